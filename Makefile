@@ -1,0 +1,38 @@
+# Two commands set up a bare machine: `make demo` and `make test`. The second run of each is fast.
+PYTHON  ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN     := .venv/bin
+READY   := .venv/.ready
+OUT     ?= runs/demo
+
+.PHONY: demo test lint bench browser clean
+
+demo: $(READY)
+	$(BIN)/python -m analysis.entropy --model smollm2-135m-instruct-q4 \
+	    --corpus general biomedical --max-tokens 16384 --out $(OUT) --overwrite
+
+test: $(READY) browser
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks.measure --out runs/bench
+
+# pip, not uv: the pinned torch must come from wherever this machine's pip is set up to find it.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Browser tests skip, and say so, where this cannot install one.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+	    { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver >/dev/null; } || \
+	    echo "no chromium here and it cannot be installed: browser tests will be skipped"
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache runs

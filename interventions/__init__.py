@@ -1,0 +1,1 @@
+"""Change a model: by a hook that comes off again, or by a weight patch. May import probes."""

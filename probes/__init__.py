@@ -1,0 +1,53 @@
+"""Measure a model: load it, name its hook points, stream over a corpus, reduce, read out.
+
+The package knows nothing of training runs or of plots. Names are exported lazily, so that
+`import probes` costs nothing and `python -m probes.assets --help` answers at once.
+
+Example:
+    >>> import torch, probes
+    >>> float(probes.knowledge_entropy(torch.ones(1, 8, dtype=torch.float64)).exp())
+    8.0
+"""
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "AttentionEntropy": "probes.results",
+    "Captured": "probes.captured",
+    "Coefficient": "probes.choices",
+    "Compat": "probes.choices",
+    "Corpus": "probes.corpus.sources",
+    "EntropyKind": "probes.choices",
+    "EntropyResult": "probes.results",
+    "HookPoint": "probes.sites",
+    "HookedModel": "probes.models",
+    "KnowledgeEntropy": "probes.results",
+    "NextTokenEntropy": "probes.results",
+    "RowLayout": "probes.choices",
+    "RunningMean": "probes.streaming",
+    "RunningMoments": "probes.streaming",
+    "Site": "probes.sites",
+    "TokenBatch": "probes.corpus.token_batch",
+    "Weighting": "probes.choices",
+    "capture": "probes.hooks",
+    "fetch": "probes.assets",
+    "knowledge_entropy": "probes.entropy",
+    "load_corpus": "probes.corpus.sources",
+    "load_model": "probes.models",
+    "measure_entropy": "probes.measure",
+    "stream": "probes.hooks",
+    "token_batches": "probes.corpus.batching",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,109 @@
+"""How a GGUF file becomes an ordinary Hugging Face folder.
+
+GGUF holds weights in quantised blocks. The conversion unpacks every block to float32 and writes
+safetensors with the tokenizer beside them: a plain dense model that loads, trains and saves like
+any other. The weights keep the rounding of the quantisation; nothing is gained back.
+
+    >>> from probes.assets.gguf import cached_gguf
+    >>> folder = cached_gguf("SmolLM2-135M-Instruct.Q4_1.gguf")        # doctest: +SKIP
+    >>> model = AutoModelForCausalLM.from_pretrained(folder)           # doctest: +SKIP
+
+Source: the GGUF loader of transformers. Loaded as it is by default, a model stays marked as
+quantised and refuses to save; `GgufConfig(dequantize=True)` gives it without the mark.
+"""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
+from pathlib import Path
+
+from probes.assets.store import AssetError, build_once, cache_home, file_sha256
+
+GGUF_MAGIC = b"GGUF"
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+def convert_gguf(gguf_path: str | Path, folder: str | Path) -> Path:
+    """Convert a GGUF file to a float32 Hugging Face folder with its tokenizer, atomically.
+
+    Args:
+        gguf_path: the file to read.
+        folder: the folder to make; returned unchanged where it already holds a model.
+
+    Raises:
+        ValueError: the file is not there, is not GGUF, lacks weights, or holds an architecture
+            that transformers cannot read.
+    """
+    source = Path(gguf_path).absolute()
+    _check_gguf(source)
+    return build_once(Path(folder), lambda partial: write_model(source, partial), MODEL_FILES)
+
+
+def cached_gguf(gguf_path: str | Path) -> Path:
+    """The converted folder of a GGUF file, kept in the cache under the SHA-256 of the file."""
+    source = Path(gguf_path).absolute()
+    _check_gguf(source)
+    return convert_gguf(source, cache_home() / "gguf" / file_sha256(source))
+
+
+def _check_gguf(path: Path) -> None:
+    """Refuse a path that does not start like a GGUF file."""
+    if not path.is_file():
+        raise AssetError(f"no GGUF file at {path}: give the path of a .gguf file")
+    with path.open("rb") as stream:
+        magic = stream.read(len(GGUF_MAGIC))
+    if magic != GGUF_MAGIC:
+        raise AssetError(f"{path} is not a GGUF file (it starts with {magic!r}): convert it first")
+
+
+def write_model(source: Path, folder: Path) -> None:
+    """Unpack the weights of `source` to float32 and save them with the tokenizer in `folder`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    with _quiet_transformers():
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source.parent,
+                gguf_file=source.name,
+                dtype=torch.float32,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        except (ValueError, LookupError, NotImplementedError, struct.error) as error:
+            raise AssetError(
+                f"transformers cannot read {source.name} ({error}): fetch the file again if it was "
+                f"cut short, or give the model as a Hugging Face folder"
+            ) from error
+        if report["missing_keys"]:  # they would be random numbers
+            missing = sorted(report["missing_keys"])
+            raise AssetError(
+                f"{source.name} lacks {len(missing)} weights of its architecture, such as "
+                f"{missing[0]}: give a complete file"
+            )
+        # The title inside the file is no name that anything could be loaded by.
+        vars(model.config).pop("_model_name_or_path", None)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Silence the bars and remarks of transformers, and restore them afterwards.
+
+    One of its bars obeys no switch, so the error stream is held back as well.
+    """
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,192 @@
+"""Attach functions to the hook points of a model, and take them off again.
+
+How each site is reached: an input or output hook on the module that the architecture table names
+for it; attention scores and pattern by taking the attention over (`attention_interface`). A
+function receives the tensor and its hook point, and may return a replacement. Only our own handles
+are removed, also after an exception; hooks that others put on the model stay.
+
+Under gradient checkpointing a hook fires twice a step, once in the recomputation: an edit must, a
+reducer must not be attached then.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from probes.architectures import Anatomy, Layer
+from probes.attention_interface import AttentionCall, attention_taken_over, pattern_of
+from probes.sites import HookPoint, Site
+
+HookFunction = Callable[[Tensor, HookPoint], Tensor | None]
+_Attached = list[RemovableHandle]
+
+
+@contextmanager
+def attached(
+    hf_model: Any, anatomy: Anatomy, hooks: Sequence[tuple[HookPoint, HookFunction]]
+) -> Iterator[None]:
+    """Attach functions to hook points for the length of a `with` block.
+
+    Args:
+        hf_model: the Hugging Face model.
+        anatomy: where its parts are.
+        hooks: pairs of hook point and function; several on one point run in this order.
+
+    Raises:
+        ValueError: the model has no such hook point (no gate, no residual stream between
+            attention and MLP, attention that cannot be read).
+    """
+    of_attention: dict[int, list[tuple[HookPoint, HookFunction]]] = defaultdict(list)
+    with ExitStack() as stack:
+        for point, function in hooks:
+            if point.site in (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN):
+                assert point.layer is not None
+                of_attention[point.layer].append((point, function))
+                continue
+            for handle in _attach(hf_model, anatomy, point, function):
+                stack.callback(handle.remove)
+        if of_attention:
+            handlers = {
+                anatomy.layers[layer].attention: _explicit_attention(pairs)
+                for layer, pairs in of_attention.items()
+            }
+            stack.enter_context(attention_taken_over(hf_model, handlers))
+        yield
+
+
+def _attach(hf_model: Any, anatomy: Anatomy, point: HookPoint, function: HookFunction) -> _Attached:
+    if point.site is Site.LOGITS:
+        return [_on_logits(hf_model, point, function)]
+    if point.site is Site.EMBED:
+        return [_on_output(anatomy.embed, point, function)]
+    if point.site is Site.FINAL_NORM:
+        return [_on_output(anatomy.final_norm, point, function)]
+    assert point.layer is not None
+    return _attach_in_layer(anatomy, anatomy.layers[point.layer], point, function)
+
+
+def _attach_in_layer(
+    anatomy: Anatomy, layer: Layer, point: HookPoint, function: HookFunction
+) -> _Attached:
+    match point.site:
+        case Site.RESID_PRE:
+            return [_on_input(layer.block, point, function)]
+        case Site.RESID_POST:
+            return [_on_output(layer.block, point, function)]
+        case Site.RESID_MID:
+            return _on_mid(anatomy, layer, point, function)
+        case Site.ATTENTION_OUT:
+            return [_on_output(layer.attention_out, point, function)]
+        case Site.MLP_OUT:
+            return [_on_output(layer.mlp_out, point, function)]
+        case Site.MLP_COEFFICIENTS:
+            return [_on_input(layer.down, point, function)]
+        case Site.MLP_GATE | Site.MLP_UP:
+            return [_on_branch(anatomy, layer, point, function)]
+        case _:
+            raise AssertionError(f"{point.site} is not in a layer")
+
+
+def _on_input(module: nn.Module, point: HookPoint, function: HookFunction) -> RemovableHandle:
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            new = function(args[0], point)
+            return None if new is None else ((new, *args[1:]), kwargs)
+        name = next(iter(kwargs))
+        new = function(kwargs[name], point)
+        return None if new is None else (args, {**kwargs, name: new})
+
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _on_output(module: nn.Module, point: HookPoint, function: HookFunction) -> RemovableHandle:
+    def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            new = function(output[0], point)
+            return None if new is None else (new, *output[1:])
+        return function(output, point)
+
+    return module.register_forward_hook(hook)
+
+
+def _on_logits(hf_model: nn.Module, point: HookPoint, function: HookFunction) -> RemovableHandle:
+    def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        new = function(output.logits, point)
+        if new is not None:
+            output.logits = new
+        return output
+
+    return hf_model.register_forward_hook(hook)
+
+
+def _on_branch(
+    anatomy: Anatomy, layer: Layer, point: HookPoint, function: HookFunction
+) -> RemovableHandle:
+    """One branch of the MLP, cut out of the projection's output where the two are fused."""
+    row = anatomy.architecture
+    if point.site is Site.MLP_GATE and layer.gate is None:
+        raise ValueError(f"the MLP of {row.family} has no gate; its pre-activation is Site.MLP_UP")
+    module = layer.up if point.site is Site.MLP_UP or layer.gate is None else layer.gate
+    if not row.gate_up_fused:
+        return _on_output(module, point, function)
+    width = anatomy.d_mlp
+    half = slice(width, 2 * width) if point.site is Site.MLP_UP else slice(0, width)
+
+    def hook(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        new = function(output[..., half], point)
+        if new is None:
+            return None
+        output = output.clone()
+        output[..., half] = new
+        return output
+
+    return module.register_forward_hook(hook)
+
+
+def _on_mid(anatomy: Anatomy, layer: Layer, point: HookPoint, function: HookFunction) -> _Attached:
+    """The stream is read where the MLP's norm reads it; an edit must also reach what is added to
+    the MLP's output afterwards, so its difference is added to the block's output.
+    """
+    if layer.mid is None:
+        raise ValueError(
+            f"{anatomy.architecture.family} runs attention and MLP in parallel; "
+            "there is no resid_mid, read resid_pre or resid_post"
+        )
+    differences: list[Tensor] = []
+
+    def edit_and_remember(tensor: Tensor, where: HookPoint) -> Tensor | None:
+        new = function(tensor, where)
+        if new is not None:
+            differences.append(new - tensor)
+        return new
+
+    def carry_over(tensor: Tensor, _where: HookPoint) -> Tensor | None:
+        return tensor + differences.pop() if differences else None
+
+    return [
+        _on_input(layer.mid, point, edit_and_remember),
+        _on_output(layer.block, point, carry_over),
+    ]
+
+
+def _explicit_attention(
+    pairs: Sequence[tuple[HookPoint, HookFunction]],
+) -> Callable[[AttentionCall], Tensor]:
+    """Attention with its scores and pattern spelled out, so that they can be read and replaced."""
+
+    def run(site: Site, tensor: Tensor) -> Tensor:
+        for point, function in pairs:
+            if point.site is site:
+                new = function(tensor, point)
+                tensor = tensor if new is None else new
+        return tensor
+
+    def handler(call: AttentionCall) -> Tensor:
+        scores = run(Site.ATTENTION_SCORES, call.scores(slice(0, call.query.shape[2])))
+        return call.mix(run(Site.ATTENTION_PATTERN, pattern_of(scores)))
+
+    return handler

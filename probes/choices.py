@@ -1,0 +1,63 @@
+"""Choices: the settings of a measurement that have a few named values, and their source.
+
+They stand apart from the code that acts on them, so that a command can name them in its help
+without loading PyTorch. Each is a `StrEnum`: wherever one is asked for, its string will do.
+
+Sources: "the paper" is Kim et al., "Knowledge Entropy Decay during Language Model Pretraining
+Hinders New Knowledge Acquisition", ICLR 2025.
+
+Example:
+    >>> Coefficient("relu_gate") is Coefficient.RELU_GATE
+    True
+"""
+
+from enum import StrEnum
+
+
+class Coefficient(StrEnum):
+    """How a coefficient vector becomes non-negative weights on memory vectors."""
+
+    ABS = "abs"
+    """|c|: the paper's choice."""
+    RELU_OUTPUT = "relu_output"
+    """max(c, 0): the text of the paper's appendix A.2."""
+    RELU_GATE = "relu_gate"
+    """|max(gate, 0) * up|: the formula of that appendix; gated MLPs only."""
+    CONTRIBUTION = "contribution"
+    """|c| times the norm of the memory vector: invariant to rescaling a row and its vector."""
+
+
+class Weighting(StrEnum):
+    """What counts the same in a mean over a corpus."""
+
+    INSTANCE = "instance"
+    """Every instance (row), whatever its length: Eq. 2 of the paper."""
+    TOKEN = "token"
+    """Every token; the same as `INSTANCE` when all rows are full."""
+
+
+class EntropyKind(StrEnum):
+    """What is measured."""
+
+    KNOWLEDGE = "knowledge"
+    """Knowledge entropy, of the mean MLP coefficients of a layer: Eq. 2 of the paper."""
+    ATTENTION = "attention"
+    """Attention entropy, over keys, averaged over queries: Eq. 3 of the paper."""
+    NEXT_TOKEN = "next_token"
+    """Next-token entropy, over the vocabulary, averaged over positions: its appendix A.4."""
+
+
+class Compat(StrEnum):
+    """Whose arithmetic to reproduce, where it differs from the definition."""
+
+    OFFICIAL = "official"
+    """The paper's released code: pads counted and not masked, log(p + 1e-9)."""
+
+
+class RowLayout(StrEnum):
+    """How documents become the rows of a batch."""
+
+    PACKED = "packed"
+    """Documents end to end in full rows, as in pretraining; rows carry segment ids."""
+    DOCUMENT = "document"
+    """One document a row, cut at the sequence length and padded."""

@@ -1,0 +1,172 @@
+"""The commands' common manners: arguments from a dataclass, one plain line for a mistake.
+
+Every command module holds a frozen dataclass of arguments, whose docstrings are the help, and a
+`main(argv)` that calls `run_command`. A user's mistake (`ValueError`) ends with exit code 2
+and one line; a traceback is shown with `--debug` only. The console script `mnemoscope` reaches
+the same commands from a folder where a user's own `analysis/` would shadow ours.
+
+Example:
+    $ python -m analysis.entropy --model smollm2-135m-instruct-q4 --corpus general --out runs/e
+    $ mnemoscope analysis.entropy --help
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import re
+import runpy
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+COMMANDS = {
+    "probes.assets": "list and fetch the built-in models and texts",
+    "analysis.entropy": "knowledge, attention and next-token entropy of a model over a corpus",
+}
+PACKAGES = ("probes", "interventions", "training", "analysis")
+
+Arguments = TypeVar("Arguments")
+
+
+def run_command(
+    arguments_type: type[Arguments],
+    body: Callable[[Arguments], None],
+    argv: Sequence[str] | None,
+    *,
+    program: str,
+) -> int:
+    """Parse arguments, run a command, and turn mistakes into one line.
+
+    Args:
+        arguments_type: frozen dataclass whose fields are the flags, `debug` among them.
+        body: the command.
+        argv: arguments without the program's name; None for the process's own.
+        program: what the help calls the command.
+
+    Returns:
+        Exit code: 0, 2 for a user's mistake, 130 for an interruption.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in given
+    try:
+        body(parse_arguments(arguments_type, given, program=program))
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        return complain(program, error)
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted; nothing half-written is left", file=sys.stderr)
+        return 130
+    return 0
+
+
+def complain(program: str, error: Exception) -> int:
+    """Print one line about a mistake on the error stream, and give the exit code for it."""
+    print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+def parse_arguments(
+    arguments_type: type[Arguments], argv: Sequence[str], *, program: str
+) -> Arguments:
+    """Arguments from a command line.
+
+    Raises:
+        ValueError: a flag is unknown (names the nearest), missing, or has a wrong value.
+        SystemExit: with code 0, after `--help`.
+    """
+    import tyro
+
+    _refuse_unknown_flags(arguments_type, argv)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                arguments_type,
+                args=list(argv),
+                prog=program,
+                config=(tyro.conf.EnumChoicesFromValues,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_first_paragraph(complaint.getvalue())) from None
+
+
+def _refuse_unknown_flags(arguments_type: Any, argv: Sequence[str]) -> None:
+    names = [field.name.replace("_", "-") for field in dataclasses.fields(arguments_type)]
+    known = {f"--{name}" for name in names} | {f"--no-{name}" for name in names} | {"--help"}
+    for word in argv:
+        flag = word.partition("=")[0].replace("_", "-")
+        if re.match(r"--[a-z]", flag) and flag not in known:
+            nearest = difflib.get_close_matches(flag, sorted(known), n=1, cutoff=0)[0]
+            raise ValueError(f"there is no option {flag}; did you mean {nearest}?")
+
+
+def _first_paragraph(box: str) -> str:
+    """The text of the first part of one of tyro's message boxes."""
+    lines = [line.strip(" │╭╮╰╯─") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    text = " ".join(lines).strip()
+    return re.split(r"─{3,}|For full helptext|Argument helptext|Got errors", text)[0].strip()
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on the error stream; calling what it yields advances the bar.
+
+    Args:
+        description: what is going on.
+        total: how many steps there are; None where that is not known.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda steps: bar.advance(task, steps)
+
+
+def console_script() -> NoReturn:
+    """The `mnemoscope` script: `mnemoscope analysis.entropy ...`."""
+    argv = sys.argv[1:]
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: mnemoscope COMMAND [OPTIONS]\n")
+        for name, what in COMMANDS.items():
+            print(f"  {name:<20}{what}")
+        sys.exit(0)
+    name = argv[0]
+    if name not in COMMANDS:
+        nearest = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0)[0]
+        sys.exit(complain("mnemoscope", ValueError(f"no command {name!r}; try {nearest}")))
+    _mention_shadowing()
+    sys.argv = [f"mnemoscope {name}", *argv[1:]]
+    runpy.run_module(name, run_name="__main__")
+    sys.exit(0)
+
+
+def _mention_shadowing() -> None:
+    ours = Path(__file__).resolve().parent.parent
+    here = Path(os.getcwd()).resolve()
+    shadows = [name for name in PACKAGES if here != ours and (here / name).is_dir()]
+    if shadows:
+        print(
+            f"mnemoscope: ./{shadows[0]}/ here hides ours from `python -m`; this script uses ours",
+            file=sys.stderr,
+        )

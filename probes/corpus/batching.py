@@ -1,0 +1,300 @@
+"""How documents become batches of token rows.
+
+Two layouts:
+
+- **packed**: the documents' tokens, each document followed by the tokenizer's end-of-sequence
+  token, are joined and cut into rows of exactly `sequence_length`. The last, incomplete row is kept
+  and padded, so every token of every document appears exactly once.
+- **document**: one document a row, cut off after `sequence_length` tokens, padded to the longest
+  row of its batch.
+
+Segment ids tell which document a token is from (`probes.corpus.token_batch`). Rows of token ids
+from a `.npy` corpus are used as they are: neither tokenised nor cut.
+
+    >>> from probes.corpus.batching import token_batches
+    >>> batches = token_batches(["a b c", "d e"], tokenizer, sequence_length=4)    # doctest: +SKIP
+    >>> [batch.input_ids.shape for batch in batches]                               # doctest: +SKIP
+    [torch.Size([2, 4])]
+
+Counts are in documents, tokens (end-of-sequence tokens included, pads not) and rows.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from probes.choices import RowLayout
+from probes.corpus.readers import text_chunks
+from probes.corpus.rows import (
+    PaddingSide,
+    Row,
+    collate,
+    document_row,
+    grouped,
+    limited,
+    packed_rows,
+    row_limit,
+)
+from probes.corpus.sources import ContentHash, Corpus
+from probes.corpus.token_batch import TokenBatch, as_token_batch
+
+__all__ = [
+    "BatchCounts",
+    "Batching",
+    "PaddingSide",
+    "RowLayout",
+    "TokenBatch",
+    "TokenBatches",
+    "as_token_batch",
+    "token_batches",
+]
+
+MINIMUM_SEQUENCE_LENGTH = 2
+
+
+@dataclass(frozen=True)
+class Batching:
+    """The configuration of `token_batches`; see there for the fields."""
+
+    sequence_length: int = 512
+    batch_size: int = 8
+    layout: RowLayout = RowLayout.PACKED
+    max_tokens: int | None = None
+    add_special_tokens: bool = False
+    padding_side: PaddingSide = PaddingSide.RIGHT
+
+    def __post_init__(self) -> None:
+        minima = {"sequence_length": MINIMUM_SEQUENCE_LENGTH, "batch_size": 1, "max_tokens": 1}
+        for name, minimum in minima.items():
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise ValueError(f"{name} is {value}: give {minimum} or more")
+
+
+@dataclass
+class BatchCounts:
+    """What a pass has produced so far.
+
+    Attributes:
+        documents: documents (or rows of a `.npy` corpus) that gave at least one token.
+        empty_documents: documents that the tokenizer turned into nothing.
+        tokens: real tokens in rows.
+        rows: rows handed out.
+        complete: whether the pass has reached its end.
+    """
+
+    documents: int = 0
+    empty_documents: int = 0
+    tokens: int = 0
+    rows: int = 0
+    complete: bool = False
+
+
+class TokenBatches:
+    """Batches of a corpus, re-iterable; every pass reads the corpus anew.
+
+    Attributes:
+        corpus: what is read.
+        batching: the configuration.
+        counts: what the latest pass has produced so far.
+    """
+
+    def __init__(self, corpus: Corpus, tokenizer: Any, batching: Batching) -> None:
+        self.corpus = corpus
+        self.batching = batching
+        self.counts = BatchCounts()
+        self._tokenizer = tokenizer
+        self._content = ContentHash()
+        _check_tokenizer(corpus, tokenizer, batching)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the documents that the latest pass has consumed so far.
+
+        After a pass over the whole corpus it equals the corpus's own `content_hash`.
+        """
+        return self._content.value
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The configuration and the name of the corpus, as plain values for a manifest."""
+        return {"corpus": self.corpus.name, **asdict(self.batching)}
+
+    @property
+    def total_rows(self) -> int | None:
+        """Rows of a whole pass for a progress bar: exact after one, else at most; None if unknown.
+
+        Before the first pass it follows from the shape of a `.npy` corpus, from `max_tokens` in the
+        packed layout, or from the corpus's `max_documents` in the document layout.
+        """
+        batching = self.batching
+        if self.counts.complete:
+            return self.counts.rows
+        if self.corpus.token_rows is not None:
+            return row_limit(self.corpus.token_rows, batching.max_tokens)
+        if batching.layout is RowLayout.DOCUMENT:
+            return self.corpus.max_documents
+        if batching.max_tokens is None:
+            return None
+        return -(-batching.max_tokens // batching.sequence_length)
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        counts, content = BatchCounts(), ContentHash()
+        self.counts, self._content = counts, content
+        for rows in grouped(self._rows(counts, content), self.batching.batch_size):
+            counts.rows += len(rows)
+            yield collate(rows, self.batching.padding_side, self._pad_id, self._width)
+        if not counts.rows:
+            raise ValueError(
+                f"corpus {self.corpus.name} gave no token ({counts.empty_documents} documents "
+                f"tokenise to nothing): give another corpus or tokenizer"
+            )
+        counts.complete = True
+
+    def _rows(self, counts: BatchCounts, content: ContentHash) -> Iterator[Row]:
+        if self.corpus.token_rows is not None:
+            yield from self._given_rows(counts, content)
+            return
+        encoded = limited(self._encoded(counts, content), self.batching.max_tokens)
+        documents = _counted(encoded, counts)
+        if self.batching.layout is RowLayout.PACKED:
+            yield from packed_rows(documents, self.batching.sequence_length)
+        else:
+            yield from (document_row(ids, index) for index, ids in enumerate(documents))
+
+    def _encoded(
+        self, counts: BatchCounts, content: ContentHash
+    ) -> Iterator[Int64[np.ndarray, " pos"]]:
+        """The tokens of each document that has any, cut or ended as the layout asks."""
+        is_packed = self.batching.layout is RowLayout.PACKED
+        for texts in text_chunks(self.corpus.documents()):
+            encoded = self._tokenizer(
+                texts,
+                add_special_tokens=self.batching.add_special_tokens,
+                return_attention_mask=False,
+                verbose=False,
+            )["input_ids"]
+            for text, ids in zip(texts, encoded, strict=True):
+                content.add_text(text)
+                if not ids:
+                    counts.empty_documents += 1
+                    continue
+                if is_packed:
+                    ids = [*ids, self._tokenizer.eos_token_id]
+                else:
+                    ids = ids[: self.batching.sequence_length]
+                yield np.asarray(ids, dtype=np.int64)
+
+    def _given_rows(self, counts: BatchCounts, content: ContentHash) -> Iterator[Row]:
+        """The rows of a `.npy` corpus, whole ones only within `max_tokens`."""
+        blocks = self.corpus.token_rows or ()
+        limit = row_limit(blocks, self.batching.max_tokens)
+        for block in blocks:
+            for row in block[: limit - counts.documents]:
+                ids = np.asarray(row, dtype=np.int64)
+                if ids.min() < 0:
+                    raise ValueError(
+                        f"corpus {self.corpus.name}, row {counts.documents}: token id "
+                        f"{ids.min()} is negative: give rows of token ids without pads"
+                    )
+                content.add_row(ids)
+                counts.documents += 1
+                counts.tokens += len(ids)
+                yield document_row(ids, counts.documents - 1)
+
+    @property
+    def _width(self) -> int | None:
+        """The width of every batch, None where it follows the longest row."""
+        is_packed = self.corpus.token_rows is None and self.batching.layout is RowLayout.PACKED
+        return self.batching.sequence_length if is_packed else None
+
+    @property
+    def _pad_id(self) -> int:
+        """What stands on pads: the tokenizer's pad, else its end of sequence, else 0."""
+        names = ("pad_token_id", "eos_token_id")
+        known = (getattr(self._tokenizer, name, None) for name in names)
+        return next((pad for pad in known if pad is not None), 0)
+
+
+def token_batches(
+    corpus: Corpus | Sequence[str],
+    tokenizer: Any,
+    *,
+    sequence_length: int = 512,
+    batch_size: int = 8,
+    layout: RowLayout | str = RowLayout.PACKED,
+    max_tokens: int | None = None,
+    add_special_tokens: bool = False,
+    padding_side: PaddingSide | str = PaddingSide.RIGHT,
+) -> TokenBatches:
+    """Batches of token rows over a corpus.
+
+    Args:
+        corpus: a `Corpus`, or texts in memory.
+        tokenizer: a Hugging Face tokenizer; may be None for a `.npy` corpus.
+        sequence_length: tokens in a row (packed), or at most (document); ignored for `.npy` rows.
+        batch_size: rows in a batch; the last batch may have fewer.
+        layout: "packed" or "document".
+        max_tokens: end the stream after exactly so many tokens (for `.npy`, before the row that
+            would exceed it); None for the whole corpus.
+        add_special_tokens: let the tokenizer add its own to each document, such as a first token.
+        padding_side: "right" or "left".
+
+    Returns:
+        A re-iterable of `TokenBatch`, int64 on the CPU.
+
+    Raises:
+        ValueError: a number too small, an unknown choice, a text corpus without a tokenizer, or the
+            packed layout without an end-of-sequence token.
+    """
+    if isinstance(corpus, str):
+        raise ValueError(
+            f"corpus is the text {corpus[:20]!r}: open it with load_corpus, or give a list of texts"
+        )
+    if not isinstance(corpus, Corpus):
+        corpus = Corpus.from_texts(list(corpus))
+    batching = Batching(
+        sequence_length,
+        batch_size,
+        _choice(RowLayout, layout, "layout"),
+        max_tokens,
+        add_special_tokens,
+        _choice(PaddingSide, padding_side, "padding_side"),
+    )
+    return TokenBatches(corpus, tokenizer, batching)
+
+
+def _choice(choices: type[StrEnum], asked: str, name: str) -> Any:
+    if asked not in list(choices):
+        raise ValueError(f"{name} is {asked!r}: choose from {', '.join(choices)}")
+    return choices(asked)
+
+
+def _check_tokenizer(corpus: Corpus, tokenizer: Any, batching: Batching) -> None:
+    """Refuse texts without a tokenizer, and packing without an end-of-sequence token."""
+    if corpus.token_rows is not None:
+        row_limit(corpus.token_rows, batching.max_tokens)
+        return
+    if tokenizer is None:
+        raise ValueError(
+            f"corpus {corpus.name} holds texts but there is no tokenizer: give one, or a .npy "
+            f"corpus of token ids"
+        )
+    if batching.layout is RowLayout.PACKED and tokenizer.eos_token_id is None:
+        raise ValueError(
+            "the packed layout separates documents by an end-of-sequence token and this tokenizer "
+            "has none: set tokenizer.eos_token, or choose layout='document'"
+        )
+
+
+def _counted(
+    documents: Iterable[Int64[np.ndarray, "_"]], counts: BatchCounts
+) -> Iterator[Int64[np.ndarray, "_"]]:
+    for ids in documents:
+        counts.documents += 1
+        counts.tokens += len(ids)
+        yield ids

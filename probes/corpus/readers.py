@@ -1,0 +1,264 @@
+r"""How documents are read out of files and data sets, one at a time.
+
+| format     | a document is                                                    |
+|------------|------------------------------------------------------------------|
+| `.txt`     | the whole file                                                   |
+| `.jsonl`   | a line; its text is in `column`                                  |
+| `.parquet` | a row; its text is in `column`; read one row group at a time     |
+| hub        | a row of the streamed split; its text is in `column`             |
+| `.npy`     | a row of token ids, mapped into memory, not read                 |
+
+Every reader is a generator that may yield empty texts; `probes.corpus` skips and counts them. What
+cannot be read is a `ValueError` that names the file, the line or row, and what to do.
+
+    >>> from pathlib import Path
+    >>> from probes.corpus.readers import read_jsonl
+    >>> _ = Path("two.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')   # doctest: +SKIP
+    >>> list(read_jsonl(Path("two.jsonl"), "text"))                              # doctest: +SKIP
+    ['one', 'two']
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer
+
+TEXT_SUFFIXES = (".txt", ".jsonl", ".parquet")
+TOKEN_SUFFIX = ".npy"
+SUFFIXES = (*TEXT_SUFFIXES, TOKEN_SUFFIX)
+CHUNK_DOCUMENTS = 64
+CHUNK_CHARACTERS = 1 << 19
+PARQUET_BATCH_ROWS = 256
+MINIMUM_ROW_TOKENS = 2
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def corpus_files(path: Path) -> list[Path]:
+    """The file itself, or all corpus files below a folder in sorted order.
+
+    Raises:
+        ValueError: a file of another kind, a folder with none of the known kinds, or one that mixes
+            texts with rows of token ids.
+    """
+    candidates = [path] if path.is_file() else sorted(path.rglob("*"))
+    files = [file for file in candidates if file.is_file()]
+    known = [file for file in files if file.suffix in SUFFIXES]
+    if not known:
+        found = sorted({file.suffix or file.name for file in files}) or ["nothing"]
+        raise ValueError(f"{path}: found {', '.join(found)}: give {', '.join(SUFFIXES)} files")
+    if len({file.suffix == TOKEN_SUFFIX for file in known}) > 1:
+        raise ValueError(
+            f"{path} mixes texts with rows of token ids (.npy): keep them in folders of their own"
+        )
+    return known
+
+
+def is_dataset_folder(path: Path) -> bool:
+    """Whether a folder declares itself a Hugging Face data set in its README.md."""
+    readme = path / "README.md"
+    if not readme.is_file():
+        return False
+    text = readme.read_text(encoding="utf-8", errors="replace")
+    front = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
+    return bool(re.search(r"(?m)^(configs|dataset_info):", front))
+
+
+def read_txt(path: Path) -> Iterator[str]:
+    """The one document of a text file.
+
+    Raises:
+        ValueError: the file is not UTF-8; the line is named.
+    """
+    data = path.read_bytes()
+    try:
+        yield data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path}, line {line}: not UTF-8 ({error.reason}): save the file as UTF-8"
+        ) from error
+
+
+def read_jsonl(path: Path, column: str) -> Iterator[str]:
+    """The documents of a JSON Lines file; blank lines count as empty documents.
+
+    Raises:
+        ValueError: a line is not UTF-8, not a JSON object, or has no text in `column`.
+    """
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if number == 1:
+                line = line.removeprefix(BYTE_ORDER_MARK)
+            yield text_of_line(line, column, f"{path}, line {number}") if line.strip() else ""
+
+
+def text_of_line(line: bytes, column: str, place: str) -> str:
+    """The text in `column` of one line of JSON; `place` says where it stands, for errors."""
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{place}: not UTF-8 ({error.reason}): save the file as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{place}: not valid JSON ({error.msg} at character {error.pos + 1}): "
+            f"correct or remove the line"
+        ) from error
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"{place}: expected a JSON object with {column!r}, found {type(row).__name__}: write "
+            f'lines such as {{"{column}": "..."}}'
+        )
+    return text_of_row(row, column, place)
+
+
+def text_of_row(row: dict[str, Any], column: str, place: str) -> str:
+    """The text in `column` of a row; a missing value (None) is an empty text."""
+    if column not in row:
+        raise ValueError(missing_column(column, row, place))
+    text = row[column]
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise ValueError(
+            f"{place}: {column!r} holds {type(text).__name__}, not text: name a column of strings "
+            f"with column="
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{place}: {column!r} holds half of a surrogate pair: correct or remove it"
+        ) from error
+    return text
+
+
+def missing_column(column: str, found: Iterable[str], place: str) -> str:
+    """The message for a column that is not there."""
+    return (
+        f"{place}: no column {column!r}; found {', '.join(map(repr, found)) or 'none'}: name the "
+        f"column with the text with column="
+    )
+
+
+def read_parquet(path: Path, column: str) -> Iterator[str]:
+    """The documents of a Parquet file, read one row group at a time.
+
+    Raises:
+        ValueError: the file is not Parquet, or has no strings in `column`.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a Parquet file ({_first_line(error)})") from error
+    with file:
+        if column not in file.schema_arrow.names:
+            raise ValueError(missing_column(column, file.schema_arrow.names, str(path)))
+        row = 0
+        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                row += 1
+                yield text_of_row({column: value}, column, f"{path}, row {row}")
+
+
+def open_hub(name: str, config: str | None, split: str, revision: str | None) -> Any:
+    """A Hugging Face data set in streaming mode.
+
+    Args:
+        name: id in the hub, or a local folder laid out as a data set.
+        config: name of a configuration, where the data set has several.
+        split: which split.
+        revision: branch, tag or commit; None for the newest.
+
+    Raises:
+        ValueError: it cannot be opened (unknown id, split, configuration or revision; no network).
+    """
+    import datasets
+
+    try:
+        return datasets.load_dataset(
+            name, name=config, split=split, revision=revision, streaming=True
+        )
+    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+        asked = ", ".join(
+            f"{key} {value!r}"
+            for key, value in (("split", split), ("config", config), ("revision", revision))
+            if value is not None
+        )
+        raise ValueError(
+            f"cannot open data set {name!r} ({asked}): {_first_line(error)}: check the names and "
+            f"the network, or give a file"
+        ) from error
+
+
+def read_hub(stream: Iterable[dict[str, Any]], column: str, name: str) -> Iterator[str]:
+    """The documents of a streamed data set."""
+    for number, row in enumerate(stream, start=1):
+        yield text_of_row(row, column, f"data set {name}, row {number}")
+
+
+def open_token_rows(path: Path) -> Integer[np.ndarray, "row pos"]:
+    """The token ids in a `.npy` file, mapped into memory.
+
+    Raises:
+        ValueError: it is not a two-dimensional array of integers with rows of two tokens or more.
+    """
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"{path}: not a .npy array of numbers ({_first_line(error)}): save one with numpy.save"
+        ) from error
+    if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(
+            f"{path}: expected rows of token ids [row pos], found {rows.dtype} of shape "
+            f"{list(rows.shape)}: save a two-dimensional array of integers"
+        )
+    if rows.shape[1] < MINIMUM_ROW_TOKENS:
+        raise ValueError(
+            f"{path}: rows have {rows.shape[1]} token(s): give rows of {MINIMUM_ROW_TOKENS} or more"
+        )
+    return rows
+
+
+def limit_rows(
+    blocks: Iterable[Integer[np.ndarray, "_ pos"]], limit: int | None
+) -> tuple[Integer[np.ndarray, "_ pos"], ...]:
+    """The first `limit` rows of several arrays, without reading them."""
+    if limit is None:
+        return tuple(blocks)
+    kept = []
+    for block in blocks:
+        kept.append(block[:limit])
+        limit -= len(kept[-1])
+    return tuple(block for block in kept if len(block))
+
+
+def text_chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in lists that the tokenizer takes at a time, bounded in number and characters."""
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        chunk.append(text)
+        characters += len(text)
+        if len(chunk) == CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def first(items: Iterable[str]) -> str | None:
+    """The first item, or None."""
+    return next(iter(islice(items, 1)), None)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")

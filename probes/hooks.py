@@ -1,0 +1,130 @@
+"""Capture tensors at hook points, or stream them through reducers; leave the model as it was.
+
+`capture` keeps what was asked for, detached. `stream` keeps nothing: each tensor is handed to a
+reducer inside the hook, on its device, so a corpus of any length takes the memory of one batch. A
+reducer is anything with `update(values, mask)`, `merge(other)` and `result()`; the ones here
+are in `probes.streaming`. Both run only as much of the model as they need, in evaluation mode and
+without gradients.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")            # doctest: +SKIP
+    >>> batch = {"input_ids": model.to_tokens("The capital of France")}  # doctest: +SKIP
+    >>> captured = probes.capture(model, batch, [probes.Site.RESID_POST])  # doctest: +SKIP
+    >>> captured[probes.Site.RESID_POST, 29].shape                       # doctest: +SKIP
+    torch.Size([1, 4, 576])
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from probes.attach import HookFunction
+from probes.captured import Captured
+from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.models import HookedModel
+from probes.sites import HookPoint, Site
+
+
+@runtime_checkable
+class Reducer(Protocol):
+    """What `stream` needs: takes tensors one batch at a time and says what they come to."""
+
+    def update(self, values: Tensor, mask: Bool[Tensor, "batch pos"]) -> None:
+        """Take the values of one batch; mask is False on pads."""
+
+    def merge(self, other: Any) -> None:
+        """Take over what another reducer of the same kind has seen."""
+
+    def result(self) -> Any:
+        """What all values seen so far come to."""
+
+
+def capture(
+    model: HookedModel,
+    batch: Mapping[str, Tensor],
+    sites: Iterable[Site],
+    layers: Sequence[int] | None = None,
+) -> Captured:
+    """Run one batch and keep the tensors at some sites.
+
+    Args:
+        model: the model to run.
+        batch: `input_ids` and, where rows are padded, `attention_mask`, `[batch pos]`.
+        sites: what to keep; shapes are in the table of `probes.sites`.
+        layers: of which layers; None for all.
+
+    Returns:
+        Mapping from `(site, layer)` to the detached tensor; TransformerLens names work as keys.
+
+    Raises:
+        ValueError: a layer does not exist, or the model has no such site.
+    """
+    chosen = range(model.n_layers) if layers is None else layers
+    points = [
+        model.hook_point((site, layer))
+        for site in sites
+        for layer in (chosen if Site(site).per_layer else (None,))
+    ]
+    kept: dict[HookPoint, Tensor] = {}
+
+    def keep(tensor: Tensor, point: HookPoint) -> None:
+        kept[point] = tensor.detach()
+
+    run_hooked(model, as_token_batch(batch), [(point, keep) for point in points])
+    return Captured({point: kept[point] for point in points}, gated=model.architecture.gated)
+
+
+def stream(
+    model: HookedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    reducers: Mapping[str | HookPoint, Reducer],
+) -> dict[str | HookPoint, Any]:
+    """Run batches and reduce the tensors at hook points as they come by.
+
+    Args:
+        model: the model to run.
+        batches: `input_ids` and `attention_mask`, `[batch pos]`, one mapping a batch.
+        reducers: one per hook point, or TransformerLens name; updated in place.
+
+    Returns:
+        The same keys with each reducer's result.
+
+    Raises:
+        ValueError: a hook point does not exist; `batches` is empty.
+    """
+    mask: Bool[Tensor, "batch pos"] | None = None
+
+    def feeding(reducer: Reducer) -> HookFunction:
+        def feed(tensor: Tensor, _point: HookPoint) -> None:
+            assert mask is not None
+            reducer.update(tensor.detach(), mask.to(tensor.device))
+
+        return feed
+
+    hooks = [(model.hook_point(name), feeding(reducer)) for name, reducer in reducers.items()]
+    for batch in map(as_token_batch, batches):
+        mask = batch.attention_mask.bool()
+        run_hooked(model, batch, hooks)
+    if mask is None:
+        raise ValueError("there were no batches to stream; pass at least one")
+    return {name: reducer.result() for name, reducer in reducers.items()}
+
+
+def run_hooked(
+    model: HookedModel, batch: TokenBatch, hooks: Sequence[tuple[HookPoint, HookFunction]]
+) -> Float[Tensor, "batch pos d_model"] | None:
+    """Run the trunk with functions attached, and the unembedding only where one needs logits.
+
+    Returns:
+        The normed residual stream, or None where the logits were computed.
+    """
+    wants_logits = any(point.site is Site.LOGITS for point, _ in hooks)
+    with torch.no_grad(), model.evaluating(), model.hooks(hooks):
+        if wants_logits:
+            model.logits(batch)
+            return None
+        return model.trunk(batch)

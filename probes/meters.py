@@ -1,0 +1,179 @@
+"""Meters: what each entropy attaches to the model, and what it makes of what it saw.
+
+A meter is attached for a whole pass. Before every batch it is given the weights of its tokens;
+inside its hooks it adds weighted sums to a `BlockedMean`; at the end it turns means into
+entropies, with an interval from leaving out one block of documents at a time.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from math import log
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.attach import HookFunction
+from probes.attention_interface import AttentionCall, Handler, attention_taken_over
+from probes.attention_probe import attention_entropy
+from probes.choices import Coefficient
+from probes.entropy import knowledge_entropy, next_token_entropy, official_knowledge_entropy
+from probes.intervals import Interval, jackknife_interval
+from probes.models import HookedModel
+from probes.readout import unembed
+from probes.results import AttentionEntropy, KnowledgeEntropy, NextTokenEntropy
+from probes.sites import HookPoint, Site
+from probes.streaming import BatchWeights, BlockedMean
+
+_LOGITS_BYTES = 32 * 2**20
+
+
+class Meter(ABC):
+    """One entropy, measured during a pass."""
+
+    weights: BatchWeights
+    """Of the batch that is running; set before it does."""
+
+    def __init__(self, n_layers: int, n_blocks: int) -> None:
+        self.means = BlockedMean(n_layers, n_blocks)
+
+    @abstractmethod
+    def attached(self, model: HookedModel) -> AbstractContextManager[None]:
+        """Attach to the model for the length of a `with` block."""
+
+    def after_trunk(self, model: HookedModel, normed: Float[Tensor, "batch pos d_model"]) -> None:
+        """Take the normed residual stream of a batch; called once a batch."""
+        del model, normed
+        self.means.count(self.weights)
+
+    @abstractmethod
+    def results(self) -> dict[str, Any]:
+        """Fields of `EntropyResult` that this meter fills."""
+
+    def _interval(self, statistic: Callable[[Tensor], float]) -> Interval | None:
+        without = [statistic(self.means.mean(b)) for b in self._removable_blocks()]
+        return jackknife_interval(statistic(self.means.mean()), without)
+
+    def _removable_blocks(self) -> list[int]:
+        touched = self.means.touched_blocks()
+        return touched if len(touched) > 1 else []
+
+
+class KnowledgeMeter(Meter):
+    """Mean coefficients of every memory vector (Eq. 2)."""
+
+    def __init__(
+        self, model: HookedModel, coefficient: Coefficient, n_blocks: int, official: bool
+    ) -> None:
+        super().__init__(model.n_layers, n_blocks)
+        if coefficient is Coefficient.RELU_GATE and not model.architecture.gated:
+            raise ValueError(
+                f"coefficient 'relu_gate' needs an MLP with a gate, but {model.name} "
+                f"({model.architecture.family}) has none; use 'abs' or 'relu_output'"
+            )
+        self._coefficient = coefficient
+        self._formula = official_knowledge_entropy if official else knowledge_entropy
+        vectors = (layer.memory_vectors.detach() for layer in model.anatomy.layers)
+        self._norms = torch.stack([rows.double().norm(dim=1).cpu() for rows in vectors])
+        self._gate: dict[int, Tensor] = {}
+
+    def attached(self, model: HookedModel) -> AbstractContextManager[None]:
+        """Hook the coefficients, or gate and up branch where `relu_gate` needs them apart."""
+        if self._coefficient is Coefficient.RELU_GATE:
+            functions = {Site.MLP_GATE: self._keep_gate, Site.MLP_UP: self._add_relu_gate}
+        else:
+            functions = {Site.MLP_COEFFICIENTS: self._add}
+        hooks: list[tuple[HookPoint, HookFunction]] = [
+            (HookPoint(site, layer), function)
+            for layer in range(model.n_layers)
+            for site, function in functions.items()
+        ]
+        return model.hooks(hooks)
+
+    def results(self) -> dict[str, Any]:
+        """Knowledge entropy, and beside |c| the invariant contribution entropy."""
+        if self._coefficient is Coefficient.CONTRIBUTION:
+            return {"knowledge": self._entropy(self._norms)}
+        found = {"knowledge": self._entropy(torch.ones_like(self._norms))}
+        if self._coefficient is Coefficient.ABS:
+            found["contribution"] = self._entropy(self._norms)
+        return found
+
+    def _add(self, coefficients: Tensor, point: HookPoint) -> None:
+        flat = coefficients.flatten(0, 1)
+        relu = self._coefficient is Coefficient.RELU_OUTPUT
+        assert point.layer is not None
+        self.means.add(point.layer, self.weights, flat.relu() if relu else flat.abs())
+
+    def _keep_gate(self, gate: Tensor, point: HookPoint) -> None:
+        assert point.layer is not None
+        self._gate[point.layer] = gate
+
+    def _add_relu_gate(self, up: Tensor, point: HookPoint) -> None:
+        assert point.layer is not None
+        product = self._gate.pop(point.layer).relu() * up
+        self.means.add(point.layer, self.weights, product.flatten(0, 1).abs())
+
+    def _entropy(self, scale: Float[Tensor, "layer d_mlp"]) -> KnowledgeEntropy:
+        mean = self.means.mean() * scale
+        interval = self._interval(lambda means: float(self._formula(means * scale).sum()))
+        return KnowledgeEntropy(self._formula(mean), mean, interval)
+
+
+class AttentionMeter(Meter):
+    """Mean attention entropy of every head (Eq. 3)."""
+
+    def __init__(self, model: HookedModel, n_blocks: int) -> None:
+        super().__init__(model.n_layers, n_blocks)
+
+    def attached(self, model: HookedModel) -> AbstractContextManager[None]:
+        """Route every attention module through a handler that adds its entropies."""
+        modules = [layer.attention for layer in model.anatomy.layers]
+        handlers = {module: self._handler(layer) for layer, module in enumerate(modules)}
+        return attention_taken_over(model.hf_model, handlers)
+
+    def results(self) -> dict[str, Any]:
+        """Attention entropy per head; the interval is of the total."""
+        interval = self._interval(lambda means: float(means.mean(dim=1).sum()))
+        return {"attention": AttentionEntropy(self.means.mean(), interval)}
+
+    def _handler(self, layer: int) -> Handler:
+        def handler(call: AttentionCall) -> Tensor:
+            entropies = rearrange(attention_entropy(call), "b h q -> (b q) h")
+            self.means.add(layer, self.weights, entropies)
+            return call.output()
+
+        return handler
+
+
+class NextTokenMeter(Meter):
+    """Mean next-token entropy over positions (A.4)."""
+
+    def __init__(self, model: HookedModel, n_blocks: int) -> None:
+        super().__init__(1, n_blocks)
+        self._d_vocab = model.d_vocab
+
+    def attached(self, model: HookedModel) -> AbstractContextManager[None]:
+        """Nothing: the normed residual stream is handed over after every batch."""
+        del model
+        return nullcontext()
+
+    def after_trunk(self, model: HookedModel, normed: Float[Tensor, "batch pos d_model"]) -> None:
+        """Unembed the positions that count, a few at a time."""
+        super().after_trunk(model, normed)
+        flat = normed.flatten(0, 1)
+        tokens = self.weights.tokens
+        counted = flat if tokens is None else flat[tokens.to(flat.device)]
+        size = max(1, _LOGITS_BYTES // (4 * self._d_vocab))
+        found = [next_token_entropy(unembed(model.anatomy, rows)) for rows in counted.split(size)]
+        kept = BatchWeights(self.weights.matrix, self.weights.blocks, None)
+        self.means.add(0, kept, torch.cat(found)[:, None])
+
+    def results(self) -> dict[str, Any]:
+        """The mean over positions."""
+        interval = self._interval(lambda means: float(means.sum()))
+        mean = float(self.means.mean().sum())
+        return {"next_token": NextTokenEntropy(mean, log(self._d_vocab), interval)}

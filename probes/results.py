@@ -1,0 +1,218 @@
+"""Results of an entropy measurement: what was found, about what, and how to keep it.
+
+All entropies are in nats. A result carries its provenance: the model, its revision and the hash of
+its weights, the corpus and its hash, counts, versions and the full configuration.
+
+Example:
+    >>> result.knowledge.total, result.knowledge.interval   # doctest: +SKIP
+    (215.6, Interval(low=215.3, high=215.9, level=0.95))
+    >>> result.save("runs/entropy")                          # doctest: +SKIP
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.intervals import Interval
+
+
+@dataclass(frozen=True)
+class KnowledgeEntropy:
+    """Knowledge entropy (Eq. 2) of every layer and of the model."""
+
+    per_layer: Float[Tensor, "layer"]
+    mean_coefficients: Float[Tensor, "layer d_mlp"]
+    interval: Interval | None
+    """Of the total."""
+
+    @property
+    def total(self) -> float:
+        """Sum over layers."""
+        return float(self.per_layer.sum())
+
+    @property
+    def maximum_per_layer(self) -> float:
+        """Ln d_mlp: all memory vectors used alike."""
+        from math import log
+
+        return log(self.mean_coefficients.shape[1])
+
+    @property
+    def maximum(self) -> float:
+        """n_layers times ln d_mlp."""
+        return len(self.per_layer) * self.maximum_per_layer
+
+    @property
+    def effective_memory_vectors(self) -> Float[Tensor, "layer"]:
+        """exp(H): how many equally used memory vectors would have the layer's entropy."""
+        return self.per_layer.exp()
+
+
+@dataclass(frozen=True)
+class AttentionEntropy:
+    """Attention entropy (Eq. 3): the mean over queries of the entropy over keys."""
+
+    per_head: Float[Tensor, "layer head"]
+    interval: Interval | None
+    """Of the total."""
+
+    @property
+    def per_layer(self) -> Float[Tensor, "layer"]:
+        """Mean over heads."""
+        return self.per_head.mean(dim=1)
+
+    @property
+    def total(self) -> float:
+        """Sum over layers."""
+        return float(self.per_layer.sum())
+
+
+@dataclass(frozen=True)
+class NextTokenEntropy:
+    """Next-token entropy (A.4): the mean over positions of the entropy over the vocabulary."""
+
+    mean: float
+    maximum: float
+    """ln d_vocab."""
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from, down to hashes and versions."""
+
+    model: str
+    revision: str | None
+    weights_sha256: str
+    architecture: str
+    dtype: str
+    device: str
+    corpus: str | None
+    corpus_sha256: str | None
+    documents: int
+    rows: int
+    tokens: int
+    configuration: dict[str, Any]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class EntropyResult:
+    """What `measure_entropy` found; a kind that was not asked for is None."""
+
+    provenance: Provenance
+    knowledge: KnowledgeEntropy | None = None
+    contribution: KnowledgeEntropy | None = None
+    """Beside |c|, the variant that rescaling cannot move (`Coefficient.CONTRIBUTION`)."""
+    attention: AttentionEntropy | None = None
+    next_token: NextTokenEntropy | None = None
+    notes: tuple[str, ...] = field(default=())
+    """What a reader of the numbers must know; shown wherever they are."""
+
+    @property
+    def mean_coefficients(self) -> Float[Tensor, "layer d_mlp"]:
+        """Mean weight of every memory vector, float64.
+
+        Raises:
+            ValueError: knowledge entropy was not measured.
+        """
+        if self.knowledge is None:
+            raise ValueError("mean coefficients need kind 'knowledge', which was not measured")
+        return self.knowledge.mean_coefficients
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `entropy.json`."""
+        origin = asdict(self.provenance)
+        return {
+            **{name: origin.pop(name) for name in ("model", "revision", "corpus")},
+            "documents": origin.pop("documents"),
+            "tokens": origin.pop("tokens"),
+            "knowledge_entropy": _knowledge_dict(self.knowledge),
+            "contribution_entropy": _knowledge_dict(self.contribution),
+            "attention_entropy": self.attention
+            and {
+                "total": self.attention.total,
+                "per_layer": self.attention.per_layer.tolist(),
+                "per_head": self.attention.per_head.tolist(),
+                "interval": _interval_dict(self.attention.interval),
+            },
+            "next_token_entropy": self.next_token
+            and {
+                "mean": self.next_token.mean,
+                "maximum": self.next_token.maximum,
+                "interval": _interval_dict(self.next_token.interval),
+            },
+            "units": "nats",
+            "notes": list(self.notes),
+            "provenance": origin,
+        }
+
+    def to_dataframe(self) -> Any:
+        """One row per layer: the entropies that exist per layer, tidy, as a pandas DataFrame."""
+        import pandas as pd
+
+        columns: dict[str, list[float]] = {}
+        for name, found in (("knowledge", self.knowledge), ("contribution", self.contribution)):
+            if found is not None:
+                columns[f"{name}_entropy"] = found.per_layer.tolist()
+                columns[f"{name}_effective_vectors"] = found.effective_memory_vectors.tolist()
+        if self.attention is not None:
+            columns["attention_entropy"] = self.attention.per_layer.tolist()
+        frame = pd.DataFrame(columns)
+        frame.insert(0, "layer", range(len(frame)))
+        return frame
+
+    def plot(self) -> Any:
+        """The interactive figure of `analysis` (a `plotly` Figure)."""
+        # Pictures are analysis's business; looked up by name, late, so that measuring
+        # never depends on drawing.
+        return import_module("analysis.figures").entropy_figure([self])
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `entropy.json`, `entropy.csv` and `mean_coefficients.safetensors`.
+
+        Args:
+            directory: made if it is not there; files of the same name are replaced.
+
+        Returns:
+            The directory.
+        """
+        from safetensors.torch import save_file
+
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.knowledge is not None:
+            save_file(
+                {"mean_coefficients": self.mean_coefficients.contiguous()},
+                folder / "mean_coefficients.safetensors",
+                metadata={
+                    "model": self.provenance.model,
+                    "weights_sha256": self.provenance.weights_sha256,
+                    "coefficient": str(self.provenance.configuration["coefficient"]),
+                },
+            )
+        self.to_dataframe().to_csv(folder / "entropy.csv", index=False)
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, default=str)
+        (folder / "entropy.json").write_text(text + "\n", encoding="utf-8")
+        return folder
+
+
+def _knowledge_dict(found: KnowledgeEntropy | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "total": found.total,
+        "per_layer": found.per_layer.tolist(),
+        "maximum": found.maximum,
+        "effective_memory_vectors": found.effective_memory_vectors.tolist(),
+        "interval": _interval_dict(found.interval),
+    }
+
+
+def _interval_dict(interval: Interval | None) -> dict[str, float] | None:
+    return interval and interval._asdict()

@@ -1,0 +1,109 @@
+"""Tiny random models of every family, and a tokenizer, made on the spot; sizes are prime.
+
+A swapped axis cannot pass where no two sizes agree. Weights are drawn wide enough that attention is
+far from uniform and MLP coefficients far from each other.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+
+D_VOCAB = 101
+N_LAYERS = 3
+N_HEADS = 3
+D_MLP = 29
+POSITIONS = 61
+
+
+def tiny_config(family: str) -> Any:
+    import transformers as hf
+
+    common = {
+        "vocab_size": D_VOCAB,
+        "hidden_size": 42,
+        "intermediate_size": D_MLP,
+        "num_hidden_layers": N_LAYERS,
+        "num_attention_heads": N_HEADS,
+        "max_position_embeddings": POSITIONS,
+        "initializer_range": 0.25,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    grouped = {"num_key_value_heads": 1, "head_dim": 14}
+    match family:
+        case "llama":
+            return hf.LlamaConfig(**common, **grouped, tie_word_embeddings=True)
+        case "olmo":
+            return hf.OlmoConfig(**common, num_key_value_heads=3)
+        case "gpt_neox":
+            return hf.GPTNeoXConfig(**common)
+        case "gpt2":
+            names = {
+                "hidden_size": "n_embd",
+                "intermediate_size": "n_inner",
+                "num_hidden_layers": "n_layer",
+                "num_attention_heads": "n_head",
+                "max_position_embeddings": "n_positions",
+            }
+            return hf.GPT2Config(**{names.get(k, k): v for k, v in common.items()})
+    raise AssertionError(f"no tiny {family}")
+
+
+FAMILIES = ("llama", "olmo", "gpt_neox", "gpt2")
+
+
+def tiny_hf_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
+    """A fresh tiny model; the same bits for the same arguments."""
+    from transformers import AutoModelForCausalLM
+
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(tiny_config(family)).to(dtype).eval()
+    for name, parameter in model.named_parameters():
+        # Norms and biases start at ones and zeros, which would hide a part that is left out.
+        if parameter.ndim == 1:
+            centre = 0.0 if name.endswith("bias") else 1.0
+            parameter.data = centre + 0.2 * torch.randn(parameter.shape, dtype=dtype)
+    torch.set_rng_state(state)
+    return model
+
+
+def tiny_model(family: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A fresh tiny hooked model with a tokenizer."""
+    import probes
+
+    return probes.load_model(tiny_hf_model(family, dtype), tokenizer=tiny_tokenizer())
+
+
+@cache
+def tiny_tokenizer() -> Any:
+    """Words `w0` to `w97` are the ids 3 to 100; 0 pads, 1 begins, 2 ends."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i + 3 for i in range(D_VOCAB - 3)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def tokens(rows: int, length: int, seed: int = 0) -> torch.Tensor:
+    """Random token ids, none of them special."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, D_VOCAB, (rows, length), generator=generator)
+
+
+def padded(lengths: list[int], side: str, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random rows of some lengths, padded to the longest on one side; ids and mask."""
+    width = max(lengths)
+    ids = torch.zeros(len(lengths), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, length in enumerate(lengths):
+        where = slice(0, length) if side == "right" else slice(width - length, width)
+        ids[row, where] = tokens(1, length, seed + row)[0]
+        mask[row, where] = 1
+    return ids, mask

@@ -1,0 +1,292 @@
+"""Rows of tokens: against a naive loop, and that no token is lost or doubled."""
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from probes.corpus.batching import RowLayout, as_token_batch, token_batches
+from probes.corpus.sources import Corpus, load_corpus
+
+EOS, PAD = 1, 0
+LENGTHS = (3, 1, 17, 7, 2, 5, 11, 13, 1, 19)  # words a document, mostly primes
+SEQUENCE_LENGTHS = (2, 5, 7, 13, 101)
+BATCH_SIZES = (1, 3)
+
+
+def word_tokenizer(**options):
+    """One token a word; the word "nothing" gives none."""
+    words = {"<pad>": PAD, "<eos>": EOS} | {f"w{n}": n + 2 for n in range(200)}
+    backend = Tokenizer(models.WordLevel(words))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.normalizer = normalizers.Replace("nothing", "")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **options)
+
+
+def with_first_token(token):
+    made = word_tokenizer(eos_token="<eos>")
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<eos> $A", special_tokens=[("<eos>", token)]
+    )
+    return made
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return word_tokenizer(eos_token="<eos>", pad_token="<pad>", model_max_length=4)
+
+
+@pytest.fixture(scope="module")
+def documents():
+    """Token ids of each document; every word of the whole corpus occurs once."""
+    starts = np.cumsum((2, *LENGTHS[:-1]))
+    return [list(range(start, start + n)) for start, n in zip(starts, LENGTHS, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def texts(documents):
+    return [" ".join(f"w{token - 2}" for token in ids) for ids in documents]
+
+
+def rows_of(batches):
+    """Per row: the real tokens and their segments, as lists."""
+    return [
+        (ids[mask == 1].tolist(), segments[mask == 1].tolist())
+        for batch in batches
+        for ids, mask, segments in zip(*batch.values(), strict=True)
+    ]
+
+
+def naive_packed(documents, length, max_tokens=None):
+    """The definition, token by token."""
+    stream = [(t, i) for i, ids in enumerate(documents) for t in (*ids, EOS)][:max_tokens]
+    rows = []
+    for position, (token, segment) in enumerate(stream):
+        if position % length == 0:
+            rows.append(([], []))
+        rows[-1][0].append(token)
+        rows[-1][1].append(segment)
+    return rows
+
+
+@pytest.mark.parametrize("length", SEQUENCE_LENGTHS)
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_packed_rows_equal_the_naive_loop(tokenizer, texts, documents, length, batch_size):
+    batches = token_batches(texts, tokenizer, sequence_length=length, batch_size=batch_size)
+    found = list(batches)
+    assert rows_of(found) == naive_packed(documents, length)
+    assert {batch.input_ids.shape[1] for batch in found} == {length}
+    assert [len(batch.input_ids) for batch in found[:-1]] == [batch_size] * (len(found) - 1)
+
+
+def test_every_token_of_every_document_appears_exactly_once(tokenizer, texts, documents):
+    rows = rows_of(token_batches(texts, tokenizer, sequence_length=7, batch_size=3))
+    by_document = {}
+    for tokens, segments in rows:
+        for token, segment in zip(tokens, segments, strict=True):
+            by_document.setdefault(segment, []).append(token)
+    assert by_document == {i: [*ids, EOS] for i, ids in enumerate(documents)}
+
+
+@pytest.mark.parametrize("length", SEQUENCE_LENGTHS)
+def test_document_rows_are_truncated_documents(tokenizer, texts, documents, length):
+    batches = token_batches(
+        texts, tokenizer, sequence_length=length, batch_size=3, layout="document"
+    )
+    found = list(batches)
+    expected = [(ids[:length], [i] * len(ids[:length])) for i, ids in enumerate(documents)]
+    assert rows_of(found) == expected
+    widths = [batch.input_ids.shape[1] for batch in found]
+    groups = [LENGTHS[i : i + 3] for i in range(0, len(LENGTHS), 3)]
+    assert widths == [min(length, max(group)) for group in groups]
+    assert batches.counts.tokens == sum(min(length, n) for n in LENGTHS)
+
+
+@pytest.mark.parametrize("layout", list(RowLayout))
+def test_left_and_right_padding_mirror_each_other(tokenizer, texts, layout):
+    def batches(side):
+        options = {"sequence_length": 13, "batch_size": 7, "layout": layout}
+        return list(token_batches(texts, tokenizer, padding_side=side, **options))
+
+    for left, right in zip(batches("left"), batches("right"), strict=True):
+        for l_ids, l_mask, r_ids, r_mask in zip(
+            left["input_ids"],
+            left["attention_mask"],
+            right["input_ids"],
+            right["attention_mask"],
+            strict=True,
+        ):
+            n = int(r_mask.sum())
+            width = len(r_mask)
+            assert r_mask.tolist() == [1] * n + [0] * (width - n)
+            assert l_mask.tolist() == [0] * (width - n) + [1] * n
+            assert l_ids[width - n :].tolist() == r_ids[:n].tolist()
+            assert r_ids[n:].tolist() == [PAD] * (width - n)
+        for batch in (left, right):
+            assert torch.equal(batch.segment_ids < 0, batch.attention_mask == 0)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 5, 7, 14, 23, 10_000])
+def test_max_tokens_ends_the_stream_exactly(tokenizer, texts, documents, max_tokens):
+    batches = token_batches(
+        texts, tokenizer, sequence_length=7, batch_size=3, max_tokens=max_tokens
+    )
+    at_most = batches.total_rows
+    expected = naive_packed(documents, 7, max_tokens)
+    assert rows_of(batches) == expected
+    assert batches.counts.tokens == min(max_tokens, sum(LENGTHS) + len(LENGTHS))
+    assert batches.total_rows == len(expected) <= at_most
+
+
+def test_max_tokens_cuts_the_last_document_row(tokenizer, texts, documents):
+    rows = rows_of(token_batches(texts, tokenizer, layout="document", max_tokens=10))
+    assert [tokens for tokens, _ in rows] == [documents[0], documents[1], documents[2][:6]]
+
+
+def test_a_second_pass_is_the_first_again(tokenizer, texts):
+    batches = token_batches(texts, tokenizer, sequence_length=5, batch_size=3)
+    assert batches.total_rows is None
+    first, first_hash = rows_of(batches), batches.content_hash
+    assert batches.counts.complete
+    assert rows_of(batches) == first
+    assert batches.content_hash == first_hash == batches.corpus.content_hash
+    assert batches.counts.documents == len(LENGTHS)
+
+
+def test_documents_without_tokens_are_skipped_and_counted(tokenizer):
+    batches = token_batches(["w0", "nothing", "w1 w2"], tokenizer, sequence_length=5)
+    assert rows_of(batches) == [([2, EOS, 3, 4, EOS], [0, 0, 1, 1, 1])]
+    assert (batches.counts.documents, batches.counts.empty_documents) == (2, 1)
+    with pytest.raises(ValueError, match="gave no token"):
+        list(token_batches(["nothing"], tokenizer))
+
+
+def test_long_documents_bring_no_warning(tokenizer, texts):
+    assert tokenizer.model_max_length < max(LENGTHS)
+    list(token_batches(texts, tokenizer, sequence_length=5))
+    # Where transformers notes that it has warned about a sequence beyond the tokenizer's maximum.
+    assert not tokenizer.deprecation_warnings
+
+
+def test_special_tokens_are_added_only_on_request(texts, documents):
+    beginning = with_first_token(EOS)
+    plain = rows_of(token_batches(texts, beginning, layout="document"))
+    assert [ids for ids, _ in plain] == documents
+    added = rows_of(token_batches(texts, beginning, layout="document", add_special_tokens=True))
+    assert [ids for ids, _ in added] == [[EOS, *ids] for ids in documents]
+
+
+def test_token_rows_are_used_as_they_are(tmp_path):
+    rows = np.arange(5 * 11, dtype=np.uint16).reshape(5, 11)
+    np.save(tmp_path / "rows.npy", rows)
+    batches = token_batches(
+        load_corpus(tmp_path / "rows.npy"), None, sequence_length=3, batch_size=2
+    )
+    assert batches.total_rows == 5
+    found = rows_of(batches)
+    assert [tokens for tokens, _ in found] == rows.tolist()
+    assert [segments for _, segments in found] == [[i] * 11 for i in range(5)]
+    assert batches.content_hash == batches.corpus.content_hash
+    limited = token_batches(batches.corpus, None, max_tokens=23)
+    assert limited.total_rows == len(rows_of(limited)) == 2
+
+
+def test_token_rows_of_several_files_run_on(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((2, 3), 7))
+    np.save(tmp_path / "b.npy", np.full((3, 3), 5))
+    batches = token_batches(load_corpus(tmp_path, max_documents=4), None, batch_size=3)
+    assert rows_of(batches) == [([v] * 3, [i] * 3) for i, v in enumerate((7, 7, 5, 5))]
+
+
+def test_a_batch_is_a_mapping(tokenizer, texts):
+    batch = next(iter(token_batches(texts, tokenizer, sequence_length=5)))
+    assert list(batch.keys()) == ["input_ids", "attention_mask", "segment_ids"]
+    assert dict(batch)["input_ids"] is batch.input_ids
+    assert "position_ids" not in batch
+    assert as_token_batch(batch) is batch
+
+
+def test_any_mapping_becomes_a_batch(tokenizer):
+    encoded = tokenizer(["w0 w1 w2", "w3"], padding=True, return_tensors="pt")
+    batch = as_token_batch(encoded, document_offset=5)
+    assert batch.input_ids.tolist() == [[2, 3, 4], [5, PAD, PAD]]
+    assert batch.segment_ids.tolist() == [[5, 5, 5], [6, -1, -1]]
+    bare = as_token_batch({"input_ids": np.array([[3, 4]], dtype=np.int32)})
+    assert bare.attention_mask.tolist() == [[1, 1]]
+    given = as_token_batch(
+        {"input_ids": [[1, 2, 3]], "attention_mask": [[1, 1, 0]], "segment_ids": [[7, 8, 8]]}
+    )
+    assert given.segment_ids.tolist() == [[7, 8, -1]]
+
+
+IDS = [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"ids": IDS}, "no 'input_ids', only 'ids'"),
+        ({"input_ids": [1, 2]}, r"shape \[2\]: give integers \[batch pos\]"),
+        ({"input_ids": [[0.5]]}, "torch.float32"),
+        ({"input_ids": [[1, 2], [3]]}, "not a rectangle"),
+        ({"input_ids": [[], []]}, r"shape \[2, 0\]: give integers"),
+        ({"input_ids": IDS, "attention_mask": [[1, 1, 1]]}, r"shape \[1, 3\], input_ids \[2, 3\]"),
+        ({"input_ids": IDS, "attention_mask": [[1, 1, 2]] * 2}, "values from 1 to 2"),
+        ({"input_ids": IDS, "segment_ids": [[0, 0, -1]] * 2}, "negative on a token"),
+    ],
+)
+def test_bad_mappings_are_refused(mapping, message):
+    with pytest.raises(ValueError, match=message):
+        as_token_batch(mapping)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sequence_length": 1}, "sequence_length is 1: give 2 or more"),
+        ({"batch_size": 0}, "batch_size is 0: give 1 or more"),
+        ({"max_tokens": 0}, "max_tokens is 0: give 1 or more"),
+        ({"layout": "pack"}, "layout is 'pack': choose from packed, document"),
+        ({"padding_side": "up"}, "padding_side is 'up': choose from left, right"),
+    ],
+)
+def test_bad_options_are_refused(tokenizer, options, message):
+    with pytest.raises(ValueError, match=message):
+        token_batches(["w0"], tokenizer, **options)
+
+
+def test_texts_need_a_tokenizer_and_packing_an_end_of_sequence():
+    with pytest.raises(ValueError, match="there is no tokenizer"):
+        token_batches(["w0"], None)
+    endless = word_tokenizer()
+    with pytest.raises(ValueError, match="end-of-sequence token and this tokenizer has none"):
+        token_batches(["w0"], endless)
+    assert rows_of(token_batches(["w0"], endless, layout="document")) == [([2], [0])]
+
+
+def test_a_single_string_is_refused_as_a_corpus(tokenizer):
+    with pytest.raises(ValueError, match="corpus is the text 'general'"):
+        token_batches("general", tokenizer)
+
+
+def test_bad_token_rows_are_refused(tmp_path):
+    np.save(tmp_path / "rows.npy", np.array([[3, 4], [5, -1]]))
+    corpus = load_corpus(tmp_path / "rows.npy")
+    with pytest.raises(ValueError, match="row 1: token id -1 is negative"):
+        list(token_batches(corpus, None))
+    with pytest.raises(ValueError, match="max_tokens is 1 but a row has 2 tokens"):
+        token_batches(corpus, None, max_tokens=1)
+
+
+def test_documents_are_read_as_they_are_asked_for(tokenizer):
+    served = []
+
+    def texts():
+        for number in range(1000):
+            served.append(number)
+            yield f"w{number % 100}"
+
+    corpus = Corpus("endless", open_texts=texts)
+    next(iter(token_batches(corpus, tokenizer, sequence_length=2, batch_size=1)))
+    assert len(served) < 200

@@ -1,0 +1,58 @@
+"""A table that does not describe a model is found out when the model is loaded."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from tests.models import FAMILIES, tiny_hf_model
+
+
+def loaded_with(monkeypatch, family, **changes):
+    import probes
+    from probes import architectures
+
+    row = dataclasses.replace(architectures.ARCHITECTURES[family], **changes)
+    monkeypatch.setitem(architectures.ARCHITECTURES, family, row)
+    return probes.load_model(tiny_hf_model(family))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_every_family_passes_in_every_type(family, dtype):
+    import probes
+
+    assert probes.load_model(tiny_hf_model(family, dtype)).dtype == dtype
+
+
+def test_the_wrong_final_norm_is_found_out(monkeypatch):
+    with pytest.raises(ValueError, match=r"gpt2: readout of the last layer differs from what the"):
+        loaded_with(monkeypatch, "gpt2", final_norm="transformer.h.0.ln_1")
+
+
+def test_the_wrong_down_projection_is_found_out(monkeypatch):
+    with pytest.raises(ValueError, match=r"olmo: coefficients times memory vectors of layer 0"):
+        loaded_with(monkeypatch, "olmo", down="self_attn.o_proj")
+
+
+def test_a_module_that_is_not_there_is_named(monkeypatch):
+    with pytest.raises(ValueError, match=r"LlamaDecoderLayer has no module 'mlp.wide'"):
+        loaded_with(monkeypatch, "llama", up="mlp.wide")
+
+
+def test_layers_of_different_width_are_refused():
+    import probes
+
+    hf_model = tiny_hf_model("llama")
+    hf_model.model.layers[1].mlp.down_proj = torch.nn.Linear(31, 42, bias=False)
+    with pytest.raises(ValueError, match=r"differ in d_mlp: found \[29, 31\]"):
+        probes.load_model(hf_model)
+
+
+def test_the_model_is_left_without_hooks_and_in_its_mode():
+    import probes
+
+    hf_model = tiny_hf_model("gpt2").train()
+    probes.load_model(hf_model)
+    assert hf_model.training
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in hf_model.modules())

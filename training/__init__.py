@@ -1,0 +1,1 @@
+"""Train a model and record it: data, schedules, the loop. May import probes and interventions."""
