@@ -8,7 +8,7 @@ OUT     ?= runs/demo
 
 demo: $(READY)
 	$(BIN)/python -m analysis.entropy --model smollm2-135m-instruct-q4 \
-	    --corpus general biomedical --max-tokens 16384 --out $(OUT) --overwrite
+	    --corpus general biomedical --max-tokens 8192 --out $(OUT) --overwrite
 
 test: $(READY) browser
 	$(BIN)/python -m pytest
@@ -19,7 +19,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python -m tests.benchmarks.measure --out runs/bench
+	$(BIN)/python -m tests.benchmarks.entropy --out runs/bench
 
 # pip, not uv: the pinned torch must come from wherever this machine's pip is set up to find it.
 $(READY): pyproject.toml constraints.txt

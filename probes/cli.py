@@ -141,6 +141,8 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
         yield lambda steps: bar.advance(task, steps)
+        # What ended early, a short corpus say, is done all the same.
+        bar.update(task, total=bar.tasks[0].completed)
 
 
 def console_script() -> NoReturn:

@@ -183,6 +183,7 @@ def _provenance(model: HookedModel, batches: Any, settings: _Settings, seen: _Se
         dtype=str(model.dtype).removeprefix("torch."),
         device=_device_name(model.device),
         corpus=configuration.pop("corpus", None),
+        corpus_licence=getattr(getattr(batches, "corpus", None), "licence", None),
         corpus_sha256=getattr(batches, "content_hash", None),
         documents=seen.documents,
         rows=seen.rows,

@@ -1,6 +1,7 @@
 """Output folders: results appear all at once, and never on top of what somebody else wrote.
 
 Example:
+    >>> from pathlib import Path
     >>> refuse_existing(Path("runs/new"), overwrite=False, known=("entropy.json",))
     >>> with output_folder(Path("runs/new")) as folder:                     # doctest: +SKIP
     ...     (folder / "entropy.json").write_text("{}")

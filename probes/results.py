@@ -93,6 +93,7 @@ class Provenance:
     dtype: str
     device: str
     corpus: str | None
+    corpus_licence: str | None
     corpus_sha256: str | None
     documents: int
     rows: int
@@ -182,20 +183,20 @@ class EntropyResult:
         Returns:
             The directory.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         if self.knowledge is not None:
-            save_file(
+            data = save(
                 {"mean_coefficients": self.mean_coefficients.contiguous()},
-                folder / "mean_coefficients.safetensors",
                 metadata={
                     "model": self.provenance.model,
                     "weights_sha256": self.provenance.weights_sha256,
                     "coefficient": str(self.provenance.configuration["coefficient"]),
                 },
             )
+            (folder / "mean_coefficients.safetensors").write_bytes(data)
         self.to_dataframe().to_csv(folder / "entropy.csv", index=False)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, default=str)
         (folder / "entropy.json").write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,114 @@
+"""Every module that takes tensors refuses one of the wrong rank while tests run.
+
+The checks come from jaxtyping and beartype, which pytest installs on import. One call per module
+shows that they are in force there; a second test shows that no module was forgotten.
+"""
+
+import ast
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+WRONG = torch.zeros(1, 1, 1, 1, 1, 1, 1)
+
+
+def call(module: str, function: str, *arguments, **keywords):
+    import importlib
+
+    owner = importlib.import_module(module)
+    for name in function.split("."):
+        owner = getattr(owner, name)
+    return owner(*arguments, **keywords)
+
+
+def attention_call(**changes):
+    import probes.attention_interface as interface
+
+    q = torch.zeros(1, 1, 2, 4)
+    fields = {"query": q, "key": q, "value": q, "allowed": None} | changes
+    return interface.AttentionCall(**fields, scale=1.0, softcap=None, dropout=0.0)
+
+
+def tiny():
+    from tests.models import tiny_model
+
+    return tiny_model("llama")
+
+
+def layer_with_a_wrong_down_projection():
+    import dataclasses
+
+    down = SimpleNamespace(weight=WRONG)
+    return dataclasses.replace(tiny().anatomy.layers[0], down=down)
+
+
+def meter():
+    from probes.meters import AttentionMeter
+
+    return AttentionMeter(tiny(), n_blocks=2)
+
+
+def feed(reducer):
+    import probes
+
+    batch = {"input_ids": torch.ones(1, 2, dtype=torch.long)}
+    model = tiny()
+    model.trunk = lambda batch: WRONG
+    return probes.stream(model, [batch], {"hook_embed": reducer})
+
+
+CALLS = {
+    "probes.architectures": lambda: layer_with_a_wrong_down_projection().memory_vectors,
+    "probes.attention_interface": lambda: attention_call(query=WRONG),
+    "probes.attention_probe": lambda: call(
+        "probes.attention_probe", "_entropy_from", WRONG, WRONG, WRONG, 1.0
+    ),
+    "probes.corpus.readers": lambda: call("probes.corpus.readers", "limit_rows", [np.ones(3)], 1),
+    "probes.corpus.rows": lambda: call(
+        "probes.corpus.rows", "document_row", np.ones((2, 2), int), 0
+    ),
+    "probes.corpus.sources": lambda: call(
+        "probes.corpus.sources", "ContentHash.add_row", SimpleNamespace(), np.ones((2, 2), int)
+    ),
+    "probes.corpus.token_batch": lambda: call(
+        "probes.corpus.token_batch", "TokenBatch", WRONG.long(), WRONG.long(), WRONG.long()
+    ),
+    "probes.entropy": lambda: call("probes.entropy", "knowledge_entropy", WRONG),
+    "probes.hooks": lambda: feed(SimpleNamespace(update=print, merge=print, result=print)),
+    "probes.meters": lambda: meter().after_trunk(tiny(), WRONG),
+    "probes.models": lambda: tiny().run_with_cache(WRONG.long()),
+    "probes.readout": lambda: call("probes.readout", "unembed", tiny().anatomy, torch.ones(())),
+    "probes.results": lambda: call(
+        "probes.results", "KnowledgeEntropy", WRONG, WRONG, interval=None
+    ),
+    "probes.streaming": lambda: call("probes.streaming", "BatchWeights", WRONG, WRONG.long(), None),
+    "probes.weighting": lambda: call("probes.weighting", "spread", WRONG, WRONG.long()),
+}
+
+
+# Their shapes are those of items of iterators, which cannot be checked without taking them.
+ONLY_ITERATORS = {"probes.corpus.batching"}
+
+
+def test_no_module_with_shapes_is_forgotten():
+    found = set()
+    for package in ("probes", "interventions", "training", "analysis"):
+        for path in (ROOT / package).rglob("*.py"):
+            imports = [
+                n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)
+            ]
+            if any(node.module == "jaxtyping" for node in imports):
+                found.add(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    assert found == set(CALLS) | ONLY_ITERATORS
+
+
+@pytest.mark.parametrize("module", CALLS)
+def test_a_tensor_of_the_wrong_rank_is_refused(module):
+    from jaxtyping import TypeCheckError
+
+    with pytest.raises(TypeCheckError):
+        CALLS[module]()
