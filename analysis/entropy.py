@@ -8,11 +8,20 @@ Writes, for one corpus, into `--out`:
 - `mean_coefficients.safetensors`: `[layer, d_mlp]`, which edits start from
 
 and, for several corpora, the last three into a folder for each and one page that compares them.
-What is measured is defined in `probes.entropy` (nats).
+
+Of several checkpoints (`--revisions`, a quoted pattern of folders, or a run directory) it makes a
+sweep: a folder of results for each, `trajectory.csv`, and `trajectory.html` with curves over
+training. Run again with the same arguments, a sweep that was stopped goes on where it was.
+
+Under `torchrun` the batches are shared out over processes. What is measured is defined in
+`probes.entropy` (nats).
 
 Example:
     $ python -m analysis.entropy --model smollm2-135m-instruct-q4 \
           --corpus general biomedical --max-tokens 16384 --out runs/entropy
+    $ python -m analysis.entropy --model EleutherAI/pythia-160m \
+          --revisions step1000 step16000 step143000 --corpus general --out runs/sweep
+    $ torchrun --nproc-per-node 2 -m analysis.entropy --model ... --corpus ... --out ...
 """
 
 import re
@@ -23,7 +32,14 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.choices import Coefficient, Compat, EntropyKind, RowLayout, Weighting
+from probes.choices import (
+    Coefficient,
+    Compat,
+    EntropyKind,
+    IntervalMethod,
+    RowLayout,
+    Weighting,
+)
 from probes.cli import progress, run_command
 
 if TYPE_CHECKING:
@@ -38,7 +54,8 @@ class EntropyArguments:
     """Measure knowledge, attention and next-token entropy of a model over corpora."""
 
     model: str
-    """Built-in model, hub id, Hugging Face folder or .gguf file."""
+    """Built-in model, hub id, Hugging Face folder or .gguf file; a quoted pattern of folders or a
+    run directory for all its checkpoints."""
     corpus: tuple[str, ...]
     """Built-in corpus, .txt, .jsonl, .parquet or .npy file, folder or hub data set; several are
     compared."""
@@ -46,6 +63,8 @@ class EntropyArguments:
     """Folder for the results; made if it is not there."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
+    revisions: tuple[str, ...] = ()
+    """Several of them, for a sweep over training; separated by spaces or commas."""
     column: str | None = None
     """Column of the text in .jsonl and .parquet files and data sets; theirs is "text"."""
     layout: RowLayout = RowLayout.PACKED
@@ -64,10 +83,18 @@ class EntropyArguments:
     coefficient: Coefficient = Coefficient.ABS
     """How coefficients become weights: |c|, max(c, 0), |max(gate, 0) up|, or |c| times the norm
     of the memory vector."""
+    variants: tuple[Coefficient, ...] = ()
+    """Further ways, measured in the same pass."""
     weighting: Weighting = Weighting.INSTANCE
     """What counts the same in a mean: every row, or every token."""
     compat: Compat | None = None
     """official: the paper's released code, number for number; knowledge entropy only."""
+    interval: IntervalMethod = IntervalMethod.JACKKNIFE
+    """How intervals are made from blocks of documents; bootstrap wants many --blocks."""
+    blocks: int = 10
+    """Blocks that the documents are dealt into."""
+    until_interval: float | None = None
+    """Stop as soon as every interval is at most this wide, in nats."""
     device: str | None = None
     """cpu or cuda; cuda where there is one."""
     dtype: str | None = None
@@ -91,11 +118,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: EntropyArguments) -> None:
+    from analysis.checkpoints import is_series
+    from analysis.processes import process_group
+
+    with process_group() as rank:
+        if is_series(arguments.model, arguments.revisions):
+            from analysis.entropy_trajectory import run_trajectory
+
+            run_trajectory(arguments, _folders(arguments.corpus), rank)
+        else:
+            _run_one(arguments, rank)
+
+
+def _run_one(arguments: EntropyArguments, rank: int) -> None:
     from probes.output_folder import refuse_existing
 
     folders = _folders(arguments.corpus)
     refuse_existing(arguments.out, overwrite=arguments.overwrite, known=FILES)
-    results = _measure(arguments)
+    opened = open_corpora(arguments)
+    model = load(arguments, arguments.model, arguments.revision)
+    results = [measure(arguments, model, batches(arguments, model, c)) for c in opened]
+    if rank:
+        return
     _write(results, folders, arguments.out)
 
     from analysis.entropy_terminal import print_results
@@ -132,26 +176,30 @@ def corpus_slug(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", stem.lower()).strip("-.") or "corpus"
 
 
-def _measure(arguments: EntropyArguments) -> "list[EntropyResult]":
+def open_corpora(arguments: EntropyArguments) -> list[Any]:
+    """The corpora to measure over."""
     import probes
 
-    opened = [
+    return [
         probes.load_corpus(name, column=arguments.column, max_documents=arguments.max_documents)
         for name in arguments.corpus
     ]
-    model = probes.load_model(
-        arguments.model,
-        revision=arguments.revision,
-        device=arguments.device,
-        dtype=arguments.dtype,
-    )
-    return [_measure_one(arguments, model, corpus) for corpus in opened]
 
 
-def _measure_one(arguments: EntropyArguments, model: Any, corpus: Any) -> "EntropyResult":
+def load(arguments: EntropyArguments, model: str, revision: str | None) -> Any:
+    """One model, hooked."""
     import probes
 
-    batches = probes.token_batches(
+    return probes.load_model(
+        model, revision=revision, device=arguments.device, dtype=arguments.dtype
+    )
+
+
+def batches(arguments: EntropyArguments, model: Any, corpus: Any) -> Any:
+    """The token batches of a corpus for a model's tokenizer."""
+    import probes
+
+    return probes.token_batches(
         corpus,
         model.tokenizer,
         sequence_length=arguments.sequence_length,
@@ -159,14 +207,36 @@ def _measure_one(arguments: EntropyArguments, model: Any, corpus: Any) -> "Entro
         layout=arguments.layout,
         max_tokens=arguments.max_tokens,
     )
-    with progress(f"{corpus.name}, tokens", arguments.max_tokens) as advance:
+
+
+def measure(
+    arguments: EntropyArguments, model: Any, tokens: Any, label: str | None = None
+) -> "EntropyResult":
+    """One result, behind a progress bar.
+
+    Args:
+        arguments: what was asked for.
+        model: the model.
+        tokens: batches of one corpus.
+        label: what the bar calls the model, where there are several.
+    """
+    import probes
+    from analysis.processes import is_shared, is_watched
+
+    name = " ".join(filter(None, (label, tokens.corpus.name)))
+    with progress(f"{name}, tokens", arguments.max_tokens, shown=is_watched()) as advance:
         return probes.measure_entropy(
             model,
-            batches,
+            tokens,
             arguments.kinds,
             coefficient=arguments.coefficient,
+            variants=arguments.variants,
             weighting=arguments.weighting,
             compat=arguments.compat,
+            interval=arguments.interval,
+            blocks=arguments.blocks,
+            until_interval=arguments.until_interval,
+            distributed=is_shared(),
             on_batch=advance,
         )
 

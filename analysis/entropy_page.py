@@ -11,6 +11,7 @@ from math import exp
 import pandas as pd
 
 from analysis import figures
+from analysis.convergence import convergence_figure, convergence_table
 from analysis.entropy_findings import findings, interval_text
 from analysis.entropy_tables import (
     coefficient_table,
@@ -58,6 +59,7 @@ def entropy_page(results: Sequence[EntropyResult]) -> str:
         bullets(findings(results), class_="findings"),
         section("The numbers", summary_table(results), *_notes(results)),
         *_figure_sections(results),
+        *_convergence(results),
         section("Definitions", *_definitions(results)),
         section("Provenance", *_provenance(results)),
     ]
@@ -188,6 +190,24 @@ def _attention_figures(layers: pd.DataFrame, heads: pd.DataFrame) -> Iterator[Ht
     )
 
 
+def _convergence(results: Sequence[EntropyResult]) -> Iterator[Html]:
+    settling = convergence_table(results)
+    # Two points make no curve.
+    looks = settling.groupby(["kind", "series"], sort=False).size()
+    kinds = list(dict.fromkeys(kind for (kind, _), number in looks.items() if number > 2))
+    if not kinds:
+        return
+    yield section(
+        "How the numbers settled",
+        figure(
+            "Totals as documents came in.",
+            "Each inside its interval. The middle of an interval is the estimate less its bias: "
+            "over few documents chance makes memory look less evenly used than it is.",
+            [Panel(convergence_figure(settling, str(k)), str(k).replace("_", " ")) for k in kinds],
+        ),
+    )
+
+
 def _is_alike(first: pd.DataFrame, second: pd.DataFrame) -> bool:
     """Whether two models have the same heads, so that subtracting them means something."""
     places = ["layer", "head"]
@@ -223,7 +243,8 @@ def _definitions(results: Sequence[EntropyResult]) -> Iterator[Html]:
         ": the mean over queries of the entropy of the attention over keys, per head. ",
         element("b", "Next-token entropy"),
         ": the mean over positions of the entropy of the predicted next token. All are in nats. "
-        "Intervals are jackknife intervals over blocks of documents.",
+        "Intervals come from blocks of documents, and their middle is the estimate less its bias."
+        " They hold for documents drawn like these.",
     )
     yield paragraph(
         "Source: Kim et al., \u201cKnowledge Entropy Decay during Language Model Pretraining "

@@ -14,6 +14,7 @@ from typing import Any
 
 _EXPORTS = {
     "AttentionEntropy": "probes.results",
+    "Backend": "probes.choices",
     "Captured": "probes.captured",
     "Coefficient": "probes.choices",
     "Compat": "probes.choices",
@@ -21,7 +22,8 @@ _EXPORTS = {
     "EntropyKind": "probes.choices",
     "EntropyResult": "probes.results",
     "HookPoint": "probes.sites",
-    "HookedModel": "probes.models",
+    "IntervalMethod": "probes.choices",
+    "HookedModel": "probes.hooked_model",
     "KnowledgeEntropy": "probes.results",
     "NextTokenEntropy": "probes.results",
     "RowLayout": "probes.choices",
@@ -35,6 +37,7 @@ _EXPORTS = {
     "knowledge_entropy": "probes.entropy",
     "load_corpus": "probes.corpus.sources",
     "load_model": "probes.models",
+    "load_result": "probes.result_files",
     "measure_entropy": "probes.measure",
     "stream": "probes.hooks",
     "token_batches": "probes.corpus.batching",

@@ -1,9 +1,9 @@
 """Architectures: one row per model family saying where its parts are.
 
 A row holds module paths: from the causal language model to its list of blocks, and from a block to
-its parts. `locate` follows them in a real model and returns its `Anatomy`: the modules
-themselves, layer by layer. Whether they really play the part that the row gives them is tested on
-the model when it is loaded (`probes.self_check`), not taken on trust.
+its parts. `probes.anatomy` follows them in a real model; a family without a row is described by
+its structure (`probes.recognition`). Whether the parts really play the part that the row gives them
+is tested on the model when it is loaded (`probes.self_check`), not taken on trust.
 
 The MLP coefficients are the input of the down projection in every family. `mid` is where the
 residual stream between attention and MLP can be read, as a module's input; families whose blocks
@@ -17,8 +17,7 @@ Example:
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from probes.sites import Site
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +34,7 @@ class Architecture:
     """The norm before the unembedding; its output is what the unembedding reads."""
     attention: str = "self_attn"
     mlp: str = "mlp"
+    """The module whose output is coefficients times memory vectors."""
     up: str = "mlp.up_proj"
     """The projection that a gate multiplies, or the only one where there is no gate."""
     gate: str | None = "mlp.gate_proj"
@@ -42,17 +42,38 @@ class Architecture:
     gate_up_fused: bool = False
     """Whether `gate` and `up` are the first and second half of one projection's output."""
     down: str = "mlp.down_proj"
+    flattened_mlp: bool = False
+    """Whether blocks run their MLP, and the norm before it, on `[batch*pos d_model]`."""
     mid: str | None = "post_attention_layernorm"
     """The module whose input is the residual stream between attention and MLP."""
-    attention_out: str = "self_attn"
-    """The module whose output attention adds to the residual stream."""
-    mlp_out: str = "mlp"
-    """The module whose output the MLP adds to the residual stream."""
+    attention_out: str | None = "self_attn"
+    """The module whose output attention adds to the residual stream; None where none is."""
+    mlp_out: str | None = "mlp"
+    """The module whose output the MLP adds to the residual stream; None where none is."""
+    recognised: bool = False
+    """Whether the row was made up from a model's structure, rather than read from the table."""
 
     @property
     def gated(self) -> bool:
         """Whether the coefficients are a product of an activated gate and a linear half."""
         return self.gate is not None
+
+    def lacks(self, site: Site) -> str | None:
+        """Why models of the family have no such site; None where they do."""
+        match site:
+            case Site.MLP_GATE if not self.gated:
+                return f"the MLP of {self.family} has no gate; its pre-activation is Site.MLP_UP"
+            case Site.ATTENTION_OUT | Site.MLP_OUT | Site.RESID_MID if self.mlp_out is None:
+                return (
+                    f"{self.family} was recognised by its structure, and no module's output is "
+                    f"what it adds to the stream; there is no {site}, read resid_pre or resid_post"
+                )
+            case Site.RESID_MID if self.mid is None:
+                return (
+                    f"{self.family} runs attention and MLP in parallel; "
+                    "there is no resid_mid, read resid_pre or resid_post"
+                )
+        return None
 
 
 _LLAMA = Architecture(
@@ -60,6 +81,19 @@ _LLAMA = Architecture(
     layers="model.layers",
     embed="model.embed_tokens",
     final_norm="model.norm",
+)
+# Norms after attention and after the MLP, none before them.
+_OLMO2 = replace(
+    _LLAMA,
+    family="olmo2",
+    mid="mlp",
+    attention_out="post_attention_layernorm",
+    mlp_out="post_feedforward_layernorm",
+)
+# Norms on both sides.
+_GEMMA2 = replace(_OLMO2, family="gemma2", mid="pre_feedforward_layernorm")
+_PHI3 = replace(
+    _LLAMA, family="phi3", up="mlp.gate_up_proj", gate="mlp.gate_up_proj", gate_up_fused=True
 )
 _GPT_NEOX = Architecture(
     family="gpt_neox",
@@ -85,137 +119,61 @@ _GPT2 = Architecture(
     mid="ln_2",
     attention_out="attn",
 )
+# The block itself is the MLP, and flattens what goes through it.
+_OPT = Architecture(
+    family="opt",
+    layers="model.decoder.layers",
+    embed="model.decoder.embed_tokens",
+    final_norm="model.decoder.final_layer_norm",
+    mlp="fc2",
+    up="fc1",
+    gate=None,
+    down="fc2",
+    flattened_mlp=True,
+    mid="final_layer_norm",
+    mlp_out="fc2",
+)
 
 ARCHITECTURES: dict[str, Architecture] = {
-    row.family: row for row in (_LLAMA, replace(_LLAMA, family="olmo"), _GPT_NEOX, _GPT2)
+    row.family: row
+    for row in (
+        *(replace(_LLAMA, family=f) for f in ("llama", "mistral", "olmo", "qwen2", "qwen3")),
+        *(replace(_OLMO2, family=f) for f in ("olmo2", "olmo3")),
+        *(replace(_GEMMA2, family=f) for f in ("gemma2", "gemma3_text")),
+        _PHI3,
+        _GPT_NEOX,
+        _GPT2,
+        _OPT,
+    )
 }
 
 
-@dataclass(frozen=True)
-class Layer:
-    """The modules of one block."""
-
-    block: nn.Module
-    attention: nn.Module
-    mlp: nn.Module
-    up: nn.Module
-    gate: nn.Module | None
-    down: Any
-    """A `Linear`, or GPT-2's `Conv1D`."""
-    mid: nn.Module | None
-    attention_out: nn.Module
-    mlp_out: nn.Module
-
-    @property
-    def memory_vectors(self) -> Float[Tensor, "d_mlp d_model"]:
-        """The rows that the coefficients weight: the down projection, one memory vector a row."""
-        weight = self.down.weight
-        # A GPT-2 Conv1D stores [in, out]; a Linear stores [out, in].
-        return weight if _is_conv1d(self.down) else weight.T
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """The parts of one loaded model."""
-
-    architecture: Architecture
-    trunk: nn.Module
-    """Embedding, blocks and final norm: the model without its unembedding."""
-    embed: Any
-    layers: tuple[Layer, ...]
-    final_norm: nn.Module
-    unembed: Any
-    logit_scale: float
-    """What the unembedding's output is multiplied by."""
-    logit_softcap: float | None
-    """c in c * tanh(logits / c), where the family caps its logits."""
-    d_mlp: int
-    n_heads: int
-
-
-def locate(hf_model: Any) -> Anatomy:
-    """Find the parts of a Hugging Face causal language model.
-
-    Args:
-        hf_model: a `PreTrainedModel` with a language-modelling head.
-
-    Returns:
-        Its anatomy.
+def row_of(config: Any) -> Architecture | None:
+    """The table's row for a configuration, or None where its family has none.
 
     Raises:
-        ValueError: the family is not in the table, the model has no unembedding, a module of the
-            row is missing, or layers differ in width.
+        ValueError: the configuration is a variant of a known family that its row does not cover.
     """
-    config = hf_model.config
-    row = _row_of(config)
-    unembed = hf_model.get_output_embeddings()
-    if unembed is None:
-        raise ValueError(
-            f"{type(hf_model).__name__} has no unembedding; "
-            "load the causal language model (AutoModelForCausalLM), not its trunk"
-        )
-    layers = tuple(_layer(row, block) for block in _follow(hf_model, row.layers))
-    widths = sorted({layer.memory_vectors.shape[0] for layer in layers})
-    if len(widths) != 1:
-        raise ValueError(f"layers of {row.family} differ in d_mlp: found {widths}; one is needed")
-    return Anatomy(
-        architecture=row,
-        trunk=hf_model.base_model,
-        embed=_follow(hf_model, row.embed),
-        layers=layers,
-        final_norm=_follow(hf_model, row.final_norm),
-        unembed=unembed,
-        logit_scale=_logit_scale(config),
-        logit_softcap=getattr(config, "final_logit_softcapping", None),
-        d_mlp=widths[0],
-        n_heads=config.num_attention_heads,
-    )
-
-
-def _row_of(config: Any) -> Architecture:
-    found = config.model_type
-    if found not in ARCHITECTURES:
-        raise ValueError(
-            f"model family {found!r} is not known here; known are {', '.join(ARCHITECTURES)}; "
-            "add a row to probes/architectures.py"
-        )
-    row = ARCHITECTURES[found]
-    if found == "gpt_neox" and not config.use_parallel_residual:
+    row = ARCHITECTURES.get(config.model_type)
+    if row is None:
+        return None
+    if row.family == "gpt_neox" and not config.use_parallel_residual:
         return replace(row, mid="post_attention_layernorm")
+    if row.family == "opt":
+        _refuse_opt_350m(config)
     return row
 
 
-def _logit_scale(config: Any) -> float:
-    """Cohere multiplies its logits by a constant, Granite divides them by one."""
-    return getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", 0) or 1)
-
-
-def _layer(row: Architecture, block: nn.Module) -> Layer:
-    def part(path: str | None) -> nn.Module | None:
-        return None if path is None else _follow(block, path)
-
-    return Layer(
-        block=block,
-        attention=_follow(block, row.attention),
-        mlp=_follow(block, row.mlp),
-        up=_follow(block, row.up),
-        gate=part(row.gate),
-        down=_follow(block, row.down),
-        mid=part(row.mid),
-        attention_out=_follow(block, row.attention_out),
-        mlp_out=_follow(block, row.mlp_out),
-    )
-
-
-def _follow(module: nn.Module, path: str) -> Any:
-    try:
-        return module.get_submodule(path)
-    except AttributeError as error:
+def _refuse_opt_350m(config: Any) -> None:
+    """OPT-350m norms the stream itself, and reads it out through a projection after the norm."""
+    if not config.do_layer_norm_before or config._remove_final_layer_norm:
         raise ValueError(
-            f"{type(module).__name__} has no module {path!r}; the architecture table does not fit "
-            "this model (a mixture of experts has no single down projection and is not supported)"
-        ) from error
-
-
-def _is_conv1d(module: nn.Module) -> bool:
-    return type(module).__name__ == "Conv1D"
+            "this OPT model norms the residual stream itself or has no final norm (do_layer_norm_"
+            "before=False, as in OPT-350m); nothing is added to such a stream, so it is refused"
+        )
+    if config.word_embed_proj_dim != config.hidden_size:
+        raise ValueError(
+            f"this OPT model projects its stream from {config.hidden_size} to "
+            f"{config.word_embed_proj_dim} after the final norm (word_embed_proj_dim, as in "
+            "OPT-350m); such a readout is not supported"
+        )

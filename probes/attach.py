@@ -17,12 +17,49 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from probes.architectures import Anatomy, Layer
+from probes.anatomy import Anatomy, Layer
 from probes.attention_interface import AttentionCall, attention_taken_over, pattern_of
 from probes.sites import HookPoint, Site
 
 HookFunction = Callable[[Tensor, HookPoint], Tensor | None]
 _Attached = list[RemovableHandle]
+# What a block that flattens its MLP has as `[batch*pos ...]`.
+IN_MLP = (Site.RESID_MID, Site.MLP_UP, Site.MLP_GATE, Site.MLP_COEFFICIENTS, Site.MLP_OUT)
+
+
+def with_mid_carried_over(
+    hooks: Sequence[tuple[HookPoint, HookFunction]],
+) -> list[tuple[HookPoint, HookFunction]]:
+    """The same hooks, with edits of `RESID_MID` made to reach the stream past the MLP.
+
+    The stream between attention and MLP is read where the MLP's norm reads it. An edit must also
+    reach what the MLP's output is added to, so its difference is added to the block's output,
+    before anything else is attached there.
+    """
+    mids: list[tuple[HookPoint, HookFunction]] = []
+    others: list[tuple[HookPoint, HookFunction]] = []
+    for point, function in hooks:
+        if point.site is Site.RESID_MID:
+            edit, carry_over = _carried(function)
+            mids += [(point, edit), (HookPoint(Site.RESID_POST, point.layer), carry_over)]
+        else:
+            others.append((point, function))
+    return mids + others
+
+
+def _carried(function: HookFunction) -> tuple[HookFunction, HookFunction]:
+    differences: list[Tensor] = []
+
+    def edit(stream: Tensor, point: HookPoint) -> Tensor | None:
+        new = function(stream, point)
+        if new is not None:
+            differences.append(new - stream)
+        return new
+
+    def carry_over(stream: Tensor, _point: HookPoint) -> Tensor | None:
+        return stream + differences.pop() if differences else None
+
+    return edit, carry_over
 
 
 @contextmanager
@@ -40,9 +77,12 @@ def attached(
         ValueError: the model has no such hook point (no gate, no residual stream between
             attention and MLP, attention that cannot be read).
     """
+    for point, _ in hooks:
+        if reason := anatomy.architecture.lacks(point.site):
+            raise ValueError(reason)
     of_attention: dict[int, list[tuple[HookPoint, HookFunction]]] = defaultdict(list)
     with ExitStack() as stack:
-        for point, function in hooks:
+        for point, function in with_mid_carried_over(hooks):
             if point.site in (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN):
                 assert point.layer is not None
                 of_attention[point.layer].append((point, function))
@@ -66,7 +106,27 @@ def _attach(hf_model: Any, anatomy: Anatomy, point: HookPoint, function: HookFun
     if point.site is Site.FINAL_NORM:
         return [_on_output(anatomy.final_norm, point, function)]
     assert point.layer is not None
-    return _attach_in_layer(anatomy, anatomy.layers[point.layer], point, function)
+    layer = anatomy.layers[point.layer]
+    if anatomy.architecture.flattened_mlp and point.site in IN_MLP:
+        return _attach_flattened(anatomy, layer, point, function)
+    return _attach_in_layer(anatomy, layer, point, function)
+
+
+def _attach_flattened(
+    anatomy: Anatomy, layer: Layer, point: HookPoint, function: HookFunction
+) -> _Attached:
+    """Give the function `batch pos` where the block runs its MLP on `batch*pos`."""
+    shape: list[int] = []
+
+    def remember(stream: Tensor, _point: HookPoint) -> None:
+        shape[:] = stream.shape[:2]
+
+    def unflattened(tensor: Tensor, where: HookPoint) -> Tensor | None:
+        new = function(tensor.unflatten(0, shape), where)
+        return None if new is None else new.flatten(0, 1)
+
+    first = _on_input(layer.block, point, remember)
+    return [first, *_attach_in_layer(anatomy, layer, point, unflattened)]
 
 
 def _attach_in_layer(
@@ -78,10 +138,13 @@ def _attach_in_layer(
         case Site.RESID_POST:
             return [_on_output(layer.block, point, function)]
         case Site.RESID_MID:
-            return _on_mid(anatomy, layer, point, function)
+            assert layer.mid is not None
+            return [_on_input(layer.mid, point, function)]
         case Site.ATTENTION_OUT:
+            assert layer.attention_out is not None
             return [_on_output(layer.attention_out, point, function)]
         case Site.MLP_OUT:
+            assert layer.mlp_out is not None
             return [_on_output(layer.mlp_out, point, function)]
         case Site.MLP_COEFFICIENTS:
             return [_on_input(layer.down, point, function)]
@@ -127,11 +190,9 @@ def _on_branch(
     anatomy: Anatomy, layer: Layer, point: HookPoint, function: HookFunction
 ) -> RemovableHandle:
     """One branch of the MLP, cut out of the projection's output where the two are fused."""
-    row = anatomy.architecture
-    if point.site is Site.MLP_GATE and layer.gate is None:
-        raise ValueError(f"the MLP of {row.family} has no gate; its pre-activation is Site.MLP_UP")
-    module = layer.up if point.site is Site.MLP_UP or layer.gate is None else layer.gate
-    if not row.gate_up_fused:
+    module = layer.up if point.site is Site.MLP_UP else layer.gate
+    assert module is not None
+    if not anatomy.architecture.gate_up_fused:
         return _on_output(module, point, function)
     width = anatomy.d_mlp
     half = slice(width, 2 * width) if point.site is Site.MLP_UP else slice(0, width)
@@ -145,32 +206,6 @@ def _on_branch(
         return output
 
     return module.register_forward_hook(hook)
-
-
-def _on_mid(anatomy: Anatomy, layer: Layer, point: HookPoint, function: HookFunction) -> _Attached:
-    """The stream is read where the MLP's norm reads it; an edit must also reach what is added to
-    the MLP's output afterwards, so its difference is added to the block's output.
-    """
-    if layer.mid is None:
-        raise ValueError(
-            f"{anatomy.architecture.family} runs attention and MLP in parallel; "
-            "there is no resid_mid, read resid_pre or resid_post"
-        )
-    differences: list[Tensor] = []
-
-    def edit_and_remember(tensor: Tensor, where: HookPoint) -> Tensor | None:
-        new = function(tensor, where)
-        if new is not None:
-            differences.append(new - tensor)
-        return new
-
-    def carry_over(tensor: Tensor, _where: HookPoint) -> Tensor | None:
-        return tensor + differences.pop() if differences else None
-
-    return [
-        _on_input(layer.mid, point, edit_and_remember),
-        _on_output(layer.block, point, carry_over),
-    ]
 
 
 def _explicit_attention(

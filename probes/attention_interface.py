@@ -162,6 +162,10 @@ def _attention_function(
                 f"{type(module).__name__} passes {name}, which changes its attention scores in a "
                 "way not supported here; measure this model without attention"
             )
+    if attention_mask is None and not getattr(module, "is_causal", True):
+        raise ValueError(
+            f"{type(module).__name__} attends in both directions; only causal models are measured"
+        )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     call = AttentionCall(query, key, value, attention_mask, scale, softcap, dropout)
     handler = _handlers.get(module)

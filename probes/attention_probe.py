@@ -48,12 +48,13 @@ def attention_entropy(call: AttentionCall) -> Float[Tensor, "batch head query_po
 
 def chunked_attention_entropy(call: AttentionCall) -> Float[Tensor, "batch head query_pos"]:
     """The same from explicit scores, some queries at a time; takes any mask and soft-cap."""
-    return torch.cat([_entropy_of(call.scores(rows)) for rows in call.query_chunks()], dim=2)
+    return torch.cat([entropy_of_scores(call.scores(rows)) for rows in call.query_chunks()], dim=2)
 
 
-def _entropy_of(
+def entropy_of_scores(
     scores: Float[Tensor, "batch head query_pos key_pos"],
 ) -> Float[Tensor, "batch head query_pos"]:
+    """Entropy of the softmax of explicit scores, masked with -inf, in their type."""
     log_pattern = scores.log_softmax(dim=-1)
     # A masked key has log p = -inf and p = 0; its term is 0, not NaN.
     return -torch.where(log_pattern.isfinite(), log_pattern.exp() * log_pattern, 0.0).sum(dim=-1)

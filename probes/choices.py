@@ -14,6 +14,17 @@ Example:
 from enum import StrEnum
 
 
+class Backend(StrEnum):
+    """What runs a model and reaches its hook points."""
+
+    NATIVE = "native"
+    """The Hugging Face model itself, untouched, with PyTorch hooks and fused attention."""
+    TRANSFORMER_LENS = "transformer_lens"
+    """A TransformerLens `TransformerBridge`, and its hooks."""
+    NNSIGHT = "nnsight"
+    """An nnsight model, and its traces."""
+
+
 class Coefficient(StrEnum):
     """How a coefficient vector becomes non-negative weights on memory vectors."""
 
@@ -61,3 +72,12 @@ class RowLayout(StrEnum):
     """Documents end to end in full rows, as in pretraining; rows carry segment ids."""
     DOCUMENT = "document"
     """One document a row, cut at the sequence length and padded."""
+
+
+class IntervalMethod(StrEnum):
+    """How an interval is made from blocks of documents; see `probes.intervals`."""
+
+    JACKKNIFE = "jackknife"
+    """Each block is left out in turn; cheap, and right for smooth statistics such as these."""
+    BOOTSTRAP = "bootstrap"
+    """Blocks are drawn with replacement; wants many blocks (`blocks=100`, say)."""

@@ -114,12 +114,15 @@ def _first_paragraph(box: str) -> str:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress(
+    description: str, total: int | None, *, shown: bool = True
+) -> Iterator[Callable[[int], None]]:
     """A progress bar on the error stream; calling what it yields advances the bar.
 
     Args:
         description: what is going on.
         total: how many steps there are; None where that is not known.
+        shown: whether there is anybody to show it to.
     """
     from rich.console import Console
     from rich.progress import (
@@ -138,7 +141,7 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
         task = bar.add_task(description, total=total)
         yield lambda steps: bar.advance(task, steps)
         # What ended early, a short corpus say, is done all the same.

@@ -25,7 +25,7 @@ from torch import Tensor
 from probes.attach import HookFunction
 from probes.captured import Captured
 from probes.corpus.token_batch import TokenBatch, as_token_batch
-from probes.models import HookedModel
+from probes.hooked_model import HookedModel
 from probes.sites import HookPoint, Site
 
 
@@ -46,7 +46,7 @@ class Reducer(Protocol):
 def capture(
     model: HookedModel,
     batch: Mapping[str, Tensor],
-    sites: Iterable[Site],
+    sites: Iterable[Site | str],
     layers: Sequence[int] | None = None,
 ) -> Captured:
     """Run one batch and keep the tensors at some sites.

@@ -5,6 +5,9 @@ never kept; attention entropy comes from fused attention without a pattern; the 
 computed for next-token entropy only, a few positions at a time. Means are kept apart in blocks of
 documents, so that every total has a jackknife interval.
 
+`until_interval` ends the pass as soon as the intervals are narrow enough, and under `torchrun` the
+batches are shared out (`probes.entropy_pass`).
+
 By default the definitions are the paper's, with pads left out. `compat="official"` is the
 released code's arithmetic for knowledge entropy instead: pads are counted and attended to, every
 token weighs the same, and the logarithm has its `1e-9`.
@@ -20,25 +23,27 @@ Example:
     215.4
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from probes.choices import Coefficient, Compat, EntropyKind, Weighting
-from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.choices import Backend, Coefficient, Compat, EntropyKind, IntervalMethod, Weighting
+from probes.entropy_pass import PassSettings, Seen, run_pass
+from probes.hooked_model import HookedModel
 from probes.meters import AttentionMeter, KnowledgeMeter, Meter, NextTokenMeter
-from probes.models import HookedModel
+from probes.resampling import Resampling
 from probes.results import EntropyResult, Provenance
-from probes.weighting import weigh
 
 ALL_KINDS = tuple(EntropyKind)
-# Ten blocks of documents: a t quantile of 2.26 instead of 1.96, for ten copies of the sums.
-BLOCKS = 10
+_RUNS_ON = {
+    Backend.NATIVE: ("transformers",),
+    Backend.TRANSFORMER_LENS: ("transformers", "transformer-lens"),
+    Backend.NNSIGHT: ("transformers", "nnsight"),
+}
 
 
 def measure_entropy(
@@ -47,9 +52,13 @@ def measure_entropy(
     kinds: Sequence[EntropyKind | str] = ALL_KINDS,
     *,
     coefficient: Coefficient | str = Coefficient.ABS,
+    variants: Sequence[Coefficient | str] = (),
     weighting: Weighting | str = Weighting.INSTANCE,
     compat: Compat | str | None = None,
-    blocks: int = BLOCKS,
+    interval: IntervalMethod | str = IntervalMethod.JACKKNIFE,
+    blocks: int = Resampling.blocks,
+    until_interval: float | None = None,
+    distributed: bool = False,
     on_batch: Callable[[int], None] | None = None,
 ) -> EntropyResult:
     """Measure the entropies of a model over batches of tokens.
@@ -60,9 +69,16 @@ def measure_entropy(
             `attention_mask`, `[batch pos]`; one row is then one document.
         kinds: which entropies.
         coefficient: how coefficients become weights on memory vectors.
+        variants: further ways, measured in the same pass.
         weighting: whether instances (rows), as in Eq. 2, or tokens count the same.
         compat: `"official"` for the released code's knowledge entropy.
-        blocks: how many blocks of documents the jackknife leaves out in turn.
+        interval: how intervals are made.
+        blocks: how many blocks the documents are dealt into; as many as documents to resample
+            documents themselves. Memory grows with it.
+        until_interval: stop as soon as the jackknife interval of every total is at most this wide,
+            in nats; None to run all batches.
+        distributed: share the batches out over the processes of the default group; every process
+            returns the result of all.
         on_batch: called with the number of tokens of every batch when it is done.
 
     Returns:
@@ -74,107 +90,64 @@ def measure_entropy(
             the model computes attention in a way that cannot be read.
     """
     asked = _choices(EntropyKind, kinds, "kinds")
-    settings = _Settings(
-        kinds=asked,
-        coefficient=_choice(Coefficient, coefficient, "coefficient"),
+    chosen = _choice(Coefficient, coefficient, "coefficient")
+    resampling = Resampling(_choice(IntervalMethod, interval, "interval"), blocks)
+    settings = PassSettings(
         weighting=_choice(Weighting, weighting, "weighting"),
         compat=None if compat is None else _choice(Compat, compat, "compat"),
         blocks=blocks,
+        until_interval=until_interval,
+        distributed=distributed,
     )
-    _refuse_uncovered(settings)
-    meters = _meters(model, settings)
-    seen = _run(model, batches, list(meters.values()), settings, on_batch)
-    return _result(model, batches, meters, settings, seen)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Settings:
-    kinds: tuple[EntropyKind, ...]
-    coefficient: Coefficient
-    weighting: Weighting
-    compat: Compat | None
-    blocks: int
-
-
-@dataclasses.dataclass
-class _Seen:
-    documents: int = 0
-    rows: int = 0
-    tokens: int = 0
-
-
-def _run(
-    model: HookedModel,
-    batches: Iterable[Mapping[str, Tensor]],
-    meters: Sequence[Meter],
-    settings: _Settings,
-    on_batch: Callable[[int], None] | None,
-) -> _Seen:
-    seen = _Seen()
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(model.evaluating())
-        for meter in meters:
-            stack.enter_context(meter.attached(model))
-        for mapping in batches:
-            batch = as_token_batch(mapping, document_offset=seen.documents)
-            if settings.compat is Compat.OFFICIAL:
-                batch = _with_pads_counted(batch, seen.documents)
-            weights = weigh(batch, settings.weighting, settings.blocks)
-            for meter in meters:
-                meter.weights = weights
-            normed = model.trunk(batch)
-            for meter in meters:
-                meter.after_trunk(model, normed)
-            tokens = int(batch.attention_mask.sum())
-            seen.documents = max(seen.documents, int(batch.segment_ids.max()) + 1)
-            seen.rows += len(batch.input_ids)
-            seen.tokens += tokens
-            if on_batch is not None:
-                on_batch(tokens)
-    if not seen.tokens:
-        raise ValueError("no tokens to measure: there were no batches, or nothing but pads")
-    return seen
-
-
-def _with_pads_counted(batch: TokenBatch, first_document: int) -> TokenBatch:
-    """The released code passes no mask to the model and sums over every position."""
-    return as_token_batch({"input_ids": batch.input_ids}, document_offset=first_document)
-
-
-def _meters(model: HookedModel, settings: _Settings) -> dict[EntropyKind, Meter]:
+    _refuse_uncovered(asked, settings)
     official = settings.compat is Compat.OFFICIAL
-    made: dict[EntropyKind, Meter] = {}
-    for kind in settings.kinds:
-        match kind:
-            case EntropyKind.KNOWLEDGE:
-                made[kind] = KnowledgeMeter(model, settings.coefficient, settings.blocks, official)
-            case EntropyKind.ATTENTION:
-                made[kind] = AttentionMeter(model, settings.blocks)
-            case EntropyKind.NEXT_TOKEN:
-                made[kind] = NextTokenMeter(model, settings.blocks)
-    return made
-
-
-def _result(
-    model: HookedModel,
-    batches: Any,
-    meters: Mapping[EntropyKind, Meter],
-    settings: _Settings,
-    seen: _Seen,
-) -> EntropyResult:
+    meters = _meters(model, asked, chosen, resampling, official)
+    aside = {
+        name: KnowledgeMeter(model, name, resampling, official=official, kind=None)
+        for name in _choices(Coefficient, variants, "variants", empty=True)
+    }
+    seen = run_pass(model, batches, [*meters, *aside.values()], settings, on_batch)
     parts: dict[str, Any] = {}
-    for meter in meters.values():
+    for meter in meters:
         parts.update(meter.results())
+    configuration = {
+        "backend": model.backend,
+        "kinds": asked,
+        "coefficient": chosen,
+        **asdict(settings),
+    }
     return EntropyResult(
-        provenance=_provenance(model, batches, settings, seen),
+        provenance=_provenance(model, batches, configuration | asdict(resampling), seen),
         notes=_notes(model, settings, seen),
+        variants={name: meter.results()["knowledge"] for name, meter in aside.items()},
+        convergence=tuple(seen.convergence),
         **parts,
     )
 
 
-def _provenance(model: HookedModel, batches: Any, settings: _Settings, seen: _Seen) -> Provenance:
-    configuration = dataclasses.asdict(settings) | getattr(batches, "configuration", {})
+def _meters(
+    model: HookedModel,
+    kinds: Sequence[EntropyKind],
+    coefficient: Coefficient,
+    resampling: Resampling,
+    official: bool,
+) -> list[Meter]:
+    made: list[Meter] = []
+    for kind in kinds:
+        match kind:
+            case EntropyKind.KNOWLEDGE:
+                made.append(KnowledgeMeter(model, coefficient, resampling, official=official))
+            case EntropyKind.ATTENTION:
+                made.append(AttentionMeter(model, resampling))
+            case EntropyKind.NEXT_TOKEN:
+                made.append(NextTokenMeter(model, resampling))
+    return made
+
+
+def _provenance(
+    model: HookedModel, batches: Any, settings: dict[str, Any], seen: Seen
+) -> Provenance:
+    configuration = settings | getattr(batches, "configuration", {})
     return Provenance(
         model=model.name,
         revision=model.revision,
@@ -189,7 +162,9 @@ def _provenance(model: HookedModel, batches: Any, settings: _Settings, seen: _Se
         rows=seen.rows,
         tokens=seen.tokens,
         configuration=configuration,
-        versions={name: version(name) for name in ("mnemoscope", "torch", "transformers")},
+        versions={
+            name: version(name) for name in ("mnemoscope", "torch", *_RUNS_ON[model.backend])
+        },
     )
 
 
@@ -197,10 +172,17 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
-def _notes(model: HookedModel, settings: _Settings, seen: _Seen) -> tuple[str, ...]:
+def _notes(model: HookedModel, settings: PassSettings, seen: Seen) -> tuple[str, ...]:
     notes = []
     if seen.documents < 2:
         notes.append("One document only: intervals need at least two.")
+    if settings.until_interval is not None:
+        width = f"{settings.until_interval:g} nats"
+        notes.append(
+            f"Stopped after {seen.documents} documents, with every interval at most {width} wide."
+            if seen.narrow_enough
+            else f"The corpus ended before every interval was at most {width} wide."
+        )
     if settings.compat is Compat.OFFICIAL:
         notes.append("Released code's arithmetic: pads counted, log(p + 1e-9).")
     if model.dtype in (torch.bfloat16, torch.float16):
@@ -208,19 +190,26 @@ def _notes(model: HookedModel, settings: _Settings, seen: _Seen) -> tuple[str, .
     return tuple(notes)
 
 
-def _refuse_uncovered(settings: _Settings) -> None:
-    if settings.compat is Compat.OFFICIAL and settings.kinds != (EntropyKind.KNOWLEDGE,):
+def _refuse_uncovered(kinds: tuple[EntropyKind, ...], settings: PassSettings) -> None:
+    if settings.compat is Compat.OFFICIAL and kinds != (EntropyKind.KNOWLEDGE,):
         raise ValueError(
-            f"compat='official' was asked for {', '.join(settings.kinds)}, but the released code "
+            f"compat='official' was asked for {', '.join(kinds)}, but the released code "
             "has knowledge entropy only; pass kinds=('knowledge',)"
         )
-    if settings.blocks < 2:
-        raise ValueError(f"blocks must be at least 2 for an interval, found {settings.blocks}")
+    if settings.until_interval is not None and not settings.until_interval > 0:
+        raise ValueError(
+            f"until_interval must be a positive width in nats, found {settings.until_interval}"
+        )
+    if settings.until_interval is not None and settings.distributed:
+        raise ValueError(
+            "until_interval needs to see all batches in turn, which processes that share them do "
+            "not; leave it out, or run one process"
+        )
 
 
-def _choices(choices: Any, given: Any, name: str) -> tuple[Any, ...]:
+def _choices(choices: Any, given: Any, name: str, *, empty: bool = False) -> tuple[Any, ...]:
     chosen = tuple(_choice(choices, value, name) for value in given)
-    if not chosen:
+    if not chosen and not empty:
         raise ValueError(f"{name} is empty; choose from {', '.join(choices)}")
     return tuple(dict.fromkeys(chosen))
 

@@ -6,7 +6,6 @@ entropies, with an interval from leaving out one block of documents at a time.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from math import log
 from typing import Any
@@ -17,13 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.attach import HookFunction
-from probes.attention_interface import AttentionCall, Handler, attention_taken_over
-from probes.attention_probe import attention_entropy
-from probes.choices import Coefficient
+from probes.choices import Coefficient, EntropyKind
 from probes.entropy import knowledge_entropy, next_token_entropy, official_knowledge_entropy
-from probes.intervals import Interval, jackknife_interval
-from probes.models import HookedModel
+from probes.hooked_model import HookedModel
+from probes.intervals import Interval
 from probes.readout import unembed
+from probes.resampling import Resampling, Statistic, jackknife
 from probes.results import AttentionEntropy, KnowledgeEntropy, NextTokenEntropy
 from probes.sites import HookPoint, Site
 from probes.streaming import BatchWeights, BlockedMean
@@ -34,11 +32,14 @@ _LOGITS_BYTES = 32 * 2**20
 class Meter(ABC):
     """One entropy, measured during a pass."""
 
+    kind: EntropyKind | None
+    """Which entropy's convergence it shows; None for a variant measured on the side."""
     weights: BatchWeights
     """Of the batch that is running; set before it does."""
 
-    def __init__(self, n_layers: int, n_blocks: int) -> None:
-        self.means = BlockedMean(n_layers, n_blocks)
+    def __init__(self, n_layers: int, resampling: Resampling) -> None:
+        self.means = BlockedMean(n_layers, resampling.blocks)
+        self._resampling = resampling
 
     @abstractmethod
     def attached(self, model: HookedModel) -> AbstractContextManager[None]:
@@ -50,25 +51,35 @@ class Meter(ABC):
         self.means.count(self.weights)
 
     @abstractmethod
+    def total(self, means: Tensor) -> float:
+        """The one number that the means come to, in nats."""
+
+    @abstractmethod
     def results(self) -> dict[str, Any]:
         """Fields of `EntropyResult` that this meter fills."""
 
-    def _interval(self, statistic: Callable[[Tensor], float]) -> Interval | None:
-        without = [statistic(self.means.mean(b)) for b in self._removable_blocks()]
-        return jackknife_interval(statistic(self.means.mean()), without)
+    def so_far(self) -> tuple[float, Interval | None]:
+        """The total and its jackknife interval, in the middle of a pass."""
+        return self.total(self.means.mean()), jackknife(self.means, self.total)
 
-    def _removable_blocks(self) -> list[int]:
-        touched = self.means.touched_blocks()
-        return touched if len(touched) > 1 else []
+    def _interval(self, statistic: Statistic) -> Interval | None:
+        return self._resampling.interval(self.means, statistic)
 
 
 class KnowledgeMeter(Meter):
     """Mean coefficients of every memory vector (Eq. 2)."""
 
     def __init__(
-        self, model: HookedModel, coefficient: Coefficient, n_blocks: int, official: bool
+        self,
+        model: HookedModel,
+        coefficient: Coefficient,
+        resampling: Resampling,
+        *,
+        official: bool = False,
+        kind: EntropyKind | None = EntropyKind.KNOWLEDGE,
     ) -> None:
-        super().__init__(model.n_layers, n_blocks)
+        super().__init__(model.n_layers, resampling)
+        self.kind = kind
         if coefficient is Coefficient.RELU_GATE and not model.architecture.gated:
             raise ValueError(
                 f"coefficient 'relu_gate' needs an MLP with a gate, but {model.name} "
@@ -78,6 +89,8 @@ class KnowledgeMeter(Meter):
         self._formula = official_knowledge_entropy if official else knowledge_entropy
         vectors = (layer.memory_vectors.detach() for layer in model.anatomy.layers)
         self._norms = torch.stack([rows.double().norm(dim=1).cpu() for rows in vectors])
+        contribution = coefficient is Coefficient.CONTRIBUTION
+        self._scale = self._norms if contribution else torch.ones_like(self._norms)
         self._gate: dict[int, Tensor] = {}
 
     def attached(self, model: HookedModel) -> AbstractContextManager[None]:
@@ -93,11 +106,13 @@ class KnowledgeMeter(Meter):
         ]
         return model.hooks(hooks)
 
+    def total(self, means: Tensor) -> float:
+        """Knowledge entropy, summed over layers."""
+        return float(self._formula(means * self._scale).sum())
+
     def results(self) -> dict[str, Any]:
         """Knowledge entropy, and beside |c| the invariant contribution entropy."""
-        if self._coefficient is Coefficient.CONTRIBUTION:
-            return {"knowledge": self._entropy(self._norms)}
-        found = {"knowledge": self._entropy(torch.ones_like(self._norms))}
+        found = {"knowledge": self._entropy(self._scale)}
         if self._coefficient is Coefficient.ABS:
             found["contribution"] = self._entropy(self._norms)
         return found
@@ -126,34 +141,34 @@ class KnowledgeMeter(Meter):
 class AttentionMeter(Meter):
     """Mean attention entropy of every head (Eq. 3)."""
 
-    def __init__(self, model: HookedModel, n_blocks: int) -> None:
-        super().__init__(model.n_layers, n_blocks)
+    kind = EntropyKind.ATTENTION
+
+    def __init__(self, model: HookedModel, resampling: Resampling) -> None:
+        super().__init__(model.n_layers, resampling)
 
     def attached(self, model: HookedModel) -> AbstractContextManager[None]:
-        """Route every attention module through a handler that adds its entropies."""
-        modules = [layer.attention for layer in model.anatomy.layers]
-        handlers = {module: self._handler(layer) for layer, module in enumerate(modules)}
-        return attention_taken_over(model.hf_model, handlers)
+        """Have the model hand over the entropies of every layer's attention."""
+        return model.attention_entropies(self._add)
+
+    def total(self, means: Tensor) -> float:
+        """Attention entropy: the mean over heads, summed over layers."""
+        return float(means.mean(dim=1).sum())
 
     def results(self) -> dict[str, Any]:
         """Attention entropy per head; the interval is of the total."""
-        interval = self._interval(lambda means: float(means.mean(dim=1).sum()))
-        return {"attention": AttentionEntropy(self.means.mean(), interval)}
+        return {"attention": AttentionEntropy(self.means.mean(), self._interval(self.total))}
 
-    def _handler(self, layer: int) -> Handler:
-        def handler(call: AttentionCall) -> Tensor:
-            entropies = rearrange(attention_entropy(call), "b h q -> (b q) h")
-            self.means.add(layer, self.weights, entropies)
-            return call.output()
-
-        return handler
+    def _add(self, entropies: Float[Tensor, "batch head query_pos"], layer: int) -> None:
+        self.means.add(layer, self.weights, rearrange(entropies, "b h q -> (b q) h"))
 
 
 class NextTokenMeter(Meter):
     """Mean next-token entropy over positions (A.4)."""
 
-    def __init__(self, model: HookedModel, n_blocks: int) -> None:
-        super().__init__(1, n_blocks)
+    kind = EntropyKind.NEXT_TOKEN
+
+    def __init__(self, model: HookedModel, resampling: Resampling) -> None:
+        super().__init__(1, resampling)
         self._d_vocab = model.d_vocab
 
     def attached(self, model: HookedModel) -> AbstractContextManager[None]:
@@ -172,8 +187,11 @@ class NextTokenMeter(Meter):
         kept = BatchWeights(self.weights.matrix, self.weights.blocks, None)
         self.means.add(0, kept, torch.cat(found)[:, None])
 
+    def total(self, means: Tensor) -> float:
+        """The mean over positions."""
+        return float(means.sum())
+
     def results(self) -> dict[str, Any]:
         """The mean over positions."""
-        interval = self._interval(lambda means: float(means.sum()))
-        mean = float(self.means.mean().sum())
+        mean, interval = self.total(self.means.mean()), self._interval(self.total)
         return {"next_token": NextTokenEntropy(mean, log(self._d_vocab), interval)}

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.architectures import Anatomy
+from probes.anatomy import Anatomy
 
 
 def norm_and_unembed(

@@ -9,8 +9,7 @@ Example:
     >>> result.save("runs/entropy")                          # doctest: +SKIP
 """
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.choices import Coefficient, EntropyKind
 from probes.intervals import Interval
 
 
@@ -83,6 +83,17 @@ class NextTokenEntropy:
 
 
 @dataclass(frozen=True)
+class ConvergencePoint:
+    """One total as it stood in the middle of a pass."""
+
+    kind: EntropyKind
+    documents: int
+    tokens: int
+    total: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where a result comes from, down to hashes and versions."""
 
@@ -112,7 +123,11 @@ class EntropyResult:
     """Beside |c|, the variant that rescaling cannot move (`Coefficient.CONTRIBUTION`)."""
     attention: AttentionEntropy | None = None
     next_token: NextTokenEntropy | None = None
-    notes: tuple[str, ...] = field(default=())
+    variants: dict[Coefficient, KnowledgeEntropy] = field(default_factory=dict)
+    """Knowledge entropy by further coefficient variants, measured in the same pass."""
+    convergence: tuple[ConvergencePoint, ...] = ()
+    """The totals as they settled, at growing numbers of documents."""
+    notes: tuple[str, ...] = ()
     """What a reader of the numbers must know; shown wherever they are."""
 
     @property
@@ -125,33 +140,6 @@ class EntropyResult:
         if self.knowledge is None:
             raise ValueError("mean coefficients need kind 'knowledge', which was not measured")
         return self.knowledge.mean_coefficients
-
-    def to_dict(self) -> dict[str, Any]:
-        """The content of `entropy.json`."""
-        origin = asdict(self.provenance)
-        return {
-            **{name: origin.pop(name) for name in ("model", "revision", "corpus")},
-            "documents": origin.pop("documents"),
-            "tokens": origin.pop("tokens"),
-            "knowledge_entropy": _knowledge_dict(self.knowledge),
-            "contribution_entropy": _knowledge_dict(self.contribution),
-            "attention_entropy": self.attention
-            and {
-                "total": self.attention.total,
-                "per_layer": self.attention.per_layer.tolist(),
-                "per_head": self.attention.per_head.tolist(),
-                "interval": _interval_dict(self.attention.interval),
-            },
-            "next_token_entropy": self.next_token
-            and {
-                "mean": self.next_token.mean,
-                "maximum": self.next_token.maximum,
-                "interval": _interval_dict(self.next_token.interval),
-            },
-            "units": "nats",
-            "notes": list(self.notes),
-            "provenance": origin,
-        }
 
     def to_dataframe(self) -> Any:
         """One row per layer: the entropies that exist per layer, tidy, as a pandas DataFrame."""
@@ -174,6 +162,12 @@ class EntropyResult:
         # never depends on drawing.
         return import_module("analysis.figures").entropy_figure([self])
 
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `entropy.json`."""
+        from probes.result_files import result_dict
+
+        return result_dict(self)
+
     def save(self, directory: str | Path) -> Path:
         """Write `entropy.json`, `entropy.csv` and `mean_coefficients.safetensors`.
 
@@ -183,37 +177,6 @@ class EntropyResult:
         Returns:
             The directory.
         """
-        from safetensors.torch import save
+        from probes.result_files import save_result
 
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.knowledge is not None:
-            data = save(
-                {"mean_coefficients": self.mean_coefficients.contiguous()},
-                metadata={
-                    "model": self.provenance.model,
-                    "weights_sha256": self.provenance.weights_sha256,
-                    "coefficient": str(self.provenance.configuration["coefficient"]),
-                },
-            )
-            (folder / "mean_coefficients.safetensors").write_bytes(data)
-        self.to_dataframe().to_csv(folder / "entropy.csv", index=False)
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, default=str)
-        (folder / "entropy.json").write_text(text + "\n", encoding="utf-8")
-        return folder
-
-
-def _knowledge_dict(found: KnowledgeEntropy | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {
-        "total": found.total,
-        "per_layer": found.per_layer.tolist(),
-        "maximum": found.maximum,
-        "effective_memory_vectors": found.effective_memory_vectors.tolist(),
-        "interval": _interval_dict(found.interval),
-    }
-
-
-def _interval_dict(interval: Interval | None) -> dict[str, float] | None:
-    return interval and interval._asdict()
+        return save_result(self, Path(directory))

@@ -37,12 +37,18 @@ Example:
 
 import difflib
 import re
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
+
 
 class Site(StrEnum):
-    """A named place in the model; see the module's table for shapes and TransformerLens names."""
+    """A named place in the model; see the module's table for shapes and TransformerLens names.
+
+    In the order in which a forward pass comes by.
+    """
 
     EMBED = "embed"
     RESID_PRE = "resid_pre"
@@ -115,6 +121,23 @@ def parse_hook_point(name: str, *, gated: bool) -> HookPoint:
     if tail not in names:
         raise ValueError(_unknown_name(name, gated))
     return HookPoint(names[tail], int(match[1]) if match else None)
+
+
+def select_points(
+    points: Sequence[HookPoint], wanted: Callable[[str], bool] | None, *, gated: bool
+) -> list[HookPoint]:
+    """The hook points whose TransformerLens names a predicate accepts; all of them for None.
+
+    Raises:
+        ValueError: it accepts none.
+    """
+    chosen = [p for p in points if wanted is None or wanted(hook_name(p, gated=gated))]
+    if not chosen:
+        raise ValueError(
+            "names_filter selects no hook point; model.hook_names() lists the "
+            f"{len(points)} there are"
+        )
+    return chosen
 
 
 def _names_in_a_layer(gated: bool) -> dict[str, Site]:

@@ -159,15 +159,38 @@ class BlockedMean:
                 ours = self.sums[layer]
                 self.sums[layer] = theirs if ours is None else ours + theirs.to(ours.device)
 
-    def mean(self, without_block: int | None = None) -> Float[Tensor, "layer *rest"]:
-        """The mean of every layer, float64 on the CPU; of all documents, or without one block.
+    def all_reduce(self) -> None:
+        """Add up what the processes of the default group have seen; all end with the same.
+
+        A process that saw nothing takes part with zeros.
+        """
+        from torch import distributed as dist
+
+        own = None if self.sums[0] is None else tuple(self.sums[0].shape)
+        shapes: list[tuple[int, ...] | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(shapes, own)
+        shape = next((found for found in shapes if found is not None), None)
+        dist.all_reduce(self.weights)
+        if shape is None:
+            return
+        for layer, held in enumerate(self.sums):
+            # On the CPU, so that gloo serves whatever device the model is on.
+            total = torch.zeros(shape, dtype=torch.float64) if held is None else held.cpu()
+            dist.all_reduce(total)
+            self.sums[layer] = total
+
+    def mean(
+        self, block_weights: Float[Tensor, "block"] | None = None
+    ) -> Float[Tensor, "layer *rest"]:
+        """The mean of every layer, float64 on the CPU.
+
+        Args:
+            block_weights: how often each block counts: 0 leaves it out; None counts all once.
 
         Raises:
             ValueError: nothing was counted.
         """
-        kept = torch.ones_like(self.weights)
-        if without_block is not None:
-            kept[without_block] = 0.0
+        kept = torch.ones_like(self.weights) if block_weights is None else block_weights.double()
         total = (kept * self.weights).sum()
         if not total > 0 or any(held is None for held in self.sums):
             raise ValueError("nothing was counted: no batches came, or every position is a pad")

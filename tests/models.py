@@ -32,11 +32,31 @@ def tiny_config(family: str) -> Any:
         "pad_token_id": 0,
     }
     grouped = {"num_key_value_heads": 1, "head_dim": 14}
+    # Shorter than the rows of the tests, so that windows cut something off.
+    window = {"sliding_window": 3}
+    mixed = {**window, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
     match family:
         case "llama":
             return hf.LlamaConfig(**common, **grouped, tie_word_embeddings=True)
+        case "mistral":
+            return hf.MistralConfig(**common, **grouped, **window)
         case "olmo":
             return hf.OlmoConfig(**common, num_key_value_heads=3)
+        case "olmo2":
+            return hf.Olmo2Config(**common, num_key_value_heads=1)
+        case "olmo3":
+            return hf.Olmo3Config(**common, num_key_value_heads=3, **mixed)
+        case "qwen2":
+            return hf.Qwen2Config(**common, num_key_value_heads=1)
+        case "qwen3":
+            return hf.Qwen3Config(**common, num_key_value_heads=3, head_dim=10)
+        case "gemma2":
+            caps = {"attn_logit_softcapping": 1.7, "final_logit_softcapping": 2.3}
+            return hf.Gemma2Config(**common, **grouped, **mixed, **caps, query_pre_attn_scalar=11)
+        case "gemma3_text":
+            return hf.Gemma3TextConfig(**common, **grouped, **mixed, query_pre_attn_scalar=11)
+        case "phi3":
+            return hf.Phi3Config(**common, num_key_value_heads=1)
         case "gpt_neox":
             return hf.GPTNeoXConfig(**common)
         case "gpt2":
@@ -48,10 +68,21 @@ def tiny_config(family: str) -> Any:
                 "max_position_embeddings": "n_positions",
             }
             return hf.GPT2Config(**{names.get(k, k): v for k, v in common.items()})
+        case "opt":
+            names = {"intermediate_size": "ffn_dim", "initializer_range": "init_std"}
+            renamed = {names.get(k, k): v for k, v in common.items()}
+            return hf.OPTConfig(**renamed, word_embed_proj_dim=42, dropout=0.0)
     raise AssertionError(f"no tiny {family}")
 
 
-FAMILIES = ("llama", "olmo", "gpt_neox", "gpt2")
+GATED = (
+    *("llama", "mistral", "olmo", "olmo2", "olmo3", "qwen2", "qwen3"),
+    *("gemma2", "gemma3_text", "phi3"),
+)
+FAMILIES = (*GATED, "gpt_neox", "gpt2", "opt")
+"""Every row of the architecture table."""
+SEQUENTIAL = tuple(family for family in FAMILIES if family != "gpt_neox")
+"""Attention first, then the MLP on what attention has added to."""
 
 
 def tiny_hf_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:

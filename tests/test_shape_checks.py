@@ -48,8 +48,18 @@ def layer_with_a_wrong_down_projection():
 
 def meter():
     from probes.meters import AttentionMeter
+    from probes.resampling import Resampling
 
-    return AttentionMeter(tiny(), n_blocks=2)
+    return AttentionMeter(tiny(), Resampling())
+
+
+def backend_returning_a_wrong_shape(backend):
+    import probes
+    from tests.models import tiny_hf_model, tokens
+
+    model = probes.load_model(tiny_hf_model("llama"), backend=backend)
+    with model.hooks([("hook_unembed", lambda logits, _point: logits[0])]):
+        model.engine.logits({"input_ids": tokens(1, 5)})
 
 
 def feed(reducer):
@@ -62,11 +72,15 @@ def feed(reducer):
 
 
 CALLS = {
-    "probes.architectures": lambda: layer_with_a_wrong_down_projection().memory_vectors,
+    "probes.anatomy": lambda: layer_with_a_wrong_down_projection().memory_vectors,
     "probes.attention_interface": lambda: attention_call(query=WRONG),
     "probes.attention_probe": lambda: call(
         "probes.attention_probe", "_entropy_from", WRONG, WRONG, WRONG, 1.0
     ),
+    "probes.backends.engine": lambda: call("probes.backends.engine", "Engine.trunk", None, WRONG),
+    "probes.backends.native": lambda: backend_returning_a_wrong_shape("native"),
+    "probes.backends.nnsight": lambda: backend_returning_a_wrong_shape("nnsight"),
+    "probes.backends.transformer_lens": lambda: backend_returning_a_wrong_shape("transformer_lens"),
     "probes.corpus.readers": lambda: call("probes.corpus.readers", "limit_rows", [np.ones(3)], 1),
     "probes.corpus.rows": lambda: call(
         "probes.corpus.rows", "document_row", np.ones((2, 2), int), 0
@@ -80,8 +94,12 @@ CALLS = {
     "probes.entropy": lambda: call("probes.entropy", "knowledge_entropy", WRONG),
     "probes.hooks": lambda: feed(SimpleNamespace(update=print, merge=print, result=print)),
     "probes.meters": lambda: meter().after_trunk(tiny(), WRONG),
-    "probes.models": lambda: tiny().run_with_cache(WRONG.long()),
+    "probes.hooked_model": lambda: tiny().run_with_cache(WRONG.long()),
+    "probes.model_inputs": lambda: call(
+        "probes.model_inputs", "_check_ids", WRONG.long(), 101, None, ""
+    ),
     "probes.readout": lambda: call("probes.readout", "unembed", tiny().anatomy, torch.ones(())),
+    "probes.resampling": lambda: call("probes.resampling", "_placed", WRONG.long(), [0], 2),
     "probes.results": lambda: call(
         "probes.results", "KnowledgeEntropy", WRONG, WRONG, interval=None
     ),

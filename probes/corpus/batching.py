@@ -142,6 +142,11 @@ class TokenBatches:
             return None
         return -(-batching.max_tokens // batching.sequence_length)
 
+    def kept(self) -> "KeptBatches":
+        """The batches of one pass, kept in memory: for several models with one tokenizer."""
+        batches = tuple(self)
+        return KeptBatches(batches, self.corpus, self.configuration, self.content_hash)
+
     def __iter__(self) -> Iterator[TokenBatch]:
         counts, content = BatchCounts(), ContentHash()
         self.counts, self._content = counts, content
@@ -218,6 +223,24 @@ class TokenBatches:
         names = ("pad_token_id", "eos_token_id")
         known = (getattr(self._tokenizer, name, None) for name in names)
         return next((pad for pad in known if pad is not None), 0)
+
+
+@dataclass(frozen=True)
+class KeptBatches:
+    """Batches in memory, with what tells where they are from; see `TokenBatches`."""
+
+    batches: tuple[TokenBatch, ...]
+    corpus: Corpus
+    configuration: dict[str, Any]
+    content_hash: str
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens in all batches."""
+        return sum(int(batch.attention_mask.sum()) for batch in self.batches)
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        return iter(self.batches)
 
 
 def token_batches(

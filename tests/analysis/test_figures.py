@@ -199,3 +199,23 @@ def test_series_are_called_after_what_varies(results, labels):
 
     made = [make_result(c, model=m, revision=r, kinds=()) for m, r, c in results]
     assert series_labels(made) == labels
+
+
+def test_convergence_is_drawn_as_it_was_measured():
+    import dataclasses
+
+    from analysis.convergence import convergence_figure, convergence_table
+    from probes.choices import EntropyKind
+    from probes.intervals import Interval
+    from probes.results import ConvergencePoint
+
+    points = tuple(
+        ConvergencePoint(EntropyKind.KNOWLEDGE, n, 11 * n, 30.0 + 1 / n, interval)
+        for n, interval in ((1, None), (3, Interval(29.0, 31.5)), (7, Interval(29.7, 30.8)))
+    )
+    result = dataclasses.replace(make_result(), convergence=points)
+    figure = convergence_figure(convergence_table([result]), "knowledge")
+    low, high, total = figure.data
+    assert (list(low.y), list(high.y)) == ([29.0, 29.7], [31.5, 30.8])
+    assert list(total.x) == [3, 7]
+    assert list(total.y) == [30.0 + 1 / 3, 30.0 + 1 / 7]

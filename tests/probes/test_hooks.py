@@ -6,11 +6,17 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.models import FAMILIES, N_LAYERS, padded, tiny_hf_model, tiny_model, tokens
+from tests.models import (
+    FAMILIES,
+    GATED,
+    N_LAYERS,
+    SEQUENTIAL,
+    padded,
+    tiny_hf_model,
+    tiny_model,
+    tokens,
+)
 from tests.reference.entropies import DOWN
-
-GATED = ("llama", "olmo")
-SEQUENTIAL = ("llama", "olmo", "gpt2")
 
 
 def hooked_copy(hf_model, path, *, output):
@@ -23,7 +29,8 @@ def hooked_copy(hf_model, path, *, output):
         module.register_forward_pre_hook(lambda _m, args: found.append(args[0]))
     with torch.no_grad():
         model(tokens(2, 11))
-    return found[0][0] if isinstance(found[0], tuple) else found[0]
+    tensor = found[0][0] if isinstance(found[0], tuple) else found[0]
+    return tensor.view(2, 11, -1)  # OPT runs its MLP on [batch*pos d_model]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -46,7 +53,11 @@ def test_coefficients_are_the_activated_gate_times_up(family):
     model = tiny_model(family)
     sites = [Site.MLP_GATE, Site.MLP_UP, Site.MLP_COEFFICIENTS]
     found = probes.capture(model, {"input_ids": tokens(2, 11)}, sites, layers=[1])
-    product = torch.nn.functional.silu(found[Site.MLP_GATE, 1]) * found[Site.MLP_UP, 1]
+    if family.startswith("gemma"):
+        gate = torch.nn.functional.gelu(found[Site.MLP_GATE, 1], approximate="tanh")
+    else:
+        gate = torch.nn.functional.silu(found[Site.MLP_GATE, 1])
+    product = gate * found[Site.MLP_UP, 1]
     assert_close(found[Site.MLP_COEFFICIENTS, 1], product, rtol=0, atol=0)
 
 
@@ -170,14 +181,19 @@ EDITABLE = (
 )
 
 
+def uneven(tensor, _point):
+    return tensor * torch.linspace(0.4, 1.6, tensor.shape[-1], dtype=tensor.dtype)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", EDITABLE)
 def test_an_edit_reaches_the_logits_and_is_gone_afterwards(family, name):
     model = tiny_model(family)
     with torch.no_grad():
         before = model.hf_model(tokens(1, 7)).logits
-        # Scores of causal attention hold -inf, so halve rather than add.
-        with model.hooks([(name, lambda tensor, _point: tensor * 0.5)]):
+        # Scores of causal attention hold -inf, so multiply rather than add; by several factors,
+        # since a norm after the MLP would undo one.
+        with model.hooks([(name, uneven)]):
             edited = model.hf_model(tokens(1, 7)).logits
         after = model.hf_model(tokens(1, 7)).logits
     assert not torch.allclose(edited, before)

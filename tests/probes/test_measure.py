@@ -53,8 +53,17 @@ def brute_force(family, dtype):
     )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("batching", BATCHINGS)
+# How rows are batched is no matter of the family: most families see one batching, with every row
+# padded on the left and longer and shorter than their attention windows.
+FULLY = ("llama", "gpt_neox", "gpt2", "gemma2")
+CASES = [
+    (family, batching)
+    for family in FAMILIES
+    for batching in (BATCHINGS if family in FULLY else ("all at once, left",))
+]
+
+
+@pytest.mark.parametrize(("family", "batching"), CASES)
 # Knowledge entropy: 1e-9 in float64, 1e-6 in float32, as the design asks. Next-token entropy goes
 # through a softmax of logits of some 10, which costs float32 another digit. Hugging Face's eager
 # softmax, the reference of attention entropy, is float32 even in a float64 model.
@@ -65,6 +74,8 @@ def brute_force(family, dtype):
 def test_entropies_are_the_brute_force_ones(family, batching, dtype, bar, next_bar, attention_bar):
     import probes
 
+    if family == "gemma2":  # transformers knows its soft-capped attention as eager only: float32
+        bar, next_bar = max(bar, 1e-6), max(next_bar, 1e-5)
     hf_model, means, knowledge, heads, next_token = brute_force(family, dtype)
     result = probes.measure_entropy(probes.load_model(hf_model), in_batches(*BATCHINGS[batching]))
     assert_close(result.mean_coefficients.numpy(), means, rtol=10 * bar, atol=0)

@@ -31,8 +31,20 @@ def test_the_wrong_final_norm_is_found_out(monkeypatch):
 
 
 def test_the_wrong_down_projection_is_found_out(monkeypatch):
-    with pytest.raises(ValueError, match=r"olmo: coefficients times memory vectors of layer 0"):
+    with pytest.raises(ValueError, match=r"olmo: activated branches of layer 0 differs"):
         loaded_with(monkeypatch, "olmo", down="self_attn.o_proj")
+
+
+def test_gate_and_up_the_wrong_way_round_are_found_out(monkeypatch):
+    with pytest.raises(ValueError, match=r"qwen2: activated branches of layer 0 differs"):
+        loaded_with(monkeypatch, "qwen2", up="mlp.gate_proj", gate="mlp.up_proj")
+
+
+def test_a_site_that_is_not_what_is_added_to_the_stream_is_found_out(monkeypatch):
+    with pytest.raises(ValueError, match=r"gemma2: stream plus attention plus MLP of layer 0"):
+        loaded_with(monkeypatch, "gemma2", attention_out="self_attn")
+    with pytest.raises(ValueError, match=r"olmo2: coefficients times memory vectors of layer 0"):
+        loaded_with(monkeypatch, "olmo2", mlp_out="post_attention_layernorm")
 
 
 def test_a_module_that_is_not_there_is_named(monkeypatch):

@@ -11,11 +11,21 @@ import numpy as np
 import torch
 from scipy.stats import entropy as scipy_entropy
 
+_LIKE_LLAMA = "model.layers.{}.mlp.down_proj"
 DOWN = {
-    "llama": "model.layers.{}.mlp.down_proj",
-    "olmo": "model.layers.{}.mlp.down_proj",
+    "llama": _LIKE_LLAMA,
+    "mistral": _LIKE_LLAMA,
+    "olmo": _LIKE_LLAMA,
+    "olmo2": _LIKE_LLAMA,
+    "olmo3": _LIKE_LLAMA,
+    "qwen2": _LIKE_LLAMA,
+    "qwen3": _LIKE_LLAMA,
+    "gemma2": _LIKE_LLAMA,
+    "gemma3_text": _LIKE_LLAMA,
+    "phi3": _LIKE_LLAMA,
     "gpt_neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h",
     "gpt2": "transformer.h.{}.mlp.c_proj",
+    "opt": "model.decoder.layers.{}.fc2",
 }
 
 
@@ -25,7 +35,9 @@ def coefficients_of(hf_model: Any, family: str, row: list[int]) -> np.ndarray:
     found = []
     for layer in range(model.config.num_hidden_layers):
         module = model.get_submodule(DOWN[family].format(layer))
-        module.register_forward_pre_hook(lambda _m, args: found.append(args[0][0].clone()))
+        module.register_forward_pre_hook(
+            lambda _m, args: found.append(args[0].reshape(len(row), -1).clone())
+        )
     with torch.no_grad():
         model(torch.tensor([row]))
     return torch.stack(found).numpy()

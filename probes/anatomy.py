@@ -1,0 +1,150 @@
+"""Anatomy: the parts of one loaded model, module by module.
+
+`locate` takes the row of the model's family, or one made up from its structure where the family
+has none, and follows its paths.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")       # doctest: +SKIP
+    >>> model.anatomy.layers[0].memory_vectors.shape                # doctest: +SKIP
+    torch.Size([1536, 576])
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from probes.architectures import Architecture, row_of
+from probes.recognition import recognise
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The modules of one block."""
+
+    block: nn.Module
+    attention: nn.Module
+    mlp: nn.Module
+    up: nn.Module
+    gate: nn.Module | None
+    down: Any
+    """A `Linear`, or GPT-2's `Conv1D`."""
+    mid: nn.Module | None
+    attention_out: nn.Module | None
+    mlp_out: nn.Module | None
+
+    @property
+    def memory_vectors(self) -> Float[Tensor, "d_mlp d_model"]:
+        """The rows that the coefficients weight: the down projection, one memory vector a row."""
+        weight = self.down.weight
+        # A GPT-2 Conv1D stores [in, out]; a Linear stores [out, in].
+        return weight if _is_conv1d(self.down) else weight.T
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of one loaded model."""
+
+    architecture: Architecture
+    trunk: nn.Module
+    """Embedding, blocks and final norm: the model without its unembedding."""
+    embed: Any
+    layers: tuple[Layer, ...]
+    final_norm: nn.Module
+    unembed: Any
+    logit_scale: float
+    """What the unembedding's output is multiplied by."""
+    logit_softcap: float | None
+    """c in c * tanh(logits / c), where the family caps its logits."""
+    d_mlp: int
+    n_heads: int
+
+
+Unwrap = Callable[[Any], Any]
+
+
+def _as_it_is(module: Any) -> Any:
+    return module
+
+
+def locate(hf_model: Any, unwrap: Unwrap = _as_it_is) -> Anatomy:
+    """Find the parts of a Hugging Face causal language model.
+
+    Args:
+        hf_model: a `PreTrainedModel` with a language-modelling head.
+        unwrap: what to make of every module on the way, where another library has wrapped them.
+
+    Returns:
+        Its anatomy.
+
+    Raises:
+        ValueError: the family is not in the table and not recognised, the model has no
+            unembedding, a module of the row is missing, or layers differ in width.
+    """
+    config = hf_model.config
+    unembed = hf_model.get_output_embeddings()
+    if unembed is None:
+        raise ValueError(
+            f"{type(hf_model).__name__} has no unembedding; "
+            "load the causal language model (AutoModelForCausalLM), not its trunk"
+        )
+    row = row_of(config) or recognise(hf_model)
+    layers = tuple(
+        _layer(row, unwrap(block), unwrap) for block in _follow(hf_model, row.layers, unwrap)
+    )
+    widths = sorted({layer.memory_vectors.shape[0] for layer in layers})
+    if len(widths) != 1:
+        raise ValueError(f"layers of {row.family} differ in d_mlp: found {widths}; one is needed")
+    return Anatomy(
+        architecture=row,
+        trunk=hf_model.base_model,
+        embed=_follow(hf_model, row.embed, unwrap),
+        layers=layers,
+        final_norm=_follow(hf_model, row.final_norm, unwrap),
+        unembed=unwrap(unembed),
+        logit_scale=_logit_scale(config),
+        logit_softcap=getattr(config, "final_logit_softcapping", None),
+        d_mlp=widths[0],
+        n_heads=config.num_attention_heads,
+    )
+
+
+def _logit_scale(config: Any) -> float:
+    """Cohere multiplies its logits by a constant, Granite divides them by one."""
+    return getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", 0) or 1)
+
+
+def _layer(row: Architecture, block: nn.Module, unwrap: Unwrap) -> Layer:
+    def part(path: str | None) -> Any:
+        return None if path is None else _follow(block, path, unwrap)
+
+    return Layer(
+        block=block,
+        attention=part(row.attention),
+        mlp=part(row.mlp),
+        up=part(row.up),
+        gate=part(row.gate),
+        down=part(row.down),
+        mid=part(row.mid),
+        attention_out=part(row.attention_out),
+        mlp_out=part(row.mlp_out),
+    )
+
+
+def _follow(module: nn.Module, path: str, unwrap: Unwrap) -> Any:
+    found = module
+    for name in path.split("."):
+        if not isinstance(getattr(found, name, None), nn.Module):
+            raise ValueError(
+                f"{type(module).__name__} has no module {path!r}; the architecture table does not "
+                "fit this model, so it is refused"
+            )
+        found = unwrap(getattr(found, name))
+    return found
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    return type(module).__name__ == "Conv1D"

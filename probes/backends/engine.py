@@ -1,0 +1,103 @@
+"""Engine: what a backend has to do, so that a hooked model works the same on all of them.
+
+Hook points, what hooks receive and what they may return are those of `probes.sites`, whatever the
+backend calls them: scores and pattern are float32 or wider, a masked score is -inf.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from probes.anatomy import Anatomy
+from probes.attach import HookFunction
+from probes.attention_probe import entropy_of_scores
+from probes.choices import Backend
+from probes.sites import HookPoint, Site
+
+Hooks = Sequence[tuple[HookPoint, HookFunction]]
+TakeEntropies = Callable[[Float[Tensor, "batch head query_pos"], int], None]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs one model with functions attached to its hook points."""
+
+    backend: Backend
+    anatomy: Anatomy
+    wrapped: Any
+    """What runs: the Hugging Face model, a `TransformerBridge` or an nnsight model."""
+    module: nn.Module
+    """What has the training flags."""
+    config: Any
+    """The model's Hugging Face configuration."""
+
+    def hugging_face(self) -> Any:
+        """The Hugging Face model, to patch, train and save.
+
+        Raises:
+            ValueError: the backend has rewritten it.
+        """
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights by name, as they are now."""
+
+    def lacks(self, site: Site) -> str | None:
+        """Why there is no such site; None where there is."""
+
+    def attached(self, hooks: Hooks) -> AbstractContextManager[None]:
+        """Attach functions for the length of a `with` block.
+
+        Raises:
+            ValueError: the model has no such hook point here.
+        """
+
+    def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
+        """Hand over every layer's attention entropies, in nats, as it runs."""
+
+    def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
+        """The normed residual stream after the last block."""
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_vocab"]:
+        """The logits."""
+
+
+def taking_from_scores(take: TakeEntropies, n_layers: int) -> Hooks:
+    """Hooks that turn captured attention scores into entropies."""
+
+    def reduce(scores: Tensor, point: HookPoint) -> None:
+        assert point.layer is not None
+        take(entropy_of_scores(scores), point.layer)
+
+    return [(HookPoint(Site.ATTENTION_SCORES, layer), reduce) for layer in range(n_layers)]
+
+
+def widened(scores: Tensor) -> Tensor:
+    """Scores of an eager mask, which adds the type's lowest value, as float32 with -inf."""
+    masked = scores <= torch.finfo(scores.dtype).min / 2
+    return wide(scores).masked_fill(masked, -torch.inf)
+
+
+def narrowed(scores: Tensor, dtype: torch.dtype) -> Tensor:
+    """The way back: -inf would make a row that may attend to nothing NaN."""
+    return scores.clamp_min(torch.finfo(dtype).min).to(dtype)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or wider if it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode (no dropout) for the length of a `with` block."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

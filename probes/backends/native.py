@@ -1,0 +1,70 @@
+"""The native backend: the Hugging Face model itself, untouched.
+
+Captures and edits are PyTorch hooks on its own modules; attention is taken over through
+transformers' `AttentionInterface` where it is read, and its entropies come from fused kernels. Any
+forward pass of the model, ours or the user's, runs through what is attached.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.anatomy import Anatomy, locate
+from probes.attach import attached
+from probes.attention_interface import AttentionCall, Handler, attention_taken_over
+from probes.attention_probe import attention_entropy
+from probes.backends.engine import Hooks, TakeEntropies
+from probes.choices import Backend
+from probes.sites import Site
+
+
+class NativeEngine:
+    """Runs a `PreTrainedModel` as it is."""
+
+    backend = Backend.NATIVE
+
+    def __init__(self, hf_model: Any) -> None:
+        self.wrapped = hf_model
+        self.module = hf_model
+        self.config = hf_model.config
+        self.anatomy: Anatomy = locate(hf_model)
+
+    def hugging_face(self) -> Any:
+        """The Hugging Face model, to patch, train and save."""
+        return self.module
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights by name, as they are now."""
+        return self.module.state_dict()
+
+    def lacks(self, site: Site) -> str | None:
+        """Why there is no such site; None where there is."""
+        return self.anatomy.architecture.lacks(site)
+
+    def attached(self, hooks: Hooks) -> AbstractContextManager[None]:
+        """Attach functions for the length of a `with` block."""
+        return attached(self.module, self.anatomy, hooks)
+
+    def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
+        """Route every attention module through a handler that hands over its entropies."""
+
+        def taking(layer: int) -> Handler:
+            def handler(call: AttentionCall) -> Tensor:
+                take(attention_entropy(call), layer)
+                return call.output()
+
+            return handler
+
+        modules = [layer.attention for layer in self.anatomy.layers]
+        return attention_taken_over(self.module, {m: taking(i) for i, m in enumerate(modules)})
+
+    def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
+        """The normed residual stream after the last block; the unembedding is not computed."""
+        return self.anatomy.trunk(**inputs, use_cache=False).last_hidden_state
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_vocab"]:
+        """The model's own logits."""
+        return self.module(**inputs, use_cache=False).logits

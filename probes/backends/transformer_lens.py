@@ -1,0 +1,265 @@
+"""The TransformerLens backend: a `TransformerBridge`, and its own hooks.
+
+A bridge rewrites the model it wraps: parameters get other names, fused projections are copied
+apart, and the model can no longer be saved. So it gets a model of its own, and what needs the
+Hugging Face model is refused. Within that the hook points are those of the other backends:
+
+* `RESID_MID` is edited where the MLP's norm reads it, which in a bridge does not reach the stream
+  past the MLP; the difference is added there.
+* `LOGITS` are what the bridge returns, since no hook of it sees them soft-capped; edits of them
+  apply when the hooked model runs, not when the bridge is called directly.
+* Where TransformerLens leaves the attention to transformers (OPT), its pattern can be read but not
+  edited, and its scores cannot be read. A check at load finds that out.
+
+Importing TransformerLens silences transformers' logger; that is undone here.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.special import entr
+
+from probes.anatomy import Anatomy, locate
+from probes.attach import HookFunction, with_mid_carried_over
+from probes.backends.engine import (
+    Hooks,
+    TakeEntropies,
+    evaluating,
+    narrowed,
+    taking_from_scores,
+    wide,
+    widened,
+)
+from probes.checking import difference, few_tokens, tolerance
+from probes.choices import Backend
+from probes.sites import HookPoint, Site, hook_name
+
+_LensHook = Callable[[Tensor, Any], Tensor | None]
+
+
+def bridge_over(hf_model: Any, tokenizer: Any | None) -> Any:
+    """A `TransformerBridge` over a model, which it rewrites: pass a copy.
+
+    Args:
+        hf_model: a `PreTrainedModel` that nothing else uses; it need not have been loaded by name.
+        tokenizer: a tokenizer that nothing else uses, or None.
+
+    Raises:
+        ValueError: TransformerLens has no adapter for the model.
+    """
+    name = type(hf_model).__name__
+    hf_model.config.architectures = [name]
+    # The only attention whose pattern a bridge can show where it does not compute it itself.
+    hf_model.set_attn_implementation("eager")
+    if tokenizer is not None:
+        # Otherwise the tokenizer is read again from where it came, which may be nowhere.
+        tokenizer.init_kwargs |= {"name_or_path": "in memory", "add_bos_token": True}
+    with _contained():
+        from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+        try:
+            return build_bridge_from_module(
+                hf_model, name, hf_config=hf_model.config, tokenizer=tokenizer
+            )
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"TransformerLens cannot wrap a {name} ({error}); use backend='native'"
+            ) from error
+
+
+def engine_over(hf_model: Any, tokenizer: Any | None) -> "TransformerLensEngine":
+    """An engine over a model that nothing else uses, located before it is rewritten."""
+    anatomy, weights = locate(hf_model), hf_model.state_dict()
+    return TransformerLensEngine(bridge_over(hf_model, tokenizer), anatomy, weights)
+
+
+@contextmanager
+def _contained() -> Iterator[None]:
+    """Keep warnings, and the level that the import sets on transformers' logger, inside."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class TransformerLensEngine:
+    """Runs a `TransformerBridge`."""
+
+    backend = Backend.TRANSFORMER_LENS
+
+    def __init__(
+        self, bridge: Any, anatomy: Anatomy | None = None, weights: dict[str, Tensor] | None = None
+    ) -> None:
+        """Take over a bridge.
+
+        Args:
+            bridge: the `TransformerBridge`.
+            anatomy: of the model before it was wrapped, if it is known.
+            weights: the model's own names for its weights, if they are known.
+        """
+        self.wrapped = bridge
+        self.module: nn.Module = bridge.original_model
+        self.config: Any = self.module.config
+        self.anatomy = anatomy or locate(self.module, unwrap=_unwrapped)
+        self._weights = weights
+        self._on_logits: list[tuple[HookPoint, HookFunction]] = []
+        with evaluating(self.module):
+            self._scores_readable, self._pattern_readable, self._editable = self._attention()
+
+    def hugging_face(self) -> Any:
+        """There is none that could be patched, trained or saved."""
+        raise ValueError(
+            "a TransformerBridge rewrites the model it wraps, so there is no Hugging Face model to "
+            "patch, train, save or hand out; load it with backend='native' for that"
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights, by the names they had before they were wrapped, where those are known."""
+        return self.wrapped.state_dict() if self._weights is None else self._weights
+
+    def lacks(self, site: Site) -> str | None:
+        """Why there is no such site; None where there is."""
+        readable = {
+            Site.ATTENTION_SCORES: self._scores_readable,
+            Site.ATTENTION_PATTERN: self._pattern_readable,
+        }
+        if not readable.get(site, True):
+            return (
+                f"TransformerLens leaves the attention of {self.anatomy.architecture.family} to "
+                f"transformers, so there is no {site} to read; use backend 'native' or 'nnsight'"
+            )
+        return self.anatomy.architecture.lacks(site)
+
+    @contextmanager
+    def attached(self, hooks: Hooks) -> Iterator[None]:
+        """Attach functions through the bridge's own hooks for the length of a `with` block."""
+        for point, _ in hooks:
+            if reason := self.lacks(point.site):
+                raise ValueError(reason)
+        inside = [
+            (self._name(point), self._translated(point, function))
+            for point, function in with_mid_carried_over(hooks)
+            if point.site is not Site.LOGITS
+        ]
+        before = self._on_logits
+        self._on_logits = before + [pair for pair in hooks if pair[0].site is Site.LOGITS]
+        try:
+            with self.wrapped.hooks(fwd_hooks=inside):
+                yield
+        finally:
+            self._on_logits = before
+
+    def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
+        """Hand over entropies of captured scores; of the pattern where only that can be read."""
+        layers = len(self.anatomy.layers)
+        if self._scores_readable:
+            return self.attached(taking_from_scores(take, layers))
+        if self.anatomy.layers[0].down.weight.dtype in (torch.bfloat16, torch.float16):
+            raise ValueError(
+                f"TransformerLens shows only the half-precision pattern of this "
+                f"{self.anatomy.architecture.family}, which is too coarse for its entropy; "
+                "use backend='native', or load it in float32"
+            )
+
+        def reduce(pattern: Tensor, point: HookPoint) -> None:
+            assert point.layer is not None
+            take(entr(pattern).sum(dim=-1), point.layer)
+
+        points = (HookPoint(Site.ATTENTION_PATTERN, layer) for layer in range(layers))
+        return self.attached([(point, reduce) for point in points])
+
+    def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
+        """The normed residual stream after the last block; a bridge always unembeds it too."""
+        kept: list[Tensor] = []
+        with self.wrapped.hooks(fwd_hooks=[("ln_final.hook_out", _lens(kept.append))]):
+            self.logits(inputs)
+        return kept[0]
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_vocab"]:
+        """The bridge's logits. It makes positions of the mask itself, so they are not passed."""
+        mask = inputs.get("attention_mask")
+        logits = self.wrapped(inputs["input_ids"], attention_mask=mask, return_type="logits")
+        for point, function in self._on_logits:
+            new = function(logits, point)
+            logits = logits if new is None else new
+        return logits
+
+    def _name(self, point: HookPoint) -> str:
+        if point.site is Site.FINAL_NORM:
+            # `ln_final.hook_normalized` is what the norm's weight has yet to multiply.
+            return "ln_final.hook_out"
+        return hook_name(point, gated=self.anatomy.architecture.gated)
+
+    def _translated(self, point: HookPoint, function: HookFunction) -> _LensHook:
+        if point.site is Site.ATTENTION_SCORES:
+            return _lens(lambda tensor: _on_scores(tensor, point, function))
+        if point.site is Site.ATTENTION_PATTERN:
+            return _lens(lambda tensor: self._on_pattern(tensor, point, function))
+        return _lens(lambda tensor: function(tensor, point))
+
+    def _on_pattern(
+        self, pattern: Tensor, point: HookPoint, function: HookFunction
+    ) -> Tensor | None:
+        new = function(wide(pattern), point)
+        if new is None:
+            return None
+        if not self._editable:
+            raise ValueError(
+                f"TransformerLens leaves the attention of {self.anatomy.architecture.family} to "
+                "transformers and would ignore an edit of its pattern; use backend 'native' or "
+                "'nnsight'"
+            )
+        return new.to(pattern.dtype)
+
+    @torch.no_grad()
+    def _attention(self) -> tuple[bool, bool, bool]:
+        """Whether scores and pattern can be read, and whether an edit of them does anything."""
+        sites = (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN)
+        scores, pattern = (self._name(HookPoint(site, 0)) for site in sites)
+        ids = few_tokens(self.anatomy.embed.weight.shape[0], self.anatomy.embed.weight.device)
+        kept: dict[str, Tensor] = {}
+        keep = [(name, _lens(partial(kept.__setitem__, name))) for name in (scores, pattern)]
+        with self.wrapped.hooks(fwd_hooks=keep):
+            plain = self.wrapped(ids)
+        with _contained(), self.wrapped.hooks(fwd_hooks=[(pattern, _lens(torch.zeros_like))]):
+            edited = self.wrapped(ids)
+        editable = not torch.equal(edited, plain)
+        if not {scores, pattern} <= kept.keys():
+            return False, pattern in kept, editable
+        gap = difference(widened(kept[scores]).softmax(dim=-1), wide(kept[pattern]))
+        # The softmax is float32 in a float64 model too.
+        bar = max(tolerance(torch.float32), tolerance(kept[pattern].dtype))
+        return gap <= bar, True, editable
+
+
+def _lens(function: Callable[[Tensor], Tensor | None]) -> _LensHook:
+    """A hook as TransformerLens calls it."""
+
+    def hook(tensor: Tensor, hook: Any) -> Tensor | None:
+        del hook
+        return function(tensor)
+
+    return hook
+
+
+def _on_scores(scores: Tensor, point: HookPoint, function: HookFunction) -> Tensor | None:
+    new = function(widened(scores), point)
+    return None if new is None else narrowed(new, scores.dtype)
+
+
+def _unwrapped(module: Any) -> Any:
+    """The module that a component of a bridge stands for."""
+    while isinstance(getattr(module, "original_component", None), nn.Module):
+        module = module.original_component
+    return module

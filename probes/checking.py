@@ -1,0 +1,49 @@
+"""Checking: what the checks at load share: a few tokens, the activation, and agreement to rounding.
+
+Two tensors that agree are the same products in another order. Their rounding grows with the widths,
+but stays well below a share of the largest value that depends on the type; a wrong description of a
+model is off by the order of that value.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
+_TOKENS = 8
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """The largest absolute difference, as a share of the largest value expected.
+
+    Tensors of different shapes differ infinitely.
+    """
+    if found.shape != expected.shape:
+        return float("inf")
+    largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+    return float((found - expected).abs().max() / largest)
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """What rounding may come to, as a share of the largest value."""
+    return _TOLERANCE.get(dtype, 0.1)
+
+
+def few_tokens(vocabulary: int, device: torch.device) -> Tensor:
+    """A fixed row of token ids."""
+    # Spread over the vocabulary; the first ids are often special tokens or single bytes.
+    ids = torch.linspace(vocabulary // 3, vocabulary - 1, _TOKENS).long()
+    return ids[None].to(device)
+
+
+def activation_of(config: Any) -> Callable[[Tensor], Tensor] | None:
+    """The MLP's activation function, by the name that the configuration gives it."""
+    from transformers.activations import ACT2FN
+
+    for key in ("hidden_activation", "hidden_act", "activation_function"):
+        name = getattr(config, key, None)
+        if isinstance(name, str):
+            return ACT2FN[name]
+    return None

@@ -1,0 +1,299 @@
+"""Hooked model: a causal language model whose hook points can be read and edited.
+
+What runs it is a backend (`probes.backends`); everything here is the same on all of them.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                # doctest: +SKIP
+    >>> logits, cache = model.run_with_cache("The capital of France is")     # doctest: +SKIP
+    >>> cache["blocks.3.mlp.hook_post"].shape                                # doctest: +SKIP
+    torch.Size([1, 5, 1536])
+"""
+
+import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from probes.anatomy import Anatomy
+from probes.architectures import Architecture
+from probes.attach import HookFunction
+from probes.backends.engine import Engine, Hooks, TakeEntropies, evaluating
+from probes.captured import Captured
+from probes.choices import Backend
+from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.model_inputs import model_inputs
+from probes.self_check import check_model
+from probes.sites import HookPoint, NamesFilter, Site, hook_name, parse_hook_point, select_points
+from probes.weights_hash import sha256_of
+
+
+class HookedModel:
+    """A causal language model whose hook points can be read and edited.
+
+    Attributes:
+        engine: what runs it.
+        tokenizer: its tokenizer, or None.
+        name: what it was loaded as.
+        revision: the hub revision it was loaded at, or None.
+    """
+
+    def __init__(
+        self, engine: Engine, tokenizer: Any | None, *, name: str, revision: str | None
+    ) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.name = name
+        self.revision = revision
+        with self.evaluating():
+            check_model(self._logits_with, self.anatomy, engine.config)
+
+    def __repr__(self) -> str:
+        at = f" at {self.revision}" if self.revision else ""
+        return (
+            f"HookedModel({self.name}{at}: {self.architecture.family}, {self.n_layers} layers, "
+            f"d_model {self.d_model}, d_mlp {self.d_mlp}, {self.dtype}, {self.device})"
+        )
+
+    @property
+    def hf_model(self) -> Any:
+        """The Hugging Face `PreTrainedModel`, never altered by anything here.
+
+        Raises:
+            ValueError: the model runs through a TransformerBridge, which has rewritten it.
+        """
+        return self.engine.hugging_face()
+
+    @property
+    def backend(self) -> Backend:
+        """What runs the model."""
+        return self.engine.backend
+
+    @property
+    def wrapped(self) -> Any:
+        """The backend's own: the Hugging Face model, `TransformerBridge` or nnsight model."""
+        return self.engine.wrapped
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Where the model's parts are."""
+        return self.engine.anatomy
+
+    @property
+    def architecture(self) -> Architecture:
+        """The row of the architecture table that describes the model."""
+        return self.anatomy.architecture
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.anatomy.layers)
+
+    @property
+    def n_heads(self) -> int:
+        """Number of query heads in a block."""
+        return self.anatomy.n_heads
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.anatomy.layers[0].memory_vectors.shape[1]
+
+    @property
+    def d_mlp(self) -> int:
+        """Number of memory vectors in a block."""
+        return self.anatomy.d_mlp
+
+    @property
+    def d_vocab(self) -> int:
+        """Number of logits."""
+        return self.anatomy.unembed.weight.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the token embedding lies, and token ids must go."""
+        return self.anatomy.embed.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the memory vectors, and so of the coefficients."""
+        return self.anatomy.layers[0].down.weight.dtype
+
+    def content_hash(self) -> str:
+        """SHA-256 over the names and values of all parameters and buffers, as they are now."""
+        return sha256_of(self.engine.state_dict())
+
+    def to_tokens(self, text: str | Sequence[str]) -> Int[Tensor, "batch pos"]:
+        """Token ids of one text, or of several of the same length in tokens; no token is added.
+
+        Raises:
+            ValueError: there is no tokenizer, or the texts differ in length.
+        """
+        if self.tokenizer is None:
+            raise ValueError(f"{self.name} has no tokenizer; pass token ids, or load with one")
+        texts = [text] if isinstance(text, str) else list(text)
+        rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        if len({len(row) for row in rows}) != 1:
+            raise ValueError(
+                f"texts have {[len(row) for row in rows]} tokens; pass one text, texts of one "
+                "length, or a padded batch with its attention_mask"
+            )
+        return torch.tensor(rows, device=self.device)
+
+    def hook_point(self, name: str | tuple[Site | str, int | None]) -> HookPoint:
+        """The hook point of a TransformerLens name or a `(site, layer)` pair, checked.
+
+        Raises:
+            ValueError: the model has no such hook point.
+        """
+        if isinstance(name, str):
+            point = parse_hook_point(name, gated=self.architecture.gated)
+        else:
+            point = HookPoint(Site(name[0]), name[1])
+        if point.layer is not None and not 0 <= point.layer < self.n_layers:
+            raise ValueError(
+                f"layer {point.layer} does not exist; {self.name} has layers 0 to "
+                f"{self.n_layers - 1}"
+            )
+        return point
+
+    def hook_points(self) -> list[HookPoint]:
+        """All hook points of this model, in the order in which a forward pass comes by."""
+        in_layers = [s for s in Site if s.per_layer and not self.engine.lacks(s)]
+        return [
+            HookPoint(Site.EMBED, None),
+            *(HookPoint(site, layer) for layer in range(self.n_layers) for site in in_layers),
+            HookPoint(Site.FINAL_NORM, None),
+            HookPoint(Site.LOGITS, None),
+        ]
+
+    def hook_names(self) -> list[str]:
+        """TransformerLens names of all hook points of this model."""
+        return [hook_name(point, gated=self.architecture.gated) for point in self.hook_points()]
+
+    def hooks(
+        self, hooks: Sequence[tuple[str | tuple[Site | str, int | None], HookFunction]]
+    ) -> AbstractContextManager[None]:
+        """Attach functions for the length of a `with` block.
+
+        They run when this model does. On the native backend any forward pass of `hf_model`
+        runs them too; in a `TransformerBridge` any pass of it, but for `LOGITS`.
+
+        Args:
+            hooks: pairs of hook point (or TransformerLens name) and `fn(tensor, point)`, which
+                returns a replacement, or None to leave the tensor alone.
+
+        Raises:
+            ValueError: the model has no such hook point.
+        """
+        pairs = [(self.hook_point(name), function) for name, function in hooks]
+        return self.engine.attached(pairs)
+
+    def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
+        """Hand over every layer's attention entropies for the length of a `with` block.
+
+        Args:
+            take: called in every forward pass with `[batch head query_pos]`, in nats, and the
+                layer; rows of pads are meaningless.
+        """
+        return self.engine.attention_entropies(take)
+
+    def __call__(
+        self,
+        tokens: Int[Tensor, "batch pos"] | str | Sequence[str],
+        *,
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits of token ids or text, through whatever is attached; gradients flow."""
+        return self.logits(self._batch(tokens, attention_mask))
+
+    def run_with_cache(
+        self,
+        tokens: Int[Tensor, "batch pos"] | str | Sequence[str],
+        names_filter: NamesFilter = None,
+        *,
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+        device: str | torch.device | None = None,
+    ) -> tuple[Float[Tensor, "batch pos d_vocab"], Captured]:
+        """Logits of one batch, and the tensors at some hook points.
+
+        Args:
+            tokens: token ids, or text (no token is added to it).
+            names_filter: TransformerLens name, list of names, or predicate over names; None keeps
+                everything, which takes far more memory than the model itself: prefer a filter.
+            attention_mask: 0 on pads; None where there are none.
+            device: where to keep the tensors; None for where they are.
+
+        Returns:
+            Logits, and the captured tensors, detached.
+
+        Raises:
+            ValueError: a name does not exist, or the filter selects nothing.
+        """
+        batch = self._batch(tokens, attention_mask)
+        points = self._filtered(names_filter)
+        kept: dict[HookPoint, Tensor] = {}
+
+        def keep(tensor: Tensor, point: HookPoint) -> None:
+            kept[point] = tensor.detach() if device is None else tensor.detach().to(device)
+
+        with self.evaluating(), self.hooks([(point, keep) for point in points]):
+            logits = self.logits(batch)
+        return logits, Captured({p: kept[p] for p in points}, gated=self.architecture.gated)
+
+    def trunk(self, batch: TokenBatch) -> Float[Tensor, "batch pos d_model"]:
+        """The normed residual stream after the last block; the unembedding is not computed."""
+        return self.engine.trunk(self._inputs(batch))
+
+    def logits(self, batch: TokenBatch) -> Float[Tensor, "batch pos d_vocab"]:
+        """The model's own logits."""
+        return self.engine.logits(self._inputs(batch))
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Evaluation mode (no dropout) for the length of a `with` block."""
+        return evaluating(self.engine.module)
+
+    def to_transformer_lens(self) -> Any:
+        """A TransformerLens `TransformerBridge` over a copy of the model.
+
+        Needs memory for a second model. Wherever the model came from, and with or without a
+        tokenizer, nothing is read from the network.
+
+        Raises:
+            ValueError: TransformerLens has no adapter for the model, or it runs through one.
+        """
+        from probes.backends.transformer_lens import bridge_over
+
+        return bridge_over(copy.deepcopy(self.hf_model), copy.deepcopy(self.tokenizer))
+
+    def to_nnsight(self) -> Any:
+        """An nnsight model over a copy of the model, since nnsight replaces its modules' `forward`.
+
+        Raises:
+            ValueError: the model runs through a TransformerBridge.
+        """
+        from probes.backends.nnsight import nnsight_over
+
+        return nnsight_over(copy.deepcopy(self.hf_model), copy.deepcopy(self.tokenizer))
+
+    def _logits_with(self, hooks: Hooks, ids: Tensor) -> Tensor:
+        with self.engine.attached(hooks):
+            return self.engine.logits({"input_ids": ids})
+
+    def _batch(self, tokens: Any, attention_mask: Tensor | None) -> TokenBatch:
+        ids = tokens if isinstance(tokens, Tensor) else self.to_tokens(tokens)
+        return as_token_batch({"input_ids": ids, "attention_mask": attention_mask})
+
+    def _inputs(self, batch: TokenBatch) -> dict[str, Tensor]:
+        return model_inputs(batch, self.anatomy, self.engine.config, self.name)
+
+    def _filtered(self, names_filter: NamesFilter) -> list[HookPoint]:
+        if isinstance(names_filter, str):
+            return [self.hook_point(names_filter)]
+        if names_filter is None or callable(names_filter):
+            return select_points(self.hook_points(), names_filter, gated=self.architecture.gated)
+        return [self.hook_point(name) for name in names_filter]

@@ -1,0 +1,177 @@
+"""Recognition: describe a model of an unknown family by its structure.
+
+A family without a row in the architecture table is run once on a few tokens, and its parts are
+told by what they do:
+
+* the down projection is the one projection of a block that leads from another width back to the
+  width of the stream, outside the attention;
+* gate and up are told apart by which of them, activated, gives the coefficients;
+* the final norm is the module that reads what comes out of the last block;
+* attention and MLP are read where their outputs are seen to add up to the stream. Where they do
+  not (Granite multiplies them first), `attention_out`, `mlp_out` and `mid` do not exist.
+
+What does not fit is refused by name, and so are mixtures of experts: transformers keeps their
+experts in three-dimensional parameters, so no expert has a down projection to hook.
+"""
+
+from itertools import permutations
+from typing import Any
+
+from torch import Tensor
+
+from probes.architectures import ARCHITECTURES, Architecture
+from probes.checking import activation_of, difference, tolerance
+from probes.module_trace import Call, ModuleTrace, UnclearStructure, traced
+
+
+def recognise(hf_model: Any) -> Architecture:
+    """Make up the row of a model whose family the architecture table does not have.
+
+    Args:
+        hf_model: the Hugging Face causal language model.
+
+    Returns:
+        The row, marked as `recognised`.
+
+    Raises:
+        ValueError: the model is a mixture of experts, or one of its parts cannot be told.
+    """
+    _refuse_experts(hf_model)
+    try:
+        return _row(hf_model, traced(hf_model))
+    except UnclearStructure as unclear:
+        raise ValueError(
+            f"model family {hf_model.config.model_type!r} is not in the architecture table and was "
+            f"not recognised by its structure: {unclear}; the table has {', '.join(ARCHITECTURES)}"
+        ) from unclear
+
+
+def _refuse_experts(hf_model: Any) -> None:
+    for name, parameter in hf_model.named_parameters():
+        if parameter.ndim == 3 and "experts" in name.split("."):
+            raise ValueError(
+                f"{type(hf_model).__name__} ({hf_model.config.model_type}) is a mixture of "
+                f"experts: {name} is one three-dimensional parameter, so there is no down "
+                "projection per expert to hook; mixtures of experts are not supported"
+            )
+
+
+def _row(hf_model: Any, trace: ModuleTrace) -> Architecture:
+    blocks = list(trace.blocks())
+    into, down = _projections(hf_model, trace, blocks[0])
+    up, gate = _up_and_gate(hf_model.config, blocks[0], into, down)
+    # Where the MLP is no module of its own, the down projection stands for it.
+    mlp = down.rpartition(".")[0] or down
+    sites = _additions(blocks, trace.attention, mlp)
+    return Architecture(
+        family=hf_model.config.model_type,
+        layers=trace.layers,
+        embed=_name_of(hf_model, hf_model.get_input_embeddings()),
+        final_norm=_final_norm(trace, blocks[-1][""]),
+        attention=trace.attention,
+        mlp=mlp,
+        up=up,
+        gate=gate,
+        gate_up_fused=up == gate,
+        down=down,
+        flattened_mlp=blocks[0][down].input.ndim == 2,
+        recognised=True,
+        **sites,
+    )
+
+
+def _projections(
+    hf_model: Any, trace: ModuleTrace, block: dict[str, Call]
+) -> tuple[list[str], str]:
+    """The projections into the MLP's width, and the one back."""
+    d_model = block[""].output.shape[-1]
+    module = hf_model.get_submodule(f"{trace.layers}.0")
+    widths = {
+        path: (call.input.shape[-1], call.output.shape[-1])
+        for path, call in block.items()
+        if path and not path.startswith(trace.attention) and _is_projection(module, path)
+    }
+    back = [path for path, (wide, out) in widths.items() if out == d_model != wide]
+    if len(back) != 1:
+        raise UnclearStructure(
+            f"a block has {len(back)} projections from another width to d_model={d_model}, not one"
+        )
+    d_mlp = widths[back[0]][0]
+    into = [p for p, found in widths.items() if found in ((d_model, d_mlp), (d_model, 2 * d_mlp))]
+    return into, back[0]
+
+
+def _is_projection(block: Any, path: str) -> bool:
+    return getattr(getattr(block.get_submodule(path), "weight", None), "ndim", 0) == 2
+
+
+def _up_and_gate(
+    config: Any, block: dict[str, Call], into: list[str], down: str
+) -> tuple[str, str | None]:
+    """Which projections, one of them activated, give the coefficients."""
+    activation = activation_of(config)
+    if activation is None:
+        raise UnclearStructure("its configuration does not name the MLP's activation function")
+    coefficients = block[down].input
+    outputs = {path: block[path].output for path in into}
+    if len(into) == 2:
+        for gate, up in permutations(into):
+            if _agree(activation(outputs[gate]) * outputs[up], coefficients):
+                return up, gate
+    if len(into) == 1:
+        only = outputs[into[0]]
+        if only.shape != coefficients.shape:
+            first, second = only.chunk(2, dim=-1)
+            if _agree(activation(first) * second, coefficients):
+                return into[0], into[0]
+        elif _agree(activation(only), coefficients):
+            return into[0], None
+    raise UnclearStructure(
+        f"what {down} receives is neither an activated projection nor one times another"
+    )
+
+
+def _additions(blocks: list[dict[str, Call]], attention: str, mlp: str) -> dict[str, str | None]:
+    """Whose outputs add up to what every block does, and who reads the stream in between."""
+    nothing: dict[str, str | None] = {"attention_out": None, "mlp_out": None, "mid": None}
+    children = [path for path in blocks[0] if path and "." not in path] + [mlp]
+    # The plain modules first: where a norm of ones or dropout follows one, both fit.
+    firsts = sorted(children, key=lambda path: path != attention)
+    seconds = sorted(children, key=lambda path: path != mlp)
+
+    def gap(pair: tuple[str, str]) -> float:
+        return max(_sum_gap(block, pair) for block in blocks)
+
+    best = min(((a, m) for a in firsts for m in seconds if a != m), key=gap)
+    if not gap(best) <= tolerance(blocks[0][""].output.dtype):
+        return nothing
+    reads = (path for path in children if all(_reads_mid(b, best[0], path) for b in blocks))
+    return {"attention_out": best[0], "mlp_out": best[1], "mid": next(reads, None)}
+
+
+def _sum_gap(block: dict[str, Call], pair: tuple[str, str]) -> float:
+    stream, added = block[""], [block[path].output for path in pair]
+    if any(output.numel() != stream.input.numel() for output in added):
+        return float("inf")
+    total = stream.input + sum(output.view_as(stream.input) for output in added)
+    return difference(total, stream.output)
+
+
+def _reads_mid(block: dict[str, Call], attention_out: str, path: str) -> bool:
+    before, added, read = block[""].input, block[attention_out].output, block[path].input
+    return read.numel() == before.numel() and _agree(read.view_as(before), before + added)
+
+
+def _final_norm(trace: ModuleTrace, last: Call) -> str:
+    for name, call in trace.calls.items():
+        if not name.startswith(f"{trace.layers}.") and call.input is last.output:
+            return name
+    raise UnclearStructure("no final norm reads what comes out of the last block")
+
+
+def _name_of(hf_model: Any, module: Any) -> str:
+    return next(name for name, candidate in hf_model.named_modules() if candidate is module)
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    return difference(found, expected) <= tolerance(expected.dtype)

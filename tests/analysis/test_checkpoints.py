@@ -1,0 +1,76 @@
+"""Which checkpoints are meant, and in which order."""
+
+import pytest
+
+
+def make(folder, *names):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text("{}")
+
+
+def test_revisions_are_put_in_the_order_of_training():
+    from analysis.checkpoints import checkpoints
+
+    found = checkpoints("a/model", ["step1000-tokens4B", "main", "step20", "step-000300"])
+    assert [c.label for c in found] == ["step20", "step-000300", "step1000-tokens4B", "main"]
+    assert [c.step for c in found] == [20, 300, 1000, None]
+    assert {(c.model, c.revision == c.label) for c in found} == {("a/model", True)}
+
+
+def test_a_pattern_and_a_run_directory_name_the_same_folders(tmp_path, monkeypatch):
+    from analysis.checkpoints import checkpoints, is_series
+
+    make(tmp_path / "run" / "checkpoints", "step-000160", "step-000020", "step-001000")
+    (tmp_path / "run" / "checkpoints" / ".step-000200.partial").mkdir()
+    (tmp_path / "run" / "checkpoints" / "notes").mkdir()
+    for model in (str(tmp_path / "run"), str(tmp_path / "run" / "checkpoints" / "step*")):
+        assert is_series(model, ())
+        found = checkpoints(model, ())
+        assert [c.step for c in found] == [20, 160, 1000]
+        assert [c.model for c in found] == sorted(c.model for c in found)
+        assert all(c.revision is None for c in found)
+    monkeypatch.chdir(tmp_path)
+    assert [c.step for c in checkpoints("run/checkpoints/*", ())] == [20, 160, 1000]
+
+
+def test_one_model_is_no_series(tmp_path):
+    from analysis.checkpoints import is_series
+
+    make(tmp_path, "model")
+    assert not is_series("EleutherAI/pythia-160m", ())
+    assert not is_series(str(tmp_path / "model"), ())
+    assert is_series("EleutherAI/pythia-160m", ("step1",))
+
+
+@pytest.mark.parametrize(
+    ("label", "step"),
+    [
+        ("step3000", 3000),
+        ("step-000160", 160),
+        ("step_7", 7),
+        ("ckpt-12", 12),
+        ("main", None),
+        ("step1000-tokens4B", 1000),
+        ("stage1-step5-tokens2B", 5),
+        ("v2-7b", None),
+    ],
+)
+def test_steps_are_read_from_names(label, step):
+    from analysis.checkpoints import step_of
+
+    assert step_of(label) == step
+
+
+def test_what_makes_no_series_is_refused(tmp_path):
+    from analysis.checkpoints import checkpoints
+
+    with pytest.raises(ValueError, match=r"matches no folder with a config.json"):
+        checkpoints(str(tmp_path / "*"), ())
+    with pytest.raises(ValueError, match=r"'step1' stands twice among the checkpoints"):
+        checkpoints("a/model", ["step1", "step2", "step1"])
+    make(tmp_path, "model")
+    with pytest.raises(
+        ValueError, match=r"revisions belong to a hub id, but --model .* is on this"
+    ):
+        checkpoints(str(tmp_path / "model"), ["step1"])

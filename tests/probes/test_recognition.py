@@ -1,0 +1,139 @@
+"""Families without a row: recognised by what their modules do, or refused with the reason."""
+
+import dataclasses
+from functools import cache
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.models import FAMILIES, N_LAYERS, tiny_hf_model, tokens
+from tests.reference import entropies as reference
+
+SIZES = {
+    "vocab_size": 101,
+    "hidden_size": 42,
+    "intermediate_size": 29,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 61,
+    "initializer_range": 0.25,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+@cache
+def unknown_model(name, **changes):
+    import transformers
+
+    config = getattr(transformers, f"{name}Config")(**SIZES | changes)
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(config).double().eval()
+
+
+# A parallel block, a partly rotated one in two forms, one layer in four without positions, a fused
+# [gate; up], an MLP without a gate, and outputs multiplied before they are added.
+UNKNOWN = {
+    "Cohere": {},
+    "StableLm": {"partial_rotary_factor": 0.5, "hidden_size": 48},
+    "SmolLM3": {},
+    "Glm": {"head_dim": 14},
+    "Arcee": {},
+    "Granite": {"residual_multiplier": 0.3, "logits_scaling": 3.0, "attention_multiplier": 0.2},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recognition_makes_up_the_row_that_the_table_has(family):
+    from probes.architectures import row_of
+    from probes.recognition import recognise
+
+    hf_model = tiny_hf_model(family)
+    expected = dataclasses.replace(row_of(hf_model.config), recognised=True)
+    assert recognise(hf_model) == expected
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_an_unknown_family_is_recognised_and_measured(name):
+    import probes
+
+    hf_model = unknown_model(name, **UNKNOWN[name])
+    model = probes.load_model(hf_model)
+    assert model.architecture.recognised
+    rows = [tokens(1, length, length)[0].tolist() for length in (7, 5)]
+    result = probes.measure_entropy(model, [{"input_ids": torch.tensor([row])} for row in rows])
+    means = reference.mean_coefficients(hf_model, "llama", rows, "instance")
+    # float64; Hugging Face's eager softmax, the reference of attention entropy, is float32.
+    assert_close(result.mean_coefficients.numpy(), means, rtol=1e-9, atol=0)
+    heads = reference.attention_entropy(hf_model, rows)
+    assert_close(result.attention.per_head.numpy(), heads, rtol=1e-6, atol=1e-6)
+    expected = reference.next_token_entropy(hf_model, rows)
+    assert result.next_token.mean == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_a_parallel_block_is_told_from_a_sequential_one(parallel):
+    from probes.recognition import recognise
+
+    changes = UNKNOWN["StableLm"] | {"use_parallel_residual": parallel}
+    row = recognise(unknown_model("StableLm", **changes))
+    assert row.mid == (None if parallel else "post_attention_layernorm")
+
+
+@pytest.mark.parametrize("site", ["attention_out", "mlp_out", "resid_mid"])
+def test_sites_that_do_not_add_up_to_the_stream_are_refused(site):
+    import probes
+
+    model = probes.load_model(unknown_model("Granite", **UNKNOWN["Granite"]))
+    with pytest.raises(ValueError, match=f"granite was recognised .* there is no {site}, read"):
+        probes.capture(model, {"input_ids": tokens(1, 5)}, [site])
+    assert not any("resid_mid" in name or "_out" in name for name in model.hook_names())
+
+
+@pytest.mark.parametrize("name", ["Mixtral", "Olmoe", "Qwen2Moe"])
+def test_mixtures_of_experts_are_refused_with_the_reason(name):
+    import probes
+
+    message = rf"{name}ForCausalLM .* is a mixture of experts: .*experts.gate_up_proj is one three-"
+    with pytest.raises(ValueError, match=message):
+        probes.load_model(unknown_model(name, num_experts=2, num_local_experts=2))
+
+
+def test_a_model_whose_attention_cannot_be_read_is_refused_by_name():
+    import transformers
+
+    import probes
+
+    config = transformers.BloomConfig(vocab_size=101, hidden_size=42, n_layer=2, n_head=3)
+    message = r"family 'bloom' is not in .* by its structure: BloomForCausalLM computes attention w"
+    with pytest.raises(ValueError, match=message):
+        probes.load_model(transformers.BloomForCausalLM(config))
+
+
+def test_an_mlp_that_does_something_else_is_refused():
+    import probes
+
+    hf_model = unknown_model("Arcee", mlp_bias=True)
+    hf_model.config.hidden_act = "gelu"
+    with pytest.raises(ValueError, match=r"what mlp\.down_proj receives is neither an act"):
+        probes.load_model(hf_model)
+
+
+def test_opt_350m_is_refused_with_its_reasons():
+    import transformers
+
+    import probes
+
+    sizes = {"hidden_size": 42, "num_attention_heads": 3, "ffn_dim": 29, "num_hidden_layers": 2}
+    for changes, message in (
+        ({"do_layer_norm_before": False}, "norms the residual stream itself"),
+        ({"word_embed_proj_dim": 31}, "projects its stream from 42 to 31 after the final norm"),
+    ):
+        config = transformers.OPTConfig(
+            vocab_size=101, **sizes | {"word_embed_proj_dim": 42} | changes
+        )
+        with pytest.raises(ValueError, match=message):
+            probes.load_model(transformers.OPTForCausalLM(config))
