@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.choices import (
+    Backend,
     Coefficient,
     Compat,
     EntropyKind,
@@ -95,6 +96,8 @@ class EntropyArguments:
     """Blocks that the documents are dealt into."""
     until_interval: float | None = None
     """Stop as soon as every interval is at most this wide, in nats."""
+    backend: Backend = Backend.NATIVE
+    """What runs the model; native is the fastest."""
     device: str | None = None
     """cpu or cuda; cuda where there is one."""
     dtype: str | None = None
@@ -191,7 +194,11 @@ def load(arguments: EntropyArguments, model: str, revision: str | None) -> Any:
     import probes
 
     return probes.load_model(
-        model, revision=revision, device=arguments.device, dtype=arguments.dtype
+        model,
+        revision=revision,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        backend=arguments.backend,
     )
 
 

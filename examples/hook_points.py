@@ -21,7 +21,7 @@ def main() -> None:
     strongest = coefficients.abs().topk(5).indices
     print(f"strongest coefficients of layer {layer}: {strongest.tolist()}")
 
-    def silence(tensor, point):
+    def silence(tensor, _point):
         tensor = tensor.clone()
         tensor[..., strongest] = 0.0
         return tensor
