@@ -10,7 +10,12 @@ A fused kernel gives that and the logsumexp in one call, in memory linear in the
 Where scores are soft-capped or no such kernel passes its check, chunks of queries give the same
 numbers from explicit float32 scores.
 
-Queries and keys are widened to float32 first: half precision would cost tenths of a nat.
+Two things keep the digits. Queries and keys are widened to float32 first: half precision would cost
+tenths of a nat. And the first key is subtracted from all keys, which shifts all scores of a query
+alike and so leaves its entropy as it is: most heads that attend to one place attend to that one, and
+there both terms would be large and their difference tiny. Without it, heads of SmolLM2-135M that
+attend almost only to the first token are off by up to 0.2 %; with it, by no more than explicit
+float32 scores are.
 
 Source: Kim et al., ICLR 2025, Eq. 3 (the definition); Dao et al., arXiv 2205.14135 (the kernel).
 
@@ -61,7 +66,7 @@ def entropy_of_scores(
 
 
 def _fused_on_cpu(call: AttentionCall) -> Float[Tensor, "batch head query_pos"]:
-    query, key = _widened(call)
+    query, key = _widened_and_shifted(call)
     if call.allowed is None:
         return _entropy_from(query, *_cpu_kernel(query, key, call.scale, None), call.scale)
     parts = []
@@ -73,7 +78,7 @@ def _fused_on_cpu(call: AttentionCall) -> Float[Tensor, "batch head query_pos"]:
 
 
 def _fused_on_cuda(call: AttentionCall) -> Float[Tensor, "batch head query_pos"]:
-    query, key = _widened(call)
+    query, key = _widened_and_shifted(call)
     key = repeat(key, "b kv k d -> b (kv group) k d", group=call.group)
     output, logsumexp, _, _ = torch.ops.aten._scaled_dot_product_efficient_attention(
         query, key, key, None, True, 0.0, True, scale=call.scale
@@ -100,9 +105,10 @@ def _cpu_kernel(
     )
 
 
-def _widened(call: AttentionCall) -> tuple[Tensor, Tensor]:
+def _widened_and_shifted(call: AttentionCall) -> tuple[Tensor, Tensor]:
     wide = torch.promote_types(call.query.dtype, torch.float32)
-    return call.query.to(wide), call.key.to(wide)
+    key = call.key.to(wide)
+    return call.query.to(wide), key - key[:, :, :1]
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:

@@ -173,3 +173,29 @@ def test_pointing_at_a_layer_picks_out_its_line(opened):
     opened.execute_script("document.querySelector('.plot').emit('plotly_unhover', {points: []})")
     assert opened.execute_script(lit) == 0
     assert opened.execute_script(faded) == 0
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_of_a_trajectory_holds_up_too(driver, tmp_path, width):
+    from analysis.trajectory_page import trajectory_page
+    from tests.analysis.test_trajectory import measured
+
+    page = tmp_path / "trajectory.html"
+    page.write_text(trajectory_page(measured(steps=(8, 64, None))), encoding="utf-8")
+    for kind in ("browser", "performance"):
+        driver.get_log(kind)
+    resize(driver, width, 900)
+    driver.get(page.as_uri())
+    plots = driver.execute_script("return document.querySelectorAll('.plot').length")
+    wait(driver, f"return document.documentElement.dataset.drawn === '{plots}'")
+    assert plots == 6, "two ways to weigh, two corpora by layer, attention, next token"
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    asked = [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert {url for url in asked if not url.startswith("data:")} == {page.as_uri()}
+    assert driver.get_log("browser") == []
+    hidden = "const e = document.documentElement; return e.scrollWidth - e.clientWidth"
+    assert driver.execute_script(hidden) == 0

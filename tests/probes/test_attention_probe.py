@@ -149,3 +149,19 @@ def test_cuda_kernel_equals_explicit_scores(dtype):
     )
     assert _cuda_kernel_is_sound()
     assert np.abs(attention_entropy(moved).double().cpu().numpy() - brute_force(cpu)).max() < 1e-5
+
+
+def test_a_head_that_attends_to_the_first_token_keeps_its_digits():
+    """Scores of some 60 and entropies of some 1e-5: their difference needs more than float32 has."""
+    from probes.attention_interface import AttentionCall
+    from probes.attention_probe import attention_entropy
+
+    call = make_call(dtype=torch.float32)
+    query, key = call.query.clone(), call.key.clone()
+    query[..., 0], key[..., 0], key[:, :, 0, 0] = 10.0, 0.0, 20.0
+    sink = AttentionCall(query, key, call.value, None, call.scale, None, 0.0)
+    expected = brute_force(sink)
+    found = attention_entropy(sink).double().numpy()
+    assert 0 < expected[:, :, 1:].mean() < 1e-3
+    # Without the shift of the keys the error is some 1e-6, a tenth of these entropies and more.
+    assert np.abs(found - expected).max() < 2e-7
