@@ -12,9 +12,9 @@ numbers from explicit float32 scores.
 
 Two things keep the digits. Queries and keys are widened to float32 first: half precision would cost
 tenths of a nat. And the first key is subtracted from all keys, which shifts all scores of a query
-alike and so leaves its entropy as it is: most heads that attend to one place attend to that one, and
-there both terms would be large and their difference tiny. Without it, heads of SmolLM2-135M that
-attend almost only to the first token are off by up to 0.2 %; with it, by no more than explicit
+alike and so leaves its entropy as it is: most heads that attend to one place attend to that one,
+and there both terms would be large and their difference tiny. Without it, heads of SmolLM2-135M
+that attend almost only to the first token are off by up to 0.2 %; with it, by no more than explicit
 float32 scores are.
 
 Source: Kim et al., ICLR 2025, Eq. 3 (the definition); Dao et al., arXiv 2205.14135 (the kernel).
