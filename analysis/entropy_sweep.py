@@ -42,14 +42,16 @@ def begin(out: Path, settings: dict[str, Any]) -> None:
     if manifest.is_file():
         before = json.loads(manifest.read_text(encoding="utf-8"))
         changed = [name for name in settings if before.get(name) != settings[name]]
-        if changed:
+        # A sweep that failed before its first result binds nobody to its settings.
+        if changed and any(path.is_dir() for path in out.glob("[!.]*")):
             name = changed[0]
             raise ValueError(
                 f"--out {out} holds a sweep with {name} {before.get(name)!r}, not "
                 f"{settings[name]!r}; give another folder, or the same settings to go on"
             )
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not changed:
+            return
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} exists and holds no sweep; give another folder")
     out.mkdir(parents=True, exist_ok=True)
     partial = out / f"{MANIFEST}.partial"

@@ -40,10 +40,10 @@ def run_trajectory(arguments: "EntropyArguments", folders: Sequence[str], rank: 
         )
     revisions = [name for part in arguments.revisions for name in part.split(",") if name]
     todo = checkpoints(arguments.model, revisions)
+    opened = entropy.open_corpora(arguments)
     if rank == 0:
         begin(arguments.out, _settings(arguments))
     _wait_for_all()
-    opened = entropy.open_corpora(arguments)
     tokenised = _OncePerTokenizer(arguments, opened)
 
     def load(checkpoint: Checkpoint) -> Any:

@@ -181,3 +181,14 @@ def test_a_folder_that_holds_something_else_is_refused(inputs, tmp_path, capsys)
     assert main(arguments(inputs, tmp_path)) == 2
     assert "exists and holds no sweep; give another folder" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_mistake_before_the_first_result_binds_nobody(inputs, tmp_path, capsys):
+    from analysis.entropy import main
+
+    out = tmp_path / "out"
+    assert main(arguments(inputs, out, "--kinds", "next_token", "--blocks", "1")) == 2
+    assert "blocks must be at least 2" in capsys.readouterr().err
+    assert main(arguments(inputs, out, "--kinds", "next_token")) == 0
+    assert json.loads((out / "sweep.json").read_text())["blocks"] == 10
+    assert len(results(out)) == 2 * len(STEPS)
