@@ -7,7 +7,9 @@ from importlib import import_module
 from typing import Any
 
 _EXPORTS = {
+    "LensResult": "analysis.lens_result",
     "entropy_figure": "analysis.figures",
+    "lens": "analysis.lens_readouts",
 }
 
 __all__ = sorted(_EXPORTS)

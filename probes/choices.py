@@ -81,3 +81,23 @@ class IntervalMethod(StrEnum):
     """Each block is left out in turn; cheap, and right for smooth statistics such as these."""
     BOOTSTRAP = "bootstrap"
     """Blocks are drawn with replacement; wants many blocks (`blocks=100`, say)."""
+
+
+class LensPositions(StrEnum):
+    """At which positions of a prompt a lens is read."""
+
+    LAST = "last"
+    """The readout position: the prompt's last token, which the target follows."""
+    ALL = "all"
+    """Every position of the prompt."""
+
+
+class TargetSpan(StrEnum):
+    """Which tokens of a target a lens looks for, and what an item's number is made of."""
+
+    FIRST = "first"
+    """The first token alone."""
+    EVERY = "every"
+    """All of them: the worst rank, the sum of log-probabilities."""
+    MEAN = "mean"
+    """All of them: the mean rank, rounded, and the mean log-probability."""

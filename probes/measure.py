@@ -25,25 +25,20 @@ Example:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from probes.choices import Backend, Coefficient, Compat, EntropyKind, IntervalMethod, Weighting
+from probes.choices import Coefficient, Compat, EntropyKind, IntervalMethod, Weighting
 from probes.entropy_pass import PassSettings, Seen, run_pass
 from probes.hooked_model import HookedModel
 from probes.meters import AttentionMeter, KnowledgeMeter, Meter, NextTokenMeter
+from probes.provenance import Provenance, provenance_of
 from probes.resampling import Resampling
-from probes.results import EntropyResult, Provenance
+from probes.results import EntropyResult
 
 ALL_KINDS = tuple(EntropyKind)
-_RUNS_ON = {
-    Backend.NATIVE: ("transformers",),
-    Backend.TRANSFORMER_LENS: ("transformers", "transformer-lens"),
-    Backend.NNSIGHT: ("transformers", "nnsight"),
-}
 
 
 def measure_entropy(
@@ -148,28 +143,16 @@ def _provenance(
     model: HookedModel, batches: Any, settings: dict[str, Any], seen: Seen
 ) -> Provenance:
     configuration = settings | getattr(batches, "configuration", {})
-    return Provenance(
-        model=model.name,
-        revision=model.revision,
-        weights_sha256=model.content_hash(),
-        architecture=model.architecture.family,
-        dtype=str(model.dtype).removeprefix("torch."),
-        device=_device_name(model.device),
-        corpus=configuration.pop("corpus", None),
-        corpus_licence=getattr(getattr(batches, "corpus", None), "licence", None),
-        corpus_sha256=getattr(batches, "content_hash", None),
+    return provenance_of(
+        model,
+        configuration,
         documents=seen.documents,
         rows=seen.rows,
         tokens=seen.tokens,
-        configuration=configuration,
-        versions={
-            name: version(name) for name in ("mnemoscope", "torch", *_RUNS_ON[model.backend])
-        },
+        corpus=configuration.pop("corpus", None),
+        corpus_licence=getattr(getattr(batches, "corpus", None), "licence", None),
+        corpus_sha256=getattr(batches, "content_hash", None),
     )
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def _notes(model: HookedModel, settings: PassSettings, seen: Seen) -> tuple[str, ...]:

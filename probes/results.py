@@ -19,6 +19,7 @@ from torch import Tensor
 
 from probes.choices import Coefficient, EntropyKind
 from probes.intervals import Interval
+from probes.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -91,26 +92,6 @@ class ConvergencePoint:
     tokens: int
     total: float
     interval: Interval | None
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where a result comes from, down to hashes and versions."""
-
-    model: str
-    revision: str | None
-    weights_sha256: str
-    architecture: str
-    dtype: str
-    device: str
-    corpus: str | None
-    corpus_licence: str | None
-    corpus_sha256: str | None
-    documents: int
-    rows: int
-    tokens: int
-    configuration: dict[str, Any]
-    versions: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,14 @@ def backend_returning_a_wrong_shape(backend):
         model.engine.logits({"input_ids": tokens(1, 5)})
 
 
+def lens_result_with_a_wrong_shape():
+    import analysis
+
+    found = analysis.lens(tiny(), [[3, 4]], [[5]])
+    found.per_token.readout.__dict__["rank"] = WRONG.long()[0].expand(3, 1, 1, 1, 1, 1)
+    return found
+
+
 def feed(reducer):
     import probes
 
@@ -72,6 +80,7 @@ def feed(reducer):
 
 
 CALLS = {
+    "analysis.lens_result": lambda: lens_result_with_a_wrong_shape().rank,
     "probes.anatomy": lambda: layer_with_a_wrong_down_projection().memory_vectors,
     "probes.attention_interface": lambda: attention_call(query=WRONG),
     "probes.attention_probe": lambda: call(
@@ -93,6 +102,11 @@ CALLS = {
     ),
     "probes.entropy": lambda: call("probes.entropy", "knowledge_entropy", WRONG),
     "probes.hooks": lambda: feed(SimpleNamespace(update=print, merge=print, result=print)),
+    "probes.lens_pass": lambda: call("probes.lens_pass", "LensReadouts", *[WRONG.long()] * 4, None),
+    "probes.lens_readout": lambda: call(
+        "probes.lens_readout", "read_logits", WRONG, WRONG.long(), None, top_k=1
+    ),
+    "probes.localization": lambda: call("probes.localization", "first_layer", WRONG.long(), 1),
     "probes.meters": lambda: meter().after_trunk(tiny(), WRONG),
     "probes.hooked_model": lambda: tiny().run_with_cache(WRONG.long()),
     "probes.model_inputs": lambda: call(

@@ -1,0 +1,236 @@
+r"""Where in depth a target becomes readable, from the rank it has at every layer.
+
+A **rank** is `[layer item]`: how many tokens a readout of that layer puts before the target of an
+item, 0 being the top. An item is **found** at a layer if its target is among the top `k` there.
+
+- `first_layer`: the first layer where an item is found.
+- `settling_layer`: the first layer from which it is found at every layer up to the last.
+- `layer_histogram`: how items spread over those layers, as shares of the items that have one. With
+  `k = 10` and `first_layer` this is what the paper draws.
+- `occurrence_histogram`: every layer where an item is found counts, not the first alone, as the
+  paper's captions (rather than its text) can be read.
+- `effective_layers`: exp of the histogram's entropy; 1 if all items share a layer, `n_layers` if
+  they spread evenly. It puts a number on what the paper calls diversification.
+- `rank_area`: \(1 - \ln(1 + \mathrm{rank}) / \ln(d_{vocab})\), averaged over layers; 1 for a target
+  on top everywhere, 0 for one at the bottom everywhere. It needs no `k`.
+
+Layers are indices of rows; -1 stands for none.
+
+Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section 5
+and Figures 4, 11 and 12.
+
+Example:
+    >>> import torch
+    >>> rank = torch.tensor([[50, 4], [3, 90], [0, 2]])     # 3 layers, 2 items
+    >>> first_layer(rank, k=10).tolist(), settling_layer(rank, k=10).tolist()
+    ([1, 0], [1, 2])
+    >>> round(localize(rank, k=10, d_vocab=100).effective_layers, 9)
+    2.0
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
+
+from probes.entropy import shannon_entropy
+
+NEVER = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Localization:
+    """Where the targets of some items become readable.
+
+    Attributes:
+        k: an item is found where its target is among so many top tokens.
+        first_layer: first layer where each item is found, -1 for never; `[item]`.
+        settling_layer: first layer from which it stays found, -1 for never; `[item]`.
+        first_histogram: shares of the found items by first layer; `[layer]`.
+        settling_histogram: shares of the settled items by settling layer; `[layer]`.
+        occurrence_histogram: shares of all occurrences by layer; `[layer]`.
+        rank_area: mean over layers of the rank on a logarithmic scale, from 0 to 1; `[item]`.
+    """
+
+    k: int
+    first_layer: Int64[Tensor, "item"]
+    settling_layer: Int64[Tensor, "item"]
+    first_histogram: Float[Tensor, "layer"]
+    settling_histogram: Float[Tensor, "layer"]
+    occurrence_histogram: Float[Tensor, "layer"]
+    rank_area: Float[Tensor, "item"]
+
+    @property
+    def share_found(self) -> float:
+        """Share of the items that are found at any layer."""
+        return share_found(self.first_layer)
+
+    @property
+    def share_settled(self) -> float:
+        """Share of the items that are found at the last layer."""
+        return share_found(self.settling_layer)
+
+    @property
+    def effective_layers(self) -> float:
+        """Effective number of first layers."""
+        return effective_layers(self.first_histogram)
+
+    @property
+    def mean_first_layer(self) -> float | None:
+        """Mean first layer of the found items; None where none was found."""
+        found = self.first_layer[self.first_layer != NEVER]
+        return found.double().mean().item() if len(found) else None
+
+
+def localize(rank: Int[Tensor, "layer item"], k: int, d_vocab: int) -> Localization:
+    """Where the targets of items become readable.
+
+    Args:
+        rank: rank of each item's target at every layer, 0 for the top.
+        k: an item is found where its target is among the top `k`.
+        d_vocab: number of tokens that ranks run over.
+
+    Raises:
+        ValueError: `rank` is empty or out of range, or `k` is below 1 or not below `d_vocab`.
+    """
+    if k >= d_vocab:
+        raise ValueError(f"k is {k}, but there are {d_vocab} tokens: give a k below that")
+    first, settled = first_layer(rank, k), settling_layer(rank, k)
+    return Localization(
+        k=k,
+        first_layer=first,
+        settling_layer=settled,
+        first_histogram=layer_histogram(first, len(rank)),
+        settling_histogram=layer_histogram(settled, len(rank)),
+        occurrence_histogram=occurrence_histogram(rank, k),
+        rank_area=rank_area(rank, d_vocab),
+    )
+
+
+def first_layer(rank: Int[Tensor, "layer item"], k: int) -> Int64[Tensor, "item"]:
+    """First layer at which each target is among the top `k`; -1 where it never is.
+
+    Raises:
+        ValueError: `rank` is empty or negative, or `k` is below 1.
+    """
+    found = _among_top(rank, k)
+    return found.int().argmax(dim=0).where(found.any(dim=0), NEVER)
+
+
+def settling_layer(rank: Int[Tensor, "layer item"], k: int) -> Int64[Tensor, "item"]:
+    """First layer from which each target stays among the top `k` up to the last; -1 for none.
+
+    Raises:
+        ValueError: `rank` is empty or negative, or `k` is below 1.
+    """
+    found = _among_top(rank, k)
+    stays = found.flip(0).long().cumprod(dim=0).sum(dim=0)
+    return (len(rank) - stays).where(stays > 0, NEVER)
+
+
+def layer_histogram(layers: Int[Tensor, "item"], n_layers: int) -> Float[Tensor, "layer"]:
+    """Shares of items by layer, of those that have one; all zeros where none has.
+
+    Args:
+        layers: a layer for each item, -1 for none.
+        n_layers: length of the histogram.
+
+    Returns:
+        Shares that sum to 1 or are all 0, float64.
+
+    Raises:
+        ValueError: a layer is below -1 or not below `n_layers`.
+    """
+    if len(layers) and not (layers.min() >= NEVER and layers.max() < n_layers):
+        raise ValueError(
+            f"layers run from {int(layers.min())} to {int(layers.max())}: give {NEVER} to "
+            f"{n_layers - 1} for {n_layers} layers"
+        )
+    return _shares(torch.bincount(layers[layers != NEVER], minlength=n_layers))
+
+
+def occurrence_histogram(rank: Int[Tensor, "layer item"], k: int) -> Float[Tensor, "layer"]:
+    """Shares by layer of all places where a target is among the top `k`; zeros if nowhere.
+
+    Raises:
+        ValueError: `rank` is empty or negative, or `k` is below 1.
+    """
+    return _shares(_among_top(rank, k).sum(dim=1))
+
+
+def share_found(layers: Int[Tensor, "item"]) -> float:
+    """Share of items that have a layer at all, from 0 to 1.
+
+    Raises:
+        ValueError: there are no items.
+    """
+    if not len(layers):
+        raise ValueError("there are no items: give the layers of one or more")
+    return (layers != NEVER).double().mean().item()
+
+
+def effective_layers(histogram: Float[Tensor, "layer"]) -> float:
+    """How many layers items spread over: exp of the entropy of their histogram.
+
+    Args:
+        histogram: shares by layer, as from `layer_histogram`.
+
+    Returns:
+        From 1 to the number of layers; 0 for a histogram of zeros.
+
+    Raises:
+        ValueError: the shares are negative, or sum to neither 1 nor 0.
+    """
+    total = histogram.double().sum().item()
+    # float32 shares of a hundred layers sum to 1 within 1e-5; counts miss it by far more.
+    if (histogram < 0).any() or not (total == 0 or abs(total - 1) < 1e-5):
+        raise ValueError(
+            f"the histogram's lowest value is {histogram.min():.3g} and its sum {total:.6g}: give "
+            f"shares that are not negative and sum to 1"
+        )
+    return math.exp(shannon_entropy(histogram.double()).item()) if total else 0.0
+
+
+def rank_area(rank: Int[Tensor, "layer item"], d_vocab: int) -> Float[Tensor, "item"]:
+    """Area under each item's rank curve, on a logarithmic scale, over the depth of the model.
+
+    Args:
+        rank: rank of each item's target at every layer, 0 for the top.
+        d_vocab: number of tokens that ranks run over.
+
+    Returns:
+        From 0 (at the bottom at every layer) to 1 (on top at every layer), float64.
+
+    Raises:
+        ValueError: `rank` is empty, negative or not below `d_vocab`, or `d_vocab` is below 2.
+    """
+    _check_rank(rank)
+    if d_vocab < 2 or rank.max() >= d_vocab:
+        raise ValueError(
+            f"ranks run up to {int(rank.max())} in a vocabulary of {d_vocab}: give d_vocab of the "
+            f"model that was read out, 2 or more"
+        )
+    return (1 - rank.double().log1p() / math.log(d_vocab)).mean(dim=0)
+
+
+def _among_top(rank: Int[Tensor, "layer item"], k: int) -> Bool[Tensor, "layer item"]:
+    _check_rank(rank)
+    if k < 1:
+        raise ValueError(f"k is {k}: give 1 or more")
+    return rank < k
+
+
+def _check_rank(rank: Int[Tensor, "layer item"]) -> None:
+    if not rank.numel():
+        raise ValueError(
+            f"ranks have shape {list(rank.shape)}: give one or more layers and items, [layer item]"
+        )
+    if rank.min() < 0:
+        raise ValueError(f"a rank is {int(rank.min())}: give 0 for the top and count upwards")
+
+
+def _shares(counts: Int64[Tensor, "layer"]) -> Float[Tensor, "layer"]:
+    """Counts over their sum; zeros where that is 0."""
+    return counts.double() / counts.sum().clamp(min=1)
