@@ -37,6 +37,7 @@ def lens(
     subjects: Sequence[tuple[int, int] | None] | None = None,
     add_special_tokens: bool = True,
     source: str | None = None,
+    distributed: bool = False,
     on_items: Callable[[int], None] | None = None,
 ) -> LensResult:
     """Read what every layer's residual stream says about the targets of some prompts.
@@ -55,6 +56,8 @@ def lens(
         subjects: where the subject stands in each prompt, in characters (in tokens for token ids).
         add_special_tokens: whether the tokenizer may put its own tokens before a prompt.
         source: what the items are called.
+        distributed: share the items out over the processes of the default group; every process
+            returns the result of all.
         on_items: called with the number of items of every batch when it is done.
 
     Returns:
@@ -75,7 +78,13 @@ def lens(
         top_k=top_k,
     )
     read = read_lens(
-        model, items, settings, translate=translators, controls=controls, on_items=on_items
+        model,
+        items,
+        settings,
+        translate=translators,
+        controls=controls,
+        distributed=distributed,
+        on_items=on_items,
     )
     configuration = {
         "backend": model.backend,

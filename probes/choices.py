@@ -101,3 +101,12 @@ class TargetSpan(StrEnum):
     """All of them: the worst rank, the sum of log-probabilities."""
     MEAN = "mean"
     """All of them: the mean rank, rounded, and the mean log-probability."""
+
+
+class Lens(StrEnum):
+    """What stands between a layer's stream and the final norm."""
+
+    LOGIT = "logit"
+    """Nothing: the logit lens."""
+    TUNED = "tuned"
+    """A translator trained for the layer: the tuned lens."""

@@ -11,7 +11,7 @@ Example:
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,20 +19,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.anatomy import Anatomy
-from probes.architectures import Architecture
 from probes.attach import HookFunction
 from probes.backends.engine import Engine, Hooks, TakeEntropies, evaluating
 from probes.captured import Captured
-from probes.choices import Backend
 from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.memory_scaling import check_multipliers
+from probes.model_facts import ModelFacts
 from probes.model_inputs import model_inputs
 from probes.self_check import check_model
 from probes.sites import HookPoint, NamesFilter, Site, hook_name, parse_hook_point, select_points
-from probes.weights_hash import sha256_of
+from probes.temperature import TemperatureSource, as_callable
 
 
-class HookedModel:
+class HookedModel(ModelFacts):
     """A causal language model whose hook points can be read and edited.
 
     Attributes:
@@ -58,74 +57,6 @@ class HookedModel:
             f"HookedModel({self.name}{at}: {self.architecture.family}, {self.n_layers} layers, "
             f"d_model {self.d_model}, d_mlp {self.d_mlp}, {self.dtype}, {self.device})"
         )
-
-    @property
-    def hf_model(self) -> Any:
-        """The Hugging Face `PreTrainedModel`, never altered by anything here.
-
-        Raises:
-            ValueError: the model runs through a TransformerBridge, which has rewritten it.
-        """
-        return self.engine.hugging_face()
-
-    @property
-    def backend(self) -> Backend:
-        """What runs the model."""
-        return self.engine.backend
-
-    @property
-    def wrapped(self) -> Any:
-        """The backend's own: the Hugging Face model, `TransformerBridge` or nnsight model."""
-        return self.engine.wrapped
-
-    @property
-    def anatomy(self) -> Anatomy:
-        """Where the model's parts are."""
-        return self.engine.anatomy
-
-    @property
-    def architecture(self) -> Architecture:
-        """The row of the architecture table that describes the model."""
-        return self.anatomy.architecture
-
-    @property
-    def n_layers(self) -> int:
-        """Number of blocks."""
-        return len(self.anatomy.layers)
-
-    @property
-    def n_heads(self) -> int:
-        """Number of query heads in a block."""
-        return self.anatomy.n_heads
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        return self.anatomy.layers[0].memory_vectors.shape[1]
-
-    @property
-    def d_mlp(self) -> int:
-        """Number of memory vectors in a block."""
-        return self.anatomy.d_mlp
-
-    @property
-    def d_vocab(self) -> int:
-        """Number of logits."""
-        return self.anatomy.unembed.weight.shape[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the token embedding lies, and token ids must go."""
-        return self.anatomy.embed.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the memory vectors, and so of the coefficients."""
-        return self.anatomy.layers[0].down.weight.dtype
-
-    def content_hash(self) -> str:
-        """SHA-256 over the names and values of all parameters and buffers, as they are now."""
-        return sha256_of(self.engine.state_dict())
 
     def to_tokens(self, text: str | Sequence[str]) -> Int[Tensor, "batch pos"]:
         """Token ids of one text, or of several of the same length in tokens; no token is added.
@@ -201,6 +132,52 @@ class HookedModel:
                 layer; rows of pads are meaningless.
         """
         return self.engine.attention_entropies(take)
+
+    def memory_vectors_scaled(
+        self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
+    ) -> AbstractContextManager[None]:
+        """Have memory vectors count so many times for the length of a `with` block.
+
+        As if the rows of the down projections had been multiplied, but for rounding: hooks at
+        `MLP_COEFFICIENTS`, attached before or after, see the coefficients unscaled. The bias is
+        not scaled. Nested scalings multiply.
+
+        Args:
+            multipliers: layer to one number for each of its memory vectors.
+
+        Raises:
+            ValueError: a layer does not exist, or has not so many memory vectors.
+        """
+        for layer, of_layer in multipliers.items():
+            self.hook_point((Site.MLP_COEFFICIENTS, layer))
+            check_multipliers(layer, of_layer, self.d_mlp)
+        return self.engine.memory_vectors_scaled(multipliers)
+
+    def attention_temperature(
+        self, temperatures: Mapping[int, TemperatureSource]
+    ) -> AbstractContextManager[None]:
+        """Divide final attention scores by temperatures for the length of a `with` block.
+
+        Before the mask. Hooks at `ATTENTION_SCORES` and `ATTENTION_PATTERN` and attention
+        entropies, attached before or after, see the divided scores. Nested temperatures multiply.
+        Only the native backend keeps fused attention.
+
+        Args:
+            temperatures: layer to a number, one for each query head, or a function that is asked
+                for either in every forward pass.
+
+        Raises:
+            ValueError: a layer does not exist, a temperature is not positive and finite, or the
+                scores cannot be reached.
+        """
+        for layer in temperatures:
+            self.hook_point((Site.ATTENTION_SCORES, layer))
+        return self.engine.attention_temperature(
+            {
+                layer: as_callable(source, layer=layer, n_heads=self.n_heads)
+                for layer, source in temperatures.items()
+            }
+        )
 
     def __call__(
         self,

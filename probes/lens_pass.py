@@ -19,6 +19,8 @@ Example:
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import islice
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -34,6 +36,7 @@ from probes.lens_readout import Readout, Translate, joined_readouts, read_stream
 from probes.readout import norm_and_unembed
 from probes.sites import HookPoint, Site
 
+_Done = list[tuple[list["_Row"], Readout]]
 _BATCH_TOKENS, _BATCH_ROWS = 1024, 64
 _ROWS_READ_TOGETHER = 64
 
@@ -89,6 +92,7 @@ def read_lens(
     *,
     translate: Translate | None = None,
     controls: Mapping[str, Sequence[int]] | None = None,
+    distributed: bool = False,
     on_items: Callable[[int], None] | None = None,
 ) -> LensReadouts:
     """Read items through the lens.
@@ -99,6 +103,8 @@ def read_lens(
         settings: what to read.
         translate: of a tuned lens; None for the logit lens.
         controls: by name, another token id for each item, ranked where the target's first is.
+        distributed: share the items out over the processes of the default group; every process
+            returns the rows of all.
         on_items: called with the number of items of every batch when it is done.
 
     Returns:
@@ -113,8 +119,9 @@ def read_lens(
     if settings.norm:
         check_readout(model, items[0])
     plan = [_rows_of(index, item, settings, controls or {}) for index, item in enumerate(items)]
-    waiting, done = _Rows(), []
-    for batch in _batches(items, settings):
+    waiting = _Rows()
+    done: _Done = []
+    for batch in _own_share(batches_of(items, settings), distributed):
         waiting.add(_run(model, [items[i] for i in batch], [plan[i] for i in batch], settings))
         if len(waiting) >= _ROWS_READ_TOGETHER:
             done.append(_read(model, waiting, settings, translate))
@@ -123,7 +130,7 @@ def read_lens(
             on_items(len(batch))
     if len(waiting):
         done.append(_read(model, waiting, settings, translate))
-    return _in_order(done)
+    return _in_order(_from_everywhere(done) if distributed else done)
 
 
 def check_readout(model: HookedModel, item: LensItem) -> None:
@@ -209,7 +216,7 @@ def _input_ids(item: LensItem, settings: LensSettings) -> tuple[int, ...]:
     return item.prompt_ids + given
 
 
-def _batches(items: Sequence[LensItem], settings: LensSettings) -> Iterator[list[int]]:
+def batches_of(items: Sequence[LensItem], settings: LensSettings) -> Iterator[list[int]]:
     """Indices of items of about equal length, the longest first."""
     lengths = [len(_input_ids(item, settings)) for item in items]
     order = sorted(range(len(items)), key=lambda i: (-lengths[i], i))
@@ -218,6 +225,23 @@ def _batches(items: Sequence[LensItem], settings: LensSettings) -> Iterator[list
         size = min(_BATCH_ROWS, max(1, _BATCH_TOKENS // lengths[order[start]]))
         yield order[start : start + size]
         start += size
+
+
+def _own_share(batches: Iterator[list[int]], distributed: bool) -> Iterator[list[int]]:
+    if not distributed:
+        return batches
+    from torch import distributed as dist
+
+    return islice(batches, dist.get_rank(), None, dist.get_world_size())
+
+
+def _from_everywhere(done: _Done) -> _Done:
+    """What all processes have read; it is small, since nothing in it has the vocabulary's size."""
+    from torch import distributed as dist
+
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, done)
+    return [pair for part in parts for pair in part]
 
 
 def _run(
@@ -238,11 +262,11 @@ def _run(
     points = [HookPoint(Site.RESID_POST, layer) for layer in range(model.n_layers)]
     if settings.embedding:
         points.insert(0, HookPoint(Site.RESID_PRE, 0))
-    run_hooked(model, _padded(items, settings), [(point, cut_out) for point in points])
+    run_hooked(model, padded_batch(items, settings), [(point, cut_out) for point in points])
     return _Rows(rows, [torch.stack([stream.to(model.device) for stream in kept])])
 
 
-def _padded(items: Sequence[LensItem], settings: LensSettings) -> TokenBatch:
+def padded_batch(items: Sequence[LensItem], settings: LensSettings) -> TokenBatch:
     """Rows padded on the right with a token of their own; none of it is masked."""
     rows = [_input_ids(item, settings) for item in items]
     width = max(map(len, rows))
@@ -270,7 +294,7 @@ def _read(
     return waiting.rows, readout
 
 
-def _in_order(done: Sequence[tuple[list[_Row], Readout]]) -> LensReadouts:
+def _in_order(done: _Done) -> LensReadouts:
     rows = [row for some, _ in done for row in some]
     order = sorted(range(len(rows)), key=lambda i: (rows[i].item, rows[i].position, rows[i].place))
     whole = joined_readouts([readout for _, readout in done], dim=1)

@@ -36,6 +36,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from probes.entropy import shannon_entropy
+from probes.intervals import Interval, jackknife_interval
 
 NEVER = -1
 
@@ -191,6 +192,42 @@ def effective_layers(histogram: Float[Tensor, "layer"]) -> float:
             f"shares that are not negative and sum to 1"
         )
     return math.exp(shannon_entropy(histogram.double()).item()) if total else 0.0
+
+
+def effective_layers_interval(
+    layers: Int[Tensor, "item"], n_layers: int, level: float = 0.95
+) -> Interval | None:
+    """Interval of the effective number of layers, over the items that have one.
+
+    A histogram of few items is more uneven than that of many, so that the number comes out too
+    low; drawing items anew only adds to it. The jackknife of its logarithm takes this bias off.
+
+    Args:
+        layers: a layer for each item, -1 for none.
+        n_layers: number of layers of the model.
+        level: share of intervals that should cover the truth.
+
+    Returns:
+        The interval, within 1 and `n_layers`; None where fewer than two items have a layer.
+
+    Raises:
+        ValueError: a layer is out of range.
+    """
+    histogram = layer_histogram(layers, n_layers)
+    counts = (histogram * (layers != NEVER).sum()).round()
+    used = counts.nonzero()[:, 0]
+    without = counts.repeat(len(used), 1)
+    without[torch.arange(len(used)), used] -= 1
+    entropies = shannon_entropy(without / without.sum(dim=1, keepdim=True).clamp(min=1))
+    interval = jackknife_interval(
+        shannon_entropy(histogram).item(),
+        entropies.repeat_interleave(counts[used].long()).tolist(),
+        level,
+    )
+    if interval is None:
+        return None
+    low, high = (min(max(math.exp(end), 1.0), n_layers) for end in interval[:2])
+    return Interval(low, high, level)
 
 
 def rank_area(rank: Int[Tensor, "layer item"], d_vocab: int) -> Float[Tensor, "item"]:

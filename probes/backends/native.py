@@ -1,7 +1,8 @@
 """The native backend: the Hugging Face model itself, untouched.
 
 Captures and edits are PyTorch hooks on its own modules; attention is taken over through
-transformers' `AttentionInterface` where it is read, and its entropies come from fused kernels. Any
+transformers' `AttentionInterface` where it is read or edited, and its entropies come from fused
+kernels; a temperature leaves it fused. Any
 forward pass of the model, ours or the user's, runs through what is attached.
 """
 
@@ -14,11 +15,18 @@ from torch import Tensor
 
 from probes.anatomy import Anatomy, locate
 from probes.attach import attached
-from probes.attention_interface import AttentionCall, Handler, attention_taken_over
+from probes.attention_interface import (
+    AttentionCall,
+    Handler,
+    attention_taken_over,
+    attention_transformed,
+)
 from probes.attention_probe import attention_entropy
 from probes.backends.engine import Hooks, TakeEntropies
 from probes.choices import Backend
+from probes.memory_scaling import memory_vectors_scaled
 from probes.sites import Site
+from probes.temperature import TemperatureNow, dividing_calls
 
 
 class NativeEngine:
@@ -60,6 +68,22 @@ class NativeEngine:
 
         modules = [layer.attention for layer in self.anatomy.layers]
         return attention_taken_over(self.module, {m: taking(i) for i, m in enumerate(modules)})
+
+    def memory_vectors_scaled(
+        self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
+    ) -> AbstractContextManager[None]:
+        """Multiply what the down projections receive, after all hooks on it."""
+        return memory_vectors_scaled(self.anatomy.layers, multipliers)
+
+    def attention_temperature(
+        self, temperatures: Mapping[int, TemperatureNow]
+    ) -> AbstractContextManager[None]:
+        """Change the attention calls of some layers; fused kernels keep serving them."""
+        transforms = {
+            self.anatomy.layers[layer].attention: dividing_calls(now)
+            for layer, now in temperatures.items()
+        }
+        return attention_transformed(self.module, transforms)
 
     def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
         """The normed residual stream after the last block; the unembedding is not computed."""

@@ -34,7 +34,9 @@ from probes.backends.nnsight_places import (
     unflattened,
 )
 from probes.choices import Backend
+from probes.memory_scaling import multiplied
 from probes.sites import HookPoint, Site
+from probes.temperature import TemperatureNow, dividing_scores
 
 _ATTENTION = (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN)
 # Sites are declared in the order in which a forward pass comes by.
@@ -67,6 +69,7 @@ class NnsightEngine:
         self.anatomy: Anatomy = locate(self.module)
         self._paths = {module: path for path, module in self.module.named_modules()}
         self._hooks: list[tuple[HookPoint, HookFunction]] = []
+        self._last: list[tuple[HookPoint, HookFunction]] = []
 
     def hugging_face(self) -> Any:
         """The Hugging Face model, to patch, train and save."""
@@ -86,16 +89,47 @@ class NnsightEngine:
         for point, _ in hooks:
             if reason := self.lacks(point.site):
                 raise ValueError(reason)
-        before = self._hooks
-        self._hooks = [*before, *hooks]
-        try:
+        with self._running([*self._hooks, *hooks], self._last):
             yield
-        finally:
-            self._hooks = before
 
     def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
         """Hand over the entropies of captured scores."""
         return self.attached(taking_from_scores(take, len(self.anatomy.layers)))
+
+    @contextmanager
+    def memory_vectors_scaled(
+        self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
+    ) -> Iterator[None]:
+        """Multiply the coefficients after all functions on them have run."""
+        scaling = [
+            (HookPoint(Site.MLP_COEFFICIENTS, layer), _multiplying(of_layer))
+            for layer, of_layer in multipliers.items()
+        ]
+        with self._running(self._hooks, [*self._last, *scaling]):
+            yield
+
+    @contextmanager
+    def attention_temperature(self, temperatures: Mapping[int, TemperatureNow]) -> Iterator[None]:
+        """Divide the scores before any other function on them runs."""
+        dividing = [
+            (HookPoint(Site.ATTENTION_SCORES, layer), dividing_scores(now))
+            for layer, now in temperatures.items()
+        ]
+        with self._running([*dividing, *self._hooks], self._last):
+            yield
+
+    @contextmanager
+    def _running(
+        self,
+        hooks: list[tuple[HookPoint, HookFunction]],
+        last: list[tuple[HookPoint, HookFunction]],
+    ) -> Iterator[None]:
+        before = self._hooks, self._last
+        self._hooks, self._last = hooks, last
+        try:
+            yield
+        finally:
+            self._hooks, self._last = before
 
     def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
         """The normed residual stream after the last block; the pass stops there."""
@@ -131,7 +165,7 @@ class NnsightEngine:
     def _visit_all(self, inputs: Mapping[str, Tensor], *, unembed: bool) -> None:
         """Run the attached functions; called in the body of a trace."""
         functions: dict[HookPoint, list[HookFunction]] = defaultdict(list)
-        for point, function in with_mid_carried_over(self._hooks):
+        for point, function in with_mid_carried_over([*self._hooks, *self._last]):
             if unembed or point.site is not Site.LOGITS:
                 functions[point].append(function)
         shape = tuple(inputs["input_ids"].shape)
@@ -186,6 +220,10 @@ class NnsightEngine:
         if self.anatomy.architecture.gate_up_fused and site in (Site.MLP_GATE, Site.MLP_UP):
             return half_of(place, int(site is Site.MLP_UP))
         return place
+
+
+def _multiplying(multipliers: Tensor) -> HookFunction:
+    return lambda coefficients, _point: multiplied(coefficients, multipliers)
 
 
 def _visit(place: Place, point: HookPoint, functions: Sequence[HookFunction]) -> None:

@@ -17,7 +17,7 @@ Importing TransformerLens silences transformers' logger; that is undone here.
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,9 @@ from probes.backends.engine import (
 )
 from probes.checking import difference, few_tokens, tolerance
 from probes.choices import Backend
+from probes.memory_scaling import memory_vectors_scaled
 from probes.sites import HookPoint, Site, hook_name
+from probes.temperature import TemperatureNow, dividing_scores
 
 _LensHook = Callable[[Tensor, Any], Tensor | None]
 
@@ -179,6 +181,25 @@ class TransformerLensEngine:
         points = (HookPoint(Site.ATTENTION_PATTERN, layer) for layer in range(layers))
         return self.attached([(point, reduce) for point in points])
 
+    def memory_vectors_scaled(
+        self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
+    ) -> AbstractContextManager[None]:
+        """Multiply what the down projections inside the bridge receive, after all its hooks."""
+        return memory_vectors_scaled(self.anatomy.layers, multipliers)
+
+    @contextmanager
+    def attention_temperature(self, temperatures: Mapping[int, TemperatureNow]) -> Iterator[None]:
+        """Divide scores before any hook of the bridge, ours or others', sees them."""
+        if reason := self.lacks(Site.ATTENTION_SCORES):
+            raise ValueError(reason)
+        with ExitStack() as stack:
+            for layer, now in temperatures.items():
+                point = HookPoint(Site.ATTENTION_SCORES, layer)
+                hook = _before_all(partial(_on_scores, point=point, function=dividing_scores(now)))
+                scores = self.wrapped.hook_dict[self._name(point)]
+                stack.callback(scores.register_forward_hook(hook, prepend=True).remove)
+            yield
+
     def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
         """The normed residual stream after the last block; a bridge always unembeds it too."""
         kept: list[Tensor] = []
@@ -251,6 +272,11 @@ def _lens(function: Callable[[Tensor], Tensor | None]) -> _LensHook:
         return function(tensor)
 
     return hook
+
+
+def _before_all(function: Callable[[Tensor], Tensor | None]) -> Callable[..., Tensor | None]:
+    """A hook as PyTorch calls it on a hook point, which returns what it receives."""
+    return lambda _point, _args, tensor: function(tensor)
 
 
 def _on_scores(scores: Tensor, point: HookPoint, function: HookFunction) -> Tensor | None:

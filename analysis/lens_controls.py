@@ -1,0 +1,60 @@
+"""Lens controls: what other tokens' ranks are at the places where targets are looked for.
+
+A target that becomes readable at a layer says something only if other tokens do not. Two kinds are
+ranked beside it: the first tokens of other items' targets (`shuffled`), and tokens that are as
+frequent in a corpus (`frequency`). What they are is decided by `probes.lens_controls`.
+
+Example:
+    >>> control_tokens(model, prompts, targets, corpus="general", seed=0)       # doctest: +SKIP
+    {'shuffled': [4011, 7042], 'frequency': [6012, 3870]}
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from probes.corpus.batching import token_batches
+from probes.corpus.sources import load_corpus
+from probes.hooked_model import HookedModel
+from probes.lens_controls import frequency_matched, shuffled_targets, token_counts
+from probes.lens_items import Text, lens_items
+
+COUNTED_TOKENS = 200_000
+
+
+def control_tokens(
+    model: HookedModel,
+    prompts: Sequence[Text],
+    targets: Sequence[Text],
+    *,
+    corpus: str,
+    seed: int,
+    add_special_tokens: bool = True,
+) -> dict[str, list[int]]:
+    """A token of each kind for every item.
+
+    Args:
+        model: the model whose tokenizer splits items and corpus.
+        prompts: two or more, as for `analysis.lens`.
+        targets: as many.
+        corpus: what token frequencies are of; its first 200,000 tokens are counted.
+        seed: of what is drawn.
+        add_special_tokens: as for `analysis.lens`.
+
+    Raises:
+        ValueError: all targets are the same, or an item or the corpus cannot be read.
+    """
+    items = lens_items(model, prompts, targets, add_special_tokens=add_special_tokens)
+    ids = [item.target_ids for item in items]
+    batches = token_batches(
+        load_corpus(corpus), model.tokenizer, sequence_length=512, max_tokens=COUNTED_TOKENS
+    )
+    counts = token_counts(batches, model.d_vocab)
+    generator = np.random.default_rng(seed)
+    drawn = {
+        "shuffled": shuffled_targets(ids, generator),
+        "frequency": frequency_matched(
+            ids, counts, generator, special_ids=getattr(model.tokenizer, "all_special_ids", ())
+        ),
+    }
+    return {name: [tokens[0] for tokens in others] for name, others in drawn.items()}

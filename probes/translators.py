@@ -1,0 +1,183 @@
+r"""Translators: one affine map per layer, which make a logit lens a tuned lens.
+
+Early layers write in other directions than the unembedding reads. A translator corrects for that:
+:math:`h + W_\ell h + b_\ell` stands in for the stream after the last block, so that what is read
+comes as near as it can to what the model goes on to predict. :math:`W` and
+:math:`b` start at zero, which is the logit lens. `training.tuned_lens` fits them.
+
+There is one for the stream before block 0 and one for the output of every block but the last; the
+last needs none. They belong to one set of weights, and say by its hash which.
+
+Source: Belrose et al., "Eliciting Latent Predictions from Transformers with the Tuned Lens",
+arXiv 2303.08112, section 3.
+
+Example:
+    >>> import torch
+    >>> zeros = torch.zeros(2, 3, 3), torch.zeros(2, 3)
+    >>> translators = Translators(*zeros, model="m", weights_sha256="0", training={})
+    >>> translators(0, torch.ones(1, 3)).tolist()
+    [[1.0, 1.0, 1.0]]
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from probes.hooked_model import HookedModel
+
+TENSORS_FILE = "translators.safetensors"
+DESCRIPTION_FILE = "translators.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Translators:
+    """A tuned lens; call it with a layer and streams.
+
+    Attributes:
+        weight: `W` of the stream before block 0, then of the output of every block but the last.
+        bias: `b`, likewise.
+        model: what the model was loaded as.
+        weights_sha256: hash of the weights they were trained for.
+        training: every setting of their training, and the hash of its text.
+    """
+
+    name: ClassVar[str] = "tuned"
+
+    weight: Float32[Tensor, "layer d_model d_model"]
+    bias: Float32[Tensor, "layer d_model"]
+    model: str
+    weights_sha256: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self, layer: int, stream: Float[Tensor, "row d_model"]
+    ) -> Float[Tensor, "row d_model"]:
+        """What stands in for the stream after the last block.
+
+        Args:
+            layer: whose output the streams are; -1 for those before block 0. The last layer's are
+                left alone.
+            stream: the streams.
+
+        Raises:
+            ValueError: the model has no such layer.
+        """
+        index, last = layer + 1, len(self.weight)
+        if not 0 <= index <= last:
+            raise ValueError(
+                f"a lens of {self.model} has layers -1 to {last - 1}, found {layer}; give one of "
+                "them"
+            )
+        if index == last:
+            return stream
+        # A narrow stream is widened for the products, whose sum it would round.
+        wide = stream.to(torch.promote_types(stream.dtype, torch.float32))
+        weight, bias = self.weight[index].to(wide), self.bias[index].to(wide)
+        return (wide + wide @ weight.T + bias).to(stream.dtype)
+
+    def to(self, device: torch.device | str) -> "Translators":
+        """The same translators on another device."""
+        return replace(self, weight=self.weight.to(device), bias=self.bias.to(device))
+
+    def save(self, directory: str | Path) -> Path:
+        """Write `translators.safetensors` and `translators.json`.
+
+        Args:
+            directory: made if it is not there; files of the same name are replaced.
+
+        Returns:
+            The directory.
+        """
+        from safetensors.torch import save
+
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"weight": self.weight.cpu().contiguous(), "bias": self.bias.cpu().contiguous()}
+        (folder / TENSORS_FILE).write_bytes(save(tensors))
+        description = {
+            "lens": self.name,
+            "model": self.model,
+            "weights_sha256": self.weights_sha256,
+            "training": dict(self.training),
+        }
+        text = json.dumps(description, indent=2, ensure_ascii=False)
+        (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+        return folder
+
+
+def identity_translators(model: HookedModel) -> Translators:
+    """Translators that change nothing: the logit lens, where training starts."""
+    size, device = (model.n_layers, model.d_model), model.device
+    return Translators(
+        weight=torch.zeros(*size, model.d_model, device=device),
+        bias=torch.zeros(*size, device=device),
+        model=model.name,
+        weights_sha256=model.content_hash(),
+    )
+
+
+def load_translators(directory: str | Path, model: HookedModel) -> Translators:
+    """Translators from a folder, on the device of the model that they are for.
+
+    Args:
+        directory: what `Translators.save` wrote.
+        model: the model to read, on any backend.
+
+    Raises:
+        ValueError: the folder holds no translators, or those of other weights.
+    """
+    folder = Path(directory)
+    description = _description(folder)
+    if description["weights_sha256"] != model.content_hash():
+        raise ValueError(
+            f"the translators in {folder} were trained for other weights, of "
+            f"{description['model']}; those of {model.name} differ: train some for it with "
+            "python -m training.tuned_lens"
+        )
+    tensors = _tensors(folder)
+    expected = {
+        "weight": (model.n_layers, model.d_model, model.d_model),
+        "bias": (model.n_layers, model.d_model),
+    }
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        raise ValueError(f"{folder / TENSORS_FILE} holds {found}; {model.name} needs {expected}")
+    return Translators(
+        weight=tensors["weight"].float(),
+        bias=tensors["bias"].float(),
+        model=description["model"],
+        weights_sha256=description["weights_sha256"],
+        training=description["training"],
+    ).to(model.device)
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION_FILE
+    for needed in (path, folder / TENSORS_FILE):
+        if not needed.is_file():
+            raise ValueError(
+                f"there is no {needed.name} in {folder}; give the folder that "
+                "python -m training.tuned_lens wrote"
+            )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        return {key: description[key] for key in ("model", "weights_sha256", "training")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not describe translators ({error}); train anew") from error
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = folder / TENSORS_FILE
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read ({error}); train anew") from error

@@ -1,0 +1,111 @@
+"""What localizing costs: against the bare forward pass, and against TransformerLens's logit lens.
+
+Run as `make bench`; prints a table and writes `lens.json`. 64 TriviaQA questions on the asset;
+times are medians of alternating runs in one process, on two threads.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.benchmarks.entropy_workers import ASSET
+from tests.benchmarks.timing import THREADS, alternating, ratio
+
+ITEMS = 64
+BARS = {
+    "localization / bare trunk": "at most 1.25 (goal 1.10)",
+    "TransformerLens logit_lens / ours": "at least 1.25 (goal 1.5)",
+    "analysis.logit_lens --help, seconds": "at most 1.0 (goal 0.4)",
+}
+
+
+def localization(rounds: int) -> dict[str, float]:
+    """Time of the lens over the bare trunk's on the same batches, and of TransformerLens's."""
+    import probes
+    from probes.lens_items import lens_items
+    from probes.lens_pass import LensSettings, read_lens
+    from training.datasets import load_factoids, prompt_and_target
+
+    model = probes.load_model(ASSET)
+    factoids = load_factoids("triviaqa", limit=ITEMS)
+    pairs = [prompt_and_target(factoid, factoids.template) for factoid in factoids]
+    items = lens_items(model, [prompt for prompt, _ in pairs], [target for _, target in pairs])
+    settings = LensSettings(top_k=10)
+    floor = {
+        "bare": lambda: _bare(model, items, settings),
+        "ours": lambda: read_lens(model, items, settings),
+    }
+    against_floor = alternating(floor, rounds)
+    bridge = model.to_transformer_lens()
+    rivals = {"ours": floor["ours"], "TransformerLens": lambda: _rival(bridge, items, settings)}
+    against_rival = alternating(rivals, max(3, rounds // 2))
+    tokens = sum(len(item.prompt_ids) for item in items)
+    width, vocabulary = model.d_model, model.d_vocab
+    weights = sum(p.numel() for layer in model.anatomy.layers for p in layer.block.parameters())
+    unembedded = len(items) * model.n_layers * width * vocabulary
+    return {
+        "localization / bare trunk": ratio(against_floor, "ours", "bare"),
+        "TransformerLens logit_lens / ours": ratio(against_rival, "TransformerLens", "ours"),
+        "tokens of a question": tokens / len(items),
+        "unembedding / trunk, in multiplications": unembedded / (tokens * weights),
+        "slowest / fastest bare trunk": max(against_floor["bare"]) / min(against_floor["bare"]),
+    }
+
+
+def _bare(model, items, settings):
+    from probes.lens_pass import batches_of, padded_batch
+
+    with torch.no_grad():
+        for batch in batches_of(items, settings):
+            model.trunk(padded_batch([items[i] for i in batch], settings))
+
+
+def _rival(bridge, items, settings):
+    """Ranks, log-probabilities, entropies and top tokens of every layer, as its users get them."""
+    from transformer_lens.tools.analysis import logit_lens
+
+    from probes.lens_pass import batches_of, padded_batch
+
+    for batch in batches_of(items, settings):
+        some = [items[i] for i in batch]
+        tokens = padded_batch(some, settings)["input_ids"]
+        # Its positions are the same for all rows of a call, so rows go in one by one.
+        for row, item in zip(tokens, some, strict=True):
+            ids = row[None, : len(item.prompt_ids)]
+            result = logit_lens(bridge, ids, positions=-1, return_type="log_probs")
+            values = result.values
+            target = item.target_ids[0]
+            (values > values[..., target, None]).sum(-1)
+            torch.special.entr(values.exp()).sum(-1)
+            values.topk(settings.top_k, dim=-1)
+
+
+def help_of_the_command(repeats: int) -> dict[str, float]:
+    """Seconds until `python -m analysis.logit_lens --help` has answered."""
+    command = [sys.executable, "-m", "analysis.logit_lens", "--help"]
+    runs = alternating({"help": lambda: subprocess.run(command, capture_output=True)}, repeats)
+    return {"analysis.logit_lens --help, seconds": statistics.median(runs["help"])}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    found = help_of_the_command(5) | localization(arguments.rounds)
+    for name, value in found.items():
+        print(f"{name:<48}{value:>8.3g}  {BARS.get(name, '')}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    report = {"threads": THREADS, "torch": torch.__version__, "results": found, "bars": BARS}
+    (arguments.out / "lens.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
