@@ -7,9 +7,20 @@ from importlib import import_module
 from typing import Any
 
 _EXPORTS = {
+    "ClusterBootstrap": "analysis.cluster_bootstrap",
+    "ForgettingCurve": "analysis.forgetting_curve",
     "LensResult": "analysis.lens_result",
+    "acquisition": "analysis.metrics",
+    "effectivity": "analysis.encounter_gains",
     "entropy_figure": "analysis.figures",
+    "fit_forgetting_curve": "analysis.forgetting_curve",
+    "forgetting": "analysis.metrics",
+    "knowledge_scores": "analysis.knowledge_tables",
+    "learnability_threshold": "analysis.learnability",
     "lens": "analysis.lens_readouts",
+    "log_spaced_offsets": "analysis.forgetting_curve",
+    "net_gain": "analysis.encounter_gains",
+    "retainability": "analysis.encounter_gains",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -62,7 +62,7 @@ class Compat(StrEnum):
     """Whose arithmetic to reproduce, where it differs from the definition."""
 
     OFFICIAL = "official"
-    """The paper's released code: pads counted and not masked, log(p + 1e-9)."""
+    """The papers' released code; each function says what that does differently."""
 
 
 class RowLayout(StrEnum):

@@ -80,6 +80,24 @@ def feed(reducer):
 
 
 CALLS = {
+    "analysis.cluster_bootstrap": lambda: call(
+        "analysis.cluster_bootstrap", "DEFAULT_BOOTSTRAP.mean_interval", np.ones((2, 2))
+    ),
+    "analysis.decay_models": lambda: call(
+        "analysis.decay_models", "fit_decay_models", np.ones((3, 2)), np.ones(3)
+    ),
+    "analysis.encounter_gains": lambda: call(
+        "analysis.encounter_gains", "effectivity", torch.ones(()), [0]
+    ),
+    "analysis.forgetting_curve": lambda: call(
+        "analysis.forgetting_curve", "fit_forgetting_curve", WRONG, torch.ones(3)
+    ),
+    "analysis.item_tables": lambda: call("analysis.item_tables", "array_items", np.ones(())),
+    "analysis.learnability": lambda: call(
+        "analysis.learnability", "learnability_threshold", WRONG, torch.ones(3)
+    ),
+    "analysis.outliers": lambda: call("analysis.outliers", "mean_without_outliers", torch.ones(())),
+    "analysis.probe_clusters": lambda: call("analysis.probe_clusters", "cluster_sums", np.ones(())),
     "analysis.lens_result": lambda: lens_result_with_a_wrong_shape().rank,
     "analysis.bootstrap": lambda: call(
         "analysis.bootstrap", "bootstrap_interval", np.mean, np.float64(1), np.random.default_rng(0)

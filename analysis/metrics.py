@@ -1,0 +1,236 @@
+r"""Acquisition and forgetting: by what share did a model's score change in training?
+
+With K a model's knowledge score, the mean log-probability of probe targets in nats (negative), and
+P its downstream score, the mean over tasks of accuracies,
+
+    A = (K_after - K_before) / |K_before|,    F = -(P_after - P_before) / |P_before|.
+
+Both are shares; times 100 they are the percentages of the paper's Table 1. A is positive when the
+knowledge was acquired, F when something was forgotten. The paper prints the denominators without
+the bars, which makes its own A negative; `Convention.PRINTED` does that on request.
+
+What `before` is decides what the number means. For a model that was edited before training, pass
+the scores of the edited start to say what training did, and those of the unedited start to say what
+edit and training did together: an edit that damages the start makes A large by its denominator.
+
+Given tables of items instead of scores, both come with an interval: passages (or questions, within
+their task) are drawn with replacement, the same ones before and after.
+
+Source: Kim et al., "Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
+Acquisition", ICLR 2025: Eq. 4, Eq. 5, Tables 1 and 2.
+
+Example:
+    >>> round(acquisition(-0.375, -0.281), 3), round(forgetting(60.3, 54.0), 3)
+    (0.251, 0.104)
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import isfinite
+from typing import TypeAlias, overload
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from analysis.arrays import as_float64
+from analysis.cluster_bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.item_tables import PROBE_TABLE, TASK_TABLE, Items, TableLayout, array_items
+from probes.intervals import Interval
+
+Number: TypeAlias = float | int | np.number
+ItemScores: TypeAlias = pd.DataFrame | np.ndarray | Tensor
+
+
+class Convention(StrEnum):
+    """What a change of a score is divided by."""
+
+    TABLES = "tables"
+    """The absolute value of the score before, as in the paper's Table 1."""
+    PRINTED = "printed"
+    """The score before, with its sign, as in the paper's Eq. 4 and Eq. 5."""
+
+
+@dataclass(frozen=True)
+class ScoreChange:
+    """A change of a score, as a share of the score before."""
+
+    value: float
+    interval: Interval | None
+    """None where there is one passage, or question, to draw from, or draws score 0 before."""
+    before: float
+    """The score before: K in nats, or P."""
+    after: float
+    n_clusters: int
+    """Passages, or questions."""
+    n_items: int
+
+    def __float__(self) -> float:
+        return self.value
+
+
+@overload
+def acquisition(
+    before: Number,
+    after: Number,
+    *,
+    convention: Convention | str = ...,
+    bootstrap: ClusterBootstrap = ...,
+) -> float: ...
+
+
+@overload
+def acquisition(
+    before: ItemScores,
+    after: ItemScores,
+    *,
+    convention: Convention | str = ...,
+    bootstrap: ClusterBootstrap = ...,
+) -> ScoreChange: ...
+
+
+def acquisition(
+    before: Number | ItemScores,
+    after: Number | ItemScores,
+    *,
+    convention: Convention | str = Convention.TABLES,
+    bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP,
+) -> float | ScoreChange:
+    """Acquisition A: the rise of the knowledge score, as a share of its size before.
+
+    Args:
+        before: K in nats; or the log-probabilities behind it, as a table of probes
+            (`analysis.item_tables.PROBE_TABLE`) or an array `[passage ...]`.
+        after: the same, after training.
+        convention: what to divide by.
+        bootstrap: how the interval is made.
+
+    Returns:
+        A share, positive for acquired; from items, with its interval.
+
+    Raises:
+        ValueError: a score is not finite, the score before is 0, or the tables do not pair.
+    """
+    return _change(before, after, PROBE_TABLE, 1, Convention(convention), bootstrap)
+
+
+@overload
+def forgetting(
+    before: Number,
+    after: Number,
+    *,
+    convention: Convention | str = ...,
+    bootstrap: ClusterBootstrap = ...,
+) -> float: ...
+
+
+@overload
+def forgetting(
+    before: ItemScores,
+    after: ItemScores,
+    *,
+    convention: Convention | str = ...,
+    bootstrap: ClusterBootstrap = ...,
+) -> ScoreChange: ...
+
+
+def forgetting(
+    before: Number | ItemScores,
+    after: Number | ItemScores,
+    *,
+    convention: Convention | str = Convention.TABLES,
+    bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP,
+) -> float | ScoreChange:
+    """Forgetting F: the fall of the downstream score, as a share of its size before.
+
+    Args:
+        before: P, in any unit; or the scores behind it, as a table of questions
+            (`analysis.item_tables.TASK_TABLE`) or an array `[item ...]` of one task.
+        after: the same, after training.
+        convention: what to divide by; it matters for negative scores only.
+        bootstrap: how the interval is made.
+
+    Returns:
+        A share, positive for forgotten; from items, with its interval.
+
+    Raises:
+        ValueError: a score is not finite, the score before is 0, or the tables do not pair.
+    """
+    return _change(before, after, TASK_TABLE, -1, Convention(convention), bootstrap)
+
+
+def _change(
+    before: Number | ItemScores,
+    after: Number | ItemScores,
+    layout: TableLayout,
+    sign: int,
+    convention: Convention,
+    bootstrap: ClusterBootstrap,
+) -> float | ScoreChange:
+    numbers = [_as_number(score) for score in (before, after)]
+    if numbers[0] is not None and numbers[1] is not None:
+        return sign * _relative(numbers[0], numbers[1], convention)
+    first, second = _paired(before, after, layout)
+    return ScoreChange(
+        value=sign * _relative(first.score, second.score, convention),
+        interval=_interval(first, second, sign, convention, bootstrap),
+        before=first.score,
+        after=second.score,
+        n_clusters=len(first.means),
+        n_items=first.n_items,
+    )
+
+
+def _relative(before: float, after: float, convention: Convention) -> float:
+    if before == 0:
+        raise ValueError(
+            "a change cannot be a share of a score of 0, found 0 before; report the difference"
+        )
+    return (after - before) / (abs(before) if convention is Convention.TABLES else before)
+
+
+def _interval(
+    first: Items, second: Items, sign: int, convention: Convention, bootstrap: ClusterBootstrap
+) -> Interval | None:
+    weighted = first.weights[:, None] * np.stack([first.means, second.means], axis=1)
+    before, after = bootstrap.resampled_sums(weighted, first.strata).T
+    # A share of a score that may as well have been 0 has no bounds.
+    if (before == 0).any():
+        return None
+    shares = (
+        sign * (after - before) / (np.abs(before) if convention is Convention.TABLES else before)
+    )
+    return bootstrap.interval(shares, len(first.means), first.strata)
+
+
+def _as_number(score: Number | ItemScores) -> float | None:
+    """The score, where it is one number; None where it is one of items."""
+    if isinstance(score, pd.DataFrame) or np.ndim(score) > 0:
+        return None
+    if not isfinite(number := float(score)):
+        raise ValueError(f"a score must be finite, found {number}; pass K or P of a whole model")
+    return number
+
+
+def _paired(
+    before: Number | ItemScores, after: Number | ItemScores, layout: TableLayout
+) -> tuple[Items, Items]:
+    if isinstance(before, pd.DataFrame) and isinstance(after, pd.DataFrame):
+        return layout.paired(before, after)
+    if (
+        isinstance(before, np.ndarray | Tensor)
+        and isinstance(after, np.ndarray | Tensor)
+        and before.shape == after.shape
+        and 0 not in before.shape
+    ):
+        return array_items(as_float64(before)), array_items(as_float64(after))
+    raise ValueError(
+        f"before and after must be two numbers, two tables or two arrays of one shape, found "
+        f"{_described(before)} and {_described(after)}; pass the same items to both"
+    )
+
+
+def _described(score: Number | ItemScores) -> str:
+    if isinstance(score, pd.DataFrame):
+        return "a table"
+    return f"an array {list(np.shape(score))}" if np.ndim(score) else "a number"
