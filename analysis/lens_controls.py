@@ -10,6 +10,7 @@ Example:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -53,8 +54,12 @@ def control_tokens(
     generator = np.random.default_rng(seed)
     drawn = {
         "shuffled": shuffled_targets(ids, generator),
-        "frequency": frequency_matched(
-            ids, counts, generator, special_ids=getattr(model.tokenizer, "all_special_ids", ())
-        ),
+        "frequency": frequency_matched(ids, counts, generator, special_ids=_no_words(model)),
     }
     return {name: [tokens[0] for tokens in others] for name, others in drawn.items()}
+
+
+def _no_words(model: HookedModel) -> set[int]:
+    """Special tokens, and ids of the unembedding that no token has."""
+    tokenizer: Any = model.tokenizer
+    return {*tokenizer.all_special_ids, *range(len(tokenizer), model.d_vocab)}

@@ -10,7 +10,8 @@ item, 0 being the top. An item is **found** at a layer if its target is among th
 - `occurrence_histogram`: every layer where an item is found counts, not the first alone, as the
   paper's captions (rather than its text) can be read.
 - `effective_layers`: exp of the histogram's entropy; 1 if all items share a layer, `n_layers` if
-  they spread evenly. It puts a number on what the paper calls diversification.
+  they spread evenly. It puts a number on what the paper calls diversification; over few items it
+  comes out too low, which `effective_layers_interval` allows for.
 - `rank_area`: \(1 - \ln(1 + \mathrm{rank}) / \ln(d_{vocab})\), averaged over layers; 1 for a target
   on top everywhere, 0 for one at the bottom everywhere. It needs no `k`.
 

@@ -57,8 +57,8 @@ def fetch(name: str) -> Path:
         name: one of `asset_names()`.
 
     Returns:
-        A folder for a model, a tokenizer or raw data; a `.jsonl` file for a corpus; a text file
-        with one word a line for a word list.
+        A folder for a model or a tokenizer; a file or folder of raw data; a `.jsonl` file for a
+        corpus; a text file with one word a line for a word list.
 
     Raises:
         ValueError: no asset has this name, or it cannot be had (`AssetError`: no network, another

@@ -132,6 +132,51 @@ def test_a_larger_k_finds_earlier_and_more(rank):
     assert large.share_found > small.share_found
 
 
+def leave_one_out(layers):
+    """Entropy of all items, and without each in turn."""
+    left_out = [np.delete(layers, item) for item in range(len(layers))]
+    return [stats.entropy(np.bincount(some)) for some in (layers, *left_out)]
+
+
+def test_the_interval_of_the_effective_layers_leaves_each_item_out():
+    from probes.localization import effective_layers_interval
+
+    layers = np.random.default_rng(1).integers(0, 5, size=17)
+    whole, *without = leave_one_out(layers)
+    error = math.sqrt(16 / 17 * sum((x - np.mean(without)) ** 2 for x in without))
+    centre, half = 17 * whole - 16 * np.mean(without), stats.t.ppf(0.95, 16) * error
+    found = effective_layers_interval(torch.tensor([*layers, -1, -1]), LAYERS, level=0.9)
+    # float64, sums in another order.
+    assert found.low == pytest.approx(math.exp(centre - half), rel=1e-10)
+    assert found.high == pytest.approx(min(math.exp(centre + half), LAYERS), rel=1e-10)
+    assert found.level == 0.9
+
+
+def test_the_interval_of_the_effective_layers_covers_the_truth():
+    from probes.localization import effective_layers, effective_layers_interval, layer_histogram
+
+    shares = torch.tensor([0.02] * 5 + [0.15] * 6, dtype=torch.float64)
+    truth, trials, covered, below = effective_layers(shares), 400, 0, 0
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(trials):
+        layers = torch.multinomial(shares, 64, replacement=True, generator=generator)
+        low, high, _ = effective_layers_interval(layers, 11)
+        covered += low <= truth <= high
+        below += effective_layers(layer_histogram(layers, 11)) < truth
+    # Four standard errors of a share of 400 are 0.044; percentiles of a bootstrap cover 0.41.
+    assert covered / trials > 0.95 - 0.044
+    assert below / trials > 0.7  # the estimate alone is too low most of the time
+
+
+def test_the_interval_of_the_effective_layers_stays_within_the_model():
+    from probes.localization import effective_layers_interval
+
+    assert effective_layers_interval(torch.tensor([3] * 7 + [-1]), LAYERS)[:2] == (1, 1)
+    assert effective_layers_interval(torch.arange(LAYERS), LAYERS).high == LAYERS
+    for layers in ([-1, -1, 4], [-1, -1]):
+        assert effective_layers_interval(torch.tensor(layers), LAYERS) is None
+
+
 NO_RANKS = torch.zeros(0, 5, dtype=torch.long)
 SOME_RANKS = torch.tensor([[3, 7]])
 
