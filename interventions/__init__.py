@@ -1,1 +1,48 @@
-"""Change a model: by a hook that comes off again, or by a weight patch. May import probes."""
+"""Change a model: by a hook that comes off again, or by a weight patch. May import probes.
+
+Names are exported lazily, so that `import interventions` costs nothing.
+
+Example:
+    >>> import torch, interventions
+    >>> means = torch.tensor([[1.0, 2.0, 3.0, 6.0]])
+    >>> interventions.Resuscitation(means, ratio=0.5, factor=1.0).multipliers().tolist()
+    [[3.0, 1.5, 1.0, 1.0]]
+"""
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "AttentionTemperature": "interventions.attention_temperature",
+    "Clock": "interventions.edit_forms",
+    "Edit": "interventions.edit_forms",
+    "Identity": "interventions.controls",
+    "MatchedNoise": "interventions.matched_noise",
+    "MostActiveRows": "interventions.controls",
+    "PatchReport": "interventions.edits",
+    "RandomRows": "interventions.controls",
+    "ReDo": "interventions.redo",
+    "Resuscitation": "interventions.resuscitation",
+    "ResuscitationSite": "interventions.choices",
+    "RowLearningRates": "interventions.learning_rates",
+    "Schedule": "interventions.choices",
+    "Selection": "interventions.choices",
+    "WeightChange": "interventions.edit_forms",
+    "applied": "interventions.edits",
+    "load_edits": "interventions.checkpoint",
+    "patch_weights": "interventions.edits",
+    "resuscitate": "interventions.measured_resuscitation",
+    "save_patched": "interventions.checkpoint",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -48,6 +48,7 @@ _EXPORTS = {
     "load_translators": "probes.translators",
     "localize": "probes.localization",
     "measure_entropy": "probes.measure",
+    "measure_perplexity": "probes.perplexity",
     "stream": "probes.hooks",
     "token_batches": "probes.corpus.batching",
 }

@@ -26,6 +26,7 @@ COMMANDS = {
     "probes.assets": "list and fetch the built-in models and texts",
     "analysis.entropy": "knowledge, attention and next-token entropy of a model over a corpus",
     "analysis.logit_lens": "in which layer a fact becomes readable",
+    "interventions.patch": "edit a model's weights and save it as an ordinary checkpoint",
     "training.tuned_lens": "train a tuned lens for a model, and compare it with the logit lens",
 }
 PACKAGES = ("probes", "interventions", "training", "analysis")

@@ -1,0 +1,227 @@
+"""Checkpoints of edited models: an ordinary Hugging Face folder, and what was done to it.
+
+`save_patched` writes configuration, safetensors, tokenizer and generation configuration, so that
+plain transformers loads the edited model with no code of ours. Beside them lies `edits.json`: the
+edits with every setting, the model that they were made to (name, revision and the hashes of its
+weights before and after), what became of each tensor, and library versions.
+
+Edits that `patch_weights` has written already are saved as they are; the others are written for the
+length of the saving, and the same bits put back.
+
+Example:
+    >>> import probes, interventions
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                   # doctest: +SKIP
+    >>> edit = interventions.AttentionTemperature(1.5)                          # doctest: +SKIP
+    >>> interventions.save_patched(model, "patched/", edits=[edit])             # doctest: +SKIP
+    >>> load_edits("patched/")["edits"][0]["kind"]                              # doctest: +SKIP
+    'attention_temperature'
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from interventions.edits import Edit, TensorChange, patch_weights, patched_edits
+from probes.hooked_model import HookedModel
+from probes.loading import quiet_transformers
+from probes.output_folder import output_folder
+
+EDITS_FILE = "edits.json"
+FORMAT = 1
+_VERSIONS = ("mnemoscope", "torch", "transformers", "safetensors")
+
+
+def save_patched(
+    model: HookedModel,
+    directory: str | Path,
+    edits: Sequence[Edit] = (),
+    *,
+    max_shard_size: int | str = "5GB",
+    overwrite: bool = False,
+    measured: Mapping[str, Any] | None = None,
+) -> Path:
+    """Save a model with edits in its weights, as plain transformers loads it.
+
+    Args:
+        model: the model; it is the same afterwards, also after an error.
+        directory: where to; appears all at once when everything is written.
+        edits: what to do to it, in order. Edits that are in the weights already are in the
+            checkpoint too, named here or not; one that is named here is not made twice.
+        max_shard_size: how large a weights file may be: bytes, or a string such as `"5GB"`.
+        overwrite: whether an earlier patched checkpoint there may be replaced.
+        measured: what was measured of the edits, to be kept in `edits.json`; JSON takes it.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ValueError: nothing was edited, the directory is not free, the model cannot be saved, or an
+            edit is refused by `patch_weights`.
+    """
+    target = Path(directory)
+    refuse_directory(target, overwrite=overwrite)
+    refuse_shard_size(max_shard_size)
+    earlier = patched_edits(model)
+    made = _not_made(edits, earlier)
+    if not earlier and not made:
+        raise ValueError(
+            "there are no edits to save; name some, or use hf_model.save_pretrained for the model "
+            "as it is"
+        )
+    before = None if earlier else model.content_hash()
+    with _patched(model, made) as changes:
+        record = {
+            "format": FORMAT,
+            "model": _about(model, before),
+            "edits": [edit.describe() for edit in (*earlier, *made)],
+            "changes": [_plain(change) for change in changes],
+            "measured": None if measured is None else dict(measured),
+            "earlier": _record_of_source(model, before),
+            "versions": {name: version(name) for name in _VERSIONS},
+        }
+        with output_folder(target) as folder:
+            _save(model, folder, max_shard_size)
+            _write_record(record, folder)
+    return target
+
+
+def load_edits(directory: str | Path) -> dict[str, Any]:
+    """What was done to a checkpoint that `save_patched` has written.
+
+    Args:
+        directory: the checkpoint.
+
+    Returns:
+        The content of its `edits.json`.
+
+    Raises:
+        ValueError: there is no such file, or it cannot be read.
+    """
+    path = Path(directory) / EDITS_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found = record["format"]
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{directory} has no readable {EDITS_FILE} ({type(error).__name__}: {error}); give a "
+            "folder that save_patched has written"
+        ) from error
+    if found != FORMAT:
+        raise ValueError(
+            f"{path} has format {found}, and this version reads {FORMAT}; use the version that "
+            "wrote it"
+        )
+    return record
+
+
+def refuse_directory(directory: Path, *, overwrite: bool) -> None:
+    """Make sure that a checkpoint may be written somewhere, before any work is done.
+
+    Raises:
+        ValueError: there is something already, and it may not or should not be replaced.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory} is a file; give a folder, which need not exist")
+    if not directory.is_dir() or not any(directory.iterdir()):
+        return
+    if not overwrite:
+        raise ValueError(f"{directory} is not empty; give another folder, or allow overwriting")
+    ours = set(load_edits(directory)["files"]) if (directory / EDITS_FILE).is_file() else set()
+    # Replacing deletes: whatever is not of a patched checkpoint is not ours to delete.
+    foreign = next((path for path in sorted(directory.iterdir()) if path.name not in ours), None)
+    if foreign is not None:
+        raise ValueError(
+            f"overwriting replaces patched checkpoints only, but {directory} also holds "
+            f"{foreign.name}; give another folder"
+        )
+
+
+def refuse_shard_size(size: int | str) -> None:
+    """Make sure that a size is one that transformers reads.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(size, str):
+        is_size = re.fullmatch(r"[1-9]\d*(\.\d+)? ?[KMGT]B", size) is not None
+    else:
+        is_size = size > 0
+    if not is_size:
+        raise ValueError(
+            f"max_shard_size must be a number of bytes or a string such as '5GB', found {size!r}"
+        )
+
+
+def _not_made(edits: Sequence[Edit], earlier: Sequence[Edit]) -> list[Edit]:
+    """The edits that are not in the weights; equal ones count as often as they are there."""
+    there = [edit.describe() for edit in earlier]
+    left = []
+    for edit in edits:
+        if (described := edit.describe()) in there:
+            there.remove(described)
+        else:
+            left.append(edit)
+    return left
+
+
+@contextmanager
+def _patched(model: HookedModel, edits: Sequence[Edit]) -> Iterator[tuple[TensorChange, ...]]:
+    if not edits:
+        yield ()
+        return
+    report = patch_weights(model, *edits)
+    try:
+        yield report.changes
+    finally:
+        report.undo()
+
+
+def _about(model: HookedModel, before: str | None) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "revision": model.revision,
+        "architecture": model.architecture.family,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "weights_sha256_before": before,
+        "weights_sha256_after": model.content_hash(),
+    }
+
+
+def _plain(change: TensorChange) -> dict[str, Any]:
+    """As JSON, which has no infinity: of a norm that was zero."""
+    return {
+        name: None if isinstance(value, float) and not isfinite(value) else value
+        for name, value in asdict(change).items()
+    }
+
+
+def _record_of_source(model: HookedModel, before: str | None) -> dict[str, Any] | None:
+    """What was done to the model before, if it was loaded from a patched checkpoint."""
+    if not (Path(model.name) / EDITS_FILE).is_file():
+        return None
+    record = load_edits(model.name)
+    return record if record["model"]["weights_sha256_after"] == before else None
+
+
+def _save(model: HookedModel, folder: Path, max_shard_size: int | str) -> None:
+    try:
+        with quiet_transformers():
+            model.hf_model.save_pretrained(folder, max_shard_size=max_shard_size)
+    except (ValueError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(
+            f"{model.name} cannot be saved: {' '.join(str(error).split())}; nothing was written"
+        ) from error
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder)
+
+
+def _write_record(record: dict[str, Any], folder: Path) -> None:
+    files = sorted([*(path.name for path in folder.iterdir()), EDITS_FILE])
+    text = json.dumps(record | {"files": files}, indent=2, ensure_ascii=False)
+    (folder / EDITS_FILE).write_text(text + "\n", encoding="utf-8")

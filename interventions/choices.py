@@ -1,0 +1,64 @@
+"""Choices: the settings of an edit that have a few named values.
+
+They stand apart from the code that acts on them, so that a command can name them in its help
+without loading PyTorch. Each is a `StrEnum`: wherever one is asked for, its string will do.
+
+Example:
+    >>> ResuscitationSite("down") is ResuscitationSite.DOWN
+    True
+"""
+
+from enum import StrEnum
+from typing import TypeVar
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+class ResuscitationSite(StrEnum):
+    """Which weights a resuscitation multiplies; u is the multiplier of a neuron."""
+
+    UP = "up"
+    """Rows of the linear half of a gated MLP, times u: the paper's. Multiplies the coefficients."""
+    DOWN = "down"
+    """Memory vectors, times u; in every family."""
+    PRESERVING = "preserving"
+    """Up rows times u, memory vectors divided by u: the same function, other coefficients."""
+    GATE = "gate"
+    """Rows of the gate, times u, before its nonlinearity."""
+    UP_PREACTIVATION = "up_preactivation"
+    """Up rows of an MLP without a gate, times u, before its nonlinearity."""
+
+
+class Selection(StrEnum):
+    """Which neurons of a layer are the inactive ones."""
+
+    QUANTILE = "quantile"
+    """All whose mean coefficient is at most the quantile `ratio`, ties included: the paper's."""
+    EXACT = "exact"
+    """Exactly `ratio` times `d_mlp` of them, rounded; ties in the order of their index."""
+
+
+class Schedule(StrEnum):
+    """How a temperature changes over a run."""
+
+    CONSTANT = "constant"
+    """Not at all."""
+    LINEAR = "linear"
+    """From its value at the start straight to 1 at the end, as the released code's default."""
+
+
+def as_choice(choices: type[_Choice], given: str, name: str) -> _Choice:
+    """The choice that a string names.
+
+    Args:
+        choices: what there is to choose from.
+        given: one of them, or its string.
+        name: of the setting, for the message.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    try:
+        return choices(given)
+    except ValueError:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, found {given!r}") from None

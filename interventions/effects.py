@@ -1,0 +1,96 @@
+"""Effects: what entropies a model has now, and how well it predicts text; before or after an edit.
+
+One pass over a text gives knowledge entropy (and, beside it, the contribution entropy, which no
+rescaling of rows and memory vectors moves), attention entropy, next-token entropy and the loss on
+that text. A second one, where there is held-out text, gives the loss on what no coefficient was
+measured on. Entropies and losses are in nats.
+
+Norms of memory vectors are those of the weights: measure an edit of memory vectors in the weights
+(`patch_weights`), not as hooks, or the contribution entropy is that of the vectors as they were.
+
+Example:
+    >>> before = measure_effects(model, batches, held_out)                     # doctest: +SKIP
+    >>> report = interventions.patch_weights(model, edit)                      # doctest: +SKIP
+    >>> after = measure_effects(model, batches, held_out)                      # doctest: +SKIP
+    >>> after.totals()["held_out_perplexity"]                                  # doctest: +SKIP
+    24.1
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.hooked_model import HookedModel
+from probes.measure import measure_entropy
+from probes.perplexity import LossMeter, Perplexity, measure_perplexity
+from probes.resampling import Resampling
+from probes.results import EntropyResult
+from probes.sites import HookPoint, Site
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What was measured of a model at one time."""
+
+    entropies: EntropyResult
+    text: Perplexity
+    """Of the text that the entropies were measured on."""
+    held_out: Perplexity | None
+
+    def totals(self) -> dict[str, float | None]:
+        """The numbers that edits are compared by: nats, and perplexities."""
+        held_out = self.held_out
+        return entropy_totals(self.entropies) | {
+            "loss": self.text.mean_loss,
+            "held_out_loss": None if held_out is None else held_out.mean_loss,
+            "held_out_perplexity": None if held_out is None else held_out.perplexity,
+        }
+
+
+def entropy_totals(found: EntropyResult) -> dict[str, float | None]:
+    """The totals of the entropies of a result, in nats; None for those that it has not."""
+    of_layers = {
+        "knowledge_entropy": found.knowledge,
+        "contribution_entropy": found.contribution,
+        "attention_entropy": found.attention,
+    }
+    totals = {name: None if part is None else part.total for name, part in of_layers.items()}
+    return totals | {"next_token_entropy": found.next_token.mean if found.next_token else None}
+
+
+def measure_effects(
+    model: HookedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    held_out: Iterable[Mapping[str, Tensor]] | None = None,
+    *,
+    blocks: int = Resampling.blocks,
+    on_batch: Callable[[int], None] | None = None,
+) -> Effects:
+    """Measure all entropies and the loss on a text, and the loss on held-out text.
+
+    Args:
+        model: the model as it is now.
+        batches: the text.
+        held_out: text that the edit was not made from; None for none.
+        blocks: how many blocks the documents of either are dealt into, for intervals.
+        on_batch: called with the number of tokens of every batch when it is done.
+
+    Raises:
+        ValueError: there are no batches, or nothing in them can be predicted.
+    """
+    loss = LossMeter(model, Resampling(blocks=blocks))
+
+    def read(normed: Float[Tensor, "batch pos d_model"], _point: HookPoint) -> None:
+        loss.after_trunk(model, normed)
+
+    with model.hooks([(HookPoint(Site.FINAL_NORM, None), read)]):
+        entropies = measure_entropy(model, loss.watching(batches), blocks=blocks, on_batch=on_batch)
+    return Effects(
+        entropies,
+        loss.results()["perplexity"],
+        None
+        if held_out is None
+        else measure_perplexity(model, held_out, blocks=blocks, on_batch=on_batch),
+    )

@@ -1,0 +1,95 @@
+"""Module hooks: add to what some rows of a projection give, or give it other rows, for a while.
+
+They need what the projection receives, and so are PyTorch hooks on the module itself: they work on
+the native backend only. Gradients reach the rows that are still used.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from interventions.mlp_rows import Rows
+from probes.choices import Backend
+from probes.hooked_model import HookedModel
+
+
+def require_native(model: HookedModel, kind: str) -> None:
+    """Refuse other backends by name.
+
+    Raises:
+        ValueError: the model runs on another one.
+    """
+    if model.backend is not Backend.NATIVE:
+        raise ValueError(
+            f"{kind} as a hook needs PyTorch hooks on the model's own projections, which backend "
+            f"{str(model.backend)!r} does not have; use backend='native'"
+        )
+
+
+def with_rows_added(
+    rows: Rows,
+    neurons: Int64[Tensor, "n"],
+    added: Float[Tensor, "n d_model"],
+    added_bias: Float[Tensor, "n"] | None,
+) -> RemovableHandle:
+    """Have a projection work as if these values had been added to the rows of some neurons.
+
+    Args:
+        rows: of which projection.
+        neurons: which.
+        added: to their rows.
+        added_bias: to their biases.
+    """
+    index = _index(rows, neurons)
+
+    def add(received: Tensor, output: Tensor) -> Tensor:
+        if not rows.produces:
+            used = received.index_select(-1, index)
+            return output + nn.functional.linear(used, added.to(used.dtype).T)
+        more = nn.functional.linear(received, added.to(received.dtype), _to(added_bias, received))
+        return output.index_add(-1, index, more.to(output.dtype))
+
+    return _hooked(rows.module, add)
+
+
+def with_rows_replaced(
+    rows: Rows,
+    neurons: Int64[Tensor, "n"],
+    new: Float[Tensor, "n d_model"],
+    new_bias: Float[Tensor, "n"] | None,
+) -> RemovableHandle:
+    """Have a projection work as if some of its neurons had these rows and biases.
+
+    Args:
+        rows: of a projection whose outputs are neurons.
+        neurons: which.
+        new: their rows.
+        new_bias: their biases.
+    """
+    assert rows.produces
+    index = _index(rows, neurons)
+
+    def replace(received: Tensor, output: Tensor) -> Tensor:
+        other = nn.functional.linear(received, new.to(received.dtype), _to(new_bias, received))
+        return output.index_copy(-1, index, other.to(output.dtype))
+
+    return _hooked(rows.module, replace)
+
+
+def _hooked(module: Any, function: Callable[[Tensor, Tensor], Tensor]) -> RemovableHandle:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return function(args[0], output)
+
+    return module.register_forward_hook(hook)
+
+
+def _index(rows: Rows, neurons: Tensor) -> Tensor:
+    return (neurons + rows.first).to(rows.module.weight.device)
+
+
+def _to(values: torch.Tensor | None, like: Tensor) -> Tensor | None:
+    return None if values is None else values.to(like.dtype)

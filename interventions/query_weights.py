@@ -1,0 +1,131 @@
+"""Query weights: divide a layer's attention scores by a temperature, through its weights.
+
+Scores are linear in the query, and rotations of it commute with a scale, so the projection that
+makes the query (weight and bias) divided by T has them divided by T. Where the query is normed
+afterwards (QK-norm), a scale before the norm is lost, and the norm's weight is divided instead.
+
+Weights cannot express it where scores pass through something that is not linear: soft-capped ones,
+projections that are clipped, or single heads of a norm that all heads share.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")          # doctest: +SKIP
+    >>> [c.parameter for c in query_changes(model, 0, 2.0)]            # doctest: +SKIP
+    ['model.layers.0.self_attn.q_proj.weight']
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from interventions.edit_forms import WeightChange
+from probes.hooked_model import HookedModel
+
+_SEPARATE = ("llama", "mistral", "olmo", "qwen2", "gemma2", "opt")
+_NORM_OVER_HEADS = ("olmo2", "olmo3")
+_SHARED_NORM = ("qwen3", "gemma3_text")
+_FUSED = ("phi3", "gpt2", "gpt_neox")
+# Their norms multiply by one plus the weight.
+_NORM_PLUS_ONE = ("gemma3_text",)
+
+
+def query_changes(
+    model: HookedModel, layer: int, temperature: float | Float[Tensor, "head"]
+) -> list[WeightChange]:
+    """Divide the attention scores of a layer by a temperature, or by one for each query head.
+
+    Args:
+        model: the model.
+        layer: which layer.
+        temperature: what to divide by.
+
+    Raises:
+        ValueError: weights cannot express it, or it is not known where the family's queries are.
+    """
+    family = model.architecture.family
+    _refuse_inexpressible(model, family)
+    attention: Any = model.anatomy.layers[layer].attention
+    name = next(n for n, m in model.hf_model.named_modules() if m is attention)
+    per_head = torch.as_tensor(temperature, dtype=torch.float64).expand(model.n_heads).cpu()
+    if family in _SHARED_NORM:
+        return [_shared_norm(name, layer, family, per_head)]
+    if family in _NORM_OVER_HEADS:
+        width = attention.q_norm.weight.shape[0]
+        return [WeightChange(f"{name}.q_norm.weight", 0, None, _over(_repeated(per_head, width)))]
+    if family in _SEPARATE:
+        width = attention.q_proj.weight.shape[0]
+        return _projection(f"{name}.q_proj", attention.q_proj, 0, None, _repeated(per_head, width))
+    projection, axis, index = _fused_rows(family, attention, model.n_heads)
+    by = _repeated(per_head, len(index))
+    return _projection(f"{name}.{projection}", getattr(attention, projection), axis, index, by)
+
+
+def _refuse_inexpressible(model: HookedModel, family: str) -> None:
+    config = model.engine.config
+    known = (*_SEPARATE, *_NORM_OVER_HEADS, *_SHARED_NORM, *_FUSED)
+    if model.architecture.recognised or family not in known:
+        raise ValueError(
+            f"it is not known where {family} keeps its queries, so an attention temperature cannot "
+            f"be patched into its weights; use it as a hook (the patch knows {', '.join(known)})"
+        )
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        raise ValueError(
+            f"{family} caps its attention scores after the queries (attn_logit_softcapping="
+            f"{config.attn_logit_softcapping}), so no weights divide the capped scores; use the "
+            "attention temperature as a hook"
+        )
+    if getattr(config, "clip_qkv", None) is not None:
+        raise ValueError(
+            f"this {family} clips its queries (clip_qkv={config.clip_qkv}), so scaling their "
+            "weights does not scale them; use the attention temperature as a hook"
+        )
+
+
+def _fused_rows(family: str, attention: Any, n_heads: int) -> tuple[str, int, Int64[Tensor, "n"]]:
+    """Where the queries are in a projection that makes keys and values too, in order of heads."""
+    if family == "phi3":
+        return "qkv_proj", 0, torch.arange(n_heads * attention.head_dim)
+    if family == "gpt2":
+        # A Conv1D: outputs are columns; all queries come first.
+        return "c_attn", 1, torch.arange(attention.c_attn.weight.shape[1] // 3)
+    # Query, key and value of head 0, then those of head 1, and so on.
+    rows = torch.arange(attention.query_key_value.weight.shape[0])
+    return "query_key_value", 0, rows.view(n_heads, 3, -1)[:, 0].flatten()
+
+
+def _projection(
+    name: str, module: Any, axis: int, index: Tensor | None, by: Float[Tensor, "n"]
+) -> list[WeightChange]:
+    of_rows = by[:, None] if axis == 0 else by
+    changes = [WeightChange(f"{name}.weight", axis, index, _over(of_rows))]
+    if module.bias is not None:
+        changes.append(WeightChange(f"{name}.bias", 0, index, _over(by)))
+    return changes
+
+
+def _shared_norm(
+    name: str, layer: int, family: str, per_head: Float[Tensor, "head"]
+) -> WeightChange:
+    if len(per_head.unique()) > 1:
+        raise ValueError(
+            f"all heads of a layer of {family} share one query norm, so weights cannot give those "
+            f"of layer {layer} temperatures of their own; pass one per layer, or use hooks"
+        )
+    by = per_head[0]
+    if family not in _NORM_PLUS_ONE:
+        return WeightChange(f"{name}.q_norm.weight", 0, None, _over(by))
+    return WeightChange(
+        f"{name}.q_norm.weight", 0, None, lambda w: (1 + w) / by.to(w.device, w.dtype) - 1
+    )
+
+
+def _repeated(per_head: Float[Tensor, "head"], width: int) -> Float[Tensor, "n"]:
+    """One for every row, the rows of a head lying together."""
+    return per_head.repeat_interleave(width // len(per_head))
+
+
+def _over(by: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda values: values / by.to(values.device, values.dtype)

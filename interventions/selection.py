@@ -1,0 +1,151 @@
+r"""Selection: which neurons are inactive, what multiplies them, and what entropy that gives.
+
+With :math:`\bar c_i` the mean coefficients of a layer, :math:`m` their mean, and *q* the amplifying
+factor, an inactive neuron is multiplied by :math:`u_i = q m / \bar c_i`, so that its mean
+coefficient becomes :math:`q m`, if the layer's input stays the same. The knowledge entropy after
+the edit then follows without a forward pass. It rises with *q* up to the point where the edited
+neurons are as active as the others on a weighted geometric average, and falls beyond it.
+
+Source: Kim et al., ICLR 2025, section 4.3 and Algorithm 1.
+
+Example:
+    >>> import torch
+    >>> means = torch.tensor([[1.0, 2.0, 3.0, 6.0]])
+    >>> chosen = inactive(means, 0.5, Selection.QUANTILE)
+    >>> multipliers(means, chosen, factor=2.0).tolist()
+    [[6.0, 3.0, 1.0, 1.0]]
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interventions.choices import Selection
+from probes.entropy import knowledge_entropy
+
+# Where the search for a factor starts: neurons so weak add next to nothing to the entropy.
+_LOWEST_POWER = -6.0
+_STEPS = 400
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedEntropy:
+    """What an edit makes of knowledge entropy, in nats, if the inputs of the layers stay."""
+
+    per_layer: Float[Tensor, "layer"]
+    contribution_per_layer: Float[Tensor, "layer"] | None
+    """Of |c| times the norm of the memory vector, where those means are known."""
+
+    @property
+    def total(self) -> float:
+        """Sum over layers."""
+        return float(self.per_layer.sum())
+
+    @property
+    def contribution_total(self) -> float | None:
+        """Sum over layers, where the means are known."""
+        per_layer = self.contribution_per_layer
+        return None if per_layer is None else float(per_layer.sum())
+
+
+def inactive(
+    mean_coefficients: Float[Tensor, "layer d_mlp"], ratio: float, selection: Selection
+) -> Bool[Tensor, "layer d_mlp"]:
+    """The least active neurons of every layer.
+
+    Args:
+        mean_coefficients: mean |c| of every neuron.
+        ratio: the share of them, 0 to 1.
+        selection: by quantile or by count.
+    """
+    if selection is Selection.QUANTILE:
+        bounds = torch.quantile(mean_coefficients, ratio, dim=1, keepdim=True)
+        return mean_coefficients <= bounds
+    count = round(ratio * mean_coefficients.shape[1])
+    order = mean_coefficients.argsort(dim=1, stable=True)
+    chosen = torch.zeros_like(mean_coefficients, dtype=torch.bool)
+    return chosen.scatter_(1, order[:, :count], True)
+
+
+def multipliers(
+    mean_coefficients: Float[Tensor, "layer d_mlp"],
+    selected: Bool[Tensor, "layer d_mlp"],
+    factor: float,
+    maximum: float | None = None,
+) -> Float[Tensor, "layer d_mlp"]:
+    """Factor times the layer's mean over the neuron's own, at most `maximum`; 1 elsewhere.
+
+    Args:
+        mean_coefficients: mean |c| of every neuron.
+        selected: which neurons; none whose mean is zero, unless an infinite multiplier is wanted.
+        factor: what their means are to become, in means of the layer.
+        maximum: where to cap; None for nowhere.
+    """
+    found = mean_coefficients.mean(dim=1, keepdim=True) / mean_coefficients * factor
+    if maximum is not None:
+        found = found.clamp_max(maximum)
+    return torch.where(selected, found, torch.ones_like(found))
+
+
+def solve_factor(
+    mean_coefficients: Float[Tensor, "layer d_mlp"],
+    selected: Bool[Tensor, "layer d_mlp"],
+    target: float,
+    maximum: float | None = None,
+) -> float:
+    """The smallest factor that brings the predicted knowledge entropy to a target.
+
+    Args:
+        mean_coefficients: mean |c| of every neuron.
+        selected: which neurons are multiplied.
+        target: knowledge entropy, summed over layers, in nats.
+        maximum: cap on the multipliers.
+
+    Raises:
+        ValueError: no factor reaches it, or every factor does; says what the highest or lowest is.
+    """
+
+    def total(power: float) -> float:
+        scale = multipliers(mean_coefficients, selected, 10**power, maximum)
+        return float(knowledge_entropy(mean_coefficients * scale).sum())
+
+    # Beyond the factor that lifts the edited neurons of every layer above all others, it falls.
+    most = (mean_coefficients.amax(dim=1) / mean_coefficients.mean(dim=1)).max()
+    grid = torch.linspace(_LOWEST_POWER, float(most.log10()), _STEPS, dtype=torch.float64).tolist()
+    totals = [total(power) for power in grid]
+    best = max(range(_STEPS), key=totals.__getitem__)
+    peak = _peak(total, grid[max(best - 1, 0)], grid[min(best + 1, _STEPS - 1)])
+    if total(peak) < target:
+        raise ValueError(
+            f"target_entropy {target:g} nats cannot be reached: the highest is {total(peak):.4f}, "
+            f"at factor {10**peak:.3g}; ask for less, or raise the ratio"
+        )
+    powers = sorted({*grid, peak})
+    first = next(i for i, power in enumerate(powers) if total(power) >= target)
+    if first == 0:
+        raise ValueError(
+            f"target_entropy {target:g} nats is not above {totals[0]:.4f}, which every factor "
+            "reaches; ask for more, or lower the ratio"
+        )
+    return 10 ** _crossing(total, target, powers[first - 1], powers[first])
+
+
+def _peak(total: Callable[[float], float], low: float, high: float) -> float:
+    from scipy.optimize import minimize_scalar
+
+    options = {"xatol": 1e-9}
+    found = minimize_scalar(
+        lambda power: -total(power), bounds=(low, high), method="bounded", options=options
+    )
+    return max((low, high, float(found.x)), key=total)
+
+
+def _crossing(total: Callable[[float], float], target: float, low: float, high: float) -> float:
+    """By halves, so that the end returned is on the side that reaches the target."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if total(middle) >= target else (middle, high)
+    return high

@@ -1,0 +1,287 @@
+r"""Perplexity: how well a model predicts the next token of a text.
+
+The loss of a predicted token is :math:`-\ln p(x_t \mid x_{<t})` in nats; `mean_loss` is its mean
+over all predicted tokens of a corpus, and the perplexity is :math:`e^{\text{mean loss}}`. A token
+is predicted where the token before it, in the same row, is of the same document: the first token
+of a document or of a row is not, pads are not, and nothing is predicted across the border of two
+documents in a packed row (though attention there still reaches back over it). The token that ends
+a document in the packed layout is predicted.
+
+Bits per byte compare models with different tokenizers: the mean loss in bits, times tokens per
+byte of text. Bytes are those of each document's tokens, decoded without special tokens, so they
+are known wherever the model has a tokenizer.
+
+Source of bits per byte: Gao et al., "The Pile" (2020), section 3.1.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                  # doctest: +SKIP
+    >>> corpus = probes.load_corpus("general-heldout", max_documents=64)       # doctest: +SKIP
+    >>> batches = probes.token_batches(corpus, model.tokenizer)                # doctest: +SKIP
+    >>> probes.measure_perplexity(model, batches).perplexity                   # doctest: +SKIP
+    23.2
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from math import exp, inf, log
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int, Int64
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from probes.choices import Weighting
+from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.entropy_pass import PassSettings, run_pass
+from probes.hooked_model import HookedModel
+from probes.intervals import Interval
+from probes.meters import Meter
+from probes.readout import unembed
+from probes.resampling import Resampling
+from probes.streaming import BatchWeights
+from probes.text_bytes import TextBytes
+from probes.weighting import spread
+
+_LOGITS_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """How well a model predicts a corpus."""
+
+    mean_loss: float
+    """Nats per predicted token."""
+    interval: Interval | None
+    """Of the mean loss, centred on it less its bias; None from fewer than two documents."""
+    tokens: int
+    """Predicted tokens."""
+    per_document_loss: Float64[Tensor, "document"]
+    """Mean loss of each document, nats per token; NaN where no token was predicted."""
+    per_document_tokens: Int64[Tensor, "document"]
+    """Predicted tokens of each document."""
+    text_tokens: int
+    """All tokens but pads, predicted or not."""
+    text_bytes: int | None
+    """Bytes that they decode to; None without a tokenizer."""
+
+    @property
+    def perplexity(self) -> float:
+        """exp(mean loss): as if each token were drawn from so many alike."""
+        return _power_of_e(self.mean_loss)
+
+    @property
+    def perplexity_interval(self) -> Interval | None:
+        """Of the perplexity: the ends of the interval of the mean loss, as powers of e."""
+        if self.interval is None:
+            return None
+        low, high = _power_of_e(self.interval.low), _power_of_e(self.interval.high)
+        return Interval(low, high, self.interval.level)
+
+    @property
+    def documents(self) -> int:
+        """Documents seen."""
+        return len(self.per_document_loss)
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Mean loss in bits per byte of text; None where the bytes are not known."""
+        if not self.text_bytes:
+            return None
+        return self.mean_loss / log(2) * self.text_tokens / self.text_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers of the whole corpus, as plain values."""
+        return {
+            "mean_loss": self.mean_loss,
+            "interval": self.interval and self.interval._asdict(),
+            "perplexity": self.perplexity,
+            "bits_per_byte": self.bits_per_byte,
+            "tokens": self.tokens,
+            "documents": self.documents,
+        }
+
+
+def _power_of_e(loss: float) -> float:
+    # Beyond, a float64 has no such number, and `exp` raises.
+    return exp(loss) if loss < 709 else inf
+
+
+def measure_perplexity(
+    model: HookedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    blocks: int = Resampling.blocks,
+    on_batch: Callable[[int], None] | None = None,
+) -> Perplexity:
+    """Measure how well a model predicts the next token, over batches of tokens.
+
+    The trunk runs once per batch, and the unembedding a few positions at a time.
+
+    Args:
+        model: the hooked model; what is attached to it counts.
+        batches: from `token_batches`, or any iterable of mappings with `input_ids` and
+            `attention_mask`, `[batch pos]`; one row is then one document.
+        blocks: how many blocks the documents are dealt into, for the interval.
+        on_batch: called with the number of tokens of every batch when it is done.
+
+    Returns:
+        Loss in nats per predicted token, over the corpus and for each document.
+
+    Raises:
+        ValueError: there are no batches, or no token in them can be predicted.
+    """
+    meter = LossMeter(model, Resampling(blocks=blocks))
+    settings = PassSettings(
+        weighting=Weighting.TOKEN,
+        compat=None,
+        blocks=blocks,
+        until_interval=None,
+        distributed=False,
+    )
+    run_pass(model, meter.watching(batches), [meter], settings, on_batch)
+    return meter.results()["perplexity"]
+
+
+def predicted_positions(batch: TokenBatch) -> Bool[Tensor, "batch pos"]:
+    """Where the next token of the row is a real one of the same document."""
+    real, segments = batch.attention_mask.bool(), batch.segment_ids
+    follows = torch.zeros_like(real)
+    follows[:, :-1] = real[:, :-1] & real[:, 1:] & (segments[:, :-1] == segments[:, 1:])
+    return follows
+
+
+class LossMeter(Meter):
+    """Mean next-token loss, measured during a pass; on its own, or beside other meters.
+
+    The batches of the pass must come through `watching`, which shows the meter what is predicted.
+    """
+
+    kind = None
+
+    def __init__(self, model: HookedModel, resampling: Resampling) -> None:
+        super().__init__(1, resampling)
+        self._documents = _DocumentSums()
+        self._bytes = TextBytes(model.tokenizer)
+        self._batch: TokenBatch | None = None
+
+    def watching(self, batches: Iterable[Mapping[str, Tensor]]) -> "WatchedBatches":
+        """The same batches, each shown to the meter before it runs."""
+        return WatchedBatches(batches, self)
+
+    def expect(self, batch: TokenBatch) -> None:
+        """Take note of the batch that runs next."""
+        self._batch = batch
+
+    def attached(self, model: HookedModel) -> AbstractContextManager[None]:
+        """Nothing: the normed residual stream is handed over after every batch."""
+        del model
+        return nullcontext()
+
+    def after_trunk(self, model: HookedModel, normed: Float[Tensor, "batch pos d_model"]) -> None:
+        """Unembed the positions whose next token is predicted, a few at a time."""
+        batch = self._batch
+        assert batch is not None, "the batches of the pass do not come through `watching`"
+        follows = predicted_positions(batch)
+        weights = spread(follows.double(), batch.segment_ids % len(self.means.weights))
+        self.means.count(weights)
+        self._documents.see(batch)
+        self._bytes.see(batch)
+        # Never all of them: nothing follows the last position of a row.
+        places = weights.tokens
+        assert places is not None
+        if not len(places):
+            return
+        rows = normed.flatten(0, 1)[places.to(normed.device)]
+        losses = _losses(model, rows, batch.input_ids.flatten()[places + 1])
+        self.means.add(0, BatchWeights(weights.matrix, weights.blocks, None), losses[:, None])
+        self._documents.add(batch.segment_ids.flatten()[places], losses)
+
+    def total(self, means: Float[Tensor, "layer 1"]) -> float:
+        """The mean over predicted tokens."""
+        return float(means.sum())
+
+    def results(self) -> dict[str, Any]:
+        """The mean over predicted tokens, and what it is made of.
+
+        Raises:
+            ValueError: no token can be predicted.
+        """
+        losses, counts = self._documents.means()
+        if not counts.any():
+            raise ValueError(
+                f"no token can be predicted: none of the {len(counts)} documents has two tokens in "
+                "one row; give longer documents or rows"
+            )
+        found = Perplexity(
+            mean_loss=self.total(self.means.mean()),
+            interval=self._interval(self.total),
+            tokens=int(counts.sum()),
+            per_document_loss=losses,
+            per_document_tokens=counts,
+            text_tokens=self._documents.tokens,
+            text_bytes=self._bytes.result(),
+        )
+        return {"perplexity": found}
+
+
+class WatchedBatches:
+    """Batches with their documents numbered through, each shown to a meter before it is handed on.
+
+    What else the batches have, such as their corpus and its hash, is still there.
+    """
+
+    def __init__(self, batches: Iterable[Mapping[str, Tensor]], meter: LossMeter) -> None:
+        self._batches, self._meter = batches, meter
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        documents = 0
+        for mapping in self._batches:
+            batch = as_token_batch(mapping, document_offset=documents)
+            documents = max(documents, int(batch.segment_ids.max()) + 1)
+            self._meter.expect(batch)
+            yield batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
+
+
+def _losses(
+    model: HookedModel, rows: Float[Tensor, "token d_model"], targets: Int[Tensor, "token"]
+) -> Float[Tensor, "token"]:
+    """Loss of each target after a row of the normed residual stream, float32 or wider."""
+    size = max(1, _LOGITS_BYTES // (4 * model.d_vocab))
+    found = []
+    for chunk, expected in zip(rows.split(size), targets.to(rows.device).split(size), strict=True):
+        logits = unembed(model.anatomy, chunk)
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        found.append(cross_entropy(wide, expected.to(wide.device), reduction="none"))
+    return torch.cat(found)
+
+
+class _DocumentSums:
+    """Losses summed by document, in float64 on the CPU; one small entry per batch until the end."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._seen = 0
+        self._parts: list[tuple[Tensor, Tensor]] = []
+
+    def see(self, batch: TokenBatch) -> None:
+        self._seen = max(self._seen, int(batch.segment_ids.max()) + 1)
+        self.tokens += int(batch.attention_mask.sum())
+
+    def add(self, documents: Int[Tensor, "token"], losses: Float[Tensor, "token"]) -> None:
+        found, place = documents.cpu().unique(return_inverse=True)
+        sums = torch.zeros(len(found), 2, dtype=torch.float64)
+        one_each = torch.stack([losses.double().cpu(), torch.ones(len(place)).double()], dim=1)
+        self._parts.append((found, sums.index_add_(0, place, one_each)))
+
+    def means(self) -> tuple[Float64[Tensor, "document"], Int64[Tensor, "document"]]:
+        """Mean loss of every document (NaN where nothing was predicted), and how many tokens."""
+        total = torch.zeros(self._seen, 2, dtype=torch.float64)
+        for documents, sums in self._parts:
+            total.index_add_(0, documents, sums)
+        return total[:, 0] / total[:, 1], total[:, 1].long()
