@@ -39,6 +39,7 @@ from probes.sites import HookPoint, Site
 _Done = list[tuple[list["_Row"], Readout]]
 _BATCH_TOKENS, _BATCH_ROWS = 1024, 64
 _ROWS_READ_TOGETHER = 64
+_CHECKED_TOKENS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +141,7 @@ def check_readout(model: HookedModel, item: LensItem) -> None:
         ValueError: they differ by more than rounding.
     """
     kept: list[Tensor] = []
-    batch = as_token_batch({"input_ids": [list(item.prompt_ids)]})
+    batch = as_token_batch({"input_ids": [list(item.prompt_ids[:_CHECKED_TOKENS])]})
     last = HookPoint(Site.RESID_POST, model.n_layers - 1)
 
     def keep(stream: Tensor, _point: HookPoint) -> None:
@@ -297,7 +298,7 @@ def _read(
 def _in_order(done: _Done) -> LensReadouts:
     rows = [row for some, _ in done for row in some]
     order = sorted(range(len(rows)), key=lambda i: (rows[i].item, rows[i].position, rows[i].place))
-    whole = joined_readouts([readout for _, readout in done], dim=1)
+    whole = joined_readouts([readout for _, readout in done])
     index = torch.tensor(order)
     return LensReadouts(
         item=torch.tensor([rows[i].item for i in order]),

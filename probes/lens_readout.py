@@ -5,32 +5,35 @@ the **log-probability** in nats, the **entropy** of the distribution in nats, th
 of the model's final distribution from it, :math:`\sum_v p_\mathrm{final}(v)\,[\log
 p_\mathrm{final}(v) - \log p(v)]`, and the most likely tokens.
 
-Logits are widened to float32. A few rows are read at a time, for all layers, so that neither
-`[layer row d_vocab]` nor anything like it ever exists.
+Logits are widened to float32. A few rows are read at a time, for all layers and one block of the
+vocabulary after another, so that neither `[layer row d_vocab]` nor anything like it ever exists.
 
 Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); Belrose et al., arXiv 2303.08112,
 for the divergence from the final distribution and for translators.
 
 Example:
-    >>> import torch
-    >>> read = read_logits(torch.tensor([[0.0, 2.0, 1.0]]), torch.tensor([2]), None, top_k=1)
-    >>> int(read.rank), read.top_ids.tolist()
-    (1, [[1]])
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                   # doctest: +SKIP
+    >>> streams = torch.randn(model.n_layers, 1, model.d_model)                 # doctest: +SKIP
+    >>> read_streams(model.anatomy, streams, torch.tensor([7]), top_k=1).rank   # doctest: +SKIP
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from probes.anatomy import Anatomy
-from probes.readout import norm_and_unembed, unembed
+from probes.readout import unembed, unembed_tokens, unembeds_by_parts
+from probes.vocabulary_blocks import Distributions, block_sums, combined
 
 CHUNK_BYTES = 24 * 2**20
 """How much memory the logits of the rows read at once may take."""
+
+_TILES = {"cpu": (480, 2048), "cuda": (1920, 16384)}
+"""Streams and tokens whose logits are read at once: as many as stay in a processor's cache."""
 
 Translate = Callable[[int, Float[Tensor, "row d_model"]], Float[Tensor, "row d_model"]]
 """From a block and the streams after it to what stands in for the stream after the last block.
@@ -54,60 +57,14 @@ class Readout:
     """Ranks of other tokens at the same place, to compare the target's with."""
 
 
-def joined_readouts(parts: "list[Readout]", dim: int) -> Readout:
-    """Readouts put together along the layers (0) or the rows (1), as `layer row`.
+def joined_readouts(parts: "list[Readout]") -> Readout:
+    """Readouts of several sets of rows as one.
 
     Args:
-        parts: at least one.
-        dim: 0 to stack readouts of single layers, 1 to join rows.
+        parts: at least one; `layer row`.
     """
-    join = torch.stack if dim == 0 else torch.cat
     names = [field.name for field in fields(Readout)]
-    return Readout(**{name: join([getattr(p, name) for p in parts], dim) for name in names})
-
-
-def read_logits(
-    logits: Float[Tensor, "row d_vocab"],
-    targets: Int64[Tensor, "row"],
-    final_log_probs: Float[Tensor, "row d_vocab"] | None,
-    *,
-    top_k: int,
-    controls: Int64[Tensor, "row control"] | None = None,
-) -> Readout:
-    """What logits say about targets.
-
-    Args:
-        logits: float32 or wider.
-        targets: token ids.
-        final_log_probs: the model's own; None where these logits are the model's own.
-        top_k: how many of the most likely tokens to keep.
-        controls: further token ids to rank.
-    """
-    if controls is None:
-        controls = targets.new_empty((len(targets), 0))
-    asked = logits.gather(1, torch.cat([targets[:, None], controls], dim=1))
-    # Strictly above, so that the rank of equal logits is the best they could have.
-    ranks = [(logits > asked[:, i, None]).sum(dim=1) for i in range(asked.shape[1])]
-    log_probs = logits.log_softmax(dim=-1)
-    entropy = -torch.linalg.vecdot(log_probs.exp(), log_probs)
-    if final_log_probs is None:
-        kl = torch.zeros_like(entropy)
-    else:
-        final = final_log_probs.exp()
-        # Two dot products need no difference of the size of the vocabulary; rounding can leave
-        # the divergence of equal distributions a hair below zero.
-        own = torch.linalg.vecdot(final, final_log_probs)
-        kl = (own - torch.linalg.vecdot(final, log_probs)).clamp_min(0.0)
-    top = log_probs.topk(min(top_k, logits.shape[1]), dim=-1)
-    return Readout(
-        rank=ranks[0],
-        log_prob=log_probs.gather(1, targets[:, None])[:, 0],
-        entropy=entropy,
-        kl=kl,
-        top_ids=top.indices,
-        top_log_probs=top.values,
-        control_rank=torch.stack(ranks[1:], dim=1) if len(ranks) > 1 else controls,
-    )
+    return Readout(**{name: torch.cat([getattr(p, name) for p in parts], dim=1) for name in names})
 
 
 def read_streams(
@@ -133,52 +90,113 @@ def read_streams(
         translate: what to do to a stream before that; the last layer's is left alone.
         controls: further token ids to rank.
     """
-    rows = max(1, CHUNK_BYTES // (4 * anatomy.unembed.weight.shape[0]))
+    asked_ids = targets[:, None]
+    if controls is not None:
+        asked_ids = torch.cat([asked_ids, controls], dim=1)
+    by_parts = unembeds_by_parts(anatomy)
+    tile_rows, width = _TILES["cuda" if streams.is_cuda else "cpu"]
+    if not by_parts:
+        tile_rows = CHUNK_BYTES // (4 * anatomy.unembed.weight.shape[0])
+    rows = max(1, tile_rows // len(streams))
+    memory: list[Tensor] = []
     parts = []
     for start in range(0, streams.shape[1], rows):
         some = slice(start, start + rows)
-        others = None if controls is None else controls[some]
-        how = _Reading(top_k, norm, embedding, translate, others)
-        parts.append(_read_rows(anatomy, streams[:, some], targets[some], how))
-    return joined_readouts(parts, dim=1)
-
-
-@dataclass(frozen=True)
-class _Reading:
-    top_k: int
-    norm: bool
-    embedding: bool
-    translate: Translate | None
-    controls: Tensor | None
-
-
-def _read_rows(
-    anatomy: Anatomy,
-    streams: Float[Tensor, "layer row d_model"],
-    targets: Int64[Tensor, "row"],
-    how: _Reading,
-) -> Readout:
-    last = len(streams) - 1
-    final_logits = _wide(norm_and_unembed(anatomy, streams[last]))
-    final_log_probs = final_logits.log_softmax(dim=-1)
-    read = []
-    for layer, stream in enumerate(streams):
-        if layer == last and how.norm:
-            logits, against = final_logits, None
+        moved = _translated(streams[:, some], translate, embedding)
+        normed = _ready_to_unembed(anatomy, moved, norm)
+        if by_parts:
+            read = _by_parts(anatomy, normed, asked_ids[some], top_k, width, memory)
         else:
-            translate = None if layer == last else how.translate
-            moved = stream if translate is None else translate(layer - how.embedding, stream)
-            through = norm_and_unembed if how.norm else unembed
-            logits, against = _wide(through(anatomy, moved)), final_log_probs
-        one = read_logits(logits, targets, against, top_k=how.top_k, controls=how.controls)
-        read.append(_on_cpu(one))
-    return joined_readouts(read, dim=0)
+            read = _at_once(anatomy, normed, asked_ids[some], top_k)
+        parts.append(_readout(read, len(streams)))
+    return joined_readouts(parts)
+
+
+def _translated(
+    streams: Float[Tensor, "layer row d_model"], translate: Translate | None, embedding: bool
+) -> Float[Tensor, "layer row d_model"]:
+    if translate is None:
+        return streams
+    moved = [translate(layer - embedding, stream) for layer, stream in enumerate(streams[:-1])]
+    return torch.stack([*moved, streams[-1]])
+
+
+def _ready_to_unembed(
+    anatomy: Anatomy, streams: Float[Tensor, "layer row d_model"], norm: bool
+) -> Float[Tensor, "layer_and_final row d_model"]:
+    """Streams to unembed, the last of which gives the model's own distribution."""
+    if norm:
+        return anatomy.final_norm(streams)
+    return torch.cat([streams, anatomy.final_norm(streams[-1:])])
+
+
+def _at_once(
+    anatomy: Anatomy,
+    normed: Float[Tensor, "layer row d_model"],
+    asked_ids: Int64[Tensor, "row asked"],
+    top_k: int,
+) -> Distributions:
+    logits = _wide(unembed(anatomy, normed))
+    asked = logits.gather(-1, asked_ids.expand(len(normed), -1, -1))
+    return combined([block_sums(logits, 0, asked, top_k)], asked, top_k)
+
+
+def _by_parts(
+    anatomy: Anatomy,
+    normed: Float[Tensor, "layer row d_model"],
+    asked_ids: Int64[Tensor, "row asked"],
+    top_k: int,
+    width: int,
+    memory: list[Tensor],
+) -> Distributions:
+    layers, rows, _ = normed.shape
+    vocabulary = anatomy.unembed.weight.shape[0]
+    streams = normed.flatten(end_dim=1)
+    asked = _asked_logits(anatomy, normed, asked_ids)
+    if not memory:
+        memory += asked.new_empty((2, layers * rows * width)).unbind()
+    blocks = []
+    for start in range(0, vocabulary, width):
+        shape = (layers * rows, min(width, vocabulary - start))
+        flat, scratch = (part[: shape[0] * shape[1]].view(shape) for part in memory)
+        tokens = slice(start, start + width)
+        if flat.dtype == streams.dtype:
+            unembed_tokens(anatomy, streams, tokens, out=flat)
+        else:
+            flat.copy_(unembed_tokens(anatomy, streams, tokens))
+        logits = flat.view(layers, rows, -1)
+        inside = (asked_ids >= start) & (asked_ids < start + logits.shape[-1])
+        which, places = inside.nonzero(as_tuple=True)
+        # Other shapes of the same product round differently: a token must not outrank itself.
+        logits[:, which, asked_ids[which, places] - start] = asked[:, which, places]
+        blocks.append(block_sums(logits, start, asked, top_k, scratch.view_as(logits)))
+    return combined(blocks, asked, top_k)
+
+
+def _asked_logits(
+    anatomy: Anatomy,
+    normed: Float[Tensor, "layer row d_model"],
+    asked_ids: Int64[Tensor, "row asked"],
+) -> Float[Tensor, "layer row asked"]:
+    rows, asked = asked_ids.shape
+    of_all_rows = _wide(unembed_tokens(anatomy, normed.flatten(end_dim=1), asked_ids.flatten()))
+    # Row i's own tokens are the i-th group of columns.
+    grouped = of_all_rows.view(len(normed), rows, rows, asked)
+    return grouped.diagonal(dim1=1, dim2=2).movedim(-1, 1)
+
+
+def _readout(read: Distributions, layers: int) -> Readout:
+    own = Distributions(*(part[:layers].cpu() for part in read))
+    return Readout(
+        rank=own.above[..., 0],
+        log_prob=own.log_probs[..., 0],
+        entropy=own.entropy,
+        kl=own.kl,
+        top_ids=own.top_ids,
+        top_log_probs=own.top_log_probs,
+        control_rank=own.above[..., 1:],
+    )
 
 
 def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _on_cpu(read: Readout) -> Readout:
-    moved: dict[str, Any] = {f.name: getattr(read, f.name).cpu() for f in fields(Readout)}
-    return Readout(**moved)

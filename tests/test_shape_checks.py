@@ -176,7 +176,7 @@ CALLS = {
     "probes.lens_controls": lambda: call("probes.lens_controls", "_check_ids", WRONG.long(), 7),
     "probes.lens_pass": lambda: call("probes.lens_pass", "LensReadouts", *[WRONG.long()] * 4, None),
     "probes.lens_readout": lambda: call(
-        "probes.lens_readout", "read_logits", WRONG, WRONG.long(), None, top_k=1
+        "probes.lens_readout", "read_streams", tiny().anatomy, WRONG, WRONG.long(), top_k=1
     ),
     "probes.localization": lambda: call("probes.localization", "first_layer", WRONG.long(), 1),
     "probes.memory_scaling": lambda: call(
@@ -208,6 +208,9 @@ CALLS = {
     ),
     "training.tuned_lens_training": lambda: call(
         "training.tuned_lens_training", "TranslatorHistory", WRONG, 1, 0, {}
+    ),
+    "probes.vocabulary_blocks": lambda: call(
+        "probes.vocabulary_blocks", "block_sums", WRONG, 0, WRONG, 1
     ),
     "probes.weighting": lambda: call("probes.weighting", "spread", WRONG, WRONG.long()),
 }
