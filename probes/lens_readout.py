@@ -160,11 +160,8 @@ def _by_parts(
         shape = (layers * rows, min(width, vocabulary - start))
         flat, scratch = (part[: shape[0] * shape[1]].view(shape) for part in memory)
         tokens = slice(start, start + width)
-        if flat.dtype == streams.dtype:
-            unembed_tokens(anatomy, streams, tokens, out=flat)
-        else:
-            flat.copy_(unembed_tokens(anatomy, streams, tokens))
-        logits = flat.view(layers, rows, -1)
+        out = flat if flat.dtype == streams.dtype else None
+        logits = _wide(unembed_tokens(anatomy, streams, tokens, out)).view(layers, rows, -1)
         inside = (asked_ids >= start) & (asked_ids < start + logits.shape[-1])
         which, places = inside.nonzero(as_tuple=True)
         # Other shapes of the same product round differently: a token must not outrank itself.

@@ -48,7 +48,7 @@ def unembed_tokens(
         anatomy: of a model that `unembeds_by_parts`.
         normed: normed residual streams.
         tokens: which of the vocabulary.
-        out: memory to write to; without it, new memory.
+        out: memory for the product with the matrix, which may be what is returned.
     """
     assert unembeds_by_parts(anatomy)
     weight, bias = anatomy.unembed.weight, anatomy.unembed.bias
@@ -59,9 +59,8 @@ def unembed_tokens(
 
 
 def _scaled_and_capped(anatomy: Anatomy, logits: Tensor) -> Tensor:
-    """Overwrites the logits."""
     if anatomy.logit_scale != 1.0:
-        logits *= anatomy.logit_scale
+        logits = logits * anatomy.logit_scale
     if anatomy.logit_softcap is not None:
-        logits = logits.div_(anatomy.logit_softcap).tanh_().mul_(anatomy.logit_softcap)
+        logits = anatomy.logit_softcap * torch.tanh(logits / anatomy.logit_softcap)
     return logits
