@@ -26,7 +26,12 @@ COMMANDS = {
     "probes.assets": "list and fetch the built-in models and texts",
     "analysis.entropy": "knowledge, attention and next-token entropy of a model over a corpus",
     "analysis.logit_lens": "in which layer a fact becomes readable",
+    "analysis.edit_sweep": "what many edits do to a model's entropies and to its loss",
+    "analysis.ckl_report": "what runs of continual knowledge learning acquired and forgot",
+    "analysis.ckl_study": "continual knowledge learning over a trajectory, and its report",
     "interventions.patch": "edit a model's weights and save it as an ordinary checkpoint",
+    "training.pretrain": "train a small model from scratch, with checkpoints from the start",
+    "training.ckl": "teach a model new knowledge, and see what it forgets",
     "training.tuned_lens": "train a tuned lens for a model, and compare it with the logit lens",
 }
 PACKAGES = ("probes", "interventions", "training", "analysis")

@@ -39,6 +39,13 @@ def tiny():
     return tiny_model("llama")
 
 
+def choice(name):
+    from probes.target_reduction import TargetReduction
+    from training.datasets.downstream_sources import TaskMetric
+
+    return {"token_mean": TargetReduction.TOKEN_MEAN, "acc": TaskMetric.ACC}[name]
+
+
 def layer_with_a_wrong_down_projection():
     import dataclasses
 
@@ -161,6 +168,9 @@ CALLS = {
         "probes.causal_result", "recovery_of", WRONG, WRONG, WRONG, least_drop=0.1
     ),
     "probes.causal_runs": lambda: call("probes.causal_runs", "_adding", WRONG, (0,)),
+    "probes.choice_scoring": lambda: call(
+        "probes.choice_scoring", "ChoiceScores", (WRONG.double(),), 0
+    ),
     "probes.corpus.readers": lambda: call("probes.corpus.readers", "limit_rows", [np.ones(3)], 1),
     "probes.corpus.rows": lambda: call(
         "probes.corpus.rows", "document_row", np.ones((2, 2), int), 0
@@ -200,6 +210,31 @@ CALLS = {
     "probes.translators": lambda: call(
         "probes.translators", "Translators", WRONG, WRONG, model="", weights_sha256=""
     ),
+    "training.datasets.packed_rows": lambda: call(
+        "training.datasets.packed_rows",
+        "PackedRows",
+        np.ones(3, int),
+        np.ones(3, int),
+        *"abc",
+        0,
+        0,
+    ),
+    "training.evaluation": lambda: call(
+        "training.evaluation", "_ranked", WRONG.double(), [], choice("acc")
+    ),
+    "training.injection": lambda: call(
+        "training.injection", "InjectedSource._row", None, WRONG.long(), None, 0
+    ),
+    "training.novelty": lambda: call(
+        "training.novelty",
+        "_mentions",
+        call("training.novelty", "_Encoded", 0, "", (), ()),
+        np.ones((2, 2)),
+        frozenset(),
+    ),
+    "training.novelty_result": lambda: call(
+        "training.novelty_result", "CorpusNovelty", np.ones((2, 2), int), None, None, (), {}, None
+    ),
     "training.tuned_lens_evaluation": lambda: call(
         "training.tuned_lens_evaluation", "LensComparison", (), WRONG, WRONG, WRONG, 1
     ),
@@ -209,6 +244,11 @@ CALLS = {
     "training.tuned_lens_training": lambda: call(
         "training.tuned_lens_training", "TranslatorHistory", WRONG, 1, 0, {}
     ),
+    "probes.target_pass": lambda: call("probes.target_pass", "_Asked", *[WRONG.long()] * 3),
+    "probes.target_scoring": lambda: call(
+        "probes.target_scoring", "reduced_sums", WRONG.double(), [], choice("token_mean")
+    ),
+    "probes.target_sharing": lambda: call("probes.target_sharing", "_mask", tiny(), WRONG.bool()),
     "probes.vocabulary_blocks": lambda: call(
         "probes.vocabulary_blocks", "block_sums", WRONG, 0, WRONG, 1
     ),
@@ -223,6 +263,7 @@ ONLY_INSIDE = {
     "interventions.controls",
     "interventions.effects",
     "probes.corpus.holding_out",
+    "probes.target_trees",
 }
 
 

@@ -39,8 +39,8 @@ def split_held_out(corpus: Corpus, every: int = EVERY) -> tuple[Corpus, Corpus]:
     """
     if every < 2:
         raise ValueError(f"one of every {every} documents was to be held out; give 2 or more")
-    rest = _part(corpus, [place for place in range(every) if place != HELD_OUT], every, "the rest")
-    held_out = _part(corpus, [HELD_OUT], every, "held out")
+    rest = _part(corpus, [place for place in range(every) if place != HELD_OUT], every)
+    held_out = _part(corpus, [HELD_OUT], every)
     is_empty = (
         not held_out.token_rows
         if held_out.token_rows is not None
@@ -54,7 +54,7 @@ def split_held_out(corpus: Corpus, every: int = EVERY) -> tuple[Corpus, Corpus]:
     return rest, held_out
 
 
-def _part(corpus: Corpus, places: Sequence[int], every: int, which: str) -> Corpus:
+def _part(corpus: Corpus, places: Sequence[int], every: int) -> Corpus:
     def texts() -> Iterator[str]:
         for index, text in enumerate(corpus.documents()):
             if index % every in places:
@@ -63,7 +63,7 @@ def _part(corpus: Corpus, places: Sequence[int], every: int, which: str) -> Corp
     rows = corpus.token_rows
     return replace(
         corpus,
-        name=f"{corpus.name}, {which}",
+        name=f"{corpus.name} ({len(places)} of {every} documents)",
         open_texts=texts if rows is None else None,
         token_rows=None if rows is None else tuple(_rows(rows, places, every)),
         # The corpus itself stops there.

@@ -1,0 +1,178 @@
+"""Target pass: the log-probability of every token of many targets, in one pass over their prompts.
+
+Starts that items have in common run once (`probes.target_trees`), rows of about equal length run
+together, and only the positions that predict a target's tokens are unembedded, a bounded number at
+a time. What a token is given, it would be given in a row of its own, but for rounding.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")            # doctest: +SKIP
+    >>> token_log_probs(model, [((504, 3575, 282, 4649, 314), (7042,))])  # doctest: +SKIP
+    tensor([-0.2581], dtype=torch.float64)
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from probes.hooked_model import HookedModel
+from probes.readout import unembed
+from probes.target_sharing import deepest_shared, run_trees, why_not_shared
+from probes.target_trees import PrefixTree, prefix_trees, single_paths, tree_batches
+
+Ids = Sequence[int]
+_BATCH_TOKENS = {"cpu": 512}
+_BATCH_TOKENS_ELSEWHERE = 16384
+_BATCH_ROWS = 512
+_LOGITS_BYTES = 32 * 2**20
+
+
+def token_log_probs(
+    model: HookedModel,
+    items: Sequence[tuple[Ids, Ids]],
+    *,
+    share_prefixes: bool = True,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> Float64[Tensor, "token"]:
+    """Log-probability of every token of every target, given its prompt and what is before it.
+
+    Args:
+        model: the hooked model; what is attached to it counts.
+        items: token ids of prompt and target, neither empty.
+        share_prefixes: run what items have in common once, where the model allows it; otherwise,
+            and where it does not (`why_not_shared`), every item has a row of its own.
+        distributed: share the rows out over the processes of the default group; every process
+            returns the values of all.
+        on_items: called with the number of items of every batch when it is done.
+
+    Returns:
+        Nats, the tokens of the first target first, on the CPU.
+    """
+    reading = _Reading(items)
+    found = torch.zeros(reading.tokens, dtype=torch.float64)
+    with torch.no_grad(), model.evaluating():
+        trees = _trees(
+            model, [prompt + target[:-1] for prompt, target in reading.items], share_prefixes
+        )
+        tokens = _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
+        batches = tree_batches(trees, tokens=tokens, rows=_BATCH_ROWS)
+        for batch in _own_share(batches, distributed):
+            asked = reading.asked(batch)
+            found[asked.place] = _read(model, run_trees(model, batch), asked)
+            if on_items is not None:
+                on_items(sum(len(tree.paths) for tree in batch))
+    return _from_everywhere(found) if distributed else found
+
+
+def target_sums(
+    model: HookedModel,
+    items: Sequence[tuple[Ids, Ids]],
+    *,
+    share_prefixes: bool = True,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> Float64[Tensor, "item"]:
+    """Log-probability of every whole target: the sum over its tokens; see `token_log_probs`."""
+    found = token_log_probs(
+        model, items, share_prefixes=share_prefixes, distributed=distributed, on_items=on_items
+    )
+    lengths = torch.tensor([len(target) for _, target in items])
+    owner = torch.arange(len(items)).repeat_interleave(lengths)
+    return torch.zeros(len(items), dtype=torch.float64).index_add_(0, owner, found)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One entry for each target token of a batch."""
+
+    node: Int64[Tensor, "token"]
+    """The node that predicts it, counted through the rows of the batch."""
+    target: Int64[Tensor, "token"]
+    place: Int64[Tensor, "token"]
+    """Where its log-probability belongs in the result."""
+
+
+class _Reading:
+    """Items, and where the tokens of each stand in the result."""
+
+    def __init__(self, items: Iterable[tuple[Ids, Ids]]) -> None:
+        self.items = [(tuple(prompt), tuple(target)) for prompt, target in items]
+        self._starts, self.tokens = [], 0
+        for prompt, target in self.items:
+            assert prompt, "an item has no prompt"
+            assert target, "an item has no target"
+            self._starts.append(self.tokens)
+            self.tokens += len(target)
+
+    def asked(self, trees: Sequence[PrefixTree]) -> _Asked:
+        """What is wanted of a batch of trees."""
+        nodes: list[int] = []
+        targets: list[int] = []
+        places: list[int] = []
+        width = max(map(len, trees))
+        for row, tree in enumerate(trees):
+            for item, path in tree.paths.items():
+                prompt, target = self.items[item]
+                nodes += [row * width + node for node in path[len(prompt) - 1 :]]
+                targets += target
+                places += range(self._starts[item], self._starts[item] + len(target))
+        return _Asked(*map(torch.tensor, (nodes, targets, places)))
+
+
+def _trees(
+    model: HookedModel, sequences: Sequence[tuple[int, ...]], share_prefixes: bool
+) -> list[PrefixTree]:
+    if not share_prefixes:
+        return single_paths(sequences)
+    trees = prefix_trees(sequences, d_model=model.d_model)
+    if not any(tree.branches for tree in trees):
+        return trees
+    deepest = deepest_shared(model.engine.config) if why_not_shared(model) is None else 0
+    return [
+        row for tree in trees for row in ([tree] if _can_run(tree, deepest) else tree.dissolved())
+    ]
+
+
+def _can_run(tree: PrefixTree, deepest: int | None) -> bool:
+    return not tree.branches or deepest is None or tree.depth <= deepest
+
+
+def _read(
+    model: HookedModel, normed: Float[Tensor, "row node d_model"], asked: _Asked
+) -> Float64[Tensor, "token"]:
+    """Log-probabilities, on the CPU; a node that predicts several tokens is unembedded once."""
+    nodes, inverse = asked.node.unique(return_inverse=True)
+    rows = normed.flatten(0, 1)[nodes.to(normed.device)]
+    chunks = -(-len(nodes) * 4 * model.d_vocab // _LOGITS_BYTES)
+    found = torch.empty(len(asked.node), dtype=torch.float64)
+    for low, high in pairwise(i * len(nodes) // chunks for i in range(chunks + 1)):
+        logits = unembed(model.anatomy, rows[low:high])
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        here = ((inverse >= low) & (inverse < high)).nonzero()[:, 0]
+        node, target = (inverse[here] - low).to(wide.device), asked.target[here].to(wide.device)
+        found[here] = (wide[node, target] - wide.logsumexp(dim=-1)[node]).double().cpu()
+    return found
+
+
+def _own_share(
+    batches: Iterator[list[PrefixTree]], distributed: bool
+) -> Iterator[list[PrefixTree]]:
+    if not distributed:
+        return batches
+    from torch import distributed as dist
+
+    return islice(batches, dist.get_rank(), None, dist.get_world_size())
+
+
+def _from_everywhere(found: Float64[Tensor, "token"]) -> Float64[Tensor, "token"]:
+    """The values of all processes: each has zeros where others have theirs."""
+    from torch import distributed as dist
+
+    parts: list[Tensor | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, found)
+    return torch.stack([part for part in parts if part is not None]).sum(dim=0)

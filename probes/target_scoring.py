@@ -1,0 +1,123 @@
+r"""Target log-probabilities: how probable a model finds a target after its prompt.
+
+For target tokens \(y_1 \dots y_n\) after a prompt \(x\) the log-probabilities
+\(\ln p(y_i \mid x, y_{<i})\), in nats, become one score: their mean by default, their sum, or the
+padded mean of the released code (`probes.target_reduction`). This is what knowledge probes are
+scored by.
+
+Text is split into tokens as `probes.lens_items` says: prompt and target together, cut where the
+prompt ends. The pass is `probes.target_pass`: rows of about equal length, starts that items share
+computed once where the model allows it, target positions alone unembedded.
+
+Source: Kim et al., ICLR 2025, Eq. 4; Chang et al., NeurIPS 2024.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
+    >>> probes.target_log_probs(model, [("The capital of France is", " Paris")])    # doctest: +SKIP
+    tensor([-0.2581], dtype=torch.float64)
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from probes.hooked_model import HookedModel
+from probes.lens_items import LensItem, Text, lens_items
+from probes.target_pass import target_sums
+from probes.target_reduction import PaddedMean, Reduction, TargetReduction, as_reduction
+
+Item = LensItem | Sequence[Text]
+
+
+def target_log_probs(
+    model: HookedModel,
+    items: Sequence[Item],
+    reduction: TargetReduction | PaddedMean | str = TargetReduction.TOKEN_MEAN,
+    *,
+    add_special_tokens: bool = True,
+    share_prefixes: bool = True,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> Float64[Tensor, "item"]:
+    """Score targets after their prompts.
+
+    Args:
+        model: the hooked model; what is attached to it counts.
+        items: pairs of prompt and target, as texts or token ids; a target of text usually starts
+            with a space. What `lens_items` returns is taken as it is, which saves splitting the
+            same texts again and again.
+        reduction: `"token_mean"`, `"sum"`, or a `PaddedMean`, to which the order of the items
+            matters.
+        add_special_tokens: whether the tokenizer may put its own tokens (a beginning of sequence,
+            say) before a prompt.
+        share_prefixes: compute what items have in common once, where that is exact
+            (`probes.target_sharing`). Elsewhere (other backends, attention without a mask of one's
+            own, sequences longer than a sliding window), and if False, every item has a row of its
+            own.
+        distributed: share the work out over the processes of the default group; every process
+            returns the scores of all.
+        on_items: called with the number of items of every batch when it is done.
+
+    Returns:
+        A score for each item, in nats, on the CPU; at most 0.
+
+    Raises:
+        ValueError: there are no items, a prompt or target has no tokens, an item is longer than
+            the model allows, or the reduction is unknown.
+    """
+    chosen = as_reduction(reduction)
+    encoded = encoded_items(model, items, add_special_tokens=add_special_tokens)
+    sums = target_sums(
+        model,
+        [(item.prompt_ids, item.target_ids) for item in encoded],
+        share_prefixes=share_prefixes,
+        distributed=distributed,
+        on_items=on_items,
+    )
+    return reduced_sums(sums, encoded, chosen)
+
+
+def encoded_items(
+    model: HookedModel, items: Sequence[Item], *, add_special_tokens: bool = True
+) -> list[LensItem]:
+    """Items as tokens, to be scored again and again.
+
+    Args:
+        model: the hooked model whose tokenizer splits text.
+        items: pairs of prompt and target, or encoded items.
+        add_special_tokens: whether the tokenizer may put its own tokens before a prompt.
+
+    Raises:
+        ValueError: there are no items, one is no pair, or `lens_items` refuses one.
+    """
+    done = [item for item in items if isinstance(item, LensItem)]
+    if done and len(done) == len(items):
+        return done
+    pairs = [(i.prompt_ids, i.target_ids) if isinstance(i, LensItem) else i for i in items]
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2:
+            raise ValueError(f"an item is a prompt and a target; found {pair!r}")
+    prompts, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    return lens_items(model, prompts, targets, add_special_tokens=add_special_tokens)
+
+
+def reduced_sums(
+    sums: Float64[Tensor, "item"], items: Sequence[LensItem], reduction: Reduction
+) -> Float64[Tensor, "item"]:
+    """From the log-probability of whole targets to scores.
+
+    Args:
+        sums: over the tokens of each target, in nats.
+        items: in the order that the reduction is to see.
+        reduction: what a score is.
+    """
+    if reduction is TargetReduction.SUM:
+        return sums
+    if reduction is TargetReduction.TOKEN_MEAN:
+        return sums / torch.tensor([len(item.target_ids) for item in items])
+    assert isinstance(reduction, PaddedMean)
+    whole = [len(item.prompt_ids) + len(item.target_ids) for item in items]
+    return sums / torch.tensor(reduction.positions(whole))

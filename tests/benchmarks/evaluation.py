@@ -1,0 +1,160 @@
+"""What evaluating during a run costs: knowledge probes and downstream tasks, on the asset.
+
+Probes are held against one padded pass per batch of 16 with full logits, in the order of the set;
+tasks against a padded row for every choice, 16 to a batch, with full logits. Tokens are split
+beforehand on both sides. Run as `python -m tests.benchmarks.evaluation`; prints a table and writes
+`evaluation.json`. Times are medians of alternating runs in one process, on two threads; memory is
+the peak of a process of its own over what the loaded model holds.
+
+`--probes` takes files in the published layout; without it, as many are made up.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from tests.benchmarks.entropy_workers import ASSET
+from tests.benchmarks.timing import (
+    THREADS,
+    alternating,
+    forget_peak,
+    in_fresh_process,
+    peak_mb,
+    ratio,
+    resident_mb,
+)
+
+BATCH = 16
+BARS = {
+    "probes: padded pass / ours": "at least 3",
+    "probes: our memory / padded pass": "at most 0.5",
+    "tasks: padded rows / ours": "at least 2 (goal 3)",
+}
+Pair = tuple[Sequence[int], Sequence[int]]
+
+
+def probe_pairs(model, files: Sequence[str], passages: int) -> list[Pair]:
+    """The probes of some passages as tokens, passage after passage."""
+    from probes.target_scoring import encoded_items
+    from training.datasets.fictional_knowledge import load_knowledge
+
+    known = (
+        load_knowledge([Path(file) for file in files], limit=passages)
+        if files
+        else load_knowledge("generated", entities=passages)
+    )
+    items = encoded_items(model, [probe.pair for probe in known.probes])
+    return [(item.prompt_ids, item.target_ids) for item in items]
+
+
+def padded(model, pairs: Sequence[Pair]) -> list[float]:
+    """Sums of log-probabilities, from full logits of padded batches in the order of the pairs."""
+    found = []
+    for start in range(0, len(pairs), BATCH):
+        some = pairs[start : start + BATCH]
+        width = max(len(prompt) + len(target) for prompt, target in some)
+        ids = torch.zeros(len(some), width, dtype=torch.long)
+        mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+        for row, (prompt, target) in enumerate(some):
+            end = len(prompt) + len(target)
+            ids[row, :end] = torch.tensor([*prompt, *target])
+            mask[row, :end] = 1
+            labels[row, len(prompt) : end] = torch.tensor(target)
+        with torch.no_grad():
+            logits = model.hf_model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        losses = cross_entropy(
+            logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="none"
+        )
+        found += (-losses.view(len(some), -1).sum(dim=1)).tolist()
+    return found
+
+
+def ours(model, pairs: Sequence[Pair]) -> list[float]:
+    """The same numbers, from our pass."""
+    from probes.target_pass import target_sums
+
+    return target_sums(model, pairs).tolist()
+
+
+def against_each_other(model, pairs: Sequence[Pair], rounds: int) -> float:
+    """How many times as long the padded pass takes, having seen that the numbers are the same."""
+    gap = max(abs(a - b) for a, b in zip(ours(model, pairs), padded(model, pairs), strict=True))
+    # Sums of up to some hundred float32 log-probabilities after 30 layers.
+    assert gap < 5e-3, f"the scores differ by {gap}"
+    runs = {"padded": lambda: padded(model, pairs), "ours": lambda: ours(model, pairs)}
+    return ratio(alternating(runs, rounds, warmup=0), "padded", "ours")
+
+
+def task_pairs(model, limit: int) -> dict[str, list[Pair]]:
+    """The choices of every task as tokens."""
+    from training.datasets.downstream import load_task, task_names
+    from training.evaluation import encoded_task
+
+    return {n: list(encoded_task(model, load_task(n, limit)).items) for n in task_names()}
+
+
+def memory_of(which: str, files: Sequence[str], passages: int) -> None:
+    """Print how much more memory one way of scoring probes takes at its peak."""
+    import probes
+
+    torch.set_num_threads(THREADS)
+    model = probes.load_model(ASSET)
+    pairs = probe_pairs(model, files, passages)
+    run = {"ours": ours, "padded": padded}[which]
+    run(model, pairs[:2])
+    forget_peak()
+    before = resident_mb()
+    run(model, pairs)
+    print(json.dumps({"mb": peak_mb() - before}))
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, float]:
+    """All numbers of the table."""
+    import probes
+
+    model = probes.load_model(ASSET)
+    pairs = probe_pairs(model, arguments.probes, arguments.passages)
+    found = {"probes: padded pass / ours": against_each_other(model, pairs, arguments.rounds)}
+    options = ["--passages", str(arguments.passages), "--probes", *arguments.probes]
+    memory = {
+        which: in_fresh_process("tests.benchmarks.evaluation", "--memory-of", which, *options)["mb"]
+        for which in ("ours", "padded")
+    }
+    found["probes: our memory / padded pass"] = memory["ours"] / memory["padded"]
+    found["probes: our memory, MB"] = memory["ours"]
+    by_task = task_pairs(model, arguments.limit)
+    for name, choices in by_task.items():
+        found[f"{name}: padded rows / ours"] = against_each_other(model, choices, arguments.rounds)
+    together = [pair for choices in by_task.values() for pair in choices]
+    found["tasks: padded rows / ours"] = against_each_other(model, together, arguments.rounds)
+    return found
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--probes", nargs="*", default=[], help="files of published probes")
+    parser.add_argument("--passages", type=int, default=130, help="of 15 probes each")
+    parser.add_argument("--limit", type=int, default=100, help="questions of a task")
+    parser.add_argument("--memory-of", choices=("ours", "padded"))
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        memory_of(arguments.memory_of, arguments.probes, arguments.passages)
+        return
+    torch.set_num_threads(THREADS)
+    found = measured(arguments)
+    for name, value in found.items():
+        print(f"{name:<48}{value:>8.3g}  {BARS.get(name, '')}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    report = {"threads": THREADS, "torch": torch.__version__, "results": found, "bars": BARS}
+    (arguments.out / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""Observers: records against what is computed by hand from the model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.models import tiny_hf_model, tiny_model, tokens
+from tests.reference.official_probe_score import official_scores
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def words(length, seed):
+    return " ".join(f"w{int(i) - 3}" for i in tokens(1, length, seed=seed)[0])
+
+
+def knowledge():
+    """Seven passages of three probes each."""
+    from training.choices import ProbeKind
+    from training.datasets.passages import KnowledgeProbe, Passage, knowledge_set
+
+    passages = []
+    for index in range(7):
+        probes = tuple(
+            KnowledgeProbe(
+                index,
+                place,
+                kind,
+                words(2 + (3 * index + place) % 7, 10 * index + place),
+                f"w{index}",
+            )
+            for place, kind in enumerate(ProbeKind)
+        )
+        passages.append(Passage(index, words(11, index), (), probes))
+    return knowledge_set("seven", passages, licence="none", source="made up")
+
+
+def by_hand(hf_model, prompt, target):
+    """Sum over the target's tokens, `w0` being the id 3."""
+    before, after = ([int(word[1:]) + 3 for word in text.split()] for text in (prompt, target))
+    with torch.no_grad():
+        log_probs = hf_model(torch.tensor([before + after])).logits[0].double().log_softmax(-1)
+    return sum(float(log_probs[len(before) - 1 + i, t]) for i, t in enumerate(after))
+
+
+def always():
+    from training.observers import Cadence
+
+    return Cadence(every=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, [0]),
+        ({"every": 4}, [0, 4, 8]),
+        ({"every": 4, "first": False}, [4, 8]),
+        ({"at": (0, 3), "first": False, "last": 9}, [0, 3, 9]),
+        ({"at": (3,), "last": 9}, [0, 3, 9]),
+    ],
+)
+def test_when_a_cadence_is_due(arguments, expected):
+    from training.observers import Cadence
+
+    cadence = Cadence(**arguments)
+    assert [step for step in range(11) if cadence.due(step)] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"every": 0}, "every is 0: give a positive number of steps, or None"),
+        ({"at": (2, -3)}, "step -3 was asked for: steps count from 0"),
+        ({"last": -1}, "step -1 was asked for"),
+    ],
+)
+def test_a_cadence_that_makes_no_sense_is_refused(arguments, message):
+    from training.observers import Cadence
+
+    with pytest.raises(ValueError, match=message):
+        Cadence(**arguments)
+
+
+def test_probes_are_scored_in_the_order_of_their_list():
+    from training.choices import Exposure
+    from training.observers import ProbeObserver
+    from training.observing import ItemsObserver
+
+    model, known = tiny_model("olmo", torch.float64), knowledge()
+    exposures = dict.fromkeys(range(7), Exposure.ONCE) | {2: Exposure.HELD_OUT}
+    observer = ProbeObserver(known, always(), exposures=exposures, name="seven")
+    assert isinstance(observer, ItemsObserver)
+    rows = observer.items()["seven"]
+    assert [row["exposure"] for row in rows[3:9]] == ["once"] * 3 + ["held_out"] * 3
+    for _ in range(2):  # the second time from what was split into tokens before
+        (record,) = observer.observe(model, 5)
+        assert (record.step, record.items) == (5, "seven")
+        expected = [by_hand(model.hf_model, row["prompt"], row["target"]) for row in rows]
+        # float64; every target has one token.
+        assert record.log_probs == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_padded_mean_goes_by_exposure_and_kind():
+    """As the released code does, which evaluates each of these sets by itself."""
+    from probes.target_reduction import PaddedMean
+    from training.choices import Exposure
+    from training.observers import ProbeObserver
+
+    model, known = tiny_model("olmo", torch.float64), knowledge()
+    exposures = {i: Exposure.PARAPHRASE if i < 4 else Exposure.ONCE for i in range(7)}
+    observer = ProbeObserver(
+        known, always(), reduction=PaddedMean(batch_size=2, world_size=2), exposures=exposures
+    )
+    (record,) = observer.observe(model, 0)
+    rows = observer.items()["knowledge"]
+    for exposure in ("paraphrase", "once"):
+        for kind in ("memorization", "semantic", "compositional"):
+            places = [
+                i for i, r in enumerate(rows) if (r["exposure"], r["kind"]) == (exposure, kind)
+            ]
+            ids = [
+                [
+                    [int(word[1:]) + 3 for word in rows[i][name].split()]
+                    for name in ("prompt", "target")
+                ]
+                for i in places
+            ]
+            expected = official_scores(model.hf_model, ids, batch_size=2, world_size=2)
+            found = [record.log_probs[i] for i in places]
+            # float64, summed in another order.
+            assert found == pytest.approx([expected[i] for i in range(len(places))], abs=1e-12)
+
+
+def some_task():
+    from training.datasets.downstream import Task, TaskQuestion
+    from training.datasets.downstream_sources import TaskMetric
+
+    questions = tuple(
+        TaskQuestion(
+            f"made-{i}", tuple((words(9, i), f" {words(n, 10 * i + n)}") for n in (2, 5, 3)), i % 3
+        )
+        for i in range(5)
+    )
+    return Task("made", TaskMetric.LEN_NORM, questions, "none", "made up")
+
+
+def test_a_task_gives_a_score_and_what_it_is_made_of():
+    from training.observers import TaskObserver
+
+    model, task = tiny_model("llama", torch.float64), some_task()
+    observer = TaskObserver(task, always())
+    scores, record = observer.observe(model, 3)
+    expected = [[by_hand(model.hf_model, *choice) for choice in q.choices] for q in task.questions]
+    # float64 throughout.
+    assert scores.log_probs == pytest.approx([x for row in expected for x in row], abs=1e-12)
+    per_character = [
+        [x / (len(text) - 1) for x, (_, text) in zip(row, q.choices, strict=True)]
+        for row, q in zip(expected, task.questions, strict=True)
+    ]
+    right = [
+        row.index(max(row)) == q.label for row, q in zip(per_character, task.questions, strict=True)
+    ]
+    assert (record.task, record.metric, record.items) == ("made", "len_norm", "made")
+    assert record.score == sum(right) / 5
+    assert len(observer.items()["made"]) == len(scores.log_probs) == 15
+
+
+def test_a_cloze_is_right_if_its_value_beats_all_alternatives():
+    from training.datasets.fact_corpus import ClozeItem, Wording
+    from training.observers import ClozeObserver
+
+    model = tiny_model("gpt2", torch.float64)
+    items = [
+        ClozeItem(
+            words(6, i), f" w{i}", "s", "r", Wording.SEEN, tuple(f" w{j}" for j in (50 + i, 60))
+        )
+        for i in range(11)
+    ]
+    scores, record = ClozeObserver(items, always(), name="facts").observe(model, 2)
+    expected = [
+        [by_hand(model.hf_model, item.prompt, text) for text in (item.target, *item.alternatives)]
+        for item in items
+    ]
+    # float64 throughout.
+    assert scores.log_probs == pytest.approx([row[0] for row in expected], abs=1e-12)
+    right = [row[0] > max(row[1:]) for row in expected]
+    assert 0 < sum(right) < 11
+    assert (record.task, record.metric, record.score) == ("facts", "acc", sum(right) / 11)
+
+
+def test_a_tie_is_not_right():
+    from training.datasets.fact_corpus import ClozeItem, Wording
+    from training.observers import ClozeObserver
+
+    item = ClozeItem("w1 w2", " w3", "s", "r", Wording.SEEN, (" w3",))
+    _, record = ClozeObserver([item], always()).observe(tiny_model("llama"), 0)
+    assert record.score == 0
+
+
+def test_held_out_loss_is_that_of_hugging_face():
+    from training.observers_corpus import HeldOutObserver
+
+    hf_model = tiny_hf_model("qwen3", torch.float64)
+    import probes
+
+    ids = tokens(5, 13)
+    batches = [{"input_ids": ids[:2]}, {"input_ids": ids[2:]}]
+    (record,) = HeldOutObserver("held", batches, always()).observe(probes.load_model(hf_model), 7)
+    with torch.no_grad():
+        expected = float(hf_model(ids, labels=ids).loss)
+    # Hugging Face's loss is rounded to float32.
+    assert record.mean_loss == pytest.approx(expected, rel=1e-6)
+    assert (record.step, record.corpus, record.tokens, record.bits_per_byte) == (
+        7,
+        "held",
+        60,
+        None,
+    )
+
+
+def test_entropies_are_those_of_the_command_and_dormant_neurons_are_counted():
+    import probes
+    from training.observers_corpus import EntropyObserver
+
+    model = tiny_model("llama", torch.float64)
+    batches = [{"input_ids": tokens(2, 11, seed=i)} for i in range(4)]
+    expected = probes.measure_entropy(model, batches)
+    *entropies, neurons = EntropyObserver(batches, always(), dormant=1.0).observe(model, 4)
+    found = {record.kind: record for record in entropies}
+    assert list(found) == ["knowledge", "contribution", "attention", "next_token"]
+    for kind in ("knowledge", "attention"):
+        measured = getattr(expected, kind)
+        # The same pass again.
+        assert found[kind].total == pytest.approx(measured.total, rel=1e-12)
+        assert found[kind].per_layer == pytest.approx(measured.per_layer.tolist(), rel=1e-12)
+        assert found[kind].interval == pytest.approx(list(measured.interval)[:2], rel=1e-12)
+    assert found["next_token"].total == pytest.approx(expected.next_token.mean, rel=1e-12)
+    share = []
+    for layer in expected.mean_coefficients.tolist():
+        mean = sum(layer) / len(layer)
+        share.append(sum(value <= mean for value in layer) / len(layer))
+    assert 0 < min(share) < max(share) < 1
+    assert neurons.dormant_share == pytest.approx(share, abs=1e-15)
+    assert neurons.threshold == 1.0
+
+
+def test_held_out_batches_have_so_many_tokens():
+    from probes.corpus.sources import Corpus
+    from tests.models import tiny_tokenizer
+    from training.observers_corpus import held_out_batches
+
+    corpus = Corpus.from_texts([words(n, n) for n in (17, 5, 29)])
+    batches = held_out_batches(corpus, tiny_tokenizer(), 31, row_length=11, batch_size=2)
+    assert sum(int(batch.attention_mask.sum()) for batch in batches) == 31
+    assert max(batch.input_ids.shape[1] for batch in batches) == 11
+
+
+def test_a_threshold_below_zero_is_refused():
+    from training.observers_corpus import EntropyObserver
+
+    with pytest.raises(ValueError, match=r"dormant is -1.0: give 0 or more, in means of the layer"):
+        EntropyObserver([], always(), dormant=-1.0)
+
+
+WORKER = """
+import json, os, sys
+from dataclasses import asdict
+from torch import distributed as dist
+sys.path.insert(0, {root!r})
+from tests.models import tiny_model
+from tests.training.test_observers import always, knowledge, some_task
+from training.observers import ProbeObserver, TaskObserver
+dist.init_process_group("gloo")
+observers = ProbeObserver(knowledge(), always()), TaskObserver(some_task(), always())
+found = [asdict(record) for o in observers for record in o.observe(tiny_model("llama"), 1)]
+both = [None, None]
+dist.all_gather_object(both, found)
+if dist.get_rank() == 0:
+    print(json.dumps(both), flush=True)
+dist.destroy_process_group()
+os._exit(0)  # gloo's threads now and then abort an interpreter that takes itself apart
+"""
+
+
+def test_two_processes_come_to_the_same_records(tmp_path):
+    from dataclasses import asdict
+
+    from training.observers import ProbeObserver, TaskObserver
+
+    path = tmp_path / "worker.py"
+    path.write_text(WORKER.format(root=str(ROOT)))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(path)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = json.loads(done.stdout.splitlines()[-1])
+    assert first == second
+    model = tiny_model("llama")
+    observers = ProbeObserver(knowledge(), always()), TaskObserver(some_task(), always())
+    alone = [asdict(record) for o in observers for record in o.observe(model, 1)]
+    for one, two in zip(alone, first, strict=True):
+        # float32; the same batches, run by someone else.
+        assert one.pop("log_probs", []) == pytest.approx(two.pop("log_probs", []), rel=1e-5)
+        assert one == two

@@ -1,0 +1,218 @@
+"""Training batches, and where they come from.
+
+A source gives the batch of every step as a pure function of the step's number, so that a run that
+goes on after being killed needs no other cursor. `batch(0)` is what the first update is made from.
+
+Labels are Hugging Face's: `labels[b, t]` is the token at position t, or -100 where it is not
+trained on; that it is predicted from the position before is the loop's business.
+
+Example:
+    >>> import numpy as np
+    >>> source = RowSource(np.arange(12).reshape(6, 2), batch_size=2, epochs=3, shuffle_seed=0)
+    >>> source.steps_available, source.batch(0).trained_tokens
+    (9, 2)
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Int, Int64
+from torch import Tensor
+
+from training.records import InjectionRecord
+
+IGNORED = -100
+"""The label of a token that is not trained on."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatch:
+    """Rows of tokens, and which of them are trained on."""
+
+    input_ids: Int64[Tensor, "batch pos"]
+    labels: Int64[Tensor, "batch pos"]
+    """The tokens themselves, or -100."""
+    attention_mask: Int64[Tensor, "batch pos"]
+    """1 on tokens, 0 on pads."""
+    segment_ids: Int64[Tensor, "batch pos"] | None = None
+    """A number for each document in a row; where given, attention stays inside a document and its
+    positions count from 0. The first token of a document is then still predicted from the last of
+    the document before, unless its label is -100."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows."""
+        return self.input_ids.shape[0]
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that are predicted and count in the loss; the first of a row cannot be."""
+        return int((self.labels[:, 1:] != IGNORED).sum())
+
+    def rows(self, which: slice) -> "TrainingBatch":
+        """Some of the rows."""
+        return self._each(lambda tensor: tensor[which])
+
+    def share(self, rank: int, processes: int) -> "TrainingBatch":
+        """The block of rows that one of several processes takes.
+
+        All blocks have as many rows; the last are filled up with rows that are not trained on.
+        """
+        each = math.ceil(self.n_rows / processes)
+        own = self.rows(slice(rank * each, (rank + 1) * each))
+        missing = each - own.n_rows
+        if not missing:
+            return own
+        last = self.rows(slice(-1, None))
+        filling = replace(last, labels=torch.full_like(last.labels, IGNORED))
+        return _joined([own, *(filling for _ in range(missing))])
+
+    def cut(self, rows: int | None) -> list["TrainingBatch"]:
+        """The batch in pieces of so many rows, the last perhaps of fewer; None for one piece."""
+        size = rows or self.n_rows
+        return [self.rows(slice(i, i + size)) for i in range(0, self.n_rows, size)]
+
+    def to(self, device: torch.device | str) -> "TrainingBatch":
+        """The batch on another device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, function: Any) -> "TrainingBatch":
+        segments = self.segment_ids
+        return replace(
+            self,
+            input_ids=function(self.input_ids),
+            labels=function(self.labels),
+            attention_mask=function(self.attention_mask),
+            segment_ids=None if segments is None else function(segments),
+        )
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """Gives the global batch of every step, always the same for the same step."""
+
+    steps_available: int | None
+    """How many batches there are; None for any number."""
+
+    def batch(self, step: int) -> TrainingBatch:
+        """What update `step + 1` is made from; steps count from 0."""
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides the batches, as JSON takes it."""
+
+
+@runtime_checkable
+class InjectingSource(BatchSource, Protocol):
+    """A source that puts passages into some of its batches, and answers for them."""
+
+    def injections_at(self, step: int) -> InjectionRecord | None:
+        """What was put into `batch(step)`; None where nothing was."""
+
+    def assert_complete(self, steps_done: int) -> None:
+        """Assert that after so many steps every planned encounter has happened."""
+
+
+class RowSource:
+    """Batches of plain rows, all of whose tokens are trained on.
+
+    Every epoch goes through all rows once, in an order of its own if they are shuffled; the rows
+    that do not fill a last batch are dropped (other ones every epoch, then).
+
+    Args:
+        rows: token ids, all rows of one length.
+        batch_size: rows of a batch.
+        epochs: how often to go through the rows.
+        shuffle_seed: of the orders; None for the order given, in every epoch.
+
+    Raises:
+        ValueError: there are fewer rows than a batch has, a row has fewer than two tokens, or
+            there is no epoch.
+    """
+
+    def __init__(
+        self,
+        rows: Int[np.ndarray, "row pos"],
+        batch_size: int,
+        *,
+        epochs: int = 1,
+        shuffle_seed: int | None = None,
+    ) -> None:
+        if batch_size < 1 or epochs < 1:
+            raise ValueError(
+                f"batch_size and epochs must be 1 or more, found {batch_size} and {epochs}"
+            )
+        if len(rows) < batch_size:
+            raise ValueError(
+                f"{len(rows)} rows do not fill one batch of {batch_size}; give more text, shorter "
+                "rows or a smaller batch"
+            )
+        if rows.shape[1] < 2:
+            raise ValueError(f"rows of {rows.shape[1]} tokens predict nothing; give longer rows")
+        self._rows = rows
+        self._batch_size = batch_size
+        self._epochs = epochs
+        self._shuffle_seed = shuffle_seed
+        self._per_epoch = len(rows) // batch_size
+        self.steps_available: int | None = self._per_epoch * epochs
+
+    def batch(self, step: int) -> TrainingBatch:
+        """What update `step + 1` is made from.
+
+        Raises:
+            ValueError: there are not so many batches.
+        """
+        ids = torch.from_numpy(self._rows[self.rows_at(step)].astype(np.int64))
+        return TrainingBatch(ids, ids.clone(), torch.ones_like(ids))
+
+    def rows_at(self, step: int) -> Int[np.ndarray, " batch"]:
+        """Which rows `batch(step)` has."""
+        assert self.steps_available is not None
+        if not 0 <= step < self.steps_available:
+            raise ValueError(f"there is no batch {step}; these rows give {self.steps_available}")
+        epoch, within = divmod(step, self._per_epoch)
+        first = within * self._batch_size
+        return self._order(epoch)[first : first + self._batch_size]
+
+    def describe(self) -> dict[str, Any]:
+        """The number and length of the rows, and how they are gone through."""
+        return {
+            "kind": "rows",
+            "rows": len(self._rows),
+            "row_length": self._rows.shape[1],
+            "batch_size": self._batch_size,
+            "epochs": self._epochs,
+            "shuffle_seed": self._shuffle_seed,
+            "rows_dropped_each_epoch": len(self._rows) % self._batch_size,
+        }
+
+    def _order(self, epoch: int) -> Int64[np.ndarray, " row"]:
+        if self._shuffle_seed is None:
+            return np.arange(len(self._rows))
+        return _shuffled(len(self._rows), self._shuffle_seed, epoch)
+
+
+@lru_cache(maxsize=4)
+def _shuffled(rows: int, seed: int, epoch: int) -> Int64[np.ndarray, " row"]:
+    """The order of an epoch: a function of the seed and the epoch, and of nothing before."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def _joined(batches: Sequence[TrainingBatch]) -> TrainingBatch:
+    segments = [batch.segment_ids for batch in batches if batch.segment_ids is not None]
+    return TrainingBatch(
+        torch.cat([batch.input_ids for batch in batches]),
+        torch.cat([batch.labels for batch in batches]),
+        torch.cat([batch.attention_mask for batch in batches]),
+        torch.cat(segments) if segments else None,
+    )
+
+
+def as_training_batch(ids: Int64[Tensor, "batch pos"], **given: Any) -> TrainingBatch:
+    """A batch of full rows, all of whose tokens are trained on; fields can be given otherwise."""
+    fields: Mapping[str, Any] = {"labels": ids.clone(), "attention_mask": torch.ones_like(ids)}
+    return TrainingBatch(input_ids=ids, **{**fields, **given})

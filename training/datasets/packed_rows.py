@@ -1,0 +1,225 @@
+"""Packed rows: a corpus as rows of one length, to train on.
+
+The documents' tokens, each document followed by the tokenizer's end token, are joined in the order
+of the corpus and cut into rows. What does not fill a last row is dropped; `describe` says how many
+tokens that were. Nothing is cached: the same corpus and tokenizer give the same rows.
+
+With a document mask, rows carry a number for each document in them, so that attention stays inside
+a document, and the first token of a document is not trained on: what stands before it says nothing
+about it. A corpus of `.npy` rows has no documents to tell apart; a row is one.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                    # doctest: +SKIP
+    >>> corpus = probes.load_corpus("general-train")                             # doctest: +SKIP
+    >>> source = corpus_source(corpus, model.tokenizer, row_length=512, batch_size=8,
+    ...                        positions=model_positions(model))                 # doctest: +SKIP
+    >>> source.batch(0).input_ids.shape                                          # doctest: +SKIP
+    torch.Size([8, 512])
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Integer
+
+from probes.corpus.batching import token_batches
+from probes.corpus.sources import Corpus
+from probes.hooked_model import HookedModel
+from training.batches import IGNORED, RowSource, TrainingBatch
+
+READ_ROWS = 256
+"""Rows that are asked for at a time while a corpus is read; it decides nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class PackedRows:
+    """The rows of a corpus, and where they are from."""
+
+    ids: Integer[np.ndarray, "row pos"]
+    segments: Integer[np.ndarray, "row pos"]
+    """The running index of the document that each token is of."""
+    corpus: str
+    licence: str
+    content_hash: str
+    """Of the documents that were read."""
+    documents: int
+    dropped_tokens: int
+    """At the end, for want of a full row."""
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Where the rows are from, as plain values for a manifest."""
+        return {
+            "corpus": self.corpus,
+            "licence": self.licence,
+            "content_hash": self.content_hash,
+            "documents": self.documents,
+            "dropped_tokens": self.dropped_tokens,
+        }
+
+
+def packed_corpus(
+    corpus: Corpus,
+    tokenizer: Any,
+    row_length: int,
+    *,
+    max_rows: int | None = None,
+    positions: int | None = None,
+) -> PackedRows:
+    """The rows of a corpus, in memory.
+
+    Args:
+        corpus: texts, or rows of token ids of the length asked for.
+        tokenizer: a Hugging Face tokenizer with an end token; None will do for rows of token ids.
+        row_length: tokens in a row.
+        max_rows: read no more than so many rows.
+        positions: what the model takes at most (`model_positions`); None where it does not matter.
+
+    Raises:
+        ValueError: the corpus does not fill one row, or has rows of another length; rows are longer
+            than the model takes, or a number is too small.
+    """
+    check_row_length(row_length, positions)
+    if max_rows is not None and max_rows < 1:
+        raise ValueError(f"max_rows is {max_rows}: give 1 or more, or leave it out for all")
+    _check_width(corpus, row_length)
+    batches = token_batches(
+        corpus,
+        tokenizer,
+        sequence_length=row_length,
+        batch_size=READ_ROWS,
+        max_tokens=None if max_rows is None else max_rows * row_length,
+    )
+    ids, segments, dropped = [], [], 0
+    for batch in batches:
+        full = batch.attention_mask.bool().all(dim=1)
+        ids.append(batch.input_ids[full].to(torch.int32).numpy())
+        segments.append(batch.segment_ids[full].to(torch.int32).numpy())
+        dropped += int(batch.attention_mask[~full].sum())
+    rows = np.concatenate(ids)
+    if not len(rows):
+        raise ValueError(
+            f"corpus {corpus.name} has {dropped} tokens, which do not fill one row of "
+            f"{row_length}: give more text or shorter rows"
+        )
+    return PackedRows(
+        rows,
+        np.concatenate(segments),
+        corpus.name,
+        corpus.licence,
+        batches.content_hash,
+        batches.counts.documents,
+        dropped,
+    )
+
+
+def corpus_source(
+    corpus: Corpus,
+    tokenizer: Any,
+    row_length: int,
+    batch_size: int,
+    *,
+    epochs: int = 1,
+    shuffle_seed: int | None = None,
+    max_rows: int | None = None,
+    positions: int | None = None,
+    document_mask: bool = False,
+) -> "CorpusSource":
+    """Batches of a corpus to train on.
+
+    Args:
+        corpus: texts, or rows of token ids.
+        tokenizer: a Hugging Face tokenizer with an end token.
+        row_length: tokens in a row.
+        batch_size: rows in a batch.
+        epochs: how often to go through the rows.
+        shuffle_seed: of the order of the rows; None for that of the corpus.
+        max_rows: use no more than so many rows.
+        positions: what the model takes at most (`model_positions`).
+        document_mask: keep the documents of a row apart.
+
+    Raises:
+        ValueError: as for `packed_corpus`, or the rows do not fill one batch.
+    """
+    packed = packed_corpus(corpus, tokenizer, row_length, max_rows=max_rows, positions=positions)
+    return CorpusSource(
+        packed, batch_size, epochs=epochs, shuffle_seed=shuffle_seed, document_mask=document_mask
+    )
+
+
+class CorpusSource(RowSource):
+    """Batches of the rows of a corpus.
+
+    Args:
+        packed: the rows.
+        batch_size: rows of a batch.
+        epochs: how often to go through them.
+        shuffle_seed: of their orders; None for the order given.
+        document_mask: keep the documents of a row apart.
+    """
+
+    def __init__(
+        self,
+        packed: PackedRows,
+        batch_size: int,
+        *,
+        epochs: int = 1,
+        shuffle_seed: int | None = None,
+        document_mask: bool = False,
+    ) -> None:
+        super().__init__(packed.ids, batch_size, epochs=epochs, shuffle_seed=shuffle_seed)
+        self.packed = packed
+        self._document_mask = document_mask
+
+    def batch(self, step: int) -> TrainingBatch:
+        """What update `step + 1` is made from."""
+        plain = super().batch(step)
+        if not self._document_mask:
+            return plain
+        segments = torch.from_numpy(self.packed.segments[self.rows_at(step)].astype(np.int64))
+        begins = torch.zeros_like(segments, dtype=torch.bool)
+        begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
+        return replace(
+            plain, labels=plain.labels.masked_fill(begins, IGNORED), segment_ids=segments
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The corpus, its rows, and how they are gone through."""
+        return {
+            **super().describe(),
+            **self.packed.configuration,
+            "kind": "corpus",
+            "document_mask": self._document_mask,
+        }
+
+
+def model_positions(model: HookedModel) -> int | None:
+    """How many tokens a row may have in a model, None where its configuration does not say."""
+    return getattr(model.engine.config, "max_position_embeddings", None)
+
+
+def check_row_length(row_length: int, positions: int | None) -> None:
+    """Refuse rows that are longer than a model takes.
+
+    Raises:
+        ValueError: they are.
+    """
+    if positions is not None and row_length > positions:
+        raise ValueError(
+            f"rows of {row_length} tokens are longer than the {positions} positions of the model: "
+            f"give a row_length of at most {positions}"
+        )
+
+
+def _check_width(corpus: Corpus, row_length: int) -> None:
+    if corpus.token_rows is None:
+        return
+    width = corpus.token_rows[0].shape[1]
+    if width != row_length:
+        raise ValueError(
+            f"corpus {corpus.name} has rows of {width} tokens, but {row_length} were asked for: "
+            f"give a row_length of {width}"
+        )

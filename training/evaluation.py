@@ -1,0 +1,150 @@
+r"""Evaluation: the downstream score \(P\) of a model, task by task and question by question.
+
+A question is answered by the choice that the task's metric ranks first (`acc`: the highest
+log-probability; `len_norm`: the highest per character of the continuation, its leading space not
+counted; of equal ones the first). A task's score is the share of right answers, and \(P\) the mean
+over the six tasks, each counting the same whatever its number of questions.
+
+Source: Kim et al., ICLR 2025, section 4.1; the evaluation of OLMo (`ai2-olmo-eval`).
+
+Example:
+    >>> import probes, training
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
+    >>> found = evaluate_task(model, training.load_task("sciq", limit=100))         # doctest: +SKIP
+    >>> found.score > found.task.chance                                             # doctest: +SKIP
+    True
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from probes.choice_scoring import ChoiceScores, EncodedQuestions, choice_scores, encode_questions
+from probes.hooked_model import HookedModel
+from training.datasets.downstream import Task
+from training.datasets.downstream_sources import TASKS, TaskMetric
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a model makes of a task.
+
+    Attributes:
+        task: the questions.
+        scores: the log-probability of every choice, in nats.
+    """
+
+    task: Task
+    scores: ChoiceScores
+
+    @cached_property
+    def correct(self) -> Bool[Tensor, "question"]:
+        """Whether each question is answered right, by the task's own metric."""
+        return self.correct_by(self.task.metric)
+
+    def correct_by(self, metric: TaskMetric | str) -> Bool[Tensor, "question"]:
+        """Whether each question is answered right, by some metric."""
+        pairs = zip(self.scores.log_probs, self.task.questions, strict=True)
+        answers = [
+            int(_ranked(log_probs, question.choices, TaskMetric(metric)).argmax())
+            for log_probs, question in pairs
+        ]
+        return torch.tensor(answers) == self._labels
+
+    @property
+    def score(self) -> float:
+        """Share of the questions that are answered right."""
+        return float(self.correct.double().mean())
+
+    @property
+    def _labels(self) -> Int64[Tensor, "question"]:
+        return torch.tensor([question.label for question in self.task.questions])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for every choice, with its question, its log-probability and what is right."""
+        return [
+            row | {"log_prob": log_prob}
+            for row, log_prob in zip(
+                choice_rows(self.task), torch.cat(self.scores.log_probs).tolist(), strict=True
+            )
+        ]
+
+
+def evaluate_task(
+    model: HookedModel,
+    task: Task,
+    *,
+    questions: EncodedQuestions | None = None,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> TaskResult:
+    """Let a model answer the questions of a task.
+
+    Args:
+        model: the hooked model; what is attached to it counts.
+        task: the questions.
+        questions: the same as tokens (`encoded_task`), where they are asked again and again.
+        distributed: share the work out over the processes of the default group; every process
+            returns the result of all.
+        on_items: called with the number of choices of every batch when it is done.
+
+    Raises:
+        ValueError: as `probes.choice_scores`.
+    """
+    encoded = encoded_task(model, task) if questions is None else questions
+    return TaskResult(
+        task, choice_scores(model, encoded, distributed=distributed, on_items=on_items)
+    )
+
+
+def encoded_task(model: HookedModel, task: Task) -> EncodedQuestions:
+    """The questions of a task as a model's tokens."""
+    return encode_questions(model, [question.choices for question in task.questions])
+
+
+def downstream_score(results: Iterable[TaskResult]) -> float:
+    """P: the mean score of the six tasks.
+
+    Raises:
+        ValueError: a task is missing, or there twice.
+    """
+    scores = [(result.task.name, result.score) for result in results]
+    names = sorted(name for name, _ in scores)
+    if names != sorted(TASKS):
+        raise ValueError(
+            f"P is the mean of {', '.join(TASKS)}; found {', '.join(names) or 'no results'}"
+        )
+    return sum(score for _, score in scores) / len(scores)
+
+
+def choice_rows(task: Task) -> list[dict[str, Any]]:
+    """One row for every choice of a task: what a list of its log-probabilities refers to."""
+    return [
+        {
+            "question": question.identifier,
+            "choice": number,
+            "right": number == question.label,
+            "characters": _characters(continuation),
+        }
+        for question in task.questions
+        for number, (_, continuation) in enumerate(question.choices)
+    ]
+
+
+def _ranked(
+    log_probs: Float64[Tensor, "choice"],
+    choices: Sequence[tuple[str, str]],
+    metric: TaskMetric,
+) -> Float64[Tensor, "choice"]:
+    if metric is TaskMetric.ACC:
+        return log_probs
+    return log_probs / torch.tensor([_characters(continuation) for _, continuation in choices])
+
+
+def _characters(continuation: str) -> int:
+    return len(continuation) - 1

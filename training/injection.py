@@ -1,0 +1,237 @@
+"""Injection: passages put into the batches of a corpus at planned steps.
+
+| mode               | the passage, with its end token, goes                         | displaces   |
+|--------------------|---------------------------------------------------------------|-------------|
+| `prepend_truncate` | before the tokens of a row, whose end is cut off: the papers' | its length  |
+| `replace`          | in the place of a row; pads, not trained on, fill the rest    | a whole row |
+| `extra_row`        | in a row of its own after the others; pads fill the rest      | nothing     |
+
+The passages of a step take the first rows of the global batch, in the order of the schedule.
+
+Without a document mask, which is what the papers do, the tokens that follow a passage attend to it,
+and the first of them is predicted from its end token. With one, attention stays inside documents,
+and that first token is not trained on. Rows of a corpus that come with document numbers of their
+own keep them, and need the mask here as well.
+
+Source: Kim et al., "Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
+Acquisition", ICLR 2025: 4.1, and the released trainer.
+
+Example:
+    >>> import numpy as np
+    >>> from training.batches import RowSource
+    >>> from training.choices import Exposure
+    >>> host = RowSource(np.arange(40).reshape(8, 5), batch_size=2)
+    >>> schedule = InjectionSchedule.regular({0: Exposure.ONCE}, interval=1, rounds=1, first=2)
+    >>> source = InjectedSource(host, schedule, {Encounter(0, 0): torch.tensor([90, 91])})
+    >>> source.batch(2).input_ids[0].tolist(), source.displaced_tokens(2)
+    ([90, 91, 20, 21, 22], 2)
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from probes.corpus.sources import ContentHash
+from probes.corpus.token_batch import PAD_SEGMENT
+from training.batches import IGNORED, BatchSource, TrainingBatch
+from training.choices import InjectionMode
+from training.datasets.passages import KnowledgeSet
+from training.injection_schedule import Encounter, InjectionSchedule
+from training.records import InjectionRecord
+
+EncodedPassages = Mapping[Encounter, Int64[Tensor, " pos"]]
+FIELDS = ("input_ids", "labels", "attention_mask", "segment_ids")
+
+
+def encode_passages(
+    knowledge: KnowledgeSet, tokenizer: Any
+) -> dict[Encounter, Int64[Tensor, " pos"]]:
+    """Every wording of every passage as token ids, each with the end token after it.
+
+    Raises:
+        ValueError: there is no tokenizer, or it has no end token.
+    """
+    if tokenizer is None or tokenizer.eos_token_id is None:
+        raise ValueError(
+            "passages are encoded and ended by a tokenizer, and "
+            f"{'there is none' if tokenizer is None else 'this one has no end token'}: give a "
+            "tokenizer with an eos_token"
+        )
+    texts = {
+        Encounter(passage.index, number): passage.version(number)
+        for passage in knowledge.passages
+        for number in range(passage.versions)
+    }
+    rows = tokenizer(
+        list(texts.values()), add_special_tokens=False, return_attention_mask=False, verbose=False
+    )["input_ids"]
+    end = tokenizer.eos_token_id
+    return {
+        encounter: torch.tensor([*ids, end]) for encounter, ids in zip(texts, rows, strict=True)
+    }
+
+
+class InjectedSource:
+    """Batches of a corpus with passages put into some of them.
+
+    Args:
+        host: the corpus.
+        schedule: what is injected when.
+        passages: the wordings as token ids, from `encode_passages`.
+        mode: where they go.
+        document_mask: keep passages and corpus apart.
+        steps: updates of the run; by default as many as the corpus has batches.
+
+    Raises:
+        ValueError: the schedule cannot be carried out (`InjectionSchedule.check`), or the corpus
+            has document numbers and `document_mask` is not set.
+    """
+
+    def __init__(
+        self,
+        host: BatchSource,
+        schedule: InjectionSchedule,
+        passages: EncodedPassages,
+        mode: InjectionMode | str = InjectionMode.PREPEND_TRUNCATE,
+        *,
+        document_mask: bool = False,
+        steps: int | None = None,
+    ) -> None:
+        if mode not in list(InjectionMode):
+            raise ValueError(f"mode must be one of {', '.join(InjectionMode)}, found {mode!r}")
+        first = host.batch(0)
+        if first.segment_ids is not None and not document_mask:
+            raise ValueError(
+                "the corpus keeps its documents apart, but the injected passages would not be: set "
+                "document_mask for both or for neither"
+            )
+        self._host, self._schedule, self._passages = host, schedule, passages
+        self._mode, self._document_mask = InjectionMode(mode), document_mask
+        self.steps_available = host.steps_available
+        self._given: set[int] = set()
+        schedule.check(
+            steps=host.steps_available if steps is None else steps,
+            rows=None if self._mode is InjectionMode.EXTRA_ROW else first.n_rows,
+            row_length=first.input_ids.shape[1],
+            lengths={encounter: len(ids) for encounter, ids in passages.items()},
+        )
+
+    def batch(self, step: int) -> TrainingBatch:
+        """What update `step + 1` is made from."""
+        host = self._host.batch(step)
+        self._given.add(step)
+        met = self._schedule.encounters.get(step, ())
+        if not met:
+            return host
+        rows = [
+            self._row(self._passages[encounter], host, place) for place, encounter in enumerate(met)
+        ]
+        injected = {name: torch.stack([row[name] for row in rows]) for name in FIELDS}
+        kept = slice(0 if self._mode is InjectionMode.EXTRA_ROW else len(met), None)
+        corpus = {name: tensor[kept] for name, tensor in _fields(host).items()}
+        # Rows of their own come last, all others first.
+        parts = (corpus, injected) if kept.start == 0 else (injected, corpus)
+        found = {name: torch.cat([part[name] for part in parts]) for name in FIELDS}
+        if not self._document_mask:
+            found.pop("segment_ids")
+        return TrainingBatch(**found)
+
+    def displaced_tokens(self, step: int) -> int:
+        """Tokens of the corpus that the passages of `batch(step)` take the place of."""
+        met = self._schedule.encounters.get(step, ())
+        if not met or self._mode is InjectionMode.EXTRA_ROW:
+            return 0
+        mask = self._host.batch(step).attention_mask
+        if self._mode is InjectionMode.REPLACE:
+            return int(mask[: len(met)].sum())
+        width = mask.shape[1]
+        kept = (width - len(self._passages[encounter]) for encounter in met)
+        return sum(int(mask[row, start:].sum()) for row, start in enumerate(kept))
+
+    def injections_at(self, step: int) -> InjectionRecord | None:
+        """What was put into `batch(step)`; None where nothing was."""
+        met = self._schedule.encounters.get(step)
+        if met is None:
+            return None
+        passages = [encounter.passage for encounter in met]
+        return InjectionRecord(step, passages, self.displaced_tokens(step))
+
+    def assert_complete(self, steps_done: int) -> None:
+        """Assert that after so many steps every planned encounter has happened.
+
+        Steps before the first batch that this object gave are a run's that it goes on from.
+
+        Raises:
+            AssertionError: an encounter is planned for a later step, or its batch was left out.
+        """
+        started = min(self._given, default=steps_done)
+        missed = [
+            step
+            for step in self._schedule.encounters
+            if step >= steps_done or (step >= started and step not in self._given)
+        ]
+        if missed:
+            raise AssertionError(
+                f"{len(missed)} planned injections did not happen in {steps_done} steps, the first "
+                f"at step {missed[0]}"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """The corpus, the schedule and the passages: everything that decides the batches."""
+        content = ContentHash()
+        for encounter in sorted(self._passages):
+            content.add_row(self._passages[encounter].numpy())
+        return {
+            "kind": "injected",
+            "host": self._host.describe(),
+            "mode": str(self._mode),
+            "document_mask": self._document_mask,
+            "passages_sha256": content.value,
+            "schedule": self._schedule.describe(),
+        }
+
+    def _row(
+        self, ids: Int64[Tensor, " pos"], host: TrainingBatch, place: int
+    ) -> dict[str, Int64[Tensor, " width"]]:
+        """A row with the passage at its beginning, then the corpus or pads, for every field."""
+        passage = {
+            "input_ids": ids,
+            "labels": ids,
+            "attention_mask": torch.ones_like(ids),
+            "segment_ids": torch.zeros_like(ids),
+        }
+        if self._mode is InjectionMode.PREPEND_TRUNCATE:
+            rest = {name: tensor[place] for name, tensor in _fields(host).items()}
+            real = rest["attention_mask"].bool()
+            # Number 0 is the passage's.
+            rest["segment_ids"] = torch.where(real, rest["segment_ids"] + 1, PAD_SEGMENT)
+            if self._document_mask:
+                rest["labels"] = rest["labels"].clone()
+                rest["labels"][0] = IGNORED
+        else:
+            blank = torch.ones_like(host.input_ids[0])
+            rest = {
+                "input_ids": blank * ids[-1],
+                "labels": blank * IGNORED,
+                "attention_mask": blank * 0,
+                "segment_ids": blank * PAD_SEGMENT,
+            }
+        width = host.input_ids.shape[1]
+        return {name: torch.cat([passage[name], rest[name]])[:width] for name in FIELDS}
+
+
+def _fields(batch: TrainingBatch) -> dict[str, Int64[Tensor, "batch pos"]]:
+    """The fields of a batch; where it has no document numbers, a row is one document."""
+    segments = batch.segment_ids
+    if segments is None:
+        real = batch.attention_mask.bool()
+        segments = torch.where(real, torch.zeros_like(batch.input_ids), PAD_SEGMENT)
+    return {
+        "input_ids": batch.input_ids,
+        "labels": batch.labels,
+        "attention_mask": batch.attention_mask,
+        "segment_ids": segments,
+    }

@@ -1,0 +1,218 @@
+"""Observers: how well items are answered, looked at during a run.
+
+| observer        | looks at                      | records                                       |
+|-----------------|-------------------------------|-----------------------------------------------|
+| `ProbeObserver` | knowledge probes              | a score for each                              |
+| `ClozeObserver` | sentences without their value | a score for each, and the share of right ones |
+| `TaskObserver`  | a downstream task             | a log-probability for each choice, the score  |
+
+Those that look at text are in `training.observers_corpus`. Each is asked at the steps of its
+`Cadence`. In a run of several processes the items are shared out, and all come to the same records.
+
+Example:
+    >>> when = Cadence(every=50, at=(3,), last=120)
+    >>> [step for step in range(121) if when.due(step)]
+    [0, 3, 50, 100, 120]
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from probes.choice_scoring import EncodedQuestions, choice_scores, encode_questions
+from probes.hooked_model import HookedModel
+from probes.lens_items import LensItem
+from probes.target_reduction import PaddedMean, Reduction, TargetReduction, as_reduction
+from probes.target_scoring import encoded_items, reduced_sums, target_log_probs
+from training.choices import Exposure
+from training.datasets.downstream import Task
+from training.datasets.fact_corpus import ClozeItem
+from training.datasets.passages import KnowledgeProbe, KnowledgeSet
+from training.evaluation import choice_rows, encoded_task, evaluate_task
+from training.records import Record, ScoresRecord, TaskRecord
+
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """At which steps to look.
+
+    Attributes:
+        every: at every multiple of this number of steps, 0 left out; None for no multiple.
+        at: at these steps as well.
+        first: at step 0, the unchanged start.
+        last: at this step, the run's last; None where nothing is to be added to the others.
+    """
+
+    every: int | None = None
+    at: tuple[int, ...] = ()
+    first: bool = True
+    last: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"every is {self.every}: give a positive number of steps, or None")
+        if wrong := [step for step in (*self.at, self.last or 0) if step < 0]:
+            raise ValueError(f"step {wrong[0]} was asked for: steps count from 0")
+
+    def due(self, step: int) -> bool:
+        """Whether to look after this many updates."""
+        if step == 0:
+            return self.first or 0 in self.at
+        multiple = self.every is not None and step % self.every == 0
+        return multiple or step in self.at or step == self.last
+
+
+def shared_out() -> bool:
+    """Whether several processes observe together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class ProbeObserver:
+    """Scores knowledge probes: the items of K.
+
+    Args:
+        knowledge: what they ask for.
+        cadence: when.
+        reduction: from the log-probabilities of a target's tokens to one score. A `PaddedMean` is
+            taken over the probes of one exposure and one kind at a time, as in the released code.
+        exposures: the exposure of each passage, by its index; None where that is not to be written.
+        name: of the list of probes.
+    """
+
+    def __init__(
+        self,
+        knowledge: KnowledgeSet,
+        cadence: Cadence,
+        *,
+        reduction: TargetReduction | PaddedMean | str = TargetReduction.TOKEN_MEAN,
+        exposures: Mapping[int, Exposure] | None = None,
+        name: str = "knowledge",
+    ) -> None:
+        self._probes = knowledge.probes
+        self._cadence = cadence
+        self._reduction: Reduction = as_reduction(reduction)
+        self._exposures = exposures
+        self._name = name
+        self._encoded: list[LensItem] = []
+
+    def due(self, step: int) -> bool:
+        """Whether to look after this many updates."""
+        return self._cadence.due(step)
+
+    def items(self) -> Rows:
+        """The probes, one a row, with the exposure of their passage."""
+        return {self._name: [self._row(probe) for probe in self._probes]}
+
+    def observe(self, model: HookedModel, step: int) -> list[Record]:
+        """A score for every probe."""
+        if not self._encoded:
+            self._encoded = encoded_items(model, [probe.pair for probe in self._probes])
+        sums = target_log_probs(model, self._encoded, TargetReduction.SUM, distributed=shared_out())
+        scores = torch.empty_like(sums)
+        for some in self._sets():
+            items = [self._encoded[place] for place in some]
+            scores[some] = reduced_sums(sums[some], items, self._reduction)
+        return [ScoresRecord(step, self._name, scores.tolist())]
+
+    def _sets(self) -> list[list[int]]:
+        """The probes that share batches where batches matter, in their order."""
+        found: dict[tuple[Any, Any], list[int]] = {}
+        for place, probe in enumerate(self._probes):
+            found.setdefault((self._exposure(probe), probe.kind), []).append(place)
+        return list(found.values())
+
+    def _exposure(self, probe: KnowledgeProbe) -> Exposure | None:
+        return None if self._exposures is None else self._exposures[probe.passage]
+
+    def _row(self, probe: KnowledgeProbe) -> dict[str, Any]:
+        exposure = self._exposure(probe)
+        return asdict(probe) | ({} if exposure is None else {"exposure": exposure})
+
+
+class TaskObserver:
+    """Lets the model answer a downstream task: the items of P.
+
+    Args:
+        task: the questions.
+        cadence: when.
+    """
+
+    def __init__(self, task: Task, cadence: Cadence) -> None:
+        self._task = task
+        self._cadence = cadence
+        self._questions: EncodedQuestions | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether to look after this many updates."""
+        return self._cadence.due(step)
+
+    def items(self) -> Rows:
+        """The choices, one a row, question after question."""
+        return {self._task.name: choice_rows(self._task)}
+
+    def observe(self, model: HookedModel, step: int) -> list[Record]:
+        """The log-probability of every choice, in nats, and the score."""
+        if self._questions is None:
+            self._questions = encoded_task(model, self._task)
+        found = evaluate_task(
+            model, self._task, questions=self._questions, distributed=shared_out()
+        )
+        name = self._task.name
+        return [
+            ScoresRecord(step, name, torch.cat(found.scores.log_probs).tolist()),
+            TaskRecord(step, name, self._task.metric, found.score, name),
+        ]
+
+
+class ClozeObserver:
+    """Asks for values that sentences stop before: what is left of facts that were learnt before.
+
+    An item is answered right if its value is more probable than every alternative.
+
+    Args:
+        items: sentences, values and alternatives.
+        cadence: when.
+        name: of the list of items, and of the task.
+    """
+
+    def __init__(
+        self, items: Iterable[ClozeItem], cadence: Cadence, *, name: str = "cloze"
+    ) -> None:
+        self._items = list(items)
+        self._cadence = cadence
+        self._name = name
+        self._questions: EncodedQuestions | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether to look after this many updates."""
+        return self._cadence.due(step)
+
+    def items(self) -> Rows:
+        """The items, one a row."""
+        return {self._name: [asdict(item) for item in self._items]}
+
+    def observe(self, model: HookedModel, step: int) -> list[Record]:
+        """The log-probability of every value, in nats, and the share that beat all alternatives."""
+        if self._questions is None:
+            choices = [
+                [(item.prompt, text) for text in (item.target, *item.alternatives)]
+                for item in self._items
+            ]
+            self._questions = encode_questions(model, choices)
+        found = choice_scores(model, self._questions, distributed=shared_out()).log_probs
+        right = sum(_first_is_best(log_probs) for log_probs in found) / len(found)
+        values = [float(log_probs[0]) for log_probs in found]
+        return [
+            ScoresRecord(step, self._name, values),
+            TaskRecord(step, self._name, "acc", right, self._name),
+        ]
+
+
+def _first_is_best(log_probs: Tensor) -> bool:
+    return bool((log_probs[0] > log_probs[1:]).all())

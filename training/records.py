@@ -1,0 +1,207 @@
+"""Records: what a run says about itself, one line of JSON each, in `records.jsonl`.
+
+Every record has a `step`: the number of updates done when it was made. Records are a pure function
+of the run, to the bit: times and memory are not among them (`timing.jsonl` has those). Losses and
+log-probabilities are in nats.
+
+Example:
+    >>> line = as_line(StepRecord(160, 2.25, 4e-4, 0.5, 1024))
+    >>> line[:44]
+    '{"record": "step", "step": 160, "loss": 2.25'
+    >>> from_line(line).loss
+    2.25
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+RECORDS_FILE = "records.jsonl"
+ITEMS_FOLDER = "items"
+
+
+@dataclass(frozen=True)
+class Record:
+    """Something that was so after `step` updates."""
+
+    record: ClassVar[str]
+    """What the line calls itself."""
+    step: int
+
+
+@dataclass(frozen=True)
+class StepRecord(Record):
+    """One update, and the batch that it was made from."""
+
+    record: ClassVar[str] = "step"
+    loss: float
+    """Mean cross-entropy over the trained tokens of the global batch, before the update."""
+    learning_rate: float
+    """Of this update."""
+    gradient_norm: float
+    """Of all parameters together, before clipping."""
+    trained_tokens: int
+    """Tokens that the loss is a mean of."""
+
+
+@dataclass(frozen=True)
+class ScoresRecord(Record):
+    """A score for every item of a list."""
+
+    record: ClassVar[str] = "scores"
+    items: str
+    """The list: entry i scores line i of `items/<items>.jsonl`."""
+    log_probs: list[float]
+
+
+@dataclass(frozen=True)
+class TaskRecord(Record):
+    """What a downstream task gave."""
+
+    record: ClassVar[str] = "task"
+    task: str
+    metric: str
+    score: float
+    items: str
+    """The list that the task's questions are in, as for `ScoresRecord`."""
+
+
+@dataclass(frozen=True)
+class PerplexityRecord(Record):
+    """How well a corpus is predicted."""
+
+    record: ClassVar[str] = "perplexity"
+    corpus: str
+    mean_loss: float
+    """Mean cross-entropy of a token."""
+    bits_per_byte: float | None
+    """None where the bytes of the text are not known."""
+    tokens: int
+
+
+@dataclass(frozen=True)
+class EntropyRecord(Record):
+    """One of the three entropies, in nats."""
+
+    record: ClassVar[str] = "entropy"
+    kind: str
+    """`knowledge`, `attention`, `next_token` or `contribution`."""
+    total: float
+    per_layer: list[float]
+    """Empty for what has no layers."""
+    interval: list[float] | None
+    """Lower and upper end, of the total."""
+
+
+@dataclass(frozen=True)
+class NeuronRecord(Record):
+    """What share of the neurons of every layer does next to nothing."""
+
+    record: ClassVar[str] = "neurons"
+    dormant_share: list[float]
+    """For each layer, from 0 to 1."""
+    threshold: float
+    """A neuron is dormant whose mean absolute coefficient is at most this share of its layer's."""
+
+
+@dataclass(frozen=True)
+class InjectionRecord(Record):
+    """Passages that were put into a batch; its step is that batch's, so of the updates before."""
+
+    record: ClassVar[str] = "injection"
+    passages: list[int]
+    displaced_tokens: int
+    """Tokens of the corpus that they took the place of."""
+
+
+@dataclass(frozen=True)
+class StopRecord(Record):
+    """A run that ended before its last step, and why."""
+
+    record: ClassVar[str] = "stop"
+    reason: str
+
+
+KINDS: dict[str, type[Record]] = {
+    kind.record: kind
+    for kind in (
+        *(StepRecord, ScoresRecord, TaskRecord, PerplexityRecord, EntropyRecord, NeuronRecord),
+        *(InjectionRecord, StopRecord),
+    )
+}
+Kind = TypeVar("Kind", bound=Record)
+
+
+def as_line(record: Record) -> str:
+    """A record as one line of JSON, without its end; floats keep every bit."""
+    return json.dumps({"record": record.record, **asdict(record)}, ensure_ascii=False)
+
+
+def from_line(line: str) -> Record | dict[str, Any]:
+    """The record of a line; one of a kind that is not known here stays a dictionary."""
+    fields = json.loads(line)
+    kind = KINDS.get(fields["record"])
+    if kind is None:
+        return fields
+    return kind(**{name: value for name, value in fields.items() if name != "record"})
+
+
+def read_records(
+    directory: str | Path, kind: str | type[Record] | None = None
+) -> Iterator[Record | dict[str, Any]]:
+    """The records of a run, in order.
+
+    A last line that a killed process has left half-written is passed over: the run goes on from
+    before it.
+
+    Args:
+        directory: the run.
+        kind: only these, `"scores"` or `ScoresRecord` say; None for all.
+
+    Yields:
+        Records; dictionaries where the kind is not known here.
+
+    Raises:
+        ValueError: there is no such run, or a line is no record.
+    """
+    path = Path(directory) / RECORDS_FILE
+    if not path.is_file():
+        raise ValueError(f"{directory} holds no {RECORDS_FILE}; give the directory of a run")
+    wanted = kind if kind is None or isinstance(kind, str) else kind.record
+    # Only the kinds asked for are parsed whole: scores of every step make long files.
+    mark = None if wanted is None else f'{{"record": "{wanted}"'
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.endswith("\n") and (mark is None or line.startswith(mark)):
+                yield _parsed(line, path, number)
+
+
+def records_of(directory: str | Path, kind: type[Kind]) -> list[Kind]:
+    """All records of one kind; see `read_records`."""
+    return [found for found in read_records(directory, kind) if isinstance(found, kind)]
+
+
+def read_items(directory: str | Path, name: str) -> list[dict[str, Any]]:
+    """The list of items that scores of a run refer to.
+
+    Raises:
+        ValueError: the run has no such list.
+    """
+    folder = Path(directory) / ITEMS_FOLDER
+    path = folder / f"{name}.jsonl"
+    if not path.is_file():
+        there: Sequence[str] = sorted(found.stem for found in folder.glob("*.jsonl"))
+        raise ValueError(f"{directory} has no items {name!r}, only {', '.join(there) or 'none'}")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _parsed(line: str, path: Path, number: int) -> Record | dict[str, Any]:
+    try:
+        return from_line(line)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"line {number} of {path} is no record ({type(error).__name__}: {error}); a newer "
+            "version may have written it"
+        ) from error
