@@ -30,6 +30,7 @@ _EXPORTS = {
     "WeightChange": "interventions.edit_forms",
     "applied": "interventions.edits",
     "load_edits": "interventions.checkpoint",
+    "nnsight_edited": "interventions.nnsight_edits",
     "patch_weights": "interventions.edits",
     "resuscitate": "interventions.measured_resuscitation",
     "save_patched": "interventions.checkpoint",

@@ -48,23 +48,19 @@ class AttentionTemperature:
             `[layer head]`.
     """
 
-    temperature: float | Sequence[float] | Mapping[int, float] | Float[Tensor, "..."]
+    temperature: (
+        float | int | Sequence[float | int] | Mapping[int, float | int] | Float[Tensor, "..."]
+    )
     _: KW_ONLY
     schedule: Schedule | str = Schedule.CONSTANT
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", as_choice(Schedule, self.schedule, "schedule"))
-        given = self.temperature
-        if isinstance(given, Tensor):
-            if given.ndim != 2:
-                raise ValueError(
-                    f"a tensor of temperatures must be [layer head], found shape "
-                    f"{tuple(given.shape)}; pass one for each head of each layer, or a list with "
-                    "one for each layer"
-                )
-            object.__setattr__(self, "temperature", given.detach().double().cpu())
-        values = torch.as_tensor(_numbers(self.temperature), dtype=torch.float64)
-        if not (values.isfinite() & (values > 0)).all():
+        given = _as_numbers(self.temperature)
+        object.__setattr__(self, "temperature", given)
+        values = list(given.values()) if isinstance(given, Mapping) else given
+        checked = torch.as_tensor(values, dtype=torch.float64)
+        if not (checked.isfinite() & (checked > 0)).all():
             raise ValueError(
                 f"attention temperatures must be finite and above 0, found {_shown(given)}"
             )
@@ -73,7 +69,8 @@ class AttentionTemperature:
         """Divide the scores for the length of a `with` block."""
         at_start = self._of_layers(model)
         if self.schedule is Schedule.CONSTANT:
-            return model.attention_temperature(at_start)
+            placed = {layer: _placed(value, model) for layer, value in at_start.items()}
+            return model.attention_temperature(placed)
         return model.attention_temperature(
             {layer: _decaying(value, clock) for layer, value in at_start.items()}
         )
@@ -94,9 +91,7 @@ class AttentionTemperature:
         if isinstance(given, Tensor):
             given = given.tolist()
         elif isinstance(given, Mapping):
-            given = {str(layer): float(value) for layer, value in given.items()}
-        elif isinstance(given, Sequence):
-            given = [float(value) for value in given]
+            given = {str(layer): value for layer, value in given.items()}
         return {
             "kind": "attention_temperature",
             "temperature": given,
@@ -112,7 +107,7 @@ class AttentionTemperature:
             self._require_fit(given, model)
             found = dict(enumerate(given))
         else:
-            found = dict.fromkeys(range(model.n_layers), float(given))
+            found = dict.fromkeys(range(model.n_layers), given)
         if wrong := [layer for layer in found if not 0 <= layer < model.n_layers]:
             raise ValueError(
                 f"layer {wrong[0]} does not exist; {model.name} has layers 0 to "
@@ -134,8 +129,33 @@ def _decaying(at_start: OfLayer, clock: Clock) -> Callable[[], OfLayer]:
     return lambda: at_start - (at_start - 1) * clock.progress
 
 
-def _numbers(given: Any) -> Any:
-    return list(given.values()) if isinstance(given, Mapping) else given
+def _placed(value: OfLayer, model: HookedModel) -> OfLayer:
+    """As the forward pass uses it, so that it need not be converted in every one."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(model.device, torch.promote_types(model.dtype, torch.float32))
+
+
+def _as_numbers(given: Any) -> Any:
+    """One float, a list or mapping of them, or `[layer head]` in float64 on the CPU."""
+    if isinstance(given, Tensor):
+        if given.ndim != 2:
+            raise ValueError(
+                f"a tensor of temperatures must be [layer head], found shape {tuple(given.shape)}; "
+                "pass one for each head of each layer, or a list with one for each layer"
+            )
+        return given.detach().double().cpu()
+    try:
+        if isinstance(given, Mapping):
+            return {layer: float(value) for layer, value in given.items()}
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            return [float(value) for value in given]
+        return float(given)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"an attention temperature is a number, one for each layer, or a tensor [layer head], "
+            f"found {given!r}"
+        ) from None
 
 
 def _tensor(value: OfLayer) -> Tensor:

@@ -126,7 +126,11 @@ def patch_weights(model: HookedModel, *edits: Edit, check: bool = True) -> Patch
         check_edits(model, edits)
     writes = WeightWrites(hf_model)
     writes.write(changes)
-    report = PatchReport(hf_model, edits, writes)
+    try:
+        report = PatchReport(hf_model, edits, writes)
+    except BaseException:
+        writes.restore()
+        raise
     _reports.setdefault(hf_model, []).append(report)
     return report
 

@@ -11,6 +11,9 @@ Decoupled weight decay (AdamW) shrinks both alike and keeps the optimizer's own 
 multiplied is the step without the decay, where the optimizer says that it is decoupled, as
 PyTorch's do. Decay that is added to the gradient is part of the step, and is multiplied with it.
 
+A step is read off the weights that it has moved, so they need more digits than the step: weights
+in half precision are refused (keep float32 ones, under autocast if need be).
+
 Under SGD the same edit would be rates times and over the square of u; the multipliers here are
 Adam's.
 
@@ -23,7 +26,7 @@ Example:
     >>> handle.remove()                                                       # doctest: +SKIP
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -91,16 +94,18 @@ class RowLearningRates:
             A handle whose `remove()` ends it.
 
         Raises:
-            ValueError: as for `parameter_multipliers`, or a trainable parameter that has rates is
-                not in the optimizer.
+            ValueError: as for `parameter_multipliers`, a trainable parameter that has rates is
+                not in the optimizer, or it is in half precision.
         """
-        groups = {p: group for group in optimizer.param_groups for p in group["params"]}
+        optimized = {p for group in optimizer.param_groups for p in group["params"]}
         parameters = dict(model.hf_model.named_parameters())
         rates: list[tuple[Tensor, _Rates]] = []
         for one in self._rates(model):
             parameter = parameters[one.name]
-            if parameter in groups:
-                rates.append((parameter, one))
+            if parameter in optimized:
+                _refuse_half_precision(one.name, parameter)
+                placed = replace(one, index=one.index.to(parameter.device), by=one.by.to(parameter))
+                rates.append((parameter, placed))
             elif parameter.requires_grad:
                 raise ValueError(
                     f"{one.name} has learning rates for its rows, but is not in this optimizer; "
@@ -154,19 +159,25 @@ class RateHandle:
             p: _decay(group) for group in self._optimizer.param_groups for p in group["params"]
         }
         for (parameter, rates), before in zip(self._rates, self._before, strict=True):
-            wide = torch.promote_types(parameter.dtype, torch.float32)
             now = _rows(parameter, rates)
-            start = before.to(wide) * (1 - shrinking[parameter])
-            by = rates.by.view(_along(rates, parameter)).to(parameter.device, wide)
-            stepped = (start + by * (now.to(wide) - start)).to(parameter.dtype)
+            start = before * (1 - shrinking[parameter])
+            stepped = start + rates.by.view(_along(rates, parameter)) * (now - start)
             # Where nothing has moved there was no step: no gradient, or one that was not finite.
             stepped = torch.where(now == before, before, stepped)
-            parameter.index_copy_(rates.axis, rates.index.to(parameter.device), stepped)
+            parameter.index_copy_(rates.axis, rates.index, stepped)
         self._before = []
 
 
+def _refuse_half_precision(name: str, parameter: Tensor) -> None:
+    if parameter.dtype.itemsize < 4:
+        raise ValueError(
+            f"{name} is {parameter.dtype}, which rounds a step before it could be multiplied; "
+            "train float32 weights, under autocast if need be"
+        )
+
+
 def _rows(parameter: Tensor, rates: _Rates) -> Tensor:
-    return parameter.index_select(rates.axis, rates.index.to(parameter.device))
+    return parameter.index_select(rates.axis, rates.index)
 
 
 def _along(rates: _Rates, parameter: Tensor) -> list[int]:

@@ -101,17 +101,17 @@ def gate_rows(model: HookedModel, layer: int) -> Rows:
 def memory_rows(model: HookedModel, layer: int) -> Rows:
     """The memory vectors."""
     module = model.anatomy.layers[layer].down
-    name, conv1d = _name_and_layout(model, module)
+    name, conv1d = name_and_layout(model, module)
     return Rows(module, name, axis=0 if conv1d else 1, first=0, produces=False)
 
 
 def _producing(model: HookedModel, module: nn.Module, first: int) -> Rows:
-    name, conv1d = _name_and_layout(model, module)
+    name, conv1d = name_and_layout(model, module)
     return Rows(module, name, axis=1 if conv1d else 0, first=first, produces=True)
 
 
-def _name_and_layout(model: HookedModel, module: nn.Module) -> tuple[str, bool]:
-    """The module's name in the model, and whether its weight is `[in, out]`.
+def name_and_layout(model: HookedModel, module: nn.Module) -> tuple[str, bool]:
+    """A projection's name in the Hugging Face model, and whether its weight is `[in, out]`.
 
     Raises:
         ValueError: it is neither a `Linear` nor a `Conv1D`, so its weight has an unknown layout.

@@ -7,7 +7,6 @@ the native backend only. Gradients reach the rows that are still used.
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -44,14 +43,13 @@ def with_rows_added(
         added: to their rows.
         added_bias: to their biases.
     """
-    index = _index(rows, neurons)
+    index, more, more_bias = _placed(rows, neurons, added, added_bias)
 
     def add(received: Tensor, output: Tensor) -> Tensor:
         if not rows.produces:
-            used = received.index_select(-1, index)
-            return output + nn.functional.linear(used, added.to(used.dtype).T)
-        more = nn.functional.linear(received, added.to(received.dtype), _to(added_bias, received))
-        return output.index_add(-1, index, more.to(output.dtype))
+            return output + nn.functional.linear(received.index_select(-1, index), more.T)
+        by_them = nn.functional.linear(received, more, more_bias)
+        return output.index_add(-1, index, by_them.to(output.dtype))
 
     return _hooked(rows.module, add)
 
@@ -71,11 +69,11 @@ def with_rows_replaced(
         new_bias: their biases.
     """
     assert rows.produces
-    index = _index(rows, neurons)
+    index, other, other_bias = _placed(rows, neurons, new, new_bias)
 
     def replace(received: Tensor, output: Tensor) -> Tensor:
-        other = nn.functional.linear(received, new.to(received.dtype), _to(new_bias, received))
-        return output.index_copy(-1, index, other.to(output.dtype))
+        by_them = nn.functional.linear(received, other, other_bias)
+        return output.index_copy(-1, index, by_them.to(output.dtype))
 
     return _hooked(rows.module, replace)
 
@@ -87,9 +85,10 @@ def _hooked(module: Any, function: Callable[[Tensor, Tensor], Tensor]) -> Remova
     return module.register_forward_hook(hook)
 
 
-def _index(rows: Rows, neurons: Tensor) -> Tensor:
-    return (neurons + rows.first).to(rows.module.weight.device)
-
-
-def _to(values: torch.Tensor | None, like: Tensor) -> Tensor | None:
-    return None if values is None else values.to(like.dtype)
+def _placed(
+    rows: Rows, neurons: Tensor, values: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Indices, rows and biases where the projection has its own, once for all forward passes."""
+    weight = rows.module.weight
+    index = (neurons + rows.first).to(weight.device)
+    return index, values.to(weight), None if bias is None else bias.to(weight)

@@ -131,21 +131,28 @@ def _refuse_contradictions(given: PatchArguments) -> None:
             "--resuscitation-ratio says which neurons, --resuscitation-factor or --target-entropy "
             "how much; give both"
         )
+    if not given.resuscitates and (unused := _of_resuscitation(given)):
+        raise ValueError(f"{unused} is for resuscitation; give --resuscitation-ratio too")
     if factor is not None and target is not None:
         raise ValueError("--target-entropy solves for the factor; leave one of the two out")
     if given.resuscitates and given.corpus is None and given.coefficients is None:
         raise ValueError("resuscitation needs mean coefficients; give --corpus or --coefficients")
-    if given.coefficients is not None and not given.resuscitates:
-        raise ValueError("--coefficients are for resuscitation; give --resuscitation-ratio too")
     if given.sequential and (given.coefficients, target, given.compat) != (None, None, None):
         raise ValueError(
             "--sequential measures coefficients layer by layer; leave out --coefficients, "
             "--target-entropy and --compat"
         )
-    if given.sequential and not given.resuscitates:
-        raise ValueError("--sequential is for resuscitation; give --resuscitation-ratio too")
     if given.out is None and not given.dry_run:
         raise ValueError("--out is missing; give a folder for the checkpoint, or --dry-run")
+
+
+def _of_resuscitation(given: PatchArguments) -> str | None:
+    """The first option given that does nothing without a resuscitation."""
+    plain = PatchArguments(model=given.model)
+    for name in ("coefficients", "site", "layers", "selection", "max_multiplier", "sequential"):
+        if getattr(given, name) != getattr(plain, name):
+            return f"--{name.replace('_', '-')}"
+    return None if given.compat is None else "--compat"
 
 
 if __name__ == "__main__":

@@ -108,6 +108,8 @@ def _refuse_settings(given: "PatchArguments") -> None:
     """
     if given.attention_temperature is not None:
         AttentionTemperature(given.attention_temperature)
+    if given.attention_temperature == 1:
+        raise ValueError("an attention temperature of 1 changes nothing; leave it out")
     if given.resuscitates:
         layers = max(given.layers, default=0) + 1
         _resuscitation(given, torch.ones(max(layers, 1), 2))

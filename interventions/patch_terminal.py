@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from interventions.choices import ResuscitationSite
 from interventions.edits import Edit, TensorChange
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ ROWS = {
     "held_out_loss": "loss on held-out text",
     "held_out_perplexity": "perplexity on held-out text",
 }
+
+# How many times its perplexity before makes a model a damaged one.
+_MUCH_WORSE = 2.0
 
 
 def print_patch(found: "Patched", saved_to: Path | None, console: Console | None = None) -> None:
@@ -87,7 +91,8 @@ def rows_changed(changes: Sequence[TensorChange]) -> Iterator[str]:
         moved = sorted({f"{change.relative_change:.3g}" for change in found}, key=float)
         yield (
             f"{kind}: {rows:,} of {sum(change.rows for change in found):,} rows changed in "
-            f"{len(found)} tensors, by {' to '.join(moved[:1] + moved[1:][-1:])} times the norm."
+            f"{len(found)} tensors; norm of the change {' to '.join(moved[:1] + moved[1:][-1:])} "
+            "times the tensor's."
         )
 
 
@@ -99,6 +104,21 @@ def _warnings(found: "Patched") -> Iterator[str]:
     before, after = (part.get("knowledge_entropy") for part in (found.before, found.after))
     if before is not None and after is not None and after < before:
         yield f"As measured, the edit lowers knowledge entropy by {before - after:.4f} nats."
+    yield from _damage(found)
+
+
+def _damage(found: "Patched") -> Iterator[str]:
+    """A line where the model has become much worse at text."""
+    before, after = (part.get("held_out_perplexity") for part in (found.before, found.after))
+    if before is None or after is None or after < _MUCH_WORSE * before:
+        return
+    instead = ""
+    if found.resuscitation is not None and found.resuscitation.at is ResuscitationSite.UP:
+        instead = "; --site preserving leaves what the model computes as it is"
+    yield (
+        f"The edit damages the model: perplexity on held-out text is {after / before:,.1f} times "
+        f"what it was{instead}."
+    )
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from interventions.edit_forms import WeightChange
+from interventions.mlp_rows import name_and_layout
 from probes.hooked_model import HookedModel
 
 _SEPARATE = ("llama", "mistral", "olmo", "qwen2", "gemma2", "opt")
@@ -48,19 +49,15 @@ def query_changes(
     family = model.architecture.family
     _refuse_inexpressible(model, family)
     attention: Any = model.anatomy.layers[layer].attention
-    name = next(n for n, m in model.hf_model.named_modules() if m is attention)
     per_head = torch.as_tensor(temperature, dtype=torch.float64).expand(model.n_heads).cpu()
+    name = next(n for n, m in model.hf_model.named_modules() if m is attention)
     if family in _SHARED_NORM:
         return [_shared_norm(name, layer, family, per_head)]
     if family in _NORM_OVER_HEADS:
         width = attention.q_norm.weight.shape[0]
         return [WeightChange(f"{name}.q_norm.weight", 0, None, _over(_repeated(per_head, width)))]
-    if family in _SEPARATE:
-        width = attention.q_proj.weight.shape[0]
-        return _projection(f"{name}.q_proj", attention.q_proj, 0, None, _repeated(per_head, width))
-    projection, axis, index = _fused_rows(family, attention, model.n_heads)
-    by = _repeated(per_head, len(index))
-    return _projection(f"{name}.{projection}", getattr(attention, projection), axis, index, by)
+    projection, rows = _queries_of(family, attention, model.n_heads)
+    return _projection(model, projection, rows, _repeated(per_head, len(rows)))
 
 
 def _refuse_inexpressible(model: HookedModel, family: str) -> None:
@@ -84,25 +81,28 @@ def _refuse_inexpressible(model: HookedModel, family: str) -> None:
         )
 
 
-def _fused_rows(family: str, attention: Any, n_heads: int) -> tuple[str, int, Int64[Tensor, "n"]]:
-    """Where the queries are in a projection that makes keys and values too, in order of heads."""
+def _queries_of(family: str, attention: Any, n_heads: int) -> tuple[Any, Int64[Tensor, "n"]]:
+    """The projection that makes the queries, and which of its outputs they are, head by head."""
+    if family in _SEPARATE:
+        return attention.q_proj, torch.arange(len(attention.q_proj.weight))
     if family == "phi3":
-        return "qkv_proj", 0, torch.arange(n_heads * attention.head_dim)
+        return attention.qkv_proj, torch.arange(n_heads * attention.head_dim)
     if family == "gpt2":
-        # A Conv1D: outputs are columns; all queries come first.
-        return "c_attn", 1, torch.arange(attention.c_attn.weight.shape[1] // 3)
+        # A Conv1D, whose outputs are columns; all queries come first.
+        return attention.c_attn, torch.arange(attention.c_attn.weight.shape[1] // 3)
     # Query, key and value of head 0, then those of head 1, and so on.
-    rows = torch.arange(attention.query_key_value.weight.shape[0])
-    return "query_key_value", 0, rows.view(n_heads, 3, -1)[:, 0].flatten()
+    rows = torch.arange(len(attention.query_key_value.weight))
+    return attention.query_key_value, rows.view(n_heads, 3, -1)[:, 0].flatten()
 
 
 def _projection(
-    name: str, module: Any, axis: int, index: Tensor | None, by: Float[Tensor, "n"]
+    model: HookedModel, module: Any, rows: Int64[Tensor, "n"], by: Float[Tensor, "n"]
 ) -> list[WeightChange]:
-    of_rows = by[:, None] if axis == 0 else by
-    changes = [WeightChange(f"{name}.weight", axis, index, _over(of_rows))]
+    name, conv1d = name_and_layout(model, module)
+    axis, of_rows = (1, by) if conv1d else (0, by[:, None])
+    changes = [WeightChange(f"{name}.weight", axis, rows, _over(of_rows))]
     if module.bias is not None:
-        changes.append(WeightChange(f"{name}.bias", 0, index, _over(by)))
+        changes.append(WeightChange(f"{name}.bias", 0, rows, _over(by)))
     return changes
 
 

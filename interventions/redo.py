@@ -92,13 +92,13 @@ class ReDo:
         del clock
         require_native(model, "ReDo")
         self._require(model)
-        selected = self.selected()
+        kept: dict[int, Tensor] = {}
         with ExitStack() as stack:
-            for layer, neurons in _dormant(selected):
+            for layer, neurons in _dormant(self.selected()):
+                kept[layer] = torch.ones(model.d_mlp).index_fill(0, neurons, 0.0)
                 for rows in _incoming(model, layer):
                     new, bias = self._drawn(model, rows, len(neurons)), _no_bias(rows, neurons)
                     stack.callback(with_rows_replaced(rows, neurons, new, bias).remove)
-            kept = {layer: (~chosen).float() for layer, chosen in enumerate(selected)}
             stack.enter_context(model.memory_vectors_scaled(kept))
             yield
 

@@ -220,6 +220,12 @@ def _check(edit: Resuscitation) -> None:
     if wrong := [layer for layer in edit.layers or () if not 0 <= layer < n_layers]:
         raise ValueError(f"layer {wrong[0]} does not exist; there are 0 to {n_layers - 1}")
     knowledge_entropy(edit.coefficients)  # refuses what are no means of absolute values
+    given = edit.mean_contributions
+    if given is not None and given.shape != edit.coefficients.shape:
+        raise ValueError(
+            f"mean_contributions have shape {tuple(given.shape)}, but mean_coefficients "
+            f"{tuple(edit.coefficients.shape)}; pass one for each neuron, or leave them out"
+        )
     if edit.compat and (
         edit.at is not ResuscitationSite.UP
         or edit.selection is not Selection.QUANTILE

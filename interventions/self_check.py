@@ -104,7 +104,9 @@ def _require(
         )
     if len(made) < 2:
         return
-    allowed, gap = tolerance(dtype), made[0].gap(made[1])
+    # Also a float64 model computes norms and rotations in float32, in most families.
+    computed = torch.float32 if dtype is torch.float64 else dtype
+    allowed, gap = tolerance(computed), made[0].gap(made[1])
     if dtype.itemsize < 4:
         allowed = max(allowed, _HALF_PRECISION_SHARE * made[0].gap(earlier[0]))
     if not gap <= allowed:
@@ -143,8 +145,8 @@ def _observed_as_weights(
                     break
             else:
                 writes = WeightWrites(model.hf_model, in_passing=True)
-                writes.write(own)
                 stack.callback(writes.restore)
+                writes.write(own)
                 wrote = writes.changed()
             found.append(_observe(model, wrote=wrote))
     return found

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from tests.models import GATED, N_HEADS, N_LAYERS, tiny_model, tokens
+from tests.models import D_MLP, GATED, N_HEADS, N_LAYERS, tiny_model, tokens
+from tests.reference.scaled_rows import PLACES
 
 
 @cache
@@ -52,3 +53,21 @@ def logits(model: Any, ids: torch.Tensor | None = None) -> torch.Tensor:
 def relative_gap(found: torch.Tensor, expected: torch.Tensor) -> float:
     """The largest difference, as a share of the largest value."""
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+def weights_of(model: Any) -> dict[str, torch.Tensor]:
+    """Copies of all its weights."""
+    return {name: weight.clone() for name, weight in model.hf_model.state_dict().items()}
+
+
+def rows_of(
+    weights: dict[str, torch.Tensor], family: str, part: str, layer: int
+) -> dict[str, torch.Tensor]:
+    """Parameters in which neurons have a row in one part of a layer, `[d_mlp width]` each."""
+    path, axis, first = PLACES[family][part]
+    name = path.format(layer)
+    rows = weights[f"{name}.weight"].movedim(axis, 0)[first : first + D_MLP]
+    found = {f"{name}.weight": rows}
+    if part != "down" and f"{name}.bias" in weights:
+        found[f"{name}.bias"] = weights[f"{name}.bias"][first : first + D_MLP, None]
+    return found

@@ -100,6 +100,7 @@ def test_numbers_are_those_of_the_library_and_of_the_saved_checkpoint(site, run,
         "knowledge_entropy": predicted.total, "contribution_entropy": predicted.contribution_total
     }  # fmt: skip
     assert measured["predicted"] == expected
+    assert record(tmp_path)["model"]["weights_sha256_before"] == model.content_hash()
     described = record(tmp_path)["edits"]
     assert described == json.loads(json.dumps([edit.describe()]))
     assert measured["texts"]["held_out_documents"] == 4
@@ -134,11 +135,38 @@ def test_the_terminal_shows_both_entropies_perplexity_rows_and_warnings(run, tmp
     # 15 of 29 neurons are at or below the median, in 3 layers; 42 queries in each.
     assert "model.layers.*.mlp.up_proj.weight: 45 of 87 rows changed in 3 tensors" in joined
     assert "model.layers.*.self_attn.q_proj.weight: 126 of 126 rows changed" in joined
-    assert "by 0.333 times the norm" in joined
+    assert "in 3 tensors; norm of the change 0.333 times the tensor's" in joined
     assert "Predicted is what the resuscitation does alone." in joined
     assert "without changing what the model computes" in joined
     assert "under Adam it is the same as a learning rate of its own for each row" in joined
     assert out.rstrip().endswith(f"checkpoint: {tmp_path / 'out'}")
+
+
+@pytest.mark.parametrize(
+    ("site", "after", "warning"),
+    [
+        ("up", 1500.0, ["is 30.0 times what it was; --site preserving leaves what the model"]),
+        ("down", 100.0, ["The edit damages the model: perplexity on held-out text is 2.0 times"]),
+        ("up", 99.0, []),
+        ("up", None, []),
+    ],
+)
+def test_a_damaged_model_is_called_one(site, after, warning):
+    from types import SimpleNamespace
+
+    from interventions import Resuscitation
+    from interventions.patch_terminal import _damage
+
+    means = torch.ones(1, 2)
+    edit = None if after is None else Resuscitation(means, site=site)
+    found = SimpleNamespace(
+        before={"held_out_perplexity": 50.0},
+        after={} if after is None else {"held_out_perplexity": after},
+        resuscitation=edit,
+    )
+    lines = list(_damage(found))
+    assert len(lines) == len(warning)
+    assert all(part in line for part, line in zip(warning, lines, strict=True))
 
 
 def test_temperature_alone(run, inputs, tmp_path, capsys):
@@ -288,7 +316,11 @@ REFUSED = {
         ["--resuscitation-ratio", "0.5", "--target-entropy", "9", "--sequential"],
         "leave out --coefficients, --target-entropy and --compat",
     ),
-    "coefficients": ([*WARM, "--coefficients", "x"], "--coefficients are for resuscitation"),
+    "coefficients": ([*WARM, "--coefficients", "x"], "--coefficients is for resuscitation"),
+    "idle site": ([*WARM, "--site", "down"], "--site is for resuscitation; give"),
+    "idle cap": ([*WARM, "--max-multiplier", "3"], "--max-multiplier is for resuscitation"),
+    "idle compat": ([*WARM, "--compat", "official"], "--compat is for resuscitation"),
+    "temperature of 1": (["--attention-temperature", "1"], "temperature of 1 changes nothing"),
     "no result": ([*USUAL, "--coefficients", "no-such"], "holds no readable entropy result"),
     "shards": ([*WARM, "--max-shard-size", "5 apples"], "max_shard_size must be a number"),
     "flag": ([*WARM, "--temprature", "2"], "did you mean --"),
@@ -325,6 +357,21 @@ def test_what_a_model_does_not_have_is_refused_before_it_is_measured(
     assert "give --corpus or --coefficients" in capsys.readouterr().err
     assert run(*WARM, out=False) == 2
     assert "--out is missing" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mixtures_of_experts_are_refused_in_one_line(run, inputs, tmp_path, capsys):
+    import transformers
+
+    sizes = {"hidden_size": 8, "intermediate_size": 5, "num_hidden_layers": 1, "vocab_size": 101}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 2}
+    config = transformers.MixtralConfig(**sizes, **heads)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(inputs / "experts")
+    tiny_tokenizer().save_pretrained(inputs / "experts")
+    assert run(*USUAL, model="experts") == 2
+    err = capsys.readouterr().err
+    assert next(x for x in err.splitlines() if "error:" in x).endswith("not supported")
+    assert "is a mixture of experts" in err
     assert list(tmp_path.iterdir()) == []
 
 
