@@ -210,6 +210,7 @@ CALLS = {
     "probes.translators": lambda: call(
         "probes.translators", "Translators", WRONG, WRONG, model="", weights_sha256=""
     ),
+    "training.batches": lambda: call("training.batches", "as_training_batch", WRONG.long()),
     "training.datasets.packed_rows": lambda: call(
         "training.datasets.packed_rows",
         "PackedRows",
@@ -219,8 +220,12 @@ CALLS = {
         0,
         0,
     ),
+    "training.engine": lambda: call("training.engine", "summed_cross_entropy", WRONG, WRONG.long()),
     "training.evaluation": lambda: call(
         "training.evaluation", "_ranked", WRONG.double(), [], choice("acc")
+    ),
+    "training.forward_inputs": lambda: call(
+        "training.forward_inputs", "positions_within", WRONG.long()
     ),
     "training.injection": lambda: call(
         "training.injection", "InjectedSource._row", None, WRONG.long(), None, 0

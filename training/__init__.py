@@ -1,16 +1,65 @@
-"""Train and record: data sets, and what is learnt from them. May import probes and interventions.
+"""Train and record: the loop, data sets, injection, and what is looked at on the way.
 
-Names are exported lazily, so that `python -m training.tuned_lens --help` answers at once.
+May import probes and interventions. Names are exported lazily, so that the `--help` of a command
+answers at once.
 """
 
 from importlib import import_module
 from typing import Any
 
 _EXPORTS = {
+    "BatchSource": "training.batches",
+    "Cadence": "training.observers",
+    "ClozeObserver": "training.observers",
+    "DecayGroup": "training.choices",
+    "Encounter": "training.injection_schedule",
+    "EntropyObserver": "training.observers_corpus",
+    "Exposure": "training.choices",
     "Factoid": "training.datasets.factoid_prompts",
     "FactoidSet": "training.datasets.factoids",
+    "HeldOutObserver": "training.observers_corpus",
+    "InjectedSource": "training.injection",
+    "InjectionMode": "training.choices",
+    "InjectionSchedule": "training.injection_schedule",
+    "KnowledgeProbe": "training.datasets.passages",
+    "KnowledgeSet": "training.datasets.passages",
+    "LoopSettings": "training.settings",
+    "Observer": "training.observing",
+    "OptimizerSettings": "training.settings",
+    "Parallel": "training.choices",
+    "Passage": "training.datasets.passages",
+    "Precision": "training.choices",
+    "ProbeKind": "training.choices",
+    "ProbeObserver": "training.observers",
+    "RowSource": "training.batches",
+    "RunDirectory": "training.run_directory",
+    "ScheduleKind": "training.choices",
+    "ScheduleSettings": "training.settings",
+    "StopRule": "training.observing",
+    "Task": "training.datasets.downstream",
+    "TaskObserver": "training.observers",
+    "TrainingBatch": "training.batches",
+    "TrainingResult": "training.loop",
     "TranslatorOptimizer": "training.choices",
+    "assign_exposures": "training.datasets.fictional_exposures",
+    "corpus_novelty": "training.novelty",
+    "corpus_source": "training.datasets.packed_rows",
+    "downstream_score": "training.evaluation",
+    "encode_passages": "training.injection",
+    "evaluate_task": "training.evaluation",
+    "generate_knowledge": "training.datasets.fictional_generator",
+    "learning_rate": "training.schedule",
     "load_factoids": "training.datasets.factoids",
+    "load_knowledge": "training.datasets.fictional_knowledge",
+    "load_task": "training.datasets.downstream",
+    "log_spaced_steps": "training.settings",
+    "official_exposures": "training.datasets.fictional_exposures",
+    "read_items": "training.records",
+    "read_manifest": "training.run_directory",
+    "read_records": "training.records",
+    "records_of": "training.records",
+    "task_names": "training.datasets.downstream",
+    "train": "training.loop",
     "train_translators": "training.tuned_lens_training",
 }
 

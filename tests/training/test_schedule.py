@@ -1,0 +1,149 @@
+"""The learning rate against transformers' schedules and OLMo's formula; settings that are refused."""
+
+import math
+
+import pytest
+import torch
+
+from tests.training.runs import settings_of
+
+
+def rates(steps, peak=1.0, **schedule):
+    from training.schedule import learning_rate
+    from training.settings import LoopSettings, OptimizerSettings, ScheduleSettings
+
+    settings = LoopSettings(
+        steps=steps,
+        batch_size=1,
+        optimizer=OptimizerSettings(learning_rate=peak),
+        schedule=ScheduleSettings(**schedule),
+    )
+    return [learning_rate(update, settings) for update in range(1, steps + 1)]
+
+
+def olmo(kind, step, steps, warmup, peak, warmup_start=0.1, final=0.1):
+    """The papers' scheduler, re-typed: `step` is counted up before an update."""
+    low, lowest = peak * warmup_start, peak * final
+    if step < warmup:
+        return low + (peak - low) * min(step, warmup) / warmup
+    if step >= steps:
+        return lowest
+    step, steps = step - warmup, steps - warmup
+    if kind == "cosine":
+        return lowest + (peak - lowest) * (1 + math.cos(math.pi * step / steps)) / 2
+    return peak - (peak - lowest) * (step / steps)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+@pytest.mark.parametrize(("steps", "warmup"), [(1600, 80), (97, 0), (97, 13)])
+def test_rates_are_those_of_the_papers(kind, steps, warmup):
+    found = rates(steps, 4e-4, kind=kind, warmup_steps=warmup)
+    expected = [olmo(kind, step, steps, warmup, 4e-4) for step in range(1, steps + 1)]
+    # Double precision, in another order of operations.
+    assert found == pytest.approx(expected, rel=1e-13)
+
+
+def test_five_percent_of_the_steps_warm_up_by_default():
+    assert rates(1600) == rates(1600, warmup_steps=80)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant_with_warmup"])
+def test_rates_are_transformers_schedules_where_those_say_the_same(name):
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=3e-3)
+    scheduler = get_scheduler(name, optimizer, num_warmup_steps=7, num_training_steps=31)
+    expected = []
+    for _ in range(31):
+        optimizer.step()
+        # Theirs sets the rate after an update, for the next: update s has the s-th value.
+        scheduler.step()
+        expected.append(scheduler.get_last_lr()[0])
+    kind = name.split("_")[0]
+    found = rates(31, 3e-3, kind=kind, warmup_steps=7, warmup_start=0.0, final_fraction=0.0)
+    # Where it ends at zero, double precision leaves 1e-19 or so.
+    assert found == pytest.approx(expected, rel=1e-12, abs=1e-18)
+
+
+def test_a_run_shorter_than_its_warm_up_only_rises():
+    assert rates(3, warmup_steps=10, warmup_start=0.0) == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_log_spaced_steps_double():
+    from training.settings import log_spaced_steps
+
+    assert log_spaced_steps(100) == (1, 2, 4, 8, 16, 32, 64, 100)
+    assert log_spaced_steps(24, first=3) == (3, 6, 12, 24)
+    assert log_spaced_steps(4, per_doubling=4) == (1, 2, 3, 4)
+    assert log_spaced_steps(5, first=9) == (5,)
+
+
+def test_checkpoints_are_due_at_the_interval_at_steps_of_their_own_and_at_the_end():
+    settings = settings_of(steps=11, checkpoint_every=4, checkpoint_steps=(0, 3))
+    assert [s for s in range(12) if settings.checkpoint_is_due(s)] == [0, 3, 4, 8, 11]
+    assert [s for s in range(12) if settings_of().checkpoint_is_due(s)] == [11]
+    assert [s for s in range(12) if settings_of(resume_every=5).resume_point_is_due(s)] == [5, 10]
+
+
+def test_choices_take_their_strings():
+    from training.choices import Precision
+
+    assert settings_of(precision="bf16").precision is Precision.BF16
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"steps": 0}, "steps must be 1 or more, found 0"),
+        ({"batch_size": 0}, "batch_size must be 1 or more, found 0"),
+        ({"micro_batch_size": 0}, "micro_batch_size must be 1 or more, or None, found 0"),
+        ({"checkpoint_steps": (12,)}, "checkpoint_steps must be from 0 to the 11 steps"),
+        ({"keep_training_states": 0}, "keep_training_states must be 1 or more"),
+        ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, found 'fp8'"),
+        ({"precision": "fp16", "parallel": "fsdp"}, "cannot scale its loss under 'fsdp'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given, line):
+    with pytest.raises(ValueError, match=line):
+        settings_of(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be above 0, found 0.0"),
+        ({"betas": (0.9, 1.0)}, "betas must be from 0 to below 1"),
+        ({"eps": 0.0}, "eps must be above 0"),
+        ({"weight_decay": -0.1}, "weight_decay must be 0 or more"),
+        ({"clip_norm": 0.0}, "clip_norm must be above 0, or None"),
+        ({"decay": "some"}, "decay must be one of linear_weights, all_matrices, none"),
+    ],
+)
+def test_optimizer_settings_that_make_no_sense_are_refused(given, line):
+    from training.settings import OptimizerSettings
+
+    with pytest.raises(ValueError, match=line):
+        OptimizerSettings(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"kind": "cosin"}, "kind must be one of cosine, linear, constant, found 'cosin'"),
+        ({"warmup_fraction": 1.5}, "warmup_fraction must be from 0 to 1"),
+        ({"warmup_steps": -1}, "warmup_steps must be 0 or more, or None"),
+        ({"final_fraction": -0.1}, "final_fraction must be from 0 to 1"),
+    ],
+)
+def test_schedules_that_make_no_sense_are_refused(given, line):
+    from training.settings import ScheduleSettings
+
+    with pytest.raises(ValueError, match=line):
+        ScheduleSettings(**given)
+
+
+def test_log_spaced_steps_need_positive_numbers():
+    from training.settings import log_spaced_steps
+
+    with pytest.raises(ValueError, match="must be 1 or more, found 0, 1 and 1"):
+        log_spaced_steps(0)

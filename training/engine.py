@@ -1,0 +1,217 @@
+"""Engine: a model made ready to be trained, by one process or by several.
+
+It keeps float32 weights and computes in the precision asked for: by autocast, or under FSDP by its
+mixed-precision policy. Blocks are recomputed in the backward pass (gradient checkpointing) and
+compiled on request, each by itself. DDP copies the model and averages gradients; FSDP
+(`fully_shard`) also shards weights, gradients and optimizer state, block by block.
+
+Hooks stay where they are, on the modules of the Hugging Face model, so edits and captures work the
+same in all of these. To look at the model, its weights are gathered and compiled code is left alone
+(under FSDP they are then in the precision that it computes in).
+
+Example:
+    >>> import torch, probes
+    >>> from training.settings import LoopSettings
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")               # doctest: +SKIP
+    >>> with Engine(model, LoopSettings(steps=1, batch_size=2)) as engine:  # doctest: +SKIP
+    ...     loss = engine.loss(batch, tokens=batch.trained_tokens)
+    ...     loss.backward()
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from probes.choices import Backend
+from probes.hooked_model import HookedModel
+from training.batches import IGNORED, TrainingBatch
+from training.choices import Parallel, Precision
+from training.forward_inputs import forward_inputs, separation_of
+from training.processes import Processes, own_device, this_process
+from training.random_states import random_states_kept
+from training.settings import LoopSettings
+
+_COMPUTES_IN = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+
+
+class Engine(AbstractContextManager["Engine"]):
+    """Runs forward passes of a model in training; a context manager, which puts it back after.
+
+    Under FSDP nothing can be put back: load the last checkpoint instead.
+
+    Args:
+        model: with float32 weights on this process's device (`hold_in_float32`).
+        settings: of the run.
+
+    Attributes:
+        here: which process this is.
+        device: where it computes.
+        parameters: what is trained.
+    """
+
+    def __init__(self, model: HookedModel, settings: LoopSettings) -> None:
+        self.here: Processes = this_process()
+        self._model = model
+        self._hf_model = model.hf_model
+        self._settings = settings
+        self.device = model.device
+        self._separation = separation_of(self._hf_model)
+        self._summed_loss: Callable[[Tensor, Tensor], Tensor] = summed_cross_entropy
+        with ExitStack() as stack:
+            self._prepare(stack)
+            self._forward = self._shared()
+            self._cleanup = stack.pop_all()
+        self.parameters = [p for p in self._hf_model.parameters() if p.requires_grad]
+
+    def __exit__(self, *_exception: Any) -> None:
+        self._cleanup.close()
+
+    def loss(self, rows: TrainingBatch, *, tokens: int) -> Float[Tensor, ""]:
+        """This micro-batch's part of the mean loss over the tokens of a global batch, in float32.
+
+        Args:
+            rows: the micro-batch, on the CPU.
+            tokens: trained tokens of the whole global batch.
+        """
+        inputs = forward_inputs(rows, self._separation, self.device)
+        with self._autocast():
+            logits = self._forward(**inputs, use_cache=False).logits
+        return self._summed_loss(logits, rows.labels.to(self.device)) / tokens
+
+    @contextmanager
+    def accumulating(self, *, is_last: bool) -> Iterator[None]:
+        """Around one micro-batch; gradients are exchanged between processes after the last."""
+        if isinstance(self._hf_model, FSDPModule):
+            self._hf_model.set_requires_gradient_sync(is_last)
+        waits = isinstance(self._forward, DistributedDataParallel) and not is_last
+        with self._forward.no_sync() if waits else nullcontext():
+            yield
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Around what looks at the model: it finds whole weights, and leaves nothing behind."""
+        shards = [part for part in self._hf_model.modules() if isinstance(part, FSDPModule)]
+        # Compiled code would not notice hooks that are attached only now.
+        eagerly = torch.compiler.set_stance("force_eager") if self._settings.compile else None
+        with (
+            random_states_kept(),
+            self._model.evaluating(),
+            torch.no_grad(),
+            eagerly or nullcontext(),
+        ):
+            for part in shards:
+                part.set_reshard_after_forward(False, recurse=False)
+                part.unshard()
+            yield
+            for part in shards:
+                part.reshard()
+                part.set_reshard_after_forward(part is not self._hf_model, recurse=False)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights by name, whole and on the CPU; all processes call this together."""
+        state = self._hf_model.state_dict()
+        unique = dict(self._hf_model.named_parameters())
+        tied = dict(self._hf_model.named_parameters(remove_duplicate=False)).keys() - unique.keys()
+        return {name: whole(tensor).cpu() for name, tensor in state.items() if name not in tied}
+
+    def _prepare(self, stack: ExitStack) -> None:
+        """Training mode, recomputation and compilation, to be undone at the end."""
+        stack.enter_context(_training(self._hf_model))
+        if self._settings.gradient_checkpointing:
+            self._hf_model.activation_checkpointing_enable({"use_reentrant": False})
+            stack.callback(self._hf_model.activation_checkpointing_disable)
+        if self._settings.compile:
+            self._summed_loss = torch.compile(summed_cross_entropy)
+            for layer in self._model.anatomy.layers:
+                layer.block.compile()
+                stack.callback(setattr, layer.block, "_compiled_call_impl", None)
+
+    def _shared(self) -> Any:
+        """What to call for a forward pass: the model, shared with the other processes."""
+        match Parallel(self._settings.parallel):
+            case Parallel.NONE:
+                return self._hf_model
+            case Parallel.DDP:
+                devices = [self.device] if self.device.type == "cuda" else None
+                return DistributedDataParallel(
+                    self._hf_model,
+                    device_ids=devices,
+                    broadcast_buffers=False,
+                    gradient_as_bucket_view=True,
+                )
+            case Parallel.FSDP:
+                self._shard()
+                return self._hf_model
+
+    def _shard(self) -> None:
+        computes_in = _COMPUTES_IN.get(Precision(self._settings.precision))
+        mesh = torch.distributed.init_device_mesh(self.device.type, (self.here.count,))
+        policy = MixedPrecisionPolicy(param_dtype=computes_in, reduce_dtype=torch.float32)
+        for layer in self._model.anatomy.layers:
+            fully_shard(layer.block, mesh=mesh, mp_policy=policy)
+        fully_shard(self._hf_model, mesh=mesh, mp_policy=policy)
+        # Observers may call parts of the model; the root has to have been called before.
+        with self._model.evaluating(), torch.no_grad():
+            self._hf_model(torch.ones(1, 1, dtype=torch.long, device=self.device), use_cache=False)
+        # It has kept its weights whole, and it is the shards that the optimizer is to have.
+        self._hf_model.reshard()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        computes_in = _COMPUTES_IN.get(Precision(self._settings.precision))
+        if computes_in is None or self._settings.parallel is Parallel.FSDP:
+            return nullcontext()
+        return torch.autocast(self.device.type, computes_in)
+
+
+def summed_cross_entropy(
+    logits: Float[Tensor, "batch pos d_vocab"], labels: Int64[Tensor, "batch pos"]
+) -> Float[Tensor, ""]:
+    """Sum of the cross-entropies of all labelled tokens but each row's first, in float32, in nats.
+
+    Args:
+        logits: of a forward pass; those of a position predict the next.
+        labels: the token at each position, or -100.
+    """
+    # Moving the labels, not the logits: a slice of these would be a copy of the largest tensor.
+    following = nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+    return nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def hold_in_float32(model: HookedModel) -> None:
+    """Move a model's weights to this process's device, and to float32, in place.
+
+    Raises:
+        ValueError: it does not run natively, so its weights cannot be trained.
+    """
+    if model.backend is not Backend.NATIVE:
+        raise ValueError(
+            f"{model.name} runs on backend {str(model.backend)!r}, which cannot be trained; load "
+            "it with backend='native'"
+        )
+    model.hf_model.to(own_device(model.device), torch.float32)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be sharded, gathered; all processes call this together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@contextmanager
+def _training(module: nn.Module) -> Iterator[None]:
+    """Training mode, which dropout and gradient checkpointing go by."""
+    resting = [part for part in module.modules() if not part.training]
+    module.train()
+    try:
+        yield
+    finally:
+        for part in resting:
+            part.training = False

@@ -1,0 +1,297 @@
+"""The training loop: the only one there is, to be read from top to bottom.
+
+Between two updates the model is looked at, and a checkpoint is written where one is due; then comes
+one update:
+
+    batch       the global batch of the step, a pure function of its number; each process takes a
+                block of its rows
+    loss        cross-entropy, summed in float32 over all trained tokens of the global batch and
+                divided by their number: cutting it into micro-batches and sharing it out among
+                processes changes nothing but rounding
+    gradient    its norm over all parameters is measured, and clipped; one that is not finite, or
+                such a loss, ends the run before it can do harm (float16 lowers its loss scale and
+                takes the batch again)
+    update      AdamW, at the learning rate of the schedule
+
+`step` counts the updates done. `batch(step)` is what update `step + 1` is made from; records carry
+the number after it. What is seen at step 0 is the unchanged start.
+
+A run that was killed goes on, with `resume`, from its newest checkpoint to the same bits (on a CPU,
+with as many threads; GPU kernels may add in another order).
+
+Example:
+    >>> import probes, training
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                     # doctest: +SKIP
+    >>> settings = training.LoopSettings(steps=100, batch_size=8)                 # doctest: +SKIP
+    >>> manifest = {"configuration": asdict(settings), "inputs": source.describe()}
+    ...                                                                           # doctest: +SKIP
+    >>> directory = training.RunDirectory.create("runs/first", manifest)          # doctest: +SKIP
+    >>> training.train(model, source, settings, directory).steps_done             # doctest: +SKIP
+    100
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from interventions.edit_forms import Edit
+from interventions.learning_rates import RowLearningRates
+from probes.hooked_model import HookedModel
+from training.batches import BatchSource, InjectingSource, TrainingBatch
+from training.choices import Precision
+from training.engine import whole
+from training.observing import ItemsObserver, Observer, StopRule
+from training.progress import shown_progress
+from training.records import StepRecord, StopRecord
+from training.run_checkpoints import checkpoint_name
+from training.run_directory import RunDirectory
+from training.run_setup import Run, fitting_batch, made_ready, refuse_unfit
+from training.schedule import learning_rate
+from training.settings import LoopSettings
+from training.throughput import Throughput
+
+__all__ = ["ItemsObserver", "Observer", "StopRule", "TrainingResult", "train"]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run, or a piece of one, ended."""
+
+    steps_done: int
+    """Updates, from the start of the run."""
+    finished: bool
+    """False where the time limit was reached first."""
+    stop_reason: str | None
+    """What a stop rule said."""
+    checkpoint: Path
+    """The last one."""
+
+
+def train(
+    model: HookedModel,
+    source: BatchSource,
+    settings: LoopSettings,
+    directory: RunDirectory,
+    *,
+    edits: Sequence[Edit] = (),
+    observers: Sequence[Observer] = (),
+    stop: StopRule | None = None,
+    optimizer_edits: Sequence[RowLearningRates] = (),
+    resume: bool = False,
+    time_limit: float | None = None,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train a model, record what happens, and write checkpoints.
+
+    Args:
+        model: the start, on the native backend. Its weights become float32 and are trained in
+            place (under FSDP it stays sharded: load the last checkpoint). To resume, give the same
+            start again: edits are made to it before the checkpoint is loaded.
+        source: the batches.
+        settings: how to train.
+        directory: where to record; created, or reopened to resume.
+        edits: made by hooks for the length of the run.
+        observers: look at the model at steps that they choose; at the last step of a run that a
+            stop rule ends, all of them do.
+        stop: may end the run early.
+        optimizer_edits: learning rates of rows.
+        resume: go on from the newest checkpoint in the directory, if there is one.
+        time_limit: seconds after which to leave with a checkpoint, to be resumed later.
+        progress: whether to show it.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        ValueError: settings, source and model do not go together; the loss or the gradient is not
+            finite; a checkpoint cannot be read or written.
+    """
+    """Train a model, record what happens, and write checkpoints.
+
+    Args:
+        model: the start, on the native backend. Its weights become float32 and are trained in
+            place (under FSDP it stays sharded: load the last checkpoint). To resume, give the same
+            start again: edits are made to it before the checkpoint is loaded.
+        source: the batches.
+        settings: how to train.
+        directory: where to record; created, or reopened to resume.
+        edits: made by hooks for the length of the run.
+        observers: look at the model at steps that they choose; at the last step of a run that a
+            stop rule ends, all of them do.
+        stop: may end the run early.
+        optimizer_edits: learning rates of rows.
+        resume: go on from the newest checkpoint in the directory, if there is one.
+        time_limit: seconds after which to leave with a checkpoint, to be resumed later; one update
+            is made in any case.
+        progress: whether to show it.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        ValueError: settings, source and model do not go together; the loss or the gradient is not
+            finite; a checkpoint cannot be read or written.
+    """
+    began = time.monotonic()
+    refuse_unfit(source, settings, optimizer_edits)
+    with (
+        made_ready(model, settings, directory, edits, optimizer_edits, stop, resume) as run,
+        shown_progress(steps=settings.steps, done=run.step, shown=progress) as show,
+    ):
+        if run.step < settings.steps:
+            # What does not fit is better known before the start is looked at.
+            fitting_batch(source, run.step, model, settings)
+        _write_items(observers, directory)
+        throughput = Throughput(model, Precision(settings.precision), run.here.count)
+        step, stop_reason = run.step, run.stop_reason
+        while True:
+            # Between two updates: look at the model, and write down where the run is.
+            run.clock.progress = step / settings.steps
+            is_over = step == settings.steps or stop_reason is not None
+            is_late = step > run.step and _is_late(began, time_limit, run)
+            if step > run.step or run.is_new:
+                seen = [one for one in observers if one.due(step) or stop_reason is not None]
+                _observe(run, model, seen, directory, step)
+                planned = is_over or settings.checkpoint_is_due(step)
+                if planned or is_late or settings.resume_point_is_due(step):
+                    _write_checkpoint(run, directory, settings, step, stop_reason, planned)
+            if is_over or is_late:
+                break
+
+            # One update, from the batch that is numbered with the updates before it.
+            started = time.perf_counter()
+            batch = fitting_batch(source, step, model, settings)
+            loss, norm = _clipped_gradient(run, batch, settings, step)
+            rate = learning_rate(step + 1, settings)
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate
+            run.scaler.step(run.optimizer)
+            run.scaler.update()
+            run.optimizer.zero_grad()
+
+            # What became of it.
+            if isinstance(source, InjectingSource) and (injected := source.injections_at(step)):
+                directory.append(injected)
+            step += 1
+            record = StepRecord(step, loss, rate, norm, batch.trained_tokens)
+            directory.append(record)
+            stop_reason = None if stop is None else stop.after(record, batch)
+            if stop_reason is not None:
+                directory.append(StopRecord(step, stop_reason))
+            speed = throughput.of_step(batch, time.perf_counter() - started)
+            directory.append_timing(step=step, **speed)
+            show(record, speed)
+
+        checkpoint = directory.checkpoints / checkpoint_name(step)
+        if is_over:
+            if isinstance(source, InjectingSource) and stop_reason is None:
+                source.assert_complete(step)
+            directory.finish(
+                {"steps": step, "stop_reason": stop_reason, "checkpoint": checkpoint.name}
+            )
+        return TrainingResult(step, is_over, stop_reason, checkpoint)
+
+
+def _clipped_gradient(
+    run: Run, batch: TrainingBatch, settings: LoopSettings, step: int
+) -> tuple[float, float]:
+    """Leave the gradient of a global batch in the parameters, clipped.
+
+    Returns:
+        The loss, and the norm of the gradient before it was clipped.
+
+    Raises:
+        ValueError: one of them is not finite.
+    """
+    parameters, clip_norm = run.engine.parameters, settings.optimizer.clip_norm
+    while True:
+        mean_loss = _gradient(run, batch, settings.micro_batch_size)
+        run.scaler.unscale_(run.optimizer)
+        length = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        # Both at once: only here is a GPU waited for.
+        loss, norm = torch.stack([mean_loss, length]).tolist()
+        if isfinite(loss) and isfinite(norm):
+            if clip_norm is not None:
+                clip_grads_with_norm_(parameters, clip_norm, length)
+            return loss, norm
+        if not isfinite(loss) or run.scaler.get_scale() <= 1:
+            what, value = ("gradient norm", norm) if isfinite(loss) else ("loss", loss)
+            raise ValueError(
+                f"the {what} of the batch after step {step} is {value}; the update was not made, "
+                "and the last checkpoint is whole: try a lower learning rate or another precision"
+            )
+        # Too large for float16: lower the loss scale, and take the batch again.
+        run.scaler.update()
+        run.optimizer.zero_grad()
+
+
+def _gradient(run: Run, batch: TrainingBatch, micro_batch_size: int | None) -> Tensor:
+    """The mean loss over the trained tokens of a global batch; its gradient goes to parameters."""
+    tokens = batch.trained_tokens
+    micro_batches = batch.share(run.here.rank, run.here.count).cut(micro_batch_size)
+    total = torch.zeros((), device=run.engine.device)
+    for number, rows in enumerate(micro_batches, start=1):
+        with run.engine.accumulating(is_last=number == len(micro_batches)):
+            loss = run.engine.loss(rows, tokens=tokens)
+            # Processes average their gradients; the parts of one mean have to be summed.
+            run.scaler.scale(loss * run.here.count).backward()
+        total += loss.detach()
+    return run.here.total(total)
+
+
+def _observe(
+    run: Run,
+    model: HookedModel,
+    observers: Sequence[Observer],
+    directory: RunDirectory,
+    step: int,
+) -> None:
+    """Have observers look, and record what they see."""
+    if not observers:
+        return
+    started = time.perf_counter()
+    with run.engine.looking():
+        for observer in observers:
+            for record in observer.observe(model, step):
+                directory.append(record)
+    directory.append_timing(step=step, observing_seconds=time.perf_counter() - started)
+
+
+def _write_checkpoint(
+    run: Run,
+    directory: RunDirectory,
+    settings: LoopSettings,
+    step: int,
+    stop_reason: str | None,
+    planned: bool,
+) -> None:
+    """Write a checkpoint, and take away what it makes needless."""
+    started = time.perf_counter()
+
+    def write(folder: Path) -> dict[str, Any]:
+        return {**run.state.save(folder), "stop_reason": stop_reason}
+
+    directory.commit_checkpoint(step, write, planned=planned)
+    directory.prune(settings.keep_training_states)
+    directory.append_timing(step=step, checkpoint_seconds=time.perf_counter() - started)
+
+
+def _write_items(observers: Sequence[Observer], directory: RunDirectory) -> None:
+    for observer in observers:
+        if isinstance(observer, ItemsObserver):
+            for name, rows in observer.items().items():
+                directory.write_items(name, rows)
+
+
+def _is_late(began: float, time_limit: float | None, run: Run) -> bool:
+    """Whether the time is over; where several processes disagree, it is."""
+    if time_limit is None:
+        return False
+    return run.here.any_says(time.monotonic() - began > time_limit, run.engine.device)

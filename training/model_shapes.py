@@ -1,0 +1,150 @@
+"""Model shapes: small models of a known family, made from scratch.
+
+| family   | like                                                  | its MLP                |
+|----------|-------------------------------------------------------|------------------------|
+| `olmo`   | OLMo-1B: layer norms without parameters, no biases    | gated, SiLU            |
+| `llama`  | SmolLM2: RMS norms, no biases                         | gated, SiLU            |
+| `pythia` | Pythia: attention and MLP in parallel, biases         | GELU, not gated        |
+
+All have rotary positions. Embedding and unembedding are one matrix in the first two, as in the
+models that they are like, and two in the third. Weights are drawn by the initialiser that
+transformers has for the family, from a seed, in float32.
+
+Source: Groeneveld et al. 2024 (OLMo); Biderman et al. 2023 (Pythia); Allal et al. 2025 (SmolLM2).
+
+Example:
+    >>> shape = ModelShape(
+    ...     family="olmo", d_model=192, n_layers=4, n_heads=4, d_mlp=768, d_vocab=4096
+    ... )
+    >>> shape.parameters()
+    3145728
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probes.hooked_model import HookedModel
+
+_SIZES = {
+    "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "d_mlp": "intermediate_size",
+    "d_vocab": "vocab_size",
+    "positions": "max_position_embeddings",
+}
+
+
+class ModelFamily(StrEnum):
+    """Which models a new one is like."""
+
+    OLMO = "olmo"
+    """OLMo-1B: the Knowledge Entropy paper's."""
+    LLAMA = "llama"
+    """SmolLM2, of the Llama family."""
+    PYTHIA = "pythia"
+    """Pythia, of the GPT-NeoX family."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """The family and the sizes of a model.
+
+    Args:
+        family: which models it is like.
+        d_model: width of the residual stream.
+        n_layers: how many blocks.
+        n_heads: heads of attention in a block, which share `d_model` between them.
+        d_mlp: memory vectors of a block.
+        d_vocab: entries of the vocabulary.
+        positions: the longest row that it takes, in tokens.
+
+    Raises:
+        ValueError: a size is below 1, or heads do not divide `d_model` evenly.
+    """
+
+    family: ModelFamily | str
+    d_model: int
+    n_layers: int
+    n_heads: int
+    d_mlp: int
+    d_vocab: int
+    positions: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.family not in list(ModelFamily):
+            known = ", ".join(ModelFamily)
+            raise ValueError(f"family must be one of {known}, found {str(self.family)!r}")
+        for name in _SIZES:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, found {getattr(self, name)}")
+        if self.d_model % (2 * self.n_heads):
+            raise ValueError(
+                f"d_model {self.d_model} does not give {self.n_heads} heads an even width, which "
+                f"rotary positions need; take a multiple of {2 * self.n_heads}"
+            )
+
+    def config(self, tokenizer: Any | None = None) -> Any:
+        """The configuration as transformers has it.
+
+        Args:
+            tokenizer: whose end and padding tokens the model is to know of.
+        """
+        import transformers
+
+        sizes = {theirs: getattr(self, ours) for ours, theirs in _SIZES.items()}
+        special = {
+            name: getattr(tokenizer, name, None)
+            for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+        }
+        match ModelFamily(self.family):
+            case ModelFamily.OLMO:
+                return transformers.OlmoConfig(**sizes, **special, tie_word_embeddings=True)
+            case ModelFamily.LLAMA:
+                return transformers.LlamaConfig(**sizes, **special, tie_word_embeddings=True)
+            case ModelFamily.PYTHIA:
+                return transformers.GPTNeoXConfig(
+                    **sizes, **special, tie_word_embeddings=False, hidden_dropout=0.0
+                )
+
+    def parameters(self) -> int:
+        """How many parameters such a model has, tied ones counted once; nothing is allocated."""
+        import torch
+
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in _module(self.config()).parameters())
+
+
+def new_model(shape: ModelShape, tokenizer: Any | None = None, *, seed: int = 0) -> "HookedModel":
+    """A model that has seen nothing, on the CPU in float32.
+
+    Args:
+        shape: family and sizes.
+        tokenizer: its tokenizer.
+        seed: of the weights; the same bits for the same seed, whatever was drawn before.
+
+    Raises:
+        ValueError: the tokenizer has ids that the model has no embedding for.
+    """
+    import torch
+
+    import probes
+
+    if tokenizer is not None and len(tokenizer) > shape.d_vocab:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} entries, but the model's vocabulary has "
+            f"{shape.d_vocab}; make d_vocab at least {len(tokenizer)}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hf_model = _module(shape.config(tokenizer)).eval()
+    return probes.load_model(hf_model, tokenizer=tokenizer)
+
+
+def _module(config: Any) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -1,0 +1,60 @@
+"""Optimizer: fused AdamW, and which weights it lets decay.
+
+Example:
+    >>> import torch
+    >>> from training.settings import OptimizerSettings
+    >>> small = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Linear(3, 2))
+    >>> [len(group["params"]) for group in adamw(small, OptimizerSettings()).param_groups]
+    [1, 2]
+"""
+
+import torch
+from torch import Tensor, nn
+
+from training.choices import DecayGroup
+from training.settings import OptimizerSettings
+
+
+def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of a model: first those that decay, then the others.
+
+    Args:
+        module: the model; a tied weight counts once, as the embedding that it is.
+        settings: the optimizer's.
+
+    Raises:
+        ValueError: no parameter is trainable.
+    """
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    if not trainable:
+        raise ValueError("every parameter of the model is frozen; let some require gradients")
+    decaying = _decaying(module, DecayGroup(settings.decay))
+    groups = [
+        {"params": [p for p in trainable if p in decaying], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable if p not in decaying], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.eps,
+        fused=True,
+    )
+
+
+def _decaying(module: nn.Module, group: DecayGroup) -> set[Tensor]:
+    match group:
+        case DecayGroup.NONE:
+            return set()
+        case DecayGroup.ALL_MATRICES:
+            return {p for p in module.parameters() if p.ndim >= 2}
+        case DecayGroup.LINEAR_WEIGHTS:
+            from transformers.pytorch_utils import Conv1D
+
+            linear = _weights_of(module, (nn.Linear, Conv1D))
+            return linear - _weights_of(module, (nn.Embedding,))
+
+
+def _weights_of(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[Tensor]:
+    found = (part.weight for part in module.modules() if isinstance(part, kinds))
+    return {weight for weight in found if isinstance(weight, Tensor)}

@@ -1,0 +1,96 @@
+"""What both training commands look at during a run: text, entropies, tasks and earlier facts.
+
+Each function returns observers and, as plain values for a manifest, what they look at.
+
+Example:
+    >>> looks = Looks()
+    >>> looks.observers, looks.inputs
+    ([], {})
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import probes
+from probes.corpus.sources import ContentHash
+from probes.corpus.token_batch import TokenBatch
+from training.datasets.downstream import load_task
+from training.datasets.fact_corpus import ClozeItem
+from training.observers import Cadence, ClozeObserver, TaskObserver
+from training.observers_corpus import EntropyObserver, HeldOutObserver, held_out_batches
+from training.observing import Observer
+
+_ROWS_AT_ONCE = 8
+
+
+@dataclass
+class Looks:
+    """Observers, and what they look at, for the manifest."""
+
+    observers: list[Observer] = field(default_factory=list)
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+    def at_text(
+        self,
+        corpora: Sequence[str],
+        tokenizer: Any,
+        cadence: Cadence,
+        *,
+        tokens: int,
+        entropy_tokens: int | None,
+        row_length: int,
+    ) -> None:
+        """Add the loss on corpora, and the entropies on the first of them.
+
+        Raises:
+            ValueError: a corpus is not there, or empty.
+        """
+        opened = [probes.load_corpus(name) for name in corpora]
+        for corpus in opened:
+            batches = held_out_batches(
+                corpus, tokenizer, tokens, row_length=row_length, batch_size=_ROWS_AT_ONCE
+            )
+            self.observers.append(HeldOutObserver(corpus.name, batches, cadence))
+            self.inputs.setdefault("held_out", {})[corpus.name] = _identity(batches)
+        if entropy_tokens is not None:
+            batches = held_out_batches(
+                opened[0],
+                tokenizer,
+                entropy_tokens,
+                row_length=row_length,
+                batch_size=_ROWS_AT_ONCE,
+            )
+            self.observers.append(EntropyObserver(batches, cadence))
+            self.inputs["entropies"] = {"corpus": opened[0].name, **_identity(batches)}
+
+    def at_tasks(self, names: Iterable[str], limit: int | None, cadence: Cadence) -> None:
+        """Add downstream tasks.
+
+        Raises:
+            ValueError: there is no such task, or it cannot be had.
+        """
+        for name in names:
+            task = load_task(name, limit)
+            self.observers.append(TaskObserver(task, cadence))
+            self.inputs.setdefault("tasks", {})[name] = task.configuration
+
+    def at_facts(self, items: Sequence[ClozeItem], cadence: Cadence) -> None:
+        """Add cloze items, if there are any."""
+        if not items:
+            return
+        content = ContentHash()
+        for item in items:
+            content.add_text(repr(item))
+        self.observers.append(ClozeObserver(items, cadence))
+        self.inputs["cloze"] = {"items": len(items), "sha256": content.value}
+
+
+def _identity(batches: Iterable[TokenBatch]) -> dict[str, Any]:
+    """How many tokens batches have, and their hash."""
+    content, tokens = ContentHash(), 0
+    for batch in batches:
+        for ids, mask in zip(batch.input_ids, batch.attention_mask.bool(), strict=True):
+            content.add_row(ids[mask].numpy())
+            tokens += int(mask.sum())
+    return {"tokens": tokens, "sha256": content.value}

@@ -1,0 +1,174 @@
+"""Run setup: everything that has to be there before the first update, in the order that matters.
+
+Edits are made to the start, not to what a checkpoint holds, since what some of them add is taken
+from the weights that they find: the checkpoint is loaded under them. Weights are loaded whole and
+then sharded; the optimizer's state is loaded shard by shard. Random states come last, because
+anything before may have drawn.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed as dist
+from torch.amp.grad_scaler import GradScaler
+
+from interventions.edit_forms import Clock, Edit
+from interventions.edits import applied
+from interventions.learning_rates import RowLearningRates
+from probes.hooked_model import HookedModel
+from training.batches import BatchSource, InjectingSource, TrainingBatch
+from training.choices import Parallel, Precision
+from training.engine import Engine, hold_in_float32
+from training.forward_inputs import refuse_misfits
+from training.observing import StopRule
+from training.optimizer import adamw
+from training.processes import Processes, joined_processes, this_process
+from training.random_states import random_states_kept, seed_all
+from training.run_checkpoints import CheckpointFound
+from training.run_directory import RunDirectory
+from training.settings import LoopSettings
+from training.training_state import TrainingState, load_weights, refuse_other_processes
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run that is ready to go on."""
+
+    engine: Engine
+    optimizer: torch.optim.AdamW
+    scaler: GradScaler
+    """Of the loss; does nothing but for float16."""
+    clock: Clock
+    """What edits that change over the run go by."""
+    state: TrainingState
+    """What checkpoints hold."""
+    found: CheckpointFound | None
+    """Where it goes on from; None at the start."""
+
+    @property
+    def here(self) -> Processes:
+        """Which process this is."""
+        return self.engine.here
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it begins at the start."""
+        return self.found is None
+
+    @property
+    def step(self) -> int:
+        """Updates done before it goes on."""
+        return 0 if self.found is None else self.found.step
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why it had ended already, where it had."""
+        return None if self.found is None else self.found.state["stop_reason"]
+
+
+@contextmanager
+def made_ready(
+    model: HookedModel,
+    settings: LoopSettings,
+    directory: RunDirectory,
+    edits: Sequence[Edit],
+    optimizer_edits: Sequence[RowLearningRates],
+    stop: StopRule | None,
+    resume: bool,
+) -> Iterator[Run]:
+    """Make a run ready; the arguments are those of `training.loop.train`.
+
+    Yields:
+        The run, at the newest checkpoint or at the start.
+
+    Raises:
+        ValueError: the checkpoint cannot be gone on from.
+    """
+    with ExitStack() as stack:
+        here = stack.enter_context(joined_processes())
+        stack.enter_context(random_states_kept())
+        hold_in_float32(model)
+        clock = stack.enter_context(applied(model, *edits, check=False))
+        found = _newest(directory, resume)
+        if found is not None:
+            refuse_other_processes(found)
+            load_weights(model, found.path)
+        engine = stack.enter_context(Engine(model, settings))
+        optimizer = adamw(model.hf_model, settings.optimizer)
+        scaler = GradScaler(model.device.type, enabled=settings.precision is Precision.FP16)
+        state = TrainingState(model, engine, optimizer, scaler, stop)
+        for rates in optimizer_edits:
+            stack.callback(rates.attach_to(optimizer, model).remove)
+        seed_all(settings.seed + here.rank)
+        if found is not None:
+            state.load(found)
+        directory.cut_back(found)
+        directory.prune(settings.keep_training_states)
+        yield Run(engine, optimizer, scaler, clock, state, found)
+
+
+def _newest(directory: RunDirectory, resume: bool) -> CheckpointFound | None:
+    if resume:
+        return directory.latest()
+    if directory.has_begun:
+        raise ValueError(f"{directory.path} holds records already; resume, or record elsewhere")
+    return None
+
+
+def refuse_unfit(
+    source: BatchSource, settings: LoopSettings, optimizer_edits: Sequence[RowLearningRates]
+) -> None:
+    """Make sure that data, settings and processes go together, before any work is done.
+
+    Raises:
+        ValueError: they do not.
+    """
+    _refuse_processes(settings)
+    if optimizer_edits and settings.parallel is Parallel.FSDP:
+        raise ValueError(
+            "learning rates of rows need whole parameters, and 'fsdp' shards them; use 'ddp'"
+        )
+    available = source.steps_available
+    if available is not None and available < settings.steps:
+        raise ValueError(
+            f"the data give {available} batches, and the run has {settings.steps} steps; give more "
+            "text or epochs, or fewer steps"
+        )
+
+
+def fitting_batch(
+    source: BatchSource, step: int, model: HookedModel, settings: LoopSettings
+) -> TrainingBatch:
+    """The global batch of a step, after a look at whether model and settings are made for it.
+
+    Raises:
+        ValueError: they are not, or no token of it is trained on.
+    """
+    batch = source.batch(step)
+    refuse_misfits(batch, model)
+    # Passages may be given rows of their own.
+    extra = isinstance(source, InjectingSource)
+    if batch.n_rows < settings.batch_size or (batch.n_rows > settings.batch_size and not extra):
+        raise ValueError(
+            f"the data come in batches of {batch.n_rows} rows, and the settings say "
+            f"batch_size={settings.batch_size}; make them agree"
+        )
+    if not batch.trained_tokens:
+        raise ValueError(f"batch {step} has no token to train on; check the labels of the data")
+    return batch
+
+
+def _refuse_processes(settings: LoopSettings) -> None:
+    alone = settings.parallel is Parallel.NONE
+    count = this_process().count
+    if alone and count > 1:
+        raise ValueError(
+            f"torchrun has started {count} processes, and parallel is 'none'; use 'ddp' or 'fsdp'"
+        )
+    if not alone and not (dist.is_initialized() or dist.is_torchelastic_launched()):
+        raise ValueError(
+            f"parallel={str(settings.parallel)!r} needs torchrun to start the processes; start it "
+            "so, or use 'none'"
+        )

@@ -1,0 +1,58 @@
+"""Schedule: the learning rate of every update, as a pure function of its number.
+
+Updates count from 1. With W warm-up updates of S in all, the rate of update s is a share of the
+peak: up to W it rises in a straight line from `warmup_start` (which update 0 would have) to 1, and
+then falls, by how far x = (s - W) / (S - W) the rest has come,
+
+    cosine:  f + (1 - f) (1 + cos(pi x)) / 2        linear:  1 - (1 - f) x        constant:  1
+
+down to the final fraction f, which the last update has.
+
+Source: OLMo's `cosine_with_warmup` and `linear_with_warmup`, whose warm-up starts at a tenth.
+
+Example:
+    >>> settings = LoopSettings(steps=1600, batch_size=128)
+    >>> [round(learning_rate(update, settings), 6) for update in (1, 80, 840, 1600)]
+    [4.5e-05, 0.0004, 0.00022, 4e-05]
+"""
+
+import math
+
+from training.choices import ScheduleKind
+from training.settings import LoopSettings, ScheduleSettings
+
+
+def learning_rate(update: int, settings: LoopSettings) -> float:
+    """The learning rate of one update.
+
+    Args:
+        update: which, from 1 to the steps of the run.
+        settings: the run's.
+    """
+    steps, schedule = settings.steps, settings.schedule
+    assert 1 <= update <= steps
+    peak = settings.optimizer.learning_rate
+    warmup = warmup_updates(settings)
+    if update < warmup:
+        return peak * (schedule.warmup_start + (1 - schedule.warmup_start) * update / warmup)
+    along = (update - warmup) / (steps - warmup) if steps > warmup else 0.0
+    return peak * _share_left(along, schedule)
+
+
+def warmup_updates(settings: LoopSettings) -> int:
+    """How many updates of a run the rate takes to reach its peak."""
+    if settings.schedule.warmup_steps is not None:
+        return settings.schedule.warmup_steps
+    return round(settings.schedule.warmup_fraction * settings.steps)
+
+
+def _share_left(along: float, settings: ScheduleSettings) -> float:
+    """Share of the peak when so much of the time after the warm-up is over."""
+    final = settings.final_fraction
+    match ScheduleKind(settings.kind):
+        case ScheduleKind.COSINE:
+            return final + (1 - final) * (1 + math.cos(math.pi * along)) / 2
+        case ScheduleKind.LINEAR:
+            return 1 - (1 - final) * along
+        case ScheduleKind.CONSTANT:
+            return 1.0

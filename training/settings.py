@@ -1,0 +1,161 @@
+"""Settings of the training loop: how long, how fast, how precisely, and what is kept.
+
+Plain frozen dataclasses that check themselves, so that a command can show and compare them without
+loading PyTorch. Choices take their strings as well.
+
+Example:
+    >>> LoopSettings(steps=1600, batch_size=128, checkpoint_every=160).checkpoint_is_due(320)
+    True
+"""
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from training.choices import DecayGroup, Parallel, Precision, ScheduleKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """AdamW, fused, with decoupled weight decay; the defaults are those of the released runs."""
+
+    learning_rate: float = 4e-4
+    """The peak, which the schedule reaches after its warm-up."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of the mean gradient and of the mean squared gradient."""
+    eps: float = 1e-5
+    """Added to the root of the mean squared gradient."""
+    weight_decay: float = 0.1
+    """Share of a weight that is taken off in a step, over the learning rate."""
+    decay: DecayGroup | str = DecayGroup.LINEAR_WEIGHTS
+    """Which weights decay."""
+    clip_norm: float | None = 1.0
+    """Norm that the gradient of all parameters is clipped to; None for no clipping."""
+
+    def __post_init__(self) -> None:
+        _as_choice(self, "decay", DecayGroup)
+        _require(self, "learning_rate", self.learning_rate > 0, "above 0")
+        _require(self, "betas", all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1")
+        _require(self, "eps", self.eps > 0, "above 0")
+        _require(self, "weight_decay", self.weight_decay >= 0, "0 or more")
+        _require(
+            self, "clip_norm", self.clip_norm is None or self.clip_norm > 0, "above 0, or None"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSettings:
+    """The learning rate over a run, as shares of the peak; see `training.schedule`."""
+
+    kind: ScheduleKind | str = ScheduleKind.COSINE
+    """How the rate falls after the warm-up."""
+    warmup_fraction: float = 0.05
+    """Share of the steps in which the rate rises; ignored where `warmup_steps` is given."""
+    warmup_steps: int | None = None
+    """Steps in which the rate rises."""
+    warmup_start: float = 0.1
+    """Share of the peak at which the warm-up begins."""
+    final_fraction: float = 0.1
+    """Share of the peak at which the schedule ends."""
+
+    def __post_init__(self) -> None:
+        _as_choice(self, "kind", ScheduleKind)
+        for name in ("warmup_fraction", "warmup_start", "final_fraction"):
+            _require(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        steps = self.warmup_steps
+        _require(self, "warmup_steps", steps is None or steps >= 0, "0 or more, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """One training run: everything that decides its bits, but for the model and the data."""
+
+    steps: int
+    """Optimizer updates."""
+    batch_size: int
+    """Rows of a global batch, over all processes and micro-batches."""
+    micro_batch_size: int | None = None
+    """Rows of one forward pass in one process; None for all that it has."""
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    """AdamW and clipping."""
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    """The learning rate over the run."""
+    precision: Precision | str = Precision.FP32
+    """What forward and backward passes compute in."""
+    parallel: Parallel | str = Parallel.NONE
+    """How processes share a step; several need `torchrun`."""
+    compile: bool = False
+    """Compile the blocks and the loss (`torch.compile`)."""
+    gradient_checkpointing: bool = False
+    """Compute the blocks again in the backward pass instead of keeping their insides."""
+    seed: int = 0
+    """Of dropout; the data have seeds of their own."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints; None for those of `checkpoint_steps` and the last alone."""
+    checkpoint_steps: tuple[int, ...] = ()
+    """More steps at which to write one; 0 is the unchanged start. The last always has one."""
+    resume_every: int | None = None
+    """Steps between checkpoints that only serve resuming: the next one of any kind replaces it."""
+    keep_training_states: int = 1
+    """How many checkpoints, the newest, keep the optimizer's state; older ones keep weights."""
+
+    def __post_init__(self) -> None:
+        _as_choice(self, "precision", Precision)
+        _as_choice(self, "parallel", Parallel)
+        for name in ("steps", "batch_size", "keep_training_states"):
+            _require(self, name, getattr(self, name) >= 1, "1 or more")
+        for name in ("micro_batch_size", "checkpoint_every", "resume_every"):
+            value = getattr(self, name)
+            _require(self, name, value is None or value >= 1, "1 or more, or None")
+        within = all(0 <= step <= self.steps for step in self.checkpoint_steps)
+        _require(self, "checkpoint_steps", within, f"from 0 to the {self.steps} steps of the run")
+        if self.precision is Precision.FP16 and self.parallel is Parallel.FSDP:
+            raise ValueError("precision 'fp16' cannot scale its loss under 'fsdp'; use 'bf16'")
+
+    def checkpoint_is_due(self, step: int) -> bool:
+        """Whether the run's plan has a checkpoint after this many updates."""
+        at_interval = (
+            self.checkpoint_every is not None and step and not step % self.checkpoint_every
+        )
+        return bool(at_interval) or step in self.checkpoint_steps or step == self.steps
+
+    def resume_point_is_due(self, step: int) -> bool:
+        """Whether a checkpoint is written at this step only so that a run can go on from it."""
+        return self.resume_every is not None and step > 0 and step % self.resume_every == 0
+
+
+def log_spaced_steps(steps: int, *, first: int = 1, per_doubling: int = 1) -> tuple[int, ...]:
+    """Steps at equal ratios, from `first` up to the last step of a run.
+
+    Args:
+        steps: of the run.
+        first: where to begin.
+        per_doubling: how many lie in each doubling; those that round to the same are one.
+
+    Raises:
+        ValueError: a number is not positive.
+    """
+    if min(steps, first, per_doubling) < 1:
+        raise ValueError(
+            f"steps, first and per_doubling must be 1 or more, found {steps}, {first} and "
+            f"{per_doubling}"
+        )
+    count = math.floor(per_doubling * math.log2(steps / first) + 1e-9) if steps >= first else -1
+    spaced = {round(first * 2 ** (turn / per_doubling)) for turn in range(count + 1)}
+    return tuple(sorted(spaced | {steps}))
+
+
+def _as_choice(settings: Any, name: str, kind: type[StrEnum]) -> None:
+    """Let a choice be given as its string."""
+    given = getattr(settings, name)
+    try:
+        object.__setattr__(settings, name, kind(given))
+    except ValueError:
+        known = ", ".join(kind)
+        raise ValueError(f"{name} must be one of {known}, found {given!r}") from None
+
+
+def _require(settings: Any, name: str, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {allowed}, found {getattr(settings, name)!r}")

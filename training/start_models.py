@@ -1,0 +1,72 @@
+"""Where a run starts: what `--model` means, and which run it comes from.
+
+A run directory stands for its last checkpoint, or for the one that a revision names. Of a
+checkpoint inside a run it is known which facts the run was asked about
+(`items/cloze.jsonl`), so that a later run can ask again.
+
+Example:
+    >>> find_start("smollm2-135m-instruct-q4").run is None
+    True
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.records import ITEMS_FOLDER
+from training.run_checkpoints import checkpoint_folders
+from training.run_directory import CHECKPOINTS_FOLDER, MANIFEST_FILE
+
+CLOZE = "cloze"
+"""The list of items that a pretraining run writes about its facts."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model to be loaded.
+
+    Attributes:
+        model: as `probes.load_model` takes it.
+        revision: of a hub model.
+        run: the run directory that it comes from, where it does.
+    """
+
+    model: str
+    revision: str | None
+    run: Path | None
+
+    @property
+    def cloze(self) -> Path | None:
+        """The facts that the run was asked about, where it was."""
+        path = None if self.run is None else self.run / ITEMS_FOLDER / f"{CLOZE}.jsonl"
+        return path if path is not None and path.is_file() else None
+
+
+def find_start(model: str, revision: str | None = None) -> Start:
+    """What to load.
+
+    Args:
+        model: built-in model, hub id, folder, `.gguf` file, or run directory.
+        revision: of a hub model; of a run directory the name of a checkpoint.
+
+    Raises:
+        ValueError: the run has no checkpoint, or none of that name.
+    """
+    path = Path(model).expanduser()
+    if not _is_run(path):
+        parent = path.parent.parent
+        inside = path.parent.name == CHECKPOINTS_FOLDER and _is_run(parent)
+        return Start(model, revision, parent if inside else None)
+    folders = checkpoint_folders(path / CHECKPOINTS_FOLDER)
+    names = [folder.name for folder in folders]
+    if not folders:
+        raise ValueError(f"the run {model} has no checkpoint yet; go on with it, with --resume")
+    if revision is not None and revision not in names:
+        raise ValueError(
+            f"the run {model} has no checkpoint {revision!r}; it has {', '.join(names)}"
+        )
+    chosen = folders[-1] if revision is None else folders[names.index(revision)]
+    return Start(str(chosen), None, path)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / MANIFEST_FILE).is_file() and (path / CHECKPOINTS_FOLDER).is_dir()
