@@ -10,6 +10,7 @@ _EXPORTS = {
     "ClusterBootstrap": "analysis.cluster_bootstrap",
     "ForgettingCurve": "analysis.forgetting_curve",
     "LensResult": "analysis.lens_result",
+    "TrainingRun": "analysis.run_reading",
     "acquisition": "analysis.metrics",
     "effectivity": "analysis.encounter_gains",
     "entropy_figure": "analysis.figures",
@@ -20,6 +21,7 @@ _EXPORTS = {
     "lens": "analysis.lens_readouts",
     "log_spaced_offsets": "analysis.forgetting_curve",
     "net_gain": "analysis.encounter_gains",
+    "read_run": "analysis.run_reading",
     "retainability": "analysis.encounter_gains",
 }
 

@@ -78,7 +78,12 @@ def _folders(model: str) -> list[Path]:
     pattern = path / "checkpoints" / "*" if _is_run(path) else path
     parent = Path(pattern.anchor) if pattern.is_absolute() else Path()
     relative = str(pattern.relative_to(parent))
-    found = sorted(p for p in parent.glob(relative) if (p / "config.json").is_file())
+    # A run that is being written has a hidden folder for what is not whole yet.
+    found = sorted(
+        p
+        for p in parent.glob(relative)
+        if (p / "config.json").is_file() and not p.name.startswith(".")
+    )
     if not found:
         raise ValueError(
             f"{model!r} matches no folder with a config.json; give a pattern such as "

@@ -87,6 +87,13 @@ def feed(reducer):
 
 
 CALLS = {
+    "analysis.ckl_curves": lambda: call("analysis.ckl_curves", "_Encounters", *[np.zeros(1)] * 4),
+    "analysis.ckl_scores": lambda: call(
+        "analysis.ckl_scores", "_Scores", "met", "all", {}, np.zeros((1, 1)), *[np.zeros(1)] * 2, 1
+    ),
+    "analysis.run_observations": lambda: call(
+        "analysis.run_observations", "ItemScores", None, np.zeros((1, 1), int), np.zeros(1)
+    ),
     "analysis.cluster_bootstrap": lambda: call(
         "analysis.cluster_bootstrap", "DEFAULT_BOOTSTRAP.mean_interval", np.ones((2, 2))
     ),
