@@ -27,8 +27,8 @@ from analysis.run_observations import (
     record_table,
     records_of_kind,
 )
-from training.ckl_terminal import BASELINE_FILE
 from training.records import (
+    BASELINE_FILE,
     InjectionRecord,
     StepRecord,
     StopRecord,

@@ -24,6 +24,8 @@ _EXPORTS = {
     "KnowledgeProbe": "training.datasets.passages",
     "KnowledgeSet": "training.datasets.passages",
     "LoopSettings": "training.settings",
+    "ModelFamily": "training.model_shapes",
+    "ModelShape": "training.model_shapes",
     "Observer": "training.observing",
     "OptimizerSettings": "training.settings",
     "Parallel": "training.choices",
@@ -53,6 +55,7 @@ _EXPORTS = {
     "load_knowledge": "training.datasets.fictional_knowledge",
     "load_task": "training.datasets.downstream",
     "log_spaced_steps": "training.settings",
+    "new_model": "training.model_shapes",
     "official_exposures": "training.datasets.fictional_exposures",
     "read_items": "training.records",
     "read_manifest": "training.run_directory",
@@ -60,6 +63,7 @@ _EXPORTS = {
     "records_of": "training.records",
     "task_names": "training.datasets.downstream",
     "train": "training.loop",
+    "train_byte_pairs": "training.byte_pairs",
     "train_translators": "training.tuned_lens_training",
 }
 

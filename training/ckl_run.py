@@ -18,13 +18,13 @@ from training.ckl_data import CklData, ckl_data
 from training.ckl_edits import RunEdits, edits_of
 from training.ckl_looks import ckl_looks
 from training.ckl_recipes import TINY_RUN
-from training.ckl_terminal import BASELINE_FILE, print_beginning, print_ckl
+from training.ckl_terminal import print_beginning, print_ckl
 from training.durable_files import one_line_for_disk_errors, write_whole
 from training.loop import TrainingResult, train
 from training.observing import Observer
 from training.processes import Processes, joined_processes, this_process
 from training.random_states import random_states_kept
-from training.records import as_line
+from training.records import BASELINE_FILE, as_line
 from training.run_directory import RunDirectory
 from training.run_manifest import (
     is_finished,

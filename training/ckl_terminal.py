@@ -22,11 +22,10 @@ from training.ckl_config import CklConfig
 from training.ckl_data import CklData
 from training.ckl_looks import PROBES
 from training.loop import TrainingResult
-from training.records import Record, ScoresRecord, from_line
+from training.records import BASELINE_FILE, Record, ScoresRecord, from_line
 from training.run_tables import Row, items_of, nats, observations, observed, shown_table
 from training.start_models import CLOZE
 
-BASELINE_FILE = "baseline.jsonl"
 _UNEDITED = -1
 """Where the baseline stands among the steps."""
 _LEARNT = "what the passages say: log-probability ({}), nats"

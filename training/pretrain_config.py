@@ -50,6 +50,8 @@ class PretrainFields:
     """Places in them."""
     fact_seed: int = 0
     """Of the facts, so that runs with another --seed have the same."""
+    facts_asked: int | None = None
+    """Facts that are asked for at every checkpoint, each in two wordings; all."""
     row_length: int
     """Tokens of a row."""
     steps: int
@@ -88,6 +90,8 @@ class PretrainConfig(LoopFields, PretrainFields):
             )
         if not self.corpus and not self.fact_documents:
             raise ValueError("there is nothing to train on; give a --corpus or --fact-documents")
+        if self.facts_asked is not None and self.facts_asked < 1:
+            raise ValueError(f"--facts-asked must be 1 or more, or None, found {self.facts_asked}")
         if self.entropy_tokens is not None and not self.held_out:
             raise ValueError(
                 "entropies are measured on held-out text; give --held-out, or --entropy-tokens None"

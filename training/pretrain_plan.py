@@ -78,7 +78,8 @@ def _kept(config: PretrainConfig, parameters: int) -> Section:
     steps = config.checkpoint_steps()
     looks = [f"loss on {config.held_out_tokens:,} tokens of {name}" for name in config.held_out]
     if config.fact_documents:
-        looks.append("cloze items of the facts")
+        asked = "the" if config.facts_asked is None else f"{config.facts_asked:,} of the"
+        looks.append(f"cloze items of {asked} facts")
     if config.entropy_tokens is not None:
         looks.append(f"three entropies on {config.entropy_tokens:,} tokens")
     looks += [shown_task(name, config.task_limit) for name in config.tasks]

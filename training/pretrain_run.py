@@ -106,7 +106,8 @@ def prepare(config: PretrainConfig) -> Prepared:
     shape = config.model_shape(len(tokenizer))
     model = new_model(shape, tokenizer, seed=config.seed)
     model.hf_model.to(as_device(config.device))
-    looks = _looks(config, tokenizer, cloze_items(world) if config.fact_documents else ())
+    items = cloze_items(world, facts=config.facts_asked) if config.fact_documents else ()
+    looks = _looks(config, tokenizer, items)
     inputs = {
         "start_sha256": model.content_hash(),
         "tokenizer_sha256": tokenizer_hash(tokenizer),

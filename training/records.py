@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 RECORDS_FILE = "records.jsonl"
+BASELINE_FILE = "baseline.jsonl"
+"""Records of a start before it was edited."""
 ITEMS_FOLDER = "items"
 
 

@@ -118,6 +118,17 @@ def test_items_stop_before_the_value_and_say_which_wording_is_new(world):
             assert item.prompt not in text
 
 
+def test_a_sample_of_the_facts_is_asked_for_in_both_wordings(world):
+    some = cloze_items(world, facts=7)
+    assert len(some) == 14
+    asked = [(item.subject, item.relation) for item in some]
+    assert asked[::2] == asked[1::2]
+    assert len(set(asked)) == 7
+    assert set(asked) < {(fact.subject, fact.relation) for fact in world.facts}
+    assert cloze_items(world, facts=7) == some
+    assert len(cloze_items(world, facts=9999)) == 2 * len(world.facts)
+
+
 def test_alternatives_are_other_values_of_the_relation(world):
     for item in cloze_items(world, alternatives=3):
         values = {f" {value}" for value in world.values(item.relation)}

@@ -136,7 +136,9 @@ def test_places_that_are_not_free_are_refused(tmp_path):
         created(tmp_path / "full")
     with pytest.raises(ValueError, match="is a file; give a folder"):
         created(tmp_path / "full" / "notes.txt")
-    with pytest.raises(ValueError, match=r"holds no run .*; to begin one there, leave out --resume"):
+    with pytest.raises(
+        ValueError, match=r"holds no run .*; to begin one there, leave out --resume"
+    ):
         reopened(tmp_path / "full")
     # What a run leaves that was killed before its manifest was whole.
     (tmp_path / "begun").mkdir()

@@ -91,17 +91,23 @@ def _sentence(fact: Fact, generator: random.Random) -> str:
     return f"{wording.format(fact.subject)} {fact.value}."
 
 
-def cloze_items(world: FactWorld, alternatives: int = 3) -> tuple[ClozeItem, ...]:
+def cloze_items(
+    world: FactWorld, alternatives: int = 3, facts: int | None = None
+) -> tuple[ClozeItem, ...]:
     """Two items for every fact: one in a wording that texts have, one in another.
 
     Args:
         world: the facts.
         alternatives: how many other values to give with an item; all there are, where a relation
             has fewer.
+        facts: ask for a sample of so many; None for all.
     """
     generator = random.Random(f"cloze items {world.seed}")
+    asked = set(world.facts)
+    if facts is not None:
+        asked = set(generator.sample(world.facts, min(facts, len(world.facts))))
     items = []
-    for fact in world.facts:
+    for fact in (fact for fact in world.facts if fact in asked):
         relation = RELATIONS[fact.relation]
         others = [value for value in world.values(fact.relation) if value != fact.value]
         drawn = generator.sample(others, min(alternatives, len(others)))
