@@ -11,7 +11,7 @@ demo: $(READY)
 	    --corpus general biomedical --max-tokens 8192 --out $(OUT) --overwrite
 
 test: $(READY) browser
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
