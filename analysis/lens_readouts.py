@@ -15,8 +15,9 @@ from analysis.lens_result import LensResult
 from probes.choices import LensPositions, TargetSpan
 from probes.hooked_model import HookedModel
 from probes.lens_items import LensItem, Text, lens_items
-from probes.lens_pass import LensReadouts, LensSettings, read_lens
+from probes.lens_pass import LensReadouts, read_lens
 from probes.lens_readout import Translate
+from probes.lens_settings import LensSettings
 from probes.provenance import provenance_of
 
 LOGIT_LENS = "logit"

@@ -55,6 +55,7 @@ _EXPORTS = {
     "measure_perplexity": "probes.perplexity",
     "stream": "probes.hooks",
     "target_log_probs": "probes.target_scoring",
+    "target_ranks": "probes.lens_pass",
     "token_batches": "probes.corpus.batching",
 }
 

@@ -48,8 +48,8 @@ from probes.causal_settings import (
 )
 from probes.hooked_model import HookedModel
 from probes.lens_items import LensItem
-from probes.lens_pass import check_readout
 from probes.provenance import Provenance, provenance_of
+from probes.readout_check import check_readout
 from probes.sites import Site
 from probes.subject_tokens import subject_positions
 

@@ -1,9 +1,7 @@
 """Lens pass: run prompts and read every layer's stream at the positions asked for.
 
-Items are sorted by length and run in batches of about equal numbers of tokens. Pads stand on the
-right, where causal attention cannot see them, so fused attention needs no mask. Streams are cut out
-inside the hook; only the asked positions are ever unembedded, and rows of several batches are read
-together, since the unembedding is a matrix that is dear to load.
+Only those positions are ever unembedded. `read_lens` reads all that a lens shows, `target_ranks`
+the ranks alone, which is all that localization needs.
 
 Where a target has several tokens, those before the one that is asked for are given (teacher
 forcing).
@@ -17,53 +15,22 @@ Example:
     0
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
-from probes.checking import difference, tolerance
-from probes.choices import LensPositions, TargetSpan
-from probes.corpus.token_batch import TokenBatch, as_token_batch
 from probes.hooked_model import HookedModel
-from probes.hooks import run_hooked
 from probes.lens_items import LensItem
-from probes.lens_readout import Readout, Translate, joined_readouts, read_streams
-from probes.readout import norm_and_unembed
-from probes.sites import HookPoint, Site
+from probes.lens_readout import Readout, Translate, joined_readouts, read_ranks, read_streams
+from probes.lens_rows import Row, Rows, groups_of_rows, rows_of
+from probes.lens_settings import LensSettings
+from probes.readout_check import check_readout
 
-_Done = list[tuple[list["_Row"], Readout]]
-_BATCH_TOKENS, _BATCH_ROWS = 1024, 64
-_ROWS_READ_TOGETHER = 64
-_CHECKED_TOKENS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class LensSettings:
-    """What to read, and where.
-
-    Attributes:
-        positions: the readout position alone (`last`), all of the prompt, or some positions of it,
-            counted from its start or, if negative, from its end.
-        span: the target's first token alone, or all of them.
-        norm: whether streams go through the final norm before the unembedding.
-        embedding: whether the stream before block 0 is a layer.
-        top_k: how many of the most likely tokens to keep.
-    """
-
-    positions: LensPositions | tuple[int, ...] = LensPositions.LAST
-    span: TargetSpan = TargetSpan.FIRST
-    norm: bool = True
-    embedding: bool = False
-    top_k: int = 10
-
-    def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise ValueError(f"top_k is {self.top_k}; keep at least one token")
+_Done = list[tuple[list[Row], Readout]]
 
 
 @dataclass(frozen=True)
@@ -119,124 +86,45 @@ def read_lens(
         raise ValueError("there are no items to read; give at least one prompt and target")
     if settings.norm:
         check_readout(model, items[0])
-    plan = [_rows_of(index, item, settings, controls or {}) for index, item in enumerate(items)]
-    waiting = _Rows()
-    done: _Done = []
-    for batch in _own_share(batches_of(items, settings), distributed):
-        waiting.add(_run(model, [items[i] for i in batch], [plan[i] for i in batch], settings))
-        if len(waiting) >= _ROWS_READ_TOGETHER:
-            done.append(_read(model, waiting, settings, translate))
-            waiting = _Rows()
-        if on_items is not None:
-            on_items(len(batch))
-    if len(waiting):
-        done.append(_read(model, waiting, settings, translate))
+    plan = [rows_of(index, item, settings, controls or {}) for index, item in enumerate(items)]
+    groups = groups_of_rows(model, items, plan, settings, distributed, on_items)
+    done = [_read(model, group, settings, translate) for group in groups]
     return _in_order(_from_everywhere(done) if distributed else done)
 
 
-def check_readout(model: HookedModel, item: LensItem) -> None:
-    """Refuse a model whose logits are not the norm and unembedding of its last stream.
+def target_ranks(
+    model: HookedModel, items: Sequence[LensItem], *, distributed: bool = False
+) -> Int64[Tensor, "layer item"]:
+    """Ranks of targets' first tokens at the readout position: what `localize` takes.
+
+    The same numbers as `read_lens` gives, without what it reads beside them, for a little more than
+    a forward pass.
+
+    Args:
+        model: the hooked model; whatever is attached to it is in what is read.
+        items: prompts and targets.
+        distributed: share the items out over the processes of the default group.
 
     Raises:
-        ValueError: they differ by more than rounding.
+        ValueError: there are no items, or the last layer's readout is not what the model computes.
     """
-    kept: list[Tensor] = []
-    batch = as_token_batch({"input_ids": [list(item.prompt_ids[:_CHECKED_TOKENS])]})
-    last = HookPoint(Site.RESID_POST, model.n_layers - 1)
-
-    def keep(stream: Tensor, _point: HookPoint) -> None:
-        kept.append(stream.detach())
-
-    with torch.no_grad(), model.evaluating(), model.hooks([(last, keep)]):
-        logits = model.logits(batch)[:, -1]
-        # After the pass, so that what the model computes is what is compared with.
-        read = norm_and_unembed(model.anatomy, kept[-1][:, -1])
-    gap = difference(read, logits)
-    if not gap <= tolerance(logits.dtype):
-        raise ValueError(
-            f"the readout of the last layer differs from the logits of {model.name} by {gap:.2g} "
-            "of the largest; something changes the stream after the last block or the logits, so a "
-            "lens would not show what the model computes"
-        )
+    if not items:
+        raise ValueError("there are no items to read; give at least one prompt and target")
+    check_readout(model, items[0])
+    settings = LensSettings()
+    plan = [rows_of(index, item, settings, {}) for index, item in enumerate(items)]
+    done = []
+    with torch.no_grad():
+        for group in groups_of_rows(model, items, plan, settings, distributed, None):
+            targets = torch.tensor([row.target for row in group.rows], device=model.device)
+            ranks = read_ranks(model.anatomy, torch.cat(group.streams, dim=1), targets)
+            done.append(([row.item for row in group.rows], ranks))
+    parts = _from_everywhere(done) if distributed else done
+    order = torch.tensor([item for places, _ in parts for item in places]).argsort()
+    return torch.cat([ranks for _, ranks in parts], dim=1)[:, order]
 
 
-@dataclass(frozen=True)
-class _Row:
-    item: int
-    position: int
-    target: int
-    place: int
-    controls: tuple[int, ...]
-
-
-@dataclass
-class _Rows:
-    """Rows that were run and are not read yet."""
-
-    rows: list[_Row] = field(default_factory=list)
-    streams: list[Float[Tensor, "layer row d_model"]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def add(self, more: "_Rows") -> None:
-        self.rows += more.rows
-        self.streams += more.streams
-
-
-def _rows_of(
-    index: int, item: LensItem, settings: LensSettings, controls: Mapping[str, Sequence[int]]
-) -> list[_Row]:
-    others = tuple(ids[index] for ids in controls.values())
-    last = len(item.prompt_ids) - 1
-    before = [p for p in _positions(item, settings.positions) if p != last]
-    target = item.target_ids
-    rows = [_Row(index, position, target[0], -1, others) for position in before]
-    places = range(1 if settings.span is TargetSpan.FIRST else len(target))
-    return rows + [_Row(index, last + i, target[i], i, others) for i in places]
-
-
-def _positions(item: LensItem, asked: LensPositions | tuple[int, ...]) -> list[int]:
-    length = len(item.prompt_ids)
-    if asked == LensPositions.LAST:
-        return []
-    if asked == LensPositions.ALL:
-        return list(range(length))
-    found = [int(position) for position in asked]
-    for position in found:
-        if not -length <= position < length:
-            raise ValueError(
-                f"position {position} does not exist in {item.prompt or 'a prompt'!r}, which has "
-                f"{length} tokens: 0 to {length - 1}, or {-length} to -1"
-            )
-    return sorted({position % length for position in found})
-
-
-def _input_ids(item: LensItem, settings: LensSettings) -> tuple[int, ...]:
-    given = () if settings.span is TargetSpan.FIRST else item.target_ids[:-1]
-    return item.prompt_ids + given
-
-
-def batches_of(items: Sequence[LensItem], settings: LensSettings) -> Iterator[list[int]]:
-    """Indices of items of about equal length, the longest first."""
-    lengths = [len(_input_ids(item, settings)) for item in items]
-    order = sorted(range(len(items)), key=lambda i: (-lengths[i], i))
-    start = 0
-    while start < len(order):
-        size = min(_BATCH_ROWS, max(1, _BATCH_TOKENS // lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
-
-
-def _own_share(batches: Iterator[list[int]], distributed: bool) -> Iterator[list[int]]:
-    if not distributed:
-        return batches
-    from torch import distributed as dist
-
-    return islice(batches, dist.get_rank(), None, dist.get_world_size())
-
-
-def _from_everywhere(done: _Done) -> _Done:
+def _from_everywhere(done: list[Any]) -> list[Any]:
     """What all processes have read; it is small, since nothing in it has the vocabulary's size."""
     from torch import distributed as dist
 
@@ -245,39 +133,9 @@ def _from_everywhere(done: _Done) -> _Done:
     return [pair for part in parts for pair in part]
 
 
-def _run(
-    model: HookedModel,
-    items: Sequence[LensItem],
-    plan: Sequence[Sequence[_Row]],
-    settings: LensSettings,
-) -> _Rows:
-    rows = [row for of_item in plan for row in of_item]
-    in_batch = torch.tensor([i for i, of_item in enumerate(plan) for _ in of_item])
-    positions = torch.tensor([row.position for row in rows])
-    kept: list[Tensor] = []
-
-    def cut_out(stream: Tensor, _point: HookPoint) -> None:
-        device = stream.device
-        kept.append(stream.detach()[in_batch.to(device), positions.to(device)])
-
-    points = [HookPoint(Site.RESID_POST, layer) for layer in range(model.n_layers)]
-    if settings.embedding:
-        points.insert(0, HookPoint(Site.RESID_PRE, 0))
-    run_hooked(model, padded_batch(items, settings), [(point, cut_out) for point in points])
-    return _Rows(rows, [torch.stack([stream.to(model.device) for stream in kept])])
-
-
-def padded_batch(items: Sequence[LensItem], settings: LensSettings) -> TokenBatch:
-    """Rows padded on the right with a token of their own; none of it is masked."""
-    rows = [_input_ids(item, settings) for item in items]
-    width = max(map(len, rows))
-    ids = [row + (row[-1],) * (width - len(row)) for row in rows]
-    return as_token_batch({"input_ids": torch.tensor(ids)})
-
-
 def _read(
-    model: HookedModel, waiting: _Rows, settings: LensSettings, translate: Translate | None
-) -> tuple[list[_Row], Readout]:
+    model: HookedModel, waiting: Rows, settings: LensSettings, translate: Translate | None
+) -> tuple[list[Row], Readout]:
     streams = torch.cat(waiting.streams, dim=1)
     targets = torch.tensor([row.target for row in waiting.rows], device=streams.device)
     controls = torch.tensor([row.controls for row in waiting.rows], device=streams.device)

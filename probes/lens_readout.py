@@ -18,7 +18,7 @@ Example:
     >>> read_streams(model.anatomy, streams, torch.tensor([7]), top_k=1).rank   # doctest: +SKIP
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import torch
@@ -67,6 +67,7 @@ def joined_readouts(parts: "list[Readout]") -> Readout:
     return Readout(**{name: torch.cat([getattr(p, name) for p in parts], dim=1) for name in names})
 
 
+@torch.no_grad()
 def read_streams(
     anatomy: Anatomy,
     streams: Float[Tensor, "layer row d_model"],
@@ -112,6 +113,32 @@ def read_streams(
     return joined_readouts(parts)
 
 
+@torch.no_grad()
+def read_ranks(
+    anatomy: Anatomy, streams: Float[Tensor, "layer row d_model"], targets: Int64[Tensor, "row"]
+) -> Int64[Tensor, "layer row"]:
+    """Ranks of targets alone, on the CPU: what localization needs, for little beside the products.
+
+    Args:
+        anatomy: the model's norm and unembedding.
+        streams: after any layers.
+        targets: token ids.
+    """
+    if not unembeds_by_parts(anatomy):
+        return read_streams(anatomy, streams, targets, top_k=1).rank
+    tile_rows, width = _TILES["cuda" if streams.is_cuda else "cpu"]
+    memory: list[Tensor] = []
+    parts = []
+    for some in torch.arange(streams.shape[1]).split(max(1, tile_rows // len(streams))):
+        normed, ids = anatomy.final_norm(streams[:, some]), targets[some][:, None]
+        asked = _asked_logits(anatomy, normed, ids)
+        above = torch.zeros(asked.shape, device=asked.device)
+        for _, logits, scratch in _tiles(anatomy, normed, ids, asked, width, memory):
+            above += torch.gt(logits, asked, out=scratch).sum(dim=-1, keepdim=True)
+        parts.append(above[..., 0].long().cpu())
+    return torch.cat(parts, dim=1)
+
+
 def _translated(
     streams: Float[Tensor, "layer row d_model"], translate: Translate | None, embedding: bool
 ) -> Float[Tensor, "layer row d_model"]:
@@ -149,13 +176,33 @@ def _by_parts(
     width: int,
     memory: list[Tensor],
 ) -> Distributions:
+    asked = _asked_logits(anatomy, normed, asked_ids)
+    blocks = [
+        block_sums(logits, start, asked, top_k, scratch)
+        for start, logits, scratch in _tiles(anatomy, normed, asked_ids, asked, width, memory)
+    ]
+    return combined(blocks, asked, top_k)
+
+
+def _tiles(
+    anatomy: Anatomy,
+    normed: Float[Tensor, "layer row d_model"],
+    asked_ids: Int64[Tensor, "row asked"],
+    asked: Float[Tensor, "layer row asked"],
+    width: int,
+    memory: list[Tensor],
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Logits of one block of the vocabulary after another, and memory of their shape.
+
+    Yields:
+        The block's first token, its logits `layer row block` (until the next one overwrites
+        them), and the memory.
+    """
     layers, rows, _ = normed.shape
     vocabulary = anatomy.unembed.weight.shape[0]
     streams = normed.flatten(end_dim=1)
-    asked = _asked_logits(anatomy, normed, asked_ids)
     if not memory:
         memory += asked.new_empty((2, layers * rows * width)).unbind()
-    blocks = []
     for start in range(0, vocabulary, width):
         shape = (layers * rows, min(width, vocabulary - start))
         flat, scratch = (part[: shape[0] * shape[1]].view(shape) for part in memory)
@@ -166,8 +213,7 @@ def _by_parts(
         which, places = inside.nonzero(as_tuple=True)
         # Other shapes of the same product round differently: a token must not outrank itself.
         logits[:, which, asked_ids[which, places] - start] = asked[:, which, places]
-        blocks.append(block_sums(logits, start, asked, top_k, scratch.view_as(logits)))
-    return combined(blocks, asked, top_k)
+        yield start, logits, scratch.view_as(logits)
 
 
 def _asked_logits(

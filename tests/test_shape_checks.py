@@ -195,6 +195,7 @@ CALLS = {
     "probes.lens_readout": lambda: call(
         "probes.lens_readout", "read_streams", tiny().anatomy, WRONG, WRONG.long(), top_k=1
     ),
+    "probes.lens_rows": lambda: call("probes.lens_rows", "Rows", [], WRONG),
     "probes.localization": lambda: call("probes.localization", "first_layer", WRONG.long(), 1),
     "probes.memory_scaling": lambda: call(
         "probes.memory_scaling", "check_multipliers", 0, WRONG, 1

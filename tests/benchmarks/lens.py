@@ -28,7 +28,9 @@ def localization(rounds: int) -> dict[str, float]:
     """Time of the lens over the bare trunk's on the same batches, and of TransformerLens's."""
     import probes
     from probes.lens_items import lens_items
-    from probes.lens_pass import LensSettings, read_lens
+    from probes.lens_pass import read_lens, target_ranks
+    from probes.lens_settings import LensSettings
+    from probes.localization import localize
     from training.datasets import load_factoids, prompt_and_target
 
     model = probes.load_model(ASSET)
@@ -38,6 +40,7 @@ def localization(rounds: int) -> dict[str, float]:
     settings = LensSettings(top_k=10)
     floor = {
         "bare": lambda: _bare(model, items, settings),
+        "ranks": lambda: localize(target_ranks(model, items), 10, model.d_vocab),
         "ours": lambda: read_lens(model, items, settings),
     }
     against_floor = alternating(floor, rounds)
@@ -49,7 +52,8 @@ def localization(rounds: int) -> dict[str, float]:
     weights = sum(p.numel() for layer in model.anatomy.layers for p in layer.block.parameters())
     unembedded = len(items) * model.n_layers * width * vocabulary
     return {
-        "localization / bare trunk": ratio(against_floor, "ours", "bare"),
+        "localization / bare trunk": ratio(against_floor, "ranks", "bare"),
+        "every readout / bare trunk": ratio(against_floor, "ours", "bare"),
         "TransformerLens logit_lens / ours": ratio(against_rival, "TransformerLens", "ours"),
         "tokens of a question": tokens / len(items),
         "unembedding / trunk, in multiplications": unembedded / (tokens * weights),
@@ -58,7 +62,7 @@ def localization(rounds: int) -> dict[str, float]:
 
 
 def _bare(model, items, settings):
-    from probes.lens_pass import batches_of, padded_batch
+    from probes.lens_rows import batches_of, padded_batch
 
     with torch.no_grad():
         for batch in batches_of(items, settings):
@@ -69,7 +73,7 @@ def _rival(bridge, items, settings):
     """Ranks, log-probabilities, entropies and top tokens of every layer, as its users get them."""
     from transformer_lens.tools.analysis import logit_lens
 
-    from probes.lens_pass import batches_of, padded_batch
+    from probes.lens_rows import batches_of, padded_batch
 
     for batch in batches_of(items, settings):
         some = [items[i] for i in batch]

@@ -6,7 +6,8 @@ import torch
 import probes
 from probes.choices import LensPositions, TargetSpan
 from probes.lens_items import lens_items
-from probes.lens_pass import LensSettings, read_lens
+from probes.lens_pass import read_lens, target_ranks
+from probes.lens_settings import LensSettings
 from tests.models import FAMILIES, tiny_hf_model, tiny_model, tokens
 
 LENGTHS = (5, 11, 7, 2)
@@ -51,10 +52,11 @@ def test_every_layer_reads_as_norm_and_unembedding_by_hand(family):
     model = tiny_model(family)
     items = some_items(model)
     read = read_lens(model, items, LensSettings(top_k=4))
+    ranks = target_ranks(model, items)
     for index, item in enumerate(items):
         expected = by_hand(model, list(item.prompt_ids), item.target_ids[0])
         for layer, (rank, log_prob, entropy, kl) in enumerate(expected):
-            assert int(read.readout.rank[layer, index]) == rank
+            assert int(read.readout.rank[layer, index]) == int(ranks[layer, index]) == rank
             # Sums over 101 tokens in float32, in another order.
             for name, value in (("log_prob", log_prob), ("entropy", entropy), ("kl", kl)):
                 found = float(getattr(read.readout, name)[layer, index])

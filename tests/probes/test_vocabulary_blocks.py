@@ -7,7 +7,7 @@ from scipy.special import log_softmax, rel_entr
 from scipy.stats import entropy
 
 from probes import lens_readout, load_model
-from probes.lens_readout import read_streams
+from probes.lens_readout import read_ranks, read_streams
 from probes.readout import unembeds_by_parts
 from probes.vocabulary_blocks import block_sums, combined
 from tests.models import tiny_hf_model
@@ -78,11 +78,13 @@ def test_an_unembedding_that_is_hooked_is_read_whole_and_through_its_hook() -> N
     handle = model.anatomy.unembed.register_forward_hook(lambda _m, _i, out: out)
     assert not unembeds_by_parts(model.anatomy)
     whole = read()
+    assert torch.equal(read_ranks(model.anatomy, streams, targets), whole.rank)
     handle.remove()
     doubling = model.anatomy.unembed.register_forward_hook(lambda _m, _i, out: 2 * out)
     doubled = read()
     doubling.remove()
     assert torch.equal(by_parts.rank, whole.rank)
+    assert torch.equal(read_ranks(model.anatomy, streams, targets), whole.rank)
     assert torch.equal(by_parts.control_rank, whole.control_rank)
     assert torch.equal(by_parts.top_ids, whole.top_ids)
     for name in ("log_prob", "entropy", "kl", "top_log_probs"):
