@@ -9,8 +9,7 @@ Example:
     [[3.0, 1.5, 1.0, 1.0]]
 """
 
-from importlib import import_module
-from typing import Any
+from probes.lazy_exports import lazily
 
 _EXPORTS = {
     "AttentionTemperature": "interventions.attention_temperature",
@@ -37,13 +36,4 @@ _EXPORTS = {
 }
 
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _EXPORTS)

@@ -9,8 +9,7 @@ Example:
     8.0
 """
 
-from importlib import import_module
-from typing import Any
+from probes.lazy_exports import lazily
 
 _EXPORTS = {
     "AttentionEntropy": "probes.results",
@@ -60,13 +59,4 @@ _EXPORTS = {
 }
 
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _EXPORTS)

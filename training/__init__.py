@@ -4,8 +4,7 @@ May import probes and interventions. Names are exported lazily, so that the `--h
 answers at once.
 """
 
-from importlib import import_module
-from typing import Any
+from probes.lazy_exports import lazily
 
 _EXPORTS = {
     "BatchSource": "training.batches",
@@ -68,13 +67,4 @@ _EXPORTS = {
 }
 
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _EXPORTS)
