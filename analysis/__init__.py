@@ -8,7 +8,7 @@ from probes.lazy_exports import lazily
 _EXPORTS = {
     "ClusterBootstrap": "analysis.cluster_bootstrap",
     "ForgettingCurve": "analysis.forgetting_curve",
-    "LensResult": "analysis.lens_result",
+    "LensResult": "analysis.logit_lens.result",
     "TrainingRun": "analysis.run_reading",
     "acquisition": "analysis.metrics",
     "effectivity": "analysis.encounter_gains",
@@ -17,7 +17,7 @@ _EXPORTS = {
     "forgetting": "analysis.metrics",
     "knowledge_scores": "analysis.knowledge_tables",
     "learnability_threshold": "analysis.learnability",
-    "lens": "analysis.lens_readouts",
+    "lens": "analysis.logit_lens.readouts",
     "log_spaced_offsets": "analysis.forgetting_curve",
     "net_gain": "analysis.encounter_gains",
     "read_run": "analysis.run_reading",

@@ -1,4 +1,4 @@
-"""Figures: pure functions from the tidy tables of `analysis.entropy_tables` to plotly figures.
+"""Figures: pure functions from the tidy tables of `analysis.entropy.tables` to plotly figures.
 
 Layers run from 0 at the bottom upwards. Figures have no titles: a page or a paper captions them.
 Signed values are drawn on RdBu around zero, others on a sequential scale. Names of models and
@@ -6,7 +6,7 @@ corpora are shown as text, whatever they contain. A trace that stands for one la
 `meta["layer"]`, by which a page links figures.
 
 Example:
-    >>> from analysis.entropy_tables import layer_table
+    >>> from analysis.entropy.tables import layer_table
     >>> knowledge_by_layer(layer_table([result])).write_html("layers.html")   # doctest: +SKIP
 """
 
@@ -18,7 +18,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from analysis.entropy_tables import Measure, layer_table
+from analysis.entropy.tables import Measure, layer_table
 from analysis.theme import (
     DEPTH_SCALE,
     REFERENCE_COLOUR,

@@ -23,7 +23,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from training.datasets.downstream_sources import TaskMetric
-from training.records import (
+from training.runs.records import (
     EntropyRecord,
     NeuronRecord,
     PerplexityRecord,

@@ -27,7 +27,8 @@ from analysis.run_observations import (
     record_table,
     records_of_kind,
 )
-from training.records import (
+from training.runs.directory import DONE_FILE, MANIFEST_FILE, read_manifest
+from training.runs.records import (
     BASELINE_FILE,
     InjectionRecord,
     StepRecord,
@@ -35,7 +36,6 @@ from training.records import (
     from_line,
     read_records,
 )
-from training.run_directory import DONE_FILE, MANIFEST_FILE, read_manifest
 
 _STEPS = ("step", "loss", "learning_rate", "gradient_norm", "trained_tokens")
 

@@ -87,9 +87,18 @@ def feed(reducer):
 
 
 CALLS = {
-    "analysis.ckl_curves": lambda: call("analysis.ckl_curves", "_Encounters", *[np.zeros(1)] * 4),
-    "analysis.ckl_scores": lambda: call(
-        "analysis.ckl_scores", "_Scores", "met", "all", {}, np.zeros((1, 1)), *[np.zeros(1)] * 2, 1
+    "analysis.ckl_report.curves": lambda: call(
+        "analysis.ckl_report.curves", "_Encounters", *[np.zeros(1)] * 4
+    ),
+    "analysis.ckl_report.scores": lambda: call(
+        "analysis.ckl_report.scores",
+        "_Scores",
+        "met",
+        "all",
+        {},
+        np.zeros((1, 1)),
+        *[np.zeros(1)] * 2,
+        1,
     ),
     "analysis.run_observations": lambda: call(
         "analysis.run_observations", "ItemScores", None, np.zeros((1, 1), int), np.zeros(1)
@@ -112,7 +121,7 @@ CALLS = {
     ),
     "analysis.outliers": lambda: call("analysis.outliers", "mean_without_outliers", torch.ones(())),
     "analysis.probe_clusters": lambda: call("analysis.probe_clusters", "cluster_sums", np.ones(())),
-    "analysis.lens_result": lambda: lens_result_with_a_wrong_shape().rank,
+    "analysis.logit_lens.result": lambda: lens_result_with_a_wrong_shape().rank,
     "analysis.bootstrap": lambda: call(
         "analysis.bootstrap", "bootstrap_interval", np.mean, np.float64(1), np.random.default_rng(0)
     ),
@@ -238,24 +247,24 @@ CALLS = {
     "training.injection": lambda: call(
         "training.injection", "InjectedSource._row", None, WRONG.long(), None, 0
     ),
-    "training.novelty": lambda: call(
-        "training.novelty",
+    "training.novelty.measure": lambda: call(
+        "training.novelty.measure",
         "_mentions",
-        call("training.novelty", "_Encoded", 0, "", (), ()),
+        call("training.novelty.measure", "_Encoded", 0, "", (), ()),
         np.ones((2, 2)),
         frozenset(),
     ),
-    "training.novelty_result": lambda: call(
-        "training.novelty_result", "CorpusNovelty", np.ones((2, 2), int), None, None, (), {}, None
+    "training.novelty.result": lambda: call(
+        "training.novelty.result", "CorpusNovelty", np.ones((2, 2), int), None, None, (), {}, None
     ),
-    "training.tuned_lens_evaluation": lambda: call(
-        "training.tuned_lens_evaluation", "LensComparison", (), WRONG, WRONG, WRONG, 1
+    "training.tuned_lens.evaluation": lambda: call(
+        "training.tuned_lens.evaluation", "LensComparison", (), WRONG, WRONG, WRONG, 1
     ),
-    "training.tuned_lens_fit": lambda: call(
-        "training.tuned_lens_fit", "kl_and_slope", tiny().anatomy, WRONG, WRONG
+    "training.tuned_lens.fit": lambda: call(
+        "training.tuned_lens.fit", "kl_and_slope", tiny().anatomy, WRONG, WRONG
     ),
-    "training.tuned_lens_training": lambda: call(
-        "training.tuned_lens_training", "TranslatorHistory", WRONG, 1, 0, {}
+    "training.tuned_lens.training": lambda: call(
+        "training.tuned_lens.training", "TranslatorHistory", WRONG, 1, 0, {}
     ),
     "probes.target_pass": lambda: call("probes.target_pass", "_Asked", *[WRONG.long()] * 3),
     "probes.target_scoring": lambda: call(

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
-from training.records import InjectionRecord
+from training.runs.records import InjectionRecord
 
 IGNORED = -100
 """The label of a token that is not trained on."""

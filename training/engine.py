@@ -35,7 +35,7 @@ from training.batches import IGNORED, TrainingBatch
 from training.choices import Parallel, Precision
 from training.forward_inputs import forward_inputs, separation_of
 from training.processes import Processes, own_device, this_process
-from training.random_states import random_states_kept
+from training.runs.random_states import random_states_kept
 from training.settings import LoopSettings
 
 _COMPUTES_IN = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}

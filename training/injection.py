@@ -40,7 +40,7 @@ from training.batches import IGNORED, BatchSource, TrainingBatch
 from training.choices import InjectionMode
 from training.datasets.passages import KnowledgeSet
 from training.injection_schedule import Encounter, InjectionSchedule
-from training.records import InjectionRecord
+from training.runs.records import InjectionRecord
 
 EncodedPassages = Mapping[Encounter, Int64[Tensor, " pos"]]
 FIELDS = ("input_ids", "labels", "attention_mask", "segment_ids")

@@ -49,10 +49,10 @@ from training.choices import Precision
 from training.engine import whole
 from training.observing import ItemsObserver, Observer, StopRule
 from training.progress import shown_progress
-from training.records import StepRecord, StopRecord
-from training.run_checkpoints import checkpoint_name
-from training.run_directory import RunDirectory
 from training.run_setup import Run, fitting_batch, made_ready, refuse_unfit
+from training.runs.checkpoints import checkpoint_name
+from training.runs.directory import RunDirectory
+from training.runs.records import StepRecord, StopRecord
 from training.schedule import learning_rate
 from training.settings import LoopSettings
 from training.throughput import Throughput
@@ -88,31 +88,6 @@ def train(
     time_limit: float | None = None,
     progress: bool = True,
 ) -> TrainingResult:
-    """Train a model, record what happens, and write checkpoints.
-
-    Args:
-        model: the start, on the native backend. Its weights become float32 and are trained in
-            place (under FSDP it stays sharded: load the last checkpoint). To resume, give the same
-            start again: edits are made to it before the checkpoint is loaded.
-        source: the batches.
-        settings: how to train.
-        directory: where to record; created, or reopened to resume.
-        edits: made by hooks for the length of the run.
-        observers: look at the model at steps that they choose; at the last step of a run that a
-            stop rule ends, all of them do.
-        stop: may end the run early.
-        optimizer_edits: learning rates of rows.
-        resume: go on from the newest checkpoint in the directory, if there is one.
-        time_limit: seconds after which to leave with a checkpoint, to be resumed later.
-        progress: whether to show it.
-
-    Returns:
-        How it ended.
-
-    Raises:
-        ValueError: settings, source and model do not go together; the loss or the gradient is not
-            finite; a checkpoint cannot be read or written.
-    """
     """Train a model, record what happens, and write checkpoints.
 
     Args:

@@ -33,7 +33,7 @@ from training.datasets.downstream import Task
 from training.datasets.fact_corpus import ClozeItem
 from training.datasets.passages import KnowledgeProbe, KnowledgeSet
 from training.evaluation import choice_rows, encoded_task, evaluate_task
-from training.records import Record, ScoresRecord, TaskRecord
+from training.runs.records import Record, ScoresRecord, TaskRecord
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 

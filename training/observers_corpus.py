@@ -28,7 +28,7 @@ from probes.perplexity import measure_perplexity
 from probes.resampling import Resampling
 from probes.results import KnowledgeEntropy
 from training.observers import Cadence
-from training.records import EntropyRecord, NeuronRecord, PerplexityRecord, Record
+from training.runs.records import EntropyRecord, NeuronRecord, PerplexityRecord, Record
 
 DORMANT = 0.025
 """The threshold of Sokar et al. (ICML 2023) for the agents they looked at."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from probes.hooked_model import HookedModel
 from training.batches import TrainingBatch
-from training.records import Record, StepRecord
+from training.runs.records import Record, StepRecord
 
 
 @runtime_checkable

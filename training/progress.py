@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from training.processes import this_process
-from training.records import StepRecord
+from training.runs.records import StepRecord
 
 SECONDS_BETWEEN_LINES = 10.0
 Show = Callable[[StepRecord, Mapping[str, float]], None]

@@ -25,11 +25,11 @@ from training.forward_inputs import refuse_misfits
 from training.observing import StopRule
 from training.optimizer import adamw
 from training.processes import Processes, joined_processes, this_process
-from training.random_states import random_states_kept, seed_all
-from training.run_checkpoints import CheckpointFound
-from training.run_directory import RunDirectory
+from training.runs.checkpoints import CheckpointFound
+from training.runs.directory import RunDirectory
+from training.runs.random_states import random_states_kept, seed_all
+from training.runs.training_state import TrainingState, load_weights, refuse_other_processes
 from training.settings import LoopSettings
-from training.training_state import TrainingState, load_weights, refuse_other_processes
 
 
 @dataclass(frozen=True, eq=False)

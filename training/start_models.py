@@ -12,9 +12,9 @@ Example:
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.records import ITEMS_FOLDER
-from training.run_checkpoints import checkpoint_folders
-from training.run_directory import CHECKPOINTS_FOLDER, MANIFEST_FILE
+from training.runs.checkpoints import checkpoint_folders
+from training.runs.directory import CHECKPOINTS_FOLDER, MANIFEST_FILE
+from training.runs.records import ITEMS_FOLDER
 
 CLOZE = "cloze"
 """The list of items that a pretraining run writes about its facts."""

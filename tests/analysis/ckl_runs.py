@@ -23,7 +23,7 @@ ENCOUNTERS = {9: [0, 1, 2, 3, 4], 19: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}
 
 
 def config_of(*, seed=0, revision="step-000200", edit=None, **given):
-    from training.ckl_recipes import smoke
+    from training.ckl.recipes import smoke
 
     fields = {
         **{"steps": STEPS, "lags": (0, 10), "probe_every": 1, "paraphrase": 3, "duplication": 2},
@@ -96,7 +96,7 @@ def task_scores(questions, count, right, *, by_length=False):
 
 def observed(step, *, gain, entropy, right, shift=0.0):
     """All records of a look."""
-    from training.records import (
+    from training.runs.records import (
         EntropyRecord,
         NeuronRecord,
         PerplexityRecord,
@@ -143,9 +143,9 @@ def make_run(
     `shift` is added to all scores of probes from the start on; an `unedited` one has a baseline
     without it.
     """
-    from training.records import InjectionRecord, StepRecord, as_line
-    from training.run_directory import RunDirectory
-    from training.run_manifest import run_manifest
+    from training.runs.directory import RunDirectory
+    from training.runs.manifest import run_manifest
+    from training.runs.records import InjectionRecord, StepRecord, as_line
 
     config = config_of(**given)
     manifest = run_manifest("training.ckl", "smoke", config, inputs(start * 32))
@@ -182,7 +182,7 @@ def inputs(sha256):
 
 
 def arms_from(*folders):
-    from analysis.ckl_arms import arms_of
+    from analysis.ckl_report.arms import arms_of
     from analysis.run_reading import read_run
 
     return arms_of([read_run(folder) for folder in folders])

@@ -32,7 +32,7 @@ def make_lens(
 
     Tokens are called ` t0`, ` t1`, ... unless `vocabulary` says otherwise.
     """
-    from analysis.lens_result import LensResult
+    from analysis.logit_lens.result import LensResult
     from probes.lens_items import LensItem
 
     random = torch.Generator().manual_seed(seed)

@@ -16,14 +16,14 @@ def results():
 
 @pytest.fixture
 def layers(results):
-    from analysis.entropy_tables import layer_table
+    from analysis.entropy.tables import layer_table
 
     return layer_table(results)
 
 
 @pytest.fixture
 def heads(results):
-    from analysis.entropy_tables import head_table
+    from analysis.entropy.tables import head_table
 
     return head_table(results)
 
@@ -129,7 +129,7 @@ def test_difference_of_equal_series_is_drawn(heads):
 
 
 def test_sorted_coefficients_fall_from_the_largest_to_the_smallest(results):
-    from analysis.entropy_tables import coefficient_table
+    from analysis.entropy.tables import coefficient_table
     from analysis.figures import sorted_coefficients
 
     table = coefficient_table(results[:1], points=300)
@@ -145,7 +145,7 @@ def test_sorted_coefficients_fall_from_the_largest_to_the_smallest(results):
 
 @pytest.mark.parametrize(("size", "points"), [(1, 7), (7, 7), (211, 60), (11008, 120)])
 def test_kept_ranks_cover_both_ends_within_the_budget(size, points):
-    from analysis.entropy_tables import kept_ranks
+    from analysis.entropy.tables import kept_ranks
 
     ranks = kept_ranks(size, points)
     assert ranks[0] == 0
@@ -155,7 +155,7 @@ def test_kept_ranks_cover_both_ends_within_the_budget(size, points):
 
 
 def test_downsampled_line_stays_close_to_the_whole_one():
-    from analysis.entropy_tables import coefficient_table
+    from analysis.entropy.tables import coefficient_table
 
     results = [make_result(d_mlp=1531)]
     whole, thin = (coefficient_table(results, points=points) for points in (1531, 120))
@@ -177,7 +177,7 @@ def test_a_coefficient_of_zero_does_not_break_the_logarithmic_axis():
 
 
 def test_names_are_text_to_plotly():
-    from analysis.entropy_tables import layer_table
+    from analysis.entropy.tables import layer_table
     from analysis.figures import knowledge_by_layer
 
     figure = knowledge_by_layer(layer_table([make_result(NASTY)]))
@@ -195,7 +195,7 @@ def test_names_are_text_to_plotly():
     ],
 )
 def test_series_are_called_after_what_varies(results, labels):
-    from analysis.entropy_tables import series_labels
+    from analysis.entropy.tables import series_labels
 
     made = [make_result(c, model=m, revision=r, kinds=()) for m, r, c in results]
     assert series_labels(made) == labels
@@ -204,7 +204,7 @@ def test_series_are_called_after_what_varies(results, labels):
 def test_convergence_is_drawn_as_it_was_measured():
     import dataclasses
 
-    from analysis.convergence import convergence_figure, convergence_table
+    from analysis.entropy.convergence import convergence_figure, convergence_table
     from probes.choices import EntropyKind
     from probes.intervals import Interval
     from probes.results import ConvergencePoint

@@ -38,7 +38,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def compared():
-    from analysis.entropy_page import entropy_page
+    from analysis.entropy.page import entropy_page
 
     return entropy_page([make_result("general"), make_result("biomedical", seed=1)])
 
@@ -75,7 +75,7 @@ def test_every_plot_is_readable_json(compared):
 
 
 def test_hostile_names_stay_text():
-    from analysis.entropy_page import entropy_page
+    from analysis.entropy.page import entropy_page
 
     hostile = make_result(NASTY, model=NASTY, revision="<i>", notes=("<u>note</u>",))
     reader = Reader(entropy_page([hostile]))
@@ -96,7 +96,7 @@ def test_hostile_names_stay_text():
     ],
 )
 def test_page_shows_only_what_was_measured(kinds, headings, plots):
-    from analysis.entropy_page import entropy_page
+    from analysis.entropy.page import entropy_page
 
     page = entropy_page([make_result(kinds=kinds)])
     found = set(re.findall(r"<h2>(.*?)</h2>", page))
@@ -105,14 +105,14 @@ def test_page_shows_only_what_was_measured(kinds, headings, plots):
 
 
 def test_page_of_nothing_is_refused():
-    from analysis.entropy_page import entropy_page
+    from analysis.entropy.page import entropy_page
 
     with pytest.raises(ValueError, match="at least one result"):
         entropy_page([])
 
 
 def test_models_of_different_shape_are_compared_without_a_difference():
-    from analysis.entropy_page import entropy_page
+    from analysis.entropy.page import entropy_page
 
     page = entropy_page([make_result(model="a"), make_result(model="b", n_layers=7, n_heads=2)])
     assert "How evenly 2 models use their memory".replace("2 models", "") not in page
@@ -130,7 +130,7 @@ def test_pieces_escape_text_and_leave_markup():
 
 
 def test_findings_name_the_extreme_layers_and_the_difference():
-    from analysis.entropy_findings import findings
+    from analysis.entropy.findings import findings
 
     one, two = make_result("general"), make_result("biomedical", seed=1)
     used = one.knowledge.effective_memory_vectors
@@ -154,7 +154,7 @@ def test_findings_name_the_extreme_layers_and_the_difference():
 def test_a_difference_is_only_sure_between_separate_intervals(low, high, verdict):
     import dataclasses
 
-    from analysis.entropy_findings import findings
+    from analysis.entropy.findings import findings
 
     results = sorted(
         [make_result("general"), make_result("biomedical", seed=1)],
@@ -168,7 +168,7 @@ def test_a_difference_is_only_sure_between_separate_intervals(low, high, verdict
 
 
 def test_terminal_shows_names_as_they_are(capsys):
-    from analysis.entropy_terminal import print_results
+    from analysis.entropy.terminal import print_results
 
     print_results([make_result("[red]general[/red]", notes=("mind [this]",))])
     out = capsys.readouterr().out

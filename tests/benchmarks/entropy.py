@@ -85,7 +85,7 @@ def sweep_over_its_passes(checkpoints: int = 8) -> dict[str, float]:
     from unittest import mock
 
     import probes
-    from analysis import entropy
+    from analysis.entropy import command as entropy
 
     passes: list[float] = []
     measure = entropy.measure

@@ -11,7 +11,7 @@ from typing import Any
 from torch._dynamo.utils import counters
 
 from tests.models import tokens
-from tests.training.runs import losses_of, run, settings_of
+from tests.training.loop_runs import losses_of, run, settings_of
 
 
 class Watching:

@@ -22,15 +22,15 @@ import torch
 import transformers
 from torch.distributed import checkpoint  # noqa: F401
 
-import training.durable_files as durable_files
-import training.run_checkpoints as run_checkpoints
+import training.runs.checkpoints as run_checkpoints
+import training.runs.durable_files as durable_files
 from interventions import AttentionTemperature
-from tests.training.runs import model_of, rows_of, tokens
+from tests.training.loop_runs import model_of, rows_of, tokens
 from training.injection import InjectedSource
 from training.injection_schedule import Encounter, InjectionSchedule
 from training.loop import train
-from training.records import InjectionRecord, PerplexityRecord, StepRecord
-from training.run_directory import RunDirectory
+from training.runs.directory import RunDirectory
+from training.runs.records import InjectionRecord, PerplexityRecord, StepRecord
 from training.settings import LoopSettings, OptimizerSettings
 
 STEPS = 13

@@ -12,10 +12,10 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from interventions import AttentionTemperature, Resuscitation
-from tests.training.runs import model_of, rows_of, run, settings_of, tokens
+from tests.training.loop_runs import model_of, rows_of, run, settings_of, tokens
 from training.engine import whole
 from training.processes import joined_processes
-from training.records import PerplexityRecord
+from training.runs.records import PerplexityRecord
 
 CASES: dict[str, dict[str, Any]] = {
     "ddp": {"parallel": "ddp", "micro_batch_size": 2},

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.models import FAMILIES, tiny_hf_model, tokens
-from tests.training.runs import (
+from tests.training.loop_runs import (
     directory_of,
     losses_of,
     model_of,
@@ -289,7 +289,7 @@ class Watching:
     def observe(self, model, step):
         import random
 
-        from training.records import PerplexityRecord
+        from training.runs.records import PerplexityRecord
 
         torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
         self.states.append((model.hf_model.training, torch.is_grad_enabled()))
@@ -299,7 +299,7 @@ class Watching:
 
 
 def test_observers_see_the_model_at_rest_and_leave_no_trace(tmp_path):
-    from training.records import PerplexityRecord, records_of
+    from training.runs.records import PerplexityRecord, records_of
 
     quiet, _ = run(tmp_path / "quiet", model_of(dropout=0.3))
     looks = Watching()
@@ -340,7 +340,7 @@ def test_edits_hold_in_training_and_in_observation_and_go_by_the_clock(tmp_path)
             return True
 
         def observe(self, model, step):
-            from training.records import PerplexityRecord
+            from training.runs.records import PerplexityRecord
 
             yield PerplexityRecord(step, "start", float(model(tokens(1, 7)).std()), None, 7)
 
@@ -355,7 +355,7 @@ def test_edits_hold_in_training_and_in_observation_and_go_by_the_clock(tmp_path)
         with applied(model, edit):
             loss = model.hf_model(input_ids=batch, labels=batch).loss
     run(tmp_path / "run", model, edits=[edit], observers=[Progress()])
-    from training.records import PerplexityRecord, records_of
+    from training.runs.records import PerplexityRecord, records_of
 
     # The same pass over the same weights, in evaluation mode.
     assert records_of(tmp_path / "run", PerplexityRecord)[0].mean_loss == warm
@@ -419,7 +419,7 @@ class AfterThree:
 
 
 def test_a_stop_rule_ends_a_run_with_a_look_a_checkpoint_and_a_record(tmp_path):
-    from training.records import StopRecord, records_of
+    from training.runs.records import StopRecord, records_of
 
     looks = Watching()
     _, result = run(tmp_path / "run", stop=AfterThree(), observers=[looks])
@@ -484,7 +484,7 @@ class Injecting:
         return as_training_batch(torch.cat([batch.input_ids, tokens(1, 13, seed=step)]))
 
     def injections_at(self, step):
-        from training.records import InjectionRecord
+        from training.runs.records import InjectionRecord
 
         return None if step % 5 else InjectionRecord(step, [step // 5], 0)
 
@@ -496,7 +496,7 @@ class Injecting:
 
 
 def test_injections_are_recorded_with_the_step_of_their_batch(tmp_path):
-    from training.records import InjectionRecord, StepRecord, read_records
+    from training.runs.records import InjectionRecord, StepRecord, read_records
 
     source = Injecting()
     run(tmp_path / "run", source=source)
@@ -611,7 +611,7 @@ def test_times_are_kept_apart_from_records(tmp_path):
 
 
 def test_items_of_observers_are_written_once(tmp_path):
-    from training.records import read_items
+    from training.runs.records import read_items
 
     class Itemised(Watching):
         def items(self):

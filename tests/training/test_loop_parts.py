@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.models import tiny_hf_model, tokens
-from tests.training.runs import model_of, rows_of
+from tests.training.loop_runs import model_of, rows_of
 
 
 def test_every_epoch_goes_through_all_rows_once_in_an_order_of_its_own():
@@ -199,7 +199,7 @@ def test_throughput_counts_tokens_and_shows_no_share_of_an_unknown_peak():
 
 
 def test_random_states_survive_the_disk(tmp_path):
-    from training.random_states import random_states, seed_all, set_random_states
+    from training.runs.random_states import random_states, seed_all, set_random_states
 
     seed_all(3)
     # In the middle of a block of numbers, and with a Gaussian in store.
@@ -212,7 +212,7 @@ def test_random_states_survive_the_disk(tmp_path):
 
 
 def test_python_draws_go_on_too():
-    from training.random_states import random_states, set_random_states
+    from training.runs.random_states import random_states, set_random_states
 
     states = random_states()
     # Drawn at once: in tests, beartype draws between our calls.
@@ -226,7 +226,7 @@ def test_python_draws_go_on_too():
 
 def test_progress_says_what_share_of_the_peak_is_used():
     from training.progress import progress_text
-    from training.records import StepRecord
+    from training.runs.records import StepRecord
 
     record = StepRecord(5, 3.25, 4e-4, 1.0, 7)
     speed = {"tokens_per_second": 6123.4, "memory_bytes": 1.5 * 2**30, "flop_utilisation": 0.447}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.runs import losses_of, model_of, run, same_bits, settings_of, step_records
+from tests.training.loop_runs import losses_of, model_of, run, same_bits, settings_of, step_records
 
 ROOT = Path(__file__).parent.parent.parent
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -52,7 +52,7 @@ def trained_alone(path, family, settings, trained):
 
 
 def observed(path):
-    from training.records import PerplexityRecord, records_of
+    from training.runs.records import PerplexityRecord, records_of
 
     return records_of(path, PerplexityRecord)
 
@@ -142,8 +142,8 @@ def test_another_number_of_processes_cannot_go_on(shared, tmp_path, monkeypatch)
     import shutil
     from dataclasses import asdict
 
-    from training.run_directory import RunDirectory
     from training.run_setup import refuse_other_processes
+    from training.runs.directory import RunDirectory
 
     out, _ = shared
     shutil.copytree(out / "ddp", tmp_path / "run")

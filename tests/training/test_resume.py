@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.runs import model_of, run, same_bits, settings_of, weights_of
+from tests.training.loop_runs import model_of, run, same_bits, settings_of, weights_of
 
 ROOT = Path(__file__).parent.parent.parent
 NAMED = (

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.training.runs import settings_of
+from tests.training.loop_runs import settings_of
 
 
 def rates(steps, peak=1.0, **schedule):

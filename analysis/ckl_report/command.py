@@ -1,0 +1,149 @@
+r"""What runs of continual knowledge learning acquired and forgot: `python -m analysis.ckl_report`.
+
+Runs that differ in nothing but their seed are an arm. Of every arm and every run: knowledge K at
+the start, right after the last injection and later, by exposure and kind of probe; acquisition A
+and forgetting F against the start, edited and not; text and earlier facts, which still measure
+forgetting where a model only guesses at the tasks; what encounters gained and how it faded; the
+entropies; over starts of different ages, how all of it follows knowledge entropy; and edited arms
+against unedited ones. Writes into `--out`:
+
+- `ckl.md`: findings and tables, with the commands, weights, texts and versions behind them
+- `ckl.html`: the same with interactive figures, one self-contained page
+- `ckl.json`: all numbers, and `tables/*.csv`, one file for each table
+
+Scores are log-probabilities in nats; definitions are in `analysis.metrics` and in the document.
+
+Example:
+    $ python -m analysis.ckl_report runs/ckl-0 runs/ckl-1 runs/ckl-2 --out runs/report
+    $ python -m analysis.ckl_report runs/study/runs/* --out runs/study/report
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from probes.cli import progress, run_command
+
+if TYPE_CHECKING:
+    from analysis.ckl_report.arms import Arm
+    from analysis.ckl_report.summary import CklSummary
+
+DOCUMENT, PAGE, DATA, TABLES = "ckl.md", "ckl.html", "ckl.json", "tables"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CklReportArguments:
+    """Report what runs of continual knowledge learning acquired and forgot."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run directories of training.ckl; all must be over."""
+    out: Path
+    """Folder for the report; made if it is not there, and an earlier report is replaced."""
+    base: Path | None = None
+    """Run whose arm all others are compared with; without one, edited arms are compared with the
+    unedited arm of the same settings."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; None for the process's own.
+
+    Returns:
+        Exit code.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    return run_command(
+        CklReportArguments,
+        lambda arguments: _run(arguments, given),
+        given,
+        program="analysis.ckl_report",
+    )
+
+
+def _run(arguments: CklReportArguments, given: Sequence[str]) -> None:
+    from analysis.ckl_report.arms import arms_of
+    from analysis.ckl_report.starts import shown_path
+    from analysis.run_reading import read_run
+
+    refuse_folder(arguments.out)
+    folders = list(dict.fromkeys(arguments.runs))
+    if arguments.base is not None and arguments.base not in folders:
+        folders.append(arguments.base)
+    arms = arms_of([read_run(folder) for folder in folders])
+    command = shlex.join(["python", "-m", "analysis.ckl_report", *map(shown_path, given)])
+    write_report(arms, arguments.out, command, base=_base(arms, arguments.base))
+
+
+def _base(arms: "Sequence[Arm]", base: Path | None) -> "Arm | None":
+    if base is None:
+        return None
+    return next(arm for arm in arms for run in arm.runs if run.path == base.expanduser())
+
+
+def refuse_folder(out: Path) -> None:
+    """Refuse a folder that no report can be written to, before any work is done.
+
+    Raises:
+        ValueError: it is none, holds something else, or cannot be made.
+    """
+    from probes.output_folder import refuse_existing
+
+    if (out / DATA).is_file():
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"--out {out} exists and holds no report; give another folder")
+    refuse_existing(out, overwrite=False, known=())
+
+
+def write_report(
+    arms: "Sequence[Arm]", out: Path, command: str, *, base: "Arm | None" = None
+) -> "CklSummary":
+    """Summarise arms, print it, and write the report into a folder.
+
+    Args:
+        arms: the runs.
+        out: the folder; made if it is not there.
+        command: that asked for it, as the report shows it.
+        base: that all other arms are compared with.
+
+    Raises:
+        ValueError: runs cannot be compared.
+    """
+    import json
+
+    from analysis.ckl_report.document import ckl_markdown, commands_of
+    from analysis.ckl_report.findings import findings
+    from analysis.ckl_report.page import ckl_page
+    from analysis.ckl_report.summary import TABLES as TABLES_MADE
+    from analysis.ckl_report.summary import provenance, summarise
+    from analysis.ckl_report.terminal import print_summary
+
+    with progress(f"{len(arms)} arms, tables", TABLES_MADE) as advance:
+        summary = summarise(arms, base, on_table=advance)
+    content = {
+        "command": command,
+        "units": "nats; A, F and accuracies are shares",
+        "provenance": provenance(arms),
+        "runs": commands_of(arms),
+        "findings": findings(summary),
+        "without_curve": dict(summary.without_curve),
+        "tables": summary.records(),
+    }
+    (out / TABLES).mkdir(parents=True, exist_ok=True)
+    for name, table in summary.tables().items():
+        table.to_csv(out / TABLES / f"{name}.csv", index=False)
+    (out / DATA).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (out / DOCUMENT).write_text(ckl_markdown(summary, command), encoding="utf-8")
+    (out / PAGE).write_text(ckl_page(summary, command), encoding="utf-8")
+    print_summary(summary)
+    print(f"page: {out / PAGE}")
+    return summary

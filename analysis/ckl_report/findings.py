@@ -1,0 +1,179 @@
+"""Findings of runs of continual knowledge learning, in plain sentences.
+
+The page, the document and the terminal say them. Every sentence follows from the numbers of the
+summary. Up to four arms are told one by one; of more, the lowest and the highest.
+
+Example:
+    >>> findings(summary)[-1]                                                # doctest: +SKIP
+    'In K of passages met, last injection, 0 of 3 arms differ from their base beyond chance ...'
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from analysis.ckl_report.arms import Arm, Moment
+from analysis.ckl_report.comparisons import FACTS_END, K_INJECTED, P_END
+from analysis.ckl_report.kept_findings import KNOWLEDGE_ENTROPY, TOLD, kept_findings
+from analysis.ckl_report.scores import ALL_KINDS, MET
+from analysis.ckl_report.summary import CklSummary
+from analysis.ckl_report.tables import acquired_text, means_over_seeds
+from analysis.ckl_report.texts import (
+    capital,
+    nats,
+    p_text,
+    share,
+    signed,
+    signed_by,
+    value_range,
+    with_interval,
+)
+from analysis.ckl_report.trajectory import ACQUIRED_INJECTED, FORGOTTEN
+from analysis.theme import count
+
+_LEVEL = 0.05
+_NAMES = {ACQUIRED_INJECTED: "A right after the last injection", FORGOTTEN: "F at the end"}
+"""Outcomes of a trajectory that are told."""
+
+
+def findings(summary: CklSummary) -> list[str]:
+    """What stands out.
+
+    Args:
+        summary: of the runs.
+    """
+    return [
+        *_stopped(summary),
+        *_acquired(summary),
+        *_held_out(summary),
+        *_left(summary),
+        *kept_findings(summary),
+        *_trajectory(summary),
+        *_compared(summary),
+    ]
+
+
+def _stopped(summary: CklSummary) -> Iterator[str]:
+    runs = [run for arm in summary.arms for run in arm.runs]
+    names = [run.name for run in runs if run.stopped is not None]
+    if names:
+        yield f"{len(names)} of {len(runs)} runs ended before their last step: {', '.join(names)}."
+
+
+def _acquired(summary: CklSummary) -> Iterator[str]:
+    if len(summary.arms) > TOLD:
+        values = {arm.name: _a(summary, arm, MET, Moment.INJECTED)["value"] for arm in summary.arms}
+        yield value_range("A right after the last injection", values, share)
+        return
+    for arm in summary.arms:
+        row = _a(summary, arm, MET, Moment.INJECTED)
+        seeds = acquired_text(summary, arm, Moment.INJECTED, seeds=True)
+        against = acquired_text(summary, arm, Moment.INJECTED, against=Moment.UNEDITED)
+        yield (
+            f"{capital(arm.name)}: right after the last injection, K of the passages that were "
+            f"met went from {nats(row['before'])} to {nats(row['after'])} nats, "
+            f"A = {acquired_text(summary, arm, Moment.INJECTED)}"
+            + (f" (seeds {seeds})" if seeds else "")
+            + (f", {against} against the unedited start" if against else "")
+            + f"; at the end A = {acquired_text(summary, arm, Moment.END)}."
+        )
+
+
+def _held_out(summary: CklSummary) -> Iterator[str]:
+    """How much of the gain passages show that were never met."""
+    rows = summary.beyond[summary.beyond["moment"] == Moment.INJECTED]
+    if len(rows) > TOLD:
+        yield value_range(
+            "What passages met gained beyond held-out ones, right after the last injection,",
+            dict(zip(rows["arm"], rows["value"], strict=True)),
+            lambda value: f"{signed(value, nats)} nats",
+        )
+        above = int((rows["low"] > 0).sum())
+        yield f"That is above 0 beyond its interval in {above} of {len(rows)} arms."
+        return
+    for _, row in rows.iterrows():
+        yield (
+            f"{capital(row['arm'])}: held-out passages, which were never met, gained "
+            f"{signed(row['held_out'], nats)} nats, passages met {signed(row['met'], nats)}; the "
+            f"difference, which meeting them made, is {_difference(row)}."
+        )
+
+
+def _difference(row: pd.Series) -> str:
+    shown = with_interval(row, lambda value: signed(value, nats))
+    unsure = not pd.isna(row["low"]) and row["low"] <= 0 <= row["high"]
+    return f"{shown} nats" + (", which chance may do as well" if unsure else "")
+
+
+def _left(summary: CklSummary) -> Iterator[str]:
+    """What share of the gain right after the last injection is left at the end."""
+    left = {}
+    for arm in summary.arms:
+        injected, end = (_a(summary, arm, MET, m) for m in (Moment.INJECTED, Moment.END))
+        if _gain(injected) > 0 and arm.moments[Moment.END] > arm.moments[Moment.INJECTED]:
+            left[arm.name] = _gain(end) / _gain(injected)
+    if len(summary.arms) > TOLD and left:
+        yield value_range("The share of that gain that is left at the end", left, share)
+        return
+    for arm in summary.arms:
+        if arm.name in left:
+            later = arm.moments[Moment.END] - arm.moments[Moment.INJECTED]
+            yield (
+                f"{capital(arm.name)}: at the end, {count(later)} steps later, "
+                f"{share(left[arm.name])} of the gain of passages met is there."
+            )
+
+
+def _trajectory(summary: CklSummary) -> Iterator[str]:
+    rows = summary.correlations[summary.correlations["entropy"] == KNOWLEDGE_ENTROPY]
+    for _, row in rows[rows["outcome"].isin(list(_NAMES))].iterrows():
+        if pd.isna(row["rho"]):
+            continue
+        differences = ""
+        if not pd.isna(row["rho_differences"]):
+            differences = (
+                "; of changes from each start to the next, which a common trend does not move, "
+                f"{_rho(row, '_differences')}"
+            )
+        yield (
+            f"Over {row['starts']} starts ({row['series']}), {_NAMES[row['outcome']]} and "
+            f"knowledge entropy of the start have a rank correlation of {_rho(row, '')}"
+            f"{differences}."
+        )
+
+
+def _rho(row: pd.Series, ending: str) -> str:
+    ends = pd.Series({name: row[f"{name}{ending}"] for name in ("rho", "low", "high")}, dtype=float)
+    shown = with_interval(ends, lambda value: signed(value, lambda v: nats(v, 2)), "rho")
+    p = row[f"p_value{ending}"]
+    verdict = "more than chance" if p < _LEVEL else "which chance may do"
+    return f"{shown}, {verdict} (p {p_text(p)})"
+
+
+def _compared(summary: CklSummary) -> Iterator[str]:
+    """What was known after the last injection, and what was kept; the rest is in the table."""
+    told = summary.comparisons[summary.comparisons["measure"].isin([K_INJECTED, P_END, FACTS_END])]
+    for measure, rows in told.groupby("measure", sort=False):
+        differ = rows[rows["p_holm"] < _LEVEL]
+        if differ.empty and measure != K_INJECTED:
+            continue
+        each = "; ".join(
+            f"{row['arm']} by {with_interval(row, signed_by(str(measure)), 'effect')}"
+            for _, row in differ.iterrows()
+        )
+        yield (
+            f"In {measure}, {len(differ)} of {len(rows)} arms differ from their base beyond chance "
+            f"(Holm, {share(_LEVEL)}){': ' if each else ''}{each}."
+        )
+
+
+def _a(summary: CklSummary, arm: Arm, exposure: str, moment: str) -> pd.Series:
+    """A against the start, mean over seeds; one row."""
+    rows = means_over_seeds(
+        summary.acquired, arm=arm.name, exposure=exposure, moment=moment, kind=ALL_KINDS
+    )
+    return rows[rows["against"] == Moment.START].iloc[0]
+
+
+def _gain(row: pd.Series) -> float:
+    return float(row["after"] - row["before"])

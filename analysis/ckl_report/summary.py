@@ -1,0 +1,204 @@
+"""The summary of runs of continual knowledge learning: every table that a report is made from.
+
+Example:
+    >>> summary = summarise(arms_of([read_run("runs/ckl")]))                 # doctest: +SKIP
+    >>> summary.acquired.to_csv("acquisition.csv", index=False)              # doctest: +SKIP
+"""
+
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from analysis.ckl_report.arms import Arm
+from analysis.ckl_report.comparisons import comparison_table
+from analysis.ckl_report.controls import beyond_table
+from analysis.ckl_report.curves import curve_tables
+from analysis.ckl_report.forgetting import chance_table, forgetting_table
+from analysis.ckl_report.levels import change_table, level_table
+from analysis.ckl_report.scores import score_tables
+from analysis.ckl_report.starts import shown_path, start_of
+from analysis.ckl_report.trajectory import correlation_table, trajectory_points
+from analysis.cluster_bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.run_reading import TrainingRun
+from training.ckl.config import CklConfig
+from training.ckl.recipes import CKL_RECIPES
+from training.commands.recipes import as_json, changed, from_json, recipe_named
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CklSummary:
+    """What runs acquired, kept and forgot; see the modules named for their columns."""
+
+    arms: tuple[Arm, ...]
+    knowledge: pd.DataFrame
+    """K (`analysis.ckl_report.scores`)."""
+    acquired: pd.DataFrame
+    """A (`analysis.ckl_report.scores`)."""
+    beyond: pd.DataFrame
+    """Gains beyond held-out passages (`analysis.ckl_report.controls`)."""
+    chances: pd.DataFrame
+    """Tasks against guessing at the start (`analysis.ckl_report.forgetting`)."""
+    forgotten: pd.DataFrame
+    """F (`analysis.ckl_report.forgetting`)."""
+    levels: pd.DataFrame
+    """Text, facts, entropies (`analysis.ckl_report.levels`)."""
+    changes: pd.DataFrame
+    """How they moved (`analysis.ckl_report.levels`)."""
+    gains: pd.DataFrame
+    """Effectivity (`analysis.ckl_report.curves`)."""
+    curves: pd.DataFrame
+    """Forgetting curves (`analysis.ckl_report.curves`)."""
+    retained: pd.DataFrame
+    """Their points (`analysis.ckl_report.curves`)."""
+    without_curve: Mapping[str, str]
+    """Why an arm has no curve, or lacks some, by its name."""
+    trajectory: pd.DataFrame
+    """Starts by age (`analysis.ckl_report.trajectory`)."""
+    correlations: pd.DataFrame
+    """Of outcomes with entropies of the start (`analysis.ckl_report.trajectory`)."""
+    comparisons: pd.DataFrame
+    """Arms against their bases (`analysis.ckl_report.comparisons`)."""
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """All tables by their names."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: table for name, table in found.items() if isinstance(table, pd.DataFrame)}
+
+    def records(self) -> dict[str, list[dict[str, Any]]]:
+        """All tables as plain values, None for what is missing or has no number."""
+        return {
+            name: [{key: _plain(value) for key, value in row.items()} for row in _rows(table)]
+            for name, table in self.tables().items()
+        }
+
+
+TABLES = 8
+"""That are made one after the other."""
+
+
+def summarise(
+    arms: Sequence[Arm],
+    base: Arm | None = None,
+    *,
+    bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP,
+    on_table: Callable[[int], None] | None = None,
+) -> CklSummary:
+    """All tables of some arms.
+
+    Args:
+        arms: the runs.
+        base: that all other arms are compared with; None compares edited arms with unedited ones.
+        bootstrap: how intervals are made.
+        on_table: called with 1 whenever one of `TABLES` steps is done.
+
+    Raises:
+        ValueError: runs cannot be compared, or have scores that are not finite.
+    """
+
+    def made(found: Made) -> Made:
+        if on_table is not None:
+            on_table(1)
+        return found
+
+    knowledge, acquired = made(score_tables(arms, bootstrap))
+    beyond = made(beyond_table(arms, bootstrap))
+    chances = made(chance_table(arms, bootstrap))
+    forgotten = made(forgetting_table(arms, chances, bootstrap))
+    levels = made(level_table(arms))
+    changes = made(change_table(arms, levels, bootstrap))
+    gains, curves, retained, without = made(curve_tables(arms, bootstrap))
+    trajectory = trajectory_points(arms, acquired, forgotten, levels, changes)
+    return CklSummary(
+        arms=tuple(arms),
+        knowledge=knowledge,
+        acquired=acquired,
+        beyond=beyond,
+        chances=chances,
+        forgotten=forgotten,
+        levels=levels,
+        changes=changes,
+        gains=gains,
+        curves=curves,
+        retained=retained,
+        without_curve=without,
+        trajectory=trajectory,
+        correlations=correlation_table(trajectory),
+        comparisons=made(comparison_table(arms, base)),
+    )
+
+
+def command_line(run: TrainingRun) -> str:
+    """The command that makes a run, but for where it goes.
+
+    Paths that belong to the machine that it was made on are cut to their last name.
+    """
+    stored = {**run.configuration, **run.manifest["execution"]}
+    recipe = run.manifest["recipe"]
+    config = from_json(CklConfig, stored)
+    words = ["python", "-m", "training.ckl", "--recipe", recipe]
+    names = changed(config, recipe_named(recipe, CKL_RECIPES))
+    for name in names:
+        words += option(name, as_json(config)[name])
+    return shlex.join([shown_path(word) for word in words])
+
+
+def option(name: str, value: Any) -> list[str]:
+    """A setting as the words of a command line.
+
+    Args:
+        name: of the field.
+        value: as JSON has it.
+    """
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+
+
+def provenance(arms: Sequence[Arm]) -> dict[str, str]:
+    """Models, texts and versions behind the numbers, in words."""
+    runs = [run for arm in arms for run in arm.runs]
+    inputs = [run.manifest["inputs"] for run in runs]
+    hosts = [found["data"]["host"] for found in inputs]
+    held_out = [pair for found in inputs for pair in found.get("held_out", {}).items()]
+    starts = [start_of(run) for run in runs]
+    versions = [", ".join(f"{n} {v}" for n, v in run.manifest["versions"].items()) for run in runs]
+    return {
+        "starts": _each(f"{start.label} (weights {start.sha256[:12]})" for start in starts),
+        "trained on": _each(
+            f"{shown_path(host['corpus'])}, {host['documents']:,} documents in {host['rows']:,} "
+            f"rows of {host['row_length']} (rows {host['content_hash'][:12]})"
+            for host in hosts
+        ),
+        "knowledge": _each(
+            f"{found['knowledge']['name']}, {found['knowledge']['passages']} passages and "
+            f"{found['knowledge']['probes']} probes (text {found['knowledge']['sha256'][:12]})"
+            for found in inputs
+        ),
+        "held out": _each(
+            f"{shown_path(name)}, {text['tokens']:,} tokens (text {text['sha256'][:12]})"
+            for name, text in held_out
+        ),
+        "versions": _each(versions),
+    }
+
+
+def _each(texts: Any) -> str:
+    return "; ".join(dict.fromkeys(texts)) or "none"
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return table.astype(object).to_dict(orient="records")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON takes it: it has no infinity either."""
+    if pd.isna(value) or (isinstance(value, float) and math.isinf(value)):
+        return None
+    return value.item() if hasattr(value, "item") else value

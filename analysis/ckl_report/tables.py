@@ -1,0 +1,228 @@
+"""Tables of a report for people: the same rows in a document, on a page and on a terminal.
+
+K in nats, A and F in percent. A number in brackets is an interval over passages or questions, what
+stands behind "seeds" are the least and the most of single seeds.
+
+Example:
+    >>> for table in text_tables(summary):                                   # doctest: +SKIP
+    ...     print(table.title)
+"""
+
+import pandas as pd
+
+from analysis.ckl_report.arms import Arm, Moment
+from analysis.ckl_report.detail_tables import detail_tables
+from analysis.ckl_report.forgetting import ALL_TASKS
+from analysis.ckl_report.levels import ENTROPIES, ENTROPY, FACTS, TEXT
+from analysis.ckl_report.scores import ALL_KINDS, MET, spread_over_seeds
+from analysis.ckl_report.summary import CklSummary
+from analysis.ckl_report.texts import (
+    NOT_TESTED,
+    TextTable,
+    nats,
+    nats_or_none,
+    share,
+    shown_by,
+    signed,
+    signed_by,
+    with_interval,
+    without_empty,
+)
+from analysis.item_tables import HELD_OUT
+from analysis.theme import count
+
+
+def text_tables(summary: CklSummary) -> list[TextTable]:
+    """Every table that there is anything to put into."""
+    tables = [
+        acquired_table(summary),
+        *(_parts_table(summary, moment) for moment in (Moment.INJECTED, Moment.END)),
+        _kept_table(summary),
+        _chance_table(summary),
+        _entropy_table(summary),
+        *detail_tables(summary),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def acquired_table(summary: CklSummary) -> TextTable:
+    """K of passages met and A, of every arm."""
+    k = means_over_seeds(summary.knowledge, exposure=MET, kind=ALL_KINDS)
+    beyond = summary.beyond[summary.beyond["moment"] == Moment.INJECTED].set_index("arm")
+    rows = []
+    for arm in summary.arms:
+        score = k[k["arm"] == arm.name].set_index("moment")["score"]
+        rows.append(
+            (
+                arm.name,
+                *(nats_or_none(score.get(moment)) for moment in Moment),
+                acquired_text(summary, arm, Moment.INJECTED),
+                acquired_text(summary, arm, Moment.INJECTED, seeds=True),
+                acquired_text(summary, arm, Moment.END),
+                acquired_text(summary, arm, Moment.INJECTED, against=Moment.UNEDITED),
+                acquired_text(summary, arm, Moment.INJECTED, exposure=HELD_OUT),
+                with_interval(beyond.loc[arm.name], lambda value: signed(value, nats))
+                if arm.name in beyond.index
+                else "",
+            )
+        )
+    header = (
+        *("", *(f"K, {moment}" for moment in Moment), "A, last injection", "seeds"),
+        *("A, end", "A, last injection, against the unedited start"),
+        *("A of held-out passages, last injection", "gain beyond theirs, nats"),
+    )
+    return without_empty(
+        TextTable(
+            "What was acquired",
+            "K of all passages that were met, in nats, and its change as a share of its size "
+            "before, A. Held-out passages were never met: what they gain is not knowledge of them.",
+            header,
+            tuple(rows),
+        )
+    )
+
+
+def acquired_text(
+    summary: CklSummary,
+    arm: Arm,
+    moment: str,
+    *,
+    against: str = Moment.START,
+    exposure: str = MET,
+    kind: str = ALL_KINDS,
+    seeds: bool = False,
+    interval: bool = True,
+) -> str:
+    """A as a text, with its interval; or the least and the most of single seeds."""
+    rows = spread_over_seeds(summary.acquired[summary.acquired["arm"] == arm.name])
+    rows = rows[(rows["against"] == against) & (rows["moment"] == moment)]
+    rows = rows[(rows["exposure"] == exposure) & (rows["kind"] == kind)]
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    if seeds:
+        return f"{share(row['least'])} to {share(row['most'])}" if row["seeds"] > 1 else ""
+    return with_interval(row, share) if interval else share(row["value"])
+
+
+def _parts_table(summary: CklSummary, moment: str) -> TextTable:
+    rows = means_over_seeds(summary.acquired, against=Moment.START, moment=moment)
+    groups = list(dict.fromkeys(zip(rows["exposure"], rows["kind"], strict=True)))
+    wanted = [g for g in groups if ALL_KINDS in g or g[0] == MET]
+    found = []
+    for arm in summary.arms:
+        ours = rows[rows["arm"] == arm.name].set_index(["exposure", "kind"])
+        found.append(
+            (
+                arm.name,
+                *(with_interval(ours.loc[g], share) if g in ours.index else "" for g in wanted),
+            )
+        )
+    return TextTable(
+        f"A by exposure and by kind of probe, {moment}",
+        "Against the start that training began from. Kinds are of all passages that were met.",
+        ("", *(_group_name(*group) for group in wanted)),
+        tuple(found),
+    )
+
+
+def _group_name(exposure: str, kind: str) -> str:
+    return exposure.replace("_", " ") if kind == ALL_KINDS else kind
+
+
+def _kept_table(summary: CklSummary) -> TextTable:
+    """P and F, text and facts from the start to the end."""
+    moved = summary.changes[
+        (summary.changes["moment"] == Moment.END) & (summary.changes["against"] == Moment.START)
+    ]
+    moved = moved[moved["group"].isin([TEXT, FACTS])]
+    measures = list(moved["measure"].unique())
+    forgotten = means_over_seeds(
+        summary.forgotten, task=ALL_TASKS, moment=Moment.END, against=Moment.START
+    ).set_index("arm")
+    rows = []
+    for arm in summary.arms:
+        ours = moved[moved["arm"] == arm.name].set_index("measure")
+        f = ("", "")
+        if arm.name in forgotten.index:
+            row = forgotten.loc[arm.name]
+            f = (f"{share(row['before'])} to {share(row['after'])}", forgotten_text(row))
+        cells = [_from_to(ours.loc[m]) if m in ours.index else "" for m in measures]
+        rows.append((arm.name, *f, *cells))
+    return without_empty(
+        TextTable(
+            "What was kept",
+            "From the start to the end, and the change; its interval over the subjects of facts. P "
+            "is the mean accuracy of the downstream tasks, F its fall as a share of its size "
+            "before, with its interval over questions. A rise in bits per byte is forgetting, and "
+            "so is a fall in facts.",
+            ("", "P", "F", *measures),
+            tuple(rows),
+        )
+    )
+
+
+def forgotten_text(row: pd.Series) -> str:
+    """F with its interval, where it is tested."""
+    return with_interval(row, share) if pd.isna(row["reason"]) else NOT_TESTED
+
+
+def _from_to(row: pd.Series) -> str:
+    measure = str(row.name)
+    show = shown_by(measure)
+    change = with_interval(row, signed_by(measure), "change")
+    return f"{show(row['before'])} to {show(row['after'])}: {change}"
+
+
+def _chance_table(summary: CklSummary) -> TextTable:
+    rows = [
+        (
+            f"{row.arm}, {row.moment}",
+            row.task,
+            share(row.score)
+            if pd.isna(row.low)
+            else with_interval(
+                pd.Series({"value": row.score, "low": row.low, "high": row.high}), share
+            ),
+            share(row.chance),
+            "yes" if row.above else "no",
+            count(row.questions),
+        )
+        for row in summary.chances.itertuples()
+    ]
+    return TextTable(
+        "The downstream tasks at the start, against guessing",
+        "Intervals of all tasks of a start hold together. Where no task stands above guessing, "
+        "there is nothing to forget, and F is not tested.",
+        ("", "task", "accuracy", "guessing", "above", "questions"),
+        tuple(rows),
+    )
+
+
+def _entropy_table(summary: CklSummary) -> TextTable:
+    levels = means_over_seeds(summary.levels, group=ENTROPY)
+    moments = [Moment.UNEDITED, Moment.START, Moment.END]
+    kinds = [kind for kind in ENTROPIES.values() if (levels["measure"] == kind).any()]
+    values = levels.set_index(["arm", "measure", "moment"])["value"]
+    columns = [(kind, moment) for kind in kinds for moment in moments]
+    rows = [
+        (arm.name, *(nats_or_none(values.get((arm.name, *column))) for column in columns))
+        for arm in summary.arms
+        if kinds
+    ]
+    return without_empty(
+        TextTable(
+            "Entropies",
+            "In nats: summed over layers, next-token entropy a mean over positions.",
+            ("", *map(", ".join, columns)),
+            tuple(rows),
+        )
+    )
+
+
+def means_over_seeds(table: pd.DataFrame, **where: str) -> pd.DataFrame:
+    """Rows of means over seeds with these values."""
+    rows = table[table["seed"].isna()]
+    for name, value in where.items():
+        rows = rows[rows[name] == value]
+    return rows

@@ -1,0 +1,226 @@
+r"""Over a trajectory of starts: do acquisition and forgetting follow knowledge entropy?
+
+Starts are checkpoints of one pretraining run, arms from them alike otherwise. A point is an arm:
+seeds of one start are no new starts. Both things may follow the age of the model without having to
+do with each other, so that ranks of levels correlate in almost any two of them; the correlation of
+**first differences**, from each start to the next, does not have that from a common trend.
+
+The interval of Spearman's \(\rho\) is Fisher's, with the standard error
+\(\sqrt{(1 + \rho^2 / 2) / (n - 3)}\); a \(\rho\) of 1 is taken to lie half of its smallest step
+below, since Fisher's transformation has no 1. p-values are from permutations, all of them up to
+eight starts. With few starts intervals are wide, and say so.
+
+Source: Kim et al., "Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
+Acquisition", ICLR 2025: Figure 3, section 4; Bonett and Wright (2000), "Sample size requirements
+for estimating Pearson, Kendall and Spearman correlations".
+
+Example:
+    >>> found = rank_correlation([1.0, 2, 3, 4, 5, 6], [1.0, 3, 2, 4, 6, 5])
+    >>> round(found.rho, 3), round(found.p_value, 3)
+    (0.886, 0.033)
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import atanh, factorial, sqrt, tanh
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.bootstrap import LEVEL
+from analysis.ckl_report.arms import Arm, Moment
+from analysis.ckl_report.forgetting import ALL_TASKS
+from analysis.ckl_report.levels import ENTROPIES, ENTROPY, FACTS, TEXT
+from analysis.ckl_report.scores import ALL_KINDS, MET
+from probes.intervals import Interval
+
+LEAST_STARTS = 4
+"""Below it Fisher's interval does not exist."""
+ACQUIRED_INJECTED = "A, last injection"
+ACQUIRED_END = "A, end"
+FORGOTTEN = "F, end"
+_ALL_ORDERS = 8
+"""Of so many starts all permutations are taken."""
+_RANDOM_ORDERS = 9999
+_CORRELATIONS = (
+    *("series", "entropy", "outcome", "starts", "rho", "low", "high", "p_value"),
+    *("rho_differences", "low_differences", "high_differences", "p_value_differences"),
+)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's correlation of two things.
+
+    Attributes:
+        rho: from -1 to 1.
+        interval: None for fewer than four points.
+        p_value: chance of one as far from 0 if the order of one of them were random.
+        n: points.
+    """
+
+    rho: float
+    interval: Interval | None
+    p_value: float
+    n: int
+
+
+def rank_correlation(
+    x: Sequence[float | int], y: Sequence[float | int], *, level: float = LEVEL
+) -> RankCorrelation | None:
+    """Whether two things rise together; None where one of them never moves, or of fewer than three.
+
+    Args:
+        x: one of them.
+        y: the other, in the same order.
+        level: of the interval.
+    """
+    from scipy.stats import norm, permutation_test, rankdata
+
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    ranks, others = rankdata(x), rankdata(y)
+    # Rounded, since 1 is a case of its own.
+    rho = round(float(np.corrcoef(ranks, others)[0, 1]), 12)
+    n = len(ranks)
+    tested = permutation_test(
+        (ranks,),
+        lambda order, axis: (order * (others - others.mean())).sum(axis=axis),
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=factorial(n) if n <= _ALL_ORDERS else _RANDOM_ORDERS,
+        batch=10_000,
+        rng=np.random.default_rng(0),
+    )
+    interval = None
+    if n >= LEAST_STARTS:
+        most = 1 - 6 / (n**3 - n)
+        half = float(norm.ppf((1 + level) / 2)) * sqrt((1 + rho**2 / 2) / (n - 3))
+        low, high = (tanh(atanh(max(min(rho, most), -most)) + side * half) for side in (-1, 1))
+        interval = Interval(-1.0 if rho < -most else low, 1.0 if rho > most else high, level)
+    return RankCorrelation(rho, interval, float(tested.pvalue), n)
+
+
+def trajectory_points(
+    arms: Sequence[Arm],
+    acquired: pd.DataFrame,
+    forgotten: pd.DataFrame,
+    levels: pd.DataFrame,
+    changes: pd.DataFrame,
+) -> pd.DataFrame:
+    """Arms that differ in the age of their start alone, a row each, by age.
+
+    Args:
+        arms: the runs.
+        acquired: A of them (`analysis.ckl_report.scores`).
+        forgotten: F of them (`analysis.ckl_report.forgetting`).
+        levels: what else was seen of them (`analysis.ckl_report.levels`).
+        changes: and how it moved.
+
+    Returns:
+        Columns `series` (their edit), `arm`, `step` of pretraining, the entropies of the start, and
+        outcomes: A right after the last injection and at the end, F at the end where it is tested,
+        changes of text and facts to the end. Empty where no series has four starts.
+    """
+    rows = [
+        {
+            "series": label,
+            "arm": arm.name,
+            "step": arm.start.step,
+            **_entropies(arm, levels),
+            **_outcomes(arm, acquired, forgotten, changes),
+        }
+        for label, series in _series(arms)
+        for arm in series
+    ]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["series", "arm", "step"])
+
+
+def outcomes_of(points: pd.DataFrame) -> list[str]:
+    """The columns of a table of points that are outcomes."""
+    known = {"series", "arm", "step", *ENTROPIES.values()}
+    return [name for name in points.columns if name not in known]
+
+
+def correlation_table(points: pd.DataFrame) -> pd.DataFrame:
+    """How outcomes follow the entropies of the start, in levels and in first differences.
+
+    Args:
+        points: `trajectory_points`.
+
+    Returns:
+        Columns `series`, `entropy`, `outcome`, `starts`, `rho`, `low`, `high`, `p_value`, and the
+        same four of differences (`rho_differences`, ...); missing where one of both never moves.
+    """
+    entropies = [name for name in ENTROPIES.values() if name in points.columns]
+    rows = [
+        (label, entropy, outcome, len(rows), *_both(rows[entropy], rows[outcome]))
+        for label, rows in points.groupby("series", sort=False)
+        for entropy in entropies
+        for outcome in outcomes_of(points)
+        if rows[[entropy, outcome]].notna().all(axis=None)
+    ]
+    numbers = dict.fromkeys(_CORRELATIONS[4:], float)
+    return pd.DataFrame(rows, columns=list(_CORRELATIONS)).astype(numbers)
+
+
+def _both(x: pd.Series, y: pd.Series) -> Iterator[float | None]:
+    for ours, theirs in ((x, y), (x.diff().dropna(), y.diff().dropna())):
+        found = rank_correlation(ours.to_list(), theirs.to_list())
+        if found is None:
+            yield from (None,) * 4
+            continue
+        ends = (found.interval.low, found.interval.high) if found.interval else (None, None)
+        yield from (found.rho, *ends, found.p_value)
+
+
+def _series(arms: Sequence[Arm]) -> Iterator[tuple[str, list[Arm]]]:
+    """Sets of arms from four starts or more of one model, alike otherwise; by age."""
+    sets: dict[str, list[Arm]] = {}
+    for arm in arms:
+        if arm.start.step is not None:
+            key = f"{arm.start.model} {sorted(arm.settings.items())}"
+            sets.setdefault(key, []).append(arm)
+    for found in sets.values():
+        if len({arm.start.step for arm in found}) == len(found) >= LEAST_STARTS:
+            yield f"{found[0].start.model}, {found[0].edit}", sorted(found, key=_age)
+
+
+def _age(arm: Arm) -> int:
+    assert arm.start.step is not None
+    return arm.start.step
+
+
+def _entropies(arm: Arm, levels: pd.DataFrame) -> dict[str, float]:
+    """Of the start before any edit."""
+    moment = arm.compared_with[-1]
+    of = (levels["arm"] == arm.name) & (levels["moment"] == moment) & levels["seed"].isna()
+    rows = levels[of & (levels["group"] == ENTROPY)]
+    return dict(zip(rows["measure"], rows["value"], strict=True))
+
+
+def _outcomes(
+    arm: Arm, acquired: pd.DataFrame, forgotten: pd.DataFrame, changes: pd.DataFrame
+) -> dict[str, Any]:
+    ours = _of_arm(acquired, arm)
+    ours = ours[(ours["exposure"] == MET) & (ours["kind"] == ALL_KINDS)]
+    a = dict(zip(ours["moment"], ours["value"], strict=True))
+    found: dict[str, Any] = {
+        ACQUIRED_INJECTED: a[Moment.INJECTED],
+        ACQUIRED_END: a[Moment.END],
+    }
+    if not forgotten.empty:
+        f = _of_arm(forgotten, arm)
+        f = f[(f["task"] == ALL_TASKS) & (f["moment"] == Moment.END)]
+        found[FORGOTTEN] = float(f["value"].iloc[0]) if len(f) else None
+    moved = _of_arm(changes, arm)
+    moved = moved[(moved["moment"] == Moment.END) & moved["group"].isin([TEXT, FACTS])]
+    names = [f"{measure}, change" for measure in moved["measure"]]
+    return found | dict(zip(names, moved["change"], strict=True))
+
+
+def _of_arm(table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+    """Means over seeds, against the start that training began from."""
+    rows = table[(table["arm"] == arm.name) & (table["against"] == Moment.START)]
+    return rows[rows["seed"].isna()] if "seed" in rows.columns else rows

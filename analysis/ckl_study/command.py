@@ -1,0 +1,172 @@
+r"""A study of continual knowledge learning over a trajectory: `python -m analysis.ckl_study`.
+
+Runs `training.ckl` from checkpoints of one pretraining run, and from the last of them with every
+resuscitation and every control of one, with several seeds, one after the other; then reports it all
+as `analysis.ckl_report` does. Every option of `training.ckl` that is the same for all runs can be
+given. Writes into `--out`:
+
+- `runs/`: a run directory each
+- `logs/`: what each run printed
+- `report/`: the report, once all runs are over
+
+A study that was stopped goes on where it was: finished runs are left alone, others resumed. To
+share it out over machines with one disk, give each a `--shard`; the last one to finish writes the
+report.
+
+Example:
+    $ python -m analysis.ckl_study --trajectory runs/tiny --out runs/study
+    $ python -m analysis.ckl_study --trajectory runs/tiny --out runs/study --list
+    $ python -m analysis.ckl_study --trajectory runs/tiny --out runs/study --shard 1/2
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interventions.choices import ResuscitationSite
+from probes.cli import complain, run_command
+from training.ckl.config import CklConfig
+from training.ckl.fields import Control
+from training.ckl.recipes import CKL_RECIPES
+from training.commands.recipes import option_value, plain_fields, recipe_named, with_defaults
+
+if TYPE_CHECKING:
+    from analysis.ckl_study.plan import PlannedRun
+
+PROGRAM = "analysis.ckl_study"
+RUNS, LOGS, REPORT = "runs", "logs", "report"
+_DEFAULT_RECIPE = "smoke"
+_OF_THE_STUDY = ("model", "revision", "resuscitation_site", "control")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StudyFields:
+    trajectory: Path
+    """Run directory of training.pretrain, whose checkpoints are the starts."""
+    out: Path
+    """Folder of the study; made if it is not there, gone on with if it is."""
+    recipe: str
+    """Of training.ckl; where the defaults below are from."""
+    checkpoints: int = 8
+    """How many starts, evenly spread over the trajectory up to its last checkpoint."""
+    seeds: int = 3
+    """Runs of each; the first has --seed."""
+    edits: bool = True
+    """Whether to start from the last checkpoint edited as well, every way."""
+    list: bool = False
+    """Print the commands, one a run, and stop."""
+    shard: str | None = None
+    """Only every n-th run, the i-th of them first: i/n."""
+    minutes: float | None = None
+    """Stop after so many, to go on later; at the end of the study."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CklStudyArguments(CklConfig, _StudyFields):
+    """Run continual knowledge learning over a trajectory and report what came of it."""
+
+    def __post_init__(self) -> None:
+        """Settings are checked together when they are made configurations."""
+
+    def configuration(self) -> CklConfig:
+        """What all runs have in common.
+
+        Raises:
+            ValueError: settings do not go together, or are the study's to choose.
+        """
+        recipe = recipe_named(self.recipe, CKL_RECIPES)
+        for name in _OF_THE_STUDY:
+            if getattr(self, name) != getattr(recipe, name):
+                flag = name.replace("_", "-")
+                raise ValueError(
+                    f"--{flag} is the study's to choose: it starts from --trajectory and tries "
+                    "every site and control; leave it out"
+                )
+        fields = {name: getattr(self, name) for name in plain_fields(recipe)}
+        return CklConfig(**fields)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; None for the process's own.
+
+    Returns:
+        Exit code.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    name = option_value(given, "--recipe") or _DEFAULT_RECIPE
+    try:
+        recipe = recipe_named(name, CKL_RECIPES)
+    except ValueError as error:
+        return complain(PROGRAM, error)
+    arguments = with_defaults(CklStudyArguments, recipe, recipe=name)
+    return run_command(arguments, lambda found: _run(found, given), given, program=PROGRAM)
+
+
+def _run(arguments: CklStudyArguments, given: Sequence[str]) -> None:
+    from analysis.ckl_study.runs import print_plan, report_study, run_all
+
+    plan = _plan(arguments)
+    recipe = recipe_named(arguments.recipe, CKL_RECIPES)
+    folder = arguments.out / RUNS
+    words = {one.name: one.words(recipe, arguments.recipe, folder) for one in plan}
+    mine = shard_of(plan, arguments.shard)
+    if arguments.list:
+        import shlex
+
+        for one in mine:
+            print(shlex.join(["python", "-m", "training.ckl", *words[one.name]]))
+        return
+    print_plan(plan, mine, folder)
+    run_all(mine, words, arguments.out, minutes=arguments.minutes)
+    report_study(plan, arguments.out, ["python", "-m", PROGRAM, *given])
+
+
+def _plan(arguments: CklStudyArguments) -> "list[PlannedRun]":
+    from analysis.ckl_study.plan import plan_study
+
+    config = arguments.configuration()
+    if missing := config.missing():
+        raise ValueError(f"recipe {arguments.recipe!r} leaves to be given: {'; '.join(missing)}")
+    sites: tuple[ResuscitationSite, ...] = ()
+    controls: tuple[Control, ...] = ()
+    if arguments.edits:
+        from analysis.edit_sweep.settings import sites_of
+        from probes import load_model
+        from training.start_models import find_start
+
+        last = find_start(str(arguments.trajectory))
+        sites = sites_of(load_model(last.model, device="cpu"), ())
+        controls = tuple(Control)
+    return plan_study(
+        config,
+        arguments.trajectory,
+        checkpoints=arguments.checkpoints,
+        seeds=arguments.seeds,
+        sites=sites,
+        controls=controls,
+    )
+
+
+def shard_of(plan: "Sequence[PlannedRun]", shard: str | None) -> "list[PlannedRun]":
+    """The runs of one shard.
+
+    Args:
+        plan: all runs.
+        shard: `i/n`; None for all.
+
+    Raises:
+        ValueError: it is no such thing.
+    """
+    if shard is None:
+        return list(plan)
+    first, _, count = shard.partition("/")
+    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise ValueError(f"--shard {shard!r} must be i/n, with i from 1 to n; 1/2 and 2/2 say")
+    return list(plan)[int(first) - 1 :: int(count)]

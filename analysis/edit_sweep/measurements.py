@@ -1,0 +1,260 @@
+"""Edit measurements: what each edit of a sweep does to a model, resumable edit by edit.
+
+The unedited model is measured first; its mean coefficients are what all resuscitations start from.
+Each edit is then made by hooks, measured on the same text and on held-out text, and taken off. What
+was measured is a file at once, with hashes of the weights and texts that it belongs to, so that a
+sweep that was stopped repeats nothing and mixes nothing. An edit that cannot be made or measured,
+because it changes nothing or its numbers are not finite, is a row that says so.
+
+Example:
+    >>> sweep = sweep_edits(model, settings, folder, batches, held_out)      # doctest: +SKIP
+    >>> sweep.rows[0].after["held_out_loss"]                                 # doctest: +SKIP
+    9.63
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from analysis.edit_sweep.settings import EditSetting
+from interventions.choices import ResuscitationSite
+from interventions.edits import Edit, applied
+from interventions.effects import Effects, measure_effects
+from interventions.resuscitation import Resuscitation
+from probes.corpus.batching import KeptBatches
+from probes.entropy import knowledge_entropy
+from probes.hooked_model import HookedModel
+from probes.output_folder import output_folder
+from probes.provenance import provenance_of
+from probes.result_files import load_result
+from probes.results import EntropyResult
+
+UNEDITED, ROWS = "unedited", "rows"
+_FACTS = "edit_sweep.json"
+
+Totals = dict[str, float | None]
+OnBatch = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The text that no coefficient was measured on."""
+
+    corpus: str
+    sha256: str
+    documents: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class EditRow:
+    """What one edit does."""
+
+    setting: EditSetting
+    predicted: Totals
+    """By the closed form, if the inputs of the layers stay; empty where there is none."""
+    after: Totals
+    """As measured; empty where the edit is refused."""
+    neurons: int | None
+    """How many neurons are scaled, in all layers; None for a temperature."""
+    refused: str | None = None
+    """Why the edit cannot be made or measured."""
+
+
+@dataclass(frozen=True)
+class EditSweep:
+    """The unedited model, and what every edit makes of it."""
+
+    result: EntropyResult
+    held_out: HeldOut
+    before: Totals
+    rows: tuple[EditRow, ...]
+
+    @property
+    def unedited(self) -> EditRow:
+        """The unedited model as a row like the others."""
+        return EditRow(EditSetting(), {}, self.before, None)
+
+
+def passes_left(settings: Sequence[EditSetting], out: Path) -> int:
+    """How many times both texts are still to be run through the model."""
+    rows = sum(not _row_file(out, setting).is_file() for setting in settings)
+    return rows + (not (out / UNEDITED).is_dir())
+
+
+def sweep_edits(
+    model: HookedModel,
+    settings: Sequence[EditSetting],
+    out: Path,
+    batches: KeptBatches,
+    held_out: KeptBatches,
+    *,
+    on_batch: OnBatch | None = None,
+) -> EditSweep:
+    """Measure every edit that has no row yet.
+
+    Args:
+        model: the model; hooks are on it while an edit is measured, its weights are not touched.
+        settings: the edits, in order.
+        out: the folder of the sweep.
+        batches: the text to measure on.
+        held_out: the text that only the loss is measured on.
+        on_batch: called with the number of tokens of every batch when it is done.
+
+    Returns:
+        All rows, measured now or before, in order.
+
+    Raises:
+        ValueError: the folder holds measurements of other weights or texts, or by other versions.
+    """
+    origin = _origin(model, batches, held_out)
+
+    def measure() -> Effects:
+        return measure_effects(model, batches, held_out, on_batch=on_batch)
+
+    result, facts = _unedited(out, origin, held_out, measure)
+    (out / ROWS).mkdir(exist_ok=True)
+    rows = []
+    for setting in settings:
+        path = _row_file(out, setting)
+        if not path.is_file():
+            row = _measured(model, setting, result, measure)
+            _write(path, {"origin": origin} | asdict(row))
+        rows.append(_row(path, origin, setting))
+    return EditSweep(result, HeldOut(**facts["held_out"]), facts["totals"], tuple(rows))
+
+
+def _origin(model: HookedModel, batches: KeptBatches, held_out: KeptBatches) -> dict[str, str]:
+    """What every number of a sweep depends on, besides the settings."""
+    now = provenance_of(model, {}, documents=0, rows=0, tokens=0)
+    return {
+        "weights": now.weights_sha256,
+        "dtype": now.dtype,
+        "device": now.device,
+        "corpus": batches.content_hash,
+        "held-out corpus": held_out.content_hash,
+        **now.versions,
+    }
+
+
+def _unedited(
+    out: Path, origin: dict[str, str], held_out: KeptBatches, measure: Callable[[], Effects]
+) -> tuple[EntropyResult, dict[str, Any]]:
+    folder = out / UNEDITED
+    if not folder.is_dir():
+        found = measure()
+        assert found.held_out is not None
+        read = HeldOut(
+            held_out.corpus.name, held_out.content_hash, found.held_out.documents, held_out.tokens
+        )
+        facts = {"origin": origin, "held_out": asdict(read), "totals": _finite(found.totals())}
+        with output_folder(folder) as partial:
+            found.entropies.save(partial)
+            _write(partial / _FACTS, facts)
+    return load_result(folder), _read(folder / _FACTS, origin)
+
+
+def _measured(
+    model: HookedModel,
+    setting: EditSetting,
+    result: EntropyResult,
+    measure: Callable[[], Effects],
+) -> EditRow:
+    edit = setting.edit(result)
+    resuscitation = edit if isinstance(edit, Resuscitation) else None
+    neurons = None if resuscitation is None else int((resuscitation.multipliers() != 1).sum())
+    predicted = _predicted(resuscitation)
+    # What is wrong with the texts was found out on the unedited model: the edit is to blame.
+    try:
+        with applied(model, edit):
+            after = _totals(measure(), edit)
+        return EditRow(setting, predicted, after, neurons)
+    except ValueError as error:
+        return EditRow(setting, predicted, {}, neurons, str(error))
+
+
+def _totals(found: Effects, edit: Edit) -> Totals:
+    """The numbers of an edited model, with contributions of the memory vectors as edited."""
+    return _finite(found.totals() | _contribution(found.entropies, edit))
+
+
+def _finite(totals: Totals) -> Totals:
+    """The same numbers.
+
+    Raises:
+        ValueError: one of them is not finite.
+    """
+    for name, value in totals.items():
+        if value is not None and not isfinite(value):
+            raise ValueError(
+                f"{name.replace('_', ' ')} is {value}: what the model computes is too "
+                "large for its type; try another dtype"
+            )
+    return totals
+
+
+def _contribution(found: EntropyResult, edit: Edit) -> Totals:
+    """Contribution entropy where hooks scale memory vectors, whose norms in the weights stay."""
+    if not isinstance(edit, Resuscitation):
+        return {}
+    scale = edit.multipliers()
+    match edit.at:
+        case ResuscitationSite.DOWN:
+            pass
+        case ResuscitationSite.PRESERVING:
+            scale = 1 / scale
+        case _:
+            return {}
+    assert found.contribution is not None
+    means = found.contribution.mean_coefficients * scale
+    return {"contribution_entropy": float(knowledge_entropy(means).sum())}
+
+
+def _predicted(edit: Resuscitation | None) -> Totals:
+    found = None if edit is None else edit.predicted_entropy()
+    if found is None:
+        return {}
+    return {
+        "knowledge_entropy": found.total,
+        "contribution_entropy": found.contribution_total,
+    }
+
+
+def _row_file(out: Path, setting: EditSetting) -> Path:
+    return out / ROWS / f"{setting.slug}.json"
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    partial.rename(path)
+
+
+def _read(path: Path, origin: dict[str, str]) -> dict[str, Any]:
+    """What was measured before, of the same origin.
+
+    Raises:
+        ValueError: it cannot be read, or is of another origin.
+    """
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        before = read.pop("origin")
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no measurement of an edit; remove it and go on") from error
+    for name in origin | before:
+        if (then := before.get(name)) != (now := origin.get(name)):
+            raise ValueError(
+                f"{path} was measured with {name} {str(then)[:12]}, now it is {str(now)[:12]}; "
+                "give another --out"
+            )
+    return read
+
+
+def _row(path: Path, origin: dict[str, str], setting: EditSetting) -> EditRow:
+    read = _read(path, origin)
+    if read.get("setting") != asdict(setting):
+        raise ValueError(f"{path} is of another edit than its name says; remove it and go on")
+    return EditRow(**read | {"setting": setting})

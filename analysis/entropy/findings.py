@@ -1,0 +1,138 @@
+"""Findings: what entropy results say, in plain sentences; the page and the terminal both say it.
+
+An effective number is exp(H): how many outcomes, used alike, would have the entropy H. Two totals
+are said to differ only where their intervals do not overlap, which is stricter than a test of the
+difference.
+
+Example:
+    >>> findings([result])[0]                                               # doctest: +SKIP
+    'Knowledge entropy over general is 208.96 nats (95% interval 208.79 to 209.13), ...'
+"""
+
+from collections.abc import Iterator, Sequence
+from math import exp
+
+from torch import Tensor
+
+from analysis.entropy.tables import series_labels
+from analysis.theme import count, nats, percent
+from probes.intervals import Interval
+from probes.results import EntropyResult
+
+
+def findings(results: Sequence[EntropyResult]) -> list[str]:
+    """Three to five sentences on what was found.
+
+    Args:
+        results: of one or several series; the first is what the others are compared with.
+    """
+    named = dict(zip(series_labels(results), results, strict=True))
+    return [
+        *_knowledge(named),
+        *_comparison(named),
+        *_concentration(named),
+        *_attention(named),
+        *_next_token(named),
+    ]
+
+
+def with_interval(value: float, interval: Interval | None, digits: int = 2) -> str:
+    """A value in nats and, where there is one, its interval."""
+    if interval is None:
+        return f"{nats(value, digits)} nats"
+    return f"{nats(value, digits)} nats ({interval_text(interval, digits)})"
+
+
+def interval_text(interval: Interval, digits: int = 2) -> str:
+    """An interval with its level: `95% interval 1.20 to 1.40`."""
+    ends = f"{nats(interval.low, digits)} to {nats(interval.high, digits)}"
+    return f"{100 * interval.level:g}% interval {ends}"
+
+
+def _knowledge(named: dict[str, EntropyResult]) -> Iterator[str]:
+    series, result = next(iter(named.items()))
+    if (found := result.knowledge) is None:
+        return
+    used = exp(found.total / len(found.per_layer))
+    yield (
+        f"Knowledge entropy over {series} is {with_interval(found.total, found.interval)}, "
+        f"{percent(found.total / found.maximum)} of the maximum of {nats(found.maximum)}: the "
+        f"average layer works as if {count(used)} of its "
+        f"{count(found.mean_coefficients.shape[1])} memory vectors were used alike."
+    )
+
+
+def _concentration(named: dict[str, EntropyResult]) -> Iterator[str]:
+    found = {name: r.knowledge for name, r in named.items() if r.knowledge is not None}
+    if not found or min(len(knowledge.per_layer) for knowledge in found.values()) < 2:
+        return
+    first, *others = found
+    used = found[first].effective_memory_vectors
+    low, high = _extremes(used)
+    elsewhere = {name: _extremes(found[name].per_layer) for name in others}
+    differing = [name for name, layers in elsewhere.items() if layers != (low, high)]
+    where = "".join(
+        f"; over {name} layers {elsewhere[name][0]} and {elsewhere[name][1]}" for name in differing
+    )
+    over = f" over {first}" if differing else " over every corpus" if others else ""
+    yield (
+        f"Layer {low} is the most concentrated{over} (as if {count(float(used[low]))} memory "
+        f"vectors), layer {high} the least ({count(float(used[high]))}){where}."
+    )
+
+
+def _extremes(per_layer: Tensor) -> tuple[int, int]:
+    """The layers with the lowest and the highest value."""
+    return int(per_layer.argmin()), int(per_layer.argmax())
+
+
+def _comparison(named: dict[str, EntropyResult]) -> Iterator[str]:
+    measured = {name: r.knowledge for name, r in named.items() if r.knowledge is not None}
+    if len(measured) < 2 or len({found.maximum for found in measured.values()}) > 1:
+        return
+    ranked = sorted(measured, key=lambda name: measured[name].total)
+    low, high = measured[ranked[0]], measured[ranked[-1]]
+    yield (
+        f"Memory is used more evenly over {ranked[-1]} ({nats(high.total)} nats) than over "
+        f"{ranked[0]} ({nats(low.total)}), by {nats(high.total - low.total)} nats"
+        f"{_certainty(low.interval, high.interval)}."
+    )
+
+
+def _certainty(low: Interval | None, high: Interval | None) -> str:
+    if low is None or high is None:
+        return "; without intervals this may be chance"
+    if low.high < high.low:
+        return ", and their intervals do not overlap"
+    return ", but their intervals overlap, so this may be chance"
+
+
+def _attention(named: dict[str, EntropyResult]) -> Iterator[str]:
+    series, result = next(iter(named.items()))
+    if result.attention is None:
+        return
+    layers = result.attention.per_layer
+    heads = result.attention.per_head
+    head = int(heads.argmin())
+    sharpest = f"layer {head // heads.shape[1]}, head {head % heads.shape[1]}"
+    yield (
+        f"Attention over {series} averages {nats(float(layers.mean()))} nats a layer; it is "
+        f"broadest in layer {int(layers.argmax())} ({_as_keys(layers.max())}) and sharpest in "
+        f"{sharpest} ({_as_keys(heads.min())})."
+    )
+
+
+def _as_keys(entropy: Tensor) -> str:
+    return f"{nats(float(entropy))} nats, as if over {exp(float(entropy)):,.1f} keys"
+
+
+def _next_token(named: dict[str, EntropyResult]) -> Iterator[str]:
+    measured = {name: r.next_token for name, r in named.items() if r.next_token is not None}
+    if not measured:
+        return
+    parts = [
+        f"{with_interval(found.mean, found.interval)} over {name}, as if among "
+        f"{exp(found.mean):,.0f} tokens"
+        for name, found in measured.items()
+    ]
+    yield f"The entropy of the next token averages {'; '.join(parts)}."

@@ -1,0 +1,131 @@
+"""What `analysis.entropy` does with several checkpoints: measure all, tabulate, draw.
+
+Writes into `--out`: `sweep.json`, a folder of results per checkpoint, `trajectory.csv` and
+`trajectory.html`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from analysis.checkpoints import Checkpoint, checkpoints
+from analysis.entropy.sweep import Measured, begin, sweep
+from probes.results import EntropyResult
+
+if TYPE_CHECKING:
+    from analysis.entropy.command import EntropyArguments
+
+PAGE, TABLE = "trajectory.html", "trajectory.csv"
+# Where results go, or how they are shown; nothing in them depends on these.
+_NOT_OF_THE_RESULT = ("out", "overwrite", "debug", "revision", "revisions", "batch_size")
+
+
+def run_trajectory(arguments: "EntropyArguments", folders: Sequence[str], rank: int) -> None:
+    """Measure every checkpoint that has no results yet, and draw all of them.
+
+    Args:
+        arguments: of the command.
+        folders: where the result of each corpus goes inside a checkpoint's folder.
+        rank: of this process; only the first writes and speaks.
+
+    Raises:
+        ValueError: no checkpoint is there, or `--out` holds something else.
+    """
+    from analysis.entropy import command as entropy
+
+    if arguments.overwrite:
+        raise ValueError(
+            "--overwrite is for single results; a sweep goes on where it stopped, or give "
+            "another --out"
+        )
+    revisions = [name for part in arguments.revisions for name in part.split(",") if name]
+    todo = checkpoints(arguments.model, revisions)
+    opened = entropy.open_corpora(arguments)
+    if rank == 0:
+        begin(arguments.out, _settings(arguments))
+    _wait_for_all()
+    tokenised = _OncePerTokenizer(arguments, opened)
+
+    def load(checkpoint: Checkpoint) -> Any:
+        return entropy.load(arguments, checkpoint.model, checkpoint.revision)
+
+    def measure(checkpoint: Checkpoint, model: Any) -> list[EntropyResult]:
+        return [
+            entropy.measure(arguments, model, tokens, checkpoint.label)
+            for tokens in tokenised(model)
+        ]
+
+    measured = sweep(todo, folders, arguments.out, load, measure, writes=rank == 0)
+    if rank == 0:
+        _write(measured, arguments)
+
+
+def _wait_for_all() -> None:
+    from torch import distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+
+
+def _settings(arguments: "EntropyArguments") -> dict[str, Any]:
+    """What every result of the sweep depends on, as plain values."""
+    import json
+
+    kept = {k: v for k, v in asdict(arguments).items() if k not in _NOT_OF_THE_RESULT}
+    return json.loads(json.dumps(kept, default=str))
+
+
+class _OncePerTokenizer:
+    """Batches of all corpora, tokenised once for checkpoints that share a tokenizer."""
+
+    def __init__(self, arguments: "EntropyArguments", corpora: Sequence[Any]) -> None:
+        self._arguments, self._corpora = arguments, corpora
+        self._kept: dict[int, list[Any]] = {}
+
+    def __call__(self, model: Any) -> list[Any]:
+        from analysis.entropy import command as entropy
+
+        tokenizer = model.tokenizer
+        key = hash(frozenset(tokenizer.get_vocab().items())) if tokenizer is not None else 0
+        if key not in self._kept:
+            self._kept[key] = [
+                entropy.batches(self._arguments, model, corpus).kept() for corpus in self._corpora
+            ]
+        return self._kept[key]
+
+
+def _write(measured: Sequence[Measured], arguments: "EntropyArguments") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from analysis.entropy.trajectory_page import trajectory_findings, trajectory_page
+    from analysis.entropy.trajectory_tables import trajectory_table
+
+    tidy = trajectory_table(measured)
+    tidy.to_csv(arguments.out / TABLE, index=False)
+    console = Console()
+    for table in _terminal_tables(tidy):
+        console.print(table)
+    if len(measured) > 1:
+        for sentence in trajectory_findings(tidy):
+            console.print(Text(f"- {sentence}"))
+        (arguments.out / PAGE).write_text(trajectory_page(measured), encoding="utf-8")
+        print(f"page: {arguments.out / PAGE}")
+
+
+def _terminal_tables(tidy: Any) -> Iterator[Any]:
+    """A table per corpus: one row per checkpoint, one column per total."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from analysis.entropy.trajectory_tables import totals_by_corpus
+    from analysis.theme import nats
+
+    for corpus, grid in totals_by_corpus(tidy):
+        table = Table(title=Text(f"over {corpus}, in nats"), title_justify="left")
+        table.add_column("checkpoint")
+        for measure in grid.columns:
+            table.add_column(Text(str(measure)), justify="right")
+        for name, cells in zip(grid.index, grid.to_numpy(), strict=True):
+            table.add_row(Text(str(name)), *(nats(cell.entropy) for cell in cells))
+        yield table

@@ -1,0 +1,163 @@
+"""The page of a trajectory: entropies over pretraining, per corpus, variant and layer.
+
+Example:
+    >>> Path("trajectory.html").write_text(trajectory_page(measured))        # doctest: +SKIP
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.entropy import trajectory_figures as figures
+from analysis.entropy.sweep import Measured
+from analysis.entropy.trajectory_tables import (
+    Total,
+    knowledge_measures,
+    totals_by_corpus,
+    trajectory_table,
+)
+from analysis.page import (
+    Cell,
+    Html,
+    Panel,
+    bullets,
+    details,
+    figure,
+    joined,
+    page,
+    section,
+    table,
+    whole,
+)
+from analysis.theme import count, nats
+
+
+def trajectory_page(measured: Sequence[Measured]) -> str:
+    """The whole page, as one HTML document.
+
+    Args:
+        measured: what the checkpoints gave, in order.
+
+    Raises:
+        ValueError: there are fewer than two checkpoints.
+    """
+    if len(measured) < 2:
+        raise ValueError(f"a trajectory needs two checkpoints, found {len(measured)}")
+    tidy = trajectory_table(measured)
+    first = measured[0].results[0].provenance
+    name = run_name(measured)
+    body = [
+        bullets(trajectory_findings(tidy), class_="findings"),
+        section("The numbers", *totals_tables(tidy)),
+        *_sections(tidy),
+        section("Provenance", *_provenance(measured)),
+    ]
+    return page(
+        f"The entropies of {name} over training",
+        body,
+        heading=joined(["How the entropies of ", whole(name), " change over training"]),
+        kicker="mnemoscope · entropy over training",
+        deck=f"{len(measured)} checkpoints, {count(first.tokens)} tokens of each corpus.",
+    )
+
+
+def trajectory_findings(tidy: pd.DataFrame) -> list[str]:
+    """How totals moved from the first checkpoint to the last, in plain sentences.
+
+    Of several ways to weigh coefficients the first is told, the others are in the tables.
+    """
+    found = []
+    told = {*knowledge_measures(tidy)[:1], *map(str, Total)}
+    totals = tidy[tidy["layer"].isna() & tidy["measure"].isin(told)]
+    for (measure, corpus), line in totals.groupby(["measure", "corpus"], sort=False, dropna=False):
+        first, last = line.iloc[0], line.iloc[-1]
+        change = last["entropy"] - first["entropy"]
+        name = f"{measure} entropy" if measure in set(Total) else f"Knowledge entropy by {measure}"
+        found.append(
+            f"{name[0].upper()}{name[1:]} over {corpus} {'rises' if change > 0 else 'falls'} from "
+            f"{nats(first['entropy'])} nats at {first['checkpoint']} to {nats(last['entropy'])} at "
+            f"{last['checkpoint']}{_overlap(first, last)}."
+        )
+    return found
+
+
+def _overlap(first: pd.Series, last: pd.Series) -> str:
+    if pd.isna(first["low"]) or pd.isna(last["low"]):
+        return ""
+    apart = first["high"] < last["low"] or last["high"] < first["low"]
+    return "" if apart else ", but the intervals overlap, so this may be chance"
+
+
+def totals_tables(tidy: pd.DataFrame) -> Iterator[Html]:
+    """A table per corpus: one row per checkpoint, one column per total."""
+    for corpus, grid in totals_by_corpus(tidy):
+        rows: list[list[str | Cell]] = [
+            [str(name), *(_cell(cell) for cell in cells)]
+            for name, cells in zip(grid.index, grid.to_numpy(), strict=True)
+        ]
+        yield table(["in nats", *grid.columns], rows, caption=f"Over {corpus}")
+
+
+def _cell(row: Any) -> Cell:
+    note = None if pd.isna(row.low) else f"{nats(row.low)} to {nats(row.high)}"
+    return Cell(nats(row.entropy), note)
+
+
+def run_name(measured: Sequence[Measured]) -> str:
+    """What the checkpoints are checkpoints of: the hub id, or the run's folder."""
+    models = {one.checkpoint.model for one in measured}
+    if len(models) == 1:
+        return models.pop()
+    parent = Path(os.path.commonpath(models))
+    return parent.parent.name if parent.name == "checkpoints" else parent.name
+
+
+def _sections(tidy: pd.DataFrame) -> Iterator[Html]:
+    corpora = list(tidy["corpus"].unique())
+    measures = knowledge_measures(tidy)
+    if measures:
+        yield section(
+            "Knowledge",
+            figure(
+                "Knowledge entropy over training.",
+                "The sum over layers, with its interval over documents; a panel for each way of "
+                "weighing coefficients.",
+                [Panel(figures.totals_over_training(tidy, m), m) for m in measures],
+            ),
+            figure(
+                "Layer by layer.",
+                "Each layer less its value at the first checkpoint, so that layers that change "
+                "stand out.",
+                [
+                    Panel(figures.layers_over_training(tidy, m, c), f"{m}, {c}")
+                    for m in measures[:1]
+                    for c in corpora
+                ],
+            ),
+        )
+    for total, name in ((Total.ATTENTION, "Attention"), (Total.NEXT_TOKEN, "Next-token")):
+        if (tidy["measure"] == total).any():
+            yield section(
+                f"{name} entropy",
+                figure(
+                    f"{name} entropy over training.",
+                    "With its interval over documents.",
+                    [Panel(figures.totals_over_training(tidy, total))],
+                ),
+            )
+
+
+def _provenance(measured: Sequence[Measured]) -> Iterator[Html]:
+    for one in measured:
+        rows = [
+            [
+                r.provenance.corpus or "tokens in memory",
+                r.provenance.weights_sha256[:16],
+                (r.provenance.corpus_sha256 or "")[:16],
+            ]
+            for r in one.results
+        ]
+        yield details(one.checkpoint.label, table(["corpus", "weights", "text (sha-256)"], rows))

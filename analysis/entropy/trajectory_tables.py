@@ -1,0 +1,93 @@
+"""Tidy tables of a trajectory: entropies of checkpoint after checkpoint, in nats.
+
+Example:
+    >>> trajectory_table(measured).columns.tolist()                          # doctest: +SKIP
+    ['checkpoint', 'step', 'corpus', 'measure', 'layer', 'entropy', 'low', 'high']
+"""
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import Any
+
+import pandas as pd
+
+from analysis.entropy.sweep import Measured
+from analysis.entropy.tables import COEFFICIENT_SYMBOLS
+from probes.choices import Coefficient
+from probes.intervals import Interval
+from probes.results import EntropyResult
+
+COLUMNS = ("checkpoint", "step", "corpus", "measure", "layer", "entropy", "low", "high")
+CHECKPOINT_COLUMNS = ["checkpoint", "step"]
+
+
+class Total(StrEnum):
+    """What a whole model has one number of, besides the knowledge entropies."""
+
+    ATTENTION = "attention"
+    NEXT_TOKEN = "next-token"
+
+
+def trajectory_table(measured: Sequence[Measured]) -> pd.DataFrame:
+    """One row per checkpoint, corpus, measure and layer; `layer` is missing for totals.
+
+    Knowledge entropies are called by their coefficient (`|c|`, `max(c, 0)`, ...), the others by
+    `Total`. `low` and `high` bound the interval of a total. `step` is missing where a checkpoint
+    has none.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for one in measured:
+        for result in one.results:
+            where = (one.checkpoint.label, one.checkpoint.step, result.provenance.corpus)
+            rows += [(*where, *found) for found in _of_result(result)]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.astype({"step": "Int64", "layer": "Int64"})
+
+
+def knowledge_measures(table: pd.DataFrame) -> list[str]:
+    """The knowledge entropies that a table has, in its order."""
+    others = {str(total) for total in Total}
+    return [name for name in table["measure"].unique() if name not in others]
+
+
+def totals_by_corpus(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The totals over each corpus: one row per checkpoint, one column per measure.
+
+    A cell is a row of the table, with its `entropy`, `low` and `high`.
+    """
+    totals = table[table["layer"].isna()]
+    for corpus, rows in totals.groupby("corpus", sort=False, dropna=False):
+        cells = {(r.checkpoint, r.measure): r for r in rows.itertuples()}
+        checkpoints, measures = rows["checkpoint"].unique(), rows["measure"].unique()
+        grid = [[cells[name, measure] for measure in measures] for name in checkpoints]
+        yield str(corpus), pd.DataFrame(grid, index=checkpoints, columns=measures)
+
+
+def _of_result(result: EntropyResult) -> Iterator[tuple[str, int | None, float, Any, Any]]:
+    named = {}
+    if result.knowledge is not None:
+        named[Coefficient(result.provenance.configuration["coefficient"])] = result.knowledge
+    if result.contribution is not None:
+        named[Coefficient.CONTRIBUTION] = result.contribution
+    for name, found in (named | result.variants).items():
+        yield _total(COEFFICIENT_SYMBOLS[name], found.total, found.interval)
+        yield from _layers(COEFFICIENT_SYMBOLS[name], found.per_layer.tolist())
+    if result.attention is not None:
+        yield _total(Total.ATTENTION, result.attention.total, result.attention.interval)
+        yield from _layers(Total.ATTENTION, result.attention.per_layer.tolist())
+    if result.next_token is not None:
+        yield _total(Total.NEXT_TOKEN, result.next_token.mean, result.next_token.interval)
+
+
+def _total(
+    measure: str, value: float, interval: Interval | None
+) -> tuple[str, int | None, float, float | None, float | None]:
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return str(measure), None, value, low, high
+
+
+def _layers(
+    measure: str, values: Sequence[float]
+) -> Iterator[tuple[str, int | None, float, float | None, float | None]]:
+    for layer, value in enumerate(values):
+        yield str(measure), layer, value, None, None

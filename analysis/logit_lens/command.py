@@ -1,0 +1,295 @@
+r"""Where in depth a fact becomes readable: `python -m analysis.logit_lens`.
+
+Reads prompts and targets, or a set of factoids, through every layer, and writes into `--out`:
+
+- `lens.html`: heatmaps, localization and rank curves, one self-contained page
+- `lens.json`: every item's rank and log-probability by layer, with provenance
+- `lens.csv`: one row per item, position and layer
+- `items.csv`: one row per item
+
+With `--compare` the same items are read in a second model, paired item by item; its files go into
+`compared/`. With `--causal` each layer's stream, MLP output and attention output is also restored
+into a run whose subject is corrupted (`probes.causal`). Under `torchrun` the items are shared out.
+
+Ranks count from 0, the top; log-probabilities, entropies and divergences are in nats.
+
+Example:
+    $ python -m analysis.logit_lens --model smollm2-135m-instruct-q4 \
+          --prompt "The capital of France is" --target " Paris" --out runs/lens
+    $ python -m analysis.logit_lens --model smollm2-135m-instruct-q4 \
+          --factoids triviaqa --limit 64 --out runs/triviaqa
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probes.causal_settings import RestoredPositions
+from probes.choices import Backend, Lens, TargetSpan
+from probes.cli import progress, run_command
+
+if TYPE_CHECKING:
+    from analysis.logit_lens.result import LensResult
+
+PAGE = "lens.html"
+FILES = (PAGE, "lens.json", "lens.csv", "items.csv", "comparison.json", "causal.csv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensArguments:
+    """Read what every layer's residual stream says about a target."""
+
+    model: str
+    """Built-in model, hub id, Hugging Face folder or .gguf file."""
+    out: Path
+    """Folder for the results; made if it is not there."""
+    prompt: tuple[str, ...] = ()
+    """What the target should follow; several are allowed."""
+    target: tuple[str, ...] = ()
+    """One for each prompt, usually with a space in front."""
+    factoids: str | None = None
+    """Instead of prompts: triviaqa, nq-open, kvr, or a .jsonl file with question and answer."""
+    limit: int = 100
+    """How many factoids to read."""
+    seed: int = 0
+    """Of what is drawn: generated factoids, controls, noise, resampled items."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    compare: str | None = None
+    """A second model to read the same items in: a patched or fine-tuned one, say."""
+    compare_revision: str | None = None
+    """Its branch, tag or commit."""
+    lens: Lens = Lens.LOGIT
+    """logit: streams as they are; tuned: through the translators of --translators."""
+    translators: Path | None = None
+    """Folder of `python -m training.tuned_lens`, trained on this model."""
+    compare_translators: Path | None = None
+    """The same for the second model."""
+    positions: str = "all"
+    """last (the readout position), all, or positions of the prompt such as 0,3,-1."""
+    span: TargetSpan = TargetSpan.FIRST
+    """Whether an item's numbers are of the target's first token, of every token, or their mean."""
+    norm: bool = True
+    """Whether streams go through the final norm before the unembedding."""
+    embedding: bool = False
+    """Whether the stream before block 0 is a layer."""
+    top_k: int = 10
+    """How many of the most likely tokens to keep; a target is found where it is among them."""
+    special_tokens: bool = True
+    """Whether the tokenizer may put its own tokens (a beginning of sequence) before a prompt."""
+    controls: bool = True
+    """Whether to rank other tokens too: targets of other items, tokens of the same frequency."""
+    control_corpus: str = "general"
+    """Corpus whose token frequencies controls are matched by."""
+    causal: bool = False
+    """Whether to restore layers into a run with a corrupted subject; some seconds an item."""
+    causal_positions: RestoredPositions = RestoredPositions.LAST
+    """Where layers are restored: last is where the lens reads, subject where the noise is."""
+    backend: Backend = Backend.NATIVE
+    """What runs the model; native is the fastest."""
+    device: str | None = None
+    """cpu or cuda; cuda where there is one."""
+    dtype: str | None = None
+    """float32, bfloat16, ...; the checkpoint's own."""
+    overwrite: bool = False
+    """Replace earlier results in --out."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The items to read, as text."""
+
+    prompts: tuple[str, ...]
+    targets: tuple[str, ...]
+    subjects: tuple[tuple[int, int] | None, ...]
+    source: str | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; None for the process's own.
+
+    Returns:
+        Exit code.
+    """
+    return run_command(LensArguments, _run, argv, program="analysis.logit_lens")
+
+
+def _run(arguments: LensArguments) -> None:
+    from analysis.processes import process_group
+    from probes.output_folder import refuse_existing
+
+    _refuse_contradictions(arguments)
+    refuse_existing(arguments.out, overwrite=arguments.overwrite, known=FILES)
+    with process_group() as rank:
+        asked = _asked(arguments)
+        results = [_read(arguments, asked)]
+        if arguments.compare is not None:
+            results.append(_read(_second(arguments), asked))
+        if rank:
+            return
+        _write(arguments, results)
+
+
+def _refuse_contradictions(arguments: LensArguments) -> None:
+    """Mistakes that can be told before anything is loaded.
+
+    Raises:
+        ValueError: the arguments do not say what to read, or contradict each other.
+    """
+    if bool(arguments.prompt) == (arguments.factoids is not None):
+        raise ValueError("say what to read: --prompt with --target, or --factoids, one of the two")
+    if len(arguments.prompt) != len(arguments.target):
+        raise ValueError(
+            f"each --prompt needs a --target: found {len(arguments.prompt)} prompts and "
+            f"{len(arguments.target)} targets"
+        )
+    if arguments.limit < 1 or arguments.top_k < 1:
+        raise ValueError(
+            f"--limit is {arguments.limit} and --top-k {arguments.top_k}; both must be 1 or more"
+        )
+    if (arguments.lens is Lens.TUNED) != (arguments.translators is not None):
+        raise ValueError(
+            "--lens tuned and --translators go together; train translators with: python -m "
+            "training.tuned_lens --model ... --corpus ... --out DIR"
+        )
+    tuned_twice = arguments.compare is not None and arguments.lens is Lens.TUNED
+    if tuned_twice and arguments.compare_translators is None:
+        raise ValueError("with --lens tuned, --compare needs --compare-translators of its own")
+    _positions(arguments.positions)
+
+
+def _positions(given: str) -> Any:
+    if given in ("last", "all"):
+        return given
+    try:
+        return tuple(int(position) for position in given.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--positions must be last, all, or numbers such as 0,3,-1; found {given!r}"
+        ) from None
+
+
+def _asked(arguments: LensArguments) -> Asked:
+    if arguments.factoids is None:
+        nowhere = (None,) * len(arguments.prompt)
+        return Asked(arguments.prompt, arguments.target, nowhere, None)
+    from training.datasets import load_factoids, prompt_and_target, subject_span
+
+    factoids = load_factoids(arguments.factoids, limit=arguments.limit, seed=arguments.seed)
+    pairs = [prompt_and_target(factoid, factoids.template) for factoid in factoids]
+    return Asked(
+        tuple(prompt for prompt, _ in pairs),
+        tuple(target for _, target in pairs),
+        tuple(subject_span(factoid, factoids.template) for factoid in factoids),
+        factoids.name,
+    )
+
+
+def _second(arguments: LensArguments) -> LensArguments:
+    """The same for the model that is compared."""
+    assert arguments.compare is not None
+    return replace(
+        arguments,
+        model=arguments.compare,
+        revision=arguments.compare_revision,
+        translators=arguments.compare_translators,
+        controls=False,
+    )
+
+
+def _read(arguments: LensArguments, asked: Asked) -> "tuple[LensResult, Any]":
+    """What one model's layers say, and its causal check if it was asked for."""
+    import analysis
+    import probes
+    from analysis.processes import is_shared, is_watched
+
+    model = probes.load_model(
+        arguments.model,
+        revision=arguments.revision,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        backend=arguments.backend,
+    )
+    controls = _controls(arguments, model, asked)
+    with progress(f"{model.name}, items", len(asked.prompts), shown=is_watched()) as advance:
+        result = analysis.lens(
+            model,
+            asked.prompts,
+            asked.targets,
+            top_k=arguments.top_k,
+            positions=_positions(arguments.positions),
+            span=arguments.span,
+            norm=arguments.norm,
+            embedding=arguments.embedding,
+            translators=_translators(arguments, model),
+            controls=controls,
+            subjects=asked.subjects,
+            add_special_tokens=arguments.special_tokens,
+            source=asked.source,
+            distributed=is_shared(),
+            on_items=advance,
+        )
+    return result, _causal(arguments, model, result)
+
+
+def _translators(arguments: LensArguments, model: Any) -> Any:
+    if arguments.translators is None:
+        return None
+    from probes.translators import load_translators
+
+    return load_translators(arguments.translators, model)
+
+
+def _controls(
+    arguments: LensArguments, model: Any, asked: Asked
+) -> Mapping[str, Sequence[int]] | None:
+    """The first tokens of shuffled and of frequency-matched targets; two items or more have any."""
+    if not arguments.controls or len(asked.prompts) < 2:
+        return None
+    from analysis.logit_lens.controls import control_tokens
+
+    return control_tokens(
+        model,
+        asked.prompts,
+        asked.targets,
+        corpus=arguments.control_corpus,
+        seed=arguments.seed,
+        add_special_tokens=arguments.special_tokens,
+    )
+
+
+def _causal(arguments: LensArguments, model: Any, result: "LensResult") -> Any:
+    if not arguments.causal:
+        return None
+    import torch
+
+    from analysis.processes import is_watched
+    from probes.causal import causal_recovery
+
+    generator = torch.Generator().manual_seed(arguments.seed)
+    with progress("causal check, items", len(result.items), shown=is_watched()) as advance:
+        return causal_recovery(
+            model,
+            result.items,
+            generator=generator,
+            positions=arguments.causal_positions,
+            on_items=advance,
+        )
+
+
+def _write(arguments: LensArguments, read: "Sequence[tuple[LensResult, Any]]") -> None:
+    from analysis.logit_lens.files import write_lens
+    from analysis.logit_lens.terminal import print_lenses
+
+    k = arguments.top_k
+    compared = write_lens(arguments.out, read, k=k, seed=arguments.seed)
+    further = compared.findings() if compared else []
+    print_lenses([result for result, _ in read], further, read[0][1], k=k)
+    # Not through rich, which would break a long path between lines.
+    print(f"page: {arguments.out / PAGE}")

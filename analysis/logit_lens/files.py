@@ -1,0 +1,194 @@
+"""Lens files: what a lens showed, as JSON, two tables and a page.
+
+`lens.json` holds every item's numbers by layer, `lens.csv` one row per item, position and layer,
+`items.csv` one row per item, and `lens.html` is the picture. Ranks count from 0, the top;
+log-probabilities, entropies and divergences are in nats.
+
+Example:
+    >>> import analysis, probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
+    >>> lens = analysis.lens(model, ["The capital of France is"], [" Paris"])       # doctest: +SKIP
+    >>> save_lens(lens, "runs/lens")                                                # doctest: +SKIP
+    PosixPath('runs/lens')
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from analysis.logit_lens.comparison import PairedLenses, compare_lenses
+from analysis.logit_lens.result import LensResult
+from analysis.logit_lens.tables import (
+    DEFAULT_K,
+    items_table,
+    prompt_text,
+    readouts_table,
+    target_text,
+)
+from probes.causal_result import CausalResult
+from probes.localization import NEVER, Localization, localize
+from probes.output_folder import output_folder
+
+JSON, READOUTS, ITEMS, PAGE = "lens.json", "lens.csv", "items.csv", "lens.html"
+COMPARISON, CAUSAL, COMPARED = "comparison.json", "causal.csv", "compared"
+
+
+def save_lens(result: LensResult, folder: str | Path, k: int = DEFAULT_K) -> Path:
+    """Write `lens.json`, `lens.csv`, `items.csv` and `lens.html`.
+
+    Args:
+        result: of a lens.
+        folder: made if it is not there; files of the same name are replaced.
+        k: a target is found where it is among the top `k`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: `k` is not below the size of the vocabulary.
+    """
+    from analysis.logit_lens.page import lens_page
+
+    page = lens_page([result], k=k)
+    folder = save_numbers(result, folder, k)
+    (folder / PAGE).write_text(page, encoding="utf-8")
+    return folder
+
+
+def write_lens(
+    out: Path, read: Sequence[tuple[LensResult, CausalResult | None]], *, k: int, seed: int
+) -> PairedLenses | None:
+    """Write all files of a command at once: of one result, or of two that are compared.
+
+    The first result's tables lie in the folder, the second's in `compared`, and one page shows
+    both; `comparison.json` and `causal.csv` are there if there is anything to write.
+
+    Args:
+        out: the folder, replaced if it is there.
+        read: one or two results of the same items, each with its causal check or None.
+        k: a target is found where it is among the top `k`.
+        seed: of the resampling in the comparison.
+
+    Returns:
+        The comparison, or None of one result or of single items.
+    """
+    from analysis.logit_lens.page import lens_page
+
+    results, checks = [result for result, _ in read], [causal for _, causal in read]
+    compared = None
+    if len(results) == 2 and len(results[0].items) > 1:
+        compared = compare_lenses(results[0], results[1], k=k, seed=seed)
+    page = lens_page(
+        results, k=k, causal=checks[0], findings=compared.findings() if compared else ()
+    )
+    with output_folder(out) as folder:
+        for (result, causal), inside in zip(read, (".", COMPARED), strict=False):
+            save_numbers(result, folder / inside, k)
+            if causal is not None:
+                causal.to_dataframe().to_csv(folder / inside / CAUSAL, index=False)
+        if compared is not None:
+            text = json.dumps(finite(compared.to_dict()), indent=2, ensure_ascii=False)
+            (folder / COMPARISON).write_text(text + "\n", encoding="utf-8")
+        (folder / PAGE).write_text(page, encoding="utf-8")
+    return compared
+
+
+def save_numbers(result: LensResult, folder: str | Path, k: int = DEFAULT_K) -> Path:
+    """Write `lens.json`, `lens.csv` and `items.csv`, without a page.
+
+    Args:
+        result: of a lens.
+        folder: made if it is not there; files of the same name are replaced.
+        k: a target is found where it is among the top `k`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: `k` is not below the size of the vocabulary.
+    """
+    folder = Path(folder)
+    content = lens_dict(result, k)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / JSON).write_text(text + "\n", encoding="utf-8")
+    readouts_table(result).to_csv(folder / READOUTS, index=False)
+    items_table(result, k).to_csv(folder / ITEMS, index=False)
+    return folder
+
+
+def lens_dict(result: LensResult, k: int = DEFAULT_K) -> dict[str, Any]:
+    """The content of `lens.json`; layers are places in its `layer_labels`, None for never.
+
+    Args:
+        result: of a lens.
+        k: a target is found where it is among the top `k`.
+
+    Raises:
+        ValueError: `k` is not below the size of the vocabulary.
+    """
+    found = result.localization(k)
+    return {
+        "model": result.provenance.model,
+        "revision": result.provenance.revision,
+        "lens": result.provenance.configuration["lens"],
+        "span": str(result.span),
+        "k": k,
+        "layer_labels": list(result.layer_labels),
+        "d_vocab": result.d_vocab,
+        "items": [_item(result, index, found) for index in range(len(result.items))],
+        **_histograms(found),
+        "controls": {name: _control(result, name, k) for name in result.control_names},
+        "units": "nats",
+        "notes": list(result.notes),
+        "provenance": asdict(result.provenance),
+    }
+
+
+def _item(result: LensResult, index: int, found: Localization) -> dict[str, Any]:
+    return {
+        "prompt": prompt_text(result, index),
+        "target": target_text(result, index),
+        "prompt_ids": list(result.items[index].prompt_ids),
+        "target_ids": list(result.items[index].target_ids),
+        "rank": result.rank[:, index].tolist(),
+        "log_prob": finite(result.log_prob[:, index].tolist()),
+        "entropy": finite(result.entropy[:, index].tolist()),
+        "kl": finite(result.kl[:, index].tolist()),
+        "first_layer": _layer(int(found.first_layer[index])),
+        "settling_layer": _layer(int(found.settling_layer[index])),
+        "rank_area": float(found.rank_area[index]),
+    }
+
+
+def _histograms(found: Localization) -> dict[str, Any]:
+    return {
+        "first_layer_histogram": found.first_histogram.tolist(),
+        "settling_layer_histogram": found.settling_histogram.tolist(),
+        "occurrence_histogram": found.occurrence_histogram.tolist(),
+        "share_found": found.share_found,
+        "share_settled": found.share_settled,
+        "mean_first_layer": found.mean_first_layer,
+        "effective_layers": found.effective_layers,
+    }
+
+
+def _control(result: LensResult, name: str, k: int) -> dict[str, Any]:
+    rank = result.control_rank(name)
+    return {"rank": rank.T.tolist(), **_histograms(localize(rank, k, result.d_vocab))}
+
+
+def _layer(row: int) -> int | None:
+    return None if row == NEVER else row
+
+
+def finite(value: Any) -> Any:
+    """A value whose floats that JSON has no word for, at any depth, are None."""
+    if isinstance(value, dict):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,86 @@
+"""Lens findings: what the numbers of a lens say, in plain sentences.
+
+Example:
+    >>> lens_findings(result, k=10)[0]                                          # doctest: +SKIP
+    '41 of 64 targets (64.1%) are among the top 10 at some layer; the first such layer ...'
+"""
+
+from analysis.logit_lens.result import LensResult
+from analysis.logit_lens.tables import target_text
+from analysis.theme import nats, percent, shorten
+from probes.localization import NEVER, first_layer, share_found
+
+FEW = 4
+"""Items that are each worth a sentence of their own."""
+
+
+def lens_findings(result: LensResult, *, k: int) -> list[str]:
+    """Sentences on where targets become readable.
+
+    Args:
+        result: what a lens showed.
+        k: a target is readable where it is among so many top tokens.
+    """
+    if len(result.items) <= FEW:
+        return [_of_item(result, index, k) for index in range(len(result.items))]
+    return [_readable(result, k), _settled(result, k), *_controls(result, k)]
+
+
+def _of_item(result: LensResult, index: int, k: int) -> str:
+    name = shorten(target_text(result, index).strip(), 40)
+    first = int(result.first_layer(k)[index])
+    rank, log_prob = int(result.rank[-1, index]), float(result.log_prob[-1, index])
+    at_the_end = (
+        f"at the last layer its rank is {rank:,}, its log-probability {nats(log_prob)} nats"
+    )
+    if first == NEVER:
+        return f"{name!r} is among the top {k} at no layer; {at_the_end}."
+    settled = int(result.settling_layer(k)[index])
+    stays = (
+        f"stays from layer {result.layer_labels[settled]} on"
+        if settled != NEVER
+        else "does not stay"
+    )
+    return (
+        f"{name!r} is first among the top {k} at layer {result.layer_labels[first]} and {stays}; "
+        f"{at_the_end}."
+    )
+
+
+def _readable(result: LensResult, k: int) -> str:
+    found = result.localization(k)
+    n = len(result.items)
+    share = f"{round(found.share_found * n)} of {n} targets ({percent(found.share_found)})"
+    if found.mean_first_layer is None:
+        return f"None of {n} targets is among the top {k} at any layer."
+    peak = int(found.first_histogram.argmax())
+    return (
+        f"{share} are among the top {k} at some layer; the first such layer is "
+        f"{_mean_label(result, found.mean_first_layer)} on average and most often "
+        f"{result.layer_labels[peak]}, spread as if over {found.effective_layers:.1f} layers."
+    )
+
+
+def _mean_label(result: LensResult, row: float) -> str:
+    """A mean of rows as a number of a block; the embedding, where it is a row, is before 0."""
+    return f"{row - (result.layer_labels[0] == 'embed'):.1f}"
+
+
+def _settled(result: LensResult, k: int) -> str:
+    found = result.localization(k)
+    return (
+        f"{percent(found.share_settled)} are still there at the last layer; the mean area under "
+        f"the rank curve is {float(found.rank_area.mean()):.3f} of 1."
+    )
+
+
+def _controls(result: LensResult, k: int) -> list[str]:
+    names = {"shuffled": "targets of other items", "frequency": "tokens of the same frequency"}
+    shares = [
+        f"{percent(share_found(first_layer(result.control_rank(name), k)))} of "
+        f"{names.get(name, name)}"
+        for name in result.control_names
+    ]
+    if not shares:
+        return []
+    return [f"For comparison, {' and '.join(shares)} are among the top {k} at some layer."]

@@ -1,0 +1,147 @@
+"""Lens readouts: `lens`, which reads prompts and targets through every layer of a model.
+
+Example:
+    >>> import analysis, probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
+    >>> analysis.lens(model, ["The capital of France is"], [" Paris"]).rank[-1, 0]  # doctest: +SKIP
+    tensor(0)
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from analysis.logit_lens.result import LensResult
+from probes.choices import LensPositions, TargetSpan
+from probes.hooked_model import HookedModel
+from probes.lens_items import LensItem, Text, lens_items
+from probes.lens_pass import LensReadouts, read_lens
+from probes.lens_readout import Translate
+from probes.lens_settings import LensSettings
+from probes.provenance import provenance_of
+
+LOGIT_LENS = "logit"
+
+
+def lens(
+    model: HookedModel,
+    prompts: Sequence[Text],
+    targets: Sequence[Text],
+    *,
+    top_k: int = 10,
+    positions: LensPositions | str | Sequence[int] = LensPositions.LAST,
+    span: TargetSpan | str = TargetSpan.FIRST,
+    norm: bool = True,
+    embedding: bool = False,
+    translators: Translate | None = None,
+    controls: Mapping[str, Sequence[int]] | None = None,
+    subjects: Sequence[tuple[int, int] | None] | None = None,
+    add_special_tokens: bool = True,
+    source: str | None = None,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> LensResult:
+    """Read what every layer's residual stream says about the targets of some prompts.
+
+    Args:
+        model: the hooked model; whatever is attached to it is in what is read.
+        prompts: texts, or lists of token ids.
+        targets: what should follow each, as text (usually with a space in front) or token ids.
+        top_k: how many of the most likely tokens to keep.
+        positions: `"last"`, `"all"`, or positions of the prompt, negative ones from its end.
+        span: whether an item's numbers are of the target's first token, of every token, or mean.
+        norm: whether streams go through the final norm before the unembedding.
+        embedding: whether the stream before block 0 is a row.
+        translators: of a tuned lens; None for the logit lens.
+        controls: by name, another token id for each item, to compare the target's rank with.
+        subjects: where the subject stands in each prompt, in characters (in tokens for token ids).
+        add_special_tokens: whether the tokenizer may put its own tokens before a prompt.
+        source: what the items are called.
+        distributed: share the items out over the processes of the default group; every process
+            returns the result of all.
+        on_items: called with the number of items of every batch when it is done.
+
+    Returns:
+        Ranks, log-probabilities, entropies and divergences by layer.
+
+    Raises:
+        ValueError: an item has no tokens or is too long, a position does not exist, a choice has no
+            such value, or the last layer's readout is not what the model computes.
+    """
+    items = lens_items(
+        model, prompts, targets, subjects=subjects, add_special_tokens=add_special_tokens
+    )
+    settings = LensSettings(
+        positions=_positions(positions),
+        span=_choice(TargetSpan, span, "span"),
+        norm=norm,
+        embedding=embedding,
+        top_k=top_k,
+    )
+    read = read_lens(
+        model,
+        items,
+        settings,
+        translate=translators,
+        controls=controls,
+        distributed=distributed,
+        on_items=on_items,
+    )
+    configuration = {
+        "backend": model.backend,
+        "lens": getattr(translators, "name", LOGIT_LENS),
+        "add_special_tokens": add_special_tokens,
+        **asdict(settings),
+    }
+    return LensResult(
+        items=tuple(items),
+        layer_labels=("embed",) * embedding + tuple(map(str, range(model.n_layers))),
+        span=settings.span,
+        per_token=read,
+        control_names=tuple(controls or ()),
+        vocabulary=_vocabulary(model.tokenizer, items, read),
+        d_vocab=model.d_vocab,
+        provenance=provenance_of(
+            model,
+            configuration,
+            documents=len(items),
+            rows=len(items),
+            tokens=sum(len(item.prompt_ids) for item in items),
+            corpus=source,
+        ),
+        notes=_notes(settings),
+    )
+
+
+def _positions(given: LensPositions | str | Sequence[int]) -> LensPositions | tuple[int, ...]:
+    if isinstance(given, str):
+        return _choice(LensPositions, given, "positions")
+    return tuple(int(position) for position in given)
+
+
+def _choice(choices: Any, given: Any, name: str) -> Any:
+    try:
+        return choices(given)
+    except ValueError:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, found {given!r}") from None
+
+
+def _vocabulary(tokenizer: Any, items: Iterable[LensItem], read: LensReadouts) -> dict[int, str]:
+    """Text of every token that a reader may see."""
+    if tokenizer is None:
+        return {}
+    ids = {token for item in items for token in (*item.prompt_ids, *item.target_ids)}
+    ids |= set(read.readout.top_ids.unique().tolist()) | set(read.target.tolist())
+    ordered = sorted(token for token in ids if token < len(tokenizer))
+    texts = tokenizer.batch_decode([[t] for t in ordered], clean_up_tokenization_spaces=False)
+    return dict(zip(ordered, texts, strict=True))
+
+
+def _notes(settings: LensSettings) -> tuple[str, ...]:
+    notes = []
+    if not settings.norm:
+        notes.append(
+            "Streams were unembedded without the final norm: not even the last layer's "
+            "readout is what the model computes."
+        )
+    return tuple(notes)

@@ -1,0 +1,219 @@
+"""`python -m analysis.ckl_study`: which runs are planned, and two real ones from start to report."""
+
+import json
+import shlex
+
+import pytest
+
+from tests.training.small_runs import ckl_arguments, pretrain_arguments, write_texts
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    return write_texts(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture(scope="module")
+def trajectory(texts, tmp_path_factory):
+    """A pretraining run with checkpoints 0, 1, 2, 3, 6 and 7."""
+    from training.pretrain.command import main
+
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(pretrain_arguments(texts, out)) == 0
+    return out
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A run directory with the checkpoints of the tiny recipe, empty."""
+    for step in (0, 1, 2, 4, 8, 16, *range(25, 201, 25)):
+        (tmp_path / "tiny" / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
+    return tmp_path / "tiny"
+
+
+def plan_of(folders, **given):
+    from analysis.ckl_study.plan import plan_study
+    from interventions.choices import ResuscitationSite
+    from training.ckl.recipes import smoke
+
+    options = {"checkpoints": 8, "seeds": 3, "sites": tuple(ResuscitationSite)[:4]}
+    return plan_study(given.pop("config", smoke()), folders, **{**options, **given})
+
+
+def study_arguments(texts, trajectory, out, *extra):
+    """The arguments of small runs, less what a study chooses itself."""
+    words = ckl_arguments(texts, trajectory, out)
+    place = words.index("--model")
+    words[place : place + 2] = ["--trajectory", str(trajectory)]
+    return [*words, "--checkpoints", "2", "--seeds", "1", *extra]
+
+
+def test_starts_are_spread_over_the_steps_and_end_with_the_last():
+    from analysis.ckl_study.plan import evenly_spread
+
+    steps = [0, 1, 2, 4, 8, 16, *range(25, 201, 25)]
+    assert evenly_spread(steps, 8) == list(range(25, 201, 25))
+    assert evenly_spread(steps, 4) == [50, 100, 150, 200]
+    assert evenly_spread(steps, 1) == [200]
+    assert evenly_spread([0, 1, 2, 3, 6, 7], 5) == [1, 2, 3, 6, 7]
+    assert evenly_spread([10, 90, 95, 100], 3) == [10, 90, 100]
+    with pytest.raises(ValueError, match="--checkpoints 6 was asked for, found 5 after step 0"):
+        evenly_spread([0, 1, 2, 3, 6, 7], 6)
+
+
+def test_a_plan_has_every_start_site_and_control_with_every_seed(folders):
+    from training.ckl.fields import Control, EditForm
+
+    plan = plan_of(folders)
+    assert len(plan) == len({one.name for one in plan}) == 3 * (8 + 4 + len(Control))
+    assert [one.config.seed for one in plan] == sorted(one.config.seed for one in plan)
+    unedited = [one for one in plan if not one.config.is_edited]
+    assert [one.config.revision for one in unedited[:8]] == [
+        f"step-{step:06d}" for step in range(25, 201, 25)
+    ]
+    edited = [one.config for one in plan if one.config.is_edited]
+    assert {config.revision for config in edited} == {"step-000200"}
+    assert {config.resuscitation_site for config in edited if config.control is None} == {
+        *("up", "down", "preserving", "gate")
+    }
+    assert {config.control for config in edited} == {None, *Control}
+    forms = {config.control: config.edit_form for config in edited}
+    assert forms.pop(Control.REDO) is EditForm.WEIGHTS
+    assert {*forms.values()} == {EditForm.HOOKS}
+    assert all(
+        (config.resuscitation_ratio, config.resuscitation_factor) == (0.5, 2.0) for config in edited
+    )
+
+
+def test_the_words_of_a_run_are_parsed_to_its_configuration(folders):
+    from pathlib import Path
+
+    from probes.cli import parse_arguments
+    from training.ckl.command import CklArguments
+    from training.ckl.recipes import smoke
+    from training.commands.recipes import with_defaults
+
+    for one in plan_of(folders):
+        words = one.words(smoke(), "smoke", Path("runs"))
+        kind = with_defaults(CklArguments, smoke(), recipe="smoke")
+        found = parse_arguments(kind, words, program="ckl")
+        assert found.configuration() == one.config
+        assert found.resume
+        assert found.out == Path("runs") / one.name
+
+
+def test_shards_make_every_run_once(folders):
+    from analysis.ckl_study.command import shard_of
+
+    plan = plan_of(folders)
+    parts = [shard_of(plan, f"{part}/4") for part in range(1, 5)]
+    assert sorted(one.name for part in parts for one in part) == sorted(one.name for one in plan)
+    assert shard_of(plan, None) == plan
+    for wrong in ("0/2", "3/2", "1", "a/b", "1/0"):
+        with pytest.raises(ValueError, match=r"must be i/n, with i from 1 to n"):
+            shard_of(plan, wrong)
+
+
+def test_a_study_lists_makes_skips_and_reports_its_runs(texts, trajectory, tmp_path, capsys):
+    from analysis.ckl_study.command import main
+
+    out = tmp_path / "study"
+    arguments = study_arguments(texts, trajectory, out, "--no-edits")
+    assert main([*arguments, "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [shlex.split(line)[:3] for line in lines] == [["python", "-m", "training.ckl"]] * 2
+    assert not out.exists()
+    # One shard leaves the other's run undone, and the report waits.
+    assert main([*arguments, "--shard", "2/2"]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "2 runs: 2 starts (step-000003, step-000007) and 0 edits of the last, 1 seed each"
+        in printed
+    )
+    assert "how long they take is known after the first" in printed
+    assert "1 of 1: step-000007-seed-0, " in printed
+    assert "1 of 2 runs are not over; the report waits for them" in printed
+    assert "the last injection is in update 8" in (out / "logs/step-000007-seed-0.txt").read_text()
+    records = (out / "runs/step-000007-seed-0/records.jsonl").read_bytes()
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "1 are over; 1 to make, about " in printed
+    assert "at the pace of those over" in printed
+    assert "1 of 1: step-000003-seed-0, " in printed
+    assert (out / "runs/step-000007-seed-0/records.jsonl").read_bytes() == records
+    content = json.loads((out / "report/ckl.json").read_text())
+    arms = {row["arm"] for row in content["tables"]["acquired"]}
+    assert arms == {"step 3", "step 7"}
+    assert "analysis.ckl_study --recipe smoke --out study" in content["command"]
+    assert main(arguments) == 0
+    assert "all 2 are over" in capsys.readouterr().out
+
+
+def test_all_edits_of_a_real_model_can_be_listed(texts, trajectory, tmp_path, capsys):
+    from analysis.ckl_study.command import main
+    from training.ckl.fields import Control
+
+    out = tmp_path / "study"
+    assert main([*study_arguments(texts, trajectory, out), "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # The model has a gate, so four sites.
+    assert len(lines) == 2 + 4 + len(Control)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--shard", "3/2"], "--shard '3/2' must be i/n"),
+        (["--model", "other"], "--model is the study's to choose"),
+        (["--control", "redo"], "--control is the study's to choose"),
+        (["--checkpoints", "9"], "--checkpoints 9 was asked for, found 5 after step 0"),
+        (["--seeds", "0"], "needs 1 or more --checkpoints and --seeds, found 2 and 0"),
+        (["--recipe", "smok"], "there is no recipe 'smok'; did you mean smoke?"),
+        (["--seds", "2"], "there is no option --seds; did you mean --seeds?"),
+        (["--trajectory", "nowhere"], "--trajectory nowhere has no checkpoints; give the --out"),
+    ],
+)
+def test_bad_input_is_one_line(texts, trajectory, tmp_path, capsys, extra, message):
+    from analysis.ckl_study.command import main
+
+    words = study_arguments(texts, trajectory, tmp_path / "study", "--no-edits", *extra)
+    if "--recipe" in extra:
+        words = words[2:]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("analysis.ckl_study: error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_run_that_fails_stops_the_study_and_says_which(texts, trajectory, tmp_path, capsys):
+    from analysis.ckl_study.command import main
+
+    out = tmp_path / "study"
+    words = study_arguments(texts, trajectory, out, "--no-edits", "--steps", "999")
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "training.ckl: error: " in error
+    assert "of the 999 steps; give more text" in error
+    assert "analysis.ckl_study: error: the run step-000003-seed-0 failed" in error
+
+
+def test_help_answers_without_loading_torch():
+    import subprocess
+    import sys
+
+    code = "import sys; from analysis.ckl_study.command import main; main(['--help'])"
+    check = f"try:\n {code}\nexcept SystemExit: assert 'torch' not in sys.modules"
+    found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "--trajectory" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(7.6, "8 s"), (1000, "17 min"), (4000, "1 h 7 min"), (7170, "2 h 0 min")]
+)
+def test_durations_are_rounded_as_they_are_said(seconds, text):
+    from analysis.ckl_study.runs import shown_duration
+
+    assert shown_duration(seconds) == text

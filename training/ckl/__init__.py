@@ -1,0 +1,6 @@
+"""Continual knowledge learning: `python -m training.ckl`."""
+
+from probes.lazy_exports import lazily
+
+__all__ = ["main"]
+__getattr__, __dir__ = lazily(__name__, {"main": "training.ckl.command"})

@@ -1,0 +1,100 @@
+r"""Teach a trained model new knowledge, and see what it forgets: `python -m training.ckl`.
+
+Continual knowledge learning: the model goes on training on a corpus, into whose batches passages
+about things that do not exist are injected at planned steps. Meanwhile probes ask for what the
+passages say (acquisition), and tasks, familiar text and earlier facts show what is lost
+(forgetting). The model can be edited first: inactive neurons resuscitated, or a control of that,
+and attention made flatter. Writes into `--out`:
+
+- `records.jsonl`: losses, injections, scores of every probe, tasks, text and facts, by step
+- `items/`: the probes, questions and facts that scores refer to
+- `baseline.jsonl`: what an edited model scored before it was edited
+- `checkpoints/`: ordinary Hugging Face folders
+- `manifest.json`, `timing.jsonl`, `done.json`: what it is, how long it took, how it ended
+
+Recipes are in `training.ckl.recipes`, the papers' among them; every setting of theirs is an option.
+A run that was stopped or killed goes on with `--resume`, to the same bits. Scores are
+log-probabilities in nats.
+
+Example:
+    $ python -m training.ckl --recipe smoke --model runs/tiny --out runs/ckl
+    $ python -m training.ckl --recipe smoke --model runs/tiny --resuscitation-ratio 0.5 \
+          --resuscitation-factor 2 --out runs/resuscitated
+    $ python -m training.ckl --recipe paper-1b --corpus pubmed.jsonl \
+          --knowledge paraphrase70.json once60.json --dry-run
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from probes.cli import complain, run_command
+from training.ckl.config import CklConfig
+from training.ckl.recipes import CKL_RECIPES
+from training.commands.fields import RunFields, resolved
+from training.commands.recipes import plain_fields
+
+PROGRAM = "training.ckl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    recipe: str
+    """Where the defaults below are from: smoke, lab, paper-1b, batch-2048, lr-1e-3, lr-1e-4,
+    three-epochs or fka-every-step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CklArguments(CklConfig, RunFields, _Named):
+    """Train a model further, injecting new knowledge, and score what it learns and forgets."""
+
+    def __post_init__(self) -> None:
+        """Settings are checked together when they are made a configuration."""
+
+    def configuration(self) -> CklConfig:
+        """The run that is asked for.
+
+        Raises:
+            ValueError: settings do not go together.
+        """
+        names = {*CklConfig.__dataclass_fields__}
+        return CklConfig(**{k: v for k, v in plain_fields(self).items() if k in names})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; None for the process's own.
+
+    Returns:
+        Exit code.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = resolved(CklArguments, CklConfig, CKL_RECIPES, given, command=PROGRAM)
+    except ValueError as error:
+        return complain(PROGRAM, error)
+    return run_command(arguments, _run, given, program=PROGRAM)
+
+
+def _run(arguments: CklArguments) -> None:
+    config = arguments.configuration()
+    if arguments.dry_run:
+        from training.ckl.plan import ckl_plan
+
+        plan = ckl_plan(config, CKL_RECIPES[arguments.recipe]())
+        print("\n".join(plan.lines()))
+        return
+    if missing := config.missing():
+        raise ValueError(f"recipe {arguments.recipe!r} leaves to be given: {'; '.join(missing)}")
+
+    from training.ckl.run import run_ckl
+
+    run_ckl(
+        config,
+        arguments.folder,
+        recipe=arguments.recipe,
+        resume=arguments.resume,
+        seconds=arguments.seconds,
+    )

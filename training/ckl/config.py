@@ -1,0 +1,128 @@
+"""What decides a run of continual knowledge learning.
+
+Example:
+    >>> from training.ckl.recipes import paper_1b
+    >>> paper_1b().learning_rate, paper_1b().first_injection
+    (0.0004, 159)
+"""
+
+from dataclasses import dataclass
+
+from training.ckl.fields import (
+    Control,
+    DataFields,
+    EditFields,
+    EditForm,
+    InjectionFields,
+    ObservationFields,
+)
+from training.commands.loop_fields import LoopFields
+from training.settings import LoopSettings
+
+_AT_LEAST_ONE = (
+    *("row_length", "epochs", "injection_interval", "injection_rounds", "injection_cycles"),
+    *("probe_every", "passage_words", "coefficient_tokens", "evaluation_tokens"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CklConfig(LoopFields, ObservationFields, EditFields, InjectionFields, DataFields):
+    """A run of continual knowledge learning.
+
+    Raises:
+        ValueError: settings do not go together.
+    """
+
+    def __post_init__(self) -> None:
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must be 1 or more, found {getattr(self, name)}")
+        self.settings(self.steps if self.steps is not None else 1)
+        self._check_knowledge()
+        self._check_edits()
+        if self.entropy_tokens is not None and not self.evaluation_corpora:
+            raise ValueError(
+                "entropies are measured on the first of --evaluation-corpora; give one, or "
+                "--entropy-tokens None"
+            )
+
+    @property
+    def resuscitates(self) -> bool:
+        """Whether neurons are resuscitated, or a control of that is made."""
+        return self.resuscitation_ratio is not None
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether the model that is trained differs from the start, or is trained differently."""
+        return self.resuscitates or self.attention_temperature is not None
+
+    @property
+    def first_injection(self) -> int:
+        """The batch of the first round of injections, counted from 0."""
+        if self.injection_first is not None:
+            return self.injection_first
+        return self.injection_interval - 1
+
+    @property
+    def last_injection(self) -> int:
+        """The batch of the last round."""
+        rounds = self.injection_rounds * self.injection_cycles
+        return self.first_injection + (rounds - 1) * self.injection_interval
+
+    @property
+    def passages(self) -> int:
+        """How many passages there are."""
+        return self.paraphrase + self.duplication + self.once + self.held_out
+
+    def settings(self, steps: int) -> LoopSettings:
+        """What the loop is told, of a run of so many steps."""
+        return self.loop_settings(steps, checkpoint_every=self.checkpoint_every)
+
+    def missing(self) -> list[str]:
+        """What a recipe leaves to be given, as a user reads it."""
+        found = []
+        if self.corpus is None:
+            found.append("--corpus, the text to train on")
+        if not self.knowledge:
+            found.append("--knowledge, the released files of passages and probes, or generated")
+        return found
+
+    def rows_needed(self) -> int | None:
+        """Rows of the corpus that the run goes through in an epoch; None for all that it has."""
+        if self.steps is None:
+            return None
+        batches = -(-self.steps // self.epochs)
+        return batches * self.batch_size
+
+    def _check_knowledge(self) -> None:
+        counts = (self.paraphrase, self.duplication, self.once, self.held_out)
+        if min(counts) < 0 or not any(counts[:3]):
+            raise ValueError(
+                "--paraphrase, --duplication and --once say how many passages are met; give 0 or "
+                "more of each, and one at least"
+            )
+        if self.steps is not None and self.last_injection >= self.steps:
+            raise ValueError(
+                f"the last injection would be in batch {self.last_injection} of a run of "
+                f"{self.steps} steps; give a smaller --injection-interval, fewer "
+                "--injection-rounds or more --steps"
+            )
+
+    def _check_edits(self) -> None:
+        if self.resuscitates != (self.resuscitation_factor is not None):
+            raise ValueError(
+                "--resuscitation-ratio says which neurons, --resuscitation-factor how much; give "
+                "both"
+            )
+        if self.control is not None and not self.resuscitates:
+            raise ValueError(
+                "a --control is one of a resuscitation; give --resuscitation-ratio and "
+                "--resuscitation-factor too"
+            )
+        if self.control is Control.REDO and self.edit_form is EditForm.HOOKS:
+            raise ValueError(
+                "redo as a hook keeps gradients from its neurons; give --edit-form weights"
+            )
+        if self.sequential and self.coefficients is not None:
+            raise ValueError("--sequential measures coefficients; leave --coefficients out")

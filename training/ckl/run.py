@@ -1,0 +1,164 @@
+"""What `training.ckl` does: a start, edits of it, a corpus with injections, and the loop.
+
+Everything is made again when a run goes on, from the same seeds; the manifest holds hashes of it
+all. What an edited model scored before it was edited is kept in `baseline.jsonl`, whose lines are
+records as in `records.jsonl`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import probes
+from probes.hooked_model import HookedModel
+from training.ckl.config import CklConfig
+from training.ckl.data import CklData, ckl_data
+from training.ckl.edits import RunEdits, edits_of
+from training.ckl.looks import ckl_looks
+from training.ckl.recipes import TINY_RUN
+from training.ckl.terminal import print_beginning, print_ckl
+from training.commands.observers import Looks
+from training.loop import TrainingResult, train
+from training.observing import Observer
+from training.processes import Processes, joined_processes, this_process
+from training.runs.directory import RunDirectory
+from training.runs.durable_files import one_line_for_disk_errors, write_whole
+from training.runs.manifest import (
+    is_finished,
+    opened_directory,
+    refuse_taken,
+    run_manifest,
+    tokenizer_hash,
+)
+from training.runs.random_states import random_states_kept
+from training.runs.records import BASELINE_FILE, as_line
+from training.start_models import Start, find_start
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a run starts from.
+
+    Attributes:
+        model: the start, not edited yet.
+        data: batches, passages and schedule.
+        edits: what is done to the start.
+        looks: what is looked at.
+        inputs: hashes and counts of all of it.
+    """
+
+    model: HookedModel
+    data: CklData
+    edits: RunEdits
+    looks: Looks
+    inputs: dict[str, Any]
+
+
+def run_ckl(
+    config: CklConfig,
+    out: Path,
+    *,
+    recipe: str = "smoke",
+    resume: bool = False,
+    seconds: float | None = None,
+) -> None:
+    """Train, and print what was learnt and what was lost.
+
+    Args:
+        config: the run; nothing may be missing.
+        out: its folder.
+        recipe: whose settings were the defaults; for the manifest.
+        resume: go on with the run in the folder, if there is one.
+        seconds: stop after so many, to go on later; None to go on to the end.
+
+    Raises:
+        ValueError: something that was asked for is not there, not possible or not allowed.
+    """
+    with joined_processes() as here:
+        if here.is_first:
+            refuse_taken(out, resume=resume)
+        result = None
+        if not is_finished(out, config, resume=resume):
+            prepared = prepare(config, here)
+            manifest = run_manifest("training.ckl", recipe, config, prepared.inputs)
+            directory = opened_directory(out, manifest, resume=resume)
+            if here.is_first:
+                print_beginning(config, prepared.model, prepared.data)
+            result = _train(config, prepared, directory, resume, seconds)
+        if here.is_first:
+            print_ckl(out, config, result)
+
+
+def prepare(config: CklConfig, here: Processes) -> Prepared:
+    """Load the start, measure what edits need, and read the texts.
+
+    Raises:
+        ValueError: something is not there, or does not go together.
+    """
+    start = _found(config)
+    model = probes.load_model(
+        start.model, revision=start.revision, device=config.device, dtype="float32"
+    )
+    data = ckl_data(config, model)
+    looks = ckl_looks(config, model, data, start)
+    edits = edits_of(config, model, watched=here.is_first)
+    inputs = {
+        "start_sha256": model.content_hash(),
+        "tokenizer_sha256": tokenizer_hash(model.tokenizer),
+        "edits": edits.describe(),
+        **data.inputs(),
+        **looks.inputs,
+    }
+    return Prepared(model, data, edits, looks, inputs)
+
+
+def _found(config: CklConfig) -> Start:
+    if config.model == TINY_RUN and not Path(TINY_RUN).exists():
+        raise ValueError(
+            f"there is no {TINY_RUN}; make it with python -m training.pretrain --recipe tiny "
+            f"--out {TINY_RUN}, or give another --model"
+        )
+    return find_start(config.model, config.revision)
+
+
+def _train(
+    config: CklConfig,
+    prepared: Prepared,
+    directory: RunDirectory,
+    resume: bool,
+    seconds: float | None,
+) -> TrainingResult:
+    if prepared.edits.all:
+        _write_baseline(prepared.model, prepared.looks.observers, directory)
+    prepared.edits.write(prepared.model)
+    return train(
+        prepared.model,
+        prepared.data.source,
+        config.settings(prepared.data.steps),
+        directory,
+        edits=prepared.edits.hooks,
+        observers=prepared.looks.observers,
+        optimizer_edits=prepared.edits.optimizer,
+        resume=resume,
+        time_limit=seconds,
+    )
+
+
+def _write_baseline(model: HookedModel, observers: list[Observer], directory: RunDirectory) -> None:
+    """Look at the start before it is edited, once."""
+    path = directory.path / BASELINE_FILE
+    if path.is_file():
+        return
+    # Every process looks, since they share the items out; the first one writes.
+    with random_states_kept(), model.evaluating(), torch.no_grad():
+        lines = [
+            as_line(record)
+            for observer in observers
+            if observer.due(0)
+            for record in observer.observe(model, 0)
+        ]
+    if this_process().is_first:
+        with one_line_for_disk_errors(f"writing {path}"):
+            write_whole(path, "".join(f"{line}\n" for line in lines))

@@ -1,0 +1,1 @@
+"""What the training commands share: recipes, plans, and a run's parts put together."""

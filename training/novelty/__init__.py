@@ -1,0 +1,1 @@
+"""Novelty: how new a corpus is to a model."""

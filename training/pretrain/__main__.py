@@ -1,0 +1,8 @@
+"""Run `python -m training.pretrain`."""
+
+import sys
+
+from training.pretrain.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""What decides a pretraining run: the model's shape, its tokenizer, its texts and its checkpoints.
+
+Example:
+    >>> from training.pretrain.recipes import tiny
+    >>> tiny().checkpoint_steps()[:6]
+    (0, 1, 2, 4, 8, 16)
+"""
+
+from dataclasses import dataclass
+
+from training.commands.loop_fields import LoopFields
+from training.model_shapes import ModelFamily, ModelShape
+from training.settings import LoopSettings, log_spaced_steps
+
+OWN_TOKENIZER = "own"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainFields:
+    """What pretraining has besides the settings of every training run."""
+
+    shape: ModelFamily
+    """Which models the new one is like: gated MLPs (olmo, llama) or GELU (pythia)."""
+    d_model: int
+    """Width of the residual stream."""
+    n_layers: int
+    """Blocks."""
+    n_heads: int
+    """Attention heads of a block."""
+    d_mlp: int
+    """Memory vectors of a block."""
+    positions: int = 1024
+    """Longest row that the model takes, in tokens."""
+    tokenizer: str = OWN_TOKENIZER
+    """own (byte pairs learnt from the texts), olmo-tokenizer, gpt-neox-tokenizer, or a folder or
+    hub id."""
+    d_vocab: int = 4096
+    """Entries of a tokenizer of one's own."""
+    corpus: tuple[str, ...]
+    """Texts: built-in corpora, files, folders or hub data sets; none, to train on facts alone."""
+    column: str | None = None
+    """Column of the text in .jsonl and .parquet files and data sets; theirs is "text"."""
+    max_documents: int | None = None
+    """Documents of each corpus to read; all."""
+    fact_documents: int
+    """Generated documents about made-up people and places, mixed in; they are asked for later."""
+    fact_people: int
+    """People in the generated facts."""
+    fact_places: int
+    """Places in them."""
+    fact_seed: int = 0
+    """Of the facts, so that runs with another --seed have the same."""
+    facts_asked: int | None = None
+    """Facts that are asked for at every checkpoint, each in two wordings; all."""
+    row_length: int
+    """Tokens of a row."""
+    steps: int
+    """Updates."""
+    log_checkpoints: bool = True
+    """Checkpoints at steps 0, 1, 2, 4, 8, ... up to --checkpoint-every."""
+    checkpoint_every: int
+    """Steps between checkpoints from there on."""
+    held_out: tuple[str, ...]
+    """Corpora to be predicted at every checkpoint; none to skip."""
+    held_out_tokens: int = 8192
+    """Tokens of each."""
+    entropy_tokens: int | None = 4096
+    """Held-out tokens on which entropies are measured at every checkpoint; None for none."""
+    tasks: tuple[str, ...] = ()
+    """Downstream tasks at every checkpoint, such as sciq or piqa."""
+    task_limit: int | None = None
+    """Questions of each; all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(LoopFields, PretrainFields):
+    """A pretraining run.
+
+    Raises:
+        ValueError: settings do not go together.
+    """
+
+    def __post_init__(self) -> None:
+        self.model_shape(self.d_vocab)
+        self.settings()
+        if self.row_length > self.positions:
+            raise ValueError(
+                f"rows of {self.row_length} tokens are longer than the {self.positions} positions "
+                "of the model; give more --positions or a smaller --row-length"
+            )
+        if not self.corpus and not self.fact_documents:
+            raise ValueError("there is nothing to train on; give a --corpus or --fact-documents")
+        if self.facts_asked is not None and self.facts_asked < 1:
+            raise ValueError(f"--facts-asked must be 1 or more, or None, found {self.facts_asked}")
+        if self.entropy_tokens is not None and not self.held_out:
+            raise ValueError(
+                "entropies are measured on held-out text; give --held-out, or --entropy-tokens None"
+            )
+
+    def model_shape(self, d_vocab: int) -> ModelShape:
+        """The shape of the model, for a tokenizer of so many entries."""
+        return ModelShape(
+            family=self.shape,
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            d_mlp=self.d_mlp,
+            d_vocab=d_vocab,
+            positions=self.positions,
+        )
+
+    def checkpoint_steps(self) -> tuple[int, ...]:
+        """Every step at which a checkpoint is kept, the start and the end among them."""
+        early = self._early_steps()
+        return tuple(sorted({*early, *range(0, self.steps + 1, self.checkpoint_every), self.steps}))
+
+    def settings(self) -> LoopSettings:
+        """What the loop is told."""
+        if self.steps < 1 or self.checkpoint_every < 1:
+            raise ValueError(
+                f"--steps and --checkpoint-every must be 1 or more, found {self.steps} and "
+                f"{self.checkpoint_every}"
+            )
+        return self.loop_settings(
+            self.steps,
+            checkpoint_every=self.checkpoint_every,
+            checkpoint_steps=self._early_steps(),
+        )
+
+    def _early_steps(self) -> tuple[int, ...]:
+        if not self.log_checkpoints:
+            return (0,)
+        return (0, *log_spaced_steps(min(self.checkpoint_every, self.steps)))

@@ -1,0 +1,1 @@
+"""The run directory: manifest, records, checkpoints, and what resuming needs."""

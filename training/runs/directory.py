@@ -1,0 +1,290 @@
+"""Run directories: what a run writes, and how it survives being killed.
+
+    manifest.json                 configuration, inputs and versions; written before anything else
+    records.jsonl                 one record a line, appended; the same bits in every run
+    timing.jsonl                  seconds and memory, which are not
+    items/<name>.jsonl            lists that records refer to, written once
+    checkpoints/step-000160/      a Hugging Face folder, and what training needs to go on from it
+    done.json                     a summary; there when the run has come to its end
+
+Whatever is not a line appended is written under a temporary name, brought to the disk and renamed:
+it is there whole, or not at all. A checkpoint holds the length that the records had when it was
+made; a run that goes on from it cuts them back to there. So a run that is killed, at any moment,
+and started again leaves what one that was never stopped leaves.
+
+Of several processes the first one writes; the others call the same methods.
+
+Example:
+    >>> import tempfile
+    >>> from training.runs.records import StopRecord, read_records
+    >>> path = tempfile.mkdtemp()
+    >>> directory = RunDirectory.create(path, {"configuration": {"steps": 1}, "inputs": {}})
+    >>> directory.append(StopRecord(1, "enough"))
+    >>> [record.reason for record in read_records(path)]
+    ['enough']
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from training.processes import this_process
+from training.runs.checkpoints import (
+    CheckpointFound,
+    checkpoint_folders,
+    checkpoint_name,
+    prune,
+    read_checkpoint,
+    remove_partial,
+    seal,
+)
+from training.runs.durable_files import AppendedLines, one_line_for_disk_errors, write_whole
+from training.runs.records import ITEMS_FOLDER, RECORDS_FILE, Record, as_line
+
+MANIFEST_FILE = "manifest.json"
+TIMING_FILE = "timing.jsonl"
+DONE_FILE = "done.json"
+CHECKPOINTS_FOLDER = "checkpoints"
+DECISIVE = ("configuration", "inputs")
+"""What in a manifest decides the bits of a run."""
+
+
+class RunDirectory:
+    """Where a run writes; made by `create` or `reopen`.
+
+    Attributes:
+        path: the directory.
+        manifest: what the run is.
+    """
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._here = this_process()
+        self._lines: dict[str, AppendedLines] = {}
+        if self._here.is_first:
+            for folder in (CHECKPOINTS_FOLDER, ITEMS_FOLDER):
+                (path / folder).mkdir(exist_ok=True)
+            for name in (RECORDS_FILE, TIMING_FILE):
+                self._lines[name] = AppendedLines(path / name)
+
+    @classmethod
+    def create(cls, path: str | Path, manifest: Mapping[str, Any]) -> "RunDirectory":
+        """Begin a run in a new or empty directory.
+
+        Args:
+            path: the directory.
+            manifest: what the run is, as JSON takes it: everything that decides its bits under
+                "configuration" and "inputs", whatever else is worth keeping beside them.
+
+        Raises:
+            ValueError: there is something in the directory, or it cannot be written to.
+        """
+        folder, plain = Path(path), _plain(manifest)
+        if this_process().is_first:
+            _refuse_used(folder)
+            with one_line_for_disk_errors(f"making {folder}"):
+                folder.mkdir(parents=True, exist_ok=True)
+                write_whole(folder / MANIFEST_FILE, _as_text(plain))
+        return cls(folder, plain)
+
+    @classmethod
+    def reopen(cls, path: str | Path, manifest: Mapping[str, Any]) -> "RunDirectory":
+        """Go on with a run.
+
+        Args:
+            path: its directory.
+            manifest: as for `create`; "configuration" and "inputs" must be those of the run.
+
+        Raises:
+            ValueError: there is no run, or it is another one (names what differs).
+        """
+        folder, plain = Path(path), _plain(manifest)
+        if this_process().is_first:
+            _refuse_another(folder, plain)
+        return cls(folder, plain)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has come to its end."""
+        return (self.path / DONE_FILE).is_file()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there are records, or checkpoints."""
+        records = self.path / RECORDS_FILE
+        return (records.is_file() and records.stat().st_size > 0) or any(
+            checkpoint_folders(self.checkpoints)
+        )
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of all checkpoints."""
+        return self.path / CHECKPOINTS_FOLDER
+
+    def append(self, record: Record) -> None:
+        """Add a record."""
+        if self._here.is_first:
+            self._lines[RECORDS_FILE].append(as_line(record))
+
+    def append_timing(self, **fields: Any) -> None:
+        """Add a line about time or memory."""
+        if self._here.is_first:
+            self._lines[TIMING_FILE].append(json.dumps(fields))
+
+    def write_items(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write a list that records refer to; the same list again is fine.
+
+        Raises:
+            ValueError: there is another list of that name.
+        """
+        if not self._here.is_first:
+            return
+        path = self.path / ITEMS_FOLDER / f"{name}.jsonl"
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        if not path.is_file():
+            with one_line_for_disk_errors(f"writing {path}"):
+                write_whole(path, text)
+        elif path.read_text(encoding="utf-8") != text:
+            raise ValueError(
+                f"{path} holds other items than those called {name!r} now; give them another name"
+            )
+
+    def commit_checkpoint(
+        self, step: int, write: Callable[[Path], Mapping[str, Any]], *, planned: bool = True
+    ) -> Path:
+        """Write a checkpoint, whole or not at all. All processes call this together.
+
+        Args:
+            step: updates done.
+            write: called in every process; writes its files into a folder and returns the state
+                that goes beside them.
+            planned: whether it stays; otherwise it only serves resuming, until a newer one.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            ValueError: it could not be written, for want of space say; earlier ones are there.
+        """
+        final = self.checkpoints / checkpoint_name(step)
+        partial = self.checkpoints / f".{final.name}.partial"
+        try:
+            with one_line_for_disk_errors(f"writing the checkpoint {final}"):
+                if self._here.is_first:
+                    shutil.rmtree(partial, ignore_errors=True)
+                    partial.mkdir()
+                self._here.wait_for_all()
+                state = write(partial)
+                self._here.wait_for_all()
+                if self._here.is_first:
+                    self._seal(partial, final, planned, state)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        self._here.wait_for_all()
+        return final
+
+    def latest(self) -> CheckpointFound | None:
+        """The newest checkpoint; None where there is none yet.
+
+        Raises:
+            ValueError: it is not whole, or another run's.
+        """
+        folders = checkpoint_folders(self.checkpoints)
+        return read_checkpoint(folders[-1], run=self._fingerprint()) if folders else None
+
+    def cut_back(self, checkpoint: CheckpointFound | None) -> None:
+        """Cut the records back to a checkpoint; to nothing where there is none."""
+        if self._here.is_first:
+            remove_partial(self.checkpoints)
+            self._lines[RECORDS_FILE].cut_to(checkpoint.records_bytes if checkpoint else 0)
+
+    def prune(self, keep_states: int) -> None:
+        """Take the training state from all but the newest checkpoints."""
+        if self._here.is_first:
+            prune(self.checkpoints, keep_states)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Say that the run has come to its end."""
+        if self._here.is_first:
+            for lines in self._lines.values():
+                lines.sync()
+            with one_line_for_disk_errors(f"writing {self.path / DONE_FILE}"):
+                write_whole(self.path / DONE_FILE, _as_text(summary))
+
+    def _seal(self, partial: Path, final: Path, planned: bool, state: Any) -> None:
+        for lines in self._lines.values():
+            lines.sync()
+        seal(
+            partial,
+            final,
+            run=self._fingerprint(),
+            records_bytes=self._lines[RECORDS_FILE].length,
+            planned=planned,
+            state=state,
+        )
+
+    def _fingerprint(self) -> str:
+        decisive = {name: self.manifest[name] for name in DECISIVE}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """What a run is.
+
+    Raises:
+        ValueError: there is no run.
+    """
+    file = Path(path) / MANIFEST_FILE
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} holds no run ({type(error).__name__} at {MANIFEST_FILE}); to begin one there, "
+            "leave out --resume"
+        ) from error
+
+
+def _refuse_used(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder, which need not exist")
+    if (folder / MANIFEST_FILE).is_file():
+        raise ValueError(f"{folder} holds a run; go on with --resume, or give another folder")
+    # What begins with a dot may be left of a run that was killed while it began.
+    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty, and holds no run; give another folder")
+
+
+def _refuse_another(folder: Path, manifest: Mapping[str, Any]) -> None:
+    stored = read_manifest(folder)
+    for part in DECISIVE:
+        difference = next(_differences(stored[part], manifest[part], part), None)
+        if difference is not None:
+            raise ValueError(
+                f"{folder} holds a run with another {difference}; give the settings that it was "
+                "begun with, or another folder"
+            )
+
+
+def _differences(stored: Any, asked: Any, name: str) -> Iterator[str]:
+    """What differs, each as one clause."""
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        for key in sorted(stored.keys() | asked.keys()):
+            yield from _differences(stored.get(key), asked.get(key), f"{name}.{key}")
+    elif stored != asked:
+        yield f"{name}: {json.dumps(stored)} there, {json.dumps(asked)} asked for"
+
+
+def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """As it comes back from the file: tuples as lists, for one."""
+    for part in DECISIVE:
+        assert part in manifest, f"a manifest needs {part!r}"
+    return json.loads(json.dumps(manifest))
+
+
+def _as_text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,183 @@
+"""What a run has seen, as a table: one row for each thing that was looked at, one column a step.
+
+Made from the records alone, so of a run that is not over as well. Losses, entropies and
+log-probabilities are in nats.
+
+Example:
+    >>> from training.runs.records import PerplexityRecord
+    >>> rows = observed([PerplexityRecord(0, "general", 4.5, 2.0, 100)], {})
+    >>> [(row.label, row.values) for row in rows]
+    [('loss on general', {0: 4.5}), ('  bits per byte', {0: 2.0})]
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from training.datasets.downstream_sources import TASKS
+from training.runs.records import (
+    EntropyRecord,
+    PerplexityRecord,
+    Record,
+    ScoresRecord,
+    TaskRecord,
+    read_items,
+    read_records,
+)
+from training.start_models import CLOZE
+
+_ENTROPIES = {
+    "knowledge": "knowledge entropy",
+    "contribution": "  by contribution",
+    "attention": "attention entropy",
+    "next_token": "next-token entropy",
+}
+_WORDINGS = {"seen": "  log p, seen wording", "unseen": "  log p, new wording"}
+KNOWN_FACTS = "facts recalled"
+P = "P, mean of the six tasks"
+Items = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass
+class Row:
+    """One thing that was looked at.
+
+    Attributes:
+        label: what.
+        values: at each step.
+        shown: a value as text.
+    """
+
+    label: str
+    shown: Callable[[float], str]
+    values: dict[int, float] = field(default_factory=dict)
+
+    def change(self, first: int, last: int) -> str:
+        """By how much the value has changed between two steps, as text; empty if it is not known.
+
+        Args:
+            first: the earlier step.
+            last: the later step.
+        """
+        if first not in self.values or last not in self.values:
+            return ""
+        text = self.shown(self.values[last] - self.values[first])
+        return f"+{text}" if text.strip("0.%") and not text.startswith("-") else text
+
+
+def observed(records: Iterable[Record], items: Items) -> list[Row]:
+    """The rows of records, in the order in which they first come up.
+
+    Args:
+        records: of a run.
+        items: the lists that scores refer to.
+    """
+    rows: dict[str, Row] = {}
+    for record in records:
+        about = ""
+        for label, value, shown in _values(record, items):
+            # Indented rows belong to the one before, and may be there several times.
+            about = about if label.startswith(" ") else label
+            rows.setdefault(about + label, Row(label, shown)).values[record.step] = value
+    found = _in_order(list(rows.values()))
+    if score := _downstream_score({row.label: row for row in found}):
+        last = max(place for place, row in enumerate(found) if row.label in TASKS)
+        found.insert(last + 1, score)
+    return found
+
+
+def observed_in(folder: Path) -> list[Row]:
+    """The rows of a run directory."""
+    seen = observations(folder)
+    return observed(seen, items_of(folder, seen, [CLOZE]))
+
+
+def observations(folder: Path) -> list[Record]:
+    """The records of a run that observers have made."""
+    kinds = (PerplexityRecord, TaskRecord, ScoresRecord, EntropyRecord)
+    return [record for record in read_records(folder) if isinstance(record, kinds)]
+
+
+def items_of(folder: Path, records: Iterable[Record], names: Sequence[str]) -> Items:
+    """Of these lists the ones that records refer to."""
+    there = {record.items for record in records if isinstance(record, ScoresRecord)}
+    return {name: read_items(folder, name) for name in names if name in there}
+
+
+def shown_table(
+    rows: Sequence[Row],
+    columns: Mapping[int, str],
+    title: str,
+    *,
+    change: tuple[int, int] | None = None,
+) -> Table:
+    """Rows at some steps.
+
+    Args:
+        rows: what was looked at.
+        columns: the steps, and what their columns are called.
+        title: of the table.
+        change: two steps, for a column with the change from one to the other.
+    """
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column()
+    for heading in [*columns.values(), *(["change"] if change else [])]:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        cells = [row.shown(row.values[step]) if step in row.values else "" for step in columns]
+        if any(cells):
+            table.add_row(row.label, *cells, *([row.change(*change)] if change else []))
+    return table
+
+
+def share(value: float) -> str:
+    """A share as text."""
+    # Adding zero takes the sign from what rounds to it.
+    return f"{round(value, 3) + 0.0:.1%}"
+
+
+def nats(value: float) -> str:
+    """A number of nats as text."""
+    return f"{round(value, 3) + 0.0:.3f}"
+
+
+def _values(record: Record, items: Items) -> Iterable[tuple[str, float, Callable[[float], str]]]:
+    match record:
+        case PerplexityRecord():
+            yield f"loss on {record.corpus}", record.mean_loss, nats
+            if record.bits_per_byte is not None:
+                yield "  bits per byte", record.bits_per_byte, nats
+        case EntropyRecord():
+            yield _ENTROPIES.get(record.kind, record.kind), record.total, nats
+        case TaskRecord():
+            yield (KNOWN_FACTS if record.task == CLOZE else record.task), record.score, share
+        case ScoresRecord() if record.items in items:
+            for wording, label in _WORDINGS.items():
+                pairs = zip(items[record.items], record.log_probs, strict=True)
+                scores = [score for item, score in pairs if item.get("wording") == wording]
+                if scores:
+                    yield label, fmean(scores), nats
+        case _:
+            return
+
+
+def _in_order(rows: Sequence[Row]) -> list[Row]:
+    """Scores of facts after the share that is right, which is recorded later than they are."""
+    wordings = [row for row in rows if row.label in _WORDINGS.values()]
+    others = [row for row in rows if row not in wordings]
+    places = [place for place, row in enumerate(others, start=1) if row.label == KNOWN_FACTS]
+    place = places[0] if places else len(others)
+    return [*others[:place], *wordings, *others[place:]]
+
+
+def _downstream_score(rows: Mapping[str, Row]) -> Row | None:
+    """P at every step at which all six tasks were looked at."""
+    if not set(TASKS) <= rows.keys():
+        return None
+    steps = set.intersection(*({*rows[name].values} for name in TASKS))
+    return Row(P, share, {step: fmean(rows[name].values[step] for name in TASKS) for step in steps})

@@ -1,0 +1,212 @@
+"""Training state: everything beside the records that a run needs to go on to the same bits.
+
+A checkpoint is a Hugging Face folder with the weights in float32 (and the tokenizer); in it,
+
+    training_state/optimizer/         AdamW's moments, each process's shard by itself
+                                      (torch.distributed.checkpoint)
+    training_state/random-00000.pt    the random states of process 0, and so on
+    training_state.json               how many processes, the loss scale, the stop rule's memory
+
+The learning rate, the batches, what is injected and how far edits have come need no state: they are
+functions of the step.
+
+Example:
+    >>> state = TrainingState(model, engine, optimizer, scaler, stop=None)    # doctest: +SKIP
+    >>> directory.commit_checkpoint(160, state.save)                          # doctest: +SKIP
+    >>> state.load(directory.latest())                                        # doctest: +SKIP
+"""
+
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.distributed import checkpoint as sharded
+from torch.distributed.checkpoint import CheckpointException
+
+from probes.hooked_model import HookedModel
+from probes.loading import quiet_transformers
+from training.engine import Engine
+from training.processes import this_process
+from training.runs.checkpoints import STATE_FOLDER, CheckpointFound
+from training.runs.random_states import random_states, set_random_states
+
+_OPTIMIZER_FOLDER = "optimizer"
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """Something with a memory that JSON can hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember that again."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """Saves and loads what changes in a run; every process calls the same methods."""
+
+    model: HookedModel
+    engine: Engine
+    optimizer: torch.optim.Optimizer
+    scaler: Remembers
+    """Of the loss, for float16."""
+    stop: Remembers | None
+    """The stop rule."""
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the files of a checkpoint into a folder.
+
+        Returns:
+            What belongs into `training_state.json`.
+        """
+        here = self.engine.here
+        weights, moments = self.engine.weights(), self._moments()
+        states = folder / STATE_FOLDER
+        with _disk_errors_as_such():
+            if here.is_first:
+                _save_model(self.model, weights, folder)
+                states.mkdir()
+            here.wait_for_all()
+            if moments:
+                with _no_word_about_being_alone():
+                    path = states / _OPTIMIZER_FOLDER
+                    sharded.save(moments, checkpoint_id=path, no_dist=here.is_alone)
+            _write_tensors(random_states(), states / _random_file(here.rank))
+        return {
+            "processes": here.count,
+            "optimized": sorted(moments),
+            "scaler": self.scaler.state_dict(),
+            "stop": None if self.stop is None else self.stop.state_dict(),
+        }
+
+    def load(self, found: CheckpointFound) -> None:
+        """Go back to a checkpoint; the weights are loaded by `load_weights`, before sharding."""
+        here, state = self.engine.here, found.state
+        states = found.path / STATE_FOLDER
+        template = self._template(state["optimized"])
+        if template:
+            with _no_word_about_being_alone():
+                path = states / _OPTIMIZER_FOLDER
+                sharded.load(template, checkpoint_id=path, no_dist=here.is_alone)
+        for name, parameter in self._trainable():
+            if name in template:
+                self.optimizer.state[parameter] = template[name]
+        self.scaler.load_state_dict(state["scaler"])
+        if self.stop is not None:
+            self.stop.load_state_dict(state["stop"])
+        set_random_states(torch.load(states / _random_file(here.rank), weights_only=True))
+
+    def _moments(self) -> dict[str, Any]:
+        """AdamW's state by the names of parameters; empty before the first update."""
+        state = self.optimizer.state
+        return {name: dict(state[p]) for name, p in self._trainable() if p in state}
+
+    def _template(self, names: list[str]) -> dict[str, dict[str, Tensor]]:
+        """Tensors to load AdamW's state into, laid out as AdamW itself does."""
+        parameters = dict(self._trainable())
+        return {
+            name: {
+                "step": torch.zeros((), device=parameters[name].device),
+                "exp_avg": torch.zeros_like(parameters[name]),
+                "exp_avg_sq": torch.zeros_like(parameters[name]),
+            }
+            for name in names
+        }
+
+    def _trainable(self) -> list[tuple[str, Tensor]]:
+        named = self.model.hf_model.named_parameters()
+        return [(name, parameter) for name, parameter in named if parameter.requires_grad]
+
+
+def refuse_other_processes(found: CheckpointFound) -> None:
+    """Make sure that as many processes go on as there were.
+
+    Raises:
+        ValueError: another number of them has written the checkpoint.
+    """
+    then, now = found.state["processes"], this_process().count
+    if then != now:
+        raise ValueError(
+            f"{found.path} was written by {then} processes, and {now} would go on; start as many "
+            "again (torchrun --nproc-per-node)"
+        )
+
+
+def load_weights(model: HookedModel, folder: Path) -> None:
+    """Put the weights of a checkpoint into a model of the same shape, in place.
+
+    Raises:
+        ValueError: they cannot be read, or are those of another model.
+    """
+    hf_model = model.hf_model
+    try:
+        with quiet_transformers():
+            loaded, found = type(hf_model).from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
+        if found["missing_keys"]:
+            raise KeyError(*sorted(found["missing_keys"]))
+        # Into the tensors that are there: some results depend on where in memory they lie.
+        hf_model.load_state_dict(loaded.state_dict())
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"the weights in {folder} do not fit this model ({type(error).__name__}: {reason}); "
+            "restore them, or begin again in another directory"
+        ) from error
+
+
+def _save_model(model: HookedModel, weights: Mapping[str, Tensor], folder: Path) -> None:
+    with quiet_transformers():
+        model.hf_model.save_pretrained(folder, state_dict=dict(weights))
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder)
+
+
+def _random_file(rank: int) -> str:
+    return f"random-{rank:05d}.pt"
+
+
+def _write_tensors(content: Any, path: Path) -> None:
+    # Not straight to the file: PyTorch hides an error of the disk behind one of its own.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getvalue())
+
+
+@contextmanager
+def _no_word_about_being_alone() -> Iterator[None]:
+    """One process without a group is what we ask for; PyTorch warns that it is."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable")
+        yield
+
+
+@contextmanager
+def _disk_errors_as_such() -> Iterator[None]:
+    """Bring to light the errors of the disk that the libraries which write for us wrap."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    except CheckpointException as error:
+        causes = [cause for cause, _ in error.failures.values()]
+        disk = next((cause for cause in causes if isinstance(cause, OSError)), None)
+        if disk is None:
+            raise
+        raise disk from error

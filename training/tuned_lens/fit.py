@@ -1,0 +1,172 @@
+r"""One step of fitting translators: the loss of every layer, its slope, and the move along it.
+
+The loss of a layer is the KL divergence of the model's final distribution from what is read there,
+:math:`\sum_v p_\mathrm{final}(v)\,[\log p_\mathrm{final}(v) - \log p_\ell(v)]`, in nats, averaged
+over positions; the whole vocabulary counts. Its slope by the translated streams comes from
+autograd; that by the translators follows by two matrix products. Layers share no parameter.
+
+Logits of a few rows and layers are made at once, so memory does not grow with the number of
+positions of a step, and `[layer row d_vocab]` never exists.
+
+Source: Belrose et al., arXiv 2303.08112, section 3 (loss, identity at the start, linear decay,
+gradients clipped to 1). Theirs clips all layers together; here each layer is clipped on its own.
+
+Example:
+    >>> fit = TranslatorFit(model, TranslatorSettings(steps=50))                # doctest: +SKIP
+    >>> for batch in batches:                                                   # doctest: +SKIP
+    ...     fit.step(batch)
+    >>> fit.translators()                                                       # doctest: +SKIP
+"""
+
+from dataclasses import dataclass, replace
+from math import inf
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+from torch.optim.lr_scheduler import LinearLR
+
+from probes.anatomy import Anatomy
+from probes.corpus.token_batch import TokenBatch
+from probes.hooked_model import HookedModel
+from probes.lens_readout import CHUNK_BYTES
+from probes.readout import norm_and_unembed
+from probes.translators import Translators, identity_translators
+from training.choices import TranslatorOptimizer
+from training.tuned_lens.evaluation import sampled_streams
+
+DEFAULT_RATES = {TranslatorOptimizer.ADAM: 1e-3, TranslatorOptimizer.SGD: 1.0}
+"""The rates to start from, where none is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslatorSettings:
+    """How to fit translators; see `train_translators`."""
+
+    steps: int = 150
+    rows_per_step: int = 32
+    optimizer: TranslatorOptimizer = TranslatorOptimizer.ADAM
+    learning_rate: float | None = None
+    momentum: float = 0.9
+    largest_gradient: float = 1.0
+    seed: int = 0
+    validate_every: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "rows_per_step", "validate_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; give 1 or more")
+        for name in ("rate", "largest_gradient"):
+            if not 0 < getattr(self, name) < inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a positive number")
+        if not 0 < self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; give a number between 0 and 1")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the first step."""
+        return DEFAULT_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
+
+
+class TranslatorFit:
+    """Translators on their way.
+
+    Attributes:
+        positions: how many positions they have learnt from.
+    """
+
+    def __init__(self, model: HookedModel, settings: TranslatorSettings) -> None:
+        self._model, self._settings = model, settings
+        self._fitted = identity_translators(model)
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        self._optimizer = _optimizer_of([self._fitted.weight, self._fitted.bias], settings)
+        # It reaches 0 after the last step.
+        self._decay = LinearLR(self._optimizer, 1.0, 0.0, total_iters=settings.steps)
+        self.positions = 0
+
+    def step(self, batch: TokenBatch) -> Float[Tensor, "layer"]:
+        """Learn from one batch; the mean KL divergence of every layer, in nats, before that."""
+        weight, bias = self._fitted.weight, self._fitted.bias
+        count = self._settings.rows_per_step
+        streams = sampled_streams(self._model, batch, count, self._generator)
+        inner, final = streams[:-1].float(), streams[-1]
+        moved = inner + torch.baddbmm(bias[:, None], inner, weight.mT)
+        kl, slope = kl_and_slope(self._model.anatomy, moved, final)
+        # By hand, since autograd would keep the streams of all layers for the same two products.
+        weight.grad, bias.grad = slope.mT @ inner, slope.sum(dim=1)
+        _clip(weight.grad, bias.grad, self._settings.largest_gradient)
+        self._optimizer.step()
+        self._decay.step()
+        self.positions += inner.shape[1]
+        return kl.cpu()
+
+    def translators(self) -> Translators:
+        """What the translators are by now; further steps leave these as they are."""
+        weight, bias = self._fitted.weight.detach().clone(), self._fitted.bias.detach().clone()
+        return replace(self._fitted, weight=weight, bias=bias)
+
+
+def _optimizer_of(parameters: list[Tensor], settings: TranslatorSettings) -> torch.optim.Optimizer:
+    if settings.optimizer is TranslatorOptimizer.ADAM:
+        return torch.optim.Adam(parameters, settings.rate, betas=(settings.momentum, 0.999))
+    # The rate is that of a step that goes on for ever; momentum multiplies it by 1 / (1 - m).
+    rate = settings.rate * (1 - settings.momentum)
+    return torch.optim.SGD(parameters, rate, momentum=settings.momentum, nesterov=True)
+
+
+def _clip(
+    weight: Float32[Tensor, "layer d_model d_model"],
+    bias: Float32[Tensor, "layer d_model"],
+    largest: float,
+) -> None:
+    """Bring the gradient of each layer to at most a norm, in place."""
+    norm = (weight.square().sum(dim=(1, 2)) + bias.square().sum(dim=1)).sqrt()
+    factor = (largest / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1.0)
+    weight.mul_(factor[:, None, None])
+    bias.mul_(factor[:, None])
+
+
+def kl_and_slope(
+    anatomy: Anatomy,
+    moved: Float[Tensor, "layer row d_model"],
+    final: Float[Tensor, "row d_model"],
+) -> tuple[Float[Tensor, "layer"], Float[Tensor, "layer row d_model"]]:
+    """Mean KL divergence of the final distribution from each layer's, and its gradient.
+
+    Args:
+        anatomy: the model's norm and unembedding.
+        moved: translated streams, in float32.
+        final: the streams after the last block.
+
+    Returns:
+        The divergences in nats, and their derivatives by the streams.
+    """
+    fit_at_once = max(1, CHUNK_BYTES // (4 * anatomy.unembed.weight.shape[0]))
+    kl, slope = moved.new_zeros(len(moved)), torch.empty_like(moved)
+    for rows in torch.arange(moved.shape[1]).split(fit_at_once):
+        some = slice(int(rows[0]), int(rows[-1]) + 1)
+        with torch.no_grad():
+            target = norm_and_unembed(anatomy, final[some]).float().log_softmax(dim=-1)
+        for layers in torch.arange(len(moved)).split(max(1, fit_at_once // len(rows))):
+            group = slice(int(layers[0]), int(layers[-1]) + 1)
+            found, slope[group, some] = _of_chunk(anatomy, moved[group, some], target, final.dtype)
+            kl[group] += found
+    return kl / moved.shape[1], slope / moved.shape[1]
+
+
+def _of_chunk(
+    anatomy: Anatomy,
+    moved: Float[Tensor, "layer row d_model"],
+    target: Float[Tensor, "row d_vocab"],
+    dtype: torch.dtype,
+) -> tuple[Float[Tensor, "layer"], Float[Tensor, "layer row d_model"]]:
+    with torch.enable_grad():
+        leaf = moved.detach().requires_grad_()
+        log_probs = norm_and_unembed(anatomy, leaf.to(dtype)).float().log_softmax(dim=-1)
+        probs = target.exp()
+        cross = (probs * log_probs).sum(dim=(1, 2))
+        kl = (probs * target).sum() - cross
+        # Of this leaf alone: nothing is added to the gradients of the model's weights.
+        (slope,) = torch.autograd.grad(kl.sum(), leaf)
+    return kl.detach(), slope
