@@ -21,13 +21,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int, Int64
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from training.runs.records import InjectionRecord
 
 IGNORED = -100
 """The label of a token that is not trained on."""
+_TENSORS = ("input_ids", "labels", "attention_mask", "segment_ids", "sources", "weights")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,13 @@ class TrainingBatch:
     """A number for each document in a row; where given, attention stays inside a document and its
     positions count from 0. The first token of a document is then still predicted from the last of
     the document before, unless its label is -100."""
+    sources: Int64[Tensor, "batch pos"] | None = None
+    """Which of its source's `source_names` each token is from; where given, the loss is also
+    recorded for each of them."""
+    weights: Float[Tensor, "batch pos"] | None = None
+    """How much the loss of each token counts: where given, the loss is a weighted mean."""
+    examples: int | None = None
+    """How many examples there are, where rows are packed with several."""
 
     @property
     def n_rows(self) -> int:
@@ -53,6 +61,20 @@ class TrainingBatch:
     def trained_tokens(self) -> int:
         """Tokens that are predicted and count in the loss; the first of a row cannot be."""
         return int((self.labels[:, 1:] != IGNORED).sum())
+
+    @property
+    def trained_weight(self) -> float:
+        """What the summed loss is divided by: the trained tokens, each by its weight."""
+        if self.weights is None:
+            return float(self.trained_tokens)
+        trained = self.labels[:, 1:] != IGNORED
+        return float(self.weights[:, 1:][trained].double().sum())
+
+    def trained_by_source(self, sources: int) -> Int64[Tensor, " source"]:
+        """Trained tokens of each of so many sources."""
+        assert self.sources is not None
+        trained = self.labels[:, 1:] != IGNORED
+        return self.sources[:, 1:][trained].bincount(minlength=sources)
 
     def rows(self, which: slice) -> "TrainingBatch":
         """Some of the rows."""
@@ -73,23 +95,26 @@ class TrainingBatch:
         return _joined([own, *(filling for _ in range(missing))])
 
     def cut(self, rows: int | None) -> list["TrainingBatch"]:
-        """The batch in pieces of so many rows, the last perhaps of fewer; None for one piece."""
+        """The batch in pieces of so many rows, the last perhaps of fewer; None for one piece.
+
+        Columns at the end of a piece that hold nothing but pads are left out.
+        """
         size = rows or self.n_rows
-        return [self.rows(slice(i, i + size)) for i in range(0, self.n_rows, size)]
+        pieces = (self.rows(slice(i, i + size)) for i in range(0, self.n_rows, size))
+        return [piece._without_last_pads() for piece in pieces]
 
     def to(self, device: torch.device | str) -> "TrainingBatch":
         """The batch on another device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def _without_last_pads(self) -> "TrainingBatch":
+        used = ((self.attention_mask != 0) | (self.labels != IGNORED)).any(dim=0).nonzero()
+        width = int(used[-1]) + 1 if len(used) else 1
+        return self if width == self.input_ids.shape[1] else self._each(lambda t: t[:, :width])
+
     def _each(self, function: Any) -> "TrainingBatch":
-        segments = self.segment_ids
-        return replace(
-            self,
-            input_ids=function(self.input_ids),
-            labels=function(self.labels),
-            attention_mask=function(self.attention_mask),
-            segment_ids=None if segments is None else function(segments),
-        )
+        given = ((name, getattr(self, name)) for name in _TENSORS)
+        return replace(self, **{name: function(t) for name, t in given if t is not None})
 
 
 @runtime_checkable
@@ -104,6 +129,14 @@ class BatchSource(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides the batches, as JSON takes it."""
+
+
+@runtime_checkable
+class NamedSources(BatchSource, Protocol):
+    """A source whose tokens are from several data sets, and whose batches say from which."""
+
+    source_names: tuple[str, ...]
+    """What the numbers in `TrainingBatch.sources` stand for."""
 
 
 @runtime_checkable
@@ -203,13 +236,11 @@ def _shuffled(rows: int, seed: int, epoch: int) -> Int64[np.ndarray, " row"]:
 
 
 def _joined(batches: Sequence[TrainingBatch]) -> TrainingBatch:
-    segments = [batch.segment_ids for batch in batches if batch.segment_ids is not None]
-    return TrainingBatch(
-        torch.cat([batch.input_ids for batch in batches]),
-        torch.cat([batch.labels for batch in batches]),
-        torch.cat([batch.attention_mask for batch in batches]),
-        torch.cat(segments) if segments else None,
-    )
+    given = [name for name in _TENSORS if getattr(batches[0], name) is not None]
+    tensors: dict[str, Any] = {
+        name: torch.cat([getattr(batch, name) for batch in batches]) for name in given
+    }
+    return replace(batches[0], **tensors)
 
 
 def as_training_batch(ids: Int64[Tensor, "batch pos"], **given: Any) -> TrainingBatch:

@@ -14,12 +14,13 @@ Example:
     >>> from training.settings import LoopSettings
     >>> model = probes.load_model("smollm2-135m-instruct-q4")               # doctest: +SKIP
     >>> with Engine(model, LoopSettings(steps=1, batch_size=2)) as engine:  # doctest: +SKIP
-    ...     loss = engine.loss(batch, tokens=batch.trained_tokens)
+    ...     loss = engine.loss(batch).total / batch.trained_weight
     ...     loss.backward()
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -64,6 +65,7 @@ class Engine(AbstractContextManager["Engine"]):
         self.device = model.device
         self._separation = separation_of(self._hf_model)
         self._summed_loss: Callable[[Tensor, Tensor], Tensor] = summed_cross_entropy
+        self._token_losses: Callable[[Tensor, Tensor], Tensor] = token_cross_entropy
         with ExitStack() as stack:
             self._prepare(stack)
             self._forward = self._shared()
@@ -73,17 +75,29 @@ class Engine(AbstractContextManager["Engine"]):
     def __exit__(self, *_exception: Any) -> None:
         self._cleanup.close()
 
-    def loss(self, rows: TrainingBatch, *, tokens: int) -> Float[Tensor, ""]:
-        """This micro-batch's part of the mean loss over the tokens of a global batch, in float32.
+    def loss(self, rows: TrainingBatch, *, sources: int = 0) -> "SummedLoss":
+        """The summed loss of a micro-batch, in float32.
 
         Args:
             rows: the micro-batch, on the CPU.
-            tokens: trained tokens of the whole global batch.
+            sources: how many sources to sum apart as well.
         """
         inputs = forward_inputs(rows, self._separation, self.device)
         with self._autocast():
             logits = self._forward(**inputs, use_cache=False).logits
-        return self._summed_loss(logits, rows.labels.to(self.device)) / tokens
+        labels = rows.labels.to(self.device)
+        if rows.weights is None and not sources:
+            return SummedLoss(self._summed_loss(logits, labels), None)
+        losses = self._token_losses(logits, labels)
+        weighted = losses if rows.weights is None else losses * _following(rows.weights, losses)
+        apart = None
+        if sources:
+            assert rows.sources is not None
+            owner = _following(rows.sources, losses).to(torch.long)
+            apart = losses.new_zeros(sources).index_add(
+                0, owner.flatten(), losses.detach().flatten()
+            )
+        return SummedLoss(weighted.sum(), apart)
 
     @contextmanager
     def accumulating(self, *, is_last: bool) -> Iterator[None]:
@@ -129,6 +143,7 @@ class Engine(AbstractContextManager["Engine"]):
             stack.callback(self._hf_model.activation_checkpointing_disable)
         if self._settings.compile:
             self._summed_loss = torch.compile(summed_cross_entropy)
+            self._token_losses = torch.compile(token_cross_entropy)
             for layer in self._model.anatomy.layers:
                 layer.block.compile()
                 stack.callback(setattr, layer.block, "_compiled_call_impl", None)
@@ -170,6 +185,19 @@ class Engine(AbstractContextManager["Engine"]):
         return torch.autocast(self.device.type, computes_in)
 
 
+@dataclass(frozen=True, eq=False)
+class SummedLoss:
+    """The loss of some rows.
+
+    Attributes:
+        total: the cross-entropy of all trained tokens, each by its weight, summed.
+        by_source: that of each source, without weights and without a gradient.
+    """
+
+    total: Float[Tensor, ""]
+    by_source: Float[Tensor, " source"] | None
+
+
 def summed_cross_entropy(
     logits: Float[Tensor, "batch pos d_vocab"], labels: Int64[Tensor, "batch pos"]
 ) -> Float[Tensor, ""]:
@@ -179,11 +207,32 @@ def summed_cross_entropy(
         logits: of a forward pass; those of a position predict the next.
         labels: the token at each position, or -100.
     """
+    return _cross_entropy(logits, labels, "sum")
+
+
+def token_cross_entropy(
+    logits: Float[Tensor, "batch pos d_vocab"], labels: Int64[Tensor, "batch pos"]
+) -> Float[Tensor, "batch pos"]:
+    """The cross-entropy of the token after each position, in float32, in nats; 0 if not labelled.
+
+    Args:
+        logits: of a forward pass; those of a position predict the next.
+        labels: the token at each position, or -100.
+    """
+    return _cross_entropy(logits, labels, "none").view(labels.shape)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
     # Moving the labels, not the logits: a slice of these would be a copy of the largest tensor.
     following = nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
     return nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED, reduction="sum"
+        logits.flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED, reduction=reduction
     )
+
+
+def _following(of_token: Tensor, losses: Tensor) -> Tensor:
+    """What belongs to each token, at the position that predicts it."""
+    return nn.functional.pad(of_token, (0, 1))[:, 1:].to(losses.device)
 
 
 def hold_in_float32(model: HookedModel) -> None:

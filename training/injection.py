@@ -134,7 +134,7 @@ class InjectedSource:
         corpus = {name: tensor[kept] for name, tensor in _fields(host).items()}
         # Rows of their own come last, all others first.
         parts = (corpus, injected) if kept.start == 0 else (injected, corpus)
-        found = {name: torch.cat([part[name] for part in parts]) for name in FIELDS}
+        found: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in FIELDS}
         if not self._document_mask:
             found.pop("segment_ids")
         return TrainingBatch(**found)

@@ -44,7 +44,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from interventions.edit_forms import Edit
 from interventions.learning_rates import RowLearningRates
 from probes.hooked_model import HookedModel
-from training.batches import BatchSource, InjectingSource, TrainingBatch
+from training.batches import BatchSource, InjectingSource, NamedSources, TrainingBatch
 from training.choices import Precision
 from training.engine import whole
 from training.observing import ItemsObserver, Observer, StopRule
@@ -52,7 +52,7 @@ from training.progress import shown_progress
 from training.run_setup import Run, fitting_batch, made_ready, refuse_unfit
 from training.runs.checkpoints import checkpoint_name
 from training.runs.directory import RunDirectory
-from training.runs.records import StepRecord, StopRecord
+from training.runs.records import Record, StepRecord, StopRecord
 from training.schedule import learning_rate
 from training.settings import LoopSettings
 from training.throughput import Throughput
@@ -84,6 +84,7 @@ def train(
     observers: Sequence[Observer] = (),
     stop: StopRule | None = None,
     optimizer_edits: Sequence[RowLearningRates] = (),
+    start_state: Path | None = None,
     resume: bool = False,
     time_limit: float | None = None,
     progress: bool = True,
@@ -102,6 +103,8 @@ def train(
             stop rule ends, all of them do.
         stop: may end the run early.
         optimizer_edits: learning rates of rows.
+        start_state: checkpoint, of whatever run of this model, whose optimizer state the run
+            begins with; None for a fresh optimizer.
         resume: go on from the newest checkpoint in the directory, if there is one.
         time_limit: seconds after which to leave with a checkpoint, to be resumed later; one update
             is made in any case.
@@ -117,7 +120,9 @@ def train(
     began = time.monotonic()
     refuse_unfit(source, settings, optimizer_edits)
     with (
-        made_ready(model, settings, directory, edits, optimizer_edits, stop, resume) as run,
+        made_ready(
+            model, settings, directory, edits, optimizer_edits, stop, resume, start_state
+        ) as run,
         shown_progress(steps=settings.steps, done=run.step, shown=progress) as show,
     ):
         if run.step < settings.steps:
@@ -126,14 +131,21 @@ def train(
         _write_items(observers, directory)
         throughput = Throughput(model, Precision(settings.precision), run.here.count)
         step, stop_reason = run.step, run.stop_reason
+        is_over = step == settings.steps or stop_reason is not None
         while True:
             # Between two updates: look at the model, and write down where the run is.
             run.clock.progress = step / settings.steps
-            is_over = step == settings.steps or stop_reason is not None
             is_late = step > run.step and _is_late(began, time_limit, run)
             if step > run.step or run.is_new:
-                seen = [one for one in observers if one.due(step) or stop_reason is not None]
-                _observe(run, model, seen, directory, step)
+                due = [one for one in observers if one.due(step) or stop_reason is not None]
+                seen = _observe(run, model, due, directory, step)
+                if stop is not None and stop_reason is None:
+                    stop_reason = stop.after_looking(seen)
+                    if stop_reason is not None:
+                        directory.append(StopRecord(step, stop_reason))
+                        others = [one for one in observers if one not in due]
+                        _observe(run, model, others, directory, step)
+                is_over = step == settings.steps or stop_reason is not None
                 planned = is_over or settings.checkpoint_is_due(step)
                 if planned or is_late or settings.resume_point_is_due(step):
                     _write_checkpoint(run, directory, settings, step, stop_reason, planned)
@@ -143,7 +155,7 @@ def train(
             # One update, from the batch that is numbered with the updates before it.
             started = time.perf_counter()
             batch = fitting_batch(source, step, model, settings)
-            loss, norm = _clipped_gradient(run, batch, settings, step)
+            loss, norm, by_source = _clipped_gradient(run, source, batch, settings, step)
             rate = learning_rate(step + 1, settings)
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
@@ -155,7 +167,7 @@ def train(
             if isinstance(source, InjectingSource) and (injected := source.injections_at(step)):
                 directory.append(injected)
             step += 1
-            record = StepRecord(step, loss, rate, norm, batch.trained_tokens)
+            record = StepRecord(step, loss, rate, norm, batch.trained_tokens, by_source)
             directory.append(record)
             stop_reason = None if stop is None else stop.after(record, batch)
             if stop_reason is not None:
@@ -175,19 +187,20 @@ def train(
 
 
 def _clipped_gradient(
-    run: Run, batch: TrainingBatch, settings: LoopSettings, step: int
-) -> tuple[float, float]:
+    run: Run, source: BatchSource, batch: TrainingBatch, settings: LoopSettings, step: int
+) -> tuple[float, float, dict[str, float]]:
     """Leave the gradient of a global batch in the parameters, clipped.
 
     Returns:
-        The loss, and the norm of the gradient before it was clipped.
+        The loss, the norm of the gradient before it was clipped, and the loss of each source.
 
     Raises:
         ValueError: one of them is not finite.
     """
     parameters, clip_norm = run.engine.parameters, settings.optimizer.clip_norm
+    names = source.source_names if isinstance(source, NamedSources) else ()
     while True:
-        mean_loss = _gradient(run, batch, settings.micro_batch_size)
+        mean_loss, by_source = _gradient(run, batch, settings.micro_batch_size, len(names))
         run.scaler.unscale_(run.optimizer)
         length = whole(get_total_norm([p.grad for p in parameters if p.grad is not None]))
         # Both at once: only here is a GPU waited for.
@@ -195,7 +208,7 @@ def _clipped_gradient(
         if isfinite(loss) and isfinite(norm):
             if clip_norm is not None:
                 clip_grads_with_norm_(parameters, clip_norm, length)
-            return loss, norm
+            return loss, norm, _mean_by_source(names, by_source, batch)
         if not isfinite(loss) or run.scaler.get_scale() <= 1:
             what, value = ("gradient norm", norm) if isfinite(loss) else ("loss", loss)
             raise ValueError(
@@ -207,18 +220,37 @@ def _clipped_gradient(
         run.optimizer.zero_grad()
 
 
-def _gradient(run: Run, batch: TrainingBatch, micro_batch_size: int | None) -> Tensor:
-    """The mean loss over the trained tokens of a global batch; its gradient goes to parameters."""
-    tokens = batch.trained_tokens
+def _gradient(
+    run: Run, batch: TrainingBatch, micro_batch_size: int | None, sources: int
+) -> tuple[Tensor, Tensor]:
+    """The mean loss over the trained tokens of a global batch; its gradient goes to parameters.
+
+    Returns:
+        The mean loss, and the summed loss of each source.
+    """
+    weight = batch.trained_weight
     micro_batches = batch.share(run.here.rank, run.here.count).cut(micro_batch_size)
     total = torch.zeros((), device=run.engine.device)
+    by_source = torch.zeros(sources, device=run.engine.device)
     for number, rows in enumerate(micro_batches, start=1):
         with run.engine.accumulating(is_last=number == len(micro_batches)):
-            loss = run.engine.loss(rows, tokens=tokens)
+            summed = run.engine.loss(rows, sources=sources)
+            loss = summed.total / weight
             # Processes average their gradients; the parts of one mean have to be summed.
             run.scaler.scale(loss * run.here.count).backward()
         total += loss.detach()
-    return run.here.total(total)
+        if summed.by_source is not None:
+            by_source += summed.by_source
+    return run.here.total(total), run.here.total(by_source)
+
+
+def _mean_by_source(names: Sequence[str], summed: Tensor, batch: TrainingBatch) -> dict[str, float]:
+    """The mean loss over the trained tokens of each source that the batch has any of."""
+    if not names:
+        return {}
+    counts = batch.trained_by_source(len(names)).tolist()
+    pairs = zip(names, summed.tolist(), counts, strict=True)
+    return {name: total / count for name, total, count in pairs if count}
 
 
 def _observe(
@@ -227,16 +259,19 @@ def _observe(
     observers: Sequence[Observer],
     directory: RunDirectory,
     step: int,
-) -> None:
+) -> list[Record]:
     """Have observers look, and record what they see."""
     if not observers:
-        return
+        return []
     started = time.perf_counter()
+    seen = []
     with run.engine.looking():
         for observer in observers:
             for record in observer.observe(model, step):
                 directory.append(record)
+                seen.append(record)
     directory.append_timing(step=step, observing_seconds=time.perf_counter() - started)
+    return seen
 
 
 def _write_checkpoint(

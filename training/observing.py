@@ -50,6 +50,9 @@ class StopRule(Protocol):
     def after(self, record: StepRecord, batch: TrainingBatch) -> str | None:
         """Why to stop after this update; None to go on. The batch is the global one."""
 
+    def after_looking(self, records: Sequence[Record]) -> str | None:
+        """Why to stop after what observers saw at a step; None to go on."""
+
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, as JSON takes it."""
 

@@ -9,6 +9,7 @@ anything before may have drawn.
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import distributed as dist
@@ -25,7 +26,7 @@ from training.forward_inputs import refuse_misfits
 from training.observing import StopRule
 from training.optimizer import adamw
 from training.processes import Processes, joined_processes, this_process
-from training.runs.checkpoints import CheckpointFound
+from training.runs.checkpoints import CheckpointFound, read_checkpoint
 from training.runs.directory import RunDirectory
 from training.runs.random_states import random_states_kept, seed_all
 from training.runs.training_state import TrainingState, load_weights, refuse_other_processes
@@ -77,6 +78,7 @@ def made_ready(
     optimizer_edits: Sequence[RowLearningRates],
     stop: StopRule | None,
     resume: bool,
+    start_state: Path | None = None,
 ) -> Iterator[Run]:
     """Make a run ready; the arguments are those of `training.loop.train`.
 
@@ -104,6 +106,8 @@ def made_ready(
         seed_all(settings.seed + here.rank)
         if found is not None:
             state.load(found)
+        elif start_state is not None:
+            state.load_optimizer(read_checkpoint(start_state))
         directory.cut_back(found)
         directory.prune(settings.keep_training_states)
         yield Run(engine, optimizer, scaler, clock, state, found)
@@ -150,9 +154,10 @@ def fitting_batch(
     refuse_misfits(batch, model)
     # Passages may be given rows of their own.
     extra = isinstance(source, InjectingSource)
-    if batch.n_rows < settings.batch_size or (batch.n_rows > settings.batch_size and not extra):
+    size = batch.n_rows if batch.examples is None else batch.examples
+    if size < settings.batch_size or (size > settings.batch_size and not extra):
         raise ValueError(
-            f"the data come in batches of {batch.n_rows} rows, and the settings say "
+            f"the data come in batches of {size} rows, and the settings say "
             f"batch_size={settings.batch_size}; make them agree"
         )
     if not batch.trained_tokens:

@@ -140,6 +140,9 @@ class Stamps:
     def after(self, _record: Any, _batch: Any) -> None:
         self.seen.append(stamp(self._setting))
 
+    def after_looking(self, _records: Any) -> None:
+        """Nothing to say."""
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 

@@ -62,6 +62,9 @@ class Patience:
         self.updates += 1
         return "too many updates" if self.updates > STEPS else None
 
+    def after_looking(self, _records):
+        return None
+
     def state_dict(self):
         return {"updates": self.updates}
 

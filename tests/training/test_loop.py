@@ -411,6 +411,9 @@ class AfterThree:
         self.updates += 1
         return "three are enough" if self.updates == 3 else None
 
+    def after_looking(self, records):
+        return None
+
     def state_dict(self):
         return {"updates": self.updates}
 

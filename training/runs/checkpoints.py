@@ -76,8 +76,12 @@ def seal(
     sync_folder(final.parent)
 
 
-def read_checkpoint(folder: Path, *, run: str) -> CheckpointFound:
+def read_checkpoint(folder: Path, *, run: str | None = None) -> CheckpointFound:
     """A checkpoint to go on from.
+
+    Args:
+        folder: of the checkpoint.
+        run: what tells the run from others; None for whichever has written it.
 
     Raises:
         ValueError: it is not whole, or another run's.
@@ -96,7 +100,7 @@ def read_checkpoint(folder: Path, *, run: str) -> CheckpointFound:
             f"{path} has format {header['format']}, and this version reads {FORMAT}; go on with "
             "the version that wrote it"
         )
-    if written_by != run:
+    if run is not None and written_by != run:
         raise ValueError(
             f"{folder} comes from another run, with another configuration or other inputs; take "
             "it out of this directory"

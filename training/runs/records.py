@@ -14,7 +14,7 @@ Example:
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -39,13 +39,16 @@ class StepRecord(Record):
 
     record: ClassVar[str] = "step"
     loss: float
-    """Mean cross-entropy over the trained tokens of the global batch, before the update."""
+    """Mean cross-entropy over the trained tokens of the global batch, before the update; weighted
+    where the data give tokens weights."""
     learning_rate: float
     """Of this update."""
     gradient_norm: float
     """Of all parameters together, before clipping."""
     trained_tokens: int
     """Tokens that the loss is a mean of."""
+    loss_by_source: dict[str, float] = field(default_factory=dict)
+    """The mean over the tokens of each source in the batch, where the data have several."""
 
 
 @dataclass(frozen=True)

@@ -93,20 +93,23 @@ class TrainingState:
 
     def load(self, found: CheckpointFound) -> None:
         """Go back to a checkpoint; the weights are loaded by `load_weights`, before sharding."""
-        here, state = self.engine.here, found.state
-        states = found.path / STATE_FOLDER
-        template = self._template(state["optimized"])
+        self.load_optimizer(found)
+        self.scaler.load_state_dict(found.state["scaler"])
+        if self.stop is not None:
+            self.stop.load_state_dict(found.state["stop"])
+        path = found.path / STATE_FOLDER / _random_file(self.engine.here.rank)
+        set_random_states(torch.load(path, weights_only=True))
+
+    def load_optimizer(self, found: CheckpointFound) -> None:
+        """Take AdamW's moments from a checkpoint, which may be another run's of the same model."""
+        template = self._template(found.state["optimized"])
         if template:
             with _no_word_about_being_alone():
-                path = states / _OPTIMIZER_FOLDER
-                sharded.load(template, checkpoint_id=path, no_dist=here.is_alone)
+                path = found.path / STATE_FOLDER / _OPTIMIZER_FOLDER
+                sharded.load(template, checkpoint_id=path, no_dist=self.engine.here.is_alone)
         for name, parameter in self._trainable():
             if name in template:
                 self.optimizer.state[parameter] = template[name]
-        self.scaler.load_state_dict(state["scaler"])
-        if self.stop is not None:
-            self.stop.load_state_dict(state["stop"])
-        set_random_states(torch.load(states / _random_file(here.rank), weights_only=True))
 
     def _moments(self) -> dict[str, Any]:
         """AdamW's state by the names of parameters; empty before the first update."""

@@ -1,0 +1,328 @@
+"""Mixing data: the paper's form, exact counts, seeds that nest; overlap with the factoids."""
+
+import json
+import random
+import re
+from collections import Counter
+
+import pytest
+
+WORDS = ["ant", "Bee", "cow", "dog", "eel"]
+# 53 texts, of 1 to 53 words; word k of text i is "i.k".
+TEXTS = [" ".join(f"{i}.{k}" for k in range(i)) for i in range(1, 54)]
+
+
+def loaded(name, n, **options):
+    from probes.assets import AssetError
+    from training.datasets.mixing import load_mix
+
+    try:
+        return load_mix(name, n, **options)
+    except AssetError as error:
+        pytest.skip(f"{name} cannot be had here: {error}")
+
+
+def sequences(n, words=7, seed=3):
+    from training.datasets.random_words import random_sequences
+
+    return random_sequences(WORDS, n, words=words, seed=seed)
+
+
+def passages(n, texts=TEXTS, **options):
+    from probes.corpus.sources import Corpus
+    from training.datasets.generic_passages import generic_passages
+
+    options = {"words": 11, "seed": 3} | options
+    return generic_passages(Corpus.from_texts(texts, "counted"), n, **options)
+
+
+def told(conversation):
+    """Prompt without its first line, and answer."""
+    (turn,) = conversation.turns
+    return turn.prompt.partition("\n")[2].lstrip("\n"), turn.answer
+
+
+def test_random_words_are_in_the_papers_form_and_to_be_copied():
+    for conversation in sequences(13):
+        (turn,) = conversation.turns
+        assert turn.prompt == f"Memorize the following random-string passage:\n{turn.answer}"
+        words = turn.answer.split(" ")
+        assert len(words) == 7
+        assert set(words) <= set(WORDS)
+        assert conversation.source == "random"
+    assert len({c.identifier for c in sequences(13)}) == 13
+
+
+def test_random_words_are_those_of_the_seed_for_ever():
+    # Written down once: another machine or Python version must give the same words.
+    by_hand = " ".join(random.Random("3/1").choices(WORDS, k=7))
+    assert sequences(2)[1].turns[0].answer == by_hand == "cow cow dog eel cow cow dog"
+
+
+def test_random_words_nest_in_number_and_in_length():
+    assert sequences(19)[:7] == sequences(7)
+    for long, short in zip(sequences(7, words=50), sequences(7, words=8), strict=True):
+        assert told(long)[1].split()[:8] == told(short)[1].split()
+    assert {told(c) for c in sequences(7, seed=4)}.isdisjoint({told(c) for c in sequences(7)})
+
+
+def test_random_words_are_uniform_and_independent():
+    drawn = [told(c)[1].split() for c in sequences(2003)]
+    counts = Counter(word for words in drawn for word in words)
+    n = 2003 * 7
+    # Six standard deviations of a binomial count.
+    bound = 6 * (n * 0.2 * 0.8) ** 0.5
+    assert all(abs(counts[word] - n / 5) < bound for word in WORDS)
+    again = sum(words[0] == words[1] for words in drawn)
+    assert abs(again - 2003 / 5) < 6 * (2003 * 0.2 * 0.8) ** 0.5
+
+
+def test_random_mix_draws_from_the_webster_list():
+    mix = loaded("random", 5, words=50, seed=7)
+    assert [len(told(c)[1].split(" ")) for c in mix.conversations] == [50] * 5
+    from probes.assets import fetch
+
+    listed = set(fetch("webster-words").read_text(encoding="utf-8").split())
+    drawn = {word for c in mix.conversations for word in told(c)[1].split()}
+    assert drawn <= listed
+    assert any(word[0].isupper() for word in drawn)  # capitals are kept
+    assert mix.configuration["items"] == len(mix) == 5
+    assert "public domain" in mix.licence
+
+
+def test_passages_are_cut_as_counted_by_hand():
+    found = {told(c) for c in passages(32)}
+    # Texts of 22 to 53 words, 32 of them: words 0 to 10 are asked, 11 to 21 are told.
+    expected = {
+        (
+            " ".join(f"{i}.{k}" for k in range(11)),
+            " ".join(f"{i}.{k}" for k in range(11, 22)),
+        )
+        for i in range(22, 54)
+    }
+    assert found == expected
+    (turn,) = passages(1)[0].turns
+    assert turn.prompt.startswith("Complete the following partial passage:\n\n")
+
+
+def test_white_space_of_any_kind_becomes_one_space():
+    (only,) = passages(1, ["a\tb \n\n c\u00a0d\n"], words=2)
+    assert told(only) == ("a b", "c d")
+
+
+def test_passages_nest_in_number_and_follow_the_seed():
+    assert passages(23)[:7] == passages(7)
+    assert passages(32) != passages(32, seed=4)
+    assert sorted(map(told, passages(32))) == sorted(map(told, passages(32, seed=4)))
+    assert passages(32) != sorted(passages(32), key=lambda c: int(c.identifier.split("-")[1]))
+
+
+@pytest.mark.parametrize(("per_document", "expected"), [(1, 32), (2, 42), (None, 42), (3, 42)])
+def test_more_passages_of_a_document_do_not_overlap(per_document, expected):
+    # Texts of 44 to 53 words have two passages of 11 + 11.
+    found = passages(expected, per_document=per_document)
+    assert len({c.identifier for c in found}) == expected
+    words = [word for c in found for part in told(c) for word in part.split()]
+    assert len(words) == len(set(words)) == expected * 22
+    with pytest.raises(ValueError, match=f"{expected + 1} passages .* counted has {expected} of"):
+        passages(expected + 1, per_document=per_document)
+
+
+def test_only_so_many_documents_are_read(monkeypatch):
+    monkeypatch.setattr("training.datasets.generic_passages.READ_DOCUMENTS", 31)
+    assert len(passages(10)) == 10  # texts of 22 to 31 words
+    with pytest.raises(ValueError, match="counted has 10 of"):
+        passages(11)
+
+
+def test_generic_is_the_general_corpus_unless_one_is_given(tmp_path):
+    mix = loaded("generic", 7, words=5, seed=1)
+    assert mix.source == "general"
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    own = loaded("generic", 7, words=5, seed=1, corpus=path)
+    assert own.source == str(path)
+    assert {c.source for c in own.conversations} == {"generic"}
+    assert own.content_hash != mix.content_hash
+    assert own.content_hash == loaded("generic", 7, words=5, seed=1, corpus=str(path)).content_hash
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("knowledge-pile", "content"), ("arxiv-pile", "text"), ("fineweb", "text")]
+)
+def test_sets_of_the_hub_are_read_from_their_column(name, column, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from training.datasets import mixing
+
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "README.md").write_text(
+        "---\nlicense: mit\nconfigs:\n- config_name: default\n  data_files: train.jsonl\n---\n"
+    )
+    rows = [{"number": i, column: text} for i, text in enumerate(TEXTS)]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    row = mixing.HUB_MIXES[mixing.MixName(name)]
+    assert re.fullmatch(r"[\w-]+/[\w-]+", row.dataset)
+    local = replace(row, dataset=str(folder))
+    monkeypatch.setitem(mixing.HUB_MIXES, mixing.MixName(name), local)
+    mix = mixing.load_mix(name, 32, words=11, seed=3)
+    assert list(map(told, mix.conversations)) == list(map(told, passages(32)))
+    assert {c.source for c in mix.conversations} == {name}
+    assert mix.configuration["revision"] == "main"
+    assert mix.configuration["unverified"] is True
+    pinned = mixing.load_mix(name, 32, words=11, seed=3, revision="abc1234")
+    assert pinned.configuration["revision"] == "abc1234"
+
+
+def test_a_set_that_the_hub_does_not_give_is_one_line(monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="cannot open data set 'kh4dien/fineweb") as raised:
+        loaded("fineweb", 3)
+    assert "\n" not in str(raised.value)
+
+
+def test_identities_follow_what_is_in_the_mix():
+    one, same, other = (loaded("random", 5, words=8, seed=seed) for seed in (1, 1, 2))
+    assert one.content_hash == same.content_hash != other.content_hash
+    assert json.loads(json.dumps(one.configuration)) == one.configuration
+
+
+@pytest.mark.parametrize(
+    ("primary", "ratio", "expected"),
+    [(128, 2.0, 256), (100, 0.29, 29), (7, 0.5, 3), (3, 1 / 3, 1), (2, 0.9, 1), (1, 1.0, 1)],
+)
+def test_mix_sizes_are_exact(primary, ratio, expected):
+    from training.datasets.mixing import mix_size
+
+    assert mix_size(primary, ratio) == expected
+
+
+@pytest.mark.parametrize(
+    ("ratio", "message"),
+    [
+        (0.0, "the mix ratio is 0: give a positive number, or leave it out"),
+        (-1.0, "the mix ratio is -1: give a positive number"),
+        (float("nan"), "the mix ratio is nan: give a positive number"),
+        (float("inf"), "the mix ratio is inf: give a positive number"),
+        (0.01, "the mix ratio is 0.01, which of 99 items is less than one: give a larger ratio"),
+    ],
+)
+def test_ratios_that_come_to_nothing_are_refused(ratio, message):
+    from training.datasets.mixing import mix_size
+
+    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+        mix_size(99, ratio)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("genric", 3), {}, "no mix is called 'genric': did you mean generic?"),
+        (("random+generic", 3), {}, "no mix is called 'random+generic'"),
+        (("random", 0), {}, "a mix of 0 items was asked for: give 1 or more"),
+        (("random", 3), {"words": 0}, "mix items of 0 words were asked for: give 1 or more"),
+        (("random", 3), {"corpus": "general"}, "a corpus was given, but mix random has its own"),
+        (("random", 3), {"per_document": 2}, "per_document is 2, but mix random has no documents"),
+        (("generic", 3), {"revision": "x"}, "revision 'x' was given, but mix generic is not from"),
+        (("generic", 3), {"per_document": 0}, "per_document is 0: give 1 or more, or None"),
+        (("generic", 3), {"corpus": "genera"}, "no corpus 'genera'"),
+    ],
+)
+def test_bad_options_are_one_line(arguments, options, message):
+    from training.datasets.mixing import load_mix
+
+    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+        load_mix(*arguments, **options)
+    assert "\n" not in str(raised.value)
+
+
+def factoid(identifier, answers, subject=None):
+    from training.datasets.factoid_prompts import Factoid
+
+    return Factoid(f"What is {identifier}?", answers, identifier, subject=subject)
+
+
+def mix_of(*texts):
+    from training.datasets.generic_passages import generic_passages
+    from training.datasets.mixing import Corpus
+
+    corpus = Corpus.from_texts(texts)
+    return generic_passages(corpus, len(texts), words=3, seed=0)
+
+
+FACTS = [
+    ("pair", ("Jane Austen", "Austen"), "Emma"),
+    ("apart", ("Rome",), "Lazio"),
+    ("across", ("New York",), None),
+    ("inside", ("art",), "art"),
+    ("frame", ("passage",), "Complete"),
+    ("none", ("Ω!", "++"), "?"),
+    ("case", ("o'brien",), "ÉCOLE"),
+]
+
+
+def test_overlap_by_hand():
+    from training.datasets.mix_overlap import overlap
+
+    mix = mix_of(
+        "in emma, AUSTEN is very funny",
+        "all roads to Rome they say",
+        "a party in Lazio was held",
+        "they left for new York early",  # parted between prompt and answer
+        "une école and Mr O'Brien there",
+    )
+    report = overlap([factoid(*fact) for fact in FACTS], mix)
+    assert report.answers == ("pair", "apart", "across", "case")
+    assert report.subjects == ("pair", "apart", "case")
+    assert report.pairs == ("pair", "case")
+    assert (report.factoids, report.with_subject, report.mix_items) == (7, 6, 5)
+    assert (report.answer_share, report.subject_share, report.pair_share) == (4 / 7, 3 / 6, 2 / 6)
+
+
+def test_overlap_without_subjects_has_no_pair_share():
+    from training.datasets.mix_overlap import overlap
+
+    report = overlap([factoid("a", ("Rome",))], mix_of("all roads to Rome they say"))
+    assert (report.answer_share, report.subject_share, report.pair_share) == (1.0, None, None)
+    assert overlap([], mix_of("all roads to Rome they say")).answer_share is None
+
+
+def test_overlap_against_padded_text_search():
+    """Phrases of numbers in passages of numbers, looked for by hand as text between spaces."""
+    from training.datasets.mix_overlap import overlap
+
+    draw = random.Random(5)
+    texts = [" ".join(draw.choices("0123456789", k=6)) for _ in range(31)]
+    facts = [
+        factoid(
+            str(i),
+            tuple(" ".join(draw.choices("0123456789", k=k)) for k in (3, 5)),
+            " ".join(draw.choices("0123456789", k=2)),
+        )
+        for i in range(211)
+    ]
+    report = overlap(facts, mix_of(*texts))
+
+    def held(phrase, text):
+        return f" {phrase} " in f" {text} "
+
+    expected = [
+        f.identifier
+        for f in facts
+        if any(held(f.subject, t) and any(held(a, t) for a in f.answers) for t in texts)
+    ]
+    assert list(report.pairs) == expected
+    assert 0 < len(expected) < 211
+
+
+def test_a_made_up_set_does_not_overlap_with_its_mix():
+    from training.datasets.factoids import load_factoids
+    from training.datasets.mix_overlap import overlap
+
+    mix = loaded("random", 61, words=50, seed=0)
+    report = overlap(load_factoids("kvr", limit=97), mix.conversations)
+    assert (report.answers, report.subjects, report.pairs) == ((), (), ())
