@@ -24,17 +24,14 @@ Example:
           --knowledge paraphrase70.json once60.json --dry-run
 """
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from probes.cli import complain, run_command
 from training.ckl.config import CklConfig
 from training.ckl.recipes import CKL_RECIPES
-from training.commands.fields import RunFields, resolved
-from training.commands.recipes import plain_fields
-
-PROGRAM = "training.ckl"
+from training.commands.command import TrainingCommand
+from training.commands.fields import RunFields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,50 +48,25 @@ class CklArguments(CklConfig, RunFields, _Named):
     def __post_init__(self) -> None:
         """Settings are checked together when they are made a configuration."""
 
-    def configuration(self) -> CklConfig:
-        """The run that is asked for.
 
-        Raises:
-            ValueError: settings do not go together.
-        """
-        names = {*CklConfig.__dataclass_fields__}
-        return CklConfig(**{k: v for k, v in plain_fields(self).items() if k in names})
+def _plan(config: CklConfig, recipe: CklConfig) -> list[str]:
+    from training.ckl.plan import ckl_plan
+
+    return ckl_plan(config, recipe).lines()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
-    given = list(sys.argv[1:] if argv is None else argv)
-    try:
-        arguments = resolved(CklArguments, CklConfig, CKL_RECIPES, given, command=PROGRAM)
-    except ValueError as error:
-        return complain(PROGRAM, error)
-    return run_command(arguments, _run, given, program=PROGRAM)
-
-
-def _run(arguments: CklArguments) -> None:
-    config = arguments.configuration()
-    if arguments.dry_run:
-        from training.ckl.plan import ckl_plan
-
-        plan = ckl_plan(config, CKL_RECIPES[arguments.recipe]())
-        print("\n".join(plan.lines()))
-        return
-    if missing := config.missing():
-        raise ValueError(f"recipe {arguments.recipe!r} leaves to be given: {'; '.join(missing)}")
-
+def _run(config: CklConfig, out: Path, **how: Any) -> None:
     from training.ckl.run import run_ckl
 
-    run_ckl(
-        config,
-        arguments.folder,
-        recipe=arguments.recipe,
-        resume=arguments.resume,
-        seconds=arguments.seconds,
-    )
+    run_ckl(config, out, **how)
+
+
+COMMAND = TrainingCommand(
+    program="training.ckl",
+    arguments=CklArguments,
+    configuration=CklConfig,
+    recipes=CKL_RECIPES,
+    plan=_plan,
+    run=_run,
+)
+main = COMMAND.main

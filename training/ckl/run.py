@@ -67,15 +67,18 @@ def run_ckl(
     """Train, and print what was learnt and what was lost.
 
     Args:
-        config: the run; nothing may be missing.
+        config: the run.
         out: its folder.
         recipe: whose settings were the defaults; for the manifest.
         resume: go on with the run in the folder, if there is one.
         seconds: stop after so many, to go on later; None to go on to the end.
 
     Raises:
-        ValueError: something that was asked for is not there, not possible or not allowed.
+        ValueError: a setting is missing, or something that was asked for is not there, not
+            possible or not allowed.
     """
+    if missing := config.missing():
+        raise ValueError(f"recipe {recipe!r} leaves to be given: {'; '.join(missing)}")
     with joined_processes() as here:
         if here.is_first:
             refuse_taken(out, resume=resume)

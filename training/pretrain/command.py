@@ -19,17 +19,14 @@ Example:
     $ torchrun --nproc-per-node 2 -m training.pretrain --recipe small --parallel ddp --out runs/two
 """
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from probes.cli import complain, run_command
-from training.commands.fields import RunFields, resolved
-from training.commands.recipes import plain_fields
+from training.commands.command import TrainingCommand
+from training.commands.fields import RunFields
 from training.pretrain.config import PretrainConfig
 from training.pretrain.recipes import PRETRAIN_RECIPES
-
-PROGRAM = "training.pretrain"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,49 +42,25 @@ class PretrainArguments(PretrainConfig, RunFields, _Named):
     def __post_init__(self) -> None:
         """Settings are checked together when they are made a configuration."""
 
-    def configuration(self) -> PretrainConfig:
-        """The run that is asked for.
 
-        Raises:
-            ValueError: settings do not go together.
-        """
-        names = {*PretrainConfig.__dataclass_fields__}
-        return PretrainConfig(**{k: v for k, v in plain_fields(self).items() if k in names})
+def _plan(config: PretrainConfig, recipe: PretrainConfig) -> list[str]:
+    from training.pretrain.plan import pretrain_plan
+
+    return pretrain_plan(config, recipe).lines()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
-    given = list(sys.argv[1:] if argv is None else argv)
-    try:
-        arguments = resolved(
-            PretrainArguments, PretrainConfig, PRETRAIN_RECIPES, given, command=PROGRAM
-        )
-    except ValueError as error:
-        return complain(PROGRAM, error)
-    return run_command(arguments, _run, given, program=PROGRAM)
-
-
-def _run(arguments: PretrainArguments) -> None:
-    config = arguments.configuration()
-    if arguments.dry_run:
-        from training.pretrain.plan import pretrain_plan
-
-        plan = pretrain_plan(config, PRETRAIN_RECIPES[arguments.recipe]())
-        print("\n".join(plan.lines()))
-        return
+def _run(config: PretrainConfig, out: Path, **how: Any) -> None:
     from training.pretrain.run import run_pretraining
 
-    run_pretraining(
-        config,
-        arguments.folder,
-        recipe=arguments.recipe,
-        resume=arguments.resume,
-        seconds=arguments.seconds,
-    )
+    run_pretraining(config, out, **how)
+
+
+COMMAND = TrainingCommand(
+    program="training.pretrain",
+    arguments=PretrainArguments,
+    configuration=PretrainConfig,
+    recipes=PRETRAIN_RECIPES,
+    plan=_plan,
+    run=_run,
+)
+main = COMMAND.main

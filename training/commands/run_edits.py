@@ -1,0 +1,186 @@
+"""What a run of a training command does to its model before the first step.
+
+Mean coefficients are measured on the start, over the text and as many tokens of it as were asked
+for, or taken from an entropy result of the same model. From them come the resuscitation or the
+control that is wanted; a temperature of attention may be added. Edits are then hooks for the length
+of the run, or written into the weights; learning rates of rows are neither.
+
+Nothing of this depends on how far a run has come, so one that goes on finds the same edits.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import probes
+from interventions.attention_temperature import AttentionTemperature
+from interventions.choices import ResuscitationSite
+from interventions.controls import Identity, MostActiveRows, RandomRows
+from interventions.edit_forms import Edit
+from interventions.edits import patch_weights
+from interventions.learning_rates import RowLearningRates
+from interventions.matched_noise import MatchedNoise
+from interventions.measured_resuscitation import resuscitate
+from interventions.redo import ReDo
+from interventions.resuscitation import Resuscitation
+from interventions.row_scaling import require_site
+from interventions.self_check import check_edits
+from probes.cli import progress
+from probes.corpus.batching import KeptBatches
+from probes.hooked_model import HookedModel
+from training.commands.edit_fields import Control, EditFields, EditForm
+
+
+@dataclass(frozen=True)
+class RunEdits:
+    """What is done to the model, and in which of three ways.
+
+    Attributes:
+        hooks: made by hooks for the length of the run.
+        weights: written into the weights.
+        optimizer: learning rates of rows.
+        coefficients: where mean coefficients are from, as plain values; None where none are.
+    """
+
+    hooks: tuple[Edit, ...] = ()
+    weights: tuple[Edit, ...] = ()
+    optimizer: tuple[RowLearningRates, ...] = ()
+    coefficients: dict[str, Any] | None = None
+
+    @property
+    def all(self) -> tuple[Edit, ...]:
+        """Hooks and weights: what changes the function that the start computes."""
+        return (*self.hooks, *self.weights)
+
+    def write(self, model: HookedModel) -> None:
+        """Write those into the weights that belong there.
+
+        Raises:
+            ValueError: weights cannot express one, or it changes nothing.
+        """
+        if self.weights:
+            patch_weights(model, *self.weights)
+
+    def describe(self) -> dict[str, Any]:
+        """Every edit with its settings, as plain values for a manifest."""
+        return {
+            "hooks": [edit.describe() for edit in self.hooks],
+            "weights": [edit.describe() for edit in self.weights],
+            "optimizer": [
+                {"kind": "row_learning_rates", "like": rates.like.describe()}
+                for rates in self.optimizer
+            ],
+            "coefficients": self.coefficients,
+        }
+
+
+def edits_of(
+    fields: EditFields,
+    model: HookedModel,
+    *,
+    seed: int,
+    row_length: int,
+    watched: bool = True,
+) -> RunEdits:
+    """The edits that a run makes, measured and tried on its start; the model is left as it is.
+
+    Args:
+        fields: which.
+        model: its start.
+        seed: of what is drawn for controls.
+        row_length: tokens of the rows that coefficients are measured on.
+        watched: whether there is anybody to show a progress bar to.
+
+    Raises:
+        ValueError: the model has no such site or layer, coefficients are another model's, or an
+            edit changes nothing.
+    """
+    if not fields.is_edited:
+        return RunEdits()
+    edits: list[Edit] = []
+    rates: tuple[RowLearningRates, ...] = ()
+    coefficients = None
+    if fields.resuscitates:
+        like, coefficients = _resuscitation(fields, model, row_length, watched)
+        made = _made(fields, like, seed)
+        if isinstance(made, RowLearningRates):
+            rates = (made,)
+        else:
+            edits.append(made)
+    if fields.attention_temperature is not None:
+        schedule = fields.temperature_schedule
+        edits.append(AttentionTemperature(fields.attention_temperature, schedule=schedule))
+    if fields.edit_form is EditForm.WEIGHTS:
+        for edit in edits:
+            edit.weight_changes(model)  # refuses what weights cannot express
+        return RunEdits(weights=tuple(edits), optimizer=rates, coefficients=coefficients)
+    check_edits(model, edits)
+    return RunEdits(hooks=tuple(edits), optimizer=rates, coefficients=coefficients)
+
+
+def _made(fields: EditFields, like: Resuscitation, seed: int) -> Edit | RowLearningRates:
+    """The resuscitation, or what is done in its place."""
+    match fields.control:
+        case None:
+            return like
+        case Control.RANDOM_ROWS:
+            return RandomRows(like, seed=seed)
+        case Control.MOST_ACTIVE_ROWS:
+            return MostActiveRows(like)
+        case Control.MATCHED_NOISE:
+            return MatchedNoise(like, seed=seed)
+        case Control.REDO:
+            return ReDo(
+                like.coefficients,
+                ratio=like.ratio,
+                seed=seed,
+                model_hash=like.model_hash,
+            )
+        case Control.ROW_LEARNING_RATES:
+            # Attached to an optimizer, which may be that of a run which has come some way since.
+            return RowLearningRates(replace(like, model_hash=None))
+        case Control.IDENTITY:
+            return Identity()
+
+
+def _resuscitation(
+    fields: EditFields, model: HookedModel, row_length: int, watched: bool
+) -> tuple[Resuscitation, dict[str, Any]]:
+    """The resuscitation, and where its coefficients are from."""
+    ratio, factor = fields.resuscitation_ratio, fields.resuscitation_factor
+    assert ratio is not None
+    assert factor is not None
+    site = ResuscitationSite(fields.resuscitation_site)
+    settings: dict[str, Any] = {
+        "site": site,
+        "layers": fields.resuscitation_layers or None,
+        "selection": fields.selection,
+        "max_multiplier": fields.max_multiplier,
+    }
+    require_site(model, site)
+    if fields.coefficients is not None:
+        saved = probes.load_result(fields.coefficients)
+        edit = Resuscitation(saved, ratio, factor, **settings)
+        edit.require(model)
+        return edit, {"from": str(fields.coefficients)}
+    kept = _kept(fields, model, row_length)
+    passes = model.n_layers if fields.sequential else 1
+    total = kept.tokens * passes
+    with progress("mean coefficients, tokens", total, shown=watched) as advance:
+        edit = resuscitate(
+            model, kept, ratio, factor, sequential=fields.sequential, on_batch=advance, **settings
+        )
+    return edit, {
+        "corpus": kept.corpus.name,
+        "corpus_sha256": kept.content_hash,
+        "tokens": kept.tokens,
+    }
+
+
+def _kept(fields: EditFields, model: HookedModel, row_length: int) -> KeptBatches:
+    return probes.token_batches(
+        probes.load_corpus(fields.coefficient_corpus),
+        model.tokenizer,
+        sequence_length=row_length,
+        batch_size=8,
+        max_tokens=fields.coefficient_tokens,
+    ).kept()
