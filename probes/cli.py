@@ -61,6 +61,11 @@ def run_command(
     debug = "--debug" in given
     try:
         body(parse_arguments(arguments_type, given, program=program))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read along, `head` say, has enough; Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         if debug:
             raise

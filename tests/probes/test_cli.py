@@ -120,3 +120,11 @@ def test_a_users_own_analysis_folder_is_mentioned_and_not_used(tmp_path):
     done = script("analysis.entropy", "--help", cwd=tmp_path)
     assert "./analysis/ here hides ours" in done.stderr
     assert "--corpus" in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_mistake():
+    words = f"{sys.executable} -m training.ckl --recipe paper-1b --dry-run"
+    shell = ["bash", "-c", f"set -o pipefail; {words} | true"]
+    for _ in range(3):
+        done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
