@@ -400,9 +400,12 @@ def test_jeopardy_is_the_clue_of_the_last_question_in_its_request():
 
 def test_names_of_built_in_sets_are_assets():
     from probes.assets import find_asset
+    from training.datasets.factoid_sources import SOURCES
+    from training.datasets.hub_factoids import HUB_FACTOIDS
 
-    for name in training_datasets().factoid_names()[1:]:
+    for name in SOURCES:
         assert len(find_asset(name).sources) == 1
+    assert training_datasets().factoid_names() == ["kvr", *SOURCES, *HUB_FACTOIDS]
 
 
 def test_importing_the_loaders_brings_in_nothing_heavy():

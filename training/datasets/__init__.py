@@ -1,8 +1,9 @@
 """What models are trained and probed on, as items rather than token rows.
 
-`factoids` loads question and answer pairs by name or from a file; `factoid_prompts` says what a
-factoid is and how it becomes the prompt and the target of a lens or a probe; `key_values` makes
-up pairs that no model can know; `factoid_files` and `factoid_sources` read them.
+Question and answer pairs (`factoids`), instructions (`instruction_sets`) and both by one name
+(`primary_sets`); fictional knowledge (`fictional_*`, `passages`); a made-up world of facts
+(`fact_world`, `fact_corpus`); downstream tasks (`downstream`); mixes, replay and how all of it
+becomes rows of tokens.
 
 Example:
     >>> from training.datasets import load_factoids
@@ -16,10 +17,17 @@ _EXPORTS = {
     "Charset": "training.datasets.key_values",
     "Factoid": "training.datasets.factoid_prompts",
     "FactoidSet": "training.datasets.factoids",
+    "InstructionSet": "training.datasets.instruction_sets",
     "KeyValues": "training.datasets.key_values",
+    "PrimaryKind": "training.datasets.primary_sets",
+    "PrimarySet": "training.datasets.primary_sets",
     "PromptTemplate": "training.datasets.factoid_prompts",
     "factoid_names": "training.datasets.factoids",
+    "instruction_names": "training.datasets.instruction_sets",
     "load_factoids": "training.datasets.factoids",
+    "load_instructions": "training.datasets.instruction_sets",
+    "load_primary": "training.datasets.primary_sets",
+    "primary_names": "training.datasets.primary_sets",
     "prompt_and_target": "training.datasets.factoid_prompts",
     "subject_span": "training.datasets.factoid_prompts",
 }

@@ -21,7 +21,7 @@ Example:
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,18 @@ def source_factoids(name: str) -> list[Factoid]:
     """
     from probes.assets import fetch
 
-    distinct: dict[str, Factoid] = {}
-    for factoid in SOURCES[name](fetch(name)):
-        distinct.setdefault(factoid.question, factoid)
-    return list(distinct.values())
+    return distinct(SOURCES[name](fetch(name)))
+
+
+def distinct(factoids: Iterable[Factoid]) -> list[Factoid]:
+    """Factoids in order, each question and each identifier once."""
+    by_question: dict[str, Factoid] = {}
+    identifiers: set[str] = set()
+    for factoid in factoids:
+        if factoid.question not in by_question and factoid.identifier not in identifiers:
+            by_question[factoid.question] = factoid
+            identifiers.add(factoid.identifier)
+    return list(by_question.values())
 
 
 def answers_of(canonical: str, accepted: list[str]) -> tuple[str, ...]:

@@ -1,13 +1,14 @@
 """Factoids by name or from a file: `load_factoids`.
 
-Names are `kvr` (key-value recall, made up on the spot: `training.datasets.key_values`) and the sets
-that come with the assets (`training.datasets.factoid_sources`). A file is `.jsonl`, `.json`, `.csv`
+Names are `kvr` (key-value recall, made up on the spot: `training.datasets.key_values`), the sets
+that come with the assets (`training.datasets.factoid_sources`) and those of the Hugging Face hub
+(`training.datasets.hub_factoids`), which need a network once. A file is `.jsonl`, `.json`, `.csv`
 or `.parquet` (`training.datasets.factoid_files`).
 
 Items come in an order drawn by `seed`, so that the first of them are a fair sample of the set and a
 smaller `limit` gives the first items of a larger one; `seed=None` keeps the order of the source.
-`offset` leaves out as many before: with one seed, `limit=2000` and `limit=2000, offset=2000` share
-nothing, which makes a second set of the same kind.
+`offset` leaves out as many before, which makes a second set of the same kind
+(`training.datasets.chosen_items`).
 
 Example:
     >>> first = load_factoids("kvr", limit=3, seed=1)
@@ -17,18 +18,19 @@ Example:
 """
 
 import json
-import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 from probes.assets.table import find_asset, nearest_names
 from probes.corpus.sources import NO_LICENCE, ContentHash
+from training.datasets.chosen_items import check_numbers, chosen
 from training.datasets.factoid_files import SUFFIXES, read_factoids
 from training.datasets.factoid_prompts import PLAIN, QUESTION_ANSWER, Factoid, PromptTemplate
-from training.datasets.factoid_sources import SOURCES, source_factoids
+from training.datasets.factoid_sources import SOURCES, distinct, source_factoids
+from training.datasets.hub_factoids import HUB_FACTOIDS
 from training.datasets.key_values import KeyValues, key_value_factoids
 
 KEY_VALUE_RECALL = "kvr"
@@ -87,7 +89,7 @@ class FactoidSet(Sequence[Factoid]):
 
 def factoid_names() -> list[str]:
     """The names that `load_factoids` knows."""
-    return [KEY_VALUE_RECALL, *SOURCES]
+    return [KEY_VALUE_RECALL, *SOURCES, *HUB_FACTOIDS]
 
 
 def load_factoids(
@@ -97,6 +99,7 @@ def load_factoids(
     offset: int = 0,
     seed: int | None = 0,
     key_values: KeyValues | None = None,
+    revision: str | None = None,
 ) -> FactoidSet:
     """Load a factoid set.
 
@@ -107,39 +110,49 @@ def load_factoids(
         offset: leave out so many items first.
         seed: of the order, and of the pairs of key-value recall; None for the source's own order.
         key_values: charset and length of keys and values, for key-value recall alone.
+        revision: branch, tag or commit of a set of the hub, where not the pinned one.
 
     Raises:
         ValueError: the set is unknown, cannot be read or had, or has too few items; an option is
             out of range or does not apply.
     """
     name, is_path = str(source), isinstance(source, Path)
-    is_recall = name == KEY_VALUE_RECALL and not is_path
-    _check_numbers(limit, offset)
-    _check_recall(name, is_recall, seed, key_values)
-    if is_recall:
+    known = None if is_path else name
+    check_numbers(limit, offset)
+    _check_recall(name, known == KEY_VALUE_RECALL, seed, key_values)
+    if revision is not None and known not in HUB_FACTOIDS:
+        raise ValueError(f"revision was given, but {name} is no set of the hub: leave it out")
+    if known == KEY_VALUE_RECALL:
         assert seed is not None
-        form, count = key_values or KeyValues(), limit or DEFAULT_KEY_VALUES
-        pairs = key_value_factoids(offset + count, form, seed)[offset:]
-        made = f"generated: {form.charset}, length {form.length}, seed {seed}, offset {offset}"
-        return FactoidSet(name, "none needed (generated)", made, tuple(pairs), PLAIN)
-    if name in SOURCES and not is_path:
-        asset, factoids = find_asset(name), source_factoids(name)
-        chosen = _chosen(name, factoids, limit, offset, seed)
-        return FactoidSet(name, asset.licence, asset.sources[0].url, chosen)
-    path = Path(source).expanduser()
+        form = key_values or KeyValues()
+        return _key_values(form, limit or DEFAULT_KEY_VALUES, offset, seed)
+    whole = _whole_set(name, known, revision)
+    items = chosen(name, whole.factoids, limit=limit, offset=offset, seed=seed)
+    return replace(whole, factoids=items)
+
+
+def _key_values(form: KeyValues, count: int, offset: int, seed: int) -> FactoidSet:
+    pairs = key_value_factoids(offset + count, form, seed)[offset:]
+    made = f"generated: {form.charset}, length {form.length}, seed {seed}, offset {offset}"
+    return FactoidSet(KEY_VALUE_RECALL, "none needed (generated)", made, tuple(pairs), PLAIN)
+
+
+def _whole_set(name: str, known: str | None, revision: str | None) -> FactoidSet:
+    """All items of a built-in set, of one of the hub or of a file, in the order of the source."""
+    if known in SOURCES:
+        asset = find_asset(name)
+        return FactoidSet(name, asset.licence, asset.sources[0].url, tuple(source_factoids(name)))
+    if known in HUB_FACTOIDS:
+        hub_set = HUB_FACTOIDS[name]
+        found = hub_set.hub.read(revision)
+        factoids = tuple(distinct(hub_set.read(found.rows)))
+        source = f"data set {hub_set.hub.dataset}, commit {found.commit}"
+        return FactoidSet(name, hub_set.hub.licence, source, factoids, hub_set.template)
+    path = Path(name).expanduser()
     if not path.exists():
         raise ValueError(_not_found(name))
-    factoids, template = read_factoids(path)
-    return FactoidSet(
-        name, NO_LICENCE, name, _chosen(name, factoids, limit, offset, seed), template
-    )
-
-
-def _check_numbers(limit: int | None, offset: int) -> None:
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}: give a positive number, or leave it out for all items")
-    if offset < 0:
-        raise ValueError(f"offset is {offset}: give 0 or more")
+    items, template = read_factoids(path)
+    return FactoidSet(name, NO_LICENCE, name, tuple(items), template)
 
 
 def _check_recall(
@@ -151,20 +164,6 @@ def _check_recall(
         raise ValueError(
             f"key_values was given, but {name} is not {KEY_VALUE_RECALL}: leave it out"
         )
-
-
-def _chosen(
-    name: str, factoids: list[Factoid], limit: int | None, offset: int, seed: int | None
-) -> tuple[Factoid, ...]:
-    """The items from `offset` on, at most `limit`, in the order of the seed."""
-    if offset >= len(factoids):
-        raise ValueError(
-            f"offset is {offset}, but {name} has {len(factoids)} items: give a smaller one"
-        )
-    ordered = list(factoids)
-    if seed is not None:
-        random.Random(seed).shuffle(ordered)
-    return tuple(ordered[offset:][:limit])
 
 
 def _not_found(name: str) -> str:

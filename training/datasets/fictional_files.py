@@ -27,15 +27,15 @@ Example:
     'Ise'
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from probes.corpus.readers import BYTE_ORDER_MARK
 from probes.corpus.sources import NO_LICENCE
 from training.choices import ProbeKind
+from training.datasets.hub_files import hub_snapshot
 from training.datasets.passages import KnowledgeProbe, Passage
+from training.datasets.row_files import Row, read_rows, text_of
 
 SUFFIXES = (".json", ".jsonl")
 TEXT_FIELD, PARAPHRASES_FIELD = "train_context", "paraphrases"
@@ -44,8 +44,6 @@ PROBE_FIELDS = {
     ProbeKind.SEMANTIC: "gen",
     ProbeKind.COMPOSITIONAL: "hard_gen",
 }
-
-Row = Mapping[str, Any]
 
 
 def file_rows(path: Path) -> Iterator[tuple[str, Row]]:
@@ -61,18 +59,7 @@ def file_rows(path: Path) -> Iterator[tuple[str, Row]]:
         )
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} is no file of fictional knowledge: give {', '.join(SUFFIXES)}")
-    data = path.read_bytes().removeprefix(BYTE_ORDER_MARK)
-    if path.suffix == ".json":
-        items = _parsed(data, str(path))
-        if not isinstance(items, list):
-            raise ValueError(f"{path}: expected a list of objects, found {type(items).__name__}")
-        for number, item in enumerate(items, start=1):
-            yield f"{path}, item {number}", _object(item, f"{path}, item {number}")
-        return
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        if line.strip():
-            place = f"{path}, line {number}"
-            yield place, _object(_parsed(line, place), place)
+    return read_rows(path)
 
 
 def hub_file(name: str, revision: str | None) -> tuple[Path, str]:
@@ -85,22 +72,10 @@ def hub_file(name: str, revision: str | None) -> tuple[Path, str]:
     Raises:
         ValueError: it cannot be had, or has another number of files than one.
     """
-    import huggingface_hub
+    from huggingface_hub import DatasetCard
 
     wanted = [f"*{suffix}" for suffix in SUFFIXES]
-    try:
-        folder = Path(
-            huggingface_hub.snapshot_download(
-                name, repo_type="dataset", revision=revision, allow_patterns=[*wanted, "README.md"]
-            )
-        )
-    except (OSError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
-        asked = f"{name!r}, revision {revision!r}" if revision else repr(name)
-        raise ValueError(
-            f"cannot open data set {asked}: {reason}: check the name and the network, or give a "
-            "file"
-        ) from error
+    folder = hub_snapshot(name, revision, [*wanted, "README.md"])
     files = sorted(path for pattern in wanted for path in folder.rglob(pattern))
     if len(files) != 1:
         found = ", ".join(str(path.relative_to(folder)) for path in files) or "none"
@@ -109,7 +84,7 @@ def hub_file(name: str, revision: str | None) -> tuple[Path, str]:
             "download what you want and give its path"
         )
     card = folder / "README.md"
-    licence = huggingface_hub.DatasetCard.load(card).data.license if card.is_file() else None
+    licence = DatasetCard.load(card).data.license if card.is_file() else None
     return files[0], str(licence or NO_LICENCE)
 
 
@@ -131,7 +106,7 @@ def passage_of_row(row: Row, index: int, place: str) -> Passage:
     ]
     return Passage(
         index,
-        _text(_field(row, TEXT_FIELD, place), TEXT_FIELD, place),
+        text_of(_field(row, TEXT_FIELD, place), TEXT_FIELD, place),
         tuple(_texts(row, PARAPHRASES_FIELD, place)) if row.get(PARAPHRASES_FIELD) else (),
         tuple(KnowledgeProbe(index, number, *pair) for number, pair in enumerate(pairs)),
     )
@@ -151,14 +126,7 @@ def _texts(row: Row, field: str, place: str) -> list[str]:
     values = _field(row, field, place)
     if not isinstance(values, list):
         raise ValueError(f"{place}: {field!r} holds {type(values).__name__}: give a list of texts")
-    return [_text(value, field, place) for value in values]
-
-
-def _text(value: Any, field: str, place: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        found = "an empty text" if isinstance(value, str) else type(value).__name__
-        raise ValueError(f"{place}: {field!r} holds {found}: give text")
-    return value.strip()
+    return [text_of(value, field, place) for value in values]
 
 
 def _field(row: Row, field: str, place: str) -> Any:
@@ -166,21 +134,3 @@ def _field(row: Row, field: str, place: str) -> Any:
         found = ", ".join(map(repr, row)) or "nothing"
         raise ValueError(f"{place}: no {field!r}; found {found}: give the published fields")
     return row[field]
-
-
-def _object(value: Any, place: str) -> Row:
-    if not isinstance(value, dict):
-        raise ValueError(f"{place}: expected an object, found {type(value).__name__}")
-    return value
-
-
-def _parsed(data: bytes, place: str) -> Any:
-    try:
-        return json.loads(data.decode())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{place}: not UTF-8 ({error.reason}): save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{place}: not valid JSON ({error.msg} at line {error.lineno}, character "
-            f"{error.colno}): correct it"
-        ) from error

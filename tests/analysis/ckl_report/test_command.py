@@ -140,7 +140,7 @@ def test_the_commands_of_a_document_make_the_runs_again(folders):
     from analysis.ckl_report.summary import command_line
     from analysis.run_reading import read_run
     from probes.cli import parse_arguments
-    from training.ckl.command import CklArguments
+    from training.ckl.command import COMMAND, CklArguments
     from training.ckl.recipes import smoke
     from training.commands.recipes import as_json, with_defaults
 
@@ -148,7 +148,7 @@ def test_the_commands_of_a_document_make_the_runs_again(folders):
         run = read_run(folder)
         words = shlex.split(command_line(run))[3:]
         kind = with_defaults(CklArguments, smoke(), recipe="smoke")
-        found = as_json(parse_arguments(kind, words, program="ckl").configuration())
+        found = as_json(COMMAND.configured(parse_arguments(kind, words, program="ckl")))
         stored = {**run.configuration, **run.manifest["execution"]}
         assert {**found, "model": None} == {**stored, "model": None}
 
@@ -257,7 +257,8 @@ def test_page_in_a_browser(driver, many, tmp_path, width):
 
 
 def test_figures_show_numbers_in_their_places(many):
-    from analysis.ckl_report.figures import arm_colours, dots_by_arm, over_pretraining
+    from analysis.arm_figures import arm_colours, dots_by_arm
+    from analysis.ckl_report.figures import over_pretraining
     from analysis.ckl_report.page import scores_over_steps
 
     table = pd.DataFrame(

@@ -89,7 +89,7 @@ def test_the_words_of_a_run_are_parsed_to_its_configuration(folders):
     from pathlib import Path
 
     from probes.cli import parse_arguments
-    from training.ckl.command import CklArguments
+    from training.ckl.command import COMMAND, CklArguments
     from training.ckl.recipes import smoke
     from training.commands.recipes import with_defaults
 
@@ -97,13 +97,13 @@ def test_the_words_of_a_run_are_parsed_to_its_configuration(folders):
         words = one.words(smoke(), "smoke", Path("runs"))
         kind = with_defaults(CklArguments, smoke(), recipe="smoke")
         found = parse_arguments(kind, words, program="ckl")
-        assert found.configuration() == one.config
+        assert COMMAND.configured(found) == one.config
         assert found.resume
         assert found.out == Path("runs") / one.name
 
 
 def test_shards_make_every_run_once(folders):
-    from analysis.ckl_study.command import shard_of
+    from analysis.study_runs import shard_of
 
     plan = plan_of(folders)
     parts = [shard_of(plan, f"{part}/4") for part in range(1, 5)]
@@ -214,6 +214,6 @@ def test_help_answers_without_loading_torch():
     ("seconds", "text"), [(7.6, "8 s"), (1000, "17 min"), (4000, "1 h 7 min"), (7170, "2 h 0 min")]
 )
 def test_durations_are_rounded_as_they_are_said(seconds, text):
-    from analysis.ckl_study.runs import shown_duration
+    from analysis.study_runs import shown_duration
 
     assert shown_duration(seconds) == text
