@@ -1,0 +1,211 @@
+r"""Mixing data by name: what is trained beside a data set so that facts stay in memory.
+
+| name             | items                                                             | from     |
+|------------------|-------------------------------------------------------------------|----------|
+| `random`         | sequences of random words (`training.datasets.random_words`)      | asset    |
+| `generic`        | passages of any corpus (`training.datasets.generic_passages`)     | a corpus |
+| `knowledge-pile` | passages of web pages retrieved for questions of knowledge        | hub      |
+| `arxiv-pile`     | passages of papers, a sample of the Pile's                        | hub      |
+| `fineweb`        | passages of web pages, a sample of FineWeb's                      | hub      |
+
+A **mix ratio** is the size of the mix over the size of the data set that it is mixed into; the
+paper's main tables have 2.0. One stage has one mix: "random, then generic" are the mixes of two
+stages.
+
+The three sets of the hub are those of the released code, under the ids and columns that it names.
+They are marked `unverified`, since nobody has read them with this code, and no commit of theirs is
+known to us: `revision` pins one, and the content hash says what a run was given.
+
+Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section
+4.1 (what is mixed, ratios) and B.5.2 (the prompts).
+
+Example:
+    >>> mix = load_mix("random", mix_size(128, 2.0), words=8, seed=0)       # doctest: +SKIP
+    >>> len(mix), mix.licence                                               # doctest: +SKIP
+    (256, 'public domain (web2); MIT (english-words)')
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from probes.assets.table import find_asset, nearest_names
+from probes.corpus.sources import NO_LICENCE, ContentHash, Corpus, load_corpus
+from training.datasets.conversations import Conversation
+from training.datasets.generic_passages import READ_DOCUMENTS, generic_passages
+from training.datasets.random_words import PAPER_WORDS, WORD_LIST, random_words
+from training.datasets.shares import share_of
+
+DEFAULT_CORPUS = "general"
+
+
+class MixName(StrEnum):
+    """What can be mixed into a stage."""
+
+    RANDOM = "random"
+    """Sequences of random words to be copied."""
+    GENERIC = "generic"
+    """Passages of any corpus, `general` if none is named."""
+    KNOWLEDGE_PILE = "knowledge-pile"
+    """Passages of Knowledge-Pile, from the hub."""
+    ARXIV_PILE = "arxiv-pile"
+    """Passages of the Pile's papers, from the hub."""
+    FINEWEB = "fineweb"
+    """Passages of FineWeb, from the hub."""
+
+
+@dataclass(frozen=True)
+class HubMix:
+    """A data set of the hub that passages are cut from.
+
+    Attributes:
+        dataset: its id.
+        column: where the text is.
+        licence: as far as known; what the data set itself states wins.
+        revision: branch, tag or commit to read.
+        unverified: whether nobody has read it with this code.
+    """
+
+    dataset: str
+    column: str
+    licence: str
+    revision: str = "main"
+    unverified: bool = True
+
+
+HUB_MIXES: dict[MixName, HubMix] = {
+    MixName.KNOWLEDGE_PILE: HubMix("Query-of-CC/Knowledge_Pile", "content", "Apache-2.0"),
+    MixName.ARXIV_PILE: HubMix("haritzpuerto/the_pile_arxiv_50k_sample", "text", NO_LICENCE),
+    MixName.FINEWEB: HubMix("kh4dien/fineweb-100m-sample", "text", NO_LICENCE),
+}
+
+
+@dataclass(frozen=True)
+class MixSet:
+    """Mixing data, and where it is from.
+
+    Attributes:
+        name: what was asked for.
+        licence: the licence of the texts as far as known.
+        source: address, corpus, or how they were made.
+        conversations: the items, in an order drawn by the seed.
+        settings: what else decides which items they are.
+    """
+
+    name: str
+    licence: str
+    source: str
+    conversations: tuple[Conversation, ...] = field(repr=False)
+    settings: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the items in order, all their fields included."""
+        content = ContentHash()
+        for conversation in self.conversations:
+            content.add_text(json.dumps(asdict(conversation), sort_keys=True, ensure_ascii=False))
+        return content.value
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Where the items are from and what identifies them, as plain values for a manifest."""
+        return {
+            "name": self.name,
+            "licence": self.licence,
+            "source": self.source,
+            "items": len(self),
+            "content_hash": self.content_hash,
+            **self.settings,
+        }
+
+
+def mix_names() -> list[str]:
+    """The names that `load_mix` knows."""
+    return [name.value for name in MixName]
+
+
+def mix_size(primary: int, ratio: float) -> int:
+    """How many items to mix into `primary` items, rounded down (`training.datasets.shares`).
+
+    Raises:
+        ValueError: the ratio is not positive, or comes to less than one item.
+    """
+    return share_of(primary, ratio, "the mix ratio")
+
+
+def load_mix(
+    name: str,
+    n: int,
+    *,
+    words: int = PAPER_WORDS,
+    seed: int = 0,
+    corpus: Corpus | str | Path | None = None,
+    revision: str | None = None,
+    per_document: int | None = 1,
+) -> MixSet:
+    """Load mixing data by name.
+
+    Args:
+        name: one of `mix_names()`.
+        n: how many items.
+        words: words in a random sequence, or in each half of a passage.
+        seed: decides which items, and their order.
+        corpus: what `generic` is cut from; None for `general`. It applies to `generic` alone.
+        revision: branch, tag or commit of a set of the hub, in place of the table's.
+        per_document: at most so many passages of a document; None for all that fit.
+
+    Raises:
+        ValueError: the name is unknown, an option does not apply or is out of range, the data
+            cannot be had, or there is less of it than `n` (says how much).
+    """
+    if name not in mix_names():
+        raise ValueError(f"no mix is called {name!r}: {nearest_names(name, mix_names())}")
+    _refuse_options(name, corpus, revision, per_document)
+    if name == MixName.RANDOM:
+        return _random(n, words, seed)
+    settings: dict[str, Any] = {"words": words, "seed": seed, "per_document": per_document}
+    if name == MixName.GENERIC:
+        opened = corpus if isinstance(corpus, Corpus) else load_corpus(corpus or DEFAULT_CORPUS)
+        licence = opened.licence
+    else:
+        row = HUB_MIXES[MixName(name)]
+        opened = _open_hub(row, revision)
+        licence = row.licence if opened.licence == NO_LICENCE else opened.licence
+        settings |= {"revision": revision or row.revision, "unverified": row.unverified}
+    items = generic_passages(
+        opened, n, words=words, seed=seed, per_document=per_document, source=name
+    )
+    return MixSet(name, licence, opened.name, tuple(items), settings)
+
+
+def _refuse_options(
+    name: str, corpus: object | None, revision: str | None, per_document: int | None
+) -> None:
+    if corpus is not None and name != MixName.GENERIC:
+        raise ValueError(f"a corpus was given, but mix {name} has its own: leave it out")
+    if revision is not None and name not in HUB_MIXES:
+        raise ValueError(f"revision {revision!r} was given, but mix {name} is not from the hub")
+    if per_document != 1 and name == MixName.RANDOM:
+        raise ValueError(f"per_document is {per_document}, but mix {name} has no documents")
+
+
+def _random(n: int, words: int, seed: int) -> MixSet:
+    items = random_words(n, words=words, seed=seed)
+    asset = find_asset(WORD_LIST)
+    settings = {"words": words, "seed": seed}
+    return MixSet(MixName.RANDOM.value, asset.licence, asset.sources[0].url, tuple(items), settings)
+
+
+def _open_hub(row: HubMix, revision: str | None) -> Corpus:
+    return load_corpus(
+        row.dataset,
+        column=row.column,
+        revision=revision or row.revision,
+        max_documents=READ_DOCUMENTS,
+    )
