@@ -1,8 +1,10 @@
-"""Target pass: the log-probability of every token of many targets, in one pass over their prompts.
+"""Target pass: what a model says of every token of many targets, in one pass over their prompts.
 
 Starts that items have in common run once (`probes.target_trees`), rows of about equal length run
 together, and only the positions that predict a target's tokens are unembedded, a bounded number at
 a time. What a token is given, it would be given in a row of its own, but for rounding.
+`token_log_probs` asks for the log-probability of each; `read_targets` for anything that can be read
+off the logits.
 
 Example:
     >>> import probes
@@ -30,6 +32,13 @@ _BATCH_TOKENS_ELSEWHERE = 16384
 _BATCH_ROWS = 512
 _LOGITS_BYTES = 32 * 2**20
 
+Reading = Callable[
+    [Float[Tensor, "node d_vocab"], Int64[Tensor, "token"], Int64[Tensor, "token"]],
+    Float64[Tensor, "token value"],
+]
+"""Reads values of tokens off logits, in float32 or wider: `reading(logits, node, token)`, where
+`node[i]` is the row of the logits that predicts `token[i]`."""
+
 
 def token_log_probs(
     model: HookedModel,
@@ -53,17 +62,52 @@ def token_log_probs(
     Returns:
         Nats, the tokens of the first target first, on the CPU.
     """
-    reading = _Reading(items)
-    found = torch.zeros(reading.tokens, dtype=torch.float64)
+    found = read_targets(
+        model,
+        items,
+        _log_probs,
+        share_prefixes=share_prefixes,
+        distributed=distributed,
+        on_items=on_items,
+    )
+    return found[:, 0]
+
+
+def read_targets(
+    model: HookedModel,
+    items: Sequence[tuple[Ids, Ids]],
+    reading: Reading,
+    *,
+    values: int = 1,
+    share_prefixes: bool = True,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> Float64[Tensor, "token value"]:
+    """Read values of every token of every target off the logits that predict it.
+
+    Args:
+        model: the hooked model; what is attached to it counts.
+        items: token ids of prompt and target, neither empty.
+        reading: what reads them.
+        values: how many it reads of a token.
+        share_prefixes: see `token_log_probs`, as for the others.
+        distributed: share the rows out over processes.
+        on_items: called after every batch.
+
+    Returns:
+        The values, the tokens of the first target first, on the CPU.
+    """
+    places = _Places(items)
+    found = torch.zeros(places.tokens, values, dtype=torch.float64)
     with torch.no_grad(), model.evaluating():
         trees = _trees(
-            model, [prompt + target[:-1] for prompt, target in reading.items], share_prefixes
+            model, [prompt + target[:-1] for prompt, target in places.items], share_prefixes
         )
         tokens = _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
         batches = tree_batches(trees, tokens=tokens, rows=_BATCH_ROWS)
         for batch in _own_share(batches, distributed):
-            asked = reading.asked(batch)
-            found[asked.place] = _read(model, run_trees(model, batch), asked)
+            asked = places.asked(batch)
+            found[asked.place] = _read(model, run_trees(model, batch), asked, reading, values)
             if on_items is not None:
                 on_items(sum(len(tree.paths) for tree in batch))
     return _from_everywhere(found) if distributed else found
@@ -97,7 +141,7 @@ class _Asked:
     """Where its log-probability belongs in the result."""
 
 
-class _Reading:
+class _Places:
     """Items, and where the tokens of each stand in the result."""
 
     def __init__(self, items: Iterable[tuple[Ids, Ids]]) -> None:
@@ -142,20 +186,32 @@ def _can_run(tree: PrefixTree, deepest: int | None) -> bool:
     return not tree.branches or deepest is None or tree.depth <= deepest
 
 
+def _log_probs(
+    logits: Float[Tensor, "node d_vocab"],
+    node: Int64[Tensor, "token"],
+    token: Int64[Tensor, "token"],
+) -> Float64[Tensor, "token 1"]:
+    return (logits[node, token] - logits.logsumexp(dim=-1)[node]).double()[:, None]
+
+
 def _read(
-    model: HookedModel, normed: Float[Tensor, "row node d_model"], asked: _Asked
-) -> Float64[Tensor, "token"]:
-    """Log-probabilities, on the CPU; a node that predicts several tokens is unembedded once."""
+    model: HookedModel,
+    normed: Float[Tensor, "row node d_model"],
+    asked: _Asked,
+    reading: Reading,
+    values: int,
+) -> Float64[Tensor, "token value"]:
+    """What is read, on the CPU; a node that predicts several tokens is unembedded once."""
     nodes, inverse = asked.node.unique(return_inverse=True)
     rows = normed.flatten(0, 1)[nodes.to(normed.device)]
     chunks = -(-len(nodes) * 4 * model.d_vocab // _LOGITS_BYTES)
-    found = torch.empty(len(asked.node), dtype=torch.float64)
+    found = torch.empty(len(asked.node), values, dtype=torch.float64)
     for low, high in pairwise(i * len(nodes) // chunks for i in range(chunks + 1)):
         logits = unembed(model.anatomy, rows[low:high])
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         here = ((inverse >= low) & (inverse < high)).nonzero()[:, 0]
-        node, target = (inverse[here] - low).to(wide.device), asked.target[here].to(wide.device)
-        found[here] = (wide[node, target] - wide.logsumexp(dim=-1)[node]).double().cpu()
+        node, token = (inverse[here] - low).to(wide.device), asked.target[here].to(wide.device)
+        found[here] = reading(wide, node, token).cpu()
     return found
 
 
@@ -169,7 +225,7 @@ def _own_share(
     return islice(batches, dist.get_rank(), None, dist.get_world_size())
 
 
-def _from_everywhere(found: Float64[Tensor, "token"]) -> Float64[Tensor, "token"]:
+def _from_everywhere(found: Float64[Tensor, "token value"]) -> Float64[Tensor, "token value"]:
     """The values of all processes: each has zeros where others have theirs."""
     from torch import distributed as dist
 

@@ -74,6 +74,21 @@ class TaskRecord(Record):
 
 
 @dataclass(frozen=True)
+class RecallRecord(Record):
+    """Which items of a list are answered right."""
+
+    record: ClassVar[str] = "recall"
+    items: str
+    """The list: entry i is about line i of `items/<items>.jsonl`."""
+    correct: list[int]
+    """1 where the answer is right, 0 where it is not."""
+    log_probs: list[float] | None = None
+    """Of the whole answer that was to be given, its end included; None where it was not asked."""
+    match: str = "tokens"
+    """What counts as right: a `training.recall.Match`."""
+
+
+@dataclass(frozen=True)
 class PerplexityRecord(Record):
     """How well a corpus is predicted."""
 
@@ -112,6 +127,53 @@ class NeuronRecord(Record):
 
 
 @dataclass(frozen=True)
+class GradientAlignmentRecord(Record):
+    """How the gradients of some samples lie to each other, now and at the start.
+
+    A vector is called by its sample's name, with `@start` after it for the gradient at the start;
+    `moved` is the weights now less those at the start.
+    """
+
+    record: ClassVar[str] = "gradient_alignment"
+    samples: list[str]
+    losses: list[float]
+    """Mean cross-entropy of a trained token, for each sample."""
+    start_losses: list[float]
+    """The same at the start."""
+    tokens: list[int]
+    """Trained tokens of each sample."""
+    blocks: list[int]
+    """How many blocks each sample's errors are from."""
+    parts: list[str]
+    """The parts of the model, such as `3.mlp_out`."""
+    pairs: list[list[str]]
+    """Two vectors each."""
+    products: list[list[float]]
+    """The inner product of each pair, part by part; their sum is that of the whole."""
+    errors: list[float | None]
+    """Standard error over items of each pair's whole product; None where one is not of now."""
+
+
+@dataclass(frozen=True)
+class WeightDriftRecord(Record):
+    """How far the weights are from those at the start, part by part."""
+
+    record: ClassVar[str] = "weight_drift"
+    parts: list[str]
+    """The parts of the model, such as `3.mlp_out`."""
+    distance: list[float]
+    """Frobenius norm of the difference."""
+    relative: list[float | None]
+    """Of the norm at the start; None where that is 0."""
+    angle: list[float | None]
+    """Between the weights then and now, in radians; None where one norm is 0."""
+    start_norm: list[float]
+    """Frobenius norm at the start."""
+    norm: list[float]
+    """Frobenius norm now."""
+
+
+@dataclass(frozen=True)
 class InjectionRecord(Record):
     """Passages that were put into a batch; its step is that batch's, so of the updates before."""
 
@@ -132,8 +194,9 @@ class StopRecord(Record):
 KINDS: dict[str, type[Record]] = {
     kind.record: kind
     for kind in (
-        *(StepRecord, ScoresRecord, TaskRecord, PerplexityRecord, EntropyRecord, NeuronRecord),
-        *(InjectionRecord, StopRecord),
+        *(StepRecord, ScoresRecord, TaskRecord, RecallRecord, PerplexityRecord, EntropyRecord),
+        NeuronRecord,
+        *(GradientAlignmentRecord, WeightDriftRecord, InjectionRecord, StopRecord),
     )
 }
 Kind = TypeVar("Kind", bound=Record)

@@ -1,0 +1,133 @@
+r"""Exact match: whether a model would write exactly the target after its prompt.
+
+By teacher forcing: prompt and target run together once, and an item matches if at every place of
+the target no token is more probable than the target's own (of equally probable ones, the first
+token counts as chosen). Greedy decoding then writes the target, token for token: its first token is
+the most probable one after the prompt, and from there on it sees what the pass has seen. So for a
+target that ends in its end token this says, in one pass, what `probes.generation.generate` would
+find out in as many steps as the target has tokens. The two can differ where
+
+- two tokens are about as probable, and rounding decides (a row of another length is added up in
+  another order; in half precision ties are common);
+- the model writes the same text in other tokens: then only a comparison of texts calls it right
+  (`training.recall`), which may also forgive case, punctuation or another name;
+- the target does not hold its end: a model that goes on after it still matches here;
+- a function is attached to the logits themselves: only generation runs it.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                # doctest: +SKIP
+    >>> exact_matches(model, [((504, 3575, 282, 4649, 314), (7042,))])       # doctest: +SKIP
+    tensor([True])
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from probes.hooked_model import HookedModel
+from probes.target_pass import Ids, read_targets
+
+
+@dataclass(frozen=True, eq=False)
+class TargetReadings:
+    """What a model says of the tokens of targets, those of the first target first.
+
+    Attributes:
+        log_probs: of each token, in nats.
+        chosen: whether greedy decoding would take it.
+        lengths: tokens of each target.
+    """
+
+    log_probs: Float64[Tensor, "token"]
+    chosen: Bool[Tensor, "token"]
+    lengths: Int64[Tensor, "item"]
+
+    @property
+    def matches(self) -> Bool[Tensor, "item"]:
+        """Whether every token of each target would be taken."""
+        return self._summed((~self.chosen).double()) == 0
+
+    @property
+    def sums(self) -> Float64[Tensor, "item"]:
+        """Log-probability of each whole target, in nats."""
+        return self._summed(self.log_probs)
+
+    def _summed(self, values: Float64[Tensor, "token"]) -> Float64[Tensor, "item"]:
+        owner = torch.arange(len(self.lengths)).repeat_interleave(self.lengths)
+        zeros = torch.zeros(len(self.lengths), dtype=torch.float64)
+        return zeros.index_add(0, owner, values)
+
+
+def exact_matches(
+    model: HookedModel,
+    items: Sequence[tuple[Ids, Ids]],
+    *,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> Bool[Tensor, "item"]:
+    """Whether greedy decoding would write each target after its prompt; see `target_readings`."""
+    return target_readings(model, items, distributed=distributed, on_items=on_items).matches
+
+
+def target_readings(
+    model: HookedModel,
+    items: Sequence[tuple[Ids, Ids]],
+    *,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> TargetReadings:
+    """Log-probabilities of the tokens of targets, and whether greedy decoding would take them.
+
+    Args:
+        model: the hooked model; what is attached to it counts, but for functions at the logits.
+        items: token ids of prompt and target, each at least one.
+        distributed: share the work out over the processes of the default group; every process
+            returns the readings of all.
+        on_items: called with the number of items of every batch when it is done.
+
+    Raises:
+        ValueError: there are no items; a prompt or target is empty, too long or not of this
+            vocabulary.
+    """
+    _check_items(model, items)
+    found = read_targets(
+        model, items, _log_prob_and_choice, values=2, distributed=distributed, on_items=on_items
+    )
+    lengths = torch.tensor([len(target) for _, target in items])
+    return TargetReadings(found[:, 0], found[:, 1] == 1, lengths)
+
+
+def _log_prob_and_choice(
+    logits: Float[Tensor, "node d_vocab"],
+    node: Int64[Tensor, "token"],
+    token: Int64[Tensor, "token"],
+) -> Float64[Tensor, "token 2"]:
+    log_probs = logits[node, token] - logits.logsumexp(dim=-1)[node]
+    chosen = logits.argmax(dim=-1)[node] == token
+    return torch.stack([log_probs.double(), chosen.double()], dim=1)
+
+
+def _check_items(model: HookedModel, items: Sequence[tuple[Ids, Ids]]) -> None:
+    if not items:
+        raise ValueError("there are no items to be answered; give at least one")
+    positions = getattr(model.engine.config, "max_position_embeddings", None)
+    for number, (prompt, target) in enumerate(items):
+        for what, ids in (("prompt", prompt), ("target", target)):
+            if not len(ids):
+                raise ValueError(f"the {what} of item {number} has no tokens; give at least one")
+            if wrong := [token for token in ids if not 0 <= token < model.d_vocab]:
+                raise ValueError(
+                    f"the {what} of item {number} has token id {wrong[0]}; {model.name} has ids 0 "
+                    f"to {model.d_vocab - 1}"
+                )
+        # The last token of a target is predicted and not run.
+        length = len(prompt) + len(target) - 1
+        if positions is not None and length > positions:
+            raise ValueError(
+                f"item {number} has {len(prompt)} tokens of prompt and {len(target)} of target, "
+                f"more than the {positions} positions of {model.name}; shorten it"
+            )

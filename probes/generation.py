@@ -1,0 +1,239 @@
+r"""Generation: what a model writes after prompts, many prompts at a time, as it would one by one.
+
+The model runs with its key-value cache (`probes.cached_steps`): the prompts of a batch once, then
+one token for each row and step. Prompts of about equal length share a batch and are padded on the
+left where a trial shows that pads change nothing; where they do, only prompts of one length share a
+batch, which needs no pads and is right in any model. So a prompt gets what it would get by itself,
+but for rounding. In half precision rounding is coarse: of two tokens that are about as probable
+another one may then be taken.
+
+Greedy decoding takes the most probable token, of equal ones the first. With a temperature T a token
+is drawn from softmax(logits / T), by a number that is drawn for each prompt and place beforehand:
+which prompts share a batch does not matter here either.
+
+Functions attached to the model see whole prompts first, with their pads, and then one position at a
+time.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                  # doctest: +SKIP
+    >>> prompt = model.to_tokens("The capital of France is")[0].tolist()       # doctest: +SKIP
+    >>> model.tokenizer.decode(generate(model, [prompt], max_new_tokens=3)[0])  # doctest: +SKIP
+    ' Paris.\n'
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from probes.cached_steps import (
+    Ids,
+    cached_step,
+    first_inputs,
+    next_inputs,
+    why_not_cached,
+    why_not_padded,
+)
+from probes.choices import Backend
+from probes.hooked_model import HookedModel
+
+_BATCH_TOKENS = {"cpu": 4096}
+_BATCH_TOKENS_ELSEWHERE = 32768
+_BATCH_ROWS = 512
+
+
+def generate(
+    model: HookedModel,
+    prompts: Sequence[Ids],
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int] = (),
+    temperature: float | None = None,
+    generator: torch.Generator | None = None,
+    batch_tokens: int | None = None,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """Continue prompts, each until it stops or has so many new tokens.
+
+    Args:
+        model: the hooked model, on the native backend; what is attached to it counts.
+        prompts: token ids, each at least one.
+        max_new_tokens: at most so many tokens after each prompt.
+        stop_ids: tokens that end a continuation; they are part of it.
+        temperature: what logits are divided by before a token is drawn; None for the most probable
+            token.
+        generator: what draws, on the CPU; for a temperature alone.
+        batch_tokens: at most so many prompt and new tokens (pads counted) in a batch, unless one
+            prompt has more; None for a number that suits the device.
+        distributed: share the batches out over the processes of the default group; every process
+            returns all continuations.
+        on_items: called with the number of prompts of every batch when it is done.
+
+    Returns:
+        The new tokens of each prompt, in the order of the prompts; the last is a stop token where
+        one came.
+
+    Raises:
+        ValueError: there are no prompts, one is empty, too long or not of this vocabulary; a number
+            is out of range; there is a temperature without a generator, or the other way round; the
+            model does not run natively or not with a cache.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    _check_numbers(max_new_tokens, temperature, batch_tokens)
+    _check_prompts(model, lengths, max_new_tokens)
+    choice = _Choice(temperature, _draws(temperature, generator, len(prompts), max_new_tokens))
+    budget = batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
+    written: dict[int, list[int]] = {}
+    with torch.no_grad(), model.evaluating():
+        _refuse_without_cache(model)
+        padded = len(set(lengths)) > 1 and why_not_padded(model) is None
+        batches = _batches(lengths, max_new_tokens, budget, padded=padded)
+        for batch in _own_share(batches, distributed):
+            run = _Continuations(model, choice, stop_ids)
+            found = run.after([prompts[i] for i in batch], batch, max_new_tokens)
+            written |= dict(zip(batch, found, strict=True))
+            if on_items is not None:
+                on_items(len(batch))
+    everything = _from_everywhere(written) if distributed else written
+    return [everything[i] for i in range(len(prompts))]
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """Which token comes next."""
+
+    temperature: float | None
+    draws: Float64[Tensor, "prompt step"] | None
+    """From 0 to below 1; None where nothing is drawn."""
+
+    def tokens(
+        self, logits: Float[Tensor, "row d_vocab"], prompts: Sequence[int], step: int
+    ) -> Int64[Tensor, "row"]:
+        """The next token of each row; `prompts` says which prompt a row continues."""
+        if self.temperature is None:
+            return logits.argmax(dim=-1)
+        assert self.draws is not None
+        up_to = (logits.double() / self.temperature).softmax(dim=-1).cumsum(dim=-1)
+        # The sum of all is 1 but for rounding; a draw below it falls to a token that can come.
+        draws = self.draws[list(prompts), step].to(logits.device)[:, None] * up_to[:, -1:]
+        return torch.searchsorted(up_to, draws, right=True)[:, 0]
+
+
+class _Continuations:
+    """Continues prompts that share a batch."""
+
+    def __init__(self, model: HookedModel, choice: _Choice, stop_ids: Sequence[int]) -> None:
+        self._model = model
+        self._choice = choice
+        self._stops = torch.tensor(list(stop_ids), dtype=torch.long, device=model.device)
+
+    def after(self, prompts: Sequence[Ids], numbers: Sequence[int], limit: int) -> list[list[int]]:
+        """The new tokens of each prompt; `numbers` are those of the prompts."""
+        written: list[list[int]] = [[] for _ in prompts]
+        going, cache = list(range(len(prompts))), None
+        inputs = first_inputs(self._model, prompts)
+        for step in range(limit):
+            logits, cache = cached_step(self._model, inputs, cache)
+            tokens = self._choice.tokens(logits, [numbers[row] for row in going], step)
+            for row, token in zip(going, tokens.tolist(), strict=True):
+                written[row].append(token)
+            left = torch.isin(tokens, self._stops, invert=True).nonzero()[:, 0]
+            if not len(left):
+                break
+            if len(left) < len(going):
+                assert cache is not None, "the trial would have shown it"
+                # Rows that have stopped are taken out: they cost as much as those that go on.
+                cache.batch_select_indices(left)
+                going = [going[place] for place in left.tolist()]
+            inputs = next_inputs(inputs, tokens, left)
+        return written
+
+
+def _batches(lengths: Sequence[int], new: int, tokens: int, *, padded: bool) -> Iterator[list[int]]:
+    """Which prompts run together: those of about equal length, or of the same; longest first."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    start = 0
+    while start < len(order):
+        longest = lengths[order[start]]
+        size = min(_BATCH_ROWS, max(1, tokens // (longest + new)))
+        batch = order[start : start + size]
+        if not padded:
+            batch = [i for i in batch if lengths[i] == longest]
+        yield batch
+        start += len(batch)
+
+
+def _refuse_without_cache(model: HookedModel) -> None:
+    if reason := why_not_cached(model):
+        raise ValueError(
+            f"{reason}, so it cannot generate; see whether it does without what is "
+            "attached to it, or use a model of another family"
+        )
+
+
+def _check_numbers(new: int, temperature: float | None, batch_tokens: int | None) -> None:
+    if new < 1:
+        raise ValueError(f"max_new_tokens is {new}: give 1 or more")
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise ValueError(
+            f"temperature is {temperature}: give a number above 0, or None for the most probable "
+            "token"
+        )
+    if batch_tokens is not None and batch_tokens < 1:
+        raise ValueError(f"batch_tokens is {batch_tokens}: give 1 or more, or None")
+
+
+def _check_prompts(model: HookedModel, lengths: Sequence[int], new: int) -> None:
+    if model.backend is not Backend.NATIVE:
+        raise ValueError(
+            f"{model.name} runs on backend {str(model.backend)!r}, which does not generate; load "
+            "it with backend='native'"
+        )
+    if not lengths:
+        raise ValueError("there are no prompts to continue; give at least one")
+    if 0 in lengths:
+        raise ValueError(f"prompt {lengths.index(0)} has no tokens; give each at least one")
+    positions = getattr(model.engine.config, "max_position_embeddings", None)
+    # The last new token is not run.
+    if positions is not None and max(lengths) + new - 1 > positions:
+        raise ValueError(
+            f"a prompt of {max(lengths)} tokens and {new} new ones are more than the {positions} "
+            f"positions of {model.name}; lower max_new_tokens or shorten the prompt"
+        )
+
+
+def _draws(
+    temperature: float | None, generator: torch.Generator | None, prompts: int, steps: int
+) -> Float64[Tensor, "prompt step"] | None:
+    if (temperature is None) != (generator is None):
+        raise ValueError(
+            f"temperature is {temperature} and generator {'not ' if generator is None else ''}"
+            "given: a temperature needs a generator to draw from, and only a temperature does"
+        )
+    if generator is None:
+        return None
+    return torch.rand(prompts, steps, generator=generator, dtype=torch.float64)
+
+
+def _own_share(batches: Iterator[list[int]], distributed: bool) -> Iterator[list[int]]:
+    if not distributed:
+        return batches
+    from torch import distributed as dist
+
+    return islice(batches, dist.get_rank(), None, dist.get_world_size())
+
+
+def _from_everywhere(written: dict[int, list[int]]) -> dict[int, list[int]]:
+    """What all processes have written together."""
+    from torch import distributed as dist
+
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, written)
+    return {prompt: tokens for part in parts for prompt, tokens in part.items()}

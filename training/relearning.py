@@ -1,0 +1,247 @@
+r"""Relearning: are items that a model no longer answers erased, or only out of reach?
+
+A few of the items are trained on again for a few steps, and after every step all of them are asked;
+then the weights are put back. If the answers to the **other** items come back as well, they were
+still in the weights and only could not be reached; if they stay away, they are gone, or need
+training of their own. That the relearned items come back says little: items never seen before are
+learnt too. Items of the same form that the model was never taught (`never_taught`) show how far the
+other answers rise from the form alone; what comes back beyond that was kept.
+
+The **spill-over** is the largest rise in the share of exact matches among the other items, over all
+steps, less that among items never taught at the same step where these are given. It is the largest,
+since going on with a few items wears off the others; so chance alone gives a little more than 0,
+and what the same probe gives on a model that never learnt the items is what to compare with.
+
+The optimizer is AdamW at a constant rate, without weight decay. Afterwards the model has the bits
+that it had, also after an exception.
+
+Source: Zheng et al., "Spurious Forgetting in Continual Learning of Language Models", ICLR 2025, for
+the question; exact match by teacher forcing (`probes.exact_match`).
+
+Example:
+    >>> curve = relearn(model, rows, count=10, steps=8, learning_rate=1e-4, batch_size=5)
+    ...                                                                          # doctest: +SKIP
+    >>> curve.exact_match(Relearned.OTHER)                                       # doctest: +SKIP
+    tensor([0.0000, 0.1100, 0.4300, ...
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from probes.exact_match import TargetReadings, target_readings
+from probes.hooked_model import HookedModel
+from training.datasets.mixed_batches import MixedSource
+from training.datasets.rendering import Rendered
+from training.datasets.row_choices import Packing
+from training.engine import Engine, hold_in_float32
+from training.kept_weights import refuse_sharded
+from training.optimizer import adamw
+from training.runs.random_states import random_states_kept, seed_all
+from training.settings import LoopSettings, OptimizerSettings
+
+Ids = tuple[int, ...]
+
+
+class Relearned(StrEnum):
+    """What became of an item in a relearning probe."""
+
+    AGAIN = "again"
+    """Trained on again."""
+    OTHER = "other"
+    """Of the same set, and only asked."""
+    NEVER_TAUGHT = "never taught"
+    """Of the same form, never trained on, and only asked."""
+
+
+@dataclass(frozen=True, eq=False)
+class RelearningCurve:
+    """What was answered before relearning and after each of its steps.
+
+    Attributes:
+        groups: what became of each item; those never taught come last.
+        identifiers: of the items.
+        correct: whether each is answered exactly, by teacher forcing; `look` 0 is before.
+        log_probs: of each whole answer, in nats.
+        configuration: how it was relearned.
+    """
+
+    groups: tuple[Relearned, ...]
+    identifiers: tuple[str, ...]
+    correct: Bool[Tensor, "look item"]
+    log_probs: Float64[Tensor, "look item"]
+    configuration: dict[str, Any]
+
+    def exact_match(self, group: Relearned | str) -> Float64[Tensor, "look"]:
+        """Share of a group that is answered exactly, at each look; NaN for a group of none."""
+        return self.correct[:, self._of(group)].double().mean(dim=1)
+
+    def mean_log_prob(self, group: Relearned | str) -> Float64[Tensor, "look"]:
+        """Mean log-probability of a group's answers in nats, at each look."""
+        return self.log_probs[:, self._of(group)].mean(dim=1)
+
+    @property
+    def rises(self) -> Float64[Tensor, "look"]:
+        """Exact match of the other items above that before, less the same of those never taught."""
+        other = self.exact_match(Relearned.OTHER)
+        if Relearned.NEVER_TAUGHT not in self.groups:
+            return other - other[0]
+        never = self.exact_match(Relearned.NEVER_TAUGHT)
+        return (other - other[0]) - (never - never[0])
+
+    @property
+    def spill_over(self) -> float:
+        """The largest of the rises."""
+        return float(self.rises.max())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for every look and item."""
+        return [
+            {"step": step, "identifier": name, "group": str(group), "correct": c, "log_prob": p}
+            for step, (correct, log_probs) in enumerate(
+                zip(self.correct.tolist(), self.log_probs.tolist(), strict=True)
+            )
+            for name, group, c, p in zip(
+                self.identifiers, self.groups, correct, log_probs, strict=True
+            )
+        ]
+
+    def _of(self, group: Relearned | str) -> Bool[Tensor, "item"]:
+        return torch.tensor([one is Relearned(group) for one in self.groups])
+
+
+def relearn(
+    model: HookedModel,
+    rows: Sequence[Rendered],
+    *,
+    count: int,
+    steps: int,
+    learning_rate: float,
+    batch_size: int,
+    seed: int = 0,
+    never_taught: Sequence[Rendered] = (),
+) -> RelearningCurve:
+    """Train on a few items again, and ask all of them after every step.
+
+    Args:
+        model: the hooked model, on the native backend and unsharded; what is attached to it counts.
+            Its weights are put back afterwards.
+        rows: the items, as they were trained on; the last answer of each is asked.
+        count: how many of them to train on again, drawn by the seed.
+        steps: updates.
+        learning_rate: of every update.
+        batch_size: items in a batch.
+        seed: which items are drawn, their order, and dropout.
+        never_taught: items of the same form that the model was never trained on.
+
+    Raises:
+        ValueError: a number is out of range, no other item would be left, the batch is larger than
+            the items that are relearned, or the weights cannot be trained here.
+    """
+    _check(len(rows), count, steps)
+    refuse_sharded(model, "relearning", "load the last checkpoint and relearn from there")
+    again = set(np.random.default_rng(seed).choice(len(rows), count, replace=False).tolist())
+    chosen = [row for place, row in enumerate(rows) if place in again]
+    epochs = -(-steps * batch_size // count)
+    source = MixedSource(
+        chosen, batch_size=batch_size, epochs=epochs, seed=seed, packing=Packing.BUCKETED
+    )
+    settings = _settings(steps, batch_size, learning_rate, seed)
+    asked = [*rows, *never_taught]
+    pairs = [(row.prompt_ids, row.answer_ids) for row in asked]
+    looks = _looks(model, source, settings, pairs)
+    groups = [Relearned.AGAIN if i in again else Relearned.OTHER for i in range(len(rows))]
+    return RelearningCurve(
+        (*groups, *(Relearned.NEVER_TAUGHT for _ in never_taught)),
+        tuple(row.identifier for row in asked),
+        torch.stack([look.matches for look in looks]),
+        torch.stack([look.sums for look in looks]),
+        {"count": count, "items": len(rows), "never_taught": len(never_taught), "seed": seed}
+        | {"steps": steps, "batch_size": batch_size, "optimizer": asdict(settings.optimizer)},
+    )
+
+
+def _looks(
+    model: HookedModel,
+    source: MixedSource,
+    settings: LoopSettings,
+    pairs: Sequence[tuple[Ids, Ids]],
+) -> list[TargetReadings]:
+    """What is answered before the first update and after each."""
+    looks = []
+    with ExitStack() as stack:
+        stack.enter_context(random_states_kept())
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_put_back(model))
+        hold_in_float32(model)
+        engine = stack.enter_context(Engine(model, settings))
+        optimizer = adamw(model.hf_model, settings.optimizer)
+        seed_all(settings.seed)
+        for step in range(settings.steps + 1):
+            with engine.looking():
+                looks.append(target_readings(model, pairs))
+            if step < settings.steps:
+                _update(engine, optimizer, source, settings, step)
+    return looks
+
+
+def _update(
+    engine: Engine,
+    optimizer: torch.optim.Optimizer,
+    source: MixedSource,
+    settings: LoopSettings,
+    step: int,
+) -> None:
+    batch = source.batch(step)
+    loss = engine.loss(batch).total / batch.trained_weight
+    loss.backward()
+    assert settings.optimizer.clip_norm is not None
+    norm = clip_grad_norm_(engine.parameters, settings.optimizer.clip_norm)
+    if not bool(torch.isfinite(norm)):
+        raise ValueError(
+            f"the gradient of relearning step {step + 1} is {float(norm)}; try a lower learning "
+            "rate"
+        )
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _settings(steps: int, batch_size: int, learning_rate: float, seed: int) -> LoopSettings:
+    optimizer = OptimizerSettings(learning_rate=learning_rate, eps=1e-8, weight_decay=0.0)
+    return LoopSettings(steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer)
+
+
+@contextmanager
+def _put_back(model: HookedModel) -> Iterator[None]:
+    """Weights and gradients as they were before a `with` block, whatever happens in it."""
+    parts = [*model.hf_model.parameters(), *model.hf_model.buffers()]
+    kept = [part.detach().clone() for part in parts]
+    gradients = [part.grad for part in parts]
+    try:
+        for part in parts:
+            part.grad = None
+        yield
+    finally:
+        for part, value, gradient in zip(parts, kept, gradients, strict=True):
+            part.grad = None
+            part.data = part.data.to(value.device, value.dtype)
+            part.data.copy_(value)
+            part.grad = gradient
+
+
+def _check(items: int, count: int, steps: int) -> None:
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: give 1 or more")
+    if not 0 < count < items:
+        raise ValueError(
+            f"{count} of {items} items are to be relearned: give at least one, and fewer than all, "
+            "so that others are left to be asked"
+        )
