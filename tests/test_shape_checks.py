@@ -125,8 +125,85 @@ CALLS = {
     "analysis.bootstrap": lambda: call(
         "analysis.bootstrap", "bootstrap_interval", np.mean, np.float64(1), np.random.default_rng(0)
     ),
-    "analysis.statistics": lambda: call(
-        "analysis.statistics", "mcnemar", np.zeros((2, 2), bool), np.zeros((2, 2), bool)
+    "analysis.checkpoint_depth": lambda: call(
+        "analysis.checkpoint_depth", "depth_table", {"start": WRONG.long()}, k=1, d_vocab=2
+    ),
+    "analysis.fact_depth": lambda: call(
+        "analysis.fact_depth", "depth_change", *[WRONG.long()] * 2, k=1, d_vocab=2, seed=0
+    ),
+    "analysis.layer_spread": lambda: call(
+        "analysis.layer_spread",
+        "compare_spread",
+        *[np.zeros((2, 2), int)] * 2,
+        3,
+        np.random.default_rng(0),
+    ),
+    "training.gradient_alignment": lambda: call(
+        "training.gradient_alignment",
+        "GradientAlignmentObserver._record",
+        *(None, tiny(), 0, [], {}, WRONG.double()),
+    ),
+    "training.sample_gradients": lambda: call(
+        "training.sample_gradients", "_summed_loss", WRONG, WRONG.long()
+    ),
+    "training.weight_products": lambda: call(
+        "training.weight_products", "_products", [WRONG], [WRONG]
+    ),
+    "training.datasets.mixed_batches": lambda: call(
+        "training.datasets.mixed_batches",
+        "MixedSource.examples_at",
+        SimpleNamespace(
+            steps_available=1,
+            _batch_size=1,
+            _order=SimpleNamespace(stream=lambda *_: np.zeros((1, 1), int)),
+        ),
+        0,
+    ),
+    "training.datasets.mixed_order": lambda: call(
+        "training.datasets.mixed_order", "_interleaved", np.zeros((1, 1), int), np.zeros(1, int)
+    ),
+    "training.datasets.official_batches": lambda: call(
+        "training.datasets.official_batches", "OfficialSource._weights", None, WRONG.long()
+    ),
+    "probes.cached_steps": lambda: call(
+        "probes.cached_steps", "next_inputs", {}, WRONG.long(), WRONG.long()
+    ),
+    "probes.exact_match": lambda: call(
+        "probes.exact_match", "TargetReadings", WRONG.double(), WRONG.bool(), WRONG.long()
+    ),
+    "probes.generation": lambda: call("probes.generation", "_Choice", 1.0, WRONG.double()),
+    "training.relearning": lambda: call(
+        "training.relearning", "RelearningCurve", (), (), WRONG.bool(), WRONG.double(), {}
+    ),
+    "analysis.statistics.checking": lambda: call(
+        "analysis.statistics.checking", "check_varied", np.ones((2, 2)), "x", "a test"
+    ),
+    "analysis.statistics.checkpoint_series": lambda: call(
+        "analysis.statistics.checkpoint_series", "checkpoint_correlation", *[np.ones((3, 8))] * 3
+    ),
+    "analysis.statistics.clusters": lambda: call(
+        "analysis.statistics.clusters", "block_jackknife", np.mean, np.float64(1), []
+    ),
+    "analysis.statistics.correlations": lambda: call(
+        "analysis.statistics.correlations", "correlation", np.ones((4, 1)), np.ones(4)
+    ),
+    "analysis.statistics.drifting_series": lambda: call(
+        "analysis.statistics.drifting_series", "first_differences", np.ones(4), np.ones(5)
+    ),
+    "analysis.statistics.equivalence": lambda: call(
+        "analysis.statistics.equivalence", "equivalent_pairs", np.ones(4), np.ones(5), 1.0
+    ),
+    "analysis.statistics.paired": lambda: call(
+        "analysis.statistics.paired", "mcnemar", np.zeros((2, 2), bool), np.zeros((2, 2), bool)
+    ),
+    "analysis.statistics.peaks": lambda: call(
+        "analysis.statistics.peaks", "peak_test", np.ones(4), 1
+    ),
+    "analysis.statistics.seeds": lambda: call(
+        "analysis.statistics.seeds", "mean_over_seeds", np.ones((2, 2))
+    ),
+    "analysis.statistics.trends": lambda: call(
+        "analysis.statistics.trends", "trend_over_seeds", np.ones(4), "rises"
     ),
     "interventions.edit_forms": lambda: call(
         "interventions.edit_forms", "WeightChange", "", 0, WRONG.long(), lambda old: old
@@ -237,7 +314,9 @@ CALLS = {
         0,
         0,
     ),
-    "training.engine": lambda: call("training.engine", "summed_cross_entropy", WRONG, WRONG.long()),
+    "training.engine": lambda: call(
+        "training.engine", "summed_cross_entropy", WRONG[0], WRONG[0, 0].long()
+    ),
     "training.evaluation": lambda: call(
         "training.evaluation", "_ranked", WRONG.double(), [], choice("acc")
     ),

@@ -2,8 +2,9 @@
 
 It keeps float32 weights and computes in the precision asked for: by autocast, or under FSDP by its
 mixed-precision policy. Blocks are recomputed in the backward pass (gradient checkpointing) and
-compiled on request, each by itself. DDP copies the model and averages gradients; FSDP
-(`fully_shard`) also shards weights, gradients and optimizer state, block by block.
+compiled on request, each by itself. Positions that predict no trained token are not unembedded. DDP
+copies the model and averages gradients; FSDP (`fully_shard`) also shards weights, gradients and
+optimizer state, block by block.
 
 Hooks stay where they are, on the modules of the Hugging Face model, so edits and captures work the
 same in all of these. To look at the model, its weights are gathered and compiled code is left alone
@@ -82,22 +83,24 @@ class Engine(AbstractContextManager["Engine"]):
             rows: the micro-batch, on the CPU.
             sources: how many sources to sum apart as well.
         """
+        following = _following(rows.labels, IGNORED)
+        # As numbers, and found on the CPU, so that no GPU is waited for.
+        trained = (following != IGNORED).nonzero()[:, 0]
         inputs = forward_inputs(rows, self._separation, self.device)
-        with self._autocast():
-            logits = self._forward(**inputs, use_cache=False).logits
-        labels = rows.labels.to(self.device)
+        with self._autocast(), self._unembedding_only(trained):
+            logits = self._forward(**inputs, use_cache=False).logits[0]
+        labels = following[trained].to(self.device)
         if rows.weights is None and not sources:
             return SummedLoss(self._summed_loss(logits, labels), None)
         losses = self._token_losses(logits, labels)
-        weighted = losses if rows.weights is None else losses * _following(rows.weights, losses)
-        apart = None
+        total, apart = losses.sum(), None
+        if rows.weights is not None:
+            total = (losses * _following(rows.weights, 0)[trained].to(self.device)).sum()
         if sources:
             assert rows.sources is not None
-            owner = _following(rows.sources, losses).to(torch.long)
-            apart = losses.new_zeros(sources).index_add(
-                0, owner.flatten(), losses.detach().flatten()
-            )
-        return SummedLoss(weighted.sum(), apart)
+            owner = _following(rows.sources, 0)[trained].to(self.device)
+            apart = losses.new_zeros(sources).index_add(0, owner, losses.detach())
+        return SummedLoss(total, apart)
 
     @contextmanager
     def accumulating(self, *, is_last: bool) -> Iterator[None]:
@@ -178,6 +181,20 @@ class Engine(AbstractContextManager["Engine"]):
         # It has kept its weights whole, and it is the shards that the optimizer is to have.
         self._hf_model.reshard()
 
+    @contextmanager
+    def _unembedding_only(self, positions: Int64[Tensor, " token"]) -> Iterator[None]:
+        """Let a forward pass unembed some positions alone, counted row after row."""
+        index = positions.to(self.device, non_blocking=True)
+
+        def chosen(_module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (given[0].flatten(0, 1).index_select(0, index)[None], *given[1:])
+
+        handle = self._hf_model.get_output_embeddings().register_forward_pre_hook(chosen)
+        try:
+            yield
+        finally:
+            handle.remove()
+
     def _autocast(self) -> AbstractContextManager[Any]:
         computes_in = _COMPUTES_IN.get(Precision(self._settings.precision))
         if computes_in is None or self._settings.parallel is Parallel.FSDP:
@@ -199,40 +216,27 @@ class SummedLoss:
 
 
 def summed_cross_entropy(
-    logits: Float[Tensor, "batch pos d_vocab"], labels: Int64[Tensor, "batch pos"]
+    logits: Float[Tensor, "token d_vocab"], labels: Int64[Tensor, " token"]
 ) -> Float[Tensor, ""]:
-    """Sum of the cross-entropies of all labelled tokens but each row's first, in float32, in nats.
+    """Sum of the cross-entropies of tokens, in float32, in nats.
 
     Args:
-        logits: of a forward pass; those of a position predict the next.
-        labels: the token at each position, or -100.
+        logits: what each token is predicted with.
+        labels: the tokens.
     """
-    return _cross_entropy(logits, labels, "sum")
+    return nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
 
 
 def token_cross_entropy(
-    logits: Float[Tensor, "batch pos d_vocab"], labels: Int64[Tensor, "batch pos"]
-) -> Float[Tensor, "batch pos"]:
-    """The cross-entropy of the token after each position, in float32, in nats; 0 if not labelled.
-
-    Args:
-        logits: of a forward pass; those of a position predict the next.
-        labels: the token at each position, or -100.
-    """
-    return _cross_entropy(logits, labels, "none").view(labels.shape)
+    logits: Float[Tensor, "token d_vocab"], labels: Int64[Tensor, " token"]
+) -> Float[Tensor, " token"]:
+    """The cross-entropy of each token, in float32, in nats; see `summed_cross_entropy`."""
+    return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-    # Moving the labels, not the logits: a slice of these would be a copy of the largest tensor.
-    following = nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
-    return nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED, reduction=reduction
-    )
-
-
-def _following(of_token: Tensor, losses: Tensor) -> Tensor:
-    """What belongs to each token, at the position that predicts it."""
-    return nn.functional.pad(of_token, (0, 1))[:, 1:].to(losses.device)
+def _following(of_token: Tensor, last: int) -> Tensor:
+    """What belongs to each token, at the position that predicts it, row after row."""
+    return nn.functional.pad(of_token, (0, 1), value=last)[:, 1:].flatten()
 
 
 def hold_in_float32(model: HookedModel) -> None:

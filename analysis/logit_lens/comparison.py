@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from analysis.logit_lens.result import LensResult
-from analysis.statistics import Comparison, holm, mcnemar, paired_permutation
+from analysis.statistics.families import holm
+from analysis.statistics.paired import mcnemar, paired_permutation
+from analysis.statistics.results import Comparison
 from probes.localization import NEVER
 
 

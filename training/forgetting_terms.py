@@ -1,0 +1,181 @@
+r"""Forgetting terms: what one step of learning B does to A, with mixing data and without.
+
+Write \(L_A(\theta)\) for the mean loss on \(D_A\) and \(g_A(\theta)\) for its gradient. Stage 2
+starts at \(\theta_A\) and steps to \(\theta_B = \theta_A - \eta\, g_B(\theta_A)\). By Taylor
+
+\[ L_A(\theta_B) - L_A(\theta_A) = (\theta_B - \theta_A) \cdot g_A(\theta_A) + R
+   = -\eta\, g_B(\theta_A) \cdot g_A(\theta_A) + R, \]
+
+where R is of second order in the step. With mixing, stage 1 ends at \(\theta'_A\), and stage 2
+learns \(D_B \cup D_M\). The loss there is a mean in which M has the share s and B the share 1 - s,
+so its gradient is \((1 - s)\, g_B + s\, g_M\). The loss that mixing saves on A is
+
+\[ L_A(\theta_B) - L_A(\theta'_B) = \Delta_1 + \Delta_2 + (R - R'), \]
+\[ \Delta_1 = L_A(\theta_A) - L_A(\theta'_A), \qquad
+   \Delta_2 = \eta\,\bigl[((1 - s)\, g'_B + s\, g'_M) \cdot g'_A - g_B \cdot g_A\bigr], \]
+
+primes standing for gradients at \(\theta'_A\). Both are good where they are above zero. Mixing in
+stage 1 alone is s = 0. Mixing in stage 2 alone has \(\theta'_A = \theta_A\), so \(\Delta_1 = 0\)
+and \(\Delta_2 = \eta\, s\, (g_M - g_B) \cdot g_A\): it helps as far as M lies closer to A than B
+does.
+
+Where the paper's appendix has something else: with its weights \(\beta_1\) of B and \(\beta_2\) of
+M the last line of stage-2 mixing has \(\beta_1 g_M - (1 - \beta_2) g_B\), and the line before it
+gives \(\beta_2 g_M - (1 - \beta_1) g_B\) (for weights that sum to 1 the sign stays right, and the
+size is wrong by \(\beta_1 / \beta_2\)). For mixing in stage 1 it takes the gradient of the
+union to be the sum \(g_A + g_M\); with means, \(\theta'_A - \theta_A = \eta\, s\, (g_A - g_M)\) at
+the start. Where it says that mixing lowers \(\Delta_2\), raising is meant.
+
+Trained models take many steps, by an optimizer with a state. `change_of_loss` therefore sets the
+first-order term for the way that the weights have really moved beside what the loss really did.
+
+Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section
+3.2, appendices A.1 to A.3.
+
+Example:
+    >>> from training.runs.records import records_of                            # doctest: +SKIP
+    >>> alone = records_of("plain/stage-B", GradientAlignmentRecord)[0]         # doctest: +SKIP
+    >>> mixed = records_of("mixed/stage-B", GradientAlignmentRecord)[0]         # doctest: +SKIP
+    >>> delta_1(alone, mixed), delta_2(alone, mixed, mix_share=2 / 3).value     # doctest: +SKIP
+"""
+
+from dataclasses import dataclass
+
+from probes.intervals import Interval
+from training.gradient_reading import MOVED, NEAR_ZERO, alignment, at_start, sign_of
+from training.runs.records import GradientAlignmentRecord
+
+
+@dataclass(frozen=True)
+class MixingTerm:
+    r"""\(\Delta_2\), and how sure its sign is.
+
+    Attributes:
+        value: nats per token; above zero where mixing saves loss on A.
+        interval: over items. Its errors are added as if all went the same way, so that it is too
+            wide rather than too narrow.
+        near_zero: which gradients are too small to have a direction.
+        sign: of the value, 1 or -1; None where it cannot be told.
+    """
+
+    value: float
+    interval: Interval
+    near_zero: tuple[str, ...]
+    sign: int | None
+
+
+@dataclass(frozen=True)
+class LossChange:
+    """What became of the loss of a sample since the start.
+
+    Attributes:
+        measured: the loss now less that at the start, in nats per token.
+        first_order: the way that the weights have moved times the gradient at the start.
+    """
+
+    measured: float
+    first_order: float
+
+
+def delta_1(
+    alone: GradientAlignmentRecord, mixed: GradientAlignmentRecord, *, earlier: str = "A"
+) -> float:
+    r"""\(\Delta_1\): how much lower the loss on A is where mixed training starts stage 2.
+
+    Args:
+        alone: seen at the start of stage 2, after a stage 1 without mixing.
+        mixed: the same, after a stage 1 with mixing.
+        earlier: the sample of what was learnt in stage 1.
+
+    Returns:
+        Nats per token.
+
+    Raises:
+        ValueError: a record has no such sample.
+    """
+    return _loss(alone, earlier) - _loss(mixed, earlier)
+
+
+def delta_2(
+    alone: GradientAlignmentRecord,
+    mixed: GradientAlignmentRecord,
+    *,
+    mix_share: float,
+    learning_rate: float = 1.0,
+    earlier: str = "A",
+    later: str = "B",
+    mix: str = "M",
+    level: float = 0.95,
+    near_zero: float = NEAR_ZERO,
+) -> MixingTerm:
+    r"""\(\Delta_2\): what mixing does to the first step of stage 2.
+
+    Args:
+        alone: seen at the start of stage 2, after a stage 1 without mixing.
+        mixed: the same after a stage 1 with mixing; the same record where only stage 2 mixes.
+        mix_share: share of the mixing data in the loss of stage 2: of its trained tokens where
+            these count alike; 0 where stage 2 does not mix.
+        learning_rate: of the one step; 1 gives the term per unit of it.
+        earlier: the sample of what was learnt in stage 1.
+        later: that of what is learnt in stage 2.
+        mix: that of the mixing data of stage 2.
+        level: share of intervals that should cover the truth.
+        near_zero: as for `alignment`.
+
+    Raises:
+        ValueError: the share or the rate is out of range, nothing was mixed, or a record lacks a
+            sample.
+    """
+    if not (0 <= mix_share <= 1 and learning_rate > 0):
+        raise ValueError(
+            f"mix_share is {mix_share} and learning_rate {learning_rate}: give a share from 0 to 1 "
+            "and a positive rate"
+        )
+    if mixed == alone and not mix_share:
+        raise ValueError("both records are of one start, and mix_share is 0: nothing was mixed")
+    found = [
+        (weight, alignment(record, name, earlier, level=level, near_zero=near_zero))
+        for record, name, weight in _weights(alone, mixed, mix_share, later, mix)
+    ]
+    errors = [abs(weight) * _half_width(pair.interval) * learning_rate for weight, pair in found]
+    value = learning_rate * sum(weight * pair.product for weight, pair in found)
+    interval = Interval(value - sum(errors), value + sum(errors), level)
+    small = tuple(dict.fromkeys(name for _, pair in found for name in pair.near_zero))
+    return MixingTerm(value, interval, small, None if small else sign_of(interval))
+
+
+def change_of_loss(record: GradientAlignmentRecord, sample: str) -> LossChange:
+    """What became of a sample's loss since the start, and what first order makes of it.
+
+    Raises:
+        ValueError: the record has no such sample.
+    """
+    return LossChange(
+        _loss(record, sample) - record.start_losses[record.samples.index(sample)],
+        alignment(record, MOVED, at_start(sample)).product,
+    )
+
+
+def _weights(
+    alone: GradientAlignmentRecord,
+    mixed: GradientAlignmentRecord,
+    share: float,
+    later: str,
+    mix: str,
+) -> list[tuple[GradientAlignmentRecord, str, float]]:
+    """The gradients whose products with A's make up the term, and how much each counts."""
+    if mixed == alone:
+        return [(alone, mix, share), (alone, later, -share)]
+    of_mixed = [(mixed, later, 1 - share), (mixed, mix, share)]
+    return [*(entry for entry in of_mixed if entry[2]), (alone, later, -1.0)]
+
+
+def _half_width(interval: Interval | None) -> float:
+    assert interval is not None
+    return interval.width / 2
+
+
+def _loss(record: GradientAlignmentRecord, sample: str) -> float:
+    if sample not in record.samples:
+        raise ValueError(f"there is no sample {sample!r}; found {', '.join(record.samples)}")
+    return record.losses[record.samples.index(sample)]
