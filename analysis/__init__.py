@@ -19,6 +19,7 @@ _EXPORTS = {
     "entropy_figure": "analysis.figures",
     "fit_forgetting_curve": "analysis.forgetting_curve",
     "forgetting": "analysis.metrics",
+    "kept_share": "analysis.retention",
     "knowledge_scores": "analysis.knowledge_tables",
     "learnability_threshold": "analysis.learnability",
     "lens": "analysis.logit_lens.readouts",
@@ -26,6 +27,8 @@ _EXPORTS = {
     "net_gain": "analysis.encounter_gains",
     "read_run": "analysis.run_reading",
     "retainability": "analysis.encounter_gains",
+    "retention_difference": "analysis.retention",
+    "retention_of": "analysis.retention",
 }
 
 __all__ = sorted(_EXPORTS)

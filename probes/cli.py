@@ -29,9 +29,12 @@ COMMANDS = {
     "analysis.edit_sweep": "what many edits do to a model's entropies and to its loss",
     "analysis.ckl_report": "what runs of continual knowledge learning acquired and forgot",
     "analysis.ckl_study": "continual knowledge learning over a trajectory, and its report",
+    "analysis.remix_report": "what stages of memorizing taught, kept and lost",
+    "analysis.remix_study": "arms and seeds of continual memorization, and their report",
     "interventions.patch": "edit a model's weights and save it as an ordinary checkpoint",
     "training.pretrain": "train a small model from scratch, with checkpoints from the start",
     "training.ckl": "teach a model new knowledge, and see what it forgets",
+    "training.remix": "teach a model one set of items after another, and see what it keeps",
     "training.tuned_lens": "train a tuned lens for a model, and compare it with the logit lens",
 }
 PACKAGES = ("probes", "interventions", "training", "analysis")

@@ -175,6 +175,8 @@ CALLS = {
     "training.relearning": lambda: call(
         "training.relearning", "RelearningCurve", (), (), WRONG.bool(), WRONG.double(), {}
     ),
+    "analysis.retention": lambda: call("analysis.retention", "share_interval", np.zeros((1, 1)), 1),
+    "analysis.remix_report.depths": lambda: call("analysis.remix_report.depths", "_Read", WRONG, 3),
     "analysis.statistics.checking": lambda: call(
         "analysis.statistics.checking", "check_varied", np.ones((2, 2)), "x", "a test"
     ),

@@ -11,7 +11,7 @@ Example:
     ('tiny at step 200, unedited', (0, 1))
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cached_property
@@ -20,15 +20,14 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.ckl_report.starts import Start, shown_value, start_of
+from analysis.ckl_report.starts import Start, start_of
+from analysis.edit_names import EDIT_FIELDS, edit_label
+from analysis.report_texts import shown_value
 from analysis.run_observations import Observations
 from analysis.run_reading import TrainingRun
 from training.ckl.config import CklConfig
-from training.ckl.fields import EditFields
 
 PROGRAM = "training.ckl"
-UNEDITED_NAME = "unedited"
-_EDIT_FIELDS = tuple(field.name for field in fields(EditFields))
 _START_FIELDS = ("model", "revision")
 
 
@@ -82,7 +81,7 @@ class Arm:
     @property
     def base_key(self) -> str:
         """The same for all arms that differ in their edits only."""
-        kept = {k: v for k, v in self.settings.items() if k not in _EDIT_FIELDS}
+        kept = {k: v for k, v in self.settings.items() if k not in EDIT_FIELDS}
         return f"{self.start.sha256} {sorted(kept.items())}"
 
     @cached_property
@@ -182,32 +181,6 @@ def arms_of(runs: Sequence[TrainingRun]) -> list[Arm]:
     ]
 
 
-def edit_label(configuration: Mapping[str, Any], *, strength: bool = True) -> str:
-    """How a start was edited, in words.
-
-    Args:
-        configuration: of a run.
-        strength: whether to say the ratio and the factor of a resuscitation.
-    """
-    parts = []
-    if configuration["resuscitation_ratio"] is not None:
-        site = configuration["resuscitation_site"]
-        control = configuration["control"]
-        parts.append(str(site) if control is None else str(control).replace("_", " "))
-        if control is None and strength:
-            parts.append(
-                f"ratio {configuration['resuscitation_ratio']:g}, factor "
-                f"{configuration['resuscitation_factor']:g}"
-            )
-    if configuration["attention_temperature"] is not None:
-        schedule = configuration["temperature_schedule"]
-        parts.append(
-            f"attention temperature {configuration['attention_temperature']:g}"
-            + (f" ({schedule})" if schedule != "constant" else "")
-        )
-    return ", ".join(parts) or UNEDITED_NAME
-
-
 def _refuse(run: TrainingRun) -> None:
     if (command := run.manifest.get("command")) != PROGRAM:
         raise ValueError(
@@ -247,7 +220,7 @@ def _names(runs: Sequence[TrainingRun]) -> list[str]:
     shown = [
         [label] * (len(set(labels)) > 1 or len(runs) == 1)
         + [edit] * (len(set(edits)) > 1 or len(runs) == 1)
-        + _different(run, runs, leave_out=_EDIT_FIELDS)
+        + _different(run, runs, leave_out=EDIT_FIELDS)
         for run, label, edit in zip(runs, labels, edits, strict=True)
     ]
     alike = [[o for o, other in zip(runs, shown, strict=True) if other == mine] for mine in shown]

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from analysis.ckl_report.arms import Arm
     from analysis.ckl_report.summary import CklSummary
 
-DOCUMENT, PAGE, DATA, TABLES = "ckl.md", "ckl.html", "ckl.json", "tables"
+NAME = "ckl"
+"""Of the report's files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: CklReportArguments, given: Sequence[str]) -> None:
     from analysis.ckl_report.arms import arms_of
-    from analysis.ckl_report.starts import shown_path
+    from analysis.report_files import refuse_folder
+    from analysis.report_texts import shown_path
     from analysis.run_reading import read_run
 
-    refuse_folder(arguments.out)
+    refuse_folder(arguments.out, NAME)
     folders = list(dict.fromkeys(arguments.runs))
     if arguments.base is not None and arguments.base not in folders:
         folders.append(arguments.base)
@@ -87,21 +89,6 @@ def _base(arms: "Sequence[Arm]", base: Path | None) -> "Arm | None":
     if base is None:
         return None
     return next(arm for arm in arms for run in arm.runs if run.path == base.expanduser())
-
-
-def refuse_folder(out: Path) -> None:
-    """Refuse a folder that no report can be written to, before any work is done.
-
-    Raises:
-        ValueError: it is none, holds something else, or cannot be made.
-    """
-    from probes.output_folder import refuse_existing
-
-    if (out / DATA).is_file():
-        return
-    if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"--out {out} exists and holds no report; give another folder")
-    refuse_existing(out, overwrite=False, known=())
 
 
 def write_report(
@@ -118,14 +105,13 @@ def write_report(
     Raises:
         ValueError: runs cannot be compared.
     """
-    import json
-
     from analysis.ckl_report.document import ckl_markdown, commands_of
     from analysis.ckl_report.findings import findings
     from analysis.ckl_report.page import ckl_page
     from analysis.ckl_report.summary import TABLES as TABLES_MADE
     from analysis.ckl_report.summary import provenance, summarise
     from analysis.ckl_report.terminal import print_summary
+    from analysis.report_files import write_report_files
 
     with progress(f"{len(arms)} arms, tables", TABLES_MADE) as advance:
         summary = summarise(arms, base, on_table=advance)
@@ -138,12 +124,13 @@ def write_report(
         "without_curve": dict(summary.without_curve),
         "tables": summary.records(),
     }
-    (out / TABLES).mkdir(parents=True, exist_ok=True)
-    for name, table in summary.tables().items():
-        table.to_csv(out / TABLES / f"{name}.csv", index=False)
-    (out / DATA).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    (out / DOCUMENT).write_text(ckl_markdown(summary, command), encoding="utf-8")
-    (out / PAGE).write_text(ckl_page(summary, command), encoding="utf-8")
     print_summary(summary)
-    print(f"page: {out / PAGE}")
+    write_report_files(
+        out,
+        NAME,
+        content=content,
+        tables=summary.tables(),
+        document=ckl_markdown(summary, command),
+        page=ckl_page(summary, command),
+    )
     return summary

@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.ckl_report.arms import UNEDITED_NAME, Arm, Moment
+from analysis.ckl_report.arms import Arm, Moment
+from analysis.edit_names import UNEDITED_NAME
 from analysis.item_tables import HELD_OUT
 from analysis.run_reading import TrainingRun
-from analysis.statistics import holm, paired_permutation
+from analysis.statistics.families import holm
+from analysis.statistics.paired import paired_permutation
 
 LEAST_CLUSTERS = 3
 _DIGITS = 9

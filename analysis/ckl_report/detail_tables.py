@@ -13,19 +13,19 @@ import pandas as pd
 from analysis.ckl_report.levels import ENTROPIES
 from analysis.ckl_report.scores import ALL_KINDS
 from analysis.ckl_report.summary import CklSummary
-from analysis.ckl_report.texts import (
+from analysis.ckl_report.texts import signed_by
+from analysis.ckl_report.trajectory import outcomes_of
+from analysis.report_texts import (
     NOT_TESTED,
-    TextTable,
     nats,
     nats_or_none,
     p_text,
     share,
     signed,
-    signed_by,
     steps_text,
     with_interval,
 )
-from analysis.ckl_report.trajectory import outcomes_of
+from analysis.text_tables import TextTable
 
 
 def detail_tables(summary: CklSummary) -> list[TextTable]:

@@ -7,12 +7,13 @@ Example:
     >>> Path("ckl.md").write_text(ckl_markdown(summary, command))            # doctest: +SKIP
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from analysis.ckl_report.arms import Arm
 from analysis.ckl_report.findings import findings
 from analysis.ckl_report.summary import CklSummary, command_line, provenance
 from analysis.ckl_report.tables import text_tables
+from analysis.text_tables import markdown_lines
 
 TITLE = "What was acquired and what was forgotten"
 DEFINITIONS = (
@@ -57,12 +58,7 @@ def ckl_markdown(summary: CklSummary, command: str) -> str:
         *(f"- {text}" for text in DEFINITIONS),
     ]
     for found in text_tables(summary):
-        lines += [
-            *("", f"## {found.title}", "", found.note, ""),
-            _line(found.header),
-            _line([":--", *["--:"] * (len(found.header) - 1)]),
-            *map(_line, found.rows),
-        ]
+        lines += ["", *markdown_lines(found)]
     lines += ["", "## The runs", "", "Each with `--out` and a folder of its own.", ""]
     for name, commands in commands_of(summary.arms).items():
         lines += [f"{name}:", "", *(f"    {one}" for one in commands), ""]
@@ -85,7 +81,3 @@ def deck(arms: Sequence[Arm]) -> str:
 def commands_of(arms: Sequence[Arm]) -> dict[str, list[str]]:
     """The commands that make the runs of every arm."""
     return {arm.name: [command_line(run) for run in arm.runs] for arm in arms}
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"

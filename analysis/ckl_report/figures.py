@@ -1,8 +1,5 @@
 """Figures of runs of continual knowledge learning, as pure functions of the summary's tables.
 
-Arms keep their colour in all figures; of more than six, colours run over a scale in the order of
-the arms, which is that of age along a trajectory.
-
 Example:
     >>> knowledge_over_steps(probes, colours, "met").show()                  # doctest: +SKIP
 """
@@ -11,30 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
-from analysis.theme import (
-    DEPTH_SCALE,
-    REFERENCE_COLOUR,
-    SERIES_COLOURS,
-    label,
-    series_colour,
-    template,
-)
-
-_ROW = 24
-"""Pixels of an arm in a figure with a row for each."""
-_LEGEND_ARMS = 8
-"""Of more arms a legend would be larger than the figure; names are shown where one points."""
-
-
-def arm_colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for every arm."""
-    if len(names) <= len(SERIES_COLOURS):
-        return {name: series_colour(place) for place, name in enumerate(names)}
-    scale = [list(stop) for stop in DEPTH_SCALE]
-    places = [place / (len(names) - 1) for place in range(len(names))]
-    return dict(zip(names, sample_colorscale(scale, places), strict=True))
+from analysis.arm_figures import LEGEND_ARMS, empty_figure
+from analysis.theme import REFERENCE_COLOUR, label
 
 
 def knowledge_over_steps(
@@ -47,7 +23,7 @@ def knowledge_over_steps(
         colours: of the arms.
         injections: updates before each round.
     """
-    figure = _figure("step", "K (nats)", 360, legend=len(colours) <= _LEGEND_ARMS)
+    figure = empty_figure("step", "K (nats)", 360, legend=len(colours) <= LEGEND_ARMS)
     for arm, rows in table.groupby("arm", sort=False):
         name = label(str(arm))
         figure.add_scatter(
@@ -72,64 +48,6 @@ def knowledge_over_steps(
     return figure
 
 
-def dots_by_arm(
-    table: pd.DataFrame,
-    colours: Mapping[str, str],
-    x_title: str,
-    *,
-    seeds: pd.DataFrame | None = None,
-    controls: pd.DataFrame | None = None,
-    form: str = "",
-) -> go.Figure:
-    """A number of every arm in a row of its own, with its interval; the first arm at the top.
-
-    Args:
-        table: columns `arm`, `value`, `low`, `high`.
-        colours: of the arms.
-        x_title: what the number is.
-        seeds: the same of single seeds, as faint dots.
-        controls: the same of a control, as open dots.
-        form: of the numbers, `.1%` say.
-    """
-    names = list(dict.fromkeys(table["arm"]))
-    places = {name: place for place, name in enumerate(names)}
-    figure = _figure(x_title, "", 110 + _ROW * len(names), legend=False)
-    drawn: list[tuple[pd.DataFrame | None, str, dict[str, object]]] = [
-        (seeds, "a seed", {"size": 5, "opacity": 0.4}),
-        (controls, "held-out passages", {"size": 8, "symbol": "circle-open"}),
-    ]
-    for rows, what, marker in drawn:
-        if rows is None or rows.empty:
-            continue
-        figure.add_scatter(
-            x=rows["value"],
-            y=[places[name] for name in rows["arm"]],
-            mode="markers",
-            marker={**marker, "color": [colours[name] for name in rows["arm"]]},
-            customdata=[[label(name)] for name in rows["arm"]],
-            hovertemplate=f"%{{customdata[0]}}, {what}: %{{x:{form}}}<extra></extra>",
-        )
-    for _, row in table.iterrows():
-        name, colour = label(row["arm"]), colours[row["arm"]]
-        figure.add_scatter(
-            x=[row["value"]],
-            y=[places[row["arm"]]],
-            error_x=_error(row, colour),
-            mode="markers",
-            marker={"color": colour, "size": 9},
-            name=name,
-            hovertemplate=f"{name}: <b>%{{x:{form}}}</b><extra></extra>",
-        )
-    figure.add_vline(x=0, line={"color": REFERENCE_COLOUR, "width": 1, "dash": "dot"})
-    figure.update_xaxes(tickformat=form or None)
-    figure.update_yaxes(
-        tickvals=list(places.values()),
-        ticktext=[label(name) for name in names],
-        range=[len(names) - 0.4, -0.6],
-    )
-    return figure
-
-
 def forgetting_curves(points: pd.DataFrame, colours: Mapping[str, str]) -> go.Figure:
     """The share of gains that is left, with the lines fitted to it.
 
@@ -137,8 +55,10 @@ def forgetting_curves(points: pd.DataFrame, colours: Mapping[str, str]) -> go.Fi
         points: columns `arm`, `offset`, `retained`, `fitted`, of one exposure.
         colours: of the arms.
     """
-    legend = len(colours) <= _LEGEND_ARMS
-    figure = _figure("steps after the last maximum", "share of the gain left", 340, legend=legend)
+    legend = len(colours) <= LEGEND_ARMS
+    figure = empty_figure(
+        "steps after the last maximum", "share of the gain left", 340, legend=legend
+    )
     for arm, rows in points.groupby("arm", sort=False):
         name, colour = label(str(arm)), colours[str(arm)]
         figure.add_scatter(
@@ -170,7 +90,7 @@ def over_pretraining(points: pd.DataFrame, measure: str, colours: Mapping[str, s
         measure: the column.
         colours: of the arms.
     """
-    figure = _figure("pretraining step of the start", measure, 340, legend=False)
+    figure = empty_figure("pretraining step of the start", measure, 340, legend=False)
     for _, rows in points.groupby("series", sort=False):
         _add_points(figure, rows, rows["step"], measure, colours, line=True)
     return figure
@@ -187,7 +107,7 @@ def against_entropy(
         measure: the other column.
         colours: of the arms.
     """
-    figure = _figure(f"{entropy} of the start (nats)", measure, 340, legend=False)
+    figure = empty_figure(f"{entropy} of the start (nats)", measure, 340, legend=False)
     for _, rows in points.groupby("series", sort=False):
         _add_points(figure, rows, rows[entropy], measure, colours, line=False)
     return figure
@@ -218,30 +138,3 @@ def _add_points(
     )
     if share:
         figure.update_yaxes(tickformat=".0%")
-
-
-def _error(row: pd.Series, colour: str) -> dict[str, object] | None:
-    if pd.isna(row["low"]):
-        return None
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [row["high"] - row["value"]],
-        "arrayminus": [row["value"] - row["low"]],
-        "color": colour,
-        "thickness": 1.4,
-        "width": 4,
-    }
-
-
-def _figure(x_title: str, y_title: str, height: int, *, legend: bool) -> go.Figure:
-    return go.Figure(
-        layout={
-            "template": template(),
-            "height": height,
-            "hovermode": "closest",
-            "showlegend": legend,
-            "xaxis": {"title": {"text": x_title}},
-            "yaxis": {"title": {"text": y_title}},
-        }
-    )

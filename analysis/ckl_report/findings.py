@@ -18,17 +18,9 @@ from analysis.ckl_report.kept_findings import KNOWLEDGE_ENTROPY, TOLD, kept_find
 from analysis.ckl_report.scores import ALL_KINDS, MET
 from analysis.ckl_report.summary import CklSummary
 from analysis.ckl_report.tables import acquired_text, means_over_seeds
-from analysis.ckl_report.texts import (
-    capital,
-    nats,
-    p_text,
-    share,
-    signed,
-    signed_by,
-    value_range,
-    with_interval,
-)
+from analysis.ckl_report.texts import signed_by
 from analysis.ckl_report.trajectory import ACQUIRED_INJECTED, FORGOTTEN
+from analysis.report_texts import capital, nats, p_text, share, signed, value_range, with_interval
 from analysis.theme import count
 
 _LEVEL = 0.05

@@ -15,13 +15,12 @@ from analysis.ckl_report.levels import ENTROPIES, RECALLED, TEXT
 from analysis.ckl_report.scores import ALL_KINDS
 from analysis.ckl_report.summary import CklSummary
 from analysis.ckl_report.tables import forgotten_text, means_over_seeds
-from analysis.ckl_report.texts import (
+from analysis.ckl_report.texts import shown_by, signed_by
+from analysis.report_texts import (
     capital,
     nats,
     share,
-    shown_by,
     signed,
-    signed_by,
     steps_text,
     value_range,
     with_interval,

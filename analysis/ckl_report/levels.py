@@ -17,8 +17,8 @@ import pandas as pd
 
 from analysis.ckl_report.arms import Arm, Moment
 from analysis.ckl_report.scores import bounds, moments_of, typed
-from analysis.ckl_report.starts import shown_path
 from analysis.cluster_bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.report_texts import shown_path
 from analysis.run_observations import Observations
 from training.datasets.downstream_sources import TASKS
 

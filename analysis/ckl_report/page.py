@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from analysis.arm_figures import arm_colours, dots_by_arm
 from analysis.ckl_report import figures
 from analysis.ckl_report.arms import Moment
 from analysis.ckl_report.comparisons import K_INJECTED
@@ -19,11 +20,9 @@ from analysis.ckl_report.levels import TEXT
 from analysis.ckl_report.scores import ALL_KINDS, MET
 from analysis.ckl_report.summary import CklSummary, provenance
 from analysis.ckl_report.tables import text_tables
-from analysis.ckl_report.texts import TextTable
 from analysis.ckl_report.trajectory import outcomes_of
 from analysis.item_tables import HELD_OUT
 from analysis.page import (
-    Cell,
     Html,
     Panel,
     as_json,
@@ -35,11 +34,8 @@ from analysis.page import (
     page,
     paragraph,
     section,
-    table,
 )
-
-_OPEN_ROWS = 8
-"""Tables of more rows are folded away."""
+from analysis.text_tables import TextTable, drawn_tables
 
 
 def ckl_page(summary: CklSummary, command: str) -> str:
@@ -49,7 +45,7 @@ def ckl_page(summary: CklSummary, command: str) -> str:
         summary: of the runs.
         command: that made it.
     """
-    colours = figures.arm_colours([arm.name for arm in summary.arms])
+    colours = arm_colours([arm.name for arm in summary.arms])
     tables = {found.title: found for found in text_tables(summary)}
     body = [
         bullets(findings(summary), class_="findings"),
@@ -57,14 +53,14 @@ def ckl_page(summary: CklSummary, command: str) -> str:
             "What was acquired",
             _knowledge_figure(summary, colours),
             _acquisition_figure(summary, colours),
-            *_tables(tables, "What was acquired", "A by exposure"),
+            *drawn_tables(tables, "What was acquired", "A by exposure"),
         ),
         *_trajectory_section(summary, colours, tables),
         *_comparison_section(summary, colours, tables),
         section(
             "What was kept",
             *_text_figure(summary, colours),
-            *_tables(tables, "What was kept", "The downstream tasks", "Entropies"),
+            *drawn_tables(tables, "What was kept", "The downstream tasks", "Entropies"),
         ),
         *_curve_section(summary, colours, tables),
         section("Definitions", *(paragraph(text) for text in DEFINITIONS)),
@@ -132,7 +128,7 @@ def _acquisition_figure(summary: CklSummary, colours: dict[str, str]) -> Html:
     def panel(moment: str) -> Panel:
         rows = a[a["moment"] == moment]
         means, single = rows[rows["seed"].isna()], rows[rows["seed"].notna()]
-        drawn = figures.dots_by_arm(
+        drawn = dots_by_arm(
             means[means["exposure"] == MET],
             colours,
             "A",
@@ -180,7 +176,7 @@ def _trajectory_section(
             )
             for kind in entropy
         ),
-        *_tables(tables, "Rank correlations", "Over the trajectory"),
+        *drawn_tables(tables, "Rank correlations", "Over the trajectory"),
     )
 
 
@@ -198,13 +194,13 @@ def _comparison_section(
             "the dotted line both know as much.",
             [
                 Panel(
-                    figures.dots_by_arm(
+                    dots_by_arm(
                         rows.rename(columns={"effect": "value"}), colours, "nats", form="+.3f"
                     )
                 )
             ],
         ),
-        *_tables(tables, "Arms against their bases"),
+        *drawn_tables(tables, "Arms against their bases"),
     )
 
 
@@ -220,7 +216,7 @@ def _text_figure(summary: CklSummary, colours: dict[str, str]) -> Iterator[Html]
         "Held-out text, from the start to the end.",
         "The change in bits per byte; to the right, text is predicted worse than before.",
         [
-            Panel(figures.dots_by_arm(ours, colours, "change", form="+.3f"), str(measure))
+            Panel(dots_by_arm(ours, colours, "change", form="+.3f"), str(measure))
             for measure, ours in rows.groupby("measure", sort=False)
         ],
     )
@@ -242,37 +238,5 @@ def _curve_section(
                 for name, rows in summary.retained.groupby("exposure", sort=False)
             ],
         ),
-        *_tables(tables, "Forgetting curves", "Effectivity"),
+        *drawn_tables(tables, "Forgetting curves", "Effectivity"),
     )
-
-
-def _tables(tables: dict[str, TextTable], *beginnings: str) -> Iterator[Html]:
-    """The tables whose titles begin so; long ones folded away."""
-    for beginning in beginnings:
-        for title, found in tables.items():
-            if title.startswith(beginning):
-                drawn = table(
-                    [_whole_words(name) for name in found.header],
-                    [[_whole_words(row[0]), *map(_cell, row[1:])] for row in found.rows],
-                    caption=title,
-                )
-                note = paragraph(found.note)
-                if len(found.rows) > _OPEN_ROWS:
-                    yield details(f"{title} ({len(found.rows)} rows)", note, drawn)
-                else:
-                    yield from (note, drawn)
-
-
-def _whole_words(text: str) -> Html:
-    """Text that is broken between words only; a wide table is scrolled instead."""
-    return Html(" ".join(map(_unbroken, text.split())))
-
-
-def _cell(text: str) -> str | Cell:
-    """A number above its interval."""
-    number, bracket, ends = text.partition(" [")
-    return Cell(_unbroken(number), _unbroken(f"[{ends}")) if bracket else _unbroken(number)
-
-
-def _unbroken(text: str) -> Html:
-    return element("span", text, style="white-space:nowrap")

@@ -1,19 +1,12 @@
 """Starts: which model a run of continual knowledge learning began from, and how old it was.
 
-Names are shown without the folders of the machine that the run was made on.
-
 Example:
-    >>> shown_path("/home/someone/runs/tiny"), shown_path("runs/tiny")
-    ('tiny', 'runs/tiny')
     >>> start_named("runs/tiny/checkpoints/step-000025", None, "ab" * 32).label
     'tiny at step 25'
 """
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from analysis.checkpoints import step_of
 from analysis.run_reading import TrainingRun
@@ -71,20 +64,6 @@ def start_named(model: str, revision: str | None, sha256: str) -> Start:
     if step_of(path.name) is None and (last := _last_checkpoint(model)) is not None:
         return Start(name, step_of(last), sha256)
     return Start(name, None, sha256)
-
-
-def shown_path(text: str) -> str:
-    """A name or a path; of an absolute path, or of one in the home folder, its end."""
-    return PurePosixPath(text).name if re.match(r"/|~|[A-Za-z]:[\\/]", text) else text
-
-
-def shown_value(value: Any) -> str:
-    """A setting as text."""
-    if isinstance(value, str):
-        return shown_path(value)
-    if isinstance(value, Sequence):
-        return " ".join(shown_value(inner) for inner in value) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _last_checkpoint(model: str) -> str | None:

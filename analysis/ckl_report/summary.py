@@ -5,7 +5,6 @@ Example:
     >>> summary.acquired.to_csv("acquisition.csv", index=False)              # doctest: +SKIP
 """
 
-import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -20,13 +19,16 @@ from analysis.ckl_report.curves import curve_tables
 from analysis.ckl_report.forgetting import chance_table, forgetting_table
 from analysis.ckl_report.levels import change_table, level_table
 from analysis.ckl_report.scores import score_tables
-from analysis.ckl_report.starts import shown_path, start_of
+from analysis.ckl_report.starts import start_of
 from analysis.ckl_report.trajectory import correlation_table, trajectory_points
 from analysis.cluster_bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.command_words import configured
+from analysis.report_files import in_order, plain_records
+from analysis.report_texts import shown_path
 from analysis.run_reading import TrainingRun
 from training.ckl.config import CklConfig
 from training.ckl.recipes import CKL_RECIPES
-from training.commands.recipes import as_json, changed, from_json, recipe_named
+from training.commands.recipes import from_json, recipe_named
 
 Made = TypeVar("Made")
 
@@ -72,10 +74,7 @@ class CklSummary:
 
     def records(self) -> dict[str, list[dict[str, Any]]]:
         """All tables as plain values, None for what is missing or has no number."""
-        return {
-            name: [{key: _plain(value) for key, value in row.items()} for row in _rows(table)]
-            for name, table in self.tables().items()
-        }
+        return {name: plain_records(table) for name, table in self.tables().items()}
 
 
 TABLES = 8
@@ -138,27 +137,10 @@ def command_line(run: TrainingRun) -> str:
 
     Paths that belong to the machine that it was made on are cut to their last name.
     """
-    stored = {**run.configuration, **run.manifest["execution"]}
+    config = from_json(CklConfig, {**run.configuration, **run.manifest["execution"]})
     recipe = run.manifest["recipe"]
-    config = from_json(CklConfig, stored)
-    words = ["python", "-m", "training.ckl", "--recipe", recipe]
-    names = changed(config, recipe_named(recipe, CKL_RECIPES))
-    for name in names:
-        words += option(name, as_json(config)[name])
-    return shlex.join([shown_path(word) for word in words])
-
-
-def option(name: str, value: Any) -> list[str]:
-    """A setting as the words of a command line.
-
-    Args:
-        name: of the field.
-        value: as JSON has it.
-    """
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
-    return [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    words = configured(config, recipe_named(recipe, CKL_RECIPES), recipe)
+    return shlex.join(["python", "-m", "training.ckl", *map(shown_path, words)])
 
 
 def provenance(arms: Sequence[Arm]) -> dict[str, str]:
@@ -170,35 +152,20 @@ def provenance(arms: Sequence[Arm]) -> dict[str, str]:
     starts = [start_of(run) for run in runs]
     versions = [", ".join(f"{n} {v}" for n, v in run.manifest["versions"].items()) for run in runs]
     return {
-        "starts": _each(f"{start.label} (weights {start.sha256[:12]})" for start in starts),
-        "trained on": _each(
+        "starts": in_order(f"{start.label} (weights {start.sha256[:12]})" for start in starts),
+        "trained on": in_order(
             f"{shown_path(host['corpus'])}, {host['documents']:,} documents in {host['rows']:,} "
             f"rows of {host['row_length']} (rows {host['content_hash'][:12]})"
             for host in hosts
         ),
-        "knowledge": _each(
+        "knowledge": in_order(
             f"{found['knowledge']['name']}, {found['knowledge']['passages']} passages and "
             f"{found['knowledge']['probes']} probes (text {found['knowledge']['sha256'][:12]})"
             for found in inputs
         ),
-        "held out": _each(
+        "held out": in_order(
             f"{shown_path(name)}, {text['tokens']:,} tokens (text {text['sha256'][:12]})"
             for name, text in held_out
         ),
-        "versions": _each(versions),
+        "versions": in_order(versions),
     }
-
-
-def _each(texts: Any) -> str:
-    return "; ".join(dict.fromkeys(texts)) or "none"
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return table.astype(object).to_dict(orient="records")
-
-
-def _plain(value: Any) -> Any:
-    """As JSON takes it: it has no infinity either."""
-    if pd.isna(value) or (isinstance(value, float) and math.isinf(value)):
-        return None
-    return value.item() if hasattr(value, "item") else value

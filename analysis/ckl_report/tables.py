@@ -16,19 +16,10 @@ from analysis.ckl_report.forgetting import ALL_TASKS
 from analysis.ckl_report.levels import ENTROPIES, ENTROPY, FACTS, TEXT
 from analysis.ckl_report.scores import ALL_KINDS, MET, spread_over_seeds
 from analysis.ckl_report.summary import CklSummary
-from analysis.ckl_report.texts import (
-    NOT_TESTED,
-    TextTable,
-    nats,
-    nats_or_none,
-    share,
-    shown_by,
-    signed,
-    signed_by,
-    with_interval,
-    without_empty,
-)
+from analysis.ckl_report.texts import shown_by, signed_by
 from analysis.item_tables import HELD_OUT
+from analysis.report_texts import NOT_TESTED, nats, nats_or_none, share, signed, with_interval
+from analysis.text_tables import TextTable, without_empty
 from analysis.theme import count
 
 

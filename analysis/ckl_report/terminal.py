@@ -15,8 +15,8 @@ from analysis.ckl_report.forgetting import ALL_TASKS
 from analysis.ckl_report.scores import ALL_KINDS, MET
 from analysis.ckl_report.summary import CklSummary
 from analysis.ckl_report.tables import acquired_text, forgotten_text, means_over_seeds
-from analysis.ckl_report.texts import nats
 from analysis.item_tables import HELD_OUT
+from analysis.report_texts import nats
 
 
 def print_summary(summary: CklSummary, console: Console | None = None) -> None:

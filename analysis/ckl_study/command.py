@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from analysis.ckl_study.plan import PlannedRun
 
 PROGRAM = "analysis.ckl_study"
-RUNS, LOGS, REPORT = "runs", "logs", "report"
 _DEFAULT_RECIPE = "smoke"
 _OF_THE_STUDY = ("model", "revision", "resuscitation_site", "control")
 
@@ -110,21 +109,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: CklStudyArguments, given: Sequence[str]) -> None:
-    from analysis.ckl_study.runs import print_plan, report_study, run_all
+    from analysis.ckl_study.runs import print_plan, report_study, study_runs
+    from analysis.study_runs import RUNS, run_all, shard_of
 
     plan = _plan(arguments)
     recipe = recipe_named(arguments.recipe, CKL_RECIPES)
     folder = arguments.out / RUNS
-    words = {one.name: one.words(recipe, arguments.recipe, folder) for one in plan}
     mine = shard_of(plan, arguments.shard)
+    runs = study_runs(mine, recipe, arguments.recipe, folder)
     if arguments.list:
         import shlex
 
-        for one in mine:
-            print(shlex.join(["python", "-m", "training.ckl", *words[one.name]]))
+        for one in runs:
+            print(shlex.join(["python", "-m", "training.ckl", *one.words]))
         return
     print_plan(plan, mine, folder)
-    run_all(mine, words, arguments.out, minutes=arguments.minutes)
+    run_all(runs, arguments.out, minutes=arguments.minutes)
     report_study(plan, arguments.out, ["python", "-m", PROGRAM, *given])
 
 
@@ -152,21 +152,3 @@ def _plan(arguments: CklStudyArguments) -> "list[PlannedRun]":
         sites=sites,
         controls=controls,
     )
-
-
-def shard_of(plan: "Sequence[PlannedRun]", shard: str | None) -> "list[PlannedRun]":
-    """The runs of one shard.
-
-    Args:
-        plan: all runs.
-        shard: `i/n`; None for all.
-
-    Raises:
-        ValueError: it is no such thing.
-    """
-    if shard is None:
-        return list(plan)
-    first, _, count = shard.partition("/")
-    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-        raise ValueError(f"--shard {shard!r} must be i/n, with i from 1 to n; 1/2 and 2/2 say")
-    return list(plan)[int(first) - 1 :: int(count)]

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.checkpoints import step_of
-from analysis.ckl_report.summary import option
+from analysis.command_words import configured
 from interventions.choices import ResuscitationSite
 from training.ckl.config import CklConfig
 from training.ckl.fields import Control, EditForm
-from training.commands.recipes import as_json, changed
 from training.runs.checkpoints import checkpoint_folders
 from training.runs.directory import CHECKPOINTS_FOLDER
 
@@ -48,10 +47,7 @@ class PlannedRun:
             recipe_name: its name.
             out: folder of the study's runs.
         """
-        words = ["--recipe", recipe_name]
-        stored = as_json(self.config)
-        for name in changed(self.config, recipe):
-            words += option(name, stored[name])
+        words = configured(self.config, recipe, recipe_name)
         return [*words, "--out", str(out / self.name), "--resume"]
 
 

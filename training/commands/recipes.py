@@ -121,7 +121,7 @@ def _restored(hint: Any, value: Any) -> Any:
         return None
     for kind in get_args(hint) if isinstance(hint, UnionType) else (hint,):
         if get_origin(kind) is tuple:
-            return tuple(value)
+            return tuple(_restored(get_args(kind)[0], one) for one in value)
         if isinstance(kind, type) and issubclass(kind, Enum | Path):
             return kind(value)
     return value

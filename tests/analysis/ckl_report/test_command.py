@@ -100,7 +100,7 @@ def test_of_many_arms_the_lowest_and_the_highest_are_told(many):
     from analysis.ckl_report.findings import findings
 
     text = "\n".join(findings(many))
-    assert "Facts recalled: the change from start to end runs from " in text
+    assert "Facts recalled: the change from start to end is " in text
     assert "25.0 points" in text
     assert (
         "A right after the last injection runs from 25.0% (step 0, unedited) to 65.0% (step 100, "
@@ -109,7 +109,7 @@ def test_of_many_arms_the_lowest_and_the_highest_are_told(many):
     assert "Over 5 starts (tiny, unedited), A right" in text
     assert "A right after the last injection and knowledge entropy of the start have a" in text
     assert "a rank correlation of +1.00 [" in text
-    assert "F at the end runs from 20.0% (" in text
+    assert "F at the end is 20.0% in all 6 arms." in text
 
 
 def test_a_document_names_everything_but_the_machine(report, folders):

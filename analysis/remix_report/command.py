@@ -1,0 +1,159 @@
+r"""What runs of continual memorization learnt and kept: `python -m analysis.remix_report`.
+
+Runs that differ in nothing but their seed are an arm. Of every arm: the share of each stage's items
+that is right after every stage, with intervals; the difference from plain training of one stage
+after the other, paired by item and seed, with p-values adjusted for the number of arms; what was
+known while stages were trained, the loss on every source, gradients, weight drift, text, entropies,
+and what came back when a few items were taught again. With `--localization` also where in depth the
+items are readable before and after each stage. Writes into `--out`:
+
+- `remix.md`: findings and tables, with the commands, weights, data and versions behind them
+- `remix.html`: the same with interactive figures, one self-contained page
+- `remix.json`: all numbers, and `tables/*.csv`, one file for each table
+
+Example:
+    $ python -m analysis.remix_report runs/plain runs/remix --out runs/report
+    $ python -m analysis.remix_report runs/study/runs/* --out runs/study/report --localization
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from probes.cli import progress, run_command
+
+if TYPE_CHECKING:
+    from analysis.remix_report.arms import RemixArm
+    from analysis.remix_report.summary import RemixSummary
+
+NAME = "remix"
+"""Of the report's files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemixReportArguments:
+    """Report what runs of continual memorization learnt and kept."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run directories of training.remix; all must be over."""
+    out: Path
+    """Folder for the report; made if it is not there, and an earlier report is replaced."""
+    base: Path | None = None
+    """Run whose arm all others are compared with; without one, each is compared with the arm of the
+    same settings that has no mix, no replay and no edit."""
+    localization: bool = False
+    """Load the models before and after each stage, and see where in depth items are readable."""
+    localization_items: int = 64
+    """Items of stage A that are looked at for it."""
+    device: str | None = None
+    """For that: cpu or cuda; cuda where there is one."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; None for the process's own.
+
+    Returns:
+        Exit code.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    return run_command(
+        RemixReportArguments,
+        lambda arguments: _run(arguments, given),
+        given,
+        program="analysis.remix_report",
+    )
+
+
+def _run(arguments: RemixReportArguments, given: Sequence[str]) -> None:
+    from analysis.remix_report.arms import arms_of
+    from analysis.remix_report.chains import read_chain
+    from analysis.report_files import refuse_folder
+    from analysis.report_texts import shown_path
+
+    if arguments.localization_items < 1:
+        raise ValueError(
+            f"--localization-items must be 1 or more, found {arguments.localization_items}"
+        )
+    refuse_folder(arguments.out, NAME)
+    folders = list(dict.fromkeys(arguments.runs))
+    if arguments.base is not None and arguments.base not in folders:
+        folders.append(arguments.base)
+    arms = arms_of([read_chain(folder) for folder in folders])
+    command = shlex.join(["python", "-m", "analysis.remix_report", *map(shown_path, given)])
+    write_report(
+        arms,
+        arguments.out,
+        command,
+        base=_base(arms, arguments.base),
+        localized=arguments.localization_items if arguments.localization else None,
+        device=arguments.device,
+    )
+
+
+def _base(arms: "Sequence[RemixArm]", base: Path | None) -> "RemixArm | None":
+    if base is None:
+        return None
+    return next(arm for arm in arms for chain in arm.chains if chain.path == base.expanduser())
+
+
+def write_report(
+    arms: "Sequence[RemixArm]",
+    out: Path,
+    command: str,
+    *,
+    base: "RemixArm | None" = None,
+    localized: int | None = None,
+    device: str | None = None,
+) -> "RemixSummary":
+    """Summarise arms, print it, and write the report into a folder.
+
+    Args:
+        arms: the runs.
+        out: the folder; made if it is not there.
+        command: that asked for it, as the report shows it.
+        base: that all other arms are compared with.
+        localized: how many items to locate in the models before and after each stage; None to load
+            no models.
+        device: for that.
+
+    Raises:
+        ValueError: runs cannot be compared.
+    """
+    from analysis.remix_report.depths import depth_tables
+    from analysis.remix_report.document import remix_markdown
+    from analysis.remix_report.findings import findings
+    from analysis.remix_report.page import remix_page
+    from analysis.remix_report.summary import STEPS, commands_of, provenance, summarise
+    from analysis.remix_report.terminal import print_summary
+    from analysis.report_files import write_report_files
+
+    depths = None if localized is None else depth_tables(arms, localized, base, device=device)
+    with progress(f"{len(arms)} arms, tables", STEPS) as advance:
+        summary = summarise(arms, base, depths=depths, on_step=advance)
+    print_summary(summary)
+    write_report_files(
+        out,
+        NAME,
+        content={
+            "command": command,
+            "units": "log-probabilities and entropies in nats; the rest are shares",
+            "provenance": provenance(arms),
+            "runs": commands_of(arms),
+            "findings": findings(summary),
+            "tables": summary.records(),
+        },
+        tables=summary.tables(),
+        document=remix_markdown(summary, command),
+        page=remix_page(summary, command),
+    )
+    return summary

@@ -1,0 +1,179 @@
+"""What was known when: every list of items at every moment, by arm and by seed; and arms compared.
+
+A list is called by the letter of the stage that taught it; what is not a stage's is a control, such
+as facts that the start knew before. Shares of right answers and mean log-probabilities (nats) are
+those of `analysis.retention`.
+
+Example:
+    >>> table = recall_table(arms)                                           # doctest: +SKIP
+    >>> after_b = (table["items"] == "A") & (table["moment"] == "after B")   # doctest: +SKIP
+    >>> table[after_b][["arm", "value", "low", "high", "deviation"]]         # doctest: +SKIP
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.remix_report.arms import RemixArm, base_of
+from analysis.remix_report.chains import TOKENS, after
+from analysis.retention import (
+    LEAST_ITEMS,
+    RetentionDifference,
+    kept_share,
+    retention_difference,
+    retention_of,
+)
+from analysis.statistics.families import holm
+
+SHARE, LOG_PROB = "share right", "log-probability"
+"""Measures: of all items, and the mean over items in nats."""
+_RECALLS = (
+    *("arm", "seed", "items", "match", "moment", "measure"),
+    *("value", "low", "high", "deviation", "seeds", "count"),
+)
+_DIFFERENCES = (
+    *("arm", "base", "items", "match", "moment", "measure", "effect", "low", "high"),
+    *("p_value", "p_holm", "test", "seed_low", "seed_high", "seed_p_value", "seeds", "count"),
+)
+_KEPT = ("arm", "items", "moment", "value", "learnt")
+
+
+def recall_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
+    """Every list at every moment.
+
+    Args:
+        arms: the runs.
+
+    Returns:
+        Columns `arm`, `seed` (missing for the mean over seeds), `items` (the list), `match` (what
+        counts as right), `moment`, `measure`, `value`, `low` and `high` (over items), `deviation`
+        over seeds, `seeds`, and `count` of items.
+    """
+    rows = [
+        row for arm in arms for key in _keys(arm) for row in _rows(arm, *key) if row is not None
+    ]
+    table = pd.DataFrame(rows, columns=list(_RECALLS))
+    return table.astype({"seed": "Int64", "low": float, "high": float, "deviation": float})
+
+
+def difference_table(arms: Sequence[RemixArm], base: RemixArm | None = None) -> pd.DataFrame:
+    """Every arm against its base, after every stage.
+
+    Args:
+        arms: the runs.
+        base: of all other arms; None for the plain arm of each.
+
+    Returns:
+        A row for each list after the stage that taught it and after later ones, of answers by
+        teacher forcing. Columns `arm`, `base`, `items`, `match`, `moment`, `measure`, `effect`
+        (arm less base), `low` and `high` over items, `p_value`, `p_holm` (over the arms compared
+        in the same), `test`, `seed_low`, `seed_high` and `seed_p_value` over seeds, `seeds` that
+        both have, and `count` of items. Empty where no arm has a base.
+    """
+    rows = [
+        (arm.name, other.name, *key, measure, *_numbers(found))
+        for arm in arms
+        if (other := base_of(arm, arms, base)) is not None
+        for key in _keys(arm)
+        if key[1] == TOKENS and key[2] in _taught(arm, key[0])
+        for measure in (SHARE, LOG_PROB)
+        if (found := _difference(arm, other, *key, measure)) is not None
+    ]
+    table = pd.DataFrame(rows, columns=[name for name in _DIFFERENCES if name != "p_holm"])
+    numbers = ("seed_low", "seed_high", "seed_p_value")
+    table = table.astype(dict.fromkeys(numbers, float))
+    # Arms compared in the same thing are one family.
+    table["p_holm"] = table.groupby(["items", "match", "moment", "measure"], sort=False)[
+        "p_value"
+    ].transform(lambda values: list(holm(values.tolist())))
+    return table[list(_DIFFERENCES)]
+
+
+def kept_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
+    """Of the items that were right after their own stage, the share that is right later.
+
+    Args:
+        arms: the runs.
+
+    Returns:
+        Columns `arm`, `items`, `moment`, `value` (missing where none was right), and `learnt`, the
+        share that was right after their own stage.
+    """
+    rows = []
+    for arm in arms:
+        for place, stage in enumerate(arm.stages):
+            before = arm.answers(stage, after(stage))
+            if not before:
+                continue
+            for later in arm.stages[place + 1 :]:
+                value = kept_share(before, arm.answers(stage, after(later)))
+                learnt = retention_of(before).mean
+                rows.append((arm.name, stage, after(later), value, learnt))
+    return pd.DataFrame(rows, columns=list(_KEPT)).astype({"value": float})
+
+
+def _keys(arm: RemixArm) -> Iterator[tuple[str, str, str]]:
+    """List, match and moment of all that was asked."""
+    lists = dict.fromkeys(key for chain in arm.chains for key in chain.lists)
+    yield from ((*key, moment) for key in lists for moment in arm.moments)
+
+
+def _taught(arm: RemixArm, items: str) -> tuple[str, ...]:
+    """The moments from which on a list has been taught; all after the start for other lists."""
+    place = arm.stages.index(items) if items in arm.stages else 0
+    return arm.moments[place + 1 :]
+
+
+def _rows(arm: RemixArm, items: str, match: str, moment: str) -> Iterator[tuple[Any, ...] | None]:
+    for measure in (SHARE, LOG_PROB):
+        answers = arm.answers(items, moment, match, log_probs=measure == LOG_PROB)
+        if not answers:
+            continue
+        for seed, ours in ((None, answers), *((s, {s: answers[s]}) for s in answers)):
+            found = retention_of(ours, shares=measure == SHARE)
+            low, high = (None, None) if found.interval is None else found.interval[:2]
+            yield (
+                *(arm.name, seed, items, match, moment, measure, found.mean, low, high),
+                *(found.deviation, len(ours), found.items),
+            )
+
+
+def _difference(
+    arm: RemixArm, base: RemixArm, items: str, match: str, moment: str, measure: str
+) -> RetentionDifference | None:
+    """None where there is nothing to compare: other items, or no common seed."""
+    if moment not in base.moments:
+        return None
+    scores = measure == LOG_PROB
+    ours, theirs = (one.answers(items, moment, match, log_probs=scores) for one in (arm, base))
+    shared = [seed for seed in ours if seed in theirs]
+    same = all({*ours[seed].index} == {*theirs[seed].index} for seed in shared)
+    if not shared or not same or len(ours[shared[0]]) < LEAST_ITEMS:
+        return None
+    return retention_difference(ours, theirs, shares=measure == SHARE)
+
+
+def _numbers(found: RetentionDifference) -> tuple[Any, ...]:
+    items, seeds = found.items, found.seed_interval
+    ends = (None, None) if seeds is None else seeds[:2]
+    return (
+        *(items.effect, items.interval.low, items.interval.high, items.p_value, items.test),
+        *(*ends, found.seed_p_value, len(found.by_seed), items.n),
+    )
+
+
+def retained(table: pd.DataFrame, moment: str, items: str = "A", match: str = TOKENS) -> Any:
+    """Rows of a table of shares about one list at one moment, by arm.
+
+    Args:
+        table: `recall_table` or `difference_table`.
+        moment: when.
+        items: the list.
+        match: what counts as right.
+    """
+    rows = table[(table["items"] == items) & (table["match"] == match)]
+    rows = rows[(rows["moment"] == moment) & (rows["measure"] == SHARE)]
+    if "seed" in rows.columns:
+        rows = rows[rows["seed"].isna()]
+    return rows.set_index("arm")

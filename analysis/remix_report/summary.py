@@ -1,0 +1,184 @@
+"""The summary of runs of continual memorization: every table that a report is made from.
+
+Example:
+    >>> summary = summarise(arms_of([read_chain("runs/remix")]))             # doctest: +SKIP
+    >>> summary.recalls.to_csv("recalls.csv", index=False)                   # doctest: +SKIP
+"""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from analysis.command_words import configured
+from analysis.remix_report.arms import RemixArm
+from analysis.remix_report.chains import Chain
+from analysis.remix_report.curves import (
+    alignment_curves,
+    recall_curves,
+    sign_table,
+    source_curves,
+)
+from analysis.remix_report.endings import drift_table, stage_table
+from analysis.remix_report.levels import level_table
+from analysis.remix_report.recalls import difference_table, kept_table, recall_table
+from analysis.remix_report.relearned import relearning_table, spill_table
+from analysis.remix_report.terms import term_table
+from analysis.report_files import in_order, plain_records
+from analysis.report_texts import shown_path
+from training.commands.recipes import from_json, recipe_named
+from training.remix.config import RemixConfig
+from training.remix.recipes import REMIX_RECIPES
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemixSummary:
+    """What runs learnt and kept; see the modules named for the columns."""
+
+    arms: tuple[RemixArm, ...]
+    recalls: pd.DataFrame
+    """Lists of items at every moment (`analysis.remix_report.recalls`)."""
+    differences: pd.DataFrame
+    """Arms against their bases (`analysis.remix_report.recalls`)."""
+    kept: pd.DataFrame
+    """Of what was right, the share that is right later (`analysis.remix_report.recalls`)."""
+    curves: pd.DataFrame
+    """What was known at every look (`analysis.remix_report.curves`)."""
+    sources: pd.DataFrame
+    """Training losses by source (`analysis.remix_report.curves`)."""
+    alignments: pd.DataFrame
+    """Cosines of gradients (`analysis.remix_report.curves`)."""
+    signs: pd.DataFrame
+    """Signs of their products (`analysis.remix_report.curves`)."""
+    terms: pd.DataFrame
+    """What mixing does to the first step of stage B (`analysis.remix_report.terms`)."""
+    drift: pd.DataFrame
+    """Of weights (`analysis.remix_report.endings`)."""
+    stages: pd.DataFrame
+    """How they ended (`analysis.remix_report.endings`)."""
+    relearning: pd.DataFrame
+    """What came back (`analysis.remix_report.relearned`)."""
+    spills: pd.DataFrame
+    """What came back in the end (`analysis.remix_report.relearned`)."""
+    levels: pd.DataFrame
+    """Text, tasks, entropies (`analysis.remix_report.levels`)."""
+    depths: pd.DataFrame
+    """Where in depth items are readable (`analysis.remix_report.depths`); empty where that was not
+    asked for."""
+    depth_changes: pd.DataFrame
+    """How that moved (`analysis.remix_report.depths`)."""
+
+    @property
+    def last_moment(self) -> str:
+        """After the last stage of the first arm."""
+        return self.arms[0].moments[-1]
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """All tables by their names."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: table for name, table in found.items() if isinstance(table, pd.DataFrame)}
+
+    def records(self) -> dict[str, list[dict[str, Any]]]:
+        """All tables as plain values, None for what is missing or has no number."""
+        return {name: plain_records(table) for name, table in self.tables().items()}
+
+
+STEPS = 6
+"""That are made one after the other."""
+
+
+def summarise(
+    arms: Sequence[RemixArm],
+    base: RemixArm | None = None,
+    *,
+    depths: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> RemixSummary:
+    """All tables of some arms.
+
+    Args:
+        arms: the runs.
+        base: that all other arms are compared with; None compares each with its plain arm.
+        depths: where items are readable and how that moved; None where it was not asked for.
+        on_step: called with 1 whenever one of `STEPS` is done.
+
+    Raises:
+        ValueError: runs cannot be compared.
+    """
+
+    def made(found: Made) -> Made:
+        if on_step is not None:
+            on_step(1)
+        return found
+
+    readable, moved = depths or (pd.DataFrame(), pd.DataFrame())
+    return RemixSummary(
+        arms=tuple(arms),
+        recalls=made(recall_table(arms)),
+        differences=made(difference_table(arms, base)),
+        kept=kept_table(arms),
+        curves=made(recall_curves(arms)),
+        sources=made(source_curves(arms)),
+        alignments=made(alignment_curves(arms)),
+        signs=sign_table(arms),
+        terms=term_table(arms, base),
+        drift=drift_table(arms),
+        stages=stage_table(arms),
+        relearning=relearning_table(arms),
+        spills=spill_table(arms),
+        levels=made(level_table(arms)),
+        depths=readable,
+        depth_changes=moved,
+    )
+
+
+def command_line(chain: Chain) -> str:
+    """The command that makes a run, but for where it goes.
+
+    Paths that belong to the machine that it was made on are cut to their last name.
+    """
+    config = from_json(RemixConfig, {**chain.configuration, **chain.manifest["execution"]})
+    recipe = chain.manifest["recipe"]
+    words = configured(config, recipe_named(recipe, REMIX_RECIPES), recipe)
+    return shlex.join(["python", "-m", "training.remix", *map(shown_path, words)])
+
+
+def commands_of(arms: Sequence[RemixArm]) -> dict[str, list[str]]:
+    """The commands that make the runs of every arm."""
+    return {arm.name: [command_line(chain) for chain in arm.chains] for arm in arms}
+
+
+def provenance(arms: Sequence[RemixArm]) -> dict[str, str]:
+    """Models, data and versions behind the numbers, in words."""
+    chains = [chain for arm in arms for chain in arm.chains]
+    stages = [pair for chain in chains for pair in chain.manifest["inputs"]["stages"].items()]
+    versions = [
+        ", ".join(f"{n} {v}" for n, v in chain.manifest["versions"].items()) for chain in chains
+    ]
+    return {
+        "starts": in_order(f"{arm.start.label} (weights {arm.start.sha256[:12]})" for arm in arms),
+        "learnt": in_order(f"{name}: {_described(found['data'])}" for name, found in stages),
+        "mixed in": in_order(
+            f"{name}: {_described(found['mix'])}" for name, found in stages if "mix" in found
+        ),
+        "held out": in_order(
+            f"{shown_path(name)}, {text['tokens']:,} tokens (text {text['sha256'][:12]})"
+            for chain in chains
+            for stage in chain.stages.values()
+            for name, text in stage.run.manifest["inputs"].get("held_out", {}).items()
+        ),
+        "versions": in_order(versions),
+    }
+
+
+def _described(found: Mapping[str, Any]) -> str:
+    """What a manifest says about a set of items or a mix, in words."""
+    return (
+        f"{found['items']:,} items of {shown_path(found['name'])} "
+        f"({shown_path(found['source'])}; licence: {found['licence']}; rows "
+        f"{found['content_hash'][:12]})"
+    )

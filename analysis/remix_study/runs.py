@@ -1,0 +1,95 @@
+"""The runs of a study of continual memorization: what they are, and the report of them."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.remix_study.plan import PlannedRun, groups_of
+from analysis.study_runs import REPORT, RUNS, StudyRun, cost_text, not_over
+from training.remix.config import RemixConfig
+
+
+def study_runs(
+    plan: Sequence[PlannedRun], recipe: RemixConfig, recipe_name: str, folder: Path
+) -> list[StudyRun]:
+    """Planned runs as they are made.
+
+    Args:
+        plan: the runs.
+        recipe: what they are changes of.
+        recipe_name: its name.
+        folder: of all runs.
+    """
+    from training.remix.command import main
+
+    return [
+        StudyRun(
+            one.name, one.words(recipe, recipe_name, folder), main, _Finished(one.final(folder))
+        )
+        for one in plan
+    ]
+
+
+class _Finished:
+    """Whether a folder holds a run, finished."""
+
+    def __init__(self, config: RemixConfig) -> None:
+        self._config = config
+
+    def __call__(self, folder: Path) -> bool:
+        from training.stages import finished_chain
+
+        return finished_chain(folder, self._config) is not None
+
+
+def print_plan(plan: Sequence[PlannedRun], mine: Sequence[PlannedRun], folder: Path) -> None:
+    """Print how many runs there are and how long they will take, as far as that is known.
+
+    Args:
+        plan: all runs.
+        mine: those that this process makes.
+        folder: of the runs.
+    """
+    seeds = len({one.config.seed for one in plan})
+    print(
+        f"{len(plan)} runs: {len(plan) // seeds} arms, {seeds} seed{'s' if seeds > 1 else ''} "
+        f"each; stage A is trained {len(groups_of(plan))} times"
+    )
+    print(cost_text([one.name for one in mine], [one.name for one in plan], folder))
+
+
+def report_study(
+    plan: Sequence[PlannedRun],
+    out: Path,
+    command: Sequence[str],
+    *,
+    localized: int | None,
+    device: str | None,
+) -> None:
+    """Report all runs, if they are over.
+
+    Args:
+        plan: all runs.
+        out: folder of the study.
+        command: that asked for it.
+        localized: items to look for in depth; None for none.
+        device: for that.
+    """
+    if not_over([one.name for one in plan], out / RUNS):
+        return
+    from analysis.remix_report.arms import arms_of
+    from analysis.remix_report.chains import read_chain
+    from analysis.remix_report.command import NAME, write_report
+    from analysis.report_files import refuse_folder
+    from analysis.report_texts import shown_path
+
+    refuse_folder(out / REPORT, NAME)
+    ordered = sorted(plan, key=lambda one: one.place)
+    arms = arms_of([read_chain(out / RUNS / one.name) for one in ordered])
+    write_report(
+        arms,
+        out / REPORT,
+        shlex.join(map(shown_path, command)),
+        localized=localized,
+        device=device,
+    )

@@ -1,0 +1,116 @@
+"""Texts of a report: numbers, paths and settings as its tables and sentences show them.
+
+Paths are shown without the folders of the machine that something was made on.
+
+Example:
+    >>> row = pd.Series({"value": -0.0512, "low": -0.0703, "high": 0.0104})
+    >>> with_interval(row, share)
+    '−5.1% [−7.0%, 1.0%]'
+    >>> signed(0.25, nats), p_text(0.0004), steps_text(12345.6)
+    ('+0.250', '< 0.001', '12,346')
+    >>> shown_path("/home/someone/runs/tiny"), shown_path("runs/tiny")
+    ('tiny', 'runs/tiny')
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from analysis import theme
+
+MINUS = "\N{MINUS SIGN}"
+NOT_TESTED = "not tested"
+POINTS = " points"
+"""Of percent, after a difference of shares."""
+
+
+def with_interval(row: pd.Series, show: Callable[[float], str], value: str = "value") -> str:
+    """A number with its interval, where it has one."""
+    shown = show(row[value])
+    if pd.isna(row["low"]):
+        return shown
+    ends = (show(row[name]).removesuffix(POINTS) for name in ("low", "high"))
+    return f"{shown} [{', '.join(ends)}]"
+
+
+def signed(value: float, show: Callable[[float], str]) -> str:
+    """A difference with its sign."""
+    text = show(abs(value))
+    # What rounds to nothing has no sign.
+    if not any(digit in text for digit in "123456789"):
+        return text
+    return f"{MINUS if value < 0 else '+'}{text}"
+
+
+def nats(value: float, digits: int = 3) -> str:
+    """A number of nats, or of bits."""
+    return theme.nats(round(value, digits) + 0.0, digits).replace("-", MINUS)
+
+
+def share(value: float) -> str:
+    """A share as a percentage."""
+    return theme.percent(round(value, 4) + 0.0).replace("-", MINUS)
+
+
+def nats_or_none(value: float | None) -> str:
+    """A number of nats; empty for none."""
+    return "" if value is None or pd.isna(value) else nats(value)
+
+
+def p_text(value: float) -> str:
+    """A p-value."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def steps_text(value: float) -> str:
+    """A number of steps, which may be beyond all numbers."""
+    if value == float("inf"):
+        return "none"
+    return theme.count(value) if value < 1e6 else f"{value:.0e}"
+
+
+def capital(text: str) -> str:
+    """A text as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
+def value_range(
+    what: str, values: Mapping[str, float], show: Callable[[float], str], *, of: str = "arms"
+) -> str:
+    """A sentence about the least and the most of several numbers.
+
+    Args:
+        what: they are of.
+        values: by name.
+        show: a number as text.
+        of: what the names are names of.
+    """
+    low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+    if show(values[low]) == show(values[high]):
+        return f"{what} is {show(values[low])} in all {len(values)} {of}."
+    return (
+        f"{what} runs from {show(values[low])} ({low}) to {show(values[high])} ({high}), over "
+        f"{len(values)} {of}."
+    )
+
+
+def points(value: float) -> str:
+    """A difference of shares, in percentage points."""
+    return f"{theme.nats(100 * value, 1)}{POINTS}"
+
+
+def shown_path(text: str) -> str:
+    """A name or a path; of an absolute path, or of one in the home folder, its end."""
+    return PurePosixPath(text).name if re.match(r"/|~|[A-Za-z]:[\\/]", text) else text
+
+
+def shown_value(value: Any) -> str:
+    """A setting as text."""
+    if isinstance(value, str):
+        return shown_path(value)
+    if isinstance(value, Sequence):
+        return " ".join(shown_value(inner) for inner in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,226 @@
+r"""Retention: how much of what one stage taught a model still knows after later ones.
+
+A run answers every item of a list right or wrong (or gives it a log-probability, in nats).
+**Retention** is the share of the items of the first stage that are right after the second. Runs
+that differ in their seed are an arm; an item's value in an arm is its mean over the seeds that
+asked for it.
+
+- `retention_of`: the mean of an arm, its deviation over seeds, and an interval over items. For
+  shares it is Wilson's, whose ends stay apart where all items are wrong or all are right, with as
+  many independent answers as the spread of the item means shows there to be: as many as items where
+  there is one seed, more where seeds miss different items, never more than there are answers.
+- `retention_difference`: two arms against each other, item by item and seed by seed. Of one seed
+  McNemar's exact test, of several the paired permutation test over items. Both hold for the runs
+  that were made. Whether other seeds would do the same is told by the t interval of the differences
+  of seeds, which two or three seeds leave wide.
+- `kept_share`: of the items that were right after the first stage, the share that is right later:
+  it tells what was lost from what was never learnt.
+
+Source: Wilson (1927); Korn and Graubard (1998), "Confidence intervals for proportions with small
+expected number of positive counts estimated from survey data", for the effective number; the
+retention of Chen et al., "Continual Memorization of Factoids in Large Language Models" (2024).
+
+Example:
+    >>> import pandas as pd
+    >>> right = {0: pd.Series([1.0, 0, 0]), 1: pd.Series([1.0, 1, 0])}
+    >>> found = retention_of(right)
+    >>> found.mean, round(found.deviation, 3)
+    (0.5, 0.236)
+    >>> retention_difference(right, {0: pd.Series([0.0, 0, 0]), 1: pd.Series([0.0, 0, 0])}).effect
+    0.5
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from analysis.bootstrap import LEVEL
+from analysis.cluster_bootstrap import ClusterBootstrap
+from analysis.statistics.paired import mcnemar, paired_permutation
+from analysis.statistics.results import Comparison
+from analysis.statistics.seeds import mean_over_seeds
+from probes.intervals import Interval
+
+LEAST_ITEMS = 2
+"""Fewer cannot be tested."""
+_DIGITS = 9
+Answers = Mapping[int, pd.Series]
+"""By seed, a value for every item, by its name: 1 or 0 where it is right or wrong."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What an arm knows of a list of items.
+
+    Attributes:
+        mean: over seeds of the mean over items.
+        interval: over items; None where one item says nothing about spread.
+        deviation: standard deviation over seeds; None of one seed.
+        by_seed: the mean over items of each.
+        items: how many different ones there are.
+    """
+
+    mean: float
+    interval: Interval | None
+    deviation: float | None
+    by_seed: Mapping[int, float]
+    items: int
+
+
+@dataclass(frozen=True)
+class RetentionDifference:
+    """An arm less another one, over the seeds that both have.
+
+    Attributes:
+        items: effect, interval and test over items.
+        by_seed: the effect in each seed.
+        seed_interval: t interval of the mean effect over seeds; None of one seed.
+        seed_p_value: of a paired t-test over seeds; None of one seed, or where all do the same.
+    """
+
+    items: Comparison
+    by_seed: Mapping[int, float]
+    seed_interval: Interval | None
+    seed_p_value: float | None
+
+    @property
+    def effect(self) -> float:
+        """The difference in means."""
+        return self.items.effect
+
+
+def retention_of(answers: Answers, *, shares: bool = True, level: float = LEVEL) -> Retention:
+    """What an arm knows.
+
+    Args:
+        answers: of its seeds.
+        shares: whether values are shares of right answers; otherwise any number.
+        level: of the interval.
+
+    Raises:
+        ValueError: there is no seed, or a list is empty or has an item twice.
+    """
+    _check(answers)
+    by_seed = {seed: float(values.mean()) for seed, values in answers.items()}
+    means = item_means(answers).to_numpy()
+    interval = (
+        share_interval(means, sum(map(len, answers.values())), level=level)
+        if shares
+        else ClusterBootstrap(level=level).mean_interval(means)
+    )
+    spread = float(np.std([*by_seed.values()], ddof=1)) if len(by_seed) > 1 else None
+    return Retention(float(np.mean([*by_seed.values()])), interval, spread, by_seed, len(means))
+
+
+def retention_difference(
+    answers: Answers, base: Answers, *, shares: bool = True, level: float = LEVEL
+) -> RetentionDifference:
+    """An arm against another one.
+
+    Args:
+        answers: of the one.
+        base: of the other; every seed that both have must have asked for the same items.
+        shares: whether values are shares of right answers; otherwise any number.
+        level: of the intervals.
+
+    Raises:
+        ValueError: there is no common seed, a seed asked for different items, or for too few.
+    """
+    shared = [seed for seed in answers if seed in base]
+    if not shared:
+        raise ValueError(
+            f"arms are compared over common seeds, found {[*answers]} and {[*base]}; give runs of "
+            "both with the same seeds"
+        )
+    ours = {seed: answers[seed] for seed in shared}
+    theirs = {seed: base[seed].reindex(answers[seed].index) for seed in shared}
+    _check(ours)
+    for seed in shared:
+        if len(base[seed]) != len(answers[seed]) or theirs[seed].isna().any():
+            raise ValueError(
+                f"seed {seed} asked for other items in one arm than in the other; compare runs on "
+                "the same data"
+            )
+    effects = {seed: float((ours[seed] - theirs[seed]).mean()) for seed in shared}
+    seed_interval, seed_p_value = _over_seeds([*effects.values()], level)
+    compared = _over_items(ours, theirs, shares, level)
+    return RetentionDifference(compared, effects, seed_interval, seed_p_value)
+
+
+def kept_share(before: Answers, after: Answers) -> float | None:
+    """Of the items that were right, the share that is right later, over all seeds.
+
+    Args:
+        before: 1 or 0 for every item, by seed.
+        after: the same items later, of the same seeds.
+
+    Returns:
+        None where none was right.
+    """
+    right = sum(int((before[seed] == 1).sum()) for seed in before)
+    left = sum(int(after[seed][before[seed].index[before[seed] == 1]].sum()) for seed in before)
+    return left / right if right else None
+
+
+def share_interval(
+    means: Float[np.ndarray, "item"], answers: int, *, level: float = LEVEL
+) -> Interval:
+    """Wilson's interval of a share, from the share of right answers to each item.
+
+    Args:
+        means: of each item, over the seeds that asked for it.
+        answers: how many there are, of all items and seeds.
+        level: share of intervals that should cover the truth.
+    """
+    from scipy.stats import norm
+
+    mean, spread = float(means.mean()), float(means.var())
+    number = float(len(means))
+    if spread > 0:
+        number = min(mean * (1 - mean) * len(means) / spread, float(answers))
+    z = float(norm.ppf((1 + level) / 2))
+    centre = (mean + z**2 / (2 * number)) / (1 + z**2 / number)
+    half = z / (1 + z**2 / number) * sqrt(mean * (1 - mean) / number + (z / (2 * number)) ** 2)
+    return Interval(max(centre - half, 0.0), min(centre + half, 1.0), level)
+
+
+def item_means(answers: Answers) -> pd.Series:
+    """The mean of every item over the seeds that asked for it, in the order in which they come."""
+    return pd.concat([*answers.values()]).groupby(level=0, sort=False).mean().astype(float)
+
+
+def _check(answers: Answers) -> None:
+    if not answers:
+        raise ValueError("retention needs the answers of at least one seed, found none")
+    for seed, values in answers.items():
+        if values.empty or not values.index.is_unique:
+            raise ValueError(
+                f"every seed must ask for at least one item, each once, found {len(values)} with "
+                f"{values.index.nunique()} names in seed {seed}"
+            )
+
+
+def _over_items(ours: Answers, theirs: Answers, shares: bool, level: float) -> Comparison:
+    means = [item_means(answers).to_numpy() for answers in (ours, theirs)]
+    if len(means[0]) < LEAST_ITEMS:
+        raise ValueError(f"found {len(means[0])} items to compare: give {LEAST_ITEMS} or more")
+    if shares and len(ours) == 1:
+        return mcnemar(means[0] == 1, means[1] == 1, level=level)
+    # Differences that are alike but for rounding must be alike: their interval is that one value.
+    differences = np.round(means[0] - means[1], _DIGITS)
+    none = np.zeros(len(differences))
+    return paired_permutation(differences, none, np.random.default_rng(0), level=level)
+
+
+def _over_seeds(effects: Sequence[float], level: float) -> tuple[Interval | None, float | None]:
+    if len(effects) < 2:
+        return None, None
+    values = np.round(effects, _DIGITS)
+    if np.ptp(values) == 0:
+        return Interval(float(values[0]), float(values[0]), level), None
+    found = mean_over_seeds(values, level=level)
+    return found.interval, found.p_value

@@ -1,0 +1,286 @@
+"""`python -m analysis.remix_study`: which runs are planned, and real ones from start to report."""
+
+import json
+import shlex
+
+import pytest
+
+from tests.training.small_runs import pretrain_arguments, write_texts
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    return write_texts(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture(scope="module")
+def model(texts, tmp_path_factory):
+    """A pretrained model of 20,000 parameters."""
+    from training.pretrain.command import main
+
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(pretrain_arguments(texts, out)) == 0
+    return out
+
+
+def study_arguments(texts, model, out, *extra):
+    """Runs of a second or two."""
+    return [
+        *("--recipe", "smoke", "--model", str(model), "--out", str(out), "--seeds", "1"),
+        *("--items", "7", "--key-length", "2", "--epochs", "6", "--batch-size", "5"),
+        *("--gradient-every", "None", "--relearning-steps", "None", "--no-generation"),
+        *("--evaluation-corpora", str(texts / "familiar.jsonl"), "--evaluation-tokens", "101"),
+        *("--entropy-tokens", "None", "--cloze", "None", "--row-length", "43", *extra),
+    ]
+
+
+def plan_of(study="arms", **given):
+    from analysis.remix_study.choices import Study, StudySettings
+    from analysis.remix_study.plan import plan_study
+    from training.remix.recipes import smoke
+
+    seeds = given.pop("seeds", 1)
+    config = given.pop("config", smoke())
+    return plan_study(config, Study(study), StudySettings(**given), seeds=seeds)
+
+
+def by_name(plan):
+    return {one.name.removesuffix("-seed-0"): one for one in plan}
+
+
+def test_the_arms_are_those_that_were_planned_and_share_stage_a():
+    plan = plan_of(seeds=3)
+    assert len(plan) == len({one.name for one in plan}) == 30
+    assert [one.config.seed for one in plan] == [0] * 10 + [1] * 10 + [2] * 10
+    arms = by_name(plan[:10])
+    mixes = {
+        "no-mixing": ("none",),
+        "random-at-a": ("random", "none"),
+        "generic-at-a": ("generic", "none"),
+        "random-later": ("none", "random"),
+        "generic-later": ("none", "generic"),
+        "both": ("random", "generic"),
+        "replay": ("none",),
+        "self-replay": ("none",),
+        "as-many-steps": ("random", "generic"),
+        "resuscitated": ("none",),
+    }
+    assert {name: one.config.mix for name, one in arms.items()} == mixes
+    assert {name: str(one.config.replay) for name, one in arms.items()} == {
+        **dict.fromkeys(arms, "none"),
+        "replay": "items",
+        "self-replay": "self",
+    }
+    assert arms["as-many-steps"].config.no_mix_control == "steps"
+    assert arms["resuscitated"].config.resuscitation_ratio == 0.5
+    shared = {name: one.stage_a_of for name, one in arms.items() if one.stage_a_of is not None}
+    assert shared == {
+        **dict.fromkeys(
+            ("random-later", "generic-later", "replay", "self-replay"), "no-mixing-seed-0"
+        ),
+        "both": "random-at-a-seed-0",
+    }
+    # Reports have the order of the study, whatever runs share.
+    ordered = [one.name for one in sorted(plan[:10], key=lambda one: one.place)]
+    assert ordered == [f"{name}-seed-0" for name in mixes]
+
+
+def test_a_run_goes_on_from_one_that_comes_before_it_in_the_same_group():
+    from analysis.remix_study.plan import groups_of
+
+    plan = plan_of(seeds=2)
+    groups = groups_of(plan)
+    assert sorted(one.name for group in groups for one in group) == sorted(o.name for o in plan)
+    # Plain, random at A, generic at A, control and edited start, of two seeds.
+    assert len(groups) == 10
+    for first, *others in groups:
+        assert first.stage_a_of is None
+        assert {one.stage_a_of for one in others} <= {first.name}
+        for one in others:
+            assert one.config.stage_a() == first.config.stage_a()
+
+
+def test_shards_keep_groups_together_and_make_every_run_once():
+    from analysis.remix_study.plan import groups_of
+    from analysis.study_runs import shard_of
+
+    plan = plan_of(seeds=2)
+    parts = [
+        [one.name for group in shard_of(groups_of(plan), f"{part}/3") for one in group]
+        for part in (1, 2, 3)
+    ]
+    assert sorted(name for part in parts for name in part) == sorted(one.name for one in plan)
+    for part in parts:
+        for one in plan:
+            if one.name in part and one.stage_a_of is not None:
+                assert one.stage_a_of in part
+
+
+@pytest.mark.parametrize(
+    ("study", "count", "arm", "field", "value"),
+    [
+        ("main-table", 2 * 3 * 6, "kvr-math-both", "data", ("kvr", "math")),
+        ("main-table", 2 * 3 * 6, "triviaqa-lama-generic-later", "mix", ("none", "generic")),
+        ("replay-ratios", 5, "replay-0.05", "replay_ratio", 0.05),
+        ("mix-ratios", 9, "later-ratio-0.5", "mix_ratio", (0.5,)),
+        ("mix-ratios", 9, "at-a-ratio-4", "mix", ("random", "none")),
+        ("mix-lengths", 9, "later-16-words", "mix_words", 16),
+        ("three-stages", 4, "both", "data", ("kvr", "kvr", "kvr")),
+        ("three-stages", 4, "both", "mix", ("random", "generic", "generic")),
+        ("three-stages", 4, "random-at-a", "mix", ("random", "none", "none")),
+        ("familiar", 3, "generic-later", "familiarity_items", 500),
+        ("familiar", 3, "generic-later", "mix", ("none", "generic")),
+    ],
+)
+def test_every_study_has_its_arms(study, count, arm, field, value):
+    sets = {"first_sets": ("kvr", "triviaqa"), "later_sets": ("lama", "math", "gsm8k")}
+    plan = plan_of(study, **sets)
+    assert len(plan) == count
+    assert getattr(by_name(plan)[arm].config, field) == value
+
+
+def test_the_words_of_a_run_are_parsed_to_its_configuration():
+    from pathlib import Path
+
+    from probes.cli import parse_arguments
+    from training.commands.recipes import with_defaults
+    from training.remix.command import COMMAND, RemixArguments
+    from training.remix.recipes import smoke
+
+    for study in ("arms", "mix-ratios", "three-stages", "familiar"):
+        for one in plan_of(study):
+            words = one.words(smoke(), "smoke", Path("runs"))
+            kind = with_defaults(RemixArguments, smoke(), recipe="smoke")
+            found = parse_arguments(kind, words, program="remix")
+            assert COMMAND.configured(found) == one.final(Path("runs"))
+            assert found.resume
+            assert found.out == Path("runs") / one.name
+
+
+def test_a_study_lists_makes_skips_and_reports_its_runs(texts, model, tmp_path, capsys):
+    from analysis.remix_study.command import main
+
+    out = tmp_path / "study"
+    words = study_arguments(texts, model, out, "--arms", "no-mixing", "replay", "random-at-a")
+    words += ["--mix-words", "2", "--replay-ratio", "0.5"]
+    assert main([*words, "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [shlex.split(line)[:3] for line in lines] == [["python", "-m", "training.remix"]] * 3
+    assert sum("--from-stage-a" in line for line in lines) == 1
+    assert not out.exists()
+    # One shard leaves the other's runs undone, and the report waits.
+    assert main([*words, "--shard", "2/2"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 runs: 3 arms, 1 seed each; stage A is trained 2 times" in printed
+    assert "1 of 1: random-at-a-seed-0, " in printed
+    assert "2 of 3 runs are not over; the report waits for them" in printed
+    records = (out / "runs/random-at-a-seed-0/stage-B/records.jsonl").read_bytes()
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "1 are over; 2 to make, about " in printed
+    assert "2 of 2: replay-seed-0, " in printed
+    assert (out / "runs/random-at-a-seed-0/stage-B/records.jsonl").read_bytes() == records
+    assert not (out / "runs/replay-seed-0/stage-A").exists()
+    content = json.loads((out / "report/remix.json").read_text())
+    stages = content["tables"]["stages"]
+    assert [(row["arm"], row["stage"], row["shared"]) for row in stages] == [
+        ("no mixing", "A", False),
+        ("no mixing", "B", False),
+        ("random at A", "A", False),
+        ("random at A", "B", False),
+        ("replay of 50 %", "A", True),
+        ("replay of 50 %", "B", False),
+    ]
+    moments = {row["checkpoint"] for row in content["tables"]["depths"]}
+    assert moments == {"start", "after A", "after B"}
+    row = next(
+        row
+        for row in content["tables"]["depths"]
+        if (row["arm"], row["checkpoint"]) == ("no mixing", "after B")
+    )
+    expected = share_readable(out / "runs/no-mixing-seed-0", k=10)
+    assert 0 < row["share_found"] == pytest.approx(expected)
+    changes = content["tables"]["depth_changes"]
+    # The shared stage A is told once; replay and mix are also held against the plain run.
+    told = {(row["arm"], row["before"], row["after"]) for row in changes}
+    assert ("replay of 50 %", "start", "after A") not in told
+    assert {("replay of 50 %", "base after B", "after B"), ("no mixing", "start", "after A")} < told
+    assert "analysis.remix_study --recipe smoke " in content["command"]
+    assert main(words) == 0
+    assert "all 3 are over" in capsys.readouterr().out
+
+
+def share_readable(run, k):
+    """Of the items of stage A the share whose answer begins with a top token at some layer, from
+    the hidden states that transformers gives."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    import probes
+    from training.commands.recipes import from_json
+    from training.remix.config import RemixConfig
+    from training.remix.items import stage_items
+
+    (checkpoint,) = (run / "stage-B/checkpoints").iterdir()
+    manifest = json.loads((run / "manifest.json").read_text())
+    config = from_json(RemixConfig, {**manifest["configuration"], **manifest["execution"]})
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    rows = stage_items(config, config.stages[0], probes.load_model(str(checkpoint))).rows
+    found = []
+    for row in rows.items:
+        prompt, target = list(row.prompt_ids), row.answer_ids[0]
+        with torch.no_grad():
+            states = model(torch.tensor([prompt]), output_hidden_states=True).hidden_states[1:]
+            # The last of these states is normed already.
+            streams = [model.model.norm(state[0, -1]) for state in states[:-1]]
+            logits = [model.lm_head(stream) for stream in [*streams, states[-1][0, -1]]]
+        found.append(any(int((each > each[target]).sum()) < k for each in logits))
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--shard", "3/2"], "--shard '3/2' must be i/n"),
+        (["--mix", "random"], "--mix is the study's to choose"),
+        (["--replay", "items"], "--replay is the study's to choose"),
+        (["--seeds", "0"], "a study needs 1 or more --seeds, found 0"),
+        (["--arms", "bth"], "the study has no arm 'bth'; did you mean both? It has no-mixing, "),
+        (["--study", "replay"], "--study"),
+        (["--recipe", "smok"], "there is no recipe 'smok'; did you mean smoke?"),
+        (["--seds", "2"], "there is no option --seds; did you mean --seeds?"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, extra, message):
+    from analysis.remix_study.command import main
+
+    assert main(["--model", "nowhere", "--out", str(tmp_path / "study"), *extra]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("analysis.remix_study: error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "study").exists()
+
+
+def test_another_study_in_the_same_folder_is_refused(texts, model, tmp_path, capsys):
+    from analysis.remix_study.command import main
+
+    out = tmp_path / "study"
+    words = [*study_arguments(texts, model, out, "--arms", "no-mixing"), "--no-localization"]
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main([*words, "--epochs", "7"]) == 2
+    error = capsys.readouterr().err
+    assert "holds a run with another epochs" in error
+    assert error.count("\n") == 1
+
+
+def test_help_answers_without_loading_torch():
+    import subprocess
+    import sys
+
+    code = "import sys; from analysis.remix_study.command import main; main(['--help'])"
+    check = f"try:\n {code}\nexcept SystemExit: assert 'torch' not in sys.modules"
+    found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "--study" in found.stdout
