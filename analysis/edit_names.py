@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from training.ckl.fields import EditFields
+from training.commands.edit_fields import EditFields
 
 UNEDITED_NAME = "unedited"
 EDIT_FIELDS = tuple(field.name for field in fields(EditFields))

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 from interventions.choices import ResuscitationSite
 from probes.cli import complain, run_command
 from training.ckl.config import CklConfig
-from training.ckl.fields import Control
 from training.ckl.recipes import CKL_RECIPES
+from training.commands.edit_fields import Control
 from training.commands.recipes import option_value, plain_fields, recipe_named, with_defaults
 
 if TYPE_CHECKING:

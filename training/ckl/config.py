@@ -9,19 +9,17 @@ Example:
 from dataclasses import dataclass
 
 from training.ckl.fields import (
-    Control,
     DataFields,
-    EditFields,
-    EditForm,
     InjectionFields,
     ObservationFields,
 )
+from training.commands.edit_fields import EditFields
 from training.commands.loop_fields import LoopFields
 from training.settings import LoopSettings
 
 _AT_LEAST_ONE = (
     *("row_length", "epochs", "injection_interval", "injection_rounds", "injection_cycles"),
-    *("probe_every", "passage_words", "coefficient_tokens", "evaluation_tokens"),
+    *("probe_every", "passage_words", "evaluation_tokens"),
 )
 
 
@@ -40,22 +38,12 @@ class CklConfig(LoopFields, ObservationFields, EditFields, InjectionFields, Data
                 raise ValueError(f"--{flag} must be 1 or more, found {getattr(self, name)}")
         self.settings(self.steps if self.steps is not None else 1)
         self._check_knowledge()
-        self._check_edits()
+        self.check_edits()
         if self.entropy_tokens is not None and not self.evaluation_corpora:
             raise ValueError(
                 "entropies are measured on the first of --evaluation-corpora; give one, or "
                 "--entropy-tokens None"
             )
-
-    @property
-    def resuscitates(self) -> bool:
-        """Whether neurons are resuscitated, or a control of that is made."""
-        return self.resuscitation_ratio is not None
-
-    @property
-    def is_edited(self) -> bool:
-        """Whether the model that is trained differs from the start, or is trained differently."""
-        return self.resuscitates or self.attention_temperature is not None
 
     @property
     def first_injection(self) -> int:
@@ -108,21 +96,3 @@ class CklConfig(LoopFields, ObservationFields, EditFields, InjectionFields, Data
                 f"{self.steps} steps; give a smaller --injection-interval, fewer "
                 "--injection-rounds or more --steps"
             )
-
-    def _check_edits(self) -> None:
-        if self.resuscitates != (self.resuscitation_factor is not None):
-            raise ValueError(
-                "--resuscitation-ratio says which neurons, --resuscitation-factor how much; give "
-                "both"
-            )
-        if self.control is not None and not self.resuscitates:
-            raise ValueError(
-                "a --control is one of a resuscitation; give --resuscitation-ratio and "
-                "--resuscitation-factor too"
-            )
-        if self.control is Control.REDO and self.edit_form is EditForm.HOOKS:
-            raise ValueError(
-                "redo as a hook keeps gradients from its neurons; give --edit-form weights"
-            )
-        if self.sequential and self.coefficients is not None:
-            raise ValueError("--sequential measures coefficients; leave --coefficients out")

@@ -1,41 +1,14 @@
 """The settings of continual knowledge learning, in the groups that a reader looks for them in.
 
 Flat frozen dataclasses that `training.ckl.config` puts together: what is trained on, what is
-injected, how the model is edited first, and what is looked at meanwhile.
+injected, and what is looked at meanwhile. How the model is edited first is in
+`training.commands.edit_fields`.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
-from interventions.choices import ResuscitationSite, Schedule, Selection
 from training.choices import InjectionMode, OncePlacement
-
-
-class Control(StrEnum):
-    """What is done instead of a resuscitation, to see what it is that matters about one."""
-
-    RANDOM_ROWS = "random_rows"
-    """Its multipliers, on neurons drawn at random."""
-    MOST_ACTIVE_ROWS = "most_active_rows"
-    """Its multipliers, on the most active neurons."""
-    MATCHED_NOISE = "matched_noise"
-    """Noise of its size, on its rows."""
-    REDO = "redo"
-    """Its neurons started afresh; weights only."""
-    ROW_LEARNING_RATES = "row_learning_rates"
-    """What the preserving one does in training: learning rates of rows, and no edit."""
-    IDENTITY = "identity"
-    """Nothing."""
-
-
-class EditForm(StrEnum):
-    """How edits are made."""
-
-    HOOKS = "hooks"
-    """By hooks, which gradients pass through; checkpoints hold the weights without the edit."""
-    WEIGHTS = "weights"
-    """In the weights, once, before the first step."""
 
 
 class ProbeReduction(StrEnum):
@@ -106,42 +79,6 @@ class InjectionFields:
     injection_mode: InjectionMode = InjectionMode.PREPEND_TRUNCATE
     """Where a passage goes: in front of a row whose end is cut off (the papers'), in the place of
     a row, or in a row more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditFields:
-    """How the model is edited before it is trained."""
-
-    resuscitation_ratio: float | None = None
-    """Share of the neurons of a layer, the least active ones, that are resuscitated: 0 to 1."""
-    resuscitation_factor: float | None = None
-    """What their mean coefficients are to become, in means of their layer."""
-    resuscitation_site: ResuscitationSite = ResuscitationSite.UP
-    """What is multiplied: up rows (the paper's), memory vectors (down), both so that the model
-    computes the same (preserving), gate rows, or up rows before a nonlinearity."""
-    resuscitation_layers: tuple[int, ...] = ()
-    """In which layers; all."""
-    selection: Selection = Selection.QUANTILE
-    """quantile: at or below it, ties included; exact: exactly so many neurons."""
-    max_multiplier: float | None = None
-    """No neuron is multiplied by more; no cap."""
-    sequential: bool = False
-    """Measure each layer with all earlier ones edited: one pass a layer."""
-    control: Control | None = None
-    """Instead of the resuscitation, this control of it."""
-    attention_temperature: float | None = None
-    """Divide attention scores by this, in every layer."""
-    temperature_schedule: Schedule = Schedule.CONSTANT
-    """constant; or linear, to 1 at the end of the run, the released code's default."""
-    edit_form: EditForm = EditForm.HOOKS
-    """Whether edits are hooks, or are written into the weights."""
-    coefficient_corpus: str = "general-train"
-    """Text that mean coefficients are measured on at the start."""
-    coefficient_tokens: int = 16384
-    """Tokens of it."""
-    coefficients: Path | None = None
-    """Folder of an entropy result of this model in float32, to take mean coefficients from
-    instead."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,22 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import probes
 from probes.hooked_model import HookedModel
 from training.ckl.config import CklConfig
 from training.ckl.data import CklData, ckl_data
-from training.ckl.edits import RunEdits, edits_of
 from training.ckl.looks import ckl_looks
 from training.ckl.recipes import TINY_RUN
 from training.ckl.terminal import print_beginning, print_ckl
+from training.commands.baseline import write_baseline
 from training.commands.observers import Looks
+from training.commands.run_edits import RunEdits, edits_of
 from training.loop import TrainingResult, train
-from training.observing import Observer
-from training.processes import Processes, joined_processes, this_process
+from training.processes import Processes, joined_processes
 from training.runs.directory import RunDirectory
-from training.runs.durable_files import one_line_for_disk_errors, write_whole
 from training.runs.manifest import (
     is_finished,
     opened_directory,
@@ -32,8 +29,6 @@ from training.runs.manifest import (
     run_manifest,
     tokenizer_hash,
 )
-from training.runs.random_states import random_states_kept
-from training.runs.records import BASELINE_FILE, as_line
 from training.start_models import Start, find_start
 
 
@@ -106,7 +101,9 @@ def prepare(config: CklConfig, here: Processes) -> Prepared:
     )
     data = ckl_data(config, model)
     looks = ckl_looks(config, model, data, start)
-    edits = edits_of(config, model, watched=here.is_first)
+    edits = edits_of(
+        config, model, seed=config.seed, row_length=config.row_length, watched=here.is_first
+    )
     inputs = {
         "start_sha256": model.content_hash(),
         "tokenizer_sha256": tokenizer_hash(model.tokenizer),
@@ -134,7 +131,7 @@ def _train(
     seconds: float | None,
 ) -> TrainingResult:
     if prepared.edits.all:
-        _write_baseline(prepared.model, prepared.looks.observers, directory)
+        write_baseline(prepared.model, prepared.looks.observers, directory)
     prepared.edits.write(prepared.model)
     return train(
         prepared.model,
@@ -147,21 +144,3 @@ def _train(
         resume=resume,
         time_limit=seconds,
     )
-
-
-def _write_baseline(model: HookedModel, observers: list[Observer], directory: RunDirectory) -> None:
-    """Look at the start before it is edited, once."""
-    path = directory.path / BASELINE_FILE
-    if path.is_file():
-        return
-    # Every process looks, since they share the items out; the first one writes.
-    with random_states_kept(), model.evaluating(), torch.no_grad():
-        lines = [
-            as_line(record)
-            for observer in observers
-            if observer.due(0)
-            for record in observer.observe(model, 0)
-        ]
-    if this_process().is_first:
-        with one_line_for_disk_errors(f"writing {path}"):
-            write_whole(path, "".join(f"{line}\n" for line in lines))

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from interventions.choices import Schedule
-from training.ckl.fields import Control
 from training.ckl.plan import ckl_plan
 from training.ckl.recipes import lab, paper_1b, smoke
+from training.commands.edit_fields import Control
 from training.pretrain.plan import pretrain_plan
 from training.pretrain.recipes import tiny
 

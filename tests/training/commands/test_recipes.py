@@ -8,8 +8,8 @@ import pytest
 from interventions.choices import ResuscitationSite
 from training.choices import DecayGroup, Precision, ScheduleKind
 from training.ckl.config import CklConfig
-from training.ckl.fields import Control
 from training.ckl.recipes import CKL_RECIPES
+from training.commands.edit_fields import Control
 from training.commands.recipes import as_json, changed, from_json, plain_fields, recipe_named
 from training.pretrain.config import PretrainConfig
 from training.pretrain.recipes import PRETRAIN_RECIPES

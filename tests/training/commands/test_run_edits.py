@@ -10,11 +10,16 @@ import interventions
 import probes
 from interventions.choices import ResuscitationSite, Schedule
 from tests.models import D_MLP, N_LAYERS, tiny_model
-from training.ckl.edits import edits_of
-from training.ckl.fields import Control, EditForm
 from training.ckl.recipes import smoke
+from training.commands import run_edits
+from training.commands.edit_fields import Control, EditForm
 
 TOKENS = 157
+
+
+def edits_of(config, model):
+    """As a run of continual learning asks for them."""
+    return run_edits.edits_of(config, model, seed=config.seed, row_length=config.row_length)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,8 @@
+"""Run `python -m training.remix`."""
+
+import sys
+
+from training.remix.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""What decides a chain of stages of continual memorization.
+
+Example:
+    >>> from training.remix.recipes import paper_llama3_8b
+    >>> config = paper_llama3_8b()
+    >>> [(stage.name, stage.data, stage.mix, stage.mix_ratio) for stage in config.stages]
+    [('A', 'kvr', 'random', 2.0), ('B', 'lama', 'knowledge-pile', 2.0)]
+"""
+
+import string
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+from probes.choices import Compat
+from training.choices import Parallel
+from training.commands.edit_fields import Control, EditFields, EditForm
+from training.commands.loop_fields import LoopFields
+from training.remix.fields import (
+    NO_MIX,
+    MixFields,
+    ObservationFields,
+    ShowingFields,
+    StageFields,
+    StopFields,
+)
+from training.settings import LoopSettings
+from training.stage_choices import NoMixControl, OptimizerStart, Replay, StopWhen
+
+Value = TypeVar("Value")
+
+_AT_LEAST_ONE = (
+    *("key_length", "mix_words", "max_length", "patience", "gradient_items", "relearning_items"),
+    *("row_length", "evaluation_tokens", "familiarity_shots"),
+)
+_AT_LEAST_ONE_OR_NONE = (
+    *("familiarity_items", "recall_every", "evaluate_every", "gradient_every"),
+    "relearning_steps",
+)
+_OF_EACH_STAGE = (*("data", "items", "mix", "mix_ratio", "epochs", "stop", "stage_learning_rates"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of a chain, as its configuration has it.
+
+    Attributes:
+        name: its letter.
+        data: the set that it learns.
+        items: how many of it.
+        offset: items of the same set that earlier stages have taken.
+        mix: what is mixed in; None for nothing.
+        mix_ratio: size of the mix over that of the data.
+        control: what a stage whose mix is left out has in common with one that has it.
+        replay: what of earlier stages is trained on again.
+        epochs: at most.
+        stop: what ends it before.
+        learning_rate: the peak.
+        optimizer: what it begins with.
+    """
+
+    name: str
+    data: str
+    items: int
+    offset: int
+    mix: str | None
+    mix_ratio: float
+    control: NoMixControl | None
+    replay: Replay
+    epochs: int
+    stop: StopWhen
+    learning_rate: float
+    optimizer: OptimizerStart
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemixConfig(
+    LoopFields,
+    ObservationFields,
+    EditFields,
+    StopFields,
+    ShowingFields,
+    MixFields,
+    StageFields,
+):
+    """A chain of stages, each of which learns a set of items by heart.
+
+    Raises:
+        ValueError: settings do not go together.
+    """
+
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        self.check_edits()
+        self._check_stages()
+        for stage in self.stages:
+            self.settings(stage, 1)
+        self._check_looks()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The letters of the stages."""
+        return tuple(string.ascii_uppercase[: len(self.data)])
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        """The stages, in order."""
+        return tuple(self._stage(place) for place in range(len(self.data)))
+
+    def stage_a(self) -> "RemixConfig":
+        """The same with stage A alone, and what has no part in that as it is by default."""
+        firsts: dict[str, Any] = {name: getattr(self, name)[:1] for name in _OF_EACH_STAGE}
+        others: dict[str, Any] = {
+            "from_stage_a": None,
+            "replay": Replay.NONE,
+            "replay_ratio": RemixConfig.replay_ratio,
+            "optimizer": OptimizerStart.FRESH,
+            "relearning_steps": None,
+            "edit_before": self.names[0],
+        }
+        if self.edit_before != self.names[0]:
+            others |= _defaults(EditFields)
+        if self.stages[0].mix is None:
+            others |= _defaults(MixFields)
+        return replace(self, **{**firsts, **others})
+
+    def settings(self, stage: StageConfig, steps: int) -> LoopSettings:
+        """What the loop is told, of a stage of so many steps."""
+        found = self.loop_settings(steps)
+        optimizer = replace(found.optimizer, learning_rate=stage.learning_rate)
+        return replace(found, optimizer=optimizer)
+
+    def _stage(self, place: int) -> StageConfig:
+        data, count = self.data[place], len(self.data)
+        items = _each("items", self.items, count)
+        mixes = _each("mix", self.mix, count)
+        mix = None if mixes[place] == NO_MIX else mixes[place]
+        rates = self.stage_learning_rates or (self.learning_rate,)
+        return StageConfig(
+            name=self.names[place],
+            data=data,
+            items=items[place],
+            offset=sum(items[i] for i in range(place) if self.data[i] == data),
+            mix=mix,
+            mix_ratio=_each("mix_ratio", self.mix_ratio, count)[place],
+            control=self.no_mix_control if mix else None,
+            replay=Replay(self.replay) if place else Replay.NONE,
+            epochs=_each("epochs", self.epochs, count)[place],
+            stop=StopWhen(_each("stop", self.stop, count)[place]),
+            learning_rate=_each("stage_learning_rates", rates, count)[place],
+            optimizer=self.optimizer if place else OptimizerStart.FRESH,
+        )
+
+    def _check_numbers(self) -> None:
+        for name in (*_AT_LEAST_ONE, *_AT_LEAST_ONE_OR_NONE):
+            value = getattr(self, name)
+            if value is None and name in _AT_LEAST_ONE_OR_NONE:
+                continue
+            if value < 1:
+                raise ValueError(f"{_flag(name)} must be 1 or more, found {value}")
+        for name in ("items", "epochs"):
+            if wrong := [value for value in getattr(self, name) if value < 1]:
+                raise ValueError(f"{_flag(name)} must be 1 or more in each stage, found {wrong[0]}")
+        if not self.loss_threshold > 0 or not 0 < self.exact_match <= 1:
+            raise ValueError(
+                "--loss-threshold must be above 0 and --exact-match above 0 and up to 1, found "
+                f"{self.loss_threshold:g} and {self.exact_match:g}"
+            )
+        if not 0 < self.replay_ratio <= 1:
+            raise ValueError(
+                f"--replay-ratio must be above 0 and up to 1, found {self.replay_ratio:g}; "
+                "--replay none is for none"
+            )
+
+    def _check_stages(self) -> None:
+        if not self.data or "" in self.data:
+            raise ValueError("a stage has no data; name with --data a set for each stage, A first")
+        if len(self.data) > len(string.ascii_uppercase):
+            raise ValueError(f"--data names {len(self.data)} stages; give at most 26")
+        for stage in self.stages:
+            if stage.mix is not None and not stage.mix_ratio > 0:
+                raise ValueError(
+                    f"--mix-ratio of stage {stage.name} must be above 0, found "
+                    f"{stage.mix_ratio:g}; --mix none is for none"
+                )
+        if self.no_mix_control is not None and all(stage.mix is None for stage in self.stages):
+            raise ValueError(
+                "--no-mix-control leaves mixes out, and no stage has one; name the --mix whose "
+                "length it is to have"
+            )
+        if self.edit_before not in self.names:
+            raise ValueError(
+                f"--edit-before is {self.edit_before!r}, and the stages are "
+                f"{', '.join(self.names)}; give one of them"
+            )
+        self._check_later_stages()
+        self._check_official()
+
+    def _check_later_stages(self) -> None:
+        if (
+            self.control is Control.MATCHED_NOISE
+            and self.edit_form is EditForm.HOOKS
+            and self.edit_before != self.names[-1]
+        ):
+            raise ValueError(
+                "matched_noise as a hook is taken from the weights that a stage begins with, so "
+                "it would be another one in the next; give --edit-form weights"
+            )
+        if len(self.data) > 1:
+            if self.from_stage_a is not None and self.is_edited and self.edit_before == "A":
+                raise ValueError(
+                    "--from-stage-a goes on from a run that was not edited here; give "
+                    "--edit-before B, or train stage A too"
+                )
+            return
+        for name, told in (
+            ("--replay", self.replay is not Replay.NONE),
+            ("--optimizer kept", self.optimizer is OptimizerStart.KEPT),
+            ("--from-stage-a", self.from_stage_a is not None),
+        ):
+            if told:
+                raise ValueError(f"{name} is about stages after A; name their --data too")
+
+    def _check_official(self) -> None:
+        if self.compat is not Compat.OFFICIAL:
+            return
+        for name in ("replay", "no_mix_control", "mixing", "loss_normalisation", "template"):
+            if getattr(self, name) != getattr(RemixConfig, name):
+                raise ValueError(
+                    f"the released trainer knows no {_flag(name)} {getattr(self, name)}; leave out "
+                    "that or --compat"
+                )
+
+    def _check_looks(self) -> None:
+        if self.entropy_tokens is not None and not self.evaluation_corpora:
+            raise ValueError(
+                "entropies are measured on the first of --evaluation-corpora; give one, or "
+                "--entropy-tokens None"
+            )
+        if self.parallel is Parallel.FSDP and (self.drift or self.gradient_every is not None):
+            raise ValueError(
+                "drift and gradients need whole weights, and 'fsdp' shards them; give --no-drift "
+                "and --gradient-every None, or use 'ddp'"
+            )
+
+
+def _defaults(kind: type[Any]) -> dict[str, Any]:
+    return {field.name: field.default for field in fields(kind)}
+
+
+def _each(name: str, values: tuple[Value, ...], count: int) -> tuple[Value, ...]:
+    """One value for each stage."""
+    if len(values) == 1:
+        return values * count
+    if len(values) != count:
+        raise ValueError(
+            f"{_flag(name)} has {len(values)} values for {count} stages; give one, or one for each"
+        )
+    return values
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

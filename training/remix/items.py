@@ -1,0 +1,244 @@
+"""The items of the stages of a chain, and their mixes: loaded, made into rows, and asked for.
+
+Losses are told apart by source: a stage's own items count for its letter, a mix for its name.
+
+With `familiarity_items` the start is asked so many factoids of each set first. Those that it
+answers are not taught, as in the paper, and those of the set of stage A are looked at instead. Key-
+value pairs are made up, so that nobody knows any.
+
+With `compat="official"` prompts are asked for as the released evaluation does, and sets of
+instructions are not cut to size before the mix is appended: of both together only so many are kept,
+so that none of the mix may be left (`training.datasets.official_batches`).
+
+Example:
+    >>> items = stage_items(config, config.stages[0], model)                  # doctest: +SKIP
+    >>> len(items.rows), items.mix.name                                       # doctest: +SKIP
+    (128, 'random')
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from probes.choices import Compat
+from probes.hooked_model import HookedModel
+from training.datasets.conversations import Conversation, factoid_conversations
+from training.datasets.factoid_prompts import prompt_and_target
+from training.datasets.factoids import KEY_VALUE_RECALL, FactoidSet
+from training.datasets.familiarity import familiarity
+from training.datasets.key_values import KeyValues
+from training.datasets.mix_overlap import OverlapReport, overlap
+from training.datasets.mixing import MixName, MixSet, load_mix, mix_size
+from training.datasets.primary_sets import PrimarySet, load_primary
+from training.datasets.rendering import Rendered, RenderedSet, render_all, render_prompt
+from training.recall_items import RecallItem, accepted_answers, recall_items
+from training.remix.config import RemixConfig, StageConfig
+
+
+@dataclass(frozen=True)
+class StageItems:
+    """What a stage learns, and its mix.
+
+    Attributes:
+        conversations: the items.
+        rows: as tokens; where the released trainer would cut them later, more than are asked for.
+        asked: what is asked of them.
+        factoids: they themselves, where they are short answers that can be compared as texts.
+        familiar: what is asked of factoids that the start knew; empty where that was not tried.
+        mix: what is mixed in, also where a control leaves it out; None for nothing.
+        mix_rows: as tokens.
+        inputs: hashes and counts, for the manifest.
+    """
+
+    conversations: tuple[Conversation, ...]
+    rows: RenderedSet
+    asked: Sequence[RecallItem]
+    factoids: FactoidSet | None
+    familiar: Sequence[RecallItem]
+    mix: MixSet | None
+    mix_rows: Sequence[Rendered]
+    inputs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What a stage learns, before it is made into rows."""
+
+    conversations: tuple[Conversation, ...]
+    factoids: FactoidSet | None
+    familiar: FactoidSet | None
+    inputs: dict[str, Any]
+
+
+def stage_items(config: RemixConfig, stage: StageConfig, model: HookedModel) -> StageItems:
+    """Load what a stage learns and its mix, and make rows of it.
+
+    Args:
+        config: the chain.
+        stage: the stage.
+        model: the start of the chain.
+
+    Raises:
+        ValueError: a set is unknown or has too few items, an answer has no tokens, or an item is
+            too long.
+    """
+    tokenizer, mixed = model.tokenizer, 0
+    if stage.mix is not None:
+        mixed = mix_size(stage.items, stage.mix_ratio)
+    own = _own(config, stage, model, mixed)
+    rows = rendered(config, own.conversations, tokenizer)
+    inputs: dict[str, Any] = {"data": {**own.inputs, **rows.configuration}}
+    mix, mix_rows = None, RenderedSet((), rows.template, rows.max_length, ())
+    if stage.mix is not None:
+        mix = _mix(config, stage.mix, mixed)
+        mix_rows = rendered(config, mix.conversations, tokenizer)
+        inputs["mix"] = {**mix.configuration, **mix_rows.configuration}
+    return StageItems(
+        own.conversations,
+        rows,
+        _asked(config, rows[: stage.items], own.factoids, tokenizer),
+        own.factoids,
+        _familiar(config, own.familiar, tokenizer),
+        mix,
+        mix_rows.items,
+        inputs,
+    )
+
+
+def overlaps(items: Mapping[str, StageItems]) -> dict[str, dict[str, dict[str, int]]]:
+    """How many factoids of each stage are held by the mix of each stage.
+
+    Args:
+        items: of the stages, by name.
+
+    Returns:
+        By the stage that mixes and the stage that learns: how many `answers` and `subjects` occur
+        in the mix, and how many `pairs` in one item of it, of how many `factoids`.
+    """
+    return {
+        name: {
+            learnt: _counts(overlap(own.factoids, one.mix.conversations))
+            for learnt, own in items.items()
+            if own.factoids is not None
+        }
+        for name, one in items.items()
+        if one.mix is not None
+    }
+
+
+def load_set(config: RemixConfig, name: str, *, limit: int, offset: int) -> PrimarySet:
+    """Items of a set that a stage learns.
+
+    Args:
+        config: the chain.
+        name: of the set.
+        limit: at most so many.
+        offset: leave out so many before.
+
+    Raises:
+        ValueError: the set is unknown, or has no more items than the offset.
+    """
+    is_recall = name == KEY_VALUE_RECALL
+    form = KeyValues(config.charset, config.key_length) if is_recall else None
+    return load_primary(name, limit=limit, offset=offset, seed=config.data_seed, key_values=form)
+
+
+def rendered(
+    config: RemixConfig, conversations: Sequence[Conversation], tokenizer: Any
+) -> RenderedSet:
+    """Conversations as rows, in the way of a chain.
+
+    Raises:
+        ValueError: an answer has no tokens, or none fits the length.
+    """
+    return render_all(
+        conversations, tokenizer, config.template, config.max_length, compat=config.compat
+    )
+
+
+def _own(config: RemixConfig, stage: StageConfig, model: HookedModel, mixed: int) -> _Own:
+    """So many items of the set of a stage as it learns."""
+    asks = config.familiarity_items
+    if asks is not None and stage.data != KEY_VALUE_RECALL:
+        pool = load_set(config, stage.data, limit=asks, offset=0)
+        if pool.factoids is not None:
+            return _unfamiliar(config, stage, model, pool.factoids)
+    found = load_set(config, stage.data, limit=stage.items, offset=stage.offset)
+    _refuse_few(stage, len(found.conversations))
+    if config.compat is Compat.OFFICIAL and found.factoids is None:
+        # The released trainer cuts these when the mix is there.
+        found = load_set(config, stage.data, limit=stage.items + mixed, offset=stage.offset)
+    own = tuple(replace(item, source=stage.name) for item in found.conversations)
+    return _Own(own, found.factoids, None, found.configuration)
+
+
+def _unfamiliar(
+    config: RemixConfig, stage: StageConfig, model: HookedModel, pool: FactoidSet
+) -> _Own:
+    """Factoids that the start does not know, and those that it does."""
+    split = familiarity(model, pool, shots=config.familiarity_shots, cache=config.familiarity_cache)
+    chosen = split.unfamiliar[stage.offset : stage.offset + stage.items]
+    _refuse_few(stage, len(chosen))
+    factoids = replace(pool, factoids=chosen)
+    inputs = {
+        **factoids.configuration,
+        "familiarity": {**split.configuration, "asked": len(pool), "share": split.share},
+    }
+    own = tuple(factoid_conversations(factoids, source=stage.name))
+    return _Own(own, factoids, split.familiar if stage.name == config.names[0] else None, inputs)
+
+
+def _counts(found: OverlapReport) -> dict[str, int]:
+    return {
+        "factoids": found.factoids,
+        "answers": len(found.answers),
+        "subjects": len(found.subjects),
+        "pairs": len(found.pairs),
+    }
+
+
+def _refuse_few(stage: StageConfig, found: int) -> None:
+    if found < stage.items:
+        after = f" after the first {stage.offset:,}" * bool(stage.offset)
+        raise ValueError(
+            f"stage {stage.name} is to learn {stage.items:,} items of {stage.data}, which has "
+            f"{found:,}{after}; give --items for each stage"
+        )
+
+
+def _mix(config: RemixConfig, name: str, size: int) -> MixSet:
+    corpus = config.mix_corpus if name == MixName.GENERIC else None
+    return load_mix(name, size, words=config.mix_words, seed=config.seed, corpus=corpus)
+
+
+def _familiar(
+    config: RemixConfig, factoids: FactoidSet | None, tokenizer: Any
+) -> Sequence[RecallItem]:
+    if factoids is None or not len(factoids):
+        return ()
+    rows = rendered(config, factoid_conversations(factoids, source="familiar"), tokenizer)
+    return _asked(config, rows, factoids, tokenizer)
+
+
+def _asked(
+    config: RemixConfig, rows: Sequence[Rendered], factoids: FactoidSet | None, tokenizer: Any
+) -> list[RecallItem]:
+    """What is asked of rows."""
+    if factoids is None:
+        return recall_items(rows, tokenizer)
+    items = recall_items(rows, tokenizer, accepted_answers(factoids))
+    if config.compat is not Compat.OFFICIAL:
+        return items
+    prompts = {}
+    for factoid in factoids:
+        prompt, target = prompt_and_target(factoid, factoids.template)
+        prompts[factoid.identifier] = prompt + " " * target.startswith(" ")
+    return [
+        replace(
+            item,
+            prompt_ids=render_prompt(
+                prompts[item.identifier], tokenizer, config.template, compat=config.compat
+            ),
+        )
+        for item in items
+    ]

@@ -1,0 +1,160 @@
+"""What a stage of a chain looks at: all items that the chain learns, and what else it may lose.
+
+Items of every stage are asked for in every stage, by the letters of the stages, so that the curve
+of stage A goes on through the later ones. Everything is looked at before the first step and after
+the last one, whichever that turns out to be.
+
+Of factoids that the start knew those of the set of stage A are asked for too, as `familiar`.
+
+Gradients are compared between samples of the items of every stage and, as `M`, of the mix; they and
+the drift of the weights refer to the weights that the stage begins with, edits in them included.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from interventions.edits import patch_weights
+from probes.hooked_model import HookedModel
+from training.commands.observers import Looks
+from training.commands.run_edits import RunEdits
+from training.datasets.fact_corpus import ClozeItem, read_cloze
+from training.gradient_alignment import GradientAlignmentObserver
+from training.kept_weights import Weights, start_weights
+from training.observers import Cadence
+from training.observing import Observer
+from training.recall import Match
+from training.recall_items import RecallItem
+from training.recall_observer import RecallObserver
+from training.remix.config import RemixConfig
+from training.remix.data import StageBatches
+from training.remix.items import StageItems
+from training.sample_gradients import gradient_sample
+from training.start_models import Start
+from training.weight_drift import WeightDriftObserver
+
+AUTO = "auto"
+MIX_SAMPLE = "M"
+FAMILIAR = "familiar"
+"""The list of factoids that the start knew."""
+_WRITTEN = (Match.STRICT, Match.ALIASES)
+
+
+@dataclass(frozen=True)
+class StageLooks:
+    """Who looks at a stage.
+
+    Attributes:
+        at_function: at what the model computes, before it is edited as well.
+        at_weights: at how it is trained.
+        inputs: what is looked at, for the manifest.
+    """
+
+    at_function: Sequence[Observer]
+    at_weights: Sequence[Observer]
+    inputs: dict[str, object]
+
+    @property
+    def observers(self) -> list[Observer]:
+        """All of them."""
+        return [*self.at_function, *self.at_weights]
+
+
+def stage_looks(
+    config: RemixConfig,
+    place: int,
+    model: HookedModel,
+    start: Start,
+    items: Sequence[StageItems],
+    batches: StageBatches,
+    edits: RunEdits,
+) -> StageLooks:
+    """The observers of a stage.
+
+    Args:
+        config: the chain.
+        place: of the stage, from 0.
+        model: what the stage begins with; left as it is.
+        start: where the chain's model is from, which knows what it was asked before.
+        items: of every stage.
+        batches: of this one.
+        edits: of this one.
+
+    Raises:
+        ValueError: a task, a corpus or a list of facts is not there.
+    """
+    often = Cadence(at=batches.at_epochs(config.recall_every), last=batches.steps)
+    seldom = Cadence(at=batches.at_epochs(config.evaluate_every), last=batches.steps)
+    looks = Looks()
+    for name, asked, are_factoids in _lists(config, items):
+        looks.observers.append(RecallObserver(name, asked, often))
+        if config.generation and are_factoids:
+            looks.observers.append(RecallObserver(name, asked, seldom, how=_WRITTEN))
+    looks.at_text(
+        config.evaluation_corpora,
+        model.tokenizer,
+        seldom,
+        tokens=config.evaluation_tokens,
+        entropy_tokens=config.entropy_tokens,
+        row_length=config.row_length,
+    )
+    looks.at_facts(_earlier_facts(config.cloze, start), seldom)
+    looks.at_tasks(config.tasks, config.task_limit, seldom)
+    at_weights = _at_weights(config, place, model, items, batches, edits)
+    return StageLooks(looks.observers, at_weights, looks.inputs)
+
+
+def _lists(
+    config: RemixConfig, items: Sequence[StageItems]
+) -> Iterator[tuple[str, Sequence[RecallItem], bool]]:
+    """The lists of items that are asked for, and whether they are factoids."""
+    for name, one in zip(config.names, items, strict=True):
+        yield name, one.asked, one.factoids is not None
+        if one.familiar:
+            yield FAMILIAR, one.familiar, True
+
+
+def _at_weights(
+    config: RemixConfig,
+    place: int,
+    model: HookedModel,
+    items: Sequence[StageItems],
+    batches: StageBatches,
+    edits: RunEdits,
+) -> list[Observer]:
+    """Who looks at gradients and weights, which are compared with those at the beginning."""
+    if not config.drift and config.gradient_every is None:
+        return []
+    beginning = _beginning(model, edits)
+    found: list[Observer] = []
+    if config.drift:
+        seldom = Cadence(at=batches.at_epochs(config.evaluate_every), last=batches.steps)
+        found.append(WeightDriftObserver(beginning, seldom))
+    if config.gradient_every is not None:
+        count = config.gradient_items
+        samples = [
+            gradient_sample(name, one.rows[:count])
+            for name, one in zip(config.names, items, strict=True)
+        ]
+        if items[place].mix_rows:
+            samples.append(gradient_sample(MIX_SAMPLE, items[place].mix_rows[:count]))
+        cadence = Cadence(at=batches.at_epochs(config.gradient_every), last=batches.steps)
+        if len(samples) > 1:
+            found.append(GradientAlignmentObserver(samples, cadence, beginning))
+    return found
+
+
+def _beginning(model: HookedModel, edits: RunEdits) -> Weights:
+    """The weights that the stage begins with, edits in them included."""
+    if not edits.weights:
+        return start_weights(model)
+    report = patch_weights(model, *edits.weights)
+    try:
+        return start_weights(model)
+    finally:
+        report.undo()
+
+
+def _earlier_facts(cloze: str | None, start: Start) -> tuple[ClozeItem, ...]:
+    path = start.cloze if cloze == AUTO else None if cloze is None else Path(cloze)
+    return () if path is None else read_cloze(path)

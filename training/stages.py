@@ -1,0 +1,249 @@
+"""Stages: training runs one after the other, each from where the one before it ended.
+
+A chain of stages A, B, C, ... is a folder with a run directory for each (`training.chain_folder`).
+
+A stage starts from the last checkpoint of the one before, loaded anew, with a fresh optimizer or
+with the moments that the one before left. What it trains on is made when its turn comes, since some
+of that depends on the model (self-generated replay, edits). So a chain that was killed goes on in
+the stage where it was, to the same bits.
+
+A stage whose rule was not fulfilled within its steps ends with the status "cap reached"; the next
+ones go on from there, unless a chain asks for all rules to be fulfilled.
+
+Example:
+    >>> stages = [Stage(name="A", prepare=first), Stage(name="B", prepare=second)]
+    ...                                                                       # doctest: +SKIP
+    >>> chain = run_stages(stages, Path("runs/two"), start, identity)         # doctest: +SKIP
+    >>> [outcome.status for outcome in chain.outcomes]                        # doctest: +SKIP
+    [<StageStatus.RULE_FULFILLED: 'rule fulfilled'>, <StageStatus.CAP_REACHED: 'cap reached'>]
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import probes
+from interventions.edit_forms import Edit
+from interventions.learning_rates import RowLearningRates
+from probes.hooked_model import HookedModel
+from training.batches import BatchSource
+from training.chain_folder import (
+    OUTCOME_FILE,
+    ChainIdentity,
+    ChainResult,
+    StageOutcome,
+    begin_chain,
+    finish_chain,
+    finished_chain,
+    read_outcome,
+    stage_folder,
+    write_outcome,
+)
+from training.datasets.mixed_batches import MixedSource
+from training.loop import TrainingResult, train
+from training.observing import Observer
+from training.processes import this_process
+from training.runs.directory import RunDirectory
+from training.runs.manifest import is_finished, opened_directory
+from training.settings import LoopSettings
+from training.stage_choices import OptimizerStart, StageStatus
+from training.start_models import Start
+from training.stop_rules import Rule
+
+__all__ = [
+    "OUTCOME_FILE",
+    "ChainIdentity",
+    "ChainResult",
+    "OptimizerStart",
+    "ReadyStage",
+    "Stage",
+    "StageOutcome",
+    "StageStatus",
+    "finished_chain",
+    "read_outcome",
+    "run_stages",
+    "stage_folder",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadyStage:
+    """A stage whose turn has come.
+
+    Attributes:
+        source: its batches.
+        settings: of the loop; its steps are the cap where there is a rule.
+        stop: what may end it earlier.
+        observers: who looks at the model.
+        edits: made by hooks for its length.
+        optimizer_edits: learning rates of rows.
+        inputs: hashes and counts of what goes in, for the manifest.
+        begin: called when its folder is there, before it is trained: writes edits into the weights.
+    """
+
+    source: BatchSource
+    settings: LoopSettings
+    stop: Rule | None = None
+    observers: Sequence[Observer] = ()
+    edits: Sequence[Edit] = ()
+    optimizer_edits: Sequence[RowLearningRates] = ()
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    begin: Callable[[RunDirectory], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a chain.
+
+    Attributes:
+        name: its letter.
+        prepare: makes it ready, from the model that it starts from, which it leaves as it is.
+        optimizer: what the optimizer begins with.
+        done_in: run directory of the same stage in another chain, to go on from instead of running
+            it.
+    """
+
+    name: str
+    prepare: Callable[[HookedModel], ReadyStage]
+    optimizer: OptimizerStart = OptimizerStart.FRESH
+    done_in: Path | None = None
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    out: Path,
+    start: Start,
+    identity: ChainIdentity,
+    *,
+    resume: bool = False,
+    time_limit: float | None = None,
+    require_reached: bool = False,
+    on_stage: Callable[[str, ReadyStage], None] | None = None,
+    at_end: Callable[[Path], None] | None = None,
+) -> ChainResult:
+    """Run stages one after the other, and write down how each ended.
+
+    Args:
+        stages: in order.
+        out: folder of the chain.
+        start: where the first one starts.
+        identity: what the chain is.
+        resume: go on with what is in the folder, if there is anything.
+        time_limit: seconds after which to leave, to go on later; one update is made in any case.
+        require_reached: end with an error after a stage whose rule was not fulfilled.
+        on_stage: called when a stage is ready, before it is trained.
+        at_end: called with the last checkpoint of the last stage, before the chain is over.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        ValueError: the folder holds something else, a stage cannot be prepared or trained, or it
+            did not get where it was required to.
+    """
+    began = time.monotonic()
+    if this_process().is_first:
+        begin_chain(out, identity, resume)
+    outcomes: list[StageOutcome] = []
+    has_trained = False
+    for stage in stages:
+        before = outcomes[-1].checkpoint if outcomes else None
+        left = None if time_limit is None else max(time_limit - (time.monotonic() - began), 0.0)
+        found = _finished(stage, out, identity, resume)
+        if found is None:
+            if has_trained and this_process().any_says(left == 0.0, torch.device("cpu")):
+                return ChainResult(tuple(outcomes), (stage.name, 0))
+            has_trained = True
+            ended = _run(stage, out, start, before, identity, resume, left, on_stage)
+            if isinstance(ended, TrainingResult):
+                return ChainResult(tuple(outcomes), (stage.name, ended.steps_done))
+            found = ended
+        outcomes.append(found)
+        if require_reached and found.status is StageStatus.CAP_REACHED:
+            raise ValueError(
+                f"{found.sentence}; give it more epochs or a weaker rule, or leave out "
+                "--require-reached to go on from there"
+            )
+    if at_end is not None:
+        at_end(outcomes[-1].checkpoint)
+    if this_process().is_first:
+        finish_chain(out, outcomes)
+    return ChainResult(tuple(outcomes))
+
+
+def _finished(
+    stage: Stage, out: Path, identity: ChainIdentity, resume: bool
+) -> StageOutcome | None:
+    """How a stage ended that is over already."""
+    if stage.done_in is not None:
+        return read_outcome(stage.done_in)
+    folder = stage_folder(out, stage.name)
+    if not (folder / OUTCOME_FILE).is_file():
+        return None
+    return (
+        read_outcome(folder) if is_finished(folder, identity.configuration, resume=resume) else None
+    )
+
+
+def _run(
+    stage: Stage,
+    out: Path,
+    start: Start,
+    before: Path | None,
+    identity: ChainIdentity,
+    resume: bool,
+    time_limit: float | None,
+    on_stage: Callable[[str, ReadyStage], None] | None,
+) -> StageOutcome | TrainingResult:
+    """Run a stage, or what is left of it; a result where it is not over yet."""
+    folder = stage_folder(out, stage.name)
+    model = _load(start, before, identity.configuration.device)
+    ready = stage.prepare(model)
+    manifest = identity.manifest(stage=stage.name, **ready.inputs)
+    directory = opened_directory(folder, manifest, resume=resume)
+    if on_stage is not None and this_process().is_first:
+        on_stage(stage.name, ready)
+    if ready.begin is not None:
+        ready.begin(directory)
+    result = train(
+        model,
+        ready.source,
+        ready.settings,
+        directory,
+        edits=ready.edits,
+        observers=ready.observers,
+        stop=ready.stop,
+        optimizer_edits=ready.optimizer_edits,
+        start_state=before if stage.optimizer is OptimizerStart.KEPT else None,
+        resume=resume,
+        time_limit=time_limit,
+    )
+    if not result.finished:
+        return result
+    if isinstance(ready.source, MixedSource):
+        ready.source.assert_complete(result.steps_done)
+    outcome = _outcome(stage.name, ready, result)
+    if this_process().is_first:
+        write_outcome(outcome)
+    this_process().wait_for_all()
+    return outcome
+
+
+def _load(start: Start, before: Path | None, device: str | None) -> HookedModel:
+    if before is not None:
+        return probes.load_model(str(before), device=device, dtype="float32")
+    return probes.load_model(start.model, revision=start.revision, device=device, dtype="float32")
+
+
+def _outcome(name: str, ready: ReadyStage, result: TrainingResult) -> StageOutcome:
+    if result.stop_reason is not None:
+        status, reason = StageStatus.RULE_FULFILLED, result.stop_reason
+    elif ready.stop is not None:
+        status, reason = StageStatus.CAP_REACHED, ready.stop.shortfall()
+    else:
+        status, reason = StageStatus.COMPLETE, ""
+    return StageOutcome(name, status, result.steps_done, reason, result.checkpoint)

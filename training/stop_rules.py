@@ -1,0 +1,276 @@
+"""When is a stage of training over? Rules that end a run before the last step it may take.
+
+A run goes to its last step (so many epochs) unless a rule ends it, which makes the last step a
+**cap**: a run that gets there under a rule has not done what the rule waits for, and `shortfall`
+says what was missing.
+
+| rule                | ends a run when                                                          |
+|---------------------|--------------------------------------------------------------------------|
+| `LossBelow`         | the loss of one source was below a threshold in so many updates          |
+| `ExactMatchReached` | a share of the items was answered exactly, in so many looks              |
+| `AllOf`, `AnyOf`    | all or any of several rules would                                        |
+
+Losses are mean cross-entropies in nats. The loss of an update is that of its batch before the
+update, so `LossBelow` goes by training batches, and `ExactMatchReached` by what an observer saw of
+all items.
+
+`released_loss_rule` is the rule of the released code: ten updates with a loss of the whole batch
+below 1e-4, which need not follow each other.
+
+Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: B.4.
+
+Example:
+    >>> from training.runs.records import StepRecord
+    >>> rule = LossBelow(0.1, patience=2)
+    >>> [rule.after(StepRecord(step, loss, 1e-3, 1.0, 8), None) is not None
+    ...  for step, loss in enumerate([0.05, 0.2, 0.09, 0.08], start=1)]
+    [False, False, False, True]
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from training.batches import TrainingBatch
+from training.runs.records import RecallRecord, Record, StepRecord
+
+RELEASED_THRESHOLD = 1e-4
+"""Nats; the released code's."""
+RELEASED_HITS = 10
+"""Updates below it after which the released code stops."""
+
+
+class CountingRule(ABC):
+    """A rule that waits until something was so several times.
+
+    Args:
+        patience: how many times.
+        consecutive: whether they have to follow each other.
+
+    Raises:
+        ValueError: the patience is not positive.
+    """
+
+    def __init__(self, patience: int = 1, consecutive: bool = True) -> None:
+        if patience < 1:
+            raise ValueError(f"patience is {patience}: give 1 or more times")
+        self._patience = patience
+        self._consecutive = consecutive
+        self._times = 0
+        self._last: float | None = None
+
+    @property
+    def fulfilled(self) -> str | None:
+        """Why a run may stop now; None while it may not."""
+        return self._reason() if self._times >= self._patience else None
+
+    def after(self, record: StepRecord, batch: TrainingBatch | None) -> str | None:
+        """Why to stop after an update; None to go on."""
+        del record, batch
+        return None
+
+    def after_looking(self, records: Sequence[Record]) -> str | None:
+        """Why to stop after a look at the model; None to go on."""
+        del records
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """How often it was so, and the last value."""
+        return {"times": self._times, "last": self._last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember that again."""
+        self._times, self._last = state["times"], state["last"]
+
+    @abstractmethod
+    def shortfall(self) -> str:
+        """How far from its end a run is that this rule has not ended, as a clause."""
+
+    @abstractmethod
+    def _reason(self) -> str: ...
+
+    def _count(self, value: float, holds: bool) -> str | None:
+        self._last = value
+        if holds:
+            self._times += 1
+        elif self._consecutive:
+            self._times = 0
+        return self.fulfilled
+
+
+class LossBelow(CountingRule):
+    """The loss of batches was low.
+
+    Args:
+        threshold: nats per token.
+        source: whose tokens count: one of the batch source's names; None for all that are trained
+            on. Updates whose batch has none of them count neither way.
+        patience: in how many updates.
+        consecutive: whether they have to follow each other.
+
+    Raises:
+        ValueError: the threshold or the patience is not positive.
+    """
+
+    def __init__(
+        self,
+        threshold: float,
+        *,
+        source: str | None = None,
+        patience: int = 1,
+        consecutive: bool = True,
+    ) -> None:
+        super().__init__(patience, consecutive)
+        if not threshold > 0:
+            raise ValueError(f"the loss threshold is {threshold}: give nats above 0")
+        self._threshold = threshold
+        self._source = source
+
+    def after(self, record: StepRecord, batch: TrainingBatch | None) -> str | None:
+        """Why to stop after an update; None to go on.
+
+        Raises:
+            ValueError: the run does not record losses by source.
+        """
+        del batch
+        loss = self._loss(record)
+        return None if loss is None else self._count(loss, loss < self._threshold)
+
+    def shortfall(self) -> str:
+        """The last loss, and what it was to be."""
+        last = "none yet" if self._last is None else f"{self._last:.2g} at last"
+        return f"{self._what} below {self._threshold:g} nats ({last})"
+
+    @property
+    def _what(self) -> str:
+        return "loss" if self._source is None else f"loss of {self._source}"
+
+    def _reason(self) -> str:
+        in_a_row = " in a row" if self._consecutive and self._patience > 1 else ""
+        times = "" if self._patience == 1 else f" in {self._patience} updates{in_a_row}"
+        return f"{self._what} below {self._threshold:g} nats{times}"
+
+    def _loss(self, record: StepRecord) -> float | None:
+        if self._source is None:
+            return record.loss
+        if not record.loss_by_source:
+            raise ValueError(
+                f"a rule waits for the loss of {self._source!r}, and the batches name no sources; "
+                "use a source that does, or the loss of all tokens"
+            )
+        return record.loss_by_source.get(self._source)
+
+
+class ExactMatchReached(CountingRule):
+    """Items were answered exactly.
+
+    Args:
+        items: the list of items, as recall records call it.
+        share: of them, above 0 and up to 1.
+        patience: in how many looks in a row.
+        match: what counts as right, as recall records say it; the default is every token of the
+            answer, each after the right ones before it.
+
+    Raises:
+        ValueError: the share or the patience is out of range.
+    """
+
+    def __init__(
+        self, items: str, *, share: float = 1.0, patience: int = 1, match: str = "tokens"
+    ) -> None:
+        super().__init__(patience)
+        if not 0 < share <= 1:
+            raise ValueError(f"the share to be answered is {share}: give one above 0 and up to 1")
+        self._items = items
+        self._share = share
+        self._match = match
+
+    def after_looking(self, records: Sequence[Record]) -> str | None:
+        """Why to stop after a look at the model; None to go on."""
+        for record in records:
+            if isinstance(record, RecallRecord) and self._is_meant(record):
+                found = sum(record.correct) / len(record.correct)
+                return self._count(found, found >= self._share)
+        return None
+
+    def shortfall(self) -> str:
+        """The share at the last look, and what it was to be."""
+        last = "not looked at" if self._last is None else f"{self._last:.3f} at last"
+        return f"exact match of {self._items} of {self._share:g} ({last})"
+
+    def _is_meant(self, record: RecallRecord) -> bool:
+        return record.items == self._items and record.match == self._match
+
+    def _reason(self) -> str:
+        times = "" if self._patience == 1 else f" in {self._patience} looks in a row"
+        return f"exact match of {self._items} of {self._share:g} or more{times}"
+
+
+class _Several:
+    """Rules together; each is asked every time, so that each keeps count."""
+
+    def __init__(self, *rules: "CountingRule | _Several") -> None:
+        if not rules:
+            raise ValueError("no rules were given to be put together; give one or more")
+        self._rules = rules
+
+    def after(self, record: StepRecord, batch: TrainingBatch | None) -> str | None:
+        """Why to stop after an update; None to go on."""
+        for rule in self._rules:
+            rule.after(record, batch)
+        return self.fulfilled
+
+    def after_looking(self, records: Sequence[Record]) -> str | None:
+        """Why to stop after a look at the model; None to go on."""
+        for rule in self._rules:
+            rule.after_looking(records)
+        return self.fulfilled
+
+    @property
+    def fulfilled(self) -> str | None:
+        """Why a run may stop now; None while it may not."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """What each remembers."""
+        return {"rules": [rule.state_dict() for rule in self._rules]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember that again."""
+        for rule, own in zip(self._rules, state["rules"], strict=True):
+            rule.load_state_dict(own)
+
+    def shortfall(self) -> str:
+        """What is missing of those that are not fulfilled."""
+        open_ones = [rule for rule in self._rules if rule.fulfilled is None]
+        return ", ".join(rule.shortfall() for rule in open_ones)
+
+
+class AllOf(_Several):
+    """All rules are fulfilled at once, each as of the last time that it could tell."""
+
+    @property
+    def fulfilled(self) -> str | None:
+        """Why a run may stop now; None while it may not."""
+        reasons = [rule.fulfilled for rule in self._rules]
+        return None if None in reasons else " and ".join(map(str, reasons))
+
+
+class AnyOf(_Several):
+    """One of the rules is fulfilled."""
+
+    @property
+    def fulfilled(self) -> str | None:
+        """Why a run may stop now; None while it may not."""
+        return next((rule.fulfilled for rule in self._rules if rule.fulfilled), None)
+
+
+Rule = CountingRule | AllOf | AnyOf
+
+
+def released_loss_rule() -> LossBelow:
+    """The rule of the released code; its batches count pads, if those of the run do.
+
+    The released code looks at the last micro-batch only; its runs had one.
+    """
+    return LossBelow(RELEASED_THRESHOLD, patience=RELEASED_HITS, consecutive=False)
