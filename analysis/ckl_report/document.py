@@ -1,7 +1,4 @@
-"""The document of runs of continual knowledge learning: Markdown that can be kept with results.
-
-It says what was found, how it is defined, which commands made it, and from which weights, texts and
-versions; it names no folder of the machine that it was made on.
+"""The document of runs of continual knowledge learning: what is said of them in Markdown.
 
 Example:
     >>> Path("ckl.md").write_text(ckl_markdown(summary, command))            # doctest: +SKIP
@@ -13,7 +10,7 @@ from analysis.ckl_report.arms import Arm
 from analysis.ckl_report.findings import findings
 from analysis.ckl_report.summary import CklSummary, command_line, provenance
 from analysis.ckl_report.tables import text_tables
-from analysis.text_tables import markdown_lines
+from analysis.report_document import markdown_document, runs_in_words
 
 TITLE = "What was acquired and what was forgotten"
 DEFINITIONS = (
@@ -40,42 +37,28 @@ def ckl_markdown(summary: CklSummary, command: str) -> str:
         summary: of the runs.
         command: that made it.
     """
-    lines = [
-        f"# {TITLE}",
-        "",
-        deck(summary.arms),
-        "",
-        f"    {command}",
-        "",
-        *(f"- {name}: {words}" for name, words in provenance(summary.arms).items()),
-        "",
-        "What was found:",
-        "",
-        *(f"- {sentence}" for sentence in findings(summary)),
-        "",
-        "How it is defined:",
-        "",
-        *(f"- {text}" for text in DEFINITIONS),
-    ]
-    for found in text_tables(summary):
-        lines += ["", *markdown_lines(found)]
-    lines += ["", "## The runs", "", "Each with `--out` and a folder of its own.", ""]
-    for name, commands in commands_of(summary.arms).items():
-        lines += [f"{name}:", "", *(f"    {one}" for one in commands), ""]
-    return "\n".join(lines).rstrip() + "\n"
+    return markdown_document(
+        title=TITLE,
+        deck=deck(summary.arms),
+        command=command,
+        provenance=provenance(summary.arms),
+        findings=findings(summary),
+        definitions=DEFINITIONS,
+        tables=text_tables(summary),
+        commands=commands_of(summary.arms),
+    )
 
 
 def deck(arms: Sequence[Arm]) -> str:
     """What the runs are, in a sentence."""
-    runs = sum(len(arm.runs) for arm in arms)
     first = arms[0].runs[0].manifest["inputs"]["knowledge"]
-    seeds = sorted({len(arm.seeds) for arm in arms})
-    each = "1 seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds"
-    return (
-        f"{runs} runs of continual knowledge learning: {len(arms)} "
-        f"{'arm' if len(arms) == 1 else 'arms'}, {each} each; {first['passages']} passages with "
-        f"{first['probes']} probes."
+    found = runs_in_words(
+        "of continual knowledge learning",
+        arms=len(arms),
+        runs=sum(len(arm.runs) for arm in arms),
+        seeds={len(arm.seeds) for arm in arms},
     )
+    return f"{found}; {first['passages']} passages with {first['probes']} probes."
 
 
 def commands_of(arms: Sequence[Arm]) -> dict[str, list[str]]:

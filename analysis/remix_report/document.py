@@ -1,7 +1,4 @@
-"""The document of runs of continual memorization: Markdown that can be kept with results.
-
-It says what was found, how it is defined, which commands made it, and from which weights, data and
-versions; it names no folder of the machine that it was made on.
+"""The document of runs of continual memorization: what is said of them in Markdown.
 
 Example:
     >>> Path("remix.md").write_text(remix_markdown(summary, command))        # doctest: +SKIP
@@ -14,7 +11,7 @@ from analysis.remix_report.arms import RemixArm
 from analysis.remix_report.findings import findings
 from analysis.remix_report.summary import RemixSummary, commands_of, provenance
 from analysis.remix_report.tables import text_tables
-from analysis.text_tables import markdown_lines
+from analysis.report_document import markdown_document, runs_in_words
 
 TITLE = "What was learnt by heart, and what was kept"
 DEFINITIONS = (
@@ -40,45 +37,32 @@ def remix_markdown(summary: RemixSummary, command: str) -> str:
         summary: of the runs.
         command: that made it.
     """
-    lines = [
-        f"# {TITLE}",
-        "",
-        deck(summary.arms),
-        "",
-        f"    {command}",
-        "",
-        *(f"- {name}: {words}" for name, words in provenance(summary.arms).items()),
-        "",
-        "What was found:",
-        "",
-        *(f"- {sentence}" for sentence in findings(summary)),
-        "",
-        "How it is defined:",
-        "",
-        *(f"- {text}" for text in DEFINITIONS),
-    ]
-    for found in text_tables(summary):
-        lines += ["", *markdown_lines(found)]
-    lines += ["", "## The runs", "", "Each with `--out` and a folder of its own.", ""]
-    for name, commands in commands_of(summary.arms).items():
-        lines += [f"{name}:", "", *(f"    {one}" for one in commands), ""]
-    return "\n".join(lines).rstrip() + "\n"
+    return markdown_document(
+        title=TITLE,
+        deck=deck(summary.arms),
+        command=command,
+        provenance=provenance(summary.arms),
+        findings=findings(summary),
+        definitions=DEFINITIONS,
+        tables=text_tables(summary),
+        commands=commands_of(summary.arms),
+    )
 
 
 def deck(arms: Sequence[RemixArm]) -> str:
     """What the runs are, in a sentence."""
-    runs = sum(len(arm.chains) for arm in arms)
-    seeds = sorted({len(arm.seeds) for arm in arms})
-    each = "1 seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds"
     configuration = arms[0].chains[0].configuration
     learnt = ", then ".join(
         f"{count} items of {name}"
         for name, count in zip(configuration["data"], _counts(configuration), strict=True)
     )
-    return (
-        f"{runs} run{'s' if runs > 1 else ''} of continual memorization: {len(arms)} "
-        f"{'arm' if len(arms) == 1 else 'arms'}, {each} each; {learnt}."
+    found = runs_in_words(
+        "of continual memorization",
+        arms=len(arms),
+        runs=sum(len(arm.chains) for arm in arms),
+        seeds={len(arm.seeds) for arm in arms},
     )
+    return f"{found}; {learnt}."
 
 
 def _counts(configuration: Mapping[str, Any]) -> list[int]:

@@ -24,16 +24,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from analysis.remix_study.choices import Study, StudySettings
 from probes.cli import complain, run_command
 from training.commands.recipes import option_value, plain_fields, recipe_named, with_defaults
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES
-
-if TYPE_CHECKING:
-    pass
 
 PROGRAM = "analysis.remix_study"
 _DEFAULT_RECIPE = "smoke"
