@@ -29,6 +29,8 @@ from analysis.report_texts import (
 KNOWLEDGE_ENTROPY = ENTROPIES["knowledge"]
 TOLD = 4
 """So many arms are told one by one."""
+FAR = 1000
+"""A threshold that is so many times as far as what was seen is not told in steps."""
 
 
 def kept_findings(summary: CklSummary) -> list[str]:
@@ -121,6 +123,8 @@ def _curve(row: pd.Series) -> str:
     if row["threshold"] != float("inf"):
         beyond = ", beyond what was seen" if row["threshold"] > row["last"] else ""
         ending = f"and reaches zero after {steps_text(row['threshold'])} steps{beyond}"
+        if row["threshold"] > FAR * row["last"]:
+            ending = "and reaches zero far beyond what was seen"
     return (
         f"{capital(row['arm'])}, {row['exposure'].replace('_', ' ')} passages: the share of what "
         f"encounters gained that is left changes by {slope} per decade of steps ({row['first']} to "

@@ -23,7 +23,6 @@ from typing import Any
 from probes.choices import Compat
 from probes.hooked_model import HookedModel
 from training.datasets.conversations import Conversation, factoid_conversations
-from training.datasets.factoid_prompts import prompt_and_target
 from training.datasets.factoids import KEY_VALUE_RECALL, FactoidSet
 from training.datasets.familiarity import familiarity
 from training.datasets.key_values import KeyValues
@@ -229,10 +228,8 @@ def _asked(
     items = recall_items(rows, tokenizer, accepted_answers(factoids))
     if config.compat is not Compat.OFFICIAL:
         return items
-    prompts = {}
-    for factoid in factoids:
-        prompt, target = prompt_and_target(factoid, factoids.template)
-        prompts[factoid.identifier] = prompt + " " * target.startswith(" ")
+    asked_as = factoid_conversations(factoids, compat=config.compat)
+    prompts = {one.identifier: one.turns[0].prompt for one in asked_as}
     return [
         replace(
             item,
