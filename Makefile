@@ -24,6 +24,7 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.edits --out runs/bench
 	$(BIN)/python -m tests.benchmarks.training --out runs/bench
 	$(BIN)/python -m tests.benchmarks.evaluation --out runs/bench
+	$(BIN)/python -m tests.benchmarks.remix --out runs/bench
 
 # pip, not uv: the pinned torch must come from wherever this machine's pip is set up to find it.
 $(READY): pyproject.toml constraints.txt

@@ -8,6 +8,7 @@ Example:
     'In K of passages met, last injection, 0 of 3 arms differ from their base beyond chance ...'
 """
 
+import re
 from collections.abc import Iterator
 
 import pandas as pd
@@ -144,18 +145,23 @@ def _rho(row: pd.Series, ending: str) -> str:
 
 def _compared(summary: CklSummary) -> Iterator[str]:
     """What was known after the last injection, and what was kept; the rest is in the table."""
-    told = summary.comparisons[summary.comparisons["measure"].isin([K_INJECTED, P_END, FACTS_END])]
-    for measure, rows in told.groupby("measure", sort=False):
+    asked = summary.comparisons[summary.comparisons["measure"].isin([K_INJECTED, P_END, FACTS_END])]
+    for measure, rows in asked.groupby("measure", sort=False):
         differ = rows[rows["p_holm"] < _LEVEL]
         if differ.empty and measure != K_INJECTED:
             continue
-        each = "; ".join(
-            f"{row['arm']} by {with_interval(row, signed_by(str(measure)), 'effect')}"
+        shown = {
+            row["arm"]: with_interval(row, signed_by(str(measure)), "effect")
             for _, row in differ.iterrows()
-        )
+        }
+        # Rounding alone can differ the same way in every item.
+        told = {arm: text for arm, text in shown.items() if re.search("[1-9]", text)}
+        each = "; ".join(f"{arm} by {text}" for arm, text in told.items())
+        if len(told) < len(shown):
+            each += f"; {len(shown) - len(told)} by nothing that can be shown"
         yield (
             f"In {measure}, {len(differ)} of {len(rows)} arms differ from their base beyond chance "
-            f"(Holm, {share(_LEVEL)}){': ' if each else ''}{each}."
+            f"(Holm, {share(_LEVEL)}){': ' if each else ''}{each.removeprefix('; ')}."
         )
 
 

@@ -213,7 +213,9 @@ def _outcomes(
     if not forgotten.empty:
         f = _of_arm(forgotten, arm)
         f = f[(f["task"] == ALL_TASKS) & (f["moment"] == Moment.END)]
-        found[FORGOTTEN] = float(f["value"].iloc[0]) if len(f) else None
+        # None where no task was answered better than by guessing.
+        tested = f["value"].dropna()
+        found[FORGOTTEN] = float(tested.iloc[0]) if len(tested) else None
     moved = _of_arm(changes, arm)
     moved = moved[(moved["moment"] == Moment.END) & moved["group"].isin([TEXT, FACTS])]
     names = [f"{measure}, change" for measure in moved["measure"]]
