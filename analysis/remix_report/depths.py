@@ -83,10 +83,9 @@ def depth_tables(
     tables, rows = [], []
     told: set[tuple[int, int]] = set()
     for arm in arms:
-        for chain in arm.chains:
-            ours = {moment: read[key] for moment, key in _keys(chain).items() if key in read}
-            if not ours:
-                continue
+        # Checkpoints of hooked arms lack the edit: what was trained is another model.
+        for chain in () if _is_hooked(arm) else arm.chains:
+            ours = {moment: read[key] for moment, key in _keys(chain).items()}
             d_vocab = next(iter(ours.values())).d_vocab
             found = depth_table({m: r.ranks for m, r in ours.items()}, k=k, d_vocab=d_vocab)
             tables.append(found.assign(arm=arm.name, seed=chain.seed))
@@ -173,8 +172,8 @@ def _compared(
     for one, later in pairwise(moments):
         yield STAGES, (one, later), (ours[one], ours[later])
     last = chain.moments[-1]
-    if other is not None and (key := _keys(other).get(last)) in read:
-        yield BASE, (f"base {last}", last), (read[str(key)], ours[last])
+    if other is not None and last in (theirs := _keys(other)) and theirs[last] in read:
+        yield BASE, (f"base {last}", last), (read[theirs[last]], ours[last])
 
 
 def _rows(change: DepthChange) -> Iterator[tuple[object, ...]]:

@@ -24,9 +24,14 @@ def model(texts, tmp_path_factory):
 
 
 def study_arguments(texts, model, out, *extra):
+    """A study of one seed."""
+    return run_arguments(texts, model, out, "--seeds", "1", *extra)
+
+
+def run_arguments(texts, model, out, *extra):
     """Runs of a second or two."""
     return [
-        *("--recipe", "smoke", "--model", str(model), "--out", str(out), "--seeds", "1"),
+        *("--recipe", "smoke", "--model", str(model), "--out", str(out)),
         *("--items", "7", "--key-length", "2", "--epochs", "6", "--batch-size", "5"),
         *("--gradient-every", "None", "--relearning-steps", "None", "--no-generation"),
         *("--evaluation-corpora", str(texts / "familiar.jsonl"), "--evaluation-tokens", "101"),
@@ -208,6 +213,22 @@ def test_a_study_lists_makes_skips_and_reports_its_runs(texts, model, tmp_path, 
     assert "analysis.remix_study --recipe smoke " in content["command"]
     assert main(words) == 0
     assert "all 3 are over" in capsys.readouterr().out
+
+
+def test_arms_whose_edits_are_hooks_are_not_located(texts, model, tmp_path):
+    from analysis.remix_report.command import main as report
+    from training.remix.command import main as train
+
+    edit = ["--resuscitation-ratio", "0.5", "--resuscitation-factor", "2"]
+    edit += ["--coefficient-corpus", str(texts / "familiar.jsonl"), "--coefficient-tokens", "199"]
+    for name, extra in (("plain", []), ("hooked", edit)):
+        assert train(run_arguments(texts, model, tmp_path / name, *extra)) == 0
+    runs = [str(tmp_path / name) for name in ("plain", "hooked")]
+    out = tmp_path / "report"
+    assert report([*runs, "--localization", "--localization-items", "5", "--out", str(out)]) == 0
+    tables = json.loads((out / "remix.json").read_text())["tables"]
+    assert {row["arm"] for row in tables["depths"]} == {"no mixing"}
+    assert len({row["arm"] for row in tables["stages"]}) == 2
 
 
 def share_readable(run, k):
