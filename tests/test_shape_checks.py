@@ -86,6 +86,12 @@ def feed(reducer):
     return probes.stream(model, [batch], {"hook_embed": reducer})
 
 
+def rising():
+    from analysis.statistics.choices import Direction
+
+    return Direction.RISES
+
+
 CALLS = {
     "analysis.ckl_report.curves": lambda: call(
         "analysis.ckl_report.curves", "_Encounters", *[np.zeros(1)] * 4
@@ -174,6 +180,9 @@ CALLS = {
     "probes.generation": lambda: call("probes.generation", "_Choice", 1.0, WRONG.double()),
     "training.relearning": lambda: call(
         "training.relearning", "RelearningCurve", (), (), WRONG.bool(), WRONG.double(), {}
+    ),
+    "analysis.claims.evidence": lambda: call(
+        "analysis.claims.evidence", "of_units", np.ones((3, 1)), np.ones(0), rising()
     ),
     "analysis.retention": lambda: call("analysis.retention", "share_interval", np.zeros((1, 1)), 1),
     "analysis.remix_report.depths": lambda: call("analysis.remix_report.depths", "_Read", WRONG, 3),

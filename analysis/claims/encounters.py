@@ -1,0 +1,220 @@
+"""What does each encounter with a passage add, how fast does it fade, and when is it of no use?
+
+Source: Chang et al., NeurIPS 2024: sections 4.1 to 4.4, of which a summary without tables is at
+hand; the quantities are those of the released code.
+
+Example:
+    >>> [claim.identifier for claim in CLAIMS][:2]
+    ['encounters-raise', 'gains-are-lost-again']
+"""
+
+from analysis.claims.choices import Extreme, Paper, Unit
+from analysis.claims.claim import Claim
+from analysis.claims.designs import ACROSS_ITEMS, AllOf, Contrast, Design
+from analysis.claims.knowledge_settings import COMMAND, MET
+from analysis.claims.measurements import Table
+from analysis.claims.selection import UNEDITED, Arm, Settings
+from analysis.statistics.choices import Direction
+
+_PER_PASSAGE: Settings = {**MET, "moment": None, "against": None}
+_LEAST_GROWTH = 1.1
+"""Times the effectivity of the first checkpoint: less is taken for no improvement."""
+_LEFT = 0.1
+"""Of what encounters within the threshold leave: less is taken for nothing."""
+_MAXIMUM_OF_NOISE = "a maximum over noise is above 0 where nothing was learnt"
+_FIT = (
+    "fitted over an even grid of steps, so that late steps decide; points of a curve hang "
+    "together, and an outlier rule picks other probes at every step"
+)
+
+
+def _claim(
+    identifier: str,
+    statement: str,
+    place: str,
+    design: Design,
+    where: Settings,
+    quantity: str,
+    unit: Unit,
+    expected: Direction,
+    *,
+    doubts: tuple[str, ...] = (),
+) -> Claim:
+    return Claim(
+        identifier=identifier,
+        statement=statement,
+        paper=Paper.FACTUAL_KNOWLEDGE,
+        place=place,
+        quantity=quantity,
+        command=COMMAND,
+        table=Table.ACQUISITION,
+        design=design,
+        unit=unit,
+        expected=expected,
+        family="encounters",
+        where={**UNEDITED, **where},
+        doubts=doubts,
+    )
+
+
+def _kind(name: str) -> Arm:
+    return Arm(f"{name} probes", {"kind": name})
+
+
+_WITHIN = Arm("within the threshold", {"spacing": "within"})
+_BEYOND = Arm("beyond the threshold", {"spacing": "beyond"})
+
+CLAIMS = (
+    _claim(
+        "encounters-raise",
+        "each encounter raises the log-probability of its passage at once",
+        "section 4.1",
+        Contrast(Arm("encounters", {}), least=ACROSS_ITEMS),
+        {"measure": "rise", **_PER_PASSAGE},
+        "change over the update of an encounter, mean over encounters",
+        Unit.NATS,
+        Direction.RISES,
+    ),
+    _claim(
+        "gains-are-lost-again",
+        "until the next encounter a part of the gain is lost",
+        "section 4.1",
+        Contrast(Arm("between encounters", {}), least=ACROSS_ITEMS),
+        {"measure": "fall", **_PER_PASSAGE},
+        "change from a local maximum to the next encounter",
+        Unit.NATS,
+        Direction.FALLS,
+        doubts=("what follows a maximum over noise is lower where nothing is lost",),
+    ),
+    _claim(
+        "memorization-gains-most",
+        "encounters raise memorization probes more than semantic ones, and these more than "
+        "compositional ones",
+        "section 4.1",
+        AllOf(
+            (
+                Contrast(_kind("memorization"), _kind("semantic"), least=ACROSS_ITEMS),
+                Contrast(_kind("semantic"), _kind("compositional"), least=ACROSS_ITEMS),
+            )
+        ),
+        {"measure": "effectivity", "exposure": "met", "moment": None, "against": None},
+        "the smaller of both differences in effectivity",
+        Unit.NATS,
+        Direction.RISES,
+        doubts=("98 % of the memorization probes are passage text word for word",),
+    ),
+    _claim(
+        "larger-models-acquire-more",
+        "an encounter raises the log-probability more in a larger model",
+        "section 4.2",
+        Contrast(
+            Arm("largest model", {"parameters": Extreme.LARGEST}),
+            Arm("smallest model", {"parameters": Extreme.SMALLEST}),
+            averaged=("trajectory", "step"),
+            least=ACROSS_ITEMS,
+        ),
+        {"measure": "effectivity", **_PER_PASSAGE},
+        "effectivity of the largest model less that of the smallest",
+        Unit.NATS,
+        Direction.RISES,
+        doubts=("two sizes, trained on other batches at other learning rates", _MAXIMUM_OF_NOISE),
+    ),
+    _claim(
+        "later-checkpoints-acquire-no-more",
+        "an encounter raises the log-probability no more, by a tenth, in the last checkpoint than "
+        "in the first",
+        "section 4.2",
+        Contrast(
+            Arm("last checkpoint", {"step": Extreme.LARGEST}),
+            Arm("first checkpoint", {"step": Extreme.SMALLEST}),
+            scale=_LEAST_GROWTH,
+            least=ACROSS_ITEMS,
+        ),
+        {"measure": "effectivity", **_PER_PASSAGE},
+        "effectivity of the last checkpoint less 1.1 times that of the first",
+        Unit.NATS,
+        Direction.FALLS,
+        doubts=("three checkpoints, and no very early one", _MAXIMUM_OF_NOISE),
+    ),
+    _claim(
+        "forgetting-is-linear-in-log-steps",
+        "forgetting is described better by a line in the logarithm of steps than by a power or an "
+        "exponential",
+        "section 4.3",
+        AllOf(
+            (
+                Contrast(Arm("power", {"measure": "AIC over power"})),
+                Contrast(Arm("exponential", {"measure": "AIC over exponential"})),
+            )
+        ),
+        {**MET, "moment": None, "against": None},
+        "AIC of the better of both less that of the line",
+        Unit.AIC,
+        Direction.RISES,
+        doubts=(
+            'called a power law, which the fit is not; the summary\'s "R(t) ~ t^(-a)" was never '
+            "fitted",
+            _FIT,
+        ),
+    ),
+    _claim(
+        "duplication-forgets-faster",
+        "passages met in duplication are forgotten faster than those met in paraphrase",
+        "section 4.3",
+        Contrast(
+            Arm("duplication", {"exposure": "duplication"}),
+            Arm("paraphrase", {"exposure": "paraphrase"}),
+        ),
+        {"measure": "slope", "kind": "all", "moment": None, "against": None},
+        "slope of the forgetting curve, duplication less paraphrase",
+        Unit.SLOPE,
+        Direction.FALLS,
+        doubts=("other passages in each group", _FIT),
+    ),
+    _claim(
+        "larger-batches-forget-more-slowly",
+        "with larger batches forgetting is slower",
+        "section 4.3",
+        Contrast(
+            Arm("largest batch", {"batch_size": Extreme.LARGEST}),
+            Arm("smallest batch", {"batch_size": Extreme.SMALLEST}),
+            averaged=("learning_rate",),
+        ),
+        {"measure": "slope", "moment": None, "against": None, **MET},
+        "slope of the forgetting curve, largest less smallest batch",
+        Unit.SLOPE,
+        Direction.RISES,
+        doubts=(
+            "two batch sizes, 128 and 2048; the smaller with a fresh optimizer and a constant "
+            "learning rate",
+            "per step and per token are two questions, whose slopes per decade are the same",
+        ),
+    ),
+    _claim(
+        "encounters-within-the-threshold-add-up",
+        "encounters at intervals within the learnability threshold leave more than those beyond it",
+        "section 4.4",
+        Contrast(_WITHIN, _BEYOND, averaged=("interval",), least=ACROSS_ITEMS),
+        {"measure": "net gain", **_PER_PASSAGE},
+        "net gain within the threshold less that beyond it",
+        Unit.NATS,
+        Direction.RISES,
+        doubts=("stated, not measured: the threshold is where a fitted line reaches zero",),
+    ),
+    _claim(
+        "encounters-beyond-the-threshold-leave-nothing",
+        "encounters at intervals beyond the learnability threshold leave less than a tenth of what "
+        "those within it leave",
+        "section 4.4",
+        Contrast(_BEYOND, _WITHIN, scale=_LEFT, averaged=("interval",), least=ACROSS_ITEMS),
+        {"measure": "net gain", **_PER_PASSAGE},
+        "net gain beyond the threshold less a tenth of that within it",
+        Unit.NATS,
+        Direction.FALLS,
+        doubts=(
+            "stated, not measured",
+            "with other mixtures the threshold is a sharp transition that depends on the size of "
+            "the model (arXiv 2505.18091)",
+        ),
+    ),
+)

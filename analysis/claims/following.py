@@ -1,0 +1,97 @@
+"""Following: whether two measures follow each other over checkpoints.
+
+Series that drift correlate whatever they have to do with each other, so the claim has to hold both
+of first differences and of what a line over the logarithm of steps leaves
+(`analysis.statistics.checkpoint_series`). Seeds that share a pretraining run add no checkpoints:
+they are averaged. Seeds with pretraining runs of their own are tested against each other.
+
+Example:
+    >>> design = Follows(Arm("acquisition", {"measure": "A"}), Arm("step", {"measure": "K"}))
+    >>> design.least.checkpoints
+    8
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims.designs import OVER_CHECKPOINTS
+from analysis.claims.evidence import LEVEL, Evidence, Scale
+from analysis.claims.measurements import NONE, Table
+from analysis.claims.selection import Arm, along, matched, rows_with
+from analysis.statistics.checkpoint_series import ScaleError, checkpoint_correlation
+from analysis.statistics.choices import CheckpointCluster, CorrelationKind, Direction
+from analysis.statistics.results import Correlation
+
+
+@dataclass(frozen=True)
+class Follows:
+    """Two measures over checkpoints.
+
+    Attributes:
+        outcome: rows of one.
+        cause: rows of the other.
+        kind: of correlation.
+        least: what it needs.
+    """
+
+    outcome: Arm
+    cause: Arm
+    kind: CorrelationKind = CorrelationKind.SPEARMAN
+    least: Scale = OVER_CHECKPOINTS
+
+    def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
+        """See `Design.evidence`; the effect is the correlation of first differences."""
+        assert table is Table.ACQUISITION, "only there are starts of a trajectory told apart"
+        x, y, cluster = _series(frame, self.cause, self.outcome, self.least)
+        steps = np.array(x.columns, dtype=np.float64)
+        found = checkpoint_correlation(
+            x.to_numpy(), y.to_numpy(), np.log1p(steps), cluster, self.kind, level=LEVEL
+        )
+        both = (found.differences, found.detrended)
+        return Evidence(
+            effect=found.differences.effect,
+            interval=found.differences.interval,
+            p_for=max(_one_sided(each, towards.sign) for each in both),
+            p_against=max(_one_sided(each, -towards.sign) for each in both),
+            n=len(steps),
+            seeds=len(y),
+            test=f"first differences: {found.differences.test}; beside a line over log steps: "
+            f"{found.detrended.effect:.2f}, {found.detrended.test}; the larger p-value",
+        )
+
+
+def _series(
+    frame: pd.DataFrame, cause: Arm, outcome: Arm, least: Scale
+) -> tuple[pd.DataFrame, pd.DataFrame, CheckpointCluster]:
+    """Both measures, a row for each seed (one of the cause, where they share it), by step."""
+    x, y = _by_step(frame, cause, least), _by_step(frame, outcome, least)
+    shared = [step for step in y.columns if step in x.columns]
+    x, y = x[shared], y[shared]
+    seeds = [seed for seed in y.index if seed in x.index]
+    x, y = x.loc[seeds], y.loc[seeds]
+    trajectories = rows_with(frame, outcome.settings)["trajectory"]
+    runs = trajectories[trajectories != NONE].nunique()
+    if runs == 1:
+        return x.iloc[:1] if _alike(x) else x, y, CheckpointCluster.CHECKPOINT
+    if runs == len(seeds):
+        return x, y, CheckpointCluster.SEED
+    raise ScaleError(
+        f"found {runs} pretraining runs for {len(seeds)} seeds; one for all, or one for each, is "
+        "needed"
+    )
+
+
+def _alike(x: pd.DataFrame) -> bool:
+    return len(x) > 0 and bool((x == x.iloc[0]).all(axis=None))
+
+
+def _by_step(frame: pd.DataFrame, arm: Arm, least: Scale) -> pd.DataFrame:
+    """A row for each seed, a column for each step."""
+    values = matched(frame, Table.ACQUISITION, [arm])[0]
+    return along(values, "step", least.checkpoints)
+
+
+def _one_sided(found: Correlation, sign: int) -> float:
+    return found.p_value / 2 if found.effect * sign > 0 else 1 - found.p_value / 2

@@ -1,0 +1,123 @@
+"""Every claim: its verdict flips with its data, chance does not support it, too little says so."""
+
+import pytest
+from scipy import stats
+
+from tests.analysis.claims.claim_records import CHECKPOINTS, CLUSTERS, SEEDS, rows_for
+
+LEVEL = 0.05
+QUICK_DRAWS, DRAWS = 2, 100
+
+
+def every():
+    from analysis.claims import CLAIMS
+
+    return list(CLAIMS.values())
+
+
+def verdict(claim, frame):
+    from analysis.claims import judge
+
+    return judge([claim], {claim.table: frame})[0]
+
+
+def test_the_catalogue_says_everything_of_every_claim():
+    from analysis.claims import MEASURES
+    from analysis.claims.measurements import COLUMNS
+
+    claims = every()
+    assert len(claims) > 60
+    for claim in claims:
+        assert claim.statement[0].islower()
+        assert claim.statement.endswith("?") == claim.is_question
+        assert not claim.statement.endswith(".")
+        assert claim.place
+        assert claim.command.startswith("python -m ")
+        assert claim.paper is not None or claim.is_question
+        assert claim.least.seeds >= 3
+        assert set(claim.where) <= set(COLUMNS[claim.table]), claim.identifier
+        used = set(rows_for(claim, 1.0, seeds=1)["measure"])
+        assert used <= set(MEASURES[claim.table]), claim.identifier
+    measured = {name for one in claims for name in rows_for(one, 1.0, seeds=1)["measure"]}
+    unused = {name for names in MEASURES.values() for name in names} - measured
+    assert not unused, "a measure that no claim asks for"
+
+
+def test_a_verdict_flips_with_its_data():
+    from analysis.claims import Verdict
+
+    for claim in every():
+        # Forty times the noise of a mean over five seeds: no test may miss it.
+        for sign in (1, -1):
+            found = verdict(claim, rows_for(claim, sign * 1.0, noise=0.05))
+            wanted = Verdict.SUPPORTED if sign > 0 else Verdict.CONTRADICTED
+            if claim.is_question:
+                wanted = Verdict.ANSWERED
+            expected = claim.expected.sign if claim.expected else 1
+            assert found.verdict is wanted, (claim.identifier, sign, found.test)
+            assert found.effect * expected * sign > 0, claim.identifier
+            # Noise moves the effect of the weakest part by 0.2 at most; a correlation is within 1.
+            assert abs(found.effect) == pytest.approx(1, abs=0.25), claim.identifier
+            assert found.interval.low <= found.effect <= found.interval.high, claim.identifier
+            assert found.seeds == SEEDS
+
+
+def test_chance_supports_claims_no_more_often_than_the_level():
+    claims = every()
+    supported = contradicted = 0
+    for claim in claims:
+        for draw in range(QUICK_DRAWS):
+            found = verdict(claim, rows_for(claim, 0.0, draw=draw + 1))
+            supported += found.p_value < LEVEL
+            contradicted += found.verdict == "contradicted"
+    draws = QUICK_DRAWS * len(claims)
+    # More would happen once in a thousand times by chance.
+    most = stats.binom.isf(0.001, draws, LEVEL)
+    assert supported <= most
+    assert contradicted <= most
+
+
+@pytest.mark.slow
+def test_chance_supports_no_single_claim_more_often_than_the_level():
+    claims = every()
+    # Once in a thousand times by chance, of all claims together.
+    most = stats.binom.isf(0.001 / len(claims), DRAWS, LEVEL)
+    for claim in claims:
+        p_values = [verdict(claim, rows_for(claim, 0.0, draw=d)) for d in range(DRAWS)]
+        assert sum(found.p_value < LEVEL for found in p_values) <= most, claim.identifier
+        against = sum(found.verdict == "contradicted" for found in p_values)
+        assert against <= most, claim.identifier
+
+
+def test_too_few_seeds_checkpoints_or_items_are_not_tested():
+    from analysis.claims import Verdict
+
+    for claim in every():
+        few = [("seeds", {"seeds": claim.least.seeds - 1})]
+        if claim.least.checkpoints:
+            few.append((f"{claim.least.checkpoints}", {"points": claim.least.checkpoints - 1}))
+        if claim.least.items:
+            few.append(("items", {"clusters": claim.least.items - 1}))
+        for word, less in few:
+            found = verdict(claim, rows_for(claim, 1.0, noise=0.05, **less))
+            assert found.verdict is Verdict.NOT_TESTED, (claim.identifier, less)
+            assert word in found.test, (claim.identifier, found.test)
+            assert found.effect is None
+            assert "ot tested at this scale" in found.sentence
+
+
+def test_what_checkpoints_are_needed_for_has_at_least_eight():
+    from analysis.claims.designs import EachOf, Foremost, Trend
+    from analysis.claims.following import Follows
+
+    over = []
+    for claim in every():
+        inner = claim.design
+        while isinstance(inner, EachOf | Foremost):
+            inner = inner.design if isinstance(inner, EachOf) else inner.trend
+        if isinstance(inner, Follows) or (isinstance(inner, Trend) and inner.axis == "step"):
+            over.append(claim.identifier)
+            assert (claim.least.checkpoints, claim.least.seeds) == (8, 3), claim.identifier
+    assert len(over) > 10
+    assert CHECKPOINTS >= 8 > 0
+    assert CLUSTERS >= 8
