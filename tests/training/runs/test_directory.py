@@ -56,6 +56,12 @@ def test_records_come_back_as_they_were(tmp_path):
         records.StepRecord(1, 0.1 + 0.2, 4e-4, 1 / 3, 17),
         records.ScoresRecord(1, "probes", [-1.5, -float("inf"), 1e-300]),
         records.TaskRecord(1, "piqa", "len_norm", 0.5, "piqa"),
+        records.RecallRecord(1, "A", [1, 0], [-0.5, -7.25], "strict"),
+        records.GradientAlignmentRecord(
+            *(1, ["A"], [2.0], [2.5], [11], [3], ["0.mlp_out"]),
+            *([["A", "A@start"]], [[-0.1]], [None]),
+        ),
+        records.WeightDriftRecord(1, ["0.norm"], [0.5], [None], [None], [0.0], [0.5]),
         records.PerplexityRecord(1, "general", 3.5, None, 100),
         records.EntropyRecord(1, "knowledge", 3.0, [1.0, 2.0], [2.5, 3.5]),
         records.NeuronRecord(1, [0.5, 0.25], 0.01),
