@@ -206,7 +206,7 @@ class ExactMatchReached(CountingRule):
         return f"exact match of {self._items} of {self._share:g} or more{times}"
 
 
-class _Several:
+class _Several(ABC):
     """Rules together; each is asked every time, so that each keeps count."""
 
     def __init__(self, *rules: "CountingRule | _Several") -> None:
@@ -227,9 +227,9 @@ class _Several:
         return self.fulfilled
 
     @property
+    @abstractmethod
     def fulfilled(self) -> str | None:
         """Why a run may stop now; None while it may not."""
-        raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
         """What each remembers."""

@@ -8,8 +8,8 @@ Example:
 """
 
 from analysis.claims.choices import Extreme, Paper, Unit
-from analysis.claims.claim import Claim
-from analysis.claims.designs import ACROSS_ITEMS, AllOf, Contrast, Design, Trend
+from analysis.claims.claim import ClaimGroup
+from analysis.claims.designs import ACROSS_ITEMS, AllOf, Contrast, Trend
 from analysis.claims.following import Follows
 from analysis.claims.knowledge_settings import (
     ACQUIRED,
@@ -20,7 +20,7 @@ from analysis.claims.knowledge_settings import (
     LAST,
 )
 from analysis.claims.measurements import Table
-from analysis.claims.selection import UNEDITED, Arm, Settings
+from analysis.claims.selection import UNEDITED, Arm
 from analysis.statistics.choices import Direction
 
 _ENTROPY = Arm(
@@ -43,35 +43,13 @@ _SMALL_RATE = "at a learning rate of 1e-4 acquisition does not fall: 21.6, 23.0,
 _LINE = "change along the line from the first to the last checkpoint"
 
 
-def _claim(
-    identifier: str,
-    statement: str,
-    place: str,
-    design: Design,
-    where: Settings,
-    quantity: str,
-    unit: Unit,
-    expected: Direction,
-    *,
-    value: str = "",
-    doubts: tuple[str, ...] = (),
-) -> Claim:
-    return Claim(
-        identifier=identifier,
-        statement=statement,
-        paper=Paper.KNOWLEDGE_ENTROPY,
-        place=place,
-        quantity=quantity,
-        command=COMMAND,
-        table=Table.ACQUISITION,
-        design=design,
-        unit=unit,
-        expected=expected,
-        family="acquisition and entropy",
-        where={**UNEDITED, **where},
-        value=value,
-        doubts=doubts,
-    )
+_claim = ClaimGroup(
+    paper=Paper.KNOWLEDGE_ENTROPY,
+    command=COMMAND,
+    table=Table.ACQUISITION,
+    family="acquisition and entropy",
+    where=UNEDITED,
+).claim
 
 
 def _middle() -> AllOf:
@@ -92,8 +70,8 @@ CLAIMS = (
         Trend(_A),
         {},
         _LINE,
-        Unit.SHARE,
         Direction.FALLS,
+        unit=Unit.SHARE,
         value="25.2, 24.8, 21.4, 18.8 % at 118k, 369k, 554k, 738k steps",
         doubts=(_SMALL_RATE, _REWARMED, "no repeats with other seeds are reported"),
     ),
@@ -104,8 +82,8 @@ CLAIMS = (
         Trend(_F),
         {},
         _LINE,
-        Unit.SHARE,
         Direction.RISES,
+        unit=Unit.SHARE,
         value="10.5, 12.9, 17.0, 19.5 % at 118k, 369k, 554k, 738k steps",
         doubts=(
             _REWARMED,
@@ -121,8 +99,8 @@ CLAIMS = (
         Follows(_A, _ENTROPY),
         {},
         "rank correlation of first differences",
-        Unit.CORRELATION,
         Direction.RISES,
+        unit=Unit.CORRELATION,
         value="Pearson 0.94 of levels, p 6e-5, which is that of ten checkpoints",
         doubts=(
             _DRIFT,
@@ -137,8 +115,8 @@ CLAIMS = (
         Follows(_F, _ENTROPY),
         {},
         "rank correlation of first differences",
-        Unit.CORRELATION,
         Direction.FALLS,
+        unit=Unit.CORRELATION,
         value="Pearson -0.96 of levels, p 1e-5, which is that of ten checkpoints",
         doubts=(_DRIFT,),
     ),
@@ -150,7 +128,6 @@ CLAIMS = (
         _middle(),
         KNOWN,
         "K of the middle less the better of the others",
-        Unit.NATS,
         Direction.RISES,
         value="K -0.281, -0.280, -0.293, -0.301 at 118k, 369k, 554k, 738k steps",
         doubts=(
@@ -167,8 +144,8 @@ CLAIMS = (
         _middle(),
         DOWNSTREAM,
         "P of the middle less the better of the others",
-        Unit.SHARE,
         Direction.RISES,
+        unit=Unit.SHARE,
         value="P 54.0, 54.6, 52.8, 52.0 % at 118k, 369k, 554k, 738k steps",
         doubts=("the first two differ by one standard error of the six tasks",),
     ),
@@ -179,8 +156,8 @@ CLAIMS = (
         Contrast(Arm("met once", {"exposure": "once", "moment": "end"})),
         {**LAST, "measure": "A", "against": "start", "kind": "all"},
         "A of passages met once",
-        Unit.SHARE,
         Direction.FALLS,
+        unit=Unit.SHARE,
         doubts=("read off a figure without intervals, from one run",),
     ),
     _claim(
@@ -193,8 +170,8 @@ CLAIMS = (
         ),
         ACQUIRED,
         f"{_LINE}, on new text less on familiar text",
-        Unit.SHARE,
         Direction.FALLS,
+        unit=Unit.SHARE,
         value="-6.4 points on PubMed, -3.4 on C4 from the first to the last checkpoint",
         doubts=("two corpora, which differ in more than their novelty", _REWARMED),
     ),

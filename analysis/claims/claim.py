@@ -61,3 +61,48 @@ class Claim:
     def is_question(self) -> bool:
         """Whether no answer is expected."""
         return self.expected is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimGroup:
+    """What several claims have in common; see `Claim`."""
+
+    paper: Paper
+    command: str
+    table: Table
+    family: str
+    unit: Unit = Unit.NATS
+    where: Settings = field(default_factory=dict)
+
+    def claim(
+        self,
+        identifier: str,
+        statement: str,
+        place: str,
+        design: Design,
+        where: Settings,
+        quantity: str,
+        expected: Direction,
+        *,
+        unit: Unit | None = None,
+        family: str | None = None,
+        value: str = "",
+        doubts: tuple[str, ...] = (),
+    ) -> Claim:
+        """A claim of the group; what is not given is the group's, and `where` adds to its own."""
+        return Claim(
+            identifier=identifier,
+            statement=statement,
+            paper=self.paper,
+            place=place,
+            quantity=quantity,
+            command=self.command,
+            table=self.table,
+            design=design,
+            unit=unit or self.unit,
+            expected=expected,
+            family=family or self.family,
+            where={**self.where, **where},
+            value=value,
+            doubts=doubts,
+        )

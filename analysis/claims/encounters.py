@@ -9,8 +9,8 @@ Example:
 """
 
 from analysis.claims.choices import Extreme, Paper, Unit
-from analysis.claims.claim import Claim
-from analysis.claims.designs import ACROSS_ITEMS, AllOf, Contrast, Design
+from analysis.claims.claim import ClaimGroup
+from analysis.claims.designs import ACROSS_ITEMS, AllOf, Contrast
 from analysis.claims.knowledge_settings import COMMAND, MET
 from analysis.claims.measurements import Table
 from analysis.claims.selection import UNEDITED, Arm, Settings
@@ -28,33 +28,13 @@ _FIT = (
 )
 
 
-def _claim(
-    identifier: str,
-    statement: str,
-    place: str,
-    design: Design,
-    where: Settings,
-    quantity: str,
-    unit: Unit,
-    expected: Direction,
-    *,
-    doubts: tuple[str, ...] = (),
-) -> Claim:
-    return Claim(
-        identifier=identifier,
-        statement=statement,
-        paper=Paper.FACTUAL_KNOWLEDGE,
-        place=place,
-        quantity=quantity,
-        command=COMMAND,
-        table=Table.ACQUISITION,
-        design=design,
-        unit=unit,
-        expected=expected,
-        family="encounters",
-        where={**UNEDITED, **where},
-        doubts=doubts,
-    )
+_claim = ClaimGroup(
+    paper=Paper.FACTUAL_KNOWLEDGE,
+    command=COMMAND,
+    table=Table.ACQUISITION,
+    family="encounters",
+    where=UNEDITED,
+).claim
 
 
 def _kind(name: str) -> Arm:
@@ -72,7 +52,6 @@ CLAIMS = (
         Contrast(Arm("encounters", {}), least=ACROSS_ITEMS),
         {"measure": "rise", **_PER_PASSAGE},
         "change over the update of an encounter, mean over encounters",
-        Unit.NATS,
         Direction.RISES,
     ),
     _claim(
@@ -82,7 +61,6 @@ CLAIMS = (
         Contrast(Arm("between encounters", {}), least=ACROSS_ITEMS),
         {"measure": "fall", **_PER_PASSAGE},
         "change from a local maximum to the next encounter",
-        Unit.NATS,
         Direction.FALLS,
         doubts=("what follows a maximum over noise is lower where nothing is lost",),
     ),
@@ -99,7 +77,6 @@ CLAIMS = (
         ),
         {"measure": "effectivity", "exposure": "met", "moment": None, "against": None},
         "the smaller of both differences in effectivity",
-        Unit.NATS,
         Direction.RISES,
         doubts=("98 % of the memorization probes are passage text word for word",),
     ),
@@ -115,7 +92,6 @@ CLAIMS = (
         ),
         {"measure": "effectivity", **_PER_PASSAGE},
         "effectivity of the largest model less that of the smallest",
-        Unit.NATS,
         Direction.RISES,
         doubts=("two sizes, trained on other batches at other learning rates", _MAXIMUM_OF_NOISE),
     ),
@@ -132,7 +108,6 @@ CLAIMS = (
         ),
         {"measure": "effectivity", **_PER_PASSAGE},
         "effectivity of the last checkpoint less 1.1 times that of the first",
-        Unit.NATS,
         Direction.FALLS,
         doubts=("three checkpoints, and no very early one", _MAXIMUM_OF_NOISE),
     ),
@@ -149,8 +124,8 @@ CLAIMS = (
         ),
         {**MET, "moment": None, "against": None},
         "AIC of the better of both less that of the line",
-        Unit.AIC,
         Direction.RISES,
+        unit=Unit.AIC,
         doubts=(
             'called a power law, which the fit is not; the summary\'s "R(t) ~ t^(-a)" was never '
             "fitted",
@@ -167,8 +142,8 @@ CLAIMS = (
         ),
         {"measure": "slope", "kind": "all", "moment": None, "against": None},
         "slope of the forgetting curve, duplication less paraphrase",
-        Unit.SLOPE,
         Direction.FALLS,
+        unit=Unit.SLOPE,
         doubts=("other passages in each group", _FIT),
     ),
     _claim(
@@ -182,8 +157,8 @@ CLAIMS = (
         ),
         {"measure": "slope", "moment": None, "against": None, **MET},
         "slope of the forgetting curve, largest less smallest batch",
-        Unit.SLOPE,
         Direction.RISES,
+        unit=Unit.SLOPE,
         doubts=(
             "two batch sizes, 128 and 2048; the smaller with a fresh optimizer and a constant "
             "learning rate",
@@ -197,7 +172,6 @@ CLAIMS = (
         Contrast(_WITHIN, _BEYOND, averaged=("interval",), least=ACROSS_ITEMS),
         {"measure": "net gain", **_PER_PASSAGE},
         "net gain within the threshold less that beyond it",
-        Unit.NATS,
         Direction.RISES,
         doubts=("stated, not measured: the threshold is where a fitted line reaches zero",),
     ),
@@ -209,7 +183,6 @@ CLAIMS = (
         Contrast(_BEYOND, _WITHIN, scale=_LEFT, averaged=("interval",), least=ACROSS_ITEMS),
         {"measure": "net gain", **_PER_PASSAGE},
         "net gain beyond the threshold less a tenth of that within it",
-        Unit.NATS,
         Direction.FALLS,
         doubts=(
             "stated, not measured",

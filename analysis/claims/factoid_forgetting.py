@@ -8,8 +8,8 @@ Example:
 """
 
 from analysis.claims.choices import Paper, Unit
-from analysis.claims.claim import Claim
-from analysis.claims.designs import ACROSS_ITEMS, Contrast, Design
+from analysis.claims.claim import ClaimGroup
+from analysis.claims.designs import ACROSS_ITEMS, Contrast
 from analysis.claims.measurements import Table
 from analysis.claims.memorization_settings import (
     BOTH,
@@ -38,34 +38,13 @@ _RELEASED = (
 )
 
 
-def _claim(
-    identifier: str,
-    statement: str,
-    place: str,
-    design: Design,
-    where: Settings,
-    quantity: str,
-    expected: Direction,
-    *,
-    value: str = "",
-    doubts: tuple[str, ...] = (),
-) -> Claim:
-    return Claim(
-        identifier=identifier,
-        statement=statement,
-        paper=Paper.CONTINUAL_MEMORIZATION,
-        place=place,
-        quantity=quantity,
-        command=COMMAND,
-        table=Table.MEMORIZATION,
-        design=design,
-        unit=Unit.SHARE,
-        expected=expected,
-        family="forgetting of facts",
-        where=where,
-        value=value,
-        doubts=doubts,
-    )
+_claim = ClaimGroup(
+    paper=Paper.CONTINUAL_MEMORIZATION,
+    command=COMMAND,
+    table=Table.MEMORIZATION,
+    family="forgetting of facts",
+    unit=Unit.SHARE,
+).claim
 
 
 def _factoid_less_other() -> Contrast:

@@ -8,8 +8,8 @@ Example:
 """
 
 from analysis.claims.choices import Extreme, Paper, Unit
-from analysis.claims.claim import Claim
-from analysis.claims.designs import ACROSS_ITEMS, ACROSS_SEEDS, AllOf, Contrast, Design, Trend
+from analysis.claims.claim import Claim, ClaimGroup
+from analysis.claims.designs import ACROSS_ITEMS, ACROSS_SEEDS, AllOf, Contrast, Trend
 from analysis.claims.measurements import Table
 from analysis.claims.memorization_settings import (
     BOTH,
@@ -49,36 +49,14 @@ _NO_GROWTH = 1.1
 """Times the share right at the middle length: less is taken for no improvement."""
 
 
-def _claim(
-    identifier: str,
-    statement: str,
-    place: str,
-    design: Design,
-    quantity: str,
-    expected: Direction,
-    where: Settings,
-    *,
-    unit: Unit = Unit.SHARE,
-    family: str = "mixes and stages",
-    value: str = "",
-    doubts: tuple[str, ...] = (),
-) -> Claim:
-    return Claim(
-        identifier=identifier,
-        statement=statement,
-        paper=Paper.CONTINUAL_MEMORIZATION,
-        place=place,
-        quantity=quantity,
-        command=COMMAND,
-        table=Table.MEMORIZATION,
-        design=design,
-        unit=unit,
-        expected=expected,
-        family=family,
-        where={**TRAINED, **where},
-        value=value,
-        doubts=doubts,
-    )
+_claim = ClaimGroup(
+    paper=Paper.CONTINUAL_MEMORIZATION,
+    command=COMMAND,
+    table=Table.MEMORIZATION,
+    family="mixes and stages",
+    unit=Unit.SHARE,
+    where=TRAINED,
+).claim
 
 
 def _against_plain(
@@ -99,9 +77,9 @@ def _against_plain(
         f"{what} {effect} no mix",
         place,
         compared(arm, PLAIN),
+        where,
         f"{_RIGHT} with the mix less without",
         expected,
-        where,
         family=family,
         value=value,
         doubts=doubts,
@@ -148,9 +126,9 @@ CLAIMS = (
         "a random mix at A with a generic one at a factoid stage B keeps more than either alone",
         "Table 2, section 4.2",
         AllOf((compared(BOTH, FIRST), compared(BOTH, LATER))),
+        _FACTS,
         f"{_RIGHT} with both less with the better one",
         Direction.RISES,
-        _FACTS,
         value="53.2 against 28.8 and 27.8 (KVR); 84.9 against 86.4 (PopQA), 88.9 against 90.6 %",
         doubts=("true of KVR only: for PopQA and TriviaQA the generic mix alone is better",),
     ),
@@ -177,9 +155,9 @@ CLAIMS = (
         "before a stage B of other tasks a mix at A keeps more than one at B",
         "Table 2, section 4.2",
         compared(FIRST, LATER),
+        {**RIGHT, **NON_FACTOID},
         f"{_RIGHT} with a random mix at A less with a generic one at B",
         Direction.RISES,
-        {**RIGHT, **NON_FACTOID},
         value="77.9 against 29.8 (KVR), 72.2 against 72.2 (PopQA), 68.3 against 56.3 %",
         doubts=(
             _NO_MIX,
@@ -191,9 +169,9 @@ CLAIMS = (
         "with both mixes facts become readable in earlier layers",
         "Figures 4 and 11, section 5",
         compared(BOTH, PLAIN),
+        _DEPTH,
         "first layer with the mixes less without",
         Direction.FALLS,
-        _DEPTH,
         unit=Unit.LAYERS,
         family=_DEPTHS,
         doubts=(_LENS, "histograms compared by eye", "no lens is in the released code"),
@@ -203,9 +181,9 @@ CLAIMS = (
         "with both mixes facts become readable in more different layers",
         "Figures 4 and 11, section 5",
         Contrast(BOTH, PLAIN, averaged=OF_A_MIX),
+        {**_DEPTH, "measure": "effective layers"},
         "effective number of first layers with the mixes less without",
         Direction.RISES,
-        {**_DEPTH, "measure": "effective layers"},
         unit=Unit.LAYERS,
         family=_DEPTHS,
         doubts=(_LENS, "histograms compared by eye"),
@@ -215,9 +193,9 @@ CLAIMS = (
         "as mixes grow, a random mix at A gains on a generic one at a factoid stage B",
         "Figure 7, section 5",
         Trend(FIRST, LATER, axis="mix_ratio", averaged=("mix_words",), least=ACROSS_SEEDS),
+        _FACTS,
         f"change of {_RIGHT}, at A less later, along the line of growing mixes",
         Direction.RISES,
-        _FACTS,
         family=_AMOUNTS,
         doubts=("read off a figure without intervals", _LONGER),
     ),
@@ -226,9 +204,9 @@ CLAIMS = (
         "longer random word sequences at stage A keep less",
         "Figure 6, section 5",
         Trend(FIRST, axis="mix_words", least=ACROSS_SEEDS),
+        _FACTS,
         f"change of {_RIGHT} along the line of growing lengths",
         Direction.FALLS,
-        _FACTS,
         family=_AMOUNTS,
         doubts=("other lengths than 50 words are out of reach in the released code", _DILUTED),
     ),
@@ -242,9 +220,9 @@ CLAIMS = (
             scale=_NO_GROWTH,
             least=ACROSS_ITEMS,
         ),
+        {**_FACTS, **LATER.settings},
         f"{_RIGHT} at the largest length less 1.1 times that at half of it",
         Direction.FALLS,
-        {**_FACTS, **LATER.settings},
         family=_AMOUNTS,
         doubts=("other lengths than 50 words are out of reach in the released code", _DILUTED),
     ),

@@ -11,8 +11,8 @@ Example:
 """
 
 from analysis.claims.choices import Paper, Unit
-from analysis.claims.claim import Claim
-from analysis.claims.designs import ACROSS_ITEMS, ACROSS_SEEDS, Contrast, Design, Trend
+from analysis.claims.claim import ClaimGroup
+from analysis.claims.designs import ACROSS_ITEMS, ACROSS_SEEDS, Contrast, Trend
 from analysis.claims.knowledge_settings import (
     ACQUIRED,
     COMMAND,
@@ -28,7 +28,7 @@ from analysis.claims.knowledge_settings import (
     resuscitated,
 )
 from analysis.claims.measurements import Table
-from analysis.claims.selection import UNEDITED, Arm, Settings
+from analysis.claims.selection import UNEDITED, Arm
 from analysis.statistics.choices import Direction
 
 _HELPING = tuple(resuscitated(factor) for factor in (1.0, 2.0, 3.0))
@@ -49,36 +49,12 @@ _DOSE, _OTHERS = "the dose of resuscitation", "resuscitation against other edits
 _UNEDITED_DIFFERENCE = "K less that of the unedited start, right after the last injection"
 
 
-def _claim(
-    identifier: str,
-    statement: str,
-    place: str,
-    design: Design,
-    where: Settings,
-    quantity: str,
-    unit: Unit,
-    expected: Direction,
-    *,
-    family: str = "resuscitation",
-    value: str = "",
-    doubts: tuple[str, ...] = (),
-) -> Claim:
-    return Claim(
-        identifier=identifier,
-        statement=statement,
-        paper=Paper.KNOWLEDGE_ENTROPY,
-        place=place,
-        quantity=quantity,
-        command=COMMAND,
-        table=Table.ACQUISITION,
-        design=design,
-        unit=unit,
-        expected=expected,
-        family=family,
-        where=where,
-        value=value,
-        doubts=doubts,
-    )
+_claim = ClaimGroup(
+    paper=Paper.KNOWLEDGE_ENTROPY,
+    command=COMMAND,
+    table=Table.ACQUISITION,
+    family="resuscitation",
+).claim
 
 
 CLAIMS = (
@@ -93,7 +69,6 @@ CLAIMS = (
         ),
         {"measure": "knowledge entropy", **LAST},
         "knowledge entropy of the edited start less that of the unedited one",
-        Unit.NATS,
         Direction.RISES,
         doubts=("the paper takes it for granted and does not report it", _OTHER_ENTROPY),
     ),
@@ -104,8 +79,8 @@ CLAIMS = (
         all_against(_HELPING, PLAIN, by_item=False),
         {**ACQUIRED, **LAST},
         "A less that of unedited runs, each from its own start",
-        Unit.SHARE,
         Direction.RISES,
+        unit=Unit.SHARE,
         value="up to about 70 % (axis tick)",
         doubts=(_DAMAGED, _FIGURE),
     ),
@@ -116,7 +91,6 @@ CLAIMS = (
         all_against(_HELPING, PLAIN, by_item=True),
         {**KNOWN, **LAST},
         _UNEDITED_DIFFERENCE,
-        Unit.NATS,
         Direction.RISES,
         value="between -0.32 and -0.28 (axis ticks)",
         doubts=(_FIGURE, "differences of about 0.02 in a score divided by the padded length"),
@@ -128,8 +102,8 @@ CLAIMS = (
         all_against(_HELPING, PLAIN, by_item=False),
         {**FORGOTTEN, **LAST},
         "F less that of unedited runs, each from its own start",
-        Unit.SHARE,
         Direction.FALLS,
+        unit=Unit.SHARE,
         value="down to about -40 % (axis tick)",
         doubts=(
             "-40 % needs an edited start at about 37 %, near the 33 % of guessing: what is not "
@@ -144,8 +118,8 @@ CLAIMS = (
         all_against(_HELPING, PLAIN, by_item=True),
         {**DOWNSTREAM, **LAST},
         "P less that of unedited runs, at the end",
-        Unit.SHARE,
         Direction.RISES,
+        unit=Unit.SHARE,
         value="between 51.8 and 52.3 % (axis ticks)",
         doubts=("all differences are within one standard error of the six tasks", _FIGURE),
     ),
@@ -156,7 +130,6 @@ CLAIMS = (
         Contrast(resuscitated(0.5), PLAIN, least=ACROSS_ITEMS),
         {**KNOWN, **LAST},
         _UNEDITED_DIFFERENCE,
-        Unit.NATS,
         Direction.FALLS,
         doubts=(_FIGURE,),
     ),
@@ -170,7 +143,6 @@ CLAIMS = (
             **{"site": "up", "factor": 1.0, "ratio": (0.3, 0.5, 0.7)},
         },
         "change of K along the line from ratio 0.3 to 0.7",
-        Unit.NATS,
         Direction.RISES,
         family=_DOSE,
         doubts=(_FIGURE,),
@@ -182,7 +154,6 @@ CLAIMS = (
         Contrast(resuscitated(1.0, 0.9), resuscitated(1.0, 0.7), least=ACROSS_ITEMS),
         {**KNOWN, **LAST},
         "K at ratio 0.9 less that at 0.7",
-        Unit.NATS,
         Direction.FALLS,
         family=_DOSE,
         doubts=(_FIGURE, "beyond some ratio multipliers fall below 1 and weaken active neurons"),
@@ -195,8 +166,8 @@ CLAIMS = (
         Trend(resuscitated(2.0), PLAIN),
         ACQUIRED,
         "change of that gain along the line from the first to the last checkpoint",
-        Unit.SHARE,
         Direction.RISES,
+        unit=Unit.SHARE,
         family=_DOSE,
         doubts=(_DAMAGED, "grows whether or not the end scores do"),
     ),
@@ -207,7 +178,6 @@ CLAIMS = (
         Trend(resuscitated(2.0), PLAIN),
         KNOWN,
         "change of that gain along the line from the first to the last checkpoint",
-        Unit.NATS,
         Direction.RISES,
         family=_DOSE,
         doubts=("at 118k and 369k steps the end scores are worse than without the edit", _FIGURE),
@@ -220,7 +190,6 @@ CLAIMS = (
         against_all(resuscitated(2.0), _CONTROLS, by_item=True),
         {**KNOWN, **LAST},
         "K less that of the best control",
-        Unit.NATS,
         Direction.RISES,
         family=_OTHERS,
         doubts=("the paper has no control other than attention temperature",),
@@ -232,8 +201,8 @@ CLAIMS = (
         against_all(resuscitated(2.0), _COOLED, by_item=False),
         {**ACQUIRED, **LAST},
         "A less that of the best temperature, each from its own start",
-        Unit.SHARE,
         Direction.RISES,
+        unit=Unit.SHARE,
         family=_OTHERS,
         doubts=(
             _DAMAGED,
@@ -248,7 +217,6 @@ CLAIMS = (
         against_all(resuscitated(2.0), _COOLED, by_item=True),
         {**KNOWN, **LAST},
         "K less that of the best temperature",
-        Unit.NATS,
         Direction.RISES,
         family=_OTHERS,
         doubts=(_FIGURE,),
@@ -260,8 +228,8 @@ CLAIMS = (
         against_all(resuscitated(2.0), _COOLED, by_item=False),
         {**FORGOTTEN, **LAST},
         "F less that of the best temperature, each from its own start",
-        Unit.SHARE,
         Direction.FALLS,
+        unit=Unit.SHARE,
         family=_OTHERS,
         doubts=('the paper says "generally"', _DAMAGED),
     ),
