@@ -5,101 +5,39 @@ seeds of one start are no new starts. Both things may follow the age of the mode
 do with each other, so that ranks of levels correlate in almost any two of them; the correlation of
 **first differences**, from each start to the next, does not have that from a common trend.
 
-The interval of Spearman's \(\rho\) is Fisher's, with the standard error
-\(\sqrt{(1 + \rho^2 / 2) / (n - 3)}\); a \(\rho\) of 1 is taken to lie half of its smallest step
-below, since Fisher's transformation has no 1. p-values are from permutations, all of them up to
-eight starts. With few starts intervals are wide, and say so.
+Correlations are Spearman's (`analysis.statistics.correlations`). With few starts intervals are
+wide, and say so.
 
 Source: Kim et al., "Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
-Acquisition", ICLR 2025: Figure 3, section 4; Bonett and Wright (2000), "Sample size requirements
-for estimating Pearson, Kendall and Spearman correlations".
+Acquisition", ICLR 2025: Figure 3, section 4.
 
 Example:
-    >>> found = rank_correlation([1.0, 2, 3, 4, 5, 6], [1.0, 3, 2, 4, 6, 5])
-    >>> round(found.rho, 3), round(found.p_value, 3)
-    (0.886, 0.033)
+    >>> x, y = pd.Series([1.0, 2, 3, 4, 5, 6]), pd.Series([1.0, 3, 2, 4, 6, 5])
+    >>> [round(number, 3) for number in _both(x, y)][:1]
+    [0.886]
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from math import atanh, factorial, sqrt, tanh
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import LEVEL
 from analysis.ckl_report.arms import Arm, Moment
 from analysis.ckl_report.forgetting import ALL_TASKS
 from analysis.ckl_report.levels import ENTROPIES, ENTROPY, FACTS, TEXT
 from analysis.ckl_report.scores import ALL_KINDS, MET
-from probes.intervals import Interval
+from analysis.statistics.correlations import LEAST_POINTS, correlation
 
 LEAST_STARTS = 4
 """Below it Fisher's interval does not exist."""
 ACQUIRED_INJECTED = "A, last injection"
 ACQUIRED_END = "A, end"
 FORGOTTEN = "F, end"
-_ALL_ORDERS = 8
-"""Of so many starts all permutations are taken."""
-_RANDOM_ORDERS = 9999
 _CORRELATIONS = (
     *("series", "entropy", "outcome", "starts", "rho", "low", "high", "p_value"),
     *("rho_differences", "low_differences", "high_differences", "p_value_differences"),
 )
-
-
-@dataclass(frozen=True)
-class RankCorrelation:
-    """Spearman's correlation of two things.
-
-    Attributes:
-        rho: from -1 to 1.
-        interval: None for fewer than four points.
-        p_value: chance of one as far from 0 if the order of one of them were random.
-        n: points.
-    """
-
-    rho: float
-    interval: Interval | None
-    p_value: float
-    n: int
-
-
-def rank_correlation(
-    x: Sequence[float | int], y: Sequence[float | int], *, level: float = LEVEL
-) -> RankCorrelation | None:
-    """Whether two things rise together; None where one of them never moves, or of fewer than three.
-
-    Args:
-        x: one of them.
-        y: the other, in the same order.
-        level: of the interval.
-    """
-    from scipy.stats import norm, permutation_test, rankdata
-
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return None
-    ranks, others = rankdata(x), rankdata(y)
-    # Rounded, since 1 is a case of its own.
-    rho = round(float(np.corrcoef(ranks, others)[0, 1]), 12)
-    n = len(ranks)
-    tested = permutation_test(
-        (ranks,),
-        lambda order, axis: (order * (others - others.mean())).sum(axis=axis),
-        permutation_type="pairings",
-        vectorized=True,
-        n_resamples=factorial(n) if n <= _ALL_ORDERS else _RANDOM_ORDERS,
-        batch=10_000,
-        rng=np.random.default_rng(0),
-    )
-    interval = None
-    if n >= LEAST_STARTS:
-        most = 1 - 6 / (n**3 - n)
-        half = float(norm.ppf((1 + level) / 2)) * sqrt((1 + rho**2 / 2) / (n - 3))
-        low, high = (tanh(atanh(max(min(rho, most), -most)) + side * half) for side in (-1, 1))
-        interval = Interval(-1.0 if rho < -most else low, 1.0 if rho > most else high, level)
-    return RankCorrelation(rho, interval, float(tested.pvalue), n)
 
 
 def trajectory_points(
@@ -151,7 +89,8 @@ def correlation_table(points: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns `series`, `entropy`, `outcome`, `starts`, `rho`, `low`, `high`, `p_value`, and the
-        same four of differences (`rho_differences`, ...); missing where one of both never moves.
+        same four of differences (`rho_differences`, ...); missing where one of both never moves, or
+        there are fewer than four.
     """
     entropies = [name for name in ENTROPIES.values() if name in points.columns]
     rows = [
@@ -166,13 +105,13 @@ def correlation_table(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _both(x: pd.Series, y: pd.Series) -> Iterator[float | None]:
+    """The correlation of levels and that of differences: itself, its interval, its p-value."""
     for ours, theirs in ((x, y), (x.diff().dropna(), y.diff().dropna())):
-        found = rank_correlation(ours.to_list(), theirs.to_list())
-        if found is None:
+        if len(ours) < LEAST_POINTS or ours.nunique() == 1 or theirs.nunique() == 1:
             yield from (None,) * 4
             continue
-        ends = (found.interval.low, found.interval.high) if found.interval else (None, None)
-        yield from (found.rho, *ends, found.p_value)
+        found = correlation(ours.to_numpy(np.float64), theirs.to_numpy(np.float64))
+        yield from (found.effect, found.interval.low, found.interval.high, found.p_value)
 
 
 def _series(arms: Sequence[Arm]) -> Iterator[tuple[str, list[Arm]]]:

@@ -17,20 +17,18 @@ Example:
     6
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from probes.assets.table import find_asset, nearest_names
-from probes.corpus.sources import NO_LICENCE, ContentHash
+from probes.corpus.sources import NO_LICENCE
 from training.datasets.chosen_items import check_numbers, chosen
 from training.datasets.factoid_files import SUFFIXES, read_factoids
 from training.datasets.factoid_prompts import PLAIN, QUESTION_ANSWER, Factoid, PromptTemplate
 from training.datasets.factoid_sources import SOURCES, distinct, source_factoids
 from training.datasets.hub_factoids import HUB_FACTOIDS
+from training.datasets.item_sets import ItemSet
 from training.datasets.key_values import KeyValues, key_value_factoids
 
 KEY_VALUE_RECALL = "kvr"
@@ -39,52 +37,26 @@ DEFAULT_KEY_VALUES = 2000
 
 
 @dataclass(frozen=True)
-class FactoidSet(Sequence[Factoid]):
-    """Factoids in order, and where they are from.
+class FactoidSet(ItemSet[Factoid]):
+    """Factoids in order, and where they are from; see `ItemSet`.
 
     Attributes:
-        name: what was asked for: a name or a path.
-        licence: the licence of the texts as far as known.
-        source: address, file, or how they were made.
         factoids: the items.
         template: the prompt template that suits them.
     """
 
-    name: str
-    licence: str
-    source: str
     factoids: tuple[Factoid, ...]
     template: PromptTemplate = QUESTION_ANSWER
 
-    @overload
-    def __getitem__(self, index: int) -> Factoid: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Factoid, ...]: ...
-    def __getitem__(self, index: int | slice) -> Factoid | tuple[Factoid, ...]:
-        return self.factoids[index]
-
-    def __len__(self) -> int:
-        return len(self.factoids)
-
-    @cached_property
-    def content_hash(self) -> str:
-        """SHA-256 of the items in order, all their fields included."""
-        content = ContentHash()
-        for factoid in self.factoids:
-            content.add_text(json.dumps(asdict(factoid), sort_keys=True, ensure_ascii=False))
-        return content.value
+    @property
+    def items(self) -> tuple[Factoid, ...]:
+        """The factoids."""
+        return self.factoids
 
     @property
-    def configuration(self) -> dict[str, Any]:
-        """Where the items are from and what identifies them, as plain values for a manifest."""
-        return {
-            "name": self.name,
-            "licence": self.licence,
-            "source": self.source,
-            "items": len(self),
-            "content_hash": self.content_hash,
-            "template": asdict(self.template),
-        }
+    def settings(self) -> dict[str, Any]:
+        """The template."""
+        return {"template": asdict(self.template)}
 
 
 def factoid_names() -> list[str]:

@@ -13,72 +13,44 @@ Example:
     '#### 8'
 """
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from probes.assets.table import nearest_names
-from probes.corpus.sources import NO_LICENCE, ContentHash
+from probes.corpus.sources import NO_LICENCE
 from training.datasets.chosen_items import check_numbers, chosen
 from training.datasets.conversations import Conversation
 from training.datasets.instruction_layouts import Layout, UnusableItem, layout_of
 from training.datasets.instruction_sources import BUILT_IN_INSTRUCTIONS, HUB_INSTRUCTIONS
+from training.datasets.item_sets import ItemSet
 from training.datasets.row_files import Row, read_rows
 
 INSTRUCTION_SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 @dataclass(frozen=True)
-class InstructionSet(Sequence[Conversation]):
-    """Conversations in order, and where they are from.
+class InstructionSet(ItemSet[Conversation]):
+    """Conversations in order, and where they are from; see `ItemSet`.
 
     Attributes:
-        name: what was asked for: a name or a path.
-        licence: the licence of the texts as far as known.
-        source: address, data set with its commit, or file.
         conversations: the items.
         left_out: items of the whole source without a prompt or an answer.
     """
 
-    name: str
-    licence: str
-    source: str
     conversations: tuple[Conversation, ...]
     left_out: int = 0
 
-    @overload
-    def __getitem__(self, index: int) -> Conversation: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Conversation, ...]: ...
-    def __getitem__(self, index: int | slice) -> Conversation | tuple[Conversation, ...]:
-        return self.conversations[index]
-
-    def __len__(self) -> int:
-        return len(self.conversations)
-
-    @cached_property
-    def content_hash(self) -> str:
-        """SHA-256 of the items in order: their names and all their turns."""
-        content = ContentHash()
-        for item in self.conversations:
-            turns = [[turn.prompt, turn.answer] for turn in item.turns]
-            content.add_text(json.dumps([item.identifier, turns], ensure_ascii=False))
-        return content.value
+    @property
+    def items(self) -> tuple[Conversation, ...]:
+        """The conversations."""
+        return self.conversations
 
     @property
-    def configuration(self) -> dict[str, Any]:
-        """Where the items are from and what identifies them, as plain values for a manifest."""
-        return {
-            "name": self.name,
-            "licence": self.licence,
-            "source": self.source,
-            "items": len(self),
-            "left_out": self.left_out,
-            "content_hash": self.content_hash,
-        }
+    def settings(self) -> dict[str, Any]:
+        """How many items were left out."""
+        return {"left_out": self.left_out}
 
 
 def instruction_names() -> list[str]:

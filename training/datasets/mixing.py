@@ -25,17 +25,16 @@ Example:
     (256, 'public domain (web2); MIT (english-words)')
 """
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from probes.assets.table import find_asset, nearest_names
-from probes.corpus.sources import NO_LICENCE, ContentHash, Corpus, load_corpus
+from probes.corpus.sources import NO_LICENCE, Corpus, load_corpus
 from training.datasets.conversations import Conversation
 from training.datasets.generic_passages import READ_DOCUMENTS, generic_passages
+from training.datasets.item_sets import ItemSet
 from training.datasets.random_words import PAPER_WORDS, WORD_LIST, random_words
 from training.datasets.shares import share_of
 
@@ -84,45 +83,26 @@ HUB_MIXES: dict[MixName, HubMix] = {
 
 
 @dataclass(frozen=True)
-class MixSet:
-    """Mixing data, and where it is from.
+class MixSet(ItemSet[Conversation]):
+    """Mixing data, and where it is from; see `ItemSet`.
 
     Attributes:
-        name: what was asked for.
-        licence: the licence of the texts as far as known.
-        source: address, corpus, or how they were made.
         conversations: the items, in an order drawn by the seed.
-        settings: what else decides which items they are.
+        drawn: what else decides which items they are.
     """
 
-    name: str
-    licence: str
-    source: str
     conversations: tuple[Conversation, ...] = field(repr=False)
-    settings: dict[str, Any]
-
-    def __len__(self) -> int:
-        return len(self.conversations)
-
-    @cached_property
-    def content_hash(self) -> str:
-        """SHA-256 of the items in order, all their fields included."""
-        content = ContentHash()
-        for conversation in self.conversations:
-            content.add_text(json.dumps(asdict(conversation), sort_keys=True, ensure_ascii=False))
-        return content.value
+    drawn: dict[str, Any]
 
     @property
-    def configuration(self) -> dict[str, Any]:
-        """Where the items are from and what identifies them, as plain values for a manifest."""
-        return {
-            "name": self.name,
-            "licence": self.licence,
-            "source": self.source,
-            "items": len(self),
-            "content_hash": self.content_hash,
-            **self.settings,
-        }
+    def items(self) -> tuple[Conversation, ...]:
+        """The conversations."""
+        return self.conversations
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else decides which items they are."""
+        return self.drawn
 
 
 def mix_names() -> list[str]:

@@ -319,34 +319,23 @@ def test_over_a_trajectory_ranks_and_differences_are_correlated(tmp_path):
     assert row["low"] < row["rho"] < row["high"]
 
 
-def test_rank_correlation_against_scipy_and_fisher():
-    from itertools import permutations
-    from math import atanh, sqrt, tanh
+def test_starts_that_only_guess_leave_f_out_of_a_trajectory(tmp_path):
+    from analysis.ckl_report.summary import summarise
 
-    from scipy.stats import spearmanr
-
-    from analysis.ckl_report.trajectory import rank_correlation
-
-    x, y = [1.0, 2, 3, 4, 5, 6, 7], [2.0, 1, 4, 3, 7, 5, 6]
-    found = rank_correlation(x, y)
-    rho = spearmanr(x, y).statistic
-    assert found.rho == pytest.approx(rho)
-    orders = np.array([spearmanr(x, order).statistic for order in list(permutations(y))[::7]])
-    # A seventh of all orders: the share that is as far from 0 is known to about 0.01.
-    assert found.p_value == pytest.approx((np.abs(orders) >= rho - 1e-9).mean(), abs=0.02)
-    half = 1.959964 * sqrt((1 + rho**2 / 2) / 4)
-    assert found.interval[:2] == pytest.approx((tanh(atanh(rho) - half), tanh(atanh(rho) + half)))
-
-
-def test_rank_correlation_at_its_ends():
-    from analysis.ckl_report.trajectory import rank_correlation
-
-    perfect = rank_correlation([1.0, 2, 3, 4, 5], [1.0, 4, 9, 16, 25])
-    assert perfect.rho == 1
-    assert 0 < perfect.interval.low < perfect.interval.high == 1
-    assert perfect.p_value == pytest.approx(2 / 120)
-    assert rank_correlation([1.0, 2, 3], [1.0, 2, 3]).interval is None
-    assert rank_correlation([1.0, 1, 1, 1], [1.0, 2, 3, 4]) is None
+    folders = [
+        make_run(
+            tmp_path / f"{place}",
+            revision=f"step-{25 * place:06d}",
+            gain=1.0 + place / 10,
+            start=f"a{place}",
+            right=(10, 9),
+        )
+        for place in range(4)
+    ]
+    summary = summarise(arms_from(*folders))
+    assert summary.trajectory["F, end"].isna().all()
+    assert "F, end" not in set(summary.correlations["outcome"])
+    assert summary.correlations["starts"].tolist()
 
 
 @pytest.mark.parametrize(
