@@ -6,9 +6,18 @@ OUT     ?= runs/demo
 
 .PHONY: demo test lint bench browser clean
 
+# A story from end to end: a real model measured and read layer by layer, then small ones pretrained,
+# taught new knowledge with and without an edit, made to memorize with and without REMIX, and judged.
+# What is there already is not made again; `analysis.reproduce` without --experiments goes on to all.
 demo: $(READY)
-	$(BIN)/python -m analysis.entropy --model smollm2-135m-instruct-q4 \
-	    --corpus general biomedical --max-tokens 8192 --out $(OUT) --overwrite
+	test -f $(OUT)/entropies/entropy.html || $(BIN)/python -m analysis.entropy \
+	    --model smollm2-135m-instruct-q4 --corpus general biomedical --max-tokens 8192 \
+	    --out $(OUT)/entropies
+	test -f $(OUT)/lens/lens.html || $(BIN)/python -m analysis.logit_lens \
+	    --model smollm2-135m-instruct-q4 --factoids triviaqa --limit 32 --out $(OUT)/lens
+	$(BIN)/python -m analysis.reproduce --scale smoke --experiments entropies doses mixes \
+	    --out $(OUT)/smoke
+	$(BIN)/python -m analysis.report $(OUT) --out $(OUT)/report.html
 
 test: $(READY) browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -1,5 +1,7 @@
 """Checkpoints of one training run, in order: revisions on the hub, folders, or a run directory.
 
+Of a run directory revisions are the names of its checkpoints, `step-000160` say.
+
 Example:
     >>> [c.step for c in checkpoints("EleutherAI/pythia-160m", ["step1000", "step8", "main"])]
     [8, 1000, None]
@@ -41,19 +43,23 @@ def checkpoints(model: str, revisions: Sequence[str]) -> list[Checkpoint]:
     Args:
         model: hub id, a pattern of folders such as `runs/a/checkpoints/*`, or a run directory with
             a `checkpoints` folder.
-        revisions: revisions of a hub id; empty for folders.
+        revisions: revisions of a hub id, or those checkpoints of a run directory that are meant;
+            empty for all folders.
 
     Raises:
-        ValueError: a pattern matches no model, a revision stands twice, or both kinds are given.
+        ValueError: a pattern matches no model, a revision stands twice, a run has no such
+            checkpoint, or a pattern or a single folder comes with revisions.
     """
-    if not revisions:
+    if revisions and _is_run(Path(model)):
+        found = _of_run(model, revisions)
+    elif not revisions:
         found = [
             Checkpoint(str(path), None, path.name, step_of(path.name)) for path in _folders(model)
         ]
     elif is_series(model, ()) or Path(model).is_dir():
         raise ValueError(
-            f"revisions belong to a hub id, but --model {model!r} is on this machine; leave them "
-            "out, or give a pattern of folders"
+            f"revisions belong to a hub id or a run directory, and --model {model!r} is neither; "
+            "leave them out, or give a pattern of folders"
         )
     else:
         found = [Checkpoint(model, name, name, step_of(name)) for name in revisions]
@@ -67,6 +73,16 @@ def step_of(label: str) -> int | None:
     """The step in a name such as `step3000`, `step-000160` or `step1000-tokens4B`."""
     match = re.search(r"step[-_]?(\d+)", label) or re.fullmatch(r"\D*(\d+)", label)
     return int(match[1]) if match else None
+
+
+def _of_run(model: str, names: Sequence[str]) -> list[Checkpoint]:
+    """Checkpoints of a run directory, by their names."""
+    there = {path.name: path for path in _folders(model)}
+    if missing := [name for name in names if name not in there]:
+        raise ValueError(
+            f"the run {model} has no checkpoint {missing[0]!r}; it has {', '.join(there)}"
+        )
+    return [Checkpoint(str(there[name]), None, name, step_of(name)) for name in names]
 
 
 def _is_run(path: Path) -> bool:

@@ -57,12 +57,15 @@ def markdown_lines(table: TextTable) -> list[str]:
     ]
 
 
-def drawn_tables(tables: Mapping[str, TextTable], *beginnings: str) -> Iterator[Html]:
+def drawn_tables(
+    tables: Mapping[str, TextTable], *beginnings: str, open_rows: int = _OPEN_ROWS
+) -> Iterator[Html]:
     """The tables whose titles begin so, as pieces of a page; long ones folded away.
 
     Args:
         tables: by their titles.
         beginnings: of titles.
+        open_rows: tables of more are folded away.
     """
     for beginning in beginnings:
         for title, found in tables.items():
@@ -73,7 +76,7 @@ def drawn_tables(tables: Mapping[str, TextTable], *beginnings: str) -> Iterator[
                     caption=title,
                 )
                 note = paragraph(found.note)
-                if len(found.rows) > _OPEN_ROWS:
+                if len(found.rows) > open_rows:
                     yield details(f"{title} ({len(found.rows)} rows)", note, drawn)
                 else:
                     yield from (note, drawn)

@@ -27,10 +27,12 @@ COMMANDS = {
     "analysis.entropy": "knowledge, attention and next-token entropy of a model over a corpus",
     "analysis.logit_lens": "in which layer a fact becomes readable",
     "analysis.edit_sweep": "what many edits do to a model's entropies and to its loss",
+    "analysis.memory_updates": "whether memory vectors with larger coefficients get larger updates",
     "analysis.ckl_report": "what runs of continual knowledge learning acquired and forgot",
     "analysis.ckl_study": "continual knowledge learning over a trajectory, and its report",
     "analysis.remix_report": "what stages of memorizing taught, kept and lost",
     "analysis.remix_study": "arms and seeds of continual memorization, and their report",
+    "analysis.report": "one page from any set of results",
     "interventions.patch": "edit a model's weights and save it as an ordinary checkpoint",
     "training.pretrain": "train a small model from scratch, with checkpoints from the start",
     "training.ckl": "teach a model new knowledge, and see what it forgets",
@@ -170,7 +172,7 @@ def console_script() -> NoReturn:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: mnemoscope COMMAND [OPTIONS]\n")
         for name, what in COMMANDS.items():
-            print(f"  {name:<20}{what}")
+            print(f"  {name:<26}{what}")
         sys.exit(0)
     name = argv[0]
     if name not in COMMANDS:

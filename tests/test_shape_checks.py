@@ -96,6 +96,9 @@ CALLS = {
     "analysis.ckl_report.curves": lambda: call(
         "analysis.ckl_report.curves", "_Encounters", *[np.zeros(1)] * 4
     ),
+    "analysis.claim_tables.passage_means": lambda: call(
+        "analysis.claim_tables.passage_means", "PassageMeans", (), np.zeros(1)
+    ),
     "analysis.ckl_report.scores": lambda: call(
         "analysis.ckl_report.scores",
         "_Scores",
@@ -184,7 +187,13 @@ CALLS = {
     "analysis.claims.evidence": lambda: call(
         "analysis.claims.evidence", "of_units", np.ones((3, 1)), np.ones(0), rising()
     ),
+    "analysis.report.probe_curves": lambda: call(
+        "analysis.report.probe_curves", "_table", "arm", "met", np.zeros((1, 1), int), np.zeros(1)
+    ),
     "analysis.retention": lambda: call("analysis.retention", "share_interval", np.zeros((1, 1)), 1),
+    "analysis.memory_updates.measurement": lambda: call(
+        "analysis.memory_updates.measurement", "rank_correlations", WRONG, WRONG
+    ),
     "analysis.remix_report.depths": lambda: call("analysis.remix_report.depths", "_Read", WRONG, 3),
     "analysis.statistics.checking": lambda: call(
         "analysis.statistics.checking", "check_varied", np.ones((2, 2)), "x", "a test"

@@ -3,11 +3,9 @@
 Effectivity is the gain of every encounter at its local maximum, retainability the share of all
 gains that is left later, the forgetting curve a line through it in the logarithm of the steps
 (`analysis.encounter_gains`, `analysis.forgetting_curve`). Here a probe counts by what it gained, so
-that a share of next to nothing cannot decide a curve. The window in which a maximum is looked for
-is 50 steps, or ends at the next encounter where that comes sooner.
-
-Scores at every k-th step will do: an encounter is then between two looks, a maximum is one of the
-looks, and gains hold up to k - 1 steps of drift. A window must have two looks at least.
+that a share of next to nothing cannot decide a curve. When a maximum is looked for, and how often
+probes must have been scored, is told by `analysis.look_grid`; gains hold up to k - 1 steps of drift
+where scores are of every k-th step.
 
 Example:
     >>> gains, curves, points, reasons = curve_tables(arms)                  # doctest: +SKIP
@@ -26,15 +24,11 @@ from analysis.ckl_report.arms import Arm
 from analysis.ckl_report.scores import ALL_KINDS, bounds
 from analysis.cluster_bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from analysis.encounter_gains import effectivity, net_gain, retainability
-from analysis.forgetting_curve import fit_forgetting_curve, log_spaced_offsets
+from analysis.forgetting_curve import fit_forgetting_curve
 from analysis.item_tables import HELD_OUT
+from analysis.look_grid import LEAST_OFFSETS, LookGrid, look_grid
 from analysis.run_reading import TrainingRun
 
-WINDOW = 50
-"""Steps after an encounter: the paper's."""
-LEAST_LOOKS = 2
-"""In a window."""
-_LEAST_OFFSETS = 3
 _GAINS = ("arm", "exposure", "kind", "encounter", "gain", "low", "high", "passages", "probes")
 _CURVES = (
     *("arm", "exposure", "kind", "slope", "low", "high", "intercept", "threshold"),
@@ -42,20 +36,6 @@ _CURVES = (
     *("window", "every", "probes", "all_probes", "passages"),
 )
 _POINTS = ("arm", "exposure", "offset", "retained", "fitted")
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """When an arm's probes were scored, and the encounters between the looks."""
-
-    every: int
-    looks: int
-    window: int
-    """In looks."""
-
-    @property
-    def steps(self) -> Int[np.ndarray, "look"]:
-        return np.arange(self.looks) * self.every
 
 
 @dataclass(frozen=True)
@@ -90,7 +70,7 @@ def curve_tables(
     points: list[tuple[Any, ...]] = []
     reasons: dict[str, str] = {}
     for arm in arms:
-        grid = _grid(arm)
+        grid = look_grid(arm.runs)
         if isinstance(grid, str):
             reasons[arm.name] = grid
             continue
@@ -122,31 +102,12 @@ def curve_tables(
     )
 
 
-def _grid(arm: Arm) -> _Grid | str:
-    """When probes were scored; or why that is not often enough."""
-    run = arm.runs[0]
-    every = run.configuration["probe_every"]
-    looks = run.last_step // every + 1
-    if any(set(range(0, looks * every, every)) - set(one.probe_scores.steps) for one in arm.runs):
-        return f"probes were not scored at every multiple of {every} steps"
-    places = run.injections["step"] // every
-    gaps = places.groupby(run.injections["passage"]).diff().dropna()
-    window = max(WINDOW // every, 1) if gaps.empty else int(min(gaps.min(), WINDOW // every))
-    window = min(window, looks - 1 - int(places.max()))
-    if window < LEAST_LOOKS:
-        return (
-            f"probes were scored every {every} steps; between an encounter and the next, or the "
-            f"end, {LEAST_LOOKS} looks are needed, found {max(window, 0)}"
-        )
-    return _Grid(every, looks, window)
-
-
 def _exposures(arm: Arm) -> list[str]:
     found = arm.runs[0].probe_scores.items["exposure"].unique()
     return [str(exposure) for exposure in found if exposure != HELD_OUT]
 
 
-def _encounters(arm: Arm, exposure: str, grid: _Grid) -> _Encounters | None:
+def _encounters(arm: Arm, exposure: str, grid: LookGrid) -> _Encounters | None:
     """The probes of an exposure; None where its passages are not met equally often."""
     parts = [_of_run(run, exposure, grid) for run in arm.runs]
     if any(len({len(met) for met in part[1]}) != 1 for part in parts):
@@ -160,16 +121,14 @@ def _encounters(arm: Arm, exposure: str, grid: _Grid) -> _Encounters | None:
 
 
 def _of_run(
-    run: TrainingRun, exposure: str, grid: _Grid
+    run: TrainingRun, exposure: str, grid: LookGrid
 ) -> tuple[Float[np.ndarray, "probe look"], list[np.ndarray], pd.DataFrame]:
-    scores = run.probe_scores
-    probes = scores.items[scores.items["exposure"] == exposure]
-    looks = np.searchsorted(scores.steps, grid.steps)
-    met = run.injections.groupby("passage")["step"]
-    places = {passage: np.sort(steps.to_numpy()) // grid.every for passage, steps in met}
+    items = run.probe_scores.items
+    probes = items[items["exposure"] == exposure]
+    places = grid.places(run)
     none = np.empty(0, dtype=np.int64)
     return (
-        scores.log_probs[looks][:, probes.index].T,
+        grid.log_probs(run)[probes.index],
         [places.get(passage, none) for passage in probes["passage"]],
         probes,
     )
@@ -188,7 +147,7 @@ def _by_kind(found: _Encounters) -> Iterator[tuple[str, _Encounters]]:
 
 
 def _gains(
-    found: _Encounters, grid: _Grid, bootstrap: ClusterBootstrap
+    found: _Encounters, grid: LookGrid, bootstrap: ClusterBootstrap
 ) -> Iterator[tuple[Any, ...]]:
     gains = effectivity(found.log_probs, found.injections, grid.window)
     passages, codes = np.unique(found.passages, return_inverse=True)
@@ -199,16 +158,16 @@ def _gains(
 
 
 def _curve(
-    found: _Encounters, grid: _Grid, bootstrap: ClusterBootstrap
+    found: _Encounters, grid: LookGrid, bootstrap: ClusterBootstrap
 ) -> tuple[tuple[Any, ...], list[tuple[int, float, float]]] | str:
     """A row of the table and the points; or why there is no curve."""
-    longest = grid.looks - 1 - int(found.injections.max()) - grid.window
-    if longest < _LEAST_OFFSETS:
+    last = int(found.injections.max())
+    offsets = grid.offsets(last)
+    if offsets is None:
         return (
-            f"a forgetting curve needs {_LEAST_OFFSETS} looks after the window of the last "
-            f"encounter, found {max(longest, 0)}"
+            f"a forgetting curve needs {LEAST_OFFSETS} looks after the window of the last "
+            f"encounter, found {max(grid.longest(last), 0)}"
         )
-    offsets = np.arange(1, longest + 1) if longest < WINDOW else log_spaced_offsets(longest)
     gained = np.asarray(net_gain(found.log_probs, found.injections, grid.window))
     if not (gained > 0).any():
         return "no probe gained anything"

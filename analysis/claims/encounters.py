@@ -11,7 +11,7 @@ Example:
 from analysis.claims.choices import Extreme, Paper, Unit
 from analysis.claims.claim import ClaimGroup
 from analysis.claims.designs import ACROSS_ITEMS, AllOf, Contrast
-from analysis.claims.knowledge_settings import COMMAND, MET
+from analysis.claims.knowledge_settings import COMMAND, LAST, MET
 from analysis.claims.measurements import Table
 from analysis.claims.selection import UNEDITED, Arm, Settings
 from analysis.statistics.choices import Direction
@@ -87,11 +87,11 @@ CLAIMS = (
         Contrast(
             Arm("largest model", {"parameters": Extreme.LARGEST}),
             Arm("smallest model", {"parameters": Extreme.SMALLEST}),
-            averaged=("trajectory", "step"),
+            averaged=("trajectory",),
             least=ACROSS_ITEMS,
         ),
-        {"measure": "effectivity", **_PER_PASSAGE},
-        "effectivity of the largest model less that of the smallest",
+        {"measure": "effectivity", **_PER_PASSAGE, **LAST},
+        "effectivity of the largest model less that of the smallest, after as many updates",
         Direction.RISES,
         doubts=("two sizes, trained on other batches at other learning rates", _MAXIMUM_OF_NOISE),
     ),

@@ -92,7 +92,7 @@ def of_units(
             for side in (towards, opposite(towards))
         ]
         p_for, p_against = max(p_for, over[0][0]), max(p_against, over[1][0])
-        interval = hull([interval, _interval(by_cluster)])
+        interval = hull([interval, student_interval(by_cluster)])
         n = len(by_cluster)
         test = f"{test}; signs of {n} items, {over[0][1]}; the larger p-value"
     return Evidence(
@@ -151,13 +151,17 @@ def _over_seeds(
         generator = np.random.default_rng(0)
         p_for, p_against = (sign_flips(values, generator, side, _REPLICATES)[0] for side in sides)
         test = f"sign test over {len(values)} seeds, which are all alike"
-        return p_for, p_against, _interval(values), test
+        return p_for, p_against, student_interval(values), test
     p_for, p_against = (mean_over_seeds(values, side, level=LEVEL).p_value for side in sides)
-    return p_for, p_against, _interval(values), f"t-test over {len(values)} seeds"
+    return p_for, p_against, student_interval(values), f"t-test over {len(values)} seeds"
 
 
-def _interval(values: Float[np.ndarray, "unit"]) -> Interval:
-    """Student's, of a mean."""
+def student_interval(values: Float[np.ndarray, "unit"]) -> Interval:
+    """Student's interval of a mean; without a width where all values are alike.
+
+    Args:
+        values: one a seed or an item; two or more.
+    """
     if is_constant(values):
         return Interval(float(values[0]), float(values[0]), LEVEL)
     return mean_over_seeds(values, level=LEVEL).interval

@@ -19,7 +19,7 @@ from analysis.statistics.choices import Direction
 
 GRADIENTS = Arm("gradients", {"measure": "gradients"})
 UPDATES = Arm("updates under Adam", {"measure": "updates"})
-COMMAND = "python -m training.ckl"
+COMMAND = "python -m analysis.memory_updates"
 _PROPORTIONAL = (
     "proportional for one position; over positions, errors of opposite signs cancel, and a memory "
     "vector whose coefficient changes its sign loses more of it"

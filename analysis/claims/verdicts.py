@@ -103,6 +103,19 @@ def judge(
     ]
 
 
+def shown_effect(unit: Unit, effect: float, interval: Interval) -> str:
+    """An effect with its interval, as text.
+
+    Args:
+        unit: of both.
+        effect: a number.
+        interval: of it.
+    """
+    show = _SHOWN[unit]
+    ends = " to ".join(signed(end, show) for end in interval[:2])
+    return f"{signed(effect, show)} ({ends})"
+
+
 def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
     """Findings as a table.
 

@@ -5,6 +5,8 @@
 | What was reported? | `analysis.published.catalogue`, and a module for each paper |
 | What does not go together? | `analysis.published.inconsistencies` |
 | Does a measurement agree? | `analysis.published.comparing` |
+| Do results agree? | `analysis.published.measured`, and a module for each sort of number |
+| What is shown of that? | `analysis.published.verification`, and the same with `_texts` |
 """
 
 from probes.lazy_exports import lazily
@@ -12,6 +14,7 @@ from probes.lazy_exports import lazily
 _PACKAGE = "analysis.published"
 _EXPORTS = {
     "Agreement": f"{_PACKAGE}.comparing",
+    "Comparison": f"{_PACKAGE}.measured",
     "Compared": f"{_PACKAGE}.comparing",
     "INCONSISTENCIES": f"{_PACKAGE}.inconsistencies",
     "Inconsistency": f"{_PACKAGE}.inconsistencies",
@@ -21,6 +24,11 @@ _EXPORTS = {
     "compare": f"{_PACKAGE}.comparing",
     "inconsistencies_of": f"{_PACKAGE}.inconsistencies",
     "published_named": f"{_PACKAGE}.catalogue",
+    "settings_of_results": f"{_PACKAGE}.result_settings",
+    "verification_table": f"{_PACKAGE}.verification",
+    "verify": f"{_PACKAGE}.measured",
+    "verify_tables": f"{_PACKAGE}.verification",
+    "verify_command": f"{_PACKAGE}.verification",
 }
 
 __all__ = sorted(_EXPORTS)

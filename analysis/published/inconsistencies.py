@@ -11,6 +11,8 @@ Example:
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from analysis.published.continual_memorization import OTHER_COLUMNS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inconsistency:
@@ -28,8 +30,6 @@ class Inconsistency:
     says: str
     no_target: bool = False
 
-
-_OTHERS = ("GSM8K", "MATH", "EC", "APPS", "UC")
 
 INCONSISTENCIES = (
     Inconsistency(
@@ -86,7 +86,7 @@ INCONSISTENCIES = (
         affects=tuple(
             f"chen-table-6-*-{mix}-{column}-accuracy"
             for mix in ("knowledge-pile", "arxiv", "random", "fineweb")
-            for column in _OTHERS
+            for column in OTHER_COLUMNS
         ),
         says="the same numbers are printed for all four mixes, almost certainly by a copying error",
         no_target=True,
@@ -108,7 +108,7 @@ INCONSISTENCIES = (
         affects=tuple(
             f"chen-table-2-*-{mix}-{column}-accuracy"
             for mix in ("random-later", "generic-later", "both")
-            for column in (*_OTHERS, "other-mean")
+            for column in (*OTHER_COLUMNS, "other-mean")
         ),
         says="in the released code a mix is cut off before it is used where stage B is one of "
         "these sets: what was measured may be three times the data instead",

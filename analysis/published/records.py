@@ -8,13 +8,16 @@ Example:
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeAlias
 
 from analysis.claims.choices import Paper
 from analysis.statistics.choices import Direction
 
 _DIGITS = 6
+Cell: TypeAlias = tuple[str, str]
+"""Row and column of a number."""
 
 
 class Reading(StrEnum):
@@ -45,6 +48,7 @@ class Published:
         tolerance: largest difference of numbers that are the same for all that matters.
         change: value less what it is compared with there; None where that is nothing.
         change_from: what that is, in words.
+        base: identifier of what it is compared with; empty where that is no published number.
         told: which way it goes, where there is no `change`.
     """
 
@@ -61,6 +65,7 @@ class Published:
     tolerance: float = 0.0
     change: float | None = None
     change_from: str = ""
+    base: str = ""
     told: Direction | None = None
 
     @property
@@ -71,6 +76,20 @@ class Published:
         if abs(self.change) <= self.tolerance:
             return None
         return Direction.RISES if self.change > 0 else Direction.FALLS
+
+
+def against(published: Published, base: Published, words: str) -> Published:
+    """A number that is compared with another one.
+
+    Args:
+        published: the number.
+        base: the other.
+        words: what that is.
+    """
+    assert published.value is not None
+    assert base.value is not None
+    change = round(published.value - base.value, _DIGITS)
+    return replace(published, change=change, change_from=words, base=base.identifier, told=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +110,7 @@ class Grid:
         conditions: of all of it.
         from_row: row that others are compared with.
         from_column: column that others are compared with.
+        beside: in `from_row`, columns that are compared with other columns of the row.
     """
 
     prefix: str
@@ -106,10 +126,11 @@ class Grid:
     conditions: Mapping[str, str]
     from_row: str | None = None
     from_column: str | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
 
-    def numbers(self) -> dict[tuple[str, str], float]:
+    def numbers(self) -> dict[Cell, float]:
         """Values by row and column."""
-        found: dict[tuple[str, str], float] = {}
+        found: dict[Cell, float] = {}
         for row, printed in self.rows.items():
             values = printed.split()
             assert len(values) == len(self.columns), f"{self.prefix} {row}"
@@ -122,28 +143,33 @@ class Grid:
     def records(self) -> Iterator[Published]:
         """Each number."""
         numbers = self.numbers()
-        for (row, column), value in numbers.items():
-            base = (self.from_row or row, self.from_column or column)
-            change = None
-            if base != (row, column):
-                change = round(value - numbers[base], _DIGITS)
-            words = ", ".join(
-                f"{name} {at}"
-                for name, at, wanted in (
-                    (self.row_name, base[0], self.from_row),
-                    (self.column_name, base[1], self.from_column),
-                )
-                if wanted
-            )
+        for cell, value in numbers.items():
+            base, words = self._compared_with(cell)
             yield Published(
-                identifier=f"{self.prefix}-{row}-{column}-{self.measure}".replace(" ", "-"),
+                identifier=self._identifier(cell),
                 paper=self.paper,
                 place=self.place,
                 measure=self.measure,
                 unit=self.unit,
-                conditions={**self.conditions, self.row_name: row, self.column_name: column},
+                conditions={**self.conditions, self.row_name: cell[0], self.column_name: cell[1]},
                 value=value,
                 tolerance=self.tolerance,
-                change=change,
-                change_from="" if change is None else words,
+                change=None if base is None else round(value - numbers[base], _DIGITS),
+                change_from=words,
+                base="" if base is None else self._identifier(base),
             )
+
+    def _identifier(self, cell: Cell) -> str:
+        return f"{self.prefix}-{cell[0]}-{cell[1]}-{self.measure}".replace(" ", "-")
+
+    def _compared_with(self, cell: Cell) -> tuple[Cell | None, str]:
+        """The cell that another is compared with, and what it is in words."""
+        row, column = cell
+        base = (self.from_row or row, self.from_column or column)
+        if base != cell:
+            names = [f"{self.row_name} {base[0]}"] if self.from_row else []
+            names += [f"{self.column_name} {base[1]}"] if self.from_column else []
+            return base, ", ".join(names)
+        if column in self.beside:
+            return (row, self.beside[column]), f"{self.column_name} {self.beside[column]}"
+        return None, ""

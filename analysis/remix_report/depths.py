@@ -79,13 +79,13 @@ def depth_tables(
     Raises:
         ValueError: a checkpoint is not there, or the items of stage A are others than were learnt.
     """
-    read = _ranks(arms, items, device)
+    read = ranks_by_model(arms, items, device)
     tables, rows = [], []
     told: set[tuple[int, int]] = set()
     for arm in arms:
         # Checkpoints of hooked arms lack the edit: what was trained is another model.
-        for chain in () if _is_hooked(arm) else arm.chains:
-            ours = {moment: read[key] for moment, key in _keys(chain).items()}
+        for chain in () if is_hooked(arm) else arm.chains:
+            ours = {moment: read[key] for moment, key in model_keys(chain).items()}
             d_vocab = next(iter(ours.values())).d_vocab
             found = depth_table({m: r.ranks for m, r in ours.items()}, k=k, d_vocab=d_vocab)
             tables.append(found.assign(arm=arm.name, seed=chain.seed))
@@ -103,13 +103,13 @@ def depth_tables(
     return depths, pd.DataFrame(rows, columns=list(_CHANGES))
 
 
-def _ranks(arms: Sequence[RemixArm], items: int, device: str | None) -> dict[str, _Read]:
+def ranks_by_model(arms: Sequence[RemixArm], items: int, device: str | None) -> dict[str, _Read]:
     """Ranks in every model that a chain has, by where it is; each is loaded once."""
     users: dict[str, Chain] = {}
     for arm in arms:
-        if not _is_hooked(arm):
+        if not is_hooked(arm):
             for chain in arm.chains:
-                for key in _keys(chain).values():
+                for key in model_keys(chain).values():
                     users.setdefault(key, chain)
     read = {}
     known: dict[str, Pairs] = {}
@@ -126,12 +126,13 @@ def _ranks(arms: Sequence[RemixArm], items: int, device: str | None) -> dict[str
     return read
 
 
-def _is_hooked(arm: RemixArm) -> bool:
+def is_hooked(arm: RemixArm) -> bool:
+    """Whether the runs of an arm are edited by hooks, which their checkpoints do not have."""
     configuration = arm.chains[0].configuration
     return edit_label(configuration) != UNEDITED_NAME and configuration["edit_form"] == "hooks"
 
 
-def _keys(chain: Chain) -> dict[str, str]:
+def model_keys(chain: Chain) -> dict[str, str]:
     """The folder or name of every model of a chain, by its moment."""
     configuration = chain.configuration
     found = {START: find_start(configuration["model"], configuration["revision"]).model}
@@ -172,7 +173,7 @@ def _compared(
     for one, later in pairwise(moments):
         yield STAGES, (one, later), (ours[one], ours[later])
     last = chain.moments[-1]
-    if other is not None and last in (theirs := _keys(other)) and theirs[last] in read:
+    if other is not None and last in (theirs := model_keys(other)) and theirs[last] in read:
         yield BASE, (f"base {last}", last), (read[theirs[last]], ours[last])
 
 

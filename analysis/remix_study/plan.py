@@ -107,7 +107,7 @@ def plan_study(
     settings = settings or StudySettings()
     arms = _chosen(dict(_arms(config, study, settings)), settings.arms)
     seeded = product(range(config.seed, config.seed + seeds), arms.items())
-    return _sharing(
+    return sharing_stage_a(
         [
             PlannedRun(f"{name}-seed-{seed}", replace(config, seed=seed, **changes), place)
             for place, (seed, (name, changes)) in enumerate(seeded)
@@ -134,7 +134,7 @@ def _chosen(arms: dict[str, Changes], names: Sequence[str]) -> dict[str, Changes
     return {name: changes for name, changes in arms.items() if name in names or not names}
 
 
-def _sharing(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+def sharing_stage_a(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """Runs that say whose stage A they go on from; those with the same one stand together."""
     groups: dict[Any, list[PlannedRun]] = {}
     for one in runs:

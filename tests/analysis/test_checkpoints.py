@@ -72,6 +72,22 @@ def test_what_makes_no_series_is_refused(tmp_path):
         checkpoints("a/model", ["step1", "step2", "step1"])
     make(tmp_path, "model")
     with pytest.raises(
-        ValueError, match=r"revisions belong to a hub id, but --model .* is on this"
+        ValueError,
+        match=r"revisions belong to a hub id or a run directory, and --model .* is neither",
     ):
         checkpoints(str(tmp_path / "model"), ["step1"])
+
+
+def test_checkpoints_of_a_run_can_be_named(tmp_path):
+    for name in ("step-000000", "step-000013", "step-000007"):
+        folder = tmp_path / "run" / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    found = checkpoints(str(tmp_path / "run"), ["step-000013", "step-000007"])
+    assert [(c.label, c.step, c.revision) for c in found] == [
+        ("step-000007", 7, None),
+        ("step-000013", 13, None),
+    ]
+    assert found[0].model == str(tmp_path / "run" / "checkpoints" / "step-000007")
+    with pytest.raises(ValueError, match=r"has no checkpoint 'step-000011'; it has step-000000, "):
+        checkpoints(str(tmp_path / "run"), ["step-000011"])

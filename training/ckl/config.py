@@ -19,7 +19,7 @@ from training.settings import LoopSettings
 
 _AT_LEAST_ONE = (
     *("row_length", "epochs", "injection_interval", "injection_rounds", "injection_cycles"),
-    *("probe_every", "passage_words", "evaluation_tokens"),
+    *("probe_every", "generate_every", "passage_words", "evaluation_tokens"),
 )
 
 
@@ -33,9 +33,10 @@ class CklConfig(LoopFields, ObservationFields, EditFields, InjectionFields, Data
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:
-            if getattr(self, name) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be 1 or more, found {getattr(self, name)}")
+                raise ValueError(f"--{flag} must be 1 or more, found {value}")
         self.settings(self.steps if self.steps is not None else 1)
         self._check_knowledge()
         self.check_edits()

@@ -89,6 +89,9 @@ class ObservationFields:
     """Steps between scores of the knowledge probes; 1 is every step."""
     probe_reduction: ProbeReduction = ProbeReduction.TOKEN_MEAN
     """How the log-probabilities of a target's tokens become its score."""
+    generate_every: int | None = None
+    """Steps between looks at which probes' targets are generated greedily, token for token; with
+    it also at the start, right after the last injection, at the lags and at the end; never."""
     evaluate_every: int | None = None
     """Steps between looks at everything below; before and after the run only."""
     lags: tuple[int, ...] = (0,)

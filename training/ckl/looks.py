@@ -1,24 +1,31 @@
 """What a run of continual knowledge learning looks at: probes often, everything else at times.
 
 Everything is looked at before the first step, at the lags after the last injection, and after the
-last step.
+last step. Whether a model generates the target of each probe is looked at where that is asked for,
+and then right after the last injection too, whatever the lags.
 """
 
 from pathlib import Path
 
 from probes.hooked_model import HookedModel
 from probes.target_reduction import PaddedMean, TargetReduction
+from probes.target_scoring import encoded_items
 from training.ckl.config import CklConfig
 from training.ckl.data import CklData
 from training.ckl.fields import ProbeReduction
 from training.commands.observers import Looks
 from training.datasets.fact_corpus import ClozeItem, read_cloze
+from training.datasets.passages import KnowledgeSet
 from training.observers import Cadence, ProbeObserver
+from training.recall_items import RecallItem
+from training.recall_observer import RecallObserver
 from training.start_models import Start
 
 AUTO = "auto"
 PROBES = "knowledge"
 """What the list of knowledge probes is called."""
+GENERATED = "probes"
+"""What the list of their targets is called, entry by entry the same probes, that are generated."""
 
 
 def ckl_looks(config: CklConfig, model: HookedModel, data: CklData, start: Start) -> Looks:
@@ -46,6 +53,11 @@ def ckl_looks(config: CklConfig, model: HookedModel, data: CklData, start: Start
             name=PROBES,
         )
     )
+    if config.generate_every is not None:
+        injected = data.schedule.evaluation_steps((0, *config.lags), data.steps)
+        when = Cadence(every=config.generate_every, at=injected, last=data.steps)
+        asked = _to_generate(model, data.knowledge)
+        looks.observers.append(RecallObserver(GENERATED, asked, when))
     looks.at_text(
         config.evaluation_corpora,
         model.tokenizer,
@@ -57,6 +69,23 @@ def ckl_looks(config: CklConfig, model: HookedModel, data: CklData, start: Start
     looks.at_facts(_earlier_facts(config.cloze, start), seldom)
     looks.at_tasks(config.tasks, config.task_limit, seldom)
     return looks
+
+
+def _to_generate(model: HookedModel, knowledge: KnowledgeSet) -> list[RecallItem]:
+    """The probes as items to answer, token for token the targets that are scored."""
+    probes = knowledge.probes
+    encoded = encoded_items(model, [probe.pair for probe in probes])
+    return [
+        RecallItem(
+            f"passage {probe.passage}, probe {probe.probe}",
+            PROBES,
+            item.prompt_ids,
+            item.target_ids,
+            probe.prompt,
+            (probe.target,),
+        )
+        for probe, item in zip(probes, encoded, strict=True)
+    ]
 
 
 def _reduction(name: ProbeReduction) -> TargetReduction | PaddedMean:

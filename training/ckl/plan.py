@@ -32,7 +32,7 @@ def ckl_plan(config: CklConfig, recipe: CklConfig | None = None) -> Plan:
         (
             "looked at",
             (
-                ("probes", f"{every(config.probe_every)}, {config.probe_reduction}"),
+                ("probes", _probes(config)),
                 ("the rest", _everything_else(config)),
                 ("which is", "; ".join(_looks(config)) or "nothing"),
                 ("checkpoints", _kept(config)),
@@ -89,6 +89,13 @@ def _injections(config: CklConfig) -> str:
         f"{rounds} rounds, {config.injection_interval} steps apart, in batches "
         f"{config.first_injection} to {config.last_injection}; {config.injection_mode}"
     )
+
+
+def _probes(config: CklConfig) -> str:
+    scored = f"{every(config.probe_every)}, {config.probe_reduction}"
+    if config.generate_every is None:
+        return scored
+    return f"{scored}; targets generated {every(config.generate_every)}"
 
 
 def _everything_else(config: CklConfig) -> str:

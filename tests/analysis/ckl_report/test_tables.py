@@ -213,13 +213,14 @@ def test_curves_have_the_planted_slopes(summary):
 
 def test_a_probe_counts_by_what_it_gained():
     """One of two probes gains 3 and keeps 3, 3, 2.5; the other gains 1 and keeps half of it."""
-    from analysis.ckl_report.curves import _curve, _Encounters, _Grid
+    from analysis.ckl_report.curves import _curve, _Encounters
     from analysis.cluster_bootstrap import DEFAULT_BOOTSTRAP
+    from analysis.look_grid import LookGrid
 
     log_probs = np.array([[-9, -6, -6, -6, -6, -6.5], [-4, -3, -3, -3.5, -3.5, -3.5]])
     injections, names = np.zeros((2, 1), dtype=np.int64), np.array(["a", "b"])
     found = _Encounters(log_probs, injections, np.array([0, 1]), names)
-    row, points = _curve(found, _Grid(every=2, looks=6, window=2), DEFAULT_BOOTSTRAP)
+    row, points = _curve(found, LookGrid(every=2, looks=6, window=2), DEFAULT_BOOTSTRAP)
     # Offsets are from the maxima, which both have at the first look; each look is two steps.
     assert points[0][:2] == (2, 4 / 4)
     assert points[1][:2] == (4, 3.5 / 4)

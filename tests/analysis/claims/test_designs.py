@@ -142,6 +142,17 @@ def test_a_common_drift_is_not_a_connection():
     assert stats.spearmanr(a["A"], a["knowledge entropy"]).pvalue < 1e-3
 
 
+@pytest.mark.parametrize("measure", ["A", "knowledge entropy"])
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+def test_what_does_not_move_or_moves_alike_follows_nothing(measure, slope):
+    frame = rows_for(claim("acquisition-follows-entropy"), 0.9)
+    rows = frame["measure"] == measure
+    frame.loc[rows, "value"] = slope * frame.loc[rows, "step"].rank(method="dense")
+    found = judged("acquisition-follows-entropy", frame)
+    assert str(found.verdict) == "not tested at this scale"
+    assert "does not move, or moves alike" in found.test
+
+
 def test_seeds_with_runs_of_their_own_are_what_is_counted():
     name = "acquisition-follows-entropy"
     frame = rows_for(claim(name), 1.0)

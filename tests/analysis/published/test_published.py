@@ -141,8 +141,10 @@ def test_values_are_compared_where_all_conditions_are_met():
     assert agreement(A, 19.3, same=True).why == "19.3 against the published 18.8"
     assert agreement(A, 18.31, same=True).agreement == "match"
     for number in (18.2, 19.4):
-        assert agreement(A, number, same=True).agreement == "not comparable"
-    assert agreement(A, 21.0, same=True, interval=Interval(18.0, 24.0)).agreement == "match"
+        assert agreement(A, number, same=True).agreement == "disagrees"
+    covered = agreement(A, 21.0, same=True, interval=Interval(18.0, 24.0))
+    assert covered.agreement == "match"
+    assert covered.why.endswith("18.8, which is within our interval of 18 to 24")
     assert agreement(A, 21.0, same=True, interval=Interval(18.9, 24.0)).agreement != "match"
     found = agreement(A, 25.0, same=True, change=-1.0)
     assert found.agreement == "direction only"
@@ -160,7 +162,9 @@ def test_directions_are_compared_where_they_are_not():
     assert found.agreement == "disagrees"
     assert found.why.endswith("rises from checkpoint 118k, where the published one falls")
     unsure = agreement(A, 18.8, change=3.0, change_interval=Interval(-1.0, 7.0))
-    assert unsure.agreement == "not comparable"
+    assert unsure.agreement == "within chance"
+    assert unsure.unmet[:2] == ("model", "corpus")
+    assert unsure.way == "the change measured may be chance"
     assert unsure.why.endswith("the change measured may be chance")
     assert agreement(A, 18.8).why.endswith("the change from checkpoint 118k is not measured")
 
@@ -184,6 +188,25 @@ def test_what_is_known_to_be_wrong_is_no_target():
     assert "is within the tolerance" in agreement(flat, 1.0, change=-1.0).why
     start = "kim-table-1-baseline-118k-A"
     assert "has no direction" in agreement(start, 1.0, change=-1.0).why
+
+
+def test_what_is_compared_with_what_follows_from_the_tables():
+    from analysis.published import PUBLISHED, published_named
+
+    assert published_named(A).base == "kim-table-1-baseline-118k-A"
+    assert published_named("chen-table-4-KVR-0.1-LAMA-accuracy").base.endswith(
+        "4-KVR-0-LAMA-accuracy"
+    )
+    none = published_named("chen-table-2-KVR-none-factoid-mean-accuracy")
+    assert (none.change, none.change_from) == (13.5 - 38.9, "later other mean")
+    assert published_named("kim-gap-pubmed").change == -3.0
+    assert published_named("chen-headline-mixes").change == pytest.approx(53.2 - 41.6)
+    with_base = [one for one in PUBLISHED.values() if one.base]
+    for one in with_base:
+        assert one.change == pytest.approx(one.value - value(one.base))
+    # Every cell but those of first columns (Kim) and first rows (Chen), six means of first rows,
+    # and two numbers of texts.
+    assert len(with_base) == 80 - 20 + (514 - 3 * 11 - 3 * 10 - 7 * 8) + 6 + 2
 
 
 def test_bad_requests_are_refused_in_a_line():

@@ -1,0 +1,143 @@
+"""The table `MEMORIZATION`: what runs of continual memorization kept, fact by fact.
+
+A fact of stage A is right where every token of its answer is the most probable one after those
+before it (teacher forcing, the match `tokens`): every run asks that, whether or not it also writes
+answers. Facts that the start knew are asked for in a list of their own, `familiar`. The facts of
+stage A are not familiar where that was tried (`--familiarity-items`) and for made-up key-value
+pairs; of others it is not known, and `familiar` is missing.
+
+A run whose edit was made before a later stage than A is left out: no column tells that. Where mixed
+stages have different ratios, `mix_ratio` is missing; where later stages have different mixes, or
+some have none, `mix_later` names all ("generic+None"). A stage is called by the name of its data, a
+file by its own; kinds of later stages are those of `training.datasets.primary_sets`.
+
+Example:
+    >>> chains = [read_chain("runs/plain"), read_chain("runs/remix")]        # doctest: +SKIP
+    >>> memorization_table(chains)[["mix_first", "moment", "value"]]         # doctest: +SKIP
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import pandas as pd
+
+from analysis.claim_tables.edits import edit_settings
+from analysis.claim_tables.sources import SOURCE, of_one_source_each
+from analysis.claims.measurements import COLUMNS, Table
+from analysis.remix_report.chains import Chain
+from training.commands.recipes import from_json
+from training.datasets.factoids import KEY_VALUE_RECALL
+from training.datasets.mixing import MixName
+from training.datasets.primary_sets import PrimaryKind
+from training.remix.config import RemixConfig, StageConfig
+from training.remix.looks import FAMILIAR
+from training.stage_choices import Replay
+
+FIRST = "A"
+RIGHT = "share right"
+_KINDS = {PrimaryKind.FACTOIDS: "factoid", PrimaryKind.INSTRUCTIONS: "non-factoid"}
+
+
+def memorization_table(
+    chains: Sequence[Chain], *, depths: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """What runs kept of the facts of stage A, at every moment from the end of stage A on.
+
+    Args:
+        chains: finished runs.
+        depths: where their facts are readable, from `analysis.claim_tables.depths`; None where that
+            was not looked at.
+
+    Returns:
+        The columns of `Table.MEMORIZATION`; `cluster` is all that is known of a fact, as JSON, so
+        that runs with the same facts pair up.
+
+    Raises:
+        ValueError: two runs are alike in all settings that the table has.
+    """
+    columns = list(COLUMNS[Table.MEMORIZATION])
+    told = [chain for chain in chains if _is_told(chain)]
+    found = [rows for chain in told for rows in _rows(chain, depths)]
+    if not found:
+        return pd.DataFrame(columns=columns)
+    table = of_one_source_each(Table.MEMORIZATION, pd.concat(found, ignore_index=True))
+    return table[columns]
+
+
+def _is_told(chain: Chain) -> bool:
+    configuration = chain.configuration
+    unedited = all(value is None for value in edit_settings(configuration).values())
+    return unedited or configuration["edit_before"] == FIRST
+
+
+def _rows(chain: Chain, depths: pd.DataFrame | None) -> Iterator[pd.DataFrame]:
+    settings: dict[str, Any] = {**_settings(chain), SOURCE: str(chain.path)}
+    for items, known in ((FIRST, _familiar(chain)), (FAMILIAR, True)):
+        for moment in chain.moments[1:]:
+            answers = chain.answers(items, moment)
+            if answers is not None:
+                found = pd.DataFrame({"cluster": answers.index, "value": answers.to_numpy()})
+                told = {"measure": RIGHT, "moment": moment, "familiar": known}
+                yield found.assign(**settings, **told)
+    if depths is not None:
+        ours = depths[depths["run"] == str(chain.path)].drop(columns="run")
+        yield ours.assign(**settings, familiar=_familiar(chain))
+
+
+def _settings(chain: Chain) -> dict[str, Any]:
+    """What the columns say of a run, but for moment, fact and whether it was familiar."""
+    config = from_json(RemixConfig, {**chain.configuration, **chain.manifest["execution"]})
+    first, *later = config.stages
+    replays = config.replay is not Replay.NONE
+    return {
+        "seed": chain.seed,
+        **edit_settings(chain.configuration),
+        "first": _name(first),
+        "later": "+".join(map(_name, later)) or None,
+        "later_kind": _only(_kind(chain, stage) for stage in later),
+        "stages": len(config.stages),
+        **_mix(config),
+        "replay": str(config.replay) if replays else None,
+        "replay_ratio": config.replay_ratio if replays else None,
+    }
+
+
+def _mix(config: RemixConfig) -> dict[str, Any]:
+    """What is mixed in; of a control without its mix, what it has as much of."""
+    first, *later = map(_mixed_in, config.stages)
+    ratios = [stage.mix_ratio for stage in config.stages if _mixed_in(stage) is not None]
+    return {
+        "mix_first": first,
+        "mix_later": "+".join(dict.fromkeys(map(str, later))) if any(later) else None,
+        "mix_ratio": _only(ratios),
+        "mix_words": config.mix_words if ratios else None,
+        "equal": None if config.no_mix_control is None else str(config.no_mix_control),
+    }
+
+
+def _mixed_in(stage: StageConfig) -> str | None:
+    """Random words, or passages of any text; None for nothing."""
+    if stage.mix is None or stage.control is not None:
+        return None
+    return stage.mix if stage.mix == MixName.RANDOM else str(MixName.GENERIC)
+
+
+def _name(stage: StageConfig) -> str:
+    return PurePath(stage.data).name
+
+
+def _kind(chain: Chain, stage: StageConfig) -> str:
+    return _KINDS[PrimaryKind(chain.manifest["inputs"]["stages"][stage.name]["data"]["kind"])]
+
+
+def _familiar(chain: Chain) -> bool | None:
+    """Whether the start knew the facts of stage A; None where nobody asked."""
+    data = chain.manifest["inputs"]["stages"][FIRST]["data"]
+    return False if data["name"] == KEY_VALUE_RECALL or "familiarity" in data else None
+
+
+def _only(values: Iterable[Any]) -> Any:
+    """The one value that there is; None where there are several, or none."""
+    found = {*values}
+    return found.pop() if len(found) == 1 else None

@@ -1,0 +1,64 @@
+"""The table `PRETRAINING`: entropies of checkpoints, from sweeps of `analysis.entropy`.
+
+Each sweep is of one pretraining run (`analysis.claim_tables.sources` says which seed it has);
+sweeps of one run may be over different corpora. Checkpoints without a step, and sweeps over
+checkpoints of other training than pretraining, are left out. Entropies are in nats.
+
+Example:
+    >>> table = pretraining_table([Path("runs/sweep")])                      # doctest: +SKIP
+    >>> table[["seed", "step", "corpus", "layer", "measure", "value"]]       # doctest: +SKIP
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.claim_tables.sources import SOURCE, of_one_source_each, refuse_unlike, series_of
+from analysis.claims.measurements import COLUMNS, Table
+from analysis.entropy.sweep import MANIFEST
+from analysis.entropy.trajectory import TABLE
+
+_ALIKE = ("layout", "sequence_length", "max_tokens", "max_documents", "weighting", "compat")
+"""Settings that move entropies, and that no column tells."""
+
+
+def pretraining_table(sweeps: Sequence[Path]) -> pd.DataFrame:
+    """Entropies of checkpoints, a row for each, in nats.
+
+    Args:
+        sweeps: folders that `analysis.entropy --revisions` has written.
+
+    Returns:
+        The columns of `Table.PRETRAINING`; `layer` is missing for numbers of a model.
+
+    Raises:
+        ValueError: a folder holds no finished sweep, two sweeps were measured in different ways or
+            are of two runs of one seed, or a value is there twice.
+    """
+    read = {sweep: _settings(sweep) for sweep in sweeps}
+    settings = {s: told for s, told in read.items() if series_of(told["model"]).is_pretraining}
+    refuse_unlike(settings, _ALIKE)
+    columns = list(COLUMNS[Table.PRETRAINING])
+    if not settings:
+        return pd.DataFrame(columns=columns)
+    found = pd.concat([_rows(*one) for one in settings.items()], ignore_index=True)
+    return of_one_source_each(Table.PRETRAINING, found)[columns]
+
+
+def _settings(sweep: Path) -> Mapping[str, Any]:
+    for name in (MANIFEST, TABLE):
+        if not (sweep / name).is_file():
+            raise ValueError(
+                f"{sweep} holds no finished sweep, found no {name}; run analysis.entropy there, "
+                "or again with the same arguments where it was stopped"
+            )
+    return json.loads((sweep / MANIFEST).read_text(encoding="utf-8"))
+
+
+def _rows(sweep: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
+    kept = pd.read_csv(sweep / TABLE, dtype={"step": "Int64", "layer": "Int64", "corpus": str})
+    kept = kept.rename(columns={"entropy": "value"}).dropna(subset=["step", "value"])
+    return kept.assign(seed=series_of(settings["model"]).seed, **{SOURCE: str(sweep)})

@@ -1,0 +1,176 @@
+r"""Do updates of memory vectors follow their coefficients? `python -m analysis.memory_updates`.
+
+For each checkpoint and layer: over memory vectors, how the norms of their gradients, and of their
+updates under Adam, follow their mean coefficients (`analysis.memory_updates.measurement`). Writes
+into `--out`:
+
+- `updates.json`: every correlation, with provenance
+- `updates.csv`: one row per checkpoint and layer
+- `updates.html`: findings, figures and a table, one self-contained page
+- a folder per checkpoint; run again with the same arguments, what was stopped goes on where it was
+
+Example:
+    $ python -m analysis.memory_updates --model runs/tiny --corpus general --out runs/updates
+    $ python -m analysis.memory_updates --model EleutherAI/pythia-160m \
+          --revisions step1000 step143000 --corpus general --out runs/updates
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probes.choices import RowLayout
+from probes.cli import progress, run_command
+from training.settings import OptimizerSettings
+
+if TYPE_CHECKING:
+    from analysis.checkpoints import Checkpoint
+
+_NOT_OF_THE_RESULT = ("out", "debug", "revision", "revisions")
+_ADAM = OptimizerSettings()
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdatesArguments:
+    """Correlate gradients and updates of memory vectors with their coefficients."""
+
+    model: str
+    """Built-in model, hub id, Hugging Face folder or .gguf file; a quoted pattern of folders or a
+    run directory for all its checkpoints."""
+    corpus: str
+    """Built-in corpus, .txt, .jsonl, .parquet or .npy file, folder or hub data set."""
+    out: Path
+    """Folder for the results; made if it is not there."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    revisions: tuple[str, ...] = ()
+    """Several of them, for a series over training; separated by spaces or commas."""
+    column: str | None = None
+    """Column of the text in .jsonl and .parquet files and data sets; theirs is "text"."""
+    layout: RowLayout = RowLayout.PACKED
+    """packed: documents end to end in full rows; document: one document a row, padded."""
+    sequence_length: int = 512
+    """Tokens of a row."""
+    batch_size: int = 4
+    """Rows of a batch, which is a step of Adam."""
+    batches: int = 8
+    """Batches to take gradients of; with the defaults they take a model of 135M parameters about
+    three minutes on two CPU cores."""
+    betas: tuple[float, float] = _ADAM.betas
+    """Adam's, of the mean gradient and of the mean squared one; those of training."""
+    eps: float = _ADAM.eps
+    """Adam's; that of training."""
+    device: str | None = None
+    """cpu or cuda; cuda where there is one."""
+    dtype: str | None = None
+    """float32, bfloat16, ...; the checkpoint's own."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; None for the process's own.
+
+    Returns:
+        Exit code.
+    """
+    return run_command(UpdatesArguments, _run, argv, program="analysis.memory_updates")
+
+
+def _run(arguments: UpdatesArguments) -> None:
+    import probes
+    from analysis.entropy.sweep import begin
+    from analysis.memory_updates.checkpoint_results import measured_once
+
+    _check(arguments)
+    todo = _checkpoints(arguments)
+    corpus = probes.load_corpus(arguments.corpus, column=arguments.column)
+    begin(arguments.out, _settings(arguments))
+    found = [
+        measured_once(arguments.out / one.slug, partial(_measure, arguments, one, corpus))
+        for one in todo
+    ]
+    _write(arguments, found)
+
+
+def _check(arguments: UpdatesArguments) -> None:
+    """Find out what is wrong with numbers before a model is loaded."""
+    if arguments.batches < 1:
+        raise ValueError(f"--batches must be 1 or more, found {arguments.batches}")
+    OptimizerSettings(betas=arguments.betas, eps=arguments.eps)
+
+
+def _checkpoints(arguments: UpdatesArguments) -> "list[Checkpoint]":
+    from analysis.checkpoints import Checkpoint, checkpoints, is_series, step_of
+
+    model, revision = arguments.model, arguments.revision
+    if is_series(model, arguments.revisions):
+        names = [name for part in arguments.revisions for name in part.split(",") if name]
+        return checkpoints(model, names)
+    label = revision or Path(model).name
+    return [Checkpoint(model, revision, label, step_of(label))]
+
+
+def _measure(arguments: UpdatesArguments, checkpoint: "Checkpoint", corpus: Any) -> dict[str, Any]:
+    import probes
+    from analysis.memory_updates.checkpoint_results import checkpoint_result
+
+    model = probes.load_model(
+        checkpoint.model,
+        revision=checkpoint.revision,
+        device=arguments.device,
+        dtype=arguments.dtype,
+    )
+    tokens = probes.token_batches(
+        corpus,
+        model.tokenizer,
+        sequence_length=arguments.sequence_length,
+        batch_size=arguments.batch_size,
+        layout=arguments.layout,
+    )
+    total = arguments.batches * arguments.batch_size * arguments.sequence_length
+    settings = OptimizerSettings(betas=arguments.betas, eps=arguments.eps)
+    with progress(f"{checkpoint.label}, tokens", total) as advance:
+        return checkpoint_result(
+            checkpoint, model, tokens, arguments.batches, settings, on_batch=advance
+        )
+
+
+def _settings(arguments: UpdatesArguments) -> dict[str, Any]:
+    """What every number depends on, but for the checkpoint, as plain values."""
+    import json
+
+    kept = {k: v for k, v in asdict(arguments).items() if k not in _NOT_OF_THE_RESULT}
+    return json.loads(json.dumps(kept, default=str))
+
+
+def _write(arguments: UpdatesArguments, found: Sequence[dict[str, Any]]) -> None:
+    import json
+
+    from analysis.memory_updates.page import updates_page
+    from analysis.memory_updates.tables import CSV, DATA, PAGE, update_table
+    from analysis.memory_updates.terminal import print_updates
+
+    content = {
+        "model": arguments.model,
+        "revision": arguments.revision,
+        "corpus": found[0]["provenance"]["corpus"],
+        "tokens": found[0]["provenance"]["tokens"],
+        "units": "Spearman's rank correlation",
+        "batches": arguments.batches,
+        "configuration": _settings(arguments),
+        "checkpoints": list(found),
+    }
+    table = update_table(found)
+    table.to_csv(arguments.out / CSV, index=False)
+    (arguments.out / PAGE).write_text(updates_page(content), encoding="utf-8")
+    # Last: a folder with it is a result.
+    text = json.dumps(content, indent=2, allow_nan=False)
+    (arguments.out / DATA).write_text(text + "\n", encoding="utf-8")
+    print_updates(table)
+    print(f"page: {arguments.out / PAGE}")

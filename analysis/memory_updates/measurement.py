@@ -1,0 +1,254 @@
+r"""Memory updates: how large the gradient and the update of every memory vector are.
+
+Batch by batch, with the weights held still, the gradient of the mean next-token loss (nats per
+predicted token, as `probes.perplexity` has it) is taken with respect to the memory vectors of every
+layer, the rows \(v_i\) of `W_out` `[d_mlp d_model]`. Over the same tokens the coefficients that
+multiply them are averaged. Of each memory vector there are then
+
+- the mean of \(|c_i|\) over tokens, pads left out;
+- the norm of its gradient of the mean loss over all predicted tokens;
+- the norm of its update under Adam, at a learning rate of 1: with g the gradient of a batch,
+  \(m \leftarrow \beta_1 m + (1 - \beta_1) g\) and \(v \leftarrow \beta_2 v + (1 - \beta_2) g^2\),
+  after the last of t batches \(\hat m / (\sqrt{\hat v} + \epsilon)\), where
+  \(\hat m = m / (1 - \beta_1^t)\) and \(\hat v = v / (1 - \beta_2^t)\).
+
+That is what Adam would do at these weights: training moves them between batches, clips gradients
+and lets weights decay, and none of that is done here. Nothing is left behind in the model: its
+weights, `.grad` and what requires gradients are as they were, also after an error.
+
+Source: Kim et al., ICLR 2025: appendix A.1; Kingma and Ba, "Adam", 2015: Algorithm 1.
+
+Example:
+    >>> found = measure_updates(model, batches, OptimizerSettings())         # doctest: +SKIP
+    >>> rank_correlations(found.mean_coefficients, found.update_norms)       # doctest: +SKIP
+    [0.62, 0.58, 0.71]
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from analysis.statistics.choices import CorrelationKind
+from analysis.statistics.correlations import in_kind
+from interventions.mlp_rows import Rows, memory_rows
+from probes.choices import Backend
+from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.hooked_model import HookedModel
+from probes.perplexity import predicted_positions
+from probes.sites import HookPoint, Site
+from training.settings import OptimizerSettings
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryUpdates:
+    """What every memory vector is multiplied by, and how it would be changed.
+
+    Attributes:
+        mean_coefficients: mean |c| over tokens.
+        gradient_norms: of the gradient of the mean loss.
+        update_norms: of what Adam would do, at a learning rate of 1.
+        loss: nats per predicted token.
+        predicted: tokens that were predicted.
+    """
+
+    mean_coefficients: Float64[Tensor, "layer d_mlp"]
+    gradient_norms: Float64[Tensor, "layer d_mlp"]
+    update_norms: Float64[Tensor, "layer d_mlp"]
+    loss: float
+    predicted: int
+
+
+def measure_updates(
+    model: HookedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    settings: OptimizerSettings,
+    *,
+    on_batch: Callable[[int], None] | None = None,
+) -> MemoryUpdates:
+    """Measure coefficients, gradients and updates of all memory vectors.
+
+    Args:
+        model: on the native backend; left as it is.
+        batches: one for each step of Adam, from `token_batches` or any iterable of mappings with
+            `input_ids` and `attention_mask`, `[batch pos]`.
+        settings: whose `betas` and `eps` are Adam's.
+        on_batch: called with the number of tokens of every batch when it is done.
+
+    Raises:
+        ValueError: there are no batches, a batch predicts nothing, a gradient is not finite, or the
+            model runs on another backend or has a projection of unknown layout.
+    """
+    if model.backend is not Backend.NATIVE:
+        raise ValueError(
+            f"gradients of memory vectors are taken on the native backend, found {model.backend}; "
+            "load the model without --backend"
+        )
+    rows = [memory_rows(model, layer) for layer in range(model.n_layers)]
+    weights = [one.module.weight for one in rows]
+    coefficients = _Coefficients(model)
+    adam = [_Adam(weight, settings) for weight in weights]
+    summed = [torch.zeros_like(one.mean) for one in adam]
+    loss, predicted = 0.0, 0
+    with _requiring_gradients(weights), model.evaluating(), coefficients.attached(model):
+        for mapping in batches:
+            batch = as_token_batch(mapping)
+            coefficients.expect(batch)
+            mean_loss, count, gradients = _gradients(model, batch, weights)
+            for total, one, gradient in zip(summed, adam, gradients, strict=True):
+                total.add_(gradient.to(total.dtype), alpha=count)
+                one.see(gradient)
+            loss, predicted = loss + mean_loss * count, predicted + count
+            if on_batch is not None:
+                on_batch(int(batch.attention_mask.sum()))
+    if not predicted:
+        raise ValueError("there are no batches to take gradients of; give a corpus with texts")
+    return MemoryUpdates(
+        mean_coefficients=coefficients.means(),
+        gradient_norms=_norms([total / predicted for total in summed], rows),
+        update_norms=_norms([one.direction() for one in adam], rows),
+        loss=loss / predicted,
+        predicted=predicted,
+    )
+
+
+def rank_correlations(
+    coefficients: Float[Tensor, "layer d_mlp"], norms: Float[Tensor, "layer d_mlp"]
+) -> list[float | None]:
+    """Spearman's correlation over the memory vectors of every layer.
+
+    Args:
+        coefficients: mean |c|.
+        norms: of gradients or of updates.
+
+    Returns:
+        For each layer; None where one of both is the same for all memory vectors.
+    """
+    found: list[float | None] = []
+    for pair in zip(coefficients.numpy(), norms.numpy(), strict=True):
+        one, other = (in_kind(values, CorrelationKind.SPEARMAN) for values in pair)
+        varied = np.ptp(one) > 0 and np.ptp(other) > 0
+        found.append(float(np.corrcoef(one, other)[0, 1]) if varied else None)
+    return found
+
+
+class _Adam:
+    """The running means of one weight's gradients, in float32 or wider."""
+
+    def __init__(self, weight: Tensor, settings: OptimizerSettings) -> None:
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        self.mean = torch.zeros_like(weight, dtype=wide, requires_grad=False)
+        self._squares = torch.zeros_like(self.mean)
+        self._settings, self._steps = settings, 0
+
+    def see(self, gradient: Tensor) -> None:
+        """Take in the gradient of another batch."""
+        first, second = self._settings.betas
+        wide = gradient.to(self.mean.dtype)
+        self.mean.mul_(first).add_(wide, alpha=1 - first)
+        self._squares.mul_(second).addcmul_(wide, wide, value=1 - second)
+        self._steps += 1
+
+    def direction(self) -> Tensor:
+        """What would be taken off the weight, at a learning rate of 1."""
+        mean, square = (
+            value / (1 - beta**self._steps)
+            for value, beta in zip((self.mean, self._squares), self._settings.betas, strict=True)
+        )
+        return mean / (square.sqrt() + self._settings.eps)
+
+
+class _Coefficients:
+    """Sums of |c| over the tokens of batches, pads left out."""
+
+    def __init__(self, model: HookedModel) -> None:
+        self._sums = torch.zeros(model.n_layers, model.d_mlp, dtype=torch.float64)
+        self._tokens = 0
+        self._mask = torch.zeros(0, 0)
+
+    def attached(self, model: HookedModel) -> AbstractContextManager[None]:
+        """Attach to the model for the length of a `with` block."""
+        points = [(Site.MLP_COEFFICIENTS, layer) for layer in range(model.n_layers)]
+        return model.hooks([(point, self._take) for point in points])
+
+    def expect(self, batch: TokenBatch) -> None:
+        """Take note of the batch that runs next."""
+        self._mask = batch.attention_mask
+        self._tokens += int(batch.attention_mask.sum())
+
+    def means(self) -> Float64[Tensor, "layer d_mlp"]:
+        """Mean |c| of every memory vector."""
+        return self._sums / self._tokens
+
+    def _take(self, tensor: Tensor, point: HookPoint) -> None:
+        found = tensor.detach().abs()
+        wide = found.to(torch.promote_types(found.dtype, torch.float32))
+        real = self._mask.to(wide.device, wide.dtype)
+        assert point.layer is not None
+        self._sums[point.layer] += torch.einsum("bpn,bp->n", wide, real).cpu()
+
+
+@contextmanager
+def _requiring_gradients(weights: Sequence[Tensor]) -> Iterator[None]:
+    """Have weights require gradients for the length of a `with` block."""
+    before = [weight.requires_grad for weight in weights]
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+        yield
+    finally:
+        for weight, required in zip(weights, before, strict=True):
+            weight.requires_grad_(required)
+
+
+def _gradients(
+    model: HookedModel, batch: TokenBatch, weights: Sequence[Tensor]
+) -> tuple[float, int, tuple[Tensor, ...]]:
+    """The mean loss of a batch, of how many tokens, and its gradient."""
+    follows = predicted_positions(batch)
+    count = int(follows.sum())
+    if not count:
+        raise ValueError("a batch predicts no token, so it has no gradient; give longer rows")
+    with torch.enable_grad():
+        logits = model.logits(_without_last_pads(batch))[follows.to(model.device)]
+        # As in training, but float64 stays float64.
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        targets = batch.input_ids.roll(-1, dims=1)[follows]
+        loss = cross_entropy(wide, targets.to(wide.device))
+        # Not `backward`: what the model has in `.grad` stays what it is.
+        found = torch.autograd.grad(loss, list(weights))
+    nats = float(loss.detach())
+    if not isfinite(nats) or not all(bool(one.isfinite().all()) for one in found):
+        raise ValueError(
+            f"the loss of a batch ({nats:g} nats) or its gradient is not finite in "
+            f"{model.dtype}; try --dtype float32"
+        )
+    return nats, count, found
+
+
+def _without_last_pads(batch: TokenBatch) -> TokenBatch:
+    """A batch in which pads at the end of rows count as tokens.
+
+    Attention is causal, so nothing that is predicted sees them. As pads they may attend to nothing
+    in a windowed layer, and zero times what comes of that is no zero in a gradient.
+    """
+    mask = batch.attention_mask
+    if (mask[:, 1:] > mask[:, :-1]).any():
+        return batch
+    return TokenBatch(batch.input_ids, torch.ones_like(mask), batch.segment_ids)
+
+
+def _norms(values: Iterable[Tensor], rows: Sequence[Rows]) -> Float64[Tensor, "layer d_mlp"]:
+    """The norm of what belongs to each memory vector, whichever way a weight lies."""
+    return torch.stack(
+        [
+            one.double().movedim(place.axis, 0).norm(dim=1).cpu()
+            for one, place in zip(values, rows, strict=True)
+        ]
+    )

@@ -1,0 +1,125 @@
+"""Acquisition numbers: published correlations and gaps over checkpoints against runs of ours.
+
+Correlations are Pearson's of levels, as published; what drifts with age correlates anyway, which
+`analysis.claims` tests and this does not. A gap is the acquisition of the last checkpoint less that
+of the first one of the published tables.
+
+Example:
+    >>> measure_gap(published_named("kim-gap-pubmed"), None, rows)           # doctest: +SKIP
+"""
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims.knowledge_settings import ACQUIRED, FORGOTTEN, NO_PROBES
+from analysis.claims.measurements import Table
+from analysis.claims.selection import Arm, Settings, along, matched
+from analysis.published.acquisition_cells import (
+    BASELINE,
+    FREE,
+    PERCENT,
+    checkpoint_arm,
+    conditions_of,
+    recipe_settings,
+    runs_on,
+)
+from analysis.published.comparing import Measured
+from analysis.published.knowledge_entropy import CHECKPOINTS
+from analysis.published.records import Published
+from analysis.published.result_names import NEW, novelty_of
+from analysis.published.result_rows import ResultRows, measured
+from analysis.statistics.checkpoint_series import (
+    LEAST_CHECKPOINTS,
+    ScaleError,
+    checkpoint_correlation,
+)
+from analysis.statistics.choices import CheckpointCluster, CorrelationKind
+
+_ENTROPY: Settings = {
+    "measure": "knowledge entropy",
+    "moment": "unedited start",
+    "against": None,
+    **NO_PROBES,
+}
+_FIRST, _LAST = CHECKPOINTS[0], CHECKPOINTS[-1]
+
+
+def measure_gap(published: Published, base: Published | None, rows: ResultRows) -> Measured:
+    """What results say of a gap in acquisition between the last and the first checkpoint.
+
+    Args:
+        published: the gap on one corpus.
+        base: the gap on another that it is compared with; None for 0.
+        rows: results.
+
+    Raises:
+        ScaleError: there are no runs at both checkpoints.
+    """
+    novelty = novelty_of(published.conditions["corpus"])
+    frame, gaps = _gaps(rows, novelty)
+    change, unchanged = gaps, ""
+    if base is not None:
+        change, unchanged = _apart(gaps, novelty_of(base.conditions["corpus"]), rows)
+    return measured(
+        gaps,
+        change,
+        unchanged=unchanged,
+        conditions=conditions_of(frame, rows, novelty),
+        rows=f"{novelty} text, {_LAST} less {_FIRST} by their age",
+    )
+
+
+def measure_correlation(published: Published, rows: ResultRows) -> Measured:
+    """What results say of a correlation with the knowledge entropy of the start.
+
+    Args:
+        published: the correlation.
+        rows: results.
+
+    Raises:
+        ScaleError: there are too few checkpoints or seeds.
+    """
+    wanted = FORGOTTEN if "forgetting" in published.measure else ACQUIRED
+    frame = runs_on(rows, wanted, NEW, str(wanted["measure"]))
+    outcome = _by_step(frame, rows)
+    cause = _by_step(runs_on(rows, _ENTROPY, NEW, "knowledge entropy"), rows)
+    steps = [step for step in outcome.columns if step in cause.columns]
+    seeds = [seed for seed in outcome.index if seed in cause.index]
+    x, y = (each.loc[seeds, steps].to_numpy(dtype=float) for each in (cause, outcome))
+    clock = np.log1p(np.array(steps, dtype=np.float64))
+    kinds = (CheckpointCluster.CHECKPOINT, CorrelationKind.PEARSON)
+    found = checkpoint_correlation(x, y, clock, *kinds).levels
+    return Measured(
+        value=found.effect,
+        interval=found.interval,
+        change=found.effect,
+        change_interval=found.interval,
+        seeds=len(seeds),
+        conditions=conditions_of(frame, rows, NEW),
+        rows=f"{found.n} checkpoints",
+    )
+
+
+def _gaps(rows: ResultRows, novelty: str) -> tuple[pd.DataFrame, pd.Series]:
+    """Rows of acquisition, and the gap of each seed in percent."""
+    frame = runs_on(rows, ACQUIRED, novelty, "A")
+    settings = recipe_settings(BASELINE, frame, rows)
+    arms = [checkpoint_arm(name, frame, settings) for name in (_LAST, _FIRST)]
+    both = matched(frame, Table.ACQUISITION, arms, FREE)
+    return frame, PERCENT * (both[0] - both[1]).groupby(level="seed").mean()
+
+
+def _apart(gaps: pd.Series, other: str, rows: ResultRows) -> tuple[pd.Series | None, str]:
+    """Gaps less those on other text, or why there is no such difference."""
+    try:
+        change = (gaps - _gaps(rows, other)[1]).dropna()
+    except ScaleError as error:
+        return None, str(error)
+    return (change, "") if len(change) else (None, f"no seed in common with {other} text")
+
+
+def _by_step(frame: pd.DataFrame, rows: ResultRows) -> pd.DataFrame:
+    """A row for each seed, a column for each checkpoint."""
+    settings = recipe_settings(BASELINE, frame, rows)
+    values = matched(frame, Table.ACQUISITION, [Arm("baseline", settings)], FREE)[0]
+    return along(values, "step", LEAST_CHECKPOINTS)

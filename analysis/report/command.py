@@ -1,0 +1,90 @@
+r"""One page from any set of results: `python -m analysis.report`.
+
+Takes results of any command, or folders with results below them: runs of pretraining, of continual
+knowledge learning and of continual memorization, entropies, lenses, sweeps of edits, memory
+updates, and the ledger of `analysis.reproduce`. What there are no results for is left out, runs
+that are not over are named. Writes
+
+- `--out`: the page, one self-contained file: every series can be switched off, claims filtered and
+  unfolded, light or dark, on any width, on paper
+- beside it, in `<name>-tables/`, the numbers behind the figures as CSV
+
+Example:
+    $ python -m analysis.report runs/lab --out runs/lab/report.html
+    $ python -m analysis.report runs/tiny runs/study runs/edits --out report.html --title "Tiny"
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from probes.cli import run_command
+
+PROGRAM = "analysis.report"
+_ENDING = ".html"
+_OURS = "mnemoscope · report"
+"""Stands on every page of this command."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportArguments:
+    """One page from any set of results."""
+
+    results: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Results, or folders with results below them."""
+    out: Path
+    """The page, a file that ends in .html; an earlier page is replaced."""
+    title: str | None = None
+    """Of the page."""
+    curves: int = 6
+    """Of how many arms single curves are drawn; 0 for none."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; None for the process's own.
+
+    Returns:
+        Exit code.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    return run_command(
+        ReportArguments, lambda arguments: _run(arguments, given), given, program=PROGRAM
+    )
+
+
+def _run(arguments: ReportArguments, given: Sequence[str]) -> None:
+    _refuse(arguments)
+    from analysis.report.material import read_material
+    from analysis.report.page import TITLE
+    from analysis.report.writing import write_page
+    from analysis.report_texts import shown_path
+
+    material = read_material(list(dict.fromkeys(arguments.results)), curves=arguments.curves)
+    command = shlex.join(["python", "-m", PROGRAM, *map(shown_path, given)])
+    write_page(material, arguments.out, command=command, title=arguments.title or TITLE)
+    print(f"page: {arguments.out}")
+
+
+def _refuse(arguments: ReportArguments) -> None:
+    """Refuse what cannot be done, before any work."""
+    out = arguments.out
+    if arguments.curves < 0:
+        raise ValueError(f"--curves must be 0 or more, found {arguments.curves}")
+    if not arguments.results:
+        raise ValueError("no results were given; give results, or folders with results below them")
+    if out.suffix != _ENDING:
+        raise ValueError(f"--out {out} must end in {_ENDING}; give the name of a page")
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; give the name of a page in it")
+    if out.exists() and _OURS not in out.read_text(encoding="utf-8", errors="replace"):
+        raise ValueError(f"--out {out} is there and is no page of {PROGRAM}; give another name")

@@ -1,0 +1,90 @@
+"""Over seeds: one number for each run, and the mean of runs that differ in nothing but their seed.
+
+Intervals are Student's t over seeds (`analysis.statistics.seeds`): where other seeds would be.
+
+Example:
+    >>> runs = pd.DataFrame({"arm": "a", "seed": [0, 1, 2], "value": [1.0, 2.0, 3.0]})
+    >>> found = over_seeds(runs, ["arm"])
+    >>> found.round(2).to_dict("records")
+    [{'arm': 'a', 'value': 2.0, 'low': -0.48, 'high': 4.48, 'seeds': 3}]
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis.report_texts import with_interval
+from analysis.statistics.seeds import mean_over_seeds
+
+LEAST_SEEDS = 2
+"""Below it there is no interval."""
+_DIGITS = 12
+"""Of differences: what differs less is the rounding of sums."""
+_NUMBERS = ("value", "low", "high", "seeds")
+
+
+def run_means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The mean of every run over its items.
+
+    Args:
+        rows: of a table of measurements.
+        keys: columns that tell arms apart.
+
+    Returns:
+        Columns `keys`, `seed`, `value`.
+    """
+    return rows.groupby([*keys, "seed"], sort=False, as_index=False)["value"].mean()
+
+
+def over_seeds(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The mean of runs over their seeds.
+
+    Args:
+        runs: columns `keys`, `seed`, `value`.
+        keys: columns that tell arms apart.
+
+    Returns:
+        Columns `keys`, `value`, `low`, `high` (missing where one seed, or equal ones, give no
+        interval), `seeds`.
+    """
+    rows = [
+        (*key, *_interval(found["value"].to_numpy(dtype=np.float64)))
+        for key, found in runs.groupby(list(keys), sort=False)
+    ]
+    return pd.DataFrame(rows, columns=[*keys, *_NUMBERS]).astype({"low": float, "high": float})
+
+
+def differences(runs: pd.DataFrame, keys: Sequence[str], base: pd.DataFrame) -> pd.DataFrame:
+    """Every run less the run of the same seed of a base.
+
+    Args:
+        runs: columns `keys`, `seed`, `value`.
+        keys: columns that tell arms apart.
+        base: columns `seed`, `value`, and those of `keys` that both must agree in.
+
+    Returns:
+        As `runs`, of seeds that both have.
+    """
+    shared = [name for name in (*keys, "seed") if name in base.columns]
+    both = runs.merge(base, on=shared, suffixes=("", "_base"))
+    apart = (both["value"] - both["value_base"]).round(_DIGITS)
+    return both.assign(value=apart).drop(columns="value_base")
+
+
+def shown(row: pd.Series, show: Callable[[float], str]) -> str:
+    """A mean with its interval, as tables show it."""
+    return with_interval(row, show)
+
+
+def rounded(values: pd.Series) -> list[float]:
+    """Numbers with as many digits as a figure can show, so that pages stay small."""
+    return [float(f"{value:.6g}") for value in values]
+
+
+def _interval(values: np.ndarray) -> tuple[float, float | None, float | None, int]:
+    mean, number = float(values.mean()), len(values)
+    if number < LEAST_SEEDS or np.ptp(values) == 0:
+        return mean, None, None, number
+    found = mean_over_seeds(values).interval
+    return mean, found.low, found.high, number

@@ -1,0 +1,107 @@
+"""The page of any set of results: findings, then a part for each thing that was measured.
+
+Example:
+    >>> text, tables = report_page(material, "What was found", command)      # doctest: +SKIP
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from analysis.page import bullets, page
+from analysis.report.encounters import encounters_part
+from analysis.report.material import Material
+from analysis.report.memorization import memorization_part
+from analysis.report.parts import Part, contents, part_section
+from analysis.report.pretraining import pretraining_part
+from analysis.report.provenance import provenance_part
+from analysis.report.readable import readable_part
+from analysis.report.resuscitation import resuscitation_part
+from analysis.report.updates import updates_part
+from analysis.report.verdicts import ledger_part
+
+TITLE = "How language models acquire, store and forget facts"
+MOST_FINDINGS = 8
+"""At the head of the page."""
+MEASURED: Mapping[str, Callable[[Material], Part | None]] = {
+    "pretraining": pretraining_part,
+    "encounters": encounters_part,
+    "resuscitation": resuscitation_part,
+    "memorization": memorization_part,
+    "updates": updates_part,
+    "lenses and edits": readable_part,
+}
+"""What parts are made of measurements, in their order."""
+_OF_MODELS = ("entropy_sweeps", "entropy_results", "lens_results", "edit_sweeps", "updates")
+_COUNTED = {
+    "pretraining_runs": "pretraining",
+    "ckl_runs": "continual knowledge learning",
+    "remix_runs": "continual memorization",
+}
+
+
+def report_page(
+    material: Material,
+    title: str,
+    command: str,
+    *,
+    on_part: Callable[[int], None] | None = None,
+) -> tuple[str, dict[str, pd.DataFrame]]:
+    """The whole page, and the tables behind its figures.
+
+    Args:
+        material: what it is made of.
+        title: of the page.
+        command: that made it.
+        on_part: called with 1 whenever one of `MEASURED` is done.
+
+    Returns:
+        A complete HTML document, and tables by the names of their files.
+
+    Raises:
+        ValueError: results do not go together, or are of another version.
+    """
+    parts = []
+    for make in MEASURED.values():
+        found = make(material)
+        parts += [found] if found is not None else []
+        if on_part is not None:
+            on_part(1)
+    drawn = {anchor for part in parts for anchor in (part.anchor, *part.anchors)}
+    ledger = ledger_part(material.ledger, drawn)
+    parts = [*([ledger] if ledger else []), *parts, provenance_part(material, command)]
+    body = [
+        bullets(_findings(parts), class_="findings"),
+        contents(parts),
+        *map(part_section, parts),
+    ]
+    text = page(title, body, kicker="mnemoscope · report", deck=deck(material))
+    return text, {name: table for part in parts for name, table in part.tables.items()}
+
+
+def deck(material: Material) -> str:
+    """What the results are, in a sentence."""
+    results = material.results
+    counts = [
+        f"{len(found)} run{'s' if len(found) > 1 else ''} of {what}"
+        for name, what in _COUNTED.items()
+        if (found := getattr(results, name))
+    ]
+    others = sum(len(getattr(results, name)) for name in _OF_MODELS)
+    counts += [f"{others} measurement{'s' if others > 1 else ''} of models"] if others else []
+    counts += [f"{len(results.unfinished)} not over"] if results.unfinished else []
+    return f"{'; '.join(counts)}." if counts else "A ledger of claims."
+
+
+def _findings(parts: Sequence[Part]) -> list[str]:
+    """Sentences of all parts, every part's first ones before further ones."""
+    most = max((len(part.findings) for part in parts), default=0)
+    ranked = [
+        (place, order, sentence)
+        for order, part in enumerate(parts)
+        for place, sentence in enumerate(part.findings)
+        if place < most
+    ]
+    # The ledger's sentences come first, and all of them.
+    chosen = sorted(ranked, key=lambda one: (one[1] > 0 and one[0], one[1]))[:MOST_FINDINGS]
+    return [sentence for _, _, sentence in sorted(chosen, key=lambda one: (one[1], one[0]))]

@@ -1,0 +1,139 @@
+"""Probe curves: the knowledge scores of chosen arms over their steps, with the best after each
+encounter.
+
+A score is the mean log-probability of probes' targets, in nats: over a passage's probes, then over
+passages, then over seeds. The best is looked for as in `analysis.encounter_gains`, and only where
+`analysis.look_grid` finds that probes were scored often enough.
+
+Example:
+    >>> curves, maxima = probe_curves(chosen_arms(folders, 6))               # doctest: +SKIP
+    >>> curves.columns.tolist()                                              # doctest: +SKIP
+    ['arm', 'exposure', 'step', 'score']
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from analysis.ckl_report.arms import Arm, arms_of
+from analysis.claim_tables.run_settings import settings_of_runs
+from analysis.claims.measurements import NONE
+from analysis.encounter_gains import find_local_maxima
+from analysis.look_grid import encounter_steps, look_grid
+from analysis.report.figures import thinned
+from analysis.report.names import run_name
+from analysis.report.text_changes import unedited_runs
+from analysis.run_reading import TrainingRun, read_run
+from training.runs.directory import read_manifest
+
+_MOST_LOOKS = 400
+"""Of a curve."""
+_CURVES = ("arm", "exposure", "step", "score")
+
+
+def chosen_arms(folders: Sequence[Path], most: int) -> list[Arm]:
+    """Unedited arms, so many of them, evenly spread over all in the order of their names.
+
+    Args:
+        folders: runs of continual knowledge learning that are over.
+        most: how many arms.
+    """
+    groups: dict[str, list[Path]] = {}
+    for path in unedited_runs(folders):
+        manifest = read_manifest(path)
+        settings = {k: v for k, v in manifest["configuration"].items() if k != "seed"}
+        groups.setdefault(f"{manifest['inputs']['start_sha256']} {settings}", []).append(path)
+    every = list(groups.values())
+    if not every or most < 1:
+        return []
+    chosen = [every[place] for place in thinned(np.arange(len(every)), most)]
+    return arms_of([read_run(path) for paths in chosen for path in paths])
+
+
+def named_arms(arms: Sequence[Arm], told: Sequence[str]) -> list[Arm]:
+    """Arms by the names of the page; by their own where two would have the same.
+
+    Args:
+        arms: the runs.
+        told: settings that names tell, as in the tables of the page.
+    """
+    found = settings_of_runs([arm.runs[0] for arm in arms])
+    known = [{name: NONE if v is None else v for name, v in row.items()} for row in found]
+    names = [run_name(row, told) for row in known]
+    return [
+        replace(arm, name=arm.name if names.count(name) > 1 else name)
+        for arm, name in zip(arms, names, strict=True)
+    ]
+
+
+def probe_curves(arms: Sequence[Arm]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of arms over steps, by exposure, and their best after each encounter.
+
+    Returns:
+        Both with columns `arm`, `exposure`, `step`, `score` (nats).
+    """
+    curves, maxima = [], []
+    for arm in arms:
+        items = arm.runs[0].probe_scores.items
+        for exposure in items["exposure"].unique():
+            steps, scores = _mean_scores(arm, str(exposure))
+            shown = thinned(steps, _MOST_LOOKS)
+            curves.append(_table(arm.name, str(exposure), steps[shown], scores[shown]))
+            maxima.append(_maxima(arm, str(exposure), steps, scores))
+    empty = pd.DataFrame(columns=list(_CURVES))
+    best = [found for found in maxima if len(found)]
+    return (
+        pd.concat(curves, ignore_index=True) if curves else empty,
+        pd.concat(best, ignore_index=True) if best else empty,
+    )
+
+
+def injection_steps(run: TrainingRun, exposure: str) -> list[int]:
+    """When passages of an exposure are met; empty where they are met at different times."""
+    items = run.probe_scores.items
+    passages = set(items.loc[items["exposure"] == exposure, "passage"])
+    met = encounter_steps(run)
+    times = {tuple(met[passage].tolist()) for passage in passages & set(met)}
+    return list(times.pop()) if len(times) == 1 else []
+
+
+def _mean_scores(
+    arm: Arm, exposure: str
+) -> tuple[Int[np.ndarray, "look"], Float[np.ndarray, "look"]]:
+    """At looks that all seeds have."""
+    scores = [run.probe_scores for run in arm.runs]
+    steps = sorted(set.intersection(*({int(s) for s in one.steps} for one in scores)))
+    means = []
+    for one in scores:
+        wanted = (one.items["exposure"] == exposure).to_numpy()
+        passages = pd.factorize(one.items["passage"][wanted])[0]
+        weights = 1 / np.bincount(passages)[passages]
+        looks = np.searchsorted(one.steps, steps)
+        means.append(one.log_probs[looks][:, wanted] @ weights / weights.sum())
+    return np.array(steps, dtype=np.int64), np.mean(means, axis=0)
+
+
+def _maxima(
+    arm: Arm, exposure: str, steps: Int[np.ndarray, "look"], scores: Float[np.ndarray, "look"]
+) -> pd.DataFrame:
+    grid = look_grid(arm.runs)
+    met = injection_steps(arm.runs[0], exposure)
+    if isinstance(grid, str) or not met:
+        return pd.DataFrame(columns=list(_CURVES))
+    on_grid = scores[np.searchsorted(steps, grid.steps)]
+    found = find_local_maxima(on_grid, [step // grid.every for step in met], grid.window)
+    return _table(arm.name, exposure, grid.steps[found.steps], found.log_probs)
+
+
+def _table(
+    name: str,
+    exposure: str,
+    steps: Int[np.ndarray, "look"],
+    scores: Float[np.ndarray, "look"],
+) -> pd.DataFrame:
+    rows = {"arm": name, "exposure": exposure, "step": steps, "score": scores}
+    return pd.DataFrame(rows, columns=list(_CURVES))

@@ -1,0 +1,93 @@
+"""Stage curves: how much of stage A was right while it and later stages were trained.
+
+Runs are drawn together where they have the same data and stages. Curves are those of
+`analysis.remix_report.curves`.
+
+Example:
+    >>> [one.data for one in stage_curves(folders, 6)]                       # doctest: +SKIP
+    ['kvr, then kvr']
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.claim_tables.memorization import memorization_table
+from analysis.claims.measurements import Table, checked
+from analysis.remix_report.arms import RemixArm, arms_of
+from analysis.remix_report.chains import Chain, read_chain
+from analysis.remix_report.curves import recall_curves
+from analysis.remix_report.recalls import SHARE
+from analysis.report.figures import thinned
+from analysis.report.names import memory_name
+from analysis.report_texts import shown_path
+
+_ARMS_OF_CURVES = 2
+"""Times as many arms as others have curves drawn: there is a single panel of them."""
+
+
+@dataclass(frozen=True)
+class StageCurves:
+    """Curves of arms with the same data.
+
+    Attributes:
+        data: what they learnt, in words.
+        stages: their letters.
+        arms: their names.
+        curve: columns as `analysis.remix_report.curves.recall_curves`, of the share right.
+    """
+
+    data: str
+    stages: tuple[str, ...]
+    arms: tuple[str, ...]
+    curve: pd.DataFrame
+
+
+def stage_curves(folders: Sequence[Path], most: int, told: Sequence[str] = ()) -> list[StageCurves]:
+    """Curves of runs, by their data.
+
+    Args:
+        folders: runs of continual memorization that are over.
+        most: arms of which single curves are drawn; of more, some are left out evenly.
+        told: amounts of mixes that their names tell, as in the tables of the page.
+    """
+    sets: dict[tuple[str, ...], list[Chain]] = {}
+    for chain in map(read_chain, folders):
+        names = tuple(shown_path(str(name)) for name in chain.configuration["data"])
+        sets.setdefault(names, []).append(chain)
+    return [
+        found
+        for names, chains in sets.items()
+        if (found := _curves(names, _named(arms_of(chains), told), _ARMS_OF_CURVES * most))
+        is not None
+    ]
+
+
+def _named(arms: Sequence[RemixArm], told: Sequence[str]) -> list[RemixArm]:
+    """Arms by the names of the page; by their own where two would have the same."""
+    names = []
+    for arm in arms:
+        rows = memorization_table(arm.chains[:1])
+        row = checked(Table.MEMORIZATION, rows[:1])
+        names.append(arm.name if rows.empty else memory_name(row.iloc[0].to_dict(), told))
+    return [
+        replace(arm, name=arm.name if names.count(name) > 1 else name)
+        for arm, name in zip(arms, names, strict=True)
+    ]
+
+
+def _curves(names: tuple[str, ...], arms: Sequence[RemixArm], most: int) -> StageCurves | None:
+    alike = [arm for arm in arms if arm.stages == arms[0].stages]
+    if most < 1:
+        return None
+    chosen = [alike[place] for place in thinned(np.arange(len(alike)), most)]
+    curve = recall_curves(chosen)
+    curve = curve[(curve["items"] == "A") & (curve["measure"] == SHARE)]
+    if curve.empty:
+        return None
+    first, *later = names
+    data = f"{first}, then {'+'.join(dict.fromkeys(later))}" if later else first
+    return StageCurves(data, arms[0].stages, tuple(arm.name for arm in chosen), curve)

@@ -1,0 +1,83 @@
+"""Switches: buttons that take series out of all figures of their section, and put them back.
+
+A trace says in `meta["keys"]` what it stands for, its series first: an arm, a corpus, a seed. The
+script of the page draws it while none of its keys is switched off. Switches serve as the legend.
+
+Example:
+    >>> 'data-key="seed 0"' in switches({"Seeds": {"seed 0": None, "seed 1": None}})
+    True
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from analysis.page import Html, element, joined
+from analysis.theme import label
+
+MEAN = "mean over seeds"
+
+
+def seed_key(seed: object) -> str:
+    """What a seed is called."""
+    return f"seed {seed}"
+
+
+def switches(groups: Mapping[str, Mapping[str, str | None]], *, off: Sequence[str] = ()) -> Html:
+    """The buttons of a section; groups with a single one are left out.
+
+    Args:
+        groups: by their names, the colour of every key; None where it has none.
+        off: keys that are switched off at first.
+    """
+    return joined(_group(name, keys, off) for name, keys in groups.items() if len(keys) > 1)
+
+
+def _group(name: str, keys: Mapping[str, str | None], off: Sequence[str]) -> Html:
+    buttons = (_button(key, colour, key not in off) for key, colour in keys.items())
+    every = element("button", "all", type="button", data_all="", aria_label=f"all {name.lower()}")
+    heading = element("span", name, class_="what")
+    return element(
+        "div", heading, *buttons, every, class_="switches", role="group", aria_label=name
+    )
+
+
+def _button(key: str, colour: str | None, on: bool) -> Html:
+    dot = element("i", style=f"background:{colour}") if colour else Html()
+    pressed = str(on).lower()
+    return element("button", dot, key, type="button", data_key=key, aria_pressed=pressed)
+
+
+def keyed(figure: go.Figure, names: Iterable[str]) -> go.Figure:
+    """A figure of arms whose traces say which arm they are of.
+
+    A trace is known by its name, points of several arms by their custom data, and a trace without
+    a name goes with the one before it.
+
+    Args:
+        figure: as `analysis.arm_figures` and the reports draw them; its legend is taken away.
+        names: of the arms.
+    """
+    by_label = {label(name): name for name in names}
+    found = go.Figure(layout=figure.layout)
+    key = None
+    for trace in figure.data:
+        if trace.name is None and trace.customdata is not None:
+            found.add_traces(list(_by_arm(trace, by_label)))
+            continue
+        key = key if trace.name is None else by_label.get(trace.name)
+        found.add_trace(trace.update(meta={"keys": [key]}) if key else trace)
+    return found.update_layout(showlegend=False)
+
+
+def _by_arm(trace: Any, by_label: Mapping[str, str]) -> Iterable[Any]:
+    """Points of several arms as a trace for each."""
+    arms = [row[0] for row in trace.customdata]
+    for arm in dict.fromkeys(arms):
+        of = [place for place, other in enumerate(arms) if other == arm]
+        part = type(trace)(trace)
+        values = {name: [trace[name][place] for place in of] for name in ("x", "y", "customdata")}
+        if isinstance(trace.marker.color, list | tuple):
+            part.marker.color = [trace.marker.color[place] for place in of]
+        yield part.update(**values, meta={"keys": [by_label[arm]]} if arm in by_label else None)

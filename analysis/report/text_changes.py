@@ -1,0 +1,62 @@
+"""Text changes: how much worse held-out text and earlier facts are predicted after training.
+
+They measure forgetting where no model answers the downstream tasks better than by guessing. Bits
+per byte rise, and log-probabilities (nats) of facts fall, where something was forgotten.
+
+Example:
+    >>> text_changes([Path("runs/ckl")])["measure"].unique()                 # doctest: +SKIP
+    array(['bits per byte, general-heldout', ...], dtype=object)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.ckl_report.arms import Moment, arms_of
+from analysis.ckl_report.levels import FACTS, RECALLED, TEXT, level_table
+from analysis.edit_names import UNEDITED_NAME, edit_label
+from analysis.run_reading import read_run
+from training.runs.directory import read_manifest
+
+_COLUMNS = ("measure", "series", "x", "seed", "value")
+
+
+def unedited_runs(folders: Sequence[Path]) -> list[Path]:
+    """Runs whose start was not edited."""
+    return [
+        path
+        for path in folders
+        if edit_label(read_manifest(path)["configuration"]) == UNEDITED_NAME
+    ]
+
+
+def text_changes(folders: Sequence[Path]) -> pd.DataFrame:
+    """What moved from the start to the end of every unedited run.
+
+    Args:
+        folders: runs of continual knowledge learning that are over.
+
+    Returns:
+        Columns `measure`, `series` (the model), `x` (the age of the start, in steps of
+        pretraining), `seed`, `value`.
+    """
+    chosen = unedited_runs(folders)
+    if not chosen:
+        return pd.DataFrame(columns=list(_COLUMNS))
+    arms = {arm.name: arm for arm in arms_of([read_run(path) for path in chosen])}
+    levels = level_table(list(arms.values()))
+    wanted = levels["group"].isin([TEXT, FACTS]) & (levels["measure"] != RECALLED)
+    single = levels[wanted & levels["seed"].notna()]
+    keys = ["arm", "seed", "measure"]
+    wide = single.pivot_table("value", keys, "moment", sort=False)
+    moved = (wide[Moment.END] - wide[Moment.START]).dropna().rename("value").reset_index()
+    starts = {name: arm.start for name, arm in arms.items() if arm.start.step is not None}
+    moved = moved[moved["arm"].isin(starts)]
+    rows = moved.assign(
+        measure="change of " + moved["measure"],
+        series=[starts[name].model for name in moved["arm"]],
+        x=[starts[name].step for name in moved["arm"]],
+    )
+    # Arms of one start that were trained on in different ways are one point.
+    return rows.groupby(list(_COLUMNS[:-1]), sort=False, as_index=False)["value"].mean()

@@ -1,0 +1,34 @@
+"""Writing: the page and the tables behind its figures, beside each other.
+
+Example:
+    >>> write_page(material, Path("report.html"), command="...", title="Runs")   # doctest: +SKIP
+"""
+
+from pathlib import Path
+
+from analysis.report.material import Material
+from analysis.report.page import MEASURED, report_page
+from probes.cli import progress
+from probes.output_folder import output_folder
+
+_TABLES = "{}-tables"
+
+
+def write_page(material: Material, out: Path, *, command: str, title: str) -> None:
+    """Write a page, and its tables as CSV into a folder beside it.
+
+    Args:
+        material: what it is made of.
+        out: the page; an earlier one is replaced, with its tables.
+        command: that asked for it, as the page shows it.
+        title: of the page.
+
+    Raises:
+        ValueError: results do not go together.
+    """
+    with progress("parts of the page", len(MEASURED)) as advance:
+        text, tables = report_page(material, title, command, on_part=advance)
+    with output_folder(out.with_name(_TABLES.format(out.stem))) as folder:
+        for name, table in tables.items():
+            table.to_csv(folder / f"{name}.csv", index=False)
+    out.write_text(text, encoding="utf-8")

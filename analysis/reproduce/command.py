@@ -1,0 +1,171 @@
+r"""Every claim of the papers, tested: `python -m analysis.reproduce`.
+
+Plans the runs that the claims need, shows them and about how long they take, makes them, several at
+a time, and writes into `--out`:
+
+- `ledger.md`, `ledger.json`, `ledger.csv`: what came of every claim
+- `report.html`: the ledger with figures, one self-contained page, and `report-tables/*.csv`
+- `verification.md`, `.csv`, `.json`: every published number that these runs can be held against
+- `tables/`: the measurements that claims were tested on
+- `runs/` and `logs/`: every run, without its checkpoints (`--keep-checkpoints` keeps them)
+
+Stopped at any moment and started again it goes on where it was. For many machines with one disk,
+`--list` prints the commands, in sets that can be made at the same time, and `--shard` makes a part;
+`--minutes` stops in time. Scales are in `analysis.reproduce.scales`. `--verify` makes no runs, and
+holds results that are there against the published numbers.
+
+Example:
+    $ python -m analysis.reproduce --scale smoke --out runs/smoke
+    $ python -m analysis.reproduce --scale lab --out runs/lab --minutes 8.5
+    $ python -m analysis.reproduce --scale smoke --claims entropy-falls --out runs/one
+    $ python -m analysis.reproduce --verify runs/ckl runs/sweep
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.reproduce.experiments import Experiment
+from probes.cli import run_command
+
+if TYPE_CHECKING:
+    from analysis.reproduce.jobs import Job
+
+PROGRAM = "analysis.reproduce"
+
+
+class ScaleName(StrEnum):
+    """How large a reproduction is."""
+
+    SMOKE = "smoke"
+    """Small models that are trained here: half an hour on two CPU cores."""
+    LAB = "lab"
+    """SmolLM2-135M and a trajectory of 31M parameters: hours on one GPU."""
+    PAPER = "paper"
+    """The papers' models and data, from the hub: days on a node of GPUs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceArguments:
+    """Test every claim of the papers on runs made for it, and write the ledger."""
+
+    scale: ScaleName = ScaleName.SMOKE
+    """smoke (two CPU cores, half an hour), lab (one GPU) or paper (a cluster)."""
+    out: Path | None = None
+    """Folder of the reproduction; made if it is not there, gone on with if it is."""
+    claims: tuple[str, ...] = ()
+    """Only these claims, and the runs that they need; all."""
+    experiments: tuple[Experiment, ...] = ()
+    """Only the claims that these experiments are enough for; all."""
+    processes: int | None = None
+    """Runs made at the same time; as many as the scale is sized for."""
+    dry_run: bool = False
+    """Show the plan and its cost, and stop."""
+    list: bool = False
+    """Print the commands, one a run, and stop; those of a set wait for the sets before it."""
+    shard: str | None = None
+    """Only every n-th run of each set, the i-th of them first: i/n."""
+    minutes: float | None = None
+    """Stop after so many, to go on later."""
+    keep_checkpoints: bool = False
+    """Keep the models of all runs; trajectories are kept in any case."""
+    verify: tuple[Path, ...] = ()
+    """Hold these results against the published numbers instead; no run is made."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; None for the process's own.
+
+    Returns:
+        Exit code.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    return run_command(ReproduceArguments, lambda found: _run(found, given), given, program=PROGRAM)
+
+
+def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
+    if arguments.verify:
+        from analysis.published.verification import verify_command
+
+        verify_command(arguments.verify, arguments.out)
+        return
+    if arguments.out is None:
+        raise ValueError("--out is missing; give a folder for the reproduction")
+    from analysis.claims.catalogue import claim_named
+    from analysis.reproduce.experiments import needed
+    from analysis.reproduce.plan import plan_jobs
+    from analysis.reproduce.scales import SCALES
+    from analysis.study_runs import RUNS
+
+    claims = [claim_named(name) for name in _chosen(arguments)]
+    scale = SCALES[arguments.scale]()
+    wanted = needed(claim.identifier for claim in claims)
+    jobs = plan_jobs(
+        scale,
+        arguments.out / RUNS,
+        [experiment for experiment in wanted if experiment in scale.experiments],
+    )
+    if not jobs:
+        raise ValueError(
+            f"the scale {scale.name} has no runs for {', '.join(_chosen(arguments))}; choose "
+            "others, or a larger --scale"
+        )
+    if arguments.list:
+        _print_list(jobs, arguments.shard)
+        return
+    from analysis.reproduce.conclusion import Reproduction, reproduce
+
+    reproduce(
+        Reproduction(scale, tuple(jobs), tuple(claims), arguments.out),
+        command=_command_shown(given),
+        at_once=scale.at_once if arguments.processes is None else arguments.processes,
+        mine=_mine(jobs, arguments.shard),
+        minutes=arguments.minutes,
+        keep_checkpoints=arguments.keep_checkpoints,
+        dry_run=arguments.dry_run,
+    )
+
+
+def _chosen(arguments: ReproduceArguments) -> list[str]:
+    """Identifiers of the claims that were asked for."""
+    from analysis.claims.catalogue import CLAIMS
+    from analysis.reproduce.experiments import claims_of
+
+    if arguments.claims and arguments.experiments:
+        raise ValueError("--claims and --experiments choose the same thing; give one of them")
+    if arguments.experiments:
+        return claims_of(arguments.experiments)
+    return list(arguments.claims or CLAIMS)
+
+
+def _command_shown(given: Sequence[str]) -> str:
+    from analysis.report_texts import shown_path
+
+    return shlex.join(["python", "-m", PROGRAM, *map(shown_path, given)])
+
+
+def _mine(jobs: "Sequence[Job]", shard: str | None) -> "Sequence[Job]":
+    """The jobs of a shard, of every set of them."""
+    from analysis.reproduce.jobs import in_waves
+    from analysis.study_runs import shard_of
+
+    return [job for wave in in_waves(jobs) for job in shard_of(wave, shard)]
+
+
+def _print_list(jobs: "Sequence[Job]", shard: str | None) -> None:
+    from analysis.reproduce.jobs import in_waves
+    from analysis.study_runs import shard_of
+
+    for number, wave in enumerate(in_waves(jobs), start=1):
+        print(f"# set {number}")
+        for job in shard_of(wave, shard):
+            print(job.line())

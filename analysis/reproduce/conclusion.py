@@ -1,0 +1,218 @@
+"""A reproduction from its plan to its conclusion: the plan shown, the runs made, the claims judged.
+
+The folder says in `plan.json` of which scale it is; one of another scale is refused. Claims are
+judged when all runs are over: measurements become tables, tables become verdicts, and these the
+ledger, the comparison with published numbers and the report.
+
+Example:
+    >>> from analysis.reproduce.scales import smoke
+    >>> Reproduction(smoke(), (), (), Path("runs/smoke")).runs
+    PosixPath('runs/smoke/runs')
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.claims.claim import Claim
+from analysis.reproduce.experiments import Experiment
+from analysis.reproduce.jobs import Job
+from analysis.reproduce.making import make_jobs, remove_unneeded
+from analysis.reproduce.memorization_runs import located_names
+from analysis.reproduce.scales import ReproductionScale
+from analysis.study_runs import RUNS, shown_duration
+from training.runs.durable_files import write_whole
+
+PLAN_FILE, TABLES_FOLDER, PAGE = "plan.json", "tables", "report.html"
+_TRAINED_ONCE = "training.pretrain"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What is to be made and judged, and where.
+
+    Attributes:
+        scale: of the runs.
+        jobs: all of the plan.
+        claims: that are judged.
+        out: the folder.
+    """
+
+    scale: ReproductionScale
+    jobs: tuple[Job, ...]
+    claims: tuple[Claim, ...]
+    out: Path
+
+    @property
+    def runs(self) -> Path:
+        """The folder of the runs."""
+        return self.out / RUNS
+
+
+def reproduce(
+    made: Reproduction,
+    *,
+    command: str,
+    at_once: int,
+    mine: Sequence[Job],
+    minutes: float | None = None,
+    keep_checkpoints: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Make what is not over, and conclude once all is.
+
+    Args:
+        made: what to make.
+        command: that asked for it, for the ledger.
+        at_once: runs made at the same time.
+        mine: those of the jobs that this process makes.
+        minutes: stop after so many; None to go on.
+        keep_checkpoints: whether the models of all runs are kept.
+        dry_run: whether to stop once the plan is shown.
+
+    Raises:
+        ValueError: the folder holds something else, or a run failed.
+    """
+    if at_once < 1:
+        raise ValueError(f"--processes must be 1 or more, found {at_once}")
+    _refuse_folder(made)
+    over = {job.name for job in made.jobs if job.is_over(made.runs)}
+    print_plan(made, over, at_once)
+    if dry_run:
+        return
+    made.out.mkdir(parents=True, exist_ok=True)
+    write_whole(made.out / PLAN_FILE, json.dumps({"scale": made.scale.name}) + "\n")
+    kept = {job.name for job in made.jobs if job.program == _TRAINED_ONCE}
+    located = set(located_names(made.scale))
+    removable = set() if keep_checkpoints else {job.name for job in made.jobs} - kept
+    progress = make_jobs(
+        made.jobs,
+        mine,
+        made.out,
+        at_once=at_once,
+        cost=lambda job: _seconds([job], made.scale, at_once),
+        minutes=minutes,
+        tidy=removable - located,
+    )
+    left = [job for job in made.jobs if job.name not in progress.over]
+    if left:
+        waiting = sum(not progress.over.issuperset(job.needs) for job in left)
+        print(
+            f"{len(left)} of {len(made.jobs)} runs are not over, {waiting} of them wait for "
+            "others; give the same command again to go on"
+        )
+        return
+    conclude(made, command)
+    remove_unneeded(made.jobs, progress.over, made.out, removable)
+
+
+def print_plan(made: Reproduction, over: set[str], at_once: int) -> None:
+    """Print which runs there are, and about how long they take.
+
+    Args:
+        made: what is to be made.
+        over: names of what is over.
+        at_once: how many are made at the same time.
+    """
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    scale = made.scale
+    table = RichTable(title=f"{scale.name}: {len(made.claims)} claims, {len(made.jobs)} runs")
+    for heading in ("runs for", "runs", "over", "about, on " + scale.machine):
+        table.add_column(heading, justify="left" if heading == "runs for" else "right")
+    for name, jobs in _by_experiment(made.jobs).items():
+        left = [job for job in jobs if job.name not in over]
+        cost = shown_duration(_seconds(left, scale, at_once)) if left else ""
+        table.add_row(name, str(len(jobs)), str(len(jobs) - len(left)), cost)
+    left = [job for job in made.jobs if job.name not in over]
+    total = shown_duration(_seconds(left, scale, at_once))
+    table.add_row("all", str(len(made.jobs)), str(len(over)), total)
+    Console().print(table)
+    print(
+        f"estimated from operations, {at_once} at a time; runs that several experiments need are "
+        "told once"
+    )
+
+
+def conclude(made: Reproduction, command: str) -> None:
+    """Judge the claims on the runs, and write tables, ledger, verification and report.
+
+    Args:
+        made: whose runs are over.
+        command: that asked for it.
+    """
+    from analysis.claims.verdicts import judge
+    from analysis.ledger import (
+        JSON_FILE,
+        MARKDOWN_FILE,
+        counts_text,
+        ledger_of,
+        verdict_counts,
+        write_ledger,
+    )
+    from analysis.published.result_settings import settings_of_results
+    from analysis.published.verification import verify_tables
+    from analysis.report.ledger_file import read_ledger
+    from analysis.report.material import Material
+    from analysis.report.writing import write_page
+    from analysis.reproduce.measuring import measured_tables, results_of
+
+    results = results_of(made.jobs, made.runs)
+    located = located_names(made.scale)
+    tables = measured_tables(
+        results, made.runs, located, made.scale.memorization.located, made.out / TABLES_FOLDER
+    )
+    ledger = ledger_of(
+        judge(made.claims, tables),
+        scale=made.scale.name,
+        command=command,
+        provenance=_provenance(made),
+    )
+    write_ledger(ledger, made.out)
+    verify_tables(tables, made.out, settings_of_results(results))
+    write_page(
+        Material(results=results, measured=tables, ledger=read_ledger(made.out / JSON_FILE)),
+        made.out / PAGE,
+        command=command,
+        title=f"The papers' claims, at the scale {made.scale.name}",
+    )
+    print(f"{len(made.claims)} claims: {counts_text(verdict_counts(ledger))}")
+    print(f"ledger: {made.out / MARKDOWN_FILE}")
+    print(f"page: {made.out / PAGE}")
+
+
+def _provenance(made: Reproduction) -> dict[str, Any]:
+    return {
+        "seeds": made.scale.seeds,
+        "checkpoints": made.scale.checkpoints,
+        "runs": len(made.jobs),
+        "experiments": list(_by_experiment(made.jobs)),
+    }
+
+
+def _refuse_folder(made: Reproduction) -> None:
+    plan = made.out / PLAN_FILE
+    if plan.is_file():
+        found = json.loads(plan.read_text(encoding="utf-8"))["scale"]
+        if found != made.scale.name:
+            raise ValueError(
+                f"--out {made.out} holds a reproduction at the scale {found}, not "
+                f"{made.scale.name}; give another folder"
+            )
+    elif made.out.exists() and (not made.out.is_dir() or any(made.out.iterdir())):
+        raise ValueError(f"--out {made.out} exists and holds no reproduction; give another folder")
+
+
+def _by_experiment(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    found: dict[str, list[Job]] = {"pretraining": []}
+    found |= {str(experiment): [] for experiment in Experiment}
+    for job in jobs:
+        found[str(job.experiment or "pretraining")].append(job)
+    return {name: jobs for name, jobs in found.items() if jobs}
+
+
+def _seconds(jobs: Sequence[Job], scale: ReproductionScale, at_once: int) -> float:
+    return sum(job.work / scale.rate + scale.overhead for job in jobs) / at_once

@@ -1,0 +1,326 @@
+"""Scales: how large a reproduction is, on which machine, from which models.
+
+| scale   | trajectories                      | facts in stages    | machine                    |
+|---------|-----------------------------------|--------------------|----------------------------|
+| `smoke` | 0.6M parameters, trained here     | the same models    | two CPU cores, half an hour |
+| `lab`   | 31M parameters, trained here      | SmolLM2-135M       | one H100-class GPU         |
+| `paper` | OLMo-1B, revisions on the hub     | Llama-3-8B         | a node of eight            |
+
+Every claim that a scale has the runs for is tested; all scales have three seeds or more, and eight
+checkpoints or more. At `smoke` each seed has a pretraining run of its own, so that what is found
+holds over these, too. It has no downstream tasks, at which so small a model only guesses, and no
+facts that the start knew: claims about these are not tested there.
+
+`paper` is for a cluster: it names models, revisions and data of the hub, none of which was ever
+loaded from here, and is meant to be looked at with `--list` before anything is started.
+
+Example:
+    >>> SCALES["smoke"]().seeds
+    3
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from analysis.reproduce.experiments import Experiment
+from training.ckl.config import CklConfig
+from training.ckl.recipes import CKL_RECIPES
+from training.pretrain.config import PretrainConfig
+from training.pretrain.recipes import PRETRAIN_RECIPES
+from training.remix.config import RemixConfig
+from training.remix.recipes import REMIX_RECIPES
+
+Changes = Mapping[str, Any]
+BILLION = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """Checkpoints of pretraining that runs start from.
+
+    Attributes:
+        recipe: of `training.pretrain`; empty for a model of the hub.
+        config: what is trained, of another seed each; None for a model of the hub.
+        smaller: a smaller model on the same text; None for none.
+        model: hub id.
+        revisions: of it.
+        parameters: of the model, where it is one of the hub.
+    """
+
+    recipe: str = ""
+    config: PretrainConfig | None = None
+    smaller: PretrainConfig | None = None
+    model: str = ""
+    revisions: tuple[str, ...] = ()
+    parameters: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """How new knowledge is taught.
+
+    Attributes:
+        recipe: of `training.ckl`.
+        config: what all runs have in common.
+        looked_at: changes of runs whose curves are looked at, step by step.
+        familiar_corpus: text that the model knows.
+        intervals: steps from an encounter to the next.
+        batch_sizes: rows of a batch.
+        learning_rates: peaks.
+    """
+
+    recipe: str
+    config: CklConfig
+    looked_at: Changes
+    familiar_corpus: str
+    intervals: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+    learning_rates: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memorization:
+    """How facts are learnt in stages.
+
+    Attributes:
+        recipe: of `training.remix`.
+        config: what all runs have in common.
+        own_start: whether runs start from the last checkpoint of the trajectories.
+        parameters: of the model, where they do not.
+        other_tasks: changes where the second stage learns other tasks.
+        familiar: changes where facts that the start knew are asked for.
+        mix_sizes: over the items of the data.
+        mix_lengths: words.
+        located: facts whose depth is looked at.
+    """
+
+    recipe: str
+    config: RemixConfig
+    own_start: bool
+    parameters: int = 0
+    other_tasks: Changes = field(default_factory=dict)
+    familiar: Changes = field(default_factory=dict)
+    mix_sizes: tuple[float, ...] = (1.0, 2.0, 4.0)
+    mix_lengths: tuple[int, ...] = (25, 50, 100)
+    located: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproductionScale:
+    """How large a reproduction is.
+
+    Attributes:
+        name: of it.
+        machine: it is sized for, in words.
+        seeds: runs of everything.
+        checkpoints: starts, evenly spread over a trajectory.
+        experiments: that it has.
+        trajectory: what runs start from.
+        knowledge: how new knowledge is taught.
+        memorization: how facts are learnt in stages.
+        corpora: entropies are measured on.
+        entropy_tokens: of each.
+        update_batches: that gradients of memory vectors are taken over.
+        rate: floating-point operations that the machine makes in a second of training, of one run.
+        overhead: seconds of a run beside that.
+        at_once: runs that it makes at the same time, where nothing else is asked for.
+    """
+
+    name: str
+    machine: str
+    seeds: int = 3
+    checkpoints: int = 8
+    experiments: tuple[Experiment, ...] = tuple(Experiment)
+    trajectory: Trajectory
+    knowledge: Knowledge
+    memorization: Memorization
+    corpora: tuple[str, ...]
+    entropy_tokens: int
+    update_batches: int = 8
+    rate: float
+    overhead: float
+    at_once: int = 1
+
+
+def smoke() -> ReproductionScale:
+    """Half an hour on two CPU cores."""
+    tiny = PRETRAIN_RECIPES["tiny"]()
+    model = replace(
+        tiny,
+        d_model=96,
+        n_layers=3,
+        n_heads=4,
+        d_mlp=384,
+        d_vocab=2048,
+        fact_documents=1500,
+        row_length=256,
+        steps=240,
+        batch_size=6,
+        log_checkpoints=False,
+        checkpoint_every=30,
+        entropy_tokens=None,
+    )
+    taught = replace(
+        CKL_RECIPES["smoke"](),
+        batch_size=8,
+        steps=24,
+        learning_rate=2e-3,
+        paraphrase=3,
+        duplication=3,
+        once=4,
+        held_out=2,
+        injection_interval=4,
+        injection_rounds=4,
+        probe_every=4,
+        evaluate_every=None,
+        lags=(0,),
+        tasks=(),
+        task_limit=None,
+        evaluation_corpora=("general-heldout",),
+        evaluation_tokens=2048,
+        entropy_tokens=2048,
+        coefficient_tokens=4096,
+    )
+    stages = replace(
+        REMIX_RECIPES["smoke"](),
+        items=(64, 16),
+        epochs=(120,),
+        learning_rate=3e-3,
+        stage_learning_rates=(3e-3, 5e-4),
+        recall_every=4,
+        generation=False,
+        drift=False,
+        gradient_every=None,
+        relearning_steps=None,
+        row_length=256,
+        evaluation_tokens=2048,
+        entropy_tokens=None,
+    )
+    return ReproductionScale(
+        name="smoke",
+        machine="two CPU cores",
+        experiments=tuple(one for one in Experiment if one is not Experiment.FAMILIAR_FACTS),
+        trajectory=Trajectory(
+            recipe="tiny",
+            config=model,
+            smaller=replace(model, d_model=48, n_layers=2, d_mlp=192),
+        ),
+        knowledge=Knowledge(
+            recipe="smoke",
+            config=taught,
+            looked_at={"probe_every": 1, "generate_every": 16},
+            familiar_corpus="general-train",
+            intervals=(2, 4, 8),
+            batch_sizes=(8, 16, 32),
+            learning_rates=(5e-4, 2e-3, 8e-3),
+        ),
+        memorization=Memorization(
+            recipe="smoke",
+            config=stages,
+            own_start=True,
+            other_tasks={"data": ("kvr", "gsm8k"), "items": (64, 16), "epochs": (120, 8)},
+            mix_sizes=(0.5, 1.0, 2.0),
+            mix_lengths=(4, 8, 16),
+        ),
+        corpora=("general-heldout", "biomedical-heldout"),
+        entropy_tokens=4096,
+        rate=3.2e10,
+        overhead=2.0,
+        at_once=2,
+    )
+
+
+def lab() -> ReproductionScale:
+    """One H100-class GPU, for hours that can be cut into pieces."""
+    pretrained = replace(PRETRAIN_RECIPES["lab"](), log_checkpoints=False)
+    return ReproductionScale(
+        name="lab",
+        machine="one H100-class GPU",
+        trajectory=Trajectory(
+            recipe="lab",
+            config=pretrained,
+            smaller=replace(pretrained, d_model=192, n_layers=6, n_heads=6, d_mlp=768),
+        ),
+        knowledge=Knowledge(
+            recipe="lab",
+            config=CKL_RECIPES["lab"](),
+            looked_at={"probe_every": 1, "generate_every": 100},
+            familiar_corpus="general-train",
+            intervals=(9, 18, 36),
+            batch_sizes=(32, 64, 128),
+            learning_rates=(1e-4, 4e-4, 1e-3),
+        ),
+        memorization=Memorization(
+            recipe="lab",
+            config=REMIX_RECIPES["lab"](),
+            own_start=False,
+            parameters=134_515_008,
+            other_tasks={"data": ("kvr", "gsm8k"), "epochs": (40, 3)},
+            familiar={"data": ("triviaqa", "kvr"), "familiarity_items": 2000},
+        ),
+        corpora=("general-heldout", "biomedical-heldout"),
+        entropy_tokens=65_536,
+        update_batches=32,
+        rate=6e13,
+        overhead=15.0,
+    )
+
+
+def paper() -> ReproductionScale:
+    """The papers' own models and data, on a node of eight GPUs."""
+    return ReproductionScale(
+        name="paper",
+        machine="a node of eight H100-class GPUs",
+        experiments=tuple(one for one in Experiment if one is not Experiment.SIZES),
+        trajectory=Trajectory(
+            model="allenai/OLMo-1B-hf",
+            revisions=tuple(_olmo_revision(step) for step in _OLMO_STEPS),
+            parameters=1_176_764_416,
+        ),
+        knowledge=Knowledge(
+            recipe="paper-1b",
+            config=replace(
+                CKL_RECIPES["paper-1b"](),
+                corpus="ncbi/pubmed",
+                knowledge=("generated",),
+                held_out=20,
+                duplication=60,
+            ),
+            looked_at={"probe_every": 10, "generate_every": 160},
+            familiar_corpus="allenai/c4",
+            intervals=(40, 80, 160),
+            batch_sizes=(256, 512, 2048),
+            learning_rates=(1e-4, 4e-4, 1e-3),
+        ),
+        memorization=Memorization(
+            recipe="paper-llama3-8b",
+            config=replace(REMIX_RECIPES["paper-llama3-8b"](), mix=("none",)),
+            own_start=False,
+            parameters=8_030_261_248,
+            other_tasks={"data": ("kvr", "gsm8k")},
+            familiar={"data": ("popqa", "lama"), "familiarity_items": 4000},
+        ),
+        corpora=("general", "biomedical"),
+        entropy_tokens=4_194_304,
+        update_batches=64,
+        rate=8 * 4e14,
+        overhead=300.0,
+    )
+
+
+_OLMO_STEPS = (118_000, 206_000, 294_000, 369_000, 460_000, 554_000, 650_000, 738_000)
+_OLMO_TOKENS_OF_A_STEP = 2048 * 2048
+"""Rows of a batch times tokens of a row."""
+
+
+def _olmo_revision(step: int) -> str:
+    """A revision as the hub names those of OLMo-1B; never looked up."""
+    return f"step{step}-tokens{step * _OLMO_TOKENS_OF_A_STEP // BILLION}B"
+
+
+SCALES: Mapping[str, Callable[[], ReproductionScale]] = {
+    "smoke": smoke,
+    "lab": lab,
+    "paper": paper,
+}

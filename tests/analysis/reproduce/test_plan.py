@@ -1,0 +1,139 @@
+"""The plan has every run that a claim is tested on, once each."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from analysis.claims import CLAIMS, Scale
+from analysis.reproduce.cost import knowledge_work, memorization_work, pretraining_work
+from analysis.reproduce.experiments import NEEDS, Experiment, claims_of, needed
+from analysis.reproduce.jobs import depths
+from analysis.reproduce.memorization_runs import located_names
+from analysis.reproduce.plan import plan_jobs
+from analysis.reproduce.scales import SCALES, smoke
+from probes.cli import parse_arguments
+from training.commands.edit_fields import Control
+from training.commands.fields import resolved
+from training.stage_choices import NoMixControl
+
+RUNS = Path("runs")
+
+
+@pytest.fixture(scope="module")
+def jobs():
+    scale = smoke()
+    return plan_jobs(scale, RUNS, scale.experiments)
+
+
+def test_every_claim_has_its_experiments():
+    assert set(NEEDS) == set(CLAIMS)
+    assert {one for experiments in NEEDS.values() for one in experiments} == set(Experiment)
+    for experiments in NEEDS.values():
+        assert set(needed(claims_of(experiments))) >= set(experiments)
+        assert set(needed(claims_of(experiments))) <= {*experiments, Experiment.UNEDITED}
+
+
+def test_scales_have_the_seeds_and_checkpoints_that_claims_ask_for():
+    least = [claim.least for claim in CLAIMS.values()]
+    wanted = Scale(
+        seeds=max(scale.seeds for scale in least),
+        checkpoints=max(scale.checkpoints for scale in least),
+        items=max(scale.items for scale in least),
+    )
+    for made in (made() for made in SCALES.values()):
+        config = made.knowledge.config
+        assert made.seeds >= wanted.seeds
+        assert made.checkpoints >= wanted.checkpoints
+        assert config.paraphrase + config.duplication + config.once >= wanted.items
+        assert min(made.memorization.config.items) >= wanted.items
+
+
+def test_each_run_is_there_once_after_what_it_needs(jobs):
+    names = [job.name for job in jobs]
+    assert len(set(names)) == len(names)
+    trained = [job.config for job in jobs if job.config is not None]
+    assert len(set(trained)) == len(trained)
+    for place, job in enumerate(jobs):
+        assert set(job.needs) <= set(names[:place])
+    assert max(depths(jobs).values()) == 2
+
+
+def test_jobs_are_made_by_the_words_of_their_configurations(jobs):
+    from training.ckl.command import COMMAND as CKL
+    from training.pretrain.command import COMMAND as PRETRAIN
+    from training.remix.command import COMMAND as REMIX
+
+    commands = {command.program: command for command in (CKL, PRETRAIN, REMIX)}
+    by_program = Counter(job.program for job in jobs)
+    assert by_program == {
+        "training.pretrain": 6,
+        "analysis.entropy": 3,
+        "analysis.memory_updates": 3,
+        "training.ckl": 138,
+        "training.remix": 69,
+    }
+    for program, command in commands.items():
+        sample = [job for job in jobs if job.program == program][:: 1 + by_program[program] // 5]
+        for job in sample:
+            words = list(job.words)
+            kind = resolved(
+                command.arguments, command.configuration, command.recipes, words, command=program
+            )
+            arguments = parse_arguments(kind, words, program=program)
+            assert command.configured(arguments) == job.config
+            assert arguments.folder == RUNS / job.name
+
+
+def test_experiments_start_where_they_should(jobs):
+    def runs(experiment):
+        return [job for job in jobs if job.experiment is experiment]
+
+    ages = [*runs(Experiment.UNEDITED), *runs(Experiment.AGES)]
+    starts = Counter(job.config.revision for job in ages)
+    assert starts == {f"step-{step:06d}": 3 for step in range(30, 241, 30)}
+    assert {job.config.probe_every for job in ages} == {1}
+    assert all(job.config.model == str(RUNS / job.needs[0]) for job in ages)
+    assert {(job.config.seed, job.needs) for job in ages} == {
+        (seed, (f"trajectory-seed-{seed}",)) for seed in range(3)
+    }
+    for experiment in (Experiment.DOSES, Experiment.CONTROLS, Experiment.BATCHES):
+        assert {job.config.revision for job in runs(experiment)} == {"step-000240"}
+    controls = [job.config for job in runs(Experiment.CONTROLS)]
+    assert {config.control for config in controls} == {None, *Control} - {Control.IDENTITY}
+    assert {job.needs[0] for job in runs(Experiment.SIZES)} == {
+        f"smaller-seed-{seed}" for seed in range(3)
+    }
+    equal = [job.config for job in runs(Experiment.MIXES) if job.config.no_mix_control]
+    assert {config.no_mix_control for config in equal} == {NoMixControl.STEPS}
+    assert set(located_names(smoke())) <= {job.name for job in jobs}
+
+
+def test_few_experiments_have_only_their_own_trajectories():
+    few = plan_jobs(smoke(), RUNS, [Experiment.ENTROPIES])
+    assert [job.name for job in few] == [
+        *(f"trajectory-seed-{seed}" for seed in range(3)),
+        *(f"entropies-seed-{seed}" for seed in range(3)),
+    ]
+
+
+def test_hub_models_have_one_sweep_and_a_seed_for_each_run():
+    scale = SCALES["paper"]()
+    found = plan_jobs(scale, RUNS, [Experiment.ENTROPIES, Experiment.AGES])
+    assert Counter(job.program for job in found) == {"analysis.entropy": 1, "training.ckl": 24}
+    assert all(job.needs == () for job in found)
+    assert {job.config.model for job in found if job.config} == {"allenai/OLMo-1B-hf"}
+
+
+def test_work_counts_tokens_and_parameters():
+    scale = smoke()
+    config = scale.trajectory.config
+    shape = config.model_shape(config.d_vocab)
+    assert pretraining_work(config) == 6 * 240 * 6 * 256 * shape.parameters()
+    knowledge = scale.knowledge.config
+    trained, looks = 24 * 8 * 384, 24 // 4 + 2
+    assert knowledge_work(knowledge, 7) == 6 * 7 * trained + 2 * 7 * looks * 12 * 15 * 40
+    plain = scale.memorization.config
+    both = memorization_work(plain, 7)
+    assert both == pytest.approx(6 * 7 * 0.4 * 120 * (64 + 16) * 24)
+    assert memorization_work(plain, 7, stages=1) == pytest.approx(both * 16 / (64 + 16))
