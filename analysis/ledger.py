@@ -20,6 +20,7 @@ from analysis.claims.choices import Verdict
 from analysis.claims.claim import Claim
 from analysis.claims.evidence import LEVEL
 from analysis.claims.verdicts import Finding, shown_effect
+from analysis.report.anchors import anchor_of
 from analysis.report_texts import p_text
 from analysis.text_tables import TextTable, markdown_lines
 from training.runs.durable_files import write_whole
@@ -36,7 +37,12 @@ _MEANINGS = (
 
 
 def ledger_of(
-    findings: Sequence[Finding], *, scale: str, command: str, provenance: Mapping[str, Any]
+    findings: Sequence[Finding],
+    *,
+    scale: str,
+    command: str,
+    page: str,
+    provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Findings with their claims, as JSON takes them.
 
@@ -44,9 +50,10 @@ def ledger_of(
         findings: of claims of the catalogue.
         scale: of the runs.
         command: that made them.
+        page: where figures are, as seen from the ledger.
         provenance: of the runs.
     """
-    claims = [_entry(CLAIMS[finding.claim], finding) for finding in findings]
+    claims = [_entry(CLAIMS[finding.claim], finding, page) for finding in findings]
     tested = sum(entry["verdict"] != Verdict.NOT_TESTED for entry in claims)
     return {
         "scale": scale,
@@ -107,7 +114,7 @@ def ledger_markdown(ledger: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _entry(claim: Claim, finding: Finding) -> dict[str, Any]:
+def _entry(claim: Claim, finding: Finding, page: str) -> dict[str, Any]:
     low, high = (None, None) if finding.interval is None else finding.interval[:2]
     shown = ""
     if finding.effect is not None and finding.interval is not None:
@@ -135,6 +142,7 @@ def _entry(claim: Claim, finding: Finding) -> dict[str, Any]:
         "family": finding.family,
         "sentence": finding.sentence,
         "command": claim.command,
+        "figure": None if finding.effect is None else f"{page}#{anchor_of(claim.identifier)}",
     }
 
 

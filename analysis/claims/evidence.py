@@ -107,7 +107,7 @@ def of_units(
 
 
 def all_of(parts: Sequence[Evidence], towards: Direction) -> Evidence:
-    """Whether all of several things are on the side claimed, by the weakest of them.
+    """Whether all of several things are on the side claimed; effect and interval are the weakest's.
 
     It speaks against them where one of them is beyond chance on the other side, adjusted for
     having several chances of it (Bonferroni).
@@ -121,7 +121,7 @@ def all_of(parts: Sequence[Evidence], towards: Direction) -> Evidence:
     weakest = min(parts, key=lambda part: towards.sign * part.effect)
     return Evidence(
         effect=weakest.effect,
-        interval=hull([part.interval for part in parts]),
+        interval=weakest.interval,
         p_for=max(part.p_for for part in parts),
         p_against=min(1.0, len(parts) * min(part.p_against for part in parts)),
         n=min(part.n for part in parts),

@@ -73,8 +73,7 @@ def _series(
     x, y = x[shared], y[shared]
     seeds = [seed for seed in y.index if seed in x.index]
     x, y = x.loc[seeds], y.loc[seeds]
-    trajectories = rows_with(frame, outcome.settings)["trajectory"]
-    runs = trajectories[trajectories != NONE].nunique()
+    runs = _trajectories(rows_with(frame, outcome.settings), least)
     if runs == 1:
         return x.iloc[:1] if _alike(x) else x, y, CheckpointCluster.CHECKPOINT
     if runs == len(seeds):
@@ -83,6 +82,12 @@ def _series(
         f"found {runs} pretraining runs for {len(seeds)} seeds; one for all, or one for each, is "
         "needed"
     )
+
+
+def _trajectories(rows: pd.DataFrame, least: Scale) -> int:
+    """How many pretraining runs have enough checkpoints; one of another size has its last alone."""
+    steps = rows[rows["trajectory"] != NONE].groupby("trajectory", sort=False)["step"].nunique()
+    return int((steps >= least.checkpoints).sum())
 
 
 def _alike(x: pd.DataFrame) -> bool:

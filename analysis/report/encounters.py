@@ -18,11 +18,12 @@ from analysis.claims.measurements import Table
 from analysis.claims.selection import UNEDITED
 from analysis.item_tables import HELD_OUT
 from analysis.page import Html, Panel, paragraph
+from analysis.report.anchors import Anchor
 from analysis.report.figures import arm_dots, linked, mark_maxima
 from analysis.report.material import Material, as_numbers, varied
 from analysis.report.names import SETTINGS, run_name, with_names
 from analysis.report.over_seeds import over_seeds, run_means
-from analysis.report.parts import Anchor, Part, even_figure, text_table, wide_figure
+from analysis.report.parts import Part, even_figure, text_table, wide_figure
 from analysis.report.probe_curves import chosen_arms, injection_steps, named_arms, probe_curves
 from analysis.report.switches import keyed, switches
 from analysis.report_texts import MINUS, nats, steps_text, with_interval

@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.claims.measurements import COLUMNS, NONE, Table, checked
 from analysis.claims.selection import Settings, rows_with
 from analysis.report.ledger_file import Ledger, read_ledger
+from analysis.report.names import without_seed
 from analysis.statistics.checkpoint_series import ScaleError
 
 if TYPE_CHECKING:
@@ -44,13 +45,22 @@ class Material:
 
     @cached_property
     def tables(self) -> dict[Table, pd.DataFrame]:
-        """All tables, with missing settings made `NONE`; empty where nothing was measured."""
-        return {
+        """All tables, with missing settings made `NONE`; empty where nothing was measured.
+
+        Runs that differ in nothing but the seed of their own pretraining are of one trajectory.
+        """
+        found = {
             table: checked(table, self.measured[table])
             if table in self.measured
             else pd.DataFrame(columns=list(COLUMNS[table]))
             for table in Table
         }
+        acquired = found[Table.ACQUISITION]
+        names = zip(acquired["trajectory"], acquired["seed"], strict=True)
+        found[Table.ACQUISITION] = acquired.assign(
+            trajectory=[without_seed(name, seed) for name, seed in names]
+        )
+        return found
 
     def rows(self, table: Table, settings: Settings) -> pd.DataFrame:
         """The rows of a table that have some settings; see `rows_with`."""

@@ -14,11 +14,12 @@ from analysis.claims.measurements import NONE, Table
 from analysis.page import Html, Panel
 from analysis.remix_report.arms import PLAIN_NAME
 from analysis.remix_report.figures import over_stages
+from analysis.report.anchors import Anchor
 from analysis.report.figures import arm_dots, has_order, lines_over
 from analysis.report.material import Material, is_set, varied
 from analysis.report.names import EDITS, MIXES, memory_name, with_names
 from analysis.report.over_seeds import over_seeds, run_means
-from analysis.report.parts import Anchor, Part, even_figure, figure_at, text_table, wide_figure
+from analysis.report.parts import Part, even_figure, figure_at, text_table, wide_figure
 from analysis.report.stage_curves import StageCurves, stage_curves
 from analysis.report.switches import keyed, switches
 from analysis.report_texts import points, share, signed

@@ -36,6 +36,16 @@ _LATER = {2: "at B"}
 _CALLED = {"interval": "injection interval", "novelty": "text"}
 
 
+def without_seed(name: object, seed: int) -> str:
+    """What a model is called, whatever the seed of its own pretraining.
+
+    Args:
+        name: of a folder, that ends with `-seed-` and the seed where each seed has one.
+        seed: of a run that starts from it.
+    """
+    return str(name).removesuffix(f"-seed-{seed}")
+
+
 def edit_name(row: Mapping[str, Any]) -> str:
     """How a start was edited."""
     known = {name: None if row[name] == NONE else row[name] for name in EDITS}

@@ -11,30 +11,15 @@ Example:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import pandas as pd
 
 from analysis.page import Html, Panel, element, figure
+from analysis.report.anchors import Anchor
 from analysis.text_tables import TextTable, drawn_tables
 
 _IN_A_ROW = 3
 """Panels, where the window is wide enough."""
-
-
-class Anchor(StrEnum):
-    """Where links lead: parts, and figures in them that claims are about."""
-
-    LEDGER = "ledger"
-    TRAJECTORIES = "trajectories"
-    ENCOUNTERS = "encounters"
-    RESUSCITATION = "resuscitation"
-    MEMORIZATION = "memorization"
-    MIXES = "mixes"
-    DEPTH = "depth"
-    UPDATES = "updates"
-    READABLE = "readable"
-    PROVENANCE = "provenance"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,12 @@ from analysis.claims.knowledge_settings import ACQUIRED, FORGOTTEN
 from analysis.claims.measurements import MEASURES, Table
 from analysis.claims.selection import UNEDITED
 from analysis.page import Html, Panel
+from analysis.report.anchors import Anchor
 from analysis.report.figures import between_ends, has_order, layer_heatmap, lines_over
 from analysis.report.material import Material, is_set, varied
 from analysis.report.names import SETTINGS, run_name, with_names
 from analysis.report.over_seeds import over_seeds, run_means, shown
-from analysis.report.parts import Anchor, Part, even_figure, text_table
+from analysis.report.parts import Part, even_figure, text_table
 from analysis.report.switches import MEAN, seed_key, switches
 from analysis.report.text_changes import text_changes
 from analysis.report_texts import capital, nats, share

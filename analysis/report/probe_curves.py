@@ -25,7 +25,7 @@ from analysis.claims.measurements import NONE
 from analysis.encounter_gains import find_local_maxima
 from analysis.look_grid import encounter_steps, look_grid
 from analysis.report.figures import thinned
-from analysis.report.names import run_name
+from analysis.report.names import run_name, without_seed
 from analysis.report.text_changes import unedited_runs
 from analysis.run_reading import TrainingRun, read_run
 from training.runs.directory import read_manifest
@@ -45,8 +45,10 @@ def chosen_arms(folders: Sequence[Path], most: int) -> list[Arm]:
     groups: dict[str, list[Path]] = {}
     for path in unedited_runs(folders):
         manifest = read_manifest(path)
-        settings = {k: v for k, v in manifest["configuration"].items() if k != "seed"}
-        groups.setdefault(f"{manifest['inputs']['start_sha256']} {settings}", []).append(path)
+        settings = dict(manifest["configuration"])
+        seed = settings.pop("seed")
+        model = without_seed(settings.pop("model"), seed)
+        groups.setdefault(f"{model} {settings}", []).append(path)
     every = list(groups.values())
     if not every or most < 1:
         return []
@@ -55,19 +57,29 @@ def chosen_arms(folders: Sequence[Path], most: int) -> list[Arm]:
 
 
 def named_arms(arms: Sequence[Arm], told: Sequence[str]) -> list[Arm]:
-    """Arms by the names of the page; by their own where two would have the same.
+    """Arms by the names of the page.
+
+    Those of one name are one, where each seed has a start of its own; others keep their own names.
 
     Args:
         arms: the runs.
         told: settings that names tell, as in the tables of the page.
     """
-    found = settings_of_runs([arm.runs[0] for arm in arms])
-    known = [{name: NONE if v is None else v for name, v in row.items()} for row in found]
-    names = [run_name(row, told) for row in known]
-    return [
-        replace(arm, name=arm.name if names.count(name) > 1 else name)
-        for arm, name in zip(arms, names, strict=True)
-    ]
+    grouped: dict[str, list[Arm]] = {}
+    for arm, row in zip(arms, settings_of_runs([arm.runs[0] for arm in arms]), strict=True):
+        known = {name: NONE if value is None else value for name, value in row.items()}
+        known["trajectory"] = without_seed(known["trajectory"], arm.seeds[0])
+        grouped.setdefault(run_name(known, told), []).append(arm)
+    found: list[Arm] = []
+    for name, alike in grouped.items():
+        runs = sorted((run for arm in alike for run in arm.runs), key=_seed)
+        several = len({_seed(run) for run in runs}) < len(runs)
+        found += alike if several else [replace(alike[0], name=name, runs=tuple(runs))]
+    return found
+
+
+def _seed(run: TrainingRun) -> int:
+    return int(run.configuration["seed"])
 
 
 def probe_curves(arms: Sequence[Arm]) -> tuple[pd.DataFrame, pd.DataFrame]:

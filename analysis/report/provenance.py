@@ -16,8 +16,9 @@ from typing import Any
 
 from analysis.command_words import configured
 from analysis.page import Html, as_json, bullets, definitions, details, element, paragraph
+from analysis.report.anchors import Anchor
 from analysis.report.material import Material
-from analysis.report.parts import Anchor, Part, text_table
+from analysis.report.parts import Part, text_table
 from analysis.report_files import in_order
 from analysis.report_texts import shown_path, shown_value
 from probes.result_files import RESULT_FILE

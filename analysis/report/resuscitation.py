@@ -21,11 +21,12 @@ from analysis.claims.measurements import Table
 from analysis.claims.selection import Settings
 from analysis.edit_names import UNEDITED_NAME
 from analysis.page import Html, Panel
+from analysis.report.anchors import Anchor
 from analysis.report.figures import add_reference, arm_dots, has_order, lines_over
 from analysis.report.material import Material, as_numbers, is_set, varied
 from analysis.report.names import EDITS, SETTINGS, edit_name, run_name, with_names
 from analysis.report.over_seeds import differences, over_seeds, run_means, shown
-from analysis.report.parts import Anchor, Part, even_figure, text_table, wide_figure
+from analysis.report.parts import Part, even_figure, text_table, wide_figure
 from analysis.report.switches import switches
 from analysis.report_texts import nats, points, share, signed
 

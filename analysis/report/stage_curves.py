@@ -67,16 +67,21 @@ def stage_curves(folders: Sequence[Path], most: int, told: Sequence[str] = ()) -
 
 
 def _named(arms: Sequence[RemixArm], told: Sequence[str]) -> list[RemixArm]:
-    """Arms by the names of the page; by their own where two would have the same."""
-    names = []
+    """Arms by the names of the page.
+
+    Those of one name are one, where each seed has a start of its own; others keep their own names.
+    """
+    grouped: dict[str, list[RemixArm]] = {}
     for arm in arms:
-        rows = memorization_table(arm.chains[:1])
-        row = checked(Table.MEMORIZATION, rows[:1])
-        names.append(arm.name if rows.empty else memory_name(row.iloc[0].to_dict(), told))
-    return [
-        replace(arm, name=arm.name if names.count(name) > 1 else name)
-        for arm, name in zip(arms, names, strict=True)
-    ]
+        rows = checked(Table.MEMORIZATION, memorization_table(arm.chains[:1])[:1])
+        name = arm.name if rows.empty else memory_name(rows.iloc[0].to_dict(), told)
+        grouped.setdefault(name, []).append(arm)
+    found: list[RemixArm] = []
+    for name, alike in grouped.items():
+        chains = sorted((one for arm in alike for one in arm.chains), key=lambda one: one.seed)
+        several = len({one.seed for one in chains}) < len(chains)
+        found += alike if several else [replace(alike[0], name=name, chains=tuple(chains))]
+    return found
 
 
 def _curves(names: tuple[str, ...], arms: Sequence[RemixArm], most: int) -> StageCurves | None:

@@ -16,6 +16,7 @@ import pandas as pd
 from analysis.ckl_report.arms import Moment, arms_of
 from analysis.ckl_report.levels import FACTS, RECALLED, TEXT, level_table
 from analysis.edit_names import UNEDITED_NAME, edit_label
+from analysis.report.names import without_seed
 from analysis.run_reading import read_run
 from training.runs.directory import read_manifest
 
@@ -55,7 +56,10 @@ def text_changes(folders: Sequence[Path]) -> pd.DataFrame:
     moved = moved[moved["arm"].isin(starts)]
     rows = moved.assign(
         measure="change of " + moved["measure"],
-        series=[starts[name].model for name in moved["arm"]],
+        series=[
+            without_seed(starts[name].model, int(seed))
+            for name, seed in zip(moved["arm"], moved["seed"], strict=True)
+        ],
         x=[starts[name].step for name in moved["arm"]],
     )
     # Arms of one start that were trained on in different ways are one point.

@@ -12,10 +12,11 @@ import pandas as pd
 from analysis.arm_figures import arm_colours
 from analysis.claims.measurements import MEASURES, Table
 from analysis.page import Html, Panel, figure
+from analysis.report.anchors import Anchor
 from analysis.report.figures import has_order, layer_heatmap, lines_over
 from analysis.report.material import Material
 from analysis.report.over_seeds import over_seeds, run_means, shown
-from analysis.report.parts import Anchor, Part, text_table
+from analysis.report.parts import Part, text_table
 from analysis.report.switches import MEAN, seed_key, switches
 from analysis.report_texts import nats
 

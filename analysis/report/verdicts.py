@@ -10,10 +10,8 @@ Example:
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from analysis.claims.catalogue import CLAIMS
 from analysis.claims.choices import Unit, Verdict
 from analysis.claims.evidence import LEVEL
-from analysis.claims.measurements import Table
 from analysis.claims.verdicts import shown_effect
 from analysis.page import (
     Html,
@@ -25,9 +23,10 @@ from analysis.page import (
     joined,
     paragraph,
 )
+from analysis.report.anchors import Anchor, anchor_of
 from analysis.report.figures import arm_dots
 from analysis.report.ledger_file import Ledger
-from analysis.report.parts import Anchor, Part, wide_figure
+from analysis.report.parts import Part, wide_figure
 from analysis.report_texts import capital, p_text
 from analysis.theme import REFERENCE_COLOUR, SERIES_COLOURS
 from probes.intervals import Interval
@@ -47,27 +46,6 @@ _COLOURS = {
 }
 _FORMS = {Unit.SHARE: "+.1%"}
 _QUESTIONS = "Questions left open"
-_BY_TABLE = {
-    Table.PRETRAINING: Anchor.TRAJECTORIES,
-    Table.ACQUISITION: Anchor.ENCOUNTERS,
-    Table.MEMORIZATION: Anchor.MEMORIZATION,
-    Table.UPDATES: Anchor.UPDATES,
-}
-_BY_FAMILY = {
-    "acquisition and entropy": Anchor.TRAJECTORIES,
-    "resuscitation": Anchor.RESUSCITATION,
-    "the dose of resuscitation": Anchor.RESUSCITATION,
-    "resuscitation against other edits": Anchor.RESUSCITATION,
-    "where facts lie": Anchor.DEPTH,
-    "amounts of mixing": Anchor.MIXES,
-}
-_BY_CLAIM = {
-    "very-early-pretraining": Anchor.TRAJECTORIES,
-    "preserving-resuscitation-gain": Anchor.RESUSCITATION,
-    "preserving-resuscitation-damage": Anchor.RESUSCITATION,
-    "preserving-against-scaling": Anchor.RESUSCITATION,
-    "row-learning-rates-alone": Anchor.RESUSCITATION,
-}
 _HEADER = ("claim", "verdict", "effect", "p", "n", "seeds", "place, and what was published", "")
 _TEXTS = ("verdict", "place, and what was published")
 """Columns of words."""
@@ -109,15 +87,6 @@ def verdict_word(verdict: str) -> Html:
     """A verdict as a word with its mark and colour."""
     text = f"{MARKS[Verdict(verdict)]} {verdict}"
     return element("span", text, class_="verdict", data_tone=str(verdict))
-
-
-def anchor_of(claim: Mapping[str, Any]) -> Anchor | None:
-    """The part or figure that shows what a claim is about."""
-    name = claim["claim"]
-    found = _BY_CLAIM.get(name) or _BY_FAMILY.get(claim["family"])
-    if found is None and name in CLAIMS:
-        return _BY_TABLE[CLAIMS[name].table]
-    return found
 
 
 def _tiles(ledger: Ledger) -> Html:
@@ -226,7 +195,7 @@ def _number(value: Any) -> str:
 
 
 def _link(claim: Mapping[str, Any], drawn: Collection[Anchor]) -> Html:
-    anchor = anchor_of(claim)
+    anchor = anchor_of(claim["claim"])
     if anchor in (Anchor.MIXES, Anchor.DEPTH) and anchor not in drawn:
         anchor = Anchor.MEMORIZATION
     if anchor is None or anchor not in drawn:

@@ -102,18 +102,15 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
         raise ValueError("--out is missing; give a folder for the reproduction")
     from analysis.claims.catalogue import claim_named
     from analysis.reproduce.experiments import needed
-    from analysis.reproduce.plan import plan_jobs
+    from analysis.reproduce.plan import plan_part, whole_plan
     from analysis.reproduce.scales import SCALES
     from analysis.study_runs import RUNS
 
     claims = [claim_named(name) for name in _chosen(arguments)]
     scale = SCALES[arguments.scale]()
     wanted = needed(claim.identifier for claim in claims)
-    jobs = plan_jobs(
-        scale,
-        arguments.out / RUNS,
-        [experiment for experiment in wanted if experiment in scale.experiments],
-    )
+    whole = whole_plan(scale, arguments.out / RUNS)
+    jobs = plan_part(whole, wanted)
     if not jobs:
         raise ValueError(
             f"the scale {scale.name} has no runs for {', '.join(_chosen(arguments))}; choose "
@@ -125,7 +122,7 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
     from analysis.reproduce.conclusion import Reproduction, reproduce
 
     reproduce(
-        Reproduction(scale, tuple(jobs), tuple(claims), arguments.out),
+        Reproduction(scale, tuple(jobs), tuple(whole), tuple(claims), wanted, arguments.out),
         command=_command_shown(given),
         at_once=scale.at_once if arguments.processes is None else arguments.processes,
         mine=_mine(jobs, arguments.shard),

@@ -6,7 +6,7 @@ ledger, the comparison with published numbers and the report.
 
 Example:
     >>> from analysis.reproduce.scales import smoke
-    >>> Reproduction(smoke(), (), (), Path("runs/smoke")).runs
+    >>> Reproduction(smoke(), (), (), (), (), Path("runs/smoke")).runs
     PosixPath('runs/smoke/runs')
 """
 
@@ -27,6 +27,7 @@ from training.runs.durable_files import write_whole
 
 PLAN_FILE, TABLES_FOLDER, PAGE = "plan.json", "tables", "report.html"
 _TRAINED_ONCE = "training.pretrain"
+_PRETRAINING = "pretraining"
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,18 @@ class Reproduction:
 
     Attributes:
         scale: of the runs.
-        jobs: all of the plan.
+        jobs: to be made.
+        whole: all jobs of the scale, which may be made later.
         claims: that are judged.
+        experiments: that they need.
         out: the folder.
     """
 
     scale: ReproductionScale
     jobs: tuple[Job, ...]
+    whole: tuple[Job, ...]
     claims: tuple[Claim, ...]
+    experiments: tuple[Experiment, ...]
     out: Path
 
     @property
@@ -86,10 +91,13 @@ def reproduce(
     write_whole(made.out / PLAN_FILE, json.dumps({"scale": made.scale.name}) + "\n")
     kept = {job.name for job in made.jobs if job.program == _TRAINED_ONCE}
     located = set(located_names(made.scale))
+    # A run that went on from another one's stage A has its model there.
+    located |= {name for job in made.jobs if job.name in located for name in job.needs}
     removable = set() if keep_checkpoints else {job.name for job in made.jobs} - kept
     progress = make_jobs(
         made.jobs,
         mine,
+        made.whole,
         made.out,
         at_once=at_once,
         cost=lambda job: _seconds([job], made.scale, at_once),
@@ -105,7 +113,7 @@ def reproduce(
         )
         return
     conclude(made, command)
-    remove_unneeded(made.jobs, progress.over, made.out, removable)
+    remove_unneeded(made.whole, progress.over, made.out, removable)
 
 
 def print_plan(made: Reproduction, over: set[str], at_once: int) -> None:
@@ -123,7 +131,7 @@ def print_plan(made: Reproduction, over: set[str], at_once: int) -> None:
     table = RichTable(title=f"{scale.name}: {len(made.claims)} claims, {len(made.jobs)} runs")
     for heading in ("runs for", "runs", "over", "about, on " + scale.machine):
         table.add_column(heading, justify="left" if heading == "runs for" else "right")
-    for name, jobs in _by_experiment(made.jobs).items():
+    for name, jobs in _by_experiment(made).items():
         left = [job for job in jobs if job.name not in over]
         cost = shown_duration(_seconds(left, scale, at_once)) if left else ""
         table.add_row(name, str(len(jobs)), str(len(jobs) - len(left)), cost)
@@ -153,8 +161,9 @@ def conclude(made: Reproduction, command: str) -> None:
         verdict_counts,
         write_ledger,
     )
+    from analysis.published.measured import verify
     from analysis.published.result_settings import settings_of_results
-    from analysis.published.verification import verify_tables
+    from analysis.published.verification import headline, write_verification
     from analysis.report.ledger_file import read_ledger
     from analysis.report.material import Material
     from analysis.report.writing import write_page
@@ -169,10 +178,12 @@ def conclude(made: Reproduction, command: str) -> None:
         judge(made.claims, tables),
         scale=made.scale.name,
         command=command,
+        page=PAGE,
         provenance=_provenance(made),
     )
     write_ledger(ledger, made.out)
-    verify_tables(tables, made.out, settings_of_results(results))
+    comparisons = verify(tables, settings_of_results(results))
+    write_verification(comparisons, made.out)
     write_page(
         Material(results=results, measured=tables, ledger=read_ledger(made.out / JSON_FILE)),
         made.out / PAGE,
@@ -180,6 +191,7 @@ def conclude(made: Reproduction, command: str) -> None:
         title=f"The papers' claims, at the scale {made.scale.name}",
     )
     print(f"{len(made.claims)} claims: {counts_text(verdict_counts(ledger))}")
+    print(headline(comparisons))
     print(f"ledger: {made.out / MARKDOWN_FILE}")
     print(f"page: {made.out / PAGE}")
 
@@ -189,7 +201,7 @@ def _provenance(made: Reproduction) -> dict[str, Any]:
         "seeds": made.scale.seeds,
         "checkpoints": made.scale.checkpoints,
         "runs": len(made.jobs),
-        "experiments": list(_by_experiment(made.jobs)),
+        "experiments": list(_by_experiment(made)),
     }
 
 
@@ -206,11 +218,15 @@ def _refuse_folder(made: Reproduction) -> None:
         raise ValueError(f"--out {made.out} exists and holds no reproduction; give another folder")
 
 
-def _by_experiment(jobs: Sequence[Job]) -> dict[str, list[Job]]:
-    found: dict[str, list[Job]] = {"pretraining": []}
-    found |= {str(experiment): [] for experiment in Experiment}
-    for job in jobs:
-        found[str(job.experiment or "pretraining")].append(job)
+def _by_experiment(made: Reproduction) -> dict[str, list[Job]]:
+    """Jobs by the first experiment that wants them, in the order of experiments."""
+    found: dict[str, list[Job]] = {_PRETRAINING: []}
+    found |= {str(experiment): [] for experiment in made.experiments}
+    for job in made.jobs:
+        wanting = [one for one in made.experiments if one in job.experiments]
+        # A run that only makes a stage A for another one is part of what that one is for.
+        name = next(map(str, [*wanting, *job.experiments]), _PRETRAINING)
+        found.setdefault(name, []).append(job)
     return {name: jobs for name, jobs in found.items() if jobs}
 
 

@@ -25,7 +25,7 @@ class Job:
         program: the module that `python -m` runs.
         words: its arguments.
         work: floating-point operations, about.
-        experiment: that it is made for; None for pretraining.
+        experiments: that it is part of; none for pretraining.
         needs: names of jobs that must be over.
         config: of a training run; None for other commands.
         last_file: that it writes when all else is there.
@@ -35,7 +35,7 @@ class Job:
     program: str
     words: tuple[str, ...]
     work: float
-    experiment: Experiment | None = None
+    experiments: tuple[Experiment, ...] = ()
     needs: tuple[str, ...] = ()
     config: Any = None
     last_file: str = DONE_FILE

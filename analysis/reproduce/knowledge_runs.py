@@ -76,7 +76,7 @@ def _job(
         "training.ckl",
         (*words, "--out", str(folder / name), "--resume"),
         knowledge_work(config, starts.parameters),
-        experiment,
+        (experiment,),
         starts.needs,
         config,
     )

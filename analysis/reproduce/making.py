@@ -29,6 +29,8 @@ from analysis.study_runs import LOGS, RUNS, shown_duration
 from training.runs.directory import CHECKPOINTS_FOLDER
 
 _INTERRUPTED = 130
+_TOLD_FROM = 0.05
+"""Share of the work that is done before it is said how long the rest will take."""
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Progress:
 def make_jobs(
     jobs: Sequence[Job],
     mine: Sequence[Job],
+    whole: Sequence[Job],
     folder: Path,
     *,
     at_once: int,
@@ -59,6 +62,7 @@ def make_jobs(
     Args:
         jobs: all of the plan.
         mine: those that this process makes.
+        whole: these and others that may be made later, for which checkpoints are kept.
         folder: of the reproduction.
         at_once: how many to make at the same time.
         cost: about how long a job takes, in any unit.
@@ -76,7 +80,7 @@ def make_jobs(
     if not todo:
         return progress
     removable = set(tidy)
-    remove_unneeded(jobs, progress.over, folder, removable)
+    remove_unneeded(whole, progress.over, folder, removable)
     began, planned = time.monotonic(), list(todo)
     running: dict[Future[float], Job] = {}
     with _workers(at_once) as pool:
@@ -95,7 +99,7 @@ def make_jobs(
                     continue
                 progress.over.add(job.name)
                 progress.seconds[job.name] = seconds
-                remove_unneeded(jobs, progress.over, folder, removable)
+                remove_unneeded(whole, progress.over, folder, removable)
                 _tell(progress, job, planned, cost, time.monotonic() - began)
     return progress
 
@@ -106,7 +110,7 @@ def remove_unneeded(
     """Remove the checkpoints of finished jobs that no unfinished job needs.
 
     Args:
-        jobs: all of the plan.
+        jobs: all that may be made.
         over: names of those that are over.
         folder: of the reproduction.
         removable: names of those whose checkpoints may go.
@@ -133,7 +137,9 @@ def _tell(
     """Print a line about a job that is over, and about how long the others will take."""
     made = sum(cost(one) for one in planned if one.name in progress.seconds)
     left = sum(cost(one) for one in planned if one.name not in progress.seconds)
-    rest = f"; about {shown_duration(elapsed * left / made)} to go" if left else ""
+    # The first few are too short a time to tell.
+    told = left and made >= _TOLD_FROM * (made + left)
+    rest = f"; about {shown_duration(elapsed * left / made)} to go" if told else ""
     number, took = len(progress.seconds), shown_duration(progress.seconds[job.name])
     print(f"{number} of {len(planned)}: {job.name}, {took}{rest}", flush=True)
 

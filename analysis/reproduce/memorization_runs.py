@@ -48,13 +48,13 @@ def memorization_jobs(
     """
     wanted = scale.memorization
     recipe = REMIX_RECIPES[wanted.recipe]()
-    made: dict[RemixConfig, tuple[str, Experiment]] = {}
+    made: dict[RemixConfig, tuple[str, list[Experiment]]] = {}
     for experiment in experiments:
         for name, changes in _ARMS[experiment](wanted) if experiment in _ARMS else ():
             for seed in range(scale.seeds):
                 config = _started(replace(wanted.config, seed=seed, **changes), scale, folder)
                 # A mix of the usual size is an arm of several experiments.
-                made.setdefault(config, (f"remix-{name}-seed-{seed}", experiment))
+                made.setdefault(config, (f"remix-{name}-seed-{seed}", []))[1].append(experiment)
     runs = [PlannedRun(name, config, n) for n, (config, (name, _)) in enumerate(made.items())]
     for one in sharing_stage_a(runs):
         starts = starts_of(scale, folder)[one.config.seed]
@@ -66,7 +66,7 @@ def memorization_jobs(
             "training.remix",
             tuple(one.words(recipe, wanted.recipe, folder)),
             memorization_work(one.config, parameters, stages=stages),
-            made[one.config][1],
+            tuple(made[one.config][1]),
             (*needs, one.stage_a_of) if one.stage_a_of else needs,
             one.final(folder),
         )

@@ -1,13 +1,17 @@
 """The plan of a reproduction: all jobs that its claims need, each once, those that wait last.
 
+A part of it, for some experiments, is cut from the whole plan of its scale, so that runs are called
+and made the same whatever else is asked for, and a reproduction can be gone on with.
+
 Example:
     >>> from analysis.reproduce.scales import smoke
-    >>> jobs = plan_jobs(smoke(), Path("runs"), [Experiment.ENTROPIES])
+    >>> jobs = plan_part(whole_plan(smoke(), Path("runs")), [Experiment.ENTROPIES])
     >>> [job.name for job in jobs if "seed-0" in job.name]
     ['trajectory-seed-0', 'entropies-seed-0']
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from analysis.reproduce.cost import reading_work, training_work
@@ -23,33 +27,43 @@ _ROW_LENGTH = 256
 _UPDATE_ROWS = 4
 
 
-def plan_jobs(
-    scale: ReproductionScale, folder: Path, experiments: Sequence[Experiment]
-) -> list[Job]:
-    """All jobs of some experiments, in an order in which they can be made.
+def whole_plan(scale: ReproductionScale, folder: Path) -> list[Job]:
+    """All jobs of a scale, in an order in which they can be made.
 
     Args:
         scale: of the reproduction.
         folder: of its runs.
-        experiments: wanted.
     """
-    runs = [
-        *_measuring_jobs(scale, folder, experiments),
-        *knowledge_jobs(scale, folder, experiments),
-        *memorization_jobs(scale, folder, experiments),
-    ]
-    makers = [
-        *trajectory_jobs(scale, folder),
-        *trajectory_jobs(scale, folder, smaller=True),
-    ]
-    used = {name for job in runs for name in job.needs}
-    wanted = [job for job in makers if job.name in used] + _each_once(runs)
+    jobs = _each_once(
+        [
+            *trajectory_jobs(scale, folder),
+            *trajectory_jobs(scale, folder, smaller=True),
+            *_measuring_jobs(scale, folder, scale.experiments),
+            *knowledge_jobs(scale, folder, scale.experiments),
+            *memorization_jobs(scale, folder, scale.experiments),
+        ]
+    )
     # All jobs of the first seed come first, so that what is stopped early has some of everything.
     return [
         job
-        for wave in in_waves(wanted)
+        for wave in in_waves(jobs)
         for job in sorted(wave, key=lambda job: int(job.name.rpartition("-")[2]))
     ]
+
+
+def plan_part(whole: Sequence[Job], experiments: Collection[Experiment]) -> list[Job]:
+    """The jobs of some experiments, and those that they need.
+
+    Args:
+        whole: the plan of a scale.
+        experiments: wanted.
+    """
+    wanted = {job.name for job in whole if not set(experiments).isdisjoint(job.experiments)}
+    # What a job needs stands before it.
+    for job in reversed(whole):
+        if job.name in wanted:
+            wanted.update(job.needs)
+    return [job for job in whole if job.name in wanted]
 
 
 def _measuring_jobs(
@@ -75,7 +89,7 @@ def _entropies(scale: ReproductionScale, folder: Path, starts: Starts, name: str
             *("--out", str(folder / name)),
         ),
         reading_work(read, starts.parameters),
-        Experiment.ENTROPIES,
+        (Experiment.ENTROPIES,),
         starts.needs,
         last_file="trajectory.csv",
     )
@@ -93,15 +107,17 @@ def _updates(scale: ReproductionScale, folder: Path, starts: Starts, name: str) 
             *("--out", str(folder / name)),
         ),
         training_work(read, starts.parameters),
-        Experiment.UPDATES,
+        (Experiment.UPDATES,),
         starts.needs,
         last_file="updates.csv",
     )
 
 
-def _each_once(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs without those that are there already, by their names."""
+def _each_once(jobs: Iterable[Job]) -> list[Job]:
+    """Jobs by their names, each part of all experiments that have it."""
     found: dict[str, Job] = {}
     for job in jobs:
-        found.setdefault(job.name, job)
+        there = found.setdefault(job.name, job)
+        others = [one for one in job.experiments if one not in there.experiments]
+        found[job.name] = replace(there, experiments=(*there.experiments, *others))
     return list(found.values())

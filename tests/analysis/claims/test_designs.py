@@ -142,6 +142,15 @@ def test_a_common_drift_is_not_a_connection():
     assert stats.spearmanr(a["A"], a["knowledge entropy"]).pvalue < 1e-3
 
 
+def test_a_model_of_another_size_with_one_checkpoint_changes_no_connection():
+    frame = rows_for(claim("acquisition-follows-entropy"), 0.9)
+    alone = judged("acquisition-follows-entropy", frame)
+    last = frame[frame["step"] == frame["step"].max()]
+    other = last.assign(trajectory="smaller", parameters=7)
+    assert judged("acquisition-follows-entropy", pd.concat([frame, other])) == alone
+    assert alone.effect is not None
+
+
 @pytest.mark.parametrize("measure", ["A", "knowledge entropy"])
 @pytest.mark.parametrize("slope", [0.0, 1.0])
 def test_what_does_not_move_or_moves_alike_follows_nothing(measure, slope):
@@ -188,7 +197,8 @@ def test_the_effect_of_several_is_that_of_the_weakest():
     found = judged(name, frame)
     # The noise of a line over five seeds is well below 0.02.
     assert found.effect == pytest.approx(-0.5, abs=0.02)
-    assert found.interval.low < -0.95
+    # The others are near -1: the interval is that of the weakest, not of all.
+    assert -0.6 < found.interval.low < found.effect < found.interval.high < -0.4
     assert found.test.endswith("the weakest of 3")
 
 

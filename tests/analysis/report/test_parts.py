@@ -183,7 +183,7 @@ def test_what_is_right_is_the_mean_over_facts_then_seeds(parts):
 
 
 def test_amounts_are_varied_one_at_a_time(parts):
-    from analysis.report.parts import Anchor
+    from analysis.report.anchors import Anchor
 
     part = parts["memorization"]
     assert part.anchors == (Anchor.MIXES, Anchor.DEPTH)

@@ -18,7 +18,7 @@ def ledger(tmp_path):
 
 @pytest.fixture
 def markup(ledger):
-    from analysis.report.parts import Anchor
+    from analysis.report.anchors import Anchor
     from analysis.report.verdicts import ledger_part
 
     return "".join(ledger_part(ledger, {Anchor.TRAJECTORIES, Anchor.MEMORIZATION}).pieces)
@@ -71,12 +71,9 @@ def test_links_lead_to_what_is_drawn_only(markup):
 
 def test_every_claim_of_the_catalogue_has_a_place():
     from analysis.claims.catalogue import CLAIMS
-    from analysis.report.parts import Anchor
-    from analysis.report.verdicts import anchor_of
+    from analysis.report.anchors import Anchor, anchor_of
 
-    found = {
-        name: anchor_of({"claim": name, "family": claim.family}) for name, claim in CLAIMS.items()
-    }
+    found = {name: anchor_of(name) for name in CLAIMS}
     assert None not in found.values()
     assert found["row-learning-rates-alone"] is Anchor.RESUSCITATION
     assert found["acquisition-falls-with-age"] is Anchor.TRAJECTORIES

@@ -10,7 +10,7 @@ from analysis.reproduce.cost import knowledge_work, memorization_work, pretraini
 from analysis.reproduce.experiments import NEEDS, Experiment, claims_of, needed
 from analysis.reproduce.jobs import depths
 from analysis.reproduce.memorization_runs import located_names
-from analysis.reproduce.plan import plan_jobs
+from analysis.reproduce.plan import plan_part, whole_plan
 from analysis.reproduce.scales import SCALES, smoke
 from probes.cli import parse_arguments
 from training.commands.edit_fields import Control
@@ -22,8 +22,7 @@ RUNS = Path("runs")
 
 @pytest.fixture(scope="module")
 def jobs():
-    scale = smoke()
-    return plan_jobs(scale, RUNS, scale.experiments)
+    return whole_plan(smoke(), RUNS)
 
 
 def test_every_claim_has_its_experiments():
@@ -87,9 +86,12 @@ def test_jobs_are_made_by_the_words_of_their_configurations(jobs):
 
 def test_experiments_start_where_they_should(jobs):
     def runs(experiment):
-        return [job for job in jobs if job.experiment is experiment]
+        return [job for job in jobs if experiment in job.experiments]
 
-    ages = [*runs(Experiment.UNEDITED), *runs(Experiment.AGES)]
+    ages = runs(Experiment.AGES)
+    assert [job for job in ages if job.config.revision == "step-000240"] == runs(
+        Experiment.UNEDITED
+    )
     starts = Counter(job.config.revision for job in ages)
     assert starts == {f"step-{step:06d}": 3 for step in range(30, 241, 30)}
     assert {job.config.probe_every for job in ages} == {1}
@@ -110,16 +112,31 @@ def test_experiments_start_where_they_should(jobs):
 
 
 def test_few_experiments_have_only_their_own_trajectories():
-    few = plan_jobs(smoke(), RUNS, [Experiment.ENTROPIES])
+    few = plan_part(whole_plan(smoke(), RUNS), [Experiment.ENTROPIES])
     assert [job.name for job in few] == [
         *(f"trajectory-seed-{seed}" for seed in range(3)),
         *(f"entropies-seed-{seed}" for seed in range(3)),
     ]
 
 
+def test_a_part_has_what_it_needs_and_makes_it_as_the_whole_does(jobs):
+    part = plan_part(jobs, [Experiment.THREE_STAGES])
+    names = {job.name for job in part}
+    assert all(names.issuperset(job.needs) for job in part)
+    assert [job for job in jobs if job.name in names] == part
+    own = {job.name for job in part if Experiment.THREE_STAGES in job.experiments}
+    assert own == {
+        f"remix-three-stages-{arm}-seed-{seed}"
+        for arm in ("no-mixing", "both")
+        for seed in range(3)
+    }
+    # Their stage A is that of other runs, which have to be made for it.
+    assert {"remix-no-mixing-seed-1", "remix-random-at-a-seed-1"} <= names - own
+
+
 def test_hub_models_have_one_sweep_and_a_seed_for_each_run():
     scale = SCALES["paper"]()
-    found = plan_jobs(scale, RUNS, [Experiment.ENTROPIES, Experiment.AGES])
+    found = plan_part(whole_plan(scale, RUNS), [Experiment.ENTROPIES, Experiment.AGES])
     assert Counter(job.program for job in found) == {"analysis.entropy": 1, "training.ckl": 24}
     assert all(job.needs == () for job in found)
     assert {job.config.model for job in found if job.config} == {"allenai/OLMo-1B-hf"}
