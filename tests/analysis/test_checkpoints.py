@@ -79,6 +79,8 @@ def test_what_makes_no_series_is_refused(tmp_path):
 
 
 def test_checkpoints_of_a_run_can_be_named(tmp_path):
+    from analysis.checkpoints import checkpoints
+
     for name in ("step-000000", "step-000013", "step-000007"):
         folder = tmp_path / "run" / "checkpoints" / name
         folder.mkdir(parents=True)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.reproduce.command import main
+from analysis.reproduce.experiments import Experiment
 from tests.training.small_runs import write_texts
 
 CLAIMS = ("entropy-falls", "three-stages")
@@ -34,6 +35,7 @@ def small_scale(texts):
     )
     return replace(
         scale,
+        experiments=(Experiment.ENTROPIES, Experiment.MIXES, Experiment.THREE_STAGES),
         trajectory=replace(scale.trajectory, config=pretrained, smaller=None),
         memorization=replace(scale.memorization, config=stages, located=5),
         corpora=(text,),
