@@ -88,7 +88,8 @@ class Engine(AbstractContextManager["Engine"]):
         trained = (following != IGNORED).nonzero()[:, 0]
         inputs = forward_inputs(rows, self._separation, self.device)
         with self._autocast(), self._unembedding_only(trained):
-            logits = self._forward(**inputs, use_cache=False).logits[0]
+            # Flattened, not selected: the gradient of a selection is a copy as large as the logits.
+            logits = self._forward(**inputs, use_cache=False).logits.flatten(0, 1)
         labels = following[trained].to(self.device)
         if rows.weights is None and not sources:
             return SummedLoss(self._summed_loss(logits, labels), None)

@@ -121,8 +121,9 @@ def _histogram(lenses: Mapping[str, Mapping[str, Any]]) -> go.Figure:
     height = figure_height(depth)
     figure = empty_figure("share of items", "layer", height, legend=len(lenses) > 1)
     for place, (name, lens) in enumerate(lenses.items()):
-        counts = lens["first_layer_histogram"][: len(lens["layer_labels"])]
-        total = max(1, len(lens["items"]))
+        found = [item["first_layer"] for item in lens["items"]]
+        counts = [found.count(layer) for layer in range(len(lens["layer_labels"]))]
+        total = max(1, len(found))
         shown = label(f"{shown_path(lens['model'])} ({name})" if len(lenses) > 1 else name)
         figure.add_bar(
             x=[count / total for count in counts],
