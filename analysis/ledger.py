@@ -5,13 +5,13 @@ seeds, its test, what was published and what speaks against it; `ledger.csv` the
 `ledger.md` the same to be read. What a verdict means is said in `analysis.claims.choices`.
 
 Example:
-    >>> counts_text({"supported": 2, "inconclusive": 1})
+    >>> counts_text({Verdict.SUPPORTED: 2, Verdict.INCONCLUSIVE: 1})
     '2 supported, 1 inconclusive'
 """
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +81,17 @@ def write_ledger(ledger: Mapping[str, Any], out: Path) -> None:
     write_whole(out / MARKDOWN_FILE, ledger_markdown(ledger))
 
 
-def verdict_counts(ledger: Mapping[str, Any]) -> dict[str, int]:
+def verdict_counts(entries: Iterable[Mapping[str, Any]]) -> dict[Verdict, int]:
     """How many claims have each verdict, in the order of `Verdict`; those that none has left out.
 
     Args:
-        ledger: of `ledger_of`.
+        entries: claims of a ledger.
     """
-    found = Counter(entry["verdict"] for entry in ledger["claims"])
-    return {str(verdict): found[verdict] for verdict in Verdict if found[verdict]}
+    found = Counter(entry["verdict"] for entry in entries)
+    return {verdict: found[verdict] for verdict in Verdict if found[verdict]}
 
 
-def counts_text(counts: Mapping[str, int]) -> str:
+def counts_text(counts: Mapping[Verdict, int]) -> str:
     """Counts of verdicts, in words."""
     return ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
 
@@ -102,15 +102,16 @@ def ledger_markdown(ledger: Mapping[str, Any]) -> str:
     Args:
         ledger: of `ledger_of`.
     """
+    claims = ledger["claims"]
     parts = [
         f"# The papers' claims, at the scale {ledger['scale']!r}",
-        f"{len(ledger['claims'])} claims: {counts_text(verdict_counts(ledger))}.",
+        f"{len(claims)} claims: {counts_text(verdict_counts(claims))}.",
         f"    {ledger['command']}",
         _MEANINGS,
     ]
-    for heading, entries in _by_paper(ledger["claims"]).items():
+    for heading, entries in by_paper(claims).items():
         parts.append("\n".join(markdown_lines(_table(heading, entries))))
-    parts += ["## What speaks for and against each", *map(_doubts, ledger["claims"])]
+    parts += ["## What speaks for and against each", *map(_doubts, claims)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -146,7 +147,12 @@ def _entry(claim: Claim, finding: Finding, page: str) -> dict[str, Any]:
     }
 
 
-def _by_paper(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+def by_paper(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Claims by the paper that makes them; questions together.
+
+    Args:
+        entries: claims of a ledger.
+    """
     found: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
         heading = "Questions left open" if entry["question"] else str(entry["paper"])
@@ -160,20 +166,25 @@ def _table(heading: str, entries: Sequence[Mapping[str, Any]]) -> TextTable:
             f"{entry['statement']} ({entry['place']})",
             entry["verdict"],
             entry["shown"] or entry["test"],
-            "" if entry["p_value"] is None else p_text(_p(entry)),
+            shown_p(entry),
             "" if entry["n"] is None else f"{entry['n']}; {entry['seeds']} seeds",
         )
         for entry in entries
     )
-    counted = counts_text(verdict_counts({"claims": entries}))
+    counted = counts_text(verdict_counts(entries))
     header = ("", "verdict", "effect, 95 % interval", "p", "n")
     return TextTable(heading, f"{len(entries)} claims: {counted}.", header, rows)
 
 
-def _p(entry: Mapping[str, Any]) -> float:
-    """The p-value that the verdict is from."""
+def shown_p(entry: Mapping[str, Any]) -> str:
+    """The p-value that a verdict is from, as text; empty where there is none.
+
+    Args:
+        entry: a claim of a ledger.
+    """
     against = entry["verdict"] == Verdict.CONTRADICTED
-    return float(entry["p_against"] if against else entry["p_value"])
+    value = entry["p_against"] if against else entry["p_value"]
+    return "" if value is None else p_text(value)
 
 
 def _doubts(entry: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ Example:
 """
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -105,6 +106,16 @@ def points(value: float) -> str:
 def shown_path(text: str) -> str:
     """A name or a path; of an absolute path, or of one in the home folder, its end."""
     return PurePosixPath(text).name if re.match(r"/|~|[A-Za-z]:[\\/]", text) else text
+
+
+def command_line(program: str, words: Sequence[str]) -> str:
+    """A command as a document shows it.
+
+    Args:
+        program: the module that `python -m` runs.
+        words: its arguments; of paths only the ends are shown.
+    """
+    return shlex.join(["python", "-m", program, *map(shown_path, words)])
 
 
 def shown_value(value: Any) -> str:

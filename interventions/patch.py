@@ -23,7 +23,7 @@ from pathlib import Path
 
 from interventions.choices import ResuscitationSite, Selection
 from probes.choices import Compat, RowLayout
-from probes.cli import run_command
+from probes.cli import command_main
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +97,7 @@ class PatchArguments:
         return self.resuscitation_ratio is not None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
-    return run_command(PatchArguments, _run, argv, program="interventions.patch")
-
-
-def _run(arguments: PatchArguments) -> None:
+def _run(arguments: PatchArguments, _words: Sequence[str]) -> None:
     _refuse_contradictions(arguments)
 
     from interventions.patch_run import run_patch
@@ -154,6 +142,8 @@ def _of_resuscitation(given: PatchArguments) -> str | None:
             return f"--{name.replace('_', '-')}"
     return None if given.compat is None else "--compat"
 
+
+main = command_main(PatchArguments, _run, program="interventions.patch")
 
 if __name__ == "__main__":
     sys.exit(main())

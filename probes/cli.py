@@ -1,7 +1,7 @@
 """The commands' common manners: arguments from a dataclass, one plain line for a mistake.
 
 Every command module holds a frozen dataclass of arguments, whose docstrings are the help, and a
-`main(argv)` that calls `run_command`. A user's mistake (`ValueError`) ends with exit code 2
+`main(argv)`, made by `command_main`. A user's mistake (`ValueError`) ends with exit code 2
 and one line; a traceback is shown with `--debug` only. The console script `mnemoscope` reaches
 the same commands from a folder where a user's own `analysis/` would shadow ours.
 
@@ -42,6 +42,31 @@ COMMANDS = {
 PACKAGES = ("probes", "interventions", "training", "analysis")
 
 Arguments = TypeVar("Arguments")
+
+
+def command_main(
+    arguments_type: type[Arguments],
+    body: Callable[[Arguments, Sequence[str]], None],
+    *,
+    program: str,
+) -> Callable[..., int]:
+    """The `main` of a command.
+
+    Args:
+        arguments_type: as of `run_command`.
+        body: the command, from its arguments and the words that they were given as.
+        program: what the help calls the command.
+
+    Returns:
+        `main(argv=None)`: runs the command with these words, or with the process's own, and gives
+        its exit code.
+    """
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        given = list(sys.argv[1:] if argv is None else argv)
+        return run_command(arguments_type, lambda found: body(found, given), given, program=program)
+
+    return main
 
 
 def run_command(

@@ -18,8 +18,6 @@ Example:
     $ python -m analysis.ckl_report runs/study/runs/* --out runs/study/report
 """
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from probes.cli import progress, run_command
+from probes.cli import command_main, progress
 
 if TYPE_CHECKING:
     from analysis.ckl_report.arms import Arm
@@ -52,28 +50,10 @@ class CklReportArguments:
     """Show the traceback of an error."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
-    given = list(sys.argv[1:] if argv is None else argv)
-    return run_command(
-        CklReportArguments,
-        lambda arguments: _run(arguments, given),
-        given,
-        program="analysis.ckl_report",
-    )
-
-
 def _run(arguments: CklReportArguments, given: Sequence[str]) -> None:
     from analysis.ckl_report.arms import arms_of
     from analysis.report_files import refuse_folder
-    from analysis.report_texts import shown_path
+    from analysis.report_texts import command_line
     from analysis.run_reading import read_run
 
     refuse_folder(arguments.out, NAME)
@@ -81,7 +61,7 @@ def _run(arguments: CklReportArguments, given: Sequence[str]) -> None:
     if arguments.base is not None and arguments.base not in folders:
         folders.append(arguments.base)
     arms = arms_of([read_run(folder) for folder in folders])
-    command = shlex.join(["python", "-m", "analysis.ckl_report", *map(shown_path, given)])
+    command = command_line("analysis.ckl_report", given)
     write_report(arms, arguments.out, command, base=_base(arms, arguments.base))
 
 
@@ -134,3 +114,6 @@ def write_report(
         page=ckl_page(summary, command),
     )
     return summary
+
+
+main = command_main(CklReportArguments, _run, program="analysis.ckl_report")

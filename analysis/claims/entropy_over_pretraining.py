@@ -7,8 +7,8 @@ Example:
     'entropy-falls'
 """
 
-from analysis.claims.choices import Paper, Unit
-from analysis.claims.claim import Claim
+from analysis.claims.choices import Paper
+from analysis.claims.claim import Claim, ClaimGroup
 from analysis.claims.designs import Design, EachOf, Foremost, Trend
 from analysis.claims.measurements import Table
 from analysis.claims.selection import Arm, Settings
@@ -25,6 +25,14 @@ _ONE_RUN = "one pretraining run, measured once: runs of the same recipe can diff
 _VARIANTS = ("|c|", "max(c, 0)", "|max(gate, 0) · up|")
 
 
+_group = ClaimGroup(
+    paper=Paper.KNOWLEDGE_ENTROPY,
+    command="python -m analysis.entropy --revisions",
+    table=Table.PRETRAINING,
+    family="entropy over pretraining",
+)
+
+
 def _falls(
     identifier: str,
     statement: str,
@@ -35,19 +43,8 @@ def _falls(
     value: str = "",
     doubts: tuple[str, ...] = (),
 ) -> Claim:
-    return Claim(
-        identifier=identifier,
-        statement=statement,
-        paper=Paper.KNOWLEDGE_ENTROPY,
-        place=place,
-        quantity=_CHANGE,
-        command="python -m analysis.entropy --revisions",
-        table=Table.PRETRAINING,
-        design=design,
-        unit=Unit.NATS,
-        expected=Direction.FALLS,
-        family="entropy over pretraining",
-        where=where,
+    return _group.claim(
+        *(identifier, statement, place, design, where, _CHANGE, Direction.FALLS),
         value=value,
         doubts=doubts,
     )

@@ -17,8 +17,6 @@ Example:
           --out runs/edits
 """
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from interventions.choices import ResuscitationSite
 from probes.choices import RowLayout
-from probes.cli import progress, run_command
+from probes.cli import command_main, progress
 
 if TYPE_CHECKING:
     from analysis.edit_sweep.measurements import EditSweep
@@ -80,29 +78,11 @@ class EditSweepArguments:
     """Show the traceback of an error."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
-    given = list(sys.argv[1:] if argv is None else argv)
-    command = shlex.join(["python", "-m", "analysis.edit_sweep", *given])
-    return run_command(
-        EditSweepArguments,
-        lambda arguments: _run(arguments, command),
-        given,
-        program="analysis.edit_sweep",
-    )
-
-
-def _run(arguments: EditSweepArguments, command: str) -> None:
+def _run(arguments: EditSweepArguments, given: Sequence[str]) -> None:
     import probes
     from analysis.edit_sweep.settings import sites_of
     from analysis.entropy.sweep import begin
+    from analysis.report_texts import command_line
     from interventions.effect_texts import keep_tokens, open_texts
 
     # What is wrong with the arguments is found out before a model is loaded.
@@ -126,6 +106,7 @@ def _run(arguments: EditSweepArguments, command: str) -> None:
         held_out_tokens=arguments.held_out_tokens,
     )
     begin(arguments.out, _settings(arguments))
+    command = command_line("analysis.edit_sweep", given)
     _write(_sweep(model, settings, arguments.out, *kept), command, arguments.out)
 
 
@@ -200,3 +181,6 @@ def _write(sweep: "EditSweep", command: str, out: Path) -> None:
     (out / PAGE).write_text(edit_page(sweep, command), encoding="utf-8")
     print_sweep(sweep, found)
     print(f"page: {out / PAGE}")
+
+
+main = command_main(EditSweepArguments, _run, program="analysis.edit_sweep")

@@ -40,7 +40,7 @@ from probes.choices import (
     RowLayout,
     Weighting,
 )
-from probes.cli import progress, run_command
+from probes.cli import command_main, progress
 
 if TYPE_CHECKING:
     from probes.results import EntropyResult
@@ -64,7 +64,8 @@ class EntropyArguments:
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     revisions: tuple[str, ...] = ()
-    """Several of them, for a sweep over training; separated by spaces or commas."""
+    """Several of them, or checkpoints of a run directory, for a sweep over training; separated by
+    spaces or commas."""
     column: str | None = None
     """Column of the text in .jsonl and .parquet files and data sets; theirs is "text"."""
     layout: RowLayout = RowLayout.PACKED
@@ -107,19 +108,7 @@ class EntropyArguments:
     """Show the traceback of an error."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
-    return run_command(EntropyArguments, _run, argv, program="analysis.entropy")
-
-
-def _run(arguments: EntropyArguments) -> None:
+def _run(arguments: EntropyArguments, _words: Sequence[str]) -> None:
     from analysis.checkpoints import is_series
     from analysis.processes import process_group
 
@@ -255,3 +244,6 @@ def _write(results: "Sequence[EntropyResult]", folders: Sequence[str], out: Path
         for result, name in zip(results, folders, strict=True):
             result.save(folder / name)
         (folder / PAGE).write_text(entropy_page(results), encoding="utf-8")
+
+
+main = command_main(EntropyArguments, _run, program="analysis.entropy")

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from probes.causal_settings import RestoredPositions
 from probes.choices import Backend, Lens, TargetSpan
-from probes.cli import progress, run_command
+from probes.cli import command_main, progress
 
 if TYPE_CHECKING:
     from analysis.logit_lens.result import LensResult
@@ -108,19 +108,7 @@ class Asked:
     source: str | None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
-    return run_command(LensArguments, _run, argv, program="analysis.logit_lens")
-
-
-def _run(arguments: LensArguments) -> None:
+def _run(arguments: LensArguments, _words: Sequence[str]) -> None:
     from analysis.processes import process_group
     from probes.output_folder import refuse_existing
 
@@ -293,3 +281,6 @@ def _write(arguments: LensArguments, read: "Sequence[tuple[LensResult, Any]]") -
     print_lenses([result for result, _ in read], further, read[0][1], k=k)
     # Not through rich, which would break a long path between lines.
     print(f"page: {arguments.out / PAGE}")
+
+
+main = command_main(LensArguments, _run, program="analysis.logit_lens")

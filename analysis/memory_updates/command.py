@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.choices import RowLayout
-from probes.cli import progress, run_command
+from probes.cli import command_main, progress
 from training.settings import OptimizerSettings
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class UpdatesArguments:
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     revisions: tuple[str, ...] = ()
-    """Several of them, for a series over training; separated by spaces or commas."""
+    """Several of them, or checkpoints of a run directory, for a series over training; separated by
+    spaces or commas."""
     column: str | None = None
     """Column of the text in .jsonl and .parquet files and data sets; theirs is "text"."""
     layout: RowLayout = RowLayout.PACKED
@@ -70,19 +71,7 @@ class UpdatesArguments:
     """Show the traceback of an error."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
-    return run_command(UpdatesArguments, _run, argv, program="analysis.memory_updates")
-
-
-def _run(arguments: UpdatesArguments) -> None:
+def _run(arguments: UpdatesArguments, _words: Sequence[str]) -> None:
     import probes
     from analysis.entropy.sweep import begin
     from analysis.memory_updates.checkpoint_results import measured_once
@@ -174,3 +163,6 @@ def _write(arguments: UpdatesArguments, found: Sequence[dict[str, Any]]) -> None
     (arguments.out / DATA).write_text(text + "\n", encoding="utf-8")
     print_updates(table)
     print(f"page: {arguments.out / PAGE}")
+
+
+main = command_main(UpdatesArguments, _run, program="analysis.memory_updates")

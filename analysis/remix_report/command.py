@@ -16,8 +16,6 @@ Example:
     $ python -m analysis.remix_report runs/study/runs/* --out runs/study/report --localization
 """
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from probes.cli import progress, run_command
+from probes.cli import command_main, progress
 
 if TYPE_CHECKING:
     from analysis.remix_report.arms import RemixArm
@@ -56,29 +54,11 @@ class RemixReportArguments:
     """Show the traceback of an error."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
-    given = list(sys.argv[1:] if argv is None else argv)
-    return run_command(
-        RemixReportArguments,
-        lambda arguments: _run(arguments, given),
-        given,
-        program="analysis.remix_report",
-    )
-
-
 def _run(arguments: RemixReportArguments, given: Sequence[str]) -> None:
     from analysis.remix_report.arms import arms_of
     from analysis.remix_report.chains import read_chain
     from analysis.report_files import refuse_folder
-    from analysis.report_texts import shown_path
+    from analysis.report_texts import command_line
 
     if arguments.localization_items < 1:
         raise ValueError(
@@ -89,7 +69,7 @@ def _run(arguments: RemixReportArguments, given: Sequence[str]) -> None:
     if arguments.base is not None and arguments.base not in folders:
         folders.append(arguments.base)
     arms = arms_of([read_chain(folder) for folder in folders])
-    command = shlex.join(["python", "-m", "analysis.remix_report", *map(shown_path, given)])
+    command = command_line("analysis.remix_report", given)
     write_report(
         arms,
         arguments.out,
@@ -157,3 +137,6 @@ def write_report(
         page=remix_page(summary, command),
     )
     return summary
+
+
+main = command_main(RemixReportArguments, _run, program="analysis.remix_report")

@@ -14,8 +14,6 @@ Example:
     $ python -m analysis.report runs/tiny runs/study runs/edits --out report.html --title "Tiny"
 """
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Annotated
 
 import tyro
 
-from probes.cli import run_command
+from probes.cli import command_main
 
 PROGRAM = "analysis.report"
 _ENDING = ".html"
@@ -47,30 +45,15 @@ class ReportArguments:
     """Show the traceback of an error."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
-    given = list(sys.argv[1:] if argv is None else argv)
-    return run_command(
-        ReportArguments, lambda arguments: _run(arguments, given), given, program=PROGRAM
-    )
-
-
 def _run(arguments: ReportArguments, given: Sequence[str]) -> None:
     _refuse(arguments)
     from analysis.report.material import read_material
     from analysis.report.page import TITLE
     from analysis.report.writing import write_page
-    from analysis.report_texts import shown_path
+    from analysis.report_texts import command_line
 
     material = read_material(list(dict.fromkeys(arguments.results)), curves=arguments.curves)
-    command = shlex.join(["python", "-m", PROGRAM, *map(shown_path, given)])
+    command = command_line(PROGRAM, given)
     write_page(material, arguments.out, command=command, title=arguments.title or TITLE)
     print(f"page: {arguments.out}")
 
@@ -88,3 +71,6 @@ def _refuse(arguments: ReportArguments) -> None:
         raise ValueError(f"--out {out} is a folder; give the name of a page in it")
     if out.exists() and _OURS not in out.read_text(encoding="utf-8", errors="replace"):
         raise ValueError(f"--out {out} is there and is no page of {PROGRAM}; give another name")
+
+
+main = command_main(ReportArguments, _run, program=PROGRAM)

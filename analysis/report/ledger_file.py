@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.claims.choices import Verdict
-from analysis.ledger import JSON_FILE
+from analysis.ledger import JSON_FILE, verdict_counts
 
 _NEEDED = ("scale", "level", "command", "claims")
 _OF_A_CLAIM = (
@@ -48,8 +48,7 @@ class Ledger:
     @property
     def counts(self) -> dict[Verdict, int]:
         """How many claims have each verdict, of those that any has."""
-        verdicts = [claim["verdict"] for claim in self.claims]
-        return {one: verdicts.count(one) for one in Verdict if one in verdicts}
+        return verdict_counts(self.claims)
 
     def table(self) -> pd.DataFrame:
         """A row for each claim."""

@@ -13,6 +13,7 @@ from typing import Any
 from analysis.claims.choices import Unit, Verdict
 from analysis.claims.evidence import LEVEL
 from analysis.claims.verdicts import shown_effect
+from analysis.ledger import by_paper, shown_p
 from analysis.page import (
     Html,
     Panel,
@@ -27,7 +28,7 @@ from analysis.report.anchors import Anchor, anchor_of
 from analysis.report.figures import arm_dots
 from analysis.report.ledger_file import Ledger
 from analysis.report.parts import Part, wide_figure
-from analysis.report_texts import capital, p_text
+from analysis.report_texts import capital
 from analysis.theme import REFERENCE_COLOUR, SERIES_COLOURS
 from probes.intervals import Interval
 
@@ -45,7 +46,6 @@ _COLOURS = {
     Verdict.ANSWERED: SERIES_COLOURS[0],
 }
 _FORMS = {Unit.SHARE: "+.1%"}
-_QUESTIONS = "Questions left open"
 _HEADER = ("claim", "verdict", "effect", "p", "n", "seeds", "place, and what was published", "")
 _TEXTS = ("verdict", "place, and what was published")
 """Columns of words."""
@@ -60,10 +60,6 @@ def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None
     """
     if ledger is None:
         return None
-    papers: dict[str, list[Mapping[str, Any]]] = {}
-    for claim in ledger.claims:
-        paper = _QUESTIONS if claim["question"] else claim["paper"]
-        papers.setdefault(str(paper), []).append(claim)
     return Part(
         anchor=Anchor.LEDGER,
         heading="What the papers claim, and what these runs say",
@@ -75,7 +71,10 @@ def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None
                 "itself. A tile shows the claims of its verdict alone; a claim unfolds."
             ),
             _tiles(ledger),
-            *(_paper_table(paper, claims, drawn) for paper, claims in papers.items()),
+            *(
+                _paper_table(paper, claims, drawn)
+                for paper, claims in by_paper(ledger.claims).items()
+            ),
             *_forest(ledger),
         ),
         tables={"ledger": ledger.table()},
@@ -135,7 +134,7 @@ def _claim_rows(claim: Mapping[str, Any], drawn: Collection[Anchor]) -> Html:
     cells = (
         element("td", verdict_word(claim["verdict"]), class_="text"),
         element("td", _effect(claim)),
-        element("td", _p_value(claim)),
+        element("td", shown_p(claim)),
         element("td", _number(claim["n"])),
         element("td", _number(claim["seeds"])),
         element("td", claim["place"], *_published(claim), class_="text"),
@@ -182,12 +181,6 @@ def _effect_text(claim: Mapping[str, Any]) -> str:
         return ""
     interval = Interval(claim["low"], claim["high"], LEVEL)
     return shown_effect(Unit(claim["unit"]), claim["effect"], interval)
-
-
-def _p_value(claim: Mapping[str, Any]) -> str:
-    contradicted = claim["verdict"] == Verdict.CONTRADICTED
-    value = claim["p_against"] if contradicted else claim["p_value"]
-    return "" if value is None else p_text(value)
 
 
 def _number(value: Any) -> str:
@@ -242,4 +235,4 @@ _P = {Verdict.SUPPORTED: "p_value", Verdict.CONTRADICTED: "p_against"}
 
 def _plain(claim: Mapping[str, Any]) -> str:
     effect, _, ends = _effect_text(claim).partition(" (")
-    return f"{effect}, {ends.removesuffix(')')}; p {_p_value(claim)}"
+    return f"{effect}, {ends.removesuffix(')')}; p {shown_p(claim)}"

@@ -21,8 +21,6 @@ Example:
     $ python -m analysis.reproduce --verify runs/ckl runs/sweep
 """
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.reproduce.experiments import Experiment
-from probes.cli import run_command
+from probes.cli import command_main
 
 if TYPE_CHECKING:
     from analysis.reproduce.jobs import Job
@@ -79,19 +77,6 @@ class ReproduceArguments:
     """Show the traceback of an error."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
-    given = list(sys.argv[1:] if argv is None else argv)
-    return run_command(ReproduceArguments, lambda found: _run(found, given), given, program=PROGRAM)
-
-
 def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
     if arguments.verify:
         from analysis.published.verification import verify_command
@@ -119,11 +104,12 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
     if arguments.list:
         _print_list(jobs, arguments.shard)
         return
+    from analysis.report_texts import command_line
     from analysis.reproduce.conclusion import Reproduction, reproduce
 
     reproduce(
         Reproduction(scale, tuple(jobs), tuple(whole), tuple(claims), wanted, arguments.out),
-        command=_command_shown(given),
+        command=command_line(PROGRAM, given),
         at_once=scale.at_once if arguments.processes is None else arguments.processes,
         mine=_mine(jobs, arguments.shard),
         minutes=arguments.minutes,
@@ -144,12 +130,6 @@ def _chosen(arguments: ReproduceArguments) -> list[str]:
     return list(arguments.claims or CLAIMS)
 
 
-def _command_shown(given: Sequence[str]) -> str:
-    from analysis.report_texts import shown_path
-
-    return shlex.join(["python", "-m", PROGRAM, *map(shown_path, given)])
-
-
 def _mine(jobs: "Sequence[Job]", shard: str | None) -> "Sequence[Job]":
     """The jobs of a shard, of every set of them."""
     from analysis.reproduce.jobs import in_waves
@@ -166,3 +146,6 @@ def _print_list(jobs: "Sequence[Job]", shard: str | None) -> None:
         print(f"# set {number}")
         for job in shard_of(wave, shard):
             print(job.line())
+
+
+main = command_main(ReproduceArguments, _run, program=PROGRAM)

@@ -95,10 +95,10 @@ def reproduce(
     located |= {name for job in made.jobs if job.name in located for name in job.needs}
     removable = set() if keep_checkpoints else {job.name for job in made.jobs} - kept
     progress = make_jobs(
-        made.jobs,
         mine,
         made.whole,
         made.out,
+        over,
         at_once=at_once,
         cost=lambda job: _seconds([job], made.scale, at_once),
         minutes=minutes,
@@ -190,7 +190,7 @@ def conclude(made: Reproduction, command: str) -> None:
         command=command,
         title=f"The papers' claims, at the scale {made.scale.name}",
     )
-    print(f"{len(made.claims)} claims: {counts_text(verdict_counts(ledger))}")
+    print(f"{len(made.claims)} claims: {counts_text(verdict_counts(ledger['claims']))}")
     print(headline(comparisons))
     print(f"ledger: {made.out / MARKDOWN_FILE}")
     print(f"page: {made.out / PAGE}")

@@ -48,9 +48,9 @@ class Progress:
 
 def make_jobs(
     jobs: Sequence[Job],
-    mine: Sequence[Job],
     whole: Sequence[Job],
     folder: Path,
+    over: Iterable[str],
     *,
     at_once: int,
     cost: Callable[[Job], float],
@@ -60,10 +60,10 @@ def make_jobs(
     """Make the jobs that are not over, as far as what they need is.
 
     Args:
-        jobs: all of the plan.
-        mine: those that this process makes.
+        jobs: that this process makes.
         whole: these and others that may be made later, for which checkpoints are kept.
         folder: of the reproduction.
+        over: names of jobs that are over.
         at_once: how many to make at the same time.
         cost: about how long a job takes, in any unit.
         minutes: begin none after so many, and stop those that can be stopped; None to go on.
@@ -75,8 +75,8 @@ def make_jobs(
     Raises:
         ValueError: a job failed, or its folder holds another run.
     """
-    progress = Progress({job.name for job in jobs if job.is_over(folder / RUNS)})
-    todo = [job for job in mine if job.name not in progress.over]
+    progress = Progress(set(over))
+    todo = [job for job in jobs if job.name not in progress.over]
     if not todo:
         return progress
     removable = set(tidy)

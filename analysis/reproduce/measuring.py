@@ -18,7 +18,7 @@ from analysis.claim_tables.depths import fact_depths
 from analysis.claim_tables.folders import Results, find_results, tables_of
 from analysis.claim_tables.memorization import memorization_table
 from analysis.claims.measurements import Table
-from analysis.remix_report.chains import read_chain
+from analysis.remix_report.chains import Chain, read_chain
 from analysis.reproduce.jobs import Job
 from training.runs.durable_files import write_whole
 
@@ -54,7 +54,7 @@ def measured_tables(
     names = [name for name in located if name in there]
     if names:
         chains = [read_chain(runs / name) for name in names]
-        depths = _depths(runs, names, items, folder / DEPTHS_FILE)
+        depths = _depths(chains, items, folder / DEPTHS_FILE)
         rows = memorization_table(chains, depths=depths)
         deep = rows[rows["measure"].isin(depths["measure"])]
         tables[Table.MEMORIZATION] = pd.concat(
@@ -65,14 +65,15 @@ def measured_tables(
     return tables
 
 
-def _depths(runs: Path, names: Sequence[str], items: int, kept: Path) -> pd.DataFrame:
-    """Where facts are readable, measured now or before; runs are told by their names."""
+def _depths(chains: Sequence[Chain], items: int, kept: Path) -> pd.DataFrame:
+    """Where facts are readable, measured now or before; on disk runs are told by their names."""
     if not kept.is_file():
-        found = fact_depths([read_chain(runs / name) for name in names], items)
+        found = fact_depths(chains, items)
         told = found.assign(**{_RUN: [Path(path).name for path in found[_RUN]]})
         write_whole(kept, told.to_csv(index=False))
     read = pd.read_csv(kept, dtype={"cluster": object})
+    paths = {chain.path.name: str(chain.path) for chain in chains}
     return read.assign(
-        run=[str(runs / name) for name in read[_RUN]],
+        run=[paths[name] for name in read[_RUN]],
         cluster=read["cluster"].where(read["cluster"].notna(), None),
     )

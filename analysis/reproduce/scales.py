@@ -145,9 +145,24 @@ class ReproductionScale:
 
 def smoke() -> ReproductionScale:
     """Half an hour on two CPU cores."""
-    tiny = PRETRAIN_RECIPES["tiny"]()
+    return ReproductionScale(
+        name="smoke",
+        machine="two CPU cores",
+        experiments=tuple(one for one in Experiment if one is not Experiment.FAMILIAR_FACTS),
+        trajectory=_small_trajectory(),
+        knowledge=_small_knowledge(),
+        memorization=_small_memorization(),
+        corpora=("general-heldout", "biomedical-heldout"),
+        entropy_tokens=4096,
+        rate=3.2e10,
+        overhead=2.0,
+        at_once=2,
+    )
+
+
+def _small_trajectory() -> Trajectory:
     model = replace(
-        tiny,
+        PRETRAIN_RECIPES["tiny"](),
         d_model=96,
         n_layers=3,
         n_heads=4,
@@ -161,6 +176,11 @@ def smoke() -> ReproductionScale:
         checkpoint_every=30,
         entropy_tokens=None,
     )
+    smaller = replace(model, d_model=48, n_layers=2, d_mlp=192)
+    return Trajectory(recipe="tiny", config=model, smaller=smaller)
+
+
+def _small_knowledge() -> Knowledge:
     taught = replace(
         CKL_RECIPES["smoke"](),
         batch_size=8,
@@ -182,6 +202,18 @@ def smoke() -> ReproductionScale:
         entropy_tokens=2048,
         coefficient_tokens=4096,
     )
+    return Knowledge(
+        recipe="smoke",
+        config=taught,
+        looked_at={"probe_every": 1, "generate_every": 16},
+        familiar_corpus="general-train",
+        intervals=(2, 4, 8),
+        batch_sizes=(8, 16, 32),
+        learning_rates=(5e-4, 2e-3, 8e-3),
+    )
+
+
+def _small_memorization() -> Memorization:
     stages = replace(
         REMIX_RECIPES["smoke"](),
         items=(64, 16),
@@ -197,37 +229,13 @@ def smoke() -> ReproductionScale:
         evaluation_tokens=2048,
         entropy_tokens=None,
     )
-    return ReproductionScale(
-        name="smoke",
-        machine="two CPU cores",
-        experiments=tuple(one for one in Experiment if one is not Experiment.FAMILIAR_FACTS),
-        trajectory=Trajectory(
-            recipe="tiny",
-            config=model,
-            smaller=replace(model, d_model=48, n_layers=2, d_mlp=192),
-        ),
-        knowledge=Knowledge(
-            recipe="smoke",
-            config=taught,
-            looked_at={"probe_every": 1, "generate_every": 16},
-            familiar_corpus="general-train",
-            intervals=(2, 4, 8),
-            batch_sizes=(8, 16, 32),
-            learning_rates=(5e-4, 2e-3, 8e-3),
-        ),
-        memorization=Memorization(
-            recipe="smoke",
-            config=stages,
-            own_start=True,
-            other_tasks={"data": ("kvr", "gsm8k"), "items": (64, 16), "epochs": (120, 8)},
-            mix_sizes=(0.25, 0.5, 1.0),
-            mix_lengths=(4, 6, 8),
-        ),
-        corpora=("general-heldout", "biomedical-heldout"),
-        entropy_tokens=4096,
-        rate=3.2e10,
-        overhead=2.0,
-        at_once=2,
+    return Memorization(
+        recipe="smoke",
+        config=stages,
+        own_start=True,
+        other_tasks={"data": ("kvr", "gsm8k"), "items": (64, 16), "epochs": (120, 8)},
+        mix_sizes=(0.25, 0.5, 1.0),
+        mix_lengths=(4, 6, 8),
     )
 
 

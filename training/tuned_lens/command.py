@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.choices import Backend, RowLayout
-from probes.cli import progress, run_command
+from probes.cli import command_main, progress
 from training.choices import TranslatorOptimizer
 
 if TYPE_CHECKING:
@@ -86,19 +86,7 @@ class TunedLensArguments:
     """Show the traceback of an error."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
-    return run_command(TunedLensArguments, _run, argv, program="training.tuned_lens")
-
-
-def _run(arguments: TunedLensArguments) -> None:
+def _run(arguments: TunedLensArguments, _words: Sequence[str]) -> None:
     import probes
     from probes.output_folder import output_folder, refuse_existing
     from training.tuned_lens.evaluation import compare_lenses
@@ -172,3 +160,6 @@ def _print(
     print_comparison(found, history)
     # Not through rich, which would break a long path between lines.
     print(f"lens: {arguments.out}")
+
+
+main = command_main(TunedLensArguments, _run, program="training.tuned_lens")

@@ -47,7 +47,8 @@ def fake_jobs(folder, *, awaiting=None, failing=()):
 
 
 def made(jobs, folder, **how):
-    return make_jobs(jobs, jobs, jobs, folder, at_once=2, cost=lambda job: job.work, **how)
+    over = {job.name for job in jobs if job.is_over(folder / "runs")}
+    return make_jobs(jobs, jobs, folder, over, at_once=2, cost=lambda job: job.work, **how)
 
 
 def state_of(process):
@@ -127,7 +128,7 @@ def test_no_job_begins_when_the_time_is_over(tmp_path):
 def test_a_part_makes_its_own_and_leaves_what_waits_for_others(tmp_path):
     jobs = fake_jobs(tmp_path)
     mine = [job for job in jobs if job.name != "right"]
-    progress = make_jobs(jobs, mine, jobs, tmp_path, at_once=1, cost=lambda job: job.work)
+    progress = make_jobs(mine, jobs, tmp_path, (), at_once=1, cost=lambda job: job.work)
     assert progress.over == {"first", "left"}
 
 
