@@ -53,6 +53,16 @@ class ScheduleKind(StrEnum):
     """Not at all."""
 
 
+class RateCount(StrEnum):
+    """Which point of its schedule an update takes its learning rate from."""
+
+    FROM_ONE = "from_one"
+    """Update s that of s: OLMo's trainer, so the papers of knowledge entropy and acquisition."""
+    FROM_ZERO = "from_zero"
+    """Update s that of s - 1: transformers' schedulers, so REMIX's released trainer, whose first
+    update has a rate of 0."""
+
+
 class DecayGroup(StrEnum):
     """Which weights AdamW lets decay."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from training.choices import DecayGroup, Parallel, Precision, ScheduleKind
+from training.choices import DecayGroup, Parallel, Precision, RateCount, ScheduleKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,12 @@ class ScheduleSettings:
     """Share of the peak at which the warm-up begins."""
     final_fraction: float = 0.1
     """Share of the peak at which the schedule ends."""
+    count: RateCount | str = RateCount.FROM_ONE
+    """Whether the first update has the rate of point 1 or of point 0."""
 
     def __post_init__(self) -> None:
         _as_choice(self, "kind", ScheduleKind)
+        _as_choice(self, "count", RateCount)
         for name in ("warmup_fraction", "warmup_start", "final_fraction"):
             _require(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
         steps = self.warmup_steps

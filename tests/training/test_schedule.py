@@ -1,11 +1,21 @@
 """The learning rate against transformers' schedules and OLMo's formula; settings that are refused."""
 
+import copy
 import math
 
 import pytest
 import torch
 
-from tests.training.loop_runs import settings_of
+import probes
+from tests.training.loop_runs import (
+    model_of,
+    rows_of,
+    run,
+    same_bits,
+    settings_of,
+    step_records,
+    weights_of,
+)
 
 
 def rates(steps, peak=1.0, **schedule):
@@ -47,22 +57,108 @@ def test_five_percent_of_the_steps_warm_up_by_default():
     assert rates(1600) == rates(1600, warmup_steps=80)
 
 
-@pytest.mark.parametrize("name", ["cosine", "linear", "constant_with_warmup"])
-def test_rates_are_transformers_schedules_where_those_say_the_same(name):
+def transformers_rates(name, steps, warmup, peak):
+    """The rates that updates are made with, as REMIX's trainer asks for them."""
     from transformers import get_scheduler
 
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=3e-3)
-    scheduler = get_scheduler(name, optimizer, num_warmup_steps=7, num_training_steps=31)
-    expected = []
-    for _ in range(31):
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+    scheduler = get_scheduler(name, optimizer, warmup, steps)
+    made_with = []
+    for _ in range(steps):
+        made_with.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        # Theirs sets the rate after an update, for the next: update s has the s-th value.
         scheduler.step()
-        expected.append(scheduler.get_last_lr()[0])
-    kind = name.split("_")[0]
-    found = rates(31, 3e-3, kind=kind, warmup_steps=7, warmup_start=0.0, final_fraction=0.0)
+    return made_with
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant_with_warmup"])
+@pytest.mark.parametrize(("steps", "warmup"), [(31, 7), (31, 0), (7, 7), (5, 11), (1, 1)])
+def test_counted_from_zero_rates_are_those_that_transformers_updates_with(name, steps, warmup):
+    found = rates(
+        steps,
+        3e-3,
+        kind=name.split("_")[0],
+        warmup_steps=warmup,
+        warmup_start=0.0,
+        final_fraction=0.0,
+        count="from_zero",
+    )
+    expected = transformers_rates(name, steps, warmup, 3e-3)
     # Where it ends at zero, double precision leaves 1e-19 or so.
     assert found == pytest.approx(expected, rel=1e-12, abs=1e-18)
+    assert found[0] == (0.0 if warmup else 3e-3)
+
+
+def test_the_recipes_of_continual_memorization_have_the_released_trainers_rates():
+    """2,000 items and 4,000 of a mix in batches of 32, 20 epochs: 187.5 updates of warm-up."""
+    from training.remix.recipes import paper_llama3_8b
+    from training.schedule import learning_rate
+
+    config = paper_llama3_8b()
+    settings = config.settings(config.stages[0], 3750)
+    found = [learning_rate(update, settings) for update in range(1, 3751)]
+    expected = transformers_rates("cosine", 3750, math.ceil(3750 * 0.05), 5e-5)
+    assert found == pytest.approx(expected, rel=1e-12, abs=1e-18)
+
+
+def test_a_warm_up_counted_from_zero_is_rounded_up():
+    """61 steps: 3.05 updates are 3 or, as transformers' users and its trainer round, 4."""
+    counted = {"warmup_start": 0.0, "count": "from_zero"}
+    assert rates(61, **counted) == rates(61, warmup_steps=4, **counted)
+    assert rates(61) == rates(61, warmup_steps=3)
+
+
+@pytest.mark.parametrize("recipe", ["paper-1b", "batch-2048", "three-epochs", "fka-every-step"])
+def test_the_recipes_of_continual_knowledge_learning_have_olmos_rates(recipe):
+    """Its trainer counts the step up, and then asks for the rate."""
+    from training.ckl.recipes import CKL_RECIPES
+    from training.schedule import learning_rate
+
+    config = CKL_RECIPES[recipe]()
+    settings, steps = config.settings(config.steps), config.steps
+    found = [learning_rate(update, settings) for update in range(1, steps + 1)]
+    peak = config.learning_rate
+    expected = [olmo("cosine", step, steps, steps // 20, peak) for step in range(1, steps + 1)]
+    if recipe == "fka-every-step":
+        expected = [peak] * steps
+    assert found == pytest.approx(expected, rel=1e-13)
+
+
+def test_a_run_counted_from_zero_is_transformers_own(tmp_path):
+    """Hugging Face's loss, PyTorch's AdamW and `get_scheduler`, stepped after each update."""
+    from transformers import get_scheduler
+
+    from training.settings import OptimizerSettings, ScheduleSettings
+
+    schedule = ScheduleSettings(
+        warmup_steps=3, warmup_start=0.0, final_fraction=0.0, count="from_zero"
+    )
+    optimizer_settings = OptimizerSettings(learning_rate=1e-2, weight_decay=0.0, clip_norm=None)
+    model, source = model_of(), rows_of()
+    rival = copy.deepcopy(model.hf_model).train()
+    before = weights_of(model)
+    optimizer = torch.optim.AdamW(
+        rival.parameters(), lr=1e-2, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0
+    )
+    scheduler = get_scheduler("cosine", optimizer, 3, 11)
+    losses, used = [], []
+    for step in range(11):
+        ids = source.batch(step).input_ids
+        loss = rival(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        used.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    settings = settings_of(schedule=schedule, optimizer=optimizer_settings, checkpoint_steps=(1,))
+    run(tmp_path / "run", model, source, settings)
+    found = step_records(tmp_path / "run")
+    assert [record.learning_rate for record in found] == pytest.approx(used, rel=1e-12)
+    # float32; the fused update adds in another order, and eleven steps of 1e-2 carry that on.
+    assert [record.loss for record in found] == pytest.approx(losses, rel=2e-4)
+    first = probes.load_model(str(tmp_path / "run" / "checkpoints" / "step-000001"))
+    assert same_bits(weights_of(first), before), "an update at rate 0 changes no weight"
 
 
 def test_a_run_shorter_than_its_warm_up_only_rises():
@@ -131,6 +227,7 @@ def test_optimizer_settings_that_make_no_sense_are_refused(given, line):
     [
         ({"kind": "cosin"}, "kind must be one of cosine, linear, constant, found 'cosin'"),
         ({"warmup_fraction": 1.5}, "warmup_fraction must be from 0 to 1"),
+        ({"count": "from_two"}, "count must be one of from_one, from_zero, found 'from_two'"),
         ({"warmup_steps": -1}, "warmup_steps must be 0 or more, or None"),
         ({"final_fraction": -0.1}, "final_fraction must be from 0 to 1"),
     ],

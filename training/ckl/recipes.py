@@ -18,6 +18,9 @@ FSDP: start them with torchrun, or give `--parallel none`.
 `fka-every-step` differs from the released runs in one thing that cannot be had: the optimizer's
 state at the checkpoint. Its learning rate is the constant that the released schedule has there.
 
+Learning rates are counted from one in all of them, as in OLMo's trainer, which the released code of
+both papers keeps: it counts the step up before it asks for the rate.
+
 Source: configurations and code released with Kim et al., ICLR 2025, and Chang et al., NeurIPS 2024.
 
 Example:

@@ -7,7 +7,7 @@ nested settings of the loop (`training.settings`) from them.
 
 from dataclasses import dataclass
 
-from training.choices import DecayGroup, Parallel, Precision, ScheduleKind
+from training.choices import DecayGroup, Parallel, Precision, RateCount, ScheduleKind
 from training.settings import LoopSettings, OptimizerSettings, ScheduleSettings
 
 
@@ -29,6 +29,8 @@ class LoopFields:
     """Share of the peak that it rises from."""
     final_fraction: float = 0.1
     """Share of the peak that it ends at."""
+    schedule_count: RateCount = RateCount.FROM_ONE
+    """from_one (OLMo's): update s has the rate of point s; from_zero (transformers'): of s - 1."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's."""
     eps: float = 1e-5
@@ -88,6 +90,7 @@ class LoopFields:
                 warmup_fraction=self.warmup_fraction,
                 warmup_start=self.warmup_start,
                 final_fraction=self.final_fraction,
+                count=self.schedule_count,
             ),
             precision=self.precision,
             parallel=self.parallel,

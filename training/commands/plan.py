@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.choices import Parallel, ScheduleKind
+from training.choices import Parallel, RateCount, ScheduleKind
 from training.commands.loop_fields import LoopFields
 from training.commands.recipes import changed
+from training.schedule import warmup_updates
 
 Lines = tuple[tuple[str, str], ...]
 """Names and values."""
@@ -130,12 +131,15 @@ def shown_task(name: str, limit: int | None) -> str:
 def _rate(config: LoopFields, steps: int | None) -> str:
     warmup = f"{config.warmup_fraction:.0%} of the steps"
     if steps is not None:
-        warmup = f"{round(config.warmup_fraction * steps)} steps"
+        warmup = f"{warmup_updates(config.loop_settings(steps))} steps"
     rises = f"rises over {warmup}, then " if config.warmup_fraction else ""
     falls = "stays"
     if config.schedule is not ScheduleKind.CONSTANT:
         falls = f"falls ({config.schedule}) to {config.final_fraction:g} of it"
-    return f"{config.learning_rate:g}; {rises}{falls}"
+    counted = (
+        "" if config.schedule_count == RateCount.FROM_ONE else "; the first update has point 0"
+    )
+    return f"{config.learning_rate:g}; {rises}{falls}{counted}"
 
 
 def _optimizer(config: LoopFields) -> str:

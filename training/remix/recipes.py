@@ -15,7 +15,8 @@ another `--data`, whose length follows `--stop` as said there: 20 epochs in both
 else the released rule of the loss. What was not known before is in the released runs filtered by
 files that were not released (`--familiarity-items` does the same here). Released runs were on
 several GPUs under FSDP: start them with torchrun, or give `--parallel none`. They kept weights and
-moments in bfloat16, where these keep them in float32.
+moments in bfloat16, where these keep them in float32. Their learning rate is transformers'
+`get_scheduler`, stepped after each update, so it is counted from zero: the first update has rate 0.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: B.4, and
 the released configuration.
@@ -28,7 +29,7 @@ Example:
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from training.choices import Parallel, Precision
+from training.choices import Parallel, Precision, RateCount
 from training.datasets.key_values import Charset
 from training.datasets.row_choices import Template
 from training.remix.config import RemixConfig
@@ -108,6 +109,7 @@ def paper_llama3_8b() -> RemixConfig:
         learning_rate=5e-5,
         warmup_start=0.0,
         final_fraction=0.0,
+        schedule_count=RateCount.FROM_ZERO,
         betas=(0.9, 0.95),
         eps=1e-8,
         weight_decay=0.0,

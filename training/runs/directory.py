@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from training.choices import RateCount
 from training.processes import this_process
 from training.runs.checkpoints import (
     CheckpointFound,
@@ -50,6 +51,8 @@ DONE_FILE = "done.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 DECISIVE = ("configuration", "inputs")
 """What in a manifest decides the bits of a run."""
+_COUNTED_AT_FIRST = str(RateCount.FROM_ONE)
+"""How runs count their learning rates whose version had no setting for it."""
 
 
 class RunDirectory:
@@ -230,6 +233,7 @@ class RunDirectory:
 
     def _fingerprint(self) -> str:
         decisive = {name: self.manifest[name] for name in DECISIVE}
+        decisive["configuration"] = _as_at_first(decisive["configuration"])
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
@@ -241,12 +245,33 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path) / MANIFEST_FILE
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        manifest = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} holds no run ({type(error).__name__} at {MANIFEST_FILE}); to begin one there, "
             "leave out --resume"
         ) from error
+    if "configuration" in manifest:
+        _complete(manifest["configuration"])
+    return manifest
+
+
+def _complete(configuration: dict[str, Any]) -> None:
+    """Add what this version has a setting for and an earlier one had not: flat, or nested."""
+    if isinstance(configuration.get("schedule"), dict):
+        configuration["schedule"].setdefault("count", _COUNTED_AT_FIRST)
+    elif "warmup_start" in configuration:
+        configuration.setdefault("schedule_count", _COUNTED_AT_FIRST)
+
+
+def _as_at_first(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what `_complete` adds, so that the run is known by the same fingerprint."""
+    schedule = configuration.get("schedule")
+    if isinstance(schedule, dict) and schedule.get("count") == _COUNTED_AT_FIRST:
+        left = {name: value for name, value in schedule.items() if name != "count"}
+        return {**configuration, "schedule": left}
+    is_first = configuration.get("schedule_count") == _COUNTED_AT_FIRST
+    return {k: v for k, v in configuration.items() if not (is_first and k == "schedule_count")}
 
 
 def _refuse_used(folder: Path) -> None:

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from interventions.choices import ResuscitationSite
-from training.choices import DecayGroup, Precision, ScheduleKind
+from training.choices import DecayGroup, Precision, RateCount, ScheduleKind
 from training.ckl.config import CklConfig
 from training.ckl.recipes import CKL_RECIPES
 from training.commands.edit_fields import Control
@@ -147,6 +147,7 @@ def test_every_setting_reaches_the_loop():
         "warmup_fraction": 0.11,
         "warmup_start": 0.13,
         "final_fraction": 0.17,
+        "schedule_count": RateCount.FROM_ZERO,
         "betas": (0.8, 0.99),
         "eps": 1e-7,
         "weight_decay": 0.03,
@@ -162,8 +163,9 @@ def test_every_setting_reaches_the_loop():
     flat = {
         **plain_fields(settings),
         **plain_fields(settings.optimizer),
+        **plain_fields(settings.schedule),
         "schedule": settings.schedule.kind,
-        **{k: v for k, v in plain_fields(settings.schedule).items() if k != "kind"},
+        "schedule_count": settings.schedule.count,
     }
     assert {name: flat[name] for name in others} == others
 

@@ -89,6 +89,7 @@ def test_the_papers_recipes_have_the_released_values():
     assert (config.betas, config.eps, config.weight_decay) == ((0.9, 0.95), 1e-8, 0.0)
     assert (config.warmup_fraction, config.clip_norm, config.max_length) == (0.05, 1.0, 2048)
     assert (config.schedule, config.final_fraction) == ("cosine", 0.0)
+    assert (config.schedule_count, config.warmup_start) == ("from_zero", 0.0)
     assert (config.mix_words, config.mix_ratio, config.items) == (50, (2.0,), (2000,))
     assert config.template == "tulu"
     changed = {

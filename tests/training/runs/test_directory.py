@@ -354,3 +354,33 @@ def test_a_truncated_checkpoint_of_a_run_is_refused(tmp_path):
     os.truncate(result.checkpoint / "model.safetensors", 1000)
     with pytest.raises(ValueError, match=r"model\.safetensors in .* has 1000 bytes, not the"):
         run(tmp_path / "run", model_of(), settings=settings, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("counted", "other"),
+    [
+        (
+            {"warmup_start": 0.1, "schedule_count": "from_one"},
+            {"warmup_start": 0.1, "schedule_count": "from_zero"},
+        ),
+        (
+            {"schedule": {"kind": "cosine", "count": "from_one"}},
+            {"schedule": {"count": "from_zero"}},
+        ),
+    ],
+)
+def test_a_run_of_a_version_without_a_count_is_gone_on_with(counted, other, tmp_path):
+    """It counted from one; its checkpoints were sealed under what its manifest held then."""
+    from training.runs.directory import read_manifest
+
+    manifest = {"configuration": counted, "inputs": {}}
+    old = json.loads(json.dumps(manifest))
+    old["configuration"].pop("schedule_count", None)
+    old["configuration"].get("schedule", {}).pop("count", None)
+    commit(created(tmp_path / "run", old), 3)
+    of_earlier = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert of_earlier == old
+    assert reopened(tmp_path / "run", manifest).latest().step == 3
+    assert read_manifest(tmp_path / "run")["configuration"] == counted
+    with pytest.raises(ValueError, match=r'count: "from_one" there, "from_zero" asked for'):
+        reopened(tmp_path / "run", {"configuration": {**counted, **other}, "inputs": {}})
