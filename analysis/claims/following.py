@@ -19,7 +19,7 @@ import pandas as pd
 from analysis.claims.designs import OVER_CHECKPOINTS
 from analysis.claims.evidence import LEVEL, Evidence, Scale
 from analysis.claims.measurements import NONE, Table
-from analysis.claims.selection import Arm, along, matched, rows_with
+from analysis.claims.selection import Arm, along, matched
 from analysis.statistics.checkpoint_series import ScaleError, checkpoint_correlation
 from analysis.statistics.choices import CheckpointCluster, CorrelationKind, Direction
 from analysis.statistics.results import Correlation
@@ -67,13 +67,11 @@ class Follows:
 def _series(
     frame: pd.DataFrame, cause: Arm, outcome: Arm, least: Scale
 ) -> tuple[pd.DataFrame, pd.DataFrame, CheckpointCluster]:
-    """Both measures, a row for each seed (one of the cause, where they share it), by step."""
-    x, y = _by_step(frame, cause, least), _by_step(frame, outcome, least)
-    shared = [step for step in y.columns if step in x.columns]
-    x, y = x[shared], y[shared]
-    seeds = [seed for seed in y.index if seed in x.index]
-    x, y = x.loc[seeds], y.loc[seeds]
-    runs = _trajectories(rows_with(frame, outcome.settings), least)
+    """Both measures of the same runs by step, a row for each seed (one of a shared cause)."""
+    both = matched(frame, Table.ACQUISITION, [cause, outcome])
+    x, y = (along(both[place], "step", least.checkpoints) for place in (0, 1))
+    seeds = list(y.index)
+    runs = _trajectories(both.index, least)
     if runs == 1:
         return x.iloc[:1] if _alike(x) else x, y, CheckpointCluster.CHECKPOINT
     if runs == len(seeds):
@@ -84,20 +82,17 @@ def _series(
     )
 
 
-def _trajectories(rows: pd.DataFrame, least: Scale) -> int:
+def _trajectories(settings: pd.MultiIndex, least: Scale) -> int:
     """How many pretraining runs have enough checkpoints; one of another size has its last alone."""
+    if "trajectory" not in settings.names:
+        return 1
+    rows = settings.to_frame(index=False)
     steps = rows[rows["trajectory"] != NONE].groupby("trajectory", sort=False)["step"].nunique()
     return int((steps >= least.checkpoints).sum())
 
 
 def _alike(x: pd.DataFrame) -> bool:
     return len(x) > 0 and bool((x == x.iloc[0]).all(axis=None))
-
-
-def _by_step(frame: pd.DataFrame, arm: Arm, least: Scale) -> pd.DataFrame:
-    """A row for each seed, a column for each step."""
-    values = matched(frame, Table.ACQUISITION, [arm])[0]
-    return along(values, "step", least.checkpoints)
 
 
 def _one_sided(found: Correlation, sign: int) -> float:

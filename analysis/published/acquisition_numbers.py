@@ -8,6 +8,8 @@ Example:
     >>> measure_gap(published_named("kim-gap-pubmed"), None, rows)           # doctest: +SKIP
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -56,10 +58,11 @@ def measure_gap(published: Published, base: Published | None, rows: ResultRows) 
         ScaleError: there are no runs at both checkpoints.
     """
     novelty = novelty_of(published.conditions["corpus"])
-    frame, gaps = _gaps(rows, novelty)
+    frame = runs_on(rows, ACQUIRED, novelty, "A")
+    gaps = _gaps(frame, (novelty,), rows)
     change, unchanged = gaps, ""
     if base is not None:
-        change, unchanged = _apart(gaps, novelty_of(base.conditions["corpus"]), rows)
+        change, unchanged = _apart(frame, novelty, novelty_of(base.conditions["corpus"]), rows)
     return measured(
         gaps,
         change,
@@ -81,12 +84,16 @@ def measure_correlation(published: Published, rows: ResultRows) -> Measured:
     """
     wanted = FORGOTTEN if "forgetting" in published.measure else ACQUIRED
     frame = runs_on(rows, wanted, NEW, str(wanted["measure"]))
-    outcome = _by_step(frame, rows)
-    cause = _by_step(runs_on(rows, _ENTROPY, NEW, "knowledge entropy"), rows)
-    steps = [step for step in outcome.columns if step in cause.columns]
-    seeds = [seed for seed in outcome.index if seed in cause.index]
-    x, y = (each.loc[seeds, steps].to_numpy(dtype=float) for each in (cause, outcome))
-    clock = np.log1p(np.array(steps, dtype=np.float64))
+    settings = recipe_settings(BASELINE, frame, rows)
+    both = matched(
+        pd.concat([frame, runs_on(rows, _ENTROPY, NEW, "knowledge entropy")]),
+        Table.ACQUISITION,
+        [Arm(str(one["measure"]), {**one, **settings}) for one in (_ENTROPY, wanted)],
+        FREE,
+    )
+    cause, outcome = (along(both[place], "step", LEAST_CHECKPOINTS) for place in (0, 1))
+    x, y = (each.to_numpy(dtype=float) for each in (cause, outcome))
+    clock = np.log1p(np.array(outcome.columns, dtype=np.float64))
     kinds = (CheckpointCluster.CHECKPOINT, CorrelationKind.PEARSON)
     found = checkpoint_correlation(x, y, clock, *kinds).levels
     return Measured(
@@ -94,32 +101,32 @@ def measure_correlation(published: Published, rows: ResultRows) -> Measured:
         interval=found.interval,
         change=found.effect,
         change_interval=found.interval,
-        seeds=len(seeds),
+        seeds=len(y),
         conditions=conditions_of(frame, rows, NEW),
         rows=f"{found.n} checkpoints",
     )
 
 
-def _gaps(rows: ResultRows, novelty: str) -> tuple[pd.DataFrame, pd.Series]:
-    """Rows of acquisition, and the gap of each seed in percent."""
-    frame = runs_on(rows, ACQUIRED, novelty, "A")
+def _gaps(frame: pd.DataFrame, novelties: Sequence[str], rows: ResultRows) -> pd.Series:
+    """The gap of each seed in percent, less that on other text where one is named."""
     settings = recipe_settings(BASELINE, frame, rows)
-    arms = [checkpoint_arm(name, frame, settings) for name in (_LAST, _FIRST)]
-    both = matched(frame, Table.ACQUISITION, arms, FREE)
-    return frame, PERCENT * (both[0] - both[1]).groupby(level="seed").mean()
+    ages = [checkpoint_arm(name, frame, settings) for name in (_LAST, _FIRST)]
+    arms = [
+        Arm(f"{age.name} on {novelty} text", {**age.settings, "novelty": novelty})
+        for novelty in novelties
+        for age in ages
+    ]
+    found = matched(frame, Table.ACQUISITION, arms, FREE).groupby(level="seed").mean()
+    gap = found[0] - found[1]
+    return PERCENT * (gap - (found[2] - found[3]) if len(novelties) > 1 else gap)
 
 
-def _apart(gaps: pd.Series, other: str, rows: ResultRows) -> tuple[pd.Series | None, str]:
-    """Gaps less those on other text, or why there is no such difference."""
+def _apart(
+    frame: pd.DataFrame, novelty: str, other: str, rows: ResultRows
+) -> tuple[pd.Series | None, str]:
+    """Gaps less those on other text of runs alike in all else, or why there is none."""
     try:
-        change = (gaps - _gaps(rows, other)[1]).dropna()
+        both = pd.concat([frame, runs_on(rows, ACQUIRED, other, "A")])
+        return _gaps(both, (novelty, other), rows), ""
     except ScaleError as error:
         return None, str(error)
-    return (change, "") if len(change) else (None, f"no seed in common with {other} text")
-
-
-def _by_step(frame: pd.DataFrame, rows: ResultRows) -> pd.DataFrame:
-    """A row for each seed, a column for each checkpoint."""
-    settings = recipe_settings(BASELINE, frame, rows)
-    values = matched(frame, Table.ACQUISITION, [Arm("baseline", settings)], FREE)[0]
-    return along(values, "step", LEAST_CHECKPOINTS)

@@ -5,7 +5,7 @@ Example:
     ['data', 'arm', 'moment', 'value', 'low', 'high', 'seeds', 'least', 'most']
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -17,7 +17,7 @@ from analysis.remix_report.figures import over_stages
 from analysis.report.anchors import Anchor
 from analysis.report.figures import arm_dots, has_order, lines_over
 from analysis.report.material import Material, is_set, varied
-from analysis.report.names import EDITS, MIXES, memory_name, with_names
+from analysis.report.names import EDITS, MIXES, control_strengths, memory_name, with_names
 from analysis.report.over_seeds import over_seeds, run_means
 from analysis.report.parts import Part, even_figure, figure_at, text_table, wide_figure
 from analysis.report.stage_curves import StageCurves, stage_curves
@@ -79,19 +79,28 @@ def _runs(material: Material) -> pd.DataFrame:
     runs = run_means(rows, keys)
     every, told = runs.to_dict("records"), _told(runs)
     named = with_names(runs, "arm", [memory_name(row, told) for row in every])
-    several = varied(runs, _DATA)
-    return with_names(named, "data", [_data_name(row, several) for row in every])
+    return with_names(named, "data", _data_names(every))
 
 
 def _told(runs: pd.DataFrame) -> list[str]:
-    """Amounts in which mixes differ."""
-    return varied(runs[is_set(runs["mix_ratio"])], list(_AMOUNTS))
+    """Amounts in which mixes differ, and strengths in which controls of edits do."""
+    return [*varied(runs[is_set(runs["mix_ratio"])], list(_AMOUNTS)), *control_strengths(runs)]
 
 
-def _data_name(row: dict[str, object], told: Sequence[str]) -> str:
-    sets = f"{row['first']}, then {row['later']}"
-    familiar = ", known facts" if "familiar" in told and row["familiar"] is True else ""
-    return f"{sets}{familiar}"
+def _data_names(runs: Sequence[Mapping[str, object]]) -> list[str]:
+    """What each run learnt; whether the start knew the facts only where names need it."""
+    sets = [f"{run['first']}, then {run['later']}" for run in runs]
+    known = {name: set() for name in sets}
+    for name, run in zip(sets, runs, strict=True):
+        known[name].add(run["familiar"])
+    several = len({run["familiar"] for run in runs}) > 1
+    words = {True: ", known facts", False: ", new facts"}
+    return [
+        name + words.get(run["familiar"], "")
+        if (several and run["familiar"] is True) or {NONE, False} <= known[name]
+        else name
+        for name, run in zip(sets, runs, strict=True)
+    ]
 
 
 def _last(moments: pd.Series) -> str:
@@ -151,8 +160,8 @@ def _amounts(right: pd.DataFrame) -> pd.DataFrame:
         rows = right[is_set(right[axis]) & (right["replay"] == NONE) & (right["equal"] == NONE)]
         if rows.empty:
             continue
-        rows = rows[rows["moment"] == _last(rows["moment"])]
-        told = [other] if rows[other].nunique() > 1 else []
+        rows = rows[rows["moment"] == rows.groupby("data")["moment"].transform("max")]
+        told = [*varied(rows, [other]), *control_strengths(rows)]
         several = rows["data"].nunique() > 1
         names = [
             ", ".join([memory_name(row, told), *([row["data"]] if several else [])])

@@ -46,10 +46,22 @@ def without_seed(name: object, seed: int) -> str:
     return str(name).removesuffix(f"-seed-{seed}")
 
 
-def edit_name(row: Mapping[str, Any]) -> str:
-    """How a start was edited."""
+def control_strengths(rows: pd.DataFrame) -> list[str]:
+    """Ratio and factor, where controls differ in them; the names of controls do not say them."""
+    controls = rows[rows["control"] != NONE]
+    return [name for name in ("ratio", "factor") if controls[name].nunique() > 1]
+
+
+def edit_name(row: Mapping[str, Any], told: Sequence[str] = ()) -> str:
+    """How a start was edited.
+
+    Args:
+        row: its settings.
+        told: those of a control that its name should say.
+    """
+    strengths = [name for name in ("ratio", "factor") if name in told and row["control"] != NONE]
     known = {name: None if row[name] == NONE else row[name] for name in EDITS}
-    return edit_label(
+    label = edit_label(
         {
             "resuscitation_ratio": known["ratio"],
             "resuscitation_factor": known["factor"],
@@ -59,6 +71,7 @@ def edit_name(row: Mapping[str, Any]) -> str:
             "temperature_schedule": "constant",
         }
     )
+    return ", ".join([label, *(f"{name} {row[name]:g}" for name in strengths)])
 
 
 def run_name(row: Mapping[str, Any], told: Sequence[str]) -> str:
@@ -95,7 +108,7 @@ def memory_name(row: Mapping[str, Any], told: Sequence[str]) -> str:
     if row["replay"] != NONE:
         kind = "self-generated replay" if row["replay"] == Replay.SELF else "replay"
         parts.append(f"{kind} of {100 * row['replay_ratio']:g} %")
-    if (edit := edit_name(row)) != UNEDITED_NAME:
+    if (edit := edit_name(row, told)) != UNEDITED_NAME:
         parts.append(f"{edit} before A")
     parts = parts or [PLAIN_NAME]
     amounts = {"mix_ratio": "\N{MULTIPLICATION SIGN}{:g}", "mix_words": "{:g} words"}

@@ -1,4 +1,5 @@
-"""Over seeds: one number for each run, and the mean of runs that differ in nothing but their seed.
+"""Over seeds: one number for each run, the mean of runs that differ in nothing but their seed, and
+runs less those of a base.
 
 Intervals are Student's t over seeds (`analysis.statistics.seeds`): where other seeds would be.
 
@@ -47,7 +48,11 @@ def over_seeds(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     Returns:
         Columns `keys`, `value`, `low`, `high` (missing where one seed, or equal ones, give no
         interval), `seeds`.
+
+    Raises:
+        ValueError: an arm has two runs of one seed, which would count as two seeds.
     """
+    _refuse_repeated(runs, [*keys, "seed"])
     rows = [
         (*key, *_interval(found["value"].to_numpy(dtype=np.float64)))
         for key, found in runs.groupby(list(keys), sort=False)
@@ -55,19 +60,22 @@ def over_seeds(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*keys, *_NUMBERS]).astype({"low": float, "high": float})
 
 
-def differences(runs: pd.DataFrame, keys: Sequence[str], base: pd.DataFrame) -> pd.DataFrame:
-    """Every run less the run of the same seed of a base.
+def differences(runs: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
+    """Every run less the run of a base that has the same seed and agrees in all else that is told.
 
     Args:
-        runs: columns `keys`, `seed`, `value`.
-        keys: columns that tell arms apart.
-        base: columns `seed`, `value`, and those of `keys` that both must agree in.
+        runs: columns `seed`, `value`, those of `base` and others.
+        base: columns `seed`, `value`, and every setting but those in which an arm may differ.
 
     Returns:
-        As `runs`, of seeds that both have.
+        As `runs`, of those that have a match.
+
+    Raises:
+        ValueError: a run has two runs to be compared with.
     """
-    shared = [name for name in (*keys, "seed") if name in base.columns]
-    both = runs.merge(base, on=shared, suffixes=("", "_base"))
+    agree = [name for name in base.columns if name != "value"]
+    _refuse_repeated(base, agree)
+    both = runs.merge(base, on=agree, suffixes=("", "_base"))
     apart = (both["value"] - both["value_base"]).round(_DIGITS)
     return both.assign(value=apart).drop(columns="value_base")
 
@@ -80,6 +88,16 @@ def shown(row: pd.Series, show: Callable[[float], str]) -> str:
 def rounded(values: pd.Series) -> list[float]:
     """Numbers with as many digits as a figure can show, so that pages stay small."""
     return [float(f"{value:.6g}") for value in values]
+
+
+def _refuse_repeated(runs: pd.DataFrame, keys: Sequence[str]) -> None:
+    repeated = runs[runs.duplicated(list(keys), keep=False)]
+    if len(repeated):
+        first = ", ".join(f"{name} {repeated.iloc[0][name]}" for name in keys)
+        raise ValueError(
+            f"found {len(repeated)} runs that nothing here tells apart, such as those of {first}; "
+            "report them one by one"
+        )
 
 
 def _interval(values: np.ndarray) -> tuple[float, float | None, float | None, int]:

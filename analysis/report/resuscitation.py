@@ -24,7 +24,14 @@ from analysis.page import Html, Panel
 from analysis.report.anchors import Anchor
 from analysis.report.figures import add_reference, arm_dots, has_order, lines_over
 from analysis.report.material import Material, as_numbers, is_set, varied
-from analysis.report.names import EDITS, SETTINGS, edit_name, run_name, with_names
+from analysis.report.names import (
+    EDITS,
+    SETTINGS,
+    control_strengths,
+    edit_name,
+    run_name,
+    with_names,
+)
 from analysis.report.over_seeds import differences, over_seeds, run_means, shown
 from analysis.report.parts import Part, even_figure, text_table, wide_figure
 from analysis.report.switches import switches
@@ -100,7 +107,8 @@ def _runs(material: Material) -> pd.DataFrame:
         if rows.empty:
             continue
         means = run_means(rows, [*EDITS, *SETTINGS])
-        names = [edit_name(row) for row in means.to_dict("records")]
+        told = control_strengths(means)
+        names = [edit_name(row, told) for row in means.to_dict("records")]
         tables.append(with_names(means, "arm", names).assign(panel=measure.name))
     if not tables:
         return pd.DataFrame(columns=list(_KEPT))
@@ -122,11 +130,9 @@ def _most_edited(runs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def _differences(runs: pd.DataFrame) -> pd.DataFrame:
-    """Edited runs less unedited ones of the same seed and settings."""
-    base = runs[runs["arm"] == UNEDITED_NAME]
-    edited = runs[runs["arm"] != UNEDITED_NAME]
-    shared = ["panel", *SETTINGS]
-    return differences(edited, ["panel", "arm"], base[[*shared, "seed", "value"]])
+    """Edited runs less unedited ones of the same seed, start and other settings."""
+    unedited = runs["arm"] == UNEDITED_NAME
+    return differences(runs[~unedited], runs.loc[unedited, ["panel", *SETTINGS, "seed", "value"]])
 
 
 def _panels(means: pd.DataFrame, seeds: pd.DataFrame, draw: Drawing) -> list[Panel]:
@@ -171,7 +177,7 @@ def _difference_figure(
 
 def _lines(runs: pd.DataFrame) -> pd.DataFrame:
     """Edits of one kind along what varies, `x`, by `axis` and `series`."""
-    plain = runs[is_set(runs["site"]) & ~is_set(runs["control"])]
+    plain = runs[is_set(runs["site"]) & ~is_set(runs["temperature"])]
     found = []
     for axis, other in _OTHER.items():
         series = [f"{row['site']}, {other} {row[other]:g}" for row in plain.to_dict("records")]

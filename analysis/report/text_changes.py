@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.ckl_report.arms import Moment, arms_of
+from analysis.ckl_report.arms import Arm, Moment, arms_of
 from analysis.ckl_report.levels import FACTS, RECALLED, TEXT, level_table
+from analysis.claim_tables.run_settings import settings_of_runs
+from analysis.claims.measurements import NONE
 from analysis.edit_names import UNEDITED_NAME, edit_label
-from analysis.report.names import without_seed
+from analysis.report.names import run_name, without_seed
 from analysis.run_reading import read_run
 from training.runs.directory import read_manifest
 
@@ -32,15 +34,16 @@ def unedited_runs(folders: Sequence[Path]) -> list[Path]:
     ]
 
 
-def text_changes(folders: Sequence[Path]) -> pd.DataFrame:
+def text_changes(folders: Sequence[Path], told: Sequence[str] = ("trajectory",)) -> pd.DataFrame:
     """What moved from the start to the end of every unedited run.
 
     Args:
         folders: runs of continual knowledge learning that are over.
+        told: settings that names of series tell, as in the tables of the page.
 
     Returns:
-        Columns `measure`, `series` (the model), `x` (the age of the start, in steps of
-        pretraining), `seed`, `value`.
+        Columns `measure`, `series` (the model, and what else is told), `x` (the age of the start,
+        in steps of pretraining), `seed`, `value`.
     """
     chosen = unedited_runs(folders)
     if not chosen:
@@ -54,13 +57,17 @@ def text_changes(folders: Sequence[Path]) -> pd.DataFrame:
     moved = (wide[Moment.END] - wide[Moment.START]).dropna().rename("value").reset_index()
     starts = {name: arm.start for name, arm in arms.items() if arm.start.step is not None}
     moved = moved[moved["arm"].isin(starts)]
-    rows = moved.assign(
+    return moved.assign(
         measure="change of " + moved["measure"],
         series=[
-            without_seed(starts[name].model, int(seed))
+            _name(arms[name], int(seed), told)
             for name, seed in zip(moved["arm"], moved["seed"], strict=True)
         ],
         x=[starts[name].step for name in moved["arm"]],
-    )
-    # Arms of one start that were trained on in different ways are one point.
-    return rows.groupby(list(_COLUMNS[:-1]), sort=False, as_index=False)["value"].mean()
+    )[list(_COLUMNS)]
+
+
+def _name(arm: Arm, seed: int, told: Sequence[str]) -> str:
+    (row,) = settings_of_runs(arm.runs[:1])
+    known = {name: NONE if value is None else value for name, value in row.items()}
+    return run_name({**known, "trajectory": without_seed(arm.start.model, seed)}, told)

@@ -151,6 +151,15 @@ def test_a_model_of_another_size_with_one_checkpoint_changes_no_connection():
     assert alone.effect is not None
 
 
+def test_the_cause_is_that_of_the_runs_whose_outcome_it_is():
+    frame = rows_for(claim("forgetting-follows-entropy"), 0.9)
+    alone = judged("forgetting-follows-entropy", frame)
+    # Runs on other text have an entropy of their start, and no forgetting that is tested.
+    entropy = frame[frame["measure"] == "knowledge entropy"]
+    other = entropy.assign(novelty="familiar", trajectory="other", value=-3 * entropy["value"])
+    assert judged("forgetting-follows-entropy", pd.concat([frame, other])) == alone
+
+
 @pytest.mark.parametrize("measure", ["A", "knowledge entropy"])
 @pytest.mark.parametrize("slope", [0.0, 1.0])
 def test_what_does_not_move_or_moves_alike_follows_nothing(measure, slope):

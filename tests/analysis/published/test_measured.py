@@ -439,3 +439,17 @@ def test_tables_of_another_layout_are_refused():
     rows = [run_row("A", 0.1, step) for step in (118, 738)]
     with pytest.raises(ValueError, match="differ in their value only; give each once"):
         planted.verified({"acquisition": frame("acquisition", [*rows, *rows])})
+
+
+def test_a_gap_is_less_the_gap_of_runs_that_are_otherwise_alike():
+    gaps = {("new", 2e-4): -0.08, ("familiar", 2e-4): -0.02, ("familiar", 1e-3): -0.5}
+    rows = [
+        run_row("A", 0.2 + (gap if step == 738 else 0), step, seed=seed, novelty=novelty)
+        | {"learning_rate": rate}
+        for (novelty, rate), gap in gaps.items()
+        for seed in range(5 if rate == 1e-3 else 3)
+        for step in (118, 738)
+    ]
+    found = found_in({"acquisition": frame("acquisition", rows)})["kim-gap-pubmed"].measured
+    assert found.change == pytest.approx(-6.0)
+    assert found.seeds == 3

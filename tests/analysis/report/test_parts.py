@@ -62,7 +62,7 @@ def test_differences_are_within_a_seed_and_without_rounding():
 
     runs = pd.DataFrame({"arm": "a", "seed": [0, 1, 2], "value": [0.1 + 0.2, 1.0, 5.0]})
     base = pd.DataFrame({"seed": [1, 0], "value": [0.75, 0.3]})
-    found = differences(runs, ["arm"], base).set_index("seed")["value"]
+    found = differences(runs, base).set_index("seed")["value"]
     # 0.1 + 0.2 is not 0.3 to the last bit, which is no effect of an edit.
     assert found.to_dict() == {0: 0.0, 1: 0.25}
 
