@@ -15,6 +15,7 @@ from training.datasets.rendering import Rendered
 from training.processes import this_process
 from training.relearning import Relearned, relearn
 from training.remix.config import RemixConfig
+from training.remix.fitting import left_over
 from training.remix.items import StageItems, load_set, rendered
 from training.runs.durable_files import one_line_for_disk_errors, write_whole
 
@@ -67,6 +68,21 @@ def write_relearning(
             write_whole(path, json.dumps(content) + "\n")
 
 
+def refuse_relearning(config: RemixConfig, items: StageItems) -> None:
+    """Make sure before the first step that some items can be taught again and others asked.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    count, there = config.relearning_items, len(items.rows[: config.stages[0].items])
+    if config.relearning_steps is not None and count >= there:
+        most = f"{there - 1} or fewer" if there > 1 else "--relearning-steps None"
+        raise ValueError(
+            f"--relearning-items asks for {count} of the {there} items of stage A, and others have "
+            f"to be left to be asked; give {most}"
+        )
+
+
 def never_taught(config: RemixConfig, tokenizer: Any) -> Sequence[Rendered]:
     """Items of the set of stage A after all that any stage learns of it, as many as asked for.
 
@@ -80,11 +96,13 @@ def never_taught(config: RemixConfig, tokenizer: Any) -> Sequence[Rendered]:
     wanted, data = config.relearning_never_taught, config.data[0]
     if not wanted or config.relearning_steps is None:
         return ()
-    taught = sum(stage.items for stage in config.stages if stage.data == data)
-    found = load_set(config, data, limit=wanted, offset=taught).conversations
-    if len(found) < wanted:
+    there = left_over(config, wanted)
+    if there < wanted:
         raise ValueError(
             f"--relearning-never-taught asks for {wanted:,} items of {data} that no stage learns, "
-            f"which has {len(found):,}; ask for fewer"
+            f"which has {there:,}; ask for {there:,} or fewer"
         )
-    return rendered(config, found, tokenizer)
+    taught = sum(stage.items for stage in config.stages if stage.data == data)
+    return rendered(
+        config, load_set(config, data, limit=wanted, offset=taught).conversations, tokenizer
+    )

@@ -16,10 +16,16 @@ from training.processes import joined_processes, this_process
 from training.remix.config import RemixConfig
 from training.remix.data import stage_batches
 from training.remix.edits import ChainEdits
+from training.remix.fitting import fitted
 from training.remix.items import overlaps, stage_items
 from training.remix.looks import StageLooks, stage_looks
-from training.remix.recipes import TINY_RUN
-from training.remix.relearn import RELEARNING_FILE, never_taught, write_relearning
+from training.remix.recipes import REMIX_RECIPES, TINY_RUN
+from training.remix.relearn import (
+    RELEARNING_FILE,
+    never_taught,
+    refuse_relearning,
+    write_relearning,
+)
 from training.remix.rules import stage_rule
 from training.remix.shared_stage import shared_stage
 from training.remix.terminal import print_beginning, print_remix, print_stage
@@ -63,6 +69,9 @@ def run_remix(
     with joined_processes() as here:
         if here.is_first:
             refuse_taken(out, resume=resume)
+        config, lines = fitted(config, REMIX_RECIPES[recipe]())
+        if here.is_first:
+            print("\n".join(lines), end="\n" * bool(lines))
         result = finished_chain(out, config)
         if result is None:
             result = _run(config, out, recipe, resume, seconds)
@@ -110,6 +119,7 @@ class Chain:
         model = self._loaded(self.start.model, self.start.revision)
         self.model_name = model.name
         self.items = [stage_items(config, stage, model) for stage in config.stages]
+        refuse_relearning(config, self.items[0])
         self._untaught = never_taught(config, model.tokenizer)
         by_name = dict(zip(config.names, self.items, strict=True))
         self.inputs: dict[str, Any] = {

@@ -333,7 +333,7 @@ def test_items_that_nothing_teaches_must_be_there(texts, start, facts, tmp_path,
     argv = remix_arguments(texts, start, tmp_path / "run", "--data", str(facts), str(facts))
     assert main([*argv, "--relearning-never-taught", "8"]) == 2
     assert "asks for 8 items of" in (err := capsys.readouterr().err)
-    assert "that no stage learns, which has 7; ask for fewer" in err
+    assert "that no stage learns, which has 7; ask for 7 or fewer" in err
     assert not (tmp_path / "run").exists()
 
 

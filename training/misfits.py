@@ -1,0 +1,58 @@
+"""What does not fit in a run: everything, told at once, and not the first thing alone.
+
+Example:
+    >>> misfits = Misfits()
+    >>> for wrong in ("rows are short", "a lag is long"):
+    ...     with misfits.noted():
+    ...         raise ValueError(wrong)
+    >>> misfits.refuse()
+    Traceback (most recent call last):
+    ValueError: 2 things do not fit: (1) rows are short; (2) a lag is long
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Misfits:
+    """Collects refusals, each of which is a line, to be one refusal in the end."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Around one thing that may be refused; what comes after it is looked at all the same."""
+        try:
+            yield
+        except ValueError as error:
+            self._note(error)
+
+    def refuse(self) -> None:
+        """Refuse all that was noted; nothing is done where nothing was.
+
+        Raises:
+            ValueError: something was.
+        """
+        if self.found:
+            raise Refusals(self.found)
+
+    def _note(self, error: ValueError) -> None:
+        told = error.lines if isinstance(error, Refusals) else [str(error)]
+        self.found += [line for line in told if line not in self.found]
+
+
+class Refusals(ValueError):
+    """Several refusals in one.
+
+    Attributes:
+        lines: each of them.
+    """
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = list(lines)
+        if len(lines) == 1:
+            super().__init__(lines[0])
+            return
+        listed = "; ".join(f"({number}) {line}" for number, line in enumerate(lines, start=1))
+        super().__init__(f"{len(lines)} things do not fit: {listed}")
