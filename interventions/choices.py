@@ -9,9 +9,8 @@ Example:
 """
 
 from enum import StrEnum
-from typing import TypeVar
 
-_Choice = TypeVar("_Choice", bound=StrEnum)
+from probes.choices import as_choice as as_choice
 
 
 class ResuscitationSite(StrEnum):
@@ -45,20 +44,3 @@ class Schedule(StrEnum):
     """Not at all."""
     LINEAR = "linear"
     """From its value at the start straight to 1 at the end, as the released code's default."""
-
-
-def as_choice(choices: type[_Choice], given: str, name: str) -> _Choice:
-    """The choice that a string names.
-
-    Args:
-        choices: what there is to choose from.
-        given: one of them, or its string.
-        name: of the setting, for the message.
-
-    Raises:
-        ValueError: it is none of them.
-    """
-    try:
-        return choices(given)
-    except ValueError:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, found {given!r}") from None

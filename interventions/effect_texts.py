@@ -7,14 +7,17 @@ Example:
 
 from typing import Any
 
-from probes.choices import RowLayout
+from probes.choices import RowLayout, SampleBy
 from probes.corpus.batching import KeptBatches, token_batches
 from probes.corpus.holding_out import split_held_out
 from probes.corpus.sources import Corpus, load_corpus
 
 
 def open_texts(
-    corpus: str, held_out: str | None, column: str | None = None
+    corpus: str,
+    held_out: str | None,
+    column: str | None = None,
+    sample_by: SampleBy | str = SampleBy.DOCUMENT,
 ) -> tuple[Corpus, Corpus]:
     """What is measured on, and what is held out.
 
@@ -22,14 +25,15 @@ def open_texts(
         corpus: as `load_corpus` takes it.
         held_out: another one; None to hold out every fifth document of the first.
         column: where the text is, in both.
+        sample_by: what a document of a `.txt` file is, in both.
 
     Raises:
         ValueError: one of them cannot be read, or there is nothing to hold out.
     """
-    opened = load_corpus(corpus, column=column)
+    opened = load_corpus(corpus, column=column, sample_by=sample_by)
     if held_out is None:
         return split_held_out(opened)
-    return opened, load_corpus(held_out, column=column)
+    return opened, load_corpus(held_out, column=column, sample_by=sample_by)
 
 
 def keep_tokens(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interventions.choices import ResuscitationSite, Selection
-from probes.choices import Compat, RowLayout
+from probes.choices import Compat, RowLayout, SampleBy
 from probes.cli import command_main
 
 
@@ -35,7 +35,7 @@ class PatchArguments:
     out: Path | None = None
     """Folder for the edited checkpoint; made if it is not there, and not needed to --dry-run."""
     corpus: str | None = None
-    """Built-in corpus, .txt, .jsonl, .parquet or .npy file, folder or hub data set: what
+    """Built-in corpus, file of texts or token ids, folder, quoted pattern or hub data set: what
     coefficients and entropies are measured on. Without one nothing is measured, which needs
     --coefficients to resuscitate."""
     held_out: str | None = None
@@ -64,7 +64,9 @@ class PatchArguments:
     attention_temperature: float | None = None
     """Divide attention scores by this, in every layer."""
     column: str | None = None
-    """Column of the text in .jsonl and .parquet files and data sets; theirs is "text"."""
+    """Column of the text in files with columns and data sets; theirs is "text"."""
+    sample_by: SampleBy = SampleBy.DOCUMENT
+    """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
     layout: RowLayout = RowLayout.PACKED
     """packed: documents end to end in full rows; document: one document a row, padded."""
     sequence_length: int = 512

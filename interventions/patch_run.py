@@ -77,7 +77,7 @@ def run_patch(arguments: "PatchArguments") -> None:
     texts = (
         None
         if arguments.corpus is None
-        else open_texts(arguments.corpus, arguments.held_out, arguments.column)
+        else open_texts(arguments.corpus, arguments.held_out, arguments.column, arguments.sample_by)
     )
     model = probes.load_model(
         arguments.model,

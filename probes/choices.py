@@ -12,6 +12,9 @@ Example:
 """
 
 from enum import StrEnum
+from typing import TypeVar
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 class Backend(StrEnum):
@@ -65,6 +68,17 @@ class Compat(StrEnum):
     """The papers' released code; each function says what that does differently."""
 
 
+class SampleBy(StrEnum):
+    """What a document of a `.txt` file is; the words are those of the library `datasets`."""
+
+    DOCUMENT = "document"
+    """The whole file."""
+    LINE = "line"
+    """A line."""
+    PARAGRAPH = "paragraph"
+    """What stands between blank lines."""
+
+
 class RowLayout(StrEnum):
     """How documents become the rows of a batch."""
 
@@ -110,3 +124,20 @@ class Lens(StrEnum):
     """Nothing: the logit lens."""
     TUNED = "tuned"
     """A translator trained for the layer: the tuned lens."""
+
+
+def as_choice(choices: type[_Choice], given: str, name: str) -> _Choice:
+    """The choice that a string names.
+
+    Args:
+        choices: what there is to choose from.
+        given: one of them, or its string.
+        name: of the setting, for the message.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    try:
+        return choices(given)
+    except ValueError:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, found {given!r}") from None

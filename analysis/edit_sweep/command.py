@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interventions.choices import ResuscitationSite
-from probes.choices import RowLayout
+from probes.choices import RowLayout, SampleBy
 from probes.cli import command_main, progress
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class EditSweepArguments:
     model: str
     """Built-in model, hub id, Hugging Face folder or .gguf file."""
     corpus: str
-    """Built-in corpus, .txt, .jsonl, .parquet or .npy file, folder or hub data set."""
+    """Built-in corpus, file of texts or token ids, folder, quoted pattern or hub data set."""
     out: Path
     """Folder for the results; made if it is not there."""
     held_out: str | None = None
@@ -56,7 +56,9 @@ class EditSweepArguments:
     temperatures: tuple[float, ...] = (1.5, 2.0, 3.0)
     """Attention temperatures to try."""
     column: str | None = None
-    """Column of the text in .jsonl and .parquet files and data sets; theirs is "text"."""
+    """Column of the text in files with columns and data sets; theirs is "text"."""
+    sample_by: SampleBy = SampleBy.DOCUMENT
+    """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
     layout: RowLayout = RowLayout.PACKED
     """packed: documents end to end in full rows; document: one document a row, padded."""
     sequence_length: int = 256
@@ -88,7 +90,7 @@ def _run(arguments: EditSweepArguments, given: Sequence[str]) -> None:
     # What is wrong with the arguments is found out before a model is loaded.
     _edits(arguments, arguments.sites or (ResuscitationSite.UP,))
     _refuse_folder(arguments.out)
-    texts = open_texts(arguments.corpus, arguments.held_out, arguments.column)
+    texts = open_texts(arguments.corpus, arguments.held_out, arguments.column, arguments.sample_by)
     model = probes.load_model(
         arguments.model,
         revision=arguments.revision,

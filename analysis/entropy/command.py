@@ -38,6 +38,7 @@ from probes.choices import (
     EntropyKind,
     IntervalMethod,
     RowLayout,
+    SampleBy,
     Weighting,
 )
 from probes.cli import command_main, progress
@@ -57,8 +58,8 @@ class EntropyArguments:
     """Built-in model, hub id, Hugging Face folder or .gguf file; a quoted pattern of folders or a
     run directory for all its checkpoints."""
     corpus: tuple[str, ...]
-    """Built-in corpus, .txt, .jsonl, .parquet or .npy file, folder or hub data set; several are
-    compared."""
+    """Built-in corpus, file of texts or token ids, folder, quoted pattern or hub data set;
+    several are compared."""
     out: Path
     """Folder for the results; made if it is not there."""
     revision: str | None = None
@@ -67,7 +68,9 @@ class EntropyArguments:
     """Several of them, or checkpoints of a run directory, for a sweep over training; separated by
     spaces or commas."""
     column: str | None = None
-    """Column of the text in .jsonl and .parquet files and data sets; theirs is "text"."""
+    """Column of the text in files with columns and data sets; theirs is "text"."""
+    sample_by: SampleBy = SampleBy.DOCUMENT
+    """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
     layout: RowLayout = RowLayout.PACKED
     """packed: documents end to end in full rows; document: one document a row, padded."""
     sequence_length: int = 512
@@ -172,7 +175,12 @@ def open_corpora(arguments: EntropyArguments) -> list[Any]:
     import probes
 
     return [
-        probes.load_corpus(name, column=arguments.column, max_documents=arguments.max_documents)
+        probes.load_corpus(
+            name,
+            column=arguments.column,
+            sample_by=arguments.sample_by,
+            max_documents=arguments.max_documents,
+        )
         for name in arguments.corpus
     ]
 

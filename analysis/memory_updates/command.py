@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.choices import RowLayout
+from probes.choices import RowLayout, SampleBy
 from probes.cli import command_main, progress
 from training.settings import OptimizerSettings
 
@@ -40,7 +40,7 @@ class UpdatesArguments:
     """Built-in model, hub id, Hugging Face folder or .gguf file; a quoted pattern of folders or a
     run directory for all its checkpoints."""
     corpus: str
-    """Built-in corpus, .txt, .jsonl, .parquet or .npy file, folder or hub data set."""
+    """Built-in corpus, file of texts or token ids, folder, quoted pattern or hub data set."""
     out: Path
     """Folder for the results; made if it is not there."""
     revision: str | None = None
@@ -49,7 +49,9 @@ class UpdatesArguments:
     """Several of them, or checkpoints of a run directory, for a series over training; separated by
     spaces or commas."""
     column: str | None = None
-    """Column of the text in .jsonl and .parquet files and data sets; theirs is "text"."""
+    """Column of the text in files with columns and data sets; theirs is "text"."""
+    sample_by: SampleBy = SampleBy.DOCUMENT
+    """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
     layout: RowLayout = RowLayout.PACKED
     """packed: documents end to end in full rows; document: one document a row, padded."""
     sequence_length: int = 512
@@ -78,7 +80,9 @@ def _run(arguments: UpdatesArguments, _words: Sequence[str]) -> None:
 
     _check(arguments)
     todo = _checkpoints(arguments)
-    corpus = probes.load_corpus(arguments.corpus, column=arguments.column)
+    corpus = probes.load_corpus(
+        arguments.corpus, column=arguments.column, sample_by=arguments.sample_by
+    )
     begin(arguments.out, _settings(arguments))
     found = [
         measured_once(arguments.out / one.slug, partial(_measure, arguments, one, corpus))

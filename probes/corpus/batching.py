@@ -9,7 +9,7 @@ Two layouts:
   row of its batch.
 
 Segment ids tell which document a token is from (`probes.corpus.token_batch`). Rows of token ids
-from a `.npy` corpus are used as they are: neither tokenised nor cut.
+are used as they are: neither tokenised nor cut.
 
     >>> from probes.corpus.batching import token_batches
     >>> batches = token_batches(["a b c", "d e"], tokenizer, sequence_length=4)    # doctest: +SKIP
@@ -19,7 +19,7 @@ from a `.npy` corpus are used as they are: neither tokenised nor cut.
 Counts are in documents, tokens (end-of-sequence tokens included, pads not) and rows.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -39,7 +39,7 @@ from probes.corpus.rows import (
     packed_rows,
     row_limit,
 )
-from probes.corpus.sources import ContentHash, Corpus
+from probes.corpus.sources import ContentHash, Corpus, load_corpus
 from probes.corpus.token_batch import TokenBatch, as_token_batch
 
 __all__ = [
@@ -122,7 +122,8 @@ class TokenBatches:
     @property
     def configuration(self) -> dict[str, Any]:
         """The configuration and the name of the corpus, as plain values for a manifest."""
-        return {"corpus": self.corpus.name, **asdict(self.batching)}
+        left_out = {"left_out": list(self.corpus.left_out)} if self.corpus.left_out else {}
+        return {"corpus": self.corpus.name, **left_out, **asdict(self.batching)}
 
     @property
     def total_rows(self) -> int | None:
@@ -244,9 +245,10 @@ class KeptBatches:
 
 
 def token_batches(
-    corpus: Corpus | Sequence[str],
+    corpus: Corpus | Iterable[Any],
     tokenizer: Any,
     *,
+    column: str | None = None,
     sequence_length: int = 512,
     batch_size: int = 8,
     layout: RowLayout | str = RowLayout.PACKED,
@@ -257,9 +259,11 @@ def token_batches(
     """Batches of token rows over a corpus.
 
     Args:
-        corpus: a `Corpus`, or texts in memory.
+        corpus: a `Corpus`, or documents in memory as `load_corpus` takes them.
         tokenizer: a Hugging Face tokenizer; may be None for a `.npy` corpus.
-        sequence_length: tokens in a row (packed), or at most (document); ignored for `.npy` rows.
+        column: where the text is in the rows of documents in memory; "text" by default.
+        sequence_length: tokens in a row (packed), or at most (document); ignored for rows of token
+            ids.
         batch_size: rows in a batch; the last batch may have fewer.
         layout: "packed" or "document".
         max_tokens: end the stream after exactly so many tokens (for `.npy`, before the row that
@@ -279,7 +283,9 @@ def token_batches(
             f"corpus is the text {corpus[:20]!r}: open it with load_corpus, or give a list of texts"
         )
     if not isinstance(corpus, Corpus):
-        corpus = Corpus.from_texts(list(corpus))
+        corpus = load_corpus(corpus, column=column)
+    elif column is not None:
+        raise ValueError(f"column {column!r} is for documents in memory: give it to load_corpus")
     batching = Batching(
         sequence_length,
         batch_size,

@@ -20,6 +20,8 @@ from probes.corpus.readers import first
 from probes.corpus.sources import Corpus, ReadCounts
 
 EVERY = 5
+MORE_DOCUMENTS = "make each line of a .txt file a document with sample_by='line' (--sample-by line)"
+"""What to do about a text that is one document."""
 HELD_OUT = 1
 """The place of the document that is held out, among so many."""
 
@@ -48,8 +50,8 @@ def split_held_out(corpus: Corpus, every: int = EVERY) -> tuple[Corpus, Corpus]:
     )
     if is_empty:
         raise ValueError(
-            f"corpus {corpus.name} has one document only, so none can be held out; "
-            "give more documents, or another corpus to hold out"
+            f"corpus {corpus.name} has one document only, so none can be held out: "
+            f"name a corpus to hold out (--held-out), or {MORE_DOCUMENTS}"
         )
     return rest, held_out
 

@@ -1,15 +1,18 @@
 r"""How documents are read out of files and data sets, one at a time.
 
-| format     | a document is                                                    |
-|------------|------------------------------------------------------------------|
-| `.txt`     | the whole file                                                   |
-| `.jsonl`   | a line; its text is in `column`                                  |
-| `.parquet` | a row; its text is in `column`; read one row group at a time     |
-| hub        | a row of the streamed split; its text is in `column`             |
-| `.npy`     | a row of token ids, mapped into memory, not read                 |
+| format         | a document is                                                    |
+|----------------|------------------------------------------------------------------|
+| `.txt`         | the whole file, or each line or paragraph of it (`sample_by`)    |
+| `.jsonl`       | a line; its text is in `column`                                  |
+| `.json`        | an object of the list that the file holds, or as `.jsonl`        |
+| `.csv`, `.tsv` | a record below the header; as above                              |
+| `.parquet`     | a row; its text is in `column`; read one row group at a time     |
+| data set       | a row of the streamed split; its text is in `column`             |
+| `.npy`         | a row of token ids, mapped into memory, not read                 |
 
-Every reader is a generator that may yield empty texts; `probes.corpus` skips and counts them. What
-cannot be read is a `ValueError` that names the file, the line or row, and what to do.
+Texts may be packed, as `.jsonl.gz` or `.txt.zst`. Every reader is a generator that may yield empty
+texts; `probes.corpus` skips and counts them. What cannot be read is a `ValueError` that names the
+file, the line or row, and what to do.
 
     >>> from pathlib import Path
     >>> from probes.corpus.readers import read_jsonl
@@ -20,7 +23,7 @@ cannot be read is a `ValueError` that names the file, the line or row, and what 
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,60 +31,73 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
-TEXT_SUFFIXES = (".txt", ".jsonl", ".parquet")
-TOKEN_SUFFIX = ".npy"
-SUFFIXES = (*TEXT_SUFFIXES, TOKEN_SUFFIX)
+from probes.choices import SampleBy
+from probes.corpus.files import is_saved_dataset
+from probes.corpus.row_files import BYTE_ORDER_MARK, json_rows, separated_rows, unpacked
+
 CHUNK_DOCUMENTS = 64
 CHUNK_CHARACTERS = 1 << 19
 PARQUET_BATCH_ROWS = 256
+_BEGINNING = 1024
 MINIMUM_ROW_TOKENS = 2
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def corpus_files(path: Path) -> list[Path]:
-    """The file itself, or all corpus files below a folder in sorted order.
+def read_documents(path: Path, kind: str, column: str, sample_by: SampleBy) -> Iterator[str]:
+    """The documents of a file of texts.
+
+    Args:
+        path: the file.
+        kind: its ending, without that of a packed file.
+        column: where the text is, if the kind has columns.
+        sample_by: what a document of a `.txt` file is.
 
     Raises:
-        ValueError: a file of another kind, a folder with none of the known kinds, or one that mixes
-            texts with rows of token ids.
+        ValueError: the file cannot be read; the line, item or row is named.
     """
-    candidates = [path] if path.is_file() else sorted(path.rglob("*"))
-    files = [file for file in candidates if file.is_file()]
-    known = [file for file in files if file.suffix in SUFFIXES]
-    if not known:
-        found = sorted({file.suffix or file.name for file in files}) or ["nothing"]
-        raise ValueError(f"{path}: found {', '.join(found)}: give {', '.join(SUFFIXES)} files")
-    if len({file.suffix == TOKEN_SUFFIX for file in known}) > 1:
-        raise ValueError(
-            f"{path} mixes texts with rows of token ids (.npy): keep them in folders of their own"
-        )
-    return known
+    match kind:
+        case ".txt":
+            return read_txt(path, sample_by)
+        case ".jsonl":
+            return read_jsonl(path, column)
+        case ".parquet":
+            return read_parquet(path, column)
+        case ".json" if not _begins_list(path):
+            return read_jsonl(path, column)
+        case ".json":
+            rows = json_rows(path)
+        case _:
+            rows = separated_rows(path, "," if kind == ".csv" else "\t")
+    return (text_of_row(row, column, place) for place, row in rows)
 
 
-def is_dataset_folder(path: Path) -> bool:
-    """Whether a folder declares itself a Hugging Face data set in its README.md."""
-    readme = path / "README.md"
-    if not readme.is_file():
-        return False
-    text = readme.read_text(encoding="utf-8", errors="replace")
-    front = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
-    return bool(re.search(r"(?m)^(configs|dataset_info):", front))
+def _begins_list(path: Path) -> bool:
+    """Whether a file begins with a list; JSON Lines are called `.json` as well."""
+    with unpacked(path) as file:
+        return file.read(_BEGINNING).removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[")
 
 
-def read_txt(path: Path) -> Iterator[str]:
-    """The one document of a text file.
+def read_txt(path: Path, sample_by: SampleBy = SampleBy.DOCUMENT) -> Iterator[str]:
+    """The documents of a text file: all of it as one, or its lines or paragraphs.
 
     Raises:
         ValueError: the file is not UTF-8; the line is named.
     """
-    data = path.read_bytes()
+    with unpacked(path) as file:
+        data = file.read().removeprefix(BYTE_ORDER_MARK)
     try:
-        yield data.decode("utf-8-sig")
+        text = data.decode()
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(
             f"{path}, line {line}: not UTF-8 ({error.reason}): save the file as UTF-8"
         ) from error
+    match sample_by:
+        case SampleBy.LINE:
+            yield from (line.removesuffix("\r") for line in text.split("\n"))
+        case SampleBy.PARAGRAPH:
+            yield from re.split(r"\n\s*\n", text)
+        case _:
+            yield text
 
 
 def read_jsonl(path: Path, column: str) -> Iterator[str]:
@@ -90,7 +106,7 @@ def read_jsonl(path: Path, column: str) -> Iterator[str]:
     Raises:
         ValueError: a line is not UTF-8, not a JSON object, or has no text in `column`.
     """
-    with path.open("rb") as lines:
+    with unpacked(path) as lines:
         for number, line in enumerate(lines, start=1):
             if number == 1:
                 line = line.removeprefix(BYTE_ORDER_MARK)
@@ -116,24 +132,31 @@ def text_of_line(line: bytes, column: str, place: str) -> str:
     return text_of_row(row, column, place)
 
 
-def text_of_row(row: dict[str, Any], column: str, place: str) -> str:
+def text_of_row(row: Mapping[str, Any], column: str, place: str) -> str:
     """The text in `column` of a row; a missing value (None) is an empty text."""
     if column not in row:
         raise ValueError(missing_column(column, row, place))
     text = row[column]
-    if text is None:
-        return ""
-    if not isinstance(text, str):
+    if text is not None and not isinstance(text, str):
         raise ValueError(
             f"{place}: {column!r} holds {type(text).__name__}, not text: name a column of strings "
-            f"with column="
+            f"with column (--column)"
         )
+    return checked_text(text, f"{place}: {column!r}")
+
+
+def checked_text(text: str | None, place: str) -> str:
+    """A text itself; a missing one (None) is empty.
+
+    Raises:
+        ValueError: it cannot be written as UTF-8.
+    """
+    if text is None:
+        return ""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{place}: {column!r} holds half of a surrogate pair: correct or remove it"
-        ) from error
+        raise ValueError(f"{place} holds half of a surrogate pair: correct or remove it") from error
     return text
 
 
@@ -141,7 +164,7 @@ def missing_column(column: str, found: Iterable[str], place: str) -> str:
     """The message for a column that is not there."""
     return (
         f"{place}: no column {column!r}; found {', '.join(map(repr, found)) or 'none'}: name the "
-        f"column with the text with column="
+        f"column with the text with column (--column)"
     )
 
 
@@ -183,6 +206,8 @@ def open_hub(name: str, config: str | None, split: str, revision: str | None) ->
     import datasets
 
     try:
+        if is_saved_dataset(Path(name)):
+            return _saved(name, split)
         return datasets.load_dataset(
             name, name=config, split=split, revision=revision, streaming=True
         )
@@ -198,10 +223,22 @@ def open_hub(name: str, config: str | None, split: str, revision: str | None) ->
         ) from error
 
 
-def read_hub(stream: Iterable[dict[str, Any]], column: str, name: str) -> Iterator[str]:
-    """The documents of a streamed data set."""
-    for number, row in enumerate(stream, start=1):
-        yield text_of_row(row, column, f"data set {name}, row {number}")
+def _saved(folder: str, split: str) -> Any:
+    """A data set that was written by `save_to_disk`; of several splits the one asked for."""
+    import datasets
+
+    found = datasets.load_from_disk(folder)
+    if not isinstance(found, datasets.DatasetDict):
+        return found
+    if split not in found:
+        raise ValueError(f"found the splits {', '.join(found)}")
+    return found[split]
+
+
+def read_rows(rows: Iterable[Mapping[str, Any]], column: str, name: str) -> Iterator[str]:
+    """The documents of a data set that is streamed or in memory."""
+    for number, row in enumerate(rows, start=1):
+        yield text_of_row(row, column, f"{name}, row {number}")
 
 
 def open_token_rows(path: Path) -> Integer[np.ndarray, "row pos"]:
@@ -229,8 +266,8 @@ def open_token_rows(path: Path) -> Integer[np.ndarray, "row pos"]:
 
 
 def limit_rows(
-    blocks: Iterable[Integer[np.ndarray, "_ pos"]], limit: int | None
-) -> tuple[Integer[np.ndarray, "_ pos"], ...]:
+    blocks: Iterable[Integer[np.ndarray, "_ _"]], limit: int | None
+) -> tuple[Integer[np.ndarray, "_ _"], ...]:
     """The first `limit` rows of several arrays, without reading them."""
     if limit is None:
         return tuple(blocks)

@@ -49,20 +49,26 @@ def limited(
             return
 
 
-def row_limit(blocks: Sequence[Integer[np.ndarray, "_ pos"]], max_tokens: int | None) -> int:
-    """How many whole rows of `blocks` fit in `max_tokens`.
+def row_limit(blocks: Sequence[Integer[np.ndarray, "_ _"]], max_tokens: int | None) -> int:
+    """How many whole rows of `blocks`, from the first on, fit in `max_tokens`.
 
     Raises:
         ValueError: not even one.
     """
-    rows, width = sum(map(len, blocks)), blocks[0].shape[1]
     if max_tokens is None:
-        return rows
-    if max_tokens < width:
+        return sum(map(len, blocks))
+    left, rows = max_tokens, 0
+    for block in blocks:
+        fitting = min(len(block), left // block.shape[1])
+        left, rows = left - fitting * block.shape[1], rows + fitting
+        if fitting < len(block):
+            break
+    if not rows:
+        width = blocks[0].shape[1]
         raise ValueError(
             f"max_tokens is {max_tokens} but a row has {width} tokens: give {width} or more"
         )
-    return min(rows, max_tokens // width)
+    return rows
 
 
 def document_row(ids: Int64[np.ndarray, " pos"], index: int) -> Row:

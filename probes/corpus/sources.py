@@ -2,10 +2,10 @@
 
 A **corpus** is an ordered, re-iterable series of documents (texts), or rows of token ids that were
 tokenised elsewhere. `load_corpus` takes the name of a built-in asset (`general`, `biomedical`, each
-also `-train` and `-heldout`), a file (`.txt`, `.jsonl`, `.parquet`, `.npy`), a folder of these, or
-the id of a Hugging Face data set ("namespace/name"), which is streamed. Documents are read as they
-are asked for; the whole corpus is never held. `probes.corpus.readers` says what a document is in
-each format.
+also `-train` and `-heldout`), files, folders and patterns of files (`probes.corpus.files`), the id
+of a Hugging Face data set ("namespace/name"), which is streamed, or what a script has in memory
+(`probes.corpus.in_memory`). Documents are read as they are asked for; the whole corpus is never
+held. `probes.corpus.readers` says what a document is in each format.
 
     >>> from probes.corpus.sources import Corpus, load_corpus
     >>> corpus = load_corpus("general", max_documents=256)             # doctest: +SKIP
@@ -20,22 +20,26 @@ or a list. Finding it costs one pass over the documents.
 
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
 
 from probes.assets.table import AssetKind, asset_names, find_asset, nearest_names
-from probes.corpus import readers
+from probes.choices import SampleBy, as_choice
+from probes.corpus import files, in_memory, readers
+from probes.corpus.in_memory import DEFAULT_COLUMN
 
-DEFAULT_COLUMN = "text"
 DEFAULT_SPLIT = "train"
 NO_LICENCE = "not stated"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HASHED_ROWS = 4096
+_LONGEST_NAME = 256
 
 
 class ContentHash:
@@ -82,16 +86,18 @@ class Corpus:
         name: the source as it was asked for, with the revision of a data set.
         licence: the licence of the texts as far as known, else "not stated".
         open_texts: opens the texts anew; None for rows of token ids.
-        token_rows: arrays of token ids of one width, `[row pos]`; None for texts.
+        token_rows: arrays of token ids `[row pos]`, each of one width; None for texts.
         max_documents: the most documents (or rows) to read; None for all.
+        left_out: in words, what lies beside the documents and is not read.
         counts: what the latest pass over `documents()` has met.
     """
 
     name: str
     licence: str = NO_LICENCE
     open_texts: Callable[[], Iterator[str]] | None = field(default=None, repr=False)
-    token_rows: tuple[Integer[np.ndarray, "_ pos"], ...] | None = field(default=None, repr=False)
+    token_rows: tuple[Integer[np.ndarray, "_ _"], ...] | None = field(default=None, repr=False)
     max_documents: int | None = None
+    left_out: tuple[str, ...] = ()
     counts: ReadCounts = field(default_factory=ReadCounts, compare=False)
 
     @classmethod
@@ -99,9 +105,10 @@ class Corpus:
         """A corpus of texts that are already in memory.
 
         Raises:
-            ValueError: none of them holds any text.
+            ValueError: none of them holds any text, or one is no text.
         """
-        return _checked(cls(name, open_texts=lambda: iter(texts)))
+        opened = in_memory.opened(texts, None, name)
+        return _checked(cls(name, open_texts=opened.open_texts, token_rows=opened.token_rows))
 
     def documents(self) -> Iterator[str]:
         """The documents in order, read as they are asked for; empty ones are skipped and counted.
@@ -139,25 +146,32 @@ class Corpus:
 
 
 def load_corpus(
-    source: str | Path,
+    source: str | Path | Iterable[Any],
     *,
     column: str | None = None,
     split: str = DEFAULT_SPLIT,
     revision: str | None = None,
     config: str | None = None,
+    sample_by: SampleBy | str = SampleBy.DOCUMENT,
     max_documents: int | None = None,
 ) -> Corpus:
     """Open a corpus.
 
     Args:
-        source: a built-in corpus, a file, a folder or a data set id; a built-in name wins over a
-            file of that name (write `./general` for the file). In a folder all files of the known
-            kinds are read, recursively and in sorted order; a folder laid out as a Hugging Face
-            data set (front matter in its README.md) is read as one.
-        column: where the text is in `.jsonl`, `.parquet` and data sets; "text" by default.
+        source: a built-in corpus, a file, a folder, a pattern such as `texts/*.jsonl.gz`, a list of
+            `Path`, or a data set id; a built-in name wins over a file of that name (write
+            `./general` for the file). In a folder files of the known kinds are read, recursively
+            and in sorted order; what is left out is named on the error stream and in `left_out`. A
+            folder laid out as a Hugging Face data set (front matter in its README.md), or saved as
+            one, is read as one. Or documents in memory: a list of strings, of mappings or of lists
+            of token ids, a `Dataset`, an `IterableDataset`, a data frame or a column of one.
+        column: where the text is in `.jsonl`, `.json`, `.csv`, `.parquet`, data sets and mappings;
+            "text" by default.
         split: split of a data set.
         revision: branch, tag or commit of a data set.
         config: configuration of a data set.
+        sample_by: what a document of a `.txt` file is: the whole file ("document"), each "line", or
+            each "paragraph"; other kinds say themselves what their documents are.
         max_documents: read at most so many documents (or rows of token ids).
 
     Raises:
@@ -167,19 +181,61 @@ def load_corpus(
         raise ValueError(
             f"max_documents is {max_documents}: give a positive number, or leave it out to read all"
         )
-    path = Path(source).expanduser()
+    by = as_choice(SampleBy, sample_by, "sample_by")
     hub_options = {"split": split, "revision": revision, "config": config}
+    if not isinstance(source, str | Path):
+        return _memory_or_files(source, column, hub_options, by, max_documents)
+    path = Path(source).expanduser()
+    is_dataset = files.is_dataset_folder(path) or files.is_saved_dataset(path)
     if str(source) in asset_names(AssetKind.CORPUS):
-        _refuse_hub_options(str(source), hub_options)
+        _refuse_options(str(source), hub_options)
         corpus = _asset_corpus(str(source), column, max_documents)
-    elif path.exists() and not readers.is_dataset_folder(path):
-        _refuse_hub_options(str(source), hub_options)
-        corpus = _file_corpus(str(source), readers.corpus_files(path), column, max_documents)
+    elif files.is_pattern(source) or (path.exists() and not is_dataset):
+        _refuse_options(str(source), hub_options)
+        corpus = _file_corpus(str(source), [source], column, by, max_documents)
     elif path.exists() or _is_hub_id(source):
         corpus = _hub_corpus(str(source), column, hub_options, max_documents)
     else:
         raise ValueError(_not_found(str(source)))
     return _checked(corpus)
+
+
+def _memory_or_files(
+    source: Iterable[Any],
+    column: str | None,
+    hub_options: dict[str, str | None],
+    by: SampleBy,
+    max_documents: int | None,
+) -> Corpus:
+    """Documents that a script has in memory, or the files that it has listed."""
+    listed = list(source) if isinstance(source, list | tuple) else []
+    if listed and all(isinstance(one, Path) for one in listed):
+        name = " + ".join(map(str, listed))
+        _refuse_options(name, hub_options)
+        return _checked(_file_corpus(name, listed, column, by, max_documents))
+    if path := next((one for one in listed if _names_file(one)), None):
+        raise ValueError(
+            f"the texts have {path!r} among them, which is a file: give Path({path!r}) to read it, "
+            "or a pattern for several"
+        )
+    _refuse_options("what is in memory", hub_options)
+    found = in_memory.opened(source, column, most=max_documents)
+    rows = found.token_rows
+    return _checked(
+        Corpus(
+            found.name,
+            found.licence or NO_LICENCE,
+            found.open_texts,
+            None if rows is None else readers.limit_rows(rows, max_documents),
+            max_documents,
+        )
+    )
+
+
+def _names_file(text: Any) -> bool:
+    """Whether a text is the name of a file that could be a corpus."""
+    is_name = isinstance(text, str) and len(text) < _LONGEST_NAME and "\n" not in text
+    return is_name and files.kind_of(Path(text)) is not None and Path(text).is_file()
 
 
 def _checked(corpus: Corpus) -> Corpus:
@@ -205,41 +261,45 @@ def _asset_corpus(name: str, column: str | None, max_documents: int | None) -> C
 
 
 def _file_corpus(
-    name: str, files: list[Path], column: str | None, max_documents: int | None
+    name: str,
+    sources: Sequence[str | Path],
+    column: str | None,
+    by: SampleBy,
+    max_documents: int | None,
 ) -> Corpus:
     """A corpus of files that are all texts or all rows of token ids."""
-    suffixes = {path.suffix for path in files}
-    if column is not None and not suffixes & {".jsonl", ".parquet"}:
+    found = files.corpus_files(sources)
+    if found.left_out:
+        print(f"left out of corpus {name}: {', '.join(found.left_out)}", file=sys.stderr)
+    kinds = [files.kind_of(path) or "" for path in found.files]
+    if column is not None and not files.WITH_COLUMNS.intersection(kinds):
         raise ValueError(
-            f"column {column!r} was asked for, but {name} has {', '.join(sorted(suffixes))} files: "
-            f"leave column out"
+            f"column {column!r} was asked for, but {name} has {', '.join(sorted(set(kinds)))} "
+            "files: leave column out"
         )
-    if suffixes == {readers.TOKEN_SUFFIX}:
-        return Corpus(name, token_rows=_token_blocks(files, max_documents))
-    texts = partial(_read_files, files, column or DEFAULT_COLUMN)
-    return Corpus(name, open_texts=texts, max_documents=max_documents)
+    if files.TOKEN_SUFFIX in kinds:
+        blocks = _token_blocks(found.files, max_documents)
+        return Corpus(name, token_rows=blocks, left_out=found.left_out)
+    texts = partial(_read_files, found.files, kinds, column or DEFAULT_COLUMN, by)
+    return Corpus(name, open_texts=texts, max_documents=max_documents, left_out=found.left_out)
 
 
-def _read_files(files: Iterable[Path], column: str) -> Iterator[str]:
-    for path in files:
-        match path.suffix:
-            case ".txt":
-                yield from readers.read_txt(path)
-            case ".jsonl":
-                yield from readers.read_jsonl(path, column)
-            case _:
-                yield from readers.read_parquet(path, column)
+def _read_files(
+    paths: Sequence[Path], kinds: Sequence[str], column: str, by: SampleBy
+) -> Iterator[str]:
+    for path, kind in zip(paths, kinds, strict=True):
+        yield from readers.read_documents(path, kind, column, by)
 
 
 def _token_blocks(
-    files: list[Path], max_documents: int | None
-) -> tuple[Integer[np.ndarray, "_ pos"], ...]:
-    """The arrays in `files`, which must have rows of one width."""
-    blocks = [readers.open_token_rows(path) for path in files]
-    for path, block in zip(files, blocks, strict=True):
+    paths: Sequence[Path], max_documents: int | None
+) -> tuple[Integer[np.ndarray, "_ _"], ...]:
+    """The arrays in files, which must have rows of one width."""
+    blocks = [readers.open_token_rows(path) for path in paths]
+    for path, block in zip(paths, blocks, strict=True):
         if block.shape[1] != blocks[0].shape[1]:
             raise ValueError(
-                f"{path} has rows of {block.shape[1]} tokens, {files[0]} of {blocks[0].shape[1]}: "
+                f"{path} has rows of {block.shape[1]} tokens, {paths[0]} of {blocks[0].shape[1]}: "
                 f"give files with rows of one width"
             )
     return readers.limit_rows(blocks, max_documents)
@@ -249,7 +309,7 @@ def _is_hub_id(source: str | Path) -> bool:
     """Whether `source` is written like "namespace/name" and not like a path."""
     text = str(source)
     looks_like_path = (
-        isinstance(source, Path) or text.startswith(".") or text.endswith(readers.SUFFIXES)
+        isinstance(source, Path) or text.startswith(".") or files.kind_of(Path(text)) is not None
     )
     return not looks_like_path and HUB_ID.fullmatch(text) is not None
 
@@ -261,13 +321,14 @@ def _hub_corpus(
     revision = options["revision"]
     stream = readers.open_hub(source, options["config"], split, revision)
     name = f"{source}@{revision}" if revision else source
-    texts = partial(readers.read_hub, stream, column or DEFAULT_COLUMN, name)
+    texts = partial(readers.read_rows, stream, column or DEFAULT_COLUMN, f"data set {name}")
     licence = (stream.info.license if stream.info else None) or NO_LICENCE
     return Corpus(name, licence, texts, max_documents=max_documents)
 
 
-def _refuse_hub_options(source: str, options: dict[str, str | None]) -> None:
-    given = [name for name, value in options.items() if value not in (None, DEFAULT_SPLIT)]
+def _refuse_options(source: str, hub_options: dict[str, str | None]) -> None:
+    """Refuse options that do not go with a source."""
+    given = [name for name, value in hub_options.items() if value not in (None, DEFAULT_SPLIT)]
     if given:
         raise ValueError(
             f"{', '.join(given)} was asked for, but {source} is not a Hugging Face data set: leave "
@@ -279,5 +340,5 @@ def _not_found(source: str) -> str:
     nearest = nearest_names(source, asset_names(AssetKind.CORPUS))
     return (
         f"no corpus {source!r}: not a built-in corpus ({nearest}), not a file or folder, and not a "
-        f"data set id (namespace/name); accepted files are {', '.join(readers.SUFFIXES)}"
+        f"data set id (namespace/name); accepted files are {files.ACCEPTED}"
     )

@@ -32,8 +32,8 @@ class DataFields:
     revision: str | None = None
     """Branch, tag or commit of a hub model; of a run directory the step, step-000160 say."""
     corpus: str | None
-    """Text to train on: built-in corpus, .txt, .jsonl, .parquet or .npy file, folder or hub data
-    set; the papers' recipes leave it to be given."""
+    """Text to train on: built-in corpus, file of texts or token ids, folder, quoted pattern or hub
+    data set; the papers' recipes leave it to be given."""
     column: str | None = None
     """Column of the text in .jsonl and .parquet files and data sets; theirs is "text"."""
     row_length: int

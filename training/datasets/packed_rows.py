@@ -217,7 +217,7 @@ def check_row_length(row_length: int, positions: int | None) -> None:
 def _check_width(corpus: Corpus, row_length: int) -> None:
     if corpus.token_rows is None:
         return
-    width = corpus.token_rows[0].shape[1]
+    width = next((b.shape[1] for b in corpus.token_rows if b.shape[1] != row_length), row_length)
     if width != row_length:
         raise ValueError(
             f"corpus {corpus.name} has rows of {width} tokens, but {row_length} were asked for: "

@@ -18,16 +18,19 @@ Example:
     [('one.jsonl, line 1', {'key': 'a'})]
 """
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from probes.corpus.readers import BYTE_ORDER_MARK, PARQUET_BATCH_ROWS
-
-Row = dict[str, Any]
+from probes.corpus.readers import PARQUET_BATCH_ROWS
+from probes.corpus.row_files import (
+    BYTE_ORDER_MARK,
+    Row,
+    as_object,
+    json_rows,
+    parsed,
+    separated_rows,
+)
 
 
 def read_rows(path: Path, *, list_columns: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
@@ -44,11 +47,11 @@ def read_rows(path: Path, *, list_columns: Sequence[str] = ()) -> Iterator[tuple
         case ".jsonl":
             return _jsonl_rows(path)
         case ".json":
-            return _json_rows(path)
+            return json_rows(path)
         case ".csv":
-            return _separated_rows(path, ",", list_columns)
+            return separated_rows(path, ",", list_columns)
         case ".tsv":
-            return _separated_rows(path, "\t", list_columns)
+            return separated_rows(path, "\t", list_columns)
     assert path.suffix == ".parquet", f"no reader of rows for {path.suffix}"
     return _parquet_rows(path)
 
@@ -76,25 +79,6 @@ def text_of(value: Any, column: str, place: str) -> str:
     return value.strip()
 
 
-def parsed(data: bytes, place: str) -> Any:
-    """What some JSON says; `place` is that of the line or of the field it fills."""
-    try:
-        return json.loads(decoded(data, place))
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, " if error.lineno > 1 else ""
-        raise ValueError(_not_json(place, error.msg, where, error.colno)) from error
-
-
-def decoded(data: bytes, place: str) -> str:
-    """Text from its UTF-8 bytes."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n")
-        where = f"{place}, line {line + 1}" if line else place
-        raise ValueError(f"{where}: not UTF-8 ({error.reason}): save it as UTF-8") from error
-
-
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -102,43 +86,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
             if number == 1:
                 line = line.removeprefix(BYTE_ORDER_MARK)
             if line.strip():
-                yield place, _object(parsed(line.rstrip(), place), place)
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    text = decoded(path.read_bytes().removeprefix(BYTE_ORDER_MARK), str(path))
-    try:
-        items = json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, "
-        raise ValueError(_not_json(str(path), error.msg, where, error.colno)) from error
-    if not isinstance(items, list):
-        raise ValueError(f"{path}: expected a list of objects, found {type(items).__name__}")
-    for number, item in enumerate(items, start=1):
-        place = f"{path}, item {number}"
-        yield place, _object(item, place)
-
-
-def _separated_rows(
-    path: Path, separator: str, list_columns: Sequence[str]
-) -> Iterator[tuple[str, Row]]:
-    text = decoded(path.read_bytes().removeprefix(BYTE_ORDER_MARK), str(path))
-    lines = io.StringIO(text, newline="")
-    reader = csv.DictReader(lines, delimiter=separator, strict=True)
-    try:
-        for row in reader:
-            place = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise ValueError(f"{place}: has another number of fields than the header: quote it")
-            lists = {column: row[column] for column in list_columns if row.get(column, "").strip()}
-            parsed_lists = {
-                column: parsed(value.encode(), f"{place}, column {column!r}")
-                for column, value in lists.items()
-            }
-            yield place, row | parsed_lists
-    except csv.Error as error:
-        line = reader.reader.line_num  # DictReader's own stays at the last good row
-        raise ValueError(f"{path}, line {line}: not valid CSV ({error}): correct it") from error
+                yield place, as_object(parsed(line.rstrip(), place), place)
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
@@ -155,13 +103,3 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path}, row {number}", row
-
-
-def _object(value: Any, place: str) -> Row:
-    if not isinstance(value, dict):
-        raise ValueError(f"{place}: expected an object, found {type(value).__name__}")
-    return value
-
-
-def _not_json(place: str, reason: str, where: str, column: int) -> str:
-    return f"{place}: not valid JSON ({reason} at {where}character {column}): correct it"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.choices import Backend, RowLayout
+from probes.choices import Backend, RowLayout, SampleBy
 from probes.cli import command_main, progress
 from training.choices import TranslatorOptimizer
 
@@ -39,8 +39,8 @@ class TunedLensArguments:
     model: str
     """Built-in model, hub id, Hugging Face folder or .gguf file."""
     corpus: str
-    """Text to learn from: built-in corpus, .txt, .jsonl, .parquet or .npy file, folder or hub data
-    set."""
+    """Text to learn from: built-in corpus, file of texts or token ids, folder, quoted pattern or
+    hub data set."""
     out: Path
     """Folder for the lens and the results; made if it is not there."""
     heldout: str | None = None
@@ -49,7 +49,9 @@ class TunedLensArguments:
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     column: str | None = None
-    """Column of the text in .jsonl and .parquet files and data sets; theirs is "text"."""
+    """Column of the text in files with columns and data sets; theirs is "text"."""
+    sample_by: SampleBy = SampleBy.DOCUMENT
+    """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
     layout: RowLayout = RowLayout.PACKED
     """packed: documents end to end in full rows; document: one document a row, padded."""
     sequence_length: int = 128
@@ -94,7 +96,12 @@ def _run(arguments: TunedLensArguments, _words: Sequence[str]) -> None:
     from training.tuned_lens.text import learning_and_heldout
 
     refuse_existing(arguments.out, overwrite=arguments.overwrite, known=FILES)
-    corpora = learning_and_heldout(arguments.corpus, arguments.heldout, column=arguments.column)
+    corpora = learning_and_heldout(
+        arguments.corpus,
+        arguments.heldout,
+        column=arguments.column,
+        sample_by=arguments.sample_by,
+    )
     model = probes.load_model(
         arguments.model,
         revision=arguments.revision,

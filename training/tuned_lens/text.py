@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+from probes.choices import SampleBy
+from probes.corpus.holding_out import MORE_DOCUMENTS
 from probes.corpus.sources import Corpus, ReadCounts, load_corpus
 
 HELD_OUT_OF = 8
@@ -27,22 +29,29 @@ class LensCorpora:
     heldout: Corpus
 
 
-def learning_and_heldout(corpus: str, heldout: str | None, *, column: str | None) -> LensCorpora:
+def learning_and_heldout(
+    corpus: str,
+    heldout: str | None,
+    *,
+    column: str | None,
+    sample_by: SampleBy = SampleBy.DOCUMENT,
+) -> LensCorpora:
     """Open the two corpora of a tuned lens.
 
     Args:
         corpus: what to learn from.
         heldout: what to judge on; None for every eighth document of the other.
         column: of the text, in both.
+        sample_by: what a document of a `.txt` file is, in both.
 
     Raises:
         ValueError: a corpus cannot be opened, both are the same, or there is nothing to hold out.
     """
     if heldout == corpus:
         raise ValueError(f"--heldout {heldout} is the corpus itself; give another, or leave it out")
-    learning = load_corpus(corpus, column=column)
+    learning = load_corpus(corpus, column=column, sample_by=sample_by)
     if heldout is not None:
-        return LensCorpora(learning, load_corpus(heldout, column=column))
+        return LensCorpora(learning, load_corpus(heldout, column=column, sample_by=sample_by))
     if learning.open_texts is None:
         raise ValueError(
             f"{corpus} holds rows of token ids, of which none is known to be another document; "
@@ -51,7 +60,7 @@ def learning_and_heldout(corpus: str, heldout: str | None, *, column: str | None
     if sum(1 for _, _ in zip(range(HELD_OUT_OF), learning.documents(), strict=False)) < HELD_OUT_OF:
         raise ValueError(
             f"{corpus} has fewer than {HELD_OUT_OF} documents, too few to hold any out; name the "
-            "text to judge on with --heldout"
+            f"text to judge on with --heldout, or {MORE_DOCUMENTS}"
         )
     return LensCorpora(_part(learning, heldout=False), _part(learning, heldout=True))
 

@@ -1,0 +1,181 @@
+r"""Which files are documents: of a folder, a pattern, or several of either.
+
+A folder is read recursively, in sorted order. Hidden files and folders (`.git`,
+`.ipynb_checkpoints`) and what editors leave behind (`notes.txt~`, `#notes.txt#`) are no documents,
+nor is what a project says about itself (`LICENSE.txt`, `README.txt`, `requirements.txt`). Files of
+`.json` and `.csv` beside `.txt`, `.jsonl` or `.parquet` are taken for notes on these. What is left
+out is named; a file that is asked for by its own name is read whatever it is called.
+
+    >>> from pathlib import Path
+    >>> kind_of(Path("part-01.JSONL.zst")), kind_of(Path("scan.pdf"))
+    ('.jsonl', None)
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from itertools import takewhile
+from pathlib import Path
+
+TOKEN_SUFFIX = ".npy"
+PACKABLE = (".txt", ".jsonl", ".json", ".csv", ".tsv")
+SUFFIXES = (".txt", ".jsonl", ".parquet", TOKEN_SUFFIX, ".json", ".csv", ".tsv")
+ACCEPTED = f"{', '.join(SUFFIXES)}, texts also as .gz or .zst"
+WITH_COLUMNS = frozenset({".jsonl", ".parquet", ".json", ".csv", ".tsv"})
+_PACKED = (".gz", ".zst")
+_NOTES = frozenset({".json", ".csv", ".tsv"})
+"""Kinds that hold notes on the documents where these are of other kinds."""
+_ABOUT = re.compile(
+    r"(licen[sc]e|copying|notice|readme|changelog|authors|contributors|contributing|citation"
+    r"|requirements|constraints|cmakelists)([-_.]\w+)?|dataset_(info|infos|dict)|package(-lock)?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Files that are documents, and in words what was left out beside them."""
+
+    files: tuple[Path, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def kind_of(path: Path) -> str | None:
+    """The ending that says how a file is read, without that of a packed file; None if unknown."""
+    suffix = path.suffix.lower()
+    if suffix in _PACKED:
+        inner = Path(path.stem).suffix.lower()
+        return inner if inner in PACKABLE else None
+    return suffix if suffix in SUFFIXES else None
+
+
+def is_pattern(source: str | Path) -> bool:
+    """Whether a name stands for all files that it matches."""
+    return has_magic(str(source)) and not Path(source).expanduser().exists()
+
+
+def corpus_files(sources: Sequence[str | Path]) -> Found:
+    """The documents of files, folders and patterns.
+
+    Args:
+        sources: what is read, in this order; files of a folder or a pattern in sorted order.
+
+    Raises:
+        ValueError: a file of another kind, a folder or pattern with none of the known kinds, a
+            document that is there twice, or texts mixed with rows of token ids.
+    """
+    found = [_found(source) for source in sources]
+    files = [file for one in found for file in one.files]
+    _refuse_twice(files)
+    if len({kind_of(file) == TOKEN_SUFFIX for file in files}) > 1:
+        raise ValueError(
+            f"{_named(sources)} mixes texts with rows of token ids (.npy): keep them in folders of "
+            "their own"
+        )
+    return Found(tuple(files), tuple(words for one in found for words in one.left_out))
+
+
+def is_dataset_folder(path: Path) -> bool:
+    """Whether a folder declares itself a Hugging Face data set in its README.md."""
+    readme = path / "README.md"
+    if not readme.is_file():
+        return False
+    text = readme.read_text(encoding="utf-8", errors="replace")
+    front = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
+    return bool(re.search(r"(?m)^(configs|dataset_info):", front))
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Whether a folder was written by `save_to_disk` of the library `datasets`."""
+    return (path / "dataset_dict.json").is_file() or (
+        (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    )
+
+
+def _found(source: str | Path) -> Found:
+    path = Path(source).expanduser()
+    if path.is_file():
+        if kind_of(path) is None:
+            raise ValueError(f"{path}: found {_kind_shown(path)}: give {ACCEPTED} files")
+        return Found((path,))
+    if path.is_dir():
+        inside = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
+        return _chosen(str(source), path, inside)
+    if not is_pattern(source):
+        raise ValueError(f"{source}: no such file or folder: give {ACCEPTED} files")
+    matches = sorted(map(Path, glob(str(path), recursive=True)))
+    # What is hidden above the pattern was asked for by its name.
+    root = Path(*takewhile(lambda part: not has_magic(part), path.parts))
+    inside = [file.relative_to(root) for file in matches if file.is_file()]
+    return _chosen(str(source), root, inside)
+
+
+def _chosen(name: str, folder: Path, candidates: Sequence[Path]) -> Found:
+    """Those of some files that are documents.
+
+    Args:
+        name: what they were asked for by.
+        folder: that they are in.
+        candidates: as seen from there.
+    """
+    seen = [file for file in candidates if not _is_hidden(file)]
+    unread = [file for file in seen if kind_of(file) is None]
+    known = [file for file in seen if kind_of(file) is not None]
+    about = [file for file in known if _is_about(file)]
+    documents = [file for file in known if not _is_about(file)]
+    if any(kind_of(file) not in _NOTES for file in documents):
+        about += [file for file in documents if kind_of(file) in _NOTES]
+        documents = [file for file in documents if kind_of(file) not in _NOTES]
+    if not documents:
+        kinds = {_kind_shown(file) for file in unread} | {str(file) for file in about}
+        hidden = ["hidden files"] * (len(seen) < len(candidates))
+        there = [*sorted(kinds), *hidden] or ["nothing"]
+        raise ValueError(f"{name}: found {', '.join(there)}: give {ACCEPTED} files")
+    return Found(tuple(folder / file for file in documents), _left_out(unread, about))
+
+
+def _left_out(unread: Iterable[Path], about: Iterable[Path]) -> tuple[str, ...]:
+    """What is left out, in words, by kind."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for file in unread:
+        groups[file.suffix.lower() or "other"].append(file)
+    words = [
+        f"{len(files)} {kind} file{'s' * (len(files) > 1)} ({files[0]})"
+        for kind, files in sorted(groups.items())
+    ]
+    return (*words, *map(str, about))
+
+
+def _is_hidden(file: Path) -> bool:
+    """Whether a file is hidden, in a hidden folder, or what an editor leaves behind."""
+    parts = [part for part in file.parts if part not in (".", "..")]
+    leftover = file.name.endswith("~") or file.name.startswith(("#", "~$"))
+    return leftover or any(part.startswith(".") for part in parts) or "__MACOSX" in parts
+
+
+def _is_about(file: Path) -> bool:
+    """Whether a file is about a project, by its name."""
+    stem = Path(file.stem).stem if file.suffix.lower() in _PACKED else file.stem
+    return _ABOUT.fullmatch(stem) is not None
+
+
+def _refuse_twice(files: Sequence[Path]) -> None:
+    """Refuse a file that stands there twice, or packed and unpacked."""
+    seen: dict[Path, Path] = {}
+    for file in files:
+        plain = (file.with_suffix("") if file.suffix.lower() in _PACKED else file).resolve()
+        if plain in seen:
+            raise ValueError(
+                f"{seen[plain]} and {file} would both be read and have one name: keep one of them"
+            )
+        seen[plain] = file
+
+
+def _kind_shown(file: Path) -> str:
+    return file.suffix or file.name
+
+
+def _named(sources: Sequence[str | Path]) -> str:
+    return ", ".join(map(str, sources))
