@@ -6,6 +6,7 @@ from safetensors only (a pickle can run code), and `trust_remote_code` is off un
 
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Any
 import torch
 
 from probes.assets import AssetKind, asset_names, cached_gguf, fetch
+from probes.checkpoint_files import RefusedCheckpoint, has_tokenizer, what_is_wrong
+from probes.plain_weights import refuse_quantised
+from probes.text_towers import text_tower
+from probes.whole_weights import load_whole
 
 
 def load_pretrained(
@@ -22,37 +27,64 @@ def load_pretrained(
     revision: str | None,
     dtype: str | torch.dtype | None,
     trust_remote_code: bool,
+    with_tokenizer: bool = True,
 ) -> tuple[Any, Any | None]:
     """Load a causal language model and its tokenizer by name, on the CPU.
+
+    Of a multimodal wrapper (Gemma 3, Mistral 3, Qwen2.5-VL) the language model is loaded, which is
+    said in a line on the error stream.
 
     Args:
         name: asset name, `.gguf` file, folder or hub id.
         revision: branch, tag or commit of a hub id.
         dtype: what to load the weights as; None for the checkpoint's own.
         trust_remote_code: whether a checkpoint may bring its own modelling code.
+        with_tokenizer: whether to load the tokenizer too.
 
     Returns:
         Model and tokenizer; the tokenizer is None where the checkpoint has none.
 
     Raises:
-        ValueError: nothing of that name can be loaded; says what is there.
+        ValueError: nothing of that name can be loaded, or its weights do not fit its configuration
+            exactly; says what is there.
     """
-    from transformers import AutoModelForCausalLM
-
     where, is_local = _resolve(name)
     if is_local and revision is not None:
         raise ValueError(
             f"{name!r} is local and has no revisions, found revision={revision!r}; leave it out"
         )
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with quiet_transformers():
-        try:
-            hf_model = AutoModelForCausalLM.from_pretrained(
-                where, dtype=as_dtype(dtype) or "auto", use_safetensors=True, **options
-            )
-        except (OSError, ValueError) as error:
-            raise ValueError(_why_not(name, is_local, revision, error)) from error
-        return hf_model.eval(), _tokenizer(where, options)
+    with quiet_transformers(), _in_one_line(name, where, is_local, revision):
+        _refuse_adapter(where, options)
+        hf_model = _model(name, where, as_dtype(dtype) or "auto", options)
+        return hf_model, _tokenizer(where, options) if with_tokenizer else None
+
+
+def _model(name: str, where: str, dtype: Any, options: dict[str, Any]) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(where, **options)
+    refuse_quantised(config, repr(name))
+    more: dict[str, Any] = {"config": config}
+    if (tower := text_tower(config)) is not None:
+        more = {
+            "config": tower.config,
+            "key_mapping": tower.renamed,
+            "left_out": tower.left_out,
+        }
+        family, inside = config.model_type, tower.config.model_type
+        print(f"{name} is a {family}: its language model ({inside}) is loaded", file=sys.stderr)
+    hf_model = load_whole(
+        AutoModelForCausalLM,
+        where,
+        name=repr(name),
+        dtype=dtype,
+        use_safetensors=True,
+        **options,
+        **more,
+    )
+    hf_model.config.return_dict = True  # everything here reads outputs by their names
+    return hf_model.eval()
 
 
 def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
@@ -105,16 +137,15 @@ def _resolve(name: str) -> tuple[str, bool]:
     if name in asset_names(AssetKind.MODEL):
         return str(fetch(name)), True
     path = Path(name).expanduser()
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise ValueError(f"there is no file {name!r}; check the path of the .gguf model")
         return str(cached_gguf(path)), True
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ValueError(
-                f"folder {name!r} holds no config.json; pass a folder that "
-                "save_pretrained has written"
-            )
+            adapter = (path / "adapter_config.json").is_file()
+            found = what_is_wrong(path) if adapter else "pass a folder that save_pretrained wrote"
+            raise ValueError(f"folder {name!r} holds no config.json; {found}")
         return str(path), True
     if path.is_absolute() or name.startswith((".", "~")) or not _is_hub_id(name):
         raise ValueError(
@@ -139,18 +170,59 @@ def _tokenizer(where: str, options: dict[str, Any]) -> Any | None:
     # some families without tokenizer files, and makes up an empty tokenizer for others.
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
-    except (OSError, ValueError, KeyError):
-        return None
+    except Exception as error:  # of the library in Rust, bare
+        folder = _folder(where, options["revision"])
+        if folder is None or not has_tokenizer(folder):
+            return None
+        raise ValueError(
+            f"its tokenizer cannot be read ({' '.join(str(error).split())[:150]}); restore its "
+            "files, or pass tokenizer="
+        ) from error
     return tokenizer if tokenizer.vocab_size else None
 
 
-def _why_not(name: str, is_local: bool, revision: str | None, error: Exception) -> str:
+def _refuse_adapter(where: str, options: dict[str, Any]) -> None:
+    # With peft transformers would load the base model and the adapter, and without it the base.
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    if find_adapter_config_file(where, revision=options["revision"]) is not None:
+        raise ValueError("an adapter is no model by itself")
+
+
+def _folder(where: str, revision: str | None) -> Path | None:
+    """Where the files of a model lie on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(where).is_dir():
+        return Path(where)
+    for member in ("config.json", "adapter_config.json"):
+        found = try_to_load_from_cache(where, member, revision=revision)
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
+
+
+@contextmanager
+def _in_one_line(name: str, where: str, is_local: bool, revision: str | None) -> Iterator[None]:
+    """Turn whatever loading raises into a line that says why."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except RefusedCheckpoint:
+        raise
+    except (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(_why_not(name, where, is_local, revision, error)) from error
+    except (ImportError, SafetensorError, StrictDataclassError) as error:
+        raise ValueError(_why_not(name, where, is_local, revision, error)) from error
+
+
+def _why_not(name: str, where: str, is_local: bool, revision: str | None, error: Exception) -> str:
     text = " ".join(str(error).split())
-    if ("safetensors" in text and "no file named" in text) or "use_safetensors" in text:
-        return (
-            f"{name!r} has no safetensors weights; only those are loaded, since other formats can "
-            "run code: save the model again with save_pretrained"
-        )
+    folder = _folder(where, revision)
+    if folder is not None and (wrong := what_is_wrong(folder)) is not None:
+        return f"{name!r} could not be loaded: {wrong}"
     if not is_local and revision is not None and _is_about_revision(text):
         return f"{name!r} has no revision {revision!r}; {_known_revisions(name)}"
     if not is_local and isinstance(error, OSError):
@@ -158,6 +230,8 @@ def _why_not(name: str, is_local: bool, revision: str | None, error: Exception) 
             f"{name!r} could not be loaded from the hub or its local cache; check the id and the "
             f"network, or pass a folder or a built-in model ({_built_in()})"
         )
+    if isinstance(error, LookupError):
+        text = f"config.json names {text}, which transformers does not know"
     return f"{name!r} could not be loaded: {text[:300]}"
 
 

@@ -21,6 +21,8 @@ from probes.backends.native import NativeEngine
 from probes.choices import Backend
 from probes.hooked_model import HookedModel
 from probes.loading import as_device, load_pretrained
+from probes.plain_weights import refuse_unreadable
+from probes.text_towers import text_tower
 
 
 def load_model(
@@ -58,7 +60,11 @@ def load_model(
         return _wrap_in_memory(source, tokenizer, asked)
     target = as_device(device)
     hf_model, own_tokenizer = load_pretrained(
-        source, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code
+        source,
+        revision=revision,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        with_tokenizer=tokenizer is None,
     )
     chosen = own_tokenizer if tokenizer is None else tokenizer
     engine = _engine_over(hf_model.to(target), chosen, asked or Backend.NATIVE)
@@ -97,6 +103,12 @@ def _engine_of(source: Any, tokenizer: Any, asked: Backend | None) -> tuple[Engi
     from transformers import PreTrainedModel
 
     if isinstance(source, PreTrainedModel):
+        refuse_unreadable(source)
+        if text_tower(source.config) is not None:
+            raise ValueError(
+                f"{type(source).__name__} is a multimodal wrapper; save it and load the folder, of "
+                "which the language model is then read"
+            )
         if asked in (None, Backend.NATIVE):
             return NativeEngine(source), None
         return _engine_over(copy.deepcopy(source), tokenizer, asked), None
@@ -111,6 +123,7 @@ def _engine_of(source: Any, tokenizer: Any, asked: Backend | None) -> tuple[Engi
     if "nnsight" in origin and isinstance(getattr(source, "_module", None), PreTrainedModel):
         from probes.backends.nnsight import NnsightEngine
 
+        refuse_unreadable(source._module)
         return NnsightEngine(source), getattr(source, "tokenizer", None)
     raise ValueError(
         f"cannot load a {type(source).__name__}; pass a name, a path (as a string), or a "

@@ -12,15 +12,21 @@ Source: the GGUF loader of transformers. Loaded as it is by default, a model sta
 quantised and refuses to save; `GgufConfig(dequantize=True)` gives it without the mark.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 
+from probes.assets.gguf_rest import ROPE_FACTORS, use_the_rest
 from probes.assets.store import AssetError, build_once, cache_home, file_sha256
+from probes.checkpoint_files import RefusedCheckpoint
+from probes.whole_weights import load_whole
 
 GGUF_MAGIC = b"GGUF"
+CONVERSION = 2
+"""Raised when a file is converted otherwise than before, so that old results are not reused."""
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -41,10 +47,10 @@ def convert_gguf(gguf_path: str | Path, folder: str | Path) -> Path:
 
 
 def cached_gguf(gguf_path: str | Path) -> Path:
-    """The converted folder of a GGUF file, kept in the cache under the SHA-256 of the file."""
+    """The converted folder of a GGUF file, kept in the cache under its SHA-256."""
     source = Path(gguf_path).absolute()
     _check_gguf(source)
-    return convert_gguf(source, cache_home() / "gguf" / file_sha256(source))
+    return convert_gguf(source, cache_home() / "gguf" / f"{file_sha256(source)}-{CONVERSION}")
 
 
 def _check_gguf(path: Path) -> None:
@@ -64,29 +70,34 @@ def write_model(source: Path, folder: Path) -> None:
 
     with _quiet_transformers():
         try:
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model = load_whole(
+                AutoModelForCausalLM,
                 source.parent,
+                name="the file",
+                left_out=f"{re.escape(ROPE_FACTORS)}$",
                 gguf_file=source.name,
                 dtype=torch.float32,
                 quantization_config=GgufConfig(dequantize=True),
-                output_loading_info=True,
             )
+            use_the_rest(source, model)
             tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        except RefusedCheckpoint as error:
+            raise AssetError(f"{source.name}: {error}{_if_split(source)}") from error
         except (ValueError, LookupError, NotImplementedError, struct.error) as error:
             raise AssetError(
                 f"transformers cannot read {source.name} ({error}): fetch the file again if it was "
                 f"cut short, or give the model as a Hugging Face folder"
             ) from error
-        if report["missing_keys"]:  # they would be random numbers
-            missing = sorted(report["missing_keys"])
-            raise AssetError(
-                f"{source.name} lacks {len(missing)} weights of its architecture, such as "
-                f"{missing[0]}: give a complete file"
-            )
         # The title inside the file is no name that anything could be loaded by.
         vars(model.config).pop("_model_name_or_path", None)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _if_split(source: Path) -> str:
+    if re.search(r"-\d+-of-\d+$", source.stem) is None:
+        return ""
+    return "; it is one part of a split file: merge the parts first"
 
 
 @contextmanager

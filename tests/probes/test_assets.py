@@ -384,7 +384,7 @@ def test_a_converted_gguf_holds_the_dequantised_weights(home, tmp_path):
 def test_a_gguf_that_lacks_weights_is_refused(home, tmp_path):
     write_gguf(tmp_path / "tiny.gguf", leave_out=["blk.0.ffn_up.weight"])
     with pytest.raises(
-        ValueError, match=r"lacks 1 weights .* such as model\.layers\.0\.mlp\.up_proj"
+        ValueError, match=r"tiny\.gguf: .* 1 missing \(model\.layers\.0\.mlp\.up_proj\.weight\)"
     ):
         cached_gguf(tmp_path / "tiny.gguf")
 

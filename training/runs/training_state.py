@@ -32,8 +32,10 @@ from torch import Tensor
 from torch.distributed import checkpoint as sharded
 from torch.distributed.checkpoint import CheckpointException
 
+from probes.checkpoint_files import what_is_wrong
 from probes.hooked_model import HookedModel
 from probes.loading import quiet_transformers
+from probes.whole_weights import load_whole
 from training.engine import Engine
 from training.processes import this_process
 from training.runs.checkpoints import STATE_FOLDER, CheckpointFound
@@ -156,17 +158,15 @@ def load_weights(model: HookedModel, folder: Path) -> None:
     hf_model = model.hf_model
     try:
         with quiet_transformers():
-            loaded, found = type(hf_model).from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            loaded = load_whole(
+                type(hf_model), folder, name="it", dtype=torch.float32, use_safetensors=True
             )
-        if found["missing_keys"]:
-            raise KeyError(*sorted(found["missing_keys"]))
         # Into the tensors that are there: some results depend on where in memory they lie.
         hf_model.load_state_dict(loaded.state_dict())
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = what_is_wrong(folder) or " ".join(str(error).split())
         raise ValueError(
-            f"the weights in {folder} do not fit this model ({type(error).__name__}: {reason}); "
+            f"the weights in {folder} do not fit this model ({reason}); "
             "restore them, or begin again in another directory"
         ) from error
 
