@@ -84,7 +84,8 @@ class Contrast:
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
         """See `Design.evidence`."""
-        differences = _differences(frame, table, self) - self.margin
+        differences, scale = _differences(frame, table, self)
+        differences -= self.margin
         by_seed = _checked_seeds(differences, self.least)
         by_cluster = np.array([])
         if self.least.items:
@@ -92,7 +93,7 @@ class Contrast:
             by_cluster = clusters.groupby(level="cluster", sort=False).mean().to_numpy()
             if len(by_cluster) < self.least.items:
                 raise ScaleError(f"found {len(by_cluster)} items, {self.least.items} are needed")
-        return of_units(by_seed.to_numpy(), by_cluster, towards)
+        return of_units(by_seed.to_numpy(), by_cluster, towards, scale)
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,13 @@ class Trend:
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
         """See `Design.evidence`; the effect is from the first to the last point of the line."""
         points = max(self.least.checkpoints, LEAST_POINTS)
-        whole = along(_differences(frame, table, self), self.axis, points)
+        differences, scale = _differences(frame, table, self)
+        whole = along(differences, self.axis, points)
         found = whole.shape[1]
         place = np.linspace(-0.5, 0.5, found)
         lines = pd.Series(whole.to_numpy() @ place / (place @ place), index=whole.index)
         by_seed = _checked_seeds(lines, self.least).to_numpy()
-        tested = of_units(by_seed, np.array([]), towards)
+        tested = of_units(by_seed, np.array([]), towards, scale)
         test = f"line over {found} values of {self.axis} in each seed, {tested.test}"
         return replace(tested, n=found, test=test)
 
@@ -205,11 +207,14 @@ class Foremost:
         return all_of([part.evidence(frame, table, towards) for part in parts], towards)
 
 
-def _differences(frame: pd.DataFrame, table: Table, design: Contrast | Trend) -> pd.Series:
-    """Values of an arm, less those of its base, by all other settings."""
+def _differences(
+    frame: pd.DataFrame, table: Table, design: Contrast | Trend
+) -> tuple[pd.Series, float]:
+    """Values of an arm, less those of its base, by all other settings; and the size of both."""
     arms: Sequence[Arm] = [design.arm] if design.base is None else [design.arm, design.base]
     found = matched(frame, table, arms, design.averaged)
-    return found[0] if design.base is None else found[0] - design.scale * found[1]
+    less = 0.0 if design.base is None else design.scale * found[1]
+    return found[0] - less, float(found.abs().to_numpy().max())
 
 
 def _checked_seeds(values: pd.Series, least: Scale) -> pd.Series:

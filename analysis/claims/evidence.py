@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from analysis.statistics.checking import is_constant
+from analysis.statistics.checking import check_finite, is_constant, without_rounding
 from analysis.statistics.choices import Direction
 from analysis.statistics.paired import sign_flips
 from analysis.statistics.seeds import mean_over_seeds
@@ -71,7 +71,10 @@ class Evidence:
 
 
 def of_units(
-    by_seed: Float[np.ndarray, "seed"], by_cluster: Float[np.ndarray, "cluster"], towards: Direction
+    by_seed: Float[np.ndarray, "seed"],
+    by_cluster: Float[np.ndarray, "cluster"],
+    towards: Direction,
+    scale: float = 0.0,
 ) -> Evidence:
     """Whether a mean is on the side claimed of 0.
 
@@ -79,10 +82,13 @@ def of_units(
         by_seed: one number a seed; two or more.
         by_cluster: one number a cluster, over the same rows; empty where there are none.
         towards: the side claimed.
+        scale: the size of the numbers whose differences they are: what their rounding makes is no
+            effect, and no spread.
 
     Raises:
-        ValueError: a value is not finite.
+        ScaleError: a value is not finite.
     """
+    by_seed, by_cluster = (without_rounding(each, scale) for each in (by_seed, by_cluster))
     p_for, p_against, interval, test = _over_seeds(by_seed, towards)
     n = len(by_seed)
     if len(by_cluster):
@@ -95,8 +101,11 @@ def of_units(
         interval = hull([interval, student_interval(by_cluster)])
         n = len(by_cluster)
         test = f"{test}; signs of {n} items, {over[0][1]}; the larger p-value"
+    # A mean of equal values could be off by rounding, and outside its interval.
+    effect = float(by_seed[0] if is_constant(by_seed) else by_seed.mean())
+    check_finite(np.array([effect, *interval[:2]]), "the effect and the ends of its interval")
     return Evidence(
-        effect=float(by_seed.mean()),
+        effect=effect,
         interval=interval,
         p_for=p_for,
         p_against=p_against,

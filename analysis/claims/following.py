@@ -45,12 +45,13 @@ class Follows:
         """See `Design.evidence`; the effect is the correlation of first differences."""
         assert table is Table.ACQUISITION, "only there are starts of a trajectory told apart"
         x, y, cluster = _series(frame, self.cause, self.outcome, self.least)
-        if any(np.ptp(np.diff(one.to_numpy(), axis=1), axis=1).min() == 0 for one in (x, y)):
-            raise ScaleError("one of both does not move, or moves alike, between checkpoints")
         steps = np.array(x.columns, dtype=np.float64)
-        found = checkpoint_correlation(
-            x.to_numpy(), y.to_numpy(), np.log1p(steps), cluster, self.kind, level=LEVEL
-        )
+        try:
+            found = checkpoint_correlation(
+                x.to_numpy(), y.to_numpy(), np.log1p(steps), cluster, self.kind, level=LEVEL
+            )
+        except ScaleError as error:
+            raise ScaleError(f"{error} (x: {self.cause.name}, y: {self.outcome.name})") from error
         both = (found.differences, found.detrended)
         return Evidence(
             effect=found.differences.effect,

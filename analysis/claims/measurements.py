@@ -146,16 +146,17 @@ def settings_of(table: Table) -> tuple[str, ...]:
     return tuple(name for name in COLUMNS[table] if name not in ("measure", "value"))
 
 
-def checked(table: Table, frame: pd.DataFrame) -> pd.DataFrame:
+def checked(table: Table, frame: pd.DataFrame, *, finite: bool = True) -> pd.DataFrame:
     """A table that claims can be tested on, with missing settings made `NONE`.
 
     Args:
         table: which it is.
         frame: its rows.
+        finite: whether to refuse values that are not.
 
     Raises:
-        ValueError: a column is missing or unknown, a measure is unknown, a value is not finite, or
-            a row has no seed.
+        ValueError: a column is missing or unknown, a measure is unknown, a row has no seed, or a
+            value is not finite.
     """
     wanted = COLUMNS[table]
     missing = [name for name in wanted if name not in frame.columns]
@@ -172,7 +173,7 @@ def checked(table: Table, frame: pd.DataFrame) -> pd.DataFrame:
             f"{', '.join(MEASURES[table])}"
         )
     values = frame["value"].to_numpy(dtype=float)
-    wrong = int((~np.isfinite(values)).sum())
+    wrong = int((~np.isfinite(values)).sum()) if finite else 0
     if wrong or frame["seed"].isna().any():
         raise ValueError(
             f"the table {table.value!r} has {wrong} values that are not finite and "

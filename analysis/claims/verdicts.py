@@ -24,7 +24,7 @@ from analysis.claims.evidence import LEVEL, Evidence
 from analysis.claims.measurements import Table, checked
 from analysis.claims.selection import rows_with
 from analysis.report_texts import capital, nats, p_text, points, signed
-from analysis.statistics.checkpoint_series import ScaleError
+from analysis.statistics.checking import ScaleError, check_finite
 from analysis.statistics.choices import Direction
 from analysis.statistics.families import holm
 from probes.intervals import Interval
@@ -82,8 +82,8 @@ def judge(
         level: 1 less the chance of any false verdict in a family.
 
     Raises:
-        ValueError: a table is not one, a claim is there twice, its test refuses the data, or
-            `level` is not between 0.5 and 1.
+        ValueError: a table is not one or has a row twice, a claim is there twice, or `level` is not
+            between 0.5 and 1. Data that allow no test leave their claim untested, with the reason.
     """
     if not 0.5 < level < 1:
         raise ValueError(f"level is {level}: give a value between 0.5 and 1, such as 0.95")
@@ -91,7 +91,7 @@ def judge(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the claim {twice!r} was given {names.count(twice)} times; give it once")
-    ready = {table: checked(table, frame) for table, frame in tables.items()}
+    ready = {table: checked(table, frame, finite=False) for table, frame in tables.items()}
     found = {claim.identifier: _evidence(claim, ready) for claim in claims}
     adjusted: dict[str, tuple[float, float]] = {}
     for family in dict.fromkeys(claim.family for claim in claims):
@@ -149,6 +149,7 @@ def _evidence(claim: Claim, tables: Mapping[Table, pd.DataFrame]) -> Evidence | 
         rows = rows_with(tables[claim.table], claim.where)
         if rows.empty:
             return "no rows with the settings that it is about"
+        check_finite(rows["value"].to_numpy(), "the rows that it is about")
         return claim.design.evidence(rows, claim.table, claim.expected or Direction.RISES)
     except ScaleError as error:
         return str(error).removeprefix(f"{Verdict.NOT_TESTED}: ")

@@ -260,11 +260,11 @@ def _headline(
 
 
 _MIXES = _headline(
-    "headline-mixes", "abstract", 53.2, {"later": MEANS[0], "mix": "both", "mixing": MIXING}
+    "headline-mixes", "section 1", 53.2, {"later": MEANS[0], "mix": "both", "mixing": MIXING}
 )
 _REPLAY = _headline(
     "headline-replay",
-    "abstract",
+    "section 1",
     41.6,
     {"later": MEANS[0], "replay ratio": "0.1"},
     Direction.RISES,

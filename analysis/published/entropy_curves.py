@@ -23,7 +23,7 @@ from analysis.published.records import Published
 from analysis.published.result_names import novelty_of
 from analysis.published.result_rows import ResultRows, measured, usual
 from analysis.report_texts import shown_path
-from analysis.statistics.checkpoint_series import ScaleError
+from analysis.statistics.checking import ScaleError
 
 _KNOWLEDGE = ("|c|",)
 _MEASURES = {

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.report_texts import with_interval
+from analysis.statistics.checking import is_constant
 from analysis.statistics.seeds import mean_over_seeds
 
 LEAST_SEEDS = 2
@@ -102,7 +103,7 @@ def _refuse_repeated(runs: pd.DataFrame, keys: Sequence[str]) -> None:
 
 def _interval(values: np.ndarray) -> tuple[float, float | None, float | None, int]:
     mean, number = float(values.mean()), len(values)
-    if number < LEAST_SEEDS or np.ptp(values) == 0:
+    if number < LEAST_SEEDS or is_constant(values):
         return mean, None, None, number
     found = mean_over_seeds(values).interval
     return mean, found.low, found.high, number

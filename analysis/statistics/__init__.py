@@ -14,7 +14,7 @@
 | Which of many tests still count? | `analysis.statistics.families` |
 
 Every test returns a `Tested`: effect, interval, p-value, number, and what was done in words. Too
-few data is a `ValueError`, never a result.
+few data, or data that do not vary, are a `ScaleError`, never a result.
 """
 
 from probes.lazy_exports import lazily
@@ -31,7 +31,7 @@ _EXPORTS = {
     "Equivalence": f"{_PACKAGE}.results",
     "Estimate": "analysis.bootstrap",
     "Family": f"{_PACKAGE}.choices",
-    "ScaleError": f"{_PACKAGE}.checkpoint_series",
+    "ScaleError": f"{_PACKAGE}.checking",
     "SeedTest": f"{_PACKAGE}.choices",
     "SeriesCorrelation": f"{_PACKAGE}.drifting_series",
     "Tested": f"{_PACKAGE}.results",

@@ -23,25 +23,22 @@ Example:
 """
 
 from collections.abc import Sequence
+from math import sqrt
 
 import numpy as np
 from jaxtyping import Float, Real
 
 from analysis.bootstrap import LEVEL
-from analysis.statistics.checking import check_finite
+from analysis.statistics.checking import ScaleError, check_finite, is_constant
 from analysis.statistics.choices import CheckpointCluster, CorrelationKind, chosen
-from analysis.statistics.correlations import fisher_z
+from analysis.statistics.correlations import half_step
 from analysis.statistics.drifting_series import SeriesCorrelation, series_correlation
-from analysis.statistics.results import Correlation
+from analysis.statistics.results import Correlation, Tested
 from analysis.statistics.seeds import mean_over_seeds
 from probes.intervals import Interval
 
 LEAST_CHECKPOINTS = 8
 LEAST_SEEDS = 3
-
-
-class ScaleError(ValueError):
-    """There are too few checkpoints or seeds to test anything: no verdict, for or against."""
 
 
 def checkpoint_correlation(
@@ -64,9 +61,9 @@ def checkpoint_correlation(
         level: of the intervals.
 
     Raises:
-        ScaleError: there are fewer than eight checkpoints or three seeds.
-        ValueError: a value is not finite, `cluster` is "seed" and x has one row, or what
-            `series_correlation` refuses.
+        ScaleError: there are fewer than eight checkpoints or three seeds, a value is not finite,
+            or a series never moves or is a line.
+        ValueError: `cluster` is "seed" and x has one row, or an option is out of range.
     """
     cluster = chosen(CheckpointCluster, cluster, "cluster")
     kind = chosen(CorrelationKind, kind, "kind")
@@ -95,10 +92,11 @@ def checkpoint_correlation(
 
 def _over_seeds(found: Sequence[Correlation], kind: CorrelationKind, level: float) -> Correlation:
     """The mean correlation on Fisher's scale, where those of seeds are near normal."""
-    ranks = kind is CorrelationKind.SPEARMAN
-    over = mean_over_seeds(
-        np.array([fisher_z(one.effect, one.n, ranks) for one in found]), level=level
-    )
+    half = half_step(found[0].n, kind is CorrelationKind.SPEARMAN)
+    most = 1 - half
+    each = np.arctanh(np.clip([one.effect for one in found], -most, most))
+    alike = is_constant(each)
+    over = _all_alike(each, half, level) if alike else mean_over_seeds(each, level=level)
     low, high = np.tanh([over.interval.low, over.interval.high])
     return Correlation(
         float(np.tanh(over.effect)),
@@ -106,4 +104,21 @@ def _over_seeds(found: Sequence[Correlation], kind: CorrelationKind, level: floa
         over.p_value,
         over.n,
         f"{found[0].test.split(', ')[0]} of {found[0].n} points, {over.test}",
+    )
+
+
+def _all_alike(each: Float[np.ndarray, "seed"], half: float, level: float) -> Tested:
+    """The t-test of equal values, with the largest spread that steps of a correlation hide."""
+    from scipy.stats import t
+
+    centre, freedom = float(each[0]), len(each) - 1
+    hidden = abs(centre) - np.arctanh(np.tanh(abs(centre)) - half)
+    error = float(hidden) / sqrt(freedom)
+    reach = float(t.ppf((1 + level) / 2, freedom)) * error
+    return Tested(
+        centre,
+        Interval(centre - reach, centre + reach, level),
+        float(2 * t.sf(abs(centre) / error, freedom)),
+        len(each),
+        f"t-test over {len(each)} seeds, two-sided, all alike: as far apart as steps of r can hide",
     )

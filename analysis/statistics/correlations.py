@@ -31,7 +31,13 @@ import numpy as np
 from jaxtyping import Float
 
 from analysis.bootstrap import LEVEL, REPLICATES, batch_size, check_level
-from analysis.statistics.checking import check_finite, check_number, check_varied
+from analysis.statistics.checking import (
+    ScaleError,
+    check_finite,
+    check_number,
+    check_varied,
+    without_rounding,
+)
 from analysis.statistics.choices import CorrelationKind, chosen
 from analysis.statistics.results import Correlation
 from probes.intervals import Interval
@@ -143,12 +149,14 @@ def tested_correlation(
 def in_kind(
     values: Float[np.ndarray, "point"], kind: CorrelationKind
 ) -> Float[np.ndarray, "point"]:
-    """Values, or their ranks."""
+    """Values, or their ranks; values that differ by rounding alone are ties."""
     from scipy.stats import rankdata
 
+    wide = values.astype(np.float64)
     if kind is CorrelationKind.SPEARMAN:
-        return rankdata(values).astype(np.float64)
-    return values.astype(np.float64)
+        scale = float(np.abs(wide).max(initial=0.0))
+        return rankdata(without_rounding(wide, scale)).astype(np.float64)
+    return wide
 
 
 def residuals(
@@ -162,8 +170,8 @@ def residuals(
         what: to call the values in a complaint.
 
     Raises:
-        ValueError: a value is not finite, a covariate follows from the others or is the same
-            throughout, or nothing is left of the values.
+        ScaleError: a value is not finite, or nothing is left of the values.
+        ValueError: a covariate follows from the others or is the same throughout.
     """
     wide = values.astype(np.float64)
     check_finite(wide, what)
@@ -176,9 +184,10 @@ def residuals(
             f"it out"
         )
     scaled = columns / scales
-    left = centred - scaled @ np.linalg.lstsq(scaled, centred)[0]
+    fitted = centred - scaled @ np.linalg.lstsq(scaled, centred)[0]
+    left = without_rounding(fitted, float(np.abs(wide).max()))
     if np.abs(left).max() <= 1e-10 * np.abs(centred).max():
-        raise ValueError(
+        raise ScaleError(
             f"{what} follows wholly from what is held fixed: nothing is left to correlate"
         )
     return left
@@ -202,9 +211,19 @@ def fisher_z(r: float, n: int, ranks: bool) -> float:
         n: how many.
         ranks: whether it is of ranks, for which 1 is taken to lie half of the smallest step below.
     """
-    most = 1 - 6 / (n**3 - n) if ranks else 1.0
+    most = 1 - half_step(n, ranks) if ranks else 1.0
     with np.errstate(divide="ignore"):
         return float(np.arctanh(max(min(r, most), -most)))
+
+
+def half_step(n: int, ranks: bool) -> float:
+    """Half of the smallest step between two correlations of n points: of ranks, or of digits kept.
+
+    Args:
+        n: how many.
+        ranks: whether they are of ranks.
+    """
+    return 6 / (n**3 - n) if ranks else 0.5 * 10**-_DIGITS
 
 
 def _over_orders(ranks: Float[np.ndarray, "point"], others: Float[np.ndarray, "point"]) -> float:

@@ -35,7 +35,13 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from analysis.bootstrap import LEVEL
-from analysis.statistics.checking import check_finite, check_number, check_varied, is_constant
+from analysis.statistics.checking import (
+    check_finite,
+    check_number,
+    check_varied,
+    is_constant,
+    without_rounding,
+)
 from analysis.statistics.choices import CorrelationKind, chosen
 from analysis.statistics.correlations import correlation, in_kind, residuals, tested_correlation
 from analysis.statistics.results import Correlation
@@ -126,7 +132,8 @@ def first_differences(
     check_number(len(values), 3, "points", "a series of differences")
     check_finite(values, what)
     times = _checked_clock(clock)
-    steps = np.diff(values.astype(np.float64))
+    wide = values.astype(np.float64)
+    steps = without_rounding(np.diff(wide), float(np.abs(wide).max()))
     check_varied(steps, f"the steps of {what}", "a correlation of differences")
     return residuals(steps, np.diff(times)[:, None], what) if _uneven(times) else steps
 

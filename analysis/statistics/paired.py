@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from analysis.bootstrap import LEVEL, REPLICATES, batch_size, bootstrap_interval, check_level
-from analysis.statistics.checking import check_number
+from analysis.statistics.checking import check_number, without_rounding
 from analysis.statistics.choices import Direction
 from analysis.statistics.results import Comparison
 from probes.intervals import Interval
@@ -52,7 +52,8 @@ def paired_permutation(
         ValueError: an option is out of range, there are fewer than two items, or a value is not
             finite.
     """
-    difference = a.astype(np.float64) - b
+    wide = a.astype(np.float64)
+    difference = without_rounding(wide - b, float(np.abs([wide, b]).max(initial=0.0)))
     if not np.isfinite(difference).all():
         raise ValueError(
             f"{(~np.isfinite(difference)).sum()} of {len(difference)} pairs are not finite: leave "

@@ -1,5 +1,7 @@
 """Matching, trends, connections and verdicts, against loops and SciPy; bad tables."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -168,7 +170,10 @@ def test_what_does_not_move_or_moves_alike_follows_nothing(measure, slope):
     frame.loc[rows, "value"] = slope * frame.loc[rows, "step"].rank(method="dense")
     found = judged("acquisition-follows-entropy", frame)
     assert str(found.verdict) == "not tested at this scale"
-    assert "does not move, or moves alike" in found.test
+    # Over uneven steps a line has nothing left beside the gaps.
+    reason = "needs a spread" if slope == 0.0 else "nothing is left to correlate|needs a spread"
+    assert re.search(reason, found.test)
+    assert "x: knowledge entropy of the start, y: acquisition" in found.test
 
 
 def test_seeds_with_runs_of_their_own_are_what_is_counted():
@@ -263,7 +268,6 @@ def test_a_sentence_tells_the_number_and_how_sure_it_is():
         (lambda f: f.drop(columns="seed"), "lacks the columns seed and has the unknown ones none"),
         (lambda f: f.assign(sead=1), "lacks the columns none and has the unknown ones sead"),
         (lambda f: f.assign(measure="k"), "has an unknown measure 'k'; choose from K, P"),
-        (lambda f: f.assign(value=np.nan), "has 5 values that are not finite and 0 rows without"),
         (lambda f: f.assign(seed=None), "has 0 values that are not finite and 5 rows without"),
     ],
 )
