@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.edit_sweep.settings import EditSetting
+from analysis.origin import origin_of, refuse_another
 from interventions.choices import ResuscitationSite
 from interventions.edits import Edit, applied
 from interventions.effects import Effects, measure_effects
@@ -28,7 +29,6 @@ from probes.corpus.batching import KeptBatches
 from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
 from probes.output_folder import output_folder
-from probes.provenance import provenance_of
 from probes.result_files import load_result
 from probes.results import EntropyResult
 
@@ -110,7 +110,8 @@ def sweep_edits(
     Raises:
         ValueError: the folder holds measurements of other weights or texts, or by other versions.
     """
-    origin = _origin(model, batches, held_out)
+    texts = {"corpus": batches.content_hash, "held-out corpus": held_out.content_hash}
+    origin = origin_of(model, **texts)
 
     def measure() -> Effects:
         return measure_effects(model, batches, held_out, on_batch=on_batch)
@@ -127,21 +128,11 @@ def sweep_edits(
     return EditSweep(result, HeldOut(**facts["held_out"]), facts["totals"], tuple(rows))
 
 
-def _origin(model: HookedModel, batches: KeptBatches, held_out: KeptBatches) -> dict[str, str]:
-    """What every number of a sweep depends on, besides the settings."""
-    now = provenance_of(model, {}, documents=0, rows=0, tokens=0)
-    return {
-        "weights": now.weights_sha256,
-        "dtype": now.dtype,
-        "device": now.device,
-        "corpus": batches.content_hash,
-        "held-out corpus": held_out.content_hash,
-        **now.versions,
-    }
-
-
 def _unedited(
-    out: Path, origin: dict[str, str], held_out: KeptBatches, measure: Callable[[], Effects]
+    out: Path,
+    origin: Mapping[str, str | None],
+    held_out: KeptBatches,
+    measure: Callable[[], Effects],
 ) -> tuple[EntropyResult, dict[str, Any]]:
     folder = out / UNEDITED
     if not folder.is_dir():
@@ -233,7 +224,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
     partial.rename(path)
 
 
-def _read(path: Path, origin: dict[str, str]) -> dict[str, Any]:
+def _read(path: Path, origin: Mapping[str, str | None]) -> dict[str, Any]:
     """What was measured before, of the same origin.
 
     Raises:
@@ -244,16 +235,11 @@ def _read(path: Path, origin: dict[str, str]) -> dict[str, Any]:
         before = read.pop("origin")
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no measurement of an edit; remove it and go on") from error
-    for name in origin | before:
-        if (then := before.get(name)) != (now := origin.get(name)):
-            raise ValueError(
-                f"{path} was measured with {name} {str(then)[:12]}, now it is {str(now)[:12]}; "
-                "give another --out"
-            )
+    refuse_another(path, before, origin)
     return read
 
 
-def _row(path: Path, origin: dict[str, str], setting: EditSetting) -> EditRow:
+def _row(path: Path, origin: Mapping[str, str | None], setting: EditSetting) -> EditRow:
     read = _read(path, origin)
     if read.get("setting") != asdict(setting):
         raise ValueError(f"{path} is of another edit than its name says; remove it and go on")

@@ -2,22 +2,26 @@
 
 The next checkpoint loads while one is measured, and a corpus is tokenised once for all that share a
 tokenizer. Each finished checkpoint is a folder of results that appears at once; a sweep that was
-stopped, at whatever moment, repeats none of them.
+stopped, at whatever moment, repeats none of them. They are loaded all the same, before anything is
+measured, since a result is finished only if its weights and texts are those of now.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from analysis.checkpoints import Checkpoint
+from analysis.origin import origin_in, refuse_another
 from probes.output_folder import output_folder
 from probes.result_files import RESULT_FILE, load_result
 from probes.results import EntropyResult
 
 MANIFEST = "sweep.json"
+Origin = Mapping[str, str | None]
+"""What a result belongs to (`analysis.origin`)."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def sweep(
     out: Path,
     load: Callable[[Checkpoint], Any],
     measure: Callable[[Checkpoint, Any], list[EntropyResult]],
+    origins: Callable[[Any], Sequence[Origin]],
     *,
     writes: bool = True,
 ) -> list[Measured]:
@@ -76,23 +81,37 @@ def sweep(
         out: the folder of the sweep, one folder per checkpoint.
         load: makes the model of a checkpoint.
         measure: one result per corpus.
+        origins: of a model, what the result of each corpus belongs to.
         writes: whether this process writes results.
 
     Returns:
         All of them, measured now or before, in order.
+
+    Raises:
+        ValueError: a result that is there belongs to other weights, texts or versions.
     """
-    waiting = [c for c in todo if not _is_done(out / c.slug, folders)]
-    fresh: dict[Checkpoint, list[EntropyResult]] = {}
-    for checkpoint, model in _loaded_ahead(waiting, load):
-        fresh[checkpoint] = measure(checkpoint, model)
+    done = [c for c in todo if _is_done(out / c.slug, folders)]
+    waiting = [c for c in todo if c not in done]
+    found: dict[Checkpoint, list[EntropyResult]] = {}
+    for checkpoint, model in _loaded_ahead([*done, *waiting], load):
+        folder = out / checkpoint.slug
+        if checkpoint in done:
+            places = [folder / name for name in folders]
+            found[checkpoint] = list(map(_unchanged, places, origins(model)))
+            continue
+        found[checkpoint] = measure(checkpoint, model)
         if writes:
-            with output_folder(out / checkpoint.slug) as partial:
-                for result, name in zip(fresh[checkpoint], folders, strict=True):
+            with output_folder(folder) as partial:
+                for result, name in zip(found[checkpoint], folders, strict=True):
                     result.save(partial / name)
-    return [
-        Measured(c, fresh[c] if c in fresh else [load_result(out / c.slug / f) for f in folders])
-        for c in todo
-    ]
+    return [Measured(checkpoint, found[checkpoint]) for checkpoint in todo]
+
+
+def _unchanged(folder: Path, origin: Origin) -> EntropyResult:
+    """A finished result, refused if it belongs to something else."""
+    kept = load_result(folder)
+    refuse_another(folder, origin_in(kept.provenance), origin)
+    return kept
 
 
 def _is_done(folder: Path, names: Sequence[str]) -> bool:

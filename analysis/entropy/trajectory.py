@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from analysis.checkpoints import Checkpoint, checkpoints
-from analysis.entropy.sweep import Measured, begin, sweep
+from analysis.entropy.sweep import Measured, Origin, begin, sweep
+from analysis.origin import origin_of
 from probes.results import EntropyResult
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def run_trajectory(arguments: "EntropyArguments", folders: Sequence[str], rank: 
         rank: of this process; only the first writes and speaks.
 
     Raises:
-        ValueError: no checkpoint is there, or `--out` holds something else.
+        ValueError: no checkpoint is there, or `--out` holds something else, or results of other
+            weights or texts.
     """
     from analysis.entropy import command as entropy
 
@@ -55,7 +57,10 @@ def run_trajectory(arguments: "EntropyArguments", folders: Sequence[str], rank: 
             for tokens in tokenised(model)
         ]
 
-    measured = sweep(todo, folders, arguments.out, load, measure, writes=rank == 0)
+    def origins(model: Any) -> list[Origin]:
+        return [origin_of(model, corpus=tokens.content_hash) for tokens in tokenised(model)]
+
+    measured = sweep(todo, folders, arguments.out, load, measure, origins, writes=rank == 0)
     if rank == 0:
         _write(measured, arguments)
 

@@ -4,7 +4,7 @@ Each finished checkpoint is a folder that appears at once, so that a series that
 none of them.
 
 Example:
-    >>> measured_once(Path("runs/updates/step-000160"), measure)             # doctest: +SKIP
+    >>> measured_once(Path("runs/updates/step-000160"), origin, measure)     # doctest: +SKIP
 """
 
 import json
@@ -17,35 +17,59 @@ from typing import Any
 from analysis.checkpoints import Checkpoint
 from analysis.memory_updates.measurement import measure_updates, rank_correlations
 from analysis.memory_updates.tables import MEASURES
+from analysis.origin import origin_in, refuse_another
 from probes.corpus.batching import TokenBatches
 from probes.corpus.token_batch import TokenBatch
 from probes.hooked_model import HookedModel
 from probes.output_folder import output_folder
-from probes.provenance import provenance_of
+from probes.provenance import Provenance, provenance_of
 from training.settings import OptimizerSettings
 
 RESULT = "checkpoint.json"
 
 
-def measured_once(folder: Path, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+def measured_once(
+    folder: Path, origin: Mapping[str, str | None], measure: Callable[[], Mapping[str, Any]]
+) -> dict[str, Any]:
     """What a folder holds, or what is measured now and written there.
 
     Args:
         folder: of the checkpoint.
+        origin: what the result must belong to (`analysis.origin`).
         measure: measures it.
+
+    Raises:
+        ValueError: the folder holds a result of other weights, texts or versions.
     """
     if not (folder / RESULT).is_file():
         found = json.dumps(measure(), indent=2, allow_nan=False)
         with output_folder(folder) as partial:
             (partial / RESULT).write_text(found + "\n", encoding="utf-8")
-    return json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    kept = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    refuse_another(folder, origin_in(Provenance(**kept["provenance"])), origin)
+    return kept
+
+
+def first_batches(tokens: TokenBatches, steps: int) -> list[TokenBatch]:
+    """The batches that gradients are taken of; `tokens` then knows the hash of their texts.
+
+    Raises:
+        ValueError: the corpus has too few.
+    """
+    batches = list(islice(tokens, steps))
+    if len(batches) < steps:
+        raise ValueError(
+            f"corpus {tokens.corpus.name} gave {len(batches)} batches, but --batches asks for "
+            f"{steps}; give fewer, smaller ones, or a larger corpus"
+        )
+    return batches
 
 
 def checkpoint_result(
     checkpoint: Checkpoint,
     model: HookedModel,
     tokens: TokenBatches,
-    steps: int,
+    batches: Sequence[TokenBatch],
     settings: OptimizerSettings,
     *,
     on_batch: Callable[[int], None] | None = None,
@@ -55,20 +79,14 @@ def checkpoint_result(
     Args:
         checkpoint: which it is.
         model: the checkpoint, loaded.
-        tokens: batches of a corpus, of which the first are taken.
-        steps: how many.
+        tokens: where they are from.
+        batches: the first of a corpus.
         settings: of Adam.
         on_batch: called with the number of tokens of every batch when it is done.
 
     Raises:
-        ValueError: the corpus has too few batches, or something cannot be measured.
+        ValueError: something cannot be measured.
     """
-    batches = list(islice(tokens, steps))
-    if len(batches) < steps:
-        raise ValueError(
-            f"corpus {tokens.corpus.name} gave {len(batches)} batches, but --batches asks for "
-            f"{steps}; give fewer, smaller ones, or a larger corpus"
-        )
     found = measure_updates(model, batches, settings, on_batch=on_batch)
     norms = dict(zip(MEASURES, (found.gradient_norms, found.update_norms), strict=True))
     layers = {name: rank_correlations(found.mean_coefficients, of) for name, of in norms.items()}

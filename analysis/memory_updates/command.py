@@ -17,7 +17,6 @@ Example:
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +75,6 @@ class UpdatesArguments:
 def _run(arguments: UpdatesArguments, _words: Sequence[str]) -> None:
     import probes
     from analysis.entropy.sweep import begin
-    from analysis.memory_updates.checkpoint_results import measured_once
 
     _check(arguments)
     todo = _checkpoints(arguments)
@@ -84,10 +82,7 @@ def _run(arguments: UpdatesArguments, _words: Sequence[str]) -> None:
         arguments.corpus, column=arguments.column, sample_by=arguments.sample_by
     )
     begin(arguments.out, _settings(arguments))
-    found = [
-        measured_once(arguments.out / one.slug, partial(_measure, arguments, one, corpus))
-        for one in todo
-    ]
+    found = [_measured(arguments, one, corpus) for one in todo]
     _write(arguments, found)
 
 
@@ -109,9 +104,15 @@ def _checkpoints(arguments: UpdatesArguments) -> "list[Checkpoint]":
     return [Checkpoint(model, revision, label, step_of(label))]
 
 
-def _measure(arguments: UpdatesArguments, checkpoint: "Checkpoint", corpus: Any) -> dict[str, Any]:
+def _measured(arguments: UpdatesArguments, checkpoint: "Checkpoint", corpus: Any) -> dict[str, Any]:
+    """The result of a checkpoint, from its folder if it is there and of these weights and texts."""
     import probes
-    from analysis.memory_updates.checkpoint_results import checkpoint_result
+    from analysis.memory_updates.checkpoint_results import (
+        checkpoint_result,
+        first_batches,
+        measured_once,
+    )
+    from analysis.origin import origin_of
 
     model = probes.load_model(
         checkpoint.model,
@@ -126,12 +127,16 @@ def _measure(arguments: UpdatesArguments, checkpoint: "Checkpoint", corpus: Any)
         batch_size=arguments.batch_size,
         layout=arguments.layout,
     )
-    total = arguments.batches * arguments.batch_size * arguments.sequence_length
+    batches = first_batches(tokens, arguments.batches)
+    total = sum(int(batch.attention_mask.sum()) for batch in batches)
     settings = OptimizerSettings(betas=arguments.betas, eps=arguments.eps)
-    with progress(f"{checkpoint.label}, tokens", total) as advance:
-        return checkpoint_result(
-            checkpoint, model, tokens, arguments.batches, settings, on_batch=advance
-        )
+
+    def measure() -> dict[str, Any]:
+        with progress(f"{checkpoint.label}, tokens", total) as advance:
+            return checkpoint_result(checkpoint, model, tokens, batches, settings, on_batch=advance)
+
+    origin = origin_of(model, corpus=tokens.content_hash)
+    return measured_once(arguments.out / checkpoint.slug, origin, measure)
 
 
 def _settings(arguments: UpdatesArguments) -> dict[str, Any]:

@@ -89,13 +89,49 @@ def test_going_on_repeats_nothing_that_is_finished(inputs, tmp_path, monkeypatch
     for path in sorted((out / "step-000512").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (out / "step-000512").rmdir()
-    loaded = []
-    load = entropy.load
-    monkeypatch.setattr(entropy, "load", lambda a, m, r: loaded.append(m) or load(a, m, r))
+    measured = []
+    measure = entropy.measure
+    monkeypatch.setattr(
+        entropy, "measure", lambda a, m, t, label: measured.append(label) or measure(a, m, t, label)
+    )
     assert entropy.main(arguments(inputs, out)) == 0
-    assert [Path(model).name for model in loaded] == ["step-000512"]
+    assert measured == ["step-000512", "step-000512"]
     assert finished.stat().st_mtime_ns == stamp
     assert results(out) == whole
+
+
+@pytest.mark.parametrize("what", ["weights", "corpus", "dtype", "torch"])
+def test_results_of_other_weights_texts_or_versions_are_refused(
+    inputs, tmp_path, capsys, monkeypatch, what
+):
+    """Nothing is measured either: what changed is found out before."""
+    import shutil
+
+    from analysis.entropy import command as entropy
+
+    shutil.copytree(inputs, tmp_path / "in")
+    given = arguments(tmp_path / "in", tmp_path / "out", "--kinds", "next_token")
+    assert entropy.main(given) == 0
+    shutil.rmtree(tmp_path / "out" / "step-000008")
+    before = results(tmp_path / "out")
+    folder = tmp_path / "in/run/checkpoints/step-000512"
+    match what:
+        case "weights":
+            tiny_hf_model("llama", seed=5).save_pretrained(folder)
+        case "dtype":
+            tiny_hf_model("llama", seed=512).bfloat16().save_pretrained(folder)
+            what = "weights"  # their hash is of their type as well
+        case "corpus":
+            path = tmp_path / "in/stars.jsonl"
+            path.write_text(path.read_text().replace("w11", "w13"))
+        case _:
+            monkeypatch.setattr("probes.provenance.version", lambda name: f"{name} 0")
+            what = "mnemoscope"
+    assert entropy.main(given) == 2
+    error = capsys.readouterr().err
+    assert f"was measured with {what} " in error
+    assert "give another --out, or remove it to measure again" in error
+    assert results(tmp_path / "out") == before
 
 
 def start(argv):

@@ -114,23 +114,42 @@ def test_the_figure_has_a_row_for_each_layer_and_a_column_for_each_checkpoint():
 
 
 def test_a_series_that_was_stopped_goes_on(inputs, tmp_path, monkeypatch):
-    from analysis.memory_updates import command
+    from analysis.memory_updates import checkpoint_results
 
     measured = []
-    measure = command._measure
+    measure = checkpoint_results.checkpoint_result
 
-    def counted(arguments, checkpoint, corpus):
+    def counted(checkpoint, *given, **named):
         measured.append(checkpoint.step)
         if checkpoint.step == 64 and measured.count(64) == 1:
             raise KeyboardInterrupt
-        return measure(arguments, checkpoint, corpus)
+        return measure(checkpoint, *given, **named)
 
-    monkeypatch.setattr(command, "_measure", counted)
+    monkeypatch.setattr(checkpoint_results, "checkpoint_result", counted)
     out = tmp_path / "out"
     assert run(*arguments(inputs, out)) == 130
     assert not (out / "updates.json").exists()
     assert run(*arguments(inputs, out)) == 0
     assert measured == [8, 64, 64]
+
+
+@pytest.mark.parametrize("what", ["weights", "corpus"])
+def test_results_of_other_weights_or_texts_are_refused(inputs, tmp_path, capsys, what):
+    import shutil
+
+    shutil.copytree(inputs, tmp_path / "in")
+    given = arguments(tmp_path / "in", tmp_path / "out", model="tiny-seed3/checkpoints/step-000064")
+    assert run(*given) == 0
+    before = (tmp_path / "out/step-000064/checkpoint.json").read_text()
+    if what == "weights":
+        folder = tmp_path / "in/tiny-seed3/checkpoints/step-000064"
+        tiny_hf_model("llama", seed=5).save_pretrained(folder)
+    else:
+        path = tmp_path / "in/plants.jsonl"
+        path.write_text(path.read_text().replace("w7", "w11"))
+    assert run(*given) == 2
+    assert f"step-000064 was measured with {what}" in capsys.readouterr().err
+    assert (tmp_path / "out/step-000064/checkpoint.json").read_text() == before
 
 
 def test_one_checkpoint_is_measured_alone(inputs, tmp_path, capsys):
