@@ -16,9 +16,9 @@ from torch import Tensor
 
 from analysis.bootstrap import LEVEL
 from probes.hooked_model import HookedModel
+from probes.lens_items import Item, encoded_items
 from probes.lens_pass import target_ranks
 from probes.localization import effective_layers_interval, localize
-from probes.target_scoring import Item, encoded_items
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -143,7 +143,7 @@ def _result(
         restored=torch.stack([one.restored for one in traces], dim=-1),
         subjects=tuple(subjects),
         restored_at=tuple(
-            settings.restored_at(subject, len(item.prompt_ids) - 1)
+            settings.restored_at(subject, len(item.read_ids) - 1)
             for item, subject in zip(items, subjects, strict=True)
         ),
         least_drop=settings.least_drop,

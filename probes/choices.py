@@ -11,6 +11,7 @@ Example:
     True
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TypeVar
 
@@ -141,3 +142,15 @@ def as_choice(choices: type[_Choice], given: str, name: str) -> _Choice:
         return choices(given)
     except ValueError:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, found {given!r}") from None
+
+
+def as_choices(
+    choices: type[_Choice], given: str | Sequence[str], name: str
+) -> tuple[_Choice, ...]:
+    """Several choices, each once; a string by itself is one.
+
+    Raises:
+        ValueError: one does not exist.
+    """
+    several = [given] if isinstance(given, str) else given
+    return tuple(dict.fromkeys(as_choice(choices, one, name) for one in several))

@@ -17,7 +17,7 @@ find out in as many steps as the target has tokens. The two can differ where
 Example:
     >>> import probes
     >>> model = probes.load_model("smollm2-135m-instruct-q4")                # doctest: +SKIP
-    >>> exact_matches(model, [((504, 3575, 282, 4649, 314), (7042,))])       # doctest: +SKIP
+    >>> exact_matches(model, [("The capital of France is", " Paris")])       # doctest: +SKIP
     tensor([True])
 """
 
@@ -29,7 +29,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from probes.hooked_model import HookedModel
-from probes.target_pass import Ids, read_targets
+from probes.lens_items import Item, encoded_items
+from probes.target_pass import read_targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,19 +65,23 @@ class TargetReadings:
 
 def exact_matches(
     model: HookedModel,
-    items: Sequence[tuple[Ids, Ids]],
+    items: Sequence[Item],
     *,
+    prepend_bos: bool | None = None,
     distributed: bool = False,
     on_items: Callable[[int], None] | None = None,
 ) -> Bool[Tensor, "item"]:
     """Whether greedy decoding would write each target after its prompt; see `target_readings`."""
-    return target_readings(model, items, distributed=distributed, on_items=on_items).matches
+    return target_readings(
+        model, items, prepend_bos=prepend_bos, distributed=distributed, on_items=on_items
+    ).matches
 
 
 def target_readings(
     model: HookedModel,
-    items: Sequence[tuple[Ids, Ids]],
+    items: Sequence[Item],
     *,
+    prepend_bos: bool | None = None,
     distributed: bool = False,
     on_items: Callable[[int], None] | None = None,
 ) -> TargetReadings:
@@ -84,7 +89,8 @@ def target_readings(
 
     Args:
         model: the hooked model; what is attached to it counts, but for functions at the logits.
-        items: token ids of prompt and target, each at least one.
+        items: pairs of prompt and target, as texts or token ids, or what `lens_items` returns.
+        prepend_bos: whether prompts of text begin with a BOS; None for the tokenizer's own habit.
         distributed: share the work out over the processes of the default group; every process
             returns the readings of all.
         on_items: called with the number of items of every batch when it is done.
@@ -93,11 +99,12 @@ def target_readings(
         ValueError: there are no items; a prompt or target is empty, too long or not of this
             vocabulary.
     """
-    _check_items(model, items)
+    encoded = encoded_items(model, items, prepend_bos=prepend_bos)
+    pairs = [(item.prompt_ids, item.target_ids) for item in encoded]
     found = read_targets(
-        model, items, _log_prob_and_choice, values=2, distributed=distributed, on_items=on_items
+        model, pairs, _log_prob_and_choice, values=2, distributed=distributed, on_items=on_items
     )
-    lengths = torch.tensor([len(target) for _, target in items])
+    lengths = torch.tensor([len(target) for _, target in pairs])
     return TargetReadings(found[:, 0], found[:, 1] == 1, lengths)
 
 
@@ -109,25 +116,3 @@ def _log_prob_and_choice(
     log_probs = logits[node, token] - logits.logsumexp(dim=-1)[node]
     chosen = logits.argmax(dim=-1)[node] == token
     return torch.stack([log_probs.double(), chosen.double()], dim=1)
-
-
-def _check_items(model: HookedModel, items: Sequence[tuple[Ids, Ids]]) -> None:
-    if not items:
-        raise ValueError("there are no items to be answered; give at least one")
-    positions = getattr(model.engine.config, "max_position_embeddings", None)
-    for number, (prompt, target) in enumerate(items):
-        for what, ids in (("prompt", prompt), ("target", target)):
-            if not len(ids):
-                raise ValueError(f"the {what} of item {number} has no tokens; give at least one")
-            if wrong := [token for token in ids if not 0 <= token < model.d_vocab]:
-                raise ValueError(
-                    f"the {what} of item {number} has token id {wrong[0]}; {model.name} has ids 0 "
-                    f"to {model.d_vocab - 1}"
-                )
-        # The last token of a target is predicted and not run.
-        length = len(prompt) + len(target) - 1
-        if positions is not None and length > positions:
-            raise ValueError(
-                f"item {number} has {len(prompt)} tokens of prompt and {len(target)} of target, "
-                f"more than the {positions} positions of {model.name}; shorten it"
-            )

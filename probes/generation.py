@@ -17,8 +17,8 @@ time.
 Example:
     >>> import probes
     >>> model = probes.load_model("smollm2-135m-instruct-q4")                  # doctest: +SKIP
-    >>> prompt = model.to_tokens("The capital of France is")[0].tolist()       # doctest: +SKIP
-    >>> model.tokenizer.decode(generate(model, [prompt], max_new_tokens=3)[0])  # doctest: +SKIP
+    >>> [ids] = generate(model, "The capital of France is", max_new_tokens=3)  # doctest: +SKIP
+    >>> model.tokenizer.decode(ids)                                            # doctest: +SKIP
     ' Paris.\n'
 """
 
@@ -42,6 +42,7 @@ from probes.cached_steps import (
 )
 from probes.choices import Backend
 from probes.hooked_model import HookedModel
+from probes.prompts import Prompts, Text, texts_of
 
 _BATCH_TOKENS = {"cpu": 4096}
 _BATCH_TOKENS_ELSEWHERE = 32768
@@ -50,10 +51,11 @@ _BATCH_ROWS = 512
 
 def generate(
     model: HookedModel,
-    prompts: Sequence[Ids],
+    prompts: Text | Sequence[Text],
     *,
     max_new_tokens: int,
-    stop_ids: Sequence[int] = (),
+    stop_ids: Sequence[int] | int = (),
+    prepend_bos: bool | None = None,
     temperature: float | None = None,
     generator: torch.Generator | None = None,
     batch_tokens: int | None = None,
@@ -64,9 +66,10 @@ def generate(
 
     Args:
         model: the hooked model, on the native backend; what is attached to it counts.
-        prompts: token ids, each at least one.
+        prompts: texts, or lists of token ids, each at least one; a text by itself is one prompt.
         max_new_tokens: at most so many tokens after each prompt.
         stop_ids: tokens that end a continuation; they are part of it.
+        prepend_bos: whether prompts of text begin with a BOS; None for the tokenizer's own habit.
         temperature: what logits are divided by before a token is drawn; None for the most probable
             token.
         generator: what draws, on the CPU; for a temperature alone.
@@ -85,10 +88,12 @@ def generate(
             is out of range; there is a temperature without a generator, or the other way round; the
             model does not run natively or not with a cache.
     """
-    lengths = [len(prompt) for prompt in prompts]
+    rows = Prompts.of(model, prepend_bos).ids(texts_of(prompts))
+    lengths = [len(row) for row in rows]
+    stops = [stop_ids] if isinstance(stop_ids, int) else stop_ids
     _check_numbers(max_new_tokens, temperature, batch_tokens)
     _check_prompts(model, lengths, max_new_tokens)
-    choice = _Choice(temperature, _draws(temperature, generator, len(prompts), max_new_tokens))
+    choice = _Choice(temperature, _draws(temperature, generator, len(rows), max_new_tokens))
     budget = batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
     written: dict[int, list[int]] = {}
     with torch.no_grad(), model.evaluating():
@@ -96,13 +101,13 @@ def generate(
         padded = len(set(lengths)) > 1 and why_not_padded(model) is None
         batches = _batches(lengths, max_new_tokens, budget, padded=padded)
         for batch in _own_share(batches, distributed):
-            run = _Continuations(model, choice, stop_ids)
-            found = run.after([prompts[i] for i in batch], batch, max_new_tokens)
+            run = _Continuations(model, choice, stops)
+            found = run.after([rows[i] for i in batch], batch, max_new_tokens)
             written |= dict(zip(batch, found, strict=True))
             if on_items is not None:
                 on_items(len(batch))
     everything = _from_everywhere(written) if distributed else written
-    return [everything[i] for i in range(len(prompts))]
+    return [everything[i] for i in range(len(rows))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,8 +203,6 @@ def _check_prompts(model: HookedModel, lengths: Sequence[int], new: int) -> None
         )
     if not lengths:
         raise ValueError("there are no prompts to continue; give at least one")
-    if 0 in lengths:
-        raise ValueError(f"prompt {lengths.index(0)} has no tokens; give each at least one")
     positions = getattr(model.engine.config, "max_position_embeddings", None)
     # The last new token is not run.
     if positions is not None and max(lengths) + new - 1 > positions:

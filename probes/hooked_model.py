@@ -26,6 +26,7 @@ from probes.corpus.token_batch import TokenBatch, as_token_batch
 from probes.memory_scaling import check_multipliers
 from probes.model_facts import ModelFacts
 from probes.model_inputs import model_inputs
+from probes.prompts import Prompts, texts_of
 from probes.self_check import check_model
 from probes.sites import HookPoint, NamesFilter, Site, hook_name, parse_hook_point, select_points
 from probes.temperature import TemperatureSource, as_callable
@@ -58,16 +59,20 @@ class HookedModel(ModelFacts):
             f"d_model {self.d_model}, d_mlp {self.d_mlp}, {self.dtype}, {self.device})"
         )
 
-    def to_tokens(self, text: str | Sequence[str]) -> Int[Tensor, "batch pos"]:
-        """Token ids of one text, or of several of the same length in tokens; no token is added.
+    def to_tokens(
+        self, text: str | Sequence[str], *, prepend_bos: bool | None = None
+    ) -> Int[Tensor, "batch pos"]:
+        """Token ids of one text, or of several of the same length in tokens.
+
+        Args:
+            text: one, or several.
+            prepend_bos: whether each begins with a BOS; None for the tokenizer's own habit. One
+                that is written in the text is not doubled, and no end is added.
 
         Raises:
-            ValueError: there is no tokenizer, or the texts differ in length.
+            ValueError: there is no tokenizer, or the texts differ in length or have no tokens.
         """
-        if self.tokenizer is None:
-            raise ValueError(f"{self.name} has no tokenizer; pass token ids, or load with one")
-        texts = [text] if isinstance(text, str) else list(text)
-        rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        rows = Prompts.of(self, prepend_bos).ids(texts_of(text, "texts"), "text")
         if len({len(row) for row in rows}) != 1:
             raise ValueError(
                 f"texts have {[len(row) for row in rows]} tokens; pass one text, texts of one "
@@ -184,9 +189,13 @@ class HookedModel(ModelFacts):
         tokens: Int[Tensor, "batch pos"] | str | Sequence[str],
         *,
         attention_mask: Int[Tensor, "batch pos"] | None = None,
+        prepend_bos: bool | None = None,
     ) -> Float[Tensor, "batch pos d_vocab"]:
-        """Logits of token ids or text, through whatever is attached; gradients flow."""
-        return self.logits(self._batch(tokens, attention_mask))
+        """Logits of token ids or text (see `to_tokens`), through whatever is attached.
+
+        Gradients flow.
+        """
+        return self.logits(self._batch(tokens, attention_mask, prepend_bos))
 
     def run_with_cache(
         self,
@@ -194,15 +203,17 @@ class HookedModel(ModelFacts):
         names_filter: NamesFilter = None,
         *,
         attention_mask: Int[Tensor, "batch pos"] | None = None,
+        prepend_bos: bool | None = None,
         device: str | torch.device | None = None,
     ) -> tuple[Float[Tensor, "batch pos d_vocab"], Captured]:
         """Logits of one batch, and the tensors at some hook points.
 
         Args:
-            tokens: token ids, or text (no token is added to it).
+            tokens: token ids, or text.
             names_filter: TransformerLens name, list of names, or predicate over names; None keeps
                 everything, which takes far more memory than the model itself: prefer a filter.
             attention_mask: 0 on pads; None where there are none.
+            prepend_bos: of text, as `to_tokens`.
             device: where to keep the tensors; None for where they are.
 
         Returns:
@@ -211,7 +222,7 @@ class HookedModel(ModelFacts):
         Raises:
             ValueError: a name does not exist, or the filter selects nothing.
         """
-        batch = self._batch(tokens, attention_mask)
+        batch = self._batch(tokens, attention_mask, prepend_bos)
         points = self._filtered(names_filter)
         kept: dict[HookPoint, Tensor] = {}
 
@@ -261,8 +272,11 @@ class HookedModel(ModelFacts):
         with self.engine.attached(hooks):
             return self.engine.logits({"input_ids": ids})
 
-    def _batch(self, tokens: Any, attention_mask: Tensor | None) -> TokenBatch:
-        ids = tokens if isinstance(tokens, Tensor) else self.to_tokens(tokens)
+    def _batch(
+        self, tokens: Any, attention_mask: Tensor | None, prepend_bos: bool | None
+    ) -> TokenBatch:
+        is_ids = isinstance(tokens, Tensor)
+        ids = tokens if is_ids else self.to_tokens(tokens, prepend_bos=prepend_bos)
         return as_token_batch({"input_ids": ids, "attention_mask": attention_mask})
 
     def _inputs(self, batch: TokenBatch) -> dict[str, Tensor]:

@@ -89,11 +89,10 @@ def rows_of(
         ValueError: a position lies outside the prompt.
     """
     others = tuple(ids[index] for ids in controls.values())
-    last = len(item.prompt_ids) - 1
-    before = [p for p in _positions(item, settings.positions) if p != last]
-    target = item.target_ids
-    rows = [Row(index, position, target[0], -1, others) for position in before]
-    places = range(1 if settings.span is TargetSpan.FIRST else len(target))
+    last, target = len(item.prompt_ids) - 1, item.target_ids
+    places = [item.first] if settings.span is TargetSpan.FIRST else list(range(len(target)))
+    before = [p for p in _positions(item, settings.positions) if p - last not in places]
+    rows = [Row(index, position, item.first_id, -1, others) for position in before]
     return rows + [Row(index, last + i, target[i], i, others) for i in places]
 
 
@@ -114,8 +113,9 @@ def _positions(item: LensItem, asked: LensPositions | tuple[int, ...]) -> list[i
 
 
 def _input_ids(item: LensItem, settings: LensSettings) -> tuple[int, ...]:
-    given = () if settings.span is TargetSpan.FIRST else item.target_ids[:-1]
-    return item.prompt_ids + given
+    if settings.span is TargetSpan.FIRST:
+        return item.read_ids
+    return item.prompt_ids + item.target_ids[:-1]
 
 
 def batches_of(items: Sequence[LensItem], settings: LensSettings) -> Iterator[list[int]]:

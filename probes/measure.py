@@ -30,7 +30,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probes.choices import Coefficient, Compat, EntropyKind, IntervalMethod, Weighting
+from probes.choices import (
+    Coefficient,
+    Compat,
+    EntropyKind,
+    IntervalMethod,
+    Weighting,
+    as_choice,
+    as_choices,
+)
 from probes.entropy_pass import PassSettings, Seen, run_pass
 from probes.hooked_model import HookedModel
 from probes.meters import AttentionMeter, KnowledgeMeter, Meter, NextTokenMeter
@@ -43,11 +51,11 @@ ALL_KINDS = tuple(EntropyKind)
 
 def measure_entropy(
     model: HookedModel,
-    batches: Iterable[Mapping[str, Tensor]],
-    kinds: Sequence[EntropyKind | str] = ALL_KINDS,
+    batches: Iterable[Mapping[str, Tensor]] | Mapping[str, Tensor],
+    kinds: Sequence[EntropyKind | str] | str = ALL_KINDS,
     *,
     coefficient: Coefficient | str = Coefficient.ABS,
-    variants: Sequence[Coefficient | str] = (),
+    variants: Sequence[Coefficient | str] | str = (),
     weighting: Weighting | str = Weighting.INSTANCE,
     compat: Compat | str | None = None,
     interval: IntervalMethod | str = IntervalMethod.JACKKNIFE,
@@ -61,8 +69,9 @@ def measure_entropy(
     Args:
         model: the hooked model.
         batches: from `token_batches`, or any iterable of mappings with `input_ids` and
-            `attention_mask`, `[batch pos]`; one row is then one document.
-        kinds: which entropies.
+            `attention_mask`, `[batch pos]`; one row is then one document. A mapping by itself is
+            one batch.
+        kinds: which entropies; a string by itself is one.
         coefficient: how coefficients become weights on memory vectors.
         variants: further ways, measured in the same pass.
         weighting: whether instances (rows), as in Eq. 2, or tokens count the same.
@@ -84,22 +93,24 @@ def measure_entropy(
             gates, `compat` of an entropy that has no official code, there are no batches, or
             the model computes attention in a way that cannot be read.
     """
-    asked = _choices(EntropyKind, kinds, "kinds")
-    chosen = _choice(Coefficient, coefficient, "coefficient")
-    resampling = Resampling(_choice(IntervalMethod, interval, "interval"), blocks)
+    asked = as_choices(EntropyKind, kinds, "kinds")
+    chosen = as_choice(Coefficient, coefficient, "coefficient")
+    resampling = Resampling(as_choice(IntervalMethod, interval, "interval"), blocks)
     settings = PassSettings(
-        weighting=_choice(Weighting, weighting, "weighting"),
-        compat=None if compat is None else _choice(Compat, compat, "compat"),
+        weighting=as_choice(Weighting, weighting, "weighting"),
+        compat=None if compat is None else as_choice(Compat, compat, "compat"),
         blocks=blocks,
         until_interval=until_interval,
         distributed=distributed,
     )
+    if not asked:
+        raise ValueError(f"kinds is empty; choose from {', '.join(EntropyKind)}")
     _refuse_uncovered(asked, settings)
     official = settings.compat is Compat.OFFICIAL
     meters = _meters(model, asked, chosen, resampling, official)
     aside = {
         name: KnowledgeMeter(model, name, resampling, official=official, kind=None)
-        for name in _choices(Coefficient, variants, "variants", empty=True)
+        for name in as_choices(Coefficient, variants, "variants")
     }
     seen = run_pass(model, batches, [*meters, *aside.values()], settings, on_batch)
     parts: dict[str, Any] = {}
@@ -188,17 +199,3 @@ def _refuse_uncovered(kinds: tuple[EntropyKind, ...], settings: PassSettings) ->
             "until_interval needs to see all batches in turn, which processes that share them do "
             "not; leave it out, or run one process"
         )
-
-
-def _choices(choices: Any, given: Any, name: str, *, empty: bool = False) -> tuple[Any, ...]:
-    chosen = tuple(_choice(choices, value, name) for value in given)
-    if not chosen and not empty:
-        raise ValueError(f"{name} is empty; choose from {', '.join(choices)}")
-    return tuple(dict.fromkeys(chosen))
-
-
-def _choice(choices: Any, given: Any, name: str) -> Any:
-    try:
-        return choices(given)
-    except ValueError:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, found {given!r}") from None

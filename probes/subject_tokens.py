@@ -18,10 +18,10 @@ Example:
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from probes.lens_items import LensItem
+from probes.prompts import spelling
 
 _LISTED = """
 a an the this that these those some any no not
@@ -38,7 +38,6 @@ FUNCTION_WORDS = frozenset(_LISTED.split())
 """Words that say nothing about what a prompt is about, and those that frame questions."""
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
-_UNFINISHED = "\ufffd"
 
 
 def subject_positions(model: Any, item: LensItem) -> tuple[int, ...]:
@@ -88,7 +87,7 @@ def _ordinary_positions(tokenizer: Any, ids: Sequence[int]) -> tuple[int, ...]:
 def _content_positions(
     tokenizer: Any, ids: Sequence[int], ordinary: Sequence[int]
 ) -> tuple[int, ...]:
-    text, spans = _spans(tokenizer, [ids[position] for position in ordinary])
+    text, spans = spelling(tokenizer, [ids[position] for position in ordinary])
     words = [word.span() for word in _WORD.finditer(text) if _is_content(word[0])]
     return tuple(
         position
@@ -100,19 +99,3 @@ def _content_positions(
 def _is_content(word: str) -> bool:
     in_capitals = len(word) > 1 and word.isupper()
     return in_capitals or word.lower() not in FUNCTION_WORDS
-
-
-def _spans(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-    """The text of tokens, and which of its characters each of them stands for.
-
-    Each start of the row is decoded, since a token decoded alone may lose the space before it.
-    """
-
-    def decoded(stop: int) -> str:
-        return tokenizer.decode(ids[:stop], clean_up_tokenization_spaces=False)
-
-    text = decoded(len(ids))
-    # A character that a token has only some bytes of is not there yet.
-    ends = [len(decoded(stop).rstrip(_UNFINISHED)) for stop in range(len(ids) + 1)]
-    # Such a token stands for the character that is being put together.
-    return text, [(low, max(high, low + 1)) for low, high in pairwise(ends)]

@@ -5,8 +5,8 @@ For target tokens \(y_1 \dots y_n\) after a prompt \(x\) the log-probabilities
 padded mean of the released code (`probes.target_reduction`). This is what knowledge probes are
 scored by.
 
-Text is split into tokens as `probes.lens_items` says: prompt and target together, cut where the
-prompt ends. The pass is `probes.target_pass`: rows of about equal length, starts that items share
+Text is split into tokens by `probes.prompts`: prompt and target together, cut where the prompt
+ends. The pass is `probes.target_pass`: rows of about equal length, starts that items share
 computed once where the model allows it, target positions alone unembedded.
 
 Source: Kim et al., ICLR 2025, Eq. 4; Chang et al., NeurIPS 2024.
@@ -25,11 +25,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from probes.hooked_model import HookedModel
-from probes.lens_items import LensItem, Text, lens_items
+from probes.lens_items import Item, LensItem, encoded_items
 from probes.target_pass import target_sums
 from probes.target_reduction import PaddedMean, Reduction, TargetReduction, as_reduction
-
-Item = LensItem | Sequence[Text]
 
 
 def target_log_probs(
@@ -37,7 +35,7 @@ def target_log_probs(
     items: Sequence[Item],
     reduction: TargetReduction | PaddedMean | str = TargetReduction.TOKEN_MEAN,
     *,
-    add_special_tokens: bool = True,
+    prepend_bos: bool | None = None,
     share_prefixes: bool = True,
     distributed: bool = False,
     on_items: Callable[[int], None] | None = None,
@@ -51,8 +49,7 @@ def target_log_probs(
             same texts again and again.
         reduction: `"token_mean"`, `"sum"`, or a `PaddedMean`, to which the order of the items
             matters.
-        add_special_tokens: whether the tokenizer may put its own tokens (a beginning of sequence,
-            say) before a prompt.
+        prepend_bos: whether prompts of text begin with a BOS; None for the tokenizer's own habit.
         share_prefixes: compute what items have in common once, where that is exact
             (`probes.target_sharing`). Elsewhere (other backends, attention without a mask of one's
             own, sequences longer than a sliding window), and if False, every item has a row of its
@@ -69,7 +66,7 @@ def target_log_probs(
             the model allows, or the reduction is unknown.
     """
     chosen = as_reduction(reduction)
-    encoded = encoded_items(model, items, add_special_tokens=add_special_tokens)
+    encoded = encoded_items(model, items, prepend_bos=prepend_bos)
     sums = target_sums(
         model,
         [(item.prompt_ids, item.target_ids) for item in encoded],
@@ -78,30 +75,6 @@ def target_log_probs(
         on_items=on_items,
     )
     return reduced_sums(sums, encoded, chosen)
-
-
-def encoded_items(
-    model: HookedModel, items: Sequence[Item], *, add_special_tokens: bool = True
-) -> list[LensItem]:
-    """Items as tokens, to be scored again and again.
-
-    Args:
-        model: the hooked model whose tokenizer splits text.
-        items: pairs of prompt and target, or encoded items.
-        add_special_tokens: whether the tokenizer may put its own tokens before a prompt.
-
-    Raises:
-        ValueError: there are no items, one is no pair, or `lens_items` refuses one.
-    """
-    done = [item for item in items if isinstance(item, LensItem)]
-    if done and len(done) == len(items):
-        return done
-    pairs = [(i.prompt_ids, i.target_ids) if isinstance(i, LensItem) else i for i in items]
-    for pair in pairs:
-        if isinstance(pair, str) or len(pair) != 2:
-            raise ValueError(f"an item is a prompt and a target; found {pair!r}")
-    prompts, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    return lens_items(model, prompts, targets, add_special_tokens=add_special_tokens)
 
 
 def reduced_sums(

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from probes.choice_scoring import ChoiceScores, EncodedQuestions, choice_scores, encode_questions
+from probes.choices import Compat
 from probes.hooked_model import HookedModel
 from training.datasets.downstream import Task
 from training.datasets.downstream_sources import TASKS, TaskMetric
@@ -80,6 +81,8 @@ def evaluate_task(
     task: Task,
     *,
     questions: EncodedQuestions | None = None,
+    prepend_bos: bool | None = None,
+    compat: Compat | str | None = None,
     distributed: bool = False,
     on_items: Callable[[int], None] | None = None,
 ) -> TaskResult:
@@ -89,6 +92,8 @@ def evaluate_task(
         model: the hooked model; what is attached to it counts.
         task: the questions.
         questions: the same as tokens (`encoded_task`), where they are asked again and again.
+        prepend_bos: as `probes.choice_scores`.
+        compat: "official" to split every continuation by itself, as OLMo's evaluation does.
         distributed: share the work out over the processes of the default group; every process
             returns the result of all.
         on_items: called with the number of choices of every batch when it is done.
@@ -96,15 +101,23 @@ def evaluate_task(
     Raises:
         ValueError: as `probes.choice_scores`.
     """
-    encoded = encoded_task(model, task) if questions is None else questions
+    if questions is None:
+        questions = encoded_task(model, task, prepend_bos=prepend_bos, compat=compat)
     return TaskResult(
-        task, choice_scores(model, encoded, distributed=distributed, on_items=on_items)
+        task, choice_scores(model, questions, distributed=distributed, on_items=on_items)
     )
 
 
-def encoded_task(model: HookedModel, task: Task) -> EncodedQuestions:
-    """The questions of a task as a model's tokens."""
-    return encode_questions(model, [question.choices for question in task.questions])
+def encoded_task(
+    model: HookedModel,
+    task: Task,
+    *,
+    prepend_bos: bool | None = None,
+    compat: Compat | str | None = None,
+) -> EncodedQuestions:
+    """The questions of a task as a model's tokens; see `evaluate_task`."""
+    choices = [question.choices for question in task.questions]
+    return encode_questions(model, choices, prepend_bos=prepend_bos, compat=compat)
 
 
 def downstream_score(results: Iterable[TaskResult]) -> float:

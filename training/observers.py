@@ -25,9 +25,9 @@ from torch import distributed as dist
 
 from probes.choice_scoring import EncodedQuestions, choice_scores, encode_questions
 from probes.hooked_model import HookedModel
-from probes.lens_items import LensItem
+from probes.lens_items import LensItem, encoded_items
 from probes.target_reduction import PaddedMean, Reduction, TargetReduction, as_reduction
-from probes.target_scoring import encoded_items, reduced_sums, target_log_probs
+from probes.target_scoring import reduced_sums, target_log_probs
 from training.choices import Exposure
 from training.datasets.downstream import Task
 from training.datasets.fact_corpus import ClozeItem

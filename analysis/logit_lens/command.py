@@ -69,15 +69,16 @@ class LensArguments:
     positions: str = "all"
     """last (the readout position), all, or positions of the prompt such as 0,3,-1."""
     span: TargetSpan = TargetSpan.FIRST
-    """Whether an item's numbers are of the target's first token, of every token, or their mean."""
+    """Whether an item's numbers are of the target's first token that is more than a space, of every
+    token, or their mean."""
     norm: bool = True
     """Whether streams go through the final norm before the unembedding."""
     embedding: bool = False
     """Whether the stream before block 0 is a layer."""
     top_k: int = 10
     """How many of the most likely tokens to keep; a target is found where it is among them."""
-    special_tokens: bool = True
-    """Whether the tokenizer may put its own tokens (a beginning of sequence) before a prompt."""
+    prepend_bos: bool | None = None
+    """Whether prompts begin with a BOS token; None for the tokenizer's own habit."""
     controls: bool = True
     """Whether to rank other tokens too: targets of other items, tokens of the same frequency."""
     control_corpus: str = "general"
@@ -218,7 +219,7 @@ def _read(arguments: LensArguments, asked: Asked) -> "tuple[LensResult, Any]":
             translators=_translators(arguments, model),
             controls=controls,
             subjects=asked.subjects,
-            add_special_tokens=arguments.special_tokens,
+            prepend_bos=arguments.prepend_bos,
             source=asked.source,
             distributed=is_shared(),
             on_items=advance,
@@ -248,7 +249,7 @@ def _controls(
         asked.targets,
         corpus=arguments.control_corpus,
         seed=arguments.seed,
-        add_special_tokens=arguments.special_tokens,
+        prepend_bos=arguments.prepend_bos,
     )
 
 

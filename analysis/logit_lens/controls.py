@@ -18,19 +18,20 @@ from probes.corpus.batching import token_batches
 from probes.corpus.sources import load_corpus
 from probes.hooked_model import HookedModel
 from probes.lens_controls import frequency_matched, shuffled_targets, token_counts
-from probes.lens_items import Text, lens_items
+from probes.lens_items import lens_items
+from probes.prompts import Text
 
 COUNTED_TOKENS = 200_000
 
 
 def control_tokens(
     model: HookedModel,
-    prompts: Sequence[Text],
-    targets: Sequence[Text],
+    prompts: Text | Sequence[Text],
+    targets: Text | Sequence[Text],
     *,
     corpus: str,
     seed: int,
-    add_special_tokens: bool = True,
+    prepend_bos: bool | None = None,
 ) -> dict[str, list[int]]:
     """A token of each kind for every item.
 
@@ -40,13 +41,13 @@ def control_tokens(
         targets: as many.
         corpus: what token frequencies are of; its first 200,000 tokens are counted.
         seed: of what is drawn.
-        add_special_tokens: as for `analysis.lens`.
+        prepend_bos: as for `analysis.lens`.
 
     Raises:
         ValueError: all targets are the same, or an item or the corpus cannot be read.
     """
-    items = lens_items(model, prompts, targets, add_special_tokens=add_special_tokens)
-    ids = [item.target_ids for item in items]
+    items = lens_items(model, prompts, targets, prepend_bos=prepend_bos)
+    ids = [item.target_ids[item.first :] for item in items]
     batches = token_batches(
         load_corpus(corpus), model.tokenizer, sequence_length=512, max_tokens=COUNTED_TOKENS
     )

@@ -154,6 +154,8 @@ def _item(result: LensResult, index: int, found: Localization) -> dict[str, Any]
         "target": target_text(result, index),
         "prompt_ids": list(result.items[index].prompt_ids),
         "target_ids": list(result.items[index].target_ids),
+        "first": result.items[index].first,
+        "split_apart": result.items[index].split_apart,
         "rank": result.rank[:, index].tolist(),
         "log_prob": finite(result.log_prob[:, index].tolist()),
         "entropy": finite(result.entropy[:, index].tolist()),

@@ -6,7 +6,7 @@ Example:
 """
 
 from analysis.logit_lens.result import LensResult
-from analysis.logit_lens.tables import target_text
+from analysis.logit_lens.tables import read_target
 from analysis.theme import nats, percent, shorten
 from probes.localization import NEVER, first_layer, share_found
 
@@ -27,7 +27,7 @@ def lens_findings(result: LensResult, *, k: int) -> list[str]:
 
 
 def _of_item(result: LensResult, index: int, k: int) -> str:
-    name = shorten(target_text(result, index).strip(), 40)
+    name = shorten(read_target(result, index).strip(), 40)
     first = int(result.first_layer(k)[index])
     rank, log_prob = int(result.rank[-1, index]), float(result.log_prob[-1, index])
     at_the_end = (

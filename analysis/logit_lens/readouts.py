@@ -14,10 +14,11 @@ from typing import Any
 from analysis.logit_lens.result import LensResult
 from probes.choices import LensPositions, TargetSpan
 from probes.hooked_model import HookedModel
-from probes.lens_items import LensItem, Text, lens_items
+from probes.lens_items import LensItem, lens_items
 from probes.lens_pass import LensReadouts, read_lens
 from probes.lens_readout import Translate
 from probes.lens_settings import LensSettings
+from probes.prompts import Prompts, Text
 from probes.provenance import provenance_of
 
 LOGIT_LENS = "logit"
@@ -25,8 +26,8 @@ LOGIT_LENS = "logit"
 
 def lens(
     model: HookedModel,
-    prompts: Sequence[Text],
-    targets: Sequence[Text],
+    prompts: Text | Sequence[Text],
+    targets: Text | Sequence[Text],
     *,
     top_k: int = 10,
     positions: LensPositions | str | Sequence[int] = LensPositions.LAST,
@@ -36,7 +37,7 @@ def lens(
     translators: Translate | None = None,
     controls: Mapping[str, Sequence[int]] | None = None,
     subjects: Sequence[tuple[int, int] | None] | None = None,
-    add_special_tokens: bool = True,
+    prepend_bos: bool | None = None,
     source: str | None = None,
     distributed: bool = False,
     on_items: Callable[[int], None] | None = None,
@@ -45,17 +46,18 @@ def lens(
 
     Args:
         model: the hooked model; whatever is attached to it is in what is read.
-        prompts: texts, or lists of token ids.
+        prompts: texts, or lists of token ids; a text by itself is one prompt.
         targets: what should follow each, as text (usually with a space in front) or token ids.
         top_k: how many of the most likely tokens to keep.
         positions: `"last"`, `"all"`, or positions of the prompt, negative ones from its end.
-        span: whether an item's numbers are of the target's first token, of every token, or mean.
+        span: whether an item's numbers are of the target's first token that is more than a space,
+            of every token, or their mean.
         norm: whether streams go through the final norm before the unembedding.
         embedding: whether the stream before block 0 is a row.
         translators: of a tuned lens; None for the logit lens.
         controls: by name, another token id for each item, to compare the target's rank with.
         subjects: where the subject stands in each prompt, in characters (in tokens for token ids).
-        add_special_tokens: whether the tokenizer may put its own tokens before a prompt.
+        prepend_bos: whether prompts of text begin with a BOS; None for the tokenizer's own habit.
         source: what the items are called.
         distributed: share the items out over the processes of the default group; every process
             returns the result of all.
@@ -68,9 +70,7 @@ def lens(
         ValueError: an item has no tokens or is too long, a position does not exist, a choice has no
             such value, or the last layer's readout is not what the model computes.
     """
-    items = lens_items(
-        model, prompts, targets, subjects=subjects, add_special_tokens=add_special_tokens
-    )
+    items = lens_items(model, prompts, targets, subjects=subjects, prepend_bos=prepend_bos)
     settings = LensSettings(
         positions=_positions(positions),
         span=_choice(TargetSpan, span, "span"),
@@ -90,7 +90,7 @@ def lens(
     configuration = {
         "backend": model.backend,
         "lens": getattr(translators, "name", LOGIT_LENS),
-        "add_special_tokens": add_special_tokens,
+        "prepend_bos": Prompts.of(model, prepend_bos).puts_bos,
         **asdict(settings),
     }
     return LensResult(
@@ -109,7 +109,7 @@ def lens(
             tokens=sum(len(item.prompt_ids) for item in items),
             corpus=source,
         ),
-        notes=_notes(settings),
+        notes=_notes(settings, items),
     )
 
 
@@ -134,11 +134,25 @@ def _vocabulary(tokenizer: Any, items: Iterable[LensItem], read: LensReadouts) -
     ids |= set(read.readout.top_ids.unique().tolist()) | set(read.target.tolist())
     ordered = sorted(token for token in ids if token < len(tokenizer))
     texts = tokenizer.batch_decode([[t] for t in ordered], clean_up_tokenization_spaces=False)
-    return dict(zip(ordered, texts, strict=True))
+    pieces = tokenizer.convert_ids_to_tokens(ordered)
+    # A byte by itself has no text, but a name in the vocabulary.
+    named = [p if p.startswith("<0x") else t for p, t in zip(pieces, texts, strict=True)]
+    return dict(zip(ordered, named, strict=True))
 
 
-def _notes(settings: LensSettings) -> tuple[str, ...]:
+def _notes(settings: LensSettings, items: Sequence[LensItem]) -> tuple[str, ...]:
     notes = []
+    if apart := sum(item.split_apart for item in items):
+        notes.append(
+            f"In {apart} of {len(items)} items the target was split by itself: the tokenizer joins "
+            "it with the prompt, or the prompt is token ids."
+        )
+    later = sum(item.first > 0 for item in items)
+    if later and settings.span is TargetSpan.FIRST:
+        notes.append(
+            f"In {later} of {len(items)} items the target begins with a token that is a space "
+            "alone; the token after it is looked for, with the space given."
+        )
     if not settings.norm:
         notes.append(
             "Streams were unembedded without the final norm: not even the last layer's "

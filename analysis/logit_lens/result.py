@@ -1,8 +1,9 @@
 """Lens result: what a lens showed for some prompts and targets, and how to keep it.
 
-`rank`, `log_prob`, `entropy` and `kl` are `[layer item]`, at the readout position (the prompt's
-last token, which the target follows); `per_token` holds every position and target token that was
-read. Ranks count from 0, the top; log-probabilities, entropies and divergences are in nats.
+`rank`, `log_prob`, `entropy` and `kl` are `[layer item]`, at the readout position (before the
+target's first token that is more than a space: as a rule the prompt's last); `per_token` holds
+every position and target token that was read. Ranks count from 0, the top; log-probabilities,
+entropies and divergences are in nats.
 
 Example:
     >>> import analysis, probes
@@ -62,7 +63,7 @@ class LensResult:
         ranks = self.per_token.readout.rank
         match self.span:
             case TargetSpan.FIRST:
-                return ranks[:, self._first_rows]
+                return ranks[:, self.first_rows]
             case TargetSpan.EVERY:
                 return self._over_span(ranks, "amax")
             case TargetSpan.MEAN:
@@ -74,7 +75,7 @@ class LensResult:
         values = self.per_token.readout.log_prob
         match self.span:
             case TargetSpan.FIRST:
-                return values[:, self._first_rows]
+                return values[:, self.first_rows]
             case TargetSpan.EVERY:
                 return self._over_span(values, "sum")
             case TargetSpan.MEAN:
@@ -83,12 +84,12 @@ class LensResult:
     @property
     def entropy(self) -> Float[Tensor, "layer item"]:
         """Entropy of the readout at the readout position, in nats."""
-        return self.per_token.readout.entropy[:, self._first_rows]
+        return self.per_token.readout.entropy[:, self.first_rows]
 
     @property
     def kl(self) -> Float[Tensor, "layer item"]:
         """KL divergence of the model's final distribution from the readout, in nats."""
-        return self.per_token.readout.kl[:, self._first_rows]
+        return self.per_token.readout.kl[:, self.first_rows]
 
     @property
     def probability(self) -> Float[Tensor, "layer item"]:
@@ -105,7 +106,7 @@ class LensResult:
             known = ", ".join(self.control_names) or "none"
             raise ValueError(f"no control is named {name!r}; this result has {known}")
         ranks = self.per_token.readout.control_rank[:, :, self.control_names.index(name)]
-        return ranks[:, self._first_rows]
+        return ranks[:, self.first_rows]
 
     def first_layer(self, k: int = 10) -> Int64[Tensor, "item"]:
         """First row at which each target is among the top `k`; -1 for never."""
@@ -152,9 +153,10 @@ class LensResult:
         return self.plot()._repr_html_()
 
     @property
-    def _first_rows(self) -> Tensor:
-        """Rows of the targets' first tokens, one for each item, in their order."""
-        return torch.nonzero(self.per_token.place == 0)[:, 0]
+    def first_rows(self) -> Tensor:
+        """Rows of the tokens that tell targets apart, one for each item, in their order."""
+        first = torch.tensor([item.first for item in self.items])
+        return torch.nonzero(self.per_token.place == first[self.per_token.item])[:, 0]
 
     def _over_span(self, values: Tensor, how: str) -> Tensor:
         """Values of the rows of every target, put together by item."""

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.logit_lens.result import LensResult
+from probes.choices import TargetSpan
 from probes.localization import NEVER
 
 DEFAULT_K = 10
@@ -75,7 +76,8 @@ def items_table(result: LensResult, k: int = DEFAULT_K) -> pd.DataFrame:
         k: a target is found where it is among the top `k`.
 
     Returns:
-        Columns `item`, `prompt`, `target`, `rank` and `log_prob` (at the last layer),
+        Columns `item`, `prompt`, `target`, `token` (which of the target's tokens the numbers are
+        of; missing where they are of several), `rank` and `log_prob` (at the last layer),
         `first_layer` and `settling_layer` (labels, missing for never) and `rank_area`.
     """
     found = result.localization(k)
@@ -85,6 +87,7 @@ def items_table(result: LensResult, k: int = DEFAULT_K) -> pd.DataFrame:
             "item": list(indices),
             "prompt": [prompt_text(result, index) for index in indices],
             "target": [target_text(result, index) for index in indices],
+            "token": [_read_token(result, index) for index in indices],
             "rank": result.rank[-1].tolist(),
             "log_prob": result.log_prob[-1].tolist(),
             "first_layer": layer_names(result, found.first_layer.tolist()),
@@ -92,6 +95,12 @@ def items_table(result: LensResult, k: int = DEFAULT_K) -> pd.DataFrame:
             "rank_area": found.rank_area.tolist(),
         }
     )
+
+
+def _read_token(result: LensResult, item: int) -> str | None:
+    given = result.items[item]
+    is_one = result.span is TargetSpan.FIRST or len(given.target_ids) == 1
+    return result.text(given.first_id) if is_one else None
 
 
 def layers_table(result: LensResult, k: int = DEFAULT_K) -> pd.DataFrame:
@@ -147,6 +156,15 @@ def target_text(result: LensResult, item: int) -> str:
     """An item's target as it was given, or its tokens as text."""
     given = result.items[item]
     return _joined(result, given.target_ids) if given.target is None else given.target
+
+
+def read_target(result: LensResult, item: int) -> str:
+    """What an item's numbers are of: its target, and which of its tokens if not the first."""
+    given, text = result.items[item], target_text(result, item)
+    if result.span is not TargetSpan.FIRST or not given.first:
+        return text
+    token = result.text(given.first_id)
+    return f"{text}, token {given.first + 1} of {len(given.target_ids)} ({token})"
 
 
 def _joined(result: LensResult, ids: Sequence[int]) -> str:

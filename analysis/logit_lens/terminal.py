@@ -13,7 +13,7 @@ from rich.text import Text
 from analysis.logit_lens.causal_text import causal_findings
 from analysis.logit_lens.findings import FEW, lens_findings
 from analysis.logit_lens.result import LensResult
-from analysis.logit_lens.tables import target_text
+from analysis.logit_lens.tables import read_target
 from analysis.theme import nats, percent, shorten
 from probes.causal_result import CausalResult
 
@@ -71,10 +71,10 @@ def _title(result: LensResult) -> str:
 
 def _columns_of_few(result: LensResult) -> dict[str, list[str]]:
     columns: dict[str, list[str]] = {}
-    best = result.per_token.readout.top_ids[:, result.per_token.place == 0, 0]
+    best = result.per_token.readout.top_ids[:, result.first_rows, 0]
     for index in range(len(result.items)):
-        target = target_text(result, index)
-        name = f"{index + 1}: " * (len(result.items) > 1) + shorten(target.strip(), 20)
+        target = read_target(result, index)
+        name = f"{index + 1}: " * (len(result.items) > 1) + shorten(target.strip(), 40)
         columns[f"{name}, rank"] = [f"{int(rank):,}" for rank in result.rank[:, index]]
         columns[f"{name}, log-prob"] = [nats(float(value)) for value in result.log_prob[:, index]]
         columns[f"{name}, top token"] = [

@@ -44,8 +44,8 @@ def test_scores_are_those_of_every_choice_by_itself(family):
         assert scores.tolist() == pytest.approx(expected, abs=1e-12)
 
 
-def test_context_and_continuation_are_split_apart(smollm2):
-    """`co` and `at` are two tokens here; together they would be `coat`."""
+def test_context_and_continuation_that_join_are_split_apart(smollm2):
+    """`co` and `at` are two tokens here, and together `coat`; so with `coast`, not with `A long`."""
     import probes
 
     texts = [("I saw a co", "at"), ("I saw a co", "ast line"), ("A", " long fur coat")]
@@ -56,6 +56,7 @@ def test_context_and_continuation_are_split_apart(smollm2):
     whole = smollm2.tokenizer("I saw a coat", add_special_tokens=False)["input_ids"]
     assert list(ids[0][0]) + list(ids[0][1]) != whole
     found = probes.choice_scores(smollm2, [texts])
+    assert found.split_apart == 2
     # float32 logits of 30 layers, in rows of another length.
     expected = [by_hand(smollm2.hf_model, *choice) for choice in ids]
     assert found.log_probs[0].tolist() == pytest.approx(expected, abs=1e-4)
@@ -121,10 +122,11 @@ def test_long_contexts_lose_their_first_tokens():
     [
         ([], r"every question needs a choice, and there must be one question at least"),
         ([[]], r"every question needs a choice"),
-        ([[([3], [])]], r"\[\] has no tokens; give one"),
-        ([[([], [3])]], r"\[\] has no tokens; give one"),
-        ([[("", "w1")]], r"'' has no tokens; give one"),
-        ([[([3, -1], [4])]], r"a choice has token id -1; .* has ids 0 to 100"),
+        ([[([3], [])]], r"continuation \[\] has no tokens \(item 0\); give one"),
+        ([[([], [3])]], r"context \[\] has no tokens"),
+        ([[("", "w1")]], r"context '' has no tokens"),
+        ([[([3, -1], [4])]], r"context has token id -1 \(item 0\); .* has ids 0 to 100"),
+        ([("w1", "w2"), ("w1", "w3")], r"a choice is a context and a continuation; found 'w1'"),
         ([[([3], [4] * 62)]], r"the continuation that starts .* has 62 tokens; .* takes 61"),
     ],
 )
@@ -139,5 +141,5 @@ def test_text_without_a_tokenizer_is_refused():
     import probes
 
     model = probes.load_model(tiny_hf_model("llama"))
-    with pytest.raises(ValueError, match=r"has no tokenizer; give token ids, or load it with one"):
+    with pytest.raises(ValueError, match=r"has no tokenizer; give token ids, or load"):
         probes.choice_scores(model, [[("w1", "w2")]])

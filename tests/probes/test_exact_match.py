@@ -126,15 +126,16 @@ def test_other_backends_say_the_same(backend):
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ([], "there are no items to be answered; give at least one"),
-        ([([5], [6]), ([], [6])], "the prompt of item 1 has no tokens; give at least one"),
-        ([([5], [])], "the target of item 0 has no tokens; give at least one"),
-        ([([5], [6, 101])], "target of item 0 has token id 101; LlamaForCausalLM has ids 0 to 100"),
-        ([([-1], [6])], "the prompt of item 0 has token id -1"),
+        ([], "each prompt needs a target: found 0 prompts"),
+        ([([5], [6]), ([], [6])], r"prompt \[\] has no tokens \(item 1\)"),
+        ([([5], [])], r"target \[\] has no tokens \(item 0\)"),
         (
-            [([5] * 50, [6] * 13)],
-            "50 tokens of prompt and 13 of target, more than the 61 positions",
+            [([5], [6, 101])],
+            r"target has token id 101 \(item 0\); LlamaForCausalLM has ids 0 to 100",
         ),
+        ([([-1], [6])], r"prompt has token id -1 \(item 0\)"),
+        ([([5] * 50, [6] * 13)], "has 63 tokens with its target; .* takes 61"),
+        (("w1", "w2"), "an item is a prompt and a target; found 'w1'"),
     ],
 )
 def test_what_cannot_be_answered_is_refused(items, message):

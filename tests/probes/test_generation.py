@@ -253,13 +253,13 @@ def test_a_token_without_probability_is_never_drawn():
     ("prompts", "given", "message"),
     [
         ([], {}, "there are no prompts to continue; give at least one"),
-        ([[5], []], {}, "prompt 1 has no tokens; give each at least one"),
+        ([[5], []], {}, r"prompt \[\] has no tokens \(item 1\)"),
         ([[5]], {"max_new_tokens": 0}, "max_new_tokens is 0: give 1 or more"),
         ([[5]], {"batch_tokens": 0}, "batch_tokens is 0: give 1 or more, or None"),
         ([[5]], {"temperature": 0.0}, "temperature is 0.0: give a number above 0, or None"),
         ([[5]], {"temperature": 0.7}, "temperature is 0.7 and generator not given"),
         ([[5]], {"generator": torch.Generator()}, "temperature is None and generator given"),
-        ([[5, 101]], {}, "token ids run from 5 to 101, but LlamaForCausalLM has 101 tokens"),
+        ([[5, 101]], {}, r"prompt has token id 101 \(item 0\); LlamaForCausalLM has ids 0 to 100"),
         ([[5] * 50], {"max_new_tokens": 13}, "50 tokens and 13 new ones are more than the 61"),
     ],
 )

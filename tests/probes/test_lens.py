@@ -215,8 +215,8 @@ def test_text_is_split_where_the_prompt_ends():
         ([""], ["w1"], "prompt '' has no tokens"),
         (["w1"], [], "found 1 prompts and 0 targets"),
         ([], [], "found 0 prompts"),
-        ([[3, 101]], [[4]], "prompt has token id 101; .* ids 0 to 100"),
-        ([[3] * 60], [[4, 5]], "has 62 tokens with its target; .* takes 61"),
+        ([[3, 101]], [[4]], "prompt has token id 101 .*; .* ids 0 to 100"),
+        ([[3] * 60], [[4, 5, 6]], "has 63 tokens with its target; .* takes 61"),
     ],
 )
 def test_bad_items_are_refused_in_one_line(prompts, targets, message):
@@ -227,5 +227,5 @@ def test_bad_items_are_refused_in_one_line(prompts, targets, message):
 
 def test_text_without_a_tokenizer_is_refused():
     model = probes.load_model(tiny_hf_model("llama"))
-    with pytest.raises(ValueError, match="has no tokenizer; give each prompt as token ids"):
+    with pytest.raises(ValueError, match="has no tokenizer; give token ids"):
         lens_items(model, ["w1"], ["w2"])

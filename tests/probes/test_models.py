@@ -108,7 +108,7 @@ def test_a_folder_without_a_tokenizer_serves_token_ids(tmp_path):
     model = probes.load_model(str(tmp_path))
     assert model.tokenizer is None
     assert model.run_with_cache(tokens(1, 5), "hook_embed")[0].shape == (1, 5, 101)
-    with pytest.raises(ValueError, match="has no tokenizer; pass token ids, or load with one"):
+    with pytest.raises(ValueError, match="has no tokenizer; give token ids, or load"):
         model.run_with_cache("w1 w2")
 
 

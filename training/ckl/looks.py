@@ -8,8 +8,8 @@ and then right after the last injection too, whatever the lags.
 from pathlib import Path
 
 from probes.hooked_model import HookedModel
+from probes.lens_items import encoded_items
 from probes.target_reduction import PaddedMean, TargetReduction
-from probes.target_scoring import encoded_items
 from training.ckl.config import CklConfig
 from training.ckl.data import CklData
 from training.ckl.fields import ProbeReduction

@@ -1,8 +1,8 @@
 """Row encoding: the text of a conversation as tokens, cut where prompts end and answers end.
 
-The whole text is encoded at once. If the tokens of what comes before a border are not its beginning
-at every border, the tokenizer has joined characters across one; then the parts between borders are
-encoded by themselves, so that the tokens of a prompt do not depend on its answer.
+The whole text is encoded at once, by `probes.prompts`. Where the tokenizer joins characters across
+a border, the parts between borders are encoded apart from each other with nothing added between
+them, so that the tokens of a prompt do not depend on its answer.
 
 Example:
     >>> from training.datasets.conversations import Turn
@@ -12,16 +12,14 @@ Example:
 """
 
 from collections.abc import Sequence
-from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from probes.choices import Compat
+from probes.prompts import Ids, Prompts
 from training.datasets.conversation_templates import chat_opening, opening, text_pieces
 from training.datasets.conversations import Conversation
 from training.datasets.row_choices import Template
-
-Ids = tuple[int, ...]
 
 
 class RowEncoder:
@@ -45,6 +43,9 @@ class RowEncoder:
                 "rows are made by a tokenizer, and there is none: load the model with one"
             )
         self._tokenizer = tokenizer
+        # A chat template has the beginning of a text written out.
+        is_chat = Template(template) is Template.CHAT
+        self._prompts = Prompts(tokenizer, prepend_bos=False if is_chat else None)
         self._template = Template(template)
         self._official = compat is not None and Compat(compat) is Compat.OFFICIAL
         if self._official and self._template is not Template.TULU:
@@ -67,7 +68,7 @@ class RowEncoder:
         )
         self._refuse_empty(conversation)
         parts = self._split(pieces)
-        parts[0] = self._front + parts[0]
+        parts[0] = list(self._prompts.begun(parts[0]))
         _refuse_nothing(parts[0], f"the prompt of item {conversation.identifier!r}")
         if self._template is not Template.CHAT:
             self._check_end(parts[-1])
@@ -83,34 +84,20 @@ class RowEncoder:
             text = chat_opening(prompt, self._tokenizer)
         else:
             text = opening(prompt if self._official else prompt.strip(), self._template)
-        ids = self._front + self._encoded([text])[0]
+        ids = self._prompts.begun(self._prompts.plain([text])[0])
         _refuse_nothing(ids, f"prompt {prompt!r}")
-        return tuple(ids)
+        return ids
 
     def _split(self, pieces: Sequence[str]) -> list[list[int]]:
         """The tokens of each piece of a text."""
-        heads = self._encoded(["".join(pieces[:n]) for n in range(1, len(pieces) + 1)])
-        whole = heads[-1]
-        if not self._official and any(whole[: len(head)] != head for head in heads):
-            return self._encoded(pieces)
-        return [whole[start:stop] for start, stop in pairwise([0, *map(len, heads)])]
-
-    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-
-    @cached_property
-    def _front(self) -> list[int]:
-        """What the tokenizer puts before a text; a chat template has that written out."""
-        if self._template is Template.CHAT:
-            return []
-        plain = self._encoded(["a"])[0]
-        framed = self._tokenizer("a", verbose=False)["input_ids"]
-        starts = range(len(framed) - len(plain) + 1)
-        return framed[: next(i for i in starts if framed[i : i + len(plain)] == plain)]
+        if not self._official:
+            return [list(part) for part in self._prompts.split(pieces).parts]
+        heads = self._prompts.plain(accumulate(pieces))
+        return [list(heads[-1][start:stop]) for start, stop in pairwise([0, *map(len, heads)])]
 
     def _refuse_empty(self, conversation: Conversation) -> None:
         answers = [turn.answer.strip() for turn in conversation.turns]
-        for answer, ids in zip(answers, self._encoded(answers), strict=True):
+        for answer, ids in zip(answers, self._prompts.plain(answers), strict=True):
             _refuse_nothing(ids, f"answer {answer!r} of item {conversation.identifier!r}")
 
     def _check_end(self, answer: list[int]) -> None:

@@ -1,0 +1,335 @@
+"""Prompts: text as a model's token ids, and where a prompt ends and what follows it begins.
+
+**Borders.** A prompt and its continuation are split together and cut where the prompt ends, since
+many tokenizers put a space before any text of its own: split by itself, " Paris" becomes "▁", "▁P",
+"ar", "is" where "▁Paris" is meant. Where the prompt's own tokens do not come back (characters join
+across the border), the two are split apart, with nothing added between them, and `Split.apart`
+says so. `compat="official"` splits every continuation by itself, as OLMo's evaluation does.
+
+**The beginning.** `prepend_bos` is TransformerLens's word: None for the tokenizer's own habit, True
+for a beginning-of-sequence token (BOS) in any case, False for none. A text that begins with it gets
+no second one. An end that a tokenizer would add is never there: nothing can follow an end.
+
+Token ids are taken as they are.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                    # doctest: +SKIP
+    >>> Prompts(model.tokenizer).split(("The capital of France is", " Paris")).parts[1]
+    ...                                                                          # doctest: +SKIP
+    (7042,)
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
+from numbers import Integral
+from typing import Any
+
+from probes.choices import Compat
+
+Ids = tuple[int, ...]
+Text = str | Sequence[int]
+_SPACES = " ▁Ġ"
+_ANCHORS = ("\n", ")", "0")
+"""What rarely joins with the text after it; tried in turn."""
+_UNFINISHED = "\ufffd"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The tokens of texts that follow each other.
+
+    Attributes:
+        parts: the token ids of each.
+        apart: whether they were split apart from each other, since the tokenizer joins characters
+            across a border or one of them was given as token ids.
+    """
+
+    parts: tuple[Ids, ...]
+    apart: bool
+
+
+class Prompts:
+    """A tokenizer, and how texts begin.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer, with or without offsets; None where there is none.
+        prepend_bos: None for the tokenizer's own habit, True, or False.
+        name: what the model is called in messages.
+        d_vocab: number of the model's tokens, to check token ids; None to leave that out.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any | None,
+        *,
+        prepend_bos: bool | None = None,
+        name: str = "the model",
+        d_vocab: int | None = None,
+    ) -> None:
+        self._given = tokenizer
+        self._prepend_bos = prepend_bos
+        self._name = name
+        self._d_vocab = d_vocab
+
+    @classmethod
+    def of(cls, model: Any, prepend_bos: bool | None = None) -> "Prompts":
+        """The prompts of a hooked model."""
+        return cls(model.tokenizer, prepend_bos=prepend_bos, name=model.name, d_vocab=model.d_vocab)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self._given is None:
+            raise ValueError(
+                f"{self._name} has no tokenizer; give token ids, or load the model with one"
+            )
+        return self._given
+
+    @cached_property
+    def front(self) -> Ids:
+        """What is put before a text.
+
+        Raises:
+            ValueError: a BOS was asked for, and the tokenizer has none.
+        """
+        if self._prepend_bos is False:
+            return ()
+        habit = _own_front(self.tokenizer)
+        if habit or self._prepend_bos is None:
+            return habit
+        if self.tokenizer.bos_token_id is None:
+            raise ValueError(
+                f"prepend_bos is True, but the tokenizer of {self._name} has no BOS token; set "
+                "tokenizer.bos_token, or leave prepend_bos out"
+            )
+        return (self.tokenizer.bos_token_id,)
+
+    @property
+    def puts_bos(self) -> bool | None:
+        """Whether something is put before a text; None where there is no tokenizer."""
+        return None if self._given is None else bool(self.front)
+
+    def begun(self, ids: Sequence[int]) -> Ids:
+        """Token ids with what stands before a text, unless they begin with it."""
+        front = self.front
+        return tuple(ids) if tuple(ids[: len(front)]) == front else front + tuple(ids)
+
+    def plain(self, texts: Iterable[str]) -> list[Ids]:
+        """Token ids of texts, with nothing before or after them."""
+        listed = list(texts)
+        if not listed:
+            return []
+        rows = self.tokenizer(
+            listed, add_special_tokens=False, return_attention_mask=False, verbose=False
+        )["input_ids"]
+        return [tuple(row) for row in rows]
+
+    def ids(self, texts: Sequence[Text], what: str = "prompt") -> list[Ids]:
+        """Token ids of prompts, those of texts begun; checked.
+
+        Args:
+            texts: texts, or token ids.
+            what: what to call one in a message.
+
+        Raises:
+            ValueError: there is text and no tokenizer, one has no tokens, or a token id does not
+                exist.
+        """
+        written = [text for text in texts if isinstance(text, str)]
+        rows = iter(self.plain(written))
+        found = [self.begun(next(rows)) if isinstance(t, str) else _numbers(t) for t in texts]
+        for number, (text, ids) in enumerate(zip(texts, found, strict=True)):
+            self._check(ids, text, what, number)
+        return found
+
+    def split(self, pieces: Sequence[str]) -> Split:
+        """Texts that follow each other, the first one not begun."""
+        heads = self.plain(accumulate(pieces))
+        return self._cut(pieces, heads)
+
+    def pairs(
+        self,
+        pairs: Sequence[tuple[Text, Text]],
+        *,
+        what: tuple[str, str] = ("prompt", "target"),
+        compat: Compat | None = None,
+    ) -> list[Split]:
+        """Prompts and what follows them, the prompts begun; checked.
+
+        Args:
+            pairs: texts, or token ids; a continuation of text usually starts with a space.
+            what: what to call the two in a message.
+            compat: official splits every continuation by itself.
+
+        Raises:
+            ValueError: there is text and no tokenizer, a prompt or continuation has no tokens, or a
+                token id does not exist.
+        """
+        rows = self._rows(pairs, joined=compat is None)
+        found = [self._pair(pair, rows, compat) for pair in pairs]
+        for number, (pair, split) in enumerate(zip(pairs, found, strict=True)):
+            for name, text, ids in zip(what, pair, split.parts, strict=True):
+                self._check(ids, text, name, number)
+        return found
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Which characters each token of a text stands for, as `(start, stop)`; the text not begun.
+
+        Raises:
+            ValueError: the tokenizer gives no offsets and its tokens do not spell the text.
+        """
+        if self.tokenizer.is_fast:
+            found = self.tokenizer(
+                text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )
+            return [(start, stop) for start, stop in found["offset_mapping"]]
+        spelt, spans = spelling(self.tokenizer, self.plain([text])[0])
+        if spelt.strip() != text.strip():
+            raise ValueError(
+                f"the tokenizer of {self._name} gives no offsets, and its tokens spell "
+                f"{spelt[:40]!r} for {text[:40]!r}; give token ids, and places in tokens"
+            )
+        shift = (len(text) - len(text.lstrip())) - (len(spelt) - len(spelt.lstrip()))
+        return [(max(0, start + shift), stop + shift) for start, stop in spans]
+
+    def telling(self, ids: Ids) -> int:
+        """The first of some tokens that is more than a space; 0 where none is, or none is known."""
+        if self._given is None:
+            return 0
+        pieces = enumerate(_pieces(self._given, ids))
+        return next((place for place, piece in pieces if piece.strip(_SPACES)), 0)
+
+    def _rows(self, pairs: Sequence[tuple[Text, Text]], *, joined: bool) -> dict[str, Ids]:
+        """Every text to split, each distinct one once."""
+        texts: dict[str, None] = {}
+        for prompt, continuation in pairs:
+            if isinstance(prompt, str):
+                texts[prompt] = None
+            if isinstance(continuation, str):
+                is_joined = joined and isinstance(prompt, str)
+                texts[prompt + continuation if is_joined else continuation] = None
+        return dict(zip(texts, self.plain(texts), strict=True))
+
+    def _pair(self, pair: tuple[Text, Text], rows: dict[str, Ids], compat: Compat | None) -> Split:
+        prompt, continuation = pair
+        if not isinstance(prompt, str) or not isinstance(continuation, str):
+            before = self.begun(rows[prompt]) if isinstance(prompt, str) else _numbers(prompt)
+            is_text = isinstance(continuation, str)
+            after = self._alone(continuation) if is_text else _numbers(continuation)
+            return Split((before, after), is_text)
+        if compat is not None:
+            return Split((self.begun(rows[prompt]), rows[continuation]), True)
+        found = self._cut(pair, [rows[prompt], rows[prompt + continuation]])
+        return Split((self.begun(found.parts[0]), found.parts[1]), found.apart)
+
+    def _cut(self, pieces: Sequence[str], heads: Sequence[Ids]) -> Split:
+        whole = heads[-1]
+        joins = any(whole[: len(head)] != head for head in heads)
+        if joins or not heads[0]:
+            return Split((heads[0], *map(self._alone, pieces[1:])), joins)
+        return Split(tuple(whole[a:b] for a, b in pairwise([0, *map(len, heads)])), False)
+
+    def _alone(self, text: str) -> Ids:
+        """A text as it is after another one: without the space that is put before any text."""
+        (ids,) = self.plain([text])
+        if _spaces(self.tokenizer, ids) <= len(text) - len(text.lstrip(" ")):
+            return ids
+        for anchor in _ANCHORS:
+            head, both = self.plain([anchor, anchor + text])
+            if head and both[: len(head)] == head != both:
+                return both[len(head) :]
+        return ids
+
+    def _check(self, ids: Ids, text: Text, what: str, number: int) -> None:
+        if not ids:
+            raise ValueError(
+                f"{what} {_short(text)!r} has no tokens (item {number}); give one that the "
+                "tokenizer turns into some"
+            )
+        if self._d_vocab is None:
+            return
+        if wrong := [token for token in ids if not 0 <= token < self._d_vocab]:
+            raise ValueError(
+                f"{what} has token id {wrong[0]} (item {number}); {self._name} has ids 0 to "
+                f"{self._d_vocab - 1}"
+            )
+
+
+def texts_of(given: Any, what: str = "prompts") -> list[Text]:
+    """One text or several, as several: a text or a row of token ids by itself is one.
+
+    Raises:
+        ValueError: there is something else in it.
+    """
+    if isinstance(given, str):
+        return [given]
+    listed = given.tolist() if hasattr(given, "tolist") else list(given)
+    if listed and all(isinstance(entry, Integral) for entry in listed):
+        return [_numbers(listed)]
+    found = [entry.tolist() if hasattr(entry, "tolist") else entry for entry in listed]
+    for entry in found:
+        if not isinstance(entry, str | list | tuple):
+            raise ValueError(f"{what} must be texts or lists of token ids, found {entry!r}")
+    return found
+
+
+def spelling(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+    """The text of tokens, and which of its characters each of them stands for.
+
+    Each start of the row is decoded, since a token decoded alone may lose the space before it.
+    """
+
+    def decoded(stop: int) -> str:
+        return tokenizer.decode(list(ids[:stop]), clean_up_tokenization_spaces=False)
+
+    text = decoded(len(ids))
+    # A character that a token has only some bytes of is not there yet.
+    ends = [len(decoded(stop).rstrip(_UNFINISHED)) for stop in range(len(ids) + 1)]
+    # Such a token stands for the character that is being put together.
+    return text, [(low, max(high, low + 1)) for low, high in pairwise(ends)]
+
+
+def _own_front(tokenizer: Any) -> Ids:
+    """What a tokenizer puts before a text, found on a token of its own."""
+    if tokenizer("", verbose=False)["input_ids"] == _unframed(tokenizer, ""):
+        return ()
+    special = set(tokenizer.all_special_ids)
+    for token in range(len(tokenizer)):
+        text = "" if token in special else tokenizer.decode([token])
+        plain = _unframed(tokenizer, text)
+        if plain:
+            framed = tokenizer(text, verbose=False)["input_ids"]
+            starts = range(len(framed) - len(plain) + 1)
+            return tuple(framed[: next(i for i in starts if framed[i : i + len(plain)] == plain)])
+    return ()
+
+
+def _unframed(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _spaces(tokenizer: Any, ids: Ids) -> int:
+    """How many spaces tokens begin with."""
+    pieces = "".join(_pieces(tokenizer, ids))
+    return len(pieces) - len(pieces.lstrip(_SPACES))
+
+
+def _pieces(tokenizer: Any, ids: Ids) -> list[str]:
+    """Tokens as the vocabulary has them; a model may have more ids than its tokenizer."""
+    known = len(tokenizer)
+    return [tokenizer.convert_ids_to_tokens(i) if i < known else "?" for i in ids]
+
+
+def _numbers(ids: Sequence[int]) -> Ids:
+    return tuple(int(token) for token in ids)
+
+
+def _short(text: Text) -> Text:
+    return text if not isinstance(text, str) or len(text) <= 40 else f"{text[:40]}..."
