@@ -36,6 +36,12 @@ def what_is_wrong(folder: Path) -> str | None:
     )
 
 
+def is_pointer(path: Path) -> bool:
+    """Whether git-lfs has left a pointer in the place of a file."""
+    with path.open("rb") as stream:
+        return stream.read(len(_POINTER)) == _POINTER
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Whether there are files of a tokenizer."""
     return any((folder / name).is_file() for name in _TOKENIZERS)
@@ -53,12 +59,11 @@ def _adapter(folder: Path) -> str | None:
 
 def _pointer(folder: Path) -> str | None:
     for path in [*_weights(folder), *sorted(folder.glob("*.json")), *folder.glob("*.model")]:
-        with path.open("rb") as stream:
-            if stream.read(len(_POINTER)) == _POINTER:
-                return (
-                    f"{path.name} is a pointer of git-lfs, not the file itself; run git lfs pull "
-                    "in it, or download the folder from the hub"
-                )
+        if is_pointer(path):
+            return (
+                f"{path.name} is a pointer of git-lfs, not the file itself; run git lfs pull in "
+                "it, or download the folder from the hub"
+            )
     return None
 
 

@@ -119,6 +119,7 @@ def _engine_of(source: Any, tokenizer: Any, asked: Backend | None) -> tuple[Engi
     ):
         from probes.backends.transformer_lens import TransformerLensEngine
 
+        refuse_unreadable(source.original_model)
         return TransformerLensEngine(source), source.tokenizer
     if "nnsight" in origin and isinstance(getattr(source, "_module", None), PreTrainedModel):
         from probes.backends.nnsight import NnsightEngine

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from probes.assets.gguf_rest import ROPE_FACTORS, use_the_rest
 from probes.assets.store import AssetError, build_once, cache_home, file_sha256
-from probes.checkpoint_files import RefusedCheckpoint
+from probes.checkpoint_files import RefusedCheckpoint, is_pointer
 from probes.whole_weights import load_whole
 
 GGUF_MAGIC = b"GGUF"
@@ -57,6 +57,8 @@ def _check_gguf(path: Path) -> None:
     """Refuse a path that does not start like a GGUF file."""
     if not path.is_file():
         raise AssetError(f"no GGUF file at {path}: give the path of a .gguf file")
+    if is_pointer(path):
+        raise AssetError(f"{path} is a pointer of git-lfs, not the file itself: run git lfs pull")
     with path.open("rb") as stream:
         magic = stream.read(len(GGUF_MAGIC))
     if magic != GGUF_MAGIC:

@@ -312,8 +312,11 @@ BLOCK_SHAPES = {
 }
 
 
-def write_gguf(path, leave_out=()):
-    """A Llama of one layer, quantised as the asset is; returns its weights dequantised."""
+def write_gguf(path, leave_out=(), extra=None, scaling=None):
+    """A Llama of one layer, quantised as the asset is; returns its weights dequantised.
+
+    Tensors in `extra` are written beside its own; `scaling` is a kind and a factor of rope.
+    """
     import gguf
 
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "c", "ab"]
@@ -326,6 +329,9 @@ def write_gguf(path, leave_out=()):
     writer.add_head_count_kv(KEY_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10_000.0)
+    if scaling is not None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType(scaling[0]))
+        writer.add_rope_scaling_factor(scaling[1])
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
@@ -345,6 +351,8 @@ def write_gguf(path, leave_out=()):
             blocks = gguf.quantize(weights[name], kind)
             weights[name] = gguf.dequantize(blocks, kind)
             writer.add_tensor(name, blocks, raw_dtype=kind)
+    for name, tensor in (extra or {}).items():
+        writer.add_tensor(name, np.asarray(tensor, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -381,6 +389,82 @@ def test_a_converted_gguf_holds_the_dequantised_weights(home, tmp_path):
     assert AutoTokenizer.from_pretrained(folder)("abcab")["input_ids"] == [6, 5, 6]
 
 
+FREQUENCIES = 10_000.0 ** (-np.arange(D_HEAD // 2) / (D_HEAD // 2))
+
+
+def llama3_factors(factor, length, low=1.0, high=4.0):
+    """What llama.cpp divides the frequencies by, one after the other as its converter does."""
+    factors = []
+    for frequency in FREQUENCIES:
+        wavelength = 2 * np.pi / frequency
+        if wavelength < length / high:
+            factors.append(1.0)
+        elif wavelength > length / low:
+            factors.append(factor)
+        else:
+            smooth = (length / wavelength - low) / (high - low)
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    return np.array(factors)
+
+
+def read_gguf_model(path):
+    import probes
+
+    return probes.load_model(str(path), device="cpu")
+
+
+@pytest.mark.parametrize(("factor", "length"), [(3.0, 37), (8.0, 8192), (32.0, 8192)])
+def test_rope_factors_of_a_gguf_become_the_scaling_that_they_come_from(
+    home, tmp_path, factor, length
+):
+    from transformers import AutoModelForCausalLM
+
+    factors = llama3_factors(factor, length)
+    write_gguf(tmp_path / "scaled.GGUF", extra={"rope_freqs.weight": factors})
+    write_gguf(tmp_path / "plain.gguf")
+    scaled = read_gguf_model(tmp_path / "scaled.GGUF")
+    inside = scaled.hf_model.model.rotary_emb.inv_freq
+    # The factors are float32, and so are the frequencies that come of them.
+    np.testing.assert_allclose(inside, FREQUENCIES / factors, rtol=1e-5)
+    rope = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": factor}
+    rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rope |= {"original_max_position_embeddings": length}
+    # As the folder that such a file is made from has it.
+    folder = cached_gguf(tmp_path / "plain.gguf")
+    expected = AutoModelForCausalLM.from_pretrained(folder, rope_parameters=rope).eval()
+    ids = torch.arange(29)[None] % 7
+    with torch.no_grad():
+        torch.testing.assert_close(scaled(ids), expected(ids).logits, rtol=1e-4, atol=1e-4)
+        if length == 37:
+            gap = scaled(ids) - read_gguf_model(tmp_path / "plain.gguf")(ids)
+            assert gap.abs().max() > 0.1
+
+
+def test_a_linear_rope_scaling_of_a_gguf_is_used(home, tmp_path):
+    write_gguf(tmp_path / "linear.gguf", scaling=("linear", 3.0))
+    model = read_gguf_model(tmp_path / "linear.gguf")
+    inside = model.hf_model.model.rotary_emb.inv_freq
+    np.testing.assert_allclose(inside, FREQUENCIES / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({"scaling": ("yarn", 4.0)}, r"file\.gguf: rope scaling 'yarn' by 4"),
+        ({"extra": {"blk.0.ffn_up.bias": np.ones(D_MLP)}}, r"1 tensors .*blk\.0\.ffn_up\.bias"),
+        ({"extra": {"rope_factors_long.weight": np.ones(16)}}, r"rope_factors_long\.weight"),
+        ({"extra": {"blk.1.attn_norm.weight": np.ones(D_MODEL)}}, r"blk\.1\.attn_norm\.weight"),
+        ({"extra": {"rope_freqs.weight": np.linspace(1, 5, 16)}}, r"is no rope scaling"),
+        ({"extra": {"rope_freqs.weight": np.full(16, 2.0)}}, r"is no rope scaling"),
+        ({"extra": {"rope_freqs.weight": llama3_factors(8.0, 8192)[:-1]}}, r"is no rope scaling"),
+    ],
+)
+def test_what_of_a_gguf_cannot_be_used_is_refused(home, tmp_path, written, message):
+    write_gguf(tmp_path / "file.gguf", **written)
+    with pytest.raises(ValueError, match=message):
+        cached_gguf(tmp_path / "file.gguf")
+
+
 def test_a_gguf_that_lacks_weights_is_refused(home, tmp_path):
     write_gguf(tmp_path / "tiny.gguf", leave_out=["blk.0.ffn_up.weight"])
     with pytest.raises(
@@ -410,6 +494,9 @@ def test_the_model_reloads_and_saves_with_the_same_logits(tmp_path):
 def test_what_is_not_gguf_is_refused(home, tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"PK\x03\x04")
     with pytest.raises(ValueError, match="is not a GGUF file"):
+        cached_gguf(tmp_path / "model.gguf")
+    (tmp_path / "model.gguf").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ValueError, match="is a pointer of git-lfs"):
         cached_gguf(tmp_path / "model.gguf")
     with pytest.raises(ValueError, match="no GGUF file at"):
         convert_gguf(tmp_path / "missing.gguf", tmp_path / "out")

@@ -93,6 +93,34 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         run(tmp_path / "run", model_of("olmo"), settings=settings, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.pop("model.norm.weight"), r"1 missing \(model\.norm\.weight\)"),
+        (lambda weights: weights.update(more=weights["model.norm.weight"]), r"1 left over \(more"),
+        (
+            lambda weights: weights.update({"model.norm.weight": weights["model.norm.weight"][:7]}),
+            r"1 of another shape \(model\.norm\.weight \[7\] in the file, \[42\] in the model\)",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_hold_exactly_the_weights_is_refused(tmp_path, change, message):
+    from safetensors.torch import load_file, save_file
+
+    from training.runs.training_state import load_weights
+
+    model = model_of()
+    before = weights_of(model)
+    model.hf_model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    change(weights)
+    weights = {name: weight.clone() for name, weight in weights.items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, tmp_path)
+    assert same_bits(before, weights_of(model))
+
+
 def test_edits_are_made_to_the_start_and_not_to_the_checkpoint(tmp_path):
     """Noise is drawn to the size of the weights that an edit finds: those of the start."""
     import torch
