@@ -29,8 +29,10 @@ from typing import Any
 
 from interventions.edits import Edit, TensorChange, patch_weights, patched_edits
 from probes.hooked_model import HookedModel
-from probes.loading import quiet_transformers
+from probes.model_folder import write_model
+from probes.ordinary_weights import ordinary_weights
 from probes.output_folder import output_folder
+from probes.weights_hash import sha256_of
 
 EDITS_FILE = "edits.json"
 FORMAT = 1
@@ -76,9 +78,10 @@ def save_patched(
         )
     before = None if earlier else model.content_hash()
     with _patched(model, made) as changes:
+        weights = ordinary_weights(model.hf_model)
         record = {
             "format": FORMAT,
-            "model": _about(model, before),
+            "model": _about(model, before, sha256_of(weights)),
             "edits": [edit.describe() for edit in (*earlier, *made)],
             "changes": [_plain(change) for change in changes],
             "measured": None if measured is None else dict(measured),
@@ -86,7 +89,13 @@ def save_patched(
             "versions": {name: version(name) for name in _VERSIONS},
         }
         with output_folder(target) as folder:
-            _save(model, folder, max_shard_size)
+            write_model(
+                model.hf_model,
+                model.tokenizer,
+                folder,
+                weights=weights,
+                max_shard_size=max_shard_size,
+            )
             _write_record(record, folder)
     return target
 
@@ -182,14 +191,14 @@ def _patched(model: HookedModel, edits: Sequence[Edit]) -> Iterator[tuple[Tensor
         report.undo()
 
 
-def _about(model: HookedModel, before: str | None) -> dict[str, Any]:
+def _about(model: HookedModel, before: str | None, after: str) -> dict[str, Any]:
     return {
         "name": model.name,
         "revision": model.revision,
         "architecture": model.architecture.family,
         "dtype": str(model.dtype).removeprefix("torch."),
         "weights_sha256_before": before,
-        "weights_sha256_after": model.content_hash(),
+        "weights_sha256_after": after,
     }
 
 
@@ -207,18 +216,6 @@ def _record_of_source(model: HookedModel, before: str | None) -> dict[str, Any] 
         return None
     record = load_edits(model.name)
     return record if record["model"]["weights_sha256_after"] == before else None
-
-
-def _save(model: HookedModel, folder: Path, max_shard_size: int | str) -> None:
-    try:
-        with quiet_transformers():
-            model.hf_model.save_pretrained(folder, max_shard_size=max_shard_size)
-    except (ValueError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(
-            f"{model.name} cannot be saved: {' '.join(str(error).split())}; nothing was written"
-        ) from error
-    if model.tokenizer is not None:
-        model.tokenizer.save_pretrained(folder)
 
 
 def _write_record(record: dict[str, Any], folder: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from interventions.edit_forms import WeightChange
 from probes.hooked_model import HookedModel
+from probes.projections import is_conv1d, is_plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,16 +115,16 @@ def name_and_layout(model: HookedModel, module: nn.Module) -> tuple[str, bool]:
     """A projection's name in the Hugging Face model, and whether its weight is `[in, out]`.
 
     Raises:
-        ValueError: it is neither a `Linear` nor a `Conv1D`, so its weight has an unknown layout.
+        ValueError: it is no plain `Linear` or `Conv1D`, so it stores no weight to be rewritten.
     """
     name = next(n for n, candidate in model.hf_model.named_modules() if candidate is module)
-    conv1d = type(module).__name__ == "Conv1D"
-    if not conv1d and not isinstance(module, nn.Linear):
+    if not is_plain(module):
         raise ValueError(
-            f"{name} is a {type(module).__name__}, whose weight cannot be rewritten row by row; "
-            "use hooks, or load the model without adapters"
+            f"{name} ({type(module).__name__}) does not compute with a weight that it stores, so "
+            "its rows cannot be rewritten; use hooks, or make it plain first (merge adapters, "
+            "prune.remove, remove_parametrizations, remove_weight_norm)"
         )
-    return name, conv1d
+    return name, is_conv1d(module)
 
 
 def neurons_of(chosen: Tensor) -> Int64[Tensor, "n"]:

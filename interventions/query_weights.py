@@ -24,6 +24,7 @@ from torch import Tensor
 from interventions.edit_forms import WeightChange
 from interventions.mlp_rows import name_and_layout
 from probes.hooked_model import HookedModel
+from probes.projections import width_out
 
 _SEPARATE = ("llama", "mistral", "olmo", "qwen2", "gemma2", "opt")
 _NORM_OVER_HEADS = ("olmo2", "olmo3")
@@ -84,14 +85,14 @@ def _refuse_inexpressible(model: HookedModel, family: str) -> None:
 def _queries_of(family: str, attention: Any, n_heads: int) -> tuple[Any, Int64[Tensor, "n"]]:
     """The projection that makes the queries, and which of its outputs they are, head by head."""
     if family in _SEPARATE:
-        return attention.q_proj, torch.arange(len(attention.q_proj.weight))
+        return attention.q_proj, torch.arange(width_out(attention.q_proj))
     if family == "phi3":
         return attention.qkv_proj, torch.arange(n_heads * attention.head_dim)
     if family == "gpt2":
         # A Conv1D, whose outputs are columns; all queries come first.
-        return attention.c_attn, torch.arange(attention.c_attn.weight.shape[1] // 3)
+        return attention.c_attn, torch.arange(width_out(attention.c_attn) // 3)
     # Query, key and value of head 0, then those of head 1, and so on.
-    rows = torch.arange(len(attention.query_key_value.weight))
+    rows = torch.arange(width_out(attention.query_key_value))
     return attention.query_key_value, rows.view(n_heads, 3, -1)[:, 0].flatten()
 
 

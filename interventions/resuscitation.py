@@ -40,6 +40,7 @@ from interventions.selection import PredictedEntropy, inactive, multipliers
 from probes.choices import Compat
 from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
+from probes.projections import bias_of
 from probes.results import EntropyResult
 from probes.weights_hash import sha256_of
 
@@ -199,7 +200,7 @@ class Resuscitation:
         """
         shape = tuple(self.coefficients.shape)
         require_measured_on(model, shape, self.model_hash, whose="this resuscitation")
-        if self.compat and any(layer.up.bias is not None for layer in model.anatomy.layers):
+        if self.compat and any(bias_of(layer.up) is not None for layer in model.anatomy.layers):
             raise ValueError(
                 f"the up projection of {model.architecture.family} has a bias here, which the "
                 "released code knows nothing of; leave compat out"

@@ -23,6 +23,7 @@ from interventions.edit_forms import WeightChange
 from interventions.mlp_rows import Rows, gate_rows, memory_rows, neurons_of, up_rows
 from probes.attach import HookFunction
 from probes.hooked_model import HookedModel
+from probes.projections import device_of, stored_type
 from probes.sites import HookPoint, Site
 
 Piece = tuple[Rows, Tensor, Tensor]
@@ -127,8 +128,8 @@ def _edited_layers(multipliers: Float[Tensor, "layer d_mlp"]) -> dict[int, Tenso
 
 def _placed(model: HookedModel, layer: int, row: Tensor) -> Tensor:
     """On the device of the layer; float32 for a half-precision model, which is not enough for u."""
-    weight = model.anatomy.layers[layer].down.weight
-    return row.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
+    down = model.anatomy.layers[layer].down
+    return row.to(device_of(down), torch.promote_types(stored_type(down), torch.float32))
 
 
 def _times(u: Tensor) -> HookFunction:

@@ -167,7 +167,7 @@ def _observe(model: HookedModel, *, wrote: bool = False) -> _Seen:
         kept[point] = tensor.clone()
 
     points = [HookPoint(Site.MLP_COEFFICIENTS, layer) for layer in range(model.n_layers)]
-    ids = few_tokens(model.anatomy.embed.weight.shape[0], model.device)
+    ids = few_tokens(model.anatomy.n_tokens, model.device)
     with model.hooks([(point, keep) for point in points]):
         logits = model.logits(as_token_batch({"input_ids": ids})).clone()
     coefficients = torch.stack([kept[point].to(logits.device) for point in points])

@@ -74,7 +74,7 @@ class WeightWrites:
         """Write changes, in order; after any error all is as it was.
 
         Raises:
-            ValueError: a parameter does not hold floating-point numbers.
+            ValueError: a parameter is not there, or does not hold floating-point numbers.
         """
         changes = [change for change in changes if change.index is None or len(change.index)]
         by_parameter: dict[str, list[WeightChange]] = {}
@@ -115,7 +115,12 @@ class WeightWrites:
         self._put_back()
 
     def _refuse_unwritable(self, name: str) -> None:
-        weight = self._weights[name]
+        weight = self._weights.get(name)
+        if weight is None:
+            raise ValueError(
+                f"the model stores no {name}: something makes that weight of others (adapter, "
+                "pruning, parametrization); merge or remove it first, or use the edit as a hook"
+            )
         if not weight.is_floating_point():
             raise ValueError(
                 f"{name} holds {weight.dtype}, not floating-point numbers, and cannot be edited; "

@@ -11,14 +11,17 @@ Example:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes.architectures import Architecture, row_of
+from probes.projections import device_of, matrix_of, stored_type, width_in, width_out
 from probes.recognition import recognise
+from probes.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,11 @@ class Layer:
 
     @property
     def memory_vectors(self) -> Float[Tensor, "d_mlp d_model"]:
-        """The rows that the coefficients weight: the down projection, one memory vector a row."""
-        weight = self.down.weight
-        # A GPT-2 Conv1D stores [in, out]; a Linear stores [out, in].
-        return weight if _is_conv1d(self.down) else weight.T
+        """The rows that the coefficients weight: the down projection, one memory vector a row.
+
+        They are asked of the projection as it is now, whatever is around it or makes its weight.
+        """
+        return matrix_of(self.down)
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,36 @@ class Anatomy:
     """What the unembedding's output is multiplied by."""
     logit_softcap: float | None
     """c in c * tanh(logits / c), where the family caps its logits."""
+    d_model: int
     d_mlp: int
     n_heads: int
+
+    @property
+    def d_vocab(self) -> int:
+        """Number of logits."""
+        return width_out(self.unembed)
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of token ids that the model reads."""
+        held = (getattr(part, "weight", None) for part in self.embed.modules())
+        return next(weight for weight in held if weight is not None).shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the token embedding lies, and token ids must go."""
+        return device_of(self.embed)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the memory vectors, and so of the coefficients."""
+        return stored_type(self.layers[0].down)
+
+    def structure(self, root: nn.Module) -> Structure:
+        """The modules of a model that these parts were found in, as they are now."""
+        own = (self.trunk, self.embed, self.final_norm, self.unembed)
+        inside = (getattr(layer, f.name) for layer in self.layers for f in fields(Layer))
+        return Structure(root, (*own, *inside))
 
 
 Unwrap = Callable[[Any], Any]
@@ -95,7 +127,7 @@ def locate(hf_model: Any, unwrap: Unwrap = _as_it_is) -> Anatomy:
     layers = tuple(
         _layer(row, unwrap(block), unwrap) for block in _follow(hf_model, row.layers, unwrap)
     )
-    widths = sorted({layer.memory_vectors.shape[0] for layer in layers})
+    widths = sorted({width_in(layer.down) for layer in layers})
     if len(widths) != 1:
         raise ValueError(f"layers of {row.family} differ in d_mlp: found {widths}; one is needed")
     return Anatomy(
@@ -107,6 +139,7 @@ def locate(hf_model: Any, unwrap: Unwrap = _as_it_is) -> Anatomy:
         unembed=unwrap(unembed),
         logit_scale=_logit_scale(config),
         logit_softcap=getattr(config, "final_logit_softcapping", None),
+        d_model=width_out(layers[0].down),
         d_mlp=widths[0],
         n_heads=config.num_attention_heads,
     )
@@ -144,7 +177,3 @@ def _follow(module: nn.Module, path: str, unwrap: Unwrap) -> Any:
             )
         found = unwrap(getattr(found, name))
     return found
-
-
-def _is_conv1d(module: nn.Module) -> bool:
-    return type(module).__name__ == "Conv1D"

@@ -117,7 +117,7 @@ def causal_recovery(
 def embedding_std(model: HookedModel) -> float:
     """Standard deviation of all entries of the token embeddings, as they enter the model."""
     total = squares = torch.zeros((), dtype=torch.float64)
-    ids = torch.arange(model.anatomy.embed.weight.shape[0], device=model.device)
+    ids = torch.arange(model.anatomy.n_tokens, device=model.device)
     count = 0
     for some in ids.split(_VOCABULARY_CHUNK):
         # Through the module, which in some families scales what it looks up.

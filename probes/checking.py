@@ -1,15 +1,16 @@
-"""Checking: what the checks at load share: a few tokens, the activation, and agreement to rounding.
+"""Checking: what checks of a model share: tokens, activation, agreement, evaluation mode.
 
 Two tensors that agree are the same products in another order. Their rounding grows with the widths,
 but stays well below a share of the largest value that depends on the type; a wrong description of a
 model is off by the order of that value.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 _TOKENS = 8
@@ -47,3 +48,15 @@ def activation_of(config: Any) -> Callable[[Tensor], Tensor] | None:
         if isinstance(name, str):
             return ACT2FN[name]
     return None
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode (no dropout) for the length of a `with` block."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

@@ -11,22 +11,26 @@ Example:
 """
 
 import copy
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from probes.anatomy import Anatomy
 from probes.attach import HookFunction
-from probes.backends.engine import Engine, Hooks, TakeEntropies, evaluating
+from probes.backends.engine import Engine, Hooks, TakeEntropies
 from probes.captured import Captured
+from probes.checking import evaluating
 from probes.corpus.token_batch import TokenBatch, as_token_batch
 from probes.memory_scaling import check_multipliers
 from probes.model_facts import ModelFacts
 from probes.model_inputs import model_inputs
+from probes.ordinary_weights import copied
 from probes.prompts import Prompts, texts_of
+from probes.rotary import Frequencies
 from probes.self_check import check_model
 from probes.sites import HookPoint, NamesFilter, Site, hook_name, parse_hook_point, select_points
 from probes.temperature import TemperatureSource, as_callable
@@ -49,8 +53,9 @@ class HookedModel(ModelFacts):
         self.tokenizer = tokenizer
         self.name = name
         self.revision = revision
-        with self.evaluating():
-            check_model(self._logits_with, self.anatomy, engine.config)
+        self._attached = 0
+        self._frequencies = Frequencies(engine.module, name)
+        self._check(engine.anatomy)
 
     def __repr__(self) -> str:
         at = f" at {self.revision}" if self.revision else ""
@@ -127,7 +132,7 @@ class HookedModel(ModelFacts):
             ValueError: the model has no such hook point.
         """
         pairs = [(self.hook_point(name), function) for name, function in hooks]
-        return self.engine.attached(pairs)
+        return self._holding(self.engine.attached(pairs))
 
     def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
         """Hand over every layer's attention entropies for the length of a `with` block.
@@ -136,7 +141,8 @@ class HookedModel(ModelFacts):
             take: called in every forward pass with `[batch head query_pos]`, in nats, and the
                 layer; rows of pads are meaningless.
         """
-        return self.engine.attention_entropies(take)
+        self._keep_up()
+        return self._holding(self.engine.attention_entropies(take))
 
     def memory_vectors_scaled(
         self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
@@ -156,7 +162,7 @@ class HookedModel(ModelFacts):
         for layer, of_layer in multipliers.items():
             self.hook_point((Site.MLP_COEFFICIENTS, layer))
             check_multipliers(layer, of_layer, self.d_mlp)
-        return self.engine.memory_vectors_scaled(multipliers)
+        return self._holding(self.engine.memory_vectors_scaled(multipliers))
 
     def attention_temperature(
         self, temperatures: Mapping[int, TemperatureSource]
@@ -177,12 +183,11 @@ class HookedModel(ModelFacts):
         """
         for layer in temperatures:
             self.hook_point((Site.ATTENTION_SCORES, layer))
-        return self.engine.attention_temperature(
-            {
-                layer: as_callable(source, layer=layer, n_heads=self.n_heads)
-                for layer, source in temperatures.items()
-            }
-        )
+        now = {
+            layer: as_callable(source, layer=layer, n_heads=self.n_heads)
+            for layer, source in temperatures.items()
+        }
+        return self._holding(self.engine.attention_temperature(now))
 
     def __call__(
         self,
@@ -256,7 +261,7 @@ class HookedModel(ModelFacts):
         """
         from probes.backends.transformer_lens import bridge_over
 
-        return bridge_over(copy.deepcopy(self.hf_model), copy.deepcopy(self.tokenizer))
+        return bridge_over(copied(self.hf_model), copy.deepcopy(self.tokenizer))
 
     def to_nnsight(self) -> Any:
         """An nnsight model over a copy of the model, since nnsight replaces its modules' `forward`.
@@ -266,7 +271,40 @@ class HookedModel(ModelFacts):
         """
         from probes.backends.nnsight import nnsight_over
 
-        return nnsight_over(copy.deepcopy(self.hf_model), copy.deepcopy(self.tokenizer))
+        return nnsight_over(copied(self.hf_model), copy.deepcopy(self.tokenizer))
+
+    def _keep_up(self) -> None:
+        """Notice other modules in the model, and a cast of it."""
+        self._frequencies.keep_exact()
+        if self._structure.is_unchanged():
+            return
+        if self._attached:
+            raise ValueError(
+                f"modules of {self.name} were replaced while hooks or edits are attached to it; "
+                "take these off first"
+            )
+        self._check(self.engine.locate_again())
+
+    def _check(self, anatomy: Anatomy) -> None:
+        """Make sure that an anatomy describes the model, and go by it then."""
+        before, self.engine.anatomy = self.engine.anatomy, anatomy
+        try:
+            with self.evaluating():
+                check_model(self._logits_with, anatomy, self.engine.config)
+        except BaseException:
+            self.engine.anatomy = before
+            raise
+        self._structure = anatomy.structure(self.engine.module)
+
+    @contextmanager
+    def _holding(self, attached: AbstractContextManager[None]) -> Iterator[None]:
+        """What is attached, counted while it is."""
+        with attached:
+            self._attached += 1
+            try:
+                yield
+            finally:
+                self._attached -= 1
 
     def _logits_with(self, hooks: Hooks, ids: Tensor) -> Tensor:
         with self.engine.attached(hooks):

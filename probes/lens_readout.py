@@ -97,7 +97,7 @@ def read_streams(
     by_parts = unembeds_by_parts(anatomy)
     tile_rows, width = _TILES["cuda" if streams.is_cuda else "cpu"]
     if not by_parts:
-        tile_rows = CHUNK_BYTES // (4 * anatomy.unembed.weight.shape[0])
+        tile_rows = CHUNK_BYTES // (4 * anatomy.d_vocab)
     rows = max(1, tile_rows // len(streams))
     memory: list[Tensor] = []
     parts = []
@@ -199,7 +199,7 @@ def _tiles(
         them), and the memory.
     """
     layers, rows, _ = normed.shape
-    vocabulary = anatomy.unembed.weight.shape[0]
+    vocabulary = anatomy.d_vocab
     streams = normed.flatten(end_dim=1)
     if not memory:
         memory += asked.new_empty((2, layers * rows * width)).unbind()

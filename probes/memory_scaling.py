@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes.anatomy import Layer
+from probes.projections import device_of, stored_type
 
 _multipliers: "WeakKeyDictionary[nn.Module, list[Tensor]]" = WeakKeyDictionary()
 _forward_before: "WeakKeyDictionary[nn.Module, Any]" = WeakKeyDictionary()
@@ -81,8 +82,8 @@ def projection_scaled(down: Any, multipliers: Float[Tensor, "d_mlp"]) -> Iterato
         down: the module, a `Linear` or `Conv1D`.
         multipliers: one number for each of its inputs.
     """
-    wide = torch.promote_types(down.weight.dtype, torch.float32)
-    mine = multipliers.to(down.weight.device, wide)
+    wide = torch.promote_types(stored_type(down), torch.float32)
+    mine = multipliers.to(device_of(down), wide)
     if down not in _multipliers:
         _forward_before[down] = down.__dict__.get("forward")
         # A method, not a closure: a copy of the model made meanwhile then runs its own weights.

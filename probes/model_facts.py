@@ -17,6 +17,7 @@ from probes.anatomy import Anatomy
 from probes.architectures import Architecture
 from probes.backends.engine import Engine
 from probes.choices import Backend
+from probes.rotary import set_frequencies
 from probes.weights_hash import sha256_of
 
 
@@ -50,7 +51,12 @@ class ModelFacts:
 
     @property
     def anatomy(self) -> Anatomy:
-        """Where the model's parts are."""
+        """Where the model's parts are; found and checked again where modules were replaced.
+
+        Raises:
+            ValueError: the model that it has become is refused.
+        """
+        self._keep_up()
         return self.engine.anatomy
 
     @property
@@ -71,7 +77,7 @@ class ModelFacts:
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return self.anatomy.layers[0].memory_vectors.shape[1]
+        return self.anatomy.d_model
 
     @property
     def d_mlp(self) -> int:
@@ -81,18 +87,25 @@ class ModelFacts:
     @property
     def d_vocab(self) -> int:
         """Number of logits."""
-        return self.anatomy.unembed.weight.shape[0]
+        return self.anatomy.d_vocab
 
     @property
     def device(self) -> torch.device:
         """Where the token embedding lies, and token ids must go."""
-        return self.anatomy.embed.weight.device
+        return self.anatomy.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the memory vectors, and so of the coefficients."""
-        return self.anatomy.layers[0].down.weight.dtype
+        return self.anatomy.dtype
 
     def content_hash(self) -> str:
-        """SHA-256 over the names and values of all parameters and buffers, as they are now."""
-        return sha256_of(self.engine.state_dict())
+        """SHA-256 over the names and values of all parameters and buffers, as they are now.
+
+        Of buffers that checkpoints do not hold, those are in it that a reload would not have.
+        """
+        self._keep_up()
+        return sha256_of(self.engine.state_dict() | set_frequencies(self.engine.module))
+
+    def _keep_up(self) -> None:
+        """Notice what was done to the model since it was loaded."""

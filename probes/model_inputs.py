@@ -26,9 +26,9 @@ def model_inputs(batch: TokenBatch, anatomy: Anatomy, config: Any, name: str) ->
     Raises:
         ValueError: the model has no such token, or no such position.
     """
-    device = anatomy.embed.weight.device
+    device = anatomy.device
     ids = batch.input_ids.to(device)
-    _check_ids(ids, anatomy.embed.weight.shape[0], config, name)
+    _check_ids(ids, anatomy.n_tokens, config, name)
     if bool(batch.attention_mask.all()):
         return {"input_ids": ids}
     mask = batch.attention_mask.to(device)

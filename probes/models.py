@@ -21,6 +21,7 @@ from probes.backends.native import NativeEngine
 from probes.choices import Backend
 from probes.hooked_model import HookedModel
 from probes.loading import as_device, load_pretrained
+from probes.ordinary_weights import copied
 from probes.plain_weights import refuse_unreadable
 from probes.text_towers import text_tower
 
@@ -102,6 +103,10 @@ def _engine_of(source: Any, tokenizer: Any, asked: Backend | None) -> tuple[Engi
     """What runs an object in memory, and the tokenizer that it brings."""
     from transformers import PreTrainedModel
 
+    # Their packages are imported already if the object is one of theirs, and not for anything else.
+    origin = {ancestor.__module__.split(".")[0] for ancestor in type(source).__mro__}
+    if "peft" in origin:
+        source = _inside_adapters(source)
     if isinstance(source, PreTrainedModel):
         refuse_unreadable(source)
         if text_tower(source.config) is not None:
@@ -111,9 +116,7 @@ def _engine_of(source: Any, tokenizer: Any, asked: Backend | None) -> tuple[Engi
             )
         if asked in (None, Backend.NATIVE):
             return NativeEngine(source), None
-        return _engine_over(copy.deepcopy(source), tokenizer, asked), None
-    # Their packages are imported already if the object is one of theirs, and not for anything else.
-    origin = {ancestor.__module__.split(".")[0] for ancestor in type(source).__mro__}
+        return _engine_over(copied(source), tokenizer, asked), None
     if "transformer_lens" in origin and isinstance(
         getattr(source, "original_model", None), PreTrainedModel
     ):
@@ -130,6 +133,16 @@ def _engine_of(source: Any, tokenizer: Any, asked: Backend | None) -> tuple[Engi
         f"cannot load a {type(source).__name__}; pass a name, a path (as a string), or a "
         "transformers PreTrainedModel, alone or in a TransformerBridge or an nnsight model"
     )
+
+
+def _inside_adapters(peft_model: Any) -> Any:
+    """The Hugging Face model that peft has put adapters into."""
+    if peft_model.active_peft_config.is_prompt_learning:
+        raise ValueError(
+            "the prompts of this PeftModel stand outside of the model, so hook points would not "
+            "see them; adapters inside of it (LoRA and the like) are read, or merge them"
+        )
+    return peft_model.get_base_model()
 
 
 def _engine_over(hf_model: Any, tokenizer: Any | None, backend: Backend) -> Engine:

@@ -21,6 +21,7 @@ from torch import Tensor
 from probes.anatomy import Anatomy, Layer
 from probes.attach import HookFunction
 from probes.checking import activation_of, difference, few_tokens, tolerance
+from probes.projections import bias_of
 from probes.readout import norm_and_unembed
 from probes.sites import HookPoint, Site
 
@@ -47,8 +48,14 @@ def check_model(logits_with: LogitsWith, anatomy: Anatomy, config: Any) -> None:
 
     layers = range(len(anatomy.layers))
     points = [HookPoint(site, i) for i in layers for site in _sites(anatomy)]
-    ids = few_tokens(anatomy.embed.weight.shape[0], anatomy.embed.weight.device)
+    ids = few_tokens(anatomy.n_tokens, anatomy.device)
     logits = logits_with([(point, keep) for point in points], ids)
+    idle = next((point.layer for point in points if point not in kept), None)
+    if idle is not None:
+        raise ValueError(
+            f"{family}: layer {idle} of {len(layers)} does not run in a forward pass; make "
+            "num_hidden_layers of the configuration the number of layers that the model has"
+        )
     last = kept[HookPoint(Site.RESID_POST, layers[-1])]
     _require(norm_and_unembed(anatomy, last), logits, f"{family}: readout of the last layer")
     for i in layers:
@@ -83,7 +90,8 @@ def _check_layer(layer: Layer, found: Mapping[Site, Tensor], config: Any, what: 
 def _recombined(layer: Layer, coefficients: Tensor) -> Tensor:
     """What the MLP adds to the stream, through the norm that some families put after it."""
     product = coefficients @ layer.memory_vectors
-    product = product if layer.down.bias is None else product + layer.down.bias
+    bias = bias_of(layer.down)
+    product = product if bias is None else product + bias
     if layer.mlp_out is None or layer.mlp_out is layer.mlp:
         return product
     return layer.mlp_out(product)

@@ -91,8 +91,10 @@ def tiny_hf_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0
 
     state = torch.get_rng_state()
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(tiny_config(family)).to(dtype).eval()
+    model = AutoModelForCausalLM.from_config(tiny_config(family)).eval()
     for name, parameter in model.named_parameters():
+        # Not the whole model, whose rotary frequencies a checkpoint of this type has in float32.
+        parameter.data = parameter.data.to(dtype)
         # Norms and biases start at ones and zeros, which would hide a part that is left out.
         if parameter.ndim == 1:
             centre = 0.0 if name.endswith("bias") else 1.0

@@ -33,6 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from probes.choices import Backend
 from probes.hooked_model import HookedModel
+from probes.ordinary_weights import refuse_unordinary, tied_names
 from training.batches import IGNORED, TrainingBatch
 from training.choices import Parallel, Precision
 from training.forward_inputs import forward_inputs, separation_of
@@ -134,10 +135,10 @@ class Engine(AbstractContextManager["Engine"]):
 
     def weights(self) -> dict[str, Tensor]:
         """The weights by name, whole and on the CPU; all processes call this together."""
+        tied = tied_names(self._hf_model)
         state = self._hf_model.state_dict()
-        unique = dict(self._hf_model.named_parameters())
-        tied = dict(self._hf_model.named_parameters(remove_duplicate=False)).keys() - unique.keys()
-        return {name: whole(tensor).cpu() for name, tensor in state.items() if name not in tied}
+        found = {name: whole(state[name]).cpu() for name in state if name not in tied}
+        return {name: found[tied.get(name, name)] for name in state}
 
     def _prepare(self, stack: ExitStack) -> None:
         """Training mode, recomputation and compilation, to be undone at the end."""
@@ -244,13 +245,15 @@ def hold_in_float32(model: HookedModel) -> None:
     """Move a model's weights to this process's device, and to float32, in place.
 
     Raises:
-        ValueError: it does not run natively, so its weights cannot be trained.
+        ValueError: it does not run natively, so its weights cannot be trained, or its checkpoints
+            would not hold what it computes with.
     """
     if model.backend is not Backend.NATIVE:
         raise ValueError(
             f"{model.name} runs on backend {str(model.backend)!r}, which cannot be trained; load "
             "it with backend='native'"
         )
+    refuse_unordinary(model.hf_model, "a run could not be resumed from its checkpoints")
     model.hf_model.to(own_device(model.device), torch.float32)
 
 

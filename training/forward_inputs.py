@@ -19,7 +19,7 @@ from einops import rearrange
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from probes.backends.engine import evaluating
+from probes.checking import evaluating
 from probes.hooked_model import HookedModel
 from training.batches import TrainingBatch
 
@@ -43,7 +43,7 @@ def refuse_misfits(batch: TrainingBatch, model: HookedModel) -> None:
     Raises:
         ValueError: it does not.
     """
-    ids, vocabulary = batch.input_ids, model.anatomy.embed.num_embeddings
+    ids, vocabulary = batch.input_ids, model.anatomy.n_tokens
     lowest, highest = map(int, ids.aminmax())
     if lowest < 0 or highest >= vocabulary:
         raise ValueError(

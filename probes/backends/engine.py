@@ -4,8 +4,8 @@ Hook points, what hooks receive and what they may return are those of `probes.si
 backend calls them: scores and pattern are float32 or wider, a masked score is -inf.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -41,6 +41,13 @@ class Engine(Protocol):
 
         Raises:
             ValueError: the backend has rewritten it.
+        """
+
+    def locate_again(self) -> Anatomy:
+        """The parts of the model, whose modules were replaced since.
+
+        Raises:
+            ValueError: it is refused now, or the backend has to wrap it anew.
         """
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -105,15 +112,3 @@ def narrowed(scores: Tensor, dtype: torch.dtype) -> Tensor:
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float32, or wider if it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout) for the length of a `with` block."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True

@@ -25,6 +25,7 @@ from probes.attention_probe import attention_entropy
 from probes.backends.engine import Hooks, TakeEntropies
 from probes.choices import Backend
 from probes.memory_scaling import memory_vectors_scaled
+from probes.plain_weights import refuse_unreadable
 from probes.sites import Site
 from probes.temperature import TemperatureNow, dividing_calls
 
@@ -43,6 +44,11 @@ class NativeEngine:
     def hugging_face(self) -> Any:
         """The Hugging Face model, to patch, train and save."""
         return self.module
+
+    def locate_again(self) -> Anatomy:
+        """The parts of the model, whose modules were replaced since."""
+        refuse_unreadable(self.module)
+        return locate(self.module)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights by name, as they are now."""

@@ -75,6 +75,13 @@ class NnsightEngine:
         """The Hugging Face model, to patch, train and save."""
         return self.module
 
+    def locate_again(self) -> Anatomy:
+        """Impossible: what is wrapped are the modules that were there before."""
+        raise ValueError(
+            "modules of this model were replaced since nnsight has wrapped it; change the "
+            "model first, and load it then"
+        )
+
     def state_dict(self) -> dict[str, Tensor]:
         """The weights by name, as they are now."""
         return self.module.state_dict()

@@ -31,15 +31,15 @@ from probes.attach import HookFunction, with_mid_carried_over
 from probes.backends.engine import (
     Hooks,
     TakeEntropies,
-    evaluating,
     narrowed,
     taking_from_scores,
     wide,
     widened,
 )
-from probes.checking import difference, few_tokens, tolerance
+from probes.checking import difference, evaluating, few_tokens, tolerance
 from probes.choices import Backend
 from probes.memory_scaling import memory_vectors_scaled
+from probes.ordinary_weights import refuse_unordinary
 from probes.sites import HookPoint, Site, hook_name
 from probes.temperature import TemperatureNow, dividing_scores
 
@@ -57,6 +57,7 @@ def bridge_over(hf_model: Any, tokenizer: Any | None) -> Any:
         ValueError: TransformerLens has no adapter for the model.
     """
     name = type(hf_model).__name__
+    refuse_unordinary(hf_model, "TransformerLens would read others")
     hf_model.config.architectures = [name]
     # The only attention whose pattern a bridge can show where it does not compute it itself.
     hf_model.set_attn_implementation("eager")
@@ -126,6 +127,13 @@ class TransformerLensEngine:
             "patch, train, save or hand out; load it with backend='native' for that"
         )
 
+    def locate_again(self) -> Anatomy:
+        """Impossible: what is wrapped are the modules that were there before."""
+        raise ValueError(
+            "modules of this model were replaced since TransformerLens has wrapped it; change the "
+            "model first, and load it then"
+        )
+
     def state_dict(self) -> dict[str, Tensor]:
         """The weights, by the names they had before they were wrapped, where those are known."""
         return self.wrapped.state_dict() if self._weights is None else self._weights
@@ -167,7 +175,7 @@ class TransformerLensEngine:
         layers = len(self.anatomy.layers)
         if self._scores_readable:
             return self.attached(taking_from_scores(take, layers))
-        if self.anatomy.layers[0].down.weight.dtype in (torch.bfloat16, torch.float16):
+        if self.anatomy.dtype in (torch.bfloat16, torch.float16):
             raise ValueError(
                 f"TransformerLens shows only the half-precision pattern of this "
                 f"{self.anatomy.architecture.family}, which is too coarse for its entropy; "
@@ -248,7 +256,7 @@ class TransformerLensEngine:
         """Whether scores and pattern can be read, and whether an edit of them does anything."""
         sites = (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN)
         scores, pattern = (self._name(HookPoint(site, 0)) for site in sites)
-        ids = few_tokens(self.anatomy.embed.weight.shape[0], self.anatomy.embed.weight.device)
+        ids = few_tokens(self.anatomy.n_tokens, self.anatomy.device)
         kept: dict[str, Tensor] = {}
         keep = [(name, _lens(partial(kept.__setitem__, name))) for name in (scores, pattern)]
         with self.wrapped.hooks(fwd_hooks=keep):

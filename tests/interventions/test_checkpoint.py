@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from tests.changed_models import CHANGES, changed_layers
 from tests.models import FAMILIES, tiny_hf_model, tiny_model, tiny_tokenizer, tokens
 
 # Soft-capped scores, clipped projections and the like cannot be divided through weights.
@@ -339,6 +340,51 @@ def test_a_bridge_is_refused_and_an_nnsight_model_is_saved(tmp_path):
     save_patched(traced, tmp_path / "nnsight", [edit])
     save_patched(probes.load_model(hf_model), tmp_path / "native", [edit])
     assert same_bits(bits(plain(tmp_path / "nnsight")), bits(plain(tmp_path / "native")))
+
+
+def test_an_adapted_model_is_saved_with_its_adapters_merged_and_its_hash_is_the_reloads(tmp_path):
+    import probes
+    from interventions import AttentionTemperature, applied, load_edits, save_patched
+
+    model, edit = tiny_model("qwen2"), AttentionTemperature(1.5)
+    model.hf_model.lm_head.weight = model.hf_model.model.embed_tokens.weight
+    weights = changed_layers(model.hf_model, "adapter")
+    save_patched(model, tmp_path / "out", [edit])
+    loaded = plain(tmp_path / "out")
+    for name, weight in weights.items():
+        torch.testing.assert_close(loaded.state_dict()[name].double(), weight, rtol=1e-6, atol=1e-6)
+    with torch.no_grad(), applied(model, edit):
+        # Merged weights are rounded once; logits of some 10 in float32.
+        torch.testing.assert_close(
+            loaded(tokens(2, 11)).logits, model(tokens(2, 11)), rtol=1e-4, atol=1e-3
+        )
+    found = load_edits(tmp_path / "out")["model"]["weights_sha256_after"]
+    assert found == probes.load_model(str(tmp_path / "out")).content_hash()
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+@pytest.mark.parametrize("edited", ["projection", "queries"])
+def test_rows_that_a_model_does_not_store_are_not_patched(kind, edited):
+    from interventions import AttentionTemperature, applied, patch_weights
+
+    model = tiny_model("qwen2")
+    if edited == "projection":
+        changed_layers(model.hf_model, kind, names=("down_proj",))
+        edit = resuscitation(model)
+    else:
+        for layer in model.hf_model.model.layers:
+            CHANGES[kind](layer.self_attn, "q_proj")
+        edit = AttentionTemperature(1.5)
+    before = bits(model.hf_model)
+    with pytest.raises(
+        ValueError, match="does not compute with a weight that it stores"
+    ) as refusal:
+        patch_weights(model, edit)
+    assert "\n" not in str(refusal.value)
+    assert same_bits(bits(model.hf_model), before)
+    plain_logits = model(tokens(1, 7))
+    with applied(model, edit):
+        assert not torch.equal(model(tokens(1, 7)), plain_logits)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"format": 99}'])

@@ -242,7 +242,7 @@ def test_packed_rows_resample_documents_not_rows():
 def test_bfloat16_models_are_measured_from_widened_scores_and_sums():
     import probes
 
-    hf_model = tiny_hf_model("llama").bfloat16()
+    hf_model = tiny_hf_model("llama", torch.bfloat16)
     result = probes.measure_entropy(
         probes.load_model(hf_model), in_batches(*BATCHINGS["one by one"])
     )

@@ -20,7 +20,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from torch.distributed.checkpoint import CheckpointException
 from probes.checkpoint_files import what_is_wrong
 from probes.hooked_model import HookedModel
 from probes.loading import quiet_transformers
+from probes.model_folder import write_model
 from probes.whole_weights import load_whole
 from training.engine import Engine
 from training.processes import this_process
@@ -78,7 +79,7 @@ class TrainingState:
         states = folder / STATE_FOLDER
         with _disk_errors_as_such():
             if here.is_first:
-                _save_model(self.model, weights, folder)
+                write_model(self.model.hf_model, self.model.tokenizer, folder, weights=weights)
                 states.mkdir()
             here.wait_for_all()
             if moments:
@@ -169,13 +170,6 @@ def load_weights(model: HookedModel, folder: Path) -> None:
             f"the weights in {folder} do not fit this model ({reason}); "
             "restore them, or begin again in another directory"
         ) from error
-
-
-def _save_model(model: HookedModel, weights: Mapping[str, Tensor], folder: Path) -> None:
-    with quiet_transformers():
-        model.hf_model.save_pretrained(folder, state_dict=dict(weights))
-    if model.tokenizer is not None:
-        model.tokenizer.save_pretrained(folder)
 
 
 def _random_file(rank: int) -> str:

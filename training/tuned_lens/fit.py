@@ -142,7 +142,7 @@ def kl_and_slope(
     Returns:
         The divergences in nats, and their derivatives by the streams.
     """
-    fit_at_once = max(1, CHUNK_BYTES // (4 * anatomy.unembed.weight.shape[0]))
+    fit_at_once = max(1, CHUNK_BYTES // (4 * anatomy.d_vocab))
     kl, slope = moved.new_zeros(len(moved)), torch.empty_like(moved)
     for rows in torch.arange(moved.shape[1]).split(fit_at_once):
         some = slice(int(rows[0]), int(rows[-1]) + 1)

@@ -1,0 +1,199 @@
+"""Projections: what a linear map of a model computes, whatever it is made of.
+
+A plain `Linear` or GPT-2's `Conv1D` computes with the `weight` that it stores. One that is pruned,
+weight-normed or parametrized makes its weight anew for every pass; one with an adapter around it
+(LoRA, say) has a `weight` that is only the base's, or none. Those are asked by running them, in
+float64, on the rows of an identity matrix.
+
+Example:
+    >>> import torch
+    >>> layer = torch.nn.Linear(2, 3, bias=False)
+    >>> torch.equal(matrix_of(layer), layer.weight.T)
+    True
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from probes.checking import difference, evaluating, tolerance
+
+_AT_ONCE = 1024
+"""Rows of the identity that a module is run on at once."""
+
+
+def is_conv1d(module: Any) -> bool:
+    """Whether it is GPT-2's `Conv1D`, which stores `[in, out]`; a `Linear` stores `[out, in]`."""
+    return type(module).__name__ == "Conv1D"
+
+
+def is_plain(module: Any) -> bool:
+    """Whether it is a linear map, of PyTorch or transformers, that computes with what it stores."""
+    linear = type(module) is nn.Linear or is_conv1d(module) or _is_a_familys_own(module)
+    return linear and "weight" in module._parameters
+
+
+def matrix_of(module: Any) -> Float[Tensor, "d_in d_out"]:
+    """What a linear map multiplies its input by, as it is now, in the type of its weights.
+
+    Raises:
+        ValueError: it is no linear map.
+    """
+    return _linear_map(module)[0]
+
+
+def bias_of(module: Any) -> Float[Tensor, "d_out"] | None:
+    """What a linear map adds, as it is now; None where it has no bias.
+
+    Raises:
+        ValueError: it is no linear map.
+    """
+    return _linear_map(module)[1]
+
+
+def width_in(module: Any) -> int:
+    """How many numbers it receives for a position.
+
+    Raises:
+        ValueError: it holds no matrix, so it is no linear map.
+    """
+    # An adapter's first matrix, its own or the base's, reads what the whole reads.
+    for part in module.modules():
+        if shape := _shape(part):
+            return shape[0]
+    raise ValueError(
+        f"a {type(module).__name__} stands where a linear map is needed and holds no matrix; "
+        "load the model without it"
+    )
+
+
+def width_out(module: Any) -> int:
+    """How many numbers it returns for a position.
+
+    Raises:
+        ValueError: it holds no matrix, so it is no linear map.
+    """
+    if shape := _shape(module):
+        return shape[1]
+    zero = torch.zeros(1, width_in(module), device=device_of(module))
+    return _run(module, zero.double()).shape[-1]
+
+
+def stored_type(module: Any) -> torch.dtype:
+    """The type of its largest parameter: of the base, where an adapter has another."""
+    return _largest(module).dtype
+
+
+def device_of(module: Any) -> torch.device:
+    """Where its largest parameter lies."""
+    return _largest(module).device
+
+
+def computed_rows(module: Any, n_rows: int) -> Float[Tensor, "row d_model"]:
+    """What an embedding that is not a plain one returns for each of its rows, in its own type."""
+    ids = torch.arange(n_rows, device=device_of(module))
+    return _run(module, ids).to(stored_type(module))
+
+
+def _linear_map(module: Any) -> tuple[Tensor, Tensor | None]:
+    if not is_plain(module) and not _makes_its_weight(module):
+        return _probed(module)
+    weight = module.weight
+    return weight if is_conv1d(module) else weight.T, module.bias
+
+
+def _is_a_familys_own(module: Any) -> bool:
+    """A `Linear` of a transformers family, such as Falcon's, which is one under another name."""
+    return isinstance(module, nn.Linear) and type(module).__module__.startswith(
+        "transformers.models."
+    )
+
+
+def _makes_its_weight(module: Any) -> bool:
+    """Whether it makes its weight of other parameters before it runs; then that is made now."""
+    if not isinstance(module, nn.Linear) and not is_conv1d(module):
+        return False
+    if parametrize.is_parametrized(module):
+        return type(module).__mro__[1] is nn.Linear
+    makers = [
+        hook
+        for hook in module._forward_pre_hooks.values()
+        if isinstance(hook, BasePruningMethod | WeightNorm | SpectralNorm)
+    ]
+    with evaluating(module):
+        for hook in makers:
+            hook(module, ())
+    return bool(makers)
+
+
+@torch.no_grad()
+def _probed(module: Any) -> tuple[Tensor, Tensor | None]:
+    width, device, own = width_in(module), device_of(module), stored_type(module)
+    if not own.is_floating_point:
+        raise ValueError(
+            f"a {type(module).__name__} holds {own}, not floating-point numbers; load the model "
+            "without quantization"
+        )
+    bias = _run(module, torch.zeros(1, width, dtype=torch.float64, device=device))
+    blocks = [
+        _run(module, _identity(width, start, device)) - bias for start in range(0, width, _AT_ONCE)
+    ]
+    matrix = torch.cat(blocks)
+    # Any two inputs tell a linear map from others.
+    sample = torch.linspace(-1, 1, 2 * width, dtype=torch.float64, device=device).view(2, width)
+    gap = difference(_run(module, sample), sample @ matrix + bias)
+    if not gap <= tolerance(own):
+        raise ValueError(
+            f"a {type(module).__name__} stands where a linear map is needed and is none: it is off "
+            f"by {gap:.2g} of the largest value; load the model without it"
+        )
+    return matrix.to(own), bias[0].to(own) if bool(bias.any()) else None
+
+
+def _identity(width: int, start: int, device: torch.device) -> Tensor:
+    rows = torch.zeros(min(_AT_ONCE, width - start), width, dtype=torch.float64, device=device)
+    rows.diagonal(start).fill_(1)
+    return rows
+
+
+class _Forward(nn.Module):
+    """A module without the hooks on it, which are for the model's own passes."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.inner = module
+
+    def forward(self, received: Tensor) -> Tensor:
+        return self.inner.forward(received)
+
+
+@torch.no_grad()
+def _run(module: nn.Module, received: Tensor) -> Tensor:
+    """What it returns in evaluation mode, with its weights and inside of it in float64."""
+    alone = _Forward(module)
+    state = {**dict(alone.named_parameters()), **dict(alone.named_buffers())}
+    wide = {n: t.detach().double() for n, t in state.items() if t.is_floating_point()}
+    with evaluating(module):
+        return functional_call(alone, wide, (received,)).detach().double()
+
+
+def _shape(module: Any) -> tuple[int, int] | None:
+    """Widths of what a module receives and returns, by the matrix that it holds itself."""
+    if isinstance(module, nn.Linear) and "weight" not in module._parameters:
+        return module.in_features, module.out_features
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2:
+        return None
+    rows, columns = weight.shape
+    return (rows, columns) if is_conv1d(module) else (columns, rows)
+
+
+def _largest(module: Any) -> Tensor:
+    return max(module.parameters(), key=lambda p: (p.is_floating_point(), p.numel()))
