@@ -50,7 +50,10 @@ def _peft(parent, name):
 
     weight = getattr(parent, name).weight.detach().double()
     config = LoraConfig(r=2, lora_alpha=3, target_modules=[name], init_lora_weights=False)
-    inject_adapter_in_model(config, parent)
+    with warnings.catch_warnings():
+        # Projections of one module, one after the other.
+        warnings.simplefilter("ignore")
+        inject_adapter_in_model(config, parent)
     layer = getattr(parent, name)
     layer.eval()
     a, b = (m["default"].weight.detach().double() for m in (layer.lora_A, layer.lora_B))
