@@ -221,14 +221,18 @@ def _in_one_line(name: str, where: str, is_local: bool, revision: str | None) ->
 def _why_not(name: str, where: str, is_local: bool, revision: str | None, error: Exception) -> str:
     text = " ".join(str(error).split())
     folder = _folder(where, revision)
-    if folder is not None and (wrong := what_is_wrong(folder)) is not None:
+    wrong = None if folder is None else what_is_wrong(folder)
+    from_hub = not is_local and isinstance(error, OSError)
+    if wrong is not None and not from_hub:
         return f"{name!r} could not be loaded: {wrong}"
     if not is_local and revision is not None and _is_about_revision(text):
         return f"{name!r} has no revision {revision!r}; {_known_revisions(name)}"
-    if not is_local and isinstance(error, OSError):
+    if from_hub:
+        # What lies in the cache may be incomplete because the hub cannot be reached.
+        found = "" if wrong is None else f" ({wrong})"
         return (
-            f"{name!r} could not be loaded from the hub or its local cache; check the id and the "
-            f"network, or pass a folder or a built-in model ({_built_in()})"
+            f"{name!r} could not be loaded from the hub or its local cache{found}; check the id "
+            f"and the network, or pass a folder or a built-in model ({_built_in()})"
         )
     if isinstance(error, LookupError):
         text = f"config.json names {text}, which transformers does not know"

@@ -91,6 +91,7 @@ TWO_SOURCES = "belong to different models"
         (as_it_is, {"vocab_size": 103}, r"lm_head\.weight \[101, 42\] in the file", TWO_SOURCES),
         (as_it_is, {"intermediate_size": 31}, r"9 of another shape", TWO_SOURCES),
         (as_it_is, {"num_attention_heads": 7, "hidden_size": 49}, "another shape", TWO_SOURCES),
+        (as_it_is, {"attention_bias": True}, r"12 missing .*\.k_proj\.bias", INCOMPLETE),
         (as_it_is, {"model_type": "gpt_neox"}, "33 missing .* 22 left over", TWO_SOURCES),
         (plus("v_head.summary.weight"), {}, r"1 left over \(v_head", "does not use"),
     ],
@@ -118,6 +119,10 @@ def test_weights_missing_in_the_hubs_cache_are_refused(olmo, tmp_path, monkeypat
     in_hub_cache(tmp_path / "model", hub, "someone/pointers", {"main": "a" * 40})
     with pytest.raises(ValueError, match=r"model\.safetensors is a pointer of git-lfs"):
         probes.load_model("someone/pointers")
+    (tmp_path / "model" / "config.json").rename(tmp_path / "model" / "adapter_config.json")
+    in_hub_cache(tmp_path / "model", hub, "someone/adapter", {"main": "a" * 40})
+    with pytest.raises(ValueError, match=r"'someone/adapter' could not be .* holds an adapter"):
+        probes.load_model("someone/adapter")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +252,9 @@ def dynamic(hf_model):
 
 
 def offloaded(hf_model):
-    hf_model.model.layers[2].to("meta")
+    from accelerate import cpu_offload
+
+    cpu_offload(hf_model.model.layers[2], execution_device="cpu")
 
 
 def everything_elsewhere(hf_model):
