@@ -217,7 +217,7 @@ def _footer() -> Html:
 
 
 def _beside(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return Path(__file__).with_name("templates").joinpath(name).read_text(encoding="utf-8")
 
 
 def as_json(value: object) -> Html:

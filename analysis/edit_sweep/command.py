@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from analysis.edit_sweep.measurements import EditSweep
     from analysis.edit_sweep.settings import EditSetting
 
-TABLE, DATA, CSV, PAGE = "edits.md", "edits.json", "edits.csv", "edits.html"
+NAME = "edits"
 _NOT_OF_THE_RESULT = ("out", "debug", "sites", "factors", "ratios", "temperatures")
 
 
@@ -162,12 +162,9 @@ def _settings(given: EditSweepArguments) -> dict[str, Any]:
 
 
 def _write(sweep: "EditSweep", command: str, out: Path) -> None:
-    import json
-
-    from analysis.edit_sweep.findings import findings
-    from analysis.edit_sweep.page import edit_page
-    from analysis.edit_sweep.tables import edit_records, edit_table, markdown
-    from analysis.edit_sweep.terminal import print_sweep
+    from analysis.document import save_report
+    from analysis.edit_sweep.report import edit_report
+    from analysis.edit_sweep.tables import edit_records, edit_table
 
     content = {
         "command": command,
@@ -176,13 +173,8 @@ def _write(sweep: "EditSweep", command: str, out: Path) -> None:
         "held_out": asdict(sweep.held_out),
         "edits": edit_records(sweep),
     }
-    found = findings(sweep)
-    edit_table(sweep).to_csv(out / CSV, index=False)
-    (out / DATA).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    (out / TABLE).write_text(markdown(sweep, command, found), encoding="utf-8")
-    (out / PAGE).write_text(edit_page(sweep, command), encoding="utf-8")
-    print_sweep(sweep, found)
-    print(f"page: {out / PAGE}")
+    report = edit_report(sweep, command)
+    save_report(report, out, NAME, content=content, tables={NAME: edit_table(sweep)})
 
 
 main = command_main(EditSweepArguments, _run, program="analysis.edit_sweep")

@@ -1,15 +1,10 @@
-"""Figures, findings and page of an edit sweep, from numbers made up by hand; in a browser too."""
+"""Figures, findings and report of an edit sweep, from numbers made up by hand."""
 
-import json
 from math import exp, log
-from pathlib import Path
 
 import pytest
 
-from tests.analysis.entropy.test_page_browser import driver, resize, wait
 from tests.analysis.results import make_result
-
-__all__ = ["driver"]
 
 BEFORE = {
     "knowledge_entropy": 200.0,
@@ -20,7 +15,6 @@ BEFORE = {
     "held_out_loss": 4.0,
     "held_out_perplexity": exp(4.0),
 }
-NASTY = "<script>document.title='gone'</script>"
 
 
 def moved(knowledge=0.0, contribution=0.0, attention=0.0, loss=0.0):
@@ -255,12 +249,15 @@ def test_many_edits_that_lower_the_entropy_are_counted_by_site():
 
 
 def test_the_document_has_every_number_in_its_place():
-    from analysis.edit_sweep.findings import findings
-    from analysis.edit_sweep.tables import markdown
+    from analysis.document import markdown
+    from analysis.edit_sweep.report import edit_report
 
     sweep = usual_sweep()
-    lines = markdown(sweep, "python -m analysis.edit_sweep", findings(sweep)).splitlines()
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+    report = edit_report(sweep, "python -m analysis.edit_sweep")
+    lines = markdown(report).splitlines()
+    table = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines if "| " in line
+    ]
     table = table[-2 - len(sweep.rows) - 1 :]
     assert table[0][:6] == [
         "edit",
@@ -280,56 +277,20 @@ def test_the_document_has_every_number_in_its_place():
     )
     assert table[-1][:4] == ["temperature 2", "", "", "200.750"]
     assert {len(row) for row in table} == {11}
-    for sentence in findings(sweep):
+    for sentence in report.findings:
         assert f"- {sentence}" in lines
 
 
-def test_page_has_a_section_for_every_site_and_shows_names_as_text():
-    from analysis.edit_sweep.page import edit_page
+def test_the_page_has_a_section_for_every_site():
+    from analysis.edit_sweep.report import edit_report
 
-    text = edit_page(usual_sweep(NASTY), f"python -m analysis.edit_sweep --model '{NASTY}'")
-    assert NASTY not in text
-    for heading in ("Resuscitation at site up", "Resuscitation at site preserving"):
-        assert f"<h2>{heading}</h2>" in text
-    assert "Resuscitation at site gate" not in text
-    assert "the model computes what it did. In training under Adam" in text
-    assert "predicted 201.750" in text
-    assert "6,007 tokens of 11 documents of general (1 of 5)" in text
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [400, 1400])
-def test_page_in_a_browser(driver, tmp_path, width):
-    from analysis.edit_sweep.page import edit_page
-
-    page = Path(tmp_path / "edits.html")
-    page.write_text(edit_page(usual_sweep(NASTY), "python -m analysis.edit_sweep"))
-    for kind in ("browser", "performance"):
-        driver.get_log(kind)
-    resize(driver, width, 900)
-    driver.get(page.as_uri())
-    # The trade-off; factors and ratios of up, ratios of nothing else; factors of two; temperature.
-    plots = 1 + 2 * (2 + 1 + 1 + 1)
-    wait(driver, f"return document.documentElement.dataset.drawn === '{plots}'")
-    assert driver.title == f"What edits do to {NASTY}"
-    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
+    report = edit_report(usual_sweep(), "python -m analysis.edit_sweep")
+    assert [section.heading for section in report.sections] == [
+        "What edits do, and what they cost",
+        *(f"Resuscitation at site {site}" for site in ("up", "down", "preserving")),
+        "Attention temperature",
+        "Provenance",
     ]
-    assert {url for url in asked if not url.startswith("data:")} == {page.as_uri()}
-    assert driver.get_log("browser") == []
-    drawn = driver.execute_script(
-        "return [...document.querySelectorAll('.plot')].map(p => "
-        "p.querySelectorAll('.scatterlayer .trace').length)"
-    )
-    assert len(drawn) == plots
-    assert all(drawn)
-    hidden = "const e = document.documentElement; return e.scrollWidth - e.clientWidth"
-    assert driver.execute_script(hidden) == 0
-    # No word of a table's head is broken in two.
-    heights = driver.execute_script(
-        "return [...document.querySelectorAll('thead th')].map(h => h.offsetHeight)"
-    )
-    assert max(heights) < 40
+    numbers = report.sections[1].parts[1]
+    assert str(numbers.rows[3][2]) == "201.250 predicted 201.750"
+    assert "6,007 tokens of 11 documents of general (1 of 5)" in report.provenance["held out"]

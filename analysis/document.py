@@ -1,0 +1,330 @@
+"""Documents as data: what a report says, shown on a terminal, in Markdown and as a page.
+
+A command makes one `Report` and hands it over: `print_report`, `markdown`, `html`. A report is its
+findings and its sections; a section is paragraphs (plain strings), tables, figures and the other
+parts of this module. The page is one file that asks the network for nothing: plotly.js, the style
+sheet and the script are written into it, and everything is escaped by the template.
+
+Example:
+    >>> found = Table.of_rows("Sums", ("", "sum"), [("2 + 3", "5")])
+    >>> report = Report(title="Arithmetic", sections=[Section("Numbers", [found, "2 < 3"])])
+    >>> "| 2 + 3 | 5 |" in markdown(report), "2 &lt; 3" in html(report)
+    (True, True)
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probes.tables import Cell, Column, Table, Where, markdown_table, print_tables
+
+if TYPE_CHECKING:
+    import jinja2
+    import pandas as pd
+    import plotly.graph_objects as go
+    from rich.console import Console
+
+__all__ = ["Cell", "Column", "Table", "Where", "markdown_table"]
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot of a figure."""
+
+    plot: "go.Figure"
+    heading: str | None = None
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.plot.layout.height or 420
+
+    @property
+    def data(self) -> str:
+        """JSON in which "<" is an escape, so that no text can end the script element."""
+        return self.plot.to_json().replace("<", "\\u003c")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A numbered figure of one or more plots, side by side where the window is wide enough.
+
+    Attributes:
+        title: what it shows, in a few words; set before the caption.
+        caption: how to read it.
+        panels: the plots.
+        anchor: where links to it lead.
+        is_wide: whether its plots need room for long names, and stand two in a row at most.
+    """
+
+    title: str
+    caption: str
+    panels: Sequence[Panel]
+    anchor: str | None = None
+    is_wide: bool = False
+
+    kind = "figure"
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph that begins with what it is about; one without is a plain string."""
+
+    lead: str
+    text: str
+
+    kind = "paragraph"
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list."""
+
+    items: Sequence[str]
+
+    kind = "bullets"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values."""
+
+    pairs: Mapping[str, object]
+
+    kind = "facts"
+
+
+@dataclass(frozen=True)
+class Code:
+    """A command, or something else to be typed."""
+
+    text: str
+
+    kind = "code"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Plain values, as indented JSON."""
+
+    value: object
+
+    kind = "settings"
+
+    @property
+    def text(self) -> str:
+        """The JSON."""
+        return json.dumps(self.value, indent=2, ensure_ascii=False, default=str)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Parts that are folded away until a reader asks for them."""
+
+    summary: str
+    parts: "Sequence[Part]"
+
+    kind = "fold"
+
+
+@dataclass(frozen=True)
+class Switches:
+    """Buttons that take series out of all figures of their section, and put them back.
+
+    A trace says in `meta["keys"]` what it stands for. Groups with a single key are left out.
+
+    Attributes:
+        groups: by their names, the colour of every key; None where it has none.
+        off: keys that are switched off at first.
+    """
+
+    groups: Mapping[str, Mapping[str, str | None]]
+    off: Sequence[str] = ()
+
+    kind = "switches"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A part with a template of its own, `templates/NAME.html.j2`.
+
+    Attributes:
+        name: of the template.
+        values: what it is filled with.
+    """
+
+    name: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = "template"
+
+
+Part = (
+    str
+    | Paragraph
+    | Table
+    | Figure
+    | Bullets
+    | Facts
+    | Code
+    | Settings
+    | Fold
+    | Switches
+    | Template
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report with a heading.
+
+    Attributes:
+        heading: what it is about.
+        parts: what stands in it, in order.
+        anchor: where links to it lead.
+    """
+
+    heading: str
+    parts: Sequence[Part]
+    anchor: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that a command has to say.
+
+    Attributes:
+        title: of the document and of the browser's tab.
+        sections: its parts.
+        heading: above the page, pieces that are kept whole between lines; empty for the title.
+        kicker: what kind of report it is, in small letters above the heading.
+        deck: what it is about, in a sentence.
+        findings: what was found, in sentences.
+        definitions: how numbers are defined.
+        command: what made it.
+        provenance: what it was made from, in words, by name.
+        runs: commands that make the runs behind it, by what the runs are called.
+        has_contents: whether a page begins with links to its sections.
+    """
+
+    title: str
+    sections: Sequence[Section]
+    heading: Sequence[str] = ()
+    kicker: str = "mnemoscope"
+    deck: str = ""
+    findings: Sequence[str] = ()
+    definitions: Sequence[str | Paragraph] = ()
+    command: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    runs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    has_contents: bool = False
+
+    def tables(self, where: Where) -> Iterator[Table]:
+        """Its tables that have rows and are shown somewhere, in order."""
+        for section in self.sections:
+            yield from _tables(section.parts, where)
+
+
+def _tables(parts: "Sequence[Part]", where: Where) -> Iterator[Table]:
+    for part in parts:
+        if isinstance(part, Table) and part.rows and part.where & where:
+            yield part
+        elif isinstance(part, Fold):
+            yield from _tables(part.parts, where)
+
+
+def save_report(
+    report: Report,
+    out: Path,
+    name: str,
+    *,
+    content: Mapping[str, Any],
+    tables: "Mapping[str, pd.DataFrame]",
+) -> None:
+    """Write a report into a folder as JSON, CSV, Markdown and a page, and print it.
+
+    Args:
+        report: what there is to say.
+        out: the folder; made if it is not there.
+        name: of the files.
+        content: all numbers, for JSON; none of them may be infinite or missing.
+        tables: by the names of their files, without ending.
+    """
+    for each, table in tables.items():
+        (out / each).parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(out / f"{each}.csv", index=False)
+    numbers = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    for ending, text in ((".json", numbers), (".md", markdown(report)), (".html", html(report))):
+        (out / f"{name}{ending}").write_text(text, encoding="utf-8")
+    print_report(report)
+    # Not through rich, which would break a long path between lines.
+    print(f"page: {out / name}.html")
+
+
+def print_report(report: Report, console: "Console | None" = None) -> None:
+    """Print the tables that a terminal has room for, and the findings."""
+    print_tables(report.tables(Where.TERMINAL), report.findings, console)
+
+
+def markdown(report: Report) -> str:
+    """The report as a Markdown document that can be kept with results."""
+    lines = [f"# {report.title}", ""]
+    lines += [report.deck, ""] if report.deck else []
+    lines += [f"    {report.command}", ""] if report.command else []
+    lines += [f"- {name}: {words}" for name, words in report.provenance.items()]
+    if report.findings:
+        lines += ["", "What was found:", "", *(f"- {sentence}" for sentence in report.findings)]
+    if report.definitions:
+        lines += ["", "How it is defined:", "", *map(_markdown_definition, report.definitions)]
+    for table in report.tables(Where.DOCUMENT):
+        lines += ["", *markdown_table(table)]
+    if report.runs:
+        lines += ["", "## The runs", "", "Each with `--out` and a folder of its own.", ""]
+    for name, commands in report.runs.items():
+        lines += [f"{name}:", "", *(f"    {one}" for one in commands), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_definition(definition: str | Paragraph) -> str:
+    if isinstance(definition, str):
+        return f"- {definition}"
+    return f"- **{definition.lead}**{definition.text}"
+
+
+def html(report: Report) -> str:
+    """The report as one self-contained page."""
+    from importlib.metadata import version
+
+    from plotly.offline import get_plotlyjs
+
+    return (
+        _environment()
+        .get_template("document.html.j2")
+        .render(
+            report=report,
+            plotly=get_plotlyjs(),
+            style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
+            script=(_TEMPLATES / "page.js").read_text(encoding="utf-8"),
+            version=version("mnemoscope"),
+        )
+    )
+
+
+@cache
+def _environment() -> "jinja2.Environment":
+    import jinja2
+
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    found.tests["cell"] = lambda value: isinstance(value, Cell)
+    return found

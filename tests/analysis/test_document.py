@@ -1,0 +1,190 @@
+"""One report, shown on a terminal, in Markdown, as a page in a browser and as files."""
+
+import io
+import json
+import re
+
+import plotly.graph_objects as go
+import pytest
+
+from tests.analysis.entropy.test_page_browser import driver, resize, wait
+
+__all__ = ["driver"]
+
+NASTY = "</script><script>document.title='gone'</script>&<img src=x>"
+
+
+def drawing(**trace):
+    return go.Figure(go.Scatter(x=[1, 2, 3], y=[2.0, 3.0, 5.0], **trace))
+
+
+def usual_report(name="tiny"):
+    from analysis.document import (
+        Bullets,
+        Cell,
+        Code,
+        Facts,
+        Figure,
+        Fold,
+        Panel,
+        Paragraph,
+        Report,
+        Section,
+        Settings,
+        Switches,
+        Table,
+        Where,
+    )
+
+    rows = [(name, Cell("5.25", "[4.00, 6.50]"), "", "a|b"), ("next-token entropy", "7", "", "c")]
+    header = ("", "a value", "nothing", "a very-long-heading of three words")
+    sums = Table.of_rows("Sums", header, rows, note="In nats.", where=Where.EVERYWHERE)
+    keyed = drawing(name="seed 0", meta={"keys": ["seed 0"]})
+    return Report(
+        title=f"About {name}",
+        heading=("About ", name),
+        deck="Two numbers.",
+        findings=["2 < 3", f"{name} is a name"],
+        definitions=[Paragraph("A sum", " is what it is."), "And so on."],
+        command=f"python -m analysis.report '{name}'",
+        provenance={"model": name},
+        runs={"all": ["python -m training.ckl"]},
+        has_contents=True,
+        sections=[
+            Section(
+                "Numbers",
+                [
+                    f"Of {name}.",
+                    sums,
+                    Switches({"Seeds": {"seed 0": "#3d6fb4", "seed 1": None}, "One": {"x": None}}),
+                    Figure(title="A line.", caption="It rises.", panels=[Panel(keyed, name)] * 2),
+                    Table.of_rows("Page only", ("", "x"), [("y", "z")], where=Where.PAGE),
+                    Table.of_rows("Empty", ("", "x"), []),
+                ],
+                anchor="numbers",
+            ),
+            Section(
+                "More",
+                [
+                    Fold(
+                        "Long",
+                        [Table.of_rows("Long", ("", "x"), [(str(i), "1") for i in range(9)])],
+                    ),
+                    Bullets([name]),
+                    Facts({"hash": name}),
+                    Code(name),
+                    Settings({"name": name}),
+                    Figure(title="Wide.", caption="", panels=[Panel(drawing())], is_wide=True),
+                ],
+                anchor="more",
+            ),
+        ],
+    )
+
+
+def test_markdown_has_every_table_with_rows_and_escapes_bars():
+    from analysis.document import markdown
+
+    lines = markdown(usual_report()).splitlines()
+    assert lines[:5] == [
+        "# About tiny",
+        "",
+        "Two numbers.",
+        "",
+        "    python -m analysis.report 'tiny'",
+    ]
+    assert "| tiny | 5.25 [4.00, 6.50] |  | a\\|b |" in lines
+    assert [line for line in lines if line.startswith("## ")] == [
+        "## Sums",
+        "## Long",
+        "## The runs",
+    ]
+    assert "- **A sum** is what it is." in lines
+
+
+def test_a_terminal_shows_brief_tables_and_findings():
+    from rich.console import Console
+
+    from analysis.document import print_report
+
+    console = Console(file=io.StringIO(), width=80)
+    print_report(usual_report("a [b] name"), console)
+    text = console.file.getvalue()
+    assert "5.25 [4.00, 6.50]" in text
+    assert "- a [b] name is a name" in text
+    assert "Long" not in text
+    assert "Page only" not in text
+
+
+def test_columns_that_are_empty_throughout_can_be_left_out():
+    table = next(iter(usual_report().sections[0].parts[1:2]))
+    assert table.without_empty().header == ("", "a value", "a very-long-heading of three words")
+
+
+def test_a_table_of_a_frame_has_brief_headings():
+    import pandas as pd
+
+    from analysis.document import Column, Table
+
+    frame = pd.DataFrame({"name": ["a", "b"], "value": [0.25, 0.5]})
+    columns = [
+        Column("name", lambda row: row["name"]),
+        Column("share of all", lambda row: f"{row['value']:.0%}", brief="share"),
+        Column("raw", lambda row: str(row["value"]), brief=None),
+    ]
+    table = Table.of_frame("Shares", frame, columns)
+    assert table.rows == (("a", "25%", "0.25"), ("b", "50%", "0.5"))
+    assert table.brief == ("name", "share", None)
+
+
+def test_files_of_a_report_agree(tmp_path, capsys):
+    import pandas as pd
+
+    from analysis.document import save_report
+
+    tables = {"tables/sums": pd.DataFrame({"a": [1]})}
+    save_report(usual_report(), tmp_path, "sums", content={"a": 1.5}, tables=tables)
+    assert json.loads((tmp_path / "sums.json").read_text()) == {"a": 1.5}
+    assert (tmp_path / "tables" / "sums.csv").read_text() == "a\n1\n"
+    assert capsys.readouterr().out.rstrip().endswith(f"page: {tmp_path / 'sums.html'}")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_report(usual_report(), tmp_path, "sums", content={"a": float("nan")}, tables={})
+
+
+def test_plots_and_scripts_cannot_be_ended_by_a_name():
+    from analysis.document import html
+
+    page, plain = html(usual_report(NASTY)), html(usual_report())
+    assert NASTY not in page
+    assert page.count("<script") == plain.count("<script")
+    data = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    assert [len(json.loads(found)["data"]) for found in data] == [1, 1, 1]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_page_in_a_browser(driver, tmp_path, width):
+    from analysis.document import html
+
+    path = tmp_path / "page.html"
+    path.write_text(html(usual_report(NASTY)))
+    for kind in ("browser", "performance"):
+        driver.get_log(kind)
+    resize(driver, width, 900)
+    driver.get(path.as_uri())
+    wait(driver, "return document.documentElement.dataset.drawn === '3'")
+    assert driver.title == f"About {NASTY}"
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    asked = [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
+    assert driver.get_log("browser") == []
+    overflow = "const e = document.documentElement; return e.scrollWidth - e.clientWidth"
+    assert driver.execute_script(overflow) == 0
+    drawn = "return document.querySelectorAll('#numbers .scatterlayer .trace').length"
+    assert driver.execute_script(drawn) == 2
+    driver.find_element("css selector", '[data-key="seed 0"]').click()
+    wait(driver, f"{drawn} === 0")
