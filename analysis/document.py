@@ -259,7 +259,8 @@ def save_report(
         (out / each).parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(out / f"{each}.csv", index=False)
     numbers = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    for ending, text in ((".json", numbers), (".md", markdown(report)), (".html", html(report))):
+    # The numbers last: a folder that has them is a result.
+    for ending, text in ((".md", markdown(report)), (".html", html(report)), (".json", numbers)):
         (out / f"{name}{ending}").write_text(text, encoding="utf-8")
     print_report(report)
     # Not through rich, which would break a long path between lines.

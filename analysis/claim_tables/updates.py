@@ -16,7 +16,8 @@ import pandas as pd
 
 from analysis.claim_tables.sources import SOURCE, of_one_source_each, refuse_unlike, series_of
 from analysis.claims.measurements import COLUMNS, Table
-from analysis.memory_updates.tables import DATA, MEASURES, update_table
+from analysis.memory_updates.command import NAME
+from analysis.memory_updates.report import MEASURES, update_table
 
 _ALIKE = (
     *("corpus", "column", "layout", "sequence_length", "batch_size", "batches"),
@@ -50,11 +51,11 @@ def updates_table(folders: Sequence[Path]) -> pd.DataFrame:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / DATA).read_text(encoding="utf-8"))
+        return json.loads((folder / f"{NAME}.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{folder} holds no finished measurement of updates ({type(error).__name__} at {DATA});"
-            " run analysis.memory_updates there"
+            f"{folder} holds no finished measurement of updates ({type(error).__name__} at "
+            f"{NAME}.json); run analysis.memory_updates there"
         ) from error
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from analysis.checkpoints import Checkpoint
 from analysis.memory_updates.measurement import measure_updates, rank_correlations
-from analysis.memory_updates.tables import MEASURES
+from analysis.memory_updates.report import MEASURES
 from analysis.origin import origin_in, refuse_another
 from probes.corpus.batching import TokenBatches
 from probes.corpus.token_batch import TokenBatch

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _NOT_OF_THE_RESULT = ("out", "debug", "revision", "revisions")
 _ADAM = OptimizerSettings()
 
+NAME = "updates"
+"""What its files are called."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UpdatesArguments:
@@ -72,9 +75,10 @@ class UpdatesArguments:
     """Show the traceback of an error."""
 
 
-def _run(arguments: UpdatesArguments, _words: Sequence[str]) -> None:
+def _run(arguments: UpdatesArguments, given: Sequence[str]) -> None:
     import probes
     from analysis.entropy.sweep import begin
+    from analysis.report_texts import command_line
 
     _check(arguments)
     todo = _checkpoints(arguments)
@@ -83,7 +87,7 @@ def _run(arguments: UpdatesArguments, _words: Sequence[str]) -> None:
     )
     begin(arguments.out, _settings(arguments))
     found = [_measured(arguments, one, corpus) for one in todo]
-    _write(arguments, found)
+    _write(arguments, found, command_line("analysis.memory_updates", given))
 
 
 def _check(arguments: UpdatesArguments) -> None:
@@ -147,12 +151,9 @@ def _settings(arguments: UpdatesArguments) -> dict[str, Any]:
     return json.loads(json.dumps(kept, default=str))
 
 
-def _write(arguments: UpdatesArguments, found: Sequence[dict[str, Any]]) -> None:
-    import json
-
-    from analysis.memory_updates.page import updates_page
-    from analysis.memory_updates.tables import CSV, DATA, PAGE, update_table
-    from analysis.memory_updates.terminal import print_updates
+def _write(arguments: UpdatesArguments, found: Sequence[dict[str, Any]], command: str) -> None:
+    from analysis.document import save_report
+    from analysis.memory_updates.report import update_table, updates_report
 
     content = {
         "model": arguments.model,
@@ -164,14 +165,9 @@ def _write(arguments: UpdatesArguments, found: Sequence[dict[str, Any]]) -> None
         "configuration": _settings(arguments),
         "checkpoints": list(found),
     }
-    table = update_table(found)
-    table.to_csv(arguments.out / CSV, index=False)
-    (arguments.out / PAGE).write_text(updates_page(content), encoding="utf-8")
-    # Last: a folder with it is a result.
-    text = json.dumps(content, indent=2, allow_nan=False)
-    (arguments.out / DATA).write_text(text + "\n", encoding="utf-8")
-    print_updates(table)
-    print(f"page: {arguments.out / PAGE}")
+    report = updates_report(content, command)
+    tables = {NAME: update_table(found)}
+    save_report(report, arguments.out, NAME, content=content, tables=tables)
 
 
 main = command_main(UpdatesArguments, _run, program="analysis.memory_updates")

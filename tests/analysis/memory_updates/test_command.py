@@ -98,8 +98,7 @@ def test_the_page_holds_both_figures_and_asks_nobody(series):
 
 
 def test_the_figure_has_a_row_for_each_layer_and_a_column_for_each_checkpoint():
-    from analysis.memory_updates.page import correlations
-    from analysis.memory_updates.tables import update_table
+    from analysis.memory_updates.report import correlations, update_table
 
     def layers(*values):
         return [{"layer": n, "gradients": v, "updates": -1.0} for n, v in enumerate(values)]
