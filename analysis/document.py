@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.tables import Cell, Column, Table, Where, markdown_table, print_tables
+from probes.tables import Cell, Column, Table, Where, as_cell, markdown_table, print_tables
 
 if TYPE_CHECKING:
     import jinja2
@@ -50,7 +50,7 @@ class Panel:
         return self.plot.to_json().replace("<", "\\u003c")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Figure:
     """A numbered figure of one or more plots, side by side where the window is wide enough.
 
@@ -194,6 +194,11 @@ class Section:
     anchor: str | None = None
 
 
+def titled(tables: Mapping[str, Table], *beginnings: str) -> list[Table]:
+    """The tables whose titles begin so, in the order of the beginnings."""
+    return [table for one in beginnings for title, table in tables.items() if title.startswith(one)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything that a command has to say.
@@ -327,5 +332,5 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    found.tests["cell"] = lambda value: isinstance(value, Cell)
+    found.filters["cell"] = as_cell
     return found

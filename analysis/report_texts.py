@@ -14,7 +14,7 @@ Example:
 
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -116,6 +116,22 @@ def command_line(program: str, words: Sequence[str]) -> str:
         words: its arguments; of paths only the ends are shown.
     """
     return shlex.join(["python", "-m", program, *map(shown_path, words)])
+
+
+def runs_in_words(what: str, *, arms: int, runs: int, seeds: Collection[int]) -> str:
+    """How many runs, arms and seeds there are.
+
+    Args:
+        what: the runs are of.
+        arms: how many.
+        runs: how many.
+        seeds: how many each arm has; several numbers where arms differ.
+    """
+    each = f"{' or '.join(map(str, sorted(seeds)))} seed{'' if set(seeds) == {1} else 's'}"
+    return (
+        f"{runs} {'run' if runs == 1 else 'runs'} {what}: {arms} "
+        f"{'arm' if arms == 1 else 'arms'}, {each} each"
+    )
 
 
 def shown_value(value: Any) -> str:

@@ -40,6 +40,14 @@ class Cell:
         return f"{self.value} {self.note}".strip()
 
 
+def as_cell(cell: str | Cell) -> Cell:
+    """A cell in two parts: of a text like "5.25 [4.00, 6.50]" the interval is the second."""
+    if isinstance(cell, Cell):
+        return cell
+    value, bracket, ends = cell.partition(" [")
+    return Cell(value, f"[{ends}") if bracket else Cell(cell)
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of a table made from a data frame.

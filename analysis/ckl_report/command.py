@@ -85,34 +85,24 @@ def write_report(
     Raises:
         ValueError: runs cannot be compared.
     """
-    from analysis.ckl_report.document import ckl_markdown, commands_of
-    from analysis.ckl_report.findings import findings
-    from analysis.ckl_report.page import ckl_page
-    from analysis.ckl_report.summary import TABLES as TABLES_MADE
-    from analysis.ckl_report.summary import provenance, summarise
-    from analysis.ckl_report.terminal import print_summary
-    from analysis.report_files import write_report_files
+    from analysis.ckl_report.report import ckl_report
+    from analysis.ckl_report.summary import TABLES, summarise
+    from analysis.document import save_report
 
-    with progress(f"{len(arms)} arms, tables", TABLES_MADE) as advance:
+    with progress(f"{len(arms)} arms, tables", TABLES) as advance:
         summary = summarise(arms, base, on_table=advance)
+    report = ckl_report(summary, command)
     content = {
         "command": command,
         "units": "nats; A, F and accuracies are shares",
-        "provenance": provenance(arms),
-        "runs": commands_of(arms),
-        "findings": findings(summary),
+        "provenance": report.provenance,
+        "runs": report.runs,
+        "findings": report.findings,
         "without_curve": dict(summary.without_curve),
         "tables": summary.records(),
     }
-    print_summary(summary)
-    write_report_files(
-        out,
-        NAME,
-        content=content,
-        tables=summary.tables(),
-        document=ckl_markdown(summary, command),
-        page=ckl_page(summary, command),
-    )
+    tables = {f"tables/{name}": table for name, table in summary.tables().items()}
+    save_report(report, out, NAME, content=content, tables=tables)
     return summary
 
 

@@ -25,10 +25,10 @@ from analysis.report_texts import (
     steps_text,
     with_interval,
 )
-from analysis.text_tables import TextTable
+from probes.tables import Table
 
 
-def detail_tables(summary: CklSummary) -> list[TextTable]:
+def detail_tables(summary: CklSummary) -> list[Table]:
     """Encounters, forgetting curves, the trajectory and comparisons."""
     return [
         _gains_table(summary),
@@ -38,23 +38,23 @@ def detail_tables(summary: CklSummary) -> list[TextTable]:
     ]
 
 
-def _gains_table(summary: CklSummary) -> TextTable:
+def _gains_table(summary: CklSummary) -> Table:
     rows = summary.gains[summary.gains["kind"] == ALL_KINDS]
     most = int(rows["encounter"].max()) if len(rows) else 0
     found = []
     for (arm, exposure), ours in rows.groupby(["arm", "exposure"], sort=False):
         cells = [with_interval(row, nats, "gain") for _, row in ours.iterrows()]
         found.append((f"{arm}, {exposure}", *cells, *[""] * (most - len(cells))))
-    return TextTable(
+    return Table.of_rows(
         "Effectivity",
-        "What each encounter gained at its local maximum, in nats. A maximum over noise is a "
-        "little too high, so it is positive where nothing was learnt.",
         ("", *map(str, range(1, most + 1))),
-        tuple(found),
+        found,
+        note="What each encounter gained at its local maximum, in nats. A maximum over noise is a "
+        "little too high, so it is positive where nothing was learnt.",
     )
 
 
-def _curve_table(summary: CklSummary) -> TextTable:
+def _curve_table(summary: CklSummary) -> Table:
     rows = [
         (
             ", ".join([row["arm"], row["exposure"], *_kind_of(row)]),
@@ -66,13 +66,14 @@ def _curve_table(summary: CklSummary) -> TextTable:
         )
         for _, row in summary.curves.iterrows()
     ]
-    return TextTable(
+    return Table.of_rows(
         "Forgetting curves",
-        "The share of all gains that is left falls in a straight line over the logarithm of the "
-        "steps since the last local maximum: its slope per decade, where it reaches zero (the "
-        "learnability threshold), and how well the line fits. Probes count by what they gained.",
         ("", "slope", "threshold, steps", "R\N{SUPERSCRIPT TWO}", "offsets", "probes that gained"),
-        tuple(rows),
+        rows,
+        note="The share of all gains that is left falls in a straight line over the logarithm of "
+        "the steps since the last local maximum: its slope per decade, where it reaches zero "
+        "(the learnability threshold), and how well the line fits. Probes count by what they "
+        "gained.",
     )
 
 
@@ -80,33 +81,31 @@ def _kind_of(row: pd.Series) -> list[str]:
     return [] if row["kind"] == ALL_KINDS else [row["kind"]]
 
 
-def _trajectory_tables(summary: CklSummary) -> Iterator[TextTable]:
+def _trajectory_tables(summary: CklSummary) -> Iterator[Table]:
     points = summary.trajectory
     if points.empty:
         return
     several = points["series"].nunique() > 1
     kinds = [name for name in ENTROPIES.values() if name in points.columns]
     outcomes = outcomes_of(points)
-    yield TextTable(
+    yield Table.of_rows(
         "Over the trajectory",
-        "Starts by the steps of their pretraining: entropies of the start in nats, and what became "
-        "of it.",
         ("start", *kinds, *outcomes),
-        tuple(
+        [
             (
                 f"{row['series'] + ', ' if several else ''}step {row['step']:,}",
                 *(nats_or_none(row[kind]) for kind in kinds),
                 *(_outcome(name, row[name]) for name in outcomes),
             )
             for _, row in points.iterrows()
-        ),
+        ],
+        note="Starts by the steps of their pretraining: entropies of the start in nats, and what "
+        "became of it.",
     )
-    yield TextTable(
+    yield Table.of_rows(
         "Rank correlations with entropies of the start",
-        "Spearman's over starts, with its interval; differences are from each start to the next, "
-        "which a common trend does not move.",
         ("", "starts", "levels", "p", "differences", "p"),
-        tuple(
+        [
             (
                 f"{row['series'] + ': ' if several else ''}{row['outcome']}; {row['entropy']}",
                 str(row["starts"]),
@@ -114,7 +113,9 @@ def _trajectory_tables(summary: CklSummary) -> Iterator[TextTable]:
                 *_correlation(row, "_differences"),
             )
             for _, row in summary.correlations.iterrows()
-        ),
+        ],
+        note="Spearman's over starts, with its interval; differences are from each start to the "
+        "next, which a common trend does not move.",
     )
 
 
@@ -134,7 +135,7 @@ def _correlation(row: pd.Series, ending: str) -> tuple[str, str]:
     return with_interval(ends, lambda v: signed(v, nats)), p_text(p)
 
 
-def _comparison_table(summary: CklSummary) -> TextTable:
+def _comparison_table(summary: CklSummary) -> Table:
     rows = [
         (
             f"{row['arm']}, less {row['base']}",
@@ -146,10 +147,11 @@ def _comparison_table(summary: CklSummary) -> TextTable:
         )
         for _, row in summary.comparisons.iterrows()
     ]
-    return TextTable(
+    return Table.of_rows(
         "Arms against their bases",
-        "Differences in nats (P in points), paired by item and seed; paired permutation tests over "
-        "what is counted in the last column, adjusted by Holm's method over the arms of a measure.",
         ("", "measure", "difference", "p", "p, Holm", "paired by"),
-        tuple(rows),
+        rows,
+        note="Differences in nats (P in points), paired by item and seed; paired permutation "
+        "tests over what is counted in the last column, adjusted by Holm's method over the "
+        "arms of a measure.",
     )

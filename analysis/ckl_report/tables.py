@@ -19,11 +19,11 @@ from analysis.ckl_report.summary import CklSummary
 from analysis.ckl_report.texts import shown_by, signed_by
 from analysis.item_tables import HELD_OUT
 from analysis.report_texts import NOT_TESTED, nats, nats_or_none, share, signed, with_interval
-from analysis.text_tables import TextTable, without_empty
 from analysis.theme import count
+from probes.tables import Table
 
 
-def text_tables(summary: CklSummary) -> list[TextTable]:
+def text_tables(summary: CklSummary) -> list[Table]:
     """Every table that there is anything to put into."""
     tables = [
         acquired_table(summary),
@@ -36,7 +36,7 @@ def text_tables(summary: CklSummary) -> list[TextTable]:
     return [table for table in tables if table.rows]
 
 
-def acquired_table(summary: CklSummary) -> TextTable:
+def acquired_table(summary: CklSummary) -> Table:
     """K of passages met and A, of every arm."""
     k = means_over_seeds(summary.knowledge, exposure=MET, kind=ALL_KINDS)
     beyond = summary.beyond[summary.beyond["moment"] == Moment.INJECTED].set_index("arm")
@@ -62,15 +62,13 @@ def acquired_table(summary: CklSummary) -> TextTable:
         *("A, end", "A, last injection, against the unedited start"),
         *("A of held-out passages, last injection", "gain beyond theirs, nats"),
     )
-    return without_empty(
-        TextTable(
-            "What was acquired",
-            "K of all passages that were met, in nats, and its change as a share of its size "
-            "before, A. Held-out passages were never met: what they gain is not knowledge of them.",
-            header,
-            tuple(rows),
-        )
-    )
+    return Table.of_rows(
+        "What was acquired",
+        header,
+        rows,
+        note="K of all passages that were met, in nats, and its change as a share of its size "
+        "before, A. Held-out passages were never met: what they gain is not knowledge of them.",
+    ).without_empty()
 
 
 def acquired_text(
@@ -96,7 +94,7 @@ def acquired_text(
     return with_interval(row, share) if interval else share(row["value"])
 
 
-def _parts_table(summary: CklSummary, moment: str) -> TextTable:
+def _parts_table(summary: CklSummary, moment: str) -> Table:
     rows = means_over_seeds(summary.acquired, against=Moment.START, moment=moment)
     groups = list(dict.fromkeys(zip(rows["exposure"], rows["kind"], strict=True)))
     wanted = [g for g in groups if ALL_KINDS in g or g[0] == MET]
@@ -109,11 +107,11 @@ def _parts_table(summary: CklSummary, moment: str) -> TextTable:
                 *(with_interval(ours.loc[g], share) if g in ours.index else "" for g in wanted),
             )
         )
-    return TextTable(
+    return Table.of_rows(
         f"A by exposure and by kind of probe, {moment}",
-        "Against the start that training began from. Kinds are of all passages that were met.",
         ("", *(_group_name(*group) for group in wanted)),
-        tuple(found),
+        found,
+        note="Against the start that training began from. Kinds are of all passages that were met.",
     )
 
 
@@ -121,7 +119,7 @@ def _group_name(exposure: str, kind: str) -> str:
     return exposure.replace("_", " ") if kind == ALL_KINDS else kind
 
 
-def _kept_table(summary: CklSummary) -> TextTable:
+def _kept_table(summary: CklSummary) -> Table:
     """P and F, text and facts from the start to the end."""
     moved = summary.changes[
         (summary.changes["moment"] == Moment.END) & (summary.changes["against"] == Moment.START)
@@ -140,17 +138,15 @@ def _kept_table(summary: CklSummary) -> TextTable:
             f = (f"{share(row['before'])} to {share(row['after'])}", forgotten_text(row))
         cells = [_from_to(ours.loc[m]) if m in ours.index else "" for m in measures]
         rows.append((arm.name, *f, *cells))
-    return without_empty(
-        TextTable(
-            "What was kept",
-            "From the start to the end, and the change; its interval over the subjects of facts. P "
-            "is the mean accuracy of the downstream tasks, F its fall as a share of its size "
-            "before, with its interval over questions. A rise in bits per byte is forgetting, and "
-            "so is a fall in facts.",
-            ("", "P", "F", *measures),
-            tuple(rows),
-        )
-    )
+    return Table.of_rows(
+        "What was kept",
+        ("", "P", "F", *measures),
+        rows,
+        note="From the start to the end, and the change; its interval over the subjects of "
+        "facts. P is the mean accuracy of the downstream tasks, F its fall as a share of its "
+        "size before, with its interval over questions. A rise in bits per byte is "
+        "forgetting, and so is a fall in facts.",
+    ).without_empty()
 
 
 def forgotten_text(row: pd.Series) -> str:
@@ -165,7 +161,7 @@ def _from_to(row: pd.Series) -> str:
     return f"{show(row['before'])} to {show(row['after'])}: {change}"
 
 
-def _chance_table(summary: CklSummary) -> TextTable:
+def _chance_table(summary: CklSummary) -> Table:
     rows = [
         (
             f"{row.arm}, {row.moment}",
@@ -181,16 +177,16 @@ def _chance_table(summary: CklSummary) -> TextTable:
         )
         for row in summary.chances.itertuples()
     ]
-    return TextTable(
+    return Table.of_rows(
         "The downstream tasks at the start, against guessing",
-        "Intervals of all tasks of a start hold together. Where no task stands above guessing, "
-        "there is nothing to forget, and F is not tested.",
         ("", "task", "accuracy", "guessing", "above", "questions"),
-        tuple(rows),
+        rows,
+        note="Intervals of all tasks of a start hold together. Where no task stands above "
+        "guessing, there is nothing to forget, and F is not tested.",
     )
 
 
-def _entropy_table(summary: CklSummary) -> TextTable:
+def _entropy_table(summary: CklSummary) -> Table:
     levels = means_over_seeds(summary.levels, group=ENTROPY)
     moments = [Moment.UNEDITED, Moment.START, Moment.END]
     kinds = [kind for kind in ENTROPIES.values() if (levels["measure"] == kind).any()]
@@ -201,14 +197,12 @@ def _entropy_table(summary: CklSummary) -> TextTable:
         for arm in summary.arms
         if kinds
     ]
-    return without_empty(
-        TextTable(
-            "Entropies",
-            "In nats: summed over layers, next-token entropy a mean over positions.",
-            ("", *map(", ".join, columns)),
-            tuple(rows),
-        )
-    )
+    return Table.of_rows(
+        "Entropies",
+        ("", *map(", ".join, columns)),
+        rows,
+        note="In nats: summed over layers, next-token entropy a mean over positions.",
+    ).without_empty()
 
 
 def means_over_seeds(table: pd.DataFrame, **where: str) -> pd.DataFrame:

@@ -109,33 +109,25 @@ def write_report(
     Raises:
         ValueError: runs cannot be compared.
     """
+    from analysis.document import save_report
     from analysis.remix_report.depths import depth_tables
-    from analysis.remix_report.document import remix_markdown
-    from analysis.remix_report.findings import findings
-    from analysis.remix_report.page import remix_page
-    from analysis.remix_report.summary import STEPS, commands_of, provenance, summarise
-    from analysis.remix_report.terminal import print_summary
-    from analysis.report_files import write_report_files
+    from analysis.remix_report.report import remix_report
+    from analysis.remix_report.summary import STEPS, summarise
 
     depths = None if localized is None else depth_tables(arms, localized, base, device=device)
     with progress(f"{len(arms)} arms, tables", STEPS) as advance:
         summary = summarise(arms, base, depths=depths, on_step=advance)
-    print_summary(summary)
-    write_report_files(
-        out,
-        NAME,
-        content={
-            "command": command,
-            "units": "log-probabilities and entropies in nats; the rest are shares",
-            "provenance": provenance(arms),
-            "runs": commands_of(arms),
-            "findings": findings(summary),
-            "tables": summary.records(),
-        },
-        tables=summary.tables(),
-        document=remix_markdown(summary, command),
-        page=remix_page(summary, command),
-    )
+    report = remix_report(summary, command)
+    content = {
+        "command": command,
+        "units": "log-probabilities and entropies in nats; the rest are shares",
+        "provenance": report.provenance,
+        "runs": report.runs,
+        "findings": report.findings,
+        "tables": summary.records(),
+    }
+    tables = {f"tables/{name}": table for name, table in summary.tables().items()}
+    save_report(report, out, NAME, content=content, tables=tables)
     return summary
 
 

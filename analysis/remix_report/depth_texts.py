@@ -13,8 +13,8 @@ from analysis.fact_depth import Depth, Spread
 from analysis.remix_report.depths import STAGES
 from analysis.remix_report.summary import RemixSummary
 from analysis.report_texts import share
-from analysis.text_tables import TextTable
 from analysis.theme import nats
+from probes.tables import Table
 
 _TESTS = {
     "found": "readable",
@@ -24,7 +24,7 @@ _TESTS = {
 }
 
 
-def depth_text_tables(summary: RemixSummary) -> Iterator[TextTable]:
+def depth_text_tables(summary: RemixSummary) -> Iterator[Table]:
     """The tables; none where depth was not asked for."""
     if summary.depths.empty:
         return
@@ -64,7 +64,7 @@ def _count(values: pd.Series, wanted: str) -> int:
     return int((values == str(wanted)).sum())
 
 
-def _level_table(summary: RemixSummary) -> TextTable:
+def _level_table(summary: RemixSummary) -> Table:
     grouped = summary.depths.groupby(["arm", "checkpoint"], sort=False)
     rows = [
         (
@@ -76,18 +76,18 @@ def _level_table(summary: RemixSummary) -> TextTable:
         )
         for (arm, moment), found in grouped
     ]
-    return TextTable(
+    return Table.of_rows(
         "Where answers become readable",
-        "By the lens: the share of answers whose first token is among the ten top tokens at some "
-        "layer; of these the mean first layer, and the effective number of layers that first "
-        "layers lie in; and the rank area, over all answers. Means over seeds. Arms whose edits "
-        "are hooks are left out.",
         ("", "readable", "first layer", "effective layers", "rank area"),
-        tuple(rows),
+        rows,
+        note="By the lens: the share of answers whose first token is among the ten top tokens at "
+        "some layer; of these the mean first layer, and the effective number of layers that "
+        "first layers lie in; and the rank area, over all answers. Means over seeds. Arms "
+        "whose edits are hooks are left out.",
     )
 
 
-def _change_table(summary: RemixSummary) -> TextTable:
+def _change_table(summary: RemixSummary) -> Table:
     rows = []
     keys = ["arm", "compared", "before", "after"]
     for (arm, _, before, after), found in summary.depth_changes.groupby(keys, sort=False):
@@ -101,13 +101,13 @@ def _change_table(summary: RemixSummary) -> TextTable:
                 ", ".join(runs["spread"].astype(str)),
             )
         )
-    return TextTable(
+    return Table.of_rows(
         "Whether answers moved",
-        "Changes, mean over seeds: in the share that is readable, in layers (of answers readable "
-        "before and after), in the effective number of these layers, in rank area. The verdicts "
-        "are those of single seeds, with p-values adjusted over the four tests.",
         ("", *_TESTS.values(), "depth", "spread"),
-        tuple(rows),
+        rows,
+        note="Changes, mean over seeds: in the share that is readable, in layers (of answers "
+        "readable before and after), in the effective number of these layers, in rank area. "
+        "The verdicts are those of single seeds, with p-values adjusted over the four tests.",
     )
 
 

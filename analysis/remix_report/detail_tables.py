@@ -15,11 +15,11 @@ from analysis.remix_report.mechanism_tables import mechanism_tables
 from analysis.remix_report.recalls import SHARE
 from analysis.remix_report.summary import RemixSummary
 from analysis.report_texts import nats, points, share, with_interval
-from analysis.text_tables import TextTable, without_empty
 from analysis.theme import count
+from probes.tables import Table
 
 
-def detail_tables(summary: RemixSummary) -> Iterator[TextTable]:
+def detail_tables(summary: RemixSummary) -> Iterator[Table]:
     """The tables."""
     yield _seed_table(summary)
     yield _free_table(summary)
@@ -29,7 +29,7 @@ def detail_tables(summary: RemixSummary) -> Iterator[TextTable]:
     yield from depth_text_tables(summary)
 
 
-def _seed_table(summary: RemixSummary) -> TextTable:
+def _seed_table(summary: RemixSummary) -> Table:
     rows = summary.recalls[
         (summary.recalls["measure"] == SHARE) & (summary.recalls["match"] == TOKENS)
     ]
@@ -47,23 +47,21 @@ def _seed_table(summary: RemixSummary) -> TextTable:
         for arm in summary.arms
         if arm.name in means.index
     ]
-    return without_empty(
-        TextTable(
-            f"A, {summary.last_moment}, seed by seed",
-            "The share of the items of stage A that are right. The deviation is between seeds.",
-            ("", *(f"seed {seed}" for seed in seeds), "mean", "deviation"),
-            tuple(cells),
-        )
-    )
+    return Table.of_rows(
+        f"A, {summary.last_moment}, seed by seed",
+        ("", *(f"seed {seed}" for seed in seeds), "mean", "deviation"),
+        cells,
+        note="The share of the items of stage A that are right. The deviation is between seeds.",
+    ).without_empty()
 
 
-def _free_table(summary: RemixSummary) -> TextTable:
+def _free_table(summary: RemixSummary) -> Table:
     """What counts as right, side by side."""
     rows = summary.recalls[(summary.recalls["measure"] == SHARE) & summary.recalls["seed"].isna()]
     rows = rows[rows["moment"] == summary.last_moment]
     matches = list(dict.fromkeys(rows["match"]))
     if len(matches) < 2:
-        return TextTable("", "", ("",), ())
+        return Table.of_rows("", ("",), (), note="")
     values = rows.set_index(["arm", "items", "match"])
     keys = dict.fromkeys(zip(rows["arm"], rows["items"], strict=True))
     cells = [
@@ -78,17 +76,17 @@ def _free_table(summary: RemixSummary) -> TextTable:
         )
         for arm, items in keys
     ]
-    return TextTable(
+    return Table.of_rows(
         "What counts as right",
-        f"The share of items that are right {summary.last_moment}: \u201ctokens\u201d is the most "
-        "probable token at every place of the answer, given the right ones before; the others "
-        "compare the answer that the model gives by itself.",
         ("", *matches),
-        tuple(cells),
+        cells,
+        note=f"The share of items that are right {summary.last_moment}: \u201ctokens\u201d is "
+        f"the most probable token at every place of the answer, given the right ones "
+        "before; the others compare the answer that the model gives by itself.",
     )
 
 
-def _stage_table(summary: RemixSummary) -> TextTable:
+def _stage_table(summary: RemixSummary) -> Table:
     grouped = summary.stages.groupby(["arm", "stage"], sort=False)
     rows = [
         (
@@ -103,16 +101,14 @@ def _stage_table(summary: RemixSummary) -> TextTable:
         )
         for (arm, stage), found in grouped
     ]
-    return without_empty(
-        TextTable(
-            "How stages ended",
-            "Updates and trained tokens of single runs, from the least to the most. A stage whose "
-            "rule was not fulfilled ended at its cap. Shared stages were run once for several "
-            "arms.",
-            ("", "status", "updates", "trained tokens", "shared"),
-            tuple(rows),
-        )
-    )
+    return Table.of_rows(
+        "How stages ended",
+        ("", "status", "updates", "trained tokens", "shared"),
+        rows,
+        note="Updates and trained tokens of single runs, from the least to the most. A stage whose "
+        "rule was not fulfilled ended at its cap. Shared stages were run once for several "
+        "arms.",
+    ).without_empty()
 
 
 def _range(values: pd.Series) -> str:
@@ -120,7 +116,7 @@ def _range(values: pd.Series) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _level_table(summary: RemixSummary) -> TextTable:
+def _level_table(summary: RemixSummary) -> Table:
     levels = summary.levels
     there = dict.fromkeys(zip(levels["measure"], levels["moment"], strict=True))
     measures = dict.fromkeys(levels["measure"])
@@ -136,12 +132,12 @@ def _level_table(summary: RemixSummary) -> TextTable:
         for arm in summary.arms
         if columns
     ]
-    return TextTable(
+    return Table.of_rows(
         "Text, tasks and entropies",
-        "Means over seeds. Entropies in nats, summed over layers; next-token entropy a mean over "
-        "positions; dormant neurons a mean over layers.",
         ("", *map(", ".join, columns)),
-        tuple(rows),
+        rows,
+        note="Means over seeds. Entropies in nats, summed over layers; next-token entropy a mean "
+        "over positions; dormant neurons a mean over layers.",
     )
 
 

@@ -10,11 +10,11 @@ import pandas as pd
 
 from analysis.remix_report.summary import RemixSummary
 from analysis.report_texts import nats, nats_or_none, points, share, signed, with_interval
-from analysis.text_tables import TextTable, without_empty
 from analysis.theme import count
+from probes.tables import Table
 
 
-def mechanism_tables(summary: RemixSummary) -> Iterator[TextTable]:
+def mechanism_tables(summary: RemixSummary) -> Iterator[Table]:
     """The tables."""
     yield _sign_table(summary)
     yield _term_table(summary)
@@ -22,7 +22,7 @@ def mechanism_tables(summary: RemixSummary) -> Iterator[TextTable]:
     yield _relearning_table(summary)
 
 
-def _sign_table(summary: RemixSummary) -> TextTable:
+def _sign_table(summary: RemixSummary) -> Table:
     rows = [
         (
             f"{row.arm}: stage {row.stage}, {row.pair}",
@@ -33,17 +33,18 @@ def _sign_table(summary: RemixSummary) -> TextTable:
         )
         for row in summary.signs.itertuples()
     ]
-    return TextTable(
+    return Table.of_rows(
         "Gradients",
-        "The cosine of the gradients of two samples, mean over looks and seeds, and in how many "
-        "looks their product is positive or negative beyond its interval over items. Where a "
-        "gradient is near zero, or the interval holds 0, no sign is claimed. M is the mix.",
         ("", "cosine", "positive", "negative", "not told"),
-        tuple(rows),
+        rows,
+        note="The cosine of the gradients of two samples, mean over looks and seeds, and in how "
+        "many looks their product is positive or negative beyond its interval over items. "
+        "Where a gradient is near zero, or the interval holds 0, no sign is claimed. M is "
+        "the mix.",
     )
 
 
-def _term_table(summary: RemixSummary) -> TextTable:
+def _term_table(summary: RemixSummary) -> Table:
     rows = [
         (
             f"{row['arm']}, seed {row['seed']}",
@@ -55,21 +56,19 @@ def _term_table(summary: RemixSummary) -> TextTable:
         )
         for _, row in summary.terms.iterrows()
     ]
-    return without_empty(
-        TextTable(
-            "First step of stage B",
-            "What mixing saves of the loss on A, in nats a token, to first order: by where stage B "
-            "begins (the first term), and by what its first step does, for a learning rate of 1 "
-            "(the second), with intervals over items. No sign is claimed where a gradient is near "
-            "zero. A trained model takes many steps: these say where they set out, not where they "
-            "end.",
-            ("", "share of the mix", "first term", "second term", "mixing", "near zero"),
-            tuple(rows),
-        )
-    )
+    return Table.of_rows(
+        "First step of stage B",
+        ("", "share of the mix", "first term", "second term", "mixing", "near zero"),
+        rows,
+        note="What mixing saves of the loss on A, in nats a token, to first order: by where "
+        "stage B begins (the first term), and by what its first step does, for a learning "
+        "rate of 1 (the second), with intervals over items. No sign is claimed where a "
+        "gradient is near zero. A trained model takes many steps: these say where they set "
+        "out, not where they end.",
+    ).without_empty()
 
 
-def _drift_table(summary: RemixSummary) -> TextTable:
+def _drift_table(summary: RemixSummary) -> Table:
     drift = summary.drift[summary.drift["level"].isin(["model", "module"])]
     names = list(dict.fromkeys(drift["module"].fillna("all")))
     keys = dict.fromkeys(zip(drift["arm"], drift["stage"], strict=True))
@@ -83,16 +82,16 @@ def _drift_table(summary: RemixSummary) -> TextTable:
         )
         for arm, stage in keys
     ]
-    return TextTable(
+    return Table.of_rows(
         "Weight drift",
-        "How far weights are at the end of a stage from where it began, as a share of their size "
-        "there, mean over seeds.",
         ("", *(name.replace("_", " ") for name in names)),
-        tuple(rows),
+        rows,
+        note="How far weights are at the end of a stage from where it began, as a share of their "
+        "size there, mean over seeds.",
     )
 
 
-def _relearning_table(summary: RemixSummary) -> TextTable:
+def _relearning_table(summary: RemixSummary) -> Table:
     kinds = {"again": "taught again", "other": "others", "never_taught": "never taught"}
     rows = [
         (
@@ -107,16 +106,14 @@ def _relearning_table(summary: RemixSummary) -> TextTable:
         )
         for _, row in summary.spills.iterrows()
     ]
-    return without_empty(
-        TextTable(
-            "Relearning",
-            "The share of items that are right before a few items of stage A are taught again and "
-            "after it, mean over seeds. Spill-over: the rise of the others beyond that of items "
-            "never taught, in points, with the least and the most of seeds in brackets.",
-            ("", *kinds.values(), "spill-over"),
-            tuple(rows),
-        )
-    )
+    return Table.of_rows(
+        "Relearning",
+        ("", *kinds.values(), "spill-over"),
+        rows,
+        note="The share of items that are right before a few items of stage A are taught again and "
+        "after it, mean over seeds. Spill-over: the rise of the others beyond that of items "
+        "never taught, in points, with the least and the most of seeds in brackets.",
+    ).without_empty()
 
 
 def _relative(value: float | None) -> str:

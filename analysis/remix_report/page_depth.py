@@ -6,9 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.arm_figures import dots_by_arm
-from analysis.page import Html, Panel, figure, section
+from analysis.document import Figure, Panel, Section, Table, titled
 from analysis.remix_report.summary import RemixSummary
-from analysis.text_tables import TextTable, drawn_tables
 
 _MEASURES = (
     ("share_found", "share readable at some layer", ".1%"),
@@ -18,8 +17,8 @@ _MEASURES = (
 
 
 def depth_section(
-    summary: RemixSummary, colours: dict[str, str], tables: Mapping[str, TextTable]
-) -> Iterator[Html]:
+    summary: RemixSummary, colours: dict[str, str], tables: Mapping[str, Table]
+) -> Iterator[Section]:
     """The section; nothing where depth was not asked for.
 
     Args:
@@ -29,20 +28,22 @@ def depth_section(
     """
     if summary.depths.empty:
         return
-    yield section(
+    yield Section(
         "Where in depth",
-        figure(
-            "Where the answers of stage A become readable.",
-            "Full dots: after the last stage, mean over seeds; faint dots: single seeds; open "
-            "dots: after stage A. An answer is readable where its first token is among the ten top "
-            "tokens of the lens; first layers are of answers that are.",
-            [
-                Panel(_panel(summary, colours, measure, form), title)
-                for measure, title, form in _MEASURES
-                if summary.depths[measure].notna().any()
-            ],
-        ),
-        *drawn_tables(tables, "Where answers", "Whether answers"),
+        [
+            Figure(
+                "Where the answers of stage A become readable.",
+                "Full dots: after the last stage, mean over seeds; faint dots: single seeds; "
+                "open dots: after stage A. An answer is readable where its first token is among "
+                "the ten top tokens of the lens; first layers are of answers that are.",
+                [
+                    Panel(_panel(summary, colours, measure, form), title)
+                    for measure, title, form in _MEASURES
+                    if summary.depths[measure].notna().any()
+                ],
+            ),
+            *titled(tables, "Where answers", "Whether answers"),
+        ],
     )
 
 

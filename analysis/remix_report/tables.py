@@ -18,37 +18,35 @@ from analysis.remix_report.levels import TEXT
 from analysis.remix_report.recalls import SHARE, retained
 from analysis.remix_report.summary import RemixSummary
 from analysis.report_texts import nats, p_text, points, share, signed, with_interval
-from analysis.text_tables import TextTable, without_empty
 from analysis.theme import count
+from probes.tables import Table
 
 MAIN = "What was kept"
 
 
-def text_tables(summary: RemixSummary) -> list[TextTable]:
+def text_tables(summary: RemixSummary) -> list[Table]:
     """Every table that there is anything to put into."""
     tables = [main_table(summary), _difference_table(summary), *detail_tables(summary)]
     return [table for table in tables if table.rows]
 
 
-def main_table(summary: RemixSummary) -> TextTable:
+def main_table(summary: RemixSummary) -> Table:
     """What every arm knows after every stage."""
     columns = dict(_columns(summary))
     rows = [
         (arm.name, *(cells.get(arm.name, "") for cells in columns.values()), _seeds(arm))
         for arm in summary.arms
     ]
-    return without_empty(
-        TextTable(
-            MAIN,
-            "The share of items that are right, all their tokens at once, mean over seeds; A is "
-            "what stage A taught, and so on. \u201cOf what was learnt\u201d is the share of the "
-            "items right after stage A that are right at the end. The difference is from the base "
-            "of an arm, paired by item and seed, in percentage points; p is adjusted by Holm's "
-            "method over the arms.",
-            ("", *columns, "seeds"),
-            tuple(rows),
-        )
-    )
+    return Table.of_rows(
+        MAIN,
+        ("", *columns, "seeds"),
+        rows,
+        note="The share of items that are right, all their tokens at once, mean over seeds; A is "
+        "what stage A taught, and so on. \u201cOf what was learnt\u201d is the share of the "
+        "items right after stage A that are right at the end. The difference is from the base "
+        "of an arm, paired by item and seed, in percentage points; p is adjusted by Holm's "
+        "method over the arms.",
+    ).without_empty()
 
 
 def _columns(summary: RemixSummary) -> Iterator[tuple[str, dict[str, str]]]:
@@ -116,7 +114,7 @@ def _seeds(arm: RemixArm) -> str:
     return count(len(arm.seeds))
 
 
-def _difference_table(summary: RemixSummary) -> TextTable:
+def _difference_table(summary: RemixSummary) -> Table:
     wanted = summary.differences[summary.differences["match"] == TOKENS]
     wanted = wanted[wanted["measure"] == SHARE]
     rows = [
@@ -132,14 +130,14 @@ def _difference_table(summary: RemixSummary) -> TextTable:
         )
         for _, row in wanted.iterrows()
     ]
-    return TextTable(
+    return Table.of_rows(
         "Arms against their bases",
-        "Differences in the share of items that are right, in percentage points. The interval and "
-        "p over items are about these runs (paired permutations over items of their mean over "
-        "seeds; McNemar's exact test of one seed); those over seeds, from the t distribution, are "
-        "about other seeds, and are wide where there are few.",
         ("", "difference", "p", "p, Holm", "over seeds", "p over seeds", "seeds", "items"),
-        tuple(rows),
+        rows,
+        note="Differences in the share of items that are right, in percentage points. The "
+        "interval and p over items are about these runs (paired permutations over items of "
+        "their mean over seeds; McNemar's exact test of one seed); those over seeds, from "
+        "the t distribution, are about other seeds, and are wide where there are few.",
     )
 
 
