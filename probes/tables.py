@@ -157,7 +157,7 @@ def _rich_table(table: Table) -> Any:
         title=Text(table.title), title_justify="left", box=SIMPLE, collapse_padding=True
     )
     for i in kept:
-        drawn.add_column(Text(str(brief[i])), justify="right" if i else "left", no_wrap=not i)
+        drawn.add_column(Text(str(brief[i])), justify="right" if i else "left", no_wrap=bool(i))
     following = (*table.groups[1:], None)
     for place, row in enumerate(table.rows):
         ends = bool(table.groups) and table.groups[place] != following[place]

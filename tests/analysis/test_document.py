@@ -18,6 +18,13 @@ def drawing(**trace):
     return go.Figure(go.Scatter(x=[1, 2, 3], y=[2.0, 3.0, 5.0], **trace))
 
 
+def plots_of(section):
+    """Headings of the panels of a section; every one of them draws something."""
+    panels = [panel for part in section.parts for panel in getattr(part, "panels", ())]
+    assert all(panel.plot.data for panel in panels)
+    return [panel.heading for panel in panels]
+
+
 def usual_report(name="tiny"):
     from analysis.document import (
         Bullets,

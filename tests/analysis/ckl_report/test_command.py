@@ -8,9 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.analysis.ckl_runs import UP, arms_from, make_run
-from tests.analysis.entropy.test_page_browser import driver, resize, wait
-
-__all__ = ["driver"]
+from tests.analysis.test_document import plots_of
 
 FILES = {"ckl.md", "ckl.html", "ckl.json", "tables"}
 
@@ -223,43 +221,28 @@ def test_help_answers_without_loading_torch():
     assert "What runs" in found.stdout or "Report what runs" in found.stdout
 
 
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [400, 1400])
-def test_page_in_a_browser(driver, many, tmp_path, width):
-    from analysis.ckl_report.page import ckl_page
+def test_every_section_has_its_figures(many):
+    from analysis.ckl_report.report import ckl_report
 
-    page = tmp_path / "ckl.html"
-    page.write_text(ckl_page(many, "python -m analysis.ckl_report '<script>'"), encoding="utf-8")
-    for kind in ("browser", "performance"):
-        driver.get_log(kind)
-    resize(driver, width, 900)
-    driver.get(page.as_uri())
-    # K met and held out, A twice, three over age, two against entropy, one comparison, one text,
-    # three curves.
-    plots = 2 + 2 + 3 + 2 + 1 + 1 + 3
-    wait(driver, f"return document.documentElement.dataset.drawn === '{plots}'")
-    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
-    assert [url for url in asked if url != page.as_uri() and not url.startswith("data:")] == []
-    assert driver.get_log("browser") == []
-    drawn = driver.execute_script(
-        "return [...document.querySelectorAll('.plot')].map(p => "
-        "p.querySelectorAll('svg .trace').length)"
-    )
-    assert len(drawn) == plots
-    assert all(drawn)
-    # Tables and code scroll inside their boxes; the page itself does not.
-    assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+    report = ckl_report(many, "python -m analysis.ckl_report")
+    plots = {section.heading: plots_of(section) for section in report.sections}
+    assert plots == {
+        "What was acquired": ["passages met", "held-out passages", "last injection", "end"],
+        "Over the trajectory": [
+            "knowledge entropy",
+            *(["A, last injection", "A, end"] * 2),
+        ],
+        "Arms against their bases": [None],
+        "What was kept": ["bits per byte, general-heldout"],
+        "How gains fade": ["paraphrase", "duplication", "once"],
+        "Provenance": [],
+    }
 
 
 def test_figures_show_numbers_in_their_places(many):
     from analysis.arm_figures import arm_colours, dots_by_arm
     from analysis.ckl_report.figures import over_pretraining
-    from analysis.ckl_report.page import scores_over_steps
+    from analysis.ckl_report.report import scores_over_steps
 
     table = pd.DataFrame(
         {"arm": ["b", "a"], "value": [0.25, -0.5], "low": [0.2, float("nan")], "high": [0.4, 0.0]}

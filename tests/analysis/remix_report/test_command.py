@@ -8,10 +8,8 @@ import sys
 import pandas as pd
 import pytest
 
-from tests.analysis.entropy.test_page_browser import driver, resize, wait
 from tests.analysis.remix_runs import arms_from, make_run, study
-
-__all__ = ["driver"]
+from tests.analysis.test_document import plots_of
 
 
 @pytest.fixture(scope="module")
@@ -245,36 +243,19 @@ def test_figures_show_numbers_in_their_places(folders):
     assert drawn.layout.yaxis.range[0] < drawn.layout.yaxis.range[1]
 
 
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [400, 1400])
-def test_page_in_a_browser(driver, folders, tmp_path, width):
-    from analysis.remix_report.page import remix_page
+def test_every_section_has_its_figures(folders):
+    from analysis.remix_report.report import remix_report
     from analysis.remix_report.summary import summarise
 
-    page = tmp_path / "remix.html"
-    summary = summarise(arms_from(*folders))
-    page.write_text(remix_page(summary, "python -m analysis.remix_report '<script>'"), "utf-8")
-    for kind in ("browser", "performance"):
-        driver.get_log(kind)
-    resize(driver, width, 900)
-    driver.get(page.as_uri())
-    # A and B kept, two curves, sources, three pairs of gradients, drift in two stages, relearning,
-    # one entropy.
-    plots = 2 + 2 + 1 + 3 + 2 + 1 + 1
-    wait(driver, f"return document.documentElement.dataset.drawn === '{plots}'")
-    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
-    assert [url for url in asked if url != page.as_uri() and not url.startswith("data:")] == []
-    assert driver.get_log("browser") == []
-    drawn = driver.execute_script(
-        "return [...document.querySelectorAll('.plot')].map(p => "
-        "p.querySelectorAll('svg .trace').length)"
-    )
-    assert len(drawn) == plots
-    assert all(drawn)
-    # Tables and code scroll inside their boxes; the page itself does not.
-    assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+    report = remix_report(summarise(arms_from(*folders)), "python -m analysis.remix_report")
+    plots = {section.heading: len(plots_of(section)) for section in report.sections}
+    # A and B kept, two curves; three pairs of gradients; drift in two stages.
+    assert plots == {
+        "What was kept": 2 + 2,
+        "Loss by source": 1,
+        "Gradients": 3,
+        "Weight drift": 2,
+        "Relearning": 1,
+        "Text and entropies": 1,
+        "Provenance": 0,
+    }
