@@ -224,7 +224,9 @@ def _why_not(name: str, where: str, is_local: bool, revision: str | None, error:
     wrong = None if folder is None else what_is_wrong(folder)
     from_hub = not is_local and isinstance(error, OSError)
     if wrong is not None and not from_hub:
-        return f"{name!r} could not be loaded: {wrong}"
+        made = is_local and Path(where) != Path(name).expanduser()
+        again = f"; what was made of it lies in {where}: remove that" if made else ""
+        return f"{name!r} could not be loaded: {wrong}{again}"
     if not is_local and revision is not None and _is_about_revision(text):
         return f"{name!r} has no revision {revision!r}; {_known_revisions(name)}"
     if from_hub:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -445,6 +446,41 @@ def test_a_linear_rope_scaling_of_a_gguf_is_used(home, tmp_path):
     model = read_gguf_model(tmp_path / "linear.gguf")
     inside = model.hf_model.model.rotary_emb.inv_freq
     np.testing.assert_allclose(inside, FREQUENCIES / 3, rtol=1e-6)
+
+
+def test_a_linear_scaling_of_gemma_3_is_that_of_its_full_layers(tmp_path):
+    import gguf
+    from transformers import Gemma3ForCausalLM
+
+    from probes.assets.gguf_rest import use_the_rest
+    from tests.models import tiny_config
+
+    hf_model = Gemma3ForCausalLM(tiny_config("gemma3_text"))
+    writer = gguf.GGUFWriter(tmp_path / "file.gguf", "gemma3")
+    writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+    writer.add_rope_scaling_factor(8.0)
+    writer.add_tensor("token_embd.weight", np.zeros((101, 42), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    use_the_rest(tmp_path / "file.gguf", hf_model)
+    before, after = (
+        Gemma3ForCausalLM(c).model.rotary_emb for c in (tiny_config("gemma3_text"), hf_model.config)
+    )
+    full, window = "full_attention_inv_freq", "sliding_attention_inv_freq"
+    torch.testing.assert_close(getattr(after, full), getattr(before, full) / 8)
+    torch.testing.assert_close(getattr(after, window), getattr(before, window))
+
+
+def test_a_conversion_that_is_damaged_says_where_it_lies(home, tmp_path):
+    write_gguf(tmp_path / "tiny.gguf")
+    weights = cached_gguf(tmp_path / "tiny.gguf") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    with pytest.raises(ValueError, match=f"cut short .* lies in {weights.parent}: remove that"):
+        read_gguf_model(tmp_path / "tiny.gguf")
+    shutil.rmtree(weights.parent)
+    assert read_gguf_model(tmp_path / "tiny.gguf").n_layers == 1
 
 
 @pytest.mark.parametrize(
