@@ -114,7 +114,7 @@ def locate(hf_model: Any, unwrap: Unwrap = _as_it_is) -> Anatomy:
 
     Raises:
         ValueError: the family is not in the table and not recognised, the model has no
-            unembedding, a module of the row is missing, or layers differ in width.
+            unembedding, a module of the row is missing, or layers share one or differ in width.
     """
     config = hf_model.config
     unembed = hf_model.get_output_embeddings()
@@ -127,6 +127,7 @@ def locate(hf_model: Any, unwrap: Unwrap = _as_it_is) -> Anatomy:
     layers = tuple(
         _layer(row, unwrap(block), unwrap) for block in _follow(hf_model, row.layers, unwrap)
     )
+    _refuse_shared(row, layers)
     widths = sorted({width_in(layer.down) for layer in layers})
     if len(widths) != 1:
         raise ValueError(f"layers of {row.family} differ in d_mlp: found {widths}; one is needed")
@@ -143,6 +144,21 @@ def locate(hf_model: Any, unwrap: Unwrap = _as_it_is) -> Anatomy:
         d_mlp=widths[0],
         n_heads=config.num_attention_heads,
     )
+
+
+def _refuse_shared(row: Architecture, layers: tuple[Layer, ...]) -> None:
+    """Refuse a module that runs in two layers: a hook on it could not tell them apart."""
+    seen: dict[int, int] = {}
+    for number, layer in enumerate(layers):
+        for part in fields(Layer):
+            module = getattr(layer, part.name)
+            other = number if module is None else seen.setdefault(id(module), number)
+            if other != number:
+                raise ValueError(
+                    f"layers {other} and {number} of this {row.family} share one module ("
+                    f"{part.name}), so hook points could not tell them apart; give each its own "
+                    "(copy.deepcopy)"
+                )
 
 
 def _logit_scale(config: Any) -> float:

@@ -142,7 +142,8 @@ def _computed(hf_model: Any, path: str, actual: Any, expected: Any) -> list[Tens
     if type(expected) is nn.Embedding:
         return [computed_rows(actual, expected.num_embeddings)]
     if not isinstance(expected, nn.Linear) and not is_conv1d(expected):
-        what = f"has a {type(actual).__name__} as {path}, not a {type(expected).__name__}"
+        kind = type(expected).__name__
+        what = f"has a {type(actual).__name__} as {path}, not a plain {kind}"
         raise ValueError(_misfit(hf_model, what))
     matrix, bias = matrix_of(actual), bias_of(actual)
     weight = matrix if is_conv1d(expected) else matrix.T

@@ -186,10 +186,13 @@ def _run(module: nn.Module, received: Tensor) -> Tensor:
 
 def _shape(module: Any) -> tuple[int, int] | None:
     """Widths of what a module receives and returns, by the matrix that it holds itself."""
-    if isinstance(module, nn.Linear) and "weight" not in module._parameters:
-        return module.in_features, module.out_features
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or weight.ndim != 2:
+    weight = module._parameters.get("weight")
+    if weight is None:
+        if is_conv1d(module):
+            return module.nx, module.nf
+        # Where the weight is made of others, or an adapter shows the base's.
+        return (module.in_features, module.out_features) if isinstance(module, nn.Linear) else None
+    if weight.ndim != 2:
         return None
     rows, columns = weight.shape
     return (rows, columns) if is_conv1d(module) else (columns, rows)

@@ -49,7 +49,10 @@ def _peft(parent, name):
     from peft import LoraConfig, inject_adapter_in_model
 
     weight = getattr(parent, name).weight.detach().double()
-    config = LoraConfig(r=2, lora_alpha=3, target_modules=[name], init_lora_weights=False)
+    conv1d = type(getattr(parent, name)).__name__ == "Conv1D"
+    config = LoraConfig(
+        r=2, lora_alpha=3, target_modules=[name], init_lora_weights=False, fan_in_fan_out=conv1d
+    )
     with warnings.catch_warnings():
         # Projections of one module, one after the other.
         warnings.simplefilter("ignore")
@@ -57,7 +60,8 @@ def _peft(parent, name):
     layer = getattr(parent, name)
     layer.eval()
     a, b = (m["default"].weight.detach().double() for m in (layer.lora_A, layer.lora_B))
-    return weight + 1.5 * b @ a
+    added = 1.5 * b @ a
+    return weight + (added.T if conv1d else added)
 
 
 def _pruned(parent, name):

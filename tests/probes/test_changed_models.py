@@ -50,12 +50,15 @@ def test_memory_vectors_and_hook_points_are_those_of_the_merged_model(kind):
     assert abs(found.total - stale.total) > 1e-3
 
 
-@pytest.mark.parametrize("family", ["gpt2", "phi3"])
-def test_an_adapter_on_a_transposed_or_a_fused_projection_is_read_too(family):
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("gpt2", "adapter"), ("gpt2", "peft"), ("gpt2", "pruning"), ("phi3", "adapter")],
+)
+def test_a_change_of_a_transposed_or_a_fused_models_projection_is_read_too(family, kind):
     model = tiny_model(family)
     down = "c_proj" if family == "gpt2" else "down_proj"
     mlp = model.anatomy.layers[1].mlp
-    weight = CHANGES["adapter"](mlp, down)
+    weight = CHANGES[kind](mlp, down)
     expected = weight if family == "gpt2" else weight.T
     found = model.anatomy.layers[1].memory_vectors.double()
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
@@ -116,6 +119,19 @@ def test_layers_taken_out_are_not_counted_and_layers_that_do_not_run_are_refused
         model.run_with_cache(tokens(2, 7))
     with pytest.raises(ValueError, match="does not run in a forward pass"):
         _ = model.n_layers
+
+
+@pytest.mark.parametrize("shared", ["block", "mlp"])
+def test_layers_that_share_a_module_are_refused(shared):
+    """A hook on it would see the later of them in the earlier one's name."""
+    model = tiny_model("qwen2")
+    layers = model.hf_model.model.layers
+    if shared == "block":
+        layers[2] = layers[0]
+    else:
+        layers[2].mlp = layers[0].mlp
+    with pytest.raises(ValueError, match=f"layers 0 and 2 of this qwen2 share .*{shared}"):
+        model.run_with_cache(tokens(2, 7))
 
 
 def test_what_is_no_linear_map_is_refused_where_it_stands_for_one():

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from tests.changed_models import CHANGES, Adapted, changed_layers
 from tests.models import D_VOCAB, tiny_hf_model, tokens
@@ -123,6 +124,10 @@ def _other_norm(hf_model):
     hf_model.model.norm = nn.LayerNorm(42)
 
 
+def _pruned_norm(hf_model):
+    prune.random_unstructured(hf_model.model.norm, "weight", amount=0.3)
+
+
 def _other_frequencies(hf_model):
     hf_model.model.rotary_emb.inv_freq *= 0.5
     hf_model.model.rotary_emb.original_inv_freq *= 0.5
@@ -140,6 +145,7 @@ def _mixed_types(hf_model):
         (_wider_head, r"lm_head\.weight of shape \(113, 42\)"),
         (_further_part, r"holds value_head"),
         (_other_norm, "LayerNorm as model.norm"),
+        (_pruned_norm, "not a plain Qwen2RMSNorm"),
         (_other_frequencies, "other rotary frequencies"),
         (_mixed_types, "one type for all"),
         (lambda hf_model: hf_model.to("meta"), "not in memory"),
