@@ -27,7 +27,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from interventions.edit_forms import some_edits
 from interventions.edits import Edit, TensorChange, patch_weights, patched_edits
+from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.model_folder import write_model
 from probes.ordinary_weights import ordinary_weights
@@ -39,6 +41,7 @@ FORMAT = 1
 _VERSIONS = ("mnemoscope", "torch", "transformers", "safetensors")
 
 
+@takes(model=hooked_model, edits=some_edits)
 def save_patched(
     model: HookedModel,
     directory: str | Path,

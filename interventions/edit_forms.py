@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Int64
 from torch import Tensor
 
+from probes.given import shown
 from probes.hooked_model import HookedModel
 
 
@@ -86,3 +87,26 @@ class Edit(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """The edit and all its settings, as JSON takes them."""
+
+
+def an_edit(value: Any) -> str | None:
+    """What is wrong with a value as an edit (a check of `probes.given`)."""
+    if isinstance(value, type):
+        return f"{shown(value)}; give one of it, {value.__name__}(...)"
+    if isinstance(value, Edit):
+        return None
+    if isinstance(value, list | tuple):
+        return f"{shown(value)}; give edits one by one: *edits"
+    if hasattr(value, "parameter_multipliers"):
+        return f"{shown(value)}, which edits no model; it is an optimizer_edit of training.train"
+    return f"{shown(value)}; give one such as interventions.AttentionTemperature(1.5)"
+
+
+def some_edits(value: Any) -> str | None:
+    """What is wrong with a value as a list of edits (a check of `probes.given`)."""
+    if not isinstance(value, list | tuple):
+        return f"{shown(value)}; give a list of edits"
+    for place, edit in enumerate(value):
+        if (wrong := an_edit(edit)) is not None:
+            return f"a {type(value).__name__} whose item {place} is {wrong}"
+    return None

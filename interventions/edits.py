@@ -25,9 +25,10 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from interventions.edit_forms import Clock, Edit, WeightChange
+from interventions.edit_forms import Clock, Edit, WeightChange, an_edit
 from interventions.self_check import check_edits
 from interventions.weight_writes import TensorChange, WeightWrites
+from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 
 __all__ = [
@@ -77,6 +78,7 @@ class PatchReport:
         return "\n".join([head, *(change.line(width) for change in self.changes)])
 
 
+@takes(model=hooked_model, edits=an_edit)
 @contextmanager
 def applied(model: HookedModel, *edits: Edit, check: bool = True) -> Iterator[Clock]:
     """Change a model by hooks for the length of a `with` block.
@@ -105,6 +107,7 @@ def applied(model: HookedModel, *edits: Edit, check: bool = True) -> Iterator[Cl
         yield clock
 
 
+@takes(model=hooked_model, edits=an_edit)
 def patch_weights(model: HookedModel, *edits: Edit, check: bool = True) -> PatchReport:
     """Change the weights of a model in place; all of the edits, or none if there is an error.
 
@@ -135,6 +138,7 @@ def patch_weights(model: HookedModel, *edits: Edit, check: bool = True) -> Patch
     return report
 
 
+@takes(model=hooked_model)
 def patched_edits(model: HookedModel) -> tuple[Edit, ...]:
     """The edits that are in a model's weights through `patch_weights`, in order."""
     reports = _reports.get(model.hf_model, [])

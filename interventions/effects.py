@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.given import batches as some_batches
+from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.measure import measure_entropy
 from probes.perplexity import LossMeter, Perplexity, measure_perplexity
@@ -60,6 +62,7 @@ def entropy_totals(found: EntropyResult) -> dict[str, float | None]:
     return totals | {"next_token_entropy": found.next_token.mean if found.next_token else None}
 
 
+@takes(model=hooked_model, batches=some_batches)
 def measure_effects(
     model: HookedModel,
     batches: Iterable[Mapping[str, Tensor]],

@@ -28,6 +28,7 @@ from interventions.row_scaling import require_site
 from interventions.selection import solve_factor
 from probes.choices import Coefficient, Weighting
 from probes.entropy_pass import PassSettings, run_pass
+from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.meters import KnowledgeMeter
 from probes.resampling import Resampling
@@ -35,6 +36,7 @@ from probes.resampling import Resampling
 _SOLVABLE = (ResuscitationSite.UP, ResuscitationSite.PRESERVING)
 
 
+@takes(model=hooked_model)
 def resuscitate(
     model: HookedModel,
     batches: Iterable[Mapping[str, Tensor]],

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from probes.sites import HookPoint, Site, hook_name, parse_hook_point
+from probes.sites import HookPoint, Site, as_site, hook_name, parse_hook_point
 
 
 class Captured(Mapping[HookPoint, Tensor]):
@@ -48,4 +48,4 @@ class Captured(Mapping[HookPoint, Tensor]):
         if isinstance(key, str) and key not in set(Site):
             return parse_hook_point(key, gated=self._gated)
         site, layer = (key, None) if isinstance(key, str) else key
-        return HookPoint(Site(site), layer)
+        return HookPoint(as_site(site), layer)

@@ -46,6 +46,7 @@ from probes.causal_settings import (
     CausalSettings,
     RestoredPositions,
 )
+from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.lens_items import LensItem
 from probes.provenance import Provenance, provenance_of
@@ -56,6 +57,7 @@ from probes.subject_tokens import subject_positions
 _VOCABULARY_CHUNK = 4096
 
 
+@takes(model=hooked_model)
 def causal_recovery(
     model: HookedModel,
     items: Sequence[LensItem],

@@ -27,6 +27,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from probes.choices import Compat, as_choice
+from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.prompts import Ids, Prompts, Text
 from probes.target_pass import target_sums
@@ -67,6 +68,7 @@ class ChoiceScores:
     split_apart: int = 0
 
 
+@takes(model=hooked_model)
 def choice_scores(
     model: HookedModel,
     questions: Sequence[Sequence[Choice]] | EncodedQuestions,

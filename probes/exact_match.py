@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.lens_items import Item, encoded_items
 from probes.target_pass import read_targets
@@ -63,6 +64,7 @@ class TargetReadings:
         return zeros.index_add(0, owner, values)
 
 
+@takes(model=hooked_model)
 def exact_matches(
     model: HookedModel,
     items: Sequence[Item],

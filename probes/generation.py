@@ -41,6 +41,7 @@ from probes.cached_steps import (
     why_not_padded,
 )
 from probes.choices import Backend
+from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.prompts import Prompts, Text, texts_of
 
@@ -49,6 +50,7 @@ _BATCH_TOKENS_ELSEWHERE = 32768
 _BATCH_ROWS = 512
 
 
+@takes(model=hooked_model)
 def generate(
     model: HookedModel,
     prompts: Text | Sequence[Text],

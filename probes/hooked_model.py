@@ -32,7 +32,15 @@ from probes.ordinary_weights import copied
 from probes.prompts import Prompts, texts_of
 from probes.rotary import Frequencies
 from probes.self_check import check_model
-from probes.sites import HookPoint, NamesFilter, Site, hook_name, parse_hook_point, select_points
+from probes.sites import (
+    HookPoint,
+    NamesFilter,
+    Site,
+    as_site,
+    hook_name,
+    parse_hook_point,
+    select_points,
+)
 from probes.temperature import TemperatureSource, as_callable
 
 
@@ -94,7 +102,7 @@ class HookedModel(ModelFacts):
         if isinstance(name, str):
             point = parse_hook_point(name, gated=self.architecture.gated)
         else:
-            point = HookPoint(Site(name[0]), name[1])
+            point = HookPoint(as_site(name[0]), name[1])
         if point.layer is not None and not 0 <= point.layer < self.n_layers:
             raise ValueError(
                 f"layer {point.layer} does not exist; {self.name} has layers 0 to "

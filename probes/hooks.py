@@ -25,8 +25,11 @@ from torch import Tensor
 from probes.attach import HookFunction
 from probes.captured import Captured
 from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.given import batch as batch_given
+from probes.given import batches as batches_given
+from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
-from probes.sites import HookPoint, Site
+from probes.sites import HookPoint, Site, as_site
 
 
 @runtime_checkable
@@ -43,19 +46,20 @@ class Reducer(Protocol):
         """What all values seen so far come to."""
 
 
+@takes(model=hooked_model, batch=batch_given)
 def capture(
     model: HookedModel,
     batch: Mapping[str, Tensor],
-    sites: Iterable[Site | str],
-    layers: Sequence[int] | None = None,
+    sites: Iterable[Site | str] | Site | str,
+    layers: Sequence[int] | int | None = None,
 ) -> Captured:
     """Run one batch and keep the tensors at some sites.
 
     Args:
         model: the model to run.
         batch: `input_ids` and, where rows are padded, `attention_mask`, `[batch pos]`.
-        sites: what to keep; shapes are in the table of `probes.sites`.
-        layers: of which layers; None for all.
+        sites: what to keep, one or several; shapes are in the table of `probes.sites`.
+        layers: of which layer or layers; None for all.
 
     Returns:
         Mapping from `(site, layer)` to the detached tensor; TransformerLens names work as keys.
@@ -64,10 +68,12 @@ def capture(
         ValueError: a layer does not exist, or the model has no such site.
     """
     chosen = range(model.n_layers) if layers is None else layers
+    if isinstance(chosen, int):
+        chosen = (chosen,)
     points = [
         model.hook_point((site, layer))
-        for site in sites
-        for layer in (chosen if Site(site).per_layer else (None,))
+        for site in map(as_site, (sites,) if isinstance(sites, str) else sites)
+        for layer in (chosen if site.per_layer else (None,))
     ]
     kept: dict[HookPoint, Tensor] = {}
 
@@ -78,6 +84,7 @@ def capture(
     return Captured({point: kept[point] for point in points}, gated=model.architecture.gated)
 
 
+@takes(model=hooked_model, batches=batches_given)
 def stream(
     model: HookedModel,
     batches: Iterable[Mapping[str, Tensor]],

@@ -40,6 +40,7 @@ from probes.choices import (
     as_choices,
 )
 from probes.entropy_pass import PassSettings, Seen, run_pass
+from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.meters import AttentionMeter, KnowledgeMeter, Meter, NextTokenMeter
 from probes.provenance import Provenance, provenance_of
@@ -49,6 +50,7 @@ from probes.results import EntropyResult
 ALL_KINDS = tuple(EntropyKind)
 
 
+@takes(model=hooked_model)
 def measure_entropy(
     model: HookedModel,
     batches: Iterable[Mapping[str, Tensor]] | Mapping[str, Tensor],

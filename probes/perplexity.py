@@ -36,6 +36,7 @@ from torch.nn.functional import cross_entropy
 from probes.choices import Weighting
 from probes.corpus.token_batch import TokenBatch, as_token_batch
 from probes.entropy_pass import PassSettings, run_pass
+from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.intervals import Interval
 from probes.meters import Meter
@@ -109,6 +110,7 @@ def _power_of_e(loss: float) -> float:
     return exp(loss) if loss < 709 else inf
 
 
+@takes(model=hooked_model)
 def measure_perplexity(
     model: HookedModel,
     batches: Iterable[Mapping[str, Tensor]],

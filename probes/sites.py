@@ -39,7 +39,7 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 
@@ -68,6 +68,21 @@ class Site(StrEnum):
     def per_layer(self) -> bool:
         """Whether the site exists once in every layer, rather than once in the model."""
         return self not in _MODEL_SITES
+
+
+def as_site(given: Any) -> Site:
+    """A site that may be given as its string.
+
+    Raises:
+        ValueError: there is none of that name; names the nearest.
+    """
+    if isinstance(given, str) and given in list(Site):
+        return Site(given)
+    nearest = difflib.get_close_matches(str(given), list(Site), n=1, cutoff=0)[0]
+    raise ValueError(
+        f"no site is named {given!r}; the nearest is {str(nearest)!r}, and TransformerLens names "
+        "go to run_with_cache"
+    )
 
 
 class HookPoint(NamedTuple):

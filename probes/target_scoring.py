@@ -24,12 +24,14 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from probes.given import hooked_model, pairs, takes
 from probes.hooked_model import HookedModel
 from probes.lens_items import Item, LensItem, encoded_items
 from probes.target_pass import target_sums
 from probes.target_reduction import PaddedMean, Reduction, TargetReduction, as_reduction
 
 
+@takes(model=hooked_model, items=pairs)
 def target_log_probs(
     model: HookedModel,
     items: Sequence[Item],

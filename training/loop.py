@@ -41,8 +41,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from interventions.edit_forms import Edit
+from interventions.edit_forms import Edit, some_edits
 from interventions.learning_rates import RowLearningRates
+from probes.given import each_of, hooked_model, instance_of, takes
 from probes.hooked_model import HookedModel
 from training.batches import BatchSource, InjectingSource, NamedSources, TrainingBatch
 from training.choices import Precision
@@ -74,6 +75,15 @@ class TrainingResult:
     """The last one."""
 
 
+@takes(
+    model=hooked_model,
+    source=instance_of(BatchSource, "a source of batches such as training.RowSource(rows, 8)"),
+    settings=instance_of(LoopSettings, "training.LoopSettings(steps=..., batch_size=...)"),
+    directory=instance_of(RunDirectory, "training.RunDirectory.create(path, manifest)"),
+    edits=some_edits,
+    observers=each_of(Observer, "an object with due and observe, such as a TaskObserver"),
+    optimizer_edits=each_of(RowLearningRates, "interventions.RowLearningRates(resuscitation)"),
+)
 def train(
     model: HookedModel,
     source: BatchSource,

@@ -1,0 +1,154 @@
+"""Is what was given what is wanted? Objects of another kind are refused in one line.
+
+`takes` names, for arguments of a public function, what each has to be. It looks before the function
+does anything, and costs a few microseconds a call.
+
+Example:
+    >>> @takes(model=hooked_model)
+    ... def n_layers(model):
+    ...     return model.n_layers
+    >>> n_layers("gpt2")
+    Traceback (most recent call last):
+    ValueError: n_layers: model is the string 'gpt2'; give what probes.load_model returns for it
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Check = Callable[[Any], str | None]
+"""What is wrong with a value, as what follows its name; None where nothing is."""
+
+
+def takes(**wanted: Check) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Refuse arguments that are something else.
+
+    Args:
+        wanted: for the names of arguments, what looks at them. The arguments that `*name` takes
+            are looked at one by one.
+
+    Returns:
+        A decorator; the outermost one, over `contextmanager`.
+    """
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        signature = inspect.signature(function)
+        several = {n for n, p in signature.parameters.items() if p.kind is p.VAR_POSITIONAL}
+        assert wanted.keys() <= signature.parameters.keys()
+
+        @wraps(function)
+        def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            given = signature.bind(*args, **kwargs).arguments
+            for name, check in wanted.items():
+                if name not in given:
+                    continue
+                for value in given[name] if name in several else (given[name],):
+                    if (wrong := check(value)) is not None:
+                        raise ValueError(f"{function.__name__}: {name} is {wrong}")
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def hooked_model(value: Any) -> str | None:
+    """What is wrong with a value as a hooked model."""
+    from probes.hooked_model import HookedModel
+
+    if isinstance(value, HookedModel):
+        return None
+    for_it = " for it" if isinstance(value, str) or hasattr(value, "forward") else ""
+    return f"{shown(value)}; give what probes.load_model returns{for_it}"
+
+
+def batch(value: Any) -> str | None:
+    """What is wrong with a value as one batch."""
+    if isinstance(value, Mapping) or hasattr(value, "input_ids"):
+        return None
+    return f"{shown(value)}; give a mapping with input_ids [batch pos]{_how_to_encode(value)}"
+
+
+def batches(value: Any) -> str | None:
+    """What is wrong with a value as several batches; an iterator is not begun."""
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | type):
+        firsts = value[:1] if isinstance(value, list | tuple) else ()
+        wrong = next(filter(None, map(batch, firsts)), None)
+        return None if wrong is None else f"a {type(value).__name__} whose first is {wrong}"
+    return f"{shown(value)}; give what probes.token_batches returns, or mappings with input_ids"
+
+
+def pairs(value: Any) -> str | None:
+    """What is wrong with a value as (prompt, target) pairs; an iterator is not begun."""
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping | type):
+        return f"{shown(value)}; give a list of (prompt, target) pairs"
+    if isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            if isinstance(item, str) or not hasattr(item, "__len__") or len(item) != 2:
+                return (
+                    f"a {type(value).__name__} whose item {place} is {shown(item)}; give a list of "
+                    "(prompt, target) pairs"
+                )
+    return None
+
+
+def instance_of(kind: type[Any], how: str) -> Check:
+    """A check for instances of a class.
+
+    Args:
+        kind: the class.
+        how: where one comes from, after "give".
+    """
+
+    def check(value: Any) -> str | None:
+        # A class has the attributes of what it makes, but is none.
+        is_one = isinstance(value, kind) and not isinstance(value, type)
+        return None if is_one else f"{shown(value)}; give {how}"
+
+    return check
+
+
+def each_of(kind: type[Any], how: str) -> Check:
+    """A check for lists of instances of a class; see `instance_of`."""
+    one = instance_of(kind, how)
+
+    def check(value: Any) -> str | None:
+        if not isinstance(value, list | tuple):
+            return f"{shown(value)}; give a list, each of it {how}"
+        wrongs = ((place, one(item)) for place, item in enumerate(value))
+        return next(
+            (f"a {type(value).__name__} whose item {n} is {w}" for n, w in wrongs if w), None
+        )
+
+    return check
+
+
+def shown(value: Any) -> str:
+    """A value in a few words, for a refusal."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, str):
+        text = value if len(value) <= _SHOWN_LETTERS else f"{value[:_SHOWN_LETTERS]}..."
+        return f"the string {text!r}"
+    if isinstance(value, bool | int | float):
+        return f"the number {value}" if not isinstance(value, bool) else str(value)
+    if isinstance(value, list | tuple | set | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    if hasattr(value, "shape"):
+        return f"a {type(value).__name__} of shape {list(value.shape)}"
+    article = "an" if type(value).__name__[0] in "AEIOUaeiou" else "a"
+    return f"{article} {type(value).__name__}"
+
+
+def _how_to_encode(value: Any) -> str:
+    if isinstance(value, str):
+        return ": {'input_ids': model.to_tokens(text)}"
+    return ": {'input_ids': ids}" if hasattr(value, "shape") else ""
+
+
+_SHOWN_LETTERS = 40
