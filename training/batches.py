@@ -182,7 +182,7 @@ class RowSource:
         if len(rows) < batch_size:
             raise ValueError(
                 f"{len(rows)} rows do not fill one batch of {batch_size}; give more text, shorter "
-                "rows or a smaller batch"
+                f"rows or a smaller batch" + f", of {len(rows)} at most" * bool(len(rows))
             )
         if rows.shape[1] < 2:
             raise ValueError(f"rows of {rows.shape[1]} tokens predict nothing; give longer rows")

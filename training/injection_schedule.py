@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 from training.choices import Exposure, OncePlacement
 from training.datasets.fictional_exposures import Exposures, official_exposures
+from training.misfits import Misfits
 
 ROUNDS = 10
 KNOWLEDGE_ENTROPY_INTERVAL = 160
@@ -168,7 +169,8 @@ class InjectionSchedule:
         if steps is not None and found and found[-1] > steps:
             raise ValueError(
                 f"an evaluation {max(lags)} steps after the last encounter would be after "
-                f"{found[-1]} steps, but the run has {steps}: give shorter lags or a longer run"
+                f"{found[-1]} steps, but the run has {steps}: give lags of at most "
+                f"{max(steps - self.last_step - 1, 0)}, or {found[-1]} steps or more"
             )
         return tuple(found)
 
@@ -192,17 +194,26 @@ class InjectionSchedule:
             ValueError: an encounter comes after the end, a batch has fewer rows than passages, a
                 wording does not exist, or one does not fit a row.
         """
+        misfits = Misfits()
         if steps is not None:
-            self._check_steps(steps)
+            with misfits.noted():
+                self._check_steps(steps)
+        with misfits.noted():
+            self._check_rows(rows)
+        planned = [encounter for met in self.encounters.values() for encounter in met]
+        with misfits.noted():
+            _check_wordings(planned, lengths)
+        with misfits.noted():
+            _check_lengths({e: lengths[e] for e in planned if e in lengths}, row_length)
+        misfits.refuse()
+
+    def _check_rows(self, rows: int | None) -> None:
         step, most = max(((s, len(met)) for s, met in self.encounters.items()), key=lambda x: x[1])
         if rows is not None and most > rows:
             raise ValueError(
                 f"{most} passages are to be injected at step {step}, but a batch has {rows} rows: "
-                "give larger batches, fewer passages, or mode extra_row"
+                f"give batches of {most} or more, fewer passages, or mode extra_row"
             )
-        for met in self.encounters.values():
-            for encounter in met:
-                _check_length(encounter, lengths, row_length)
 
     def _check_steps(self, steps: int) -> None:
         if steps < 1:
@@ -215,7 +226,8 @@ class InjectionSchedule:
         if self.last_step >= steps:
             raise ValueError(
                 f"the last injection is at step {self.last_step}, but the run has {steps} steps, 0 "
-                f"to {steps - 1}: give a longer run, a shorter interval or fewer rounds"
+                f"to {steps - 1}: give {self.last_step + 1} steps or more, a shorter interval or "
+                "fewer rounds"
             )
 
     def describe(self) -> dict[str, Any]:
@@ -229,18 +241,28 @@ class InjectionSchedule:
         }
 
 
-def _check_length(encounter: Encounter, lengths: Mapping[Encounter, int], row_length: int) -> None:
-    passage, version = encounter
-    if encounter not in lengths:
+def _check_wordings(planned: Sequence[Encounter], lengths: Mapping[Encounter, int]) -> None:
+    missing = [encounter for encounter in planned if encounter not in lengths]
+    if missing:
+        passage, version = max(missing, key=lambda encounter: encounter.version)
         there = sum(other.passage == passage for other in lengths)
+        among = len({encounter.passage for encounter in missing})
+        others = f", as do {among - 1} more passages" if among > 1 else ""
         raise ValueError(
-            f"passage {passage} has {there} wordings, but wording {version + 1} is to be injected: "
-            "give more paraphrases or fewer rounds"
+            f"passage {passage} has {there} wordings, but wording {version + 1} is to be injected"
+            f"{others}: give {version} paraphrases of each, or at most {there} rounds"
         )
-    if lengths[encounter] > row_length:
+
+
+def _check_lengths(lengths: Mapping[Encounter, int], row_length: int) -> None:
+    longer = {encounter: length for encounter, length in lengths.items() if length > row_length}
+    if longer:
+        passage, version = longest = max(longer, key=longer.__getitem__)
+        others = f" (and {len(longer) - 1} more do not fit)" if len(longer) > 1 else ""
         raise ValueError(
-            f"passage {passage}, version {version}, has {lengths[encounter]} tokens with its end "
-            f"token, but a row has {row_length}: give longer rows or shorter passages"
+            f"passage {passage}, version {version}, has {longer[longest]} tokens with its end "
+            f"token, but a row has {row_length}{others}: give rows of {longer[longest]} or more, "
+            "or shorter passages"
         )
 
 

@@ -57,6 +57,7 @@ from training.runs.records import Record, StepRecord, StopRecord
 from training.schedule import learning_rate
 from training.settings import LoopSettings
 from training.throughput import Throughput
+from training.trial import try_end
 
 __all__ = ["ItemsObserver", "Observer", "StopRule", "TrainingResult", "train"]
 
@@ -135,8 +136,10 @@ def train(
         ) as run,
         shown_progress(steps=settings.steps, done=run.step, shown=progress) as show,
     ):
-        if run.step < settings.steps:
-            # What does not fit is better known before the start is looked at.
+        # What does not fit is better known before the start is looked at.
+        if run.is_new:
+            try_end(run, model, source, settings, directory, observers, stop)
+        elif run.step < settings.steps:
             fitting_batch(source, run.step, model, settings)
         _write_items(observers, directory)
         throughput = Throughput(model, Precision(settings.precision), run.here.count)

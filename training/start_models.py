@@ -12,6 +12,8 @@ Example:
 from dataclasses import dataclass
 from pathlib import Path
 
+from probes.assets.fetching import is_here
+from probes.assets.table import asset_names
 from training.runs.checkpoints import checkpoint_folders
 from training.runs.directory import CHECKPOINTS_FOLDER, MANIFEST_FILE
 from training.runs.records import ITEMS_FOLDER
@@ -70,3 +72,16 @@ def find_start(model: str, revision: str | None = None) -> Start:
 
 def _is_run(path: Path) -> bool:
     return (path / MANIFEST_FILE).is_file() and (path / CHECKPOINTS_FOLDER).is_dir()
+
+
+def why_not_here(model: str) -> str | None:
+    """Why a model cannot be loaded without the hub, as a clause; None where it can.
+
+    Args:
+        model: as for `find_start`.
+    """
+    if model in asset_names():
+        return None if is_here(model) else f"the built-in model {model} is not fetched yet"
+    return (
+        None if Path(model).expanduser().exists() else f"the model {model} is not on this machine"
+    )

@@ -28,8 +28,8 @@ Example:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from training.batches import TrainingBatch
 from training.runs.records import RecallRecord, Record, StepRecord
@@ -38,6 +38,22 @@ RELEASED_THRESHOLD = 1e-4
 """Nats; the released code's."""
 RELEASED_HITS = 10
 """Updates below it after which the released code stops."""
+
+
+@runtime_checkable
+class Waits(Protocol):
+    """A rule that can say before the first step whether it waits in vain."""
+
+    def unreachable(
+        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+    ) -> str | None:
+        """Why a run cannot fulfil it; None where it can.
+
+        Args:
+            steps: updates of the run.
+            sources: what its batches call their sources.
+            looks: how often each list of items is looked at.
+        """
 
 
 class CountingRule(ABC):
@@ -85,6 +101,20 @@ class CountingRule(ABC):
     @abstractmethod
     def shortfall(self) -> str:
         """How far from its end a run is that this rule has not ended, as a clause."""
+
+    @abstractmethod
+    def unreachable(
+        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+    ) -> str | None:
+        """Why a run cannot fulfil the rule; see `Waits`."""
+
+    def _too_often(self, times: int, what: str) -> str | None:
+        if self._patience <= times:
+            return None
+        return (
+            f"a rule waits for {self._patience} {what}, and the run has {times}; give a patience "
+            f"of at most {times}, or a longer run"
+        )
 
     @abstractmethod
     def _reason(self) -> str: ...
@@ -140,6 +170,18 @@ class LossBelow(CountingRule):
         """The last loss, and what it was to be."""
         last = "none yet" if self._last is None else f"{self._last:.2g} at last"
         return f"{self._what} below {self._threshold:g} nats ({last})"
+
+    def unreachable(
+        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+    ) -> str | None:
+        """Why a run cannot fulfil the rule; see `Waits`."""
+        if self._source is not None and self._source not in sources:
+            return (
+                f"a rule waits for the loss of {self._source!r}, and the batches have "
+                f"{', '.join(sources) or 'no named sources'}; use one of theirs, or the loss of "
+                "all tokens"
+            )
+        return self._too_often(steps, f"updates with a low {self._what}")
 
     @property
     def _what(self) -> str:
@@ -198,6 +240,17 @@ class ExactMatchReached(CountingRule):
         last = "not looked at" if self._last is None else f"{self._last:.3f} at last"
         return f"exact match of {self._items} of {self._share:g} ({last})"
 
+    def unreachable(
+        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+    ) -> str | None:
+        """Why a run cannot fulfil the rule; see `Waits`."""
+        if self._items not in looks:
+            return (
+                f"a rule waits for exact matches of {self._items!r}, and observers look at "
+                f"{', '.join(looks) or 'no items'}; add a RecallObserver of that name"
+            )
+        return self._too_often(looks[self._items], f"looks at {self._items} in a row")
+
     def _is_meant(self, record: RecallRecord) -> bool:
         return record.items == self._items and record.match == self._match
 
@@ -231,6 +284,17 @@ class _Several(ABC):
     def fulfilled(self) -> str | None:
         """Why a run may stop now; None while it may not."""
 
+    def _reasons(
+        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+    ) -> list[str | None]:
+        return [rule.unreachable(steps, sources, looks) for rule in self._rules]
+
+    @abstractmethod
+    def unreachable(
+        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+    ) -> str | None:
+        """Why a run cannot fulfil them; see `Waits`."""
+
     def state_dict(self) -> dict[str, Any]:
         """What each remembers."""
         return {"rules": [rule.state_dict() for rule in self._rules]}
@@ -255,6 +319,12 @@ class AllOf(_Several):
         reasons = [rule.fulfilled for rule in self._rules]
         return None if None in reasons else " and ".join(map(str, reasons))
 
+    def unreachable(
+        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+    ) -> str | None:
+        """Why a run cannot fulfil them; see `Waits`."""
+        return next(filter(None, self._reasons(steps, sources, looks)), None)
+
 
 class AnyOf(_Several):
     """One of the rules is fulfilled."""
@@ -263,6 +333,13 @@ class AnyOf(_Several):
     def fulfilled(self) -> str | None:
         """Why a run may stop now; None while it may not."""
         return next((rule.fulfilled for rule in self._rules if rule.fulfilled), None)
+
+    def unreachable(
+        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+    ) -> str | None:
+        """Why a run cannot fulfil any of them; see `Waits`."""
+        reasons = self._reasons(steps, sources, looks)
+        return None if None in reasons else reasons[0]
 
 
 Rule = CountingRule | AllOf | AnyOf

@@ -61,6 +61,20 @@ def _run(config: CklConfig, out: Path, **how: Any) -> None:
     run_ckl(config, out, **how)
 
 
+def _attempt(config: CklConfig, recipe: CklConfig, out: Path | None) -> tuple[str, ...]:
+    from training.ckl.run import try_ckl
+
+    del recipe
+    try_ckl(config, out)
+    return ()
+
+
+def _untried(config: CklConfig) -> str | None:
+    from training.start_models import why_not_here
+
+    return "something is to be given" if config.missing() else why_not_here(config.model)
+
+
 COMMAND = TrainingCommand(
     program="training.ckl",
     arguments=CklArguments,
@@ -68,5 +82,7 @@ COMMAND = TrainingCommand(
     recipes=CKL_RECIPES,
     plan=_plan,
     run=_run,
+    attempt=_attempt,
+    untried=_untried,
 )
 main = COMMAND.main

@@ -15,6 +15,7 @@ from training.ckl.fields import (
 )
 from training.commands.edit_fields import EditFields
 from training.commands.loop_fields import LoopFields
+from training.misfits import Misfits
 from training.settings import LoopSettings
 
 _AT_LEAST_ONE = (
@@ -32,14 +33,24 @@ class CklConfig(LoopFields, ObservationFields, EditFields, InjectionFields, Data
     """
 
     def __post_init__(self) -> None:
+        misfits = Misfits()
         for name in _AT_LEAST_ONE:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be 1 or more, found {value}")
-        self.settings(self.steps if self.steps is not None else 1)
-        self._check_knowledge()
-        self.check_edits()
+            with misfits.noted():
+                self._check_number(name)
+        with misfits.noted():
+            self.settings(self.steps if self.steps is not None else 1)
+        for check in (self._check_knowledge, self.check_edits, self._check_entropies):
+            with misfits.noted():
+                check()
+        misfits.refuse()
+
+    def _check_number(self, name: str) -> None:
+        value = getattr(self, name)
+        if value is not None and value < 1:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} must be 1 or more, found {value}")
+
+    def _check_entropies(self) -> None:
         if self.entropy_tokens is not None and not self.evaluation_corpora:
             raise ValueError(
                 "entropies are measured on the first of --evaluation-corpora; give one, or "
@@ -95,5 +106,5 @@ class CklConfig(LoopFields, ObservationFields, EditFields, InjectionFields, Data
             raise ValueError(
                 f"the last injection would be in batch {self.last_injection} of a run of "
                 f"{self.steps} steps; give a smaller --injection-interval, fewer "
-                "--injection-rounds or more --steps"
+                f"--injection-rounds or more --steps, {self.last_injection + 1} at least"
             )

@@ -13,10 +13,11 @@ from training.ckl.config import CklConfig
 from training.datasets.fictional_exposures import Exposures, assign_exposures
 from training.datasets.fictional_generator import generate_knowledge
 from training.datasets.fictional_knowledge import GENERATED, load_knowledge
-from training.datasets.packed_rows import corpus_source, model_positions
+from training.datasets.packed_rows import CorpusSource, corpus_source, model_positions
 from training.datasets.passages import KnowledgeSet
 from training.injection import InjectedSource, encode_passages
 from training.injection_schedule import InjectionSchedule
+from training.misfits import Misfits
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,33 @@ def ckl_data(config: CklConfig, model: HookedModel) -> CklData:
     Raises:
         ValueError: a text is not there, or passages, rows and steps do not go together.
     """
-    assert config.corpus is not None
+    misfits, planned, host = Misfits(), None, None
+    with misfits.noted():
+        planned = _planned(config)
+    with misfits.noted():
+        host = _host(config, model)
+    if host is not None and planned is not None:
+        knowledge, exposures, schedule = planned
+        steps = _steps(config, host)
+        with misfits.noted():
+            _refuse_short(config, host, steps)
+        with misfits.noted():
+            schedule.evaluation_steps(config.lags, steps)
+        with misfits.noted():
+            source = InjectedSource(
+                host,
+                schedule,
+                encode_passages(knowledge, model.tokenizer),
+                config.injection_mode,
+                document_mask=config.document_mask,
+                steps=steps,
+            )
+    misfits.refuse()
+    return CklData(source, steps, knowledge, exposures, schedule)
+
+
+def _planned(config: CklConfig) -> tuple[KnowledgeSet, Exposures, InjectionSchedule]:
+    """What is injected, and when."""
     knowledge = _knowledge(config)
     exposures = assign_exposures(
         knowledge,
@@ -73,7 +100,13 @@ def ckl_data(config: CklConfig, model: HookedModel) -> CklData:
         once=config.once_placement,
         cycles=config.injection_cycles,
     )
-    host = corpus_source(
+    return knowledge, exposures, schedule
+
+
+def _host(config: CklConfig, model: HookedModel) -> CorpusSource:
+    """The corpus that passages are injected into."""
+    assert config.corpus is not None
+    return corpus_source(
         probes.load_corpus(config.corpus, column=config.column),
         model.tokenizer,
         config.row_length,
@@ -84,22 +117,21 @@ def ckl_data(config: CklConfig, model: HookedModel) -> CklData:
         positions=model_positions(model),
         document_mask=config.document_mask,
     )
+
+
+def _steps(config: CklConfig, host: CorpusSource) -> int:
     assert host.steps_available is not None
-    steps = host.steps_available if config.steps is None else config.steps
+    return host.steps_available if config.steps is None else config.steps
+
+
+def _refuse_short(config: CklConfig, host: CorpusSource, steps: int) -> None:
+    assert host.steps_available is not None
     if host.steps_available < steps:
+        each = host.steps_available // config.epochs
         raise ValueError(
             f"{config.corpus} fills {host.steps_available} of the {steps} steps; give more text, "
-            "more --epochs or fewer --steps"
+            f"--epochs {-(-steps // each)} or more, or --steps of at most {host.steps_available}"
         )
-    source = InjectedSource(
-        host,
-        schedule,
-        encode_passages(knowledge, model.tokenizer),
-        config.injection_mode,
-        document_mask=config.document_mask,
-        steps=steps,
-    )
-    return CklData(source, steps, knowledge, exposures, schedule)
 
 
 def _knowledge(config: CklConfig) -> KnowledgeSet:

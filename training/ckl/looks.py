@@ -16,6 +16,7 @@ from training.ckl.fields import ProbeReduction
 from training.commands.observers import Looks
 from training.datasets.fact_corpus import ClozeItem, read_cloze
 from training.datasets.passages import KnowledgeSet
+from training.misfits import Misfits
 from training.observers import Cadence, ProbeObserver
 from training.recall_items import RecallItem
 from training.recall_observer import RecallObserver
@@ -40,10 +41,11 @@ def ckl_looks(config: CklConfig, model: HookedModel, data: CklData, start: Start
     Raises:
         ValueError: a task, a corpus or a list of facts is not there, or a lag is too long.
     """
-    at = data.schedule.evaluation_steps(config.lags, data.steps)
+    misfits, looks, at = Misfits(), Looks(), ()
+    with misfits.noted():
+        at = data.schedule.evaluation_steps(config.lags, data.steps)
     often = Cadence(every=config.probe_every, at=at, last=data.steps)
     seldom = Cadence(every=config.evaluate_every, at=at, last=data.steps)
-    looks = Looks()
     looks.observers.append(
         ProbeObserver(
             data.knowledge,
@@ -54,21 +56,40 @@ def ckl_looks(config: CklConfig, model: HookedModel, data: CklData, start: Start
         )
     )
     if config.generate_every is not None:
-        injected = data.schedule.evaluation_steps((0, *config.lags), data.steps)
-        when = Cadence(every=config.generate_every, at=injected, last=data.steps)
-        asked = _to_generate(model, data.knowledge)
-        looks.observers.append(RecallObserver(GENERATED, asked, when))
-    looks.at_text(
-        config.evaluation_corpora,
-        model.tokenizer,
-        seldom,
-        tokens=config.evaluation_tokens,
-        entropy_tokens=config.entropy_tokens,
-        row_length=config.row_length,
-    )
-    looks.at_facts(_earlier_facts(config.cloze, start), seldom)
-    looks.at_tasks(config.tasks, config.task_limit, seldom)
+        with misfits.noted():
+            injected = data.schedule.evaluation_steps((0, *config.lags), data.steps)
+            when = Cadence(every=config.generate_every, at=injected, last=data.steps)
+            asked = _to_generate(model, data.knowledge)
+            looks.observers.append(RecallObserver(GENERATED, asked, when))
+    with misfits.noted():
+        add_others(looks, config, model, start, seldom)
+    misfits.refuse()
     return looks
+
+
+def add_others(
+    looks: Looks, config: CklConfig, model: HookedModel, start: Start, seldom: Cadence
+) -> None:
+    """Add what is looked at beside the knowledge: text, entropies, earlier facts and tasks.
+
+    Raises:
+        ValueError: a task, a corpus or a list of facts is not there; names all that are not.
+    """
+    misfits = Misfits()
+    with misfits.noted():
+        looks.at_text(
+            config.evaluation_corpora,
+            model.tokenizer,
+            seldom,
+            tokens=config.evaluation_tokens,
+            entropy_tokens=config.entropy_tokens,
+            row_length=config.row_length,
+        )
+    with misfits.noted():
+        looks.at_facts(_earlier_facts(config.cloze, start), seldom)
+    with misfits.noted():
+        looks.at_tasks(config.tasks, config.task_limit, seldom)
+    misfits.refuse()
 
 
 def _to_generate(model: HookedModel, knowledge: KnowledgeSet) -> list[RecallItem]:

@@ -13,13 +13,15 @@ import probes
 from probes.hooked_model import HookedModel
 from training.ckl.config import CklConfig
 from training.ckl.data import CklData, ckl_data
-from training.ckl.looks import ckl_looks
+from training.ckl.looks import add_others, ckl_looks
 from training.ckl.recipes import TINY_RUN
 from training.ckl.terminal import print_beginning, print_ckl
 from training.commands.baseline import write_baseline
 from training.commands.observers import Looks
 from training.commands.run_edits import RunEdits, edits_of
 from training.loop import TrainingResult, train
+from training.misfits import Misfits
+from training.observers import Cadence
 from training.processes import Processes, joined_processes
 from training.runs.directory import RunDirectory
 from training.runs.manifest import (
@@ -30,6 +32,7 @@ from training.runs.manifest import (
     tokenizer_hash,
 )
 from training.start_models import Start, find_start
+from training.trial import tried
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,16 @@ def prepare(config: CklConfig, here: Processes) -> Prepared:
     model = probes.load_model(
         start.model, revision=start.revision, device=config.device, dtype="float32"
     )
-    data = ckl_data(config, model)
-    looks = ckl_looks(config, model, data, start)
+    misfits, data, looks = Misfits(), None, Looks()
+    with misfits.noted():
+        data = ckl_data(config, model)
+    with misfits.noted():
+        if data is not None:
+            looks = ckl_looks(config, model, data, start)
+        else:
+            add_others(looks, config, model, start, Cadence())
+    misfits.refuse()
+    assert data is not None
     edits = edits_of(
         config, model, seed=config.seed, row_length=config.row_length, watched=here.is_first
     )
@@ -112,6 +123,30 @@ def prepare(config: CklConfig, here: Processes) -> Prepared:
         **looks.inputs,
     }
     return Prepared(model, data, edits, looks, inputs)
+
+
+def try_ckl(config: CklConfig, out: Path | None) -> None:
+    """Try all that a run needs, up to a checkpoint, without training.
+
+    Args:
+        config: the run.
+        out: where it is to go; None where that is not known yet.
+
+    Raises:
+        ValueError: something does not fit; names all of it.
+    """
+    with joined_processes() as here:
+        prepared = prepare(config, here)
+        prepared.edits.write(prepared.model)
+        tried(
+            prepared.model,
+            prepared.data.source,
+            config.settings(prepared.data.steps),
+            out,
+            edits=prepared.edits.hooks,
+            optimizer_edits=prepared.edits.optimizer,
+            observers=prepared.looks.observers,
+        )
 
 
 def _found(config: CklConfig) -> Start:

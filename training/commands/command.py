@@ -13,6 +13,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from probes.cli import complain, run_command
@@ -32,6 +33,9 @@ class TrainingCommand:
         recipes: configurations by name.
         plan: what a run would do, line by line, from its configuration and its recipe's.
         run: makes it, from its configuration and folder, `recipe`, `resume` and `seconds`.
+        attempt: tries what a run needs, without training, from its configuration, its recipe's and
+            its folder (None where that is not given); returns lines about what it was changed to.
+        untried: why that cannot be tried here, from its configuration; None where it can.
     """
 
     program: str
@@ -40,6 +44,8 @@ class TrainingCommand:
     recipes: Mapping[str, Callable[[], Any]]
     plan: Callable[[Any, Any], Sequence[str]]
     run: Callable[..., None]
+    attempt: Callable[[Any, Any, Path | None], Sequence[str]]
+    untried: Callable[[Any], str | None]
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the command.
@@ -72,7 +78,7 @@ class TrainingCommand:
     def _body(self, arguments: Any) -> None:
         config = self.configured(arguments)
         if arguments.dry_run:
-            print("\n".join(self.plan(config, self.recipes[arguments.recipe]())))
+            self._dry_run(config, self.recipes[arguments.recipe](), arguments.out)
             return
         self.run(
             config,
@@ -81,3 +87,12 @@ class TrainingCommand:
             resume=arguments.resume,
             seconds=arguments.seconds,
         )
+
+    def _dry_run(self, config: Any, recipe: Any, out: Path | None) -> None:
+        """Print the plan, and try what can be tried here."""
+        print("\n".join(self.plan(config, recipe)))
+        if (why := self.untried(config)) is not None:
+            print(f"\nnot tried: {why}")
+            return
+        lines = self.attempt(config, recipe, out)
+        print("\n".join(["", *lines, "tried on the start, with a checkpoint read back: all fits"]))

@@ -24,7 +24,7 @@ class RunFields:
     resume: bool = False
     """Go on with the run in --out, from its last checkpoint; begin it where there is none."""
     dry_run: bool = False
-    """Print what the run would do, and stop."""
+    """Print what the run would do, try what it needs on a start that is here, and stop."""
     minutes: float | None = None
     """Stop after so many with a checkpoint, to be gone on with later; at the end of the run."""
     debug: bool = False

@@ -17,6 +17,7 @@ from probes.corpus.sources import ContentHash
 from probes.corpus.token_batch import TokenBatch
 from training.datasets.downstream import load_task
 from training.datasets.fact_corpus import ClozeItem
+from training.misfits import Misfits
 from training.observers import Cadence, ClozeObserver, TaskObserver
 from training.observers_corpus import EntropyObserver, HeldOutObserver, held_out_batches
 from training.observing import Observer
@@ -46,23 +47,17 @@ class Looks:
         Raises:
             ValueError: a corpus is not there, or empty.
         """
-        opened = [probes.load_corpus(name) for name in corpora]
-        for corpus in opened:
-            batches = held_out_batches(
-                corpus, tokenizer, tokens, row_length=row_length, batch_size=_ROWS_AT_ONCE
-            )
-            self.observers.append(HeldOutObserver(corpus.name, batches, cadence))
-            self.inputs.setdefault("held_out", {})[corpus.name] = _identity(batches)
+        misfits = Misfits()
+        for name in corpora:
+            with misfits.noted():
+                corpus, batches = _held_out(name, tokenizer, tokens, row_length)
+                self.observers.append(HeldOutObserver(corpus, batches, cadence))
+                self.inputs.setdefault("held_out", {})[corpus] = _identity(batches)
+        misfits.refuse()
         if entropy_tokens is not None:
-            batches = held_out_batches(
-                opened[0],
-                tokenizer,
-                entropy_tokens,
-                row_length=row_length,
-                batch_size=_ROWS_AT_ONCE,
-            )
+            corpus, batches = _held_out(corpora[0], tokenizer, entropy_tokens, row_length)
             self.observers.append(EntropyObserver(batches, cadence))
-            self.inputs["entropies"] = {"corpus": opened[0].name, **_identity(batches)}
+            self.inputs["entropies"] = {"corpus": corpus, **_identity(batches)}
 
     def at_tasks(self, names: Iterable[str], limit: int | None, cadence: Cadence) -> None:
         """Add downstream tasks.
@@ -70,10 +65,13 @@ class Looks:
         Raises:
             ValueError: there is no such task, or it cannot be had.
         """
+        misfits = Misfits()
         for name in names:
-            task = load_task(name, limit)
-            self.observers.append(TaskObserver(task, cadence))
-            self.inputs.setdefault("tasks", {})[name] = task.configuration
+            with misfits.noted():
+                task = load_task(name, limit)
+                self.observers.append(TaskObserver(task, cadence))
+                self.inputs.setdefault("tasks", {})[name] = task.configuration
+        misfits.refuse()
 
     def at_facts(self, items: Sequence[ClozeItem], cadence: Cadence) -> None:
         """Add cloze items, if there are any."""
@@ -84,6 +82,16 @@ class Looks:
             content.add_text(repr(item))
         self.observers.append(ClozeObserver(items, cadence))
         self.inputs["cloze"] = {"items": len(items), "sha256": content.value}
+
+
+def _held_out(
+    name: str, tokenizer: Any, tokens: int, row_length: int
+) -> tuple[str, list[TokenBatch]]:
+    """A corpus's name, and its first tokens."""
+    corpus = probes.load_corpus(name)
+    return corpus.name, held_out_batches(
+        corpus, tokenizer, tokens, row_length=row_length, batch_size=_ROWS_AT_ONCE
+    )
 
 
 def _identity(batches: Iterable[TokenBatch]) -> dict[str, Any]:

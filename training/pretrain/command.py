@@ -55,6 +55,19 @@ def _run(config: PretrainConfig, out: Path, **how: Any) -> None:
     run_pretraining(config, out, **how)
 
 
+def _attempt(config: PretrainConfig, recipe: PretrainConfig, out: Path | None) -> tuple[str, ...]:
+    from training.pretrain.run import try_pretraining
+
+    del recipe
+    try_pretraining(config, out)
+    return ()
+
+
+def _untried(config: PretrainConfig) -> str | None:
+    del config
+    return None
+
+
 COMMAND = TrainingCommand(
     program="training.pretrain",
     arguments=PretrainArguments,
@@ -62,5 +75,7 @@ COMMAND = TrainingCommand(
     recipes=PRETRAIN_RECIPES,
     plan=_plan,
     run=_run,
+    attempt=_attempt,
+    untried=_untried,
 )
 main = COMMAND.main

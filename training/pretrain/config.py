@@ -9,6 +9,7 @@ Example:
 from dataclasses import dataclass
 
 from training.commands.loop_fields import LoopFields
+from training.misfits import Misfits
 from training.model_shapes import ModelFamily, ModelShape
 from training.settings import LoopSettings, log_spaced_steps
 
@@ -81,15 +82,26 @@ class PretrainConfig(LoopFields, PretrainFields):
     """
 
     def __post_init__(self) -> None:
-        self.model_shape(self.d_vocab)
-        self.settings()
+        misfits = Misfits()
+        checks = (lambda: self.model_shape(self.d_vocab), self.settings, self._check_texts)
+        for check in (*checks, self._check_rows, self._check_looks):
+            with misfits.noted():
+                check()
+        misfits.refuse()
+
+    def _check_rows(self) -> None:
         if self.row_length > self.positions:
             raise ValueError(
                 f"rows of {self.row_length} tokens are longer than the {self.positions} positions "
-                "of the model; give more --positions or a smaller --row-length"
+                f"of the model; give --positions {self.row_length} or more, or a smaller "
+                "--row-length"
             )
+
+    def _check_texts(self) -> None:
         if not self.corpus and not self.fact_documents:
             raise ValueError("there is nothing to train on; give a --corpus or --fact-documents")
+
+    def _check_looks(self) -> None:
         if self.facts_asked is not None and self.facts_asked < 1:
             raise ValueError(f"--facts-asked must be 1 or more, or None, found {self.facts_asked}")
         if self.entropy_tokens is not None and not self.held_out:

@@ -19,6 +19,7 @@ from training.datasets.fact_corpus import ClozeItem, cloze_items, mixed
 from training.datasets.fact_world import FactWorld, generate_world
 from training.datasets.packed_rows import CorpusSource, packed_corpus
 from training.loop import TrainingResult, train
+from training.misfits import Misfits
 from training.model_shapes import new_model
 from training.observers import Cadence
 from training.pretrain.config import OWN_TOKENIZER, PretrainConfig
@@ -32,6 +33,7 @@ from training.runs.manifest import (
     run_manifest,
     tokenizer_hash,
 )
+from training.trial import tried
 
 
 @dataclass(frozen=True)
@@ -95,19 +97,16 @@ def prepare(config: PretrainConfig) -> Prepared:
     world = generate_world(config.fact_people, config.fact_places, config.fact_seed)
     corpus = _texts(config, world)
     tokenizer = tokenizer_for(config, corpus)
-    packed = packed_corpus(corpus, tokenizer, config.row_length, positions=config.positions)
-    batches = max(len(packed.ids) // config.batch_size, 1)
-    source = CorpusSource(
-        packed,
-        config.batch_size,
-        epochs=-(-config.steps // batches),
-        shuffle_seed=config.seed,
-    )
-    shape = config.model_shape(len(tokenizer))
-    model = new_model(shape, tokenizer, seed=config.seed)
-    model.hf_model.to(as_device(config.device))
+    misfits, source, looks = Misfits(), None, Looks()
+    with misfits.noted():
+        source = _source(config, corpus, tokenizer)
     items = cloze_items(world, facts=config.facts_asked) if config.fact_documents else ()
-    looks = _looks(config, tokenizer, items)
+    with misfits.noted():
+        looks = _looks(config, tokenizer, items)
+    misfits.refuse()
+    assert source is not None
+    model = new_model(config.model_shape(len(tokenizer)), tokenizer, seed=config.seed)
+    model.hf_model.to(as_device(config.device))
     inputs = {
         "start_sha256": model.content_hash(),
         "tokenizer_sha256": tokenizer_hash(tokenizer),
@@ -115,6 +114,34 @@ def prepare(config: PretrainConfig) -> Prepared:
         **looks.inputs,
     }
     return Prepared(model, source, looks, inputs)
+
+
+def _source(config: PretrainConfig, corpus: Corpus, tokenizer: Any) -> CorpusSource:
+    """The batches of a run, through the texts as often as its steps need."""
+    packed = packed_corpus(corpus, tokenizer, config.row_length, positions=config.positions)
+    batches = max(len(packed.ids) // config.batch_size, 1)
+    return CorpusSource(
+        packed,
+        config.batch_size,
+        epochs=-(-config.steps // batches),
+        shuffle_seed=config.seed,
+    )
+
+
+def try_pretraining(config: PretrainConfig, out: Path | None) -> None:
+    """Try all that a run needs, up to a checkpoint, without training.
+
+    Args:
+        config: the run.
+        out: where it is to go; None where that is not known yet.
+
+    Raises:
+        ValueError: something does not fit; names all of it.
+    """
+    with joined_processes():
+        prepared = prepare(config)
+        observers = prepared.looks.observers
+        tried(prepared.model, prepared.source, config.settings(), out, observers=observers)
 
 
 def tokenizer_for(config: PretrainConfig, corpus: Corpus) -> Any:
@@ -149,16 +176,20 @@ def _texts(config: PretrainConfig, world: FactWorld) -> Corpus:
 def _looks(config: PretrainConfig, tokenizer: Any, items: tuple[ClozeItem, ...]) -> Looks:
     cadence = Cadence(at=config.checkpoint_steps(), last=config.steps)
     looks = Looks()
-    looks.at_text(
-        config.held_out,
-        tokenizer,
-        cadence,
-        tokens=config.held_out_tokens,
-        entropy_tokens=config.entropy_tokens,
-        row_length=config.row_length,
-    )
+    misfits = Misfits()
+    with misfits.noted():
+        looks.at_text(
+            config.held_out,
+            tokenizer,
+            cadence,
+            tokens=config.held_out_tokens,
+            entropy_tokens=config.entropy_tokens,
+            row_length=config.row_length,
+        )
     looks.at_facts(items, cadence)
-    looks.at_tasks(config.tasks, config.task_limit, cadence)
+    with misfits.noted():
+        looks.at_tasks(config.tasks, config.task_limit, cadence)
+    misfits.refuse()
     return looks
 
 

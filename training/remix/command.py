@@ -60,6 +60,21 @@ def _run(config: RemixConfig, out: Path, **how: Any) -> None:
     run_remix(config, out, **how)
 
 
+def _attempt(config: RemixConfig, recipe: RemixConfig, out: Path | None) -> tuple[str, ...]:
+    from training.remix.fitting import fitted
+    from training.remix.run import try_remix
+
+    config, lines = fitted(config, recipe)
+    try_remix(config, out)
+    return lines
+
+
+def _untried(config: RemixConfig) -> str | None:
+    from training.start_models import why_not_here
+
+    return why_not_here(config.model)
+
+
 COMMAND = TrainingCommand(
     program="training.remix",
     arguments=RemixArguments,
@@ -67,5 +82,7 @@ COMMAND = TrainingCommand(
     recipes=REMIX_RECIPES,
     plan=_plan,
     run=_run,
+    attempt=_attempt,
+    untried=_untried,
 )
 main = COMMAND.main

@@ -15,6 +15,7 @@ from probes.choices import Compat
 from training.choices import Parallel
 from training.commands.edit_fields import Control, EditFields, EditForm
 from training.commands.loop_fields import LoopFields
+from training.misfits import Misfits
 from training.remix.fields import (
     NO_MIX,
     MixFields,
@@ -89,12 +90,12 @@ class RemixConfig(
     """
 
     def __post_init__(self) -> None:
-        self._check_numbers()
-        self.check_edits()
-        self._check_stages()
-        for stage in self.stages:
-            self.settings(stage, 1)
-        self._check_looks()
+        misfits = Misfits()
+        checks = (self._check_numbers, self.check_edits, self._check_stages, self._check_looks)
+        for check in (*checks, self._check_settings):
+            with misfits.noted():
+                check()
+        misfits.refuse()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -149,6 +150,10 @@ class RemixConfig(
             learning_rate=_each("stage_learning_rates", rates, count)[place],
             optimizer=self.optimizer if place else OptimizerStart.FRESH,
         )
+
+    def _check_settings(self) -> None:
+        for stage in self.stages:
+            self.settings(stage, 1)
 
     def _check_numbers(self) -> None:
         for name in (*_AT_LEAST_ONE, *_AT_LEAST_ONE_OR_NONE):

@@ -90,6 +90,26 @@ def stage_batches(
     return StageBatches(source, steps, tuple(end for end in ends if end <= steps), inputs)
 
 
+def refuse_no_batches(
+    config: RemixConfig, place: int, items: Sequence[StageItems], model: HookedModel
+) -> None:
+    """Make sure before a chain begins that each of its stages will have batches.
+
+    Args:
+        config: the chain.
+        place: of the stage.
+        items: of every stage.
+        model: the start; what it will say when a stage shows its own answers again is not asked.
+
+    Raises:
+        ValueError: a ratio comes to nothing, or there is too little of something.
+    """
+    if config.stages[place].replay is not Replay.SELF:
+        stage_batches(config, place, items, model)
+        return
+    replay_size(sum(len(one.conversations) for one in items[:place]), config.replay_ratio)
+
+
 def _again(
     config: RemixConfig, place: int, items: Sequence[StageItems], model: HookedModel
 ) -> tuple[Sequence[Rendered], dict[str, Any]]:

@@ -21,6 +21,7 @@ from training.commands.run_edits import RunEdits
 from training.datasets.fact_corpus import ClozeItem, read_cloze
 from training.gradient_alignment import GradientAlignmentObserver
 from training.kept_weights import Weights, start_weights
+from training.misfits import Misfits
 from training.observers import Cadence
 from training.observing import Observer
 from training.recall import Match
@@ -90,18 +91,34 @@ def stage_looks(
         looks.observers.append(RecallObserver(name, asked, often))
         if config.generation and are_factoids:
             looks.observers.append(RecallObserver(name, asked, seldom, how=_WRITTEN))
-    looks.at_text(
-        config.evaluation_corpora,
-        model.tokenizer,
-        seldom,
-        tokens=config.evaluation_tokens,
-        entropy_tokens=config.entropy_tokens,
-        row_length=config.row_length,
-    )
-    looks.at_facts(_earlier_facts(config.cloze, start), seldom)
-    looks.at_tasks(config.tasks, config.task_limit, seldom)
+    add_others(looks, config, model, start, seldom)
     at_weights = _at_weights(config, place, model, items, batches, edits)
     return StageLooks(looks.observers, at_weights, looks.inputs)
+
+
+def add_others(
+    looks: Looks, config: RemixConfig, model: HookedModel, start: Start, seldom: Cadence
+) -> None:
+    """Add what is looked at beside items and weights: text, entropies, earlier facts and tasks.
+
+    Raises:
+        ValueError: a task, a corpus or a list of facts is not there; names all that are not.
+    """
+    misfits = Misfits()
+    with misfits.noted():
+        looks.at_text(
+            config.evaluation_corpora,
+            model.tokenizer,
+            seldom,
+            tokens=config.evaluation_tokens,
+            entropy_tokens=config.entropy_tokens,
+            row_length=config.row_length,
+        )
+    with misfits.noted():
+        looks.at_facts(_earlier_facts(config.cloze, start), seldom)
+    with misfits.noted():
+        looks.at_tasks(config.tasks, config.task_limit, seldom)
+    misfits.refuse()
 
 
 def _lists(

@@ -11,14 +11,17 @@ import probes
 from interventions.edits import applied
 from probes.hooked_model import HookedModel
 from training.commands.baseline import write_baseline
+from training.commands.observers import Looks
 from training.commands.run_edits import RunEdits
+from training.misfits import Misfits
+from training.observers import Cadence
 from training.processes import joined_processes, this_process
 from training.remix.config import RemixConfig
-from training.remix.data import stage_batches
+from training.remix.data import refuse_no_batches, stage_batches
 from training.remix.edits import ChainEdits
 from training.remix.fitting import fitted
-from training.remix.items import overlaps, stage_items
-from training.remix.looks import StageLooks, stage_looks
+from training.remix.items import StageItems, overlaps, stage_items
+from training.remix.looks import StageLooks, add_others, stage_looks
 from training.remix.recipes import REMIX_RECIPES, TINY_RUN
 from training.remix.relearn import (
     RELEARNING_FILE,
@@ -42,6 +45,7 @@ from training.stages import (
     stage_folder,
 )
 from training.start_models import Start, find_start
+from training.trial import tried
 
 PROGRAM = "training.remix"
 
@@ -101,6 +105,32 @@ def _run(
     )
 
 
+def try_remix(config: RemixConfig, out: Path | None) -> None:
+    """Try all that a chain needs, up to a checkpoint of its first stage, without training.
+
+    Args:
+        config: the chain.
+        out: where it is to go; None where that is not known yet.
+
+    Raises:
+        ValueError: something does not fit; names all of it.
+    """
+    with joined_processes():
+        chain = Chain(config, Path() if out is None else out)
+        model, stage = chain.beginning(), chain.stages()[0]
+        ready = stage.prepare(model)
+        tried(
+            model,
+            ready.source,
+            ready.settings,
+            out,
+            edits=ready.edits,
+            optimizer_edits=ready.optimizer_edits,
+            observers=ready.observers,
+            stop=ready.stop,
+        )
+
+
 class Chain:
     """A start, the items of every stage, and the stages that are made of them.
 
@@ -118,9 +148,23 @@ class Chain:
         self.start = _found(config)
         model = self._loaded(self.start.model, self.start.revision)
         self.model_name = model.name
-        self.items = [stage_items(config, stage, model) for stage in config.stages]
-        refuse_relearning(config, self.items[0])
-        self._untaught = never_taught(config, model.tokenizer)
+        misfits = Misfits()
+        self.items: list[StageItems] = []
+        for stage in config.stages:
+            with misfits.noted():
+                self.items.append(stage_items(config, stage, model))
+        if not misfits.found:
+            with misfits.noted():
+                refuse_relearning(config, self.items[0])
+            # Those of later stages would be found out when the earlier ones are trained.
+            for place in range(len(config.stages)):
+                with misfits.noted():
+                    refuse_no_batches(config, place, self.items, model)
+        with misfits.noted():
+            self._untaught = never_taught(config, model.tokenizer)
+        with misfits.noted():
+            add_others(Looks(), config, model, self.start, Cadence())
+        misfits.refuse()
         by_name = dict(zip(config.names, self.items, strict=True))
         self.inputs: dict[str, Any] = {
             "start_sha256": model.content_hash(),
@@ -145,6 +189,10 @@ class Chain:
             )
             for place, stage in enumerate(self._config.stages)
         ]
+
+    def beginning(self) -> HookedModel:
+        """The model that the first stage begins with, loaded anew."""
+        return self._beginning(0)
 
     def relearn(self, checkpoint: Path) -> None:
         """Probe what the last stage has left of the first one's items, where that was asked for.

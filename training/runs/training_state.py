@@ -19,8 +19,9 @@ Example:
 import io
 import os
 import re
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,13 @@ from probes.whole_weights import load_whole
 from training.engine import Engine
 from training.processes import this_process
 from training.runs.checkpoints import STATE_FOLDER, CheckpointFound
+from training.runs.durable_files import one_line_for_disk_errors
 from training.runs.random_states import random_states, set_random_states
 
 _OPTIMIZER_FOLDER = "optimizer"
+_FLOAT_BYTES = 4
+_TRIAL = ".step-trial.partial"
+"""What a checkpoint is called that is tried; a killed one goes as partial ones do."""
 
 
 @runtime_checkable
@@ -68,14 +73,24 @@ class TrainingState:
     stop: Remembers | None
     """The stop rule."""
 
-    def save(self, folder: Path) -> dict[str, Any]:
+    def save(
+        self, folder: Path, moments: Mapping[str, Mapping[str, Tensor]] | None = None
+    ) -> dict[str, Any]:
         """Write the files of a checkpoint into a folder.
+
+        Args:
+            folder: there already.
+            moments: AdamW's state by the names of parameters; None for that of now.
 
         Returns:
             What belongs into `training_state.json`.
+
+        Raises:
+            ValueError: the model cannot be saved.
         """
         here = self.engine.here
-        weights, moments = self.engine.weights(), self._moments()
+        weights = self.engine.weights()
+        moments = self._moments() if moments is None else dict(moments)
         states = folder / STATE_FOLDER
         with _disk_errors_as_such():
             if here.is_first:
@@ -94,6 +109,60 @@ class TrainingState:
             "stop": None if self.stop is None else self.stop.state_dict(),
         }
 
+    def try_in(self, checkpoints: Path) -> None:
+        """Write a checkpoint, read it back, compare, and take it away.
+
+        It has the moments of one parameter, as they will be; whether all find room is asked for.
+
+        Args:
+            checkpoints: the folder that the run's are in.
+
+        Raises:
+            ValueError: there is no room for it, it cannot be written, or it is read as another
+                model than this one.
+        """
+        folder, here = checkpoints / _TRIAL, self.engine.here
+        moments = self._template([name for name, _ in self._trainable()][:1])
+        if here.is_first:
+            self._refuse_full(checkpoints)
+        try:
+            with one_line_for_disk_errors(f"trying a checkpoint in {checkpoints}"):
+                if here.is_first:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    folder.mkdir()
+                here.wait_for_all()
+                state = self.save(folder, moments)
+                here.wait_for_all()
+                self._read_back(CheckpointFound(folder, 0, 0, state))
+                here.wait_for_all()
+        finally:
+            if here.is_first:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _refuse_full(self, checkpoints: Path) -> None:
+        weights = sum(p.numel() for p in self.model.hf_model.parameters())
+        moments = 2 * sum(p.numel() for _, p in self._trainable())
+        needed, free = _FLOAT_BYTES * (weights + moments), shutil.disk_usage(checkpoints).free
+        if free < needed:
+            raise ValueError(
+                f"a checkpoint takes {needed:,} bytes, and the disk of {checkpoints} has {free:,} "
+                f"left; free {needed - free:,} or more, or give another folder"
+            )
+
+    def _read_back(self, found: CheckpointFound) -> None:
+        """See that a checkpoint holds the model as it is now."""
+        self._read_moments(found)
+        weights = self.engine.weights()
+        if not self.engine.here.is_first:
+            return
+        loaded = read_weights(type(self.model.hf_model), found.path)
+        differs = [n for n, t in weights.items() if n in loaded and not torch.equal(t, loaded[n])]
+        if differs:
+            raise ValueError(
+                f"a checkpoint of {self.model.name} would be read as another model: {differs[0]} "
+                f"and {len(differs) - 1} more tensors differ; nothing was trained"
+            )
+
     def load(self, found: CheckpointFound) -> None:
         """Go back to a checkpoint; the weights are loaded by `load_weights`, before sharding."""
         self.load_optimizer(found)
@@ -105,14 +174,18 @@ class TrainingState:
 
     def load_optimizer(self, found: CheckpointFound) -> None:
         """Take AdamW's moments from a checkpoint, which may be another run's of the same model."""
+        template = self._read_moments(found)
+        for name, parameter in self._trainable():
+            if name in template:
+                self.optimizer.state[parameter] = template[name]
+
+    def _read_moments(self, found: CheckpointFound) -> dict[str, dict[str, Tensor]]:
         template = self._template(found.state["optimized"])
         if template:
             with _no_word_about_being_alone():
                 path = found.path / STATE_FOLDER / _OPTIMIZER_FOLDER
                 sharded.load(template, checkpoint_id=path, no_dist=self.engine.here.is_alone)
-        for name, parameter in self._trainable():
-            if name in template:
-                self.optimizer.state[parameter] = template[name]
+        return template
 
     def _moments(self) -> dict[str, Any]:
         """AdamW's state by the names of parameters; empty before the first update."""
@@ -150,6 +223,21 @@ def refuse_other_processes(found: CheckpointFound) -> None:
         )
 
 
+def read_weights(kind: type[Any], folder: Path) -> dict[str, Tensor]:
+    """The state dict that transformers loads from a checkpoint, in float32.
+
+    Args:
+        kind: the class of its model.
+        folder: of the checkpoint.
+
+    Raises:
+        ValueError: it does not hold exactly the weights of such a model.
+    """
+    with quiet_transformers():
+        loaded = load_whole(kind, folder, name="it", dtype=torch.float32, use_safetensors=True)
+    return loaded.state_dict()
+
+
 def load_weights(model: HookedModel, folder: Path) -> None:
     """Put the weights of a checkpoint into a model of the same shape, in place.
 
@@ -158,12 +246,8 @@ def load_weights(model: HookedModel, folder: Path) -> None:
     """
     hf_model = model.hf_model
     try:
-        with quiet_transformers():
-            loaded = load_whole(
-                type(hf_model), folder, name="it", dtype=torch.float32, use_safetensors=True
-            )
         # Into the tensors that are there: some results depend on where in memory they lie.
-        hf_model.load_state_dict(loaded.state_dict())
+        hf_model.load_state_dict(read_weights(type(hf_model), folder))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = what_is_wrong(folder) or " ".join(str(error).split())
         raise ValueError(

@@ -1,0 +1,286 @@
+"""What a run needs at its end is tried before its first step; all that does not fit is named."""
+
+import json
+
+import pytest
+from transformers import AutoTokenizer
+
+import training
+from tests.training.ckl.test_command import ckl_arguments
+from tests.training.loop_runs import (
+    directory_of,
+    model_of,
+    rows_of,
+    run,
+    same_bits,
+    settings_of,
+    step_records,
+    weights_of,
+)
+from tests.training.remix.runs import remix_arguments
+from tests.training.small_runs import pretrain_arguments, write_texts
+from training.misfits import Misfits
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    return write_texts(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture(scope="module")
+def start(texts, tmp_path_factory):
+    """A model of the tiny shape that was pretrained for a step."""
+    from training.pretrain import command as pretrain
+
+    out = tmp_path_factory.mktemp("start") / "tiny"
+    argv = pretrain_arguments(texts, out, "--steps", "1", "--checkpoint-every", "1")
+    assert pretrain.main(argv) == 0
+    return out
+
+
+def untouched(path):
+    """Nothing was trained, and nothing is left of the trial."""
+    assert not step_records(path)
+    assert not list((path / "checkpoints").iterdir())
+
+
+def test_a_generation_configuration_that_cannot_be_saved(tmp_path):
+    model = model_of()
+    model.hf_model.generation_config.do_sample = False
+    model.hf_model.generation_config.temperature = 0.7
+    before = weights_of(model)
+    with pytest.raises(ValueError, match="cannot be saved as a checkpoint: .*temperature") as error:
+        run(tmp_path / "run", model)
+    assert "\n" not in str(error.value)
+    untouched(tmp_path / "run")
+    assert same_bits(weights_of(model), before)
+
+
+def test_a_tokenizer_that_cannot_be_saved(tmp_path, monkeypatch):
+    model = model_of()
+
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(model.tokenizer), "save_pretrained", refuse)
+    with pytest.raises(ValueError, match="trying a checkpoint in .* failed: Permission denied"):
+        run(tmp_path / "run", model)
+    untouched(tmp_path / "run")
+
+
+def test_a_model_that_is_read_as_another(tmp_path, monkeypatch):
+    """A buffer that the file holds, and that loading computes anew."""
+    import training.runs.training_state as states
+
+    true = states.read_weights
+
+    def other(kind, folder):
+        return {
+            name: tensor + (name == "model.norm.weight")
+            for name, tensor in true(kind, folder).items()
+        }
+
+    monkeypatch.setattr(states, "read_weights", other)
+    with pytest.raises(ValueError, match="read as another model: model.norm.weight and 0 more"):
+        run(tmp_path / "run")
+    untouched(tmp_path / "run")
+
+
+def test_a_disk_without_room(tmp_path, monkeypatch):
+    """Weights and two moments of each, in float32."""
+    import shutil
+
+    model = model_of()
+    parameters = sum(p.numel() for p in model.hf_model.parameters())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(9, 8, 12345))
+    with pytest.raises(
+        ValueError, match=rf"takes {12 * parameters:,} bytes, and .* has 12,345 left"
+    ):
+        run(tmp_path / "run", model)
+    untouched(tmp_path / "run")
+
+
+def test_a_trial_leaves_the_run_as_it_would_be(tmp_path, monkeypatch):
+    """The same bits with dropout, which draws, as without the trial."""
+    import training.loop as loop
+
+    settings = settings_of(seed=3)
+    tried, _ = run(tmp_path / "tried", model_of(dropout=0.3), settings=settings)
+    monkeypatch.setattr(loop, "try_end", lambda *_: None)
+    plain, _ = run(tmp_path / "plain", model_of(dropout=0.3), settings=settings)
+    assert same_bits(weights_of(tried), weights_of(plain))
+    records = [(tmp_path / name / "records.jsonl").read_text() for name in ("tried", "plain")]
+    assert records[0] == records[1]
+
+
+class Looker:
+    """Looks at a list of items at some steps."""
+
+    def __init__(self, *steps):
+        self.steps = steps
+
+    def due(self, step):
+        return step in self.steps
+
+    def observe(self, model, step):
+        return []
+
+    def items(self):
+        return {"A": [{"identifier": "one"}]}
+
+
+@pytest.mark.parametrize(
+    ("rule", "line"),
+    [
+        (training.ExactMatchReached("B"), "exact matches of 'B', and observers look at A; add"),
+        (training.ExactMatchReached("A", patience=3), "3 looks at A in a row, and the run has 2; "),
+        (training.LossBelow(1.0, source="A"), "loss of 'A', and the batches have no named sources"),
+        (training.LossBelow(1.0, patience=12), "12 updates with a low loss, and the run has 11; "),
+        (
+            training.AllOf(training.LossBelow(1.0), training.ExactMatchReached("C")),
+            "exact matches of 'C'",
+        ),
+        (
+            training.AnyOf(training.ExactMatchReached("C"), training.LossBelow(1.0, patience=13)),
+            "exact matches of 'C'",
+        ),
+    ],
+)
+def test_a_rule_that_waits_in_vain(rule, line, tmp_path):
+    with pytest.raises(ValueError, match=line):
+        run(tmp_path / "run", observers=[Looker(0, 11)], stop=rule)
+    untouched(tmp_path / "run")
+
+
+def test_a_rule_of_which_one_part_can_be_fulfilled_is_taken(tmp_path):
+    rule = training.AnyOf(training.ExactMatchReached("C"), training.LossBelow(1e9, patience=2))
+    _, result = run(tmp_path / "run", observers=[Looker(0, 11)], stop=rule)
+    assert result.steps_done == 2
+
+
+def test_everything_is_named_at_once(tmp_path):
+    model, settings = model_of(), settings_of()
+    model.hf_model.generation_config.temperature = 0.7
+    source = rows_of(settings.batch_size, length=13)
+    directory = directory_of(tmp_path / "run", settings, source)
+    with pytest.raises(ValueError, match="2 things do not fit: ") as error:
+        training.train(
+            model, source, settings, directory, stop=training.ExactMatchReached("B"), progress=False
+        )
+    assert "(1) a rule waits for exact matches of 'B'" in str(error.value)
+    assert "(2) " in str(error.value)
+    assert "cannot be saved as a checkpoint" in str(error.value)
+
+
+def test_refusals_within_refusals_are_told_once():
+    inner, outer = Misfits(), Misfits()
+    for line in ("one", "two"):
+        with inner.noted():
+            raise ValueError(line)
+    with outer.noted():
+        inner.refuse()
+    with outer.noted():
+        raise ValueError("two")
+    with outer.noted():
+        raise ValueError("three")
+    with pytest.raises(
+        ValueError, match=r"^3 things do not fit: \(1\) one; \(2\) two; \(3\) three$"
+    ):
+        outer.refuse()
+
+
+def dry(main, argv, capsys):
+    code = main([*argv, "--dry-run"])
+    found = capsys.readouterr()
+    return code, found.out, " ".join(found.err.split())
+
+
+def test_a_dry_run_of_ckl_tries_the_real_start(texts, start, tmp_path, capsys):
+    from training.ckl.command import main
+
+    out = tmp_path / "deep" / "run"
+    code, printed, _ = dry(main, ckl_arguments(texts, start, out), capsys)
+    assert code == 0
+    assert "tried on the start, with a checkpoint read back: all fits" in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_of_ckl_names_everything_and_the_least_that_fits(texts, start, tmp_path, capsys):
+    from training.ckl.command import main
+
+    wrong = [
+        *("--row-length", "3", "--batch-size", "4", "--steps", "9", "--lags", "0", "2"),
+        *("--tasks", "piqqa", "--evaluation-corpora", str(tmp_path / "none.jsonl")),
+    ]
+    code, printed, err = dry(main, ckl_arguments(texts, start, tmp_path / "run", *wrong), capsys)
+    assert code == 2
+    assert "3 rounds, 3 steps apart" in printed, "the plan is there all the same"
+    # Two passages in three wordings, and the first wording of four others, with their end tokens.
+    tokenizer = AutoTokenizer.from_pretrained(start / "checkpoints" / "step-000001")
+    passages = json.loads((texts / "passages.json").read_text())
+    met = [text for one in passages[:2] for text in (one["train_context"], *one["paraphrases"][:2])]
+    met += [one["train_context"] for one in passages[2:6]]
+    longest = max(len(tokenizer(text)["input_ids"]) for text in met) + 1
+    # Rounds are in batches 1, 4 and 7, so a lag of 2 is after 10 updates.
+    for line in (
+        f"give rows of {longest} or more",
+        "give lags of at most 1, or 10 steps or more",
+        "piqqa",
+        "none.jsonl",
+    ):
+        assert line in err, (line, err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_pretraining(texts, tmp_path, capsys):
+    from training.pretrain.command import main
+
+    code, printed, _ = dry(main, pretrain_arguments(texts, tmp_path / "run"), capsys)
+    assert (code, "all fits" in printed) == (0, True)
+    wrong = ["--batch-size", "5000", "--tasks", "piqqa", "sciqq", "--row-length", "43"]
+    code, _, err = dry(main, pretrain_arguments(texts, tmp_path / "run", *wrong), capsys)
+    assert code == 2
+    assert all(line in err for line in ("do not fill one batch of 5000", "'piqqa'", "'sciqq'"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_of_remix_looks_at_later_stages_too(texts, start, tmp_path, capsys):
+    from training.remix.command import main
+
+    code, printed, _ = dry(main, remix_arguments(texts, start, tmp_path / "run"), capsys)
+    assert (code, "all fits" in printed) == (0, True)
+    wrong = ["--items", "7", "2", "--tasks", "piqqa", "--evaluation-corpora", "none.jsonl"]
+    code, _, err = dry(main, remix_arguments(texts, start, tmp_path / "run", *wrong), capsys)
+    assert code == 2
+    # Stage B has two items for batches of three.
+    assert all(line in err for line in ("do not make a batch of 3", "piqqa", "none.jsonl"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_start_that_is_not_here_is_not_tried(texts, tmp_path, capsys):
+    from training.ckl.command import main
+
+    code, printed, _ = dry(main, ckl_arguments(texts, "some/model", tmp_path / "run"), capsys)
+    assert (code, "not tried: the model some/model is not on this machine" in printed) == (0, True)
+
+
+def test_settings_that_do_not_go_together_are_all_named(texts, start, tmp_path, capsys):
+    from training.ckl.command import main
+
+    wrong = ["--steps", "5", "--passage-words", "0", "--control", "redo", "--learning-rate", "0"]
+    code, _, err = dry(main, ckl_arguments(texts, start, tmp_path / "run", *wrong), capsys)
+    assert code == 2
+    for line in (
+        "--passage-words must be 1 or more, found 0",
+        "more --steps, 8 at least",
+        "a --control is one of a resuscitation",
+        "learning_rate must be above 0",
+    ):
+        assert line in err, (line, err)
+
+
+def test_json_of_a_trial_is_not_left(tmp_path):
+    run(tmp_path / "run")
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["step-000011"]
+    assert json.loads((tmp_path / "run" / "done.json").read_text())["steps"] == 11
