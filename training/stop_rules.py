@@ -175,6 +175,7 @@ class LossBelow(CountingRule):
         self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
     ) -> str | None:
         """Why a run cannot fulfil the rule; see `Waits`."""
+        del looks
         if self._source is not None and self._source not in sources:
             return (
                 f"a rule waits for the loss of {self._source!r}, and the batches have "
@@ -244,6 +245,7 @@ class ExactMatchReached(CountingRule):
         self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
     ) -> str | None:
         """Why a run cannot fulfil the rule; see `Waits`."""
+        del steps, sources
         if self._items not in looks:
             return (
                 f"a rule waits for exact matches of {self._items!r}, and observers look at "

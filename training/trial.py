@@ -88,7 +88,7 @@ def tried(
     """
     refuse_unfit(source, settings, optimizer_edits)
     manifest = {"configuration": asdict(settings), "inputs": {}}
-    with tempfile.TemporaryDirectory(prefix=".trial-", dir=_existing(out)) as folder:
+    with tempfile.TemporaryDirectory(prefix=".trial-", dir=existing_folder(out)) as folder:
         directory = RunDirectory.create(Path(folder) / "run", manifest)
         with made_ready(model, settings, directory, edits, optimizer_edits, stop, False) as run:
             try_end(run, model, source, settings, directory, observers, stop)
@@ -114,8 +114,8 @@ def refuse_unreachable(
         raise ValueError(why)
 
 
-def _existing(out: Path | None) -> Path | None:
-    """The nearest folder above a run that is there: the same file system."""
+def existing_folder(out: Path | None) -> Path | None:
+    """The nearest folder above a path that is there: the same file system; None for None."""
     if out is None:
         return None
     return next(folder for folder in out.absolute().parents if folder.is_dir())

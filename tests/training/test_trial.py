@@ -49,7 +49,9 @@ def test_a_generation_configuration_that_cannot_be_saved(tmp_path):
     model.hf_model.generation_config.do_sample = False
     model.hf_model.generation_config.temperature = 0.7
     before = weights_of(model)
-    with pytest.raises(ValueError, match="cannot be saved as a checkpoint: .*temperature") as error:
+    with pytest.raises(
+        ValueError, match=r"cannot be saved as a checkpoint: .*temperature"
+    ) as error:
         run(tmp_path / "run", model)
     assert "\n" not in str(error.value)
     untouched(tmp_path / "run")
@@ -63,7 +65,7 @@ def test_a_tokenizer_that_cannot_be_saved(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(type(model.tokenizer), "save_pretrained", refuse)
-    with pytest.raises(ValueError, match="trying a checkpoint in .* failed: Permission denied"):
+    with pytest.raises(ValueError, match=r"trying a checkpoint in .* failed: Permission denied"):
         run(tmp_path / "run", model)
     untouched(tmp_path / "run")
 
@@ -81,7 +83,7 @@ def test_a_model_that_is_read_as_another(tmp_path, monkeypatch):
         }
 
     monkeypatch.setattr(states, "read_weights", other)
-    with pytest.raises(ValueError, match="read as another model: model.norm.weight and 0 more"):
+    with pytest.raises(ValueError, match=r"read as another model: model.norm.weight and 0 more"):
         run(tmp_path / "run")
     untouched(tmp_path / "run")
 
@@ -284,3 +286,27 @@ def test_json_of_a_trial_is_not_left(tmp_path):
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["step-000011"]
     assert json.loads((tmp_path / "run" / "done.json").read_text())["steps"] == 11
+
+
+def lens_arguments(texts, start, out, *extra):
+    model = str(start / "checkpoints" / "step-000001")
+    return [
+        *("--model", model, "--corpus", str(texts / "new.jsonl"), "--out", str(out)),
+        *("--sequence-length", "29", "--steps", "3", "--heldout-tokens", "61", *extra),
+    ]
+
+
+def test_a_dry_run_of_a_tuned_lens(texts, start, tmp_path, capsys):
+    from training.tuned_lens.command import main
+
+    code, printed, _ = dry(main, lens_arguments(texts, start, tmp_path / "lens"), capsys)
+    assert (code, "all fits" in printed) == (0, True)
+    short = tmp_path / "short.jsonl"
+    short.write_text(json.dumps({"text": "the"}))
+    wrong = ["--heldout", str(short), "--validate-every", "5"]
+    code, _, err = dry(main, lens_arguments(texts, start, tmp_path / "lens", *wrong), capsys)
+    assert code == 2
+    assert "--validate-every 5 is never reached in 3 steps; give 3 at most" in err
+    code, printed, _ = dry(main, ["--model", "some/model", "--corpus", "c", "--out", "o"], capsys)
+    assert (code, "not tried: the model some/model" in printed) == (0, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["short.jsonl"]

@@ -82,6 +82,8 @@ class TunedLensArguments:
     """cpu or cuda; cuda where there is one."""
     dtype: str | None = None
     """float32, bfloat16, ...; the checkpoint's own. Translators are float32."""
+    dry_run: bool = False
+    """Try what the run needs on a model that is here, texts and files, and stop."""
     overwrite: bool = False
     """Replace earlier results in --out."""
     debug: bool = False
@@ -91,10 +93,15 @@ class TunedLensArguments:
 def _run(arguments: TunedLensArguments, _words: Sequence[str]) -> None:
     import probes
     from probes.output_folder import output_folder, refuse_existing
+    from training.start_models import why_not_here
     from training.tuned_lens.evaluation import compare_lenses
     from training.tuned_lens.files import save_comparison
     from training.tuned_lens.text import learning_and_heldout
+    from training.tuned_lens.trial import try_lens
 
+    if arguments.dry_run and (why := why_not_here(arguments.model)) is not None:
+        print(f"not tried: {why}")
+        return
     refuse_existing(arguments.out, overwrite=arguments.overwrite, known=FILES)
     corpora = learning_and_heldout(
         arguments.corpus,
@@ -110,7 +117,19 @@ def _run(arguments: TunedLensArguments, _words: Sequence[str]) -> None:
         backend=arguments.backend,
     )
     batches = _batches(arguments, model, corpora.learning, arguments.max_tokens)
-    heldout = _batches(arguments, model, corpora.heldout, arguments.heldout_tokens).kept()
+    heldout = _batches(arguments, model, corpora.heldout, arguments.heldout_tokens)
+    try_lens(
+        model,
+        batches,
+        heldout,
+        steps=arguments.steps,
+        validate_every=arguments.validate_every,
+        out=arguments.out,
+    )
+    if arguments.dry_run:
+        print(f"{arguments.steps:,} steps; tried on the model, a lens read back: all fits")
+        return
+    heldout = heldout.kept()
     translators, history = _train(arguments, model, batches, heldout)
     with progress("held-out batches", len(heldout.batches)) as advance:
         found = compare_lenses(
