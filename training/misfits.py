@@ -10,9 +10,6 @@ Example:
     ValueError: 2 things do not fit: (1) rows are short; (2) a lag is long
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 
 class Misfits:
     """Collects refusals, each of which is a line, to be one refusal in the end."""
@@ -20,13 +17,9 @@ class Misfits:
     def __init__(self) -> None:
         self.found: list[str] = []
 
-    @contextmanager
-    def noted(self) -> Iterator[None]:
+    def noted(self) -> "_Noted":
         """Around one thing that may be refused; what comes after it is looked at all the same."""
-        try:
-            yield
-        except ValueError as error:
-            self._note(error)
+        return _Noted(self)
 
     def refuse(self) -> None:
         """Refuse all that was noted; nothing is done where nothing was.
@@ -37,9 +30,25 @@ class Misfits:
         if self.found:
             raise Refusals(self.found)
 
-    def _note(self, error: ValueError) -> None:
+    def note(self, error: ValueError) -> None:
+        """Take up a refusal, or each of several in one."""
         told = error.lines if isinstance(error, Refusals) else [str(error)]
         self.found += [line for line in told if line not in self.found]
+
+
+class _Noted:
+    """Says by its type that it keeps refusals to itself, which `contextmanager` could not."""
+
+    def __init__(self, misfits: Misfits) -> None:
+        self._misfits = misfits
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if isinstance(error, ValueError):
+            self._misfits.note(error)
+        return isinstance(error, ValueError)
 
 
 class Refusals(ValueError):

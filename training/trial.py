@@ -95,7 +95,7 @@ def tried(
 
 
 def refuse_unreachable(
-    stop: StopRule | None, source: BatchSource, steps: int, observers: Sequence[Observer]
+    stop: object, source: BatchSource, steps: int, observers: Sequence[Observer]
 ) -> None:
     """Make sure that a rule can be fulfilled by what the run records.
 

@@ -41,7 +41,8 @@ def ckl_looks(config: CklConfig, model: HookedModel, data: CklData, start: Start
     Raises:
         ValueError: a task, a corpus or a list of facts is not there, or a lag is too long.
     """
-    misfits, looks, at = Misfits(), Looks(), ()
+    misfits, looks = Misfits(), Looks()
+    at: tuple[int, ...] = ()
     with misfits.noted():
         at = data.schedule.evaluation_steps(config.lags, data.steps)
     often = Cadence(every=config.probe_every, at=at, last=data.steps)
