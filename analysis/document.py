@@ -14,7 +14,7 @@ Example:
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,12 @@ from probes.tables import Cell, Column, Table, Where, as_cell, markdown_table, p
 
 if TYPE_CHECKING:
     import jinja2
+    import markupsafe
     import pandas as pd
     import plotly.graph_objects as go
     from rich.console import Console
+
+    from probes.provenance import Provenance
 
 __all__ = ["Cell", "Column", "Table", "Where", "markdown_table"]
 
@@ -46,8 +49,8 @@ class Panel:
 
     @property
     def data(self) -> str:
-        """JSON in which "<" is an escape, so that no text can end the script element."""
-        return self.plot.to_json().replace("<", "\\u003c")
+        """JSON for a script element."""
+        return _unclosing(self.plot.to_json())
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,15 @@ class Section:
     anchor: str | None = None
 
 
+def origin_fold(name: str, provenance: "Provenance") -> Fold:
+    """Where a result is from, folded away under its name."""
+    origin = asdict(provenance)
+    configuration = Settings(origin.pop("configuration"))
+    versions = ", ".join(f"{n} {v}" for n, v in origin.pop("versions").items())
+    known = {key.replace("_", " "): v for key, v in origin.items() if v is not None}
+    return Fold(name, [Facts({**known, "versions": versions}), configuration])
+
+
 def titled(tables: Mapping[str, Table], *beginnings: str) -> list[Table]:
     """The tables whose titles begin so, in the order of the beginnings."""
     return [table for one in beginnings for title, table in tables.items() if title.startswith(one)]
@@ -308,17 +320,27 @@ def html(report: Report) -> str:
 
     from plotly.offline import get_plotlyjs
 
-    return (
-        _environment()
-        .get_template("document.html.j2")
-        .render(
-            report=report,
-            plotly=get_plotlyjs(),
-            style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
-            script=(_TEMPLATES / "page.js").read_text(encoding="utf-8"),
-            version=version("mnemoscope"),
-        )
-    )
+    template = _environment().get_template("document.html.j2")
+    return template.render(report=report, plotly=get_plotlyjs(), version=version("mnemoscope"))
+
+
+def _script(value: object) -> "markupsafe.Markup":
+    """Plain values as JSON for a script element."""
+    import markupsafe
+
+    return markupsafe.Markup(_unclosing(json.dumps(value, ensure_ascii=False)))
+
+
+def _unclosing(text: str) -> str:
+    """JSON in which "<" is an escape, so that no text in it can end the script element."""
+    return text.replace("<", "\\u003c")
+
+
+def _beside(name: str) -> "markupsafe.Markup":
+    """A file beside the templates, which is markup already."""
+    import markupsafe
+
+    return markupsafe.Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
 
 
 @cache
@@ -333,4 +355,6 @@ def _environment() -> "jinja2.Environment":
         undefined=jinja2.StrictUndefined,
     )
     found.filters["cell"] = as_cell
+    found.filters["script"] = _script
+    found.filters["text"] = _beside
     return found

@@ -273,13 +273,10 @@ def _causal(arguments: LensArguments, model: Any, result: "LensResult") -> Any:
 
 
 def _write(arguments: LensArguments, read: "Sequence[tuple[LensResult, Any]]") -> None:
+    from analysis.document import print_report
     from analysis.logit_lens.files import write_lens
-    from analysis.logit_lens.terminal import print_lenses
 
-    k = arguments.top_k
-    compared = write_lens(arguments.out, read, k=k, seed=arguments.seed)
-    further = compared.findings() if compared else []
-    print_lenses([result for result, _ in read], further, read[0][1], k=k)
+    print_report(write_lens(arguments.out, read, k=arguments.top_k, seed=arguments.seed))
     # Not through rich, which would break a long path between lines.
     print(f"page: {arguments.out / PAGE}")
 

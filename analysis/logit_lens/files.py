@@ -17,9 +17,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analysis.logit_lens.comparison import PairedLenses, compare_lenses
+from analysis.logit_lens.comparison import compare_lenses
 from analysis.logit_lens.result import LensResult
 from analysis.logit_lens.tables import (
     DEFAULT_K,
@@ -31,6 +31,9 @@ from analysis.logit_lens.tables import (
 from probes.causal_result import CausalResult
 from probes.localization import NEVER, Localization, localize
 from probes.output_folder import output_folder
+
+if TYPE_CHECKING:
+    from analysis.document import Report
 
 JSON, READOUTS, ITEMS, PAGE = "lens.json", "lens.csv", "items.csv", "lens.html"
 COMPARISON, CAUSAL, COMPARED = "comparison.json", "causal.csv", "compared"
@@ -50,9 +53,10 @@ def save_lens(result: LensResult, folder: str | Path, k: int = DEFAULT_K) -> Pat
     Raises:
         ValueError: `k` is not below the size of the vocabulary.
     """
-    from analysis.logit_lens.page import lens_page
+    from analysis.document import html
+    from analysis.logit_lens.report import lens_report
 
-    page = lens_page([result], k=k)
+    page = html(lens_report([result], k=k))
     folder = save_numbers(result, folder, k)
     (folder / PAGE).write_text(page, encoding="utf-8")
     return folder
@@ -60,7 +64,7 @@ def save_lens(result: LensResult, folder: str | Path, k: int = DEFAULT_K) -> Pat
 
 def write_lens(
     out: Path, read: Sequence[tuple[LensResult, CausalResult | None]], *, k: int, seed: int
-) -> PairedLenses | None:
+) -> "Report":
     """Write all files of a command at once: of one result, or of two that are compared.
 
     The first result's tables lie in the folder, the second's in `compared`, and one page shows
@@ -73,17 +77,18 @@ def write_lens(
         seed: of the resampling in the comparison.
 
     Returns:
-        The comparison, or None of one result or of single items.
+        What they say.
     """
-    from analysis.logit_lens.page import lens_page
+    from analysis.document import html
+    from analysis.logit_lens.report import lens_report
 
     results, checks = [result for result, _ in read], [causal for _, causal in read]
     compared = None
     if len(results) == 2 and len(results[0].items) > 1:
         compared = compare_lenses(results[0], results[1], k=k, seed=seed)
-    page = lens_page(
-        results, k=k, causal=checks[0], findings=compared.findings() if compared else ()
-    )
+    further = compared.findings() if compared else ()
+    report = lens_report(results, k=k, causal=checks[0], findings=further)
+    page = html(report)
     with output_folder(out) as folder:
         for (result, causal), inside in zip(read, (".", COMPARED), strict=False):
             save_numbers(result, folder / inside, k)
@@ -93,7 +98,7 @@ def write_lens(
             text = json.dumps(finite(compared.to_dict()), indent=2, ensure_ascii=False)
             (folder / COMPARISON).write_text(text + "\n", encoding="utf-8")
         (folder / PAGE).write_text(page, encoding="utf-8")
-    return compared
+    return report
 
 
 def save_numbers(result: LensResult, folder: str | Path, k: int = DEFAULT_K) -> Path:

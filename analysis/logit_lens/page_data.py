@@ -22,6 +22,7 @@ import numpy as np
 
 from analysis.logit_lens.result import LensResult
 from analysis.logit_lens.tables import input_ids, items_table, series_labels
+from analysis.theme import SEQUENTIAL_SCALE
 from analysis.visible_text import visible
 
 LOG_PROB_STEP = 1 / 2048
@@ -36,19 +37,24 @@ _NAMES = {
 }
 
 
-def page_data(results: Sequence[LensResult], k: int) -> dict[str, Any]:
+def explorer_data(results: Sequence[LensResult], k: int) -> dict[str, Any]:
     """What the script of the page reads, ready for JSON.
 
     Args:
         results: one, or several of the same items.
         k: a target is found where it is among the top `k`.
     """
+    from plotly.colors import sample_colorscale
+
+    places = [i / 15 for i in range(16)]
+    rgb = sample_colorscale(SEQUENTIAL_SCALE, places, colortype="tuple")
     names = series_labels(results)
     return {
         "k": k,
         "step": LOG_PROB_STEP,
         "series": [_series(*one, k) for one in zip(names, results, strict=True)],
         "highestKl": max(float(result.per_token.readout.kl.max()) for result in results),
+        "colours": ["#" + "".join(f"{round(255 * part):02x}" for part in colour) for colour in rgb],
     }
 
 

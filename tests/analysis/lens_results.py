@@ -116,3 +116,11 @@ def _provenance(model, lens, n_items):
         configuration={"lens": lens, "top_k": 2, "backend": "native"},
         versions={"mnemoscope": "0.1.0", "torch": "2.13.0"},
     )
+
+
+def lens_page(*arguments, **keywords):
+    """The page of `lens_report`."""
+    from analysis.document import html
+    from analysis.logit_lens.report import lens_report
+
+    return html(lens_report(*arguments, **keywords))

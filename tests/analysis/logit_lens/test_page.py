@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.analysis.lens_results import D_VOCAB, make_lens
+from tests.analysis.lens_results import D_VOCAB, lens_page, make_lens
 from tests.analysis.test_page import NASTY, Reader
 
 ARRAYS = {
@@ -19,12 +19,6 @@ ARRAYS = {
     "Int16Array": "<i2",
     "Float32Array": "<f4",
 }
-
-
-def lens_page(*arguments, **keywords):
-    from analysis.logit_lens.page import lens_page
-
-    return lens_page(*arguments, **keywords)
 
 
 def unpacked(packed):

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from tests.analysis.entropy.test_page_browser import driver, resize, wait  # noqa: F401
-from tests.analysis.lens_results import make_lens
+from tests.analysis.lens_results import lens_page, make_lens
 
 pytestmark = pytest.mark.browser
 
@@ -29,8 +29,6 @@ def results():
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    from analysis.logit_lens.page import lens_page
-
     path = tmp_path_factory.mktemp("page") / "lens.html"
     path.write_text(lens_page(results()), encoding="utf-8")
     return path.as_uri()
@@ -244,7 +242,6 @@ def test_nothing_overflows_and_the_card_stays_inside(opened, address, width, sch
 
 
 def test_a_single_position_shows_what_else_is_likely(driver, tmp_path):  # noqa: F811
-    from analysis.logit_lens.page import lens_page
     from analysis.visible_text import visible
 
     result = make_lens(n_items=1, positions="last", top_k=5, n_layers=7)
