@@ -5,7 +5,7 @@ makes the query (weight and bias) divided by T has them divided by T. Where the 
 afterwards (QK-norm), a scale before the norm is lost, and the norm's weight is divided instead.
 
 Weights cannot express it where scores pass through something that is not linear: soft-capped ones,
-projections that are clipped, or single heads of a norm that all heads share.
+projections that are clipped, alibi, or single heads of a norm that all heads share.
 
 Example:
     >>> import probes
@@ -26,10 +26,13 @@ from interventions.mlp_rows import name_and_layout
 from probes.hooked_model import HookedModel
 from probes.projections import width_out
 
-_SEPARATE = ("llama", "mistral", "olmo", "qwen2", "gemma2", "opt")
+_SEPARATE = ("llama", "mistral", "olmo", "qwen2", "gemma2", "opt", "gptj", "gpt_neo")
 _NORM_OVER_HEADS = ("olmo2", "olmo3")
 _SHARED_NORM = ("qwen3", "gemma3_text")
-_FUSED = ("phi3", "gpt2", "gpt_neox")
+_FUSED = ("phi3", "gpt2", "gpt_neox", "codegen", "falcon")
+_ALIBI = ("bloom", "mpt")
+# CodeGen's weights lie as they were shared out over four chips.
+_CODEGEN_PARTS = 4
 # Their norms multiply by one plus the weight.
 _NORM_PLUS_ONE = ("gemma3_text",)
 
@@ -63,6 +66,12 @@ def query_changes(
 
 def _refuse_inexpressible(model: HookedModel, family: str) -> None:
     config = model.engine.config
+    if family in _ALIBI or (family == "falcon" and config.alibi):
+        raise ValueError(
+            f"this {family} adds alibi to the products of queries and keys, and a temperature "
+            "divides both, which no weights of the query do; use the attention temperature as a "
+            "hook"
+        )
     known = (*_SEPARATE, *_NORM_OVER_HEADS, *_SHARED_NORM, *_FUSED)
     if model.architecture.recognised or family not in known:
         raise ValueError(
@@ -91,9 +100,15 @@ def _queries_of(family: str, attention: Any, n_heads: int) -> tuple[Any, Int64[T
     if family == "gpt2":
         # A Conv1D, whose outputs are columns; all queries come first.
         return attention.c_attn, torch.arange(width_out(attention.c_attn) // 3)
-    # Query, key and value of head 0, then those of head 1, and so on.
+    if family == "codegen":
+        # Query, value and key of a part.
+        rows = torch.arange(width_out(attention.qkv_proj))
+        return attention.qkv_proj, rows.view(_CODEGEN_PARTS, 3, -1)[:, 0].flatten()
+    # Queries, key and value of the heads that share a key; without sharing those of each head.
+    groups = attention.num_kv_heads if family == "falcon" else n_heads
     rows = torch.arange(width_out(attention.query_key_value))
-    return attention.query_key_value, rows.view(n_heads, 3, -1)[:, 0].flatten()
+    of_groups = rows.view(groups, n_heads // groups + 2, -1)[:, :-2]
+    return attention.query_key_value, of_groups.flatten()
 
 
 def _projection(

@@ -133,7 +133,7 @@ def locate(hf_model: Any, unwrap: Unwrap = _as_it_is) -> Anatomy:
         raise ValueError(f"layers of {row.family} differ in d_mlp: found {widths}; one is needed")
     return Anatomy(
         architecture=row,
-        trunk=hf_model.base_model,
+        trunk=_trunk(hf_model, row.layers),
         embed=_follow(hf_model, row.embed, unwrap),
         layers=layers,
         final_norm=_follow(hf_model, row.final_norm, unwrap),
@@ -159,6 +159,13 @@ def _refuse_shared(row: Architecture, layers: tuple[Layer, ...]) -> None:
                     f"{part.name}), so hook points could not tell them apart; give each its own "
                     "(copy.deepcopy)"
                 )
+
+
+def _trunk(hf_model: Any, layers: str) -> Any:
+    """The base model, or the part with the blocks where the model is its own base model."""
+    if hf_model.base_model is not hf_model:
+        return hf_model.base_model
+    return getattr(hf_model, layers.partition(".")[0])
 
 
 def _logit_scale(config: Any) -> float:

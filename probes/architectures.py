@@ -50,6 +50,10 @@ class Architecture:
     """The module whose output attention adds to the residual stream; None where none is."""
     mlp_out: str | None = "mlp"
     """The module whose output the MLP adds to the residual stream; None where none is."""
+    mlp_out_overwritten: bool = False
+    """Whether the block then adds what attention adds to that output, in place."""
+    activation: str | None = None
+    """transformers' name for the MLP's activation, where the configuration has none."""
     recognised: bool = False
     """Whether the row was made up from a model's structure, rather than read from the table."""
 
@@ -133,6 +137,42 @@ _OPT = Architecture(
     mid="final_layer_norm",
     mlp_out="fc2",
 )
+# Attention and MLP in parallel, both on what one norm returns.
+_GPTJ = replace(_GPT2, family="gptj", up="mlp.fc_in", down="mlp.fc_out", mid=None)
+_FALCON = replace(
+    _GPT_NEOX,
+    family="falcon",
+    layers="transformer.h",
+    embed="transformer.word_embeddings",
+    final_norm="transformer.ln_f",
+    attention="self_attention",
+    attention_out="self_attention",
+)
+# Attention and MLP add the stream themselves, after their last projection.
+_BLOOM = replace(
+    _FALCON,
+    family="bloom",
+    mlp="mlp.dense_4h_to_h",
+    mid="post_attention_layernorm",
+    attention_out="self_attention.dense",
+    mlp_out="mlp.dense_4h_to_h",
+    activation="gelu_pytorch_tanh",
+)
+_MPT = Architecture(
+    family="mpt",
+    layers="transformer.blocks",
+    embed="transformer.wte",
+    final_norm="transformer.norm_f",
+    attention="attn",
+    mlp="ffn.down_proj",
+    up="ffn.up_proj",
+    gate=None,
+    down="ffn.down_proj",
+    mid="norm_2",
+    attention_out="attn",
+    mlp_out="ffn.down_proj",
+    activation="gelu",
+)
 
 ARCHITECTURES: dict[str, Architecture] = {
     row.family: row
@@ -144,6 +184,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         _GPT_NEOX,
         _GPT2,
         _OPT,
+        replace(_GPT2, family="gpt_neo", attention="attn.attention"),
+        *(replace(_GPTJ, family=f) for f in ("gptj", "codegen")),
+        _FALCON,
+        _BLOOM,
+        _MPT,
     )
 }
 
@@ -159,6 +204,15 @@ def row_of(config: Any) -> Architecture | None:
         return None
     if row.family == "gpt_neox" and not config.use_parallel_residual:
         return replace(row, mid="post_attention_layernorm")
+    if row.family == "falcon":
+        if config.alibi and config._attn_implementation == "eager":
+            raise ValueError(
+                "transformers' eager attention adds Falcon's alibi twice, so this is not the model "
+                "that was trained; load it with attn_implementation='sdpa', which is the default"
+            )
+        parallel = config.new_decoder_architecture or config.parallel_attn
+        mid = None if parallel else "post_attention_layernorm"
+        return replace(row, mid=mid, mlp_out_overwritten=parallel)
     if row.family == "opt":
         _refuse_opt_350m(config)
     return row

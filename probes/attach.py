@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from probes.anatomy import Anatomy, Layer
-from probes.attention_interface import AttentionCall, attention_taken_over, pattern_of
+from probes.architectures import Architecture
+from probes.attention_call import AttentionCall, SoftmaxCall, pattern_of
+from probes.attention_interface import Handler, attention_taken_over
 from probes.sites import HookPoint, Site
 
 HookFunction = Callable[[Tensor, HookPoint], Tensor | None]
@@ -27,14 +29,15 @@ _Attached = list[RemovableHandle]
 IN_MLP = (Site.RESID_MID, Site.MLP_UP, Site.MLP_GATE, Site.MLP_COEFFICIENTS, Site.MLP_OUT)
 
 
-def with_mid_carried_over(
-    hooks: Sequence[tuple[HookPoint, HookFunction]],
+def fitted(
+    hooks: Sequence[tuple[HookPoint, HookFunction]], architecture: Architecture
 ) -> list[tuple[HookPoint, HookFunction]]:
-    """The same hooks, with edits of `RESID_MID` made to reach the stream past the MLP.
+    """The same hooks, fitted to what the blocks of a family do.
 
     The stream between attention and MLP is read where the MLP's norm reads it. An edit must also
     reach what the MLP's output is added to, so its difference is added to the block's output,
-    before anything else is attached there.
+    before anything else is attached there. An output that the block overwrites is handed over as
+    a copy.
     """
     mids: list[tuple[HookPoint, HookFunction]] = []
     others: list[tuple[HookPoint, HookFunction]] = []
@@ -42,9 +45,15 @@ def with_mid_carried_over(
         if point.site is Site.RESID_MID:
             edit, carry_over = _carried(function)
             mids += [(point, edit), (HookPoint(Site.RESID_POST, point.layer), carry_over)]
+        elif point.site is Site.MLP_OUT and architecture.mlp_out_overwritten:
+            others.append((point, _on_a_copy(function)))
         else:
             others.append((point, function))
     return mids + others
+
+
+def _on_a_copy(function: HookFunction) -> HookFunction:
+    return lambda tensor, point: function(tensor.clone(), point)
 
 
 def _carried(function: HookFunction) -> tuple[HookFunction, HookFunction]:
@@ -74,15 +83,11 @@ def attached(
         hooks: pairs of hook point and function; several on one point run in this order.
 
     Raises:
-        ValueError: the model has no such hook point (no gate, no residual stream between
-            attention and MLP, attention that cannot be read).
+        ValueError: in a forward pass, that attention cannot be read.
     """
-    for point, _ in hooks:
-        if reason := anatomy.architecture.lacks(point.site):
-            raise ValueError(reason)
     of_attention: dict[int, list[tuple[HookPoint, HookFunction]]] = defaultdict(list)
     with ExitStack() as stack:
-        for point, function in with_mid_carried_over(hooks):
+        for point, function in fitted(hooks, anatomy.architecture):
             if point.site in (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN):
                 assert point.layer is not None
                 of_attention[point.layer].append((point, function))
@@ -210,7 +215,7 @@ def _on_branch(
 
 def _explicit_attention(
     pairs: Sequence[tuple[HookPoint, HookFunction]],
-) -> Callable[[AttentionCall], Tensor]:
+) -> Handler:
     """Attention with its scores and pattern spelled out, so that they can be read and replaced."""
 
     def run(site: Site, tensor: Tensor) -> Tensor:
@@ -220,8 +225,8 @@ def _explicit_attention(
                 tensor = tensor if new is None else new
         return tensor
 
-    def handler(call: AttentionCall) -> Tensor:
-        scores = run(Site.ATTENTION_SCORES, call.scores(slice(0, call.query.shape[2])))
+    def handler(call: AttentionCall | SoftmaxCall) -> Tensor:
+        scores = run(Site.ATTENTION_SCORES, call.scores(slice(0, call.n_queries)))
         return call.mix(run(Site.ATTENTION_PATTERN, pattern_of(scores)))
 
     return handler

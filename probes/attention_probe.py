@@ -34,15 +34,15 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.attention_interface import AttentionCall
+from probes.attention_call import AttentionCall, SoftmaxCall
 
 
-def attention_entropy(call: AttentionCall) -> Float[Tensor, "batch head query_pos"]:
+def attention_entropy(call: AttentionCall | SoftmaxCall) -> Float[Tensor, "batch head query_pos"]:
     """Entropy of every query's attention, in nats; float32 or wider.
 
     Rows of queries that may attend to nothing (pads) are meaningless: mask them out.
     """
-    if call.softcap is not None:
+    if isinstance(call, SoftmaxCall) or call.explicit:
         return chunked_attention_entropy(call)
     if call.query.device.type == "cpu":
         return _fused_on_cpu(call)
@@ -51,8 +51,10 @@ def attention_entropy(call: AttentionCall) -> Float[Tensor, "batch head query_po
     return chunked_attention_entropy(call)
 
 
-def chunked_attention_entropy(call: AttentionCall) -> Float[Tensor, "batch head query_pos"]:
-    """The same from explicit scores, some queries at a time; takes any mask and soft-cap."""
+def chunked_attention_entropy(
+    call: AttentionCall | SoftmaxCall,
+) -> Float[Tensor, "batch head query_pos"]:
+    """The same from explicit scores, some queries at a time; takes any mask, soft-cap and bias."""
     return torch.cat([entropy_of_scores(call.scores(rows)) for rows in call.query_chunks()], dim=2)
 
 

@@ -172,7 +172,7 @@ def _sites(model: HookedModel, asked: Sequence[Site | str]) -> tuple[Site, ...]:
             raise ValueError(
                 f"{str(site)!r} cannot be restored; give some of {', '.join(RESTORABLE)}"
             )
-        if reason := model.engine.lacks(Site(site)):
+        if reason := model.lacks(Site(site)):
             raise ValueError(reason)
     return tuple(dict.fromkeys(map(Site, asked)))
 

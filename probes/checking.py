@@ -1,4 +1,4 @@
-"""Checking: what checks of a model share: tokens, activation, agreement, evaluation mode.
+"""Checking: what checks of a model share: tokens, activation, agreement, evaluation, refusals.
 
 Two tensors that agree are the same products in another order. Their rounding grows with the widths,
 but stays well below a share of the largest value that depends on the type; a wrong description of a
@@ -32,6 +32,18 @@ def tolerance(dtype: torch.dtype) -> float:
     return _TOLERANCE.get(dtype, 0.1)
 
 
+@contextmanager
+def refusing_failures(what: str) -> Iterator[None]:
+    """Turn whatever goes wrong into a refusal in one line."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{what} ({type(error).__name__}: {reason})") from error
+
+
 def few_tokens(vocabulary: int, device: torch.device) -> Tensor:
     """A fixed row of token ids."""
     # Spread over the vocabulary; the first ids are often special tokens or single bytes.
@@ -39,15 +51,13 @@ def few_tokens(vocabulary: int, device: torch.device) -> Tensor:
     return ids[None].to(device)
 
 
-def activation_of(config: Any) -> Callable[[Tensor], Tensor] | None:
-    """The MLP's activation function, by the name that the configuration gives it."""
+def activation_of(config: Any, known: str | None = None) -> Callable[[Tensor], Tensor] | None:
+    """The MLP's activation function, by a known name or that which the configuration gives it."""
     from transformers.activations import ACT2FN
 
-    for key in ("hidden_activation", "hidden_act", "activation_function"):
-        name = getattr(config, key, None)
-        if isinstance(name, str):
-            return ACT2FN[name]
-    return None
+    keys = ("hidden_activation", "hidden_act", "activation_function", "activation")
+    names = (known, *(getattr(config, key, None) for key in keys))
+    return next((ACT2FN[name] for name in names if isinstance(name, str) and name in ACT2FN), None)
 
 
 @contextmanager

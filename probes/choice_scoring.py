@@ -142,7 +142,7 @@ def encode_questions(
         what=("context", "continuation"),
         compat=None if compat is None else as_choice(Compat, compat, "compat"),
     )
-    longest = getattr(model.engine.config, "max_position_embeddings", None)
+    longest = model.n_positions
     items, truncated = [], 0
     for (_, continuation), split in zip(pairs, splits, strict=True):
         before, after = split.parts

@@ -205,7 +205,7 @@ def _check_prompts(model: HookedModel, lengths: Sequence[int], new: int) -> None
         )
     if not lengths:
         raise ValueError("there are no prompts to continue; give at least one")
-    positions = getattr(model.engine.config, "max_position_embeddings", None)
+    positions = model.n_positions
     # The last new token is not run.
     if positions is not None and max(lengths) + new - 1 > positions:
         raise ValueError(

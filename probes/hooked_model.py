@@ -110,9 +110,15 @@ class HookedModel(ModelFacts):
             )
         return point
 
+    def lacks(self, site: Site) -> str | None:
+        """Why the model has no such site on its backend; None where it has."""
+        if self._no_attention and site in (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN):
+            return self._no_attention
+        return self.engine.lacks(site)
+
     def hook_points(self) -> list[HookPoint]:
         """All hook points of this model, in the order in which a forward pass comes by."""
-        in_layers = [s for s in Site if s.per_layer and not self.engine.lacks(s)]
+        in_layers = [s for s in Site if s.per_layer and not self.lacks(s)]
         return [
             HookPoint(Site.EMBED, None),
             *(HookPoint(site, layer) for layer in range(self.n_layers) for site in in_layers),
@@ -140,6 +146,8 @@ class HookedModel(ModelFacts):
             ValueError: the model has no such hook point.
         """
         pairs = [(self.hook_point(name), function) for name, function in hooks]
+        for point, _ in pairs:
+            self._require(point.site)
         return self._holding(self.engine.attached(pairs))
 
     def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
@@ -150,6 +158,8 @@ class HookedModel(ModelFacts):
                 layer; rows of pads are meaningless.
         """
         self._keep_up()
+        # Its entropies can be had from a pattern alone.
+        self._require(Site.ATTENTION_PATTERN)
         return self._holding(self.engine.attention_entropies(take))
 
     def memory_vectors_scaled(
@@ -191,6 +201,7 @@ class HookedModel(ModelFacts):
         """
         for layer in temperatures:
             self.hook_point((Site.ATTENTION_SCORES, layer))
+        self._require(Site.ATTENTION_SCORES)
         now = {
             layer: as_callable(source, layer=layer, n_heads=self.n_heads)
             for layer, source in temperatures.items()
@@ -298,10 +309,11 @@ class HookedModel(ModelFacts):
         before, self.engine.anatomy = self.engine.anatomy, anatomy
         try:
             with self.evaluating():
-                check_model(self._logits_with, anatomy, self.engine.config)
+                refusal = check_model(self._logits_with, anatomy, self.engine.config)
         except BaseException:
             self.engine.anatomy = before
             raise
+        self._no_attention = refusal
         self._structure = anatomy.structure(self.engine.module)
 
     @contextmanager
@@ -313,6 +325,10 @@ class HookedModel(ModelFacts):
                 yield
             finally:
                 self._attached -= 1
+
+    def _require(self, site: Site) -> None:
+        if reason := self.lacks(site):
+            raise ValueError(reason)
 
     def _logits_with(self, hooks: Hooks, ids: Tensor) -> Tensor:
         with self.engine.attached(hooks):

@@ -151,7 +151,7 @@ def _subject(
 def _refuse_too_long(model: Any, items: Sequence[LensItem]) -> None:
     longest = max(items, key=lambda item: len(item.prompt_ids) + len(item.target_ids))
     length = len(longest.prompt_ids) + len(longest.target_ids)
-    limit = getattr(model.engine.config, "max_position_embeddings", None)
+    limit = model.n_positions
     # The last token of a target is predicted and not run.
     if limit is not None and length - 1 > limit:
         start = (longest.prompt or str(longest.prompt_ids[:8]))[:60]

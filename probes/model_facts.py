@@ -17,6 +17,7 @@ from probes.anatomy import Anatomy
 from probes.architectures import Architecture
 from probes.backends.engine import Engine
 from probes.choices import Backend
+from probes.model_inputs import positions_of
 from probes.rotary import set_frequencies
 from probes.weights_hash import sha256_of
 
@@ -88,6 +89,11 @@ class ModelFacts:
     def d_vocab(self) -> int:
         """Number of logits."""
         return self.anatomy.d_vocab
+
+    @property
+    def n_positions(self) -> int | None:
+        """How many tokens a row may have; None where the configuration sets no limit."""
+        return positions_of(self.engine.config)
 
     @property
     def device(self) -> torch.device:

@@ -40,6 +40,11 @@ def model_inputs(batch: TokenBatch, anatomy: Anatomy, config: Any, name: str) ->
     return inputs
 
 
+def positions_of(config: Any) -> int | None:
+    """How many positions a model has; None where its configuration sets no limit."""
+    return getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))
+
+
 def _check_ids(ids: Int[Tensor, "batch pos"], vocabulary: int, config: Any, name: str) -> None:
     largest = int(ids.max())
     if largest >= vocabulary or int(ids.min()) < 0:
@@ -47,7 +52,7 @@ def _check_ids(ids: Int[Tensor, "batch pos"], vocabulary: int, config: Any, name
             f"token ids run from {int(ids.min())} to {largest}, but {name} has "
             f"{vocabulary} tokens; use the model's own tokenizer"
         )
-    longest = getattr(config, "max_position_embeddings", None)
+    longest = positions_of(config)
     if longest is not None and ids.shape[1] > longest:
         raise ValueError(
             f"rows have {ids.shape[1]} tokens, but {name} has positions for {longest}; "

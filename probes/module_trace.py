@@ -1,18 +1,22 @@
 """Module trace: what every module of a model received and returned on a few tokens.
 
 The blocks are the list of as many modules as the configuration says there are layers; a block's
-attention is the module in it that calls transformers' attention function.
+attention is the module in it that calls transformers' attention function, or PyTorch's.
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from probes.attention_interface import AttentionCall, Handler, attention_taken_over
-from probes.checking import few_tokens
+from probes.attention_call import AttentionCall, SoftmaxCall
+from probes.attention_inside import attention_inside
+from probes.attention_interface import attention_taken_over
+from probes.checking import few_tokens, refusing_failures
 
 
 class UnclearStructure(Exception):
@@ -61,10 +65,9 @@ def traced(hf_model: Any) -> ModuleTrace:
         module.register_forward_hook(_remembering(calls, name), with_kwargs=True)
         for name, module in hf_model.named_modules()
     ]
-    inside = {module: _noting(attention, module) for block in blocks for module in block.modules()}
     ids = few_tokens(hf_model.config.vocab_size, next(hf_model.parameters()).device)
     try:
-        with attention_taken_over(hf_model, inside):
+        with _attention_noted(hf_model, blocks, attention), refusing_failures("it does not run"):
             hf_model(ids, use_cache=False)
     except ValueError as error:
         raise UnclearStructure(str(error)) from error
@@ -83,12 +86,19 @@ def _remembering(calls: dict[str, Call], name: str) -> Any:
     return hook
 
 
-def _noting(called: list[nn.Module], module: nn.Module) -> Handler:
-    def handler(call: AttentionCall) -> Tensor:
+def _attention_noted(
+    hf_model: Any, blocks: list[nn.Module], called: list[nn.Module]
+) -> AbstractContextManager[None]:
+    """Note which modules call an attention function, transformers' or one of PyTorch's."""
+
+    def answer(module: nn.Module, call: AttentionCall | SoftmaxCall) -> Tensor:
         called.append(module)
         return call.output()
 
-    return handler
+    modules = [module for block in blocks for module in block.modules()]
+    if hf_model._can_set_attn_implementation():
+        return attention_taken_over(hf_model, {m: partial(answer, m) for m in modules})
+    return attention_inside(modules, answer, required=False)
 
 
 def _first_tensor(values: Any) -> Tensor | None:
@@ -112,6 +122,6 @@ def _attention_path(blocks: list[Any], called: list[nn.Module]) -> str:
     paths = next(iter(found))
     if len(found) != 1 or len(paths) != 1 or len(called) != len(blocks):
         raise UnclearStructure(
-            "not every block has one module that calls transformers' attention function"
+            "not every block has one module that calls an attention function, once"
         )
     return paths[0]

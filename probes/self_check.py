@@ -2,40 +2,55 @@
 
 On a few fixed tokens, the model must show that
 
-* norm and unembedding of what comes out of the last block reproduce its own logits,
+* norm and unembedding of what comes out of the last block reproduce its own logits, and the norm
+  what its trunk returns,
 * the activated gate times the up branch, or the activated up branch, are the coefficients,
 * the coefficients times the memory vectors, plus the bias, reproduce what each MLP adds, and
 * attention's and the MLP's output, added to the stream, are what each block returns.
 
 A model that fails is refused by name: a wrong table would give wrong numbers silently. Families
 that were recognised by their structure (`probes.recognition`) have shown all of this there, but for
-the readout.
+the readout. Attention is tried by itself: where its pattern times the values is not what the model
+computes, or cannot be had, the rest of the model is still measured.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.anatomy import Anatomy, Layer
 from probes.attach import HookFunction
-from probes.checking import activation_of, difference, few_tokens, tolerance
+from probes.checking import (
+    activation_of,
+    difference,
+    few_tokens,
+    refusing_failures,
+    tolerance,
+)
 from probes.projections import bias_of
 from probes.readout import norm_and_unembed
 from probes.sites import HookPoint, Site
+
+# Patterns in half precision are computed more finely than the model does, in every layer.
+_HALF_PRECISION_ATTENTION = 0.3
 
 LogitsWith = Callable[[Sequence[tuple[HookPoint, HookFunction]], Tensor], Tensor]
 
 
 @torch.no_grad()
-def check_model(logits_with: LogitsWith, anatomy: Anatomy, config: Any) -> None:
+def check_model(logits_with: LogitsWith, anatomy: Anatomy, config: Any) -> str | None:
     """Refuse a model that the architecture table does not describe.
 
     Args:
         logits_with: runs the model, in evaluation mode, on token ids with hooks attached.
         anatomy: what the table found in it.
         config: the model's configuration.
+
+    Returns:
+        Why its attention can be neither read nor edited; None where it can.
 
     Raises:
         ValueError: names the part that does not do what the table says.
@@ -47,9 +62,14 @@ def check_model(logits_with: LogitsWith, anatomy: Anatomy, config: Any) -> None:
         kept[point] = tensor
 
     layers = range(len(anatomy.layers))
+    activation = activation_of(config, anatomy.architecture.activation)
     points = [HookPoint(site, i) for i in layers for site in _sites(anatomy)]
     ids = few_tokens(anatomy.n_tokens, anatomy.device)
-    logits = logits_with([(point, keep) for point in points], ids)
+    with (
+        refusing_failures(f"{family} does not run on a row of {ids.shape[1]} tokens here"),
+        _returned_first(anatomy.trunk) as streams,
+    ):
+        logits = logits_with([(point, keep) for point in points], ids)
     idle = next((point.layer for point in points if point not in kept), None)
     if idle is not None:
         raise ValueError(
@@ -58,9 +78,51 @@ def check_model(logits_with: LogitsWith, anatomy: Anatomy, config: Any) -> None:
         )
     last = kept[HookPoint(Site.RESID_POST, layers[-1])]
     _require(norm_and_unembed(anatomy, last), logits, f"{family}: readout of the last layer")
+    for stream in streams:
+        _require(stream, anatomy.final_norm(last), f"{family}: stream that its trunk returns")
     for i in layers:
         found = {point.site: tensor for point, tensor in kept.items() if point.layer == i}
-        _check_layer(anatomy.layers[i], found, config, f"{family}: {{}} of layer {i}")
+        _check_layer(anatomy, i, found, activation)
+    return _why_no_attention(logits_with, anatomy, ids, logits)
+
+
+def _why_no_attention(
+    logits_with: LogitsWith, anatomy: Anatomy, ids: Tensor, logits: Tensor
+) -> str | None:
+    """Why the pattern, spelled out, does not give the model's logits; None where it does."""
+    what = f"the attention of this {anatomy.architecture.family} can be neither read nor edited"
+    layers = range(len(anatomy.layers))
+    try:
+        with refusing_failures(what):
+            found = logits_with(
+                [(HookPoint(Site.ATTENTION_PATTERN, i), _read) for i in layers], ids
+            )
+    except ValueError as refusal:
+        return str(refusal)
+    gap, allowed = difference(found, logits), tolerance(logits.dtype)
+    if logits.dtype.itemsize < 4:
+        allowed = _HALF_PRECISION_ATTENTION
+    if gap <= allowed:
+        return None
+    return (
+        f"{what}: its pattern times the values changes the logits by {gap:.2g} of the largest; "
+        "measure this model without attention"
+    )
+
+
+def _read(_pattern: Tensor, _point: HookPoint) -> None:
+    """Nothing is done with it; that it is read has it spelled out."""
+
+
+@contextmanager
+def _returned_first(module: nn.Module) -> Iterator[list[Tensor]]:
+    """The first of what a module returns whenever it runs in a `with` block."""
+    returned: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _module, _args, output: returned.append(output[0]))
+    try:
+        yield returned
+    finally:
+        handle.remove()
 
 
 def _sites(anatomy: Anatomy) -> list[Site]:
@@ -72,8 +134,13 @@ def _sites(anatomy: Anatomy) -> list[Site]:
     return sites
 
 
-def _check_layer(layer: Layer, found: Mapping[Site, Tensor], config: Any, what: str) -> None:
-    activation = activation_of(config)
+def _check_layer(
+    anatomy: Anatomy,
+    i: int,
+    found: Mapping[Site, Tensor],
+    activation: Callable[[Tensor], Tensor] | None,
+) -> None:
+    layer, what = anatomy.layers[i], f"{anatomy.architecture.family}: {{}} of layer {i}"
     if activation is not None:
         branches = activation(found.get(Site.MLP_GATE, found[Site.MLP_UP]))
         if Site.MLP_GATE in found:

@@ -24,7 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.attach import HookFunction
-from probes.attention_interface import Temperature, Transform, divided
+from probes.attention_call import Temperature, divided
+from probes.attention_interface import Transform
 
 TemperatureNow = Callable[[], Temperature]
 """Asked in every forward pass."""

@@ -72,7 +72,55 @@ def tiny_config(family: str) -> Any:
             names = {"intermediate_size": "ffn_dim", "initializer_range": "init_std"}
             renamed = {names.get(k, k): v for k, v in common.items()}
             return hf.OPTConfig(**renamed, word_embed_proj_dim=42, dropout=0.0)
+        case "gptj":
+            shape = {"n_embd": 42, "n_inner": D_MLP, "n_layer": N_LAYERS, "n_head": N_HEADS}
+            return hf.GPTJConfig(**_COMMON, **shape, n_positions=POSITIONS, rotary_dim=6)
+        case "codegen":
+            # Its weights are laid out for four chips, so heads come in fours.
+            shape = {"n_embd": 40, "n_inner": D_MLP, "n_layer": N_LAYERS, "n_head": 4}
+            return hf.CodeGenConfig(**_COMMON, **shape, n_positions=POSITIONS, rotary_dim=6)
+        case "gpt_neo":
+            named = {"num_layers": N_LAYERS, "num_heads": N_HEADS, "intermediate_size": D_MLP}
+            mixed = {"window_size": 3, "attention_types": [[["global", "local", "global"], 1]]}
+            return hf.GPTNeoConfig(
+                **_COMMON, **named, **mixed, hidden_size=42, max_position_embeddings=POSITIONS
+            )
+        case "falcon" | "falcon_7b" | "falcon_rw":
+            return hf.FalconConfig(**_COMMON, **_FALCON[family])
+        case "bloom":
+            return hf.BloomConfig(**_COMMON, hidden_size=42, n_layer=N_LAYERS, n_head=N_HEADS)
+        case "mpt":
+            return hf.MptConfig(
+                **_COMMON, d_model=42, n_layers=N_LAYERS, n_heads=N_HEADS, max_seq_len=POSITIONS
+            )
     raise AssertionError(f"no tiny {family}")
+
+
+_COMMON = {
+    "vocab_size": D_VOCAB,
+    "initializer_range": 0.25,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+_FALCON_SHAPE = {
+    "hidden_size": 60,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": 6,
+    "ffn_hidden_size": D_MLP,
+    "max_position_embeddings": POSITIONS,
+}
+_FALCON: dict[str, dict[str, Any]] = {
+    "falcon": {**_FALCON_SHAPE, "new_decoder_architecture": True, "num_kv_heads": 2},
+    "falcon_7b": {**_FALCON_SHAPE, "multi_query": True, "parallel_attn": True},
+    "falcon_rw": {
+        **_FALCON_SHAPE,
+        "multi_query": False,
+        "parallel_attn": False,
+        "alibi": True,
+        "bias": True,
+    },
+}
 
 
 GATED = (
@@ -80,7 +128,10 @@ GATED = (
     *("gemma2", "gemma3_text", "phi3"),
 )
 FAMILIES = (*GATED, "gpt_neox", "gpt2", "opt")
-"""Every row of the architecture table."""
+"""Every row of the architecture table whose attention goes through `AttentionInterface`."""
+ALIBI = ("falcon_rw", "bloom", "mpt")
+OWN_ATTENTION = ("gptj", "codegen", "gpt_neo", "falcon", "falcon_7b", *ALIBI)
+"""The other rows, Falcon in three variants; tests that do not look at attention take a few."""
 SEQUENTIAL = tuple(family for family in FAMILIES if family != "gpt_neox")
 """Attention first, then the MLP on what attention has added to."""
 

@@ -19,7 +19,7 @@ from einops import rearrange
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from probes.checking import evaluating
+from probes.checking import evaluating, refusing_failures
 from probes.hooked_model import HookedModel
 from training.batches import TrainingBatch
 
@@ -50,7 +50,7 @@ def refuse_misfits(batch: TrainingBatch, model: HookedModel) -> None:
             f"token ids of a batch run from {lowest} to {highest}, but {model.name} has "
             f"{vocabulary} tokens; make the rows with its own tokenizer"
         )
-    longest = getattr(model.hf_model.config, "max_position_embeddings", None)
+    longest = model.n_positions
     if longest is not None and ids.shape[1] > longest:
         raise ValueError(
             f"rows have {ids.shape[1]} tokens, but {model.name} has positions for {longest}; use "
@@ -95,9 +95,16 @@ def separation_of(hf_model: Any) -> Separation:
     documents = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]])
     batch = TrainingBatch(rows, rows, torch.ones_like(rows), documents)
     for separation in (Separation.POSITIONS, Separation.MASK):
-        with evaluating(hf_model), torch.no_grad():
-            inputs = forward_inputs(batch, separation, device)
-            one, other = hf_model(**inputs, use_cache=False).logits[:, 2:]
+        inputs = forward_inputs(batch, separation, device)
+        try:
+            with (
+                evaluating(hf_model),
+                torch.no_grad(),
+                refusing_failures("it takes no such inputs"),
+            ):
+                one, other = hf_model(**inputs, use_cache=False).logits[:, 2:]
+        except ValueError:
+            continue
         # Rounding is a millionth of their spread; what a document sees of another is far more.
         if torch.allclose(one, other, rtol=0.0, atol=1e-4 * float(one.std())):
             return separation

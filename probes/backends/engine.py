@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -95,20 +94,3 @@ def taking_from_scores(take: TakeEntropies, n_layers: int) -> Hooks:
         take(entropy_of_scores(scores), point.layer)
 
     return [(HookPoint(Site.ATTENTION_SCORES, layer), reduce) for layer in range(n_layers)]
-
-
-def widened(scores: Tensor) -> Tensor:
-    """Scores of an eager mask, which adds the type's lowest value, as float32 with -inf."""
-    masked = scores <= torch.finfo(scores.dtype).min / 2
-    return wide(scores).masked_fill(masked, -torch.inf)
-
-
-def narrowed(scores: Tensor, dtype: torch.dtype) -> Tensor:
-    """The way back: infinities would make a row NaN, one that may attend to nothing for example."""
-    limits = torch.finfo(dtype)
-    return scores.clamp(limits.min, limits.max).to(dtype)
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or wider if it is."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from probes.anatomy import Anatomy, locate
 from probes.attach import attached
+from probes.attention_call import AttentionCall, SoftmaxCall
 from probes.attention_interface import (
-    AttentionCall,
     Handler,
     attention_taken_over,
     attention_transformed,
@@ -66,7 +66,7 @@ class NativeEngine:
         """Route every attention module through a handler that hands over its entropies."""
 
         def taking(layer: int) -> Handler:
-            def handler(call: AttentionCall) -> Tensor:
+            def handler(call: AttentionCall | SoftmaxCall) -> Tensor:
                 take(attention_entropy(call), layer)
                 return call.output()
 

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes.anatomy import Anatomy, Layer, locate
-from probes.attach import IN_MLP, HookFunction, with_mid_carried_over
+from probes.attach import IN_MLP, HookFunction, fitted
 from probes.backends.engine import Hooks, TakeEntropies, taking_from_scores
 from probes.backends.nnsight_places import (
     Place,
@@ -172,7 +172,7 @@ class NnsightEngine:
     def _visit_all(self, inputs: Mapping[str, Tensor], *, unembed: bool) -> None:
         """Run the attached functions; called in the body of a trace."""
         functions: dict[HookPoint, list[HookFunction]] = defaultdict(list)
-        for point, function in with_mid_carried_over([*self._hooks, *self._last]):
+        for point, function in fitted([*self._hooks, *self._last], self.anatomy.architecture):
             if unembed or point.site is not Site.LOGITS:
                 functions[point].append(function)
         shape = tuple(inputs["input_ids"].shape)
@@ -204,8 +204,9 @@ class NnsightEngine:
         layer = self.anatomy.layers[point.layer]
         if point.site in _ATTENTION:
             softmax = softmax_in(self._envoy(layer.attention), self.anatomy.architecture.family)
-            of = scores_of if point.site is Site.ATTENTION_SCORES else pattern_of
-            return of(softmax)
+            if point.site is Site.ATTENTION_PATTERN:
+                return pattern_of(softmax)
+            return scores_of(softmax, layer.down.weight.dtype)
         return self._place_in(layer, point.site)
 
     def _place_in(self, layer: Layer, site: Site) -> Place:

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probes.backends.engine import narrowed, wide, widened
+from probes.attention_call import narrowed, wide, widened
+
+_ATTENTION_FUNCTIONS = ("attention_interface_", "self__attn_")
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,14 @@ def unflattened(flat: Place, shape: tuple[int, ...]) -> Place:
     return Place(lambda: flat.read().unflatten(0, shape), lambda new: flat.write(new.flatten(0, 1)))
 
 
-def scores_of(softmax: Any) -> Place:
-    """Attention scores: what the softmax receives."""
+def scores_of(softmax: Any, model: torch.dtype) -> Place:
+    """Attention scores: what the softmax receives in a model of some type."""
 
     def write(new: Tensor) -> None:
         (scores, *rest), keywords = softmax.inputs
         softmax.inputs = ((narrowed(new, scores.dtype), *rest), keywords)
 
-    return Place(lambda: widened(softmax.inputs[0][0]), write)
+    return Place(lambda: widened(softmax.inputs[0][0], model), write)
 
 
 def pattern_of(softmax: Any) -> Place:
@@ -91,19 +93,18 @@ def pattern_of(softmax: Any) -> Place:
 
 
 def softmax_in(attention: Any, family: str) -> Any:
-    """The softmax operation in the function that an attention module calls.
+    """The softmax operation in an attention module, or in the function that it calls.
 
     Raises:
-        ValueError: nnsight's `.source` shows no such function, or no softmax in it.
+        ValueError: nnsight's `.source` shows no softmax there, or several.
     """
     source = attention.source
-    calls = [name for name in source.names if name.startswith("attention_interface_")]
-    if calls:
-        inner = getattr(source, calls[-1]).source
-        softmaxes = [name for name in inner.names if "softmax" in name]
-        if len(softmaxes) == 1:
-            return getattr(inner, softmaxes[0])
+    calls = [name for name in source.names if name.startswith(_ATTENTION_FUNCTIONS)]
+    inner = getattr(source, calls[-1]).source if calls else source
+    softmaxes = [name for name in inner.names if "softmax" in name]
+    if len(softmaxes) == 1:
+        return getattr(inner, softmaxes[0])
     raise ValueError(
-        f"nnsight finds no softmax in the attention function of {family}, so its scores and "
-        "pattern cannot be read; use backend='native'"
+        f"nnsight finds {len(softmaxes)} softmaxes, not one, in the attention of {family}, so its "
+        "scores and pattern cannot be read; use backend='native'"
     )

@@ -27,16 +27,14 @@ from torch import Tensor, nn
 from torch.special import entr
 
 from probes.anatomy import Anatomy, locate
-from probes.attach import HookFunction, with_mid_carried_over
+from probes.attach import HookFunction, fitted
+from probes.attention_call import narrowed, wide, widened
 from probes.backends.engine import (
     Hooks,
     TakeEntropies,
-    narrowed,
     taking_from_scores,
-    wide,
-    widened,
 )
-from probes.checking import difference, evaluating, few_tokens, tolerance
+from probes.checking import difference, evaluating, few_tokens, refusing_failures, tolerance
 from probes.choices import Backend
 from probes.memory_scaling import memory_vectors_scaled
 from probes.ordinary_weights import refuse_unordinary
@@ -71,7 +69,7 @@ def bridge_over(hf_model: Any, tokenizer: Any | None) -> Any:
             return build_bridge_from_module(
                 hf_model, name, hf_config=hf_model.config, tokenizer=tokenizer
             )
-        except (ValueError, KeyError, AttributeError) as error:
+        except Exception as error:
             raise ValueError(
                 f"TransformerLens cannot wrap a {name} ({error}); use backend='native'"
             ) from error
@@ -80,7 +78,18 @@ def bridge_over(hf_model: Any, tokenizer: Any | None) -> Any:
 def engine_over(hf_model: Any, tokenizer: Any | None) -> "TransformerLensEngine":
     """An engine over a model that nothing else uses, located before it is rewritten."""
     anatomy, weights = locate(hf_model), hf_model.state_dict()
-    return TransformerLensEngine(bridge_over(hf_model, tokenizer), anatomy, weights)
+    inputs = {"input_ids": few_tokens(anatomy.n_tokens, anatomy.device)}
+    what = f"TransformerLens does not run this {anatomy.architecture.family}; use backend='native'"
+    with torch.no_grad(), evaluating(hf_model), refusing_failures(what):
+        before = hf_model(**inputs, use_cache=False).logits
+        engine = TransformerLensEngine(bridge_over(hf_model, tokenizer), anatomy, weights)
+        gap = difference(engine.logits(inputs), before)
+    if not gap <= tolerance(before.dtype):
+        raise ValueError(
+            f"TransformerLens's bridge over this {anatomy.architecture.family} computes other "
+            f"logits, by {gap:.2g} of the largest; use backend='native'"
+        )
+    return engine
 
 
 @contextmanager
@@ -115,6 +124,7 @@ class TransformerLensEngine:
         self.module: nn.Module = bridge.original_model
         self.config: Any = self.module.config
         self.anatomy = anatomy or locate(self.module, unwrap=_unwrapped)
+        _refuse_falcon_alibi(self.config)
         self._weights = weights
         self._on_logits: list[tuple[HookPoint, HookFunction]] = []
         with evaluating(self.module):
@@ -159,7 +169,7 @@ class TransformerLensEngine:
                 raise ValueError(reason)
         inside = [
             (self._name(point), self._translated(point, function))
-            for point, function in with_mid_carried_over(hooks)
+            for point, function in fitted(hooks, self.anatomy.architecture)
             if point.site is not Site.LOGITS
         ]
         before = self._on_logits
@@ -225,6 +235,9 @@ class TransformerLensEngine:
         return logits
 
     def _name(self, point: HookPoint) -> str:
+        if point.site is Site.EMBED:
+            # `hook_embed` is normed where a norm follows the embedding.
+            return "embed.hook_out"
         if point.site is Site.FINAL_NORM:
             # `ln_final.hook_normalized` is what the norm's weight has yet to multiply.
             return "ln_final.hook_out"
@@ -270,6 +283,15 @@ class TransformerLensEngine:
         # The softmax is float32 in a float64 model too.
         bar = max(tolerance(torch.float32), tolerance(kept[pattern].dtype))
         return gap <= bar, True, editable
+
+
+def _refuse_falcon_alibi(config: Any) -> None:
+    """Too little to be noticed on a few tokens in half precision."""
+    if config.model_type == "falcon" and config.alibi:
+        raise ValueError(
+            "TransformerLens adds Falcon's alibi twice, so its bridge is another model; use "
+            "backend='native'"
+        )
 
 
 def _lens(function: Callable[[Tensor], Tensor | None]) -> _LensHook:

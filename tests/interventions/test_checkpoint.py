@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.changed_models import CHANGES, changed_layers
-from tests.models import FAMILIES, tiny_hf_model, tiny_model, tiny_tokenizer, tokens
+from tests.models import FAMILIES, OWN_ATTENTION, tiny_hf_model, tiny_model, tiny_tokenizer, tokens
 
 # Soft-capped scores, clipped projections and the like cannot be divided through weights.
 WITH_TEMPERATURE = ("llama", "olmo2", "phi3", "gpt_neox", "gpt2", "opt")
@@ -44,7 +44,7 @@ def edits_of(model, family):
     return [resuscitation(model), *temperature]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OWN_ATTENTION])
 def test_plain_transformers_loads_what_the_hooks_compute(family, tmp_path):
     from interventions import applied, patch_weights, save_patched
 

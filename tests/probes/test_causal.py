@@ -91,7 +91,7 @@ def test_a_window_restores_neighbouring_layers_of_an_output_but_not_of_the_strea
             assert float(result.restored[row, layer, 0]) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "codegen", "falcon", "bloom"])
 def test_the_stream_after_the_last_block_restored_at_the_readout_is_the_clean_run(family):
     model = tiny_model(family, torch.float64)
     for positions in ("both", "last"):

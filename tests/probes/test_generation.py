@@ -41,7 +41,11 @@ def model_of(family, attention="sdpa", dtype=torch.float64):
 
 @pytest.mark.parametrize(
     ("family", "attention"),
-    [*((family, "sdpa") for family in FAMILIES), ("gpt2", "eager"), ("olmo3", "eager")],
+    [
+        *((family, "sdpa") for family in FAMILIES),
+        *(("gpt2", "eager"), ("olmo3", "eager"), ("falcon", "sdpa"), ("falcon_rw", "sdpa")),
+        *((family, "eager") for family in ("gptj", "codegen", "gpt_neo", "bloom", "mpt")),
+    ],
 )
 def test_a_batch_is_continued_as_every_prompt_by_itself(family, attention):
     """Absolute, learned and rotary positions; windows of three tokens; capped scores."""

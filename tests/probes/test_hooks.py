@@ -10,6 +10,7 @@ from tests.models import (
     FAMILIES,
     GATED,
     N_LAYERS,
+    OWN_ATTENTION,
     SEQUENTIAL,
     padded,
     tiny_hf_model,
@@ -61,7 +62,7 @@ def test_coefficients_are_the_activated_gate_times_up(family):
     assert_close(found[Site.MLP_COEFFICIENTS, 1], product, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OWN_ATTENTION])
 def test_residual_stream_is_hugging_faces_hidden_states_but_for_the_last(family):
     import probes
     from probes import Site
@@ -69,7 +70,7 @@ def test_residual_stream_is_hugging_faces_hidden_states_but_for_the_last(family)
     model = tiny_model(family)
     with torch.no_grad():
         hidden = copy.deepcopy(model.hf_model)(
-            tokens(2, 11), output_hidden_states=True
+            tokens(2, 11), output_hidden_states=True, use_cache=False
         ).hidden_states
     sites = [Site.RESID_PRE, Site.RESID_POST, Site.FINAL_NORM, Site.EMBED]
     found = probes.capture(model, {"input_ids": tokens(2, 11)}, sites)
@@ -81,7 +82,7 @@ def test_residual_stream_is_hugging_faces_hidden_states_but_for_the_last(family)
     assert not torch.allclose(found[Site.RESID_POST, N_LAYERS - 1], hidden[-1])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OWN_ATTENTION])
 def test_blocks_add_attention_and_mlp_to_the_stream(family):
     import probes
     from probes import Site
@@ -95,7 +96,7 @@ def test_blocks_add_attention_and_mlp_to_the_stream(family):
         assert_close(found[Site.RESID_POST, layer], total, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("family", SEQUENTIAL)
+@pytest.mark.parametrize("family", [*SEQUENTIAL, "gpt_neo", "falcon_rw", "bloom", "mpt"])
 def test_resid_mid_is_the_stream_plus_attention(family):
     import probes
     from probes import Site

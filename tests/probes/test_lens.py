@@ -8,7 +8,7 @@ from probes.choices import LensPositions, TargetSpan
 from probes.lens_items import lens_items
 from probes.lens_pass import read_lens, target_ranks
 from probes.lens_settings import LensSettings
-from tests.models import FAMILIES, tiny_hf_model, tiny_model, tokens
+from tests.models import FAMILIES, OWN_ATTENTION, tiny_hf_model, tiny_model, tokens
 
 LENGTHS = (5, 11, 7, 2)
 
@@ -47,7 +47,7 @@ def by_hand(model, ids, target):
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OWN_ATTENTION])
 def test_every_layer_reads_as_norm_and_unembedding_by_hand(family):
     model = tiny_model(family)
     items = some_items(model)

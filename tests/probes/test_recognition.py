@@ -46,7 +46,7 @@ UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gptj", "codegen", "gpt_neo", "falcon_rw"])
 def test_recognition_makes_up_the_row_that_the_table_has(family):
     from probes.architectures import row_of
     from probes.recognition import recognise
@@ -102,15 +102,63 @@ def test_mixtures_of_experts_are_refused_with_the_reason(name):
         probes.load_model(unknown_model(name, num_experts=2, num_local_experts=2))
 
 
-def test_a_model_whose_attention_cannot_be_read_is_refused_by_name():
+def test_a_model_whose_attention_cannot_be_told_is_refused_by_name():
+    """Differential attention calls the attention function twice in a block."""
+    import probes
+
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
+    message = r"family 'diffllama' is not in .* not every block has one module that calls an atten"
+    with pytest.raises(ValueError, match=message):
+        probes.load_model(unknown_model("DiffLlama", head_dim=14, hidden_size=56, **heads))
+
+
+def test_a_model_that_does_not_run_is_refused_by_name():
+    """Rotations of another width than what they rotate, in a model that is built without a word."""
+    import probes
+
+    hf_model = unknown_model("SmolLM3", head_dim=14)
+    inverse = hf_model.model.rotary_emb.inv_freq
+    hf_model.model.rotary_emb.inv_freq = torch.ones(3)
+    try:
+        with pytest.raises(
+            ValueError, match=r"'smollm3' is not .*: it does not run \(RuntimeError"
+        ):
+            probes.load_model(hf_model)
+        assert probes.load_model(tiny_hf_model("llama"))
+    finally:
+        hf_model.model.rotary_emb.inv_freq = inverse
+
+
+def test_a_mask_that_adds_to_scores_is_a_bias():
+    """Doge adds to its scores what each key's value says; its MLP is dense here."""
+    import probes
+
+    hf_model = unknown_model("Doge", keep_window_size=61)
+    for layer in hf_model.model.layers:
+        layer.self_attn.A.data = torch.tensor([0.7, -1.3, 0.4], dtype=torch.float64)
+    rows = [tokens(1, length, length)[0].tolist() for length in (7, 5)]
+    batches = [{"input_ids": torch.tensor([row])} for row in rows]
+    result = probes.measure_entropy(probes.load_model(hf_model), batches)
+    heads = reference.attention_entropy(hf_model, rows)
+    # Hugging Face's eager softmax is float32.
+    assert_close(result.attention.per_head.numpy(), heads, rtol=1e-6, atol=1e-6)
+
+
+def test_the_text_model_of_llama_4_without_experts_is_measured():
+    """Its base model is, for transformers, the model itself."""
     import transformers
 
     import probes
 
-    config = transformers.BloomConfig(vocab_size=101, hidden_size=42, n_layer=2, n_head=3)
-    message = r"family 'bloom' is not in .* by its structure: BloomForCausalLM computes attention w"
-    with pytest.raises(ValueError, match=message):
-        probes.load_model(transformers.BloomForCausalLM(config))
+    sizes = SIZES | {"intermediate_size_mlp": 29, "head_dim": 14, "moe_layers": []}
+    torch.manual_seed(0)
+    hf_model = transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(**sizes)).eval()
+    ids = tokens(2, 11)
+    result = probes.measure_entropy(probes.load_model(hf_model), [{"input_ids": ids}])
+    with torch.no_grad():
+        p = hf_model(ids).logits.double().log_softmax(-1)
+    # float32 logits.
+    assert result.next_token.mean == pytest.approx(float(-(p.exp() * p).sum(-1).mean()), rel=1e-5)
 
 
 def test_an_mlp_that_does_something_else_is_refused():

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from tests.models import FAMILIES, tiny_hf_model
+from tests.models import FAMILIES, OWN_ATTENTION, tiny_hf_model
 
 
 def loaded_with(monkeypatch, family, **changes):
@@ -17,7 +17,7 @@ def loaded_with(monkeypatch, family, **changes):
     return probes.load_model(tiny_hf_model(family))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OWN_ATTENTION])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_every_family_passes_in_every_type(family, dtype):
     import probes

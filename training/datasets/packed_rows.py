@@ -198,7 +198,7 @@ class CorpusSource(RowSource):
 
 def model_positions(model: HookedModel) -> int | None:
     """How many tokens a row may have in a model, None where its configuration does not say."""
-    return getattr(model.engine.config, "max_position_embeddings", None)
+    return model.n_positions
 
 
 def check_row_length(row_length: int, positions: int | None) -> None:
