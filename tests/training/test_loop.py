@@ -181,7 +181,7 @@ class Packed:
         return {"kind": "packed", "packed": self._packed, "side": self._side}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gptj", "gpt_neo", "falcon"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_documents_of_a_row_do_not_see_each_other(family, side, tmp_path):
     def first_step(name, source, batch_size):
@@ -201,6 +201,18 @@ def test_documents_of_a_row_do_not_see_each_other(family, side, tmp_path):
     # float32 through attention of other shapes.
     assert packed.loss == pytest.approx(apart.loss, rel=1e-5)
     assert packed.gradient_norm == pytest.approx(apart.gradient_norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("family", ["bloom", "mpt", "falcon_rw"])
+def test_positions_that_come_from_the_mask_keep_no_documents_apart_and_are_refused(
+    family, tmp_path
+):
+    import probes
+
+    model = probes.load_model(tiny_hf_model(family))
+    settings = settings_of(steps=1, batch_size=2)
+    with pytest.raises(ValueError, match="does not keep the documents of a row apart"):
+        run(tmp_path / "run", model, Packed(packed=True), settings)
 
 
 def test_bfloat16_weights_become_float32_masters(tmp_path):
