@@ -329,7 +329,7 @@ def test_a_query_projection_that_is_not_a_plain_one_is_refused_by_name():
     model = tiny_model("llama")
     attention = model.hf_model.model.layers[1].self_attn
     attention.q_proj = Adapted(attention.q_proj)
-    with pytest.raises(ValueError, match=r"layers.1.self_attn.q_proj is a Adapted, whose weight"):
+    with pytest.raises(ValueError, match=r"self_attn\.q_proj \(Adapted\) does not compute w"):
         interventions.patch_weights(model, interventions.AttentionTemperature(1.7))
 
 
