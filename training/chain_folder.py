@@ -21,7 +21,13 @@ from typing import Any
 
 from training.commands.fields import NOT_DECISIVE
 from training.commands.recipes import as_json
-from training.runs.directory import CHECKPOINTS_FOLDER, DONE_FILE, MANIFEST_FILE, read_manifest
+from training.runs.directory import (
+    CHECKPOINTS_FOLDER,
+    DONE_FILE,
+    MANIFEST_FILE,
+    read_manifest,
+    refuse_other_inputs,
+)
 from training.runs.durable_files import one_line_for_disk_errors, write_whole
 from training.runs.manifest import run_manifest
 from training.stage_choices import StageStatus
@@ -115,19 +121,19 @@ def read_outcome(folder: Path) -> StageOutcome:
     return _restored(folder, json.loads(path.read_text(encoding="utf-8")))
 
 
-def finished_chain(out: Path, configuration: Any) -> ChainResult | None:
+def finished_chain(out: Path, identity: ChainIdentity) -> ChainResult | None:
     """How a chain ended that is over; None where it is not, or is not there.
 
     Args:
         out: its folder.
-        configuration: what it should be.
+        identity: what it should be.
 
     Raises:
-        ValueError: the folder holds a finished chain of another configuration.
+        ValueError: the folder holds a finished chain of other settings, weights or texts.
     """
     if not (out / DONE_FILE).is_file():
         return None
-    _refuse_another(out, configuration)
+    _refuse_another(out, identity)
     done = json.loads((out / DONE_FILE).read_text(encoding="utf-8"))
     found = [_restored(out / stored.pop("folder"), stored) for stored in done["stages"]]
     return ChainResult(tuple(found))
@@ -145,7 +151,7 @@ def begin_chain(out: Path, identity: ChainIdentity, resume: bool) -> None:
         ValueError: the folder holds another chain, or something else, or cannot be written to.
     """
     if resume and (out / MANIFEST_FILE).is_file():
-        _refuse_another(out, identity.configuration)
+        _refuse_another(out, identity)
         return
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; give a folder, which need not exist")
@@ -156,7 +162,21 @@ def begin_chain(out: Path, identity: ChainIdentity, resume: bool) -> None:
     _write(out / MANIFEST_FILE, identity.manifest())
 
 
-def _refuse_another(out: Path, configuration: Any) -> None:
+def _refuse_another(out: Path, identity: ChainIdentity) -> None:
+    refuse_other_settings(out, identity.configuration)
+    refuse_other_inputs(out, json.loads(json.dumps(identity.manifest())))
+
+
+def refuse_other_settings(out: Path, configuration: Any) -> None:
+    """Refuse a folder whose chain has other settings, before anything is loaded.
+
+    Args:
+        out: its folder.
+        configuration: what it should be.
+
+    Raises:
+        ValueError: it holds no chain, or one of other settings.
+    """
     stored = read_manifest(out)["configuration"]
     asked = json.loads(json.dumps(as_json(configuration)))
     for name, value in asked.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from analysis.ckl_study.plan import PlannedRun
 from analysis.study_runs import REPORT, RUNS, StudyRun, cost_text, not_over
 from training.ckl.config import CklConfig
-from training.runs.manifest import is_finished
+from training.runs.finished import is_over
 
 
 def study_runs(
@@ -29,7 +29,7 @@ def study_runs(
             one.name,
             one.words(recipe, recipe_name, folder),
             main,
-            partial(is_finished, configuration=one.config, resume=True),
+            partial(is_over, configuration=one.config),
         )
         for one in plan
     ]

@@ -2,11 +2,13 @@
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from analysis.remix_study.plan import PlannedRun, groups_of
 from analysis.study_runs import REPORT, RUNS, StudyRun, cost_text, not_over
 from training.remix.config import RemixConfig
+from training.runs.finished import is_over
 
 
 def study_runs(
@@ -24,22 +26,13 @@ def study_runs(
 
     return [
         StudyRun(
-            one.name, one.words(recipe, recipe_name, folder), main, _Finished(one.final(folder))
+            one.name,
+            one.words(recipe, recipe_name, folder),
+            main,
+            partial(is_over, configuration=one.final(folder)),
         )
         for one in plan
     ]
-
-
-class _Finished:
-    """Whether a folder holds a run, finished."""
-
-    def __init__(self, config: RemixConfig) -> None:
-        self._config = config
-
-    def __call__(self, folder: Path) -> bool:
-        from training.stages import finished_chain
-
-        return finished_chain(folder, self._config) is not None
 
 
 def print_plan(plan: Sequence[PlannedRun], mine: Sequence[PlannedRun], folder: Path) -> None:

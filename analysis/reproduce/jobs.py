@@ -56,13 +56,13 @@ class Job:
             folder: of all jobs.
 
         Raises:
-            ValueError: its folder holds a finished run of another configuration.
+            ValueError: its folder holds a finished run of other settings, weights or texts.
         """
         if self.config is None:
             return (folder / self.name / self.last_file).is_file()
-        from training.runs.manifest import is_finished
+        from training.runs.finished import is_over
 
-        return is_finished(folder / self.name, configuration=self.config, resume=True)
+        return is_over(folder / self.name, self.config)
 
 
 def in_waves(jobs: Sequence[Job]) -> list[list[Job]]:

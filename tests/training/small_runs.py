@@ -38,6 +38,23 @@ def _passage(index):
     }
 
 
+def change_weights(checkpoint):
+    """Write other weights into the folder of a model."""
+    from safetensors.torch import load_file, save_file
+
+    path = checkpoint / "model.safetensors"
+    weights = {name: tensor * 1.25 for name, tensor in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def change_text(path):
+    """Write another word into the first document of a corpus."""
+    first, rest = path.read_text(encoding="utf-8").split("\n", 1)
+    row = json.loads(first)
+    row["text"] = "elsewhere " + row["text"]
+    path.write_text(f"{json.dumps(row)}\n{rest}", encoding="utf-8")
+
+
 def pretrain_arguments(texts, out, *extra):
     """A model of 20,000 parameters, in 7 steps."""
     text = str(texts / "familiar.jsonl")

@@ -249,7 +249,7 @@ def test_a_stage_of_another_chain_is_gone_on_from(whole, start, tmp_path):
     result = run(tmp_path / "run", start, shared)
     assert not (tmp_path / "run" / "stage-A").exists()
     assert losses_of(tmp_path / "run" / "stage-B") == losses_of(path / "stage-B")
-    again = finished_chain(tmp_path / "run", identity().configuration)
+    again = finished_chain(tmp_path / "run", identity())
     assert again == result
     assert again.outcomes[0].folder == path / "stage-A"
 
@@ -275,8 +275,8 @@ def test_a_stage_writes_into_its_weights_when_its_folder_is_there(start, tmp_pat
 def test_outcomes_are_read_again(whole):
     path, result = whole
     assert read_outcome(path / "stage-A") == result.outcomes[0]
-    assert finished_chain(path, identity().configuration) == result
-    assert finished_chain(path / "nowhere", identity().configuration) is None
+    assert finished_chain(path, identity()) == result
+    assert finished_chain(path / "nowhere", identity()) is None
 
 
 def test_manifests_hold_what_a_chain_and_its_stages_are(whole):
@@ -293,7 +293,7 @@ def test_what_is_no_chain_or_another_is_refused(whole, start, tmp_path):
     with pytest.raises(ValueError, match="holds a run with another extra: 0 there, 1 asked for"):
         run_stages(both(), path, start, identity(extra=1), resume=True)
     with pytest.raises(ValueError, match="holds a run with another extra: 0 there, 1 asked for"):
-        finished_chain(path, identity(extra=1).configuration)
+        finished_chain(path, identity(extra=1))
     with pytest.raises(ValueError, match="is not empty, and is not to be gone on with"):
         run(path, start)
     (tmp_path / "file").write_text("")

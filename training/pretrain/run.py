@@ -76,11 +76,13 @@ def run_pretraining(
     with joined_processes() as here:
         if here.is_first:
             refuse_taken(out, resume=resume)
+        # What can be told at once: settings. Then everything is made again, and compared.
+        is_finished(out, config, resume=resume)
+        prepared = prepare(config)
+        manifest = run_manifest("training.pretrain", recipe, config, prepared.inputs)
+        directory = opened_directory(out, manifest, resume=resume)
         result = None
-        if not is_finished(out, config, resume=resume):
-            prepared = prepare(config)
-            manifest = run_manifest("training.pretrain", recipe, config, prepared.inputs)
-            directory = opened_directory(out, manifest, resume=resume)
+        if not directory.is_done:
             if here.is_first:
                 print_beginning(config, prepared.model, prepared.source)
             result = _train(config, prepared, directory, resume, seconds)

@@ -10,6 +10,7 @@ from typing import Any
 import probes
 from interventions.edits import applied
 from probes.hooked_model import HookedModel
+from training.chain_folder import refuse_other_settings
 from training.commands.baseline import write_baseline
 from training.commands.observers import Looks
 from training.commands.run_edits import RunEdits
@@ -32,7 +33,7 @@ from training.remix.relearn import (
 from training.remix.rules import stage_rule
 from training.remix.shared_stage import shared_stage
 from training.remix.terminal import print_beginning, print_remix, print_stage
-from training.runs.directory import RunDirectory
+from training.runs.directory import DONE_FILE, RunDirectory
 from training.runs.manifest import refuse_taken, tokenizer_hash
 from training.stages import (
     ChainIdentity,
@@ -76,9 +77,10 @@ def run_remix(
         config, lines = fitted(config, REMIX_RECIPES[recipe]())
         if here.is_first:
             print("\n".join(lines), end="\n" * bool(lines))
-        result = finished_chain(out, config)
-        if result is None:
-            result = _run(config, out, recipe, resume, seconds)
+        # What can be told at once: settings. Then everything is made again, and compared.
+        if (out / DONE_FILE).is_file():
+            refuse_other_settings(out, config)
+        result = _run(config, out, recipe, resume, seconds)
         if here.is_first:
             print_remix(out, config.names, result)
 
@@ -87,11 +89,13 @@ def _run(
     config: RemixConfig, out: Path, recipe: str, resume: bool, seconds: float | None
 ) -> ChainResult:
     chain = Chain(config, out)
-    if this_process().is_first:
-        print_beginning(config, chain.model_name, chain.items, chain.inputs["overlap"])
     identity = ChainIdentity(
         command=PROGRAM, recipe=recipe, configuration=config, inputs=chain.inputs
     )
+    if (over := finished_chain(out, identity)) is not None:
+        return over
+    if this_process().is_first:
+        print_beginning(config, chain.model_name, chain.items, chain.inputs["overlap"])
     return run_stages(
         chain.stages(),
         out,

@@ -51,6 +51,7 @@ DONE_FILE = "done.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 DECISIVE = ("configuration", "inputs")
 """What in a manifest decides the bits of a run."""
+_TO_GIVE = {"configuration": "the settings", "inputs": "the weights and texts"}
 _COUNTED_AT_FIRST = str(RateCount.FROM_ONE)
 """How runs count their learning rates whose version had no setting for it."""
 
@@ -107,7 +108,7 @@ class RunDirectory:
         """
         folder, plain = Path(path), _plain(manifest)
         if this_process().is_first:
-            _refuse_another(folder, plain)
+            refuse_other_inputs(folder, plain)
         return cls(folder, plain)
 
     @property
@@ -284,14 +285,23 @@ def _refuse_used(folder: Path) -> None:
         raise ValueError(f"{folder} is not empty, and holds no run; give another folder")
 
 
-def _refuse_another(folder: Path, manifest: Mapping[str, Any]) -> None:
+def refuse_other_inputs(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse a folder whose run has other settings, weights or texts.
+
+    Args:
+        folder: of the run.
+        manifest: what the run should be, as JSON gives it back.
+
+    Raises:
+        ValueError: it holds no run, or another one; names what differs.
+    """
     stored = read_manifest(folder)
     for part in DECISIVE:
         difference = next(_differences(stored[part], manifest[part], part), None)
         if difference is not None:
             raise ValueError(
-                f"{folder} holds a run with another {difference}; give the settings that it was "
-                "begun with, or another folder"
+                f"{folder} holds a run with another {difference}; give {_TO_GIVE[part]} that it "
+                "was begun with, or another folder"
             )
 
 

@@ -6,8 +6,15 @@ import sys
 
 import pytest
 
-from tests.training.small_runs import ckl_arguments, pretrain_arguments, write_texts
+from tests.training.small_runs import (
+    change_text,
+    change_weights,
+    ckl_arguments,
+    pretrain_arguments,
+    write_texts,
+)
 from training.ckl.command import main
+from training.runs import finished
 from training.runs.records import (
     InjectionRecord,
     PerplexityRecord,
@@ -135,6 +142,67 @@ def test_the_terminal_says_what_was_learnt_and_lost(run, capsys):
     for step in (0, 11):
         assert f"{sum(found[step][place] for place in met) / len(met):.3f}" in printed
     assert "the last injection is in update 8" in printed
+
+
+@pytest.mark.parametrize("what", ["weights", "corpus", "held out", "knowledge"])
+def test_a_finished_run_of_other_weights_or_texts_is_refused(
+    what, texts, start, run, tmp_path, capsys
+):
+    """The command compares all that went in; a study the start and the text."""
+    import shutil
+
+    from training.ckl.recipes import CKL_RECIPES
+    from training.commands.recipes import from_json
+    from training.runs.finished import is_over
+
+    texts_here, start_here, out = (tmp_path / name for name in ("texts", "start", "run"))
+    for source, copy in ((texts, texts_here), (start, start_here), (run, out)):
+        shutil.copytree(source, copy)
+    manifest = json.loads((out / "manifest.json").read_text())
+    told = (
+        json.dumps(manifest)
+        .replace(str(texts), str(texts_here))
+        .replace(str(start), str(start_here))
+    )
+    (out / "manifest.json").write_text(told)
+    stored = {**json.loads(told)["configuration"], **json.loads(told)["execution"]}
+    config = from_json(type(CKL_RECIPES["smoke"]()), stored)
+    assert is_over(out, config)
+    records = (out / "records.jsonl").read_bytes()
+    assert main(["--out", str(out), "--resume"]) == 0
+    part = {
+        "weights": "inputs.start_sha256",
+        "corpus": "inputs.data.host.content_hash",
+        "held out": "inputs.entropies.sha256",
+        "knowledge": "inputs.data.passages_sha256",
+    }[what]
+    match what:
+        case "weights":
+            change_weights(start_here / "checkpoints" / "step-000007")
+        case "corpus":
+            change_text(texts_here / "new.jsonl")
+        case "held out":
+            change_text(texts_here / "familiar.jsonl")
+        case _:
+            path = texts_here / "passages.json"
+            path.write_text(path.read_text().replace("the tower 0 is", "some tower 0 is"))
+    capsys.readouterr()
+    assert main(["--out", str(out), "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert f"holds a run with another {part}: " in error
+    assert "give the weights and texts that it was begun with, or another folder" in error
+    assert (out / "records.jsonl").read_bytes() == records
+    # Hashes of files are kept within a process.
+    finished._weights.cache_clear()
+    finished._text.cache_clear()
+    if what in ("weights", "corpus"):
+        name = {"weights": "weights in", "corpus": "text in"}[what]
+        with pytest.raises(ValueError, match=f"holds a finished run of other {name}"):
+            is_over(out, config)
+    # What is gone cannot differ.
+    shutil.rmtree(start_here / "checkpoints")
+    finished._weights.cache_clear()
+    assert what == "corpus" or is_over(out, config)
 
 
 DECAYING = ["--attention-temperature", "2", "--temperature-schedule", "linear"]

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from tests.training.small_runs import pretrain_arguments, write_texts
+from tests.training.small_runs import change_text, pretrain_arguments, write_texts
 from training.pretrain.command import main
 from training.runs.records import EntropyRecord, StepRecord, TaskRecord, read_items, records_of
 
@@ -121,6 +121,20 @@ def test_a_finished_run_is_only_shown(run, capsys):
     assert main(["--out", str(run), "--resume"]) == 0
     assert "over already; nothing was done" in capsys.readouterr().out
     assert (run / "records.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_of_other_texts_is_refused(run, texts, tmp_path, capsys):
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    shutil.copytree(texts, tmp_path / "texts")
+    told = (out / "manifest.json").read_text().replace(str(texts), str(tmp_path / "texts"))
+    (out / "manifest.json").write_text(told)
+    assert main(["--out", str(out), "--resume"]) == 0
+    change_text(tmp_path / "texts" / "familiar.jsonl")
+    assert main(["--out", str(out), "--resume"]) == 2
+    assert "holds a run with another inputs." in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -8,7 +8,12 @@ import sys
 import pytest
 
 from tests.training.remix.runs import remix_arguments
-from tests.training.small_runs import pretrain_arguments, write_texts
+from tests.training.small_runs import (
+    change_text,
+    change_weights,
+    pretrain_arguments,
+    write_texts,
+)
 from training.remix.command import main
 from training.runs.records import (
     GradientAlignmentRecord,
@@ -186,6 +191,27 @@ def test_the_terminal_says_what_was_learnt_and_lost(run, capsys):
     for stage, step in (("A", 17), ("B", 8)):
         log_probs = recalls(run, stage, "A")[step].log_probs
         assert f"{sum(log_probs) / len(log_probs):.3f}" in printed
+
+
+@pytest.mark.parametrize("what", ["weights", "mix"])
+def test_a_finished_chain_of_other_weights_or_texts_is_refused(
+    what, texts, start, run, tmp_path, capsys
+):
+    import shutil
+
+    texts_here, start_here, out = (tmp_path / name for name in ("texts", "start", "run"))
+    for source, copy in ((texts, texts_here), (start, start_here), (run, out)):
+        shutil.copytree(source, copy)
+    for path in out.rglob("manifest.json"):
+        told = path.read_text().replace(str(texts), str(texts_here))
+        path.write_text(told.replace(str(start), str(start_here)))
+    if what == "weights":
+        change_weights(sorted((start_here / "checkpoints").iterdir())[-1])
+    else:
+        change_text(texts_here / "familiar.jsonl")
+    assert main(["--out", str(out), "--resume"]) == 2
+    part = {"weights": "inputs.start_sha256", "mix": "inputs.stages."}[what]
+    assert f"holds a run with another {part}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

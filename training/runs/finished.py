@@ -1,0 +1,78 @@
+"""Finished runs: whether a run that is over is the one that is asked for.
+
+Studies leave finished runs alone. One counts as finished only where its settings, the weights that
+it began from and the text that it was trained on are those of now, as far as these can be told
+without preparing the run again: a start or a text that is a folder or a file here. What is gone
+cannot differ; built-in models and texts are pinned, and what the hub holds under a name is not
+asked for again. The training commands themselves compare everything that went into a run.
+
+Example:
+    >>> from pathlib import Path
+    >>> is_over(Path("runs/nothing-there"), None)
+    False
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import probes
+from training.runs.directory import read_manifest
+from training.runs.manifest import is_finished
+from training.start_models import find_start
+
+
+def is_over(folder: Path, configuration: Any) -> bool:
+    """Whether a folder holds a run, finished.
+
+    Args:
+        folder: of the run.
+        configuration: what it should be.
+
+    Raises:
+        ValueError: it holds a finished run of another configuration, or of weights or a text that
+            have changed since.
+    """
+    if not is_finished(folder, configuration, resume=True):
+        return False
+    inputs = read_manifest(folder)["inputs"]
+    start = _start(configuration)
+    if start is not None and "start_sha256" in inputs:
+        _refuse_changed(folder, f"weights in {start}", inputs["start_sha256"], _weights(start))
+    text, host = getattr(configuration, "corpus", None), inputs.get("data", {}).get("host")
+    if host is not None and isinstance(text, str) and Path(text).expanduser().exists():
+        found = _text(text, configuration.column, host["documents"])
+        _refuse_changed(folder, f"text in {text}", host["content_hash"], found)
+    return True
+
+
+def _start(configuration: Any) -> str | None:
+    """The folder that a run begins from, where it is one that is there."""
+    model = getattr(configuration, "model", None)
+    if model is None or not Path(model).expanduser().exists():
+        return None
+    try:
+        start = find_start(model, configuration.revision)
+    except ValueError:
+        # Checkpoints that nothing needed any more have been removed.
+        return None
+    path = Path(start.model).expanduser()
+    return start.model if path.is_file() or (path / "config.json").is_file() else None
+
+
+@cache
+def _weights(start: str) -> str:
+    return probes.load_model(start, device="cpu", dtype="float32").content_hash()
+
+
+@cache
+def _text(name: str, column: str | None, documents: int) -> str:
+    return probes.load_corpus(name, column=column, max_documents=documents).content_hash
+
+
+def _refuse_changed(folder: Path, what: str, before: str, now: str) -> None:
+    if before != now:
+        raise ValueError(
+            f"{folder} holds a finished run of other {what}: hash {before[:12]} there, {now[:12]} "
+            "now; put back what it was, or give another folder"
+        )
