@@ -55,6 +55,8 @@ def _run(arguments: ReportArguments, given: Sequence[str]) -> None:
     material = read_material(list(dict.fromkeys(arguments.results)), curves=arguments.curves)
     command = command_line(PROGRAM, given)
     write_page(material, arguments.out, command=command, title=arguments.title or TITLE)
+    for path in material.results.unfinished:
+        print(f"not over, so not counted: {path}")
     print(f"page: {arguments.out}")
 
 

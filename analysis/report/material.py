@@ -78,11 +78,19 @@ def read_material(paths: Sequence[Path], *, curves: int = CURVES) -> Material:
         curves: as `Material.curves`.
 
     Raises:
-        ValueError: there are no results, several ledgers, or some cannot be read.
+        ValueError: there are no results, several ledgers, or some cannot be read, or nothing is
+            over.
     """
     from analysis.claim_tables.folders import find_results, tables_of
 
     results = find_results(paths)
+    kinds = {name: found for name, found in vars(results).items() if found}
+    if [*kinds] == ["unfinished"]:
+        names = ", ".join(map(str, results.unfinished[:3]))
+        raise ValueError(
+            f"nothing is over of {len(results.unfinished)} run(s) or sweep(s): {names}; go on with "
+            "them, with --resume or the same command, and report then"
+        )
     if len(results.ledgers) > 1:
         first, second = results.ledgers[:2]
         raise ValueError(f"{first} and {second} are two ledgers; a page shows one, so give one")

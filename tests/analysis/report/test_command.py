@@ -197,6 +197,19 @@ def test_a_single_run_will_do(tmp_path):
     assert re.findall(r'<section id="(\w+)">', body) == ["encounters", "provenance"]
 
 
+def test_runs_that_are_not_over_are_no_results(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    manifest = {"command": "training.ckl", "configuration": {}, "inputs": {}}
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    assert main(tmp_path, "--out", tmp_path / "page.html") == 2
+    error = capsys.readouterr().err
+    assert "nothing is over of 2 run(s) or sweep(s)" in error
+    assert str(tmp_path / "run") in error
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_a_ledger_alone_will_do(tmp_path):
     out = tmp_path / "page.html"
     assert main(planted.write_ledger(tmp_path / "only"), "--out", out) == 0
