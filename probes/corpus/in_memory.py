@@ -77,7 +77,8 @@ def _of_dataset(source: Any, column: str, most: int | None) -> Opened:
         # Columns that are not asked for, pictures say, are not decoded.
         kept = [column, *({_MASK} & set(source.column_names))]
         source = source.select_columns(list(dict.fromkeys(kept)))
-    first = next(iter(source), {}).get(column)
+    row: Mapping[str, Any] = next(iter(source), {})
+    first = row.get(column)
     if _is_row(first):
         return Opened(name, None, _rows(_values(source, column, name), name, most), info.license)
     texts = partial(readers.read_rows, source, column, name)
