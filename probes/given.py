@@ -13,7 +13,7 @@ Example:
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -87,7 +87,10 @@ def pairs(value: Any) -> str | None:
         return f"{shown(value)}; give a list of (prompt, target) pairs"
     if isinstance(value, list | tuple):
         for place, item in enumerate(value):
-            if isinstance(item, str) or not hasattr(item, "__len__") or len(item) != 2:
+            # Encoded items are objects of their own, and name their parts.
+            is_encoded = hasattr(item, "prompt_ids") and hasattr(item, "target_ids")
+            is_pair = isinstance(item, Sequence) and not isinstance(item, str) and len(item) == 2
+            if not (is_encoded or is_pair):
                 return (
                     f"a {type(value).__name__} whose item {place} is {shown(item)}; give a list of "
                     "(prompt, target) pairs"

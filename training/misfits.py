@@ -7,7 +7,7 @@ Example:
     ...         raise ValueError(wrong)
     >>> misfits.refuse()
     Traceback (most recent call last):
-    ValueError: 2 things do not fit: (1) rows are short; (2) a lag is long
+    training.misfits.Refusals: 2 things do not fit: (1) rows are short; (2) a lag is long
 """
 
 
