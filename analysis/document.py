@@ -103,8 +103,17 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Heading:
+    """A heading within a section."""
+
+    text: str
+
+    kind = "heading"
+
+
+@dataclass(frozen=True)
 class Code:
-    """A command, or something else to be typed."""
+    """A command, or several in lines of their own."""
 
     text: str
 
@@ -174,6 +183,7 @@ Part = (
     | Figure
     | Bullets
     | Facts
+    | Heading
     | Code
     | Settings
     | Fold

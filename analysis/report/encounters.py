@@ -16,8 +16,9 @@ from analysis.ckl_report.curves import curve_tables
 from analysis.ckl_report.scores import ALL_KINDS
 from analysis.claims.measurements import Table
 from analysis.claims.selection import UNEDITED
+from analysis.document import Panel, Switches
+from analysis.document import Part as Piece
 from analysis.item_tables import HELD_OUT
-from analysis.page import Html, Panel, paragraph
 from analysis.report.anchors import Anchor
 from analysis.report.figures import arm_dots, linked, mark_maxima
 from analysis.report.material import Material, as_numbers, varied
@@ -25,7 +26,7 @@ from analysis.report.names import SETTINGS, run_name, with_names
 from analysis.report.over_seeds import over_seeds, run_means
 from analysis.report.parts import Part, even_figure, text_table, wide_figure
 from analysis.report.probe_curves import chosen_arms, injection_steps, named_arms, probe_curves
-from analysis.report.switches import keyed, switches
+from analysis.report.switches import keyed
 from analysis.report_texts import MINUS, nats, steps_text, with_interval
 
 KINDS = ("memorization", "semantic", "compositional")
@@ -59,7 +60,7 @@ def encounters_part(material: Material) -> Part | None:
         anchor=Anchor.ENCOUNTERS,
         heading="Encounters",
         pieces=(
-            switches({"Runs": colours}),
+            Switches({"Runs": colours}),
             *_curve_figure(arms, curves, maxima, colours),
             *_fading(points, fits, without, colours),
             *_gain_figure(gains, colours),
@@ -71,7 +72,7 @@ def encounters_part(material: Material) -> Part | None:
 
 def _curve_figure(
     arms: Sequence[Arm], curves: pd.DataFrame, maxima: pd.DataFrame, colours: dict[str, str]
-) -> Iterator[Html]:
+) -> Iterator[Piece]:
     panels = []
     for exposure in _EXPOSURES:
         rows = curves[curves["exposure"] == exposure]
@@ -96,7 +97,7 @@ def _curve_figure(
 
 def _fading(
     points: pd.DataFrame, fits: pd.DataFrame, without: dict[str, str], colours: dict[str, str]
-) -> Iterator[Html]:
+) -> Iterator[Piece]:
     if len(points):
         yield even_figure(
             "How gains fade.",
@@ -124,7 +125,7 @@ def _fading(
     )
     if without:
         reasons = dict.fromkeys(without.values())
-        yield paragraph(f"Without a forgetting curve: {'; '.join(reasons)}.")
+        yield f"Without a forgetting curve: {'; '.join(reasons)}."
 
 
 def _fit_cells(row: pd.Series) -> list[str]:
@@ -152,7 +153,7 @@ def _gains(rows: pd.DataFrame, told: Sequence[str]) -> pd.DataFrame:
     return over_seeds(run_means(named, ["arm", "kind"]), ["arm", "kind"])
 
 
-def _gain_figure(gains: pd.DataFrame, colours: dict[str, str]) -> Iterator[Html]:
+def _gain_figure(gains: pd.DataFrame, colours: dict[str, str]) -> Iterator[Piece]:
     panels = [
         Panel(arm_dots(rows, colours, "nats", form=".3f"), kind)
         for kind in KINDS

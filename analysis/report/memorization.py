@@ -11,7 +11,8 @@ import pandas as pd
 
 from analysis.arm_figures import arm_colours
 from analysis.claims.measurements import NONE, Table
-from analysis.page import Html, Panel
+from analysis.document import Panel, Switches
+from analysis.document import Part as Piece
 from analysis.remix_report.arms import PLAIN_NAME
 from analysis.remix_report.figures import over_stages
 from analysis.report.anchors import Anchor
@@ -19,9 +20,9 @@ from analysis.report.figures import arm_dots, has_order, lines_over
 from analysis.report.material import Material, is_set, varied
 from analysis.report.names import EDITS, MIXES, control_strengths, memory_name, with_names
 from analysis.report.over_seeds import over_seeds, run_means
-from analysis.report.parts import Part, even_figure, figure_at, text_table, wide_figure
+from analysis.report.parts import Part, even_figure, text_table, wide_figure
 from analysis.report.stage_curves import StageCurves, stage_curves
-from analysis.report.switches import keyed, switches
+from analysis.report.switches import keyed
 from analysis.report_texts import points, share, signed
 
 _DATA = ("first", "later", "stages", "familiar")
@@ -55,7 +56,7 @@ def memorization_part(material: Material) -> Part | None:
         anchor=Anchor.MEMORIZATION,
         heading="Memorization",
         pieces=(
-            switches({"Arms": colours, "Lines": lines}),
+            Switches({"Arms": colours, "Lines": lines}),
             *_right_figure(right, colours),
             *_stage_figures(curves, colours),
             *(dose := tuple(_amount_figure(amounts, lines))),
@@ -107,7 +108,7 @@ def _last(moments: pd.Series) -> str:
     return str(max(set(moments)))
 
 
-def _right_figure(right: pd.DataFrame, colours: dict[str, str]) -> Iterator[Html]:
+def _right_figure(right: pd.DataFrame, colours: dict[str, str]) -> Iterator[Piece]:
     panels = []
     for data, rows in right.groupby("data", sort=False):
         last = _last(rows["moment"])
@@ -133,7 +134,7 @@ def _right_figure(right: pd.DataFrame, colours: dict[str, str]) -> Iterator[Html
         )
 
 
-def _stage_figures(curves: Sequence[StageCurves], colours: dict[str, str]) -> Iterator[Html]:
+def _stage_figures(curves: Sequence[StageCurves], colours: dict[str, str]) -> Iterator[Piece]:
     panels = [
         Panel(
             keyed(
@@ -174,7 +175,7 @@ def _amounts(right: pd.DataFrame) -> pd.DataFrame:
     return rows[rows.groupby(["axis", "series"])["x"].transform("nunique") > 1]
 
 
-def _amount_figure(rows: pd.DataFrame, colours: dict[str, str]) -> Iterator[Html]:
+def _amount_figure(rows: pd.DataFrame, colours: dict[str, str]) -> Iterator[Piece]:
     panels = []
     for axis, title in _AMOUNTS.items():
         found = rows[rows["axis"] == axis]
@@ -184,16 +185,16 @@ def _amount_figure(rows: pd.DataFrame, colours: dict[str, str]) -> Iterator[Html
         drawn = lines_over(found, title, "share right", of, form=".0%", intervals=True)
         panels.append(Panel(drawn, axis.replace("_", " ")))
     if panels:
-        drawn_figure = even_figure(
+        yield even_figure(
             "How much is mixed in, and how long its items are.",
             "The share of stage A that is right after the last stage; thick lines: means over "
             "seeds, with 95 % intervals over seeds.",
             panels,
+            Anchor.MIXES,
         )
-        yield figure_at(Anchor.MIXES, drawn_figure)
 
 
-def _depth_figure(runs: pd.DataFrame, colours: dict[str, str]) -> Iterator[Html]:
+def _depth_figure(runs: pd.DataFrame, colours: dict[str, str]) -> Iterator[Piece]:
     panels = []
     for measure, (title, form) in _DEPTHS.items():
         rows = runs[runs["measure"] == measure]
@@ -206,13 +207,13 @@ def _depth_figure(runs: pd.DataFrame, colours: dict[str, str]) -> Iterator[Html]
             named = f", {data}" if rows["data"].nunique() > 1 else ""
             panels.append(Panel(drawn, f"{title}{named}"))
     if panels:
-        drawn_figure = wide_figure(
+        yield wide_figure(
             "Where in depth the facts of stage A are readable.",
             "After the last stage: the first layer whose readout has the answer's first token "
             "among its ten top tokens, and over how many layers these spread.",
             panels,
+            Anchor.DEPTH,
         )
-        yield figure_at(Anchor.DEPTH, drawn_figure)
 
 
 def _summary(right: pd.DataFrame) -> pd.DataFrame:
@@ -222,7 +223,7 @@ def _summary(right: pd.DataFrame) -> pd.DataFrame:
     return means.merge(ends.rename(columns={"min": "least", "max": "most"}), on=keys)
 
 
-def _tables(summary: pd.DataFrame) -> Iterator[Html]:
+def _tables(summary: pd.DataFrame) -> Iterator[Piece]:
     for data, rows in summary.groupby("data", sort=False):
         moments = sorted(rows["moment"].unique())
         cells = {(row["arm"], row["moment"]): _least_to_most(row) for _, row in rows.iterrows()}

@@ -1,18 +1,14 @@
-"""The page of any set of results: findings, then a part for each thing that was measured.
-
-Example:
-    >>> text, tables = report_page(material, "What was found", command)      # doctest: +SKIP
-"""
+"""The page of any set of results: findings, then a part for each thing that was measured."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from analysis.page import bullets, page
+from analysis.document import Report
 from analysis.report.encounters import encounters_part
 from analysis.report.material import Material
 from analysis.report.memorization import memorization_part
-from analysis.report.parts import Part, contents, part_section
+from analysis.report.parts import Part
 from analysis.report.pretraining import pretraining_part
 from analysis.report.provenance import provenance_part
 from analysis.report.readable import readable_part
@@ -40,23 +36,23 @@ _COUNTED = {
 }
 
 
-def report_page(
+def page_report(
     material: Material,
     title: str,
     command: str,
     *,
     on_part: Callable[[int], None] | None = None,
-) -> tuple[str, dict[str, pd.DataFrame]]:
-    """The whole page, and the tables behind its figures.
+) -> tuple[Report, dict[str, pd.DataFrame]]:
+    """Everything that results say, and the tables behind the figures.
 
     Args:
-        material: what it is made of.
-        title: of the page.
-        command: that made it.
+        material: the results.
+        title: what the page is called.
+        command: what made it.
         on_part: called with 1 whenever one of `MEASURED` is done.
 
     Returns:
-        A complete HTML document, and tables by the names of their files.
+        The report, and tables by the names of their files.
 
     Raises:
         ValueError: results do not go together, or are of another version.
@@ -70,13 +66,15 @@ def report_page(
     drawn = {anchor for part in parts for anchor in (part.anchor, *part.anchors)}
     ledger = ledger_part(material.ledger, drawn)
     parts = [*([ledger] if ledger else []), *parts, provenance_part(material, command)]
-    body = [
-        bullets(_findings(parts), class_="findings"),
-        contents(parts),
-        *map(part_section, parts),
-    ]
-    text = page(title, body, kicker="mnemoscope · report", deck=deck(material))
-    return text, {name: table for part in parts for name, table in part.tables.items()}
+    report = Report(
+        title=title,
+        kicker="mnemoscope \u00b7 report",
+        deck=deck(material),
+        findings=_findings(parts),
+        sections=[part.section for part in parts],
+        has_contents=True,
+    )
+    return report, {name: table for part in parts for name, table in part.tables.items()}
 
 
 def deck(material: Material) -> str:

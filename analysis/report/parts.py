@@ -1,12 +1,6 @@
-"""Parts: what a page is put together from, and where links lead.
+"""Parts of the page: a section, the tables behind its figures, and sentences for the page's head.
 
-A part is a section with what stands in it, the tables behind its figures, and a few sentences about
-it for the head of the page. What there are no results for has no part.
-
-Example:
-    >>> part = Part(anchor=Anchor.UPDATES, heading="Updates", pieces=())
-    >>> part_section(part)
-    '<section id="updates"><h2>Updates</h2></section>'
+What there are no results for has no part.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +8,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from analysis.page import Html, Panel, element, figure
+from analysis.document import Figure, Panel, Section, Table
+from analysis.document import Part as Piece
 from analysis.report.anchors import Anchor
-from analysis.text_tables import TextTable, drawn_tables
 
 _IN_A_ROW = 3
 """Panels, where the window is wide enough."""
@@ -27,8 +21,8 @@ class Part:
     """A section of the page.
 
     Attributes:
-        anchor: where it is.
-        heading: of it.
+        anchor: where links to it lead.
+        heading: what it is about.
         pieces: what stands in it, in order.
         tables: what its figures show, by the names of their files.
         findings: sentences for the head of the page.
@@ -37,38 +31,30 @@ class Part:
 
     anchor: Anchor
     heading: str
-    pieces: tuple[Html, ...]
+    pieces: tuple[Piece, ...]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
     anchors: tuple[Anchor, ...] = ()
 
-
-def part_section(part: Part) -> Html:
-    """A part as markup."""
-    return element("section", element("h2", part.heading), *part.pieces, id=str(part.anchor))
-
-
-def contents(parts: Iterable[Part]) -> Html:
-    """Links to all parts."""
-    links = (element("a", part.heading, href=f"#{part.anchor}") for part in parts)
-    items = element("ul", *(element("li", link) for link in links), class_="contents")
-    return element("nav", items, aria_label="contents")
+    @property
+    def section(self) -> Section:
+        """The part as a section of a report."""
+        return Section(self.heading, self.pieces, anchor=str(self.anchor))
 
 
-def figure_at(anchor: Anchor, drawn: Html) -> Html:
-    """A figure that links lead to."""
-    return element("div", drawn, id=str(anchor))
-
-
-def even_figure(title: str, caption: str, panels: Sequence[Panel]) -> Html:
+def even_figure(
+    title: str, caption: str, panels: Sequence[Panel], anchor: Anchor | None = None
+) -> Figure:
     """A figure whose last row is not left with a single panel beside an empty place."""
     wide = len(panels) > 1 and len(panels) % _IN_A_ROW == 1
-    return (wide_figure if wide else figure)(title, caption, panels)
+    return Figure(title, caption, panels, anchor=anchor, is_wide=wide)
 
 
-def wide_figure(title: str, caption: str, panels: Sequence[Panel]) -> Html:
+def wide_figure(
+    title: str, caption: str, panels: Sequence[Panel], anchor: Anchor | None = None
+) -> Figure:
     """A figure of panels with a row for each arm, which need room for their names."""
-    return element("div", figure(title, caption, panels), class_="wide")
+    return Figure(title, caption, panels, anchor=anchor, is_wide=True)
 
 
 def text_table(
@@ -77,12 +63,8 @@ def text_table(
     header: Sequence[str],
     rows: Iterable[Sequence[str]],
     *,
-    is_open: bool = False,
-) -> Iterable[Html]:
-    """A table as pieces of a part; a long one folded away, unless it is to be open."""
-    table = TextTable(title, note, tuple(header), tuple(map(tuple, rows)))
-    if not table.rows:
-        return ()
-    if is_open:
-        return drawn_tables({title: table}, title, open_rows=len(table.rows))
-    return drawn_tables({title: table}, title)
+    is_open: bool | None = None,
+) -> list[Table]:
+    """A table of a part, if it has rows."""
+    found = Table.of_rows(title, header, rows, note=note, is_open=is_open)
+    return [found] if found.rows else []

@@ -15,14 +15,15 @@ from analysis.arm_figures import arm_colours
 from analysis.claims.knowledge_settings import ACQUIRED, FORGOTTEN
 from analysis.claims.measurements import MEASURES, Table
 from analysis.claims.selection import UNEDITED
-from analysis.page import Html, Panel
+from analysis.document import Panel, Switches
+from analysis.document import Part as Piece
 from analysis.report.anchors import Anchor
 from analysis.report.figures import between_ends, has_order, layer_heatmap, lines_over
 from analysis.report.material import Material, is_set, varied
 from analysis.report.names import SETTINGS, run_name, with_names
 from analysis.report.over_seeds import over_seeds, run_means, shown
 from analysis.report.parts import Part, even_figure, text_table
-from analysis.report.switches import MEAN, seed_key, switches
+from analysis.report.switches import MEAN, seed_key
 from analysis.report.text_changes import text_changes
 from analysis.report_texts import capital, nats, share
 from analysis.theme import label
@@ -48,7 +49,7 @@ def pretraining_part(material: Material) -> Part | None:
         anchor=Anchor.TRAJECTORIES,
         heading="Over pretraining",
         pieces=(
-            switches(
+            Switches(
                 {
                     "Series": colours,
                     "Seeds": dict.fromkeys([*map(seed_key, seeds), MEAN]),
@@ -100,7 +101,7 @@ def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
     return typed[several].sort_values("x", kind="stable").reset_index(drop=True)
 
 
-def _entropy_figures(rows: pd.DataFrame, colours: dict[str, str]) -> Iterator[Html]:
+def _entropy_figures(rows: pd.DataFrame, colours: dict[str, str]) -> Iterator[Piece]:
     if rows.empty:
         return
     yield even_figure(
@@ -134,7 +135,7 @@ def _name(measure: str) -> str:
     return f"{words} ({measure})" if "|" in measure or "(" in measure else words
 
 
-def _outcome_figure(rows: pd.DataFrame, colours: dict[str, str]) -> Iterator[Html]:
+def _outcome_figure(rows: pd.DataFrame, colours: dict[str, str]) -> Iterator[Piece]:
     if rows.empty:
         return
     yield even_figure(
@@ -157,7 +158,7 @@ def _form(measure: str) -> str:
     return ".1%" if measure in _WORDS else ".3f"
 
 
-def _layer_figure(material: Material) -> Iterator[Html]:
+def _layer_figure(material: Material) -> Iterator[Piece]:
     rows = material.rows(Table.PRETRAINING, {"measure": "|c|"})
     rows = rows[is_set(rows["layer"])].rename(columns={"step": "x"})
     if rows.empty or not has_order(rows["x"]):
@@ -187,7 +188,7 @@ def _since_first(rows: pd.DataFrame) -> pd.DataFrame:
     return means.sort_values("x").assign(value=lambda table: table["value"] - first)
 
 
-def _table(entropies: pd.DataFrame, outcomes: pd.DataFrame) -> Iterator[Html]:
+def _table(entropies: pd.DataFrame, outcomes: pd.DataFrame) -> Iterator[Piece]:
     every = pd.concat([entropies, outcomes], ignore_index=True)
     if every.empty:
         return

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.command_words import configured
-from analysis.page import Html, as_json, bullets, definitions, details, element, paragraph
+from analysis.document import Bullets, Code, Facts, Fold, Heading, Settings
+from analysis.document import Part as Piece
 from analysis.report.anchors import Anchor
 from analysis.report.material import Material
 from analysis.report.parts import Part, text_table
@@ -61,7 +62,7 @@ def provenance_part(material: Material, command: str) -> Part:
         command: that made it.
     """
     results = material.results
-    pieces = [paragraph(element("code", command))]
+    pieces: list[Piece] = [Code(command)]
     for kind, title in _KINDS.items():
         pieces += _runs(title, getattr(results, kind))
     for kind, (title, name) in _MEASURED.items():
@@ -70,7 +71,7 @@ def provenance_part(material: Material, command: str) -> Part:
         pieces += _ledger(material.ledger.command, material.ledger.provenance)
     if results.unfinished:
         names = sorted(shown_path(str(path)) for path in results.unfinished)
-        pieces += [paragraph("Not over, and left out:"), bullets(names)]
+        pieces += ["Not over, and left out:", Bullets(names)]
     return Part(anchor=Anchor.PROVENANCE, heading="Provenance", pieces=tuple(pieces))
 
 
@@ -85,7 +86,7 @@ def differing(configurations: Sequence[Mapping[str, Any]]) -> tuple[dict[str, An
     return {n: configurations[0].get(n) for n in names if n not in apart}, apart
 
 
-def _runs(title: str, folders: Sequence[Path]) -> Iterator[Html]:
+def _runs(title: str, folders: Sequence[Path]) -> Iterator[Piece]:
     if not folders:
         return
     manifests = {shown_path(str(path)): read_manifest(path) for path in folders}
@@ -98,8 +99,8 @@ def _runs(title: str, folders: Sequence[Path]) -> Iterator[Html]:
         ]
         for name, one in manifests.items()
     ]
-    yield element("h3", f"{title}: {len(manifests)}")
-    yield definitions({"versions": in_order(map(_versions, manifests.values()))})
+    yield Heading(f"{title}: {len(manifests)}")
+    yield Facts({"versions": in_order(map(_versions, manifests.values()))})
     yield from text_table(
         f"{title}: what differs",
         "Settings in which runs differ, and the first characters of the hash of the weights that "
@@ -107,12 +108,12 @@ def _runs(title: str, folders: Sequence[Path]) -> Iterator[Html]:
         ["", *(name.replace("_", " ") for name in apart), "weights"],
         rows,
     )
-    yield details(
+    yield Fold(
         f"{title}: what all share",
-        definitions({name.replace("_", " "): _setting(value) for name, value in shared.items()}),
+        [Facts({name.replace("_", " "): _setting(value) for name, value in shared.items()})],
     )
     lines = "\n".join(map(command_of, manifests.values()))
-    yield details(f"{title}: commands", element("pre", lines))
+    yield Fold(f"{title}: commands", [Code(lines)])
 
 
 def command_of(manifest: Mapping[str, Any]) -> str:
@@ -142,19 +143,19 @@ def _setting(value: Any) -> str:
     return "" if value is None else shown_value(value)
 
 
-def _measured(title: str, paths: Sequence[Path], name: str) -> Iterator[Html]:
+def _measured(title: str, paths: Sequence[Path], name: str) -> Iterator[Piece]:
     if not paths:
         return
-    yield element("h3", f"{title}: {len(paths)}")
+    yield Heading(f"{title}: {len(paths)}")
     for path in paths:
         file = path / name if path.is_dir() else path
         content = json.loads(file.read_text(encoding="utf-8"))
         told = content.get("provenance") or {k: v for k, v in content.items() if _is_short(v)}
         shown = shown_path(str(path if path.is_dir() else path.parent))
-        yield details(shown, as_json(_without_folders(told)), *_checkpoints(path))
+        yield Fold(shown, [Settings(_without_folders(told)), *_checkpoints(path)])
 
 
-def _checkpoints(sweep: Path) -> Iterable[Html]:
+def _checkpoints(sweep: Path) -> Iterable[Piece]:
     """The weights of the checkpoints of a sweep, of those that it says so of."""
     rows = []
     for file in sorted(sweep.rglob(RESULT_FILE)) if sweep.is_dir() else ():
@@ -180,8 +181,8 @@ def _without_folders(value: Any) -> Any:
     return shown_path(value) if isinstance(value, str) else value
 
 
-def _ledger(command: str, provenance: Mapping[str, Any]) -> Iterator[Html]:
-    yield element("h3", "Ledger")
-    yield paragraph(element("code", command))
+def _ledger(command: str, provenance: Mapping[str, Any]) -> Iterator[Piece]:
+    yield Heading("Ledger")
+    yield Code(command)
     if provenance:
-        yield details("What it was made from", as_json(_without_folders(dict(provenance))))
+        yield Fold("What it was made from", [Settings(_without_folders(dict(provenance)))])

@@ -14,9 +14,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.arm_figures import empty_figure
+from analysis.document import Figure, Panel
+from analysis.document import Part as Piece
 from analysis.edit_sweep.figures import trade_off
 from analysis.logit_lens.figures import figure_height, rank_ticks
-from analysis.page import Html, Panel, figure
 from analysis.report.anchors import Anchor
 from analysis.report.material import Material
 from analysis.report.over_seeds import rounded
@@ -96,12 +97,12 @@ def _items(lens: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(model=lens["model"])
 
 
-def _lens_figures(lenses: Mapping[str, Mapping[str, Any]]) -> Iterator[Html]:
+def _lens_figures(lenses: Mapping[str, Mapping[str, Any]]) -> Iterator[Piece]:
     if not lenses:
         return
     first = next(iter(lenses.values()))
     if any(sum(lens["first_layer_histogram"]) for lens in lenses.values()):
-        yield figure(
+        yield Figure(
             "Where targets first come up.",
             f"Shares of all items; a target is found where it is among the top {first['k']} tokens "
             "of a layer's readout.",
@@ -109,7 +110,7 @@ def _lens_figures(lenses: Mapping[str, Mapping[str, Any]]) -> Iterator[Html]:
         )
     shown = min(len(first["items"]), _MOST_ITEMS)
     some = f" (the first {shown} of {len(first['items'])})" if shown < len(first["items"]) else ""
-    yield figure(
+    yield Figure(
         f"The rank of each target, layer by layer, in {shown_path(first['model'])}.",
         f"A column for each item{some}; rank 0 is the top. Point at a cell for its prompt.",
         [Panel(_ranks(first))],
@@ -175,11 +176,11 @@ def _hover(item: Mapping[str, Any], layer: int) -> str:
     return f"rank <b>{item['rank'][layer]:,}</b>{odds}<br>{label(visible(item['prompt']))}"
 
 
-def _sweep_figure(sweeps: Mapping[str, pd.DataFrame]) -> Iterator[Html]:
+def _sweep_figure(sweeps: Mapping[str, pd.DataFrame]) -> Iterator[Piece]:
     if not sweeps:
         return
     chosen = list(sweeps.items())[:_MOST_SWEEPS]
-    yield figure(
+    yield Figure(
         "What edits do, and what they cost.",
         "Every mark is an edit: to the right, knowledge entropy rises; upwards, held-out text is "
         "predicted worse. On the dotted line across, the model predicts as well as it did.",

@@ -19,8 +19,9 @@ from analysis.arm_figures import arm_colours
 from analysis.claims.knowledge_settings import ACQUIRED, DOWNSTREAM, FORGOTTEN, KNOWN
 from analysis.claims.measurements import Table
 from analysis.claims.selection import Settings
+from analysis.document import Figure, Panel, Switches
+from analysis.document import Part as Piece
 from analysis.edit_names import UNEDITED_NAME
-from analysis.page import Html, Panel
 from analysis.report.anchors import Anchor
 from analysis.report.figures import add_reference, arm_dots, has_order, lines_over
 from analysis.report.material import Material, as_numbers, is_set, varied
@@ -34,7 +35,6 @@ from analysis.report.names import (
 )
 from analysis.report.over_seeds import differences, over_seeds, run_means, shown
 from analysis.report.parts import Part, even_figure, text_table, wide_figure
-from analysis.report.switches import switches
 from analysis.report_texts import nats, points, share, signed
 
 
@@ -83,7 +83,7 @@ def resuscitation_part(material: Material) -> Part | None:
         anchor=Anchor.RESUSCITATION,
         heading="Resuscitation and other edits",
         pieces=(
-            switches({"Edits": colours, "Lines": line_colours}),
+            Switches({"Edits": colours, "Lines": line_colours}),
             _level_figure(here, means, colours, where),
             *_difference_figure(moved, gained, colours),
             *_dose_figures(lines, here, line_colours),
@@ -145,7 +145,7 @@ def _panels(means: pd.DataFrame, seeds: pd.DataFrame, draw: Drawing) -> list[Pan
 
 def _level_figure(
     runs: pd.DataFrame, means: pd.DataFrame, colours: dict[str, str], where: str
-) -> Html:
+) -> Figure:
     def draw(rows: pd.DataFrame, seeds: pd.DataFrame, measure: _Measure) -> go.Figure:
         from_zero = measure.show is share
         form = measure.form
@@ -162,7 +162,7 @@ def _level_figure(
 
 def _difference_figure(
     moved: pd.DataFrame, gained: pd.DataFrame, colours: dict[str, str]
-) -> Iterator[Html]:
+) -> Iterator[Piece]:
     def draw(rows: pd.DataFrame, seeds: pd.DataFrame, measure: _Measure) -> go.Figure:
         return arm_dots(rows, colours, "", seeds=seeds, form=f"+{measure.form}")
 
@@ -191,7 +191,7 @@ def _lines(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _dose_figures(
     lines: pd.DataFrame, runs: pd.DataFrame, colours: dict[str, str]
-) -> Iterator[Html]:
+) -> Iterator[Piece]:
     unedited = runs[runs["arm"] == UNEDITED_NAME].groupby("panel")["value"].mean()
     titles = {**_AXES, "temperature": _TEMPERATURE}
     for axis, title in titles.items():
@@ -231,7 +231,7 @@ def _by_age(runs: pd.DataFrame) -> pd.DataFrame:
     return rows[several]
 
 
-def _age_figure(rows: pd.DataFrame, colours: Mapping[str, str]) -> Iterator[Html]:
+def _age_figure(rows: pd.DataFrame, colours: Mapping[str, str]) -> Iterator[Piece]:
     panels = []
     for measure in _MEASURES:
         found = rows[rows["panel"] == measure.name]
@@ -248,7 +248,7 @@ def _age_figure(rows: pd.DataFrame, colours: Mapping[str, str]) -> Iterator[Html
         )
 
 
-def _table(names: list[str], means: pd.DataFrame, gained: pd.DataFrame) -> Iterator[Html]:
+def _table(names: list[str], means: pd.DataFrame, gained: pd.DataFrame) -> Iterator[Piece]:
     there = [measure for measure in _MEASURES if measure.name in set(means["panel"])]
     levels = means.set_index(["panel", "arm"])
     moved = gained.set_index(["panel", "arm"]) if len(gained) else gained

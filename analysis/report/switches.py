@@ -1,19 +1,14 @@
-"""Switches: buttons that take series out of all figures of their section, and put them back.
+"""Keys of traces: what they stand for, so that switches can take them out of all figures.
 
 A trace says in `meta["keys"]` what it stands for, its series first: an arm, a corpus, a seed. The
-script of the page draws it while none of its keys is switched off. Switches serve as the legend.
-
-Example:
-    >>> 'data-key="seed 0"' in switches({"Seeds": {"seed 0": None, "seed 1": None}})
-    True
+script of the page draws it while none of its keys is switched off (`analysis.document.Switches`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import plotly.graph_objects as go
 
-from analysis.page import Html, element, joined
 from analysis.theme import label
 
 MEAN = "mean over seeds"
@@ -22,31 +17,6 @@ MEAN = "mean over seeds"
 def seed_key(seed: object) -> str:
     """What a seed is called."""
     return f"seed {seed}"
-
-
-def switches(groups: Mapping[str, Mapping[str, str | None]], *, off: Sequence[str] = ()) -> Html:
-    """The buttons of a section; groups with a single one are left out.
-
-    Args:
-        groups: by their names, the colour of every key; None where it has none.
-        off: keys that are switched off at first.
-    """
-    return joined(_group(name, keys, off) for name, keys in groups.items() if len(keys) > 1)
-
-
-def _group(name: str, keys: Mapping[str, str | None], off: Sequence[str]) -> Html:
-    buttons = (_button(key, colour, key not in off) for key, colour in keys.items())
-    every = element("button", "all", type="button", data_all="", aria_label=f"all {name.lower()}")
-    heading = element("span", name, class_="what")
-    return element(
-        "div", heading, *buttons, every, class_="switches", role="group", aria_label=name
-    )
-
-
-def _button(key: str, colour: str | None, on: bool) -> Html:
-    dot = element("i", style=f"background:{colour}") if colour else Html()
-    pressed = str(on).lower()
-    return element("button", dot, key, type="button", data_key=key, aria_pressed=pressed)
 
 
 def keyed(figure: go.Figure, names: Iterable[str]) -> go.Figure:

@@ -11,13 +11,14 @@ import pandas as pd
 
 from analysis.arm_figures import arm_colours
 from analysis.claims.measurements import MEASURES, Table
-from analysis.page import Html, Panel, figure
+from analysis.document import Figure, Panel, Switches
+from analysis.document import Part as Piece
 from analysis.report.anchors import Anchor
 from analysis.report.figures import has_order, layer_heatmap, lines_over
 from analysis.report.material import Material
 from analysis.report.over_seeds import over_seeds, run_means, shown
 from analysis.report.parts import Part, text_table
-from analysis.report.switches import MEAN, seed_key, switches
+from analysis.report.switches import MEAN, seed_key
 from analysis.report_texts import nats
 
 _WORDS = {"gradients": "gradients", "updates": "updates under Adam"}
@@ -37,7 +38,7 @@ def updates_part(material: Material) -> Part | None:
         anchor=Anchor.UPDATES,
         heading="Memory updates",
         pieces=(
-            switches({"Series": colours, "Seeds": seeds if len(seeds) > len(_WORDS) else {}}),
+            Switches({"Series": colours, "Seeds": seeds if len(seeds) > len(_WORDS) else {}}),
             *_line_figure(runs, colours),
             *_layer_figure(rows),
             *_table(runs),
@@ -51,10 +52,10 @@ def updates_part(material: Material) -> Part | None:
     )
 
 
-def _line_figure(runs: pd.DataFrame, colours: dict[str, str]) -> Iterator[Html]:
+def _line_figure(runs: pd.DataFrame, colours: dict[str, str]) -> Iterator[Piece]:
     if has_order(runs["x"]):
         drawn = lines_over(runs, "pretraining step", "rank correlation", colours, intervals=True)
-        yield figure(
+        yield Figure(
             "Over pretraining.",
             "Rank correlation, over the memory vectors of a layer, of the norm of their gradient "
             "or of their update with their mean coefficient; mean over layers.",
@@ -62,8 +63,8 @@ def _line_figure(runs: pd.DataFrame, colours: dict[str, str]) -> Iterator[Html]:
         )
 
 
-def _layer_figure(rows: pd.DataFrame) -> Iterator[Html]:
-    yield figure(
+def _layer_figure(rows: pd.DataFrame) -> Iterator[Piece]:
+    yield Figure(
         "Layer by layer.",
         "Mean over seeds. Blue: larger coefficients go with larger gradients or updates; red: "
         "with smaller ones.",
@@ -74,7 +75,7 @@ def _layer_figure(rows: pd.DataFrame) -> Iterator[Html]:
     )
 
 
-def _table(runs: pd.DataFrame) -> Iterator[Html]:
+def _table(runs: pd.DataFrame) -> Iterator[Piece]:
     means = over_seeds(runs, ["series", "x"])
     cells = {(row["x"], row["series"]): shown(row, nats) for _, row in means.iterrows()}
     names = list(dict.fromkeys(means["series"]))

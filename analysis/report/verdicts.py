@@ -1,29 +1,16 @@
 """The ledger on the page: tiles with counts, a table for each paper, effects with their intervals.
 
 Verdicts are words and marks, so that they can be read without colours. Tiles filter the rows.
-
-Example:
-    >>> verdict_word(Verdict.SUPPORTED)
-    '<span class="verdict" data-tone="supported">✓ supported</span>'
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from analysis.claims.choices import Unit, Verdict
 from analysis.claims.evidence import LEVEL
 from analysis.claims.verdicts import shown_effect
+from analysis.document import Cell, Figure, Panel, Template
 from analysis.ledger import by_paper, shown_p
-from analysis.page import (
-    Html,
-    Panel,
-    bullets,
-    definitions,
-    element,
-    escape,
-    joined,
-    paragraph,
-)
 from analysis.report.anchors import Anchor, anchor_of
 from analysis.report.figures import arm_dots
 from analysis.report.ledger_file import Ledger
@@ -46,9 +33,6 @@ _COLOURS = {
     Verdict.ANSWERED: SERIES_COLOURS[0],
 }
 _FORMS = {Unit.SHARE: "+.1%"}
-_HEADER = ("claim", "verdict", "effect", "p", "n", "seeds", "place, and what was published", "")
-_TEXTS = ("verdict", "place, and what was published")
-"""Columns of words."""
 
 
 def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None:
@@ -64,16 +48,20 @@ def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None
         anchor=Anchor.LEDGER,
         heading="What the papers claim, and what these runs say",
         pieces=(
-            paragraph(
-                f"Scale: {ledger.scale}. In each family of claims the chance of any false "
-                f"\u201csupported\u201d is at most {100 * (1 - ledger.level):.3g} %, and so is "
-                "that of any false \u201ccontradicted\u201d. Intervals are of each claim by "
-                "itself. A tile shows the claims of its verdict alone; a claim unfolds."
-            ),
-            _tiles(ledger),
-            *(
-                _paper_table(paper, claims, drawn)
-                for paper, claims in by_paper(ledger.claims).items()
+            f"Scale: {ledger.scale}. In each family of claims the chance of any false "
+            f"\u201csupported\u201d is at most {100 * (1 - ledger.level):.3g} %, and so is that of "
+            "any false \u201ccontradicted\u201d. Intervals are of each claim by itself. A tile "
+            "shows the claims of its verdict alone; a claim unfolds.",
+            Template(
+                "verdicts",
+                {
+                    "marks": MARKS,
+                    "counts": ledger.counts,
+                    "papers": {
+                        paper: [_shown(claim, drawn) for claim in claims]
+                        for paper, claims in by_paper(ledger.claims).items()
+                    },
+                },
             ),
             *_forest(ledger),
         ),
@@ -82,98 +70,25 @@ def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None
     )
 
 
-def verdict_word(verdict: str) -> Html:
-    """A verdict as a word with its mark and colour."""
-    text = f"{MARKS[Verdict(verdict)]} {verdict}"
-    return element("span", text, class_="verdict", data_tone=str(verdict))
+def _shown(claim: Mapping[str, Any], drawn: Collection[Anchor]) -> dict[str, Any]:
+    """A claim with its cells as the page shows them."""
+    return {
+        **claim,
+        "heading": capital(claim["statement"]),
+        "shown": _effect(claim),
+        "p": shown_p(claim),
+        "n_shown": _number(claim["n"]),
+        "seeds_shown": _number(claim["seeds"]),
+        "anchor": _link(claim, drawn),
+    }
 
 
-def _tiles(ledger: Ledger) -> Html:
-    tiles = (
-        element(
-            "button",
-            element("b", str(number)),
-            f"{MARKS[verdict]} {verdict}",
-            type="button",
-            data_filter=str(verdict),
-            data_tone=str(verdict),
-            aria_pressed="false",
-        )
-        for verdict, number in ledger.counts.items()
-    )
-    return element("div", *tiles, class_="tiles", role="group", aria_label="filter by verdict")
-
-
-def _paper_table(
-    paper: str, claims: Sequence[Mapping[str, Any]], drawn: Collection[Anchor]
-) -> Html:
-    head = element(
-        "tr",
-        *(
-            element("th", name, scope="col", class_="text" if name in _TEXTS else None)
-            for name in _HEADER
-        ),
-    )
-    bodies = (_claim_rows(claim, drawn) for claim in claims)
-    number = f"{len(claims)} claim{'s' if len(claims) > 1 else ''}"
-    title = element("caption", f"{paper}: {number}")
-    grid = element("table", title, element("thead", head), *bodies, class_="unfolding")
-    return element("div", grid, class_="scroll", tabindex="0", role="group", aria_label=paper)
-
-
-def _claim_rows(claim: Mapping[str, Any], drawn: Collection[Anchor]) -> Html:
-    more = f"claim-{claim['claim']}"
-    fold = element(
-        "button",
-        capital(claim["statement"]),
-        type="button",
-        class_="fold",
-        aria_expanded="false",
-        aria_controls=more,
-    )
-    cells = (
-        element("td", verdict_word(claim["verdict"]), class_="text"),
-        element("td", _effect(claim)),
-        element("td", shown_p(claim)),
-        element("td", _number(claim["n"])),
-        element("td", _number(claim["seeds"])),
-        element("td", claim["place"], *_published(claim), class_="text"),
-        element("td", _link(claim, drawn)),
-    )
-    row = element("tr", element("th", fold, scope="row"), *cells)
-    told = element("td", element("div", *_told(claim)), colspan=str(len(_HEADER)))
-    # `element` leaves out attributes that are None; an empty one is what HTML calls true.
-    folded = element("tr", told, id=more, class_="more", hidden="")
-    return element("tbody", row, folded, data_row=str(claim["verdict"]), id=str(claim["claim"]))
-
-
-def _told(claim: Mapping[str, Any]) -> Iterator[Html]:
-    """What a row unfolds to."""
-    yield paragraph(claim["sentence"])
-    yield definitions(
-        {
-            "quantity": f"{claim['quantity']} ({claim['unit']})",
-            "test": claim["test"],
-            "family": claim["family"],
-            "published": claim["published"] or "no number",
-            **({"command": element("code", claim["command"])} if claim.get("command") else {}),
-        }
-    )
-    if claim["doubts"]:
-        yield paragraph("Doubts of the sources themselves, their code or later work:")
-        yield bullets(claim["doubts"])
-
-
-def _published(claim: Mapping[str, Any]) -> list[Html]:
-    return [element("small", claim["published"])] if claim["published"] else []
-
-
-def _effect(claim: Mapping[str, Any]) -> Html:
+def _effect(claim: Mapping[str, Any]) -> Cell:
     """An effect above its interval, in which the unit is not said again."""
     main, bracket, ends = _effect_text(claim).partition(" (")
     unit = main.partition(" ")[2]
     ends = ends.replace(f" {unit}", "") if unit else ends
-    return joined([main, element("small", f"({ends}")]) if bracket else escape(main)
+    return Cell(main, f"({ends}" if bracket else "")
 
 
 def _effect_text(claim: Mapping[str, Any]) -> str:
@@ -187,16 +102,15 @@ def _number(value: Any) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def _link(claim: Mapping[str, Any], drawn: Collection[Anchor]) -> Html:
+def _link(claim: Mapping[str, Any], drawn: Collection[Anchor]) -> str | None:
+    """Where on the page the claim is drawn."""
     anchor = anchor_of(claim["claim"])
     if anchor in (Anchor.MIXES, Anchor.DEPTH) and anchor not in drawn:
         anchor = Anchor.MEMORIZATION
-    if anchor is None or anchor not in drawn:
-        return Html()
-    return element("a", "figure", href=f"#{anchor}", aria_label=f"figure on {claim['claim']}")
+    return str(anchor) if anchor in drawn else None
 
 
-def _forest(ledger: Ledger) -> Iterator[Html]:
+def _forest(ledger: Ledger) -> Iterator[Figure]:
     """Effects with their intervals, a panel for each unit."""
     rows = ledger.table()
     rows = rows[rows["effect"].notna()].rename(columns={"claim": "arm", "effect": "value"})

@@ -6,8 +6,9 @@ Example:
 
 from pathlib import Path
 
+from analysis.document import html
 from analysis.report.material import Material
-from analysis.report.page import MEASURED, report_page
+from analysis.report.page import MEASURED, page_report
 from probes.cli import progress
 from probes.output_folder import output_folder
 
@@ -27,8 +28,8 @@ def write_page(material: Material, out: Path, *, command: str, title: str) -> No
         ValueError: results do not go together.
     """
     with progress("parts of the page", len(MEASURED)) as advance:
-        text, tables = report_page(material, title, command, on_part=advance)
+        report, tables = page_report(material, title, command, on_part=advance)
     with output_folder(out.with_name(_TABLES.format(out.stem))) as folder:
         for name, table in tables.items():
             table.to_csv(folder / f"{name}.csv", index=False)
-    out.write_text(text, encoding="utf-8")
+    out.write_text(html(report), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a page shows, read back from its markup."""
+"""What a page shows, read back from its parts."""
 
 import base64
 import json
@@ -9,7 +9,13 @@ import numpy as np
 
 def plots(pieces):
     """The plots of some pieces, as plotly's JSON, in order."""
-    found = re.findall(r'<script type="application/json">(.*?)</script>', "".join(pieces))
+    panels = [panel for piece in pieces for panel in getattr(piece, "panels", ())]
+    return [json.loads(panel.plot.to_json(), object_hook=_unpacked) for panel in panels]
+
+
+def plots_in(page):
+    """The plots of a whole page, from its markup."""
+    found = re.findall(r'<script type="application/json">(.*?)</script>', page)
     return [json.loads(text, object_hook=_unpacked) for text in found]
 
 

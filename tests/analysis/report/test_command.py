@@ -9,7 +9,7 @@ import pytest
 from tests.analysis import ckl_runs
 from tests.analysis.claim_tables.test_pretraining import write_sweep
 from tests.analysis.report import planted
-from tests.analysis.report.drawn import plots, traces
+from tests.analysis.report.drawn import plots_in, traces
 
 PARTS = ["ledger", "trajectories", "encounters", "memorization", "readable", "provenance"]
 
@@ -65,7 +65,7 @@ def test_every_link_has_an_end(text):
 
 
 def test_no_figure_is_empty(text):
-    assert all(plot["data"] for plot in plots([text]))
+    assert all(plot["data"] for plot in plots_in(text))
 
 
 def test_nothing_is_fetched_and_no_folder_is_told(text, folder):
@@ -81,7 +81,7 @@ def test_runs_that_are_not_over_are_named(text):
 
 
 def test_curves_are_those_of_the_runs(text):
-    step = [plot for plot in plots([text]) if plot["layout"].get("meta") == {"axis": "step"}]
+    step = [plot for plot in plots_in(text) if plot["layout"].get("meta") == {"axis": "step"}]
     paraphrase, _, once, _ = step
     line = traces(paraphrase, "step 200")[0]
     scores = dict(zip(line["x"], line["y"], strict=True))
@@ -115,7 +115,7 @@ def test_forgetting_is_told_by_text_where_tasks_are_not_answered(folder, tmp_pat
 
 def test_sweeps_of_seeds_are_lines_and_a_mean(text):
     panel = next(
-        p for p in plots([text]) if p["layout"].get("meta") == {"axis": "pretraining step"}
+        p for p in plots_in(text) if p["layout"].get("meta") == {"axis": "pretraining step"}
     )
     keys = [trace["meta"]["keys"] for trace in panel["data"]]
     assert keys == [["plants", k] for k in ("seed 0", "seed 1", "mean over seeds")]

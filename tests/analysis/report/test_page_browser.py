@@ -13,12 +13,13 @@ DRAWN = "const d = document; return d.documentElement.dataset.drawn === String(d
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    from analysis.report.page import report_page
+    from analysis.document import html
+    from analysis.report.page import page_report
 
     root = tmp_path_factory.mktemp("browser")
-    text, _ = report_page(planted.material(root / "results"), planted.NASTY, "a command")
+    report, _ = page_report(planted.material(root / "results"), planted.NASTY, "a command")
     path = root / "report.html"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(html(report), encoding="utf-8")
     return path.as_uri()
 
 

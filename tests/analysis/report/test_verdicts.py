@@ -18,10 +18,12 @@ def ledger(tmp_path):
 
 @pytest.fixture
 def markup(ledger):
+    from analysis.document import Report, html
     from analysis.report.anchors import Anchor
     from analysis.report.verdicts import ledger_part
 
-    return "".join(ledger_part(ledger, {Anchor.TRAJECTORIES, Anchor.MEMORIZATION}).pieces)
+    part = ledger_part(ledger, {Anchor.TRAJECTORIES, Anchor.MEMORIZATION})
+    return html(Report(title="Ledger", sections=[part.section])).replace("\n", "")
 
 
 def rows_of(markup):
