@@ -313,3 +313,42 @@ def test_falcon_with_eager_alibi_is_refused():
 def test_rows_longer_than_mpt_has_positions_for_are_refused():
     with pytest.raises(ValueError, match=r"rows have 62 tokens, but .* has positions for 61"):
         model_of("mpt")(tokens(1, 62))
+
+
+ELSEWHERE = [
+    *(("transformer_lens", family) for family in ("gptj", "gpt_neo", "codegen", "bloom", "mpt")),
+    *(("nnsight", family) for family in ("gptj", "gpt_neo", "falcon_rw", "bloom", "mpt")),
+]
+
+
+@pytest.mark.parametrize(("backend", "family"), ELSEWHERE)
+def test_other_backends_show_the_same(backend, family):
+    import probes
+
+    other = probes.load_model(tiny_hf_model(family), backend=backend)
+    names = [name for name in other.hook_names() if ".1." in name or not name.startswith("blocks")]
+    found = other.run_with_cache(tokens(2, LENGTH), names)[1]
+    expected = model_of(family).run_with_cache(tokens(2, LENGTH), names)[1]
+    for name in names:
+        # float32 products summed by other kernels.
+        assert_close(found[name], expected[name], rtol=1e-4, atol=1e-4, msg=name)
+
+
+REFUSED_ELSEWHERE = {
+    ("transformer_lens", "falcon"): "TransformerLens cannot wrap a FalconForCausalLM",
+    ("transformer_lens", "falcon_rw"): "TransformerLens adds Falcon's alibi twice",
+    ("nnsight", "codegen"): "nnsight finds 0 softmaxes, not one, in the attention of codegen",
+    ("nnsight", "falcon_7b"): "nnsight finds 2 softmaxes, not one, in the attention of falcon",
+}
+
+
+@pytest.mark.parametrize(("backend", "family"), REFUSED_ELSEWHERE)
+def test_what_other_backends_cannot_do_is_refused_by_name(backend, family):
+    import probes
+
+    def pattern():
+        model = probes.load_model(tiny_hf_model(family), backend=backend)
+        return model.run_with_cache(tokens(2, LENGTH), "blocks.1.attn.hook_pattern")
+
+    with pytest.raises(ValueError, match=REFUSED_ELSEWHERE[backend, family]):
+        pattern()
