@@ -76,7 +76,9 @@ def _row(hf_model: Any, trace: ModuleTrace) -> Architecture:
         down=down,
         flattened_mlp=blocks[0][down].input.ndim == 2,
         recognised=True,
-        **sites,
+        attention_out=sites["attention_out"],
+        mlp_out=sites["mlp_out"],
+        mid=sites["mid"],
     )
 
 
