@@ -62,7 +62,6 @@ class HookedModel(ModelFacts):
         self.name = name
         self.revision = revision
         self._attached = 0
-        self._frequencies = Frequencies(engine.module, name)
         self._check(engine.anatomy)
 
     def __repr__(self) -> str:
@@ -306,6 +305,7 @@ class HookedModel(ModelFacts):
 
     def _check(self, anatomy: Anatomy) -> None:
         """Make sure that an anatomy describes the model, and go by it then."""
+        self._frequencies = Frequencies(self.engine.module, self.name)
         before, self.engine.anatomy = self.engine.anatomy, anatomy
         try:
             with self.evaluating():

@@ -74,22 +74,26 @@ def set_frequencies(hf_model: Any) -> dict[str, Tensor]:
 
 
 def _computes_its_buffers(module: nn.Module) -> bool:
-    """Whether it has nothing but buffers, which no checkpoint holds."""
-    buffers = module._buffers
-    return (
-        bool(buffers)
-        and module._non_persistent_buffers_set >= buffers.keys()
-        and not any(True for _ in module.parameters())
-    )
+    """Whether it has buffers that no checkpoint holds, and nothing of its own that one does."""
+    saved = module._buffers.keys() - module._non_persistent_buffers_set
+    own = any(weight is not None for weight in module._parameters.values())
+    return not saved and not own and any(True for _ in _floating(module))
 
 
 def _by_configuration(hf_model: Any, module: nn.Module) -> dict[str, Tensor]:
     """What transformers itself puts there when it loads a model; nothing where it does not."""
-    fresh = copy.deepcopy(module)
-    for name, buffer in _floating(module):
-        fresh._buffers[name] = torch.full_like(buffer, torch.nan, dtype=torch.float32)
-    with torch.no_grad():
-        hf_model._init_weights(fresh)
+    fresh = copy.copy(module)
+    # Without what is inside of it, whose weights are not to be drawn anew.
+    fresh._modules = {}
+    fresh._buffers = {
+        name: torch.full_like(buffer, torch.nan, dtype=torch.float32)
+        for name, buffer in _floating(module)
+    }
+    try:
+        with torch.no_grad():
+            hf_model._init_weights(fresh)
+    except AttributeError:
+        return {}
     return {name: made for name, made in _floating(fresh) if not bool(made.isnan().any())}
 
 

@@ -34,6 +34,37 @@ def test_a_cast_model_computes_what_its_reload_computes(family, dtype, tmp_path)
     assert model.content_hash() == probes.load_model(loaded).content_hash()
 
 
+def test_sinusoids_in_every_attention_are_mended_like_frequencies(tmp_path):
+    """GPT-J and CodeGen keep them beside their projections, which stay as they are."""
+    from transformers import AutoModelForCausalLM, GPTJConfig
+
+    from probes.rotary import Frequencies
+
+    config = GPTJConfig(
+        vocab_size=101, n_positions=61, n_embd=42, n_layer=3, n_head=3, rotary_dim=6
+    )
+    state = torch.get_rng_state()
+    torch.manual_seed(3)
+    hf_model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16).eval()
+    torch.set_rng_state(state)
+    loaded = reload_of(hf_model, tmp_path)
+    attention = hf_model.transformer.h[1].attn
+    with pytest.warns(UserWarning, match="rotary frequencies"):
+        Frequencies(hf_model, "it")
+    assert torch.equal(attention.embed_positions, loaded.transformer.h[1].attn.embed_positions)
+    assert torch.equal(logits(hf_model), logits(loaded))
+
+
+def test_a_trunk_put_in_later_is_mended_too():
+    import probes
+
+    model = probes.load_model(tiny_hf_model("llama", torch.bfloat16))
+    model.hf_model.model = tiny_hf_model("llama", seed=1).to(torch.bfloat16).model
+    with pytest.warns(UserWarning, match="rotary frequencies"):
+        model(tokens(1, 5))
+    assert model.hf_model.model.rotary_emb.inv_freq.dtype is torch.float32
+
+
 def test_a_cast_after_loading_and_a_cast_there_and_back_are_mended_too(tmp_path):
     import probes
 
