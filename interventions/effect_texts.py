@@ -45,6 +45,7 @@ def keep_tokens(
     layout: RowLayout = RowLayout.PACKED,
     max_tokens: int | None = None,
     held_out_tokens: int | None = None,
+    prepend_bos: bool | None = None,
 ) -> tuple[KeptBatches, KeptBatches]:
     """Both as token batches in memory, since they are gone through before and after an edit.
 
@@ -56,6 +57,7 @@ def keep_tokens(
         layout: packed, or one document a row.
         max_tokens: tokens to measure on; None for all.
         held_out_tokens: held-out tokens; None for all.
+        prepend_bos: as `probes.token_batches`.
     """
 
     def kept(corpus: Corpus, limit: int | None) -> KeptBatches:
@@ -66,6 +68,7 @@ def keep_tokens(
             batch_size=batch_size,
             layout=layout,
             max_tokens=limit,
+            prepend_bos=prepend_bos,
         ).kept()
 
     measured, held_out = texts

@@ -16,12 +16,13 @@ Example:
     24.1
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.corpus.token_batch import Batches
 from probes.given import batches as some_batches
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
@@ -65,8 +66,8 @@ def entropy_totals(found: EntropyResult) -> dict[str, float | None]:
 @takes(model=hooked_model, batches=some_batches)
 def measure_effects(
     model: HookedModel,
-    batches: Iterable[Mapping[str, Tensor]],
-    held_out: Iterable[Mapping[str, Tensor]] | None = None,
+    batches: Batches,
+    held_out: Batches | None = None,
     *,
     blocks: int = Resampling.blocks,
     on_batch: Callable[[int], None] | None = None,

@@ -13,7 +13,7 @@ Example:
     1.2
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -27,6 +27,7 @@ from interventions.resuscitation import Resuscitation
 from interventions.row_scaling import require_site
 from interventions.selection import solve_factor
 from probes.choices import Coefficient, Weighting
+from probes.corpus.token_batch import Batches
 from probes.entropy_pass import PassSettings, run_pass
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
@@ -39,7 +40,7 @@ _SOLVABLE = (ResuscitationSite.UP, ResuscitationSite.PRESERVING)
 @takes(model=hooked_model)
 def resuscitate(
     model: HookedModel,
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Batches,
     ratio: float = 0.5,
     factor: float | None = None,
     *,
@@ -123,7 +124,7 @@ def _layer_by_layer(
 
 def _mean_coefficients(
     model: HookedModel,
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Batches,
     weighting: Weighting,
     on_batch: Callable[[int], None] | None,
 ) -> Float[Tensor, "layer d_mlp"]:
@@ -146,7 +147,7 @@ def _norms(model: HookedModel) -> Float[Tensor, "layer d_mlp"]:
 
 
 def _check(
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Batches,
     factor: float | None,
     target_entropy: float | None,
     site: ResuscitationSite,

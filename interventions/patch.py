@@ -69,6 +69,8 @@ class PatchArguments:
     """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
     layout: RowLayout = RowLayout.PACKED
     """packed: documents end to end in full rows; document: one document a row, padded."""
+    prepend_bos: bool | None = None
+    """Whether documents begin with a BOS token; None for the tokenizer's own habit."""
     sequence_length: int = 512
     """Tokens of a row."""
     batch_size: int = 8

@@ -141,6 +141,7 @@ def _kept(given: "PatchArguments", model: HookedModel, texts: Texts | None) -> T
         layout=given.layout,
         max_tokens=given.max_tokens,
         held_out_tokens=given.held_out_tokens,
+        prepend_bos=given.prepend_bos,
     )
 
 

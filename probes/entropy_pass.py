@@ -16,10 +16,9 @@ from itertools import islice
 from math import ceil
 
 import torch
-from torch import Tensor
 
 from probes.choices import Compat, EntropyKind, Weighting
-from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
 from probes.meters import Meter
 from probes.results import ConvergencePoint
@@ -52,7 +51,7 @@ class Seen:
 
 def run_pass(
     model: HookedModel,
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Batches,
     meters: Sequence[Meter],
     settings: PassSettings,
     on_batch: Callable[[int], None] | None,
@@ -97,12 +96,10 @@ def run_pass(
     return seen
 
 
-def _numbered(
-    batches: Iterable[Mapping[str, Tensor]], compat: Compat | None
-) -> Iterable[TokenBatch]:
+def _numbered(batches: Batches, compat: Compat | None) -> Iterable[TokenBatch]:
     """Batches whose documents are numbered through, also where a row is a document."""
     documents = 0
-    for mapping in batches:
+    for mapping in as_batches(batches):
         batch = as_token_batch(mapping, document_offset=documents)
         if compat is Compat.OFFICIAL:
             # The released code passes no mask to the model and sums over every position.

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from probes.attach import HookFunction
 from probes.captured import Captured
-from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.given import batch as batch_given
 from probes.given import batches as batches_given
 from probes.given import hooked_model, takes
@@ -87,14 +87,15 @@ def capture(
 @takes(model=hooked_model, batches=batches_given)
 def stream(
     model: HookedModel,
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Batches,
     reducers: Mapping[str | HookPoint, Reducer],
 ) -> dict[str | HookPoint, Any]:
     """Run batches and reduce the tensors at hook points as they come by.
 
     Args:
         model: the model to run.
-        batches: `input_ids` and `attention_mask`, `[batch pos]`, one mapping a batch.
+        batches: `input_ids` and `attention_mask`, `[batch pos]`, one mapping a batch; one by itself
+            is one batch.
         reducers: one per hook point, or TransformerLens name; updated in place.
 
     Returns:
@@ -113,7 +114,7 @@ def stream(
         return feed
 
     hooks = [(model.hook_point(name), feeding(reducer)) for name, reducer in reducers.items()]
-    for batch in map(as_token_batch, batches):
+    for batch in map(as_token_batch, as_batches(batches)):
         mask = batch.attention_mask.bool()
         run_hooked(model, batch, hooks)
     if mask is None:

@@ -16,15 +16,14 @@ Example:
     [(7,), (5,)]
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from probes.corpus.token_batch import as_token_batch
+from probes.corpus.token_batch import Batches, as_batches, as_token_batch
 
 POOL = 20
 """From how many of the nearest tokens a frequency-matched one is drawn."""
@@ -63,7 +62,7 @@ def shuffled_targets(
     return given
 
 
-def token_counts(batches: Iterable[Mapping[str, Any]], d_vocab: int) -> Int64[Tensor, "d_vocab"]:
+def token_counts(batches: Batches, d_vocab: int) -> Int64[Tensor, "d_vocab"]:
     """How often each token occurs in a corpus, pads left out.
 
     Args:
@@ -74,7 +73,7 @@ def token_counts(batches: Iterable[Mapping[str, Any]], d_vocab: int) -> Int64[Te
         ValueError: there are no batches, or one holds an id that is not below `d_vocab`.
     """
     counts = torch.zeros(d_vocab, dtype=torch.long)
-    for batch in map(as_token_batch, batches):
+    for batch in map(as_token_batch, as_batches(batches)):
         ids = batch.input_ids[batch.attention_mask.bool()].cpu()
         _check_ids(ids, d_vocab)
         counts += torch.bincount(ids, minlength=d_vocab)

@@ -23,12 +23,11 @@ Example:
     215.4
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from probes.choices import (
     Coefficient,
@@ -39,6 +38,7 @@ from probes.choices import (
     as_choice,
     as_choices,
 )
+from probes.corpus.token_batch import Batches
 from probes.entropy_pass import PassSettings, Seen, run_pass
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
@@ -53,7 +53,7 @@ ALL_KINDS = tuple(EntropyKind)
 @takes(model=hooked_model)
 def measure_entropy(
     model: HookedModel,
-    batches: Iterable[Mapping[str, Tensor]] | Mapping[str, Tensor],
+    batches: Batches,
     kinds: Sequence[EntropyKind | str] | str = ALL_KINDS,
     *,
     coefficient: Coefficient | str = Coefficient.ABS,

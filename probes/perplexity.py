@@ -22,7 +22,7 @@ Example:
     23.2
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import exp, inf, log
@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from probes.choices import Weighting
-from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.entropy_pass import PassSettings, run_pass
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
@@ -113,7 +113,7 @@ def _power_of_e(loss: float) -> float:
 @takes(model=hooked_model)
 def measure_perplexity(
     model: HookedModel,
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Batches,
     *,
     blocks: int = Resampling.blocks,
     on_batch: Callable[[int], None] | None = None,
@@ -169,7 +169,7 @@ class LossMeter(Meter):
         self._bytes = TextBytes(model.tokenizer)
         self._batch: TokenBatch | None = None
 
-    def watching(self, batches: Iterable[Mapping[str, Tensor]]) -> "WatchedBatches":
+    def watching(self, batches: Batches) -> "WatchedBatches":
         """The same batches, each shown to the meter before it runs."""
         return WatchedBatches(batches, self)
 
@@ -235,8 +235,8 @@ class WatchedBatches:
     What else the batches have, such as their corpus and its hash, is still there.
     """
 
-    def __init__(self, batches: Iterable[Mapping[str, Tensor]], meter: LossMeter) -> None:
-        self._batches, self._meter = batches, meter
+    def __init__(self, batches: Batches, meter: LossMeter) -> None:
+        self._batches, self._meter = as_batches(batches), meter
 
     def __iter__(self) -> Iterator[TokenBatch]:
         documents = 0

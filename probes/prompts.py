@@ -213,20 +213,20 @@ class Prompts:
             if isinstance(prompt, str):
                 texts[prompt] = None
             if isinstance(continuation, str):
-                is_joined = joined and isinstance(prompt, str)
-                texts[prompt + continuation if is_joined else continuation] = None
+                before = prompt if joined and isinstance(prompt, str) else ""
+                texts[before + continuation] = None
         return dict(zip(texts, self.plain(texts), strict=True))
 
     def _pair(self, pair: tuple[Text, Text], rows: dict[str, Ids], compat: Compat | None) -> Split:
         prompt, continuation = pair
         if not isinstance(prompt, str) or not isinstance(continuation, str):
             before = self.begun(rows[prompt]) if isinstance(prompt, str) else _numbers(prompt)
-            is_text = isinstance(continuation, str)
-            after = self._alone(continuation) if is_text else _numbers(continuation)
-            return Split((before, after), is_text)
+            if isinstance(continuation, str):
+                return Split((before, self._alone(continuation)), True)
+            return Split((before, _numbers(continuation)), False)
         if compat is not None:
             return Split((self.begun(rows[prompt]), rows[continuation]), True)
-        found = self._cut(pair, [rows[prompt], rows[prompt + continuation]])
+        found = self._cut((prompt, continuation), [rows[prompt], rows[prompt + continuation]])
         return Split((self.begun(found.parts[0]), found.parts[1]), found.apart)
 
     def _cut(self, pieces: Sequence[str], heads: Sequence[Ids]) -> Split:

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from probes.corpus.sources import ContentHash
 from probes.corpus.token_batch import PAD_SEGMENT
+from probes.prompts import Prompts
 from training.batches import IGNORED, BatchSource, TrainingBatch
 from training.choices import InjectionMode
 from training.datasets.passages import KnowledgeSet
@@ -47,9 +48,15 @@ FIELDS = ("input_ids", "labels", "attention_mask", "segment_ids")
 
 
 def encode_passages(
-    knowledge: KnowledgeSet, tokenizer: Any
+    knowledge: KnowledgeSet, tokenizer: Any, *, prepend_bos: bool | None = None
 ) -> dict[Encounter, Int64[Tensor, " pos"]]:
     """Every wording of every passage as token ids, each with the end token after it.
+
+    Args:
+        knowledge: the passages.
+        tokenizer: a Hugging Face tokenizer with an end token.
+        prepend_bos: whether each begins with a BOS; None for the tokenizer's own habit, which
+            documents of a corpus follow too.
 
     Raises:
         ValueError: there is no tokenizer, or it has no end token.
@@ -65,12 +72,10 @@ def encode_passages(
         for passage in knowledge.passages
         for number in range(passage.versions)
     }
-    rows = tokenizer(
-        list(texts.values()), add_special_tokens=False, return_attention_mask=False, verbose=False
-    )["input_ids"]
-    end = tokenizer.eos_token_id
+    prompts, end = Prompts(tokenizer, prepend_bos=prepend_bos), tokenizer.eos_token_id
     return {
-        encounter: torch.tensor([*ids, end]) for encounter, ids in zip(texts, rows, strict=True)
+        encounter: torch.tensor([*prompts.begun(ids), end])
+        for encounter, ids in zip(texts, prompts.plain(texts.values()), strict=True)
     }
 
 

@@ -11,15 +11,12 @@ Example:
     >>> HeldOutObserver("general-heldout", held_out, Cadence(every=100))         # doctest: +SKIP
 """
 
-from collections.abc import Iterable, Mapping
 from typing import Any
-
-from torch import Tensor
 
 from probes.choices import Coefficient, Weighting
 from probes.corpus.batching import token_batches
 from probes.corpus.sources import Corpus
-from probes.corpus.token_batch import TokenBatch
+from probes.corpus.token_batch import Batches, TokenBatch, as_batches
 from probes.entropy_pass import PassSettings, run_pass
 from probes.hooked_model import HookedModel
 from probes.intervals import Interval
@@ -35,7 +32,13 @@ DORMANT = 0.025
 
 
 def held_out_batches(
-    corpus: Corpus, tokenizer: Any, tokens: int, *, row_length: int = 512, batch_size: int = 8
+    corpus: Corpus,
+    tokenizer: Any,
+    tokens: int,
+    *,
+    row_length: int = 512,
+    batch_size: int = 8,
+    prepend_bos: bool | None = None,
 ) -> list[TokenBatch]:
     """The first tokens of a corpus, packed into rows and kept.
 
@@ -45,6 +48,7 @@ def held_out_batches(
         tokens: so many, or as many as there are.
         row_length: tokens in a row.
         batch_size: rows that run together.
+        prepend_bos: as `probes.token_batches`.
 
     Raises:
         ValueError: a number is too small, or the corpus is empty or cannot be packed.
@@ -56,6 +60,7 @@ def held_out_batches(
             sequence_length=row_length,
             batch_size=batch_size,
             max_tokens=tokens,
+            prepend_bos=prepend_bos,
         )
     )
     if not batches:
@@ -72,11 +77,9 @@ class HeldOutObserver:
         cadence: when.
     """
 
-    def __init__(
-        self, corpus: str, batches: Iterable[Mapping[str, Tensor]], cadence: Cadence
-    ) -> None:
+    def __init__(self, corpus: str, batches: Batches, cadence: Cadence) -> None:
         self._corpus = corpus
-        self._batches = list(batches)
+        self._batches = list(as_batches(batches))
         self._cadence = cadence
 
     def due(self, step: int) -> bool:
@@ -106,7 +109,7 @@ class EntropyObserver:
 
     def __init__(
         self,
-        batches: Iterable[Mapping[str, Tensor]],
+        batches: Batches,
         cadence: Cadence,
         *,
         dormant: float = DORMANT,
@@ -114,7 +117,7 @@ class EntropyObserver:
     ) -> None:
         if not dormant >= 0:
             raise ValueError(f"dormant is {dormant}: give 0 or more, in means of the layer")
-        self._batches = list(batches)
+        self._batches = list(as_batches(batches))
         self._cadence = cadence
         self._dormant = dormant
         self._blocks = blocks

@@ -61,6 +61,8 @@ class EditSweepArguments:
     """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
     layout: RowLayout = RowLayout.PACKED
     """packed: documents end to end in full rows; document: one document a row, padded."""
+    prepend_bos: bool | None = None
+    """Whether documents begin with a BOS token; None for the tokenizer's own habit."""
     sequence_length: int = 256
     """Tokens of a row."""
     batch_size: int = 8
@@ -106,6 +108,7 @@ def _run(arguments: EditSweepArguments, given: Sequence[str]) -> None:
         layout=arguments.layout,
         max_tokens=arguments.max_tokens,
         held_out_tokens=arguments.held_out_tokens,
+        prepend_bos=arguments.prepend_bos,
     )
     begin(arguments.out, _settings(arguments))
     command = command_line("analysis.edit_sweep", given)

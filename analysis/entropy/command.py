@@ -73,6 +73,8 @@ class EntropyArguments:
     """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
     layout: RowLayout = RowLayout.PACKED
     """packed: documents end to end in full rows; document: one document a row, padded."""
+    prepend_bos: bool | None = None
+    """Whether documents begin with a BOS token; None for the tokenizer's own habit."""
     sequence_length: int = 512
     """Tokens of a row."""
     batch_size: int = 8
@@ -208,6 +210,7 @@ def batches(arguments: EntropyArguments, model: Any, corpus: Any) -> Any:
         sequence_length=arguments.sequence_length,
         batch_size=arguments.batch_size,
         layout=arguments.layout,
+        prepend_bos=arguments.prepend_bos,
         max_tokens=arguments.max_tokens,
     )
 

@@ -49,7 +49,11 @@ def control_tokens(
     items = lens_items(model, prompts, targets, prepend_bos=prepend_bos)
     ids = [item.target_ids[item.first :] for item in items]
     batches = token_batches(
-        load_corpus(corpus), model.tokenizer, sequence_length=512, max_tokens=COUNTED_TOKENS
+        load_corpus(corpus),
+        model.tokenizer,
+        sequence_length=512,
+        max_tokens=COUNTED_TOKENS,
+        prepend_bos=prepend_bos,
     )
     counts = token_counts(batches, model.d_vocab)
     generator = np.random.default_rng(seed)

@@ -56,6 +56,8 @@ class UpdatesArguments:
     """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
     layout: RowLayout = RowLayout.PACKED
     """packed: documents end to end in full rows; document: one document a row, padded."""
+    prepend_bos: bool | None = None
+    """Whether documents begin with a BOS token; None for the tokenizer's own habit."""
     sequence_length: int = 512
     """Tokens of a row."""
     batch_size: int = 4
@@ -130,6 +132,7 @@ def _measured(arguments: UpdatesArguments, checkpoint: "Checkpoint", corpus: Any
         sequence_length=arguments.sequence_length,
         batch_size=arguments.batch_size,
         layout=arguments.layout,
+        prepend_bos=arguments.prepend_bos,
     )
     batches = first_batches(tokens, arguments.batches)
     total = sum(int(batch.attention_mask.sum()) for batch in batches)

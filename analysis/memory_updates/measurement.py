@@ -24,7 +24,7 @@ Example:
     [0.62, 0.58, 0.71]
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import isfinite
@@ -39,7 +39,7 @@ from analysis.statistics.choices import CorrelationKind
 from analysis.statistics.correlations import in_kind
 from interventions.mlp_rows import Rows, memory_rows
 from probes.choices import Backend
-from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
 from probes.perplexity import predicted_positions
 from probes.sites import HookPoint, Site
@@ -67,7 +67,7 @@ class MemoryUpdates:
 
 def measure_updates(
     model: HookedModel,
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Batches,
     settings: OptimizerSettings,
     *,
     on_batch: Callable[[int], None] | None = None,
@@ -97,7 +97,7 @@ def measure_updates(
     summed = [torch.zeros_like(one.mean) for one in adam]
     loss, predicted = 0.0, 0
     with _requiring_gradients(weights), model.evaluating(), coefficients.attached(model):
-        for mapping in batches:
+        for mapping in as_batches(batches):
             batch = as_token_batch(mapping)
             coefficients.expect(batch)
             mean_loss, count, gradients = _gradients(model, batch, weights)

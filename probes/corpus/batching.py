@@ -8,6 +8,12 @@ Two layouts:
 - **document**: one document a row, cut off after `sequence_length` tokens, padded to the longest
   row of its batch.
 
+In both a document begins with a beginning-of-sequence token (BOS) where `prepend_bos` says so: by
+default where the tokenizer begins a text with one. In packed rows that is at the start of every
+document, wherever in a row that comes, and not at the start of every row. A document that begins
+with a BOS of its own gets no second one; an end that the tokenizer would add is left out, since the
+packed layout puts its own.
+
 Segment ids tell which document a token is from (`probes.corpus.token_batch`). Rows of token ids
 are used as they are: neither tokenised nor cut.
 
@@ -41,6 +47,7 @@ from probes.corpus.rows import (
 )
 from probes.corpus.sources import ContentHash, Corpus, load_corpus
 from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.prompts import Prompts
 
 __all__ = [
     "BatchCounts",
@@ -64,7 +71,7 @@ class Batching:
     batch_size: int = 8
     layout: RowLayout = RowLayout.PACKED
     max_tokens: int | None = None
-    add_special_tokens: bool = False
+    prepend_bos: bool | None = None
     padding_side: PaddingSide = PaddingSide.RIGHT
 
     def __post_init__(self) -> None:
@@ -108,8 +115,11 @@ class TokenBatches:
         self.batching = batching
         self.counts = BatchCounts()
         self._tokenizer = tokenizer
+        self._prompts = Prompts(tokenizer, prepend_bos=batching.prepend_bos)
         self._content = ContentHash()
         _check_tokenizer(corpus, tokenizer, batching)
+        # Found out now, and not after a pass, whether there is such a BOS.
+        _ = self.puts_bos
 
     @property
     def content_hash(self) -> str:
@@ -121,9 +131,18 @@ class TokenBatches:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The configuration and the name of the corpus, as plain values for a manifest."""
+        """The configuration and the name of the corpus, as plain values for a manifest.
+
+        `prepend_bos` is whether documents do begin with a BOS; None for rows of token ids.
+        """
         left_out = {"left_out": list(self.corpus.left_out)} if self.corpus.left_out else {}
-        return {"corpus": self.corpus.name, **left_out, **asdict(self.batching)}
+        begun = {"prepend_bos": self.puts_bos}
+        return {"corpus": self.corpus.name, **left_out, **asdict(self.batching), **begun}
+
+    @property
+    def puts_bos(self) -> bool | None:
+        """Whether documents begin with a BOS; None for rows of token ids, taken as they are."""
+        return self._prompts.puts_bos if self.corpus.token_rows is None else None
 
     @property
     def total_rows(self) -> int | None:
@@ -178,22 +197,17 @@ class TokenBatches:
         """The tokens of each document that has any, cut or ended as the layout asks."""
         is_packed = self.batching.layout is RowLayout.PACKED
         for texts in text_chunks(self.corpus.documents()):
-            encoded = self._tokenizer(
-                texts,
-                add_special_tokens=self.batching.add_special_tokens,
-                return_attention_mask=False,
-                verbose=False,
-            )["input_ids"]
-            for text, ids in zip(texts, encoded, strict=True):
+            for text, ids in zip(texts, self._prompts.plain(texts), strict=True):
                 content.add_text(text)
                 if not ids:
                     counts.empty_documents += 1
                     continue
+                begun = self._prompts.begun(ids)
                 if is_packed:
-                    ids = [*ids, self._tokenizer.eos_token_id]
+                    row = (*begun, self._tokenizer.eos_token_id)
                 else:
-                    ids = ids[: self.batching.sequence_length]
-                yield np.asarray(ids, dtype=np.int64)
+                    row = begun[: self.batching.sequence_length]
+                yield np.asarray(row, dtype=np.int64)
 
     def _given_rows(self, counts: BatchCounts, content: ContentHash) -> Iterator[Row]:
         """The rows of a `.npy` corpus, whole ones only within `max_tokens`."""
@@ -253,7 +267,7 @@ def token_batches(
     batch_size: int = 8,
     layout: RowLayout | str = RowLayout.PACKED,
     max_tokens: int | None = None,
-    add_special_tokens: bool = False,
+    prepend_bos: bool | None = None,
     padding_side: PaddingSide | str = PaddingSide.RIGHT,
 ) -> TokenBatches:
     """Batches of token rows over a corpus.
@@ -268,15 +282,15 @@ def token_batches(
         layout: "packed" or "document".
         max_tokens: end the stream after exactly so many tokens (for `.npy`, before the row that
             would exceed it); None for the whole corpus.
-        add_special_tokens: let the tokenizer add its own to each document, such as a first token.
+        prepend_bos: whether every document begins with a BOS; None for the tokenizer's own habit.
         padding_side: "right" or "left".
 
     Returns:
         A re-iterable of `TokenBatch`, int64 on the CPU.
 
     Raises:
-        ValueError: a number too small, an unknown choice, a text corpus without a tokenizer, or the
-            packed layout without an end-of-sequence token.
+        ValueError: a number too small, an unknown choice, a text corpus without a tokenizer, the
+            packed layout without an end-of-sequence token, or a BOS that the tokenizer has not.
     """
     if isinstance(corpus, str):
         raise ValueError(
@@ -291,7 +305,7 @@ def token_batches(
         batch_size,
         _choice(RowLayout, layout, "layout"),
         max_tokens,
-        add_special_tokens,
+        prepend_bos,
         _choice(PaddingSide, padding_side, "padding_side"),
     )
     return TokenBatches(corpus, tokenizer, batching)

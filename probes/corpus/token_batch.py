@@ -10,7 +10,7 @@ pads: rows that pack several documents carry several, and documents are what int
     [[0, 0, -1]]
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from torch import Tensor
 
 PAD_SEGMENT = -1
 FIELDS = ("input_ids", "attention_mask", "segment_ids")
+Batches = Iterable[Mapping[str, Tensor]] | Mapping[str, Tensor]
+"""What a pass goes through: mappings with `input_ids`, or one of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,11 @@ def as_token_batch(batch: Mapping[str, Any], *, document_offset: int = 0) -> Tok
     """
     if isinstance(batch, TokenBatch):
         return batch
+    if not isinstance(batch, Mapping):
+        raise ValueError(
+            f"a batch is a mapping with input_ids [batch pos], found {type(batch).__name__}: give "
+            "what token_batches returns, or a list of mappings"
+        )
     if "input_ids" not in batch:
         raise ValueError(
             f"a batch has no 'input_ids', only {', '.join(map(repr, batch)) or 'nothing'}: give a "
@@ -92,6 +99,11 @@ def as_token_batch(batch: Mapping[str, Any], *, document_offset: int = 0) -> Tok
                 "segment_ids is negative on a token: number the documents of the stream from 0"
             )
     return TokenBatch(ids, mask, pad_segments(segments, real))
+
+
+def as_batches(batches: Batches) -> Iterable[Mapping[str, Tensor]]:
+    """Batches to go through; a mapping by itself is one batch, not its names."""
+    return [batches] if isinstance(batches, Mapping) else batches
 
 
 def _row_segments(

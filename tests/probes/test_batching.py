@@ -24,10 +24,11 @@ def word_tokenizer(**options):
     return PreTrainedTokenizerFast(tokenizer_object=backend, **options)
 
 
-def with_first_token(token):
-    made = word_tokenizer(eos_token="<eos>")
+def begun(habit):
+    made = word_tokenizer(eos_token="<eos>", bos_token="w148", pad_token="<pad>")
+    made.add_special_tokens({"bos_token": "w148"})
     made.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="<eos> $A", special_tokens=[("<eos>", token)]
+        single=habit.replace("<bos>", "w148"), special_tokens=[("w148", FIRST), ("<eos>", EOS)]
     )
     return made
 
@@ -169,12 +170,39 @@ def test_long_documents_bring_no_warning(tokenizer, texts):
     assert not tokenizer.deprecation_warnings
 
 
-def test_special_tokens_are_added_only_on_request(texts, documents):
-    beginning = with_first_token(EOS)
-    plain = rows_of(token_batches(texts, beginning, layout="document"))
-    assert [ids for ids, _ in plain] == documents
-    added = rows_of(token_batches(texts, beginning, layout="document", add_special_tokens=True))
-    assert [ids for ids, _ in added] == [[EOS, *ids] for ids in documents]
+FIRST = 150
+
+
+@pytest.mark.parametrize("prepend_bos", [None, True, False])
+@pytest.mark.parametrize("habit", ["<bos> $A", "<bos> $A <eos>", "$A <eos>", "$A"])
+def test_documents_begin_as_their_tokenizer_begins_a_text(texts, documents, habit, prepend_bos):
+    """A tokenizer with a BOS, as Gemma's; no document gets two ends."""
+    tokenizer = begun(habit)
+    is_begun = habit.startswith("<bos>") if prepend_bos is None else prepend_bos
+    whole = [[FIRST, *ids] if is_begun else ids for ids in documents]
+    given = {"layout": "document", "prepend_bos": prepend_bos}
+    batches = token_batches(texts, tokenizer, **given)
+    assert [ids for ids, _ in rows_of(batches)] == whole
+    assert batches.configuration["prepend_bos"] is is_begun
+    cut = rows_of(token_batches(texts, tokenizer, sequence_length=5, **given))
+    assert [ids for ids, _ in cut] == [ids[:5] for ids in whole]
+    written = [f"w148 {text}" for text in texts]
+    twice = rows_of(token_batches(written, tokenizer, **given))
+    assert [ids for ids, _ in twice] == [[FIRST, *ids] for ids in documents]
+
+
+def test_in_packed_rows_a_bos_stands_at_every_document_and_not_at_every_row(texts, documents):
+    tokenizer = begun("<bos> $A")
+    batches = token_batches(texts, tokenizer, sequence_length=7, batch_size=3)
+    assert rows_of(batches) == naive_packed([[FIRST, *ids] for ids in documents], 7)
+    bare = token_batches(texts, tokenizer, sequence_length=7, prepend_bos=False)
+    assert rows_of(bare) == naive_packed(documents, 7)
+    assert batches.content_hash == bare.content_hash == batches.corpus.content_hash
+
+
+def test_a_bos_that_a_tokenizer_has_not_is_refused(tokenizer, texts):
+    with pytest.raises(ValueError, match="has no BOS token; set"):
+        token_batches(texts, tokenizer, prepend_bos=True)
 
 
 def test_token_rows_are_used_as_they_are(tmp_path):

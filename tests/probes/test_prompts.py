@@ -251,3 +251,50 @@ def test_texts_of_takes_rows_of_ids():
     assert texts_of([]) == []
     with pytest.raises(ValueError, match=r"prompts must be texts or lists of token ids, found 1.5"):
         texts_of([1.5])
+
+
+def test_a_mapping_by_itself_is_one_batch_and_a_string_one_kind():
+    model = tiny_model("llama")
+    batch = {"input_ids": torch.tensor([[3, 4, 5, 6, 7], [8, 9, 10, 11, 12]])}
+    many = probes.measure_entropy(model, [batch], kinds=("knowledge",))
+    one = probes.measure_entropy(model, batch, kinds="knowledge", variants="relu_output")
+    assert one.knowledge.total == many.knowledge.total
+    assert one.attention is None
+    assert list(one.variants) == ["relu_output"]
+    assert one.knowledge.total == probes.measure_entropy(model, batch).knowledge.total
+    whole = probes.measure_perplexity(model, [batch])
+    assert probes.measure_perplexity(model, batch).mean_loss == whole.mean_loss
+    name = "blocks.1.mlp.hook_post"
+    means = [
+        probes.stream(model, given, {name: probes.RunningMean()})[name]
+        for given in (batch, [batch])
+    ]
+    assert torch.equal(*means)
+    with pytest.raises(ValueError, match=r"kinds must be one of .*, found 'knowledgeable'"):
+        probes.measure_entropy(model, batch, kinds="knowledgeable")
+
+
+def test_entropy_of_a_tokenizer_with_a_bos_is_that_of_begun_rows():
+    """What Gemma is: with plain transformers' own rows, BOS first, as the model was trained."""
+    model = tiny_llama("llama3")
+    texts = ["The capital of France is Paris", "The co", "of France", "is at Paris"]
+    given = {"layout": "document", "batch_size": 1}
+    found = probes.measure_entropy(
+        model, probes.token_batches(texts, model.tokenizer, **given), kinds="next_token"
+    )
+    rows = [model.tokenizer(text, return_tensors="pt")["input_ids"] for text in texts]
+    assert all(int(row[0, 0]) == 1 for row in rows)
+    entropies = []
+    for row in rows:
+        with torch.no_grad():
+            p = model.hf_model(row).logits[0].double().softmax(-1)
+        entropies.append(float(-(p * p.log()).sum(-1).mean()))
+    # float32 logits.
+    assert found.next_token.mean == pytest.approx(sum(entropies) / len(entropies), abs=1e-5)
+    assert found.provenance.configuration["prepend_bos"] is True
+    bare = probes.measure_entropy(
+        model,
+        probes.token_batches(texts, model.tokenizer, prepend_bos=False, **given),
+        kinds="next_token",
+    )
+    assert bare.next_token.mean != pytest.approx(found.next_token.mean, abs=1e-3)

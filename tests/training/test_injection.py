@@ -287,10 +287,23 @@ class Tokenizer:
 
     eos_token_id = END
 
-    def __call__(self, texts, *, add_special_tokens, return_attention_mask, verbose):
-        del return_attention_mask, verbose
-        assert not add_special_tokens
+    def __call__(self, texts, **_given):
+        if isinstance(texts, str):
+            return {"input_ids": [ord(character) for character in texts]}
         return {"input_ids": [[ord(character) for character in text] for text in texts]}
+
+
+def test_passages_begin_as_documents_do():
+    from tests.border_tokenizers import tokenizer_of
+    from training.datasets.fictional_knowledge import generate_knowledge
+
+    knowledge = generate_knowledge(2, paraphrases=1, words=140)
+    for kind, begun in (("begun and ended", [1]), ("olmo", [])):
+        tokenizer = tokenizer_of(kind)
+        for (passage, version), ids in module().encode_passages(knowledge, tokenizer).items():
+            text = knowledge.passages[passage].version(version)
+            plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+            assert ids.tolist() == [*begun, *plain, 2]
 
 
 def test_passages_are_encoded_with_their_end():

@@ -1,8 +1,9 @@
 """Packed rows: a corpus as rows of one length, to train on.
 
-The documents' tokens, each document followed by the tokenizer's end token, are joined in the order
-of the corpus and cut into rows. What does not fill a last row is dropped; `describe` says how many
-tokens that were. Nothing is cached: the same corpus and tokenizer give the same rows.
+The documents' tokens, each document followed by the tokenizer's end token, and begun with a BOS
+where the tokenizer begins texts with one, are joined in the order of the corpus and cut into rows.
+What does not fill a last row is dropped; `describe` says how many tokens that were. Nothing is
+cached: the same corpus and tokenizer give the same rows.
 
 With a document mask, rows carry a number for each document in them, so that attention stays inside
 a document, and the first token of a document is not trained on: what stands before it says nothing
@@ -48,6 +49,8 @@ class PackedRows:
     documents: int
     dropped_tokens: int
     """At the end, for want of a full row."""
+    puts_bos: bool = False
+    """Whether documents begin with a BOS."""
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -58,6 +61,8 @@ class PackedRows:
             "content_hash": self.content_hash,
             "documents": self.documents,
             "dropped_tokens": self.dropped_tokens,
+            # Left out where there is none, as in manifests from before there was a choice.
+            **({"prepend_bos": True} if self.puts_bos else {}),
         }
 
 
@@ -68,6 +73,7 @@ def packed_corpus(
     *,
     max_rows: int | None = None,
     positions: int | None = None,
+    prepend_bos: bool | None = None,
 ) -> PackedRows:
     """The rows of a corpus, in memory.
 
@@ -77,6 +83,7 @@ def packed_corpus(
         row_length: tokens in a row.
         max_rows: read no more than so many rows.
         positions: what the model takes at most (`model_positions`); None where it does not matter.
+        prepend_bos: as `probes.token_batches`.
 
     Raises:
         ValueError: the corpus does not fill one row, or has rows of another length; rows are longer
@@ -92,6 +99,7 @@ def packed_corpus(
         sequence_length=row_length,
         batch_size=READ_ROWS,
         max_tokens=None if max_rows is None else max_rows * row_length,
+        prepend_bos=prepend_bos,
     )
     ids, segments, dropped = [], [], 0
     for batch in batches:
@@ -113,6 +121,7 @@ def packed_corpus(
         batches.content_hash,
         batches.counts.documents,
         dropped,
+        bool(batches.puts_bos),
     )
 
 
@@ -127,6 +136,7 @@ def corpus_source(
     max_rows: int | None = None,
     positions: int | None = None,
     document_mask: bool = False,
+    prepend_bos: bool | None = None,
 ) -> "CorpusSource":
     """Batches of a corpus to train on.
 
@@ -140,11 +150,19 @@ def corpus_source(
         max_rows: use no more than so many rows.
         positions: what the model takes at most (`model_positions`).
         document_mask: keep the documents of a row apart.
+        prepend_bos: as `probes.token_batches`.
 
     Raises:
         ValueError: as for `packed_corpus`, or the rows do not fill one batch.
     """
-    packed = packed_corpus(corpus, tokenizer, row_length, max_rows=max_rows, positions=positions)
+    packed = packed_corpus(
+        corpus,
+        tokenizer,
+        row_length,
+        max_rows=max_rows,
+        positions=positions,
+        prepend_bos=prepend_bos,
+    )
     return CorpusSource(
         packed, batch_size, epochs=epochs, shuffle_seed=shuffle_seed, document_mask=document_mask
     )

@@ -54,6 +54,8 @@ class TunedLensArguments:
     """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
     layout: RowLayout = RowLayout.PACKED
     """packed: documents end to end in full rows; document: one document a row, padded."""
+    prepend_bos: bool | None = None
+    """Whether documents begin with a BOS token; None for the tokenizer's own habit."""
     sequence_length: int = 128
     """Tokens of a row."""
     batch_size: int = 1
@@ -154,6 +156,7 @@ def _batches(arguments: TunedLensArguments, model: Any, corpus: Any, most: int |
         sequence_length=arguments.sequence_length,
         batch_size=arguments.batch_size,
         layout=arguments.layout,
+        prepend_bos=arguments.prepend_bos,
         max_tokens=most,
     )
 

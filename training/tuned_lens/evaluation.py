@@ -13,7 +13,7 @@ Example:
     True
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
 from probes.hooks import run_hooked
 from probes.lens_readout import Translate, read_streams
@@ -70,7 +70,7 @@ class LensComparison:
 
 def compare_lenses(
     model: HookedModel,
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Batches,
     translators: Translators,
     *,
     rows_per_batch: int = 64,
@@ -92,7 +92,7 @@ def compare_lenses(
     """
     generator = torch.Generator().manual_seed(seed)
     logit, tuned = [], []
-    for batch in map(as_token_batch, batches):
+    for batch in map(as_token_batch, as_batches(batches)):
         streams = sampled_streams(model, batch, rows_per_batch, generator)
         logit.append(_divergences(model, streams, None))
         tuned.append(_divergences(model, streams, translators))

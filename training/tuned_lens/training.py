@@ -17,7 +17,7 @@ Example:
     >>> translators.save("runs/tuned")                                          # doctest: +SKIP
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.corpus.token_batch import TokenBatch, as_token_batch
+from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
 from probes.translators import Translators
 from training.choices import TranslatorOptimizer
@@ -52,7 +52,7 @@ class TranslatorHistory:
 
 def train_translators(
     model: HookedModel,
-    batches: Iterable[Mapping[str, Tensor]],
+    batches: Batches,
     *,
     steps: int = 150,
     rows_per_step: int = 32,
@@ -61,7 +61,7 @@ def train_translators(
     momentum: float = 0.9,
     largest_gradient: float = 1.0,
     seed: int = 0,
-    validation: Iterable[Mapping[str, Tensor]] | None = None,
+    validation: Batches | None = None,
     validate_every: int | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> tuple[Translators, TranslatorHistory]:
@@ -127,8 +127,8 @@ def _optimizer(given: TranslatorOptimizer | str) -> TranslatorOptimizer:
 class _Text:
     """Batches without an end, and what was read of them."""
 
-    def __init__(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
-        self._batches = batches
+    def __init__(self, batches: Batches) -> None:
+        self._batches = as_batches(batches)
         self._whole: str | None = None
         self.passes = 0
 
