@@ -19,7 +19,7 @@ from probes.attention_interface import attention_taken_over
 from probes.checking import few_tokens, refusing_failures
 
 
-class UnclearStructure(Exception):
+class UnclearStructure(ValueError):
     """Why a model's structure was not recognised."""
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from probes.architectures import ARCHITECTURES, Architecture
-from probes.checking import activation_of, difference, tolerance
+from probes.checking import activation_of, difference, refusing_failures, tolerance
 from probes.module_trace import Call, ModuleTrace, UnclearStructure, traced
 
 
@@ -37,11 +37,13 @@ def recognise(hf_model: Any) -> Architecture:
         ValueError: the model is a mixture of experts, or one of its parts cannot be told.
     """
     _refuse_experts(hf_model)
+    family = hf_model.config.model_type
     try:
-        return _row(hf_model, traced(hf_model))
+        with refusing_failures(f"what the modules of a {family} do is not understood"):
+            return _row(hf_model, traced(hf_model))
     except UnclearStructure as unclear:
         raise ValueError(
-            f"model family {hf_model.config.model_type!r} is not in the architecture table and was "
+            f"model family {family!r} is not in the architecture table and was "
             f"not recognised by its structure: {unclear}; the table has {', '.join(ARCHITECTURES)}"
         ) from unclear
 

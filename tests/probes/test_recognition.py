@@ -129,6 +129,17 @@ def test_a_model_that_does_not_run_is_refused_by_name():
         hf_model.model.rotary_emb.inv_freq = inverse
 
 
+def test_modules_that_return_something_else_are_refused_by_name():
+    """Blocks of the first GPT return a list, and norm what they add to."""
+    import transformers
+
+    import probes
+
+    config = transformers.OpenAIGPTConfig(vocab_size=101, n_embd=42, n_layer=2, n_head=3)
+    with pytest.raises(ValueError, match="what the modules of a openai-gpt do is not understood"):
+        probes.load_model(transformers.OpenAIGPTLMHeadModel(config))
+
+
 def test_a_mask_that_adds_to_scores_is_a_bias():
     """Doge adds to its scores what each key's value says; its MLP is dense here."""
     import probes
