@@ -22,7 +22,7 @@ from analysis.claims.evidence import LEVEL
 from analysis.claims.verdicts import Finding, shown_effect
 from analysis.report.anchors import anchor_of
 from analysis.report_texts import p_text
-from analysis.text_tables import TextTable, markdown_lines
+from probes.tables import Table, markdown_table
 from training.runs.durable_files import write_whole
 
 JSON_FILE, CSV_FILE, MARKDOWN_FILE = "ledger.json", "ledger.csv", "ledger.md"
@@ -110,7 +110,7 @@ def ledger_markdown(ledger: Mapping[str, Any]) -> str:
         _MEANINGS,
     ]
     for heading, entries in by_paper(claims).items():
-        parts.append("\n".join(markdown_lines(_table(heading, entries))))
+        parts.append("\n".join(markdown_table(_table(heading, entries))))
     parts += ["## What speaks for and against each", *map(_doubts, claims)]
     return "\n\n".join(parts) + "\n"
 
@@ -160,7 +160,7 @@ def by_paper(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str
     return found
 
 
-def _table(heading: str, entries: Sequence[Mapping[str, Any]]) -> TextTable:
+def _table(heading: str, entries: Sequence[Mapping[str, Any]]) -> Table:
     rows = tuple(
         (
             f"{entry['statement']} ({entry['place']})",
@@ -173,7 +173,7 @@ def _table(heading: str, entries: Sequence[Mapping[str, Any]]) -> TextTable:
     )
     counted = counts_text(verdict_counts(entries))
     header = ("", "verdict", "effect, 95 % interval", "p", "n")
-    return TextTable(heading, f"{len(entries)} claims: {counted}.", header, rows)
+    return Table.of_rows(heading, header, rows, note=f"{len(entries)} claims: {counted}.")
 
 
 def shown_p(entry: Mapping[str, Any]) -> str:

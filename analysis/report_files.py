@@ -1,22 +1,16 @@
-"""Report files: where a report may go, what is written there, and its numbers as JSON takes them.
-
-A report called `ckl` is `ckl.md`, `ckl.html` and `ckl.json`, and `tables/*.csv`.
+"""Report files: where a report may go, and its numbers as JSON takes them.
 
 Example:
     >>> plain_records(pd.DataFrame({"arm": ["none"], "low": [float("nan")]}))
     [{'arm': 'none', 'low': None}]
 """
 
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
-DATA, DOCUMENT, PAGE = ".json", ".md", ".html"
-TABLES = "tables"
 
 
 def refuse_folder(out: Path, name: str) -> None:
@@ -36,34 +30,6 @@ def refuse_folder(out: Path, name: str) -> None:
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out {out} exists and holds no report; give another folder")
     refuse_existing(out, overwrite=False, known=())
-
-
-def write_report_files(
-    out: Path,
-    name: str,
-    *,
-    content: Mapping[str, Any],
-    tables: Mapping[str, pd.DataFrame],
-    document: str,
-    page: str,
-) -> None:
-    """Write a report into a folder.
-
-    Args:
-        out: the folder; made if it is not there.
-        name: of the report.
-        content: all numbers, for JSON.
-        tables: by the names of their files.
-        document: Markdown.
-        page: HTML.
-    """
-    (out / TABLES).mkdir(parents=True, exist_ok=True)
-    for each, table in tables.items():
-        table.to_csv(out / TABLES / f"{each}.csv", index=False)
-    numbers = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    for ending, text in ((DATA, numbers), (DOCUMENT, document), (PAGE, page)):
-        (out / f"{name}{ending}").write_text(text, encoding="utf-8")
-    print(f"page: {out / name}{PAGE}")
 
 
 def plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 OPEN_ROWS = 8
 """A page folds away tables with more rows."""
+_NUMBER = 30
+"""Characters that a number and its interval have at most; a terminal does not break them."""
 
 
 class Where(Flag):
@@ -157,7 +159,10 @@ def _rich_table(table: Table) -> Any:
         title=Text(table.title), title_justify="left", box=SIMPLE, collapse_padding=True
     )
     for i in kept:
-        drawn.add_column(Text(str(brief[i])), justify="right" if i else "left", no_wrap=bool(i))
+        numbers = i > 0 and all(len(str(row[i])) <= _NUMBER for row in table.rows)
+        drawn.add_column(
+            Text(str(brief[i])), justify="right" if i else "left", no_wrap=numbers, overflow="fold"
+        )
     following = (*table.groups[1:], None)
     for place, row in enumerate(table.rows):
         ends = bool(table.groups) and table.groups[place] != following[place]

@@ -12,11 +12,7 @@ Example:
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from analysis.bootstrap import LEVEL
 from analysis.published.comparing import Agreement
@@ -25,8 +21,11 @@ from analysis.published.measured import Comparison
 from analysis.published.records import Published
 from analysis.published.verification import cell_of, headline
 from analysis.report_texts import MINUS
-from analysis.text_tables import TextTable, markdown_lines, without_empty
 from probes.intervals import Interval
+from probes.tables import Table, markdown_table, print_tables
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 TITLE = "Results beside published numbers"
 _COUNTED = {
@@ -54,7 +53,7 @@ def verification_markdown(comparisons: Sequence[Comparison]) -> str:
     """
     lines = [f"# {TITLE}", "", headline(comparisons), "", _DEFINITIONS]
     for table in text_tables(comparisons):
-        lines += ["", *markdown_lines(table)]
+        lines += ["", *markdown_table(table)]
     doubts = dict.fromkeys(name for one in _told(comparisons) for name in one.inconsistencies)
     if doubts:
         lines += ["", "## Inconsistencies of the sources", ""]
@@ -64,20 +63,12 @@ def verification_markdown(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def print_verification(comparisons: Sequence[Comparison], console: Console | None = None) -> None:
-    """Print the sentence and the tables.
-
-    Args:
-        comparisons: from `verify`.
-        console: where to; None for the standard output.
-    """
-    console = console or Console()
-    console.print(Text(headline(comparisons)))
-    for table in text_tables(comparisons):
-        console.print(_drawn(table))
+def print_verification(comparisons: Sequence[Comparison], console: "Console | None" = None) -> None:
+    """Print the tables, and how many numbers agree."""
+    print_tables(text_tables(comparisons), [headline(comparisons)], console)
 
 
-def text_tables(comparisons: Sequence[Comparison]) -> list[TextTable]:
+def text_tables(comparisons: Sequence[Comparison]) -> list[Table]:
     """The counts by published table, and a table of what was compared in each.
 
     Args:
@@ -101,7 +92,7 @@ def _by_place(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Com
         yield name, list(group)
 
 
-def _counts(found: Sequence[tuple[str, Sequence[Comparison]]]) -> TextTable:
+def _counts(found: Sequence[tuple[str, Sequence[Comparison]]]) -> Table:
     rows = []
     for place, group in found:
         counts = Counter(one.agreement for one in group)
@@ -110,7 +101,7 @@ def _counts(found: Sequence[tuple[str, Sequence[Comparison]]]) -> TextTable:
         )
     header = ("source", *_COUNTED.values(), "mostly since")
     note = "How many numbers of each table or figure stand how to ours."
-    return without_empty(TextTable("Counts", note, header, tuple(rows)))
+    return Table.of_rows("Counts", header, rows, note=note).without_empty()
 
 
 def _most_frequent_reason(group: Sequence[Comparison]) -> str:
@@ -118,7 +109,7 @@ def _most_frequent_reason(group: Sequence[Comparison]) -> str:
     return left_out.most_common(1)[0][0] if left_out else ""
 
 
-def _compared(paper: str, told: Sequence[Comparison]) -> TextTable:
+def _compared(paper: str, told: Sequence[Comparison]) -> Table:
     unmet = dict.fromkeys(name for one in told for name in one.unmet)
     note = f"Not all as published: {', '.join(unmet)}." if unmet else "Measured as published."
     header = ("source", "number", "published", "ours", "verdict", "why")
@@ -127,7 +118,7 @@ def _compared(paper: str, told: Sequence[Comparison]) -> TextTable:
         # A place is named once, so that its numbers stand together.
         named = [place.removeprefix(f"{paper}, "), *[""] * len(told)]
         rows += [(name, *_cells(one)) for name, one in zip(named, group, strict=False)]
-    return TextTable(paper, note, header, tuple(rows))
+    return Table.of_rows(paper, header, rows, note=note)
 
 
 def _cells(one: Comparison) -> tuple[str, ...]:
@@ -169,20 +160,3 @@ def _with_ends(value: float, interval: Interval | None, unit: str = "") -> str:
 
 def _shown(value: float) -> str:
     return f"{value:.{_DIGITS}g}".replace("-", MINUS)
-
-
-def _drawn(found: TextTable) -> Table:
-    caption = Text(found.note)
-    drawn = Table(
-        title=Text(found.title),
-        title_justify="left",
-        caption=caption,
-        caption_justify="left",
-        box=SIMPLE,
-        collapse_padding=True,
-    )
-    for place, name in enumerate(found.header):
-        drawn.add_column(name, overflow="fold", justify="left" if place == 0 else "default")
-    for row in found.rows:
-        drawn.add_row(*map(Text, row))
-    return drawn
