@@ -63,7 +63,7 @@ def causal_recovery(
     items: Sequence[LensItem],
     *,
     generator: torch.Generator,
-    sites: Sequence[Site | str] = DEFAULT_SITES,
+    sites: Sequence[Site | str] | Site | str = DEFAULT_SITES,
     positions: RestoredPositions | str = RestoredPositions.BOTH,
     window: int = 1,
     noise: float = 3.0,
@@ -166,7 +166,8 @@ def _provenance(
     )
 
 
-def _sites(model: HookedModel, asked: Sequence[Site | str]) -> tuple[Site, ...]:
+def _sites(model: HookedModel, asked: Sequence[Site | str] | str) -> tuple[Site, ...]:
+    asked = [asked] if isinstance(asked, str) else asked
     for site in asked:
         if site not in RESTORABLE:
             raise ValueError(

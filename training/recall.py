@@ -52,17 +52,18 @@ class Match(StrEnum):
         return self is not Match.TOKENS
 
 
-def is_right(answer: str, accepted: Sequence[str], match: Match | str) -> bool:
+def is_right(answer: str, accepted: str | Sequence[str], match: Match | str) -> bool:
     """Whether an answer is right.
 
     Args:
         answer: what the model wrote, its end left out.
-        accepted: the accepted answers, the canonical one first.
+        accepted: the accepted answers, the canonical one first; a string by itself is the one.
         match: what counts; not `tokens`, which is no question of text.
 
     Raises:
         ValueError: no answer is accepted, or there is no such match.
     """
+    accepted = [accepted] if isinstance(accepted, str) else accepted
     if not accepted:
         raise ValueError("no answer is accepted: give the canonical one, and others after it")
     match as_match(match):

@@ -257,3 +257,11 @@ def test_a_run_learns_to_answer_and_says_so(tmp_path):
     assert [row["identifier"] for row in read_items(tmp_path / "run", "primary")] == [
         item.identifier for item in items
     ]
+
+
+def test_an_answer_by_itself_is_one_and_not_its_letters():
+    from training.recall import is_right
+
+    for match in ("strict", "normalised", "aliases", "substring"):
+        assert is_right("Paris", "Paris", match)
+        assert not is_right("P", "Paris", match) or match == "substring"
