@@ -6,8 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.arm_figures import dots_by_arm
-from analysis.document import Figure, Panel, Section, Table, titled
+from analysis.document import Figure, Panel, Section, titled
 from analysis.remix_report.summary import RemixSummary
+from probes.tables import Table
 
 _MEASURES = (
     ("share_found", "share readable at some layer", ".1%"),
