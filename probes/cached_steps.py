@@ -25,6 +25,7 @@ from torch import Tensor
 
 from probes.checking import difference, few_tokens, tolerance
 from probes.corpus.token_batch import as_token_batch
+from probes.finite import require_finite
 from probes.hooked_model import HookedModel
 from probes.model_inputs import model_inputs
 
@@ -127,13 +128,17 @@ def _gap(model: HookedModel, pads: int) -> float:
     longer = [row[:-1] + row[:pads]] if pads else []
     rows = torch.arange(1 + len(longer), device=model.device)
     with torch.no_grad(), model.evaluating():
-        whole = model.logits(as_token_batch({"input_ids": [row]}))[:, -1]
+        trial = as_token_batch({"input_ids": [row]})
+        whole = model.logits(trial)[:, -1]
         inputs = first_inputs(model, [row[:-1], *longer])
         _, cache = cached_step(model, inputs, None)
         if cache is None:
             return math.inf
         inputs = next_inputs(inputs, torch.full_like(rows, row[-1]), rows)
         logits, _ = cached_step(model, inputs, cache)
+    largest = whole.amax(dim=-1, keepdim=True)
+    last = torch.arange(len(row))[None] == len(row) - 1
+    require_finite(largest, model, trial, last, "a logit after a few tokens")
     # Tokens that a function at the logits has forbidden are infinitely improbable both ways.
     forbidden = (whole == -math.inf) & (logits[:1] == -math.inf)
     return difference(logits[:1].masked_fill(forbidden, 0.0), whole.masked_fill(forbidden, 0.0))

@@ -26,7 +26,9 @@ from torch import Tensor
 
 from probes.attach import HookFunction
 from probes.causal_settings import CausalSettings
+from probes.checking import all_finite
 from probes.corpus.token_batch import as_token_batch
+from probes.finite import refusal
 from probes.hooked_model import HookedModel
 from probes.hooks import run_hooked
 from probes.lens_items import LensItem
@@ -172,7 +174,8 @@ def _log_probs(
 ) -> Float[Tensor, "row"]:
     """Log-probability of the target's first token, which tells it apart, after copies of a row."""
     ids = torch.tensor([item.read_ids]).expand(n_rows, -1)
-    normed = run_hooked(model, as_token_batch({"input_ids": ids}), hooks)
+    batch = as_token_batch({"input_ids": ids})
+    normed = run_hooked(model, batch, hooks)
     assert normed is not None
     at_once = max(1, CHUNK_BYTES // (4 * model.d_vocab))
     found = []
@@ -181,4 +184,14 @@ def _log_probs(
             logits = unembed(model.anatomy, some)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             found.append(logits.log_softmax(dim=-1)[:, item.first_id])
-    return torch.cat(found).double().cpu()
+    log_probs = torch.cat(found).double().cpu()
+    if not all_finite(log_probs):
+        raise refusal(
+            model,
+            "the log-probability of a target",
+            lambda: run_hooked(model, batch, hooks),
+            torch.ones_like(ids, dtype=torch.bool),
+            lambda _row, pos: f"item {item.prompt or item.prompt_ids!r}, token {pos}",
+            (int((~log_probs.isfinite()).nonzero()[0]), ids.shape[1] - 1),
+        )
+    return log_probs

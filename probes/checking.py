@@ -5,7 +5,7 @@ but stays well below a share of the largest value that depends on the type; a wr
 model is off by the order of that value.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +42,34 @@ def refusing_failures(what: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{what} ({type(error).__name__}: {reason})") from error
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite; each is looked at only where their sum is not finite."""
+    wide = torch.promote_types(values.dtype, torch.float32)
+    return bool(values.sum(dtype=wide).isfinite()) or bool(values.isfinite().all())
+
+
+def what_makes_finite(name: str, weights: Mapping[str, Tensor], dtype: torch.dtype) -> str:
+    """What a user can do about numbers of a model that are not finite.
+
+    Args:
+        name: of the model.
+        weights: by name.
+        dtype: what it computes in.
+    """
+    for weight, values in weights.items():
+        if values.is_floating_point() and not all_finite(values):
+            return f"weight {weight} of {name} is not finite: load a sound checkpoint"
+    if dtype is torch.float16:
+        return (
+            f"{name} runs in float16, which ends at 65504: load it with dtype='bfloat16' or "
+            "dtype='float32'"
+        )
+    return (
+        f"{name} runs in {str(dtype).removeprefix('torch.')}, so something makes its numbers "
+        "very large: take off edits and functions that are attached to it"
+    )
 
 
 def few_tokens(vocabulary: int, device: torch.device) -> Tensor:

@@ -69,10 +69,15 @@ def official_knowledge_entropy(
 
 
 def next_token_entropy(logits: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*batch"]:
-    """Entropy of the next-token distribution (A.4), in nats, computed in float32 or wider."""
+    """Entropy of the next-token distribution (A.4), in nats, computed in float32 or wider.
+
+    NaN for logits that are no distribution: one is NaN or infinite, or all are -inf.
+    """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     log_probs = wide.log_softmax(dim=-1)
-    return -(log_probs.exp() * log_probs).nansum(dim=-1)
+    # A token without any probability adds 0; what is no number stays none.
+    lowest = torch.finfo(log_probs.dtype).min
+    return -(log_probs.exp() * log_probs.clamp_min(lowest)).sum(dim=-1)
 
 
 def _distribution(weights: Float[Tensor, "layer d_mlp"]) -> Float[Tensor, "layer d_mlp"]:

@@ -19,6 +19,7 @@ import torch
 
 from probes.choices import Compat, EntropyKind, Weighting
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
+from probes.finite import require_finite
 from probes.hooked_model import HookedModel
 from probes.meters import Meter
 from probes.results import ConvergencePoint
@@ -66,7 +67,7 @@ def run_pass(
         on_batch: called with the number of tokens of every batch when it is done.
 
     Raises:
-        ValueError: there are no tokens.
+        ValueError: there are no tokens, or the model gives something that is not finite.
     """
     watched = {meter.kind: meter for meter in meters if meter.kind is not None}
     seen, look_at = Seen(), 2
@@ -121,8 +122,11 @@ def _run_batch(
 ) -> int:
     weights = weigh(batch, settings.weighting, settings.blocks)
     for meter in meters:
-        meter.weights = weights
+        meter.weights, meter.batch = weights, batch
     normed = model.trunk(batch)
+    real = batch.attention_mask.bool()
+    streams = normed if weights.tokens is None else normed[real.to(normed.device)]
+    require_finite(streams.flatten(0, -2), model, batch, real, "the residual stream")
     for meter in meters:
         meter.after_trunk(model, normed)
     return int(batch.attention_mask.sum())

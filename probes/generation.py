@@ -40,7 +40,10 @@ from probes.cached_steps import (
     why_not_cached,
     why_not_padded,
 )
+from probes.checking import all_finite
 from probes.choices import Backend
+from probes.corpus.token_batch import as_token_batch
+from probes.finite import refusal
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.prompts import Prompts, Text, texts_of
@@ -88,7 +91,7 @@ def generate(
     Raises:
         ValueError: there are no prompts, one is empty, too long or not of this vocabulary; a number
             is out of range; there is a temperature without a generator, or the other way round; the
-            model does not run natively or not with a cache.
+            model does not run natively or not with a cache; its logits are not finite.
     """
     rows = Prompts.of(model, prepend_bos).ids(texts_of(prompts))
     lengths = [len(row) for row in rows]
@@ -127,7 +130,9 @@ class _Choice:
         if self.temperature is None:
             return logits.argmax(dim=-1)
         assert self.draws is not None
-        up_to = (logits.double() / self.temperature).softmax(dim=-1).cumsum(dim=-1)
+        # From the largest down: a low temperature must not send it to infinity.
+        below = logits.double() - logits.double().amax(dim=-1, keepdim=True)
+        up_to = (below / self.temperature).softmax(dim=-1).cumsum(dim=-1)
         # The sum of all is 1 but for rounding; a draw below it falls to a token that can come.
         draws = self.draws[list(prompts), step].to(logits.device)[:, None] * up_to[:, -1:]
         return torch.searchsorted(up_to, draws, right=True)[:, 0]
@@ -148,6 +153,12 @@ class _Continuations:
         inputs = first_inputs(self._model, prompts)
         for step in range(limit):
             logits, cache = cached_step(self._model, inputs, cache)
+            # A largest logit that is finite leaves no NaN and no infinity above it.
+            if not all_finite(largest := logits.amax(dim=-1)):
+                row = int((~largest.isfinite()).nonzero()[0])
+                raise self._refusal(
+                    numbers[going[row]], [*prompts[going[row]], *written[going[row]]]
+                )
             tokens = self._choice.tokens(logits, [numbers[row] for row in going], step)
             for row, token in zip(going, tokens.tolist(), strict=True):
                 written[row].append(token)
@@ -161,6 +172,18 @@ class _Continuations:
                 going = [going[place] for place in left.tolist()]
             inputs = next_inputs(inputs, tokens, left)
         return written
+
+    def _refusal(self, number: int, ids: Ids) -> ValueError:
+        """What to raise where the logits after these tokens of a prompt are not finite."""
+        batch = as_token_batch({"input_ids": [list(ids)]})
+        return refusal(
+            self._model,
+            "a logit",
+            lambda: self._model.trunk(batch),
+            torch.ones_like(batch.input_ids, dtype=torch.bool),
+            lambda _row, pos: f"prompt {number}, token {pos}",
+            (0, len(ids) - 1),
+        )
 
 
 def _batches(lengths: Sequence[int], new: int, tokens: int, *, padded: bool) -> Iterator[list[int]]:

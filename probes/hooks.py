@@ -25,6 +25,7 @@ from torch import Tensor
 from probes.attach import HookFunction
 from probes.captured import Captured
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
+from probes.finite import require_finite
 from probes.given import batch as batch_given
 from probes.given import batches as batches_given
 from probes.given import hooked_model, takes
@@ -102,7 +103,8 @@ def stream(
         The same keys with each reducer's result.
 
     Raises:
-        ValueError: a hook point does not exist; `batches` is empty.
+        ValueError: a hook point does not exist; `batches` is empty; what the model computes of a
+            real token is not finite.
     """
     mask: Bool[Tensor, "batch pos"] | None = None
 
@@ -116,7 +118,10 @@ def stream(
     hooks = [(model.hook_point(name), feeding(reducer)) for name, reducer in reducers.items()]
     for batch in map(as_token_batch, as_batches(batches)):
         mask = batch.attention_mask.bool()
-        run_hooked(model, batch, hooks)
+        normed = run_hooked(model, batch, hooks)
+        if normed is not None:
+            streams = normed[mask.to(normed.device)]
+            require_finite(streams, model, batch, mask, "the residual stream")
     if mask is None:
         raise ValueError("there were no batches to stream; pass at least one")
     return {name: reducer.result() for name, reducer in reducers.items()}

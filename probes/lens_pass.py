@@ -20,13 +20,22 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from probes.checking import all_finite
+from probes.finite import refusal
 from probes.hooked_model import HookedModel
 from probes.lens_items import LensItem
-from probes.lens_readout import Readout, Translate, joined_readouts, read_ranks, read_streams
-from probes.lens_rows import Row, Rows, groups_of_rows, rows_of
+from probes.lens_readout import (
+    NO_RANK,
+    Readout,
+    Translate,
+    joined_readouts,
+    read_ranks,
+    read_streams,
+)
+from probes.lens_rows import Row, Rows, groups_of_rows, padded_batch, rows_of
 from probes.lens_settings import LensSettings
 from probes.readout_check import check_readout
 
@@ -79,8 +88,8 @@ def read_lens(
         Rows by item, then by position; `control_rank` has the controls in their order.
 
     Raises:
-        ValueError: a position lies outside a prompt, or the last layer's readout is not what the
-            model computes.
+        ValueError: a position lies outside a prompt, the last layer's readout is not what the
+            model computes, or a layer's is not finite.
     """
     if not items:
         raise ValueError("there are no items to read; give at least one prompt and target")
@@ -88,7 +97,13 @@ def read_lens(
         check_readout(model, items[0])
     plan = [rows_of(index, item, settings, controls or {}) for index, item in enumerate(items)]
     groups = groups_of_rows(model, items, plan, settings, distributed, on_items)
-    done = [_read(model, group, settings, translate) for group in groups]
+    done = []
+    for group in groups:
+        rows, readout = _read(model, group, settings, translate)
+        read = torch.stack([readout.log_prob, readout.entropy, readout.kl])
+        if not all_finite(read):
+            raise _refusal(model, items, settings, rows, read.isfinite().all(dim=0))
+        done.append((rows, readout))
     return _in_order(_from_everywhere(done) if distributed else done)
 
 
@@ -106,7 +121,8 @@ def target_ranks(
         distributed: share the items out over the processes of the default group.
 
     Raises:
-        ValueError: there are no items, or the last layer's readout is not what the model computes.
+        ValueError: there are no items, the last layer's readout is not what the model computes,
+            or a layer's is not finite.
     """
     if not items:
         raise ValueError("there are no items to read; give at least one prompt and target")
@@ -118,6 +134,8 @@ def target_ranks(
         for group in groups_of_rows(model, items, plan, settings, distributed, None):
             targets = torch.tensor([row.target for row in group.rows], device=model.device)
             ranks = read_ranks(model.anatomy, torch.cat(group.streams, dim=1), targets)
+            if (ranks == NO_RANK).any():
+                raise _refusal(model, items, settings, group.rows, ranks != NO_RANK)
             done.append(([row.item for row in group.rows], ranks))
     parts = _from_everywhere(done) if distributed else done
     order = torch.tensor([item for places, _ in parts for item in places]).argsort()
@@ -151,6 +169,28 @@ def _read(
             controls=controls.long().reshape(len(targets), -1),
         )
     return waiting.rows, readout
+
+
+def _refusal(
+    model: HookedModel,
+    items: Sequence[LensItem],
+    settings: LensSettings,
+    rows: Sequence[Row],
+    sound: Bool[Tensor, "layer row"],
+) -> ValueError:
+    """What to raise for readouts that are not finite; the first of such items runs once more."""
+    layer, place = (~sound).nonzero()[0].tolist()
+    row = rows[place]
+    batch = padded_batch([items[row.item]], settings)
+    real = torch.ones_like(batch.input_ids, dtype=torch.bool)
+
+    def named(_row: int, pos: int) -> str:
+        text = items[row.item].prompt
+        return f"item {row.item}{'' if text is None else f' ({text[:40]!r})'}, token {pos}"
+
+    label = layer - settings.embedding
+    what = f"the readout of {'the embedding' if label < 0 else f'layer {label}'}"
+    return refusal(model, what, lambda: model.trunk(batch), real, named, (0, row.position))
 
 
 def _in_order(done: _Done) -> LensReadouts:

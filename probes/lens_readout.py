@@ -26,6 +26,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from probes.anatomy import Anatomy
+from probes.checking import all_finite
 from probes.readout import unembed, unembed_tokens, unembeds_by_parts
 from probes.vocabulary_blocks import Distributions, block_sums, combined
 
@@ -40,6 +41,10 @@ Translate = Callable[[int, Float[Tensor, "row d_model"]], Float[Tensor, "row d_m
 
 -1 is the stream before block 0.
 """
+
+
+NO_RANK = -1
+"""What `read_ranks` gives where there is no rank, since logits are not finite."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +128,16 @@ def read_ranks(
         anatomy: the model's norm and unembedding.
         streams: after any layers.
         targets: token ids.
+
+    Returns:
+        Ranks; `NO_RANK` where a logit is not finite.
     """
     if not unembeds_by_parts(anatomy):
-        return read_streams(anatomy, streams, targets, top_k=1).rank
+        read = read_streams(anatomy, streams, targets, top_k=1)
+        return read.rank.where(read.entropy.isfinite(), NO_RANK)
+    # Logits of finite streams and weights are finite or beyond what their type holds, and still in
+    # order: so the logits themselves need not be looked at, but for the target's own.
+    sound_weights = all_finite(anatomy.unembed.weight)
     tile_rows, width = _TILES["cuda" if streams.is_cuda else "cpu"]
     memory: list[Tensor] = []
     parts = []
@@ -135,7 +147,8 @@ def read_ranks(
         above = torch.zeros(asked.shape, device=asked.device)
         for _, logits, scratch in _tiles(anatomy, normed, ids, asked, width, memory):
             above += torch.gt(logits, asked, out=scratch).sum(dim=-1, keepdim=True)
-        parts.append(above[..., 0].long().cpu())
+        sound = normed.isfinite().all(dim=-1) & asked[..., 0].isfinite() & sound_weights
+        parts.append(above[..., 0].long().where(sound, NO_RANK).cpu())
     return torch.cat(parts, dim=1)
 
 

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from probes.attach import HookFunction
 from probes.choices import Coefficient, EntropyKind
+from probes.corpus.token_batch import TokenBatch
 from probes.entropy import knowledge_entropy, next_token_entropy, official_knowledge_entropy
+from probes.finite import require_finite
 from probes.hooked_model import HookedModel
 from probes.intervals import Interval
 from probes.readout import unembed
@@ -36,6 +38,8 @@ class Meter(ABC):
     """Which entropy's convergence it shows; None for a variant measured on the side."""
     weights: BatchWeights
     """Of the batch that is running; set before it does."""
+    batch: TokenBatch
+    """That batch."""
 
     def __init__(self, n_layers: int, resampling: Resampling) -> None:
         self.means = BlockedMean(n_layers, resampling.blocks)
@@ -184,8 +188,11 @@ class NextTokenMeter(Meter):
         counted = flat if tokens is None else flat[tokens.to(flat.device)]
         size = max(1, _LOGITS_BYTES // (4 * self._d_vocab))
         found = [next_token_entropy(unembed(model.anatomy, rows)) for rows in counted.split(size)]
+        entropies = torch.cat(found)
+        real = self.batch.attention_mask.bool()
+        require_finite(entropies, model, self.batch, real, "next-token entropy")
         kept = BatchWeights(self.weights.matrix, self.weights.blocks, None)
-        self.means.add(0, kept, torch.cat(found)[:, None])
+        self.means.add(0, kept, entropies[:, None])
 
     def total(self, means: Tensor) -> float:
         """The mean over positions."""

@@ -36,6 +36,7 @@ from torch.nn.functional import cross_entropy
 from probes.choices import Weighting
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.entropy_pass import PassSettings, run_pass
+from probes.finite import require_finite
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.intervals import Interval
@@ -133,7 +134,8 @@ def measure_perplexity(
         Loss in nats per predicted token, over the corpus and for each document.
 
     Raises:
-        ValueError: there are no batches, or no token in them can be predicted.
+        ValueError: there are no batches, no token in them can be predicted, or a loss is not
+            finite.
     """
     meter = LossMeter(model, Resampling(blocks=blocks))
     settings = PassSettings(
@@ -198,6 +200,7 @@ class LossMeter(Meter):
             return
         rows = normed.flatten(0, 1)[places.to(normed.device)]
         losses = _losses(model, rows, batch.input_ids.flatten()[places + 1])
+        require_finite(losses, model, batch, follows, "the loss of a token")
         self.means.add(0, BatchWeights(weights.matrix, weights.blocks, None), losses[:, None])
         self._documents.add(batch.segment_ids.flatten()[places], losses)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from probes.checking import difference, tolerance
 from probes.corpus.token_batch import as_token_batch
+from probes.finite import require_finite
 from probes.hooked_model import HookedModel
 from probes.lens_items import LensItem
 from probes.readout import norm_and_unembed
@@ -41,6 +42,8 @@ def check_readout(model: HookedModel, item: LensItem) -> None:
         logits = model.logits(batch)[:, -1]
         # After the pass, so that what the model computes is what is compared with.
         read = norm_and_unembed(model.anatomy, kept[-1][:, -1])
+    last_token = torch.arange(batch.input_ids.shape[1])[None] == batch.input_ids.shape[1] - 1
+    require_finite(logits.amax(dim=-1), model, batch, last_token, "a logit of the first item")
     gap = difference(read, logits)
     if not gap <= tolerance(logits.dtype):
         raise ValueError(

@@ -25,14 +25,16 @@ from probes.anatomy import Anatomy, Layer
 from probes.attach import HookFunction
 from probes.checking import (
     activation_of,
+    all_finite,
     difference,
     few_tokens,
     refusing_failures,
     tolerance,
+    what_makes_finite,
 )
 from probes.projections import bias_of
 from probes.readout import norm_and_unembed
-from probes.sites import HookPoint, Site
+from probes.sites import HookPoint, Site, hook_name
 
 # Patterns in half precision are computed more finely than the model does, in every layer.
 _HALF_PRECISION_ATTENTION = 0.3
@@ -76,6 +78,7 @@ def check_model(logits_with: LogitsWith, anatomy: Anatomy, config: Any) -> str |
             f"{family}: layer {idle} of {len(layers)} does not run in a forward pass; make "
             "num_hidden_layers of the configuration the number of layers that the model has"
         )
+    _refuse_not_finite(anatomy, kept, logits)
     last = kept[HookPoint(Site.RESID_POST, layers[-1])]
     _require(norm_and_unembed(anatomy, last), logits, f"{family}: readout of the last layer")
     for stream in streams:
@@ -123,6 +126,20 @@ def _returned_first(module: nn.Module) -> Iterator[list[Tensor]]:
         yield returned
     finally:
         handle.remove()
+
+
+def _refuse_not_finite(anatomy: Anatomy, kept: Mapping[HookPoint, Tensor], logits: Tensor) -> None:
+    """Say so where a model overflows, rather than that its parts do not add up."""
+    bad = [point for point, tensor in kept.items() if not all_finite(tensor)]
+    if not bad and not logits.isnan().any():
+        return
+    family = anatomy.architecture.family
+    place = hook_name(bad[0], gated=anatomy.architecture.gated) if bad else "the logits"
+    weights = dict(anatomy.trunk.state_dict()) | {"unembedding": anatomy.unembed.weight}
+    helps = what_makes_finite(f"this {family}", weights, anatomy.dtype)
+    raise ValueError(
+        f"{family}: on a few tokens the model is not finite, first at {place}; {helps}"
+    )
 
 
 def _sites(anatomy: Anatomy) -> list[Site]:

@@ -46,11 +46,11 @@ class RunningMean:
         """The mean, float64.
 
         Raises:
-            ValueError: no position was seen.
+            ValueError: no position was seen, or a value is not finite.
         """
         if self.sum is None or self.count == 0:
             raise ValueError("a mean of no positions: every position was masked, or none came")
-        return self.sum / self.count
+        return _finite(self.sum / self.count, self.count)
 
 
 class RunningMoments:
@@ -94,11 +94,21 @@ class RunningMoments:
         """Mean and unbiased variance, float64.
 
         Raises:
-            ValueError: fewer than two positions were seen.
+            ValueError: fewer than two positions were seen, or a value is not finite.
         """
         if self.mean is None or self.centred is None or self.count < 2:
             raise ValueError(f"a variance needs two positions, found {self.count}")
-        return self.mean, self.centred / (self.count - 1)
+        variance = _finite(self.centred / (self.count - 1), self.count)
+        return _finite(self.mean, self.count), variance
+
+
+def _finite(found: Tensor, count: int) -> Tensor:
+    if not found.isfinite().all():
+        raise ValueError(
+            f"a mean over {count} positions is not finite, as one of its values is not; capture "
+            "the hook point batch by batch to see where"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -188,14 +198,21 @@ class BlockedMean:
             block_weights: how often each block counts: 0 leaves it out; None counts all once.
 
         Raises:
-            ValueError: nothing was counted.
+            ValueError: nothing was counted, or a sum is not finite.
         """
         kept = torch.ones_like(self.weights) if block_weights is None else block_weights.double()
         total = (kept * self.weights).sum()
         if not total > 0 or any(held is None for held in self.sums):
             raise ValueError("nothing was counted: no batches came, or every position is a pad")
         held = [sums for sums in self.sums if sums is not None]
-        return torch.stack([torch.tensordot(kept.to(h.device), h, 1).cpu() for h in held]) / total
+        found = torch.stack([torch.tensordot(kept.to(h.device), h, 1).cpu() for h in held]) / total
+        if not found.isfinite().all():
+            layer = int((~found.isfinite()).nonzero()[0, 0])
+            raise ValueError(
+                f"the mean of layer {layer} is not finite: its values are too large to be added "
+                "up; load the model in float32, or take off what makes them so large"
+            )
+        return found
 
     def touched_blocks(self) -> list[int]:
         """The blocks that hold any document."""

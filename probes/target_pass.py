@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from probes.checking import all_finite
+from probes.finite import refusal
 from probes.hooked_model import HookedModel
 from probes.readout import unembed
 from probes.target_sharing import deepest_shared, run_trees, why_not_shared
@@ -96,6 +98,9 @@ def read_targets(
 
     Returns:
         The values, the tokens of the first target first, on the CPU.
+
+    Raises:
+        ValueError: a value is not finite.
     """
     places = _Places(items)
     found = torch.zeros(places.tokens, values, dtype=torch.float64)
@@ -107,7 +112,10 @@ def read_targets(
         batches = tree_batches(trees, tokens=tokens, rows=_BATCH_ROWS)
         for batch in _own_share(batches, distributed):
             asked = places.asked(batch)
-            found[asked.place] = _read(model, run_trees(model, batch), asked, reading, values)
+            read = _read(model, run_trees(model, batch), asked, reading, values)
+            if not all_finite(read):
+                raise _refusal(model, batch, asked, read)
+            found[asked.place] = read
             if on_items is not None:
                 on_items(sum(len(tree.paths) for tree in batch))
     return _from_everywhere(found) if distributed else found
@@ -213,6 +221,25 @@ def _read(
         node, token = (inverse[here] - low).to(wide.device), asked.target[here].to(wide.device)
         found[here] = reading(wide, node, token).cpu()
     return found
+
+
+def _refusal(
+    model: HookedModel,
+    trees: Sequence[PrefixTree],
+    asked: _Asked,
+    read: Float64[Tensor, "token value"],
+) -> ValueError:
+    """What to raise for a batch of which something was read that is not finite."""
+    width = max(map(len, trees))
+    real = torch.tensor([[node < len(tree) for node in range(width)] for tree in trees])
+    first = int((~read.isfinite().all(dim=1)).nonzero()[0])
+    at = divmod(int(asked.node[first]), width)
+
+    def named(row: int, node: int) -> str:
+        item = next(item for item, path in trees[row].paths.items() if node in path)
+        return f"item {item} (token {trees[row].depths[node]} of prompt and target)"
+
+    return refusal(model, "a target's score", lambda: run_trees(model, trees), real, named, at)
 
 
 def _own_share(
