@@ -31,7 +31,8 @@ from torch import Tensor
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.lens_items import Item, encoded_items
-from probes.target_pass import read_targets
+from probes.sequence_rope import rope_border
+from probes.target_pass import Ids, read_targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,12 @@ def target_readings(
     encoded = encoded_items(model, items, prepend_bos=prepend_bos)
     pairs = [(item.prompt_ids, item.target_ids) for item in encoded]
     found = read_targets(
-        model, pairs, _log_prob_and_choice, values=2, distributed=distributed, on_items=on_items
+        model,
+        _as_written(pairs, rope_border(model.engine.config)),
+        _log_prob_and_choice,
+        values=2,
+        distributed=distributed,
+        on_items=on_items,
     )
     lengths = torch.tensor([len(target) for _, target in pairs])
     return TargetReadings(found[:, 0], found[:, 1] == 1, lengths)
@@ -118,3 +124,21 @@ def _log_prob_and_choice(
     log_probs = logits[node, token] - logits.logsumexp(dim=-1)[node]
     chosen = logits.argmax(dim=-1)[node] == token
     return torch.stack([log_probs.double(), chosen.double()], dim=1)
+
+
+def _as_written(items: Sequence[tuple[Ids, Ids]], border: int | None) -> list[tuple[Ids, Ids]]:
+    """Items cut where a model that writes them changes its rotary frequencies.
+
+    Their targets one after the other are the same tokens. Up to the border, a token is written
+    before the model knows that there will be more.
+    """
+    if border is None:
+        return list(items)
+    cut: list[tuple[Ids, Ids]] = []
+    for prompt, target in items:
+        before, whole = border + 1 - len(prompt), (*prompt, *target)
+        if 0 < before < len(target):
+            cut.append((prompt, target[:before]))
+            prompt, target = whole[: border + 1], target[before:]
+        cut.append((prompt, target))
+    return cut

@@ -47,6 +47,7 @@ from probes.finite import refusal
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.prompts import Prompts, Text, texts_of
+from probes.sequence_rope import rope_border
 
 _BATCH_TOKENS = {"cpu": 4096}
 _BATCH_TOKENS_ELSEWHERE = 32768
@@ -144,14 +145,21 @@ class _Continuations:
     def __init__(self, model: HookedModel, choice: _Choice, stop_ids: Sequence[int]) -> None:
         self._model = model
         self._choice = choice
+        border = rope_border(model.engine.config)
+        self._cut = None if border is None else border + 1
         self._stops = torch.tensor(list(stop_ids), dtype=torch.long, device=model.device)
 
-    def after(self, prompts: Sequence[Ids], numbers: Sequence[int], limit: int) -> list[list[int]]:
-        """The new tokens of each prompt; `numbers` are those of the prompts."""
+    def after(
+        self, prompts: Sequence[Ids], numbers: Sequence[int], limit: int, first: int = 0
+    ) -> list[list[int]]:
+        """The new tokens of each prompt, from step `first` to the limit.
+
+        `numbers` are those of the prompts.
+        """
         written: list[list[int]] = [[] for _ in prompts]
         going, cache = list(range(len(prompts))), None
         inputs = first_inputs(self._model, prompts)
-        for step in range(limit):
+        for step in range(first, limit):
             logits, cache = cached_step(self._model, inputs, cache)
             # A largest logit that is finite leaves no NaN and no infinity above it.
             if not all_finite(largest := logits.amax(dim=-1)):
@@ -162,7 +170,17 @@ class _Continuations:
             tokens = self._choice.tokens(logits, [numbers[row] for row in going], step)
             for row, token in zip(going, tokens.tolist(), strict=True):
                 written[row].append(token)
-            left = torch.isin(tokens, self._stops, invert=True).nonzero()[:, 0]
+            goes_on = torch.isin(tokens, self._stops, invert=True)
+            # Where rotary frequencies change, what the cache holds no longer goes with them.
+            crossing = [row for row in going if len(prompts[row]) + len(written[row]) == self._cut]
+            crossing = [row for row in crossing if goes_on[going.index(row)]]
+            if crossing and step + 1 < limit:
+                longer = [[*prompts[row], *written[row]] for row in crossing]
+                rest = self.after(longer, [numbers[row] for row in crossing], limit, step + 1)
+                for row, more in zip(crossing, rest, strict=True):
+                    written[row] += more
+                    goes_on[going.index(row)] = False
+            left = goes_on.nonzero()[:, 0]
             if not len(left):
                 break
             if len(left) < len(going):

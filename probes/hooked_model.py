@@ -32,6 +32,7 @@ from probes.ordinary_weights import copied
 from probes.prompts import Prompts, texts_of
 from probes.rotary import Frequencies
 from probes.self_check import check_model
+from probes.sequence_rope import keep_sequences_apart
 from probes.sites import (
     HookPoint,
     NamesFilter,
@@ -61,6 +62,7 @@ class HookedModel(ModelFacts):
         self.tokenizer = tokenizer
         self.name = name
         self.revision = revision
+        keep_sequences_apart(engine.module)
         self._attached = 0
         self._check(engine.anatomy)
 

@@ -181,7 +181,7 @@ def _refusal(
     """What to raise for readouts that are not finite; the first of such items runs once more."""
     layer, place = (~sound).nonzero()[0].tolist()
     row = rows[place]
-    batch = padded_batch([items[row.item]], settings)
+    batch = padded_batch([items[row.item]], settings, model.engine.config)
     real = torch.ones_like(batch.input_ids, dtype=torch.bool)
 
     def named(_row: int, pos: int) -> str:

@@ -15,6 +15,7 @@ Example:
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,7 @@ from probes.hooked_model import HookedModel
 from probes.hooks import run_hooked
 from probes.lens_items import LensItem
 from probes.lens_settings import LensSettings
+from probes.sequence_rope import rope_border
 from probes.sites import HookPoint, Site
 
 _BATCH_TOKENS, _BATCH_ROWS = 1024, 64
@@ -155,13 +157,18 @@ def _run(
     points = [HookPoint(Site.RESID_POST, layer) for layer in range(model.n_layers)]
     if settings.embedding:
         points.insert(0, HookPoint(Site.RESID_PRE, 0))
-    run_hooked(model, padded_batch(items, settings), [(point, cut_out) for point in points])
+    batch = padded_batch(items, settings, model.engine.config)
+    run_hooked(model, batch, [(point, cut_out) for point in points])
     return Rows(rows, [torch.stack([stream.to(model.device) for stream in kept])])
 
 
-def padded_batch(items: Sequence[LensItem], settings: LensSettings) -> TokenBatch:
-    """Rows padded on the right with a token of their own; none of it is masked."""
+def padded_batch(items: Sequence[LensItem], settings: LensSettings, config: Any) -> TokenBatch:
+    """Rows padded on the right with a token of their own; masked only where their length counts."""
     rows = [_input_ids(item, settings) for item in items]
     width = max(map(len, rows))
     ids = [row + (row[-1],) * (width - len(row)) for row in rows]
-    return as_token_batch({"input_ids": torch.tensor(ids)})
+    border = rope_border(config)
+    if border is None or width <= border:
+        return as_token_batch({"input_ids": ids})
+    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+    return as_token_batch({"input_ids": ids, "attention_mask": mask})

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from probes.anatomy import Anatomy
 from probes.corpus.token_batch import TokenBatch
+from probes.sequence_rope import rope_border
 
 
 def model_inputs(batch: TokenBatch, anatomy: Anatomy, config: Any, name: str) -> dict[str, Tensor]:
@@ -20,8 +21,8 @@ def model_inputs(batch: TokenBatch, anatomy: Anatomy, config: Any, name: str) ->
         name: what to call it in a message.
 
     Returns:
-        `input_ids`; with pads also `attention_mask`; with pads on the left also `position_ids`,
-        where the model takes them.
+        `input_ids`; with pads also `attention_mask`; with pads on the left, or where frequencies
+        depend on a row's length, also `position_ids`, where the model takes them.
 
     Raises:
         ValueError: the model has no such token, or no such position.
@@ -34,8 +35,9 @@ def model_inputs(batch: TokenBatch, anatomy: Anatomy, config: Any, name: str) ->
     mask = batch.attention_mask.to(device)
     inputs = {"input_ids": ids, "attention_mask": mask}
     takes_positions = "position_ids" in inspect.signature(anatomy.trunk.forward).parameters
-    if takes_positions and not bool(mask[:, 0].all()):
-        # Left padding: learned positions would otherwise count the pads.
+    if takes_positions and (rope_border(config) is not None or not bool(mask[:, 0].all())):
+        # Left padding: learned positions would otherwise count the pads. And a row is as long as
+        # its last position says.
         inputs["position_ids"] = (mask.long().cumsum(dim=-1) - 1).clamp_min(0)
     return inputs
 

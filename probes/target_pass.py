@@ -25,6 +25,7 @@ from probes.checking import all_finite
 from probes.finite import refusal
 from probes.hooked_model import HookedModel
 from probes.readout import unembed
+from probes.sequence_rope import rope_border
 from probes.target_sharing import deepest_shared, run_trees, why_not_shared
 from probes.target_trees import PrefixTree, prefix_trees, single_paths, tree_batches
 
@@ -180,6 +181,10 @@ def _trees(
     model: HookedModel, sequences: Sequence[tuple[int, ...]], share_prefixes: bool
 ) -> list[PrefixTree]:
     if not share_prefixes:
+        return single_paths(sequences)
+    border = rope_border(model.engine.config)
+    if border is not None and max(map(len, sequences)) > border:
+        # The start that a short sequence shares with a long one is rotated in another way there.
         return single_paths(sequences)
     trees = prefix_trees(sequences, d_model=model.d_model)
     if not any(tree.branches for tree in trees):

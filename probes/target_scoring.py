@@ -54,8 +54,8 @@ def target_log_probs(
         prepend_bos: whether prompts of text begin with a BOS; None for the tokenizer's own habit.
         share_prefixes: compute what items have in common once, where that is exact
             (`probes.target_sharing`). Elsewhere (other backends, attention without a mask of one's
-            own, sequences longer than a sliding window), and if False, every item has a row of its
-            own.
+            own, sequences longer than a sliding window or than where rotary frequencies change),
+            and if False, every item has a row of its own.
         distributed: share the work out over the processes of the default group; every process
             returns the scores of all.
         on_items: called with the number of items of every batch when it is done.

@@ -25,6 +25,7 @@ from probes.checking import difference, few_tokens, tolerance
 from probes.choices import Backend
 from probes.corpus.token_batch import as_token_batch
 from probes.hooked_model import HookedModel
+from probes.sequence_rope import rope_border
 from probes.target_trees import (
     PrefixTree,
     allowed_nodes,
@@ -78,7 +79,12 @@ def run_trees(model: HookedModel, trees: Sequence[PrefixTree]) -> Float[Tensor, 
     """
     ids, depths = padded_rows(trees)
     if not any(tree.branches for tree in trees):
-        return model.trunk(as_token_batch({"input_ids": ids}))
+        border = rope_border(model.engine.config)
+        if border is None or ids.shape[1] <= border:
+            return model.trunk(as_token_batch({"input_ids": ids}))
+        # Rows are as long as they are without their pads.
+        mask = torch.arange(ids.shape[1]) < torch.tensor(list(map(len, trees)))[:, None]
+        return model.trunk(as_token_batch({"input_ids": ids, "attention_mask": mask.long()}))
     inputs = {
         "input_ids": ids.to(model.device),
         "position_ids": depths.to(model.device),

@@ -34,6 +34,7 @@ from torch.nn.parallel import DistributedDataParallel
 from probes.choices import Backend
 from probes.hooked_model import HookedModel
 from probes.ordinary_weights import refuse_unordinary, tied_names
+from probes.sequence_rope import rope_border
 from training.batches import IGNORED, TrainingBatch
 from training.choices import Parallel, Precision
 from training.forward_inputs import forward_inputs, separation_of
@@ -66,6 +67,7 @@ class Engine(AbstractContextManager["Engine"]):
         self._settings = settings
         self.device = model.device
         self._separation = separation_of(self._hf_model)
+        self._rope_border = rope_border(self._hf_model.config)
         self._summed_loss: Callable[[Tensor, Tensor], Tensor] = summed_cross_entropy
         self._token_losses: Callable[[Tensor, Tensor], Tensor] = token_cross_entropy
         with ExitStack() as stack:
@@ -87,7 +89,7 @@ class Engine(AbstractContextManager["Engine"]):
         following = _following(rows.labels, IGNORED)
         # As numbers, and found on the CPU, so that no GPU is waited for.
         trained = (following != IGNORED).nonzero()[:, 0]
-        inputs = forward_inputs(rows, self._separation, self.device)
+        inputs = forward_inputs(rows, self._separation, self.device, self._rope_border)
         with self._autocast(), self._unembedding_only(trained):
             # Flattened, not selected: the gradient of a selection is a copy as large as the logits.
             logits = self._forward(**inputs, use_cache=False).logits.flatten(0, 1)

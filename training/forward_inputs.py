@@ -59,7 +59,10 @@ def refuse_misfits(batch: TrainingBatch, model: HookedModel) -> None:
 
 
 def forward_inputs(
-    batch: TrainingBatch, separation: Separation, device: torch.device
+    batch: TrainingBatch,
+    separation: Separation,
+    device: torch.device,
+    rope_border: int | None = None,
 ) -> dict[str, Tensor]:
     """Keyword arguments for a forward pass.
 
@@ -67,19 +70,24 @@ def forward_inputs(
         batch: the rows, on the CPU.
         separation: how the model is told where documents begin.
         device: where it computes.
+        rope_border: `probes.sequence_rope.rope_border` of the model, beyond which a document's
+            length must not count the pads after it.
 
     Raises:
         ValueError: a row holds several documents, and this model cannot keep them apart.
     """
     inputs = {"input_ids": batch.input_ids}
     documents = _documents(batch)
-    if _matters(documents):
+    apart = _matters(documents)
+    longer = rope_border is not None and documents.shape[1] > rope_border
+    if apart or (longer and bool((documents == _PAD).any())):
+        inputs["position_ids"] = positions_within(documents)
+    if apart:
         if separation is Separation.IMPOSSIBLE:
             raise ValueError(
                 "this model does not keep the documents of a row apart; put one in a row, or leave "
                 "out document masks"
             )
-        inputs["position_ids"] = positions_within(documents)
         if separation is Separation.MASK:
             inputs["attention_mask"] = _causal_within(documents)
     return {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from probes.hooked_model import HookedModel
+from probes.sequence_rope import rope_border
 from training.batches import IGNORED, TrainingBatch
 from training.datasets.example_rows import rows_of_examples
 from training.datasets.rendering import Rendered
@@ -159,7 +160,8 @@ class GradientReader:
 
     def _summed(self, block: TrainingBatch) -> tuple[float, dict[str, Tensor]]:
         """The summed loss of a batch, and its gradient."""
-        inputs = forward_inputs(block, self._separation, self._model.device)
+        border = rope_border(self._hf_model.config)
+        inputs = forward_inputs(block, self._separation, self._model.device, border)
         with torch.enable_grad():
             logits = self._hf_model(**inputs, use_cache=False).logits
             loss = _summed_loss(logits, block.labels.to(logits.device))

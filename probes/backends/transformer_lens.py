@@ -38,6 +38,7 @@ from probes.checking import difference, evaluating, few_tokens, refusing_failure
 from probes.choices import Backend
 from probes.memory_scaling import memory_vectors_scaled
 from probes.ordinary_weights import refuse_unordinary
+from probes.sequence_rope import rope_border
 from probes.sites import HookPoint, Site, hook_name
 from probes.temperature import TemperatureNow, dividing_scores
 
@@ -228,11 +229,25 @@ class TransformerLensEngine:
     def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_vocab"]:
         """The bridge's logits. It makes positions of the mask itself, so they are not passed."""
         mask = inputs.get("attention_mask")
+        if mask is not None:
+            self._refuse_rows_of_other_lengths(mask)
         logits = self.wrapped(inputs["input_ids"], attention_mask=mask, return_type="logits")
         for point, function in self._on_logits:
             new = function(logits, point)
             logits = logits if new is None else new
         return logits
+
+    def _refuse_rows_of_other_lengths(self, mask: Tensor) -> None:
+        """A bridge counts pads after a row into the length that rotary frequencies go by."""
+        border = rope_border(self.config)
+        if border is None or mask.shape[1] <= border or not bool((mask[:, -1] == 0).any()):
+            return
+        if int(mask.sum(dim=1).min()) <= border:
+            raise ValueError(
+                f"rotary frequencies of this {self.anatomy.architecture.family} change beyond "
+                f"{border} tokens, and TransformerLens goes by the longest row of a batch, of "
+                f"{mask.shape[1]}; use backend='native', or batch shorter rows apart from longer"
+            )
 
     def _name(self, point: HookPoint) -> str:
         if point.site is Site.EMBED:

@@ -45,7 +45,9 @@ def overflowing(dtype: torch.dtype = torch.float16, backend: str = "native"):
     hf_model.model.layers[1].mlp.up_proj.weight.data[neuron] *= scale
     # So long a coefficient times an ordinary memory vector would throw off all later layers.
     hf_model.model.layers[1].mlp.down_proj.weight.data[:, neuron] /= scale
-    return probes.load_model(hf_model.to(dtype), tokenizer=tiny_tokenizer(), backend=backend)
+    for parameter in hf_model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return probes.load_model(hf_model, tokenizer=tiny_tokenizer(), backend=backend)
 
 
 def batch(rows=slice(None)):
