@@ -8,6 +8,7 @@ Example:
 """
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,8 @@ def depth_table(
 
     Returns:
         One row a checkpoint: `checkpoint`, `items`, `share_found`, `mean_first_layer`,
-        `effective_layers` with `low` and `high`, `rank_area`; empty where nothing is found.
+        `effective_layers`, `estimate` (the same less the bias of few items) with `low` and `high`,
+        `rank_area`; empty where nothing is found.
 
     Raises:
         ValueError: as `probes.localize`.
@@ -84,10 +86,11 @@ def depth_table(
                 "share_found": found.share_found,
                 "mean_first_layer": found.mean_first_layer,
                 "effective_layers": found.effective_layers or None,
+                "estimate": None if interval is None else sqrt(interval.low * interval.high),
                 "low": low,
                 "high": high,
                 "rank_area": float(found.rank_area.mean()),
             }
         )
-    numbers = ("mean_first_layer", "effective_layers", "low", "high")
+    numbers = ("mean_first_layer", "effective_layers", "estimate", "low", "high")
     return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))

@@ -14,7 +14,7 @@ Example:
 
 import re
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -96,6 +96,47 @@ def value_range(
         f"{what} runs from {show(values[low])} ({low}) to {show(values[high])} ({high}), over "
         f"{len(values)} {of}."
     )
+
+
+def course(values: Sequence[float], places: Sequence[str], show: Callable[[float], str]) -> str:
+    """How numbers went from the first to the last, and where they turned, if beyond both.
+
+    Args:
+        values: in their order.
+        places: where each is, as "at step 100".
+        show: a number as text.
+    """
+    ends = sorted((values[0], values[-1]))
+    shown = [show(value) for value in values]
+    verb = "rises" if values[-1] > values[0] else "falls"
+    verb = "is the same in the end" if shown[0] == shown[-1] else verb
+    told = f"{verb}, from {shown[0]} {places[0]} to {shown[-1]} {places[-1]}"
+    low, high = (find(range(len(values)), key=values.__getitem__) for find in (min, max))
+    beyond = {"lowest": (ends[0] - values[low], low), "highest": (values[high] - ends[1], high)}
+    turns = [
+        f"{which}, {shown[at]}, {places[at]}"
+        for which, (distance, at) in beyond.items()
+        if distance > 0 and shown[at] not in (shown[0], shown[-1])
+    ]
+    return f"{told}, but not steadily: it is {' and '.join(turns)}" if turns else told
+
+
+def one_seed(seeds: Iterable[int]) -> str:
+    """What has to be said of comparisons that are not over seeds.
+
+    Args:
+        seeds: how many each is of.
+    """
+    alone = [number < 2 for number in seeds]
+    if not any(alone):
+        return ""
+    which = "of one training seed" if all(alone) else "some of one training seed"
+    return f", {which}, which says nothing about other seeds,"
+
+
+def guessed(chance: float | None) -> str:
+    """What a share of facts recalled has to be compared with; empty where it is not known."""
+    return "" if chance is None else f"guessing among the values offered recalls {share(chance)}"
 
 
 def points(value: float) -> str:

@@ -44,6 +44,19 @@ class Interval(NamedTuple):
         return self.high - self.low
 
 
+def estimate_of(value: float, interval: Interval | None) -> float:
+    """The number that an interval of this module is of, and that lies within it.
+
+    Args:
+        value: the statistic on all documents.
+        interval: of it; None where there is none.
+
+    Returns:
+        The value less the bias of few documents; the value itself without an interval.
+    """
+    return value if interval is None else interval.centre
+
+
 def jackknife_interval(
     estimate: float, without_block: Sequence[float], level: float = 0.95
 ) -> Interval | None:

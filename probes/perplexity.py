@@ -39,7 +39,7 @@ from probes.entropy_pass import PassSettings, run_pass
 from probes.finite import require_finite
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
-from probes.intervals import Interval
+from probes.intervals import Interval, estimate_of
 from probes.meters import Meter
 from probes.readout import unembed
 from probes.resampling import Resampling
@@ -75,6 +75,11 @@ class Perplexity:
         return _power_of_e(self.mean_loss)
 
     @property
+    def estimate(self) -> float:
+        """The mean loss less the bias of few documents, which the interval is of."""
+        return estimate_of(self.mean_loss, self.interval)
+
+    @property
     def perplexity_interval(self) -> Interval | None:
         """Of the perplexity: the ends of the interval of the mean loss, as powers of e."""
         if self.interval is None:
@@ -98,6 +103,7 @@ class Perplexity:
         """The numbers of the whole corpus, as plain values."""
         return {
             "mean_loss": self.mean_loss,
+            "estimate": self.estimate,
             "interval": self.interval and self.interval._asdict(),
             "perplexity": self.perplexity,
             "bits_per_byte": self.bits_per_byte,

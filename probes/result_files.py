@@ -67,6 +67,7 @@ def result_dict(result: EntropyResult) -> dict[str, Any]:
         "attention_entropy": result.attention
         and {
             "total": result.attention.total,
+            "estimate": result.attention.estimate,
             "per_layer": result.attention.per_layer.tolist(),
             "per_head": result.attention.per_head.tolist(),
             "interval": _interval_dict(result.attention.interval),
@@ -74,11 +75,12 @@ def result_dict(result: EntropyResult) -> dict[str, Any]:
         "next_token_entropy": result.next_token
         and {
             "mean": result.next_token.mean,
+            "estimate": result.next_token.estimate,
             "maximum": result.next_token.maximum,
             "interval": _interval_dict(result.next_token.interval),
         },
         "convergence": [
-            asdict(point) | {"interval": _interval_dict(point.interval)}
+            asdict(point) | {"estimate": point.estimate, "interval": _interval_dict(point.interval)}
             for point in result.convergence
         ],
         "units": "nats",
@@ -92,6 +94,7 @@ def _knowledge_dict(found: KnowledgeEntropy | None) -> dict[str, Any] | None:
         return None
     return {
         "total": found.total,
+        "estimate": found.estimate,
         "per_layer": found.per_layer.tolist(),
         "maximum": found.maximum,
         "effective_memory_vectors": found.effective_memory_vectors.tolist(),
@@ -164,8 +167,11 @@ def _next_token_read(read: Any) -> NextTokenEntropy | None:
 
 
 def _point_read(read: dict[str, Any]) -> ConvergencePoint:
-    found = read | {"kind": EntropyKind(read["kind"]), "interval": _interval_read(read["interval"])}
-    return ConvergencePoint(**found)
+    return ConvergencePoint(
+        EntropyKind(read["kind"]),
+        *(read[name] for name in ("documents", "tokens", "total")),
+        interval=_interval_read(read["interval"]),
+    )
 
 
 def _interval_read(read: dict[str, float] | None) -> Interval | None:

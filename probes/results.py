@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.choices import Coefficient, EntropyKind
-from probes.intervals import Interval
+from probes.intervals import Interval, estimate_of
 from probes.provenance import Provenance
 
 
@@ -35,6 +35,11 @@ class KnowledgeEntropy:
     def total(self) -> float:
         """Sum over layers."""
         return float(self.per_layer.sum())
+
+    @property
+    def estimate(self) -> float:
+        """The total less the bias of few documents, which the interval is of."""
+        return estimate_of(self.total, self.interval)
 
     @property
     def maximum_per_layer(self) -> float:
@@ -72,6 +77,11 @@ class AttentionEntropy:
         """Sum over layers."""
         return float(self.per_layer.sum())
 
+    @property
+    def estimate(self) -> float:
+        """The total less the bias of few documents, which the interval is of."""
+        return estimate_of(self.total, self.interval)
+
 
 @dataclass(frozen=True)
 class NextTokenEntropy:
@@ -81,6 +91,11 @@ class NextTokenEntropy:
     maximum: float
     """ln d_vocab."""
     interval: Interval | None
+
+    @property
+    def estimate(self) -> float:
+        """The mean less the bias of few documents, which the interval is of."""
+        return estimate_of(self.mean, self.interval)
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,11 @@ class ConvergencePoint:
     tokens: int
     total: float
     interval: Interval | None
+
+    @property
+    def estimate(self) -> float:
+        """The total less the bias of few documents, which the interval is of."""
+        return estimate_of(self.total, self.interval)
 
 
 @dataclass(frozen=True)

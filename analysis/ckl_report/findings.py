@@ -21,7 +21,16 @@ from analysis.ckl_report.summary import CklSummary
 from analysis.ckl_report.tables import acquired_text, means_over_seeds
 from analysis.ckl_report.texts import signed_by
 from analysis.ckl_report.trajectory import ACQUIRED_INJECTED, FORGOTTEN
-from analysis.report_texts import capital, nats, p_text, share, signed, value_range, with_interval
+from analysis.report_texts import (
+    capital,
+    nats,
+    one_seed,
+    p_text,
+    share,
+    signed,
+    value_range,
+    with_interval,
+)
 from analysis.theme import count
 
 _LEVEL = 0.05
@@ -82,7 +91,11 @@ def _held_out(summary: CklSummary) -> Iterator[str]:
             lambda value: f"{signed(value, nats)} nats",
         )
         above = int((rows["low"] > 0).sum())
-        yield f"That is above 0 beyond its interval in {above} of {len(rows)} arms."
+        seeds = one_seed(pd.Series([len(arm.seeds) for arm in summary.arms]))
+        yield (
+            f"That is above 0 beyond its interval over passages{seeds} in {above} of {len(rows)} "
+            "arms."
+        )
         return
     for _, row in rows.iterrows():
         yield (
@@ -159,9 +172,10 @@ def _compared(summary: CklSummary) -> Iterator[str]:
         each = "; ".join(f"{arm} by {text}" for arm, text in told.items())
         if len(told) < len(shown):
             each += f"; {len(shown) - len(told)} by nothing that can be shown"
+        over = f"over {rows['of'].iloc[0]}{one_seed(rows['seeds'])}"
         yield (
             f"In {measure}, {len(differ)} of {len(rows)} arms differ from their base beyond chance "
-            f"(Holm, {share(_LEVEL)}){': ' if each else ''}{each.removeprefix('; ')}."
+            f"{over} (Holm, {share(_LEVEL)}){': ' if each else ''}{each.removeprefix('; ')}."
         )
 
 

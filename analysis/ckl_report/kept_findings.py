@@ -18,6 +18,7 @@ from analysis.ckl_report.tables import forgotten_text, means_over_seeds
 from analysis.ckl_report.texts import shown_by, signed_by
 from analysis.report_texts import (
     capital,
+    guessed,
     nats,
     share,
     signed,
@@ -85,6 +86,8 @@ def _moved(summary: CklSummary) -> Iterator[str]:
     ]
     for measure, ours in rows.groupby("measure", sort=False):
         name, show = capital(str(measure)), shown_by(str(measure))
+        if measure == RECALLED and (chance := guessed(summary.guessing)):
+            name = f"{name} ({chance})"
         if len(ours) > TOLD:
             changes = dict(zip(ours["arm"], ours["change"], strict=True))
             yield value_range(

@@ -10,7 +10,7 @@ Example:
     >>> table[["arm", "measure", "moment", "change", "low", "high"]]         # doctest: +SKIP
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ ENTROPIES = {
 }
 """Kinds of entropy, and what their measures are called."""
 _WORDING = "facts, log-probability, {} wording"
-_LEVELS = ("arm", "seed", "moment", "group", "measure", "value", "low", "high")
+_LEVELS = ("arm", "seed", "moment", "group", "measure", "value")
 _CHANGES = (
     *("arm", "against", "moment", "group", "measure", "before", "after"),
     *("change", "low", "high", "least", "most", "seeds"),
@@ -48,7 +48,7 @@ def level_table(arms: Sequence[Arm]) -> pd.DataFrame:
 
     Returns:
         Columns `arm`, `seed` (missing for the mean over seeds), `moment`, `group`, `measure`,
-        `value`, and the interval of an entropy over documents, `low` and `high`, of single seeds.
+        `value`.
     """
     rows = [
         (arm.name, seed, moment, *found)
@@ -107,26 +107,40 @@ def _pairs(arm: Arm) -> Iterator[tuple[str, str]]:
                 yield against, moment
 
 
-def _levels(
-    seen: Observations, step: int
-) -> Iterator[tuple[str, str, float, float | None, float | None]]:
-    """Group, measure, value and interval of everything that was seen at a step."""
+def _levels(seen: Observations, step: int) -> Iterator[tuple[str, str, float]]:
+    """Group, measure and value of everything that was seen at a step."""
     for row in seen.perplexities[seen.perplexities["step"] == step].itertuples():
         corpus, known = shown_path(row.corpus), not pd.isna(row.bits_per_byte)
         measure = f"bits per byte, {corpus}" if known else f"loss, {corpus}"
-        yield TEXT, measure, row.bits_per_byte if known else row.mean_loss, None, None
+        yield TEXT, measure, row.bits_per_byte if known else row.mean_loss
     tasks = seen.task_scores[seen.task_scores["step"] == step]
     for row in tasks[~tasks["task"].isin(list(TASKS))].itertuples():
-        yield FACTS, RECALLED, row.score, None, None
+        yield FACTS, RECALLED, row.score
     if (facts := seen.fact_scores) is not None and step in facts.steps:
         for wording, rows in facts.at(step).groupby("wording", sort=False):
-            yield FACTS, _WORDING.format(wording), rows["log_prob"].mean(), None, None
+            yield FACTS, _WORDING.format(wording), rows["log_prob"].mean()
     totals = seen.entropies[(seen.entropies["step"] == step) & seen.entropies["layer"].isna()]
     for row in totals.itertuples():
-        yield ENTROPY, ENTROPIES.get(row.kind, row.kind), row.entropy, row.low, row.high
+        yield ENTROPY, ENTROPIES.get(row.kind, row.kind), row.entropy
     dormant = seen.neurons[seen.neurons["step"] == step]["dormant_share"]
     if len(dormant):
-        yield NEURONS, "dormant neurons", dormant.mean(), None, None
+        yield NEURONS, "dormant neurons", dormant.mean()
+
+
+def guessing(tables: Iterable[pd.DataFrame]) -> float | None:
+    """The share of facts that one recalls who guesses among the values that an item offers.
+
+    Args:
+        tables: of task scores (`Observations`), of some runs.
+
+    Returns:
+        The mean over runs; None where no facts were asked for, or their values are not known.
+    """
+    found = [
+        table[~table["task"].isin(list(TASKS))]["chance"].dropna().astype(float) for table in tables
+    ]
+    known = [chances.mean() for chances in found if len(chances)]
+    return float(np.mean(known)) if known else None
 
 
 def _fact_intervals(

@@ -17,7 +17,7 @@ from analysis.ckl_report.comparisons import comparison_table
 from analysis.ckl_report.controls import beyond_table
 from analysis.ckl_report.curves import curve_tables
 from analysis.ckl_report.forgetting import chance_table, forgetting_table
-from analysis.ckl_report.levels import change_table, level_table
+from analysis.ckl_report.levels import change_table, guessing, level_table
 from analysis.ckl_report.scores import score_tables
 from analysis.ckl_report.starts import start_of
 from analysis.ckl_report.trajectory import correlation_table, trajectory_points
@@ -66,6 +66,11 @@ class CklSummary:
     """Of outcomes with entropies of the start (`analysis.ckl_report.trajectory`)."""
     comparisons: pd.DataFrame
     """Arms against their bases (`analysis.ckl_report.comparisons`)."""
+
+    @property
+    def guessing(self) -> float | None:
+        """The share of earlier facts that guessing recalls; None where it is not known."""
+        return guessing(run.task_scores for arm in self.arms for run in arm.runs)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """All tables by their names."""

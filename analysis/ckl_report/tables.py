@@ -13,12 +13,20 @@ import pandas as pd
 from analysis.ckl_report.arms import Arm, Moment
 from analysis.ckl_report.detail_tables import detail_tables
 from analysis.ckl_report.forgetting import ALL_TASKS
-from analysis.ckl_report.levels import ENTROPIES, ENTROPY, FACTS, TEXT
+from analysis.ckl_report.levels import ENTROPIES, ENTROPY, FACTS, RECALLED, TEXT
 from analysis.ckl_report.scores import ALL_KINDS, MET, spread_over_seeds
 from analysis.ckl_report.summary import CklSummary
 from analysis.ckl_report.texts import shown_by, signed_by
 from analysis.item_tables import HELD_OUT
-from analysis.report_texts import NOT_TESTED, nats, nats_or_none, share, signed, with_interval
+from analysis.report_texts import (
+    NOT_TESTED,
+    guessed,
+    nats,
+    nats_or_none,
+    share,
+    signed,
+    with_interval,
+)
 from analysis.theme import count
 from probes.tables import Table
 
@@ -129,6 +137,7 @@ def _kept_table(summary: CklSummary) -> Table:
     forgotten = means_over_seeds(
         summary.forgotten, task=ALL_TASKS, moment=Moment.END, against=Moment.START
     ).set_index("arm")
+    chance = guessed(summary.guessing) if RECALLED in measures else ""
     rows = []
     for arm in summary.arms:
         ours = moved[moved["arm"] == arm.name].set_index("measure")
@@ -145,8 +154,15 @@ def _kept_table(summary: CklSummary) -> Table:
         note="From the start to the end, and the change; its interval over the subjects of "
         "facts. P is the mean accuracy of the downstream tasks, F its fall as a share of its "
         "size before, with its interval over questions. A rise in bits per byte is "
-        "forgetting, and so is a fall in facts.",
+        f"forgetting, and so is a fall in facts{_of_guessing(chance)}.",
     ).without_empty()
+
+
+def _of_guessing(chance: str) -> str:
+    """What a share of facts recalled is worth."""
+    if not chance:
+        return ""
+    return f"; {chance}; an untrained model, to which short values are likelier, can recall more"
 
 
 def forgotten_text(row: pd.Series) -> str:

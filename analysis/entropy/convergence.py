@@ -13,13 +13,13 @@ from analysis.entropy.tables import series_labels
 from analysis.theme import label, series_colour, template
 from probes.results import EntropyResult
 
-COLUMNS = ["series", "kind", "documents", "tokens", "total", "low", "high"]
+COLUMNS = ["series", "kind", "documents", "tokens", "estimate", "low", "high"]
 
 
 def convergence_table(results: Sequence[EntropyResult]) -> pd.DataFrame:
-    """One row per series, kind and look at the running totals; those without interval left out."""
+    """One row per series, kind and look, its estimate; those without an interval are left out."""
     rows = [
-        (series, str(p.kind), p.documents, p.tokens, p.total, p.interval.low, p.interval.high)
+        (series, str(p.kind), p.documents, p.tokens, p.estimate, p.interval.low, p.interval.high)
         for series, result in zip(series_labels(results), results, strict=True)
         for p in result.convergence
         if p.interval is not None
@@ -58,7 +58,7 @@ def convergence_figure(table: pd.DataFrame, kind: str) -> go.Figure:
             )
         figure.add_scatter(
             x=line["documents"],
-            y=line["total"],
+            y=line["estimate"],
             customdata=line[["tokens", "low", "high"]],
             mode="lines+markers",
             line={"color": colour, "width": 2},

@@ -1,8 +1,9 @@
 """Findings: what entropy results say, in plain sentences; the page and the terminal both say it.
 
-An effective number is exp(H): how many outcomes, used alike, would have the entropy H. Two totals
-are said to differ only where their intervals do not overlap, which is stricter than a test of the
-difference.
+Totals are the estimates that their intervals are of: the measured ones less the bias of few
+documents. An effective number is exp(H): how many outcomes, used alike, would have the entropy H.
+Two totals are said to differ only where their intervals do not overlap, which is stricter than a
+test of the difference.
 
 Example:
     >>> findings([result])[0]                                               # doctest: +SKIP
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from analysis.entropy.tables import series_labels
 from analysis.theme import count, nats, percent
-from probes.intervals import Interval
-from probes.results import EntropyResult
+from probes.intervals import Interval, estimate_of
+from probes.results import EntropyResult, KnowledgeEntropy
 
 
 def findings(results: Sequence[EntropyResult]) -> list[str]:
@@ -37,10 +38,20 @@ def findings(results: Sequence[EntropyResult]) -> list[str]:
 
 
 def with_interval(value: float, interval: Interval | None, digits: int = 2) -> str:
-    """A value in nats and, where there is one, its interval."""
+    """The estimate in nats and, where there is one, its interval; see `estimate_note`."""
+    shown = f"{nats(estimate_of(value, interval), digits)} nats"
+    note = estimate_note(value, interval, digits)
+    return f"{shown} ({note})" if note else shown
+
+
+def estimate_note(value: float, interval: Interval | None, digits: int = 2) -> str:
+    """An interval, and what was measured where the estimate that it is of differs from that."""
     if interval is None:
-        return f"{nats(value, digits)} nats"
-    return f"{nats(value, digits)} nats ({interval_text(interval, digits)})"
+        return ""
+    measured = nats(value, digits)
+    same = measured == nats(estimate_of(value, interval), digits)
+    bias = "" if same else f"; {measured} before the correction for few documents"
+    return f"{interval_text(interval, digits)}{bias}"
 
 
 def interval_text(interval: Interval, digits: int = 2) -> str:
@@ -49,14 +60,19 @@ def interval_text(interval: Interval, digits: int = 2) -> str:
     return f"{100 * interval.level:g}% interval {ends}"
 
 
+def used_share(found: KnowledgeEntropy) -> float:
+    """The estimate as a share of its maximum, which the correction for few documents can exceed."""
+    return min(found.estimate / found.maximum, 1.0)
+
+
 def _knowledge(named: dict[str, EntropyResult]) -> Iterator[str]:
     series, result = next(iter(named.items()))
     if (found := result.knowledge) is None:
         return
-    used = exp(found.total / len(found.per_layer))
+    used = exp(used_share(found) * found.maximum_per_layer)
     yield (
         f"Knowledge entropy over {series} is {with_interval(found.total, found.interval)}, "
-        f"{percent(found.total / found.maximum)} of the maximum of {nats(found.maximum)}: the "
+        f"{percent(used_share(found))} of the maximum of {nats(found.maximum)}: the "
         f"average layer works as if {count(used)} of its "
         f"{count(found.mean_coefficients.shape[1])} memory vectors were used alike."
     )
@@ -90,11 +106,11 @@ def _comparison(named: dict[str, EntropyResult]) -> Iterator[str]:
     measured = {name: r.knowledge for name, r in named.items() if r.knowledge is not None}
     if len(measured) < 2 or len({found.maximum for found in measured.values()}) > 1:
         return
-    ranked = sorted(measured, key=lambda name: measured[name].total)
+    ranked = sorted(measured, key=lambda name: measured[name].estimate)
     low, high = measured[ranked[0]], measured[ranked[-1]]
     yield (
-        f"Memory is used more evenly over {ranked[-1]} ({nats(high.total)} nats) than over "
-        f"{ranked[0]} ({nats(low.total)}), by {nats(high.total - low.total)} nats"
+        f"Memory is used more evenly over {ranked[-1]} ({nats(high.estimate)} nats) than over "
+        f"{ranked[0]} ({nats(low.estimate)}), by {nats(high.estimate - low.estimate)} nats"
         f"{_certainty(low.interval, high.interval)}."
     )
 
@@ -132,7 +148,7 @@ def _next_token(named: dict[str, EntropyResult]) -> Iterator[str]:
         return
     parts = [
         f"{with_interval(found.mean, found.interval)} over {name}, as if among "
-        f"{exp(found.mean):,.0f} tokens"
+        f"{exp(found.estimate):,.0f} tokens"
         for name, found in measured.items()
     ]
     yield f"The entropy of the next token averages {'; '.join(parts)}."

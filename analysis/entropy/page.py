@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import figures
 from analysis.entropy.convergence import convergence_figure, convergence_table
-from analysis.entropy.findings import findings, interval_text
+from analysis.entropy.findings import estimate_note, findings, used_share
 from analysis.entropy.tables import (
     coefficient_table,
     head_table,
@@ -38,7 +38,7 @@ from analysis.page import (
     whole,
 )
 from analysis.theme import count, nats, percent
-from probes.intervals import Interval
+from probes.intervals import Interval, estimate_of
 from probes.results import EntropyResult, KnowledgeEntropy
 
 EMPTY = "-"
@@ -99,36 +99,38 @@ def summary_table(results: Sequence[EntropyResult]) -> Html:
 
 
 def _total(found: KnowledgeEntropy | None) -> str | Cell:
-    return EMPTY if found is None else Cell(nats(found.total), _interval(found.interval))
+    return EMPTY if found is None else _cell(found.total, found.interval)
 
 
 def _share(found: KnowledgeEntropy | None) -> str | Cell:
     if found is None:
         return EMPTY
-    return Cell(percent(found.total / found.maximum), f"of {nats(found.maximum)}")
+    return Cell(percent(used_share(found)), f"of {nats(found.maximum)}")
 
 
 def _effective(found: KnowledgeEntropy | None) -> str | Cell:
     if found is None:
         return EMPTY
-    used = exp(found.total / len(found.per_layer))
+    used = exp(used_share(found) * found.maximum_per_layer)
     return Cell(count(used), f"of {count(found.mean_coefficients.shape[1])} in the average layer")
 
 
 def _attention(result: EntropyResult) -> str | Cell:
     if (found := result.attention) is None:
         return EMPTY
-    return Cell(nats(found.total), _interval(found.interval))
+    return _cell(found.total, found.interval)
 
 
 def _next_token(result: EntropyResult) -> str | Cell:
     if (found := result.next_token) is None:
         return EMPTY
-    return Cell(nats(found.mean, 3), _interval(found.interval, 3))
+    return _cell(found.mean, found.interval, 3)
 
 
-def _interval(interval: Interval | None, digits: int = 2) -> str | None:
-    return None if interval is None else interval_text(interval, digits)
+def _cell(value: float, interval: Interval | None, digits: int = 2) -> Cell:
+    """The estimate, above its interval."""
+    note = estimate_note(value, interval, digits)
+    return Cell(nats(estimate_of(value, interval), digits), note or None)
 
 
 def _figure_sections(results: Sequence[EntropyResult]) -> Iterator[Html]:
@@ -201,8 +203,8 @@ def _convergence(results: Sequence[EntropyResult]) -> Iterator[Html]:
         "How the numbers settled",
         figure(
             "Totals as documents came in.",
-            "Each inside its interval. The middle of an interval is the estimate less its bias: "
-            "over few documents chance makes memory look less evenly used than it is.",
+            "Each inside its interval, and less the bias of few documents, over which chance makes "
+            "memory look less evenly used than it is.",
             [Panel(convergence_figure(settling, str(k)), str(k).replace("_", " ")) for k in kinds],
         ),
     )
@@ -243,8 +245,10 @@ def _definitions(results: Sequence[EntropyResult]) -> Iterator[Html]:
         ": the mean over queries of the entropy of the attention over keys, per head. ",
         element("b", "Next-token entropy"),
         ": the mean over positions of the entropy of the predicted next token. All are in nats. "
-        "Intervals come from blocks of documents, and their middle is the estimate less its bias."
-        " They hold for documents drawn like these.",
+        "Intervals come from blocks of documents and hold for documents drawn like these. The "
+        "total beside an interval is the estimate that it is of: what was measured less the bias "
+        "of few documents, over which chance makes an entropy too low. Layers and heads are as "
+        "measured.",
     )
     yield paragraph(
         "Source: Kim et al., \u201cKnowledge Entropy Decay during Language Model Pretraining "

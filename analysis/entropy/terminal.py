@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.entropy.findings import findings
+from analysis.entropy.findings import findings, used_share
 from analysis.entropy.tables import Measure, layer_table, series_labels, symbol
 from analysis.theme import count, nats, percent
-from probes.intervals import Interval
+from probes.intervals import Interval, estimate_of
 from probes.results import AttentionEntropy, EntropyResult, KnowledgeEntropy
 
 SERIES_OF_LAYERS = 3
@@ -45,7 +45,7 @@ def totals_table(results: Sequence[EntropyResult]) -> Table:
     rows: dict[str, list[str]] = {
         f"knowledge entropy, {symbol(results[0])}": [_total(found) for found in knowledge],
         "  of at most": [nats(found.maximum) if found else "" for found in knowledge],
-        "  share": [percent(found.total / found.maximum) if found else "" for found in knowledge],
+        "  share": [percent(used_share(found)) if found else "" for found in knowledge],
         "  by contribution": [_total(r.contribution) for r in results],
         "attention entropy": [_total(r.attention) for r in results],
         "next-token entropy": [
@@ -99,7 +99,7 @@ def _total(found: KnowledgeEntropy | AttentionEntropy | None) -> str:
 def _with_interval(value: float, interval: Interval | None) -> str:
     if interval is None:
         return nats(value)
-    return f"{nats(value)} [{nats(interval.low)}, {nats(interval.high)}]"
+    return f"{nats(estimate_of(value, interval))} [{nats(interval.low)}, {nats(interval.high)}]"
 
 
 def _notes(results: Sequence[EntropyResult]) -> list[str]:

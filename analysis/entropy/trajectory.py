@@ -132,5 +132,5 @@ def _terminal_tables(tidy: Any) -> Iterator[Any]:
         for measure in grid.columns:
             table.add_column(Text(str(measure)), justify="right")
         for name, cells in zip(grid.index, grid.to_numpy(), strict=True):
-            table.add_row(Text(str(name)), *(nats(cell.entropy) for cell in cells))
+            table.add_row(Text(str(name)), *(nats(cell.estimate) for cell in cells))
         yield table

@@ -28,12 +28,12 @@ def totals_over_training(table: pd.DataFrame, measure: str) -> go.Figure:
         colour = series_colour(index)
         figure.add_scatter(
             x=_places(table, line),
-            y=line["entropy"],
+            y=line["estimate"],
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": line["high"] - line["entropy"],
-                "arrayminus": line["entropy"] - line["low"],
+                "array": line["high"] - line["estimate"],
+                "arrayminus": line["estimate"] - line["low"],
                 "thickness": 1,
                 "width": 3,
             }

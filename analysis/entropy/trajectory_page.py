@@ -32,6 +32,7 @@ from analysis.page import (
     table,
     whole,
 )
+from analysis.report_texts import course
 from analysis.theme import count, nats
 
 
@@ -74,13 +75,10 @@ def trajectory_findings(tidy: pd.DataFrame) -> list[str]:
     totals = tidy[tidy["layer"].isna() & tidy["measure"].isin(told)]
     for (measure, corpus), line in totals.groupby(["measure", "corpus"], sort=False, dropna=False):
         first, last = line.iloc[0], line.iloc[-1]
-        change = last["entropy"] - first["entropy"]
         name = f"{measure} entropy" if measure in set(Total) else f"Knowledge entropy by {measure}"
-        found.append(
-            f"{name[0].upper()}{name[1:]} over {corpus} {'rises' if change > 0 else 'falls'} from "
-            f"{nats(first['entropy'])} nats at {first['checkpoint']} to {nats(last['entropy'])} at "
-            f"{last['checkpoint']}{_overlap(first, last)}."
-        )
+        places = [f"at {name}" for name in line["checkpoint"]]
+        moved = course(line["estimate"].tolist(), places, lambda value: f"{nats(value)} nats")
+        found.append(f"{name[0].upper()}{name[1:]} over {corpus} {moved}{_overlap(first, last)}.")
     return found
 
 
@@ -103,7 +101,7 @@ def totals_tables(tidy: pd.DataFrame) -> Iterator[Html]:
 
 def _cell(row: Any) -> Cell:
     note = None if pd.isna(row.low) else f"{nats(row.low)} to {nats(row.high)}"
-    return Cell(nats(row.entropy), note)
+    return Cell(nats(row.estimate), note)
 
 
 def run_name(measured: Sequence[Measured]) -> str:

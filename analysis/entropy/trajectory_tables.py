@@ -2,7 +2,7 @@
 
 Example:
     >>> trajectory_table(measured).columns.tolist()                          # doctest: +SKIP
-    ['checkpoint', 'step', 'corpus', 'measure', 'layer', 'entropy', 'low', 'high']
+    ['checkpoint', 'step', 'corpus', 'measure', 'layer', 'entropy', 'estimate', 'low', 'high']
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,13 @@ import pandas as pd
 from analysis.entropy.sweep import Measured
 from analysis.entropy.tables import COEFFICIENT_SYMBOLS
 from probes.choices import Coefficient
-from probes.intervals import Interval
+from probes.intervals import Interval, estimate_of
 from probes.results import EntropyResult
 
-COLUMNS = ("checkpoint", "step", "corpus", "measure", "layer", "entropy", "low", "high")
+COLUMNS = (
+    *("checkpoint", "step", "corpus", "measure", "layer", "entropy"),
+    *("estimate", "low", "high"),
+)
 CHECKPOINT_COLUMNS = ["checkpoint", "step"]
 
 
@@ -32,7 +35,8 @@ def trajectory_table(measured: Sequence[Measured]) -> pd.DataFrame:
     """One row per checkpoint, corpus, measure and layer; `layer` is missing for totals.
 
     Knowledge entropies are called by their coefficient (`|c|`, `max(c, 0)`, ...), the others by
-    `Total`. `low` and `high` bound the interval of a total. `step` is missing where a checkpoint
+    `Total`. `low` and `high` bound the interval of a total, and `estimate` is what that is of: the
+    entropy measured less the bias of few documents. `step` is missing where a checkpoint
     has none.
     """
     rows: list[tuple[Any, ...]] = []
@@ -53,7 +57,7 @@ def knowledge_measures(table: pd.DataFrame) -> list[str]:
 def totals_by_corpus(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The totals over each corpus: one row per checkpoint, one column per measure.
 
-    A cell is a row of the table, with its `entropy`, `low` and `high`.
+    A cell is a row of the table, with its `estimate`, `low` and `high`.
     """
     totals = table[table["layer"].isna()]
     for corpus, rows in totals.groupby("corpus", sort=False, dropna=False):
@@ -63,7 +67,7 @@ def totals_by_corpus(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield str(corpus), pd.DataFrame(grid, index=checkpoints, columns=measures)
 
 
-def _of_result(result: EntropyResult) -> Iterator[tuple[str, int | None, float, Any, Any]]:
+def _of_result(result: EntropyResult) -> Iterator[tuple[Any, ...]]:
     named = {}
     if result.knowledge is not None:
         named[Coefficient(result.provenance.configuration["coefficient"])] = result.knowledge
@@ -79,15 +83,11 @@ def _of_result(result: EntropyResult) -> Iterator[tuple[str, int | None, float, 
         yield _total(Total.NEXT_TOKEN, result.next_token.mean, result.next_token.interval)
 
 
-def _total(
-    measure: str, value: float, interval: Interval | None
-) -> tuple[str, int | None, float, float | None, float | None]:
+def _total(measure: str, value: float, interval: Interval | None) -> tuple[Any, ...]:
     low, high = (interval.low, interval.high) if interval else (None, None)
-    return str(measure), None, value, low, high
+    return str(measure), None, value, estimate_of(value, interval), low, high
 
 
-def _layers(
-    measure: str, values: Sequence[float]
-) -> Iterator[tuple[str, int | None, float, float | None, float | None]]:
+def _layers(measure: str, values: Sequence[float]) -> Iterator[tuple[Any, ...]]:
     for layer, value in enumerate(values):
-        yield str(measure), layer, value, None, None
+        yield str(measure), layer, value, value, None, None

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from analysis.ckl_report.levels import RECALLED, guessing
 from analysis.remix_report.chains import TOKENS
 from analysis.remix_report.depth_texts import depth_text_tables
 from analysis.remix_report.levels import NEURONS, TASKS
 from analysis.remix_report.mechanism_tables import mechanism_tables
 from analysis.remix_report.recalls import SHARE
 from analysis.remix_report.summary import RemixSummary
-from analysis.report_texts import nats, points, share, with_interval
+from analysis.report_texts import guessed, nats, points, share, with_interval
 from analysis.theme import count
 from probes.tables import Table
 
@@ -124,6 +125,13 @@ def _level_table(summary: RemixSummary) -> Table:
     columns = [column for column in columns if column in there]
     values = levels.set_index(["arm", "measure", "moment"])["value"]
     groups = dict(zip(levels["measure"], levels["group"], strict=True))
+    tables = (
+        stage.run.task_scores
+        for arm in summary.arms
+        for chain in arm.chains
+        for stage in chain.stages.values()
+    )
+    chance = guessed(guessing(tables)) if RECALLED in measures else ""
     rows = [
         (
             arm.name,
@@ -137,7 +145,7 @@ def _level_table(summary: RemixSummary) -> Table:
         ("", *map(", ".join, columns)),
         rows,
         note="Means over seeds. Entropies in nats, summed over layers; next-token entropy a mean "
-        "over positions; dormant neurons a mean over layers.",
+        f"over positions; dormant neurons a mean over layers{'; ' * bool(chance)}{chance}.",
     )
 
 

@@ -18,7 +18,7 @@ from analysis.remix_report.levels import TEXT
 from analysis.remix_report.recalls import SHARE, retained
 from analysis.remix_report.summary import RemixSummary
 from analysis.remix_report.tables import moments_after, others, shares, signed_points
-from analysis.report_texts import capital, nats, share, signed, value_range, with_interval
+from analysis.report_texts import capital, nats, one_seed, share, signed, value_range, with_interval
 
 TOLD = 4
 """Arms that are told one by one."""
@@ -99,7 +99,8 @@ def _compared(summary: RemixSummary) -> Iterator[str]:
     )
     yield (
         f"In what is right of A {summary.last_moment}, {len(differ)} of {len(rows)} arms differ "
-        f"from their base beyond chance over items (Holm, {share(_LEVEL)})"
+        f"from their base beyond chance over items{one_seed(rows['seeds'])} (Holm, "
+        f"{share(_LEVEL)})"
         f"{': ' if each else ''}{each}."
     )
 

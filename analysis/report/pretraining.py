@@ -25,7 +25,7 @@ from analysis.report.over_seeds import over_seeds, run_means, shown
 from analysis.report.parts import Part, even_figure, text_table
 from analysis.report.switches import MEAN, seed_key
 from analysis.report.text_changes import text_changes
-from analysis.report_texts import capital, nats, share
+from analysis.report_texts import capital, course, nats, share
 from analysis.theme import label
 
 STEP = "pretraining step"
@@ -241,23 +241,7 @@ def _outcome_findings(rows: pd.DataFrame) -> Iterator[str]:
 def _moved(what: str, line: pd.DataFrame, show: Callable[[float], str], unit: str) -> str:
     """How a mean over seeds went from the first step to the last, and beyond both in between."""
     means = line.groupby("x")["value"].mean()
-    first, last = means.iloc[0], means.iloc[-1]
     number = line["seed"].nunique()
     of = f"mean of {number} seeds" if number > 1 else "one seed"
-    verb = "is the same in the end" if show(first) == show(last) else "falls"
-    verb = "rises" if verb == "falls" and last > first else verb
-    return (
-        f"{what} {verb}, from {show(first)}{unit} at pretraining step {means.index[0]:,} to "
-        f"{show(last)} at step {means.index[-1]:,}{_turn(means, show)} ({of})."
-    )
-
-
-def _turn(means: pd.Series, show: Callable[[float], str]) -> str:
-    """The least or the most between the ends, where it is beyond both."""
-    ends = sorted((means.iloc[0], means.iloc[-1]))
-    beyond = {"least": ends[0] - means.min(), "most": means.max() - ends[1]}
-    which = max(beyond, key=beyond.__getitem__)
-    at = means.idxmin() if which == "least" else means.idxmax()
-    if show(means[at]) in map(show, ends):
-        return ""
-    return f", but not steadily: it is {which}, {show(means[at])}, at step {at:,}"
+    places = [f"at pretraining step {step:,}" for step in means.index]
+    return f"{what} {course(means.tolist(), places, lambda value: show(value) + unit)} ({of})."

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from probes.intervals import Interval
 from tests.analysis.results import make_result
 
 
@@ -19,7 +20,11 @@ def measured(steps=(8, 64, 512), corpora=("plants", "stars")):
         for corpus in corpora:
             result = make_result(corpus=corpus)
             knowledge = result.knowledge
-            moved = dataclasses.replace(knowledge, per_layer=knowledge.per_layer - 0.1 * place)
+            per_layer = knowledge.per_layer - 0.1 * place
+            total = float(per_layer.sum())
+            # Half a nat a checkpoint: the first and the last of three still overlap.
+            between = Interval(total - 2, total + 2)
+            moved = dataclasses.replace(knowledge, per_layer=per_layer, interval=between)
             results.append(dataclasses.replace(result, knowledge=moved))
         found.append(Measured(Checkpoint("a/model", name, name, step), results))
     return found
@@ -54,7 +59,7 @@ def test_totals_are_drawn_over_steps_with_their_intervals():
     for index, trace in enumerate(figure.data):
         totals = [one.results[index].knowledge.total for one in series]
         assert list(trace.x) == [8, 64, 512]
-        assert list(trace.y) == totals
+        assert list(trace.y) == pytest.approx(totals)
         upper = [one.results[index].knowledge.interval.high for one in series]
         assert [
             y + up for y, up in zip(trace.y, trace.error_y.array, strict=True)

@@ -100,11 +100,12 @@ def test_a_turn_between_the_ends_is_told(parts):
     first, second, *_ = parts["pretraining"].findings
     assert first == (
         "Knowledge entropy (|c|) over plants falls, from 20.25 nats at pretraining step 0 to 17.25 "
-        "at step 1,100, but not steadily: it is least, 14.25, at step 100 (mean of 2 seeds)."
+        "nats at pretraining step 1,100, but not steadily: it is lowest, 14.25 nats, at "
+        "pretraining step 100 (mean of 2 seeds)."
     )
     assert second == (
-        "Acquisition falls, from 52.0% at pretraining step 0 to 12.0% at step 1,100 (mean of 3 "
-        "seeds)."
+        "Acquisition falls, from 52.0% at pretraining step 0 to 12.0% at pretraining step 1,100 "
+        "(mean of 3 seeds)."
     )
 
 
