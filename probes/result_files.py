@@ -169,8 +169,10 @@ def _next_token_read(read: Any) -> NextTokenEntropy | None:
 def _point_read(read: dict[str, Any]) -> ConvergencePoint:
     return ConvergencePoint(
         EntropyKind(read["kind"]),
-        *(read[name] for name in ("documents", "tokens", "total")),
-        interval=_interval_read(read["interval"]),
+        read["documents"],
+        read["tokens"],
+        read["total"],
+        _interval_read(read["interval"]),
     )
 
 

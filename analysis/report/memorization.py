@@ -91,11 +91,11 @@ def _told(runs: pd.DataFrame) -> list[str]:
 def _data_names(runs: Sequence[Mapping[str, object]]) -> list[str]:
     """What each run learnt; whether the start knew the facts only where names need it."""
     sets = [f"{run['first']}, then {run['later']}" for run in runs]
-    known = {name: set() for name in sets}
+    known: dict[str, set[object]] = {name: set() for name in sets}
     for name, run in zip(sets, runs, strict=True):
         known[name].add(run["familiar"])
     several = len({run["familiar"] for run in runs}) > 1
-    words = {True: ", known facts", False: ", new facts"}
+    words: dict[object, str] = {True: ", known facts", False: ", new facts"}
     return [
         name + words.get(run["familiar"], "")
         if (several and run["familiar"] is True) or {NONE, False} <= known[name]
