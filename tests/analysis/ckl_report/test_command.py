@@ -72,11 +72,11 @@ def test_sentences_say_what_was_planted(content):
         "Unedited: P went from 62.5% to 50.0% at the end, F = 20.0%",
         "Up: F is not tested; at the start no task is answered better than by guessing: sciq 27.5%",
         "Bits per byte, general-heldout, from start to end: unedited 2.000 to 2.250; up 2.000 to",
-        "Facts recalled, from start to end: unedited 50.0% to 25.0%",
+        "Facts recalled (guessing among the values offered recalls 25.0%), from start to end: unedited 50.0% to 25.0%",
         "Slopes of the forgetting curves of once passages run from -0.500 to -0.500 per decade",
         "Up: knowledge entropy 20.000 unedited, 20.000 nats at the start, 19.000 at the end.",
         "In K of passages met, last injection, 1 of 1 arms differ from their base beyond chance "
-        "(Holm, 5.0%): up by -1.750",
+        "over passages (Holm, 5.0%): up by -1.750",
     ]:
         assert sentence in text
     assert "which chance may do" not in text
@@ -98,7 +98,10 @@ def test_of_many_arms_the_lowest_and_the_highest_are_told(many):
     from analysis.ckl_report.findings import findings
 
     text = "\n".join(findings(many))
-    assert "Facts recalled: the change from start to end is " in text
+    assert (
+        "Facts recalled (guessing among the values offered recalls 25.0%): the change from start to end is "
+        in text
+    )
     assert "25.0 points" in text
     assert (
         "A right after the last injection runs from 25.0% (step 0, unedited) to 65.0% (step 100, "
