@@ -127,6 +127,11 @@ class RowLearningRates:
             found.append(_Rates(f"{rows.name}.weight", rows.axis, index, 1 / by))
             if rows.has_bias:
                 found.append(_Rates(f"{rows.name}.bias", 0, index, 1 / by))
+        if not found:
+            raise ValueError(
+                "these learning rates of rows change nothing: the resuscitation that they stand in "
+                "for multiplies no neuron; raise its ratio, or leave them out"
+            )
         return found
 
 

@@ -3,7 +3,8 @@
 On a few fixed tokens, edits are made one after the other, once all by hooks and once by weights
 where weights can express them. Refused are
 
-* an edit that changes neither logits nor coefficients nor any weight (but for `Identity`),
+* an edit that changes neither logits nor coefficients nor any weight but attention's (but for
+  `Identity`),
 * one whose logits or coefficients are no longer finite, and
 * one whose two forms differ by more than rounding.
 
@@ -43,7 +44,7 @@ class _Seen:
     logits: Float[Tensor, "batch pos d_vocab"]
     coefficients: Float[Tensor, "layer batch pos d_mlp"]
     wrote: bool = False
-    """Whether the last of the edits changed a weight."""
+    """Whether the last of the edits changed a weight that a few tokens may not have used."""
 
     def same(self, other: "_Seen") -> bool:
         """Whether all bits agree."""
@@ -147,9 +148,21 @@ def _observed_as_weights(
                 writes = WeightWrites(model.hf_model, in_passing=True)
                 stack.callback(writes.restore)
                 writes.write(own)
-                wrote = writes.changed()
+                wrote = writes.changed(but_for=_of_attention(model))
             found.append(_observe(model, wrote=wrote))
     return found
+
+
+def _of_attention(model: HookedModel) -> set[str]:
+    """Names of attention's weights, which every token uses, as it need not each memory vector.
+
+    So a change of them that a few tokens do not show is none: the temperature of a layer where
+    each query sees a single key, say.
+    """
+    layers = model.anatomy.layers
+    own = {id(weight) for layer in layers for weight in layer.attention.parameters()}
+    named = model.hf_model.named_parameters(remove_duplicate=False)
+    return {name for name, weight in named if id(weight) in own}
 
 
 def _changes_or_none(edit: Edit, model: HookedModel) -> list[WeightChange] | None:

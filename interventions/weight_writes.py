@@ -14,7 +14,7 @@ Example:
     >>> writes.restore()
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,9 +92,9 @@ class WeightWrites:
             self._put_back()
             raise
 
-    def changed(self) -> bool:
-        """Whether any weight has other bits than before."""
-        return any(self._rows_changed(name) for name in self._kept)
+    def changed(self, *, but_for: Collection[str] = ()) -> bool:
+        """Whether any weight has other bits than before, those of some names left aside."""
+        return any(self._rows_changed(name) for name in self._kept if name not in but_for)
 
     def changes(self) -> tuple[TensorChange, ...]:
         """What became of every parameter that was written to."""

@@ -36,7 +36,7 @@ def save_result(result: EntropyResult, folder: Path) -> Path:
     if result.knowledge is not None:
         (folder / MEANS_FILE).write_bytes(_means_file(result))
     result.to_dataframe().to_csv(folder / TABLE_FILE, index=False)
-    text = json.dumps(result_dict(result), indent=2, ensure_ascii=False)
+    text = json.dumps(result_dict(result), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
     return folder
 

@@ -19,9 +19,10 @@ Example:
     ...     loss.backward()
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +32,9 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from probes.checking import all_finite
 from probes.choices import Backend
+from probes.finite import where_it_began
 from probes.hooked_model import HookedModel
 from probes.ordinary_weights import refuse_unordinary, tied_names
 from probes.sequence_rope import rope_border
@@ -105,6 +108,27 @@ class Engine(AbstractContextManager["Engine"]):
             owner = _following(rows.sources, 0)[trained].to(self.device)
             apart = losses.new_zeros(sources).index_add(0, owner, losses.detach())
         return SummedLoss(total, apart)
+
+    def where_loss_began(self, micro_batches: Sequence[TrainingBatch]) -> str:
+        """Where a loss that is not finite began, for a message."""
+        if isinstance(self._hf_model, FSDPModule):
+            return "a run that is not sharded says where it begins"
+        for number, rows in enumerate(micro_batches):
+            with self.looking():
+                run = partial(self.loss, rows)
+                origin = where_it_began(self._model, run, rows.attention_mask == 1)
+            if origin is not None:
+                label = f"row {{}} of micro-batch {number}, token {{}}"
+                return origin.described(self._model, label.format)
+        return "it begins at the logits or the loss itself"
+
+    def where_gradient_began(self) -> str:
+        """Where a gradient that is not finite began, for a message."""
+        # The backward pass comes by the last weights first.
+        for name, weight in reversed(list(self._hf_model.named_parameters())):
+            if weight.grad is not None and not all_finite(whole(weight.grad)):
+                return f"it begins in the backward pass, at {name}"
+        return "each weight's is finite, and too large to be squared"
 
     @contextmanager
     def accumulating(self, *, is_last: bool) -> Iterator[None]:

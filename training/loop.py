@@ -33,6 +33,7 @@ Example:
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -223,10 +224,14 @@ def _clipped_gradient(
                 clip_grads_with_norm_(parameters, clip_norm, length)
             return loss, norm, _mean_by_source(names, by_source, batch)
         if not isfinite(loss) or run.scaler.get_scale() <= 1:
-            what, value = ("gradient norm", norm) if isfinite(loss) else ("loss", loss)
+            what, value, where = "gradient norm", norm, run.engine.where_gradient_began
+            if not isfinite(loss):
+                rows = batch.share(run.here.rank, run.here.count).cut(settings.micro_batch_size)
+                what, value, where = "loss", loss, partial(run.engine.where_loss_began, rows)
             raise ValueError(
-                f"the {what} of the batch after step {step} is {value}; the update was not made, "
-                "and the last checkpoint is whole: try a lower learning rate or another precision"
+                f"the {what} of the batch after step {step} is {value}: {where()}; the update was "
+                "not made, and the last checkpoint is whole: try a lower learning rate or another "
+                "precision"
             )
         # Too large for float16: lower the loss scale, and take the batch again.
         run.scaler.update()

@@ -371,3 +371,47 @@ def test_a_temperature_and_a_resuscitation_measured_once_go_together():
     assert relative_gap(logits(model), hooked) < 1e-5
     again = resuscitation("llama", factor=3.0)
     interventions.patch_weights(model, again)
+
+
+@pytest.mark.parametrize(
+    ("family", "window", "temperature", "idle"),
+    [
+        ("mistral", 1, 1.7, True),
+        ("mistral", 1, [0.6, 1.0, 1.9], True),
+        ("olmo3", 1, {0: 2.3, 2: 0.7}, True),
+        ("gemma2", 1, {0: 2.3}, True),
+        ("llama", None, 1 + 1e-12, True),
+        ("olmo3", 1, {1: 2.3}, False),
+        ("mistral", 2, 1.7, False),
+    ],
+)
+def test_a_temperature_where_each_query_sees_one_key_is_refused(family, window, temperature, idle):
+    import interventions
+    import probes
+
+    hf_model = tiny_hf_model(family)
+    if window is not None:
+        config = hf_model.config
+        config.sliding_window = window
+        for module in hf_model.modules():
+            if getattr(module, "sliding_window", None) is not None:
+                module.sliding_window = window
+    model = probes.load_model(hf_model)
+    edit = interventions.AttentionTemperature(temperature)
+    before = model.content_hash()
+    for use in (lambda: interventions.patch_weights(model, edit), lambda: _entered(model, edit)):
+        if idle:
+            with pytest.raises(
+                ValueError, match=r"'attention_temperature' changes nothing|as a hook"
+            ):
+                use()
+            assert model.content_hash() == before
+        else:
+            use()
+
+
+def _entered(model, edit):
+    import interventions
+
+    with interventions.applied(model, edit):
+        pass

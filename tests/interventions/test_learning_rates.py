@@ -264,3 +264,17 @@ def test_what_cannot_have_rates_is_refused_in_one_line():
         interventions.RowLearningRates(result).parameter_multipliers(other)
     described = interventions.RowLearningRates(result).describe()
     assert described == {"kind": "row_learning_rates", "like": result.describe()}
+
+
+def test_learning_rates_of_no_row_are_refused():
+    import interventions
+
+    model = tiny_model("llama")
+    like = interventions.Resuscitation(
+        torch.ones(3, 29), 0.5, 1.0, "preserving", max_multiplier=1.0
+    )
+    with pytest.raises(ValueError, match="change nothing"):
+        interventions.RowLearningRates(like).parameter_multipliers(model)
+    optimizer = torch.optim.AdamW(model.hf_model.parameters())
+    with pytest.raises(ValueError, match="change nothing"):
+        interventions.RowLearningRates(like).attach_to(optimizer, model)

@@ -553,8 +553,12 @@ class Breaking:
 @pytest.mark.parametrize(
     ("what", "line"),
     [
-        ("loss", "the loss of the batch after step 6 is nan"),
-        ("gradient", "gradient norm .* step 6"),
+        (
+            "loss",
+            r"the loss of the batch after step 6 is nan: it begins with nan at "
+            r"blocks\.1\.hook_resid_post, in row 0 of micro-batch 0",
+        ),
+        ("gradient", r"gradient norm .* step 6 .* backward pass, at \S*layers\.1"),
     ],
 )
 def test_what_is_not_finite_ends_the_run_before_the_update(what, line, tmp_path):

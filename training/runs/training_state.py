@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.distributed import checkpoint as sharded
 from torch.distributed.checkpoint import CheckpointException
 
+from probes.checking import all_finite
 from probes.checkpoint_files import what_is_wrong
 from probes.hooked_model import HookedModel
 from probes.loading import quiet_transformers
@@ -86,10 +87,15 @@ class TrainingState:
             What belongs into `training_state.json`.
 
         Raises:
-            ValueError: the model cannot be saved.
+            ValueError: the model cannot be saved, or a weight is not finite.
         """
         here = self.engine.here
         weights = self.engine.weights()
+        if wrong := [name for name, weight in weights.items() if not all_finite(weight)]:
+            raise ValueError(
+                f"{len(wrong)} weights are not finite, {wrong[0]} first, so no checkpoint is "
+                "written; the one before is whole: try a lower learning rate"
+            )
         moments = self._moments() if moments is None else dict(moments)
         states = folder / STATE_FOLDER
         with _disk_errors_as_such():
