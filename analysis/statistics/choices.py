@@ -54,15 +54,6 @@ class SeedTest(StrEnum):
     of seeds are near normal."""
 
 
-class Family(StrEnum):
-    """What is kept below the level when several tests are made."""
-
-    HOLM = "holm"
-    """The chance of any false alarm: the family-wise level."""
-    BENJAMINI_HOCHBERG = "benjamini_hochberg"
-    """The expected share of false alarms among the alarms."""
-
-
 def chosen(kind: type[Choice], value: str, what: str) -> Choice:
     """The member of an enum that a string names.
 

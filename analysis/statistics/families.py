@@ -3,8 +3,7 @@ r"""Which of many tests still count? p-values made larger for the company they a
 Of twenty tests of nothing, one comes out below 0.05. `holm` keeps the chance of any false alarm in
 a family of tests below the level, whatever the tests have to do with each other.
 `benjamini_hochberg` keeps the expected share of false alarms among the alarms below it, which finds
-more; it holds for tests that are independent or lean the same way. `adjusted_together` does either
-for a family of named results.
+more; it holds for tests that are independent or lean the same way.
 
 Source: Holm (1979), "A simple sequentially rejective multiple test procedure"; Benjamini and
 Hochberg (1995), "Controlling the false discovery rate".
@@ -16,11 +15,9 @@ Example:
     (0.04, 0.04, 0.04)
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TypeVar
 
-from analysis.statistics.choices import Family, chosen
 from analysis.statistics.results import Tested
 
 Result = TypeVar("Result", bound=Tested)
@@ -54,29 +51,6 @@ def benjamini_hochberg(p_values: Sequence[float]) -> tuple[float, ...]:
     if not p_values:
         return ()
     return tuple(float(p) for p in false_discovery_control(list(p_values)))
-
-
-def adjusted_together(
-    tests: Mapping[str, Result], family: Family | str = Family.HOLM
-) -> dict[str, Result]:
-    """The same results with p-values that hold for all of them together.
-
-    Intervals are left as they are: each is of its own level.
-
-    Args:
-        tests: the whole family, by name, with the tests that found nothing.
-        family: what is kept below the level.
-
-    Raises:
-        ValueError: a p-value is not between 0 and 1, or there is no such `family`.
-    """
-    family = chosen(Family, family, "family")
-    adjust = {Family.HOLM: holm, Family.BENJAMINI_HOCHBERG: benjamini_hochberg}[family]
-    adjusted = adjust([test.p_value for test in tests.values()])
-    return {
-        name: replace(test, p_value=p)
-        for (name, test), p in zip(tests.items(), adjusted, strict=True)
-    }
 
 
 def _check(p_values: Sequence[float]) -> None:

@@ -1,10 +1,4 @@
-"""Results: what a test found, alike for all tests, so that a table can hold any of them.
-
-Example:
-    >>> from probes.intervals import Interval
-    >>> Equivalence(0.1, Interval(-0.2, 0.4, 0.9), 0.01, 12, "two one-sided", 0.5).equivalent
-    True
-"""
+"""Results: what a test found, alike for all tests, so that a table can hold any of them."""
 
 from dataclasses import dataclass
 
@@ -38,23 +32,3 @@ class Comparison(Tested):
 @dataclass(frozen=True)
 class Correlation(Tested):
     """How far two things rise together: the effect is from -1 to 1."""
-
-
-@dataclass(frozen=True)
-class Equivalence(Tested):
-    r"""Whether a difference is too small to matter.
-
-    The p-value is the chance of a difference so near 0 if the true one were at the margin or
-    beyond. The interval has level \(1 - 2\alpha\) for a test at \(\alpha\), so that it lies
-    within the margins where the test finds equivalence.
-
-    Attributes:
-        margin: the least difference that would matter, either way.
-    """
-
-    margin: float
-
-    @property
-    def equivalent(self) -> bool:
-        """Whether the test finds the two the same at its level."""
-        return self.p_value < (1 - self.interval.level) / 2

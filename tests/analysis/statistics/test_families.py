@@ -28,28 +28,6 @@ def test_adjusted_p_values_are_those_of_statsmodels(p_values, ours, theirs):
     assert getattr(families, ours)(p_values) == pytest.approx(tuple(expected), rel=1e-14)
 
 
-def outcome(p_value):
-    from analysis.statistics import Comparison
-    from probes.intervals import Interval
-
-    return Comparison(0.3, Interval(0.1, 0.5), p_value, 11, "a test")
-
-
-def test_a_family_keeps_its_names_and_everything_but_p_values():
-    from dataclasses import replace
-
-    from analysis.statistics import adjusted_together
-
-    family = {"b": outcome(0.02), "a": outcome(0.01), "c": outcome(0.5)}
-    found = adjusted_together(family)
-    assert list(found) == ["b", "a", "c"]
-    assert [one.p_value for one in found.values()] == pytest.approx([0.04, 0.03, 0.5])
-    assert all(replace(found[name], p_value=one.p_value) == one for name, one in family.items())
-    discovered = adjusted_together(family, "benjamini_hochberg")
-    assert [one.p_value for one in discovered.values()] == pytest.approx([0.03, 0.03, 0.5])
-    assert adjusted_together({}) == {}
-
-
 def test_false_alarms_stay_below_the_level_in_simulated_families():
     from analysis.statistics import benjamini_hochberg, holm
 
@@ -78,11 +56,6 @@ def test_false_alarms_stay_below_the_level_in_simulated_families():
     [
         ("holm", ([0.5, math.nan],), "a p-value is nan: give values from 0 to 1"),
         ("benjamini_hochberg", ([1.5],), "a p-value is 1.5: give values from 0 to 1"),
-        (
-            "adjusted_together",
-            ({}, "bonferroni"),
-            "family is 'bonferroni': choose from holm, benjamini_hochberg",
-        ),
     ],
 )
 def test_bad_input_is_answered_in_one_line(function, arguments, message):
