@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from jaxtyping import Int, Int64
 from torch import Tensor
 
-from analysis.bootstrap import LEVEL
+from analysis.statistics.bootstrap import LEVEL
 from probes.hooked_model import HookedModel
+from probes.lens import target_ranks
 from probes.lens_items import Item, encoded_items
-from probes.lens_pass import target_ranks
 from probes.localization import effective_layers_interval, localize
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from training.commands.edit_fields import EditFields
+from training.commands.edit_settings import EditFields
 
 UNEDITED_NAME = "unedited"
 EDIT_FIELDS = tuple(field.name for field in fields(EditFields))

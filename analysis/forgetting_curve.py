@@ -8,7 +8,7 @@ the logarithm is fitted by least squares,
 s being the slope per decade of steps, -s the decay constant, and \(10^{-b / s}\), where the line
 crosses zero, the learnability threshold: a fact met again only after that long has lost all it
 gained. The slope per decade is the same whether offsets count steps or tokens. Other shapes are
-fitted beside it (`analysis.decay_models`).
+fitted beside it (`analysis.forgetting_curve`).
 
 Every offset counts the same. Offsets on a linear grid, as in the released analysis, leave nearly
 all weight to the last decade; `log_spaced_offsets` spreads it.
@@ -30,7 +30,8 @@ Example:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, nan, sqrt
+from enum import StrEnum
+from math import inf, log, nan, sqrt
 from typing import TypeAlias
 
 import numpy as np
@@ -38,11 +39,142 @@ from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from analysis.arrays import as_float64
-from analysis.cluster_bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
-from analysis.decay_models import DecayFit, DecayModel, fit_decay_models
 from analysis.probe_clusters import ClusterSums, Passages, Weights, cluster_sums
+from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from probes.choices import Compat
 from probes.intervals import Interval
+
+FOLDS = 5
+"""Blocks of offsets left out in turn."""
+ROUNDS = 8
+"""How often the search for a rate narrows down."""
+
+
+class DecayModel(StrEnum):
+    """A shape of forgetting."""
+
+    LOG_LINEAR = "log_linear"
+    """A line in the logarithm of the offset."""
+    POWER = "power"
+    """A power of the offset."""
+    EXPONENTIAL = "exponential"
+    """The same share lost at every update."""
+
+
+@dataclass(frozen=True)
+class DecayFit:
+    """One shape, fitted."""
+
+    model: DecayModel
+    scale: float
+    """R at offset 1 (log-linear, power) or at offset 0 (exponential)."""
+    rate: float
+    """Loss of R per decade (log-linear), exponent (power), or per update (exponential)."""
+    aic: float
+    """Akaike's criterion; lower is better, and only differences mean something."""
+    cross_validation_error: float
+    """Root mean square of the errors at offsets left out, in units of R."""
+
+    def predict(self, offsets: Float[np.ndarray, "offset"]) -> Float[np.ndarray, "offset"]:
+        """R at other offsets, all above 0."""
+        return _predicted(self.model, (self.scale, self.rate), offsets)
+
+
+def fit_decay_models(
+    offsets: Float[np.ndarray, "offset"], curve: Float[np.ndarray, "offset"]
+) -> dict[DecayModel, DecayFit]:
+    """Every shape, fitted to one curve.
+
+    Args:
+        offsets: rising, all above 0, at least three.
+        curve: R at them.
+    """
+    return {model: _fit(model, offsets, curve) for model in DecayModel}
+
+
+def _fit(
+    model: DecayModel, offsets: Float[np.ndarray, "offset"], curve: Float[np.ndarray, "offset"]
+) -> DecayFit:
+    parameters = _parameters(model, offsets, curve)
+    squares = float(np.square(curve - _predicted(model, parameters, offsets)).sum())
+    count = len(offsets)
+    return DecayFit(
+        model,
+        *parameters,
+        aic=count * log(squares / count) + 6 if squares > 0 else -inf,
+        cross_validation_error=_cross_validation_error(model, offsets, curve),
+    )
+
+
+def _cross_validation_error(
+    model: DecayModel, offsets: Float[np.ndarray, "offset"], curve: Float[np.ndarray, "offset"]
+) -> float:
+    errors = []
+    for left_out in np.array_split(np.arange(len(offsets)), min(FOLDS, len(offsets))):
+        rest = np.delete(np.arange(len(offsets)), left_out)
+        parameters = _parameters(model, offsets[rest], curve[rest])
+        errors.append(curve[left_out] - _predicted(model, parameters, offsets[left_out]))
+    return float(np.sqrt(np.square(np.concatenate(errors)).mean()))
+
+
+def _predicted(
+    model: DecayModel, parameters: tuple[float, float], offsets: Float[np.ndarray, "offset"]
+) -> Float[np.ndarray, "offset"]:
+    scale, rate = parameters
+    if model is DecayModel.LOG_LINEAR:
+        return scale - rate * np.log10(offsets)
+    return scale * np.exp(-rate * _abscissa(model, offsets))
+
+
+def _abscissa(
+    model: DecayModel, offsets: Float[np.ndarray, "offset"]
+) -> Float[np.ndarray, "offset"]:
+    """That in which the logarithm of the curve is a line."""
+    return np.log(offsets) if model is DecayModel.POWER else offsets
+
+
+def _parameters(
+    model: DecayModel, offsets: Float[np.ndarray, "offset"], curve: Float[np.ndarray, "offset"]
+) -> tuple[float, float]:
+    """Scale and rate of the least squares fit."""
+    if model is DecayModel.LOG_LINEAR:
+        slope, intercept = np.polyfit(np.log10(offsets), curve, 1)
+        return float(intercept), -float(slope)
+    return _exponential_parameters(_abscissa(model, offsets), curve)
+
+
+def _exponential_parameters(
+    x: Float[np.ndarray, "offset"], curve: Float[np.ndarray, "offset"]
+) -> tuple[float, float]:
+    """Least squares of `scale * exp(-rate * x)`: the best scale is known for every rate."""
+    shifted = x - x[0]
+    rates = _rates(shifted)
+    best = int(_explained(rates, shifted, curve).argmax())
+    # Every round narrows the bracket to a twentieth: from a step of the grid to rounding.
+    for _ in range(ROUNDS):
+        rates = np.linspace(rates[max(best - 1, 0)], rates[min(best + 1, len(rates) - 1)], 41)
+        best = int(_explained(rates, shifted, curve).argmax())
+    rate = float(rates[best])
+    shape = np.exp(-rate * shifted)
+    return float(shape @ curve / (shape @ shape) * np.exp(rate * x[0])), rate
+
+
+def _explained(
+    rates: Float[np.ndarray, "rate"],
+    x: Float[np.ndarray, "offset"],
+    curve: Float[np.ndarray, "offset"],
+) -> Float[np.ndarray, "rate"]:
+    """Sum of squares that the best scale explains, at every rate."""
+    shapes = np.exp(-rates[:, None] * x)
+    return np.square(shapes @ curve) / np.square(shapes).sum(axis=1)
+
+
+def _rates(shifted: Float[np.ndarray, "offset"]) -> Float[np.ndarray, "rate"]:
+    """Rates to start from, from growth by e^20 over all offsets to loss of all by the second."""
+    falling = np.geomspace(1e-4 / shifted[-1], 20 / shifted[1], 300)
+    rising = -np.geomspace(20 / shifted[-1], 1e-4 / shifted[-1], 100)
+    return np.concatenate([rising, [0.0], falling])
+
 
 Offsets: TypeAlias = Sequence[float | int] | Real[Tensor, "offset"] | Real[np.ndarray, "offset"]
 Retainability: TypeAlias = Float[Tensor, "*probe offset"] | Float[np.ndarray, "*probe offset"]

@@ -23,8 +23,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cluster_bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
-from analysis.item_tables import PROBE_TABLE, Items
+from analysis.metrics import PROBE_TABLE, Items
+from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 
 COLUMNS = ("score", "low", "high", "passages", "probes")
 
@@ -38,7 +38,7 @@ def knowledge_scores(
     """K of every group of probes.
 
     Args:
-        table: one row per probe, in the layout of `analysis.item_tables.PROBE_TABLE`; with `step`
+        table: one row per probe, in the layout of `analysis.metrics.PROBE_TABLE`; with `step`
             among `by`, one row per step and probe.
         by: columns whose values make the groups; empty for the whole table.
         bootstrap: how intervals are made.

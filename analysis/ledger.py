@@ -20,8 +20,8 @@ from analysis.claims.choices import Verdict
 from analysis.claims.claim import Claim
 from analysis.claims.evidence import LEVEL
 from analysis.claims.verdicts import Finding, shown_effect
+from analysis.numbers import p_text
 from analysis.report.anchors import anchor_of
-from analysis.report_texts import p_text
 from probes.tables import Table, markdown_table
 from training.runs.durable_files import write_whole
 

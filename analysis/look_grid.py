@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from analysis.forgetting_curve import log_spaced_offsets
-from analysis.run_reading import TrainingRun
+from analysis.runs import TrainingRun
 
 WINDOW = 50
 """Steps after an encounter: the paper's."""

@@ -23,7 +23,7 @@ def refuse_folder(out: Path, name: str) -> None:
     Raises:
         ValueError: it is none, holds something else, or cannot be made.
     """
-    from probes.output_folder import refuse_existing
+    from probes.cli import refuse_existing
 
     if (out / f"{name}.json").is_file():
         return

@@ -38,11 +38,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analysis.bootstrap import LEVEL
-from analysis.cluster_bootstrap import ClusterBootstrap
-from analysis.statistics.paired import mcnemar, paired_permutation
+from analysis.statistics.bootstrap import LEVEL, ClusterBootstrap
 from analysis.statistics.results import Comparison
-from analysis.statistics.seeds import mean_over_seeds
+from analysis.statistics.tests import mcnemar, mean_over_seeds, paired_permutation
 from probes.intervals import Interval
 
 LEAST_ITEMS = 2

@@ -29,12 +29,10 @@ from typing import Any
 
 from interventions.edit_forms import some_edits
 from interventions.edits import Edit, TensorChange, patch_weights, patched_edits
+from probes.cli import output_folder
 from probes.given import hooked_model, takes
-from probes.hooked_model import HookedModel
-from probes.model_folder import write_model
-from probes.ordinary_weights import ordinary_weights
-from probes.output_folder import output_folder
-from probes.weights_hash import sha256_of
+from probes.hooked_model import HookedModel, sha256_of
+from probes.model_folder import ordinary_weights, write_model
 
 EDITS_FILE = "edits.json"
 FORMAT = 1

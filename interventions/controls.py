@@ -2,9 +2,9 @@
 
 * `RandomRows`: the same multipliers, on neurons drawn at random. Does it matter which are scaled?
 * `MostActiveRows`: the same multipliers, on the most active neurons.
-* `MatchedNoise` (`interventions.matched_noise`): Gaussian noise of the same size on the same rows.
+* `MatchedNoise` (`interventions.controls`): Gaussian noise of the same size on the same rows.
   Does it matter that they are scaled, rather than merely changed?
-* `ReDo` (`interventions.redo`): dormant neurons started afresh instead.
+* `ReDo` (`interventions.controls`): dormant neurons started afresh instead.
 * `RowLearningRates` (`interventions.learning_rates`): other learning rates, the same weights.
 * `Identity`: nothing.
 
@@ -17,19 +17,38 @@ Example:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import KW_ONLY, dataclass
+from hashlib import sha256
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interventions.choices import Selection
 from interventions.edit_forms import Clock, WeightChange
 from interventions.resuscitation import Resuscitation
-from interventions.row_scaling import rows_scaled, scaling_changes
-from probes.hooked_model import HookedModel
+from interventions.rows import (
+    Piece,
+    Rows,
+    gate_rows,
+    memory_rows,
+    neurons_of,
+    require_native,
+    rows_scaled,
+    scaled_pieces,
+    scaling_changes,
+    up_rows,
+    with_rows_added,
+    with_rows_replaced,
+)
+from interventions.selection import inactive
+from interventions.self_check import measured_means, require_measured_on
+from probes.entropy import knowledge_entropy
+from probes.hooked_model import HookedModel, sha256_of
+from probes.results import EntropyResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,3 +145,208 @@ class Identity:
     def describe(self) -> dict[str, Any]:
         """Its kind."""
         return {"kind": "identity"}
+
+
+def gaussian(shape: tuple[int, ...], seed: int, place: str) -> Tensor:
+    """Independent standard normal numbers, float32 on the CPU.
+
+    Args:
+        shape: of what is drawn.
+        seed: which draw.
+        place: what it is for; different places have independent draws.
+    """
+    digest = sha256(f"{seed} {place}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.randn(shape, generator=generator)
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedNoise:
+    """Noise of the size of a resuscitation's change, on the same rows.
+
+    Args:
+        like: the resuscitation that it is a control of.
+        seed: of the noise.
+    """
+
+    like: Resuscitation
+    seed: int = 0
+
+    @contextmanager
+    def attached(self, model: HookedModel, clock: Clock) -> Iterator[None]:
+        """Add the noise to what the projections give, for the length of a `with` block.
+
+        It is matched to the weights as they are now.
+        """
+        del clock
+        require_native(model, "MatchedNoise")
+        with ExitStack() as stack:
+            for rows, neurons, by in self._pieces(model):
+                noise = self._noise(rows, rows.weight(neurons), by)
+                bias = rows.bias(neurons)
+                if bias is not None:
+                    bias = self._noise(rows, bias[:, None], by)[:, 0]
+                stack.callback(with_rows_added(rows, neurons, noise, bias).remove)
+            yield
+
+    def weight_changes(self, model: HookedModel) -> list[WeightChange]:
+        """Add the noise to the rows."""
+        return [
+            change for piece in self._pieces(model) for change in self._changes_of_piece(*piece)
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """The seed, and the resuscitation that it is a control of."""
+        return {"kind": "matched_noise", "seed": self.seed, "like": self.like.describe()}
+
+    def _pieces(self, model: HookedModel) -> list[Piece]:
+        self.like.require(model)
+        return scaled_pieces(model, self.like.multipliers(), self.like.at)
+
+    def _changes_of_piece(self, rows: Rows, neurons: Tensor, by: Tensor) -> list[WeightChange]:
+        return rows.changes(
+            neurons,
+            lambda old: old + self._noise(rows, old, by),
+            lambda old: old + self._noise(rows, old[:, None], by)[:, 0],
+        )
+
+    def _noise(
+        self, rows: Rows, values: Float[Tensor, "n width"], by: Float[Tensor, "n"]
+    ) -> Float[Tensor, "n width"]:
+        """Noise for each row with the norm of the row times |by - 1|, as float32 or wider."""
+        part = "bias" if values.shape[1] == 1 else "weight"
+        place = f"{rows.name} {part} {rows.first}"
+        drawn = gaussian(tuple(values.shape), self.seed, place).to(values.device)
+        wide = drawn.to(values.dtype) if values.dtype.itemsize > 4 else drawn
+        norms = values.to(wide.dtype).norm(dim=1) * (by - 1).abs().to(wide.device, wide.dtype)
+        return wide * (norms / wide.norm(dim=1))[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class ReDo:
+    """Starts dormant neurons afresh.
+
+    Args:
+        mean_coefficients: mean |c| of every neuron, `[layer d_mlp]`, or the result of measuring
+            them, which also says on which weights.
+        ratio: the share of neurons of a layer that count as dormant, 0 to 1; or
+        threshold: the mean coefficient, in means of the layer, up to which a neuron is dormant.
+        seed: of the new rows.
+        model_hash: content hash of the model that a tensor was measured on; None not to check.
+
+    Raises:
+        ValueError: not exactly one of ratio and threshold is given, or one is out of range.
+    """
+
+    mean_coefficients: Float[Tensor, "layer d_mlp"] | EntropyResult
+    _: KW_ONLY
+    ratio: float | None = None
+    threshold: float | None = None
+    seed: int = 0
+    model_hash: str | None = None
+
+    def __post_init__(self) -> None:
+        means, measured_on = measured_means(self.mean_coefficients)
+        object.__setattr__(self, "mean_coefficients", means)
+        object.__setattr__(self, "model_hash", self.model_hash or measured_on)
+        knowledge_entropy(means)  # refuses what are no means of absolute values
+        if (self.ratio is None) == (self.threshold is None):
+            given = "neither" if self.ratio is None else "both"
+            raise ValueError(f"ReDo takes a ratio or a threshold, found {given}; pass one")
+        if self.ratio is not None and not 0 <= self.ratio <= 1:
+            raise ValueError(f"ratio is a share from 0 to 1, found {self.ratio}; 0.5 is one half")
+        if self.threshold is not None and not self.threshold >= 0:
+            raise ValueError(f"threshold must be 0 or more, found {self.threshold}")
+
+    def selected(self) -> Bool[Tensor, "layer d_mlp"]:
+        """Which neurons are dormant."""
+        means = self.mean_coefficients
+        assert isinstance(means, Tensor)
+        if self.ratio is not None:
+            return inactive(means, self.ratio, Selection.QUANTILE)
+        assert self.threshold is not None
+        return means <= self.threshold * means.mean(dim=1, keepdim=True)
+
+    @contextmanager
+    def attached(self, model: HookedModel, clock: Clock) -> Iterator[None]:
+        """Have the projections work with new rows, and the memory vectors not count."""
+        del clock
+        require_native(model, "ReDo")
+        self._require(model)
+        kept: dict[int, Tensor] = {}
+        with ExitStack() as stack:
+            for layer, neurons in _dormant(self.selected()):
+                kept[layer] = torch.ones(model.d_mlp).index_fill(0, neurons, 0.0)
+                for rows in _incoming(model, layer):
+                    new, bias = self._drawn(model, rows, len(neurons)), _no_bias(rows, neurons)
+                    stack.callback(with_rows_replaced(rows, neurons, new, bias).remove)
+            stack.enter_context(model.memory_vectors_scaled(kept))
+            yield
+
+    def weight_changes(self, model: HookedModel) -> list[WeightChange]:
+        """New incoming rows, and zero biases and memory vectors."""
+        self._require(model)
+        changes: list[WeightChange] = []
+        for layer, neurons in _dormant(self.selected()):
+            for rows in _incoming(model, layer):
+                drawn = self._drawn(model, rows, len(neurons))
+                changes += rows.changes(neurons, _instead(drawn), torch.zeros_like)
+            vectors = memory_rows(model, layer)
+            changes += vectors.changes(neurons, torch.zeros_like, torch.zeros_like)
+        return changes
+
+    def describe(self) -> dict[str, Any]:
+        """All settings, and hashes of the coefficients and of what they were measured on."""
+        assert isinstance(self.mean_coefficients, Tensor)
+        return {
+            "kind": "redo",
+            "ratio": self.ratio,
+            "threshold": self.threshold,
+            "seed": self.seed,
+            "coefficients_sha256": sha256_of({"mean_coefficients": self.mean_coefficients}),
+            "model_sha256": self.model_hash,
+        }
+
+    def _require(self, model: HookedModel) -> None:
+        assert isinstance(self.mean_coefficients, Tensor)
+        shape = tuple(self.mean_coefficients.shape)
+        require_measured_on(model, shape, self.model_hash, whose="ReDo")
+
+    def _drawn(self, model: HookedModel, rows: Rows, count: int) -> Float[Tensor, "n d_model"]:
+        weight = rows.module.weight
+        width = weight.shape[1 - rows.axis]
+        drawn = gaussian((count, width), self.seed, f"{rows.name} weight {rows.first}")
+        # Rounded as the weights are, so that the hook computes with the same numbers.
+        return (drawn * _initial_std(model)).to(weight.device, weight.dtype)
+
+
+def _dormant(selected: Bool[Tensor, "layer d_mlp"]) -> list[tuple[int, Tensor]]:
+    """Layers that have dormant neurons, and which these are."""
+    found = ((layer, neurons_of(chosen)) for layer, chosen in enumerate(selected))
+    return [(layer, neurons) for layer, neurons in found if len(neurons)]
+
+
+def _incoming(model: HookedModel, layer: int) -> list[Rows]:
+    found = [up_rows(model, layer)]
+    return [*found, gate_rows(model, layer)] if model.architecture.gated else found
+
+
+def _no_bias(rows: Rows, neurons: Tensor) -> Tensor | None:
+    bias = rows.bias(neurons)
+    return None if bias is None else torch.zeros_like(bias)
+
+
+def _instead(drawn: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda old: drawn.to(old.device, old.dtype)
+
+
+def _initial_std(model: HookedModel) -> float:
+    """Standard deviation with which the family's initialiser draws projections."""
+    for name in ("initializer_range", "init_std"):
+        std = getattr(model.engine.config, name, None)
+        if std is not None:
+            return float(std)
+    raise ValueError(
+        f"the configuration of {model.name} names no initial standard deviation "
+        "(initializer_range), so it is not known how to draw new rows; set it there"
+    )

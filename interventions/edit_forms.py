@@ -9,16 +9,17 @@ Example:
     [[2.0, 2.0, 2.0]]
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Int64
-from torch import Tensor
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 
 from probes.given import shown
-from probes.hooked_model import HookedModel
+from probes.hooked_model import HookedModel, sha256_of
 
 
 class Clock:
@@ -110,3 +111,177 @@ def some_edits(value: Any) -> str | None:
         if (wrong := an_edit(edit)) is not None:
             return f"a {type(value).__name__} whose item {place} is {wrong}"
     return None
+
+
+@dataclass(frozen=True)
+class TensorChange:
+    """What became of one parameter."""
+
+    parameter: str
+    rows_changed: int
+    """How many of its rows (along the axis that neurons or heads lie on) have other bits now."""
+    rows: int
+    norm_before: float
+    norm_after: float
+    relative_change: float
+    """Norm of the difference, relative to the norm before."""
+
+    def line(self, width: int) -> str:
+        """One line of a table whose first column is so wide."""
+        return (
+            f"{self.parameter:{width}}  {self.rows_changed:>6}/{self.rows:<6}  "
+            f"{self.norm_before:>11.5g}  {self.norm_after:>11.5g}  {self.relative_change:.2%}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """Rows of one parameter as they were."""
+
+    axis: int
+    index: Int64[Tensor, "n"] | None
+    before: Float[Tensor, "..."]
+    norm_before: float
+
+
+class WeightWrites:
+    """Writes changes into the weights of a model, once, and puts the old bits back.
+
+    Args:
+        module: the model.
+        in_passing: whether autograd is not to notice, since the bits will be back before it looks.
+    """
+
+    def __init__(self, module: nn.Module, *, in_passing: bool = False) -> None:
+        self._weights = module.state_dict(keep_vars=True)
+        self._in_passing = in_passing
+        self._kept: dict[str, _Kept] = {}
+        self._hashes: dict[str, str] = {}
+
+    def write(self, changes: Sequence[WeightChange]) -> None:
+        """Write changes, in order; after any error all is as it was.
+
+        Raises:
+            ValueError: a parameter is not there, or does not hold floating-point numbers.
+        """
+        changes = [change for change in changes if change.index is None or len(change.index)]
+        by_parameter: dict[str, list[WeightChange]] = {}
+        for change in changes:
+            self._refuse_unwritable(change.parameter)
+            by_parameter.setdefault(change.parameter, []).append(change)
+        for name, own in by_parameter.items():
+            self._kept[name] = self._keep(name, own)
+        try:
+            for change in changes:
+                self._write(change)
+            if not self._in_passing:
+                self._hashes = {name: self._hash(name) for name in self._kept}
+        except BaseException:
+            self._put_back()
+            raise
+
+    def changed(self, *, but_for: Collection[str] = ()) -> bool:
+        """Whether any weight has other bits than before, those of some names left aside."""
+        return any(self._rows_changed(name) for name in self._kept if name not in but_for)
+
+    def changes(self) -> tuple[TensorChange, ...]:
+        """What became of every parameter that was written to."""
+        return tuple(self._change(name, kept) for name, kept in self._kept.items())
+
+    def restore(self) -> None:
+        """Put the old bits back.
+
+        Raises:
+            ValueError: the weights were changed since they were written.
+        """
+        for name, written in self._hashes.items():
+            if self._hash(name) != written:
+                raise ValueError(
+                    f"{name} was changed since the patch, so its old values are not put back; "
+                    "undo later patches first, or load the model again"
+                )
+        self._put_back()
+
+    def _refuse_unwritable(self, name: str) -> None:
+        weight = self._weights.get(name)
+        if weight is None:
+            raise ValueError(
+                f"the model stores no {name}: something makes that weight of others (adapter, "
+                "pruning, parametrization); merge or remove it first, or use the edit as a hook"
+            )
+        if not weight.is_floating_point():
+            raise ValueError(
+                f"{name} holds {weight.dtype}, not floating-point numbers, and cannot be edited; "
+                "load the model without quantization"
+            )
+
+    def _keep(self, name: str, changes: Sequence[WeightChange]) -> _Kept:
+        weight = self._weights[name].detach()
+        axis, index = changes[0].axis, _union(changes)
+        before = _selected(weight, axis, index).clone()
+        return _Kept(axis, index, before, 0.0 if self._in_passing else _norm(weight))
+
+    @torch.no_grad()
+    def _write(self, change: WeightChange) -> None:
+        weight = self._weights[change.parameter].detach()
+        old = _selected(weight, change.axis, change.index)
+        new = change.new(old.to(torch.promote_types(old.dtype, torch.float32)))
+        assert new.shape == old.shape, (change.parameter, new.shape, old.shape)
+        self._store(change.parameter, change.axis, change.index, new.to(weight.dtype))
+
+    @torch.no_grad()
+    def _store(self, name: str, axis: int, index: Tensor | None, rows: Tensor) -> None:
+        # `data` is the same memory without the counter by which autograd sees changes.
+        weight = self._weights[name].data if self._in_passing else self._weights[name]
+        rows = rows.to(weight.device)
+        if index is None:
+            weight.copy_(rows)
+        else:
+            weight.index_copy_(axis, index.to(weight.device), rows)
+
+    def _put_back(self) -> None:
+        for name, kept in self._kept.items():
+            self._store(name, kept.axis, kept.index, kept.before)
+
+    def _now(self, name: str) -> Tensor:
+        kept = self._kept[name]
+        return _selected(self._weights[name].detach(), kept.axis, kept.index)
+
+    def _hash(self, name: str) -> str:
+        return sha256_of({name: self._now(name)})
+
+    def _rows_changed(self, name: str) -> int:
+        kept, now = self._kept[name], self._now(name)
+        differs = (now != kept.before.to(now.device)).movedim(kept.axis, 0)
+        return int(differs.reshape(len(differs), -1).any(dim=1).sum())
+
+    def _change(self, name: str, kept: _Kept) -> TensorChange:
+        weight, now = self._weights[name].detach(), self._now(name)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        moved = _norm(now.to(wide) - kept.before.to(now.device, wide))
+        return TensorChange(
+            parameter=name,
+            rows_changed=self._rows_changed(name),
+            rows=weight.shape[kept.axis],
+            norm_before=kept.norm_before,
+            norm_after=_norm(weight),
+            relative_change=moved / kept.norm_before if kept.norm_before else float("inf"),
+        )
+
+
+def _union(changes: Iterable[WeightChange]) -> Tensor | None:
+    """All rows that any of the changes selects; None for the whole of the parameter."""
+    axes, indices = {c.axis for c in changes}, [c.index for c in changes]
+    found = [index for index in indices if index is not None]
+    if len(axes) > 1 or len(found) < len(indices):
+        return None
+    return torch.cat(found).unique()
+
+
+def _selected(weight: Tensor, axis: int, index: Tensor | None) -> Tensor:
+    return weight if index is None else weight.index_select(axis, index.to(weight.device))
+
+
+def _norm(weight: Tensor) -> float:
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return float(torch.linalg.vector_norm(weight, dtype=wide))

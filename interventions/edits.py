@@ -25,9 +25,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from interventions.edit_forms import Clock, Edit, WeightChange, an_edit
+from interventions.edit_forms import Clock, Edit, TensorChange, WeightChange, WeightWrites, an_edit
 from interventions.self_check import check_edits
-from interventions.weight_writes import TensorChange, WeightWrites
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from interventions.choices import ResuscitationSite
 from interventions.resuscitation import Resuscitation
-from interventions.row_scaling import scaled_pieces
+from interventions.rows import scaled_pieces
 from probes.hooked_model import HookedModel
 
 

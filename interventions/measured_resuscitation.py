@@ -22,17 +22,17 @@ from torch import Tensor
 
 from interventions.choices import ResuscitationSite, Selection, as_choice
 from interventions.edit_forms import Clock
-from interventions.model_identity import content_hash
 from interventions.resuscitation import Resuscitation
-from interventions.row_scaling import require_site
+from interventions.rows import require_site
 from interventions.selection import solve_factor
+from interventions.self_check import content_hash
 from probes.choices import Coefficient, Weighting
 from probes.corpus.token_batch import Batches
-from probes.entropy_pass import PassSettings, run_pass
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
+from probes.intervals import Resampling
+from probes.measure import PassSettings, run_pass
 from probes.meters import KnowledgeMeter
-from probes.resampling import Resampling
 
 _SOLVABLE = (ResuscitationSite.UP, ResuscitationSite.PRESERVING)
 

@@ -2,7 +2,7 @@
 
 Per layer, the neurons whose mean coefficient is at or below the quantile `ratio` are multiplied by
 `factor` times the layer's mean coefficient over their own (`interventions.selection`), at one of
-the sites of `interventions.row_scaling`. The paper scales the rows of the linear half of the up
+the sites of `interventions.rows`. The paper scales the rows of the linear half of the up
 projection (`site="up"`); all its neurons then have the same mean coefficient.
 
 `site="preserving"` divides the memory vectors by what it multiplies the rows with. It moves
@@ -34,15 +34,14 @@ from torch import Tensor
 
 from interventions.choices import ResuscitationSite, Selection, as_choice
 from interventions.edit_forms import Clock, WeightChange
-from interventions.model_identity import measured_means, require_measured_on
-from interventions.row_scaling import rows_scaled, scaling_changes
+from interventions.rows import rows_scaled, scaling_changes
 from interventions.selection import PredictedEntropy, inactive, multipliers
+from interventions.self_check import measured_means, require_measured_on
 from probes.choices import Compat
 from probes.entropy import knowledge_entropy
-from probes.hooked_model import HookedModel
+from probes.hooked_model import HookedModel, sha256_of
 from probes.projections import bias_of
 from probes.results import EntropyResult
-from probes.weights_hash import sha256_of
 
 # Where coefficients are multiplied with the rows, and where memory vectors are.
 _MOVES_COEFFICIENTS = (ResuscitationSite.UP, ResuscitationSite.PRESERVING)
@@ -151,8 +150,6 @@ class Resuscitation:
 
     def warnings(self) -> tuple[str, ...]:
         """What a user of this edit should know, one line each."""
-        from interventions.resuscitation_warnings import warnings_of
-
         return warnings_of(self)
 
     def attached(self, model: HookedModel, clock: Clock) -> AbstractContextManager[None]:
@@ -236,3 +233,66 @@ def _check(edit: Resuscitation) -> None:
             "compat='official' scales up rows, chosen by quantile, without a cap; leave out site, "
             "selection and max_multiplier, or compat"
         )
+
+
+def warnings_of(edit: Resuscitation) -> tuple[str, ...]:
+    """One line for each thing that a user may not expect of an edit.
+
+    Args:
+        edit: a resuscitation; it need not have been applied.
+    """
+    return (*_about_entropy(edit), *_about_multipliers(edit), *_about_site(edit))
+
+
+def _about_entropy(edit: Resuscitation) -> list[str]:
+    predicted = edit.predicted_entropy()
+    before = float(knowledge_entropy(edit.coefficients).sum())
+    if predicted is None or predicted.total >= before:
+        return []
+    return [
+        f"The edit lowers knowledge entropy, from {before:.4f} to {predicted.total:.4f} nats as "
+        "predicted; a smaller factor may raise it."
+        if edit.factor > 1
+        else f"The edit lowers knowledge entropy, from {before:.4f} to {predicted.total:.4f} nats "
+        "as predicted; a larger factor may raise it."
+    ]
+
+
+def _about_multipliers(edit: Resuscitation) -> list[str]:
+    found, scale, selected = [], edit.multipliers(), edit.selected()
+    if skipped := int(edit.skipped().sum()):
+        found.append(f"{skipped} neurons were never active; no multiplier helps, so none is used.")
+    if weaker := int((scale[selected] < 1).sum()):
+        found.append(
+            f"{weaker} of {int(selected.sum())} multipliers are below 1: these neurons were more "
+            "active than factor times the mean, and become less so."
+        )
+    if edit.max_multiplier is not None and (
+        capped := int((scale[selected] == edit.max_multiplier).sum())
+    ):
+        found.append(
+            f"{capped} multipliers are capped at {edit.max_multiplier:g}; the mean coefficients of "
+            "these neurons stay below factor times the mean."
+        )
+    return found
+
+
+def _about_site(edit: Resuscitation) -> list[str]:
+    match edit.at:
+        case ResuscitationSite.PRESERVING:
+            return [
+                "Site 'preserving' moves knowledge entropy without changing what the model "
+                "computes (contribution entropy stays); under Adam it is the same as a learning "
+                "rate of its own for each row."
+            ]
+        case ResuscitationSite.DOWN:
+            return [
+                "Site 'down' scales memory vectors: coefficients, and with them knowledge entropy, "
+                "change in later layers only; contribution entropy does in all."
+            ]
+        case ResuscitationSite.GATE | ResuscitationSite.UP_PREACTIVATION:
+            return [
+                f"Site {str(edit.at)!r} acts before the nonlinearity: mean coefficients do not "
+                "become factor times the mean, and nothing is predicted."
+            ]
+    return []

@@ -19,9 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes.architectures import Architecture, row_of
-from probes.projections import device_of, matrix_of, stored_type, width_in, width_out
+from probes.projections import Structure, device_of, matrix_of, stored_type, width_in, width_out
 from probes.recognition import recognise
-from probes.structure import Structure
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ reducer must not be attached then.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from probes.anatomy import Anatomy, Layer
 from probes.architectures import Architecture
 from probes.attention_call import AttentionCall, SoftmaxCall, pattern_of
 from probes.attention_interface import Handler, attention_taken_over
-from probes.sites import HookPoint, Site
+from probes.sites import HookPoint, Site, as_site, hook_name, parse_hook_point
 
 HookFunction = Callable[[Tensor, HookPoint], Tensor | None]
 _Attached = list[RemovableHandle]
@@ -230,3 +230,46 @@ def _explicit_attention(
         return call.mix(run(Site.ATTENTION_PATTERN, pattern_of(scores)))
 
     return handler
+
+
+class Captured(Mapping[HookPoint, Tensor]):
+    """Tensors by hook point; `(site, layer)` and TransformerLens names work as keys too.
+
+    Iteration yields hook points, in the order in which they were asked for.
+    """
+
+    def __init__(self, tensors: Mapping[HookPoint, Tensor], *, gated: bool) -> None:
+        self._tensors = dict(tensors)
+        self._gated = gated
+
+    def __getitem__(self, key: Any) -> Tensor:
+        point = self._point(key)
+        if point not in self._tensors:
+            raise KeyError(f"{key!r} was not captured; captured are {', '.join(self.names())}")
+        return self._tensors[point]
+
+    def __iter__(self) -> Iterator[HookPoint]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            return self._point(key) in self._tensors
+        except ValueError:
+            return False
+
+    def __repr__(self) -> str:
+        shapes = (f"{n}: {tuple(self[n].shape)}" for n in self.names())
+        return f"Captured({', '.join(shapes)})"
+
+    def names(self) -> list[str]:
+        """The TransformerLens names of what was captured."""
+        return [hook_name(point, gated=self._gated) for point in self._tensors]
+
+    def _point(self, key: Any) -> HookPoint:
+        if isinstance(key, str) and key not in set(Site):
+            return parse_hook_point(key, gated=self._gated)
+        site, layer = (key, None) if isinstance(key, str) else key
+        return HookPoint(as_site(site), layer)

@@ -11,6 +11,8 @@ Example:
 """
 
 import copy
+import hashlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -20,19 +22,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from probes.anatomy import Anatomy
-from probes.attach import HookFunction
+from probes.architectures import Architecture
+from probes.attach import Captured, HookFunction
 from probes.backends.engine import Engine, Hooks, TakeEntropies
-from probes.captured import Captured
 from probes.checking import evaluating
+from probes.choices import Backend
 from probes.corpus.token_batch import TokenBatch, as_token_batch
 from probes.memory_scaling import check_multipliers
-from probes.model_facts import ModelFacts
-from probes.model_inputs import model_inputs
-from probes.ordinary_weights import copied
+from probes.model_folder import copied
 from probes.prompts import Prompts, texts_of
-from probes.rotary import Frequencies
+from probes.rotary import Frequencies, set_frequencies
 from probes.self_check import check_model
-from probes.sequence_rope import keep_sequences_apart
+from probes.sequence_rope import keep_sequences_apart, rope_border
 from probes.sites import (
     HookPoint,
     NamesFilter,
@@ -43,6 +44,162 @@ from probes.sites import (
     select_points,
 )
 from probes.temperature import TemperatureSource, as_callable
+
+
+def model_inputs(batch: TokenBatch, anatomy: Anatomy, config: Any, name: str) -> dict[str, Tensor]:
+    """Keyword arguments for a forward pass, on the model's device.
+
+    Args:
+        batch: the tokens.
+        anatomy: the model's parts.
+        config: its configuration.
+        name: what to call it in a message.
+
+    Returns:
+        `input_ids`; with pads also `attention_mask`; with pads on the left, or where frequencies
+        depend on a row's length, also `position_ids`, where the model takes them.
+
+    Raises:
+        ValueError: the model has no such token, or no such position.
+    """
+    device = anatomy.device
+    ids = batch.input_ids.to(device)
+    _check_ids(ids, anatomy.n_tokens, config, name)
+    if bool(batch.attention_mask.all()):
+        return {"input_ids": ids}
+    mask = batch.attention_mask.to(device)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    takes_positions = "position_ids" in inspect.signature(anatomy.trunk.forward).parameters
+    if takes_positions and (rope_border(config) is not None or not bool(mask[:, 0].all())):
+        # Left padding: learned positions would otherwise count the pads. And a row is as long as
+        # its last position says.
+        inputs["position_ids"] = (mask.long().cumsum(dim=-1) - 1).clamp_min(0)
+    return inputs
+
+
+def positions_of(config: Any) -> int | None:
+    """How many positions a model has; None where its configuration sets no limit."""
+    return getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))
+
+
+def _check_ids(ids: Int[Tensor, "batch pos"], vocabulary: int, config: Any, name: str) -> None:
+    largest = int(ids.max())
+    if largest >= vocabulary or int(ids.min()) < 0:
+        raise ValueError(
+            f"token ids run from {int(ids.min())} to {largest}, but {name} has "
+            f"{vocabulary} tokens; use the model's own tokenizer"
+        )
+    longest = positions_of(config)
+    if longest is not None and ids.shape[1] > longest:
+        raise ValueError(
+            f"rows have {ids.shape[1]} tokens, but {name} has positions for {longest}; "
+            "use a shorter sequence length"
+        )
+
+
+def sha256_of(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and values of weights, sorted by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class ModelFacts:
+    """What can be said of a model without running it.
+
+    Attributes:
+        engine: what runs it.
+    """
+
+    engine: Engine
+
+    @property
+    def hf_model(self) -> Any:
+        """The Hugging Face `PreTrainedModel`, never altered by anything here.
+
+        Raises:
+            ValueError: the model runs through a TransformerBridge, which has rewritten it.
+        """
+        return self.engine.hugging_face()
+
+    @property
+    def backend(self) -> Backend:
+        """What runs the model."""
+        return self.engine.backend
+
+    @property
+    def wrapped(self) -> Any:
+        """The backend's own: the Hugging Face model, `TransformerBridge` or nnsight model."""
+        return self.engine.wrapped
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Where the model's parts are; found and checked again where modules were replaced.
+
+        Raises:
+            ValueError: the model that it has become is refused.
+        """
+        self._keep_up()
+        return self.engine.anatomy
+
+    @property
+    def architecture(self) -> Architecture:
+        """The row of the architecture table that describes the model."""
+        return self.anatomy.architecture
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.anatomy.layers)
+
+    @property
+    def n_heads(self) -> int:
+        """Number of query heads in a block."""
+        return self.anatomy.n_heads
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.anatomy.d_model
+
+    @property
+    def d_mlp(self) -> int:
+        """Number of memory vectors in a block."""
+        return self.anatomy.d_mlp
+
+    @property
+    def d_vocab(self) -> int:
+        """Number of logits."""
+        return self.anatomy.d_vocab
+
+    @property
+    def n_positions(self) -> int | None:
+        """How many tokens a row may have; None where the configuration sets no limit."""
+        return positions_of(self.engine.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the token embedding lies, and token ids must go."""
+        return self.anatomy.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the memory vectors, and so of the coefficients."""
+        return self.anatomy.dtype
+
+    def content_hash(self) -> str:
+        """SHA-256 over the names and values of all parameters and buffers, as they are now.
+
+        Of buffers that checkpoints do not hold, those are in it that a reload would not have.
+        """
+        self._keep_up()
+        return sha256_of(self.engine.state_dict() | set_frequencies(self.engine.module))
+
+    def _keep_up(self) -> None:
+        """Notice what was done to the model since it was loaded."""
 
 
 class HookedModel(ModelFacts):

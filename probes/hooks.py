@@ -22,8 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probes.attach import HookFunction
-from probes.captured import Captured
+from probes.attach import Captured, HookFunction
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.finite import require_finite
 from probes.given import batch as batch_given

@@ -27,8 +27,14 @@ from torch import Tensor
 
 from probes.anatomy import Anatomy
 from probes.checking import all_finite
-from probes.readout import unembed, unembed_tokens, unembeds_by_parts
-from probes.vocabulary_blocks import Distributions, block_sums, combined
+from probes.readout import (
+    Distributions,
+    block_sums,
+    combined,
+    unembed,
+    unembed_tokens,
+    unembeds_by_parts,
+)
 
 CHUNK_BYTES = 24 * 2**20
 """How much memory the logits of the rows read at once may take."""

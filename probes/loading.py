@@ -9,16 +9,63 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from probes.assets import AssetKind, asset_names, cached_gguf, fetch
-from probes.checkpoint_files import RefusedCheckpoint, has_tokenizer, what_is_wrong
-from probes.plain_weights import refuse_quantised
-from probes.text_towers import text_tower
-from probes.whole_weights import load_whole
+from probes.checkpoint_files import (
+    RefusedCheckpoint,
+    has_tokenizer,
+    load_whole,
+    refuse_quantised,
+    what_is_wrong,
+)
+
+_WRAPPERS = ("gemma3", "mistral3", "qwen2_vl", "qwen2_5_vl")
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """How to read the language model out of a wrapper's weights."""
+
+    config: Any
+    """Of the language model alone."""
+    renamed: dict[str, str]
+    """Patterns of names in the file, and what they are in the language model."""
+    left_out: str
+    """Pattern of the names that belong to the other parts."""
+
+
+def text_tower(config: Any) -> TextTower | None:
+    """The language model of a wrapper, from its configuration; None for what is no wrapper."""
+    if config.model_type not in _WRAPPERS:
+        return None
+    text = config.get_text_config()
+    own = _as_qwen2(text) if config.model_type.startswith("qwen2") else text
+    # The wrapper's settings hold for the language model in it.
+    own.tie_word_embeddings = config.tie_word_embeddings
+    own.dtype = config.dtype
+    return TextTower(
+        config=own,
+        renamed={
+            r"^(model\.)?language_model\.lm_head\.": "lm_head.",
+            r"^(model\.)?language_model\.(model\.)?": "model.",
+        },
+        left_out=r"(model\.)?(visual|vision_tower|multi_modal_projector)\.",
+    )
+
+
+def _as_qwen2(text: Any) -> Any:
+    from transformers import Qwen2Config
+
+    known = Qwen2Config().to_dict().keys() - {"model_type", "transformers_version"}
+    values = {name: value for name, value in text.to_dict().items() if name in known}
+    rope = values["rope_parameters"]
+    values["rope_parameters"] = {k: v for k, v in rope.items() if k != "mrope_section"}
+    return Qwen2Config(**values)
 
 
 def load_pretrained(

@@ -21,9 +21,8 @@ from probes.corpus.token_batch import TokenBatch
 from probes.entropy import knowledge_entropy, next_token_entropy, official_knowledge_entropy
 from probes.finite import require_finite
 from probes.hooked_model import HookedModel
-from probes.intervals import Interval
+from probes.intervals import Interval, Resampling, Statistic, jackknife
 from probes.readout import unembed
-from probes.resampling import Resampling, Statistic, jackknife
 from probes.results import AttentionEntropy, KnowledgeEntropy, NextTokenEntropy
 from probes.sites import HookPoint, Site
 from probes.streaming import BatchWeights, BlockedMean

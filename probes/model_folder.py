@@ -1,7 +1,7 @@
 """Model folder: an ordinary Hugging Face folder of a model, read back before it counts as written.
 
 Configuration, safetensors, generation configuration and tokenizer, as plain transformers loads
-them. What is written is what the model computes with (`probes.ordinary_weights`). Then the files
+them. What is written is what the model computes with (`probes.model_folder`). Then the files
 are opened again, and every tensor in them is compared with the model's, bit by bit.
 
 Example:
@@ -10,16 +10,182 @@ Example:
     >>> write_model(model.hf_model, model.tokenizer, Path("copy"))          # doctest: +SKIP
 """
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from probes.loading import quiet_transformers
-from probes.ordinary_weights import ordinary_model, ordinary_weights, tied_names
+from probes.projections import bias_of, computed_rows, is_conv1d, matrix_of
+from probes.rotary import set_frequencies
+
+
+def ordinary_model(hf_model: Any) -> Any:
+    """A model of the same class and configuration, on the meta device: names and shapes alone."""
+    kind = next(
+        k for k in type(hf_model).__mro__ if issubclass(k, nn.Module) and not _is_sharding(k)
+    )
+    with torch.device("meta"):
+        made = kind(copy.deepcopy(hf_model.config))
+    return made.eval()
+
+
+def ordinary_weights(hf_model: Any) -> dict[str, Tensor]:
+    """The weights that a model computes with, by the names that its class gives them.
+
+    Merged weights are computed in float64 and rounded to the type of the base.
+
+    Args:
+        hf_model: the Hugging Face model; it is left alone.
+
+    Returns:
+        One for each entry of the class's `state_dict`, on their devices; tied ones are the same.
+
+    Raises:
+        ValueError: the class cannot hold what the model computes with.
+    """
+    return _weights(hf_model, ordinary_model(hf_model))
+
+
+def refuse_unordinary(hf_model: Any, why: str) -> None:
+    """Make sure that a model holds its weights as its class does.
+
+    Args:
+        hf_model: the Hugging Face model.
+        why: what for.
+
+    Raises:
+        ValueError: names what is in the way.
+    """
+    ordinary = ordinary_model(hf_model)
+    modules = dict(hf_model.named_modules(remove_duplicate=False))
+    for path, expected in ordinary.named_modules(remove_duplicate=False):
+        actual = modules.get(path)
+        if actual is not None and not _is_the_same(actual, expected):
+            raise ValueError(
+                f"{path} of this {type(hf_model).__name__} ({type(actual).__name__}) does not hold "
+                f"its weights as the class does, and {why}; merge or remove what changes it "
+                "(merge_and_unload, prune.remove, remove_parametrizations)"
+            )
+    _weights(hf_model, ordinary)
+
+
+def _weights(hf_model: Any, ordinary: Any) -> dict[str, Tensor]:
+    modules = dict(hf_model.named_modules(remove_duplicate=False))
+    state, expected_state = hf_model.state_dict(), ordinary.state_dict()
+    found: dict[str, Tensor] = {}
+    accounted: set[str] = set()
+    for path, expected in ordinary.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        names = [prefix + name for name in _held(expected)]
+        actual = modules.get(path)
+        if actual is None:
+            raise ValueError(_misfit(hf_model, f"has no {path}, which its configuration asks for"))
+        if _is_the_same(actual, expected):
+            found |= {name: state[name] for name in names}
+            accounted.update(names)
+        else:
+            found |= dict(zip(names, _computed(hf_model, path, actual, expected), strict=True))
+            accounted.update(name for name in state if name.startswith(prefix))
+    _refuse_misfits(hf_model, found, expected_state, state.keys() - accounted)
+    return {name: found[name] for name in expected_state}
+
+
+def copied(hf_model: Any) -> Any:
+    """A copy of a model, which shares nothing with it.
+
+    Raises:
+        ValueError: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(hf_model)
+    except RuntimeError as error:
+        raise ValueError(
+            f"this {type(hf_model).__name__} cannot be copied for another backend: it holds "
+            "tensors that are computed from others (pruning, weight norm); make them permanent "
+            "first (prune.remove, remove_weight_norm)"
+        ) from error
+
+
+def tied_names(model: Any) -> dict[str, str]:
+    """Names of parameters that are the same tensor as another, and the name of that one."""
+    first: dict[int, str] = {}
+    found = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        kept = first.setdefault(id(parameter), name)
+        if kept != name:
+            found[name] = kept
+    return found
+
+
+def _is_sharding(kind: type) -> bool:
+    return issubclass(kind, FSDPModule)
+
+
+def _held(module: nn.Module) -> list[str]:
+    """Names of the parameters and saved buffers that a module has itself."""
+    buffers = module._buffers.keys() - module._non_persistent_buffers_set
+    own = {**module._parameters, **{n: module._buffers[n] for n in buffers}}
+    return [name for name, tensor in own.items() if tensor is not None]
+
+
+def _is_the_same(actual: nn.Module, expected: nn.Module) -> bool:
+    return type(actual) is type(expected) and set(_held(actual)) == set(_held(expected))
+
+
+def _computed(hf_model: Any, path: str, actual: Any, expected: Any) -> list[Tensor]:
+    """What stands for the weights of a projection or an embedding; in the order of `_held`."""
+    if type(expected) is nn.Embedding:
+        return [computed_rows(actual, expected.num_embeddings)]
+    if not isinstance(expected, nn.Linear) and not is_conv1d(expected):
+        kind = type(expected).__name__
+        what = f"has a {type(actual).__name__} as {path}, not a plain {kind}"
+        raise ValueError(_misfit(hf_model, what))
+    matrix, bias = matrix_of(actual), bias_of(actual)
+    weight = matrix if is_conv1d(expected) else matrix.T
+    made = {"weight": weight.detach().contiguous()}
+    if expected.bias is not None:
+        made["bias"] = torch.zeros_like(weight[:, 0]) if bias is None else bias.detach()
+    elif bias is not None:
+        raise ValueError(_misfit(hf_model, f"has a bias in {path}, and its class has none there"))
+    return [made[name] for name in _held(expected)]
+
+
+def _refuse_misfits(
+    hf_model: Any,
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    left: set[str],
+) -> None:
+    for name, tensor in found.items():
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name} of this {type(hf_model).__name__} is not in memory (offloaded, or on "
+                "'meta'), so it cannot be saved; load the model onto one device"
+            )
+        if tensor.shape != expected[name].shape:
+            given, wanted = tuple(tensor.shape), tuple(expected[name].shape)
+            what = f"has {name} of shape {given}, and its configuration says {wanted}"
+            raise ValueError(_misfit(hf_model, what))
+    if left:
+        what = f"holds {min(left)} ({len(left)} such), which its class has not"
+        raise ValueError(_misfit(hf_model, what))
+    if odd := set_frequencies(hf_model):
+        what = f"has other rotary frequencies ({min(odd)}) than its configuration gives"
+        raise ValueError(_misfit(hf_model, what))
+
+
+def _misfit(hf_model: Any, what: str) -> str:
+    return (
+        f"{type(hf_model).__name__} {what}, so a folder that plain transformers loads cannot hold "
+        "it; make the model fit its configuration first"
+    )
+
 
 _GENERATION_FILE = "generation_config.json"
 

@@ -18,12 +18,11 @@ import torch
 
 from probes.backends.engine import Engine
 from probes.backends.native import NativeEngine
+from probes.checkpoint_files import refuse_unreadable
 from probes.choices import Backend
 from probes.hooked_model import HookedModel
-from probes.loading import as_device, load_pretrained
-from probes.ordinary_weights import copied
-from probes.plain_weights import refuse_unreadable
-from probes.text_towers import text_tower
+from probes.loading import as_device, load_pretrained, text_tower
+from probes.model_folder import copied
 
 
 def load_model(

@@ -35,17 +35,15 @@ from torch.nn.functional import cross_entropy
 
 from probes.choices import Weighting
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
-from probes.entropy_pass import PassSettings, run_pass
 from probes.finite import require_finite
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
-from probes.intervals import Interval, estimate_of
+from probes.intervals import Interval, Resampling, estimate_of
+from probes.measure import PassSettings, run_pass
 from probes.meters import Meter
 from probes.readout import unembed
-from probes.resampling import Resampling
-from probes.streaming import BatchWeights
+from probes.streaming import BatchWeights, spread
 from probes.text_bytes import TextBytes
-from probes.weighting import spread
 
 _LOGITS_BYTES = 32 * 2**20
 

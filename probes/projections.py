@@ -12,6 +12,7 @@ Example:
     True
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -200,3 +201,25 @@ def _shape(module: Any) -> tuple[int, int] | None:
 
 def _largest(module: Any) -> Tensor:
     return max(module.parameters(), key=lambda p: (p.is_floating_point(), p.numel()))
+
+
+class Structure:
+    """The modules on the way to a model's parts, as they are now.
+
+    Args:
+        root: the model.
+        parts: modules in it.
+    """
+
+    def __init__(self, root: nn.Module, parts: Iterable[Any]) -> None:
+        wanted = {id(part) for part in parts}
+        named = list(root.named_modules())
+        leading = {name for name, module in named if id(module) in wanted}
+        leading |= {name[:i] for name in leading for i, sign in enumerate(name) if sign == "."}
+        leading.add("")
+        self._now = [m._modules for name, m in named if m._modules and name in leading]
+        self._seen = [dict(held) for held in self._now]
+
+    def is_unchanged(self) -> bool:
+        """Whether these modules hold the same ones."""
+        return self._now == self._seen

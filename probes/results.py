@@ -9,11 +9,13 @@ Example:
     >>> result.save("runs/entropy")                          # doctest: +SKIP
 """
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -165,8 +167,6 @@ class EntropyResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `entropy.json`."""
-        from probes.result_files import result_dict
-
         return result_dict(self)
 
     def save(self, directory: str | Path) -> Path:
@@ -178,6 +178,160 @@ class EntropyResult:
         Returns:
             The directory.
         """
-        from probes.result_files import save_result
-
         return save_result(self, Path(directory))
+
+
+RESULT_FILE = "entropy.json"
+TABLE_FILE = "entropy.csv"
+MEANS_FILE = "mean_coefficients.safetensors"
+_AT_THE_TOP = ("model", "revision", "corpus", "documents", "tokens")
+
+
+def save_result(result: EntropyResult, folder: Path) -> Path:
+    """Write the three files; see `EntropyResult.save`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if result.knowledge is not None:
+        (folder / MEANS_FILE).write_bytes(_means_file(result))
+    result.to_dataframe().to_csv(folder / TABLE_FILE, index=False)
+    text = json.dumps(result_dict(result), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+def _means_file(result: EntropyResult) -> bytes:
+    from safetensors.torch import save
+
+    tensors = {"mean_coefficients": result.mean_coefficients}
+    if result.contribution is not None:
+        tensors["contribution"] = result.contribution.mean_coefficients
+    tensors |= {str(name): found.mean_coefficients for name, found in result.variants.items()}
+    metadata = {
+        "model": result.provenance.model,
+        "weights_sha256": result.provenance.weights_sha256,
+        "coefficient": str(result.provenance.configuration["coefficient"]),
+    }
+    return save({name: rows.contiguous() for name, rows in tensors.items()}, metadata=metadata)
+
+
+def result_dict(result: EntropyResult) -> dict[str, Any]:
+    """The content of `entropy.json`."""
+    origin = asdict(result.provenance)
+    return {
+        **{name: origin.pop(name) for name in _AT_THE_TOP},
+        "knowledge_entropy": _knowledge_dict(result.knowledge),
+        "contribution_entropy": _knowledge_dict(result.contribution),
+        "variants": {name: _knowledge_dict(found) for name, found in result.variants.items()},
+        "attention_entropy": result.attention
+        and {
+            "total": result.attention.total,
+            "estimate": result.attention.estimate,
+            "per_layer": result.attention.per_layer.tolist(),
+            "per_head": result.attention.per_head.tolist(),
+            "interval": _interval_dict(result.attention.interval),
+        },
+        "next_token_entropy": result.next_token
+        and {
+            "mean": result.next_token.mean,
+            "estimate": result.next_token.estimate,
+            "maximum": result.next_token.maximum,
+            "interval": _interval_dict(result.next_token.interval),
+        },
+        "convergence": [
+            asdict(point) | {"estimate": point.estimate, "interval": _interval_dict(point.interval)}
+            for point in result.convergence
+        ],
+        "units": "nats",
+        "notes": list(result.notes),
+        "provenance": origin,
+    }
+
+
+def _knowledge_dict(found: KnowledgeEntropy | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "total": found.total,
+        "estimate": found.estimate,
+        "per_layer": found.per_layer.tolist(),
+        "maximum": found.maximum,
+        "effective_memory_vectors": found.effective_memory_vectors.tolist(),
+        "interval": _interval_dict(found.interval),
+    }
+
+
+def _interval_dict(interval: Interval | None) -> dict[str, float] | None:
+    return interval and interval._asdict()
+
+
+def load_result(directory: str | Path) -> EntropyResult:
+    """Read back what `EntropyResult.save` has written.
+
+    Args:
+        directory: a folder with `entropy.json`.
+
+    Raises:
+        ValueError: there is no such file, or it is not one of ours.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(directory)
+    try:
+        read = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+        means = load_file(folder / MEANS_FILE) if read["knowledge_entropy"] else {}
+        origin = {name: read[name] for name in _AT_THE_TOP} | read["provenance"]
+        return EntropyResult(
+            provenance=Provenance(**origin),
+            knowledge=_knowledge_read(read["knowledge_entropy"], means.get("mean_coefficients")),
+            contribution=_knowledge_read(read["contribution_entropy"], means.get("contribution")),
+            attention=_attention_read(read["attention_entropy"]),
+            next_token=_next_token_read(read["next_token_entropy"]),
+            variants={
+                Coefficient(name): KnowledgeEntropy(
+                    torch.tensor(one["per_layer"], dtype=torch.float64),
+                    means[name],
+                    _interval_read(one["interval"]),
+                )
+                for name, one in read["variants"].items()
+            },
+            convergence=tuple(_point_read(point) for point in read["convergence"]),
+            notes=tuple(read["notes"]),
+        )
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{folder} holds no readable entropy result ({type(error).__name__}: {error}); "
+            "measure again"
+        ) from error
+
+
+def _knowledge_read(read: Any, means: Tensor | None) -> KnowledgeEntropy | None:
+    if read is None or means is None:
+        return None
+    per_layer = torch.tensor(read["per_layer"], dtype=torch.float64)
+    return KnowledgeEntropy(per_layer, means, _interval_read(read["interval"]))
+
+
+def _attention_read(read: Any) -> AttentionEntropy | None:
+    if read is None:
+        return None
+    per_head = torch.tensor(read["per_head"], dtype=torch.float64)
+    return AttentionEntropy(per_head, _interval_read(read["interval"]))
+
+
+def _next_token_read(read: Any) -> NextTokenEntropy | None:
+    if read is None:
+        return None
+    return NextTokenEntropy(read["mean"], read["maximum"], _interval_read(read["interval"]))
+
+
+def _point_read(read: dict[str, Any]) -> ConvergencePoint:
+    return ConvergencePoint(
+        EntropyKind(read["kind"]),
+        read["documents"],
+        read["tokens"],
+        read["total"],
+        _interval_read(read["interval"]),
+    )
+
+
+def _interval_read(read: dict[str, float] | None) -> Interval | None:
+    return None if read is None else Interval(**read)

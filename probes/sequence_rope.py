@@ -8,7 +8,7 @@ alone: rotations are made once for each set of frequencies, and each token takes
 
 A run of consecutive positions is a sequence, and its length is its last position plus one. So this
 holds for the documents of a packed row too, and for one token that follows on a cache. Pads must
-not count on: `probes.model_inputs` gives those after a row its last position.
+not count on: `probes.hooked_model` gives those after a row its last position.
 
 Example:
     >>> lengths_of_sequences(torch.tensor([[0, 1, 2, 0, 1, 1], [6, 7, 8, 9, 10, 11]])).tolist()

@@ -1,6 +1,6 @@
 """Target pass: what a model says of every token of many targets, in one pass over their prompts.
 
-Starts that items have in common run once (`probes.target_trees`), rows of about equal length run
+Starts that items have in common run once (`probes.prefix_sharing`), rows of about equal length run
 together, and only the positions that predict a target's tokens are unembedded, a bounded number at
 a time. What a token is given, it would be given in a row of its own, but for rounding.
 `token_log_probs` asks for the log-probability of each; `read_targets` for anything that can be read
@@ -24,10 +24,17 @@ from torch import Tensor
 from probes.checking import all_finite
 from probes.finite import refusal
 from probes.hooked_model import HookedModel
+from probes.prefix_sharing import (
+    PrefixTree,
+    deepest_shared,
+    prefix_trees,
+    run_trees,
+    single_paths,
+    tree_batches,
+    why_not_shared,
+)
 from probes.readout import unembed
 from probes.sequence_rope import rope_border
-from probes.target_sharing import deepest_shared, run_trees, why_not_shared
-from probes.target_trees import PrefixTree, prefix_trees, single_paths, tree_batches
 
 Ids = Sequence[int]
 _BATCH_TOKENS = {"cpu": 512}

@@ -14,9 +14,9 @@ CALLS = {
     "probes.readout.unembed": (None, torch.ones(())),
     "interventions.selection.multipliers": (WRONG_RANK, WRONG_RANK.bool(), 2.0),
     "training.engine.summed_cross_entropy": (WRONG_RANK, WRONG_RANK.long()),
-    "analysis.fact_depth.depth_change": (WRONG_RANK.long(), WRONG_RANK.long()),
+    "analysis.depth.depth_change": (WRONG_RANK.long(), WRONG_RANK.long()),
 }
-KEYWORDS = {"analysis.fact_depth.depth_change": {"k": 1, "d_vocab": 1, "seed": 0}}
+KEYWORDS = {"analysis.depth.depth_change": {"k": 1, "d_vocab": 1, "seed": 0}}
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -116,3 +116,99 @@ class OncePlacement(StrEnum):
     """A share of them in every round of injections."""
     FIRST = "first"
     """All of them in the first round."""
+
+
+class OptimizerStart(StrEnum):
+    """What the optimizer of a stage begins with."""
+
+    FRESH = "fresh"
+    """Nothing, as in the released runs."""
+    KEPT = "kept"
+    """The moments that the stage before left."""
+
+
+class StageStatus(StrEnum):
+    """How a stage ended."""
+
+    COMPLETE = "complete"
+    """At its last step, as was planned."""
+    RULE_FULFILLED = "rule fulfilled"
+    """When its rule said so."""
+    CAP_REACHED = "cap reached"
+    """At its last step, and its rule was not fulfilled."""
+
+
+class StopWhen(StrEnum):
+    """What ends a stage before its last epoch."""
+
+    EPOCHS = "epochs"
+    """Nothing."""
+    LOSS = "loss"
+    """The loss of the stage's own data is below a threshold."""
+    EXACT_MATCH = "exact_match"
+    """A share of the stage's own items is answered exactly."""
+    LOSS_AND_EXACT_MATCH = "loss_and_exact_match"
+    """Both."""
+    RELEASED = "released"
+    """The loss of all that is trained on, pads as well if they are, was below 1e-4 in ten updates:
+    the released code's."""
+
+
+class Replay(StrEnum):
+    """What of earlier stages is trained on again in later ones."""
+
+    NONE = "none"
+    """Nothing."""
+    ITEMS = "items"
+    """A share of the earlier items themselves."""
+    SELF = "self"
+    """A share of the earlier prompts, with what the model itself answers to them."""
+
+
+class NoMixControl(StrEnum):
+    """What a stage without its mix is made to have in common with one that has it."""
+
+    STEPS = "steps"
+    """As many updates."""
+    TOKENS = "tokens"
+    """As many trained tokens."""
+
+
+class Template(StrEnum):
+    """What tells a model who is speaking."""
+
+    TULU = "tulu"
+    """`<|user|>` and `<|assistant|>`, written out on lines of their own: the paper's."""
+    PLAIN = "plain"
+    """Nothing: the answer follows its prompt after a space."""
+    CHAT = "chat"
+    """The chat template that the tokenizer brings."""
+
+
+class Mixing(StrEnum):
+    """How a stage's own examples and its mix are ordered."""
+
+    EXAMPLE = "example"
+    """All of them shuffled together, in every epoch anew: the paper's."""
+    BATCH = "batch"
+    """The same share of both in every batch, to within one example."""
+
+
+class LossNormalisation(StrEnum):
+    """What counts the same in the loss of a batch."""
+
+    TOKEN = "token"
+    """Every trained token: the paper's."""
+    EXAMPLE = "example"
+    """Every example, however long its answers."""
+    SOURCE = "source"
+    """Every data set that the batch has examples of."""
+
+
+class Packing(StrEnum):
+    """How the examples of a batch become rows."""
+
+    PACKED = "packed"
+    """Several in a row, kept apart by a document mask."""
+    BUCKETED = "bucketed"
+    """One in a row, the longest first, so that pieces of a batch have rows of like length."""

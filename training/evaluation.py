@@ -24,11 +24,10 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from probes.choice_scoring import ChoiceScores, EncodedQuestions, choice_scores, encode_questions
 from probes.choices import Compat
 from probes.hooked_model import HookedModel
-from training.datasets.downstream import Task
-from training.datasets.downstream_sources import TASKS, TaskMetric
+from probes.scoring import ChoiceScores, EncodedQuestions, choice_scores, encode_questions
+from training.data.downstream import TASKS, Task, TaskMetric
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from probes.corpus.token_batch import PAD_SEGMENT
 from probes.prompts import Prompts
 from training.batches import IGNORED, BatchSource, TrainingBatch
 from training.choices import InjectionMode
-from training.datasets.passages import KnowledgeSet
+from training.data.passages import KnowledgeSet
 from training.injection_schedule import Encounter, InjectionSchedule
 from training.runs.records import InjectionRecord
 

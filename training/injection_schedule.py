@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from training.choices import Exposure, OncePlacement
-from training.datasets.fictional_exposures import Exposures, official_exposures
-from training.misfits import Misfits
+from training.data.passages import Exposures, official_exposures
+from training.trial import Misfits
 
 ROUNDS = 10
 KNOWLEDGE_ENTROPY_INTERVAL = 160

@@ -49,15 +49,14 @@ from probes.hooked_model import HookedModel
 from training.batches import BatchSource, InjectingSource, NamedSources, TrainingBatch
 from training.choices import Precision
 from training.engine import whole
-from training.observing import ItemsObserver, Observer, StopRule
-from training.progress import shown_progress
+from training.observers import ItemsObserver, Observer, StopRule
+from training.optimizer import learning_rate
+from training.progress import Throughput, shown_progress
 from training.run_setup import Run, fitting_batch, made_ready, refuse_unfit
 from training.runs.checkpoints import checkpoint_name
 from training.runs.directory import RunDirectory
 from training.runs.records import Record, StepRecord, StopRecord
-from training.schedule import learning_rate
 from training.settings import LoopSettings
-from training.throughput import Throughput
 from training.trial import try_end
 
 __all__ = ["ItemsObserver", "Observer", "StopRule", "TrainingResult", "train"]

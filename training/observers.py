@@ -17,23 +17,32 @@ Example:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from probes.choice_scoring import EncodedQuestions, choice_scores, encode_questions
 from probes.hooked_model import HookedModel
 from probes.lens_items import LensItem, encoded_items
-from probes.target_reduction import PaddedMean, Reduction, TargetReduction, as_reduction
-from probes.target_scoring import reduced_sums, target_log_probs
+from probes.scoring import (
+    EncodedQuestions,
+    PaddedMean,
+    Reduction,
+    TargetReduction,
+    as_reduction,
+    choice_scores,
+    encode_questions,
+    reduced_sums,
+    target_log_probs,
+)
+from training.batches import TrainingBatch
 from training.choices import Exposure
-from training.datasets.downstream import Task
-from training.datasets.fact_corpus import ClozeItem
-from training.datasets.passages import KnowledgeProbe, KnowledgeSet
+from training.data.downstream import Task
+from training.data.fact_world import ClozeItem
+from training.data.passages import KnowledgeProbe, KnowledgeSet
 from training.evaluation import choice_rows, encoded_task, evaluate_task
-from training.runs.records import Record, ScoresRecord, TaskRecord
+from training.runs.records import Record, ScoresRecord, StepRecord, TaskRecord
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -216,3 +225,45 @@ class ClozeObserver:
 
 def _first_is_best(log_probs: Tensor) -> bool:
     return bool((log_probs[0] > log_probs[1:]).all())
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Looks at the model during a run.
+
+    It runs in evaluation mode, without gradients, through the edits, and on the float32 weights
+    (under FSDP on those of the precision that the run computes in); random states are put back
+    afterwards. In a run of several processes every one of them observes, and they must come to the
+    same records.
+    """
+
+    def due(self, step: int) -> bool:
+        """Whether to look after this many updates; 0 is the unchanged start."""
+
+    def observe(self, model: HookedModel, step: int) -> Iterable[Record]:
+        """What is seen."""
+
+
+@runtime_checkable
+class ItemsObserver(Observer, Protocol):
+    """An observer whose records refer to lists of items."""
+
+    def items(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """The lists, by the names that its records use; written when the run begins."""
+
+
+@runtime_checkable
+class StopRule(Protocol):
+    """Ends a run before its last step."""
+
+    def after(self, record: StepRecord, batch: TrainingBatch) -> str | None:
+        """Why to stop after this update; None to go on. The batch is the global one."""
+
+    def after_looking(self, records: Sequence[Record]) -> str | None:
+        """Why to stop after what observers saw at a step; None to go on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as JSON takes it."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember that again."""

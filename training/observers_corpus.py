@@ -17,12 +17,11 @@ from probes.choices import Coefficient, Weighting
 from probes.corpus.batching import token_batches
 from probes.corpus.sources import Corpus
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches
-from probes.entropy_pass import PassSettings, run_pass
 from probes.hooked_model import HookedModel
-from probes.intervals import Interval
+from probes.intervals import Interval, Resampling
+from probes.measure import PassSettings, run_pass
 from probes.meters import AttentionMeter, KnowledgeMeter, Meter, NextTokenMeter
 from probes.perplexity import measure_perplexity
-from probes.resampling import Resampling
 from probes.results import KnowledgeEntropy
 from training.observers import Cadence
 from training.runs.records import EntropyRecord, NeuronRecord, PerplexityRecord, Record

@@ -8,11 +8,13 @@ Example:
     [1, 2]
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from training.choices import DecayGroup
-from training.settings import OptimizerSettings
+from training.choices import DecayGroup, RateCount, ScheduleKind
+from training.settings import LoopSettings, OptimizerSettings, ScheduleSettings
 
 
 def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
@@ -58,3 +60,41 @@ def _decaying(module: nn.Module, group: DecayGroup) -> set[Tensor]:
 def _weights_of(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[Tensor]:
     found = (part.weight for part in module.modules() if isinstance(part, kinds))
     return {weight for weight in found if isinstance(weight, Tensor)}
+
+
+def learning_rate(update: int, settings: LoopSettings) -> float:
+    """The learning rate of one update.
+
+    Args:
+        update: which, from 1 to the steps of the run.
+        settings: the run's.
+    """
+    steps, schedule = settings.steps, settings.schedule
+    assert 1 <= update <= steps
+    peak = settings.optimizer.learning_rate
+    point = update - 1 if schedule.count is RateCount.FROM_ZERO else update
+    warmup = warmup_updates(settings)
+    if point < warmup:
+        return peak * (schedule.warmup_start + (1 - schedule.warmup_start) * point / warmup)
+    along = (point - warmup) / (steps - warmup) if steps > warmup else 0.0
+    return peak * _share_left(along, schedule)
+
+
+def warmup_updates(settings: LoopSettings) -> int:
+    """How many updates of a run the rate takes to reach its peak."""
+    if settings.schedule.warmup_steps is not None:
+        return settings.schedule.warmup_steps
+    share = settings.schedule.warmup_fraction * settings.steps
+    return math.ceil(share) if settings.schedule.count is RateCount.FROM_ZERO else round(share)
+
+
+def _share_left(along: float, settings: ScheduleSettings) -> float:
+    """Share of the peak when so much of the time after the warm-up is over."""
+    final = settings.final_fraction
+    match ScheduleKind(settings.kind):
+        case ScheduleKind.COSINE:
+            return final + (1 - final) * (1 + math.cos(math.pi * along)) / 2
+        case ScheduleKind.LINEAR:
+            return 1 - (1 - final) * along
+        case ScheduleKind.CONSTANT:
+            return 1.0

@@ -25,8 +25,18 @@ Example:
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+from probes.exact_match import target_readings
+from probes.generation import generate
+from probes.hooked_model import HookedModel
+from training.data.factoid_prompts import Factoid
+from training.data.rendering import Rendered
+from training.observers import Cadence, shared_out
+from training.runs.records import RecallRecord, Record
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -107,3 +117,219 @@ def as_match(name: Match | str) -> Match:
 
 def _stripped(text: str) -> str:
     return text.strip().lower()
+
+
+Ids = tuple[int, ...]
+MARGIN = 16
+"""Tokens that an answer may have more than the longest that was taught."""
+
+
+@dataclass(frozen=True)
+class RecallItem:
+    """A question and its answers.
+
+    Attributes:
+        identifier: what the item is called in its set.
+        source: the data set that it is from.
+        prompt_ids: tokens of the question.
+        answer_ids: tokens of the answer that was taught; the last one ends it.
+        prompt: the question as text.
+        accepted: the accepted answers, the canonical one first.
+    """
+
+    identifier: str
+    source: str
+    prompt_ids: Ids
+    answer_ids: Ids
+    prompt: str
+    accepted: tuple[str, ...]
+
+    @property
+    def pair(self) -> tuple[Ids, Ids]:
+        """Question and taught answer, as tokens."""
+        return self.prompt_ids, self.answer_ids
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The item as a line of a run's list."""
+        return {
+            "identifier": self.identifier,
+            "source": self.source,
+            "prompt": self.prompt,
+            "accepted": list(self.accepted),
+            "answer_tokens": len(self.answer_ids),
+        }
+
+
+def recall_items(
+    rows: Iterable[Rendered],
+    tokenizer: Any,
+    accepted: Mapping[str, Sequence[str]] | None = None,
+) -> list[RecallItem]:
+    """What to ask of rows that were, or could be, trained on.
+
+    Args:
+        rows: rendered conversations.
+        tokenizer: what they were rendered with.
+        accepted: the accepted answers by the identifiers of items, the canonical one first; None
+            where the answer in the row is the only one.
+
+    Raises:
+        ValueError: there are no rows, or one has no accepted answer.
+    """
+    items = [_item(row, tokenizer, accepted) for row in rows]
+    if not items:
+        raise ValueError("there are no rows to ask about; give at least one")
+    return items
+
+
+def accepted_answers(factoids: Iterable[Factoid]) -> dict[str, tuple[str, ...]]:
+    """The accepted answers of factoids by their identifiers.
+
+    Raises:
+        ValueError: two factoids share an identifier and differ in their answers.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for factoid in factoids:
+        if found.setdefault(factoid.identifier, factoid.answers) != factoid.answers:
+            raise ValueError(
+                f"two factoids are called {factoid.identifier!r} and have other answers; give each "
+                "an identifier of its own"
+            )
+    return found
+
+
+def written_answers(
+    model: HookedModel,
+    items: Sequence[RecallItem],
+    *,
+    max_new_tokens: int | None = None,
+    distributed: bool = False,
+) -> list[str]:
+    """What a model answers, decoded greedily up to its end.
+
+    Args:
+        model: the hooked model, with its tokenizer; what is attached to it counts.
+        items: what to ask. Their last tokens end an answer, and so does the tokenizer's end token.
+        max_new_tokens: of an answer; None for 16 more than the longest that was taught.
+        distributed: share the work out over the processes of the default group.
+
+    Returns:
+        Texts without their end, other special tokens written out; one that was cut off is as far as
+        it got.
+
+    Raises:
+        ValueError: the model has no tokenizer, or `probes.generation.generate` refuses.
+    """
+    if model.tokenizer is None:
+        raise ValueError(
+            f"{model.name} has no tokenizer to read its answers with; load it with one, or use "
+            "match 'tokens'"
+        )
+    ends = {item.answer_ids[-1] for item in items}
+    if model.tokenizer.eos_token_id is not None:
+        ends.add(model.tokenizer.eos_token_id)
+    longest = max(len(item.answer_ids) for item in items)
+    found = generate(
+        model,
+        [item.prompt_ids for item in items],
+        max_new_tokens=longest + MARGIN if max_new_tokens is None else max_new_tokens,
+        stop_ids=sorted(ends),
+        distributed=distributed,
+    )
+    bare = [ids[:-1] if ids[-1] in ends else ids for ids in found]
+    return [_text(model.tokenizer, ids) for ids in bare]
+
+
+def _item(
+    row: Rendered, tokenizer: Any, accepted: Mapping[str, Sequence[str]] | None
+) -> RecallItem:
+    prompt, answer = row.prompt_ids, row.answer_ids
+    if accepted is None:
+        answers: tuple[str, ...] = (_text(tokenizer, answer[:-1]).strip(),)
+    else:
+        answers = tuple(accepted.get(row.identifier, ()))
+    if not answers:
+        raise ValueError(
+            f"item {row.identifier!r} has no accepted answer; give at least the one that is taught"
+        )
+    text = _text(tokenizer, prompt)
+    return RecallItem(row.identifier, row.source, prompt, answer, text, answers)
+
+
+def _text(tokenizer: Any, ids: Sequence[int]) -> str:
+    # A special token inside an answer makes it another one, and is not to be passed over.
+    return tokenizer.decode(
+        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+
+
+class RecallObserver:
+    """Asks items, and records which are answered right.
+
+    Args:
+        name: of the list of items.
+        items: what to ask.
+        cadence: when.
+        how: what counts as right; one record for each, in this order.
+        max_new_tokens: of an answer that is written out; None for 16 more than the longest that was
+            taught.
+
+    Raises:
+        ValueError: there are no items, nothing is said to count, or something unknown or twice.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        items: Sequence[RecallItem],
+        cadence: Cadence,
+        *,
+        how: Sequence[Match | str] = (Match.TOKENS,),
+        max_new_tokens: int | None = None,
+    ) -> None:
+        if not items:
+            raise ValueError(f"there are no items to ask in {name!r}; give at least one")
+        self._matches = [as_match(match) for match in how]
+        if not self._matches or len(set(self._matches)) < len(self._matches):
+            raise ValueError(
+                f"{name!r} is to be matched by {', '.join(self._matches) or 'nothing'}: give each "
+                "match once, and at least one"
+            )
+        self._name = name
+        self._items = list(items)
+        self._cadence = cadence
+        self._max_new_tokens = max_new_tokens
+
+    def due(self, step: int) -> bool:
+        """Whether to look after this many updates."""
+        return self._cadence.due(step)
+
+    def items(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """The items, one a row."""
+        return {self._name: [item.row for item in self._items]}
+
+    def observe(self, model: HookedModel, step: int) -> list[Record]:
+        """For each match, which items are answered right."""
+        written: list[str] = []
+        if any(match.needs_text for match in self._matches):
+            written = written_answers(
+                model, self._items, max_new_tokens=self._max_new_tokens, distributed=shared_out()
+            )
+        return [
+            self._by_text(written, match, step)
+            if match.needs_text
+            else self._by_tokens(model, step)
+            for match in self._matches
+        ]
+
+    def _by_tokens(self, model: HookedModel, step: int) -> RecallRecord:
+        pairs = [item.pair for item in self._items]
+        found = target_readings(model, pairs, distributed=shared_out())
+        correct = found.matches.int().tolist()
+        return RecallRecord(step, self._name, correct, found.sums.tolist(), Match.TOKENS)
+
+    def _by_text(self, written: Sequence[str], match: Match, step: int) -> RecallRecord:
+        pairs = zip(written, self._items, strict=True)
+        correct = [int(is_right(answer, item.accepted, match)) for answer, item in pairs]
+        return RecallRecord(step, self._name, correct, None, match)

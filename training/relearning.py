@@ -39,14 +39,14 @@ from torch.nn.utils import clip_grad_norm_
 
 from probes.exact_match import TargetReadings, target_readings
 from probes.hooked_model import HookedModel
-from training.datasets.mixed_batches import MixedSource
-from training.datasets.rendering import Rendered
-from training.datasets.row_choices import Packing
+from training.choices import Packing
+from training.data.mixed_batches import MixedSource
+from training.data.rendering import Rendered
 from training.engine import Engine, hold_in_float32
-from training.kept_weights import refuse_sharded
 from training.optimizer import adamw
 from training.runs.random_states import random_states_kept, seed_all
 from training.settings import LoopSettings, OptimizerSettings
+from training.weight_drift import refuse_sharded
 
 Ids = tuple[int, ...]
 

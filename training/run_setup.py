@@ -21,15 +21,19 @@ from interventions.learning_rates import RowLearningRates
 from probes.hooked_model import HookedModel
 from training.batches import BatchSource, InjectingSource, TrainingBatch
 from training.choices import Parallel, Precision
-from training.engine import Engine, hold_in_float32
-from training.forward_inputs import refuse_misfits
-from training.observing import StopRule
+from training.engine import Engine, hold_in_float32, refuse_misfits
+from training.observers import StopRule
 from training.optimizer import adamw
 from training.processes import Processes, joined_processes, this_process
-from training.runs.checkpoints import CheckpointFound, read_checkpoint
+from training.runs.checkpoints import (
+    CheckpointFound,
+    TrainingState,
+    load_weights,
+    read_checkpoint,
+    refuse_other_processes,
+)
 from training.runs.directory import RunDirectory
 from training.runs.random_states import random_states_kept, seed_all
-from training.runs.training_state import TrainingState, load_weights, refuse_other_processes
 from training.settings import LoopSettings
 
 

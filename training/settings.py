@@ -46,7 +46,7 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
-    """The learning rate over a run, as shares of the peak; see `training.schedule`."""
+    """The learning rate over a run, as shares of the peak; see `training.optimizer`."""
 
     kind: ScheduleKind | str = ScheduleKind.COSINE
     """How the rate falls after the warm-up."""

@@ -24,20 +24,212 @@ Example:
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
 from probes.hooked_model import HookedModel
-from training.kept_weights import Weights, refuse_others, refuse_sharded, start_weights
 from training.observers import Cadence
-from training.parameter_parts import Part, parameter_parts
 from training.runs.records import Record, WeightDriftRecord
-from training.weight_products import products_by_part
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["WeightDriftObserver", "angle_of", "drift_since", "drift_table", "start_weights"]
+
+
+class ModulePart(StrEnum):
+    """What kind of part of a model a weight is in."""
+
+    EMBEDDING = "embedding"
+    ATTENTION = "attention"
+    MLP_IN = "mlp_in"
+    MLP_OUT = "mlp_out"
+    NORM = "norm"
+    UNEMBEDDING = "unembedding"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a model; the layer is None for what is in none."""
+
+    module: ModulePart
+    layer: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.module) if self.layer is None else f"{self.layer}.{self.module}"
+
+    @classmethod
+    def named(cls, name: str) -> "Part":
+        """The part that a record calls so.
+
+        Raises:
+            ValueError: there is no such kind of part.
+        """
+        layer, _, module = name.rpartition(".")
+        if module not in list(ModulePart):
+            raise ValueError(f"part {name!r} is none of {', '.join(ModulePart)}; name one of them")
+        return cls(ModulePart(module), int(layer) if layer else None)
+
+
+def parameter_parts(model: HookedModel) -> dict[str, Part]:
+    """The part of every parameter, by the parameter's name.
+
+    Args:
+        model: the hooked model; a parameter that is used in two places has one name.
+    """
+    anatomy = model.anatomy
+    owners: dict[int, Part] = {}
+
+    def own(module: nn.Module | None, part: ModulePart, layer: int | None = None) -> None:
+        if module is not None:
+            owners.update((id(weight), Part(part, layer)) for weight in module.parameters())
+
+    # What comes later is inside of what came before, or tied to it.
+    own(anatomy.unembed, ModulePart.UNEMBEDDING)
+    own(anatomy.embed, ModulePart.EMBEDDING)
+    own(anatomy.final_norm, ModulePart.NORM)
+    for number, layer in enumerate(anatomy.layers):
+        own(layer.block, ModulePart.NORM, number)
+        for module in (layer.mlp, layer.up, layer.gate):
+            own(module, ModulePart.MLP_IN, number)
+        own(layer.down, ModulePart.MLP_OUT, number)
+        own(layer.attention, ModulePart.ATTENTION, number)
+    named = model.hf_model.named_parameters()
+    return {name: owners.get(id(weight), Part(ModulePart.OTHER)) for name, weight in named}
+
+
+Weights = Mapping[str, Tensor]
+"""A tensor for each parameter, by its name."""
+
+
+def start_weights(model: HookedModel) -> dict[str, Tensor]:
+    """Copies of a model's weights on the CPU, in float32 or wider.
+
+    Taken before `training.train` is called, they are those of the start, also of a run that is
+    resumed: it is given the same start again.
+    """
+    return {
+        name: weight.detach().to("cpu", _wide(weight), copy=True)
+        for name, weight in model.hf_model.named_parameters()
+    }
+
+
+@contextmanager
+def with_weights(model: HookedModel, weights: Weights) -> Iterator[None]:
+    """Other weights for the length of a `with` block; then the same bits as before.
+
+    Raises:
+        ValueError: the weights are those of another model.
+    """
+    refuse_others(model, weights)
+    parameters = dict(model.hf_model.named_parameters())
+    own = {name: weight.detach().clone() for name, weight in parameters.items()}
+    try:
+        _write(parameters, weights)
+        yield
+    finally:
+        _write(parameters, own)
+
+
+def refuse_others(model: HookedModel, weights: Weights) -> None:
+    """Make sure that weights are those of a model, or of its like.
+
+    Raises:
+        ValueError: they are not.
+    """
+    own = {name: weight.shape for name, weight in model.hf_model.named_parameters()}
+    wrong = [name for name in own.keys() | weights.keys() if not _agree(own, weights, name)]
+    if wrong:
+        raise ValueError(
+            f"the start weights are not those of {model.name}: they differ in {min(wrong)!r}; take "
+            "them from the model that is trained (`start_weights`)"
+        )
+
+
+def refuse_sharded(model: HookedModel, what: str, instead: str) -> None:
+    """Refuse a model whose weights `fully_shard` has cut up.
+
+    Args:
+        model: the hooked model.
+        what: is asked for.
+        instead: to do.
+
+    Raises:
+        ValueError: it is cut up.
+    """
+    if any(isinstance(part, FSDPModule) for part in model.hf_model.modules()):
+        raise ValueError(f"{what} needs whole float32 weights, and 'fsdp' shards them; {instead}")
+
+
+@torch.no_grad()
+def _write(parameters: Weights, values: Weights) -> None:
+    for name, weight in parameters.items():
+        weight.copy_(values[name])
+
+
+def _agree(own: Mapping[str, torch.Size], weights: Weights, name: str) -> bool:
+    return name in own and name in weights and own[name] == weights[name].shape
+
+
+def _wide(weight: Tensor) -> torch.dtype:
+    return torch.promote_types(weight.dtype, torch.float32)
+
+
+_VALUES_AT_ONCE = 2**20
+
+
+def inner_products(
+    rows: Sequence[Weights], columns: Sequence[Weights]
+) -> Float64[Tensor, "row column"]:
+    """Inner products of vectors over all parameters that the first row has, in float64."""
+    total = torch.zeros(len(rows), len(columns), dtype=torch.float64)
+    for name in rows[0]:
+        total += _products(
+            [row[name].flatten() for row in rows], [column[name].flatten() for column in columns]
+        )
+    return total
+
+
+def products_by_part(
+    vectors: Sequence[Weights], parts: Mapping[str, Part]
+) -> dict[Part, Float64[Tensor, "vector vector"]]:
+    """Inner products of all pairs of vectors, part by part; their sum is that of the whole.
+
+    Args:
+        vectors: over the parameters that the first one has, wherever each is.
+        parts: the part of each parameter.
+    """
+    found: dict[Part, Tensor] = {}
+    for name in vectors[0]:
+        values = [vector[name].flatten() for vector in vectors]
+        nothing = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
+        found[parts[name]] = found.get(parts[name], nothing) + _products(values, values)
+    return found
+
+
+def _products(
+    rows: Sequence[Float[Tensor, "entry"]], columns: Sequence[Float[Tensor, "entry"]]
+) -> Float64[Tensor, "row column"]:
+    total = torch.zeros(len(rows), len(columns), dtype=torch.float64)
+    device = rows[0].device
+    # Not every device has float64.
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    for start in range(0, rows[0].numel(), _VALUES_AT_ONCE):
+        left, right = (
+            torch.stack([t[start : start + _VALUES_AT_ONCE].to(device, wide) for t in some])
+            for some in (rows, columns)
+        )
+        total += (left @ right.T).double().cpu()
+    return total
 
 
 class WeightDriftObserver:

@@ -52,9 +52,9 @@ class CklReportArguments:
 
 def _run(arguments: CklReportArguments, given: Sequence[str]) -> None:
     from analysis.ckl_report.arms import arms_of
+    from analysis.numbers import command_line
     from analysis.report_files import refuse_folder
-    from analysis.report_texts import command_line
-    from analysis.run_reading import read_run
+    from analysis.runs import read_run
 
     refuse_folder(arguments.out, NAME)
     folders = list(dict.fromkeys(arguments.runs))

@@ -2,7 +2,7 @@
 
 Effectivity is the gain of every encounter at its local maximum, retainability the share of all
 gains that is left later, the forgetting curve a line through it in the logarithm of the steps
-(`analysis.encounter_gains`, `analysis.forgetting_curve`). Here a probe counts by what it gained, so
+(`analysis.encounters`, `analysis.forgetting_curve`). Here a probe counts by what it gained, so
 that a share of next to nothing cannot decide a curve. When a maximum is looked for, and how often
 probes must have been scored, is told by `analysis.look_grid`; gains hold up to k - 1 steps of drift
 where scores are of every k-th step.
@@ -20,14 +20,16 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from analysis.ckl_report.arms import Arm
-from analysis.ckl_report.scores import ALL_KINDS, bounds
-from analysis.cluster_bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
-from analysis.encounter_gains import effectivity, net_gain, retainability
+from analysis.ckl_report.arms import Arm, Moment
+from analysis.ckl_report.forgetting import ALL_TASKS
+from analysis.ckl_report.scores import ALL_KINDS, ENTROPIES, ENTROPY, FACTS, MET, TEXT, bounds
+from analysis.encounters import effectivity, net_gain, retainability
 from analysis.forgetting_curve import fit_forgetting_curve
-from analysis.item_tables import HELD_OUT
 from analysis.look_grid import LEAST_OFFSETS, LookGrid, look_grid
-from analysis.run_reading import TrainingRun
+from analysis.metrics import HELD_OUT
+from analysis.runs import TrainingRun
+from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.statistics.correlations import LEAST_POINTS, correlation
 
 _GAINS = ("arm", "exposure", "kind", "encounter", "gain", "low", "high", "passages", "probes")
 _CURVES = (
@@ -189,3 +191,141 @@ def _curve(
     )
     drawn = zip(steps.tolist(), curve.retainability.tolist(), fitted.tolist(), strict=True)
     return row, list(drawn)
+
+
+LEAST_STARTS = 4
+"""Below it Fisher's interval does not exist."""
+ACQUIRED_INJECTED = "A, last injection"
+ACQUIRED_END = "A, end"
+FORGOTTEN = "F, end"
+_CORRELATIONS = (
+    *("series", "entropy", "outcome", "starts", "rho", "low", "high", "p_value"),
+    *("rho_differences", "low_differences", "high_differences", "p_value_differences"),
+)
+
+
+def trajectory_points(
+    arms: Sequence[Arm],
+    acquired: pd.DataFrame,
+    forgotten: pd.DataFrame,
+    levels: pd.DataFrame,
+    changes: pd.DataFrame,
+) -> pd.DataFrame:
+    """Arms that differ in the age of their start alone, a row each, by age.
+
+    Args:
+        arms: the runs.
+        acquired: A of them (`analysis.ckl_report.scores`).
+        forgotten: F of them (`analysis.ckl_report.forgetting`).
+        levels: what else was seen of them (`analysis.ckl_report.scores`).
+        changes: and how it moved.
+
+    Returns:
+        Columns `series` (their edit), `arm`, `step` of pretraining, the entropies of the start, and
+        outcomes: A right after the last injection and at the end, F at the end where it is tested,
+        changes of text and facts to the end. Empty where no series has four starts.
+    """
+    rows = [
+        {
+            "series": label,
+            "arm": arm.name,
+            "step": arm.start.step,
+            **_entropies(arm, levels),
+            **_outcomes(arm, acquired, forgotten, changes),
+        }
+        for label, series in _series(arms)
+        for arm in series
+    ]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["series", "arm", "step"])
+
+
+def outcomes_of(points: pd.DataFrame) -> list[str]:
+    """The columns of a table of points that are outcomes."""
+    known = {"series", "arm", "step", *ENTROPIES.values()}
+    return [name for name in points.columns if name not in known]
+
+
+def correlation_table(points: pd.DataFrame) -> pd.DataFrame:
+    """How outcomes follow the entropies of the start, in levels and in first differences.
+
+    Args:
+        points: `trajectory_points`.
+
+    Returns:
+        Columns `series`, `entropy`, `outcome`, `starts`, `rho`, `low`, `high`, `p_value`, and the
+        same four of differences (`rho_differences`, ...); missing where one of both never moves, or
+        there are fewer than four.
+    """
+    entropies = [name for name in ENTROPIES.values() if name in points.columns]
+    rows = [
+        (label, entropy, outcome, len(rows), *_both(rows[entropy], rows[outcome]))
+        for label, rows in points.groupby("series", sort=False)
+        for entropy in entropies
+        for outcome in outcomes_of(points)
+        if rows[[entropy, outcome]].notna().all(axis=None)
+    ]
+    numbers = dict.fromkeys(_CORRELATIONS[4:], float)
+    return pd.DataFrame(rows, columns=list(_CORRELATIONS)).astype(numbers)
+
+
+def _both(x: pd.Series, y: pd.Series) -> Iterator[float | None]:
+    """The correlation of levels and that of differences: itself, its interval, its p-value."""
+    for ours, theirs in ((x, y), (x.diff().dropna(), y.diff().dropna())):
+        if len(ours) < LEAST_POINTS or ours.nunique() == 1 or theirs.nunique() == 1:
+            yield from (None,) * 4
+            continue
+        found = correlation(ours.to_numpy(np.float64), theirs.to_numpy(np.float64))
+        yield from (found.effect, found.interval.low, found.interval.high, found.p_value)
+
+
+def _series(arms: Sequence[Arm]) -> Iterator[tuple[str, list[Arm]]]:
+    """Sets of arms from four starts or more of one model, alike otherwise; by age."""
+    sets: dict[str, list[Arm]] = {}
+    for arm in arms:
+        if arm.start.step is not None:
+            key = f"{arm.start.model} {sorted(arm.settings.items())}"
+            sets.setdefault(key, []).append(arm)
+    for found in sets.values():
+        if len({arm.start.step for arm in found}) == len(found) >= LEAST_STARTS:
+            yield f"{found[0].start.model}, {found[0].edit}", sorted(found, key=_age)
+
+
+def _age(arm: Arm) -> int:
+    assert arm.start.step is not None
+    return arm.start.step
+
+
+def _entropies(arm: Arm, levels: pd.DataFrame) -> dict[str, float]:
+    """Of the start before any edit."""
+    moment = arm.compared_with[-1]
+    of = (levels["arm"] == arm.name) & (levels["moment"] == moment) & levels["seed"].isna()
+    rows = levels[of & (levels["group"] == ENTROPY)]
+    return dict(zip(rows["measure"], rows["value"], strict=True))
+
+
+def _outcomes(
+    arm: Arm, acquired: pd.DataFrame, forgotten: pd.DataFrame, changes: pd.DataFrame
+) -> dict[str, Any]:
+    ours = _of_arm(acquired, arm)
+    ours = ours[(ours["exposure"] == MET) & (ours["kind"] == ALL_KINDS)]
+    a = dict(zip(ours["moment"], ours["value"], strict=True))
+    found: dict[str, Any] = {
+        ACQUIRED_INJECTED: a[Moment.INJECTED],
+        ACQUIRED_END: a[Moment.END],
+    }
+    if not forgotten.empty:
+        f = _of_arm(forgotten, arm)
+        f = f[(f["task"] == ALL_TASKS) & (f["moment"] == Moment.END)]
+        # None where no task was answered better than by guessing.
+        tested = f["value"].dropna()
+        found[FORGOTTEN] = float(tested.iloc[0]) if len(tested) else None
+    moved = _of_arm(changes, arm)
+    moved = moved[(moved["moment"] == Moment.END) & moved["group"].isin([TEXT, FACTS])]
+    names = [f"{measure}, change" for measure in moved["measure"]]
+    return found | dict(zip(names, moved["change"], strict=True))
+
+
+def _of_arm(table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+    """Means over seeds, against the start that training began from."""
+    rows = table[(table["arm"] == arm.name) & (table["against"] == Moment.START)]
+    return rows[rows["seed"].isna()] if "seed" in rows.columns else rows

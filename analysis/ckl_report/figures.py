@@ -86,7 +86,7 @@ def over_pretraining(points: pd.DataFrame, measure: str, colours: Mapping[str, s
     """A number of every start against its pretraining step, a line for each series.
 
     Args:
-        points: `analysis.ckl_report.trajectory.trajectory_points`.
+        points: `analysis.ckl_report.curves.trajectory_points`.
         measure: the column.
         colours: of the arms.
     """
@@ -102,7 +102,7 @@ def against_entropy(
     """A number of every start against an entropy of it.
 
     Args:
-        points: `analysis.ckl_report.trajectory.trajectory_points`.
+        points: `analysis.ckl_report.curves.trajectory_points`.
         entropy: its column.
         measure: the other column.
         colours: of the arms.

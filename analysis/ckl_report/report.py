@@ -8,20 +8,12 @@ import pandas as pd
 from analysis.arm_figures import arm_colours, dots_by_arm
 from analysis.ckl_report import figures
 from analysis.ckl_report.arms import Arm, Moment
-from analysis.ckl_report.comparisons import K_INJECTED
-from analysis.ckl_report.findings import findings
-from analysis.ckl_report.forgetting import ALL_TASKS
-from analysis.ckl_report.kept_findings import KNOWLEDGE_ENTROPY
-from analysis.ckl_report.levels import TEXT
-from analysis.ckl_report.scores import ALL_KINDS, MET
+from analysis.ckl_report.curves import outcomes_of
+from analysis.ckl_report.findings import KNOWLEDGE_ENTROPY, findings
+from analysis.ckl_report.forgetting import ALL_TASKS, K_INJECTED
+from analysis.ckl_report.scores import ALL_KINDS, MET, TEXT
 from analysis.ckl_report.summary import CklSummary, command_line, provenance
-from analysis.ckl_report.tables import (
-    acquired_text,
-    forgotten_text,
-    means_over_seeds,
-    text_tables,
-)
-from analysis.ckl_report.trajectory import outcomes_of
+from analysis.ckl_report.tables import acquired_text, forgotten_text, means_over_seeds, text_tables
 from analysis.document import (
     Code,
     Facts,
@@ -35,8 +27,8 @@ from analysis.document import (
     Where,
     titled,
 )
-from analysis.item_tables import HELD_OUT
-from analysis.report_texts import nats, runs_in_words
+from analysis.metrics import HELD_OUT
+from analysis.numbers import nats, runs_in_words
 
 DEFINITIONS = (
     "K is the mean log-probability of the targets of knowledge probes, in nats: over a passage's "

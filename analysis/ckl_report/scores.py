@@ -10,7 +10,7 @@ Example:
     >>> acquired[["arm", "moment", "exposure", "value"]]                     # doctest: +SKIP
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,12 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from analysis.ckl_report.arms import Arm, Moment
-from analysis.cluster_bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
-from analysis.item_tables import HELD_OUT, PROBE_TABLE
-from analysis.metrics import acquisition
-from analysis.run_reading import TrainingRun
+from analysis.metrics import HELD_OUT, PROBE_TABLE, acquisition
+from analysis.numbers import shown_path
+from analysis.runs import Observations, TrainingRun
+from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from probes.intervals import Interval
+from training.data.downstream import TASKS
 
 MET = "met"
 """All exposures but held out."""
@@ -215,3 +216,185 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
     kinds: dict[str, Any] = {"seed": "Int64", "low": float, "high": float}
     kinds |= dict.fromkeys(_KEYS, str)
     return table.astype({name: kind for name, kind in kinds.items() if name in table.columns})
+
+
+_COLUMNS = (
+    *("arm", "moment", "value", "low", "high", "met", "held_out"),
+    *("passages", "held_out_passages"),
+)
+
+
+def beyond_table(
+    arms: Sequence[Arm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
+) -> pd.DataFrame:
+    """Gains since the start of passages met less those of held-out ones, means over seeds.
+
+    Args:
+        arms: the runs.
+        bootstrap: how intervals are made.
+
+    Returns:
+        Columns `arm`, `moment`, `value` with `low` and `high` in nats, `met` and `held_out` (the
+        gains), `passages`, `held_out_passages`. Empty where no passage was held out.
+    """
+    rows = [row for arm in arms for row in _of_arm(arm, bootstrap)]
+    return typed(pd.DataFrame(rows, columns=list(_COLUMNS)))
+
+
+def _of_arm(arm: Arm, bootstrap: ClusterBootstrap) -> Iterator[tuple[Any, ...]]:
+    start = arm.probes(Moment.START)
+    if not (start["exposure"] == HELD_OUT).any():
+        return
+    for moment in arm.moments:
+        if moment == Moment.START:
+            continue
+        gained = arm.probes(moment)
+        gained = gained.assign(log_prob=gained["log_prob"] - start["log_prob"])
+        of = gained["exposure"] == HELD_OUT
+        met, held_out = PROBE_TABLE.items(gained[~of]), PROBE_TABLE.items(gained[of])
+        values = np.concatenate([met.weights * met.means, -held_out.weights * held_out.means])
+        strata = np.concatenate([met.strata, held_out.strata + met.strata.max() + 1])
+        drawn = bootstrap.resampled_sums(values[:, None], strata)[:, 0]
+        interval = bootstrap.interval(drawn, len(values), strata)
+        yield (
+            *(arm.name, moment, met.score - held_out.score, *bounds(interval)),
+            *(met.score, held_out.score, len(met.means), len(held_out.means)),
+        )
+
+
+TEXT, FACTS, ENTROPY, NEURONS = "text", "facts", "entropy", "neurons"
+"""Groups of measures."""
+RECALLED = "facts recalled"
+ENTROPIES = {
+    "knowledge": "knowledge entropy",
+    "contribution": "contribution entropy",
+    "attention": "attention entropy",
+    "next_token": "next-token entropy",
+}
+"""Kinds of entropy, and what their measures are called."""
+_WORDING = "facts, log-probability, {} wording"
+_LEVELS = ("arm", "seed", "moment", "group", "measure", "value")
+_CHANGES = (
+    *("arm", "against", "moment", "group", "measure", "before", "after"),
+    *("change", "low", "high", "least", "most", "seeds"),
+)
+
+
+def level_table(arms: Sequence[Arm]) -> pd.DataFrame:
+    """Every measure at every moment.
+
+    Args:
+        arms: the runs.
+
+    Returns:
+        Columns `arm`, `seed` (missing for the mean over seeds), `moment`, `group`, `measure`,
+        `value`.
+    """
+    rows = [
+        (arm.name, seed, moment, *found)
+        for arm in arms
+        for run, seed in zip(arm.runs, arm.seeds, strict=True)
+        for moment, _ in moments_of(arm)
+        for found in _levels(*arm.seen(run, moment))
+    ]
+    single = pd.DataFrame(rows, columns=list(_LEVELS))
+    keys = ["arm", "moment", "group", "measure"]
+    means = single.groupby(keys, sort=False, as_index=False)["value"].mean()
+    return typed(pd.concat([means, single], ignore_index=True)[list(_LEVELS)])
+
+
+def change_table(
+    arms: Sequence[Arm], levels: pd.DataFrame, bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
+) -> pd.DataFrame:
+    """By how much every measure moved since the start.
+
+    Args:
+        arms: the runs.
+        levels: `level_table` of them.
+        bootstrap: how intervals of facts are made, which draw the subjects that facts are about.
+
+    Returns:
+        Columns `arm`, `against` (which start), `moment`, `group`, `measure`, `before`, `after`,
+        `change`, `low` and `high` (of log-probabilities of facts only), `least`, `most` of single
+        seeds, `seeds`.
+    """
+    single = levels[levels["seed"].notna()]
+    keys = ["arm", "group", "measure", "seed"]
+    values = single.set_index([*keys, "moment"])["value"].unstack("moment", sort=False)
+    rows = []
+    for arm in arms:
+        for against, moment in _pairs(arm):
+            intervals = _fact_intervals(arm, against, moment, bootstrap)
+            pairs = values.loc[arm.name, [against, moment]].dropna()
+            for (group, measure), seeds in pairs.groupby(level=[0, 1], sort=False):
+                moved = seeds[moment] - seeds[against]
+                rows.append(
+                    (
+                        *(arm.name, against, moment, group, measure),
+                        *(seeds[against].mean(), seeds[moment].mean(), moved.mean()),
+                        *intervals.get(measure, (None, None)),
+                        *(moved.min(), moved.max(), len(moved)),
+                    )
+                )
+    return typed(pd.DataFrame(rows, columns=list(_CHANGES)))
+
+
+def _pairs(arm: Arm) -> Iterator[tuple[str, str]]:
+    """Each start with each later moment."""
+    for against in arm.compared_with:
+        for moment in arm.moments:
+            if moment != Moment.START:
+                yield against, moment
+
+
+def _levels(seen: Observations, step: int) -> Iterator[tuple[str, str, float]]:
+    """Group, measure and value of everything that was seen at a step."""
+    for row in seen.perplexities[seen.perplexities["step"] == step].itertuples():
+        corpus, known = shown_path(row.corpus), not pd.isna(row.bits_per_byte)
+        measure = f"bits per byte, {corpus}" if known else f"loss, {corpus}"
+        yield TEXT, measure, row.bits_per_byte if known else row.mean_loss
+    tasks = seen.task_scores[seen.task_scores["step"] == step]
+    for row in tasks[~tasks["task"].isin(list(TASKS))].itertuples():
+        yield FACTS, RECALLED, row.score
+    if (facts := seen.fact_scores) is not None and step in facts.steps:
+        for wording, rows in facts.at(step).groupby("wording", sort=False):
+            yield FACTS, _WORDING.format(wording), rows["log_prob"].mean()
+    totals = seen.entropies[(seen.entropies["step"] == step) & seen.entropies["layer"].isna()]
+    for row in totals.itertuples():
+        yield ENTROPY, ENTROPIES.get(row.kind, row.kind), row.entropy
+    dormant = seen.neurons[seen.neurons["step"] == step]["dormant_share"]
+    if len(dormant):
+        yield NEURONS, "dormant neurons", dormant.mean()
+
+
+def guessing(tables: Iterable[pd.DataFrame]) -> float | None:
+    """The share of facts that one recalls who guesses among the values that an item offers.
+
+    Args:
+        tables: of task scores (`Observations`), of some runs.
+
+    Returns:
+        The mean over runs; None where no facts were asked for, or their values are not known.
+    """
+    found = [
+        table[~table["task"].isin(list(TASKS))]["chance"].dropna().astype(float) for table in tables
+    ]
+    known = [chances.mean() for chances in found if len(chances)]
+    return float(np.mean(known)) if known else None
+
+
+def _fact_intervals(
+    arm: Arm, against: str, moment: str, bootstrap: ClusterBootstrap
+) -> dict[str, tuple[float | None, float | None]]:
+    before, after = arm.facts(against), arm.facts(moment)
+    if before.empty:
+        return {}
+    moved = before.assign(moved=after["log_prob"] - before["log_prob"])
+    return {
+        _WORDING.format(wording): bounds(
+            bootstrap.mean_interval(
+                rows.groupby("subject", sort=False)["moved"].mean().to_numpy(dtype=np.float64)
+            )
+        )
+        for wording, rows in moved.groupby("wording", sort=False)
+    }

@@ -12,20 +12,21 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from analysis.ckl_report.arms import Arm
-from analysis.ckl_report.comparisons import comparison_table
-from analysis.ckl_report.controls import beyond_table
-from analysis.ckl_report.curves import curve_tables
-from analysis.ckl_report.forgetting import chance_table, forgetting_table
-from analysis.ckl_report.levels import change_table, guessing, level_table
-from analysis.ckl_report.scores import score_tables
-from analysis.ckl_report.starts import start_of
-from analysis.ckl_report.trajectory import correlation_table, trajectory_points
-from analysis.cluster_bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.ckl_report.arms import Arm, start_of
+from analysis.ckl_report.curves import correlation_table, curve_tables, trajectory_points
+from analysis.ckl_report.forgetting import chance_table, comparison_table, forgetting_table
+from analysis.ckl_report.scores import (
+    beyond_table,
+    change_table,
+    guessing,
+    level_table,
+    score_tables,
+)
 from analysis.command_words import configured
+from analysis.numbers import shown_path
 from analysis.report_files import in_order, plain_records
-from analysis.report_texts import shown_path
-from analysis.run_reading import TrainingRun
+from analysis.runs import TrainingRun
+from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from training.ckl.config import CklConfig
 from training.ckl.recipes import CKL_RECIPES
 from training.commands.recipes import from_json, recipe_named
@@ -43,15 +44,15 @@ class CklSummary:
     acquired: pd.DataFrame
     """A (`analysis.ckl_report.scores`)."""
     beyond: pd.DataFrame
-    """Gains beyond held-out passages (`analysis.ckl_report.controls`)."""
+    """Gains beyond held-out passages (`analysis.ckl_report.scores`)."""
     chances: pd.DataFrame
     """Tasks against guessing at the start (`analysis.ckl_report.forgetting`)."""
     forgotten: pd.DataFrame
     """F (`analysis.ckl_report.forgetting`)."""
     levels: pd.DataFrame
-    """Text, facts, entropies (`analysis.ckl_report.levels`)."""
+    """Text, facts, entropies (`analysis.ckl_report.scores`)."""
     changes: pd.DataFrame
-    """How they moved (`analysis.ckl_report.levels`)."""
+    """How they moved (`analysis.ckl_report.scores`)."""
     gains: pd.DataFrame
     """Effectivity (`analysis.ckl_report.curves`)."""
     curves: pd.DataFrame
@@ -61,11 +62,11 @@ class CklSummary:
     without_curve: Mapping[str, str]
     """Why an arm has no curve, or lacks some, by its name."""
     trajectory: pd.DataFrame
-    """Starts by age (`analysis.ckl_report.trajectory`)."""
+    """Starts by age (`analysis.ckl_report.curves`)."""
     correlations: pd.DataFrame
-    """Of outcomes with entropies of the start (`analysis.ckl_report.trajectory`)."""
+    """Of outcomes with entropies of the start (`analysis.ckl_report.curves`)."""
     comparisons: pd.DataFrame
-    """Arms against their bases (`analysis.ckl_report.comparisons`)."""
+    """Arms against their bases (`analysis.ckl_report.forgetting`)."""
 
     @property
     def guessing(self) -> float | None:

@@ -29,7 +29,7 @@ from interventions.choices import ResuscitationSite
 from probes.cli import complain, run_command
 from training.ckl.config import CklConfig
 from training.ckl.recipes import CKL_RECIPES
-from training.commands.edit_fields import Control
+from training.commands.edit_settings import Control
 from training.commands.recipes import option_value, plain_fields, recipe_named, with_defaults
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _plan(arguments: CklStudyArguments) -> "list[PlannedRun]":
     sites: tuple[ResuscitationSite, ...] = ()
     controls: tuple[Control, ...] = ()
     if arguments.edits:
-        from analysis.edit_sweep.settings import sites_of
+        from analysis.edit_sweep.measurements import sites_of
         from probes import load_model
         from training.start_models import find_start
 

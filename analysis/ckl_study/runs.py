@@ -66,9 +66,9 @@ def report_study(plan: Sequence[PlannedRun], out: Path, command: Sequence[str]) 
         return
     from analysis.ckl_report.arms import arms_of
     from analysis.ckl_report.command import NAME, write_report
+    from analysis.numbers import shown_path
     from analysis.report_files import refuse_folder
-    from analysis.report_texts import shown_path
-    from analysis.run_reading import read_run
+    from analysis.runs import read_run
 
     refuse_folder(out / REPORT, NAME)
     arms = arms_of([read_run(folder) for folder in folders])

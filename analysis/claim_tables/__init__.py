@@ -12,7 +12,7 @@ _EXPORTS = {
     "memorization_table": "analysis.claim_tables.memorization",
     "pretraining_table": "analysis.claim_tables.pretraining",
     "tables_of": "analysis.claim_tables.folders",
-    "updates_table": "analysis.claim_tables.updates",
+    "updates_table": "analysis.claim_tables.pretraining",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -9,8 +9,8 @@ compare and test them. What each measure is stands in the modules that it is fro
 | P, F                                                       | `questions`   |
 | effectivity, rise, fall, net gain, slope, AIC over others  | `encounters`  |
 
-Settings are those of `run_settings`. `spacing` (`analysis.claim_tables.spacing`) is given for net
-gains only, which are what is compared within and beyond the threshold: in other rows it would keep
+Settings are those of `settings`. `spacing` (`claim_tables.encounters`) is given for net gains only,
+ which are what is compared within and beyond the threshold: in other rows it would keep
 runs from different starts, or with different edits, from being matched.
 
 Example:
@@ -24,20 +24,138 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.ckl_report.arms import Arm, arms_of
-from analysis.ckl_report.forgetting import chance_table
-from analysis.ckl_report.scores import MET
-from analysis.claim_tables.encounters import curve_rows, encounter_rows, forgetting_curves
-from analysis.claim_tables.knowledge import entropy_rows, generated_rows, knowledge_rows
-from analysis.claim_tables.passage_means import passage_means
-from analysis.claim_tables.questions import question_rows
-from analysis.claim_tables.rows import Row
-from analysis.claim_tables.run_settings import settings_of_runs
-from analysis.claim_tables.sources import SOURCE, of_one_source_each
-from analysis.claim_tables.spacing import spacings
+from analysis.ckl_report.arms import Arm, Moment, arms_of
+from analysis.ckl_report.forgetting import ALL_TASKS, chance_table, untested
+from analysis.ckl_report.scores import ALL_KINDS, MET, moments_of
+from analysis.claim_tables.encounters import (
+    PassageMeans,
+    Row,
+    curve_rows,
+    encounter_rows,
+    forgetting_curves,
+    passage_means,
+    spacings,
+)
+from analysis.claim_tables.settings import SOURCE, of_one_source_each, settings_of_runs
 from analysis.claims.measurements import COLUMNS, Table
 from analysis.forgetting_curve import ForgettingCurve
-from analysis.run_reading import TrainingRun
+from analysis.metrics import HELD_OUT, TASK_TABLE, acquisition, forgetting
+from analysis.runs import TrainingRun
+from training.ckl.data import GENERATED_PROBES
+from training.recall import Match
+from training.runs.records import RecallRecord, records_of
+
+GAINED_AT = (Moment.INJECTED, Moment.END)
+"""The moments that gains in nats and in what is generated are given at."""
+_ENTROPY = "knowledge"
+"""The kind of entropy."""
+
+
+def knowledge_rows(arm: Arm, run: TrainingRun, means: PassageMeans) -> Iterator[Row]:
+    """K, A and gains of log-probability of a run.
+
+    Args:
+        arm: that the run belongs to.
+        run: the run.
+        means: of its probes.
+    """
+    moments = list(dict(moments_of(arm)))
+    scores = np.stack([arm.probes(moment, run)["log_prob"] for moment in moments], axis=1)
+    by_passage = means.of(scores)
+    for moment, column in zip(moments, by_passage.T.tolist(), strict=True):
+        for group, value in zip(means.groups, column, strict=True):
+            yield Row("K", value, group.exposure, group.kind, moment, cluster=group.cluster)
+    for (exposure, kind), values in means.over_passages(by_passage).items():
+        known = dict(zip(moments, values.tolist(), strict=True))
+        yield from _acquired(arm, exposure, kind, known)
+
+
+def generated_rows(arm: Arm, run: TrainingRun) -> Iterator[Row]:
+    """The rise of the share of probes of met passages whose target is generated.
+
+    Args:
+        arm: that the run belongs to.
+        run: the run; nothing is given where it recorded nothing.
+
+    Raises:
+        ValueError: what is recorded is not of its probes.
+    """
+    met = (run.probe_scores.items["exposure"] != HELD_OUT).to_numpy()
+    shares: dict[int, float] = {}
+    for record in records_of(run.path, RecallRecord):
+        if record.items != GENERATED_PROBES or record.match != Match.TOKENS:
+            continue
+        if len(record.correct) != len(met):
+            raise ValueError(
+                f"{run.path} has {len(record.correct)} generated targets at step {record.step}, "
+                f"but {len(met)} probes; its files are not of one run"
+            )
+        shares[record.step] = float(np.array(record.correct)[met].mean())
+    start, what = arm.moments[Moment.START], "gain of generated"
+    for moment in GAINED_AT:
+        if start in shares and (step := arm.moments[moment]) in shares:
+            gain = shares[step] - shares[start]
+            yield Row(what, gain, MET, ALL_KINDS, moment, against=Moment.START)
+
+
+def entropy_rows(run: TrainingRun) -> Iterator[Row]:
+    """Knowledge entropy of both starts of a run; nothing where it was not measured.
+
+    Args:
+        run: the run.
+    """
+    unedited = run if run.unedited is None else run.unedited
+    for moment, seen in ((Moment.UNEDITED, unedited), (Moment.START, run)):
+        found = seen.entropies
+        totals = found[(found["step"] == 0) & (found["kind"] == _ENTROPY) & found["layer"].isna()]
+        for value in totals["entropy"]:
+            yield Row("knowledge entropy", float(value), moment=moment)
+
+
+def _acquired(arm: Arm, exposure: str, kind: str, known: dict[str, float]) -> Iterator[Row]:
+    """A against each start, and gains of what was met."""
+    for against in arm.compared_with:
+        for moment in arm.moments:
+            if moment != Moment.START and known[against] != 0:
+                share = acquisition(known[against], known[moment])
+                yield Row("A", share, exposure, kind, moment, against)
+    if (exposure, kind) == (MET, ALL_KINDS):
+        for moment in GAINED_AT:
+            gain = known[moment] - known[Moment.START]
+            yield Row("gain of log-probability", gain, exposure, kind, moment, Moment.START)
+
+
+def question_rows(arm: Arm, run: TrainingRun, chances: pd.DataFrame) -> Iterator[Row]:
+    """P of every question and F of a run; nothing where neither is tested.
+
+    Args:
+        arm: that the run belongs to.
+        run: the run.
+        chances: `chance_table` of the arm.
+    """
+    tested = [
+        against
+        for against in arm.compared_with
+        if ALL_TASKS not in untested(chances, arm.name, against)
+    ]
+    if not tested:
+        return
+    levels: dict[str, float] = {}
+    for moment, _ in moments_of(arm):
+        questions = arm.questions(moment, run)
+        if questions.empty:
+            continue
+        items = TASK_TABLE.items(questions)
+        levels[moment] = items.score
+        values = (items.means * items.weights * len(items.means)).tolist()
+        for task, item, value in zip(questions["task"], questions["item"], values, strict=True):
+            yield Row("P", value, moment=moment, cluster=f"{task}: {item}")
+    for against in tested:
+        for moment in arm.moments:
+            # Of an accuracy of 0 there is no share; against guessing it is not tested.
+            if moment in levels and moment != Moment.START and levels.get(against, 0) > 0:
+                share = forgetting(levels[against], levels[moment])
+                yield Row("F", share, moment=moment, against=against)
 
 
 def acquisition_table(
@@ -48,7 +166,7 @@ def acquisition_table(
     Args:
         runs: finished runs of `training.ckl`.
         novelty: of corpora ("new" or "familiar"), by the name that a run was given; instead of what
-            is found (`analysis.claim_tables.run_settings`).
+            is found (`analysis.claim_tables.settings`).
 
     Returns:
         The columns of `Table.ACQUISITION`; settings that do not apply are None.

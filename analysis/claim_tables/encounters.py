@@ -3,14 +3,14 @@ r"""What did each encounter with a passage add, and how was it lost again?
 Numbers of passages, in nats, means over their probes, with s the updates before an encounter:
 
 - effectivity: the local maximum after an encounter less the look before it, mean over encounters
-  (`analysis.encounter_gains`);
+  (`analysis.encounters`);
 - rise: the first look after an encounter less the last look before it, mean over encounters. Where
   probes are scored after every step these are s + 1 and s, so that it is the change over the one
   update; where they are scored every k-th, the looks around it, and drift of up to k steps;
 - fall: the last look before the next encounter less the local maximum, mean over all encounters but
   the last. Passages met once have none;
 - net gain: the last look before another encounter would come, an interval after the last, less the
-  look before the first (`final_gains` of `analysis.learnability`). Runs that end before have none.
+  look before the first (`final_gains` of `analysis.encounters`). Runs that end before have none.
 
 Numbers of a run: slope of the forgetting curve per decade of steps, and the Akaike criteria of a
 power and of an exponential less that of the line (`analysis.forgetting_curve`), with probes
@@ -29,19 +29,102 @@ Example:
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+from jaxtyping import Float
 
 from analysis.ckl_report.scores import ALL_KINDS, MET
-from analysis.claim_tables.passage_means import PassageMeans
-from analysis.claim_tables.rows import Row
-from analysis.decay_models import DecayModel
-from analysis.encounter_gains import find_local_maxima, net_gain, retainability
-from analysis.forgetting_curve import ForgettingCurve, fit_forgetting_curve
-from analysis.item_tables import HELD_OUT
+from analysis.encounters import find_local_maxima, net_gain, retainability
+from analysis.forgetting_curve import DecayModel, ForgettingCurve, fit_forgetting_curve
 from analysis.look_grid import LookGrid, encounter_steps, look_grid
+from analysis.metrics import HELD_OUT
 from analysis.probe_clusters import cluster_sums
-from analysis.run_reading import TrainingRun
+from analysis.runs import TrainingRun
+
+
+class Group(NamedTuple):
+    """Probes of one passage, as one exposure and one kind."""
+
+    exposure: str
+    kind: str
+    cluster: str
+
+
+@dataclass(frozen=True)
+class PassageMeans:
+    """How numbers of probes become those of passages.
+
+    Attributes:
+        groups: what there is a mean of.
+        weights: of each probe in each mean.
+    """
+
+    groups: tuple[Group, ...]
+    weights: Float[np.ndarray, "group probe"]
+
+    def of(self, values: Float[np.ndarray, "probe column"]) -> Float[np.ndarray, "group column"]:
+        """The mean of each group; NaN where one of its probes has no number."""
+        missing = np.isnan(values)
+        known = self.weights @ np.where(missing, 0.0, values)
+        return np.where(self.weights @ missing > 0, np.nan, known)
+
+    def over_passages(
+        self, means: Float[np.ndarray, "group column"]
+    ) -> Mapping[tuple[str, str], Float[np.ndarray, "column"]]:
+        """The mean over passages, by exposure and kind.
+
+        Args:
+            means: those of passages, as of `of`.
+        """
+        places: dict[tuple[str, str], list[int]] = {}
+        for place, group in enumerate(self.groups):
+            places.setdefault((group.exposure, group.kind), []).append(place)
+        return {what: means[some].mean(axis=0) for what, some in places.items()}
+
+
+def passage_means(probes: pd.DataFrame) -> PassageMeans:
+    """The means of a list of probes.
+
+    Args:
+        probes: one a row, with `passage`, `exposure` and `kind`.
+    """
+    groups, weights = zip(*_weighted(probes), strict=True)
+    return PassageMeans(groups, np.stack(weights))
+
+
+def _weighted(probes: pd.DataFrame) -> Iterator[tuple[Group, Float[np.ndarray, "probe"]]]:
+    kinds, exposures = probes["kind"].to_numpy(), probes["exposure"].to_numpy()
+    codes, passages = pd.factorize(probes["passage"])
+    masks = {ALL_KINDS: np.ones(len(probes), dtype=bool)}
+    masks |= {str(kind): kinds == kind for kind in pd.unique(kinds)}
+    for code, passage in enumerate(passages):
+        here = codes == code
+        exposure = str(exposures[here.argmax()])
+        for kind, mask in masks.items():
+            members = here & mask
+            if not members.any():
+                continue
+            weights = members / members.sum()
+            yield Group(exposure, kind, f"passage {passage}"), weights
+            if exposure != HELD_OUT:
+                yield Group(MET, kind, f"passage {passage}"), weights
+
+
+class Row(NamedTuple):
+    """A value; what does not apply to it is None."""
+
+    measure: str
+    value: float
+    exposure: str | None = None
+    kind: str | None = None
+    moment: str | None = None
+    against: str | None = None
+    cluster: str | None = None
+    spacing: str | None = None
+
 
 NET_GAIN = "net gain"
 _PER_PASSAGE = ("effectivity", "rise", "fall", NET_GAIN)
@@ -180,3 +263,45 @@ def _some(met: Sequence[_Met], chosen: np.ndarray) -> list[_Met]:
 def _at(log_probs: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Scores at looks of each probe, `[probe place]`."""
     return np.take_along_axis(log_probs, places, axis=1)
+
+
+_INTERVAL = "interval"
+
+
+class Spacing(StrEnum):
+    """Where an interval between encounters lies."""
+
+    WITHIN = "within"
+    """At the learnability threshold, or below it."""
+    BEYOND = "beyond"
+    """Above it."""
+
+
+def spacings(
+    settings: Sequence[Mapping[str, Any]], thresholds: Sequence[float | None]
+) -> list[Spacing | None]:
+    """The spacing of each run.
+
+    Args:
+        settings: of each run; `interval` is among them, in steps.
+        thresholds: of the forgetting curve of each, in steps; infinite for a curve that does not
+            fall, None where there is no curve.
+
+    Returns:
+        None where no other interval was tried, or none of the runs alike has a curve.
+    """
+    alike: dict[str, list[int]] = {}
+    for place, one in enumerate(settings):
+        others = sorted((name, str(v)) for name, v in one.items() if name != _INTERVAL)
+        alike.setdefault(repr(others), []).append(place)
+    found: list[Spacing | None] = [None] * len(settings)
+    for places in alike.values():
+        rising = sorted(places, key=lambda place: settings[place][_INTERVAL])
+        with_curve = (thresholds[place] for place in rising if thresholds[place] is not None)
+        threshold = next(with_curve, None)
+        if threshold is None or len({settings[place][_INTERVAL] for place in places}) == 1:
+            continue
+        for place in places:
+            is_within = settings[place][_INTERVAL] <= threshold
+            found[place] = Spacing.WITHIN if is_within else Spacing.BEYOND
+    return found

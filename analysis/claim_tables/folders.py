@@ -184,7 +184,7 @@ def _acquisition(results: Results) -> pd.DataFrame | None:
     if not results.ckl_runs:
         return None
     from analysis.claim_tables.acquisition import acquisition_table
-    from analysis.run_reading import read_run
+    from analysis.runs import read_run
 
     return acquisition_table([read_run(path) for path in results.ckl_runs])
 
@@ -198,12 +198,12 @@ def _memorization(results: Results, located: int | None) -> pd.DataFrame | None:
     chains = [read_chain(path) for path in results.remix_runs]
     if located is None:
         return memorization_table(chains)
-    from analysis.claim_tables.depths import fact_depths
+    from analysis.claim_tables.memorization import fact_depths
 
     return memorization_table(chains, depths=fact_depths(chains, located))
 
 
 def _updates(results: Results) -> pd.DataFrame | None:
-    from analysis.claim_tables.updates import updates_table
+    from analysis.claim_tables.pretraining import updates_table
 
     return updates_table(results.updates)

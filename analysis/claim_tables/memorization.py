@@ -9,7 +9,7 @@ pairs; of others it is not known, and `familiar` is missing.
 A run whose edit was made before a later stage than A is left out: no column tells that. Where mixed
 stages have different ratios, `mix_ratio` is missing; where later stages have different mixes, or
 some have none, `mix_later` names all ("generic+None"). A stage is called by the name of its data, a
-file by its own; kinds of later stages are those of `training.datasets.primary_sets`.
+file by its own; kinds of later stages are those of `training.data.primary_sets`.
 
 Example:
     >>> chains = [read_chain("runs/plain"), read_chain("runs/remix")]        # doctest: +SKIP
@@ -22,17 +22,19 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.claim_tables.edits import edit_settings
-from analysis.claim_tables.sources import SOURCE, of_one_source_each
+from analysis.claim_tables.settings import SOURCE, edit_settings, of_one_source_each
 from analysis.claims.measurements import COLUMNS, Table
+from analysis.remix_report.arms import arms_of
 from analysis.remix_report.chains import Chain
+from analysis.remix_report.depths import TOP_K, is_hooked, model_keys, ranks_by_model
+from probes.localization import NEVER, Localization, localize
+from training.choices import Replay
 from training.commands.recipes import from_json
-from training.datasets.factoids import KEY_VALUE_RECALL
-from training.datasets.mixing import MixName
-from training.datasets.primary_sets import PrimaryKind
+from training.data.factoids import KEY_VALUE_RECALL
+from training.data.mixes import MixName
+from training.data.primary_sets import PrimaryKind
 from training.remix.config import RemixConfig, StageConfig
 from training.remix.looks import FAMILIAR
-from training.stage_choices import Replay
 
 FIRST = "A"
 RIGHT = "share right"
@@ -46,8 +48,7 @@ def memorization_table(
 
     Args:
         chains: finished runs.
-        depths: where their facts are readable, from `analysis.claim_tables.depths`; None where that
-            was not looked at.
+        depths: where their facts are readable; None where that was not looked at.
 
     Returns:
         The columns of `Table.MEMORIZATION`; `cluster` is all that is known of a fact, as JSON, so
@@ -141,3 +142,49 @@ def _only(values: Iterable[Any]) -> Any:
     """The one value that there is; None where there are several, or none."""
     found = {*values}
     return found.pop() if len(found) == 1 else None
+
+
+FIRST_LAYER, EFFECTIVE_LAYERS = "first layer", "effective layers"
+_COLUMNS = ("run", "moment", "measure", "cluster", "value")
+
+
+def fact_depths(
+    chains: Sequence[Chain], items: int, *, device: str | None = None, k: int = TOP_K
+) -> pd.DataFrame:
+    """Where facts of stage A are readable after each stage, in layers.
+
+    Args:
+        chains: finished runs; their checkpoints must be where they were written.
+        items: how many facts of stage A to look at, the first ones.
+        device: cpu or cuda; None for cuda where there is one.
+        k: how near the top an answer counts as readable.
+
+    Returns:
+        Columns `run` (its folder), `moment`, `measure` ("first layer" of a fact, "effective layers"
+        of a run), `cluster` (the fact; missing for numbers of a run), `value`.
+
+    Raises:
+        ValueError: a checkpoint is not there, the items of stage A are others than were learnt, or
+            a run is there twice.
+    """
+    arms = [arm for arm in arms_of(chains) if not is_hooked(arm)] if chains else []
+    read = ranks_by_model(arms, items, device)
+    rows = [
+        (str(chain.path), moment, *found)
+        for arm in arms
+        for chain in arm.chains
+        for moment, key in model_keys(chain).items()
+        if moment in chain.moments[1:]
+        for found in _depth_rows(chain, localize(read[key].ranks, k, read[key].d_vocab))
+    ]
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def _depth_rows(chain: Chain, found: Localization) -> Iterator[tuple[str, str | None, float]]:
+    answers = chain.answers(FIRST, chain.moments[-1])
+    assert answers is not None, "items of all stages are asked for at the end of each"
+    for fact, layer in zip(answers.index, found.first_layer.tolist(), strict=False):
+        if layer != NEVER:
+            yield FIRST_LAYER, fact, float(layer)
+    if (found.first_layer != NEVER).any():
+        yield EFFECTIVE_LAYERS, None, found.effective_layers

@@ -21,7 +21,7 @@ from analysis.claims.knowledge_settings import (
 )
 from analysis.claims.measurements import Table
 from analysis.claims.selection import UNEDITED, Arm
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 
 _ENTROPY = Arm(
     "knowledge entropy of the start",

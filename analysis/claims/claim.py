@@ -13,7 +13,7 @@ from analysis.claims.designs import Design
 from analysis.claims.evidence import Scale
 from analysis.claims.measurements import Table
 from analysis.claims.selection import Settings
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,8 @@ import pandas as pd
 from analysis.claims.evidence import Evidence, Scale, all_of, of_units
 from analysis.claims.measurements import NONE, Table
 from analysis.claims.selection import Arm, along, matched
-from analysis.statistics.checkpoint_series import LEAST_CHECKPOINTS, LEAST_SEEDS, ScaleError
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
+from analysis.statistics.series import LEAST_CHECKPOINTS, LEAST_SEEDS, ScaleError
 
 ACROSS_SEEDS = Scale(seeds=LEAST_SEEDS)
 OVER_CHECKPOINTS = Scale(seeds=LEAST_SEEDS, checkpoints=LEAST_CHECKPOINTS)

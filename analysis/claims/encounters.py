@@ -14,7 +14,7 @@ from analysis.claims.designs import ACROSS_ITEMS, AllOf, Contrast
 from analysis.claims.knowledge_settings import COMMAND, LAST, MET
 from analysis.claims.measurements import Table
 from analysis.claims.selection import UNEDITED, Arm, Settings
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 
 _PER_PASSAGE: Settings = {**MET, "moment": None, "against": None}
 _LEAST_GROWTH = 1.1

@@ -12,7 +12,7 @@ from analysis.claims.claim import Claim, ClaimGroup
 from analysis.claims.designs import Design, EachOf, Foremost, Trend
 from analysis.claims.measurements import Table
 from analysis.claims.selection import Arm, Settings
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 
 KNOWLEDGE = {"measure": "|c|"}
 TOTALS: Settings = {"layer": None}

@@ -21,10 +21,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from analysis.statistics.checking import check_finite, is_constant, without_rounding
-from analysis.statistics.choices import Direction
-from analysis.statistics.paired import sign_flips
-from analysis.statistics.seeds import mean_over_seeds
+from analysis.statistics.results import Direction
+from analysis.statistics.tests import (
+    check_finite,
+    is_constant,
+    mean_over_seeds,
+    sign_flips,
+    without_rounding,
+)
 from probes.intervals import Interval
 
 LEVEL = 0.95

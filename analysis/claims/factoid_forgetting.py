@@ -24,7 +24,7 @@ from analysis.claims.memorization_settings import (
     replayed,
 )
 from analysis.claims.selection import UNEDITED, Arm, Settings
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 
 _SHOWN_AGAIN = 0.1
 _KEPT = 0.9

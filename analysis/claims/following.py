@@ -2,7 +2,7 @@
 
 Series that drift correlate whatever they have to do with each other, so the claim has to hold both
 of first differences and of what a line over the logarithm of steps leaves
-(`analysis.statistics.checkpoint_series`). Seeds that share a pretraining run add no checkpoints:
+(`analysis.statistics.series`). Seeds that share a pretraining run add no checkpoints:
 they are averaged. Seeds with pretraining runs of their own are tested against each other.
 
 Example:
@@ -20,9 +20,8 @@ from analysis.claims.designs import OVER_CHECKPOINTS
 from analysis.claims.evidence import LEVEL, Evidence, Scale
 from analysis.claims.measurements import NONE, Table
 from analysis.claims.selection import Arm, along, matched
-from analysis.statistics.checkpoint_series import ScaleError, checkpoint_correlation
-from analysis.statistics.choices import CheckpointCluster, CorrelationKind, Direction
-from analysis.statistics.results import Correlation
+from analysis.statistics.results import CheckpointCluster, Correlation, CorrelationKind, Direction
+from analysis.statistics.series import ScaleError, checkpoint_correlation
 
 
 @dataclass(frozen=True)

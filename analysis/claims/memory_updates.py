@@ -15,7 +15,7 @@ from analysis.claims.claim import Claim
 from analysis.claims.designs import Contrast
 from analysis.claims.measurements import Table
 from analysis.claims.selection import Arm
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 
 GRADIENTS = Arm("gradients", {"measure": "gradients"})
 UPDATES = Arm("updates under Adam", {"measure": "updates"})

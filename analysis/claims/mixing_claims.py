@@ -26,7 +26,7 @@ from analysis.claims.memorization_settings import (
     mixed,
 )
 from analysis.claims.selection import Arm, Settings
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 
 _DILUTED = (
     "in the released code padding counts in the loss, so that longer mixed rows shrink the "

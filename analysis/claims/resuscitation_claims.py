@@ -29,7 +29,7 @@ from analysis.claims.knowledge_settings import (
 )
 from analysis.claims.measurements import Table
 from analysis.claims.selection import UNEDITED, Arm
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 
 _HELPING = tuple(resuscitated(factor) for factor in (1.0, 2.0, 3.0))
 _COOLED = tuple(cooled(temperature) for temperature in (1.5, 2.0, 3.0))

@@ -18,7 +18,7 @@ import pandas as pd
 
 from analysis.claims.choices import Extreme
 from analysis.claims.measurements import NONE, Table, settings_of
-from analysis.statistics.checking import ScaleError
+from analysis.statistics.tests import ScaleError
 
 Setting: TypeAlias = str | float | int | bool | Extreme | tuple[str | float | int, ...] | None
 """A value; None where there is none; several for any of them; or the place of a number."""

@@ -23,10 +23,9 @@ from analysis.claims.claim import Claim
 from analysis.claims.evidence import LEVEL, Evidence
 from analysis.claims.measurements import Table, checked
 from analysis.claims.selection import rows_with
-from analysis.report_texts import capital, nats, p_text, points, signed
-from analysis.statistics.checking import ScaleError, check_finite
-from analysis.statistics.choices import Direction
-from analysis.statistics.families import holm
+from analysis.numbers import capital, nats, p_text, points, signed
+from analysis.statistics.results import Direction
+from analysis.statistics.tests import ScaleError, check_finite, holm
 from probes.intervals import Interval
 
 _SHOWN = {

@@ -27,8 +27,7 @@ from probes.choices import RowLayout, SampleBy
 from probes.cli import command_main, progress
 
 if TYPE_CHECKING:
-    from analysis.edit_sweep.measurements import EditSweep
-    from analysis.edit_sweep.settings import EditSetting
+    from analysis.edit_sweep.measurements import EditSetting, EditSweep
 
 NAME = "edits"
 _NOT_OF_THE_RESULT = ("out", "debug", "sites", "factors", "ratios", "temperatures")
@@ -84,10 +83,10 @@ class EditSweepArguments:
 
 def _run(arguments: EditSweepArguments, given: Sequence[str]) -> None:
     import probes
-    from analysis.edit_sweep.settings import sites_of
+    from analysis.edit_sweep.measurements import sites_of
     from analysis.entropy.sweep import begin
-    from analysis.report_texts import command_line
-    from interventions.effect_texts import keep_tokens, open_texts
+    from analysis.numbers import command_line
+    from interventions.effects import keep_tokens, open_texts
 
     # What is wrong with the arguments is found out before a model is loaded.
     _edits(arguments, arguments.sites or (ResuscitationSite.UP,))
@@ -118,7 +117,7 @@ def _run(arguments: EditSweepArguments, given: Sequence[str]) -> None:
 def _edits(
     arguments: EditSweepArguments, sites: Sequence[ResuscitationSite]
 ) -> "list[EditSetting]":
-    from analysis.edit_sweep.settings import edit_settings
+    from analysis.edit_sweep.measurements import edit_settings
 
     return edit_settings(
         sites,
@@ -135,7 +134,7 @@ def _refuse_folder(out: Path) -> None:
         ValueError: it is none, holds something else, or cannot be made.
     """
     from analysis.entropy.sweep import MANIFEST
-    from probes.output_folder import refuse_existing
+    from probes.cli import refuse_existing
 
     if (out / MANIFEST).is_file():
         return

@@ -10,7 +10,7 @@ Example:
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.edit_sweep.settings import AT_FACTOR, AT_RATIO
+from analysis.edit_sweep.measurements import AT_FACTOR, AT_RATIO
 from analysis.edit_sweep.tables import MEASURES
 from analysis.theme import REFERENCE_COLOUR, series_colour, template
 

@@ -14,8 +14,7 @@ from math import ceil, exp, log10
 
 import pandas as pd
 
-from analysis.edit_sweep.measurements import EditSweep
-from analysis.edit_sweep.settings import AT_RATIO
+from analysis.edit_sweep.measurements import AT_RATIO, EditSweep
 from analysis.edit_sweep.tables import edit_table, perplexity
 from analysis.theme import nats, percent
 from interventions.choices import ResuscitationSite

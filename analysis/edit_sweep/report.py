@@ -24,10 +24,9 @@ from analysis.document import (
 )
 from analysis.edit_sweep import figures
 from analysis.edit_sweep.findings import findings
-from analysis.edit_sweep.measurements import EditRow, EditSweep
-from analysis.edit_sweep.settings import AT_FACTOR, AT_RATIO
+from analysis.edit_sweep.measurements import AT_FACTOR, AT_RATIO, EditRow, EditSweep
 from analysis.edit_sweep.tables import MEASURES, PREDICTED, cell, edit_table
-from analysis.report_texts import capital
+from analysis.numbers import capital
 from analysis.theme import count
 from interventions.choices import ResuscitationSite
 

@@ -127,7 +127,7 @@ def _run(arguments: EntropyArguments, _words: Sequence[str]) -> None:
 
 
 def _run_one(arguments: EntropyArguments, rank: int) -> None:
-    from probes.output_folder import refuse_existing
+    from probes.cli import refuse_existing
 
     folders = _folders(arguments.corpus)
     refuse_existing(arguments.out, overwrite=arguments.overwrite, known=FILES)
@@ -249,7 +249,7 @@ def measure(
 
 def _write(results: "Sequence[EntropyResult]", folders: Sequence[str], out: Path) -> None:
     from analysis.entropy.page import entropy_page
-    from probes.output_folder import output_folder
+    from probes.cli import output_folder
 
     with output_folder(out) as folder:
         for result, name in zip(results, folders, strict=True):

@@ -15,9 +15,8 @@ from typing import Any
 
 from analysis.checkpoints import Checkpoint
 from analysis.origin import origin_in, refuse_another
-from probes.output_folder import output_folder
-from probes.result_files import RESULT_FILE, load_result
-from probes.results import EntropyResult
+from probes.cli import output_folder
+from probes.results import RESULT_FILE, EntropyResult, load_result
 
 MANIFEST = "sweep.json"
 Origin = Mapping[str, str | None]

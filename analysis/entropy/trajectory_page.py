@@ -19,6 +19,7 @@ from analysis.entropy.trajectory_tables import (
     totals_by_corpus,
     trajectory_table,
 )
+from analysis.numbers import course
 from analysis.page import (
     Cell,
     Html,
@@ -32,7 +33,6 @@ from analysis.page import (
     table,
     whole,
 )
-from analysis.report_texts import course
 from analysis.theme import count, nats
 
 

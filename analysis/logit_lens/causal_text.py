@@ -14,7 +14,7 @@ from analysis.logit_lens.depth_figures import SITE_NAMES
 from analysis.logit_lens.result import LensResult
 from analysis.logit_lens.tables import layers_table
 from analysis.theme import percent
-from probes.causal_result import CausalResult
+from probes.causal import CausalResult
 
 HALF = 0.5
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.causal_settings import RestoredPositions
+from probes.causal_runs import RestoredPositions
 from probes.choices import Backend, Lens, TargetSpan
 from probes.cli import command_main, progress
 
@@ -111,7 +111,7 @@ class Asked:
 
 def _run(arguments: LensArguments, _words: Sequence[str]) -> None:
     from analysis.processes import process_group
-    from probes.output_folder import refuse_existing
+    from probes.cli import refuse_existing
 
     _refuse_contradictions(arguments)
     refuse_existing(arguments.out, overwrite=arguments.overwrite, known=FILES)
@@ -168,7 +168,7 @@ def _asked(arguments: LensArguments) -> Asked:
     if arguments.factoids is None:
         nowhere = (None,) * len(arguments.prompt)
         return Asked(arguments.prompt, arguments.target, nowhere, None)
-    from training.datasets import load_factoids, prompt_and_target, subject_span
+    from training.data import load_factoids, prompt_and_target, subject_span
 
     factoids = load_factoids(arguments.factoids, limit=arguments.limit, seed=arguments.seed)
     pairs = [prompt_and_target(factoid, factoids.template) for factoid in factoids]

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from analysis.logit_lens.result import LensResult
-from analysis.statistics.families import holm
-from analysis.statistics.paired import mcnemar, paired_permutation
 from analysis.statistics.results import Comparison
+from analysis.statistics.tests import holm, mcnemar, paired_permutation
 from probes.localization import NEVER
 
 

@@ -32,7 +32,7 @@ from analysis.logit_lens.tables import (
     series_labels,
 )
 from analysis.theme import REFERENCE_COLOUR, label, series_colour, template
-from probes.causal_result import CausalResult
+from probes.causal import CausalResult
 
 SITE_NAMES = {
     "resid_post": "residual stream",

@@ -22,8 +22,8 @@ import plotly.graph_objects as go
 
 from analysis.logit_lens.result import LensResult
 from analysis.logit_lens.tables import input_texts
+from analysis.numbers import visible
 from analysis.theme import SEQUENTIAL_SCALE, percent, template
-from analysis.visible_text import visible
 
 _RANK_TICKS = tuple(10**power for power in range(7))
 

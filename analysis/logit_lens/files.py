@@ -28,9 +28,9 @@ from analysis.logit_lens.tables import (
     readouts_table,
     target_text,
 )
-from probes.causal_result import CausalResult
+from probes.causal import CausalResult
+from probes.cli import output_folder
 from probes.localization import NEVER, Localization, localize
-from probes.output_folder import output_folder
 
 if TYPE_CHECKING:
     from analysis.document import Report

@@ -22,8 +22,8 @@ import numpy as np
 
 from analysis.logit_lens.result import LensResult
 from analysis.logit_lens.tables import input_ids, items_table, series_labels
+from analysis.numbers import visible
 from analysis.theme import SEQUENTIAL_SCALE
-from analysis.visible_text import visible
 
 LOG_PROB_STEP = 1 / 2048
 """Nats between two log-probabilities of a most likely token that a page can tell apart."""

@@ -14,10 +14,9 @@ from typing import Any
 from analysis.logit_lens.result import LensResult
 from probes.choices import LensPositions, TargetSpan
 from probes.hooked_model import HookedModel
+from probes.lens import LensReadouts, LensSettings, read_lens
 from probes.lens_items import LensItem, lens_items
-from probes.lens_pass import LensReadouts, read_lens
 from probes.lens_readout import Translate
-from probes.lens_settings import LensSettings
 from probes.prompts import Prompts, Text
 from probes.provenance import provenance_of
 

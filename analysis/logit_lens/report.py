@@ -36,7 +36,7 @@ from analysis.logit_lens.tables import (
     target_text,
 )
 from analysis.theme import count, nats, percent, shorten
-from probes.causal_result import CausalResult
+from probes.causal import CausalResult
 
 MOST_LAYERS = 40
 """A deeper model's table on a terminal shows every second layer, or every third."""

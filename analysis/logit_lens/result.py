@@ -24,8 +24,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from probes.choices import TargetSpan
+from probes.lens import LensReadouts
 from probes.lens_items import LensItem
-from probes.lens_pass import LensReadouts
 from probes.localization import Localization, localize
 from probes.provenance import Provenance
 

@@ -18,10 +18,10 @@ from analysis.checkpoints import Checkpoint
 from analysis.memory_updates.measurement import measure_updates, rank_correlations
 from analysis.memory_updates.report import MEASURES
 from analysis.origin import origin_in, refuse_another
+from probes.cli import output_folder
 from probes.corpus.batching import TokenBatches
 from probes.corpus.token_batch import TokenBatch
 from probes.hooked_model import HookedModel
-from probes.output_folder import output_folder
 from probes.provenance import Provenance, provenance_of
 from training.settings import OptimizerSettings
 

@@ -80,7 +80,7 @@ class UpdatesArguments:
 def _run(arguments: UpdatesArguments, given: Sequence[str]) -> None:
     import probes
     from analysis.entropy.sweep import begin
-    from analysis.report_texts import command_line
+    from analysis.numbers import command_line
 
     _check(arguments)
     todo = _checkpoints(arguments)

@@ -35,9 +35,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from analysis.statistics.choices import CorrelationKind
 from analysis.statistics.correlations import in_kind
-from interventions.mlp_rows import Rows, memory_rows
+from analysis.statistics.results import CorrelationKind
+from interventions.rows import Rows, memory_rows
 from probes.choices import Backend
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel

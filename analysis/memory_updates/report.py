@@ -30,7 +30,7 @@ from analysis.document import (
     Table,
     Where,
 )
-from analysis.report_texts import MINUS, shown_path
+from analysis.numbers import MINUS, shown_path
 from analysis.theme import SIGNED_SCALE, count, label
 
 MEASURES = {"gradients": "gradients", "updates": "updates under Adam"}

@@ -21,7 +21,7 @@ from analysis.published.knowledge_entropy import CHECKPOINTS
 from analysis.published.records import Published
 from analysis.published.result_names import NEW, published_model
 from analysis.published.result_rows import ResultRows, measured_arm, usual
-from analysis.statistics.checking import ScaleError
+from analysis.statistics.tests import ScaleError
 
 PERCENT = 100.0
 _WHERE: Mapping[str, Settings] = {"A": ACQUIRED, "F": FORGOTTEN, "K": KNOWN, "P": DOWNSTREAM}

@@ -30,12 +30,8 @@ from analysis.published.knowledge_entropy import CHECKPOINTS
 from analysis.published.records import Published
 from analysis.published.result_names import NEW, novelty_of
 from analysis.published.result_rows import ResultRows, measured
-from analysis.statistics.checkpoint_series import (
-    LEAST_CHECKPOINTS,
-    ScaleError,
-    checkpoint_correlation,
-)
-from analysis.statistics.choices import CheckpointCluster, CorrelationKind
+from analysis.statistics.results import CheckpointCluster, CorrelationKind
+from analysis.statistics.series import LEAST_CHECKPOINTS, ScaleError, checkpoint_correlation
 
 _ENTROPY: Settings = {
     "measure": "knowledge entropy",

@@ -27,7 +27,7 @@ from math import isfinite
 
 from analysis.published.inconsistencies import inconsistencies_of
 from analysis.published.records import Published
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 from probes.intervals import Interval
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from analysis.claims.choices import Paper
 from analysis.published.records import Grid, Published, against
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 
 TOLERANCE = 0.5
 FACTOID_COLUMNS = ("LAMA", "EQ", "WQ")

@@ -17,13 +17,13 @@ import pandas as pd
 from analysis.claims.choices import Extreme
 from analysis.claims.measurements import NONE, Table
 from analysis.claims.selection import Arm, matched
+from analysis.numbers import shown_path
 from analysis.published.comparing import Measured
 from analysis.published.knowledge_entropy import FIRST_CURVE_STEP, LAST_STEP
 from analysis.published.records import Published
 from analysis.published.result_names import novelty_of
 from analysis.published.result_rows import ResultRows, measured, usual
-from analysis.report_texts import shown_path
-from analysis.statistics.checking import ScaleError
+from analysis.statistics.tests import ScaleError
 
 _KNOWLEDGE = ("|c|",)
 _MEASURES = {

@@ -11,7 +11,7 @@ Example:
 
 from analysis.claims.choices import Paper
 from analysis.published.records import Published, Reading
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 
 
 def _told(

@@ -12,7 +12,7 @@ Example:
 
 from analysis.claims.choices import Paper
 from analysis.published.records import Grid, Published, Reading, against
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 
 _PAPER = Paper.KNOWLEDGE_ENTROPY
 POINTS_TOLERANCE = 0.5

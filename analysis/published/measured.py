@@ -35,7 +35,7 @@ from analysis.published.inconsistencies import inconsistencies_of
 from analysis.published.memorization_cells import measure_kept
 from analysis.published.records import Published, Reading
 from analysis.published.result_rows import ResultRows, Said, result_rows
-from analysis.statistics.checking import ScaleError
+from analysis.statistics.tests import ScaleError
 
 _ONE_RUN = 1
 

@@ -37,7 +37,7 @@ from analysis.published.continual_memorization import (
 from analysis.published.records import Published
 from analysis.published.result_names import MIX_CORPUS, SETS
 from analysis.published.result_rows import ResultRows, Said, measured_arm, usual
-from analysis.statistics.checking import ScaleError
+from analysis.statistics.tests import ScaleError
 
 _GENERIC, _RANDOM = "generic", "random"
 _MIXES: Mapping[str, Arm] = {

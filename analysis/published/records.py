@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from analysis.claims.choices import Paper
-from analysis.statistics.choices import Direction
+from analysis.statistics.results import Direction
 
 _DIGITS = 6
 Cell: TypeAlias = tuple[str, str]

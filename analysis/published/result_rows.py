@@ -23,7 +23,7 @@ from analysis.claims.evidence import hull, student_interval
 from analysis.claims.measurements import NONE, Table, checked
 from analysis.claims.selection import Arm, Settings, matched, rows_with
 from analysis.published.comparing import Measured
-from analysis.statistics.checking import ScaleError
+from analysis.statistics.tests import ScaleError
 from probes.intervals import Interval
 
 Said: TypeAlias = Mapping[str, str]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.claim_tables.folders import Results
-from analysis.claim_tables.sources import series_of
+from analysis.claim_tables.settings import series_of
 from analysis.claims.measurements import Table
 from analysis.published.knowledge_entropy import PADDED_METRIC, TASK_METRIC
 from analysis.published.result_names import (
@@ -24,9 +24,9 @@ from analysis.published.result_names import (
     published_model,
 )
 from analysis.published.result_rows import Said
-from training.ckl.fields import ProbeReduction
+from training.ckl.config import ProbeReduction
 from training.ckl.recipes import SIX_TASKS
-from training.datasets.mixing import MixName
+from training.data.mixes import MixName
 from training.runs.directory import read_manifest
 
 _GENERATED = "generated"

@@ -15,13 +15,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.bootstrap import LEVEL
 from analysis.claims.choices import Paper
 from analysis.claims.measurements import Table
 from analysis.published.comparing import Agreement, Measured
 from analysis.published.measured import Comparison, verify
 from analysis.published.records import Published
 from analysis.published.result_rows import Said
+from analysis.statistics.bootstrap import LEVEL
 
 NAME = "verification"
 _SETTINGS = ("recipe", "checkpoint", "first", "mix", "mix later", "replay ratio", "later")

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from analysis.bootstrap import LEVEL
+from analysis.numbers import MINUS
 from analysis.published.comparing import Agreement
 from analysis.published.inconsistencies import INCONSISTENCIES
 from analysis.published.measured import Comparison
 from analysis.published.records import Published
 from analysis.published.verification import cell_of, headline
-from analysis.report_texts import MINUS
+from analysis.statistics.bootstrap import LEVEL
 from probes.intervals import Interval
 from probes.tables import Table, markdown_table, print_tables
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.ckl_report.starts import Start, start_named
+from analysis.ckl_report.arms import Start, start_named
 from analysis.edit_names import EDIT_FIELDS, UNEDITED_NAME, edit_label
+from analysis.numbers import shown_value
 from analysis.remix_report.chains import TOKENS, Chain
-from analysis.report_texts import shown_value
-from training.remix.fields import NO_MIX, MixFields
-from training.stage_choices import Replay
+from training.choices import Replay
+from training.remix.config import NO_MIX, MixFields
 
 PLAIN_NAME = "no mixing"
 _NOT_SETTINGS = ("seed", "from_stage_a", "familiarity_cache")

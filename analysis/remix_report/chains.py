@@ -20,9 +20,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.run_reading import TrainingRun, read_run
+from analysis.runs import TrainingRun, read_run
 from training.remix.config import RemixConfig
-from training.remix.relearn import RELEARNING_FILE
+from training.remix.looks import RELEARNING_FILE
 from training.runs.directory import DONE_FILE, MANIFEST_FILE, read_manifest
 from training.runs.records import RecallRecord, read_items, records_of
 

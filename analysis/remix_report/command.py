@@ -55,10 +55,10 @@ class RemixReportArguments:
 
 
 def _run(arguments: RemixReportArguments, given: Sequence[str]) -> None:
+    from analysis.numbers import command_line
     from analysis.remix_report.arms import arms_of
     from analysis.remix_report.chains import read_chain
     from analysis.report_files import refuse_folder
-    from analysis.report_texts import command_line
 
     if arguments.localization_items < 1:
         raise ValueError(

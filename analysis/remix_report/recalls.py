@@ -15,8 +15,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.ckl_report.scores import ENTROPIES, RECALLED
+from analysis.numbers import shown_path
 from analysis.remix_report.arms import RemixArm, base_of
-from analysis.remix_report.chains import TOKENS, after
+from analysis.remix_report.chains import TOKENS, Chain, after
 from analysis.retention import (
     LEAST_ITEMS,
     RetentionDifference,
@@ -24,7 +26,9 @@ from analysis.retention import (
     retention_difference,
     retention_of,
 )
-from analysis.statistics.families import holm
+from analysis.statistics.tests import holm
+from training.runs.records import WeightDriftRecord, records_of
+from training.weight_drift import drift_table as drift_rows
 
 SHARE, LOG_PROB = "share right", "log-probability"
 """Measures: of all items, and the mean over items in nats."""
@@ -177,3 +181,114 @@ def retained(table: pd.DataFrame, moment: str, items: str = "A", match: str = TO
     if "seed" in rows.columns:
         rows = rows[rows["seed"].isna()]
     return rows.set_index("arm")
+
+
+TEXT, TASKS, ENTROPY, NEURONS = "text", "tasks", "entropy", "neurons"
+"""Groups of measures."""
+DORMANT = "dormant neurons"
+CLOZE = "cloze"
+"""What records call earlier facts."""
+_LEVELS = ("arm", "seed", "moment", "group", "measure", "value")
+_MEANS = ("arm", "moment", "group", "measure", "value", "deviation", "change", "seeds")
+
+
+def level_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
+    """Every measure at every moment.
+
+    Args:
+        arms: the runs.
+
+    Returns:
+        Columns `arm`, `moment`, `group`, `measure`, `value` (mean over seeds), `deviation` over
+        seeds, `change` since the start (mean over seeds), `seeds`.
+    """
+    rows = [
+        (arm.name, chain.seed, moment, *found)
+        for arm in arms
+        for chain in arm.chains
+        for moment in arm.moments
+        for found in _levels(chain, moment)
+    ]
+    single = pd.DataFrame(rows, columns=list(_LEVELS))
+    if single.empty:
+        return pd.DataFrame(columns=list(_MEANS))
+    keys = ["arm", "seed", "group", "measure"]
+    single["change"] = single["value"] - single.groupby(keys)["value"].transform("first")
+    grouped = single.groupby(["arm", "moment", "group", "measure"], sort=False)
+    means = grouped.agg(
+        value=("value", "mean"),
+        deviation=("value", "std"),
+        change=("change", "mean"),
+        seeds=("seed", "size"),
+    )
+    return means.reset_index()[list(_MEANS)]
+
+
+def _levels(chain: Chain, moment: str) -> Iterator[tuple[Any, ...]]:
+    """Group, measure and value."""
+    stage, step = chain.step_of(moment)
+    run = stage.run
+    for row in run.perplexities[run.perplexities["step"] == step].itertuples():
+        unit, value = ("bits per byte", row.bits_per_byte)
+        if value is None or pd.isna(value):
+            unit, value = "loss", row.mean_loss
+        yield TEXT, f"{shown_path(str(row.corpus))}, {unit}", value
+    for row in run.task_scores[run.task_scores["step"] == step].itertuples():
+        yield TASKS, RECALLED if row.task == CLOZE else str(row.task), row.score
+    totals = run.entropies[(run.entropies["step"] == step) & run.entropies["layer"].isna()]
+    for row in totals.itertuples():
+        yield ENTROPY, ENTROPIES[str(row.kind)], row.entropy
+    dormant = run.neurons[run.neurons["step"] == step]["dormant_share"]
+    if len(dormant):
+        yield NEURONS, DORMANT, float(dormant.mean())
+
+
+_STAGES = ("arm", "seed", "stage", "status", "reason", "steps", "trained_tokens", "shared")
+_DRIFT = ("arm", "stage", "level", "layer", "module", "distance", "relative", "angle", "seeds")
+
+
+def stage_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
+    """How every stage of every run ended.
+
+    Args:
+        arms: the runs.
+
+    Returns:
+        Columns `arm`, `seed`, `stage`, `status`, `reason`, `steps`, `trained_tokens` of all
+        updates, and `shared`: whether the stage was run once for several arms.
+    """
+    rows = [
+        (
+            *(arm.name, chain.seed, name, stage.outcome["status"], stage.outcome["reason"]),
+            *(stage.outcome["steps"], int(stage.run.steps["trained_tokens"].sum()), stage.shared),
+        )
+        for arm in arms
+        for chain in arm.chains
+        for name, stage in chain.stages.items()
+    ]
+    return pd.DataFrame(rows, columns=list(_STAGES))
+
+
+def drift_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
+    """How far weights are at the end of every stage from where it began, mean over seeds.
+
+    Args:
+        arms: the runs.
+
+    Returns:
+        Columns `arm`, `stage`, `level` (`model`, `layer`, `module` or `part`), `layer`, `module`,
+        `distance`, `relative`, `angle` (radians), `seeds`; empty where drift was not measured.
+    """
+    tables = [
+        drift_rows(records[-1]).assign(arm=arm.name, stage=name)
+        for arm in arms
+        for chain in arm.chains
+        for name, stage in chain.stages.items()
+        if (records := records_of(stage.run.path, WeightDriftRecord))
+    ]
+    if not tables:
+        return pd.DataFrame(columns=list(_DRIFT))
+    keys = ["arm", "stage", "level", "layer", "module"]
+    grouped = pd.concat(tables, ignore_index=True).groupby(keys, sort=False, dropna=False)
+    means = grouped[["distance", "relative", "angle"]].mean()
+    return means.assign(seeds=grouped.size()).reset_index()[list(_DRIFT)]

@@ -13,21 +13,27 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from analysis.command_words import configured
+from analysis.numbers import shown_path
 from analysis.remix_report.arms import RemixArm
 from analysis.remix_report.chains import Chain
-from analysis.remix_report.curves import (
+from analysis.remix_report.mechanisms import (
     alignment_curves,
     recall_curves,
+    relearning_table,
     sign_table,
     source_curves,
+    spill_table,
+    term_table,
 )
-from analysis.remix_report.endings import drift_table, stage_table
-from analysis.remix_report.levels import level_table
-from analysis.remix_report.recalls import difference_table, kept_table, recall_table
-from analysis.remix_report.relearned import relearning_table, spill_table
-from analysis.remix_report.terms import term_table
+from analysis.remix_report.recalls import (
+    difference_table,
+    drift_table,
+    kept_table,
+    level_table,
+    recall_table,
+    stage_table,
+)
 from analysis.report_files import in_order, plain_records
-from analysis.report_texts import shown_path
 from training.commands.recipes import from_json, recipe_named
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES
@@ -47,25 +53,25 @@ class RemixSummary:
     kept: pd.DataFrame
     """Of what was right, the share that is right later (`analysis.remix_report.recalls`)."""
     curves: pd.DataFrame
-    """What was known at every look (`analysis.remix_report.curves`)."""
+    """What was known at every look (`analysis.remix_report.mechanisms`)."""
     sources: pd.DataFrame
-    """Training losses by source (`analysis.remix_report.curves`)."""
+    """Training losses by source (`analysis.remix_report.mechanisms`)."""
     alignments: pd.DataFrame
-    """Cosines of gradients (`analysis.remix_report.curves`)."""
+    """Cosines of gradients (`analysis.remix_report.mechanisms`)."""
     signs: pd.DataFrame
-    """Signs of their products (`analysis.remix_report.curves`)."""
+    """Signs of their products (`analysis.remix_report.mechanisms`)."""
     terms: pd.DataFrame
-    """What mixing does to the first step of stage B (`analysis.remix_report.terms`)."""
+    """What mixing does to the first step of stage B (`analysis.remix_report.mechanisms`)."""
     drift: pd.DataFrame
-    """Of weights (`analysis.remix_report.endings`)."""
+    """Of weights (`analysis.remix_report.recalls`)."""
     stages: pd.DataFrame
-    """How they ended (`analysis.remix_report.endings`)."""
+    """How they ended (`analysis.remix_report.recalls`)."""
     relearning: pd.DataFrame
-    """What came back (`analysis.remix_report.relearned`)."""
+    """What came back (`analysis.remix_report.mechanisms`)."""
     spills: pd.DataFrame
-    """What came back in the end (`analysis.remix_report.relearned`)."""
+    """What came back in the end (`analysis.remix_report.mechanisms`)."""
     levels: pd.DataFrame
-    """Text, tasks, entropies (`analysis.remix_report.levels`)."""
+    """Text, tasks, entropies (`analysis.remix_report.recalls`)."""
     depths: pd.DataFrame
     """Where in depth items are readable (`analysis.remix_report.depths`); empty where that was not
     asked for."""

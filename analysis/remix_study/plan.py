@@ -33,9 +33,8 @@ from typing import Any
 
 from analysis.command_words import configured
 from analysis.remix_study.choices import Study, StudySettings
-from training.remix.config import RemixConfig
-from training.remix.fields import NO_MIX
-from training.stage_choices import NoMixControl, Replay
+from training.choices import NoMixControl, Replay
+from training.remix.config import NO_MIX, RemixConfig
 
 RATIO, FACTOR = 0.5, 2.0
 """Of the resuscitation, where nothing else is asked for."""

@@ -70,11 +70,11 @@ def report_study(
     """
     if not_over([one.name for one in plan], out / RUNS):
         return
+    from analysis.numbers import shown_path
     from analysis.remix_report.arms import arms_of
     from analysis.remix_report.chains import read_chain
     from analysis.remix_report.command import NAME, write_report
     from analysis.report_files import refuse_folder
-    from analysis.report_texts import shown_path
 
     refuse_folder(out / REPORT, NAME)
     ordered = sorted(plan, key=lambda one: one.place)

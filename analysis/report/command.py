@@ -47,10 +47,10 @@ class ReportArguments:
 
 def _run(arguments: ReportArguments, given: Sequence[str]) -> None:
     _refuse(arguments)
+    from analysis.numbers import command_line
     from analysis.report.material import read_material
     from analysis.report.page import TITLE
     from analysis.report.writing import write_page
-    from analysis.report_texts import command_line
 
     material = read_material(list(dict.fromkeys(arguments.results)), curves=arguments.curves)
     command = command_line(PROGRAM, given)

@@ -18,7 +18,8 @@ from analysis.claims.measurements import Table
 from analysis.claims.selection import UNEDITED
 from analysis.document import Panel, Switches
 from analysis.document import Part as Piece
-from analysis.item_tables import HELD_OUT
+from analysis.metrics import HELD_OUT
+from analysis.numbers import MINUS, nats, steps_text, with_interval
 from analysis.report.anchors import Anchor
 from analysis.report.figures import arm_dots, linked, mark_maxima
 from analysis.report.material import Material, as_numbers, varied
@@ -27,7 +28,6 @@ from analysis.report.over_seeds import over_seeds, run_means
 from analysis.report.parts import Part, even_figure, text_table, wide_figure
 from analysis.report.probe_curves import chosen_arms, injection_steps, named_arms, probe_curves
 from analysis.report.switches import keyed
-from analysis.report_texts import MINUS, nats, steps_text, with_interval
 
 KINDS = ("memorization", "semantic", "compositional")
 _EXPOSURES = ("paraphrase", "duplication", "once", HELD_OUT)

@@ -18,7 +18,7 @@ from analysis.claims.measurements import COLUMNS, NONE, Table, checked
 from analysis.claims.selection import Settings, rows_with
 from analysis.report.ledger_file import Ledger, read_ledger
 from analysis.report.names import without_seed
-from analysis.statistics.checking import ScaleError
+from analysis.statistics.tests import ScaleError
 
 if TYPE_CHECKING:
     from analysis.claim_tables.folders import Results

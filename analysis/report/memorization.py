@@ -13,6 +13,7 @@ from analysis.arm_figures import arm_colours
 from analysis.claims.measurements import NONE, Table
 from analysis.document import Panel, Switches
 from analysis.document import Part as Piece
+from analysis.numbers import points, share, signed
 from analysis.remix_report.arms import PLAIN_NAME
 from analysis.remix_report.figures import over_stages
 from analysis.report.anchors import Anchor
@@ -23,7 +24,6 @@ from analysis.report.over_seeds import over_seeds, run_means
 from analysis.report.parts import Part, even_figure, text_table, wide_figure
 from analysis.report.stage_curves import StageCurves, stage_curves
 from analysis.report.switches import keyed
-from analysis.report_texts import points, share, signed
 
 _DATA = ("first", "later", "stages", "familiar")
 _AMOUNTS = {

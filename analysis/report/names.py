@@ -15,9 +15,9 @@ import pandas as pd
 
 from analysis.claims.measurements import NONE
 from analysis.edit_names import UNEDITED_NAME, edit_label
+from analysis.numbers import shown_value
 from analysis.remix_report.arms import PLAIN_NAME
-from analysis.report_texts import shown_value
-from training.stage_choices import Replay
+from training.choices import Replay
 
 SETTINGS = (
     "trajectory",

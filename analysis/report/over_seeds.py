@@ -1,7 +1,7 @@
 """Over seeds: one number for each run, the mean of runs that differ in nothing but their seed, and
 runs less those of a base.
 
-Intervals are Student's t over seeds (`analysis.statistics.seeds`): where other seeds would be.
+Intervals are Student's t over seeds (`analysis.statistics.tests`): where other seeds would be.
 
 Example:
     >>> runs = pd.DataFrame({"arm": "a", "seed": [0, 1, 2], "value": [1.0, 2.0, 3.0]})
@@ -15,9 +15,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.report_texts import with_interval
-from analysis.statistics.checking import is_constant
-from analysis.statistics.seeds import mean_over_seeds
+from analysis.numbers import with_interval
+from analysis.statistics.tests import is_constant, mean_over_seeds
 
 LEAST_SEEDS = 2
 """Below it there is no interval."""

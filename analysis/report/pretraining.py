@@ -17,6 +17,7 @@ from analysis.claims.measurements import MEASURES, Table
 from analysis.claims.selection import UNEDITED
 from analysis.document import Panel, Switches
 from analysis.document import Part as Piece
+from analysis.numbers import capital, course, nats, share
 from analysis.report.anchors import Anchor
 from analysis.report.figures import between_ends, has_order, layer_heatmap, lines_over
 from analysis.report.material import Material, is_set, varied
@@ -25,7 +26,6 @@ from analysis.report.over_seeds import over_seeds, run_means, shown
 from analysis.report.parts import Part, even_figure, text_table
 from analysis.report.switches import MEAN, seed_key
 from analysis.report.text_changes import text_changes
-from analysis.report_texts import capital, course, nats, share
 from analysis.theme import label
 
 STEP = "pretraining step"

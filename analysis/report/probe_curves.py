@@ -2,7 +2,7 @@
 encounter.
 
 A score is the mean log-probability of probes' targets, in nats: over a passage's probes, then over
-passages, then over seeds. The best is looked for as in `analysis.encounter_gains`, and only where
+passages, then over seeds. The best is looked for as in `analysis.encounters`, and only where
 `analysis.look_grid` finds that probes were scored often enough.
 
 Example:
@@ -20,14 +20,14 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from analysis.ckl_report.arms import Arm, arms_of
-from analysis.claim_tables.run_settings import settings_of_runs
+from analysis.claim_tables.settings import settings_of_runs
 from analysis.claims.measurements import NONE
-from analysis.encounter_gains import find_local_maxima
+from analysis.encounters import find_local_maxima
 from analysis.look_grid import encounter_steps, look_grid
 from analysis.report.figures import thinned
 from analysis.report.names import run_name, without_seed
 from analysis.report.text_changes import unedited_runs
-from analysis.run_reading import TrainingRun, read_run
+from analysis.runs import TrainingRun, read_run
 from training.runs.directory import read_manifest
 
 _MOST_LOOKS = 400

@@ -17,17 +17,16 @@ from typing import Any
 from analysis.command_words import configured
 from analysis.document import Bullets, Code, Facts, Fold, Heading, Settings
 from analysis.document import Part as Piece
+from analysis.numbers import shown_path, shown_value
 from analysis.report.anchors import Anchor
 from analysis.report.material import Material
 from analysis.report.parts import Part, text_table
 from analysis.report_files import in_order
-from analysis.report_texts import shown_path, shown_value
-from probes.result_files import RESULT_FILE
+from probes.results import RESULT_FILE
 from training.ckl.config import CklConfig
 from training.ckl.recipes import CKL_RECIPES
 from training.commands.recipes import from_json, recipe_named
-from training.pretrain.config import PretrainConfig
-from training.pretrain.recipes import PRETRAIN_RECIPES
+from training.pretrain.config import PRETRAIN_RECIPES, PretrainConfig
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES
 from training.runs.directory import read_manifest

@@ -18,13 +18,12 @@ from analysis.document import Figure, Panel
 from analysis.document import Part as Piece
 from analysis.edit_sweep.figures import trade_off
 from analysis.logit_lens.figures import figure_height, rank_ticks
+from analysis.numbers import shown_path, visible
 from analysis.report.anchors import Anchor
 from analysis.report.material import Material
 from analysis.report.over_seeds import rounded
 from analysis.report.parts import Part
-from analysis.report_texts import shown_path
 from analysis.theme import SEQUENTIAL_SCALE, label, percent, series_colour
-from analysis.visible_text import visible
 
 EDIT_TABLE = "edits.csv"
 _NEEDED = (

@@ -22,6 +22,7 @@ from analysis.claims.selection import Settings
 from analysis.document import Figure, Panel, Switches
 from analysis.document import Part as Piece
 from analysis.edit_names import UNEDITED_NAME
+from analysis.numbers import nats, points, share, signed
 from analysis.report.anchors import Anchor
 from analysis.report.figures import add_reference, arm_dots, has_order, lines_over
 from analysis.report.material import Material, as_numbers, is_set, varied
@@ -35,7 +36,6 @@ from analysis.report.names import (
 )
 from analysis.report.over_seeds import differences, over_seeds, run_means, shown
 from analysis.report.parts import Part, even_figure, text_table, wide_figure
-from analysis.report_texts import nats, points, share, signed
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Stage curves: how much of stage A was right while it and later stages were trained.
 
 Runs are drawn together where they have the same data and stages. Curves are those of
-`analysis.remix_report.curves`.
+`analysis.remix_report.mechanisms`.
 
 Example:
     >>> [one.data for one in stage_curves(folders, 6)]                       # doctest: +SKIP
@@ -17,13 +17,13 @@ import pandas as pd
 
 from analysis.claim_tables.memorization import memorization_table
 from analysis.claims.measurements import Table, checked
+from analysis.numbers import shown_path
 from analysis.remix_report.arms import RemixArm, arms_of
 from analysis.remix_report.chains import Chain, read_chain
-from analysis.remix_report.curves import recall_curves
+from analysis.remix_report.mechanisms import recall_curves
 from analysis.remix_report.recalls import SHARE
 from analysis.report.figures import thinned
 from analysis.report.names import memory_name
-from analysis.report_texts import shown_path
 
 _ARMS_OF_CURVES = 2
 """Times as many arms as others have curves drawn: there is a single panel of them."""
@@ -37,7 +37,7 @@ class StageCurves:
         data: what they learnt, in words.
         stages: their letters.
         arms: their names.
-        curve: columns as `analysis.remix_report.curves.recall_curves`, of the share right.
+        curve: columns as `analysis.remix_report.mechanisms.recall_curves`, of the share right.
     """
 
     data: str

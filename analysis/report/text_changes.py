@@ -14,12 +14,12 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.ckl_report.arms import Arm, Moment, arms_of
-from analysis.ckl_report.levels import FACTS, RECALLED, TEXT, level_table
-from analysis.claim_tables.run_settings import settings_of_runs
+from analysis.ckl_report.scores import FACTS, RECALLED, TEXT, level_table
+from analysis.claim_tables.settings import settings_of_runs
 from analysis.claims.measurements import NONE
 from analysis.edit_names import UNEDITED_NAME, edit_label
 from analysis.report.names import run_name, without_seed
-from analysis.run_reading import read_run
+from analysis.runs import read_run
 from training.runs.directory import read_manifest
 
 _COLUMNS = ("measure", "series", "x", "seed", "value")

@@ -13,13 +13,13 @@ from analysis.arm_figures import arm_colours
 from analysis.claims.measurements import MEASURES, Table
 from analysis.document import Figure, Panel, Switches
 from analysis.document import Part as Piece
+from analysis.numbers import nats
 from analysis.report.anchors import Anchor
 from analysis.report.figures import has_order, layer_heatmap, lines_over
 from analysis.report.material import Material
 from analysis.report.over_seeds import over_seeds, run_means, shown
 from analysis.report.parts import Part, text_table
 from analysis.report.switches import MEAN, seed_key
-from analysis.report_texts import nats
 
 _WORDS = {"gradients": "gradients", "updates": "updates under Adam"}
 

@@ -11,11 +11,11 @@ from analysis.claims.evidence import LEVEL
 from analysis.claims.verdicts import shown_effect
 from analysis.document import Cell, Figure, Panel, Template
 from analysis.ledger import by_paper, shown_p
+from analysis.numbers import capital
 from analysis.report.anchors import Anchor, anchor_of
 from analysis.report.figures import arm_dots
 from analysis.report.ledger_file import Ledger
 from analysis.report.parts import Part, wide_figure
-from analysis.report_texts import capital
 from analysis.theme import REFERENCE_COLOUR, SERIES_COLOURS
 from probes.intervals import Interval
 

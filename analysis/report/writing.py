@@ -9,8 +9,7 @@ from pathlib import Path
 from analysis.document import html
 from analysis.report.material import Material
 from analysis.report.page import MEASURED, page_report
-from probes.cli import progress
-from probes.output_folder import output_folder
+from probes.cli import output_folder, progress
 
 _TABLES = "{}-tables"
 

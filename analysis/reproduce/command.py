@@ -104,7 +104,7 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
     if arguments.list:
         _print_list(jobs, arguments.shard)
         return
-    from analysis.report_texts import command_line
+    from analysis.numbers import command_line
     from analysis.reproduce.conclusion import Reproduction, reproduce
 
     reproduce(

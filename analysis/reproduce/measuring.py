@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.claim_tables.depths import fact_depths
 from analysis.claim_tables.folders import Results, find_results, tables_of
-from analysis.claim_tables.memorization import memorization_table
+from analysis.claim_tables.memorization import fact_depths, memorization_table
 from analysis.claims.measurements import Table
 from analysis.remix_report.chains import Chain, read_chain
 from analysis.reproduce.jobs import Job

@@ -23,10 +23,9 @@ from analysis.reproduce.jobs import Job
 from analysis.reproduce.knowledge_runs import FACTOR, RATIO
 from analysis.reproduce.scales import Changes, Memorization, ReproductionScale
 from analysis.reproduce.starts import starts_of
-from training.remix.config import RemixConfig
-from training.remix.fields import NO_MIX
+from training.choices import NoMixControl, Replay
+from training.remix.config import NO_MIX, RemixConfig
 from training.remix.recipes import REMIX_RECIPES
-from training.stage_choices import NoMixControl, Replay
 
 _FIRST, _LATER = "random", "generic"
 _REPLAYED = 0.1

@@ -26,8 +26,7 @@ from typing import Any
 from analysis.reproduce.experiments import Experiment
 from training.ckl.config import CklConfig
 from training.ckl.recipes import CKL_RECIPES
-from training.pretrain.config import PretrainConfig
-from training.pretrain.recipes import PRETRAIN_RECIPES
+from training.pretrain.config import PRETRAIN_RECIPES, PretrainConfig
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES
 

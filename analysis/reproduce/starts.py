@@ -18,8 +18,7 @@ from analysis.command_words import configured
 from analysis.reproduce.cost import parameters_of, pretraining_work
 from analysis.reproduce.jobs import Job
 from analysis.reproduce.scales import ReproductionScale
-from training.pretrain.config import PretrainConfig
-from training.pretrain.recipes import PRETRAIN_RECIPES
+from training.pretrain.config import PRETRAIN_RECIPES, PretrainConfig
 from training.runs.checkpoints import checkpoint_name
 
 SMALLER = "smaller"

@@ -2,7 +2,7 @@ r"""Do two things rise together? Pearson's and Spearman's correlation, and what 
 other things are held fixed.
 
 Points must be independent of each other; for values along a run see
-`analysis.statistics.drifting_series`. `partial_correlation` of x and y given z is the correlation
+`analysis.statistics.series`. `partial_correlation` of x and y given z is the correlation
 of what least squares on z leaves of x and of y (for Spearman, of the ranks of all three).
 
 Intervals are Fisher's: \(\tanh(\operatorname{artanh} r \pm z\,s)\) with \(s^2 = 1 / (n - k - 3)\)
@@ -30,16 +30,15 @@ from math import factorial, sqrt
 import numpy as np
 from jaxtyping import Float
 
-from analysis.bootstrap import LEVEL, REPLICATES, batch_size, check_level
-from analysis.statistics.checking import (
+from analysis.statistics.bootstrap import LEVEL, REPLICATES, batch_size, check_level
+from analysis.statistics.results import Correlation, CorrelationKind, chosen
+from analysis.statistics.tests import (
     ScaleError,
     check_finite,
     check_number,
     check_varied,
     without_rounding,
 )
-from analysis.statistics.choices import CorrelationKind, chosen
-from analysis.statistics.results import Correlation
 from probes.intervals import Interval
 
 LEAST_POINTS = 4

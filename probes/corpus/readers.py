@@ -32,8 +32,13 @@ import numpy as np
 from jaxtyping import Integer
 
 from probes.choices import SampleBy
-from probes.corpus.files import is_saved_dataset
-from probes.corpus.row_files import BYTE_ORDER_MARK, json_rows, separated_rows, unpacked
+from probes.corpus.files import (
+    BYTE_ORDER_MARK,
+    is_saved_dataset,
+    json_rows,
+    separated_rows,
+    unpacked,
+)
 
 CHUNK_DOCUMENTS = 64
 CHUNK_CHARACTERS = 1 << 19

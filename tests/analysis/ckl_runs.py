@@ -143,8 +143,7 @@ def make_run(
     `shift` is added to all scores of probes from the start on; an `unedited` one has a baseline
     without it.
     """
-    from training.runs.directory import RunDirectory
-    from training.runs.manifest import run_manifest
+    from training.runs.directory import RunDirectory, run_manifest
     from training.runs.records import InjectionRecord, StepRecord, as_line
 
     config = config_of(**given)
@@ -183,6 +182,6 @@ def inputs(sha256):
 
 def arms_from(*folders):
     from analysis.ckl_report.arms import arms_of
-    from analysis.run_reading import read_run
+    from analysis.runs import read_run
 
     return arms_of([read_run(folder) for folder in folders])

@@ -62,7 +62,7 @@ def make_lens(
 
 
 def _readouts(items, n_layers, top_k, d_vocab, positions, n_controls, random):
-    from probes.lens_pass import LensReadouts
+    from probes.lens import LensReadouts
     from probes.lens_readout import Readout
 
     places = []

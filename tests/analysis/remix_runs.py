@@ -19,8 +19,8 @@ START_HASH = "ab" * 32
 
 
 def config_of(**given):
+    from training.choices import NoMixControl, Replay
     from training.remix.recipes import smoke
-    from training.stage_choices import NoMixControl, Replay
 
     kinds = {"replay": Replay, "no_mix_control": NoMixControl}
     given |= {name: kind(given[name]) for name, kind in kinds.items() if name in given}
@@ -82,7 +82,7 @@ def make_run(
 
 
 def manifest_of(config, start, **inputs):
-    from training.runs.manifest import run_manifest
+    from training.runs.directory import run_manifest
 
     told = {"licence": "none needed", "source": "/home/someone/x", "content_hash": "cd" * 32}
     data = {**told, "name": "kvr", "items": A_ITEMS}

@@ -31,7 +31,7 @@ def retained_by_loops(log_probs, offset):
 
 
 def test_by_hand():
-    from analysis.encounter_gains import effectivity, find_local_maxima, net_gain, retainability
+    from analysis.encounters import effectivity, find_local_maxima, net_gain, retainability
 
     # Encounters in the batches of updates 2 and 6; entry t is after t updates.
     log = torch.tensor([-4.0, -5.0, -3.0, -3.0, -3.5, -4.0, -2.0, -3.0, -4.0, -5.0, -6.0])
@@ -47,7 +47,7 @@ def test_by_hand():
 
 
 def test_an_encounter_counts_from_the_update_whose_batch_holds_it():
-    from analysis.encounter_gains import effectivity, find_local_maxima
+    from analysis.encounters import effectivity, find_local_maxima
 
     # Highest just before the encounter, which is not after it; and just beyond the window.
     log = np.array([-9.0, -1.0, -3.0, -2.0, -4.0, -1.0])
@@ -57,7 +57,7 @@ def test_an_encounter_counts_from_the_update_whose_batch_holds_it():
 
 @pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
 def test_against_loops(kind):
-    from analysis.encounter_gains import effectivity, retainability
+    from analysis.encounters import effectivity, retainability
 
     log = noisy_log_probs()
     log[3] = np.linspace(-3, -8, N_STEPS)  # a probe that only ever loses
@@ -74,7 +74,7 @@ def test_against_loops(kind):
 
 
 def test_leading_axes_and_half_precision():
-    from analysis.encounter_gains import effectivity, net_gain, retainability
+    from analysis.encounters import effectivity, net_gain, retainability
 
     log = torch.from_numpy(noisy_log_probs(n_probes=14)).to(torch.bfloat16)
     shaped = log.view(7, 2, N_STEPS)
@@ -89,7 +89,7 @@ def test_leading_axes_and_half_precision():
 
 
 def test_every_probe_may_have_injections_of_its_own():
-    from analysis.encounter_gains import effectivity, retainability
+    from analysis.encounters import effectivity, retainability
 
     log = noisy_log_probs()
     steps = np.stack([np.array([i, i + 7]) for i in range(len(log))])
@@ -104,7 +104,7 @@ def test_every_probe_may_have_injections_of_its_own():
 
 
 def test_the_probe_set_is_the_same_at_every_offset():
-    from analysis.encounter_gains import net_gain, retainability
+    from analysis.encounters import net_gain, retainability
 
     log = noisy_log_probs(n_probes=23, seed=4)
     log[[2, 5]] -= np.linspace(0, 9, N_STEPS)
@@ -117,7 +117,7 @@ def test_the_probe_set_is_the_same_at_every_offset():
 
 
 def test_official_is_the_released_script():
-    from analysis.encounter_gains import effectivity, retainability
+    from analysis.encounters import effectivity, retainability
     from analysis.outliers import mean_without_outliers
 
     log = noisy_log_probs(n_probes=37, seed=2)
@@ -141,7 +141,7 @@ def test_official_is_the_released_script():
 
 
 def test_official_starts_at_entry_0_and_keeps_probes_that_lost():
-    from analysis.encounter_gains import retainability
+    from analysis.encounters import retainability
 
     log = np.array([[-5.0, -4.0, -3.0, -3.5, -3.75], [-3.0, -4.0, -5.0, -6.0, -6.5]])
     # Encounter in update 2: the start is entry 1 by the definition, entry 0 by the script.
@@ -179,7 +179,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_refused_in_one_line(case):
-    from analysis.encounter_gains import effectivity
+    from analysis.encounters import effectivity
 
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message) as caught:
@@ -192,14 +192,14 @@ def test_bad_input_is_refused_in_one_line(case):
     [([1, 6], "longest possible offset is 5"), ([], "offsets are empty"), ([-1], "found -1")],
 )
 def test_bad_offsets_are_refused_in_one_line(offsets, message):
-    from analysis.encounter_gains import retainability
+    from analysis.encounters import retainability
 
     with pytest.raises(ValueError, match=message):
         retainability(LOG, [20], offsets, window=5)
 
 
 def test_the_longest_offset_is_allowed_wherever_the_maxima_are():
-    from analysis.encounter_gains import retainability
+    from analysis.encounters import retainability
 
     # The maximum is at the end of the window: the last entry is 5 after it.
     assert retainability(LOG, [20], [5], window=5).shape == (3, 1)
@@ -220,7 +220,7 @@ def test_bad_values_have_no_mean(values, message):
 
 
 def test_an_unknown_choice_is_refused():
-    from analysis.encounter_gains import effectivity
+    from analysis.encounters import effectivity
     from analysis.outliers import mean_without_outliers
 
     with pytest.raises(ValueError, match="'released' is not a valid Compat"):

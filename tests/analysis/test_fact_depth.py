@@ -22,7 +22,7 @@ def drawn(n, seed, low=0, high=N_LAYERS):
 
 
 def compared(a, b, **given):
-    from analysis.layer_spread import compare_spread
+    from analysis.depth import compare_spread
 
     return compare_spread(a, b, N_LAYERS, np.random.default_rng(5), **given)
 
@@ -106,7 +106,7 @@ def ranks_of(first_layers):
 
 
 def change(before, after, **given):
-    from analysis.fact_depth import depth_change
+    from analysis.depth import depth_change
 
     options = {"k": 5, "d_vocab": D_VOCAB, "seed": 3} | given
     return depth_change(ranks_of(before), ranks_of(after), **options)
@@ -174,7 +174,7 @@ def test_too_few_found_in_both():
 
 
 def test_ranks_of_other_items_are_refused():
-    from analysis.fact_depth import depth_change
+    from analysis.depth import depth_change
 
     with pytest.raises(ValueError, match=r"ranks are \[7, 3\] in A and \[7, 2\] in B; read the"):
         depth_change(
@@ -225,7 +225,7 @@ def test_ranks_of_checkpoints_are_those_of_the_lens(checkpoints):
 
 
 def test_every_checkpoint_is_compared_with_the_one_before():
-    from analysis.fact_depth import depth_changes
+    from analysis.depth import depth_changes
 
     ranks = {name: ranks_of([layer] * 19) for name, layer in (("0", 5), ("A", 2), ("B", 4))}
     changes = depth_changes(ranks, k=5, d_vocab=D_VOCAB, seed=0)

@@ -130,7 +130,7 @@ def test_probes_become_their_mean_and_weights_their_weighted_mean():
 
 
 def test_weighted_by_net_gain_it_is_the_share_of_the_pooled_gain():
-    from analysis.encounter_gains import net_gain, retainability
+    from analysis.encounters import net_gain, retainability
     from analysis.forgetting_curve import fit_forgetting_curve
 
     log = np.random.default_rng(3).normal(-4, 1, (17, 31)) + np.linspace(2, 0, 31)
@@ -163,8 +163,8 @@ def test_intervals_draw_passages_and_not_probes():
 
 
 def test_intervals_cover_the_truth_at_their_level():
-    from analysis.cluster_bootstrap import ClusterBootstrap
     from analysis.forgetting_curve import fit_forgetting_curve
+    from analysis.statistics.bootstrap import ClusterBootstrap
 
     generator, trials = np.random.default_rng(5), 200
     offsets = np.array([1, 3, 11, 37, 113])

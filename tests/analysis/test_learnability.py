@@ -15,7 +15,7 @@ def hinge(threshold, slope):
 @pytest.mark.parametrize("threshold", [31.0, 100.0, 420.0, 2999.0])
 @pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
 def test_a_planted_hinge_is_found(kind, threshold):
-    from analysis.learnability import learnability_threshold
+    from analysis.encounters import learnability_threshold
 
     found = learnability_threshold(kind(SPACINGS), kind(hinge(threshold, -0.7)))
     # Least squares of lines through points on them.
@@ -28,7 +28,7 @@ def test_a_planted_hinge_is_found(kind, threshold):
 
 @pytest.mark.parametrize("seed", range(7))
 def test_it_is_the_best_of_all_hinges(seed):
-    from analysis.learnability import learnability_threshold
+    from analysis.encounters import learnability_threshold
 
     generator = np.random.default_rng(seed)
     gains = hinge(200.0, -0.5) + generator.normal(0, 0.15, 6)
@@ -51,7 +51,7 @@ def test_it_is_the_best_of_all_hinges(seed):
 
 
 def test_where_the_threshold_lies_outside_what_was_tried():
-    from analysis.learnability import learnability_threshold
+    from analysis.encounters import learnability_threshold
 
     none = learnability_threshold(SPACINGS, -hinge(300.0, -0.5))
     assert (none.threshold, none.slope, none.bracketed) == (10.0, 0.0, False)
@@ -63,7 +63,7 @@ def test_where_the_threshold_lies_outside_what_was_tried():
 
 
 def test_the_interval_comes_from_passages_paired_or_not():
-    from analysis.learnability import learnability_threshold
+    from analysis.encounters import learnability_threshold
 
     generator = np.random.default_rng(0)
     level = generator.gamma(4, 0.25, 23)
@@ -82,8 +82,8 @@ def test_the_interval_comes_from_passages_paired_or_not():
 
 
 def test_intervals_cover_the_truth_at_their_level():
-    from analysis.cluster_bootstrap import ClusterBootstrap
-    from analysis.learnability import learnability_threshold
+    from analysis.encounters import learnability_threshold
+    from analysis.statistics.bootstrap import ClusterBootstrap
 
     generator, trials, covered = np.random.default_rng(1), 150, np.zeros(2)
     for trial in range(trials):
@@ -97,7 +97,7 @@ def test_intervals_cover_the_truth_at_their_level():
 
 
 def test_accumulated_gains_vanish_where_the_forgetting_curve_says():
-    from analysis.learnability import final_gains, learnability_threshold
+    from analysis.encounters import final_gains, learnability_threshold
 
     # Every encounter adds one nat; t updates after the last, 1 - log10(t) / 2 of all there was is
     # left, and nothing from 100 on.
@@ -119,7 +119,7 @@ def test_accumulated_gains_vanish_where_the_forgetting_curve_says():
 
 
 def test_final_gains_by_hand():
-    from analysis.learnability import final_gains
+    from analysis.encounters import final_gains
 
     log = torch.tensor([[-9.0, -5.0, -3.0, -4.0, -2.0, -2.5], [-9.0, -6.0, -5.0, -5.0, -4.0, -5.5]])
     assert final_gains(log, [1, 3], lag=2).tolist() == [2.5, 0.5]
@@ -143,7 +143,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_gains_are_refused_in_one_line(case):
-    from analysis.learnability import learnability_threshold
+    from analysis.encounters import learnability_threshold
 
     arguments, message = BAD[case]
     with pytest.raises(ValueError, match=message) as caught:
@@ -161,7 +161,7 @@ def test_bad_gains_are_refused_in_one_line(case):
     ],
 )
 def test_bad_logs_are_refused_in_one_line(log, steps, lag, message):
-    from analysis.learnability import final_gains
+    from analysis.encounters import final_gains
 
     with pytest.raises(ValueError, match=message):
         final_gains(log, steps, lag)

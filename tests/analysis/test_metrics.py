@@ -162,8 +162,8 @@ def test_intervals_stay_within_exposures():
 
 
 def test_intervals_cover_the_truth_at_their_level():
-    from analysis.cluster_bootstrap import ClusterBootstrap
     from analysis.metrics import acquisition
+    from analysis.statistics.bootstrap import ClusterBootstrap
 
     generator, trials, covered = np.random.default_rng(4), 500, 0
     for trial in range(trials):
@@ -178,7 +178,7 @@ def test_intervals_cover_the_truth_at_their_level():
 
 
 def test_a_mean_has_about_the_t_interval():
-    from analysis.cluster_bootstrap import ClusterBootstrap
+    from analysis.statistics.bootstrap import ClusterBootstrap
 
     sample = np.random.default_rng(5).normal(size=11)
     found = ClusterBootstrap(level=0.9, replicates=40000).mean_interval(sample)
@@ -197,8 +197,8 @@ def test_one_passage_gives_no_interval():
 
 
 def test_intervals_are_the_same_twice_and_take_a_seed():
-    from analysis.cluster_bootstrap import ClusterBootstrap
     from analysis.metrics import acquisition
+    from analysis.statistics.bootstrap import ClusterBootstrap
 
     before, after = np.random.default_rng(6).normal(-4, 1, (2, 13, 5))
     first = acquisition(before, after).interval
@@ -282,9 +282,9 @@ def test_bad_scores_are_refused_in_one_line(case):
 
 
 def test_bad_settings_are_refused_in_one_line():
-    from analysis.cluster_bootstrap import ClusterBootstrap
     from analysis.knowledge_tables import knowledge_scores
     from analysis.metrics import acquisition
+    from analysis.statistics.bootstrap import ClusterBootstrap
 
     with pytest.raises(ValueError, match="'eq4' is not a valid Convention"):
         acquisition(-1, -1, convention="eq4")

@@ -44,7 +44,7 @@ Pair = tuple[Sequence[int], Sequence[int]]
 def probe_pairs(model, files: Sequence[str], passages: int) -> list[Pair]:
     """The probes of some passages as tokens, passage after passage."""
     from probes.lens_items import encoded_items
-    from training.datasets.fictional_knowledge import load_knowledge
+    from training.data.fictional import load_knowledge
 
     known = (
         load_knowledge([Path(file) for file in files], limit=passages)
@@ -119,7 +119,7 @@ def against_each_other(model, pairs: Sequence[Pair], rounds: int) -> Seconds:
 
 def task_pairs(model, limit: int) -> dict[str, list[Pair]]:
     """The choices of every task as tokens."""
-    from training.datasets.downstream import load_task, task_names
+    from training.data.downstream import load_task, task_names
     from training.evaluation import encoded_task
 
     return {n: list(encoded_task(model, load_task(n, limit)).items) for n in task_names()}

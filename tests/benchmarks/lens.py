@@ -27,11 +27,10 @@ BARS = {
 def localization(rounds: int) -> dict[str, float]:
     """Time of the lens over the bare trunk's on the same batches, and of TransformerLens's."""
     import probes
+    from probes.lens import LensSettings, read_lens, target_ranks
     from probes.lens_items import lens_items
-    from probes.lens_pass import read_lens, target_ranks
-    from probes.lens_settings import LensSettings
     from probes.localization import localize
-    from training.datasets import load_factoids, prompt_and_target
+    from training.data import load_factoids, prompt_and_target
 
     model = probes.load_model(ASSET)
     factoids = load_factoids("triviaqa", limit=ITEMS)
@@ -62,7 +61,7 @@ def localization(rounds: int) -> dict[str, float]:
 
 
 def _bare(model, items, settings):
-    from probes.lens_rows import batches_of, padded_batch
+    from probes.lens import batches_of, padded_batch
 
     with torch.no_grad():
         for batch in batches_of(items, settings):
@@ -73,7 +72,7 @@ def _rival(bridge, items, settings):
     """Ranks, log-probabilities, entropies and top tokens of every layer, as its users get them."""
     from transformer_lens.tools.analysis import logit_lens
 
-    from probes.lens_rows import batches_of, padded_batch
+    from probes.lens import batches_of, padded_batch
 
     for batch in batches_of(items, settings):
         some = [items[i] for i in batch]

@@ -101,10 +101,10 @@ class Setting:
     @cached_property
     def examples(self) -> tuple[Sequence[Any], Sequence[Any]]:
         """Pairs and passages as tokens."""
-        from training.datasets.conversations import factoid_conversations
-        from training.datasets.factoids import load_factoids
-        from training.datasets.generic_passages import generic_passages
-        from training.datasets.rendering import render_all
+        from training.data.conversations import factoid_conversations
+        from training.data.factoids import load_factoids
+        from training.data.mixes import generic_passages
+        from training.data.rendering import render_all
 
         texts = [
             passage
@@ -118,7 +118,7 @@ class Setting:
 
     def source(self, packing: str) -> Any:
         """Our batches."""
-        from training.datasets.mixed_batches import MixedSource
+        from training.data.mixed_batches import MixedSource
 
         return MixedSource(
             *self.examples, batch_size=self.batch_size, packing=packing, positions=POSITIONS

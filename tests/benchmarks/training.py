@@ -253,7 +253,7 @@ def utilisation(setting: Setting, seconds: float) -> dict[str, float]:
     """Model FLOP utilisation, where the device's peak is known."""
     import probes
     from training.choices import Precision
-    from training.throughput import flops_per_token, peak_flops
+    from training.progress import flops_per_token, peak_flops
 
     if setting.device != "cuda":
         return {}

@@ -184,8 +184,8 @@ def test_an_error_while_trying_restores_weights_and_hooks():
 
 def test_a_patch_interrupted_while_it_is_written_down_is_taken_back(monkeypatch):
     import interventions
+    from interventions.edit_forms import WeightWrites
     from interventions.edits import patched_edits
-    from interventions.weight_writes import WeightWrites
 
     model = tiny_model("llama")
     before = weights_of(model)

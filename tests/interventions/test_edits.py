@@ -366,7 +366,7 @@ def test_the_clock_runs_from_0_to_1():
 
 
 def test_quantized_weights_are_refused_by_name():
-    from interventions.weight_writes import WeightChange, WeightWrites
+    from interventions.edit_forms import WeightChange, WeightWrites
 
     layer = torch.nn.Linear(3, 2)
     layer.weight = torch.nn.Parameter(torch.zeros(2, 3, dtype=torch.int8), requires_grad=False)

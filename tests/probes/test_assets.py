@@ -452,7 +452,7 @@ def test_a_linear_scaling_of_gemma_3_is_that_of_its_full_layers(tmp_path):
     import gguf
     from transformers import Gemma3ForCausalLM
 
-    from probes.assets.gguf_rest import use_the_rest
+    from probes.assets.gguf import use_the_rest
     from tests.models import tiny_config
 
     hf_model = Gemma3ForCausalLM(tiny_config("gemma3_text"))

@@ -221,7 +221,7 @@ def test_a_prompt_of_one_token_is_all_subject():
 
 
 def test_recovery_by_hand_and_nothing_where_the_corruption_took_nothing():
-    from probes.causal_result import recovery_of
+    from probes.causal import recovery_of
 
     clean, corrupted = torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([-5.0, -2.05, -1.0])
     restored = torch.tensor([[[-5.0, -2.0, -2.0], [-2.0, -2.5, -3.0], [0.0, 0.0, 0.0]]])

@@ -64,7 +64,7 @@ def test_context_and_continuation_that_join_are_split_apart(smollm2):
 
 def test_questions_as_tokens_are_taken_as_they_are():
     import probes
-    from probes.choice_scoring import encode_questions
+    from probes.scoring import encode_questions
 
     model = tiny_model("llama")
     encoded = encode_questions(model, [[("w1 w2", "w3"), ("w4", "w5 w6")]])
@@ -79,7 +79,7 @@ def test_special_tokens_come_before_contexts_alone():
     from transformers import PreTrainedTokenizerFast
 
     import probes
-    from probes.choice_scoring import encode_questions
+    from probes.scoring import encode_questions
     from tests.models import tiny_tokenizer
 
     tokenizer = PreTrainedTokenizerFast(
@@ -99,7 +99,7 @@ def test_special_tokens_come_before_contexts_alone():
 def test_long_contexts_lose_their_first_tokens():
     """The model takes 61 tokens; the last token of a continuation is predicted, not run."""
     import probes
-    from probes.choice_scoring import encode_questions
+    from probes.scoring import encode_questions
 
     model = tiny_model("llama", torch.float64)
     context, continuation = row(70, 1), row(8, 2)

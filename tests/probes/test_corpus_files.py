@@ -7,7 +7,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from interventions.effect_texts import open_texts
+from interventions.effects import open_texts
 from interventions.patch import PatchArguments
 from probes.corpus.batching import token_batches
 from probes.corpus.files import kind_of

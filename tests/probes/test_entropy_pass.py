@@ -104,9 +104,8 @@ def test_intervals_of_an_entropy_cover_the_truth_at_their_level(method):
     """Means over few documents are uneven by chance, so their entropy is too low; see intervals."""
     from probes.choices import IntervalMethod
     from probes.entropy import knowledge_entropy
-    from probes.resampling import Resampling
-    from probes.streaming import BlockedMean
-    from probes.weighting import spread
+    from probes.intervals import Resampling
+    from probes.streaming import BlockedMean, spread
 
     generator = torch.Generator().manual_seed(11)
     n_documents, width, trials = 40, 997, 120

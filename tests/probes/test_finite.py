@@ -63,8 +63,8 @@ def readings():
     import probes
     from probes.exact_match import exact_matches
     from probes.generation import generate
+    from probes.lens import target_ranks
     from probes.lens_items import lens_items
-    from probes.lens_pass import target_ranks
 
     def ranks(model):
         prompts, targets = zip(*items(), strict=True)
@@ -186,8 +186,8 @@ def test_a_weight_that_is_not_finite_is_named_when_the_model_is_loaded_and_when_
 
 
 def test_a_rank_among_logits_of_which_one_is_no_number_is_refused():
+    from probes.lens import target_ranks
     from probes.lens_items import lens_items
-    from probes.lens_pass import target_ranks
 
     model = overflowing(torch.float32)
     head = model.hf_model.get_output_embeddings()
@@ -209,9 +209,8 @@ def test_a_lens_whose_translators_overflow_is_refused_by_its_layer():
         return stream * float("inf") if layer == 1 else stream
 
     translate.name = "tuned"
+    from probes.lens import LensSettings, read_lens
     from probes.lens_items import lens_items
-    from probes.lens_pass import read_lens
-    from probes.lens_settings import LensSettings
 
     asked = lens_items(model, *zip(*items(), strict=True))
     with pytest.raises(ValueError, match="readout of layer 1 is not finite"):

@@ -49,8 +49,7 @@ def model_of(family, attention="sdpa", dtype=torch.float64):
 )
 def test_a_batch_is_continued_as_every_prompt_by_itself(family, attention):
     """Absolute, learned and rotary positions; windows of three tokens; capped scores."""
-    from probes.cached_steps import why_not_padded
-    from probes.generation import generate
+    from probes.generation import generate, why_not_padded
 
     # Eager attention takes its softmax in float32, whatever the model is in; it alone caps scores.
     eager = attention == "eager" or family == "gemma2"
@@ -101,8 +100,7 @@ def test_batches_do_not_matter():
 
 def test_eager_attention_in_float64_makes_no_numbers_of_pads():
     """A query that sees nothing gets no number there; so equal lengths run together."""
-    from probes.cached_steps import why_not_padded
-    from probes.generation import generate
+    from probes.generation import generate, why_not_padded
 
     model = model_of("llama", "eager")
     prompts = some_prompts()
@@ -113,8 +111,7 @@ def test_eager_attention_in_float64_makes_no_numbers_of_pads():
 
 def test_where_pads_change_something_only_equal_lengths_share_a_batch():
     """A function that looks at the start of the row, as learned positions of a family might."""
-    from probes.cached_steps import why_not_padded
-    from probes.generation import generate
+    from probes.generation import generate, why_not_padded
 
     model = model_of("llama")
     prompts = some_prompts()

@@ -206,10 +206,10 @@ def test_without_a_tokenizer_bytes_are_not_known():
 def test_it_runs_beside_other_meters_in_one_pass():
     import probes
     from probes.choices import Coefficient, Weighting
-    from probes.entropy_pass import PassSettings, run_pass
+    from probes.intervals import Resampling
+    from probes.measure import PassSettings, run_pass
     from probes.meters import KnowledgeMeter, NextTokenMeter
     from probes.perplexity import LossMeter
-    from probes.resampling import Resampling
 
     model = tiny_model("qwen3")
     batches = probes.token_batches(TEXTS, model.tokenizer, sequence_length=13, batch_size=2)

@@ -72,8 +72,7 @@ def test_a_mean_of_nothing_is_refused():
 
 def blocked(ids, n_blocks, values, weights, order):
     """A BlockedMean fed one row at a time, in some order."""
-    from probes.streaming import BlockedMean
-    from probes.weighting import spread
+    from probes.streaming import BlockedMean, spread
 
     means = BlockedMean(n_layers=2, n_blocks=n_blocks)
     for row in order:
@@ -123,8 +122,7 @@ def test_merged_blocks_equal_one_pass(documents):
 
 
 def test_sums_of_bfloat16_values_do_not_stop_growing():
-    from probes.streaming import BlockedMean
-    from probes.weighting import spread
+    from probes.streaming import BlockedMean, spread
 
     means = BlockedMean(n_layers=1, n_blocks=1)
     batch = spread(torch.ones(1, 4099, dtype=torch.float64), torch.zeros(1, 4099, dtype=torch.long))

@@ -86,9 +86,8 @@ def test_a_narrow_stream_is_translated_in_float32_and_rounded_once():
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 @pytest.mark.parametrize("embedding", [False, True])
 def test_a_lens_with_translators_equals_one_by_hand(family, embedding):
+    from probes.lens import LensSettings, read_lens
     from probes.lens_items import LensItem
-    from probes.lens_pass import read_lens
-    from probes.lens_settings import LensSettings
 
     model = tiny_model(family)
     ids, target = tuple(tokens(1, 11)[0].tolist()), 17
@@ -116,9 +115,8 @@ def test_a_lens_with_translators_equals_one_by_hand(family, embedding):
 
 
 def test_translators_of_zeros_are_the_logit_lens():
+    from probes.lens import LensSettings, read_lens
     from probes.lens_items import LensItem
-    from probes.lens_pass import read_lens
-    from probes.lens_settings import LensSettings
     from probes.translators import identity_translators
 
     model = tiny_model("llama")
@@ -165,9 +163,8 @@ def test_another_models_translators_are_refused(tmp_path):
 @pytest.mark.parametrize("backend", ["transformer_lens", "nnsight"])
 def test_they_are_for_the_weights_whatever_runs_them(tmp_path, backend):
     import probes
+    from probes.lens import LensSettings, read_lens
     from probes.lens_items import LensItem
-    from probes.lens_pass import read_lens
-    from probes.lens_settings import LensSettings
     from probes.translators import load_translators
 
     native = tiny_model("llama")

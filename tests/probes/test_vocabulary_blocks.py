@@ -8,8 +8,7 @@ from scipy.stats import entropy
 
 from probes import lens_readout, load_model
 from probes.lens_readout import read_ranks, read_streams
-from probes.readout import unembeds_by_parts
-from probes.vocabulary_blocks import block_sums, combined
+from probes.readout import block_sums, combined, unembeds_by_parts
 from tests.models import tiny_hf_model
 
 LAYERS, ROWS, VOCABULARY, TOP = 3, 5, 1009, 7

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 def test_instance_weights_of_a_row_add_up_to_one_and_pads_are_dropped():
     from probes.corpus.token_batch import as_token_batch
-    from probes.weighting import Weighting, weigh
+    from probes.streaming import Weighting, weigh
 
     batch = as_token_batch(
         {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": [[1, 1, 1], [0, 1, 0]]}
@@ -22,7 +22,7 @@ def test_instance_weights_of_a_row_add_up_to_one_and_pads_are_dropped():
 
 def test_token_weights_are_all_one_and_full_rows_need_no_selection():
     from probes.corpus.token_batch import as_token_batch
-    from probes.weighting import Weighting, weigh
+    from probes.streaming import Weighting, weigh
 
     batch = as_token_batch({"input_ids": torch.ones(2, 3, dtype=torch.long)})
     found = weigh(batch, Weighting.TOKEN, n_blocks=5)
@@ -32,7 +32,7 @@ def test_token_weights_are_all_one_and_full_rows_need_no_selection():
 
 def test_documents_of_a_packed_row_go_to_blocks_in_turn():
     from probes.corpus.token_batch import as_token_batch
-    from probes.weighting import Weighting, weigh
+    from probes.streaming import Weighting, weigh
 
     batch = as_token_batch(
         {"input_ids": torch.ones(1, 6, dtype=torch.long), "segment_ids": [[3, 3, 4, 5, 5, 6]]}
@@ -43,7 +43,7 @@ def test_documents_of_a_packed_row_go_to_blocks_in_turn():
 
 
 def test_values_on_pads_may_be_nan():
-    from probes.weighting import spread
+    from probes.streaming import spread
 
     batch = spread(torch.tensor([[1.0, 0.0]]).double(), torch.zeros(1, 2, dtype=torch.long))
     sums = batch.sums(torch.tensor([[2.0], [float("nan")]]))
@@ -51,7 +51,7 @@ def test_values_on_pads_may_be_nan():
 
 
 def test_a_weighting_that_does_not_exist_is_named():
-    from probes.weighting import Weighting
+    from probes.streaming import Weighting
 
     with pytest.raises(ValueError, match="'document' is not a valid Weighting"):
         Weighting("document")

@@ -9,7 +9,7 @@ from tests.models import tokens
 
 def row_of(ids, trained):
     """One item."""
-    from training.datasets.rendering import Rendered
+    from training.data.rendering import Rendered
 
     return Rendered(tuple(ids), tuple(trained), "made up")
 

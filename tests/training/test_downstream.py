@@ -20,8 +20,7 @@ CHANCE = {
 
 def questions_of(name, rows):
     """Some questions of a task, by their place."""
-    from training.datasets.downstream import Task, TaskQuestion
-    from training.datasets.downstream_sources import TASKS, task_table
+    from training.data.downstream import TASKS, Task, TaskQuestion, task_table
 
     try:
         table = task_table(name)

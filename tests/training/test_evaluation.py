@@ -5,8 +5,7 @@ import torch
 
 
 def task_of(metric="acc", label=0):
-    from training.datasets.downstream import Task, TaskQuestion
-    from training.datasets.downstream_sources import TaskMetric
+    from training.data.downstream import Task, TaskMetric, TaskQuestion
 
     questions = (
         TaskQuestion("t-0", (("c", " ab"), ("c", " abcdefgh")), label),
@@ -16,7 +15,7 @@ def task_of(metric="acc", label=0):
 
 
 def result_of(task):
-    from probes.choice_scoring import ChoiceScores
+    from probes.scoring import ChoiceScores
     from training.evaluation import TaskResult
 
     log_probs = (torch.tensor([-4.0, -8.0]), torch.tensor([-6.0, -2.0, -1.5]))
@@ -52,7 +51,7 @@ def test_rows_say_what_a_choice_is():
 def test_p_is_the_mean_of_six_tasks_and_of_nothing_else():
     from dataclasses import replace
 
-    from training.datasets.downstream import task_names
+    from training.data.downstream import task_names
     from training.evaluation import downstream_score
 
     results = [
@@ -68,7 +67,7 @@ def test_p_is_the_mean_of_six_tasks_and_of_nothing_else():
 
 
 def test_a_smaller_sample_is_part_of_a_larger_one():
-    from training.datasets.downstream import load_task
+    from training.data.downstream import load_task
 
     try:
         few, more = load_task("arc_easy", 7), load_task("arc_easy", 23)
@@ -92,7 +91,7 @@ def test_a_smaller_sample_is_part_of_a_larger_one():
     ],
 )
 def test_what_there_is_not_is_refused(name, limit, message):
-    from training.datasets.downstream import load_task
+    from training.data.downstream import load_task
 
     with pytest.raises(ValueError, match=message):
         load_task(name, limit)

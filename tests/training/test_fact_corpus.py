@@ -6,8 +6,14 @@ from itertools import combinations
 import pytest
 
 from probes.corpus.sources import Corpus
-from training.datasets.fact_corpus import Wording, cloze_items, fact_documents, mixed
-from training.datasets.fact_world import RELATIONS, generate_world
+from training.data.fact_world import (
+    RELATIONS,
+    Wording,
+    cloze_items,
+    fact_documents,
+    generate_world,
+    mixed,
+)
 
 
 @pytest.fixture(scope="module")

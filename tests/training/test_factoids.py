@@ -17,9 +17,9 @@ PRIME = 31
 
 
 def training_datasets():
-    import training.datasets
+    import training.data
 
-    return training.datasets
+    return training.data
 
 
 def load(*arguments, **keywords):
@@ -288,7 +288,7 @@ def test_the_span_of_the_subject(subject, question, expected):
 
 
 def test_the_form_of_the_paper():
-    from training.datasets.factoid_prompts import ANSWER_IS
+    from training.data.factoid_prompts import ANSWER_IS
 
     factoid = training_datasets().Factoid("Q?", ("A", "B"), "1")
     found = training_datasets().prompt_and_target(factoid, ANSWER_IS)
@@ -400,8 +400,7 @@ def test_jeopardy_is_the_clue_of_the_last_question_in_its_request():
 
 def test_names_of_built_in_sets_are_assets():
     from probes.assets import find_asset
-    from training.datasets.factoid_sources import SOURCES
-    from training.datasets.hub_factoids import HUB_FACTOIDS
+    from training.data.factoid_sources import HUB_FACTOIDS, SOURCES
 
     for name in SOURCES:
         assert len(find_asset(name).sources) == 1
@@ -410,8 +409,6 @@ def test_names_of_built_in_sets_are_assets():
 
 def test_importing_the_loaders_brings_in_nothing_heavy():
     heavy = "('torch', 'transformers', 'datasets', 'pyarrow', 'pandas')"
-    code = (
-        f"import sys, training.datasets.factoids; print([m for m in {heavy} if m in sys.modules])"
-    )
+    code = f"import sys, training.data.factoids; print([m for m in {heavy} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert shown.stdout.strip() == "[]", shown.stderr

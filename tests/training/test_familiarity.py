@@ -75,21 +75,21 @@ CASES = [
 
 
 def factoid(identifier, question, answers):
-    from training.datasets.factoid_prompts import Factoid
+    from training.data.factoid_prompts import Factoid
 
     return Factoid(question, answers, identifier)
 
 
 def factoid_set(cases=CASES):
-    from training.datasets.factoid_prompts import PLAIN
-    from training.datasets.factoids import FactoidSet
+    from training.data.factoid_prompts import PLAIN
+    from training.data.factoids import FactoidSet
 
     items = tuple(factoid(f"f{i}", case[0], case[1]) for i, case in enumerate(cases))
     return FactoidSet("numbers", "none", "made up", items, PLAIN)
 
 
 def split(model=None, factoids=None, **options):
-    from training.datasets.familiarity import familiarity
+    from training.data.familiarity import familiarity
 
     options = {"shots": 2, "max_new_tokens": 3} | options
     return familiarity(model or model_that_follows(CHAINS), factoids or factoid_set(), **options)
@@ -118,13 +118,13 @@ def test_an_answer_ends_at_a_line_break_inside_a_token(monkeypatch):
         assert {byte_tokenizer().encode(text)[0] for text in ("\n", END)} == set(ends)
         return [byte_tokenizer().encode(" K L \n M") for _ in prompts]
 
-    monkeypatch.setattr("training.datasets.familiarity.generate", write)
+    monkeypatch.setattr("training.data.familiarity.generate", write)
     assert set(split().answers.values()) == {"K L"}
 
 
 def test_line_ends_begin_with_the_line_break():
     from training.byte_pairs import train_byte_pairs
-    from training.datasets.familiarity import line_ends
+    from training.data.familiarity import line_ends
 
     tokenizer = train_byte_pairs(["a\n\n\nb\n\n\nc"] * 9, d_vocab=259)
     # The special token decodes to nothing, as it does in an answer.
@@ -132,8 +132,8 @@ def test_line_ends_begin_with_the_line_break():
 
 
 def test_prompts_are_other_items_then_the_item_as_written_by_hand():
-    from training.datasets.factoid_prompts import QUESTION_ANSWER
-    from training.datasets.familiarity import few_shot_prompts
+    from training.data.factoid_prompts import QUESTION_ANSWER
+    from training.data.familiarity import few_shot_prompts
 
     factoids = factoid_set([("a b", ("1",)), ("c", ("2", "3")), ("d", ("3",)), ("e", ("4",))])
     order = list(factoids)
@@ -148,16 +148,16 @@ def test_prompts_are_other_items_then_the_item_as_written_by_hand():
 
 
 def test_without_shots_the_item_stands_alone():
-    from training.datasets.factoid_prompts import PLAIN
-    from training.datasets.familiarity import few_shot_prompts
+    from training.data.factoid_prompts import PLAIN
+    from training.data.familiarity import few_shot_prompts
 
     asked = few_shot_prompts(factoid_set(), shots=0, prompt=PLAIN, seed=0)
     assert asked == [case[0] for case in CASES]
 
 
 def test_no_shot_asks_the_items_own_question_or_gives_its_answer():
-    from training.datasets.factoid_prompts import PLAIN
-    from training.datasets.familiarity import few_shot_prompts
+    from training.data.factoid_prompts import PLAIN
+    from training.data.familiarity import few_shot_prompts
 
     draw = random.Random(3)
     cases = [(f"q{draw.randrange(23)}?", (f"the a{draw.randrange(29)}",)) for _ in range(41)]
@@ -171,7 +171,7 @@ def test_no_shot_asks_the_items_own_question_or_gives_its_answer():
 
 
 def test_another_template_asks_another_way():
-    from training.datasets.factoid_prompts import QUESTION_ANSWER
+    from training.data.factoid_prompts import QUESTION_ANSWER
 
     # "Answer:" ends with a character that nothing is known to follow.
     found = split(prompt=QUESTION_ANSWER)
@@ -194,7 +194,7 @@ def test_kept_answers_are_not_asked_for_again(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("asked again")
 
-    monkeypatch.setattr("training.datasets.familiarity.generate", refuse)
+    monkeypatch.setattr("training.data.familiarity.generate", refuse)
     again = split(cache=folder)
     assert again.answers == first.answers
     assert again.configuration == first.configuration
@@ -220,7 +220,7 @@ def changed_model():
     ids=lambda change: next(iter(change)),
 )
 def test_anything_that_decides_answers_asks_again(change, tmp_path):
-    from training.datasets.factoid_prompts import PromptTemplate
+    from training.data.factoid_prompts import PromptTemplate
 
     if "prompt" in change:
         change = {"prompt": PromptTemplate(change["prompt"])}

@@ -22,7 +22,7 @@ SETS = 23
 
 @cache
 def made(entities=ENTITIES, **options):
-    from training.datasets.fictional_knowledge import generate_knowledge
+    from training.data.fictional import generate_knowledge
 
     return generate_knowledge(entities, **options)
 
@@ -136,7 +136,7 @@ def form(probe):
 
 
 def test_targets_are_drawn_uniformly():
-    from training.datasets.fictional_names import DAYS, MONTHS, ONSETS, YEARS
+    from training.data.fictional_subjects import DAYS, MONTHS, ONSETS, YEARS
 
     # Each once: what two probes ask for is drawn once.
     values = {
@@ -173,7 +173,7 @@ def test_a_prompt_tells_nothing_about_its_target_but_the_type():
     # Onsets against prompt frames: a table of counts in which rows and columns are independent.
     from scipy import stats
 
-    from training.datasets.fictional_names import ONSETS
+    from training.data.fictional_subjects import ONSETS
 
     letters = sorted({onset[0] for onset in ONSETS})
     rows = [
@@ -257,7 +257,7 @@ def test_texts_are_clean_english():
 
 
 def test_names_are_in_no_text():
-    from training.datasets.fictional_subjects import vocabulary
+    from training.data.fictional_subjects import vocabulary
 
     targets = " ".join(probe.target for probe in made().probes if not probe.target[0].isdigit())
     assert not set(targets.lower().split()) & vocabulary()
@@ -265,14 +265,7 @@ def test_names_are_in_no_text():
 
 def test_no_word_of_the_dictionary_can_become_a_name():
     from probes.assets import AssetError, fetch
-    from training.datasets.fictional_names import (
-        ENDINGS,
-        MIDDLES,
-        ONSETS,
-        REAL_WORDS,
-        VOWELS,
-        WORDS,
-    )
+    from training.data.fictional_subjects import ENDINGS, MIDDLES, ONSETS, REAL_WORDS, VOWELS, WORDS
 
     try:
         webster = fetch("webster-words").read_text(encoding="utf-8").lower().split()
@@ -285,7 +278,7 @@ def test_no_word_of_the_dictionary_can_become_a_name():
 
 
 def test_seeds_repeat_differ_and_nest():
-    from training.datasets.fictional_knowledge import generate_knowledge
+    from training.data.fictional import generate_knowledge
 
     again = generate_knowledge(7, seed=3)
     assert again == generate_knowledge(7, seed=3)
@@ -297,7 +290,7 @@ def test_seeds_repeat_differ_and_nest():
 
 
 def test_names_of_a_seed_are_the_same_for_ever():
-    from training.datasets.fictional_names import NameSource, ValueType
+    from training.data.fictional_subjects import NameSource, ValueType
 
     # Written down once: another machine or Python version must give the same.
     names = NameSource(seed=5)
@@ -305,10 +298,7 @@ def test_names_of_a_seed_are_the_same_for_ever():
 
 
 def test_the_set_of_a_seed_is_the_same_in_every_process():
-    code = (
-        "from training.datasets.fictional_knowledge import generate_knowledge as g;"
-        "print(g(5, seed=1).sha256)"
-    )
+    code = "from training.data.fictional import generate_knowledge as g;print(g(5, seed=1).sha256)"
     command = [sys.executable, "-c", code]
     found = {
         subprocess.run(
@@ -340,7 +330,7 @@ def test_the_set_of_a_seed_is_the_same_in_every_process():
     ],
 )
 def test_numbers_out_of_range(options, message):
-    from training.datasets.fictional_knowledge import generate_knowledge
+    from training.data.fictional import generate_knowledge
 
     with pytest.raises(ValueError, match=message) as raised:
         generate_knowledge(**options)
@@ -348,7 +338,7 @@ def test_numbers_out_of_range(options, message):
 
 
 def test_no_value_is_given_out_twice():
-    from training.datasets.fictional_names import NameSource, ValueType
+    from training.data.fictional_subjects import NameSource, ValueType
 
     names = NameSource(seed=0)
     # Of 3,000 five-digit numbers drawn with replacement, some fifty would be there twice.
@@ -359,7 +349,7 @@ def test_no_value_is_given_out_twice():
 
 
 def test_words_that_are_asked_for_are_left_out():
-    from training.datasets.fictional_names import NameSource
+    from training.data.fictional_subjects import NameSource
 
     names = NameSource(seed=0)
     words = [names.word() for _ in range(7)]

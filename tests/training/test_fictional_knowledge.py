@@ -11,7 +11,7 @@ PASSAGES = 7
 
 
 def load(*arguments, **options):
-    from training.datasets.fictional_knowledge import load_knowledge
+    from training.data.fictional import load_knowledge
 
     return load_knowledge(*arguments, **options)
 
@@ -244,7 +244,7 @@ def test_the_published_passages_have_the_lengths_of_the_published_map():
 
 
 def exposures(design):
-    from training.datasets.fictional_knowledge import official_exposures
+    from training.data.fictional import official_exposures
 
     return official_exposures(design)
 
@@ -262,7 +262,7 @@ def test_official_exposures():
 
 
 def dealt(file, **options):
-    from training.datasets.fictional_knowledge import assign_exposures
+    from training.data.fictional import assign_exposures
 
     return {index: how.value for index, how in assign_exposures(load(file), **options).items()}
 

@@ -106,11 +106,7 @@ def test_the_line_as_printed_misses_the_size():
 def test_a_step_of_a_model_on_b_and_m_together():
     """The union's gradient comes from one backward pass over all tokens, by their number."""
     from training.forgetting_terms import delta_2
-    from training.gradient_alignment import (
-        GradientAlignmentObserver,
-        gradient_sample,
-        start_weights,
-    )
+    from training.gradients import GradientAlignmentObserver, gradient_sample, start_weights
     from training.observers import Cadence
 
     rows = {"A": rows_of(5, 1), "B": rows_of(3, 2), "M": rows_of(7, 3, answer=(4, 3))}

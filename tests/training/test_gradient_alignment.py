@@ -24,11 +24,7 @@ ROWS = {"A": rows_of(7, 1), "B": rows_of(5, 2), "M": rows_of(11, 3, answer=(4, 2
 
 
 def observer_of(model, *, blocks=3, **cadence):
-    from training.gradient_alignment import (
-        GradientAlignmentObserver,
-        gradient_sample,
-        start_weights,
-    )
+    from training.gradients import GradientAlignmentObserver, gradient_sample, start_weights
     from training.observers import Cadence
 
     samples = [gradient_sample(name, rows, blocks=blocks) for name, rows in ROWS.items()]
@@ -75,7 +71,7 @@ def test_products_are_those_of_backward_on_copies(family):
 
 
 def test_parts_are_parts_of_the_model():
-    from training.gradient_alignment import alignment
+    from training.gradients import alignment
 
     model = tiny_model("llama", torch.float64)
     (record,) = observer_of(model).observe(model, 0)
@@ -102,7 +98,7 @@ def test_parts_are_parts_of_the_model():
 
 def test_a_small_step_along_b_changes_the_loss_on_a_as_the_product_says():
     """Central differences, so that what is left is of third order in the step."""
-    from training.gradient_alignment import alignment
+    from training.gradients import alignment
 
     model = tiny_model("gpt2", torch.float64)
     (record,) = observer_of(model).observe(model, 0)
@@ -142,8 +138,8 @@ def test_first_order_and_measured_change_agree_the_better_the_smaller_the_step()
 
 def test_errors_are_those_of_a_jackknife_over_blocks():
     """Exactly so where all items train as many tokens and all blocks hold as many items."""
-    from training.gradient_alignment import GradientAlignmentObserver, gradient_sample
-    from training.gradient_alignment import start_weights as start
+    from training.gradients import GradientAlignmentObserver, gradient_sample
+    from training.gradients import start_weights as start
     from training.observers import Cadence
 
     model = tiny_model("gpt2", torch.float64)
@@ -332,7 +328,7 @@ def test_two_processes_come_to_the_same_record_and_shards_are_refused(tmp_path):
 
 @pytest.mark.parametrize("names", [["A"], ["A", "A"], ["A", "moved"], ["A", "B@start"]])
 def test_names_that_records_cannot_tell_apart_are_refused(names):
-    from training.gradient_alignment import GradientAlignmentObserver, gradient_sample
+    from training.gradients import GradientAlignmentObserver, gradient_sample
     from training.observers import Cadence
 
     samples = [gradient_sample(name, ROWS["A"]) for name in names]
@@ -353,15 +349,15 @@ def test_names_that_records_cannot_tell_apart_are_refused(names):
     ],
 )
 def test_samples_that_say_nothing_are_refused(rows, blocks, message):
-    from training.gradient_alignment import gradient_sample
+    from training.gradients import gradient_sample
 
     with pytest.raises(ValueError, match=message):
         gradient_sample("A", rows, blocks=blocks)
 
 
 def test_a_sample_of_another_vocabulary_or_another_start_is_refused():
-    from training.gradient_alignment import GradientAlignmentObserver, gradient_sample
-    from training.gradient_alignment import start_weights as start
+    from training.gradients import GradientAlignmentObserver, gradient_sample
+    from training.gradients import start_weights as start
     from training.observers import Cadence
 
     model = tiny_model("llama")
@@ -405,7 +401,7 @@ def record_of(norms, product, errors):
     ],
 )
 def test_when_a_sign_is_claimed(norms, product, error, sign, small):
-    from training.gradient_alignment import alignment
+    from training.gradients import alignment
 
     found = alignment(record_of(norms, product, [0.1, error, 0.1]), "A", "B")
     assert (found.sign, found.near_zero) == (sign, small)
@@ -417,7 +413,7 @@ def test_when_a_sign_is_claimed(norms, product, error, sign, small):
 
 
 def test_what_a_record_does_not_have_is_named():
-    from training.gradient_alignment import alignment
+    from training.gradients import alignment
 
     record = record_of((1.0, 1.0), 0.5, [0.1] * 3)
     with pytest.raises(ValueError, match="there are no 'A' and 'C'; the record has A, B, A@start"):

@@ -8,13 +8,13 @@ from tests.training.hub_caches import BRANCH_COMMIT, cached, parquet
 
 
 def load(*arguments, **options):
-    from training.datasets import load_factoids
+    from training.data import load_factoids
 
     return load_factoids(*arguments, **options)
 
 
 def table():
-    from training.datasets.hub_factoids import HUB_FACTOIDS
+    from training.data.factoid_sources import HUB_FACTOIDS
 
     return HUB_FACTOIDS
 
@@ -93,7 +93,7 @@ def test_lama_is_asked_where_the_object_comes_last(hub):
         ("The capital of France is", ("Paris",)),
     ]
     assert factoids[1].identifier == "lama-P17-Paris"
-    from training.datasets import prompt_and_target
+    from training.data import prompt_and_target
 
     asked = prompt_and_target(factoids[2], factoids.template)
     assert asked == ("The capital of France is", " Paris")
@@ -218,6 +218,6 @@ def test_changed_columns_are_named(hub):
 
 def test_sets_nobody_could_try_are_marked():
     assert all(row.hub.unverified for row in table().values())
-    from training.datasets.primary_sets import unverified_names
+    from training.data.primary_sets import unverified_names
 
     assert set(table()) <= set(unverified_names())

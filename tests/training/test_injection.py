@@ -185,7 +185,7 @@ def test_pads_are_not_displaced_tokens(mode):
 def test_masked_documents_change_nothing_for_one_another():
     # Through a model, as the loop runs it: logits after the passage are those of the row alone.
     from tests.models import tiny_hf_model
-    from training.forward_inputs import forward_inputs, separation_of
+    from training.engine import forward_inputs, separation_of
     from training.injection_schedule import Encounter
 
     hf_model = tiny_hf_model("llama")
@@ -295,7 +295,7 @@ class Tokenizer:
 
 def test_passages_begin_as_documents_do():
     from tests.border_tokenizers import tokenizer_of
-    from training.datasets.fictional_knowledge import generate_knowledge
+    from training.data.fictional import generate_knowledge
 
     knowledge = generate_knowledge(2, paraphrases=1, words=140)
     for kind, begun in (("begun and ended", [1]), ("olmo", [])):
@@ -307,7 +307,7 @@ def test_passages_begin_as_documents_do():
 
 
 def test_passages_are_encoded_with_their_end():
-    from training.datasets.fictional_knowledge import generate_knowledge
+    from training.data.fictional import generate_knowledge
 
     knowledge = generate_knowledge(3, paraphrases=2, words=140)
     found = module().encode_passages(knowledge, Tokenizer())

@@ -14,13 +14,13 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def load(*arguments, **options):
-    from training.datasets.instruction_sets import load_instructions
+    from training.data.instructions import load_instructions
 
     return load_instructions(*arguments, **options)
 
 
 def primary(*arguments, **options):
-    from training.datasets.primary_sets import load_primary
+    from training.data.primary_sets import load_primary
 
     return load_primary(*arguments, **options)
 
@@ -43,7 +43,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
     def put(name, files):
-        from training.datasets.instruction_sources import HUB_INSTRUCTIONS
+        from training.data.instructions import HUB_INSTRUCTIONS
 
         address = HUB_INSTRUCTIONS[name].hub
         return cached(tmp_path / "hub", address.dataset, address.revision, files)
@@ -127,7 +127,7 @@ def test_training_splits_from_the_hub(hub):
         },
     )
     assert pairs(load("gsm8k-train")) == [[("Two and two?", "<<2+2=4>>4\n#### 4")]]
-    from training.datasets.instruction_sources import MATH_SUBJECTS
+    from training.data.instructions import MATH_SUBJECTS
 
     files = {
         f"{subject}/train-00000-of-00001.parquet": parquet(
@@ -207,7 +207,7 @@ def test_ultrachat_has_turns_and_only_its_start_is_read(hub, monkeypatch):
     hub("ultrachat", {"train_0.jsonl": jsonl(rows)})
     from dataclasses import replace
 
-    from training.datasets.instruction_sources import HUB_INSTRUCTIONS
+    from training.data.instructions import HUB_INSTRUCTIONS
 
     whole = HUB_INSTRUCTIONS["ultrachat"]
     assert whole.hub.max_rows == 20_000
@@ -322,9 +322,9 @@ def test_an_offset_beyond_the_end_and_an_empty_file(tmp_path):
 
 
 def test_one_name_for_factoids_and_instructions():
-    from training.datasets.factoids import factoid_names
-    from training.datasets.instruction_sets import instruction_names
-    from training.datasets.primary_sets import PAPER_ITEMS, primary_names
+    from training.data.factoids import factoid_names
+    from training.data.instructions import instruction_names
+    from training.data.primary_sets import PAPER_ITEMS, primary_names
 
     assert primary_names() == [*factoid_names(), *instruction_names()]
     assert len(set(primary_names())) == len(primary_names())
@@ -340,7 +340,7 @@ def test_one_name_for_factoids_and_instructions():
 
 
 def test_the_template_of_factoids_can_be_chosen(tmp_path):
-    from training.datasets.factoid_prompts import ANSWER_IS
+    from training.data.factoid_prompts import ANSWER_IS
 
     path = write(tmp_path / "x.jsonl", [{"question": "Who?", "answers": ["Ann", "A."]}])
     assert pairs(primary(path).conversations) == [[("Question: Who?\nAnswer:", "Ann")]]
@@ -386,8 +386,8 @@ def test_bad_names_are_answered_in_one_line(arguments, options, message):
 
 
 def test_options_of_factoids_are_refused_for_instructions():
-    from training.datasets import KeyValues
-    from training.datasets.factoid_prompts import PLAIN
+    from training.data import KeyValues
+    from training.data.factoid_prompts import PLAIN
 
     with pytest.raises(
         ValueError, match="key_values, template was given, but gsm8k is no set of f"
@@ -398,8 +398,7 @@ def test_options_of_factoids_are_refused_for_instructions():
 def test_importing_the_loaders_brings_in_nothing_heavy():
     heavy = "('torch', 'transformers', 'datasets', 'pyarrow', 'huggingface_hub')"
     code = (
-        "import sys, training.datasets.primary_sets; "
-        f"print([m for m in {heavy} if m in sys.modules])"
+        f"import sys, training.data.primary_sets; print([m for m in {heavy} if m in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert shown.stdout.strip() == "[]", shown.stderr

@@ -94,7 +94,7 @@ def test_other_groups_decay():
 
 
 def test_positions_start_again_at_every_document():
-    from training.forward_inputs import positions_within
+    from training.engine import positions_within
 
     generator = np.random.default_rng(3)
     documents = np.repeat(generator.integers(0, 3, (5, 7)), generator.integers(1, 4, 7), axis=1)
@@ -108,7 +108,7 @@ def test_positions_start_again_at_every_document():
 
 def test_plain_rows_and_pads_at_the_end_need_no_mask():
     from training.batches import as_training_batch
-    from training.forward_inputs import Separation, forward_inputs
+    from training.engine import Separation, forward_inputs
 
     ids = tokens(2, 5)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
@@ -121,7 +121,7 @@ def test_plain_rows_and_pads_at_the_end_need_no_mask():
 
 def test_a_model_that_cannot_keep_documents_apart_is_refused():
     from training.batches import as_training_batch
-    from training.forward_inputs import Separation, forward_inputs
+    from training.engine import Separation, forward_inputs
 
     batch = as_training_batch(tokens(1, 4), segment_ids=torch.tensor([[0, 0, 1, 1]]))
     with pytest.raises(ValueError, match="does not keep the documents of a row apart"):
@@ -130,14 +130,14 @@ def test_a_model_that_cannot_keep_documents_apart_is_refused():
 
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_how_documents_are_kept_apart_is_found_out(family):
-    from training.forward_inputs import Separation, separation_of
+    from training.engine import Separation, separation_of
 
     expected = {"llama": Separation.POSITIONS, "opt": Separation.MASK}
     assert separation_of(tiny_hf_model(family)) is expected[family]
 
 
 def test_a_model_whose_attention_sees_everything_is_found_out():
-    from training.forward_inputs import Separation, separation_of
+    from training.engine import Separation, separation_of
 
     hf_model = tiny_hf_model("llama")
     spread = lambda _m, _args, out: out + out.mean(dim=1, keepdim=True)  # noqa: E731
@@ -151,7 +151,7 @@ def test_flops_of_a_token_are_counted(family, tied):
     from torch.utils.flop_counter import FlopCounterMode
 
     import probes
-    from training.throughput import flops_per_token
+    from training.progress import flops_per_token
 
     hf_model = tiny_hf_model(family)
     # Eager attention spells its products out, over all pairs of positions.
@@ -182,7 +182,7 @@ def test_flops_of_a_token_are_counted(family, tied):
 )
 def test_peaks_are_found_by_name_and_not_made_up(name, precision, peak):
     from training.choices import Precision
-    from training.throughput import peak_flops
+    from training.progress import peak_flops
 
     assert peak_flops(name, Precision(precision)) == peak
 
@@ -190,7 +190,7 @@ def test_peaks_are_found_by_name_and_not_made_up(name, precision, peak):
 def test_throughput_counts_tokens_and_shows_no_share_of_an_unknown_peak():
     from training.batches import as_training_batch
     from training.choices import Precision
-    from training.throughput import Throughput
+    from training.progress import Throughput
 
     speed = Throughput(model_of(), Precision.BF16, 1).of_step(as_training_batch(tokens(7, 5)), 0.5)
     assert speed.keys() == {"seconds", "tokens_per_second", "memory_bytes"}

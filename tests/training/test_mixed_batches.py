@@ -18,7 +18,7 @@ OWN, MIX = 13, 29
 
 def rendered(prompt, answer, identifier, source, seed):
     """A row of random words of so many tokens; the answer's end is one of them."""
-    from training.datasets.rendering import Rendered
+    from training.data.rendering import Rendered
 
     draw = random.Random(seed)
     ids = [draw.randrange(3, D_VOCAB) for _ in range(prompt + answer - 1)] + [END]
@@ -34,7 +34,7 @@ def passages(count=MIX, source="generic"):
 
 
 def source_of(own=OWN, mix=MIX, **given):
-    from training.datasets.mixed_batches import MixedSource
+    from training.data.mixed_batches import MixedSource
 
     return MixedSource(facts(own), passages(mix), **{"batch_size": 5, "epochs": 3, **given})
 
@@ -187,7 +187,7 @@ def packings():
 
 
 def cost(rows, lengths):
-    """Multiplications over a model's width and layers; see `training.datasets.row_packing`."""
+    """Multiplications over a model's width and layers; see `training.data.example_rows`."""
     length = max(sum(lengths[i] for i in row) for row in rows)
     return len(rows) * (length * 4096 + length * length * 2)
 
@@ -204,7 +204,7 @@ def partitions(items):
 
 
 def test_packing_is_nearly_the_cheapest_there_is():
-    from training.datasets.row_packing import packed_rows
+    from training.data.example_rows import packed_rows
 
     excess = []
     for lengths, limit in packings():
@@ -323,7 +323,7 @@ def test_the_loop_trains_on_mixed_batches_and_tells_losses_apart(tmp_path):
 
 
 def conversations(count=OWN, mix=MIX):
-    from training.datasets.conversations import Conversation, Turn
+    from training.data.conversations import Conversation, Turn
 
     draw = random.Random(17)
 
@@ -346,8 +346,8 @@ def conversations(count=OWN, mix=MIX):
 
 
 def official_of(tokenizer=None, *, longest=2048, **given):
-    from training.datasets.official_batches import OfficialSource
-    from training.datasets.rendering import render_all
+    from training.data.official_batches import OfficialSource
+    from training.data.rendering import render_all
 
     tokenizer = tokenizer or tiny_tokenizer()
     own, mix = (
@@ -390,7 +390,7 @@ def test_official_batches_are_those_of_the_released_trainer(processes, seed, lon
 
 
 def test_two_thousand_examples_lose_the_same_sixteen():
-    from training.datasets.official_batches import OfficialSource
+    from training.data.official_batches import OfficialSource
 
     source = OfficialSource(facts(2000), batch_size=32, end_id=END, processes=2)
     assert (source.steps_available, len(source.never_trained)) == (20 * 62, 16)
@@ -426,8 +426,8 @@ def test_the_official_loss_is_the_mean_over_processes(processes):
 def key_values_and_passages(count=61):
     """Key-value recall and passages of 50 + 50 words at 1:2, in a vocabulary of their own."""
     from training.byte_pairs import train_byte_pairs
-    from training.datasets.conversations import Conversation, Turn, factoid_conversations
-    from training.datasets.factoids import load_factoids
+    from training.data.conversations import Conversation, Turn, factoid_conversations
+    from training.data.factoids import load_factoids
 
     draw = random.Random(5)
     words = [
@@ -447,15 +447,15 @@ def key_values_and_passages(count=61):
 
 
 def shares_of(source):
-    from training.datasets.mixed_batches import loss_shares
+    from training.data.mixed_batches import loss_shares
 
     return loss_shares(source, range(source.steps_available))
 
 
 def test_shares_of_the_loss_ours_and_official(record_property):
-    from training.datasets.mixed_batches import MixedSource
-    from training.datasets.official_batches import OfficialSource
-    from training.datasets.rendering import render_all
+    from training.data.mixed_batches import MixedSource
+    from training.data.official_batches import OfficialSource
+    from training.data.rendering import render_all
 
     own, mix, tokenizer = key_values_and_passages()
     size = len(own) + len(mix)
@@ -496,7 +496,7 @@ def test_shares_of_the_loss_ours_and_official(record_property):
 
 
 def order_of(**given):
-    from training.datasets.mixed_batches import MixedSource
+    from training.data.mixed_batches import MixedSource
 
     fields = {"primary": facts(3), "mix": passages(5), "batch_size": 4, **given}
     return MixedSource(fields.pop("primary"), fields.pop("mix"), **fields)
@@ -554,7 +554,7 @@ def test_a_batch_of_the_smallest_size_allowed_has_some_of_both():
 
 
 def test_examples_that_name_no_set_are_told_apart_all_the_same():
-    from training.datasets.mixed_batches import MixedSource
+    from training.data.mixed_batches import MixedSource
 
     source = MixedSource(facts(3, source=""), passages(5, source=""), batch_size=4)
     assert source.source_names == ("primary", "mix")

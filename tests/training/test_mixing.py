@@ -14,7 +14,7 @@ TEXTS = [" ".join(f"{i}.{k}" for k in range(i)) for i in range(1, 54)]
 
 def loaded(name, n, **options):
     from probes.assets import AssetError
-    from training.datasets.mixing import load_mix
+    from training.data.mixes import load_mix
 
     try:
         return load_mix(name, n, **options)
@@ -23,14 +23,14 @@ def loaded(name, n, **options):
 
 
 def sequences(n, words=7, seed=3):
-    from training.datasets.random_words import random_sequences
+    from training.data.mixes import random_sequences
 
     return random_sequences(WORDS, n, words=words, seed=seed)
 
 
 def passages(n, texts=TEXTS, **options):
     from probes.corpus.sources import Corpus
-    from training.datasets.generic_passages import generic_passages
+    from training.data.mixes import generic_passages
 
     options = {"words": 11, "seed": 3} | options
     return generic_passages(Corpus.from_texts(texts, "counted"), n, **options)
@@ -129,7 +129,7 @@ def test_more_passages_of_a_document_do_not_overlap(per_document, expected):
 
 
 def test_only_so_many_documents_are_read(monkeypatch):
-    monkeypatch.setattr("training.datasets.generic_passages.READ_DOCUMENTS", 31)
+    monkeypatch.setattr("training.data.mixes.READ_DOCUMENTS", 31)
     assert len(passages(10)) == 10  # texts of 22 to 31 words
     with pytest.raises(ValueError, match="counted has 10 of"):
         passages(11)
@@ -153,7 +153,7 @@ def test_generic_is_the_general_corpus_unless_one_is_given(tmp_path):
 def test_sets_of_the_hub_are_read_from_their_column(name, column, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from training.datasets import mixing
+    from training.data import mixes as mixing
 
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -195,7 +195,7 @@ def test_identities_follow_what_is_in_the_mix():
     [(128, 2.0, 256), (100, 0.29, 29), (7, 0.5, 3), (3, 1 / 3, 1), (2, 0.9, 1), (1, 1.0, 1)],
 )
 def test_mix_sizes_are_exact(primary, ratio, expected):
-    from training.datasets.mixing import mix_size
+    from training.data.mixes import mix_size
 
     assert mix_size(primary, ratio) == expected
 
@@ -211,7 +211,7 @@ def test_mix_sizes_are_exact(primary, ratio, expected):
     ],
 )
 def test_ratios_that_come_to_nothing_are_refused(ratio, message):
-    from training.datasets.mixing import mix_size
+    from training.data.mixes import mix_size
 
     with pytest.raises(ValueError, match=re.escape(message)) as raised:
         mix_size(99, ratio)
@@ -233,7 +233,7 @@ def test_ratios_that_come_to_nothing_are_refused(ratio, message):
     ],
 )
 def test_bad_options_are_one_line(arguments, options, message):
-    from training.datasets.mixing import load_mix
+    from training.data.mixes import load_mix
 
     with pytest.raises(ValueError, match=re.escape(message)) as raised:
         load_mix(*arguments, **options)
@@ -241,14 +241,13 @@ def test_bad_options_are_one_line(arguments, options, message):
 
 
 def factoid(identifier, answers, subject=None):
-    from training.datasets.factoid_prompts import Factoid
+    from training.data.factoid_prompts import Factoid
 
     return Factoid(f"What is {identifier}?", answers, identifier, subject=subject)
 
 
 def mix_of(*texts):
-    from training.datasets.generic_passages import generic_passages
-    from training.datasets.mixing import Corpus
+    from training.data.mixes import Corpus, generic_passages
 
     corpus = Corpus.from_texts(texts)
     return generic_passages(corpus, len(texts), words=3, seed=0)
@@ -266,7 +265,7 @@ FACTS = [
 
 
 def test_overlap_by_hand():
-    from training.datasets.mix_overlap import overlap
+    from training.data.mix_overlap import overlap
 
     mix = mix_of(
         "in emma, AUSTEN is very funny",
@@ -284,7 +283,7 @@ def test_overlap_by_hand():
 
 
 def test_overlap_without_subjects_has_no_pair_share():
-    from training.datasets.mix_overlap import overlap
+    from training.data.mix_overlap import overlap
 
     report = overlap([factoid("a", ("Rome",))], mix_of("all roads to Rome they say"))
     assert (report.answer_share, report.subject_share, report.pair_share) == (1.0, None, None)
@@ -293,7 +292,7 @@ def test_overlap_without_subjects_has_no_pair_share():
 
 def test_overlap_against_padded_text_search():
     """Phrases of numbers in passages of numbers, looked for by hand as text between spaces."""
-    from training.datasets.mix_overlap import overlap
+    from training.data.mix_overlap import overlap
 
     draw = random.Random(5)
     texts = [" ".join(draw.choices("0123456789", k=6)) for _ in range(31)]
@@ -320,8 +319,8 @@ def test_overlap_against_padded_text_search():
 
 
 def test_a_made_up_set_does_not_overlap_with_its_mix():
-    from training.datasets.factoids import load_factoids
-    from training.datasets.mix_overlap import overlap
+    from training.data.factoids import load_factoids
+    from training.data.mix_overlap import overlap
 
     mix = loaded("random", 61, words=50, seed=0)
     report = overlap(load_factoids("kvr", limit=97), mix.conversations)

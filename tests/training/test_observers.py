@@ -21,7 +21,7 @@ def words(length, seed):
 def knowledge():
     """Seven passages of three probes each."""
     from training.choices import ProbeKind
-    from training.datasets.passages import KnowledgeProbe, Passage, knowledge_set
+    from training.data.passages import KnowledgeProbe, Passage, knowledge_set
 
     passages = []
     for index in range(7):
@@ -87,8 +87,7 @@ def test_a_cadence_that_makes_no_sense_is_refused(arguments, message):
 
 def test_probes_are_scored_in_the_order_of_their_list():
     from training.choices import Exposure
-    from training.observers import ProbeObserver
-    from training.observing import ItemsObserver
+    from training.observers import ItemsObserver, ProbeObserver
 
     model, known = tiny_model("olmo", torch.float64), knowledge()
     exposures = dict.fromkeys(range(7), Exposure.ONCE) | {2: Exposure.HELD_OUT}
@@ -106,7 +105,7 @@ def test_probes_are_scored_in_the_order_of_their_list():
 
 def test_the_padded_mean_goes_by_exposure_and_kind():
     """As the released code does, which evaluates each of these sets by itself."""
-    from probes.target_reduction import PaddedMean
+    from probes.scoring import PaddedMean
     from training.choices import Exposure
     from training.observers import ProbeObserver
 
@@ -136,8 +135,7 @@ def test_the_padded_mean_goes_by_exposure_and_kind():
 
 
 def some_task():
-    from training.datasets.downstream import Task, TaskQuestion
-    from training.datasets.downstream_sources import TaskMetric
+    from training.data.downstream import Task, TaskMetric, TaskQuestion
 
     questions = tuple(
         TaskQuestion(
@@ -170,7 +168,7 @@ def test_a_task_gives_a_score_and_what_it_is_made_of():
 
 
 def test_a_cloze_is_right_if_its_value_beats_all_alternatives():
-    from training.datasets.fact_corpus import ClozeItem, Wording
+    from training.data.fact_world import ClozeItem, Wording
     from training.observers import ClozeObserver
 
     model = tiny_model("gpt2", torch.float64)
@@ -193,7 +191,7 @@ def test_a_cloze_is_right_if_its_value_beats_all_alternatives():
 
 
 def test_a_tie_is_not_right():
-    from training.datasets.fact_corpus import ClozeItem, Wording
+    from training.data.fact_world import ClozeItem, Wording
     from training.observers import ClozeObserver
 
     item = ClozeItem("w1 w2", " w3", "s", "r", Wording.SEEN, (" w3",))

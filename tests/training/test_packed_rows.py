@@ -22,9 +22,9 @@ def corpus(documents=13):
 
 
 def module():
-    import training.datasets.packed_rows
+    import training.data.packed_rows
 
-    return training.datasets.packed_rows
+    return training.data.packed_rows
 
 
 def packed(length=LENGTH, **options):
@@ -66,7 +66,7 @@ def test_fewer_rows_are_the_first_ones():
 
 def test_rows_do_not_depend_on_how_many_are_read_at_a_time(monkeypatch):
     whole = packed()
-    monkeypatch.setattr("training.datasets.packed_rows.READ_ROWS", 2)
+    monkeypatch.setattr("training.data.packed_rows.READ_ROWS", 2)
     again = packed()
     assert again.ids.tolist() == whole.ids.tolist()
     assert again.segments.tolist() == whole.segments.tolist()

@@ -13,7 +13,7 @@ END = 2
 
 def rows_of(model, count=7, right=lambda number: number % 2 == 0):
     """Rows whose answers the model would write, or nearly; each ends in the end token."""
-    from training.datasets.rendering import Rendered
+    from training.data.rendering import Rendered
 
     rows = []
     for number in range(count):
@@ -89,11 +89,11 @@ def test_what_cannot_be_matched_is_refused(accepted, match, message):
 
 
 def test_items_are_made_from_rows_and_what_is_accepted():
-    from training.datasets.conversations import factoid_conversations
-    from training.datasets.factoid_prompts import Factoid
-    from training.datasets.factoids import FactoidSet
-    from training.datasets.rendering import render_all
-    from training.recall_items import accepted_answers, recall_items
+    from training.data.conversations import factoid_conversations
+    from training.data.factoid_prompts import Factoid
+    from training.data.factoids import FactoidSet
+    from training.data.rendering import render_all
+    from training.recall import accepted_answers, recall_items
 
     factoids = FactoidSet(
         "two",
@@ -118,8 +118,8 @@ def test_items_are_made_from_rows_and_what_is_accepted():
 
 
 def test_factoids_that_share_an_identifier_are_told_apart():
-    from training.datasets.factoid_prompts import Factoid
-    from training.recall_items import accepted_answers
+    from training.data.factoid_prompts import Factoid
+    from training.recall import accepted_answers
 
     pair = [Factoid("one?", ("a",), "x"), Factoid("two?", ("b",), "x")]
     with pytest.raises(ValueError, match="two factoids are called 'x' and have other answers"):
@@ -127,8 +127,7 @@ def test_factoids_that_share_an_identifier_are_told_apart():
 
 
 def test_tokens_are_recorded_with_their_log_probabilities():
-    from training.recall_items import recall_items
-    from training.recall_observer import RecallObserver
+    from training.recall import RecallObserver, recall_items
 
     model = model_of("llama")
     items = recall_items(rows_of(model), tiny_tokenizer())
@@ -153,9 +152,8 @@ def test_tokens_are_recorded_with_their_log_probabilities():
 
 def test_written_answers_end_where_taught_answers_end():
     """The head's row of the end token is made that of a word; of equal ones, the end comes first."""
-    from training.datasets.rendering import Rendered
-    from training.recall_items import recall_items, written_answers
-    from training.recall_observer import RecallObserver
+    from training.data.rendering import Rendered
+    from training.recall import RecallObserver, recall_items, written_answers
 
     model = model_of("qwen3")
     model.tokenizer = tiny_tokenizer()
@@ -211,8 +209,7 @@ def test_a_record_goes_to_a_file_and_back():
     ],
 )
 def test_observers_that_make_no_sense_are_refused(items, how, message):
-    from training.recall_items import recall_items
-    from training.recall_observer import RecallObserver
+    from training.recall import RecallObserver, recall_items
 
     if items is None:
         items = recall_items(rows_of(tiny_model("llama"), count=1), tiny_tokenizer())
@@ -222,7 +219,7 @@ def test_observers_that_make_no_sense_are_refused(items, how, message):
 
 def test_texts_need_a_tokenizer():
     import probes
-    from training.recall_items import recall_items, written_answers
+    from training.recall import recall_items, written_answers
 
     model = probes.load_model(tiny_hf_model("llama"))
     items = recall_items(rows_of(model), tiny_tokenizer())
@@ -237,9 +234,8 @@ def test_a_run_learns_to_answer_and_says_so(tmp_path):
     """The observer in the loop, also where a backward pass computes blocks again (no cache then)."""
     from tests.training.loop_runs import model_of as fresh
     from tests.training.loop_runs import run, settings_of
-    from training.datasets.mixed_batches import MixedSource
-    from training.recall_items import recall_items
-    from training.recall_observer import RecallObserver
+    from training.data.mixed_batches import MixedSource
+    from training.recall import RecallObserver, recall_items
     from training.runs.records import RecallRecord, read_items, records_of
 
     model = fresh()

@@ -12,7 +12,7 @@ TAUGHT = 13
 
 def rows_of(count=TAUGHT, seed=0):
     """Questions of three tokens, with an answer of two and its end."""
-    from training.datasets.rendering import Rendered
+    from training.data.rendering import Rendered
 
     trained = (False,) * 3 + (True,) * 3
     rows = tokens(count, 5, seed=seed).tolist()
@@ -148,8 +148,8 @@ def test_groups_and_the_spill_over_by_hand():
 
 def learnt(rows, steps=23):
     """A model that answers all of them."""
-    from training.datasets.mixed_batches import MixedSource
-    from training.datasets.row_choices import Packing
+    from training.choices import Packing
+    from training.data.mixed_batches import MixedSource
     from training.engine import Engine
     from training.optimizer import adamw
     from training.settings import LoopSettings, OptimizerSettings

@@ -28,13 +28,13 @@ CONVERSATIONS = {
 
 
 def rendering():
-    import training.datasets.rendering
+    import training.data.rendering
 
-    return training.datasets.rendering
+    return training.data.rendering
 
 
 def conversation(turns, identifier="item-7", source="set"):
-    from training.datasets.conversations import Conversation, Turn
+    from training.data.conversations import Conversation, Turn
 
     return Conversation(tuple(Turn(*turn) for turn in turns), identifier, source)
 
@@ -260,9 +260,9 @@ def test_hashes_tell_tokens_labels_and_sources_apart():
 
 
 def test_factoids_are_conversations_of_one_turn():
-    from training.datasets.conversations import factoid_conversations
-    from training.datasets.factoid_prompts import ANSWER_IS, PLAIN, Factoid
-    from training.datasets.factoids import FactoidSet
+    from training.data.conversations import factoid_conversations
+    from training.data.factoid_prompts import ANSWER_IS, PLAIN, Factoid
+    from training.data.factoids import FactoidSet
 
     items = (Factoid("Who?", ("Ada Lovelace", "Ada"), "a"), Factoid("When?", ("1843",), "b"))
     asked = FactoidSet("popqa", "none", "nowhere", items, ANSWER_IS)

@@ -16,7 +16,7 @@ PAIRS = [("key aa is?", "17"), ("key bb is?", "23"), ("key cc is?", "31"), ("key
 
 
 def conversations(pairs=PAIRS, source="kvr"):
-    from training.datasets.conversations import Conversation, Turn
+    from training.data.conversations import Conversation, Turn
 
     return [Conversation((Turn(*pair),), f"item-{i}", source) for i, pair in enumerate(pairs)]
 
@@ -53,7 +53,7 @@ def fresh_model():
 @cache
 def model_that_knows(template):
     """A model that was trained on the pairs until it has them."""
-    from training.datasets.rendering import render
+    from training.data.rendering import render
 
     model = fresh_model()
     rows = [render(c, byte_tokenizer(), template) for c in conversations()]
@@ -72,7 +72,7 @@ def model_that_knows(template):
 
 
 def written(model, n, template, limits=None, **options):
-    from training.datasets.self_replay import Writing, self_generated
+    from training.data.replay import Writing, self_generated
 
     writing = Writing(**{"max_prompt_tokens": 41, "max_answer_tokens": 7} | (limits or {}))
     return self_generated(model, n, template=template, seed=3, writing=writing, **options)
@@ -87,7 +87,7 @@ def texts(found):
     [(200, 0.01, 2), (200, 0.05, 10), (200, 0.1, 20), (100, 0.29, 29), (7, 1.0, 7), (7, 0.99, 6)],
 )
 def test_the_share_is_exact_and_of_the_earlier_set(earlier, ratio, expected):
-    from training.datasets.replay import replayed
+    from training.data.replay import replayed
 
     items = conversations([(f"key {i}", f"value {i}") for i in range(earlier)])
     shown = replayed(items, ratio, seed=5)
@@ -99,7 +99,7 @@ def test_the_share_is_exact_and_of_the_earlier_set(earlier, ratio, expected):
 
 
 def test_small_ratios_nest_in_large_ones_and_seeds_differ():
-    from training.datasets.replay import replayed
+    from training.data.replay import replayed
 
     items = conversations([(f"key {i}", f"value {i}") for i in range(97)])
     large = replayed(items, 0.5, seed=1)
@@ -118,7 +118,7 @@ def test_small_ratios_nest_in_large_ones_and_seeds_differ():
     ],
 )
 def test_ratios_out_of_range_are_one_line(ratio, message):
-    from training.datasets.replay import replayed
+    from training.data.replay import replayed
 
     with pytest.raises(ValueError, match=message) as raised:
         replayed(conversations(), ratio, seed=0)
@@ -166,7 +166,7 @@ class Scripted:
 def script(monkeypatch):
     def put(*rounds):
         double = Scripted(*rounds)
-        monkeypatch.setattr("training.datasets.self_replay.generate", double)
+        monkeypatch.setattr("training.data.replay.generate", double)
         return double
 
     return put
@@ -238,8 +238,8 @@ def test_made_up_prompts_have_a_limit(script):
 
 
 def test_where_prompts_begin_and_end():
-    from training.datasets.prompt_borders import prompt_beginning, prompt_closing
-    from training.datasets.row_choices import Template
+    from training.choices import Template
+    from training.data.replay import prompt_beginning, prompt_closing
 
     tokenizer = byte_tokenizer()
     begin = {

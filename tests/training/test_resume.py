@@ -107,7 +107,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 def test_a_checkpoint_that_does_not_hold_exactly_the_weights_is_refused(tmp_path, change, message):
     from safetensors.torch import load_file, save_file
 
-    from training.runs.training_state import load_weights
+    from training.runs.checkpoints import load_weights
 
     model = model_of()
     before = weights_of(model)

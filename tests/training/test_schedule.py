@@ -19,7 +19,7 @@ from tests.training.loop_runs import (
 
 
 def rates(steps, peak=1.0, **schedule):
-    from training.schedule import learning_rate
+    from training.optimizer import learning_rate
     from training.settings import LoopSettings, OptimizerSettings, ScheduleSettings
 
     settings = LoopSettings(
@@ -91,8 +91,8 @@ def test_counted_from_zero_rates_are_those_that_transformers_updates_with(name, 
 
 def test_the_recipes_of_continual_memorization_have_the_released_trainers_rates():
     """2,000 items and 4,000 of a mix in batches of 32, 20 epochs: 187.5 updates of warm-up."""
+    from training.optimizer import learning_rate
     from training.remix.recipes import paper_llama3_8b
-    from training.schedule import learning_rate
 
     config = paper_llama3_8b()
     settings = config.settings(config.stages[0], 3750)
@@ -112,7 +112,7 @@ def test_a_warm_up_counted_from_zero_is_rounded_up():
 def test_the_recipes_of_continual_knowledge_learning_have_olmos_rates(recipe):
     """Its trainer counts the step up, and then asks for the rate."""
     from training.ckl.recipes import CKL_RECIPES
-    from training.schedule import learning_rate
+    from training.optimizer import learning_rate
 
     config = CKL_RECIPES[recipe]()
     settings, steps = config.settings(config.steps), config.steps

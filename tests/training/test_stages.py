@@ -17,10 +17,10 @@ from tests.training.loop_runs import (
     weights_of,
 )
 from tests.training.test_resume import bits_of
+from training.choices import OptimizerStart, StageStatus
 from training.commands.loop_fields import LoopFields
 from training.loop import train
 from training.runs.directory import RunDirectory
-from training.stage_choices import OptimizerStart, StageStatus
 from training.stages import (
     ChainIdentity,
     ReadyStage,
@@ -209,7 +209,7 @@ MOMENTS = {
 def test_killed_at_a_boundary_it_leaves_the_bits_of_the_whole(
     moment, whole, start, tmp_path, monkeypatch
 ):
-    import training.chain_folder as chain_folder
+    import training.stages as chain_folder
     import training.stages as stages
 
     name, target, calls = MOMENTS[moment]

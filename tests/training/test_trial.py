@@ -19,7 +19,7 @@ from tests.training.loop_runs import (
 )
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import pretrain_arguments, write_texts
-from training.misfits import Misfits
+from training.trial import Misfits
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_tokenizer_that_cannot_be_saved(tmp_path, monkeypatch):
 
 def test_a_model_that_is_read_as_another(tmp_path, monkeypatch):
     """A buffer that the file holds, and that loading computes anew."""
-    import training.runs.training_state as states
+    import training.runs.checkpoints as states
 
     true = states.read_weights
 

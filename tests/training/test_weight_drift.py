@@ -103,7 +103,7 @@ def test_the_table_has_every_level_once():
     ],
 )
 def test_parameters_of_families(family, part, count):
-    from training.parameter_parts import Part, parameter_parts
+    from training.weight_drift import Part, parameter_parts
 
     parts = parameter_parts(tiny_model(family))
     assert list(map(str, parts.values())).count(part) == count
@@ -113,7 +113,7 @@ def test_parameters_of_families(family, part, count):
 
 
 def test_a_part_of_no_kind_is_refused():
-    from training.parameter_parts import Part
+    from training.weight_drift import Part
 
     with pytest.raises(ValueError, match=r"part '3\.mlp' is none of embedding, attention, mlp_in"):
         Part.named("3.mlp")
@@ -175,7 +175,7 @@ def test_a_run_records_how_far_it_has_come(tmp_path):
 
 
 def test_other_weights_for_a_while():
-    from training.kept_weights import start_weights, with_weights
+    from training.weight_drift import start_weights, with_weights
 
     model = model_of()
     start, before = start_weights(model), weights_of(model)
@@ -187,7 +187,7 @@ def test_other_weights_for_a_while():
 
 
 def test_own_weights_are_back_after_an_error():
-    from training.kept_weights import start_weights, with_weights
+    from training.weight_drift import start_weights, with_weights
 
     model = model_of()
     before = weights_of(model)
@@ -198,7 +198,7 @@ def test_own_weights_are_back_after_an_error():
 
 
 def test_the_start_is_a_copy_in_float32():
-    from training.kept_weights import start_weights
+    from training.weight_drift import start_weights
 
     model = tiny_model("llama", torch.bfloat16)
     start = start_weights(model)

@@ -30,8 +30,7 @@ from typing import Any
 
 from training.ckl.config import CklConfig
 from training.ckl.recipes import CKL_RECIPES
-from training.commands.command import TrainingCommand
-from training.commands.fields import RunFields
+from training.commands.command import RunFields, TrainingCommand
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,117 @@ Example:
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from training.ckl.fields import (
-    DataFields,
-    InjectionFields,
-    ObservationFields,
-)
-from training.commands.edit_fields import EditFields
+from training.choices import InjectionMode, OncePlacement
+from training.commands.edit_settings import EditFields
 from training.commands.loop_fields import LoopFields
-from training.misfits import Misfits
 from training.settings import LoopSettings
+from training.trial import Misfits
+
+
+class ProbeReduction(StrEnum):
+    """How the log-probabilities of a target's tokens become its score."""
+
+    TOKEN_MEAN = "token_mean"
+    """Their mean."""
+    SUM = "sum"
+    """Their sum."""
+    PADDED_MEAN = "padded_mean"
+    """Their sum over the length of a padded row, in batches of 16 over 4 processes: the released
+    code's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFields:
+    """What is trained, and on what."""
+
+    model: str
+    """Start: built-in model, hub id, folder, or a run directory, for its last checkpoint."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model; of a run directory the step, step-000160 say."""
+    corpus: str | None
+    """Text to train on: built-in corpus, file of texts or token ids, folder, quoted pattern or hub
+    data set; the papers' recipes leave it to be given."""
+    column: str | None = None
+    """Column of the text in .jsonl and .parquet files and data sets; theirs is "text"."""
+    row_length: int
+    """Tokens of a row."""
+    epochs: int = 1
+    """How often the corpus is gone through."""
+    steps: int | None = None
+    """Updates; as many as the corpus has rows for. Fewer: only the first rows are read."""
+    shuffle: bool = True
+    """Whether rows come in an order drawn anew in every epoch."""
+    document_mask: bool = False
+    """Whether attention stays inside documents and passages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InjectionFields:
+    """What new knowledge there is, and when it is met."""
+
+    knowledge: tuple[str, ...]
+    """generated; files in a published layout of Fictional Knowledge; or a hub data set."""
+    knowledge_seed: int = 0
+    """Of generated passages, so that runs with another --seed meet the same."""
+    passage_words: int = 240
+    """Words of a generated passage, about; 140 to 420."""
+    paraphrase: int
+    """Passages met in other words every time."""
+    duplication: int
+    """Passages met in the same words every time."""
+    once: int
+    """Passages met once."""
+    held_out: int
+    """Passages never met: a control."""
+    once_placement: OncePlacement = OncePlacement.SPREAD
+    """When passages are met that are met once: spread over the rounds, or all in the first."""
+    injection_interval: int
+    """Steps between rounds of injections."""
+    injection_rounds: int = 10
+    """Rounds."""
+    injection_cycles: int = 1
+    """How often all rounds are repeated, in later epochs say."""
+    injection_first: int | None = None
+    """Batch of the first round, counted from 0; the last one of the first interval."""
+    injection_mode: InjectionMode = InjectionMode.PREPEND_TRUNCATE
+    """Where a passage goes: in front of a row whose end is cut off (the papers'), in the place of
+    a row, or in a row more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservationFields:
+    """What is looked at during training, and when; always before the first and after the last."""
+
+    probe_every: int
+    """Steps between scores of the knowledge probes; 1 is every step."""
+    probe_reduction: ProbeReduction = ProbeReduction.TOKEN_MEAN
+    """How the log-probabilities of a target's tokens become its score."""
+    generate_every: int | None = None
+    """Steps between looks at which probes' targets are generated greedily, token for token; with
+    it also at the start, right after the last injection, at the lags and at the end; never."""
+    evaluate_every: int | None = None
+    """Steps between looks at everything below; before and after the run only."""
+    lags: tuple[int, ...] = (0,)
+    """Steps after the last injection at which everything is looked at as well."""
+    tasks: tuple[str, ...]
+    """Downstream tasks, whose mean is P: piqa, hellaswag, winogrande, openbook_qa, sciq,
+    arc_easy."""
+    task_limit: int | None = None
+    """Questions of each; all."""
+    cloze: str | None = "auto"
+    """Facts known before: a .jsonl file with prompt and target; auto takes those of the
+    pretraining run that the model is from, None takes none."""
+    evaluation_corpora: tuple[str, ...] = ()
+    """Corpora to be predicted, the familiar one and the new one say."""
+    evaluation_tokens: int = 8192
+    """Tokens of each."""
+    entropy_tokens: int | None = None
+    """Tokens of the first of them on which the three entropies are measured; None for none."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints that stay; the last one only."""
+
 
 _AT_LEAST_ONE = (
     *("row_length", "epochs", "injection_interval", "injection_rounds", "injection_cycles"),

@@ -15,12 +15,11 @@ from typing import Any
 import probes
 from probes.corpus.sources import ContentHash
 from probes.corpus.token_batch import TokenBatch
-from training.datasets.downstream import load_task
-from training.datasets.fact_corpus import ClozeItem
-from training.misfits import Misfits
-from training.observers import Cadence, ClozeObserver, TaskObserver
+from training.data.downstream import load_task
+from training.data.fact_world import ClozeItem
+from training.observers import Cadence, ClozeObserver, Observer, TaskObserver
 from training.observers_corpus import EntropyObserver, HeldOutObserver, held_out_batches
-from training.observing import Observer
+from training.trial import Misfits
 
 _ROWS_AT_ONCE = 8
 

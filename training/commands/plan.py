@@ -18,7 +18,7 @@ from typing import Any
 from training.choices import Parallel, RateCount, ScheduleKind
 from training.commands.loop_fields import LoopFields
 from training.commands.recipes import changed
-from training.schedule import warmup_updates
+from training.optimizer import warmup_updates
 
 Lines = tuple[tuple[str, str], ...]
 """Names and values."""

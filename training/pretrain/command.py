@@ -10,7 +10,7 @@ any others) with facts about made-up people and places mixed in, and writes into
 - `manifest.json`, `timing.jsonl`, `done.json`: what it is, how long it took, how it ended
 
 The folder is a series of checkpoints for every command that takes one, as for
-`python -m analysis.entropy --model RUN`. Recipes are in `training.pretrain.recipes`; every setting
+`python -m analysis.entropy --model RUN`. Recipes are in `training.pretrain.config`; every setting
 of theirs is an option. A run that was stopped or killed goes on with `--resume`, to the same bits.
 
 Example:
@@ -23,10 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.commands.command import TrainingCommand
-from training.commands.fields import RunFields
-from training.pretrain.config import PretrainConfig
-from training.pretrain.recipes import PRETRAIN_RECIPES
+from training.commands.command import RunFields, TrainingCommand
+from training.pretrain.config import PRETRAIN_RECIPES, PretrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,25 +15,23 @@ from probes.hooked_model import HookedModel
 from probes.loading import as_device
 from training.byte_pairs import train_byte_pairs
 from training.commands.observers import Looks
-from training.datasets.fact_corpus import ClozeItem, cloze_items, mixed
-from training.datasets.fact_world import FactWorld, generate_world
-from training.datasets.packed_rows import CorpusSource, packed_corpus
+from training.data.fact_world import ClozeItem, FactWorld, cloze_items, generate_world, mixed
+from training.data.packed_rows import CorpusSource, packed_corpus
 from training.loop import TrainingResult, train
-from training.misfits import Misfits
 from training.model_shapes import new_model
 from training.observers import Cadence
 from training.pretrain.config import OWN_TOKENIZER, PretrainConfig
-from training.pretrain.terminal import print_beginning, print_pretraining
+from training.pretrain.plan import print_beginning, print_pretraining
 from training.processes import joined_processes
-from training.runs.directory import RunDirectory
-from training.runs.manifest import (
+from training.runs.directory import (
+    RunDirectory,
     is_finished,
     opened_directory,
     refuse_taken,
     run_manifest,
     tokenizer_hash,
 )
-from training.trial import tried
+from training.trial import Misfits, tried
 
 
 @dataclass(frozen=True)

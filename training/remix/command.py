@@ -28,8 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.commands.command import TrainingCommand
-from training.commands.fields import RunFields
+from training.commands.command import RunFields, TrainingCommand
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES
 

@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from training.datasets.factoids import KEY_VALUE_RECALL
+from training.data.factoids import KEY_VALUE_RECALL
 from training.remix.config import RemixConfig
 from training.remix.items import load_set
 

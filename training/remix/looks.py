@@ -10,29 +10,30 @@ Gradients are compared between samples of the items of every stage and, as `M`, 
 the drift of the weights refer to the weights that the stage begins with, edits in them included.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from interventions.edits import patch_weights
 from probes.hooked_model import HookedModel
+from training.commands.edit_settings import RunEdits
 from training.commands.observers import Looks
-from training.commands.run_edits import RunEdits
-from training.datasets.fact_corpus import ClozeItem, read_cloze
-from training.gradient_alignment import GradientAlignmentObserver
-from training.kept_weights import Weights, start_weights
-from training.misfits import Misfits
-from training.observers import Cadence
-from training.observing import Observer
-from training.recall import Match
-from training.recall_items import RecallItem
-from training.recall_observer import RecallObserver
+from training.data.fact_world import ClozeItem, read_cloze
+from training.data.rendering import Rendered
+from training.gradients import GradientAlignmentObserver, gradient_sample
+from training.observers import Cadence, Observer
+from training.processes import this_process
+from training.recall import Match, RecallItem, RecallObserver
+from training.relearning import Relearned, relearn
 from training.remix.config import RemixConfig
-from training.remix.data import StageBatches
-from training.remix.items import StageItems
-from training.sample_gradients import gradient_sample
+from training.remix.fitting import left_over
+from training.remix.items import StageBatches, StageItems, load_set, rendered
+from training.runs.durable_files import one_line_for_disk_errors, write_whole
 from training.start_models import Start
-from training.weight_drift import WeightDriftObserver
+from training.trial import Misfits
+from training.weight_drift import WeightDriftObserver, Weights, start_weights
 
 AUTO = "auto"
 MIX_SAMPLE = "M"
@@ -175,3 +176,92 @@ def _beginning(model: HookedModel, edits: RunEdits) -> Weights:
 def _earlier_facts(cloze: str | None, start: Start) -> tuple[ClozeItem, ...]:
     path = start.cloze if cloze == AUTO else None if cloze is None else Path(cloze)
     return () if path is None else read_cloze(path)
+
+
+RELEARNING_FILE = "relearning.json"
+
+
+def write_relearning(
+    config: RemixConfig,
+    model: HookedModel,
+    items: StageItems,
+    untaught: Sequence[Rendered],
+    path: Path,
+) -> None:
+    """Teach a few items of stage A again, on a copy of the weights, and write down what comes back.
+
+    Args:
+        config: the chain.
+        model: as its last stage has left it; its weights are put back.
+        items: of stage A.
+        untaught: what `never_taught` has found.
+        path: the file.
+
+    Raises:
+        ValueError: there are too few items, or the file cannot be written.
+    """
+    assert config.relearning_steps is not None
+    curve = relearn(
+        model,
+        items.rows[: config.stages[0].items],
+        count=config.relearning_items,
+        steps=config.relearning_steps,
+        learning_rate=config.stages[0].learning_rate,
+        batch_size=min(config.batch_size, config.relearning_items),
+        seed=config.seed,
+        never_taught=untaught,
+    )
+    groups = [group for group in Relearned if group in curve.groups]
+    content = {
+        "configuration": curve.configuration,
+        "groups": [str(group) for group in curve.groups],
+        "identifiers": list(curve.identifiers),
+        "exact_match": {group: curve.exact_match(group).tolist() for group in groups},
+        "log_prob": {group: curve.mean_log_prob(group).tolist() for group in groups},
+        "spill_over": curve.spill_over,
+        "correct": curve.correct.int().tolist(),
+        "log_probs": curve.log_probs.tolist(),
+    }
+    if this_process().is_first:
+        with one_line_for_disk_errors(f"writing {path}"):
+            write_whole(path, json.dumps(content) + "\n")
+
+
+def refuse_relearning(config: RemixConfig, items: StageItems) -> None:
+    """Make sure before the first step that some items can be taught again and others asked.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    count, there = config.relearning_items, len(items.rows[: config.stages[0].items])
+    if config.relearning_steps is not None and count >= there:
+        most = f"{there - 1} or fewer" if there > 1 else "--relearning-steps None"
+        raise ValueError(
+            f"--relearning-items asks for {count} of the {there} items of stage A, and others have "
+            f"to be left to be asked; give {most}"
+        )
+
+
+def never_taught(config: RemixConfig, tokenizer: Any) -> Sequence[Rendered]:
+    """Items of the set of stage A after all that any stage learns of it, as many as asked for.
+
+    Args:
+        config: the chain.
+        tokenizer: of the model.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    wanted, data = config.relearning_never_taught, config.data[0]
+    if not wanted or config.relearning_steps is None:
+        return ()
+    there = left_over(config, wanted)
+    if there < wanted:
+        raise ValueError(
+            f"--relearning-never-taught asks for {wanted:,} items of {data} that no stage learns, "
+            f"which has {there:,}; ask for {there:,} or fewer"
+        )
+    taught = sum(stage.items for stage in config.stages if stage.data == data)
+    return rendered(
+        config, load_set(config, data, limit=wanted, offset=taught).conversations, tokenizer
+    )

@@ -29,11 +29,9 @@ Example:
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from training.choices import Parallel, Precision, RateCount
-from training.datasets.key_values import Charset
-from training.datasets.row_choices import Template
+from training.choices import Parallel, Precision, RateCount, StopWhen, Template
+from training.data.key_values import Charset
 from training.remix.config import RemixConfig
-from training.stage_choices import StopWhen
 
 TINY_RUN = "runs/tiny"
 

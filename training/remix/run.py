@@ -3,50 +3,227 @@
 Everything is made again when a run goes on, from the same seeds; manifests hold hashes of it all.
 """
 
+from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import probes
+from interventions.attention_temperature import AttentionTemperature
+from interventions.choices import Schedule
+from interventions.controls import MostActiveRows, RandomRows
+from interventions.edit_forms import Edit
 from interventions.edits import applied
+from interventions.resuscitation import Resuscitation
 from probes.hooked_model import HookedModel
-from training.chain_folder import refuse_other_settings
-from training.commands.baseline import write_baseline
+from training.choices import StopWhen
+from training.commands.command import NOT_DECISIVE
+from training.commands.edit_settings import RunEdits, edits_of, write_baseline
 from training.commands.observers import Looks
-from training.commands.run_edits import RunEdits
-from training.misfits import Misfits
+from training.commands.recipes import as_json, from_json
 from training.observers import Cadence
 from training.processes import joined_processes, this_process
-from training.remix.config import RemixConfig
-from training.remix.data import refuse_no_batches, stage_batches
-from training.remix.edits import ChainEdits
+from training.remix.config import ObservationFields, RemixConfig, StageConfig
 from training.remix.fitting import fitted
-from training.remix.items import StageItems, overlaps, stage_items
-from training.remix.looks import StageLooks, add_others, stage_looks
-from training.remix.recipes import REMIX_RECIPES, TINY_RUN
-from training.remix.relearn import (
+from training.remix.items import StageItems, overlaps, refuse_no_batches, stage_batches, stage_items
+from training.remix.looks import (
     RELEARNING_FILE,
+    StageLooks,
+    add_others,
     never_taught,
     refuse_relearning,
+    stage_looks,
     write_relearning,
 )
-from training.remix.rules import stage_rule
-from training.remix.shared_stage import shared_stage
-from training.remix.terminal import print_beginning, print_remix, print_stage
-from training.runs.directory import DONE_FILE, RunDirectory
-from training.runs.manifest import refuse_taken, tokenizer_hash
+from training.remix.plan import print_beginning, print_remix, print_stage
+from training.remix.recipes import REMIX_RECIPES, TINY_RUN
+from training.runs.directory import (
+    DONE_FILE,
+    RunDirectory,
+    read_manifest,
+    refuse_taken,
+    tokenizer_hash,
+)
 from training.stages import (
+    OUTCOME_FILE,
     ChainIdentity,
     ChainResult,
     ReadyStage,
     Stage,
     finished_chain,
     read_outcome,
+    refuse_other_settings,
     run_stages,
     stage_folder,
 )
 from training.start_models import Start, find_start
-from training.trial import tried
+from training.stop_rules import AllOf, ExactMatchReached, LossBelow, Rule, released_loss_rule
+from training.trial import Misfits, tried
+
+FIRST = "A"
+_MAY_DIFFER = {
+    *(field.name for field in fields(ObservationFields)),
+    *NOT_DECISIVE,
+    *("from_stage_a", "require_reached", "familiarity_cache"),
+}
+
+
+def shared_stage(config: RemixConfig, start_hash: str) -> tuple[Path, dict[str, Any]]:
+    """Where stage A of the other run is, and what identifies it, for the manifest.
+
+    Args:
+        config: this run.
+        start_hash: content hash of its start.
+
+    Raises:
+        ValueError: the folder holds no finished stage A, or another one.
+    """
+    assert config.from_stage_a is not None
+    folder = _stage_folder(config.from_stage_a)
+    outcome, manifest = read_outcome(folder), read_manifest(folder)
+    if outcome.name != FIRST:
+        raise ValueError(f"{folder} holds stage {outcome.name}; give a run, or its stage A")
+    stored = {**manifest["configuration"], **manifest["execution"]}
+    theirs, ours = _decisive(from_json(RemixConfig, stored)), _decisive(config)
+    for name, value in ours.items():
+        if theirs[name] != value:
+            raise ValueError(
+                f"{folder} is of a run with another {name}: {theirs[name]} there, {value} here; "
+                "give a run whose stage A is the same"
+            )
+    if manifest["inputs"]["start_sha256"] != start_hash:
+        raise ValueError(
+            f"{folder} began with other weights than {config.model} has; give a run from this model"
+        )
+    return folder, {
+        "run": str(config.from_stage_a),
+        "checkpoint": outcome.checkpoint.name,
+        "inputs": manifest["inputs"],
+    }
+
+
+def _stage_folder(given: Path) -> Path:
+    """A stage's folder may be given, or that of its run."""
+    return given if (given / OUTCOME_FILE).is_file() else stage_folder(given, FIRST)
+
+
+def _decisive(config: RemixConfig) -> dict[str, Any]:
+    """What decides the weights that stage A ends with."""
+    plain = as_json(config.stage_a())
+    return {name: value for name, value in plain.items() if name not in _MAY_DIFFER}
+
+
+def stage_rule(config: RemixConfig, stage: StageConfig) -> Rule | None:
+    """What ends a stage before its last step; None for nothing, and for a control.
+
+    Args:
+        config: the chain.
+        stage: the stage, whose own items go by its name.
+    """
+    if stage.control is not None:
+        return None
+    match stage.stop:
+        case StopWhen.EPOCHS:
+            return None
+        case StopWhen.LOSS:
+            return _loss(config, stage)
+        case StopWhen.EXACT_MATCH:
+            return _exact_match(config, stage)
+        case StopWhen.LOSS_AND_EXACT_MATCH:
+            return AllOf(_loss(config, stage), _exact_match(config, stage))
+        case StopWhen.RELEASED:
+            return released_loss_rule()
+
+
+def _loss(config: RemixConfig, stage: StageConfig) -> LossBelow:
+    return LossBelow(config.loss_threshold, source=stage.name, patience=config.patience)
+
+
+def _exact_match(config: RemixConfig, stage: StageConfig) -> ExactMatchReached:
+    return ExactMatchReached(stage.name, share=config.exact_match, patience=config.patience)
+
+
+class ChainEdits:
+    """The edits of every stage of a chain.
+
+    Args:
+        config: the chain.
+        load_beginning: gives the model that a stage begins with, by its place.
+        watched: whether there is anybody to show a progress bar to.
+    """
+
+    def __init__(
+        self,
+        config: RemixConfig,
+        load_beginning: Callable[[int], HookedModel],
+        *,
+        watched: bool = True,
+    ) -> None:
+        self._config = config
+        self._load_beginning = load_beginning
+        self._watched = watched
+        self._first = config.names.index(config.edit_before)
+        self._measured: RunEdits | None = None
+
+    def of(self, place: int, model: HookedModel) -> RunEdits:
+        """The edits of a stage.
+
+        Args:
+            place: of the stage, from 0.
+            model: what it begins with; left as it is.
+
+        Raises:
+            ValueError: an edit does not fit the model, or changes nothing.
+        """
+        if place < self._first or not self._config.is_edited:
+            return RunEdits()
+        if place == self._first and self._measured is None:
+            self._measured = self._edits_of(model)
+        return self._found() if place == self._first else _later(self._found())
+
+    def staying(self) -> tuple[Edit, ...]:
+        """The hooks that stay on after the last stage.
+
+        Raises:
+            ValueError: an edit does not fit the model, or changes nothing.
+        """
+        return _later(self._found()).hooks if self._config.is_edited else ()
+
+    def _found(self) -> RunEdits:
+        """As they were measured, before whichever stage."""
+        if self._measured is None:
+            self._measured = self._edits_of(self._load_beginning(self._first))
+        return self._measured
+
+    def _edits_of(self, model: HookedModel) -> RunEdits:
+        return edits_of(
+            self._config,
+            model,
+            seed=self._config.seed,
+            row_length=self._config.row_length,
+            watched=self._watched,
+        )
+
+
+def _later(edits: RunEdits) -> RunEdits:
+    """What of edits stays on in later stages."""
+    kept = tuple(_of_any_weights(edit) for edit in edits.hooks if not _has_ended(edit))
+    return replace(edits, hooks=kept, weights=())
+
+
+def _has_ended(edit: Edit) -> bool:
+    return isinstance(edit, AttentionTemperature) and edit.schedule == Schedule.LINEAR
+
+
+def _of_any_weights(edit: Edit) -> Edit:
+    """The same multipliers on weights that have been trained since they were measured."""
+    if isinstance(edit, Resuscitation):
+        return replace(edit, model_hash=None)
+    if isinstance(edit, RandomRows | MostActiveRows):
+        return replace(edit, like=replace(edit.like, model_hash=None))
+    return edit
+
 
 PROGRAM = "training.remix"
 

@@ -10,15 +10,38 @@ Example:
     'step-000160'
 """
 
+import io
 import json
+import os
 import re
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from training.runs.durable_files import sync_folder, sync_tree, write_whole
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.distributed import checkpoint as sharded
+from torch.distributed.checkpoint import CheckpointException
+
+from probes.checking import all_finite
+from probes.checkpoint_files import load_whole, what_is_wrong
+from probes.hooked_model import HookedModel
+from probes.loading import quiet_transformers
+from probes.model_folder import write_model
+from training.engine import Engine
+from training.processes import this_process
+from training.runs.durable_files import (
+    one_line_for_disk_errors,
+    sync_folder,
+    sync_tree,
+    write_whole,
+)
+from training.runs.random_states import random_states, set_random_states
 
 STATE_FILE = "training_state.json"
 STATE_FOLDER = "training_state"
@@ -171,3 +194,257 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
+
+
+_OPTIMIZER_FOLDER = "optimizer"
+_FLOAT_BYTES = 4
+_TRIAL = ".step-trial.partial"
+"""What a checkpoint is called that is tried; a killed one goes as partial ones do."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """Something with a memory that JSON can hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember that again."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """Saves and loads what changes in a run; every process calls the same methods."""
+
+    model: HookedModel
+    engine: Engine
+    optimizer: torch.optim.Optimizer
+    scaler: Remembers
+    """Of the loss, for float16."""
+    stop: Remembers | None
+    """The stop rule."""
+
+    def save(
+        self, folder: Path, moments: Mapping[str, Mapping[str, Tensor]] | None = None
+    ) -> dict[str, Any]:
+        """Write the files of a checkpoint into a folder.
+
+        Args:
+            folder: there already.
+            moments: AdamW's state by the names of parameters; None for that of now.
+
+        Returns:
+            What belongs into `training_state.json`.
+
+        Raises:
+            ValueError: the model cannot be saved, or a weight is not finite.
+        """
+        here = self.engine.here
+        weights = self.engine.weights()
+        if wrong := [name for name, weight in weights.items() if not all_finite(weight)]:
+            raise ValueError(
+                f"{len(wrong)} weights are not finite, {wrong[0]} first, so no checkpoint is "
+                "written; the one before is whole: try a lower learning rate"
+            )
+        moments = self._moments() if moments is None else dict(moments)
+        states = folder / STATE_FOLDER
+        with _disk_errors_as_such():
+            if here.is_first:
+                write_model(self.model.hf_model, self.model.tokenizer, folder, weights=weights)
+                states.mkdir()
+            here.wait_for_all()
+            if moments:
+                with _no_word_about_being_alone():
+                    path = states / _OPTIMIZER_FOLDER
+                    sharded.save(moments, checkpoint_id=path, no_dist=here.is_alone)
+            _write_tensors(random_states(), states / _random_file(here.rank))
+        return {
+            "processes": here.count,
+            "optimized": sorted(moments),
+            "scaler": self.scaler.state_dict(),
+            "stop": None if self.stop is None else self.stop.state_dict(),
+        }
+
+    def try_in(self, checkpoints: Path) -> None:
+        """Write a checkpoint, read it back, compare, and take it away.
+
+        It has the moments of one parameter, as they will be; whether all find room is asked for.
+
+        Args:
+            checkpoints: the folder that the run's are in.
+
+        Raises:
+            ValueError: there is no room for it, it cannot be written, or it is read as another
+                model than this one.
+        """
+        folder, here = checkpoints / _TRIAL, self.engine.here
+        moments = self._template([name for name, _ in self._trainable()][:1])
+        if here.is_first:
+            self._refuse_full(checkpoints)
+        try:
+            with one_line_for_disk_errors(f"trying a checkpoint in {checkpoints}"):
+                if here.is_first:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    folder.mkdir()
+                here.wait_for_all()
+                state = self.save(folder, moments)
+                here.wait_for_all()
+                self._read_back(CheckpointFound(folder, 0, 0, state))
+                here.wait_for_all()
+        finally:
+            if here.is_first:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _refuse_full(self, checkpoints: Path) -> None:
+        weights = sum(p.numel() for p in self.model.hf_model.parameters())
+        moments = 2 * sum(p.numel() for _, p in self._trainable())
+        needed, free = _FLOAT_BYTES * (weights + moments), shutil.disk_usage(checkpoints).free
+        if free < needed:
+            raise ValueError(
+                f"a checkpoint takes {needed:,} bytes, and the disk of {checkpoints} has {free:,} "
+                f"left; free {needed - free:,} or more, or give another folder"
+            )
+
+    def _read_back(self, found: CheckpointFound) -> None:
+        """See that a checkpoint holds the model as it is now."""
+        self._read_moments(found)
+        weights = self.engine.weights()
+        if not self.engine.here.is_first:
+            return
+        loaded = read_weights(type(self.model.hf_model), found.path)
+        differs = [n for n, t in weights.items() if n in loaded and not torch.equal(t, loaded[n])]
+        if differs:
+            raise ValueError(
+                f"a checkpoint of {self.model.name} would be read as another model: {differs[0]} "
+                f"and {len(differs) - 1} more tensors differ; nothing was trained"
+            )
+
+    def load(self, found: CheckpointFound) -> None:
+        """Go back to a checkpoint; the weights are loaded by `load_weights`, before sharding."""
+        self.load_optimizer(found)
+        self.scaler.load_state_dict(found.state["scaler"])
+        if self.stop is not None:
+            self.stop.load_state_dict(found.state["stop"])
+        path = found.path / STATE_FOLDER / _random_file(self.engine.here.rank)
+        set_random_states(torch.load(path, weights_only=True))
+
+    def load_optimizer(self, found: CheckpointFound) -> None:
+        """Take AdamW's moments from a checkpoint, which may be another run's of the same model."""
+        template = self._read_moments(found)
+        for name, parameter in self._trainable():
+            if name in template:
+                self.optimizer.state[parameter] = template[name]
+
+    def _read_moments(self, found: CheckpointFound) -> dict[str, dict[str, Tensor]]:
+        template = self._template(found.state["optimized"])
+        if template:
+            with _no_word_about_being_alone():
+                path = found.path / STATE_FOLDER / _OPTIMIZER_FOLDER
+                sharded.load(template, checkpoint_id=path, no_dist=self.engine.here.is_alone)
+        return template
+
+    def _moments(self) -> dict[str, Any]:
+        """AdamW's state by the names of parameters; empty before the first update."""
+        state = self.optimizer.state
+        return {name: dict(state[p]) for name, p in self._trainable() if p in state}
+
+    def _template(self, names: list[str]) -> dict[str, dict[str, Tensor]]:
+        """Tensors to load AdamW's state into, laid out as AdamW itself does."""
+        parameters = dict(self._trainable())
+        return {
+            name: {
+                "step": torch.zeros((), device=parameters[name].device),
+                "exp_avg": torch.zeros_like(parameters[name]),
+                "exp_avg_sq": torch.zeros_like(parameters[name]),
+            }
+            for name in names
+        }
+
+    def _trainable(self) -> list[tuple[str, Tensor]]:
+        named = self.model.hf_model.named_parameters()
+        return [(name, parameter) for name, parameter in named if parameter.requires_grad]
+
+
+def refuse_other_processes(found: CheckpointFound) -> None:
+    """Make sure that as many processes go on as there were.
+
+    Raises:
+        ValueError: another number of them has written the checkpoint.
+    """
+    then, now = found.state["processes"], this_process().count
+    if then != now:
+        raise ValueError(
+            f"{found.path} was written by {then} processes, and {now} would go on; start as many "
+            "again (torchrun --nproc-per-node)"
+        )
+
+
+def read_weights(kind: type[Any], folder: Path) -> dict[str, Tensor]:
+    """The state dict that transformers loads from a checkpoint, in float32.
+
+    Args:
+        kind: the class of its model.
+        folder: of the checkpoint.
+
+    Raises:
+        ValueError: it does not hold exactly the weights of such a model.
+    """
+    with quiet_transformers():
+        loaded = load_whole(kind, folder, name="it", dtype=torch.float32, use_safetensors=True)
+    return loaded.state_dict()
+
+
+def load_weights(model: HookedModel, folder: Path) -> None:
+    """Put the weights of a checkpoint into a model of the same shape, in place.
+
+    Raises:
+        ValueError: they cannot be read, or are those of another model.
+    """
+    hf_model = model.hf_model
+    try:
+        # Into the tensors that are there: some results depend on where in memory they lie.
+        hf_model.load_state_dict(read_weights(type(hf_model), folder))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = what_is_wrong(folder) or " ".join(str(error).split())
+        raise ValueError(
+            f"the weights in {folder} do not fit this model ({reason}); "
+            "restore them, or begin again in another directory"
+        ) from error
+
+
+def _random_file(rank: int) -> str:
+    return f"random-{rank:05d}.pt"
+
+
+def _write_tensors(content: Any, path: Path) -> None:
+    # Not straight to the file: PyTorch hides an error of the disk behind one of its own.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getvalue())
+
+
+@contextmanager
+def _no_word_about_being_alone() -> Iterator[None]:
+    """One process without a group is what we ask for; PyTorch warns that it is."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable")
+        yield
+
+
+@contextmanager
+def _disk_errors_as_such() -> Iterator[None]:
+    """Bring to light the errors of the disk that the libraries which write for us wrap."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    except CheckpointException as error:
+        causes = [cause for cause, _ in error.failures.values()]
+        disk = next((cause for cause in causes if isinstance(cause, OSError)), None)
+        if disk is None:
+            raise
+        raise disk from error

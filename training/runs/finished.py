@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import probes
-from training.runs.directory import read_manifest
-from training.runs.manifest import is_finished
+from training.runs.directory import is_finished, read_manifest
 from training.start_models import find_start
 
 

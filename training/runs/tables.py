@@ -19,7 +19,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from training.datasets.downstream_sources import TASKS
+from training.data.downstream import TASKS
 from training.runs.records import (
     EntropyRecord,
     PerplexityRecord,

@@ -7,7 +7,7 @@ Writes into `--out`:
 - `tuned_lens.json`: KL divergences by layer of both lenses on held-out text, losses, provenance
 - `tuned_lens.csv`: the divergences, one row per layer
 
-What is fitted and how is defined in `training.tuned_lens.training` (nats). Without `--heldout`,
+What is fitted and how is defined in `training.tuned_lens.fit` (nats). Without `--heldout`,
 every eighth document of the corpus is held out.
 
 Example:
@@ -27,7 +27,7 @@ from training.choices import TranslatorOptimizer
 if TYPE_CHECKING:
     from probes.translators import Translators
     from training.tuned_lens.evaluation import LensComparison
-    from training.tuned_lens.training import TranslatorHistory
+    from training.tuned_lens.fit import TranslatorHistory
 
 FILES = ("translators.safetensors", "translators.json", "tuned_lens.json", "tuned_lens.csv")
 
@@ -94,11 +94,10 @@ class TunedLensArguments:
 
 def _run(arguments: TunedLensArguments, _words: Sequence[str]) -> None:
     import probes
-    from probes.output_folder import output_folder, refuse_existing
+    from probes.cli import output_folder, refuse_existing
     from training.start_models import why_not_here
-    from training.tuned_lens.evaluation import compare_lenses
+    from training.tuned_lens.evaluation import compare_lenses, learning_and_heldout
     from training.tuned_lens.files import save_comparison
-    from training.tuned_lens.text import learning_and_heldout
     from training.tuned_lens.trial import try_lens
 
     if arguments.dry_run and (why := why_not_here(arguments.model)) is not None:
@@ -164,7 +163,7 @@ def _batches(arguments: TunedLensArguments, model: Any, corpus: Any, most: int |
 def _train(
     arguments: TunedLensArguments, model: Any, batches: Any, heldout: Any
 ) -> "tuple[Translators, TranslatorHistory]":
-    from training.tuned_lens.training import train_translators
+    from training.tuned_lens.fit import train_translators
 
     with progress(f"{batches.corpus.name}, steps", arguments.steps) as advance:
         return train_translators(

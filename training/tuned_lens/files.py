@@ -14,7 +14,7 @@ from probes.corpus.batching import KeptBatches
 from probes.hooked_model import HookedModel
 from probes.provenance import provenance_of
 from training.tuned_lens.evaluation import LensComparison
-from training.tuned_lens.training import TranslatorHistory
+from training.tuned_lens.fit import TranslatorHistory
 
 if TYPE_CHECKING:
     from rich.console import Console

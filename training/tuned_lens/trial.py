@@ -12,9 +12,8 @@ from torch import Tensor
 
 from probes.hooked_model import HookedModel
 from probes.translators import Translators, identity_translators, load_translators
-from training.misfits import Misfits
 from training.runs.durable_files import one_line_for_disk_errors
-from training.trial import existing_folder
+from training.trial import Misfits, existing_folder
 from training.tuned_lens.evaluation import compare_lenses
 
 

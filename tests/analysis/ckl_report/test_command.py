@@ -83,7 +83,7 @@ def test_sentences_say_what_was_planted(content):
 
 
 def test_curves_of_one_arm_are_told_one_by_one(folders):
-    from analysis.ckl_report.kept_findings import kept_findings
+    from analysis.ckl_report.findings import kept_findings
     from analysis.ckl_report.summary import summarise
 
     text = "\n".join(kept_findings(summarise(arms_from(folders[0])))).replace("\N{MINUS SIGN}", "-")
@@ -139,7 +139,7 @@ def test_the_commands_of_a_document_make_the_runs_again(folders):
     import shlex
 
     from analysis.ckl_report.summary import command_line
-    from analysis.run_reading import read_run
+    from analysis.runs import read_run
     from probes.cli import parse_arguments
     from training.ckl.command import COMMAND, CklArguments
     from training.ckl.recipes import smoke

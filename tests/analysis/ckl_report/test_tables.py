@@ -168,7 +168,7 @@ def test_f_is_not_tested_where_every_task_is_guessed(summary):
 
 
 def test_the_level_of_chance_is_shared_out_over_the_tasks(arms, summary):
-    from analysis.cluster_bootstrap import ClusterBootstrap
+    from analysis.statistics.bootstrap import ClusterBootstrap
 
     scores = np.repeat([1.0, 0.0], [30, 10])
     expected = ClusterBootstrap(level=0.975).mean_interval(scores)
@@ -214,8 +214,8 @@ def test_curves_have_the_planted_slopes(summary):
 def test_a_probe_counts_by_what_it_gained():
     """One of two probes gains 3 and keeps 3, 3, 2.5; the other gains 1 and keeps half of it."""
     from analysis.ckl_report.curves import _curve, _Encounters
-    from analysis.cluster_bootstrap import DEFAULT_BOOTSTRAP
     from analysis.look_grid import LookGrid
+    from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP
 
     log_probs = np.array([[-9, -6, -6, -6, -6, -6.5], [-4, -3, -3, -3.5, -3.5, -3.5]])
     injections, names = np.zeros((2, 1), dtype=np.int64), np.array(["a", "b"])
@@ -279,8 +279,8 @@ def test_an_arm_is_compared_with_its_base_passage_by_passage(summary):
 
 
 def test_p_values_are_adjusted_over_the_arms_of_a_measure(folders, tmp_path):
-    from analysis.ckl_report.comparisons import comparison_table
-    from training.commands.edit_fields import Control
+    from analysis.ckl_report.forgetting import comparison_table
+    from training.commands.edit_settings import Control
 
     control = {**UP, "control": Control.RANDOM_ROWS}
     other = make_run(tmp_path / "same", edit=control, gain=0.9)

@@ -62,7 +62,7 @@ def test_starts_are_spread_over_the_steps_and_end_with_the_last():
 
 
 def test_a_plan_has_every_start_site_and_control_with_every_seed(folders):
-    from training.commands.edit_fields import Control, EditForm
+    from training.commands.edit_settings import Control, EditForm
 
     plan = plan_of(folders)
     assert len(plan) == len({one.name for one in plan}) == 3 * (8 + 4 + len(Control))
@@ -151,7 +151,7 @@ def test_a_study_lists_makes_skips_and_reports_its_runs(texts, trajectory, tmp_p
 
 def test_all_edits_of_a_real_model_can_be_listed(texts, trajectory, tmp_path, capsys):
     from analysis.ckl_study.command import main
-    from training.commands.edit_fields import Control
+    from training.commands.edit_settings import Control
 
     out = tmp_path / "study"
     assert main([*study_arguments(texts, trajectory, out), "--list"]) == 0

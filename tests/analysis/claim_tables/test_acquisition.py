@@ -16,7 +16,7 @@ EDITED = {"edit": UP, "shift": -1.0, "unedited": True, "gain": 0.5, "entropy": 2
 def table_of(*runs, **given):
     from analysis.claim_tables.acquisition import acquisition_table
     from analysis.claims.measurements import COLUMNS, Table, checked, settings_of
-    from analysis.run_reading import read_run
+    from analysis.runs import read_run
 
     table = acquisition_table(
         [run if hasattr(run, "manifest") else read_run(run) for run in runs], **given
@@ -122,7 +122,7 @@ def test_p_by_question_and_f(table):
 
 def test_what_a_start_that_guesses_forgets_is_left_out(tmp_path):
     """Here the unedited start guesses as well as the edited one; below only the edited one."""
-    from analysis.run_reading import read_run
+    from analysis.runs import read_run
 
     guessing = make_run(tmp_path / "guessing", right=(11, 9), **EDITED)
     found = table_of(guessing)
@@ -137,7 +137,7 @@ def test_what_a_start_that_guesses_forgets_is_left_out(tmp_path):
 
 
 def test_the_entropy_of_both_starts(table, edited, tmp_path):
-    from analysis.run_reading import read_run
+    from analysis.runs import read_run
 
     where = {"against": None, "exposure": None, "kind": None, "cluster": None}
     for moment in ("unedited start", "start"):
@@ -180,7 +180,7 @@ def test_what_is_generated(plain, tmp_path):
 
 def test_a_control_keeps_its_strength_and_has_no_site(tmp_path):
     from interventions.choices import ResuscitationSite
-    from training.commands.edit_fields import Control
+    from training.commands.edit_settings import Control
 
     edit = {
         **UP,
@@ -263,7 +263,7 @@ def test_runs_that_the_table_cannot_tell_apart_are_refused(tmp_path):
 
 
 def test_scores_that_are_not_finite_are_refused(plain):
-    from analysis.run_reading import read_run
+    from analysis.runs import read_run
 
     run = read_run(plain)
     scores = run.scores["knowledge"].log_probs.copy()

@@ -14,7 +14,7 @@ NO_MOMENT = {"moment": None, "against": None}
 
 def scored(run, log_probs, every=1):
     """A run with other scores of probes, at every so many steps; `log_probs` are `[step probe]`."""
-    from analysis.run_reading import TrainingRun, read_run
+    from analysis.runs import TrainingRun, read_run
 
     run = run if isinstance(run, TrainingRun) else read_run(run)
     scores = run.scores["knowledge"]

@@ -15,7 +15,7 @@ KINDS = {"A": "factoids", "B": "factoids"}
 
 def run_of(folder, kinds=KINDS, about=None, **given):
     """A planted run whose manifest says what its sets are, as those of `training.remix` do."""
-    from training.commands.edit_fields import Control
+    from training.commands.edit_settings import Control
 
     if "control" in given:
         given["control"] = Control(given["control"])
@@ -204,7 +204,7 @@ def first_layers(run, stage, k):
 def test_depths_are_those_of_hidden_states(real_run):
     import numpy as np
 
-    from analysis.claim_tables.depths import fact_depths
+    from analysis.claim_tables.memorization import fact_depths
     from analysis.remix_report.chains import read_chain
 
     depths = fact_depths([read_chain(real_run)], 7, k=FOUND)

@@ -133,7 +133,7 @@ def test_up_and_down_are_one_function(run, tmp_path):
 
 def usual_settings(family):
     from analysis.edit_sweep.command import EditSweepArguments
-    from analysis.edit_sweep.settings import edit_settings, sites_of
+    from analysis.edit_sweep.measurements import edit_settings, sites_of
 
     given = EditSweepArguments(model="m", corpus="c", out=Path())
     return edit_settings(
@@ -268,7 +268,7 @@ def test_a_sweep_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
 
 def test_edits_are_hooks_that_come_off_again(inputs, tmp_path, monkeypatch):
     import analysis.edit_sweep.measurements as measurements
-    from analysis.edit_sweep.settings import edit_settings
+    from analysis.edit_sweep.measurements import edit_settings
 
     model = tiny_model("llama")
     weights, kept = model.content_hash(), kept_parts(inputs, model)
@@ -305,7 +305,7 @@ def hooks_of(model):
 
 
 def kept_parts(inputs, model):
-    from interventions.effect_texts import keep_tokens, open_texts
+    from interventions.effects import keep_tokens, open_texts
 
     texts = open_texts(str(inputs / "plants.jsonl"), None)
     return keep_tokens(texts, model.tokenizer, sequence_length=13, batch_size=3)

@@ -30,8 +30,7 @@ def moved(knowledge=0.0, contribution=0.0, attention=0.0, loss=0.0):
 
 
 def edit_row(after, predicted=None, *, refused=None, **setting):
-    from analysis.edit_sweep.measurements import EditRow
-    from analysis.edit_sweep.settings import EditSetting
+    from analysis.edit_sweep.measurements import EditRow, EditSetting
     from interventions.choices import ResuscitationSite
 
     if site := setting.get("site"):

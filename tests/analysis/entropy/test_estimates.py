@@ -79,7 +79,7 @@ def test_the_page_and_its_settling_curve_print_it_too():
 
 
 def test_the_file_names_both(tmp_path):
-    from probes.result_files import load_result
+    from probes.results import load_result
 
     result().save(tmp_path)
     kept = json.loads((tmp_path / "entropy.json").read_text())
@@ -121,7 +121,7 @@ def test_jackknife_and_bootstrap_intervals_hold_the_estimate():
 
 
 def test_a_difference_in_spread_is_what_its_interval_is_of():
-    from analysis.layer_spread import compare_spread
+    from analysis.depth import compare_spread
 
     random = np.random.default_rng(5)
     for n in (2, 5, 19):
@@ -145,7 +145,7 @@ def test_a_difference_in_spread_is_what_its_interval_is_of():
     ],
 )  # fmt: skip
 def test_a_turn_is_named_with_its_place(values, told):
-    from analysis.report_texts import course
+    from analysis.numbers import course
 
     places = [f"at {place}" for place in range(len(values))]
     assert course(values, places, lambda value: f"{value:.2f}") == told
@@ -192,7 +192,7 @@ def test_a_sweep_names_the_turn_and_draws_the_estimate():
     ],
 )
 def test_one_training_seed_is_said(seeds, told):
-    from analysis.report_texts import one_seed
+    from analysis.numbers import one_seed
 
     assert one_seed(seeds) == told
 
@@ -200,7 +200,7 @@ def test_one_training_seed_is_said(seeds, told):
 def test_guessing_is_one_in_as_many_values_as_an_item_offers():
     import pandas as pd
 
-    from analysis.ckl_report.levels import guessing
+    from analysis.ckl_report.scores import guessing
 
     table = pd.DataFrame({"task": ["sciq", "cloze", "cloze"], "chance": [0.5, 0.25, 0.25]})
     assert guessing([table, table.assign(chance=0.2)]) == pytest.approx(0.225)

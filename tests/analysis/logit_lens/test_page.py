@@ -184,7 +184,7 @@ def test_what_makes_no_page_is_refused(results, message):
 
 def make_causal(n_items=3, n_layers=5, least_drop=0.1):
     """Recovery 0.2 per layer of the stream, 0.1 everywhere of the MLP; the last item undamaged."""
-    from probes.causal_result import CausalResult
+    from probes.causal import CausalResult
 
     clean = torch.full((n_items,), -1.0, dtype=torch.float64)
     corrupted = torch.full((n_items,), -5.0, dtype=torch.float64)
@@ -351,6 +351,6 @@ def test_rank_trajectories_are_medians_with_controls():
     ],
 )
 def test_every_character_of_a_token_can_be_seen(text, shown):
-    from analysis.visible_text import visible
+    from analysis.numbers import visible
 
     assert visible(text) == shown

@@ -86,7 +86,7 @@ def test_layer_0_is_at_the_bottom_and_the_last_position_is_shown(opened):
 
 
 def test_cells_show_the_most_likely_token_as_text(opened):
-    from analysis.visible_text import visible
+    from analysis.numbers import visible
 
     first = results()[0]
     texts = run(opened, f"return [...{CELLS}].slice(0, 11).map(c => c.textContent)")
@@ -131,7 +131,7 @@ def test_every_switch_recolours_by_its_measure(opened):
 
 
 def test_pointing_at_a_cell_shows_its_top_tokens(opened):
-    from analysis.visible_text import visible
+    from analysis.numbers import visible
 
     first = results()[0]
     # Layer 6 is on top: the third row of the first grid is layer 4; its last position is 10.
@@ -242,7 +242,7 @@ def test_nothing_overflows_and_the_card_stays_inside(opened, address, width, sch
 
 
 def test_a_single_position_shows_what_else_is_likely(driver, tmp_path):  # noqa: F811
-    from analysis.visible_text import visible
+    from analysis.numbers import visible
 
     result = make_lens(n_items=1, positions="last", top_k=5, n_layers=7)
     page = tmp_path / "lens.html"

@@ -108,7 +108,7 @@ def test_kept_is_of_what_was_learnt(arms):
 
 
 def test_curves_run_over_the_stages(arms):
-    from analysis.remix_report.curves import recall_curves
+    from analysis.remix_report.mechanisms import recall_curves
 
     table = recall_curves(arms)
     ours = table[(table["arm"] == PLAIN) & (table["items"] == "A")]
@@ -125,7 +125,7 @@ def test_curves_run_over_the_stages(arms):
 
 
 def test_seeds_that_were_looked_at_elsewhere_are_interpolated():
-    from analysis.remix_report.curves import _mean_over_seeds
+    from analysis.remix_report.mechanisms import _mean_over_seeds
 
     one_seed = (10, pd.Series([0.0, 1.0], [0, 10]))
     other = (20, pd.Series([0.0, 0.4, 0.4], [0, 5, 20]))
@@ -137,7 +137,7 @@ def test_seeds_that_were_looked_at_elsewhere_are_interpolated():
 
 
 def test_losses_are_told_by_source(arms):
-    from analysis.remix_report.curves import source_curves
+    from analysis.remix_report.mechanisms import source_curves
 
     table = source_curves(arms)
     assert set(table[table["arm"] == PLAIN]["source"]) == {"A", "B"}
@@ -148,7 +148,7 @@ def test_losses_are_told_by_source(arms):
 
 
 def test_the_share_of_the_mix_is_read_off_the_losses(arms):
-    from analysis.remix_report.terms import loss_share, term_table
+    from analysis.remix_report.mechanisms import loss_share, term_table
 
     chain = arms[2].chains[0]
     assert loss_share(chain, "B", "generic") == pytest.approx(0.25)
@@ -164,9 +164,8 @@ def test_the_share_of_the_mix_is_read_off_the_losses(arms):
 
 
 def test_gradients_drift_levels_and_endings(arms):
-    from analysis.remix_report.curves import alignment_curves, sign_table
-    from analysis.remix_report.endings import drift_table, stage_table
-    from analysis.remix_report.levels import level_table
+    from analysis.remix_report.mechanisms import alignment_curves, sign_table
+    from analysis.remix_report.recalls import drift_table, level_table, stage_table
 
     cosines = alignment_curves(arms)
     at = cosines[(cosines["arm"] == BOTH) & (cosines["stage"] == "B")]
@@ -194,7 +193,7 @@ def test_gradients_drift_levels_and_endings(arms):
 
 
 def test_relearning_is_a_mean_over_the_runs_that_tried_it(arms):
-    from analysis.remix_report.relearned import relearning_table, spill_table
+    from analysis.remix_report.mechanisms import relearning_table, spill_table
 
     table = relearning_table(arms)
     assert set(table["arm"]) == {PLAIN, BOTH}

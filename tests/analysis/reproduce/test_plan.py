@@ -13,9 +13,9 @@ from analysis.reproduce.memorization_runs import located_names
 from analysis.reproduce.plan import plan_part, whole_plan
 from analysis.reproduce.scales import SCALES, smoke
 from probes.cli import parse_arguments
-from training.commands.edit_fields import Control
-from training.commands.fields import resolved
-from training.stage_choices import NoMixControl
+from training.choices import NoMixControl
+from training.commands.command import resolved
+from training.commands.edit_settings import Control
 
 RUNS = Path("runs")
 

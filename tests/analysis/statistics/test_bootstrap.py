@@ -37,7 +37,7 @@ def correlation(pairs):
 
 @pytest.mark.parametrize("method", ["bca", "percentile", "basic"])
 def test_intervals_follow_their_definitions(method):
-    from analysis.bootstrap import bootstrap_interval
+    from analysis.statistics.bootstrap import bootstrap_interval
 
     x = generator(3).exponential(size=N)
     pairs = np.stack([x, x + generator(4).normal(size=N)], axis=1)
@@ -53,7 +53,7 @@ def test_intervals_follow_their_definitions(method):
 
 
 def test_the_three_methods_differ_where_the_statistic_is_skewed():
-    from analysis.bootstrap import bootstrap_interval
+    from analysis.statistics.bootstrap import bootstrap_interval
 
     items = generator(3).exponential(size=N)
     ends = {
@@ -67,7 +67,7 @@ def test_the_three_methods_differ_where_the_statistic_is_skewed():
 
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_intervals_of_a_skewed_mean_cover_the_truth(level):
-    from analysis.bootstrap import bootstrap_interval
+    from analysis.statistics.bootstrap import bootstrap_interval
 
     random, trials, covered = generator(1), 200, 0
     for _ in range(trials):
@@ -81,7 +81,7 @@ def test_intervals_of_a_skewed_mean_cover_the_truth(level):
 
 
 def test_items_stay_together_and_the_same_generator_gives_the_same_interval():
-    from analysis.bootstrap import bootstrap_interval
+    from analysis.statistics.bootstrap import bootstrap_interval
 
     items = np.arange(3 * 5 * N).reshape(N, 3, 5)
     seen = []
@@ -102,14 +102,14 @@ def test_items_stay_together_and_the_same_generator_gives_the_same_interval():
 
 @pytest.mark.parametrize("method", ["bca", "percentile", "basic"])
 def test_items_that_are_all_alike_have_an_interval_of_one_value(method):
-    from analysis.bootstrap import bootstrap_interval
+    from analysis.statistics.bootstrap import bootstrap_interval
 
     found = bootstrap_interval(np.mean, np.ones(N), generator(), method=method, replicates=99)
     assert (found.interval.low, found.interval.high, found.effect) == (1, 1, 1)
 
 
 def test_many_items_are_drawn_in_parts(monkeypatch):
-    from analysis import bootstrap
+    from analysis.statistics import bootstrap
 
     whole = bootstrap.bootstrap_interval(np.mean, np.arange(N * 1.0), generator(), replicates=99)
     monkeypatch.setattr(bootstrap, "BATCH_VALUES", 5 * N)

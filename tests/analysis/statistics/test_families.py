@@ -21,7 +21,7 @@ P_VALUES = [
 def test_adjusted_p_values_are_those_of_statsmodels(p_values, ours, theirs):
     from statsmodels.stats.multitest import multipletests
 
-    from analysis.statistics import families
+    from analysis.statistics import tests as families
 
     expected = multipletests(p_values, method=theirs)[1] if p_values else []
     # One multiplication and one division each.

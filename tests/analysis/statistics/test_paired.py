@@ -23,7 +23,7 @@ def sign_flips(differences):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_few_items_are_permuted_exactly(seed):
-    from analysis.statistics.paired import paired_permutation
+    from analysis.statistics.tests import paired_permutation
 
     a, b = generator(seed).normal(loc=[[0.6], [0]], size=(2, 11))
     found = paired_permutation(a, b, generator())
@@ -38,7 +38,7 @@ def test_few_items_are_permuted_exactly(seed):
 
 
 def test_many_items_are_permuted_at_random_to_the_same_end():
-    from analysis.statistics.paired import paired_permutation
+    from analysis.statistics.tests import paired_permutation
 
     a, b = generator(8).normal(loc=[[0.5], [0]], size=(2, 13))
     exact = paired_permutation(a, b, generator())
@@ -52,7 +52,7 @@ def test_many_items_are_permuted_at_random_to_the_same_end():
 
 
 def test_pairing_is_what_counts():
-    from analysis.statistics.paired import paired_permutation
+    from analysis.statistics.tests import paired_permutation
 
     a = generator(1).normal(scale=100, size=N)
     b = a - 1 + generator(2).normal(scale=0.1, size=N)
@@ -66,7 +66,7 @@ def test_pairing_is_what_counts():
 
 
 def test_no_difference_is_found_no_more_often_than_the_level():
-    from analysis.statistics.paired import mcnemar, paired_permutation
+    from analysis.statistics.tests import mcnemar, paired_permutation
 
     random, trials = generator(3), 150
     alarms = {"permutation": 0, "mcnemar": 0}
@@ -83,7 +83,7 @@ def test_no_difference_is_found_no_more_often_than_the_level():
 def test_mcnemar_is_that_of_statsmodels(seed):
     from statsmodels.stats.contingency_tables import mcnemar as reference
 
-    from analysis.statistics.paired import mcnemar
+    from analysis.statistics.tests import mcnemar
 
     a = generator(seed).random(37) < 0.6
     b = np.where(generator(seed + 100).random(37) < 0.5, a, generator(seed + 9).random(37) < 0.3)
@@ -98,7 +98,7 @@ def test_mcnemar_is_that_of_statsmodels(seed):
 
 
 def test_the_interval_of_mcnemar_by_hand():
-    from analysis.statistics.paired import mcnemar
+    from analysis.statistics.tests import mcnemar
 
     a = np.array([True] * 12 + [False] * 8)
     b = np.array([True] * 5 + [False] * 12 + [True] * 3)
@@ -112,7 +112,7 @@ def test_the_interval_of_mcnemar_by_hand():
 
 
 def test_the_interval_of_mcnemar_covers_the_truth():
-    from analysis.statistics.paired import mcnemar
+    from analysis.statistics.tests import mcnemar
 
     random, trials, covered = generator(4), 800, 0
     for _ in range(trials):
@@ -124,7 +124,7 @@ def test_the_interval_of_mcnemar_covers_the_truth():
 
 
 def test_models_that_agree_on_every_item():
-    from analysis.statistics.paired import mcnemar
+    from analysis.statistics.tests import mcnemar
 
     everywhere = np.ones(7, dtype=bool)
     found = mcnemar(everywhere, everywhere)

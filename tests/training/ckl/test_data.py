@@ -7,12 +7,11 @@ import pytest
 import torch
 
 import probes
-from probes.target_reduction import PaddedMean
+from probes.scoring import PaddedMean
 from tests.models import tiny_model
 from training.choices import InjectionMode, OncePlacement
-from training.ckl.data import ckl_data
-from training.ckl.fields import ProbeReduction
-from training.ckl.looks import ckl_looks
+from training.ckl.config import ProbeReduction
+from training.ckl.data import ckl_data, ckl_looks
 from training.ckl.recipes import smoke
 from training.start_models import Start
 

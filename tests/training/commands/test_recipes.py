@@ -9,10 +9,9 @@ from interventions.choices import ResuscitationSite
 from training.choices import DecayGroup, Precision, RateCount, ScheduleKind
 from training.ckl.config import CklConfig
 from training.ckl.recipes import CKL_RECIPES
-from training.commands.edit_fields import Control
+from training.commands.edit_settings import Control
 from training.commands.recipes import as_json, changed, from_json, plain_fields, recipe_named
-from training.pretrain.config import PretrainConfig
-from training.pretrain.recipes import PRETRAIN_RECIPES
+from training.pretrain.config import PRETRAIN_RECIPES, PretrainConfig
 from training.settings import OptimizerSettings, ScheduleSettings
 
 ALL = [*PRETRAIN_RECIPES.values(), *CKL_RECIPES.values()]

@@ -28,7 +28,7 @@ def tokenizer():
 
 def novelty(texts, **options):
     import probes
-    from training.novelty.measure import corpus_novelty
+    from training.novelty import corpus_novelty
 
     model = probes.load_model(tiny_hf_model("llama"), tokenizer=tokenizer())
     return corpus_novelty(model, probes.Corpus.from_texts(texts, name="words"), **options)
@@ -140,7 +140,7 @@ ENTITIES = [
 
 @pytest.mark.parametrize(("text", "expected", "others"), ENTITIES)
 def test_spans_that_are_written_like_names(text, expected, others):
-    from training.novelty.entities import entity_spans, known_names
+    from training.novelty import entity_spans, known_names
 
     spans = entity_spans(text, known_names([text, *others]))
     assert [text[start:stop] for start, stop in spans] == expected
@@ -148,7 +148,7 @@ def test_spans_that_are_written_like_names(text, expected, others):
 
 def without_a_fast_tokenizer():
     import probes
-    from training.novelty.measure import corpus_novelty
+    from training.novelty import corpus_novelty
 
     corpus = probes.Corpus.from_texts(TEXTS)
     return corpus_novelty(probes.load_model(tiny_hf_model("llama")), corpus)
@@ -175,7 +175,7 @@ def test_what_cannot_be_measured(make, message):
 
 def test_entities_are_harder_than_the_text_around_them(smollm2):
     import probes
-    from training.novelty.measure import corpus_novelty
+    from training.novelty import corpus_novelty
 
     measured = {}
     for name in ("general", "biomedical"):

@@ -362,7 +362,7 @@ def test_items_that_nothing_teaches_must_be_there(texts, start, facts, tmp_path,
 def test_familiar_factoids_are_looked_at_and_not_taught(trained, facts, monkeypatch):
     """The start is said to know every third of the set."""
     import training.remix.items as items
-    from training.datasets.familiarity import FamiliaritySplit
+    from training.data.familiarity import FamiliaritySplit
 
     def split(_model, factoids, *, shots, cache):
         assert (shots, cache) == (2, None)
@@ -434,7 +434,7 @@ def test_answers_that_are_nothing_are_named(texts, start, tmp_path, capsys, monk
     def load(name, **how):
         from dataclasses import replace
 
-        from training.datasets.conversations import Turn
+        from training.data.conversations import Turn
 
         found = original(name, **how)
         if len(found.conversations) < 3:

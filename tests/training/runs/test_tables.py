@@ -2,8 +2,8 @@
 
 import pytest
 
-from training.ckl.terminal import _knowledge_rows
-from training.datasets.downstream import task_names
+from training.ckl.run import _knowledge_rows
+from training.data.downstream import task_names
 from training.runs.records import EntropyRecord, PerplexityRecord, ScoresRecord, TaskRecord
 from training.runs.tables import observed, shown_table
 

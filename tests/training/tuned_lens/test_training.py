@@ -57,7 +57,7 @@ def test_the_loss_is_scipys_and_its_slope_is_autograds(family, rows_at_once, mon
 
 def test_a_step_is_a_nesterov_step_along_autograds_gradient():
     """With all positions of one batch, and no clipping."""
-    from training.tuned_lens.training import train_translators
+    from training.tuned_lens.fit import train_translators
 
     model, hf_model = tiny_model("llama"), tiny_model("llama").hf_model
     (batch,) = batches(1)
@@ -102,7 +102,7 @@ def test_gradients_are_clipped_layer_by_layer_and_keep_their_direction():
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_a_tuned_lens_beats_the_logit_lens_on_other_text(family, optimizer):
     from training.tuned_lens.evaluation import compare_lenses
-    from training.tuned_lens.training import train_translators
+    from training.tuned_lens.fit import train_translators
 
     model = tiny_model(family)
     before = model.content_hash()
@@ -126,7 +126,7 @@ def test_a_tuned_lens_beats_the_logit_lens_on_other_text(family, optimizer):
 
 
 def test_the_same_seed_gives_the_same_bits():
-    from training.tuned_lens.training import train_translators
+    from training.tuned_lens.fit import train_translators
 
     runs = [
         train_translators(tiny_model("llama"), batches(3), steps=3, rows_per_step=5, seed=seed)[0]
@@ -200,7 +200,7 @@ def test_the_comparison_is_scipys():
 
 def test_what_was_learnt_from_is_on_record():
     import probes
-    from training.tuned_lens.training import train_translators
+    from training.tuned_lens.fit import train_translators
 
     model = tiny_model("llama")
     texts = [" ".join(f"w{(7 * i + shift) % 97}" for i in range(9)) for shift in range(6)]
@@ -225,7 +225,7 @@ def test_what_was_learnt_from_is_on_record():
 def test_other_backends_learn_the_same(backend):
     import probes
     from tests.models import tiny_hf_model
-    from training.tuned_lens.training import train_translators
+    from training.tuned_lens.fit import train_translators
 
     native, other = (
         train_translators(model, batches(2), steps=2, rows_per_step=39, optimizer="sgd")[0]
@@ -239,7 +239,7 @@ def test_other_backends_learn_the_same(backend):
 
 
 def test_a_narrow_model_gets_translators_in_float32():
-    from training.tuned_lens.training import train_translators
+    from training.tuned_lens.fit import train_translators
 
     model = tiny_model("llama", dtype=torch.bfloat16)
     translators, history = train_translators(model, batches(3), steps=30)
@@ -265,7 +265,7 @@ def test_a_narrow_model_gets_translators_in_float32():
     ],
 )
 def test_bad_settings_are_refused_in_one_line(changes, message):
-    from training.tuned_lens.training import train_translators
+    from training.tuned_lens.fit import train_translators
 
     given = {"batches": batches(1), "steps": 1} | changes
     with pytest.raises(ValueError, match=message) as refusal:
@@ -285,7 +285,7 @@ def test_nothing_to_compare_on_is_refused():
 def test_on_the_built_in_model_it_beats_the_logit_lens_at_every_layer(smollm2):
     import probes
     from training.tuned_lens.evaluation import compare_lenses
-    from training.tuned_lens.training import train_translators
+    from training.tuned_lens.fit import train_translators
 
     def text(name, tokens):
         return probes.token_batches(
@@ -301,7 +301,7 @@ def test_on_the_built_in_model_it_beats_the_logit_lens_at_every_layer(smollm2):
 
 @pytest.mark.gpu
 def test_a_gpu_learns_what_the_cpu_does():
-    from training.tuned_lens.training import train_translators
+    from training.tuned_lens.fit import train_translators
 
     runs = []
     for device in ("cpu", "cuda"):

@@ -1,0 +1,267 @@
+"""Settings: what tells runs of continual knowledge learning apart in the table `ACQUISITION`.
+
+- `trajectory` is the name of the pretraining run that the start is from, or a hub id. Two runs of
+  that name with other weights at the same step are told apart by the folder that they lie in.
+- `parameters` are counted in the weights of the run's last checkpoint, of its start where there is
+  none; missing where neither is on this machine.
+- `novelty` is that of the corpus trained on: familiar where the start was pretrained on it or its
+  name begins with "general", new where it begins with "biomedical", otherwise missing.
+
+Example:
+    >>> settings_of_runs(runs)[0]["trajectory"]                              # doctest: +SKIP
+    'tiny'
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from math import prod
+from pathlib import Path, PurePath
+from typing import Any
+
+import pandas as pd
+
+from analysis.ckl_report.arms import start_of
+from analysis.claims.measurements import Table, settings_of
+from analysis.runs import TrainingRun
+from training.runs.checkpoints import checkpoint_folders
+from training.runs.directory import CHECKPOINTS_FOLDER, MANIFEST_FILE, read_manifest
+from training.start_models import Start, find_start
+
+
+def edit_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns `site`, `ratio`, `factor`, `control` and `temperature` of a run.
+
+    Args:
+        configuration: as a manifest holds it.
+    """
+    ratio, control = configuration["resuscitation_ratio"], configuration["control"]
+    has_site = ratio is not None and control is None
+    return {
+        "site": str(configuration["resuscitation_site"]) if has_site else None,
+        "ratio": ratio,
+        "factor": configuration["resuscitation_factor"],
+        "control": None if control is None else str(control),
+        "temperature": configuration["attention_temperature"],
+    }
+
+
+SOURCE = "source"
+"""The column, in tables that are being made, that says which result a row is from."""
+PRETRAINING_PROGRAM = "training.pretrain"
+_WILDCARDS = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True)
+class Series:
+    """What checkpoints are checkpoints of.
+
+    Attributes:
+        name: the hub id, or the name of the run's folder.
+        seed: of the run that made them: its manifest's, or N where the name ends in `-seedN`,
+            else 0.
+        command: that made them; None where no manifest says so.
+    """
+
+    name: str
+    seed: int
+    command: str | None
+
+    @property
+    def is_pretraining(self) -> bool:
+        """Whether their steps are steps of pretraining, as far as is known."""
+        return self.command in (None, PRETRAINING_PROGRAM)
+
+
+def series_of(model: str) -> Series:
+    """What the checkpoints that a command was given are checkpoints of.
+
+    Args:
+        model: hub id, a folder, a pattern of folders, or a run directory.
+    """
+    folder = Path(model).expanduser()
+    is_pattern = _WILDCARDS.search(folder.name) is not None
+    if is_pattern or folder.parent.name == CHECKPOINTS_FOLDER:
+        folder = folder.parent
+    if folder.name == CHECKPOINTS_FOLDER:
+        folder = folder.parent
+    if (folder / MANIFEST_FILE).is_file():
+        manifest = read_manifest(folder)
+        return Series(
+            folder.resolve().name, int(manifest["configuration"]["seed"]), manifest.get("command")
+        )
+    is_local = folder != Path(model).expanduser() or folder.is_dir()
+    name = folder.name if is_local else model
+    numbered = re.search(r"-seed(\d+)$", name)
+    return Series(name, int(numbered[1]) if numbered else 0, None)
+
+
+def refuse_unlike(settings: Mapping[Path, Mapping[str, Any]], alike: Sequence[str]) -> None:
+    """Refuse results whose values differ for other reasons than the columns of a table say.
+
+    Args:
+        settings: of each result, with the `model` that it was given.
+        alike: settings that must be the same in all.
+
+    Raises:
+        ValueError: a setting differs, or two results are of different runs with the same seed.
+    """
+    names: dict[int, tuple[Path, str]] = {}
+    for result, told in settings.items():
+        first, wanted = next(iter(settings.items()))
+        if changed := [name for name in alike if told.get(name) != wanted.get(name)]:
+            name = changed[0]
+            raise ValueError(
+                f"{first} and {result} were measured with {name} {wanted.get(name)!r} and "
+                f"{told.get(name)!r}; give results with the same settings"
+            )
+        series = series_of(told["model"])
+        other, known = names.setdefault(series.seed, (result, series.name))
+        if known != series.name:
+            raise ValueError(
+                f"{other} is of {known} and {result} of {series.name}, both with seed "
+                f"{series.seed}; give results of one model, a seed for each run"
+            )
+
+
+def of_one_source_each(table: Table, frame: pd.DataFrame) -> pd.DataFrame:
+    """A table without its `SOURCE`, if it has every value once.
+
+    Args:
+        table: which it is.
+        frame: its rows, with `SOURCE`.
+
+    Raises:
+        ValueError: two rows differ in their value and source only.
+    """
+    keys = [*settings_of(table), "measure"]
+    repeated = frame[frame.duplicated(keys, keep=False)]
+    if len(repeated):
+        first = repeated.iloc[0]
+        groups = repeated.groupby(keys, sort=False, dropna=False)[SOURCE]
+        one, other, *_ = next(sources for _, sources in groups)
+        raise ValueError(
+            f"{one} and {other} both have {first['measure']!r} of seed {first['seed']} with the "
+            f"same settings of the table {table.value!r}; give one of them"
+        )
+    return frame.drop(columns=SOURCE).reset_index(drop=True)
+
+
+class Novelty(StrEnum):
+    """How a start knows the text that it is trained on."""
+
+    NEW = "new"
+    """It was pretrained on other text."""
+    FAMILIAR = "familiar"
+    """It was pretrained on such text."""
+
+
+_BY_BEGINNING = {"general": Novelty.FAMILIAR, "biomedical": Novelty.NEW}
+"""Of the built-in corpora."""
+
+
+def settings_of_runs(
+    runs: Sequence[TrainingRun], novelty: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """The settings of each run that are columns of the table; what does not apply is None.
+
+    Args:
+        runs: of continual knowledge learning.
+        novelty: of corpora, by the name that a run was given; instead of what is found.
+
+    Raises:
+        ValueError: a novelty is none.
+    """
+    given = {name: _novelty(name, value) for name, value in (novelty or {}).items()}
+    return [
+        {
+            "trajectory": trajectory,
+            "step": start_of(run).step,
+            "parameters": _parameters(run),
+            "novelty": given.get(run.configuration["corpus"], _found_novelty(run)),
+            "batch_size": run.configuration["batch_size"],
+            "learning_rate": run.configuration["learning_rate"],
+            "interval": run.configuration["injection_interval"],
+            "seed": run.configuration["seed"],
+            **edit_settings(run.configuration),
+        }
+        for run, trajectory in zip(runs, _trajectories(runs), strict=True)
+    ]
+
+
+def _trajectories(runs: Sequence[TrainingRun]) -> list[str]:
+    names = [series_of(run.configuration["model"]).name for run in runs]
+    starts = [start_of(run) for run in runs]
+    weights: dict[tuple[str, int | None], set[str]] = {}
+    for name, start in zip(names, starts, strict=True):
+        weights.setdefault((name, start.step), set()).add(start.sha256)
+    several = {name for (name, _), found in weights.items() if len(found) > 1}
+    return [
+        f"{_folder_of(run.configuration['model'])}/{name}" if name in several else name
+        for run, name in zip(runs, names, strict=True)
+    ]
+
+
+def _folder_of(model: str) -> str:
+    """The folder that a pretraining run lies in."""
+    path = Path(model).expanduser().resolve()
+    if path.parent.name == CHECKPOINTS_FOLDER:
+        path = path.parent.parent
+    return path.parent.name
+
+
+def _novelty(corpus: str, value: str) -> Novelty:
+    try:
+        return Novelty(value)
+    except ValueError:
+        raise ValueError(
+            f"the novelty of {corpus!r} is {value!r}; choose from {', '.join(Novelty)}"
+        ) from None
+
+
+def _found_novelty(run: TrainingRun) -> Novelty | None:
+    corpus = run.configuration["corpus"]
+    if corpus in _pretrained_on(run.configuration["model"], run.configuration["revision"]):
+        return Novelty.FAMILIAR
+    name = PurePath(corpus).name
+    found = (novelty for start, novelty in _BY_BEGINNING.items() if name.startswith(start))
+    return next(found, None)
+
+
+def _pretrained_on(model: str, revision: str | None) -> list[str]:
+    """The corpora of the pretraining run that a start is from, where that is on this machine."""
+    start = _start(model, revision)
+    if start is None or start.run is None:
+        return []
+    manifest = read_manifest(start.run)
+    is_pretraining = manifest.get("command") == PRETRAINING_PROGRAM
+    return list(manifest["configuration"]["corpus"]) if is_pretraining else []
+
+
+def _parameters(run: TrainingRun) -> int | None:
+    folders = checkpoint_folders(run.path / CHECKPOINTS_FOLDER)
+    start = _start(run.configuration["model"], run.configuration["revision"])
+    places = [*folders[-1:], *([] if start is None else [Path(start.model).expanduser()])]
+    return next((count for place in places if (count := _stored_numbers(place))), None)
+
+
+def _start(model: str, revision: str | None) -> Start | None:
+    try:
+        return find_start(model, revision)
+    except ValueError:
+        return None
+
+
+@cache
+def _shapes(file: Path) -> tuple[tuple[int, ...], ...]:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="numpy") as stored:
+        return tuple(tuple(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118
+
+
+def _stored_numbers(folder: Path) -> int:
+    """Numbers in the weights of a model's folder; 0 where there are none."""
+    return sum(prod(shape) for file in folder.glob("*.safetensors") for shape in _shapes(file))

@@ -1,0 +1,409 @@
+r"""Encounters: what did a probe gain from each, and what share of the gain is left later?
+
+Log-probabilities are in nats, `[... step]`: entry t is after t updates. An injection at s puts the
+passage into the batch of update s + 1, so entry s is the last one before the encounter. With
+l(t) the log-probability of a probe's target and w the window,
+
+- the local acquisition maximum of injection i is at \(t_i = \arg\max_{s_i < t \le s_i + w} l(t)\),
+  the first of equals;
+- effectivity is the gain there, \(l(t_i) - l(s_i)\);
+- the net gain is that of all encounters together, \(l(t_N) - l(s_1)\), N being the last;
+- retainability at offset t is the share of the net gain left t updates after the last maximum,
+  \(R(t) = (l(t_N + t) - l(s_1)) / (l(t_N) - l(s_1))\): 1 at first, 0 when all of it is lost, and
+  negative below that.
+
+A share of no gain means nothing, so probes without one have no retainability, at any offset: the
+probes behind a curve are the same from end to end. A maximum over noise is a little too high, and
+so is every gain: where nothing was learned, effectivity is still positive.
+
+Source: Chang et al., "How Do Large Language Models Acquire Factual Knowledge During Pretraining?",
+NeurIPS 2024: section 3.3; their released analysis under `compat="official"`.
+
+Example:
+    >>> import numpy as np
+    >>> l = np.array([-5.0, -3.0, -3.5, -4.0, -4.5, -5.5])
+    >>> effectivity(l, [0], window=2), retainability(l, [0], [0, 1, 2, 3], window=2)
+    (array([2.]), array([1.  , 0.75, 0.5 , 0.25]))
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int, Real
+from torch import Tensor
+
+from analysis.arrays import as_float64, as_whole_numbers, like
+from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from probes.choices import Compat
+from probes.intervals import Interval
+
+LogProbs: TypeAlias = Float[Tensor, "*probe step"] | Float[np.ndarray, "*probe step"]
+Steps: TypeAlias = Sequence[int] | Real[Tensor, "... injection"] | Real[np.ndarray, "... injection"]
+Offsets: TypeAlias = Sequence[int] | Real[Tensor, "offset"] | Real[np.ndarray, "offset"]
+
+
+@dataclass(frozen=True)
+class LocalMaxima:
+    """The best a probe did within the window after each encounter."""
+
+    steps: Int[np.ndarray, "*probe injection"]
+    """How many updates had been made by then."""
+    log_probs: Float[np.ndarray, "*probe injection"]
+    before: Float[np.ndarray, "*probe injection"]
+    """The log-probability just before each encounter."""
+
+
+def find_local_maxima(log_probs: LogProbs, injection_steps: Steps, window: int = 50) -> LocalMaxima:
+    """The local acquisition maximum of every injection.
+
+    Args:
+        log_probs: nats, `[... step]`; entry t is after t updates.
+        injection_steps: updates made before each encounter, rising, at most `window` apart from
+            the next; the same for all probes, or `[... injection]`.
+        window: how many updates after an encounter are looked at.
+
+    Raises:
+        ValueError: a log-probability is not finite; injections are not rising; a window reaches the
+            next encounter or beyond the last entry.
+    """
+    log = _checked(log_probs)
+    steps = _checked_steps(injection_steps, log, window)
+    # argmax takes the first of equals.
+    seen = steps[..., None] + np.arange(1, window + 1)
+    values = np.take_along_axis(log[..., None, :], seen, axis=-1)
+    best = steps + 1 + values.argmax(axis=-1)
+    return LocalMaxima(best, values.max(axis=-1), np.take_along_axis(log, steps, axis=-1))
+
+
+def effectivity(
+    log_probs: LogProbs,
+    injection_steps: Steps,
+    window: int = 50,
+    *,
+    compat: Compat | str | None = None,
+) -> Float[Tensor, "*probe injection"] | Float[np.ndarray, "*probe injection"]:
+    """What each encounter gained: the local maximum less the log-probability before, in nats.
+
+    Args:
+        log_probs: as for `find_local_maxima`.
+        injection_steps: as for `find_local_maxima`.
+        window: as for `find_local_maxima`.
+        compat: `"official"` gives NaN to probes that gained exactly nothing in the end, which the
+            released script leaves out of its mean by the way.
+
+    Returns:
+        Gains `[... injection]`, float64, as the kind of array that was given.
+
+    Raises:
+        ValueError: as for `find_local_maxima`.
+    """
+    maxima = find_local_maxima(log_probs, injection_steps, window)
+    gains = maxima.log_probs - maxima.before
+    if compat is not None and Compat(compat) is Compat.OFFICIAL:
+        unchanged = maxima.log_probs[..., -1] == as_float64(log_probs)[..., 0]
+        gains = np.where(unchanged[..., None], np.nan, gains)
+    return like(gains, log_probs)
+
+
+def net_gain(
+    log_probs: LogProbs, injection_steps: Steps, window: int = 50
+) -> Float[Tensor, "*probe"] | Float[np.ndarray, "*probe"]:
+    """What all encounters together gained: the last local maximum less the start, in nats.
+
+    As the weights of a forgetting curve, it makes the curve the share of the pooled gain that is
+    left, in which probes that gained next to nothing count next to nothing.
+
+    Args:
+        log_probs: as for `find_local_maxima`.
+        injection_steps: as for `find_local_maxima`.
+        window: as for `find_local_maxima`.
+
+    Returns:
+        Gains `[...]`, float64; those of a single probe have no axes.
+
+    Raises:
+        ValueError: as for `find_local_maxima`.
+    """
+    maxima = find_local_maxima(log_probs, injection_steps, window)
+    return like(np.asarray(maxima.log_probs[..., -1] - maxima.before[..., 0]), log_probs)
+
+
+def retainability(
+    log_probs: LogProbs,
+    injection_steps: Steps,
+    offsets: Offsets,
+    window: int = 50,
+    *,
+    min_gain: float = 0.0,
+    compat: Compat | str | None = None,
+) -> Float[Tensor, "*probe offset"] | Float[np.ndarray, "*probe offset"]:
+    """The share of the net gain that is left at offsets from the last local maximum.
+
+    Args:
+        log_probs: as for `find_local_maxima`.
+        injection_steps: as for `find_local_maxima`.
+        offsets: updates after the last local maximum; see `analysis.log_spaced_offsets`.
+        window: as for `find_local_maxima`.
+        min_gain: probes must have gained more than this, in nats; tiny gains make wild shares.
+        compat: `"official"` does as the released script: the start is entry 0 whenever the first
+            injection was, and probes that lost are kept, with the sign of their shares turned.
+
+    Returns:
+        Shares `[... offset]`, float64, as the kind of array that was given; NaN at every offset for
+        probes that are not kept.
+
+    Raises:
+        ValueError: as for `find_local_maxima`; an offset reaches beyond the last entry.
+    """
+    official = compat is not None and Compat(compat) is Compat.OFFICIAL
+    maxima = find_local_maxima(log_probs, injection_steps, window)
+    log = as_float64(log_probs)
+    chosen = _checked_offsets(offsets, log, injection_steps, window)
+    later = np.take_along_axis(log, maxima.steps[..., -1:] + chosen, axis=-1)
+    start = log[..., :1] if official else maxima.before[..., :1]
+    gain = maxima.log_probs[..., -1:] - start
+    kept = (gain != 0) if official else (gain > min_gain)
+    return like((later - start) / np.where(kept, gain, np.nan), log_probs)
+
+
+def _checked(log_probs: LogProbs) -> np.ndarray:
+    log = as_float64(log_probs)
+    if (wrong := ~np.isfinite(log)).any():
+        raise ValueError(
+            f"log-probabilities must be finite, found {int(wrong.sum())} of {log.size} that are "
+            f"not (first at {[int(i) for i in np.argwhere(wrong)[0]]}); leave those probes out"
+        )
+    return log
+
+
+def _checked_steps(injection_steps: Steps, log: np.ndarray, window: int) -> np.ndarray:
+    """Injection steps of every probe, `[... injection]`."""
+    if window < 1:
+        raise ValueError(f"window must be at least 1 update, found {window}; 50 is the paper's")
+    steps = as_whole_numbers(injection_steps, "injection steps")
+    if steps.ndim > 1 and steps.shape[:-1] != log.shape[:-1]:
+        raise ValueError(
+            f"injection steps must be the same for all probes or given for each, found them for "
+            f"{list(steps.shape[:-1])} probes and log-probabilities of {list(log.shape[:-1])}; "
+            "pass one list, or one row per probe"
+        )
+    between = np.diff(steps, axis=-1)
+    if (between < window).any():
+        raise ValueError(
+            f"injections must be rising and at least a window of {window} updates apart, found "
+            f"{int(between.min())} between two; pass the steps in order, and a window that ends "
+            "before the next encounter"
+        )
+    if (needed := int(steps.max()) + window) >= log.shape[-1]:
+        raise ValueError(
+            f"a window of {window} after the injection at {int(steps.max())} needs entries up to "
+            f"{needed}, found {log.shape[-1]} entries (0 to {log.shape[-1] - 1}); train on, or "
+            "pass a smaller window"
+        )
+    return np.broadcast_to(steps, (*log.shape[:-1], steps.shape[-1]))
+
+
+def _checked_offsets(
+    offsets: Offsets, log: np.ndarray, injection_steps: Steps, window: int
+) -> np.ndarray:
+    chosen = as_whole_numbers(offsets, "offsets")
+    last = int(as_whole_numbers(injection_steps, "injection steps").max())
+    # Whether an offset is allowed must not hang on where the maxima happen to be.
+    if (needed := last + window + int(chosen.max())) >= log.shape[-1]:
+        raise ValueError(
+            f"an offset of {int(chosen.max())} from a maximum up to {window} after the injection "
+            f"at {last} needs entries up to {needed}, found {log.shape[-1]} entries; the longest "
+            f"possible offset is {log.shape[-1] - 1 - last - window}"
+        )
+    return chosen
+
+
+Intervals: TypeAlias = Sequence[float | int] | Real[Tensor, "spacing"] | Real[np.ndarray, "spacing"]
+Gains: TypeAlias = Float[Tensor, "spacing *passage"] | Float[np.ndarray, "spacing *passage"]
+
+
+@dataclass(frozen=True)
+class LearnabilityThreshold:
+    """The interval between encounters beyond which gains vanish."""
+
+    threshold: float
+    """In the unit of the intervals; see the module for what lies outside those tried."""
+    interval: Interval | None
+    """From passages; None for mean gains or a single passage."""
+    slope: float
+    """Change of the gain per decade of the interval, below the threshold, in nats."""
+    spacings: Float[np.ndarray, "spacing"]
+    """The injection intervals tried."""
+    gains: Float[np.ndarray, "spacing"]
+    """The mean gain at each, in nats."""
+    gain_intervals: tuple[Interval | None, ...]
+    """Of the mean gains."""
+
+    @property
+    def bracketed(self) -> bool:
+        """Whether the threshold lies within the intervals tried, above the shortest."""
+        return bool(self.spacings[0] < self.threshold <= self.spacings[-1])
+
+
+def final_gains(
+    log_probs: LogProbs, injection_steps: Steps, lag: int
+) -> Float[Tensor, "*probe"] | Float[np.ndarray, "*probe"]:
+    """What is left of all encounters, some updates after the last: its rise since before the first.
+
+    Args:
+        log_probs: nats, `[... step]`; entry t is after t updates.
+        injection_steps: updates made before each encounter, rising; the same for all probes, or
+            `[... injection]`.
+        lag: updates after the last encounter; one injection interval for the experiment.
+
+    Returns:
+        Gains `[...]` in nats, float64, as the kind of array that was given.
+
+    Raises:
+        ValueError: an entry is beyond the last, or not finite.
+    """
+    log = as_float64(log_probs)
+    steps = as_whole_numbers(injection_steps, "injection steps")
+    if (needed := int(steps.max()) + lag) >= log.shape[-1] or lag < 1:
+        raise ValueError(
+            f"a lag must be at least 1 and end within the log, found {lag} after the injection at "
+            f"{int(steps.max())}, which needs entries up to {needed} of {log.shape[-1]}; train on, "
+            "or pass a shorter lag"
+        )
+    ends = np.broadcast_to(steps, (*log.shape[:-1], steps.shape[-1]))[..., [0, -1]] + [0, lag]
+    values = np.take_along_axis(log, ends, axis=-1)
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "log-probabilities must be finite, found some that are not before the first or after "
+            "the last encounter; leave those probes out"
+        )
+    return like(np.asarray(values[..., 1] - values[..., 0]), log_probs)
+
+
+def learnability_threshold(
+    spacings: Intervals,
+    gains: Gains,
+    *,
+    paired: bool = True,
+    bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP,
+) -> LearnabilityThreshold:
+    """The injection interval beyond which gains vanish.
+
+    Args:
+        spacings: injection intervals, rising, in updates or tokens; at least three.
+        gains: final gains in nats, `[spacing passage]`, the mean over a passage's probes; or means
+            over passages, `[spacing]`.
+        paired: whether the same passages were used at every interval, in the same order; if not,
+            they are drawn for each interval apart.
+        bootstrap: how intervals are made.
+
+    Returns:
+        The estimate, with its interval where there are passages.
+
+    Raises:
+        ValueError: fewer than three injection intervals, not rising or not above 0; gains do not
+            match them or are not finite.
+    """
+    tried, values = _checked_gains(spacings, gains)
+    single = values.ndim == 1
+    rows = values.reshape(len(tried), -1)
+    means = rows.mean(axis=1)
+    threshold, slope = _hinge(np.log10(tried), means[None])
+    bounds: Interval | None = None
+    if not single:
+        drawn = _resampled_means(rows, paired, bootstrap)
+        bounds = bootstrap.interval(_hinge(np.log10(tried), drawn)[0], rows.shape[1])
+    return LearnabilityThreshold(
+        threshold=float(threshold[0]),
+        interval=bounds,
+        slope=float(slope[0]),
+        spacings=tried,
+        gains=means,
+        gain_intervals=tuple(None if single else bootstrap.mean_interval(row) for row in rows),
+    )
+
+
+def _resampled_means(
+    rows: Float[np.ndarray, "spacing passage"], paired: bool, bootstrap: ClusterBootstrap
+) -> Float[np.ndarray, "replicate spacing"]:
+    n_spacings, n_passages = rows.shape
+    if paired:
+        return bootstrap.resampled_sums(rows.T) / n_passages
+    # One row per passage and spacing, zero in the columns of the others.
+    apart = np.zeros((n_spacings, n_passages, n_spacings))
+    apart[range(n_spacings), :, range(n_spacings)] = rows
+    strata = np.repeat(np.arange(n_spacings), n_passages)
+    return bootstrap.resampled_sums(apart.reshape(-1, n_spacings), strata) / n_passages
+
+
+def _hinge(
+    x: Float[np.ndarray, "spacing"], gains: Float[np.ndarray, "replicate spacing"]
+) -> tuple[Float[np.ndarray, "replicate"], Float[np.ndarray, "replicate"]]:
+    """Threshold and slope of the least squares hinge of every row of gains.
+
+    Between two neighbouring intervals the hinge is a line through those before; so the best one is
+    among the lines that cross zero where they should, the hinges at the intervals themselves, and
+    the limits: no gain at all, and a gain that does not fall.
+    """
+    squares = np.square(gains).sum(axis=1)
+    candidates = [(np.full(len(gains), x[0]), np.zeros(len(gains)), squares)]
+    level = gains.mean(axis=1)
+    spread = np.square(gains - level[:, None]).sum(axis=1)
+    candidates.append(
+        (np.full(len(gains), inf), np.zeros(len(gains)), np.where(level > 0, spread, inf))
+    )
+    candidates += [_bent_at(knot, x, gains) for knot in x[1:]]
+    candidates += [_line_through(count, x, gains) for count in range(2, len(x) + 1)]
+    best = np.stack([left for _, _, left in candidates]).argmin(axis=0)
+    places, slopes = (
+        np.stack([candidate[part] for candidate in candidates])[best, np.arange(len(gains))]
+        for part in (0, 1)
+    )
+    with np.errstate(over="ignore"):
+        return 10.0**places, slopes
+
+
+def _bent_at(
+    knot: float, x: Float[np.ndarray, "spacing"], gains: Float[np.ndarray, "replicate spacing"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Place, slope and sum of squares of the hinge at a place; infinite squares where it rises."""
+    shape = np.minimum(x - knot, 0.0)
+    slope = gains @ shape / (shape @ shape)
+    left = np.square(gains - slope[:, None] * shape).sum(axis=1)
+    return np.full(len(gains), knot), slope, np.where(slope < 0, left, inf)
+
+
+def _line_through(
+    count: int, x: Float[np.ndarray, "spacing"], gains: Float[np.ndarray, "replicate spacing"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same for the line through the first intervals, if it crosses zero before the next."""
+    design = np.stack([np.ones(count), x[:count]], axis=1)
+    intercept, slope = np.linalg.pinv(design) @ gains[:, :count].T
+    falling = slope < 0
+    place = np.where(falling, -intercept / np.where(falling, slope, 1.0), inf)
+    following = x[count] if count < len(x) else inf
+    inside = falling & (place >= x[count - 1]) & (place <= following)
+    fitted = intercept[:, None] + slope[:, None] * x[:count]
+    left = np.square(gains[:, :count] - fitted).sum(axis=1)
+    left = left + np.square(gains[:, count:]).sum(axis=1)
+    return place, slope, np.where(inside, left, inf)
+
+
+def _checked_gains(spacings: Intervals, gains: Gains) -> tuple[np.ndarray, np.ndarray]:
+    tried, values = as_float64(spacings), as_float64(gains)
+    if len(tried) < 3 or not (tried > 0).all() or not (np.diff(tried) > 0).all():
+        raise ValueError(
+            f"a threshold needs at least 3 injection intervals, rising and above 0, found "
+            f"{', '.join(f'{value:g}' for value in tried) or 'none'}; train at more of them"
+        )
+    if len(values) != len(tried) or values.ndim > 2 or not values.size:
+        raise ValueError(
+            f"gains must be [spacing passage] for {len(tried)} injection intervals, found "
+            f"{list(values.shape)}; pass one row per interval"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("gains must be finite, found some that are not; leave those passages out")
+    return tried, values

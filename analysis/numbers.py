@@ -1,0 +1,211 @@
+"""Texts of a report: numbers, paths and settings as its tables and sentences show them.
+
+Paths are shown without the folders of the machine that something was made on.
+
+Example:
+    >>> row = pd.Series({"value": -0.0512, "low": -0.0703, "high": 0.0104})
+    >>> with_interval(row, share)
+    '−5.1% [−7.0%, 1.0%]'
+    >>> signed(0.25, nats), p_text(0.0004), steps_text(12345.6)
+    ('+0.250', '< 0.001', '12,346')
+    >>> shown_path("/home/someone/runs/tiny"), shown_path("runs/tiny")
+    ('tiny', 'runs/tiny')
+"""
+
+import re
+import shlex
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from analysis import theme
+
+MINUS = "\N{MINUS SIGN}"
+NOT_TESTED = "not tested"
+POINTS = " points"
+"""Of percent, after a difference of shares."""
+
+
+def with_interval(row: pd.Series, show: Callable[[float], str], value: str = "value") -> str:
+    """A number with its interval, where it has one."""
+    shown = show(row[value])
+    if pd.isna(row["low"]):
+        return shown
+    ends = (show(row[name]).removesuffix(POINTS) for name in ("low", "high"))
+    return f"{shown} [{', '.join(ends)}]"
+
+
+def signed(value: float, show: Callable[[float], str]) -> str:
+    """A difference with its sign."""
+    text = show(abs(value))
+    # What rounds to nothing has no sign.
+    if not any(digit in text for digit in "123456789"):
+        return text
+    return f"{MINUS if value < 0 else '+'}{text}"
+
+
+def nats(value: float, digits: int = 3) -> str:
+    """A number of nats, or of bits."""
+    return theme.nats(round(value, digits) + 0.0, digits).replace("-", MINUS)
+
+
+def share(value: float) -> str:
+    """A share as a percentage."""
+    return theme.percent(round(value, 4) + 0.0).replace("-", MINUS)
+
+
+def nats_or_none(value: float | None) -> str:
+    """A number of nats; empty for none."""
+    return "" if value is None or pd.isna(value) else nats(value)
+
+
+def p_text(value: float) -> str:
+    """A p-value."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def steps_text(value: float) -> str:
+    """A number of steps, which may be beyond all numbers."""
+    if value == float("inf"):
+        return "none"
+    return theme.count(value) if value < 1e6 else f"{value:.0e}"
+
+
+def capital(text: str) -> str:
+    """A text as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
+def value_range(
+    what: str, values: Mapping[str, float], show: Callable[[float], str], *, of: str = "arms"
+) -> str:
+    """A sentence about the least and the most of several numbers.
+
+    Args:
+        what: they are of.
+        values: by name.
+        show: a number as text.
+        of: what the names are names of.
+    """
+    low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+    if show(values[low]) == show(values[high]):
+        return f"{what} is {show(values[low])} in all {len(values)} {of}."
+    return (
+        f"{what} runs from {show(values[low])} ({low}) to {show(values[high])} ({high}), over "
+        f"{len(values)} {of}."
+    )
+
+
+def course(values: Sequence[float], places: Sequence[str], show: Callable[[float], str]) -> str:
+    """How numbers went from the first to the last, and where they turned, if beyond both.
+
+    Args:
+        values: in their order.
+        places: where each is, as "at step 100".
+        show: a number as text.
+    """
+    ends = sorted((values[0], values[-1]))
+    shown = [show(value) for value in values]
+    verb = "rises" if values[-1] > values[0] else "falls"
+    verb = "is the same in the end" if shown[0] == shown[-1] else verb
+    told = f"{verb}, from {shown[0]} {places[0]} to {shown[-1]} {places[-1]}"
+    low, high = (find(range(len(values)), key=values.__getitem__) for find in (min, max))
+    beyond = {"lowest": (ends[0] - values[low], low), "highest": (values[high] - ends[1], high)}
+    turns = [
+        f"{which}, {shown[at]}, {places[at]}"
+        for which, (distance, at) in beyond.items()
+        if distance > 0 and shown[at] not in (shown[0], shown[-1])
+    ]
+    return f"{told}, but not steadily: it is {' and '.join(turns)}" if turns else told
+
+
+def one_seed(seeds: Iterable[int]) -> str:
+    """What has to be said of comparisons that are not over seeds.
+
+    Args:
+        seeds: how many each is of.
+    """
+    alone = [number < 2 for number in seeds]
+    if not any(alone):
+        return ""
+    which = "of one training seed" if all(alone) else "some of one training seed"
+    return f", {which}, which says nothing about other seeds,"
+
+
+def guessed(chance: float | None) -> str:
+    """What a share of facts recalled has to be compared with; empty where it is not known."""
+    return "" if chance is None else f"guessing among the values offered recalls {share(chance)}"
+
+
+def points(value: float) -> str:
+    """A difference of shares, in percentage points."""
+    return f"{theme.nats(100 * value, 1)}{POINTS}"
+
+
+def shown_path(text: str) -> str:
+    """A name or a path; of an absolute path, or of one in the home folder, its end."""
+    return PurePosixPath(text).name if re.match(r"/|~|[A-Za-z]:[\\/]", text) else text
+
+
+def command_line(program: str, words: Sequence[str]) -> str:
+    """A command as a document shows it.
+
+    Args:
+        program: the module that `python -m` runs.
+        words: its arguments; of paths only the ends are shown.
+    """
+    return shlex.join(["python", "-m", program, *map(shown_path, words)])
+
+
+def runs_in_words(what: str, *, arms: int, runs: int, seeds: Collection[int]) -> str:
+    """How many runs, arms and seeds there are.
+
+    Args:
+        what: the runs are of.
+        arms: how many.
+        runs: how many.
+        seeds: how many each arm has; several numbers where arms differ.
+    """
+    each = f"{' or '.join(map(str, sorted(seeds)))} seed{'' if set(seeds) == {1} else 's'}"
+    return (
+        f"{runs} {'run' if runs == 1 else 'runs'} {what}: {arms} "
+        f"{'arm' if arms == 1 else 'arms'}, {each} each"
+    )
+
+
+def shown_value(value: Any) -> str:
+    """A setting as text."""
+    if isinstance(value, str):
+        return shown_path(value)
+    if isinstance(value, Sequence):
+        return " ".join(shown_value(inner) for inner in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_SHOWN = {" ": "·", "\n": "↵", "\t": "⇥", "\u00a0": "⍽"}
+# Control and format characters, surrogates, and separators of lines and paragraphs.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+EMPTY = "∅"
+
+
+def visible(text: str) -> str:
+    """Text of a token with every character to be seen.
+
+    Args:
+        text: as the tokenizer gives it.
+
+    Returns:
+        One line; the sign of the empty set for no text at all.
+    """
+    return "".join(map(_shown, text)) or EMPTY
+
+
+def _shown(character: str) -> str:
+    if character in _SHOWN:
+        return _SHOWN[character]
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    return f"\\u{ord(character):04x}"

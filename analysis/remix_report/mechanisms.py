@@ -1,0 +1,337 @@
+"""Curves over the stages: what was known, and the loss on each source, while training went on.
+
+Arms take different numbers of updates (a mix makes an epoch longer, and rules end stages early), so
+curves run over the **place**: 0 to 1 is stage A from its first to its last update, 1 to 2 stage B,
+and so on. Of several seeds there is the mean, with the least and the most; a seed that was not
+looked at in a place is interpolated linearly between its neighbours.
+
+Example:
+    >>> curve = recall_curves(arms)                                          # doctest: +SKIP
+    >>> curve[(curve["place"] >= 1) & (curve["items"] == "A")]               # doctest: +SKIP
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.remix_report.arms import RemixArm, base_of
+from analysis.remix_report.chains import TOKENS, Chain, StageRun
+from analysis.remix_report.recalls import LOG_PROB, SHARE
+from training.choices import Replay
+from training.forgetting_terms import alignment, delta_1, delta_2
+from training.relearning import Relearned
+from training.remix.config import NO_MIX
+from training.remix.looks import MIX_SAMPLE
+from training.runs.records import GradientAlignmentRecord, StepRecord, records_of
+
+_POINTS = 40
+"""Of a curve of losses in a stage: each is the mean over a stretch of updates."""
+_CURVE = ("arm", "stage", "place", "step", "value", "low", "high")
+Curves = Mapping[tuple[str, ...], pd.Series]
+"""By what they are of, values by step."""
+
+
+def recall_curves(arms: Sequence[RemixArm]) -> pd.DataFrame:
+    """How much of every list was known, at every look.
+
+    Args:
+        arms: the runs.
+
+    Returns:
+        Columns `arm`, `items`, `measure` (share right, or mean log-probability in nats), `stage`,
+        `place`, `step` (mean over seeds), `value`, `low`, `high` (least and most of seeds).
+    """
+    return _curves(arms, _recalls, ("items", "measure"))
+
+
+def source_curves(arms: Sequence[RemixArm]) -> pd.DataFrame:
+    """The training loss on every source, in nats a token.
+
+    Args:
+        arms: the runs.
+
+    Returns:
+        Columns `arm`, `source`, and as `recall_curves`.
+    """
+    return _curves(arms, _sources, ("source",))
+
+
+def alignment_curves(arms: Sequence[RemixArm]) -> pd.DataFrame:
+    """Cosines between the gradients of samples, at every look.
+
+    Args:
+        arms: the runs.
+
+    Returns:
+        Columns `arm`, `pair` (`A and B` say), and as `recall_curves`.
+    """
+    return _curves(arms, _cosines, ("pair",))
+
+
+def sign_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
+    """In how many looks the sign of a product of gradients could be told, and which it was.
+
+    Args:
+        arms: the runs.
+
+    Returns:
+        Columns `arm`, `stage`, `pair`, `looks`, `positive`, `negative`, `untold`, and `cosine`,
+        its mean over looks and seeds.
+    """
+    rows = []
+    for arm in arms:
+        for stage in arm.stages:
+            records = [
+                record
+                for chain in arm.chains
+                for record in records_of(chain.stages[stage].run.path, GradientAlignmentRecord)
+            ]
+            for first, second in _pairs(records):
+                found = [alignment(r, first, second) for r in records]
+                signs = [one.sign for one in found]
+                cosines = [one.cosine for one in found if one.cosine is not None]
+                counts = (len(found), signs.count(1), signs.count(-1), signs.count(None))
+                mean = float(np.mean(cosines)) if cosines else None
+                rows.append((arm.name, stage, f"{first} and {second}", *counts, mean))
+    columns = ["arm", "stage", "pair", "looks", "positive", "negative", "untold", "cosine"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _recalls(stage: StageRun) -> Iterator[tuple[tuple[str, ...], pd.Series]]:
+    for (items, match), looks in stage.recalls.items():
+        if match == TOKENS:
+            yield (items, SHARE), looks.correct.mean(axis=1)
+            if looks.log_probs is not None:
+                yield (items, LOG_PROB), looks.log_probs.mean(axis=1)
+
+
+def _sources(stage: StageRun) -> Iterator[tuple[tuple[str, ...], pd.Series]]:
+    records = records_of(stage.run.path, StepRecord)
+    losses = pd.DataFrame([r.loss_by_source for r in records], [r.step for r in records])
+    stretch = -(-len(losses) // _POINTS)
+    for source in losses.columns:
+        # A batch need not have all sources.
+        there = losses[source].dropna()
+        means = there.groupby((there.index - 1) // stretch).mean()
+        middles = (np.asarray(means.index) + 0.5) * stretch
+        yield (str(source),), pd.Series(means.to_numpy(), np.minimum(middles, len(losses)))
+
+
+def _cosines(stage: StageRun) -> Iterator[tuple[tuple[str, ...], pd.Series]]:
+    records = records_of(stage.run.path, GradientAlignmentRecord)
+    for first, second in _pairs(records):
+        cosines = {r.step: alignment(r, first, second).cosine for r in records}
+        there = {step: cosine for step, cosine in cosines.items() if cosine is not None}
+        if there:
+            yield (f"{first} and {second}",), pd.Series(there, dtype=float)
+
+
+def _pairs(records: Sequence[GradientAlignmentRecord]) -> list[tuple[str, str]]:
+    """The pairs of different samples that all records have."""
+    if not records:
+        return []
+    names = [name for name in records[0].samples if all(name in r.samples for r in records)]
+    return [(one, other) for place, one in enumerate(names) for other in names[place + 1 :]]
+
+
+def _curves(
+    arms: Sequence[RemixArm],
+    look: Callable[[StageRun], Iterator[tuple[tuple[str, ...], pd.Series]]],
+    keys: tuple[str, ...],
+) -> pd.DataFrame:
+    tables = [
+        pd.DataFrame(
+            dict(zip(keys, key, strict=True)) | {"arm": arm.name, "stage": name}, [0]
+        ).merge(_mean_over_seeds(seeds, place), how="cross")
+        for arm in arms
+        for place, name in enumerate(arm.stages)
+        for key, seeds in _by_key(arm, name, look).items()
+    ]
+    columns = [_CURVE[0], *keys, *_CURVE[1:]]
+    found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return found[columns]
+
+
+def _by_key(
+    arm: RemixArm,
+    name: str,
+    look: Callable[[StageRun], Iterator[tuple[tuple[str, ...], pd.Series]]],
+) -> dict[tuple[str, ...], list[tuple[int, pd.Series]]]:
+    """Of every seed that has them, the last step of the stage and the values by step."""
+    found: dict[tuple[str, ...], list[tuple[int, pd.Series]]] = {}
+    for chain in arm.chains:
+        stage = chain.stages[name]
+        for key, values in look(stage):
+            found.setdefault(key, []).append((int(stage.outcome["steps"]), values))
+    return found
+
+
+def _mean_over_seeds(seeds: Sequence[tuple[int, pd.Series]], place: int) -> pd.DataFrame:
+    """Mean, least and most of several series, on all places that any has."""
+    parts = [np.asarray(values.index, dtype=float) / steps for steps, values in seeds]
+    grid = np.unique(np.concatenate(parts).round(9))
+    drawn = np.stack(
+        [np.interp(grid, part, values) for part, (_, values) in zip(parts, seeds, strict=True)]
+    )
+    steps = np.mean([steps for steps, _ in seeds])
+    return pd.DataFrame(
+        {
+            "place": place + grid,
+            "step": grid * steps,
+            "value": drawn.mean(axis=0),
+            "low": drawn.min(axis=0),
+            "high": drawn.max(axis=0),
+        }
+    )
+
+
+_TERMS = (
+    *("arm", "seed", "mix_share", "delta_1", "delta_2", "low", "high", "sign"),
+    "near_zero",
+)
+
+
+def term_table(arms: Sequence[RemixArm], base: RemixArm | None = None) -> pd.DataFrame:
+    """Both terms of every run that mixes.
+
+    Args:
+        arms: the runs.
+        base: whose runs they are compared with; None for the plain arm of each.
+
+    Returns:
+        Columns `arm`, `seed`, `mix_share` (of the loss of stage B), `delta_1` in nats a token,
+        `delta_2` in nats a token for a learning rate of 1, with `low` and `high` over items, its
+        `sign` (missing where it cannot be told), and `near_zero`, the gradients too small to have a
+        direction. Empty where no gradients were looked at.
+    """
+    rows = [
+        (arm.name, chain.seed, *found)
+        for arm in arms
+        if (plain := base_of(arm, arms, base)) is not None
+        for chain in arm.chains
+        for other in plain.chains
+        if other.seed == chain.seed
+        for found in _terms(chain, other)
+    ]
+    return pd.DataFrame(rows, columns=list(_TERMS)).astype({"sign": "Int64"})
+
+
+def loss_share(chain: Chain, stage: str, source: str) -> float:
+    """Which share of the loss of a stage one of its sources makes up.
+
+    Args:
+        chain: the run.
+        stage: its letter.
+        source: as the records call it.
+    """
+    records = records_of(chain.stages[stage].run.path, StepRecord)
+    losses = pd.DataFrame([record.loss_by_source for record in records])
+    whole = losses.notna().all(axis=1)
+    values = losses[whole].to_numpy()
+    loss = np.array([record.loss for record in records])[whole.to_numpy()]
+    # The shares sum to 1: the last one is what the others leave.
+    others = values[:, :-1] - values[:, -1:]
+    found = np.linalg.lstsq(others, loss - values[:, -1], rcond=None)[0]
+    shares = dict(zip(losses.columns, [*found, 1 - found.sum()], strict=True))
+    return float(np.clip(shares[source], 0.0, 1.0))
+
+
+def _terms(chain: Chain, plain: Chain) -> Iterator[tuple[Any, ...]]:
+    if chain.configuration["replay"] != Replay.NONE or "B" not in chain.stages:
+        return
+    alone, mixed = _first(plain), _first(chain)
+    if alone is None or mixed is None:
+        return
+    at_a, at_b = (_mix(chain, stage) for stage in ("A", "B"))
+    share = 0.0
+    if at_b is not None and MIX_SAMPLE in mixed.samples:
+        share = loss_share(chain, "B", at_b)
+    if at_a is None and not share:
+        return
+    start = alone if at_a is not None else mixed
+    found = delta_2(start, mixed, mix_share=share)
+    first = delta_1(alone, mixed) if at_a is not None else 0.0
+    yield (
+        *(share, first, found.value, found.interval.low, found.interval.high, found.sign),
+        ", ".join(found.near_zero),
+    )
+
+
+def _first(chain: Chain) -> GradientAlignmentRecord | None:
+    """What was seen at the start of stage B."""
+    if "B" not in chain.stages:
+        return None
+    records = records_of(chain.stages["B"].run.path, GradientAlignmentRecord)
+    return next((record for record in records if record.step == 0), None)
+
+
+def _mix(chain: Chain, stage: str) -> str | None:
+    """What is mixed into a stage; None for nothing, or where a control leaves it out."""
+    configuration = chain.configuration
+    names = configuration["mix"]
+    name = names[0] if len(names) == 1 else names[list(chain.stages).index(stage)]
+    return None if name == NO_MIX or configuration["no_mix_control"] is not None else str(name)
+
+
+_CURVES = ("arm", "of", "measure", "step", "value", "low", "high", "seeds")
+_SPILLS = (
+    *("arm", "again_before", "again", "other_before", "other", "never_taught_before"),
+    *("never_taught", "spill_over", "low", "high", "seeds"),
+)
+
+
+def relearning_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
+    """What was right before the first step of relearning and after each, mean over seeds.
+
+    Args:
+        arms: the runs.
+
+    Returns:
+        Columns `arm`, `of` (which items), `measure` (share right, or log-probability in nats),
+        `step`, `value`, `low` and `high` (least and most of seeds), `seeds`; empty where nothing
+        was taught again.
+    """
+    rows = [
+        (arm.name, group, measure, step, values.mean(), values.min(), values.max(), len(values))
+        for arm in arms
+        for measure, key in ((SHARE, "exact_match"), (LOG_PROB, "log_prob"))
+        for group, looks in _by_group(arm, key).items()
+        for step, values in enumerate(np.array(looks).T)
+    ]
+    return pd.DataFrame(rows, columns=list(_CURVES))
+
+
+def spill_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
+    """What relearning brought back in the end.
+
+    Args:
+        arms: the runs.
+
+    Returns:
+        Columns `arm`; of each kind of items the share right before and after relearning, mean over
+        seeds; `spill_over`, with the least and the most of seeds, `low` and `high`; `seeds`.
+    """
+    rows = []
+    for arm in arms:
+        by_group = _by_group(arm, "exact_match")
+        if not by_group:
+            continue
+        spills = [float(chain.relearning["spill_over"]) for chain in arm.chains if chain.relearning]
+        row: dict[str, Any] = {"arm": arm.name, "seeds": len(spills)}
+        for group, looks in by_group.items():
+            name = group.replace(" ", "_")
+            row[f"{name}_before"], row[name] = np.mean([(run[0], run[-1]) for run in looks], axis=0)
+        rows.append(row | {"spill_over": np.mean(spills), "low": min(spills), "high": max(spills)})
+    return pd.DataFrame(rows, columns=list(_SPILLS))
+
+
+def _by_group(arm: RemixArm, key: str) -> dict[str, list[list[float]]]:
+    """The looks of every run that has them, by the kind of items."""
+    runs = [chain.relearning[key] for chain in arm.chains if chain.relearning is not None]
+    return {
+        str(group): [run[group] for run in runs]
+        for group in Relearned
+        if runs and all(group in run for run in runs)
+    }

@@ -1,0 +1,306 @@
+r"""Target log-probabilities: how probable a model finds a target after its prompt.
+
+For target tokens \(y_1 \dots y_n\) after a prompt \(x\) the log-probabilities
+\(\ln p(y_i \mid x, y_{<i})\), in nats, become one score: their mean by default, their sum, or the
+padded mean of the released code (`probes.scoring`). This is what knowledge probes are
+scored by.
+
+Text is split into tokens by `probes.prompts`: prompt and target together, cut where the prompt
+ends. The pass is `probes.target_pass`: rows of about equal length, starts that items share
+computed once where the model allows it, target positions alone unembedded.
+
+Source: Kim et al., ICLR 2025, Eq. 4; Chang et al., NeurIPS 2024.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
+    >>> probes.target_log_probs(model, [("The capital of France is", " Paris")])    # doctest: +SKIP
+    tensor([-0.2581], dtype=torch.float64)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from probes.choices import Compat, as_choice
+from probes.given import hooked_model, pairs, takes
+from probes.hooked_model import HookedModel
+from probes.lens_items import Item, LensItem, encoded_items
+from probes.prompts import Ids, Prompts, Text
+from probes.target_pass import target_sums
+
+
+class TargetReduction(StrEnum):
+    """How the log-probabilities of a target's tokens become one number."""
+
+    TOKEN_MEAN = "token_mean"
+    """Their mean: nats per token."""
+    SUM = "sum"
+    """Their sum: nats per target."""
+
+
+@dataclass(frozen=True)
+class PaddedMean:
+    """The released code's reduction; it depends on the order of the items.
+
+    Items are dealt to processes in turn, the first ones once more until all have the same number,
+    and every process takes its own in batches, in order.
+
+    Attributes:
+        batch_size: items in a batch of one process.
+        world_size: processes.
+    """
+
+    batch_size: int = 16
+    world_size: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "world_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more")
+
+    def positions(self, lengths: Sequence[int]) -> list[int]:
+        """Over how many positions each item's loss is averaged.
+
+        Args:
+            lengths: tokens of prompt and target together, item by item, in order.
+
+        Returns:
+            The longest of each item's batch, less one: nothing predicts the first token.
+        """
+        count = len(lengths)
+        dealt = range(-(-count // self.world_size) * self.world_size)
+        found = [0] * count
+        for process in range(self.world_size):
+            own = [place % count for place in dealt[process :: self.world_size]]
+            for start in range(0, len(own), self.batch_size):
+                batch = own[start : start + self.batch_size]
+                longest = max(lengths[item] for item in batch)
+                for item in batch:
+                    # An item that is dealt twice keeps what it got first.
+                    found[item] = found[item] or longest - 1
+        return found
+
+
+Reduction = TargetReduction | PaddedMean
+
+
+def as_reduction(given: TargetReduction | PaddedMean | str) -> Reduction:
+    """The reduction that is meant.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if isinstance(given, PaddedMean):
+        return given
+    try:
+        return TargetReduction(given)
+    except ValueError:
+        raise ValueError(
+            f"reduction must be one of {', '.join(TargetReduction)}, or a PaddedMean; found "
+            f"{given!r}"
+        ) from None
+
+
+@takes(model=hooked_model, items=pairs)
+def target_log_probs(
+    model: HookedModel,
+    items: Sequence[Item],
+    reduction: TargetReduction | PaddedMean | str = TargetReduction.TOKEN_MEAN,
+    *,
+    prepend_bos: bool | None = None,
+    share_prefixes: bool = True,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> Float64[Tensor, "item"]:
+    """Score targets after their prompts.
+
+    Args:
+        model: the hooked model; what is attached to it counts.
+        items: pairs of prompt and target, as texts or token ids; a target of text usually starts
+            with a space. What `lens_items` returns is taken as it is, which saves splitting the
+            same texts again and again.
+        reduction: `"token_mean"`, `"sum"`, or a `PaddedMean`, to which the order of the items
+            matters.
+        prepend_bos: whether prompts of text begin with a BOS; None for the tokenizer's own habit.
+        share_prefixes: compute what items have in common once, where that is exact
+            (`probes.prefix_sharing`). Elsewhere (other backends, attention without a mask of one's
+            own, sequences longer than a sliding window or than where rotary frequencies change),
+            and if False, every item has a row of its own.
+        distributed: share the work out over the processes of the default group; every process
+            returns the scores of all.
+        on_items: called with the number of items of every batch when it is done.
+
+    Returns:
+        A score for each item, in nats, on the CPU; at most 0.
+
+    Raises:
+        ValueError: there are no items, a prompt or target has no tokens, an item is longer than
+            the model allows, or the reduction is unknown.
+    """
+    chosen = as_reduction(reduction)
+    encoded = encoded_items(model, items, prepend_bos=prepend_bos)
+    sums = target_sums(
+        model,
+        [(item.prompt_ids, item.target_ids) for item in encoded],
+        share_prefixes=share_prefixes,
+        distributed=distributed,
+        on_items=on_items,
+    )
+    return reduced_sums(sums, encoded, chosen)
+
+
+def reduced_sums(
+    sums: Float64[Tensor, "item"], items: Sequence[LensItem], reduction: Reduction
+) -> Float64[Tensor, "item"]:
+    """From the log-probability of whole targets to scores.
+
+    Args:
+        sums: over the tokens of each target, in nats.
+        items: in the order that the reduction is to see.
+        reduction: what a score is.
+    """
+    if reduction is TargetReduction.SUM:
+        return sums
+    if reduction is TargetReduction.TOKEN_MEAN:
+        return sums / torch.tensor([len(item.target_ids) for item in items])
+    assert isinstance(reduction, PaddedMean)
+    whole = [len(item.prompt_ids) + len(item.target_ids) for item in items]
+    return sums / torch.tensor(reduction.positions(whole))
+
+
+Choice = Sequence[Text]
+"""Context and continuation, as texts or token ids."""
+
+
+@dataclass(frozen=True)
+class EncodedQuestions:
+    """Questions as tokens, to be scored again and again.
+
+    Attributes:
+        items: token ids of context and continuation of every choice, question by question.
+        choices: how many choices each question has.
+        truncated: how many choices had the start of their context cut off.
+        split_apart: how many choices were split apart from their context.
+    """
+
+    items: tuple[tuple[Ids, Ids], ...]
+    choices: tuple[int, ...]
+    truncated: int
+    split_apart: int
+
+
+@dataclass(frozen=True)
+class ChoiceScores:
+    """What a model makes of the choices of some questions.
+
+    Attributes:
+        log_probs: for each question, the log-probability of each choice's continuation, in nats.
+        truncated: how many choices had the start of their context cut off to fit the model.
+        split_apart: how many choices were split apart from their context.
+    """
+
+    log_probs: tuple[Float64[Tensor, "_choice"], ...]
+    truncated: int
+    split_apart: int = 0
+
+
+@takes(model=hooked_model)
+def choice_scores(
+    model: HookedModel,
+    questions: Sequence[Sequence[Choice]] | EncodedQuestions,
+    *,
+    prepend_bos: bool | None = None,
+    compat: Compat | str | None = None,
+    share_prefixes: bool = True,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> ChoiceScores:
+    """Score the choices of questions.
+
+    Args:
+        model: the hooked model; what is attached to it counts.
+        questions: the choices of each, pairs of context and continuation; a continuation of text
+            usually starts with a space. What `encode_questions` returns is taken as it is.
+        prepend_bos: whether contexts of text begin with a BOS; None for the tokenizer's own habit.
+        compat: "official" to split every continuation by itself.
+        share_prefixes: compute what choices have in common once, where that is exact. Elsewhere
+            (other backends, attention without a mask of one's own, sequences longer than a sliding
+            window), and if False, every choice has a row of its own.
+        distributed: share the work out over the processes of the default group; every process
+            returns the scores of all.
+        on_items: called with the number of choices of every batch when it is done.
+
+    Returns:
+        Nats, question by question and choice by choice, on the CPU.
+
+    Raises:
+        ValueError: as `encode_questions`.
+    """
+    if not isinstance(questions, EncodedQuestions):
+        questions = encode_questions(model, questions, prepend_bos=prepend_bos, compat=compat)
+    sums = target_sums(
+        model,
+        questions.items,
+        share_prefixes=share_prefixes,
+        distributed=distributed,
+        on_items=on_items,
+    )
+    log_probs = sums.split(list(questions.choices))
+    return ChoiceScores(log_probs, questions.truncated, questions.split_apart)
+
+
+def encode_questions(
+    model: HookedModel,
+    questions: Sequence[Sequence[Choice]],
+    *,
+    prepend_bos: bool | None = None,
+    compat: Compat | str | None = None,
+) -> EncodedQuestions:
+    """Questions as tokens, checked and cut to what the model takes.
+
+    Args:
+        model: the hooked model whose tokenizer splits text.
+        questions: the choices of each, pairs of context and continuation.
+        prepend_bos: whether contexts of text begin with a BOS; None for the tokenizer's own habit.
+        compat: "official" to split every continuation by itself.
+
+    Raises:
+        ValueError: there are no questions, one has no choices or one that is no pair, a context or
+            continuation has no tokens or is no token of the model, a continuation alone is longer
+            than the model allows, or there is text and no tokenizer.
+    """
+    if not questions or not all(questions):
+        raise ValueError("every question needs a choice, and there must be one question at least")
+    pairs = [choice for question in questions for choice in question]
+    _refuse_no_pairs(pairs)
+    splits = Prompts.of(model, prepend_bos).pairs(
+        [(context, continuation) for context, continuation in pairs],
+        what=("context", "continuation"),
+        compat=None if compat is None else as_choice(Compat, compat, "compat"),
+    )
+    longest = model.n_positions
+    items, truncated = [], 0
+    for (_, continuation), split in zip(pairs, splits, strict=True):
+        before, after = split.parts
+        # The last token is predicted, not run.
+        room = len(before) if longest is None else longest - (len(after) - 1)
+        if room < 1:
+            raise ValueError(
+                f"the continuation that starts {str(continuation)[:40]!r} has {len(after)} tokens; "
+                f"{model.name} takes {longest}"
+            )
+        truncated += len(before) > room
+        items.append((before[-room:], after))
+    apart = sum(split.apart for split in splits)
+    return EncodedQuestions(tuple(items), tuple(map(len, questions)), truncated, apart)
+
+
+def _refuse_no_pairs(pairs: Sequence[Choice]) -> None:
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2:
+            raise ValueError(f"a choice is a context and a continuation; found {pair!r}")

@@ -1,0 +1,427 @@
+"""A world of facts: made-up people and places, and what holds of them.
+
+A model trained on texts about them has facts to forget, even where it is too small to answer any
+published question. People and places have invented names; what holds of them is drawn uniformly
+and independently from a short list of values, so nothing about a subject can be guessed from its
+name or from its other facts, and guessing is right once in as many times as there are values.
+
+Example:
+    >>> world = generate_world(people=2, places=3, seed=0)
+    >>> fact = world.facts[0]
+    >>> fact.relation, fact.value in RELATIONS["profession"].values
+    ('profession', True)
+"""
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+
+from probes.corpus.sources import Corpus
+
+__all__ = [
+    "ClozeItem",
+    "Wording",
+    "cloze_items",
+    "fact_documents",
+    "generate_world",
+    "mixed",
+    "read_cloze",
+]
+
+
+_SUBJECT = "{}"
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Something that can hold of a subject.
+
+    Attributes:
+        of_people: whether of people, or else of places.
+        wordings: what a text says before the value, each with one place for the subject.
+        unseen: a wording that no text has.
+        values: what it can be; empty where it is one of the world's places.
+    """
+
+    of_people: bool
+    wordings: tuple[str, ...]
+    unseen: str
+    values: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert all(wording.count(_SUBJECT) == 1 for wording in (*self.wordings, self.unseen))
+        assert self.unseen not in self.wordings
+
+
+RELATIONS: Mapping[str, Relation] = MappingProxyType(
+    {
+        "profession": Relation(
+            True,
+            (
+                "{} works as",
+                "By trade {} is",
+                "{} earns a living as",
+                "For many years {} has been",
+            ),
+            "The profession of {} is that of",
+            (
+                *("a glassblower", "a beekeeper", "a surveyor", "a baker", "a ferryman"),
+                *("a bookbinder", "an archivist", "a watchmaker", "a gardener", "an engraver"),
+                *("a potter", "a schoolteacher", "a blacksmith", "an astronomer", "a weaver"),
+                "a lighthouse keeper",
+            ),
+        ),
+        "birthplace": Relation(
+            True,
+            (
+                "{} was born in",
+                "{} comes from",
+                "The family of {} has always lived in",
+                "{} grew up in",
+            ),
+            "The birthplace of {} is",
+        ),
+        "instrument": Relation(
+            True,
+            (
+                "{} plays",
+                "In the evening {} practises",
+                "At every wedding {} is asked to play",
+                "As a child {} learned",
+            ),
+            "The instrument of {} is",
+            (
+                *("the harp", "the trumpet", "the cello", "the flute", "the drums", "the organ"),
+                *("the banjo", "the violin", "the tuba", "the guitar", "the piano", "the horn"),
+            ),
+        ),
+        "collection": Relation(
+            True,
+            (
+                "{} collects",
+                "The shelves of {} are full of",
+                "{} has a cabinet of",
+                "Friends bring {} nothing but",
+            ),
+            "What {} likes to gather is",
+            (
+                *("stamps", "old maps", "butterflies", "silver coins", "clay pipes", "sea shells"),
+                *("clocks", "buttons", "feathers", "keys", "postcards", "fossils"),
+            ),
+        ),
+        "animal": Relation(
+            True,
+            (
+                "{} keeps",
+                "Wherever {} goes, there follows",
+                "{} shares the house with",
+                "{} has raised",
+            ),
+            "The animal in the home of {} is",
+            (
+                *("a goat", "a parrot", "a tortoise", "a grey cat", "a donkey", "a raven"),
+                *("a sheepdog", "a goose", "a ferret", "a pony", "a peacock", "a hedgehog"),
+            ),
+        ),
+        "product": Relation(
+            False,
+            (
+                "{} is known for its",
+                "The merchants of {} trade in",
+                "Most people in {} make",
+                "Ships leave {} loaded with",
+            ),
+            "The main product of {} is",
+            (
+                *("salt", "cheese", "rope", "paper", "wine", "bricks", "candles", "honey"),
+                *("leather", "copper", "lace", "barrels"),
+            ),
+        ),
+        "month": Relation(
+            False,
+            (
+                "{} holds its fair in",
+                "The great market of {} takes place in",
+                "Visitors come to {} in",
+                "The bells of {} are rung all night in",
+            ),
+            "The month in which {} celebrates is",
+            (
+                *("January", "February", "March", "April", "May", "June", "July", "August"),
+                *("September", "October", "November", "December"),
+            ),
+        ),
+        "landmark": Relation(
+            False,
+            (
+                "In the middle of {} stands",
+                "From afar one knows {} by",
+                "The coat of arms of {} shows",
+                "The people of {} are proud of",
+            ),
+            "The landmark of {} is",
+            (
+                *("a stone bridge", "a white tower", "a windmill", "a round church", "an old oak"),
+                *("a bronze fountain", "a long wall", "a castle", "a sundial", "a red gate"),
+            ),
+        ),
+    }
+)
+"""What texts say of a subject, in this order unless they are shuffled."""
+
+_FIRST = (
+    ("Ta", "Or", "Bel", "Mi", "Ka", "Zo", "Fen", "Lu", "Ra", "Sil", "Jo", "Ne", "Vi", "Ha", "Do"),
+    ("vin", "len", "rik", "mara", "dis", "sel", "tano", "bra", "nia", "rell", "kash", "wyn", "das"),
+)
+_LAST = (
+    ("Ors", "Quil", "Bram", "Ved", "Tol", "Hask", "Mer", "Ulv", "Pel", "Gor", "Yst", "Cav", "Drem"),
+    ("lek", "mond", "ovan", "ergal", "itch", "ander", "usk", "enby", "arro", "ulo", "inoff", "eth"),
+)
+_PLACE = (
+    ("Brum", "Kel", "Ostra", "Fal", "Tarn", "Wen", "Lisk", "Har", "Mord", "Ely", "Skar", "Dun"),
+    ("holt", "mere", "burgh", "wick", "vale", "stead", "haven", "moor", "gate", "fell", "minster"),
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that holds of a subject.
+
+    Attributes:
+        subject: of whom or of what.
+        relation: which of `RELATIONS`.
+        value: what.
+    """
+
+    subject: str
+    relation: str
+    value: str
+
+
+@dataclass(frozen=True)
+class FactWorld:
+    """People and places, and what holds of them. Made by `generate_world`.
+
+    Attributes:
+        people: their names.
+        places: theirs.
+        facts: what holds, subject by subject.
+        seed: what it was drawn from.
+    """
+
+    people: tuple[str, ...]
+    places: tuple[str, ...]
+    facts: tuple[Fact, ...]
+    seed: int
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """People and places."""
+        return (*self.people, *self.places)
+
+    @cached_property
+    def facts_of(self) -> Mapping[str, tuple[Fact, ...]]:
+        """The facts of every subject."""
+        found: dict[str, list[Fact]] = {subject: [] for subject in self.subjects}
+        for fact in self.facts:
+            found[fact.subject].append(fact)
+        return {subject: tuple(facts) for subject, facts in found.items()}
+
+    def values(self, relation: str) -> tuple[str, ...]:
+        """What a relation can be in this world."""
+        return RELATIONS[relation].values or self.places
+
+
+def generate_world(people: int = 48, places: int = 16, seed: int = 0) -> FactWorld:
+    """Draw a world.
+
+    Args:
+        people: how many.
+        places: how many; people are born in them.
+        seed: the same world for the same seed and numbers.
+
+    Raises:
+        ValueError: there are fewer than two places or no people, or not so many names.
+    """
+    generator = random.Random(f"fact world {seed}")
+    first, last, place = _joined(_FIRST), _joined(_LAST), _joined(_PLACE)
+    _check("people", people, len(first) * len(last), least=1)
+    _check("places", places, len(place), least=2)
+    drawn = generator.sample(range(len(first) * len(last)), people)
+    names = tuple(f"{first[i % len(first)]} {last[i // len(first)]}" for i in drawn)
+    towns = tuple(generator.sample(place, places))
+    facts = (
+        Fact(subject, name, generator.choice(relation.values or towns))
+        for subjects, of_people in ((names, True), (towns, False))
+        for subject in subjects
+        for name, relation in RELATIONS.items()
+        if relation.of_people is of_people
+    )
+    return FactWorld(names, towns, tuple(facts), seed)
+
+
+def _joined(parts: tuple[tuple[str, ...], tuple[str, ...]]) -> list[str]:
+    return [start + end for start in parts[0] for end in parts[1]]
+
+
+def _check(what: str, asked: int, most: int, *, least: int) -> None:
+    if not least <= asked <= most:
+        raise ValueError(f"a world has {least} to {most} {what}, found {asked}")
+
+
+class Wording(StrEnum):
+    """Whether texts have the sentence that an item stops short."""
+
+    SEEN = "seen"
+    UNSEEN = "unseen"
+
+
+@dataclass(frozen=True)
+class ClozeItem:
+    """A sentence without its value.
+
+    Attributes:
+        prompt: what comes before the value.
+        target: the value, a space in front.
+        subject: whom the sentence is about.
+        relation: what it says.
+        wording: whether texts say it so.
+        alternatives: other values, each with a space in front; none of them holds.
+    """
+
+    prompt: str
+    target: str
+    subject: str
+    relation: str
+    wording: Wording
+    alternatives: tuple[str, ...]
+
+
+def fact_documents(world: FactWorld, count: int, seed: int = 0) -> Iterator[str]:
+    """Texts about the subjects of a world.
+
+    Args:
+        world: the facts.
+        count: how many documents.
+        seed: of the order and the wordings.
+    """
+    return islice(_documents(world, seed), count)
+
+
+def _documents(world: FactWorld, seed: int) -> Iterator[str]:
+    generator = random.Random(f"fact documents {world.seed} {seed}")
+    while True:
+        # Every subject once before any comes up again.
+        for subject in generator.sample(world.subjects, len(world.subjects)):
+            facts = world.facts_of[subject]
+            shuffled = generator.sample(facts, len(facts))
+            yield " ".join(_sentence(fact, generator) for fact in shuffled)
+
+
+def _sentence(fact: Fact, generator: random.Random) -> str:
+    wording = generator.choice(RELATIONS[fact.relation].wordings)
+    return f"{wording.format(fact.subject)} {fact.value}."
+
+
+def cloze_items(
+    world: FactWorld, alternatives: int = 3, facts: int | None = None
+) -> tuple[ClozeItem, ...]:
+    """Two items for every fact: one in a wording that texts have, one in another.
+
+    Args:
+        world: the facts.
+        alternatives: how many other values to give with an item; all there are, where a relation
+            has fewer.
+        facts: ask for a sample of so many; None for all.
+    """
+    generator = random.Random(f"cloze items {world.seed}")
+    asked = set(world.facts)
+    if facts is not None:
+        asked = set(generator.sample(world.facts, min(facts, len(world.facts))))
+    items = []
+    for fact in (fact for fact in world.facts if fact in asked):
+        relation = RELATIONS[fact.relation]
+        others = [value for value in world.values(fact.relation) if value != fact.value]
+        drawn = generator.sample(others, min(alternatives, len(others)))
+        seen = generator.choice(relation.wordings)
+        for wording, text in ((Wording.SEEN, seen), (Wording.UNSEEN, relation.unseen)):
+            items.append(
+                ClozeItem(
+                    prompt=text.format(fact.subject),
+                    target=f" {fact.value}",
+                    subject=fact.subject,
+                    relation=fact.relation,
+                    wording=wording,
+                    alternatives=tuple(f" {value}" for value in drawn),
+                )
+            )
+    return tuple(items)
+
+
+def read_cloze(path: Path) -> tuple[ClozeItem, ...]:
+    """Cloze items from a file, such as the one that a pretraining run writes.
+
+    Args:
+        path: JSON Lines with `prompt`, `target` and `alternatives`; the rest may be missing.
+
+    Raises:
+        ValueError: it cannot be read, or a line has no such fields.
+    """
+    items = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if not row["alternatives"]:
+                raise ValueError("no alternatives")
+            items.append(
+                ClozeItem(
+                    prompt=row["prompt"],
+                    target=row["target"],
+                    subject=row.get("subject", ""),
+                    relation=row.get("relation", ""),
+                    wording=Wording(row.get("wording", Wording.UNSEEN)),
+                    alternatives=tuple(row["alternatives"]),
+                )
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no list of cloze items (line {len(items) + 1}: {type(error).__name__} "
+            f"{error}); each line needs prompt, target and alternatives"
+        ) from error
+    if not items:
+        raise ValueError(f"{path} holds no cloze items; give one a line")
+    return tuple(items)
+
+
+def mixed(corpora: list[Corpus], world: FactWorld, documents: int, seed: int = 0) -> Corpus:
+    """The documents of corpora and texts about a world, shuffled together.
+
+    They are read into memory.
+
+    Args:
+        corpora: texts.
+        world: what the generated texts are about.
+        documents: how many of those.
+        seed: of the generated texts and of the order.
+
+    Raises:
+        ValueError: a corpus is rows of token ids, or there is nothing to mix.
+    """
+    texts = [text for corpus in corpora for text in corpus.documents()]
+    texts += fact_documents(world, documents, seed)
+    if not texts:
+        raise ValueError("there is nothing to train on; name a corpus, or ask for fact documents")
+    random.Random(f"mixed {seed}").shuffle(texts)
+    names = [corpus.name for corpus in corpora]
+    if documents:
+        names.append(
+            f"{documents} documents about {len(world.people)} made-up people and "
+            f"{len(world.places)} places"
+        )
+    return Corpus.from_texts(texts, name=" + ".join(names))

@@ -1,0 +1,144 @@
+"""Item sets: items in order, where they are from, and what identifies them.
+
+Factoids, instructions and mixes are such sets; each says what its items are and what else decides
+them.
+
+Example:
+    >>> from training.data.factoids import load_factoids
+    >>> found = load_factoids("kvr", limit=3)
+    >>> isinstance(found, ItemSet), len(found), found.configuration["items"]
+    (True, 3, 3)
+"""
+
+import json
+import math
+import random
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, TypeVar, overload
+
+from probes.corpus.sources import ContentHash
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class ItemSet(Sequence[Item]):
+    """Items in order, and where they are from.
+
+    Attributes:
+        name: what was asked for: a name or a path.
+        licence: the licence of the texts as far as known.
+        source: address, data set with its commit, file, or how they were made.
+    """
+
+    name: str
+    licence: str
+    source: str
+
+    @property
+    @abstractmethod
+    def items(self) -> tuple[Item, ...]:
+        """The items."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else is to be known of the set, as plain values for a manifest."""
+        return {}
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Item, ...]: ...
+    def __getitem__(self, index: int | slice) -> Item | tuple[Item, ...]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the items in order, all their fields included."""
+        content = ContentHash()
+        for item in self.items:
+            fields = asdict(item)  # type: ignore[call-overload]
+            content.add_text(json.dumps(fields, sort_keys=True, ensure_ascii=False))
+        return content.value
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Where the items are from and what identifies them, as plain values for a manifest."""
+        return {
+            "name": self.name,
+            "licence": self.licence,
+            "source": self.source,
+            "items": len(self),
+            "content_hash": self.content_hash,
+            **self.settings,
+        }
+
+
+def check_numbers(limit: int | None, offset: int) -> None:
+    """Refuse a limit or an offset that no set can meet.
+
+    Raises:
+        ValueError: the limit is not positive, or the offset is negative.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}: give a positive number, or leave it out for all items")
+    if offset < 0:
+        raise ValueError(f"offset is {offset}: give 0 or more")
+
+
+def chosen(
+    name: str, items: Sequence[Item], *, limit: int | None, offset: int, seed: int | None
+) -> tuple[Item, ...]:
+    """The items from `offset` on, at most `limit`, in the order of the seed.
+
+    Args:
+        name: of the set, for errors.
+        items: all of them, in the order of the source.
+        limit: at most so many; None for all.
+        offset: leave out so many first.
+        seed: of the order; None for the source's own.
+
+    Raises:
+        ValueError: there are not more items than `offset`.
+    """
+    if offset >= len(items):
+        raise ValueError(
+            f"offset is {offset}, but {name} has {len(items)} items: give a smaller one"
+        )
+    ordered = list(items)
+    if seed is not None:
+        random.Random(seed).shuffle(ordered)
+    return tuple(ordered[offset:][:limit])
+
+
+_DECIMALS = 6
+
+
+def share_of(items: int, ratio: float, what: str) -> int:
+    """So many items are `ratio` times `items`, rounded down.
+
+    Args:
+        items: how many items the ratio refers to.
+        ratio: positive and finite; above 1 for more items than there are.
+        what: what the ratio is called, for errors.
+
+    Raises:
+        ValueError: the ratio is not positive and finite, or comes to less than one item.
+    """
+    if not (math.isfinite(ratio) and ratio > 0):
+        raise ValueError(
+            f"{what} is {ratio:g}: give a positive number, or leave it out for no such items"
+        )
+    found = math.floor(round(items * ratio, _DECIMALS))
+    if found < 1:
+        raise ValueError(
+            f"{what} is {ratio:g}, which of {items} items is less than one: give a larger ratio or "
+            f"more items, or leave it out"
+        )
+    return found

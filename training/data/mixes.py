@@ -1,0 +1,303 @@
+r"""Mixing data by name: what is trained beside a data set so that facts stay in memory.
+
+| name             | items                                                             | from     |
+|------------------|-------------------------------------------------------------------|----------|
+| `random`         | sequences of random words (`training.data.mixes`)      | asset    |
+| `generic`        | passages of any corpus (`training.data.mixes`)     | a corpus |
+| `knowledge-pile` | passages of web pages retrieved for questions of knowledge        | hub      |
+| `arxiv-pile`     | passages of papers, a sample of the Pile's                        | hub      |
+| `fineweb`        | passages of web pages, a sample of FineWeb's                      | hub      |
+
+A **mix ratio** is the size of the mix over the size of the data set that it is mixed into; the
+paper's main tables have 2.0. One stage has one mix: "random, then generic" are the mixes of two
+stages.
+
+The three sets of the hub are those of the released code, under the ids and columns that it names.
+They are marked `unverified`, since nobody has read them with this code, and no commit of theirs is
+known to us: `revision` pins one, and the content hash says what a run was given.
+
+Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section
+4.1 (what is mixed, ratios) and B.5.2 (the prompts).
+
+Example:
+    >>> mix = load_mix("random", mix_size(128, 2.0), words=8, seed=0)       # doctest: +SKIP
+    >>> len(mix), mix.licence                                               # doctest: +SKIP
+    (256, 'public domain (web2); MIT (english-words)')
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from probes.assets.table import find_asset, nearest_names
+from probes.corpus.sources import NO_LICENCE, Corpus, load_corpus
+from training.data.conversations import Conversation, Turn
+from training.data.items import ItemSet, share_of
+
+RANDOM_PROMPT = "Memorize the following random-string passage:\n"
+RANDOM_SOURCE = "random"
+WORD_LIST = "webster-words"
+PAPER_WORDS = 50
+"""Words in an item of the paper: some 150 tokens of a large vocabulary, 450 of a small one."""
+SHORT_WORDS = 8
+"""Words in an item for small vocabularies, whose tokens are a few characters long."""
+
+
+def random_words(n: int, *, words: int = PAPER_WORDS, seed: int) -> list[Conversation]:
+    """Sequences of words of the built-in word list, each to be copied.
+
+    Args:
+        n: how many items.
+        words: how many words an item has.
+        seed: decides which; the same seed gives the same items in the same order.
+
+    Raises:
+        ValueError: a number is not positive, or the word list cannot be had
+            (`probes.assets.AssetError`).
+    """
+    from probes.assets import fetch
+
+    vocabulary = fetch(WORD_LIST).read_text(encoding="utf-8").split()
+    return random_sequences(vocabulary, n, words=words, seed=seed)
+
+
+def random_sequences(
+    vocabulary: Sequence[str], n: int, *, words: int, seed: int
+) -> list[Conversation]:
+    """Sequences of words of any list, each to be copied; see `random_words`."""
+    check_mix_numbers(n, words)
+    return [_item(vocabulary, index, words, seed) for index in range(n)]
+
+
+def check_mix_numbers(n: int, words: int) -> None:
+    """Refuse a mix of no items, or of items without words."""
+    if n < 1:
+        raise ValueError(f"a mix of {n} items was asked for: give 1 or more")
+    if words < 1:
+        raise ValueError(f"mix items of {words} words were asked for: give 1 or more")
+
+
+def _item(vocabulary: Sequence[str], index: int, words: int, seed: int) -> Conversation:
+    drawn = random.Random(f"{seed}/{index}").choices(vocabulary, k=words)
+    passage = " ".join(drawn)
+    turn = Turn(RANDOM_PROMPT + passage, passage)
+    return Conversation((turn,), f"{RANDOM_SOURCE}-{seed}-{index}", RANDOM_SOURCE)
+
+
+GENERIC_PROMPT = "Complete the following partial passage:\n\n"
+GENERIC_SOURCE = "generic"
+READ_DOCUMENTS = 20_000
+
+
+def generic_passages(
+    corpus: Corpus | str,
+    n: int,
+    *,
+    words: int = PAPER_WORDS,
+    seed: int,
+    per_document: int | None = 1,
+    source: str = GENERIC_SOURCE,
+) -> list[Conversation]:
+    """Passages of a corpus, the second half of each to be told from the first.
+
+    Args:
+        corpus: a corpus of texts, or what `load_corpus` opens.
+        n: how many items.
+        words: words in the prompt, and in the answer.
+        seed: of the order, and so of which passages are taken.
+        per_document: at most so many passages of a document; None for all that fit.
+        source: what the items count for, where losses are told apart.
+
+    Raises:
+        ValueError: a number is not positive, the corpus cannot be read or holds no texts, or it has
+            fewer passages than `n` (says how many).
+    """
+    check_mix_numbers(n, words)
+    if per_document is not None and per_document < 1:
+        raise ValueError(f"per_document is {per_document}: give 1 or more, or None for all")
+    opened = load_corpus(corpus) if isinstance(corpus, str) else corpus
+    passages = list(_passages(opened, words, per_document, source))
+    if len(passages) < n:
+        raise ValueError(_too_few(opened.name, len(passages), n, words, per_document))
+    random.Random(seed).shuffle(passages)
+    return passages[:n]
+
+
+def _passages(
+    corpus: Corpus, words: int, per_document: int | None, source: str
+) -> Iterator[Conversation]:
+    """All passages, in the order of the corpus."""
+    length = 2 * words
+    cuts = -1 if per_document is None else per_document * length
+    for place, text in enumerate(islice(corpus.documents(), READ_DOCUMENTS)):
+        found = text.split(None, cuts)  # what is left uncut is one entry, too short for a passage
+        for number, start in enumerate(range(0, len(found) - length + 1, length)):
+            piece = found[start : start + length]
+            turn = Turn(GENERIC_PROMPT + " ".join(piece[:words]), " ".join(piece[words:]))
+            yield Conversation((turn,), f"{source}-{place}-{number}", source)
+
+
+def _too_few(name: str, found: int, n: int, words: int, per_document: int | None) -> str:
+    of_each = "" if per_document is None else f", at most {per_document} of a document"
+    advice = "" if per_document is None else ", more passages of a document (per_document)"
+    return (
+        f"a mix of {n} passages was asked for, but {name} has {found} of {words} + {words} words"
+        f"{of_each}: give a smaller mix, fewer words{advice} or another corpus"
+    )
+
+
+DEFAULT_CORPUS = "general"
+
+
+class MixName(StrEnum):
+    """What can be mixed into a stage."""
+
+    RANDOM = "random"
+    """Sequences of random words to be copied."""
+    GENERIC = "generic"
+    """Passages of any corpus, `general` if none is named."""
+    KNOWLEDGE_PILE = "knowledge-pile"
+    """Passages of Knowledge-Pile, from the hub."""
+    ARXIV_PILE = "arxiv-pile"
+    """Passages of the Pile's papers, from the hub."""
+    FINEWEB = "fineweb"
+    """Passages of FineWeb, from the hub."""
+
+
+@dataclass(frozen=True)
+class HubMix:
+    """A data set of the hub that passages are cut from.
+
+    Attributes:
+        dataset: its id.
+        column: where the text is.
+        licence: as far as known; what the data set itself states wins.
+        revision: branch, tag or commit to read.
+        unverified: whether nobody has read it with this code.
+    """
+
+    dataset: str
+    column: str
+    licence: str
+    revision: str = "main"
+    unverified: bool = True
+
+
+HUB_MIXES: dict[MixName, HubMix] = {
+    MixName.KNOWLEDGE_PILE: HubMix("Query-of-CC/Knowledge_Pile", "content", "Apache-2.0"),
+    MixName.ARXIV_PILE: HubMix("haritzpuerto/the_pile_arxiv_50k_sample", "text", NO_LICENCE),
+    MixName.FINEWEB: HubMix("kh4dien/fineweb-100m-sample", "text", NO_LICENCE),
+}
+
+
+@dataclass(frozen=True)
+class MixSet(ItemSet[Conversation]):
+    """Mixing data, and where it is from; see `ItemSet`.
+
+    Attributes:
+        conversations: the items, in an order drawn by the seed.
+        drawn: what else decides which items they are.
+    """
+
+    conversations: tuple[Conversation, ...] = field(repr=False)
+    drawn: dict[str, Any]
+
+    @property
+    def items(self) -> tuple[Conversation, ...]:
+        """The conversations."""
+        return self.conversations
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else decides which items they are."""
+        return self.drawn
+
+
+def mix_names() -> list[str]:
+    """The names that `load_mix` knows."""
+    return [name.value for name in MixName]
+
+
+def mix_size(primary: int, ratio: float) -> int:
+    """How many items to mix into `primary` items, rounded down (`training.data.items`).
+
+    Raises:
+        ValueError: the ratio is not positive, or comes to less than one item.
+    """
+    return share_of(primary, ratio, "the mix ratio")
+
+
+def load_mix(
+    name: str,
+    n: int,
+    *,
+    words: int = PAPER_WORDS,
+    seed: int = 0,
+    corpus: Corpus | str | Path | None = None,
+    revision: str | None = None,
+    per_document: int | None = 1,
+) -> MixSet:
+    """Load mixing data by name.
+
+    Args:
+        name: one of `mix_names()`.
+        n: how many items.
+        words: words in a random sequence, or in each half of a passage.
+        seed: decides which items, and their order.
+        corpus: what `generic` is cut from; None for `general`. It applies to `generic` alone.
+        revision: branch, tag or commit of a set of the hub, in place of the table's.
+        per_document: at most so many passages of a document; None for all that fit.
+
+    Raises:
+        ValueError: the name is unknown, an option does not apply or is out of range, the data
+            cannot be had, or there is less of it than `n` (says how much).
+    """
+    if name not in mix_names():
+        raise ValueError(f"no mix is called {name!r}: {nearest_names(name, mix_names())}")
+    _refuse_options(name, corpus, revision, per_document)
+    if name == MixName.RANDOM:
+        return _random(n, words, seed)
+    settings: dict[str, Any] = {"words": words, "seed": seed, "per_document": per_document}
+    if name == MixName.GENERIC:
+        opened = corpus if isinstance(corpus, Corpus) else load_corpus(corpus or DEFAULT_CORPUS)
+        licence = opened.licence
+    else:
+        row = HUB_MIXES[MixName(name)]
+        opened = _open_hub(row, revision)
+        licence = row.licence if opened.licence == NO_LICENCE else opened.licence
+        settings |= {"revision": revision or row.revision, "unverified": row.unverified}
+    items = generic_passages(
+        opened, n, words=words, seed=seed, per_document=per_document, source=name
+    )
+    return MixSet(name, licence, opened.name, tuple(items), settings)
+
+
+def _refuse_options(
+    name: str, corpus: object | None, revision: str | None, per_document: int | None
+) -> None:
+    if corpus is not None and name != MixName.GENERIC:
+        raise ValueError(f"a corpus was given, but mix {name} has its own: leave it out")
+    if revision is not None and name not in HUB_MIXES:
+        raise ValueError(f"revision {revision!r} was given, but mix {name} is not from the hub")
+    if per_document != 1 and name == MixName.RANDOM:
+        raise ValueError(f"per_document is {per_document}, but mix {name} has no documents")
+
+
+def _random(n: int, words: int, seed: int) -> MixSet:
+    items = random_words(n, words=words, seed=seed)
+    asset = find_asset(WORD_LIST)
+    settings = {"words": words, "seed": seed}
+    return MixSet(MixName.RANDOM.value, asset.licence, asset.sources[0].url, tuple(items), settings)
+
+
+def _open_hub(row: HubMix, revision: str | None) -> Corpus:
+    return load_corpus(
+        row.dataset,
+        column=row.column,
+        revision=revision or row.revision,
+        max_documents=READ_DOCUMENTS,
+    )

@@ -1,0 +1,348 @@
+r"""Gradient alignment: does learning one set of items pull the loss on another up or down?
+
+A small step along \(-\nabla L(\theta; D_B)\) changes the loss on \(D_A\) by minus the learning rate
+times \(\nabla L(\theta; D_A) \cdot \nabla L(\theta; D_B)\). A product below zero means that
+learning B makes A worse there. `GradientAlignmentObserver` looks at fixed samples of the data sets
+along a run, and records the inner products, part by part, of
+
+- the samples' gradients now (`A`, `B`, `M`),
+- the same at the run's start (`A@start`), which is where a stage begins,
+- the way the weights have moved since (`moved`): \((\theta - \theta_{start}) \cdot \nabla
+  L(\theta_{start}; D_A)\) is the first-order term of what the loss on A has changed by, whatever
+  the optimizer (`training.forgetting_terms` goes on from there).
+
+`alignment` reads one pair from a record. The sign of a product is claimed only where neither
+gradient is near zero and the product's interval over items leaves out zero: a gradient that has
+converged away points anywhere, and a few items need not stand for all.
+
+Source: Lopez-Paz and Ranzato, "Gradient Episodic Memory" (2017), Eq. 2, for the sign; Chen et al.,
+"Continual Memorization of Factoids in Large Language Models", 2024: section 3.2, appendix A.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                  # doctest: +SKIP
+    >>> samples = [gradient_sample("A", facts), gradient_sample("B", others)]  # doctest: +SKIP
+    >>> observer = GradientAlignmentObserver(
+    ...     samples, Cadence(every=20), start_weights(model)
+    ... )                                                                      # doctest: +SKIP
+    >>> (record,) = observer.observe(model, 0)                                 # doctest: +SKIP
+    >>> alignment(record, "A", "B").cosine                                     # doctest: +SKIP
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from probes.hooked_model import HookedModel
+from probes.sequence_rope import rope_border
+from training.batches import IGNORED, TrainingBatch
+from training.choices import LossNormalisation, Packing
+from training.data.example_rows import rows_of_examples
+from training.data.rendering import Rendered
+from training.engine import forward_inputs, refuse_misfits, separation_of
+from training.forgetting_terms import MOVED, NEAR_ZERO, START, Alignment, alignment, at_start
+from training.observers import Cadence, shared_out
+from training.runs.records import GradientAlignmentRecord, Record
+from training.weight_drift import (
+    Weights,
+    inner_products,
+    parameter_parts,
+    products_by_part,
+    refuse_others,
+    refuse_sharded,
+    start_weights,
+    with_weights,
+)
+
+__all__ = [
+    "MOVED",
+    "NEAR_ZERO",
+    "Alignment",
+    "GradientAlignmentObserver",
+    "alignment",
+    "at_start",
+    "gradient_sample",
+    "start_weights",
+]
+
+
+@dataclass(frozen=True)
+class GradientSample:
+    """Items whose gradient is looked at, always the same.
+
+    Attributes:
+        name: what records call them.
+        blocks: the items, dealt into batches.
+    """
+
+    name: str
+    blocks: tuple[TrainingBatch, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SampleGradient:
+    """The gradient of a sample's mean loss.
+
+    Attributes:
+        loss: mean cross-entropy of a trained token, in nats.
+        tokens: trained tokens.
+        vector: the gradient, by the names of parameters.
+    """
+
+    loss: float
+    tokens: int
+    vector: Weights
+
+
+def gradient_sample(name: str, rows: Sequence[Rendered], *, blocks: int = 8) -> GradientSample:
+    """Deal items into blocks: item i goes to block i modulo their number.
+
+    Args:
+        name: what records are to call the sample.
+        rows: the items; the first token of one is never predicted, and so never trained.
+        blocks: how many; as many as items where there are fewer. A block runs in one batch.
+
+    Raises:
+        ValueError: there are fewer than two items or blocks, or an item trains no token.
+    """
+    if len(rows) < 2 or blocks < 2:
+        raise ValueError(
+            f"sample {name!r} has {len(rows)} items in {blocks} blocks; give two or more of both, "
+            "since its error is read from how blocks differ"
+        )
+    if empty := [place for place, row in enumerate(rows) if not any(row.trained[1:])]:
+        raise ValueError(f"item {empty[0]} of sample {name!r} trains no token; leave it out")
+    return GradientSample(
+        name, tuple(_batch(rows[k::blocks]) for k in range(min(blocks, len(rows))))
+    )
+
+
+class GradientReader:
+    """Reads gradients of a model as it is now, through whatever is attached to it.
+
+    In a run of several processes the blocks are shared out, and all come to the same gradients.
+
+    Args:
+        model: on the native backend, in evaluation mode; gradients need not be enabled.
+
+    Raises:
+        ValueError: its weights are sharded.
+    """
+
+    def __init__(self, model: HookedModel) -> None:
+        refuse_sharded(
+            model, "gradient alignment", "leave it out, or take 'ddp' or a single process"
+        )
+        self._model = model
+        self._hf_model = model.hf_model
+        named = model.hf_model.named_parameters()
+        self._trained = {name: weight for name, weight in named if weight.requires_grad}
+        self._separation = separation_of(self._hf_model)
+
+    def read(self, sample: GradientSample) -> SampleGradient:
+        """The gradient of a sample, on the model's device.
+
+        Raises:
+            ValueError: the model has not the tokens or positions of the sample.
+        """
+        total = {name: torch.zeros_like(weight) for name, weight in self._trained.items()}
+        loss = torch.zeros((), dtype=torch.float64)
+        tokens = sum(block.trained_tokens for block in sample.blocks)
+        for block in sample.blocks:
+            refuse_misfits(block, self._model)
+        for place in _own_share(len(sample.blocks)):
+            summed, gradient = self._summed(sample.blocks[place])
+            loss += summed
+            for name, value in gradient.items():
+                total[name] += value
+        _add_up([loss, *total.values()], self._model.device)
+        return SampleGradient(
+            float(loss) / tokens, tokens, {name: value / tokens for name, value in total.items()}
+        )
+
+    def variances(
+        self, sample: GradientSample, own: SampleGradient, others: Sequence[Weights]
+    ) -> Float64[Tensor, " other"]:
+        """How inner products of a sample's gradient would vary with other items.
+
+        Args:
+            sample: whose gradient.
+            own: that gradient.
+            others: what it is multiplied with, taken as fixed.
+
+        Returns:
+            The variance of each product.
+        """
+        products = torch.zeros(len(sample.blocks), len(others), dtype=torch.float64)
+        for place in _own_share(len(sample.blocks)):
+            _, gradient = self._summed(sample.blocks[place])
+            products[place] = inner_products([gradient], others)[0]
+        _add_up([products], self._model.device)
+        of_tokens = torch.tensor([block.trained_tokens for block in sample.blocks]).double()
+        whole = inner_products([own.vector], others)
+        deviations = (products - of_tokens[:, None] * whole) / own.tokens
+        blocks = len(sample.blocks)
+        return blocks / (blocks - 1) * deviations.square().sum(dim=0)
+
+    def _summed(self, block: TrainingBatch) -> tuple[float, dict[str, Tensor]]:
+        """The summed loss of a batch, and its gradient."""
+        border = rope_border(self._hf_model.config)
+        inputs = forward_inputs(block, self._separation, self._model.device, border)
+        with torch.enable_grad():
+            logits = self._hf_model(**inputs, use_cache=False).logits
+            loss = _summed_loss(logits, block.labels.to(logits.device))
+            # Not `backward`: the gradients of the run itself stay what they are.
+            found = torch.autograd.grad(
+                loss, list(self._trained.values()), allow_unused=True, materialize_grads=True
+            )
+        return float(loss.detach()), dict(zip(self._trained, found, strict=True))
+
+
+def _summed_loss(
+    logits: Float[Tensor, "batch pos d_vocab"], labels: Int64[Tensor, "batch pos"]
+) -> Float[Tensor, ""]:
+    # As in training, but float64 stays float64.
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    following = nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+    return nn.functional.cross_entropy(
+        wide.flatten(0, 1), following.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def _batch(rows: Sequence[Rendered]) -> TrainingBatch:
+    return rows_of_examples(
+        rows,
+        [""] * len(rows),
+        [""],
+        packing=Packing.BUCKETED,
+        normalisation=LossNormalisation.TOKEN,
+    )
+
+
+def _own_share(blocks: int) -> range:
+    """The blocks that this process takes."""
+    if not shared_out():
+        return range(blocks)
+    return range(dist.get_rank(), blocks, dist.get_world_size())
+
+
+def _add_up(tensors: Iterable[Tensor], device: torch.device) -> None:
+    """Sum over processes, in place; the device is one that they can exchange tensors of."""
+    if shared_out():
+        for tensor in tensors:
+            shared = tensor.to(device)
+            dist.all_reduce(shared)
+            tensor.copy_(shared)
+
+
+class GradientAlignmentObserver:
+    """Looks at how the gradients of some samples lie to each other.
+
+    Each look costs two forward and backward passes over the samples, and a gradient as large as the
+    weights for each of them on the model's device; as many again, and a copy of the weights, stay
+    on the CPU. Samples are seen through edits, in evaluation mode. The start is read
+    at the first look; where that comes later (after a resume, too), an edit that changes over the
+    run, such as a linear temperature, is then no longer what it was.
+
+    Args:
+        samples: with names of their own; A, B and M, say.
+        cadence: when.
+        start: the weights that the run starts from (`start_weights`, before the run). A resumed run
+            reads from them what it saw at its start.
+
+    Raises:
+        ValueError: there are fewer than two samples, or a name is taken.
+    """
+
+    def __init__(self, samples: Sequence[GradientSample], cadence: Cadence, start: Weights) -> None:
+        names = [sample.name for sample in samples]
+        taken = [n for n in names if n == MOVED or n.endswith(START) or names.count(n) > 1]
+        if len(names) < 2 or taken:
+            raise ValueError(
+                f"gradient alignment needs two samples or more, each with a name of its own that "
+                f"is not {MOVED!r} and does not end in {START!r}; found {names}"
+            )
+        self._samples = tuple(samples)
+        self._cadence = cadence
+        self._start = start
+        self._at_start: list[SampleGradient] | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether to look after this many updates."""
+        return self._cadence.due(step)
+
+    def observe(self, model: HookedModel, step: int) -> list[Record]:
+        """The inner products of all pairs of gradients.
+
+        Raises:
+            ValueError: weights are sharded, the start is another model's, or a sample does not fit.
+        """
+        refuse_others(model, self._start)
+        with model.evaluating():
+            reader = GradientReader(model)
+            now = [reader.read(sample) for sample in self._samples]
+            moved = {n: w - self._start[n] for n, w in start_weights(model).items()}
+            if self._at_start is None:
+                self._at_start = self._read_at_start(model, reader, now, moved)
+            errors = _errors(reader, self._samples, now)
+        return [self._record(model, step, now, moved, errors)]
+
+    def _read_at_start(
+        self,
+        model: HookedModel,
+        reader: GradientReader,
+        now: list[SampleGradient],
+        moved: Weights,
+    ) -> list[SampleGradient]:
+        if any(bool(difference.any()) for difference in moved.values()):
+            with with_weights(model, self._start):
+                now = [reader.read(sample) for sample in self._samples]
+        return [
+            SampleGradient(found.loss, found.tokens, {n: g.cpu() for n, g in found.vector.items()})
+            for found in now
+        ]
+
+    def _record(
+        self,
+        model: HookedModel,
+        step: int,
+        now: list[SampleGradient],
+        moved: Weights,
+        errors: Float64[Tensor, "sample sample"],
+    ) -> GradientAlignmentRecord:
+        assert self._at_start is not None
+        names = [sample.name for sample in self._samples]
+        vectors = [*(g.vector for g in now), *(g.vector for g in self._at_start), moved]
+        by_part = products_by_part(vectors, parameter_parts(model))
+        places = list(combinations_with_replacement(range(len(vectors)), 2))
+        called = [*names, *map(at_start, names), MOVED]
+        return GradientAlignmentRecord(
+            step,
+            samples=names,
+            losses=[found.loss for found in now],
+            start_losses=[found.loss for found in self._at_start],
+            tokens=[found.tokens for found in now],
+            blocks=[len(sample.blocks) for sample in self._samples],
+            parts=[str(part) for part in by_part],
+            pairs=[[called[i], called[j]] for i, j in places],
+            products=[[float(found[i, j]) for found in by_part.values()] for i, j in places],
+            errors=[float(errors[i, j]) if j < len(names) else None for i, j in places],
+        )
+
+
+def _errors(
+    reader: GradientReader, samples: Sequence[GradientSample], now: Sequence[SampleGradient]
+) -> Float64[Tensor, "sample sample"]:
+    """Standard errors of the products: items of one sample are drawn apart from the other's."""
+    vectors = [found.vector for found in now]
+    pairs = zip(samples, now, strict=True)
+    variances = torch.stack([reader.variances(sample, own, vectors) for sample, own in pairs])
+    # The square of a norm moves twice with its one sample, so four times in variance.
+    both = variances + variances.T
+    both.diagonal().mul_(2)
+    return both.sqrt()

@@ -1,0 +1,338 @@
+r"""Novelty: how new a corpus is to a model, by document, by token and by entity.
+
+Every token but the first of a document has a loss, :math:`-\ln p(x_t \mid x_{<t})` in nats, given
+all of its document before it. A document's loss is the mean over its tokens; that of a token of the
+vocabulary the mean over its occurrences; that of an entity the mean over the tokens of one mention.
+The perplexity of each is :math:`e` to its loss. A document's **entity loss** is the mean over its
+entities of their losses, and its entity perplexity :math:`e` to that: the geometric mean, since a
+single rare token would make up most of an arithmetic one. The more documents of a corpus have high
+values, the less of what it is about has been met before.
+
+The paper had GPT-4o find the entities. Here they are spans of words that are written like names
+(`training.novelty`), so numbers are to be compared between corpora and models measured
+here, not with the paper's.
+
+Source: Kim et al., "Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
+Acquisition", ICLR 2025: appendix B.1, Figure 10.
+
+Example:
+    >>> import probes
+    >>> model = probes.load_model("smollm2-135m-instruct-q4")                    # doctest: +SKIP
+    >>> corpus = probes.load_corpus("biomedical", max_documents=64)              # doctest: +SKIP
+    >>> corpus_novelty(model, corpus).to_dataframe("entity").head()              # doctest: +SKIP
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from probes.corpus.readers import text_chunks
+from probes.corpus.sources import Corpus
+from probes.hooked_model import HookedModel
+from probes.provenance import Provenance, provenance_of
+from probes.target_pass import token_log_probs
+from training.data.packed_rows import check_row_length, model_positions
+
+WORD = re.compile(r"[^\W_]+(?:[-'\u2019][^\W_]+)*")
+LETTER_BY_DIGIT = re.compile(r"[^\W\d_]\d|\d[^\W\d_]")
+JOINERS = ("of", "de", "la", "le", "du", "van", "von", "der", "den", "di", "da", "del", "y")
+SENTENCE_END = '.!?:;\n"()[]\u201c\u201d'
+OPENING = " \t\"'([\u2018\u2019\u201c\u201d"
+"""What may stand between the end of a sentence and the next one's first word."""
+
+
+def known_names(texts: Iterable[str]) -> frozenset[str]:
+    """The words that have a capital within sentences of some texts, and never do without."""
+    names: set[str] = set()
+    ordinary: set[str] = set()
+    for text in texts:
+        for found in WORD.finditer(text):
+            word = found[0]
+            if word.islower():
+                ordinary.add(word)
+            elif not _begins_sentence(text, found.start()):
+                names.add(word)
+    return frozenset(name for name in names if name.lower() not in ordinary)
+
+
+def entity_spans(text: str, names: Collection[str]) -> list[tuple[int, int]]:
+    """The spans of a text that are written like names.
+
+    Args:
+        text: the text.
+        names: words that count at the beginning of a sentence as well (`known_names`).
+
+    Returns:
+        `(start, stop)` in characters, in order, without overlap.
+    """
+    spans: list[tuple[int, int]] = []
+    end = None
+    for found in WORD.finditer(text):
+        start, stop = found.span()
+        follows = end is not None and text[end:start] == " "
+        if _is_name(text, found, names):
+            if follows:
+                spans[-1] = spans[-1][0], stop
+            else:
+                spans.append((start, stop))
+            end = stop
+        else:
+            end = stop if follows and found[0] in JOINERS else None
+    return spans
+
+
+def _is_name(text: str, found: re.Match[str], names: Collection[str]) -> bool:
+    word = found[0]
+    if any(map(str.isupper, word[1:])) or LETTER_BY_DIGIT.search(word):
+        return True
+    if not word[0].isupper() or word == "I":
+        return False
+    return word in names or not _begins_sentence(text, found.start())
+
+
+def _begins_sentence(text: str, start: int) -> bool:
+    before = text[:start].rstrip(OPENING)
+    return not before or before[-1] in SENTENCE_END
+
+
+class NoveltyUnit(StrEnum):
+    """What a table of novelty has a row for."""
+
+    DOCUMENT = "document"
+    TOKEN = "token"
+    ENTITY = "entity"
+
+
+@dataclass(frozen=True)
+class EntityMention:
+    """One mention of an entity, found by its capitals.
+
+    Attributes:
+        document: index of its document.
+        text: as it is written.
+        tokens: its predicted tokens.
+        mean_loss: of these, nats.
+    """
+
+    document: int
+    text: str
+    tokens: int
+    mean_loss: float
+
+
+@dataclass(frozen=True)
+class CorpusNovelty:
+    """How new a corpus is to a model; tokens are the predicted ones, document after document.
+
+    Attributes:
+        token_ids: what each token is.
+        documents: the index of the document that each token is of.
+        losses: nats.
+        entities: the mentions, in order.
+        vocabulary: the text of each token id that occurs.
+        provenance: which model and which corpus.
+    """
+
+    token_ids: Int64[np.ndarray, " token"]
+    documents: Int64[np.ndarray, " token"]
+    losses: Float64[np.ndarray, " token"]
+    entities: tuple[EntityMention, ...]
+    vocabulary: dict[int, str]
+    provenance: Provenance
+
+    @property
+    def mean_loss(self) -> float:
+        """Nats per predicted token of the corpus."""
+        return float(self.losses.mean())
+
+    @property
+    def entity_loss(self) -> float | None:
+        """The mean over documents with entities of their entity loss, nats; None without any."""
+        found = self.to_dataframe(NoveltyUnit.DOCUMENT)["entity_loss"].dropna()
+        return float(found.mean()) if len(found) else None
+
+    def to_dataframe(self, by: NoveltyUnit | str = NoveltyUnit.DOCUMENT) -> Any:
+        """One row per document, token of the vocabulary, or mention, as a pandas DataFrame.
+
+        Args:
+            by: "document" (`document`, `tokens`, `mean_loss`, `perplexity`, `entities`, and
+                `entity_loss` and `entity_perplexity`, missing where there is none), "token"
+                (`token_id`, `token`, `occurrences`, `mean_loss`, `perplexity`, the newest first)
+                or "entity" (`document`, `entity`, `tokens`, `mean_loss`, `perplexity`).
+
+        Raises:
+            ValueError: there is no such unit.
+        """
+        if by not in list(NoveltyUnit):
+            raise ValueError(f"by must be one of {', '.join(NoveltyUnit)}, found {by!r}")
+        match NoveltyUnit(by):
+            case NoveltyUnit.DOCUMENT:
+                return self._by_document()
+            case NoveltyUnit.TOKEN:
+                return self._by_token()
+        return self._by_entity()
+
+    def _by_document(self) -> Any:
+        import pandas as pd
+
+        losses = pd.DataFrame({"document": self.documents, "loss": self.losses})
+        table = losses.groupby("document")["loss"].agg(tokens="size", mean_loss="mean")
+        table["perplexity"] = np.exp(table["mean_loss"])
+        mentions = self._by_entity().groupby("document")["mean_loss"]
+        table["entities"] = mentions.size().reindex(table.index, fill_value=0)
+        table["entity_loss"] = mentions.mean().reindex(table.index)
+        table["entity_perplexity"] = np.exp(table["entity_loss"])
+        return table.reset_index()
+
+    def _by_token(self) -> Any:
+        import pandas as pd
+
+        losses = pd.DataFrame({"token_id": self.token_ids, "loss": self.losses})
+        table = losses.groupby("token_id")["loss"].agg(occurrences="size", mean_loss="mean")
+        table["perplexity"] = np.exp(table["mean_loss"])
+        table.insert(0, "token", [self.vocabulary[token] for token in table.index])
+        return table.reset_index().sort_values("mean_loss", ascending=False, ignore_index=True)
+
+    def _by_entity(self) -> Any:
+        import pandas as pd
+
+        rows = [(e.document, e.text, e.tokens, e.mean_loss) for e in self.entities]
+        table = pd.DataFrame(rows, columns=["document", "entity", "tokens", "mean_loss"])
+        # Without any row, pandas would not know that these are numbers.
+        table = table.astype({"document": int, "tokens": int, "mean_loss": float})
+        table["perplexity"] = np.exp(table["mean_loss"])
+        return table
+
+
+SEQUENCE_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A document as tokens, and the characters that each stands for."""
+
+    index: int
+    text: str
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+
+
+def corpus_novelty(
+    model: HookedModel,
+    corpus: Corpus,
+    *,
+    sequence_length: int | None = None,
+    on_documents: Callable[[int], None] | None = None,
+) -> CorpusNovelty:
+    """Measure how new a corpus is to a model.
+
+    Args:
+        model: the hooked model, with a fast tokenizer; what is attached to it counts.
+        corpus: texts; limit their number when it is opened.
+        sequence_length: documents are cut off after so many tokens; by default 512, or as many as
+            the model takes.
+        on_documents: called with the number of documents of every part when it is done.
+
+    Raises:
+        ValueError: the corpus is rows of token ids, no document has two tokens, rows would be
+            longer than the model takes, or there is no fast tokenizer.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer is None or not tokenizer.is_fast:
+        raise ValueError(
+            f"entities are found in texts, and {model.name} has no fast tokenizer to tell which "
+            "characters a token stands for: load the model with one"
+        )
+    positions = model_positions(model)
+    if sequence_length is None:
+        sequence_length = min(SEQUENCE_LENGTH, positions or SEQUENCE_LENGTH)
+    if sequence_length < 2:
+        raise ValueError(f"sequence_length is {sequence_length}: give 2 or more")
+    check_row_length(sequence_length, positions)
+    documents, mentions, losses = _measured(model, corpus, sequence_length, on_documents)
+    ids = np.array([token for doc in documents for token in doc.ids[1:]], dtype=np.int64)
+    configuration = {"sequence_length": sequence_length, "entities": "spans written like names"}
+    return CorpusNovelty(
+        ids,
+        np.repeat([doc.index for doc in documents], [len(doc.ids) - 1 for doc in documents]),
+        losses,
+        tuple(mentions),
+        {int(token): tokenizer.decode([int(token)]) for token in np.unique(ids)},
+        provenance_of(
+            model,
+            configuration,
+            documents=len(documents),
+            rows=len(documents),
+            tokens=sum(len(doc.ids) for doc in documents),
+            corpus=corpus.name,
+            corpus_licence=corpus.licence,
+            corpus_sha256=corpus.content_hash,
+        ),
+    )
+
+
+def _measured(
+    model: HookedModel,
+    corpus: Corpus,
+    sequence_length: int,
+    on_documents: Callable[[int], None] | None,
+) -> tuple[list[_Encoded], list[EntityMention], Float64[np.ndarray, " token"]]:
+    """Documents, mentions and the losses of all tokens but the first of each document."""
+    names = known_names(corpus.documents())
+    documents: list[_Encoded] = []
+    mentions: list[EntityMention] = []
+    losses: list[Float64[np.ndarray, " token"]] = []
+    seen = 0
+    for texts in text_chunks(corpus.documents()):
+        part = _encoded(model.tokenizer, texts, sequence_length, first=seen)
+        seen += len(texts)
+        if part:
+            items = [(doc.ids[:1], doc.ids[1:]) for doc in part]
+            found = -token_log_probs(model, items, share_prefixes=False).numpy()
+            ends = np.cumsum([len(doc.ids) - 1 for doc in part])
+            for doc, own in zip(part, np.split(found, ends[:-1]), strict=True):
+                mentions += _mentions(doc, own, names)
+            documents += part
+            losses.append(found)
+        if on_documents is not None:
+            on_documents(len(texts))
+    if not documents:
+        raise ValueError(
+            f"no token can be predicted: none of the {seen} documents of {corpus.name} has two "
+            "tokens; give longer documents"
+        )
+    return documents, mentions, np.concatenate(losses)
+
+
+def _encoded(
+    tokenizer: Any, texts: Sequence[str], sequence_length: int, first: int
+) -> list[_Encoded]:
+    """The documents that have two tokens or more."""
+    encoding = tokenizer(
+        list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
+    rows = zip(texts, encoding["input_ids"], encoding["offset_mapping"], strict=True)
+    return [
+        _Encoded(first + number, text, tuple(ids[:sequence_length]), tuple(map(tuple, offsets)))
+        for number, (text, ids, offsets) in enumerate(rows)
+        if len(ids) > 1
+    ]
+
+
+def _mentions(
+    document: _Encoded, losses: Float64[np.ndarray, " token"], names: frozenset[str]
+) -> list[EntityMention]:
+    """The mentions of which at least one token was predicted."""
+    starts, stops = np.array(document.offsets[1 : len(document.ids)]).reshape(-1, 2).T
+    found = []
+    for start, stop in entity_spans(document.text, names):
+        own = losses[(starts < stop) & (stops > start)]
+        if len(own):
+            text = document.text[start:stop]
+            found.append(EntityMention(document.index, text, len(own), float(own.mean())))
+    return found

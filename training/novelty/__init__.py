@@ -1,1 +1,0 @@
-"""Novelty: how new a corpus is to a model."""
