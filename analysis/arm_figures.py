@@ -48,17 +48,7 @@ def dots_by_arm(
     control_name: str = "held-out passages",
     form: str = "",
 ) -> go.Figure:
-    """A number of every arm in a row of its own, with its interval; the first arm at the top.
-
-    Args:
-        table: columns `arm`, `value`, `low`, `high`.
-        colours: of the arms.
-        x_title: what the number is.
-        seeds: the same of single seeds, as faint dots.
-        controls: the same of a control, as open dots.
-        control_name: what the control is.
-        form: of the numbers, `.1%` say.
-    """
+    """A number of every arm in a row of its own, with its interval; the first arm at the top."""
     others = [rows["arm"] for rows in (seeds, controls) if rows is not None]
     names = list(dict.fromkeys(name for arms in (table["arm"], *others) for name in arms))
     places = {name: place for place, name in enumerate(names)}

@@ -24,15 +24,7 @@ def as_float64(values: Numbers) -> np.ndarray:
 
 
 def as_whole_numbers(values: Numbers, what: str) -> np.ndarray:
-    """The values as an int64 array.
-
-    Args:
-        values: steps or offsets; floats that are whole numbers will do.
-        what: what to call them in a complaint.
-
-    Raises:
-        ValueError: there are none, or one is negative or not a whole number.
-    """
+    """The values as an int64 array."""
     wide = as_float64(values)
     if not wide.size:
         raise ValueError(f"{what} are empty; pass at least one")

@@ -1,11 +1,4 @@
-"""Checkpoint depth: where the same facts become readable, in one checkpoint after another.
-
-Example:
-    >>> stages = {"start": "runs/tiny", "A": "out/stage-A/checkpoints/step-000480"}
-    >>> items = [("The value of key e6395973 is?", " 8219acf2")]
-    >>> ranks = checkpoint_ranks(stages, items)                              # doctest: +SKIP
-    >>> depth_table(ranks, k=10, d_vocab=2048)["mean_first_layer"]           # doctest: +SKIP
-"""
+"""Checkpoint depth: where the same facts become readable, in one checkpoint after another."""
 
 from collections.abc import Mapping, Sequence
 from math import sqrt

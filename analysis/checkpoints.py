@@ -38,18 +38,7 @@ def is_series(model: str, revisions: Sequence[str]) -> bool:
 
 
 def checkpoints(model: str, revisions: Sequence[str]) -> list[Checkpoint]:
-    """The checkpoints meant, by growing step; those without a step last, as they were given.
-
-    Args:
-        model: hub id, a pattern of folders such as `runs/a/checkpoints/*`, or a run directory with
-            a `checkpoints` folder.
-        revisions: revisions of a hub id, or those checkpoints of a run directory that are meant;
-            empty for all folders.
-
-    Raises:
-        ValueError: a pattern matches no model, a revision stands twice, a run has no such
-            checkpoint, or a pattern or a single folder comes with revisions.
-    """
+    """The checkpoints meant, by growing step; those without a step last, as they were given."""
     if revisions and _is_run(Path(model)):
         found = _of_run(model, revisions)
     elif not revisions:

@@ -11,13 +11,7 @@ from training.commands.recipes import as_json, changed
 
 
 def configured(config: Any, recipe: Any, name: str) -> list[str]:
-    """The recipe, and every setting in which a configuration differs from it.
-
-    Args:
-        config: the configuration.
-        recipe: what it is a change of.
-        name: of the recipe.
-    """
+    """The recipe, and every setting in which a configuration differs from it."""
     stored = as_json(config)
     return [
         *("--recipe", name),
@@ -26,12 +20,7 @@ def configured(config: Any, recipe: Any, name: str) -> list[str]:
 
 
 def option(name: str, value: Any) -> list[str]:
-    """A setting as the words of a command line.
-
-    Args:
-        name: of the field.
-        value: as JSON has it.
-    """
+    """A setting as the words of a command line."""
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]

@@ -53,23 +53,7 @@ def compare_spread(
     level: float = LEVEL,
     replicates: int = REPLICATES,
 ) -> Comparison:
-    """Whether the same items lie in more layers in one measurement than in another.
-
-    Args:
-        a: the layer of each item in one.
-        b: in the other.
-        n_layers: of the model.
-        generator: source of random ways to change places.
-        level: of the interval.
-        replicates: most ways to take.
-
-    Returns:
-        The effective layers of `a` less those of `b`, less the bias of few items, which is what
-        the interval is of; and the p-value of both being alike.
-
-    Raises:
-        ValueError: there are fewer than two items, or a layer is out of range.
-    """
+    """Whether the same items lie in more layers in one measurement than in another."""
     _check(a, b, n_layers)
     difference = float(_differences(a[None], b[None], n_layers)[0])
     interval = jackknife_interval(

@@ -273,15 +273,7 @@ def save_report(
     content: Mapping[str, Any],
     tables: "Mapping[str, pd.DataFrame]",
 ) -> None:
-    """Write a report into a folder as JSON, CSV, Markdown and a page, and print it.
-
-    Args:
-        report: what there is to say.
-        out: the folder; made if it is not there.
-        name: of the files.
-        content: all numbers, for JSON; none of them may be infinite or missing.
-        tables: by the names of their files, without ending.
-    """
+    """Write a report into a folder as JSON, CSV, Markdown and a page, and print it."""
     for each, table in tables.items():
         (out / each).parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(out / f"{each}.csv", index=False)

@@ -18,12 +18,7 @@ EDIT_FIELDS = tuple(field.name for field in fields(EditFields))
 
 
 def edit_label(configuration: Mapping[str, Any], *, strength: bool = True) -> str:
-    """How a start was edited, in words.
-
-    Args:
-        configuration: of a run.
-        strength: whether to say the ratio and the factor of a resuscitation.
-    """
+    """How a start was edited, in words."""
     parts = []
     if configuration["resuscitation_ratio"] is not None:
         site = configuration["resuscitation_site"]

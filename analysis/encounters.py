@@ -57,18 +57,7 @@ class LocalMaxima:
 
 
 def find_local_maxima(log_probs: LogProbs, injection_steps: Steps, window: int = 50) -> LocalMaxima:
-    """The local acquisition maximum of every injection.
-
-    Args:
-        log_probs: nats, `[... step]`; entry t is after t updates.
-        injection_steps: updates made before each encounter, rising, at most `window` apart from
-            the next; the same for all probes, or `[... injection]`.
-        window: how many updates after an encounter are looked at.
-
-    Raises:
-        ValueError: a log-probability is not finite; injections are not rising; a window reaches the
-            next encounter or beyond the last entry.
-    """
+    """The local acquisition maximum of every injection."""
     log = _checked(log_probs)
     steps = _checked_steps(injection_steps, log, window)
     # argmax takes the first of equals.
@@ -251,19 +240,8 @@ class LearnabilityThreshold:
 def final_gains(
     log_probs: LogProbs, injection_steps: Steps, lag: int
 ) -> Float[Tensor, "*probe"] | Float[np.ndarray, "*probe"]:
-    """What is left of all encounters, some updates after the last: its rise since before the first.
-
-    Args:
-        log_probs: nats, `[... step]`; entry t is after t updates.
-        injection_steps: updates made before each encounter, rising; the same for all probes, or
-            `[... injection]`.
-        lag: updates after the last encounter; one injection interval for the experiment.
-
-    Returns:
-        Gains `[...]` in nats, float64, as the kind of array that was given.
-
-    Raises:
-        ValueError: an entry is beyond the last, or not finite.
+    """What is left of all encounters, some updates after the last: its
+    rise since before the first.
     """
     log = as_float64(log_probs)
     steps = as_whole_numbers(injection_steps, "injection steps")
@@ -342,12 +320,7 @@ def _resampled_means(
 def _hinge(
     x: Float[np.ndarray, "spacing"], gains: Float[np.ndarray, "replicate spacing"]
 ) -> tuple[Float[np.ndarray, "replicate"], Float[np.ndarray, "replicate"]]:
-    """Threshold and slope of the least squares hinge of every row of gains.
-
-    Between two neighbouring intervals the hinge is a line through those before; so the best one is
-    among the lines that cross zero where they should, the hinges at the intervals themselves, and
-    the limits: no gain at all, and a gain that does not fall.
-    """
+    """Threshold and slope of the least squares hinge of every row of gains."""
     squares = np.square(gains).sum(axis=1)
     candidates = [(np.full(len(gains), x[0]), np.zeros(len(gains)), squares)]
     level = gains.mean(axis=1)

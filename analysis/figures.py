@@ -4,10 +4,6 @@ Layers run from 0 at the bottom upwards. Figures have no titles: a page or a pap
 Signed values are drawn on RdBu around zero, others on a sequential scale. Names of models and
 corpora are shown as text, whatever they contain. A trace that stands for one layer says so in
 `meta["layer"]`, by which a page links figures.
-
-Example:
-    >>> from analysis.entropy.tables import layer_table
-    >>> knowledge_by_layer(layer_table([result])).write_html("layers.html")   # doctest: +SKIP
 """
 
 from collections.abc import Sequence
@@ -66,15 +62,7 @@ def entropy_figure(results: Sequence[EntropyResult]) -> go.Figure:
 
 
 def knowledge_by_layer(layers: pd.DataFrame) -> go.Figure:
-    """How large a share of a layer's memory vectors is effectively in use: exp(H) / d_mlp.
-
-    Entropies of different layers lie within a few percent of ln d_mlp; this share is the same
-    information where differences can be seen. The upper axis gives the distance to the maximum.
-
-    Args:
-        layers: `layer_table`; full dots are knowledge entropy, open ones the contribution
-            variant.
-    """
+    """How large a share of a layer's memory vectors is effectively in use: exp(H) / d_mlp."""
     table = layers[layers["measure"] != Measure.ATTENTION]
     figure = _layer_figure(table, x_title="effective share of memory vectors, exp(H) / d")
     _add_distance_axis(figure, table)
@@ -93,12 +81,7 @@ def knowledge_by_layer(layers: pd.DataFrame) -> go.Figure:
 
 
 def attention_by_layer(layers: pd.DataFrame, heads: pd.DataFrame) -> go.Figure:
-    """Attention entropy of every layer: a line for the mean over heads, a faint dot per head.
-
-    Args:
-        layers: `layer_table`.
-        heads: `head_table` of the same results.
-    """
+    """Attention entropy of every layer: a line for the mean over heads, a faint dot per head."""
     table = layers[layers["measure"] == Measure.ATTENTION]
     figure = _layer_figure(table, x_title="attention entropy (nats)")
     for index, (series, rows) in enumerate(heads.groupby("series", sort=False)):
@@ -125,12 +108,7 @@ def attention_by_layer(layers: pd.DataFrame, heads: pd.DataFrame) -> go.Figure:
 
 
 def attention_heads(heads: pd.DataFrame, limits: tuple[float, float] | None = None) -> go.Figure:
-    """Heatmap of attention entropy, heads by layers, of one series.
-
-    Args:
-        heads: `head_table`, rows of one series only.
-        limits: ends of the colour scale, to share it between figures; None for the data's own.
-    """
+    """Heatmap of attention entropy, heads by layers, of one series."""
     low, high = limits or (0.0, float(heads["entropy"].max()))
     return _heatmap(
         heads,
@@ -142,11 +120,8 @@ def attention_heads(heads: pd.DataFrame, limits: tuple[float, float] | None = No
 
 
 def attention_difference(heads: pd.DataFrame, baseline: pd.DataFrame) -> go.Figure:
-    """Heatmap of how much attention entropy differs from a baseline: blue is broader, red sharper.
-
-    Args:
-        heads: `head_table`, rows of one series only.
-        baseline: the same for the series that is subtracted.
+    """Heatmap of how much attention entropy differs from a baseline: blue
+    is broader, red sharper.
     """
     both = heads.merge(baseline, on=["layer", "head"], suffixes=("", "_baseline"))
     both["entropy"] -= both["entropy_baseline"]
@@ -164,13 +139,7 @@ def attention_difference(heads: pd.DataFrame, baseline: pd.DataFrame) -> go.Figu
 def sorted_coefficients(
     coefficients: pd.DataFrame, limits: tuple[float, float] | None = None
 ) -> go.Figure:
-    """Mean coefficients of every layer of one series, from the largest to the smallest.
-
-    Args:
-        coefficients: `coefficient_table`, rows of one series only.
-        limits: lowest and highest ratio to show, to share the axis between figures; None for the
-            data's own. A ratio of zero has no place on a logarithmic axis and is not drawn.
-    """
+    """Mean coefficients of every layer of one series, from the largest to the smallest."""
     positive = coefficients.loc[coefficients["ratio"] > 0, "ratio"]
     low, high = limits or (positive.min(), positive.max())
     n_layers = int(coefficients["layer"].max()) + 1

@@ -83,12 +83,7 @@ class DecayFit:
 def fit_decay_models(
     offsets: Float[np.ndarray, "offset"], curve: Float[np.ndarray, "offset"]
 ) -> dict[DecayModel, DecayFit]:
-    """Every shape, fitted to one curve.
-
-    Args:
-        offsets: rising, all above 0, at least three.
-        curve: R at them.
-    """
+    """Every shape, fitted to one curve."""
     return {model: _fit(model, offsets, curve) for model in DecayModel}
 
 
@@ -326,7 +321,6 @@ def _fitted(
 def _intervals(
     sums: ClusterSums, solve: np.ndarray, bootstrap: ClusterBootstrap
 ) -> tuple[Interval | None, Interval | None]:
-    """Of the slope and of the threshold."""
     columns = np.concatenate([sums.values @ solve.T, sums.weights[:, None]], axis=1)
     intercepts, slopes, weights = bootstrap.resampled_sums(columns).T
     intercepts, slopes = intercepts / weights, slopes / weights
@@ -338,7 +332,6 @@ def _intervals(
 
 
 def _threshold(intercept: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Where the line crosses zero; infinite where it does not fall, or only beyond any number."""
     falling = slope < 0
     with np.errstate(over="ignore"):
         return np.where(falling, 10.0 ** (intercept / np.where(falling, -slope, 1.0)), inf)

@@ -44,15 +44,7 @@ def ledger_of(
     page: str,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Findings with their claims, as JSON takes them.
-
-    Args:
-        findings: of claims of the catalogue.
-        scale: of the runs.
-        command: that made them.
-        page: where figures are, as seen from the ledger.
-        provenance: of the runs.
-    """
+    """Findings with their claims, as JSON takes them."""
     claims = [_entry(CLAIMS[finding.claim], finding, page) for finding in findings]
     tested = sum(entry["verdict"] != Verdict.NOT_TESTED for entry in claims)
     return {
@@ -66,12 +58,7 @@ def ledger_of(
 
 
 def write_ledger(ledger: Mapping[str, Any], out: Path) -> None:
-    """Write a ledger into a folder, as JSON, as a table and as a document.
-
-    Args:
-        ledger: of `ledger_of`.
-        out: the folder, which is there.
-    """
+    """Write a ledger into a folder, as JSON, as a table and as a document."""
     import pandas as pd
 
     text = json.dumps(ledger, indent=2, ensure_ascii=False) + "\n"
@@ -82,10 +69,8 @@ def write_ledger(ledger: Mapping[str, Any], out: Path) -> None:
 
 
 def verdict_counts(entries: Iterable[Mapping[str, Any]]) -> dict[Verdict, int]:
-    """How many claims have each verdict, in the order of `Verdict`; those that none has left out.
-
-    Args:
-        entries: claims of a ledger.
+    """How many claims have each verdict, in the order of `Verdict`; those
+    that none has left out.
     """
     found = Counter(entry["verdict"] for entry in entries)
     return {verdict: found[verdict] for verdict in Verdict if found[verdict]}
@@ -97,11 +82,7 @@ def counts_text(counts: Mapping[Verdict, int]) -> str:
 
 
 def ledger_markdown(ledger: Mapping[str, Any]) -> str:
-    """A ledger as a document.
-
-    Args:
-        ledger: of `ledger_of`.
-    """
+    """A ledger as a document."""
     claims = ledger["claims"]
     parts = [
         f"# The papers' claims, at the scale {ledger['scale']!r}",
@@ -148,11 +129,7 @@ def _entry(claim: Claim, finding: Finding, page: str) -> dict[str, Any]:
 
 
 def by_paper(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Claims by the paper that makes them; questions together.
-
-    Args:
-        entries: claims of a ledger.
-    """
+    """Claims by the paper that makes them; questions together."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
         heading = "Questions left open" if entry["question"] else str(entry["paper"])
@@ -177,11 +154,7 @@ def _table(heading: str, entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def shown_p(entry: Mapping[str, Any]) -> str:
-    """The p-value that a verdict is from, as text; empty where there is none.
-
-    Args:
-        entry: a claim of a ledger.
-    """
+    """The p-value that a verdict is from, as text; empty where there is none."""
     against = entry["verdict"] == Verdict.CONTRADICTED
     value = entry["p_against"] if against else entry["p_value"]
     return "" if value is None else p_text(value)

@@ -59,14 +59,7 @@ class LookGrid:
         return {passage: steps // self.every for passage, steps in encounter_steps(run).items()}
 
     def offsets(self, last: int) -> np.ndarray | None:
-        """Looks after a maximum at which a forgetting curve is taken, `[offset]`.
-
-        Args:
-            last: the look before the last encounter of all probes behind the curve.
-
-        Returns:
-            None where there are too few for a curve.
-        """
+        """Looks after a maximum at which a forgetting curve is taken, `[offset]`."""
         longest = self.longest(last)
         if longest < LEAST_OFFSETS:
             return None
@@ -78,11 +71,7 @@ class LookGrid:
 
 
 def look_grid(runs: Sequence[TrainingRun]) -> LookGrid | str:
-    """The grid that runs with the same settings share; or why there is none.
-
-    Args:
-        runs: that differ in nothing but their seed.
-    """
+    """The grid that runs with the same settings share; or why there is none."""
     run = runs[0]
     every = run.configuration["probe_every"]
     looks = run.last_step // every + 1

@@ -75,13 +75,7 @@ class TableLayout:
     """Whether strata count the same, or clusters do."""
 
     def items(self, table: pd.DataFrame) -> Items:
-        """The scores of a table by cluster.
-
-        Raises:
-            ValueError: a column is missing, the table is empty, an item is there twice, a value is
-                not finite, a passage has several exposures, or held-out passages are mixed with
-                others.
-        """
+        """The scores of a table by cluster."""
         keyed = self._keyed(table)
         clusters = keyed.groupby(list(self.cluster), sort=False, observed=True)
         means = clusters[self.value].mean().to_numpy(dtype=np.float64)
@@ -98,11 +92,7 @@ class TableLayout:
         return Items(means, weights, strata, len(keyed))
 
     def paired(self, before: pd.DataFrame, after: pd.DataFrame) -> tuple[Items, Items]:
-        """The scores of two tables of the same items, whatever the order of their rows.
-
-        Raises:
-            ValueError: as for `items`, or the tables differ in their items.
-        """
+        """The scores of two tables of the same items, whatever the order of their rows."""
         keys = self._present_keys(before)
         if keys != self._present_keys(after):
             raise ValueError(

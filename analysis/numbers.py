@@ -82,14 +82,7 @@ def capital(text: str) -> str:
 def value_range(
     what: str, values: Mapping[str, float], show: Callable[[float], str], *, of: str = "arms"
 ) -> str:
-    """A sentence about the least and the most of several numbers.
-
-    Args:
-        what: they are of.
-        values: by name.
-        show: a number as text.
-        of: what the names are names of.
-    """
+    """A sentence about the least and the most of several numbers."""
     low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
     if show(values[low]) == show(values[high]):
         return f"{what} is {show(values[low])} in all {len(values)} {of}."
@@ -100,13 +93,7 @@ def value_range(
 
 
 def course(values: Sequence[float], places: Sequence[str], show: Callable[[float], str]) -> str:
-    """How numbers went from the first to the last, and where they turned, if beyond both.
-
-    Args:
-        values: in their order.
-        places: where each is, as "at step 100".
-        show: a number as text.
-    """
+    """How numbers went from the first to the last, and where they turned, if beyond both."""
     ends = sorted((values[0], values[-1]))
     shown = [show(value) for value in values]
     verb = "rises" if values[-1] > values[0] else "falls"
@@ -123,11 +110,7 @@ def course(values: Sequence[float], places: Sequence[str], show: Callable[[float
 
 
 def one_seed(seeds: Iterable[int]) -> str:
-    """What has to be said of comparisons that are not over seeds.
-
-    Args:
-        seeds: how many each is of.
-    """
+    """What has to be said of comparisons that are not over seeds."""
     alone = [number < 2 for number in seeds]
     if not any(alone):
         return ""
@@ -151,24 +134,12 @@ def shown_path(text: str) -> str:
 
 
 def command_line(program: str, words: Sequence[str]) -> str:
-    """A command as a document shows it.
-
-    Args:
-        program: the module that `python -m` runs.
-        words: its arguments; of paths only the ends are shown.
-    """
+    """A command as a document shows it."""
     return shlex.join(["python", "-m", program, *map(shown_path, words)])
 
 
 def runs_in_words(what: str, *, arms: int, runs: int, seeds: Collection[int]) -> str:
-    """How many runs, arms and seeds there are.
-
-    Args:
-        what: the runs are of.
-        arms: how many.
-        runs: how many.
-        seeds: how many each arm has; several numbers where arms differ.
-    """
+    """How many runs, arms and seeds there are."""
     each = f"{' or '.join(map(str, sorted(seeds)))} seed{'' if set(seeds) == {1} else 's'}"
     return (
         f"{runs} {'run' if runs == 1 else 'runs'} {what}: {arms} "
@@ -192,14 +163,7 @@ EMPTY = "∅"
 
 
 def visible(text: str) -> str:
-    """Text of a token with every character to be seen.
-
-    Args:
-        text: as the tokenizer gives it.
-
-    Returns:
-        One line; the sign of the empty set for no text at all.
-    """
+    """Text of a token with every character to be seen."""
     return "".join(map(_shown, text)) or EMPTY
 
 

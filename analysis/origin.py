@@ -24,38 +24,20 @@ _SHOWN = 12
 
 
 def origin_of(model: HookedModel, **texts: str | None) -> dict[str, str | None]:
-    """What a result that is measured now would belong to.
-
-    Args:
-        model: as it is now.
-        texts: hashes of what is read, by their names.
-    """
+    """What a result that is measured now would belong to."""
     now = provenance_of(model, {}, documents=0, rows=0, tokens=0)
     return _origin(now, texts)
 
 
 def origin_in(kept: Provenance) -> dict[str, str | None]:
-    """What a kept result belongs to that was measured on one corpus.
-
-    Args:
-        kept: its provenance.
-    """
+    """What a kept result belongs to that was measured on one corpus."""
     return _origin(kept, {"corpus": kept.corpus_sha256})
 
 
 def refuse_another(
     path: Path, before: Mapping[str, str | None], now: Mapping[str, str | None]
 ) -> None:
-    """Refuse a kept result that belongs to something else.
-
-    Args:
-        path: where it is.
-        before: what it belongs to.
-        now: what it should belong to.
-
-    Raises:
-        ValueError: both differ; names in what.
-    """
+    """Refuse a kept result that belongs to something else."""
     for name in {**now, **before}:
         if (then := before.get(name)) != (today := now.get(name)):
             raise ValueError(

@@ -41,20 +41,7 @@ def mean_without_outliers(
     values: Float[Tensor, "probe *column"] | Float[np.ndarray, "probe *column"],
     rule: OutlierRule | str = OutlierRule.PAPER,
 ) -> Float[Tensor, "*column"] | Float[np.ndarray, "*column"]:
-    """Mean over probes of the values within the fences, column by column.
-
-    Args:
-        values: effectivity or retainability, `[probe ...]`; probes that are NaN throughout are left
-            out. For the paper's mean effectivity, over all probes and
-            injections at once, pass it flat.
-        rule: where the fences are.
-
-    Returns:
-        Means `[...]`, float64, as the kind of array that was given.
-
-    Raises:
-        ValueError: no probe is left, or one is NaN in some columns only.
-    """
+    """Mean over probes of the values within the fences, column by column."""
     wide = as_float64(values)
     rows = wide.reshape(len(wide), -1)
     kept = rows[kept_mask(rows)]
@@ -66,11 +53,7 @@ def mean_without_outliers(
 
 
 def kept_mask(values: Float[np.ndarray, "probe column"]) -> np.ndarray:
-    """Which probes are not NaN throughout, `[probe]`.
-
-    Raises:
-        ValueError: no probe is left, or one is not finite in some columns only.
-    """
+    """Which probes are not NaN throughout, `[probe]`."""
     kept = ~np.isnan(values).all(axis=1)
     if not kept.any():
         raise ValueError(

@@ -47,14 +47,7 @@ def escape(value: object) -> Html:
 
 
 def element(tag: str, *children: object, **attributes: str | None) -> Html:
-    """An HTML element.
-
-    Args:
-        tag: name of the element.
-        children: escaped unless they are `Html`.
-        attributes: escaped; a trailing underscore of a name is dropped (`class_`), and None
-            leaves the attribute out.
-    """
+    """An HTML element."""
     given = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{html.escape(value)}"'
         for name, value in attributes.items()
@@ -107,13 +100,7 @@ def _definition(name: str, value: object) -> tuple[Html, Html]:
 def table(
     header: Sequence[str], rows: Iterable[Sequence[str | Cell]], *, caption: str | None = None
 ) -> Html:
-    """A table; the first column names the rows, the others hold numbers.
-
-    Args:
-        header: names of the columns.
-        rows: as many cells each as there are columns.
-        caption: what the table shows.
-    """
+    """A table; the first column names the rows, the others hold numbers."""
     head = element("tr", *(element("th", name, scope="col") for name in header))
     body = (
         element("tr", element("th", _cell(row[0]), scope="row"), *_data_cells(row[1:]))
@@ -137,13 +124,7 @@ def _cell(cell: str | Cell) -> Html:
 
 
 def figure(title: str, caption: object, panels: Sequence[Panel]) -> Html:
-    """A numbered figure of one or more plots, side by side where the window is wide enough.
-
-    Args:
-        title: what the figure shows, in a few words; set before the caption.
-        caption: how to read it.
-        panels: the plots.
-    """
+    """A numbered figure of one or more plots, side by side where the window is wide enough."""
     plots = element("div", *(_panel(panel, title) for panel in panels), class_="panels")
     heading = element("b", title)
     return element("figure", plots, element("figcaption", heading, " ", caption))
@@ -173,18 +154,7 @@ def page(
     kicker: str = "mnemoscope",
     deck: object = "",
 ) -> str:
-    """The whole page.
-
-    Args:
-        title: of the browser's tab.
-        body: sections and figures, in order.
-        heading: of the page; None for the title.
-        kicker: what kind of page it is, in small letters above the title.
-        deck: what the page is about, in a sentence below the title.
-
-    Returns:
-        A complete HTML document.
-    """
+    """The whole page."""
     from plotly.offline import get_plotlyjs
 
     header = element(

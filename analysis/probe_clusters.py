@@ -45,17 +45,7 @@ def cluster_sums(
     passages: Passages | None = None,
     weights: Weights | None = None,
 ) -> ClusterSums:
-    """Sums over the probes of each passage.
-
-    Args:
-        values: one row per probe; probes that are NaN throughout are left out.
-        passages: the passage of every probe, `[...]`; None for probes that are independent.
-        weights: how much each probe counts, `[...]`; None for all the same.
-
-    Raises:
-        ValueError: no probe is left; a probe has values in some columns only; `passages` or
-            `weights` do not match the probes, or a weight is negative.
-    """
+    """Sums over the probes of each passage."""
     shape = values.shape[:-1]
     rows = values.reshape(-1, values.shape[-1])
     kept = kept_mask(rows)

@@ -21,10 +21,7 @@ def is_watched() -> bool:
 
 @contextmanager
 def process_group() -> Iterator[int]:
-    """Join the other processes, if there are any; yields this one's rank.
-
-    Reductions are of small float64 sums on the CPU, so gloo serves GPUs too.
-    """
+    """Join the other processes, if there are any; yields this one's rank."""
     if not is_shared():
         yield 0
         return

@@ -14,15 +14,7 @@ import pandas as pd
 
 
 def refuse_folder(out: Path, name: str) -> None:
-    """Refuse a folder that no report can be written to, before any work is done.
-
-    Args:
-        out: the folder.
-        name: of the report; an earlier one of that name may be replaced.
-
-    Raises:
-        ValueError: it is none, holds something else, or cannot be made.
-    """
+    """Refuse a folder that no report can be written to, before any work is done."""
     from probes.cli import refuse_existing
 
     if (out / f"{name}.json").is_file():

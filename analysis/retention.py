@@ -167,13 +167,7 @@ def kept_share(before: Answers, after: Answers) -> float | None:
 def share_interval(
     means: Float[np.ndarray, "item"], answers: int, *, level: float = LEVEL
 ) -> Interval:
-    """Wilson's interval of a share, from the share of right answers to each item.
-
-    Args:
-        means: of each item, over the seeds that asked for it.
-        answers: how many there are, of all items and seeds.
-        level: share of intervals that should cover the truth.
-    """
+    """Wilson's interval of a share, from the share of right answers to each item."""
     from scipy.stats import norm
 
     mean, spread = float(means.mean()), float(means.var())

@@ -4,13 +4,6 @@ Every kind of observation becomes one table with a `step`, the number of updates
 single items are in the layouts of `analysis.metrics`, so that `analysis.acquisition`,
 `analysis.forgetting` and `analysis.knowledge_scores` take them as they are. Losses, entropies and
 log-probabilities are in nats.
-
-Example:
-    >>> run = read_run("runs/ckl")                                           # doctest: +SKIP
-    >>> start, end = (run.probe_scores.at(step) for step in (0, run.last_step))  # doctest: +SKIP
-    >>> met = start["exposure"] != "held_out"                                # doctest: +SKIP
-    >>> analysis.acquisition(start[met], end[met]).value                     # doctest: +SKIP
-    0.251
 """
 
 import json
@@ -58,11 +51,7 @@ class ItemScores:
     """In nats."""
 
     def at(self, step: int) -> pd.DataFrame:
-        """The items with their `log_prob` at a step.
-
-        Raises:
-            ValueError: they were not scored there.
-        """
+        """The items with their `log_prob` at a step."""
         (places,) = np.nonzero(self.steps == step)
         if not len(places):
             raise ValueError(
@@ -97,11 +86,7 @@ class Observations:
 
     @property
     def probe_scores(self) -> ItemScores:
-        """The knowledge probes; columns `passage`, `probe`, `kind`, `exposure`, and more.
-
-        Raises:
-            ValueError: there are none, or several lists of them.
-        """
+        """The knowledge probes; columns `passage`, `probe`, `kind`, `exposure`, and more."""
         found = [s for s in self.scores.values() if {"passage", "probe"} <= {*s.items.columns}]
         if len(found) != 1:
             raise ValueError(
@@ -133,15 +118,7 @@ class Observations:
 
 
 def observations_of(path: Path, records: Sequence[Any]) -> dict[str, Any]:
-    """The fields of `Observations`, from records of a run.
-
-    Args:
-        path: the run directory, which has the lists that records refer to.
-        records: of any kind.
-
-    Raises:
-        ValueError: a list is missing, or is another than was scored.
-    """
+    """The fields of `Observations`, from records of a run."""
     scores = _item_scores(path, records)
     tasks = [
         (r.step, r.task, r.metric, r.score, _chance(scores.get(r.items)))
@@ -210,7 +187,6 @@ def _answered(task: str, scores: ItemScores, metric: TaskMetric) -> pd.DataFrame
 def _first_best(
     ranked: Float[np.ndarray, "choice"], questions: Int[np.ndarray, "choice"]
 ) -> Bool[np.ndarray, "choice"]:
-    """Of every question the choice that is ranked first; of equal ones the first."""
     order = np.lexsort((np.arange(len(ranked)), -ranked, questions))
     chosen = np.zeros(len(ranked), dtype=bool)
     chosen[order[np.unique(questions[order], return_index=True)[1]]] = True

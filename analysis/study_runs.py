@@ -44,15 +44,7 @@ class StudyRun:
 
 
 def shard_of(plan: Sequence[Each], shard: str | None) -> list[Each]:
-    """The runs of one shard.
-
-    Args:
-        plan: all runs.
-        shard: `i/n`; None for all.
-
-    Raises:
-        ValueError: it is no such thing.
-    """
+    """The runs of one shard."""
     if shard is None:
         return list(plan)
     first, _, count = shard.partition("/")
@@ -62,13 +54,7 @@ def shard_of(plan: Sequence[Each], shard: str | None) -> list[Each]:
 
 
 def cost_text(mine: Sequence[str], names: Sequence[str], folder: Path) -> str:
-    """How many runs are over, and how long the others will take, as far as that is known.
-
-    Args:
-        mine: the runs that this process makes.
-        names: all runs.
-        folder: of the runs.
-    """
+    """How many runs are over, and how long the others will take, as far as that is known."""
     over = {name for name in names if (folder / name / DONE_FILE).is_file()}
     left = [name for name in mine if name not in over]
     if not left:
@@ -86,16 +72,7 @@ def run_all(
     *,
     minutes: float | None = None,
 ) -> None:
-    """Make the runs that are not over.
-
-    Args:
-        runs: in their order.
-        out: folder of the study.
-        minutes: stop after so many; None to go on to the end.
-
-    Raises:
-        ValueError: a run is another one than was planned, or failed.
-    """
+    """Make the runs that are not over."""
     left = [one for one in runs if not one.is_over(out / RUNS / one.name)]
     began, made = time.monotonic(), 0
     for one in left:

@@ -60,13 +60,7 @@ def markdown_lines(table: TextTable) -> list[str]:
 def drawn_tables(
     tables: Mapping[str, TextTable], *beginnings: str, open_rows: int = _OPEN_ROWS
 ) -> Iterator[Html]:
-    """The tables whose titles begin so, as pieces of a page; long ones folded away.
-
-    Args:
-        tables: by their titles.
-        beginnings: of titles.
-        open_rows: tables of more are folded away.
-    """
+    """The tables whose titles begin so, as pieces of a page; long ones folded away."""
     for beginning in beginnings:
         for title, found in tables.items():
             if title.startswith(beginning):
@@ -92,7 +86,6 @@ def _whole_words(text: str) -> Html:
 
 
 def _cell(text: str) -> str | Cell:
-    """A number above its interval."""
     number, bracket, ends = text.partition(" [")
     return Cell(_unbroken(number), _unbroken(f"[{ends}")) if bracket else _unbroken(number)
 

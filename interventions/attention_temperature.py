@@ -8,13 +8,6 @@ A temperature may go straight to 1 over a run (`schedule="linear"`), as it does 
 released code, which the paper does not say: T(p) = T - (T - 1) p at progress p.
 
 Source: Kim et al., ICLR 2025, appendix B.8.
-
-Example:
-    >>> import probes, interventions
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                  # doctest: +SKIP
-    >>> edit = interventions.AttentionTemperature(1.5, schedule="linear")      # doctest: +SKIP
-    >>> with interventions.applied(model, edit) as clock:                      # doctest: +SKIP
-    ...     clock.progress = 0.5        # halfway through a run: 1.25
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,16 +39,7 @@ _NORM_PLUS_ONE = ("gemma3_text",)
 def query_changes(
     model: HookedModel, layer: int, temperature: float | Float[Tensor, "head"]
 ) -> list[WeightChange]:
-    """Divide the attention scores of a layer by a temperature, or by one for each query head.
-
-    Args:
-        model: the model.
-        layer: which layer.
-        temperature: what to divide by.
-
-    Raises:
-        ValueError: weights cannot express it, or it is not known where the family's queries are.
-    """
+    """Divide the attention scores of a layer by a temperature, or by one for each query head."""
     family = model.architecture.family
     _refuse_inexpressible(model, family)
     attention: Any = model.anatomy.layers[layer].attention

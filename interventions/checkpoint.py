@@ -7,14 +7,6 @@ weights before and after), what became of each tensor, and library versions.
 
 Edits that `patch_weights` has written already are saved as they are; the others are written for the
 length of the saving, and the same bits put back.
-
-Example:
-    >>> import probes, interventions
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                   # doctest: +SKIP
-    >>> edit = interventions.AttentionTemperature(1.5)                          # doctest: +SKIP
-    >>> interventions.save_patched(model, "patched/", edits=[edit])             # doctest: +SKIP
-    >>> load_edits("patched/")["edits"][0]["kind"]                              # doctest: +SKIP
-    'attention_temperature'
 """
 
 import json
@@ -131,11 +123,7 @@ def load_edits(directory: str | Path) -> dict[str, Any]:
 
 
 def refuse_directory(directory: Path, *, overwrite: bool) -> None:
-    """Make sure that a checkpoint may be written somewhere, before any work is done.
-
-    Raises:
-        ValueError: there is something already, and it may not or should not be replaced.
-    """
+    """Make sure that a checkpoint may be written somewhere, before any work is done."""
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; give a folder, which need not exist")
     if not directory.is_dir() or not any(directory.iterdir()):
@@ -153,11 +141,7 @@ def refuse_directory(directory: Path, *, overwrite: bool) -> None:
 
 
 def refuse_shard_size(size: int | str) -> None:
-    """Make sure that a size is one that transformers reads.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Make sure that a size is one that transformers reads."""
     if isinstance(size, str):
         is_size = re.fullmatch(r"[1-9]\d*(\.\d+)? ?[KMGT]B", size) is not None
     else:

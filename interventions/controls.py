@@ -53,11 +53,7 @@ from probes.results import EntropyResult
 
 @dataclass(frozen=True, eq=False)
 class _OtherRows(ABC):
-    """The multipliers of a resuscitation, moved to other neurons of the same layer.
-
-    Args:
-        like: whose multipliers.
-    """
+    """The multipliers of a resuscitation, moved to other neurons of the same layer."""
 
     like: Resuscitation
 
@@ -148,13 +144,7 @@ class Identity:
 
 
 def gaussian(shape: tuple[int, ...], seed: int, place: str) -> Tensor:
-    """Independent standard normal numbers, float32 on the CPU.
-
-    Args:
-        shape: of what is drawn.
-        seed: which draw.
-        place: what it is for; different places have independent draws.
-    """
+    """Independent standard normal numbers, float32 on the CPU."""
     digest = sha256(f"{seed} {place}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     return torch.randn(shape, generator=generator)

@@ -145,12 +145,7 @@ class _Kept:
 
 
 class WeightWrites:
-    """Writes changes into the weights of a model, once, and puts the old bits back.
-
-    Args:
-        module: the model.
-        in_passing: whether autograd is not to notice, since the bits will be back before it looks.
-    """
+    """Writes changes into the weights of a model, once, and puts the old bits back."""
 
     def __init__(self, module: nn.Module, *, in_passing: bool = False) -> None:
         self._weights = module.state_dict(keep_vars=True)
@@ -159,11 +154,7 @@ class WeightWrites:
         self._hashes: dict[str, str] = {}
 
     def write(self, changes: Sequence[WeightChange]) -> None:
-        """Write changes, in order; after any error all is as it was.
-
-        Raises:
-            ValueError: a parameter is not there, or does not hold floating-point numbers.
-        """
+        """Write changes, in order; after any error all is as it was."""
         changes = [change for change in changes if change.index is None or len(change.index)]
         by_parameter: dict[str, list[WeightChange]] = {}
         for change in changes:
@@ -189,11 +180,7 @@ class WeightWrites:
         return tuple(self._change(name, kept) for name, kept in self._kept.items())
 
     def restore(self) -> None:
-        """Put the old bits back.
-
-        Raises:
-            ValueError: the weights were changed since they were written.
-        """
+        """Put the old bits back."""
         for name, written in self._hashes.items():
             if self._hash(name) != written:
                 raise ValueError(

@@ -7,15 +7,6 @@ that does one thing as hooks and another as weights, is refused.
 
 A hook and a patch compute the same function, but train differently: behind a hook, the optimizer
 sees the weights as they were, and gradients pass through the edit on their way to them.
-
-Example:
-    >>> import probes, interventions
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")              # doctest: +SKIP
-    >>> edit = interventions.AttentionTemperature(1.5)                     # doctest: +SKIP
-    >>> with interventions.applied(model, edit):                           # doctest: +SKIP
-    ...     warmer = model("The capital of France is")
-    >>> report = interventions.patch_weights(model, edit)                  # doctest: +SKIP
-    >>> report.undo()                                                      # doctest: +SKIP
 """
 
 from collections.abc import Iterator

@@ -7,13 +7,6 @@ measured on. Entropies and losses are in nats.
 
 Norms of memory vectors are those of the weights: measure an edit of memory vectors in the weights
 (`patch_weights`), not as hooks, or the contribution entropy is that of the vectors as they were.
-
-Example:
-    >>> before = measure_effects(model, batches, held_out)                     # doctest: +SKIP
-    >>> report = interventions.patch_weights(model, edit)                      # doctest: +SKIP
-    >>> after = measure_effects(model, batches, held_out)                      # doctest: +SKIP
-    >>> after.totals()["held_out_perplexity"]                                  # doctest: +SKIP
-    24.1
 """
 
 from collections.abc import Callable
@@ -77,18 +70,7 @@ def measure_effects(
     blocks: int = Resampling.blocks,
     on_batch: Callable[[int], None] | None = None,
 ) -> Effects:
-    """Measure all entropies and the loss on a text, and the loss on held-out text.
-
-    Args:
-        model: the model as it is now.
-        batches: the text.
-        held_out: text that the edit was not made from; None for none.
-        blocks: how many blocks the documents of either are dealt into, for intervals.
-        on_batch: called with the number of tokens of every batch when it is done.
-
-    Raises:
-        ValueError: there are no batches, or nothing in them can be predicted.
-    """
+    """Measure all entropies and the loss on a text, and the loss on held-out text."""
     loss = LossMeter(model, Resampling(blocks=blocks))
 
     def read(normed: Float[Tensor, "batch pos d_model"], _point: HookPoint) -> None:
@@ -111,17 +93,7 @@ def open_texts(
     column: str | None = None,
     sample_by: SampleBy | str = SampleBy.DOCUMENT,
 ) -> tuple[Corpus, Corpus]:
-    """What is measured on, and what is held out.
-
-    Args:
-        corpus: as `load_corpus` takes it.
-        held_out: another one; None to hold out every fifth document of the first.
-        column: where the text is, in both.
-        sample_by: what a document of a `.txt` file is, in both.
-
-    Raises:
-        ValueError: one of them cannot be read, or there is nothing to hold out.
-    """
+    """What is measured on, and what is held out."""
     opened = load_corpus(corpus, column=column, sample_by=sample_by)
     if held_out is None:
         return split_held_out(opened)
@@ -139,18 +111,7 @@ def keep_tokens(
     held_out_tokens: int | None = None,
     prepend_bos: bool | None = None,
 ) -> tuple[KeptBatches, KeptBatches]:
-    """Both as token batches in memory, since they are gone through before and after an edit.
-
-    Args:
-        texts: what is measured on, and what is held out.
-        tokenizer: of the model.
-        sequence_length: tokens in a row.
-        batch_size: rows in a batch.
-        layout: packed, or one document a row.
-        max_tokens: tokens to measure on; None for all.
-        held_out_tokens: held-out tokens; None for all.
-        prepend_bos: as `probes.token_batches`.
-    """
+    """Both as token batches in memory, since they are gone through before and after an edit."""
 
     def kept(corpus: Corpus, limit: int | None) -> KeptBatches:
         return token_batches(

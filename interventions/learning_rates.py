@@ -16,14 +16,6 @@ in half precision are refused (keep float32 ones, under autocast if need be).
 
 Under SGD the same edit would be rates times and over the square of u; the multipliers here are
 Adam's.
-
-Example:
-    >>> import torch, probes, interventions
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                 # doctest: +SKIP
-    >>> optimizer = torch.optim.AdamW(model.hf_model.parameters(), lr=1e-4)   # doctest: +SKIP
-    >>> rates = interventions.RowLearningRates(like)                          # doctest: +SKIP
-    >>> handle = rates.attach_to(optimizer, model)                            # doctest: +SKIP
-    >>> handle.remove()                                                       # doctest: +SKIP
 """
 
 from dataclasses import dataclass, replace

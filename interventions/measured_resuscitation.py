@@ -4,13 +4,6 @@ With `sequential=True` each layer is measured with all earlier ones edited, so t
 at `factor` times its mean although its inputs have shifted; one pass over the batches a layer. With
 `target_entropy` the factor is solved for in closed form: the smallest that brings the predicted
 knowledge entropy there.
-
-Example:
-    >>> import probes, interventions
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                # doctest: +SKIP
-    >>> batches = list(probes.token_batches(corpus, model.tokenizer))        # doctest: +SKIP
-    >>> interventions.resuscitate(model, batches, target_entropy=217.0).factor  # doctest: +SKIP
-    1.2
 """
 
 from collections.abc import Callable, Iterator, Sequence

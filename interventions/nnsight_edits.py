@@ -12,13 +12,6 @@ nnsight's, at whose end it warns that the loop "was cut short", as it always doe
 What cannot be done there is refused by name: a temperature unless the model runs eager attention,
 in which nnsight reaches the scores, controls that need PyTorch hooks, and models that flatten their
 batch in the MLP.
-
-Example:
-    >>> import probes, interventions
-    >>> model = probes.load_model("smollm2-135m-instruct-q4", backend="nnsight")   # doctest: +SKIP
-    >>> edited = interventions.nnsight_edited(model, like)                         # doctest: +SKIP
-    >>> with edited.trace("The capital of France is"):                             # doctest: +SKIP
-    ...     logits = edited.output.logits.save()
 """
 
 from contextlib import ExitStack

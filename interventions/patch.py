@@ -184,13 +184,7 @@ _MUCH_WORSE = 2.0
 
 
 def print_patch(found: "Patched", saved_to: Path | None, console: Console | None = None) -> None:
-    """Print what was found out.
-
-    Args:
-        found: what was measured and changed.
-        saved_to: the checkpoint; None where nothing was written.
-        console: where to; None for the standard output.
-    """
+    """Print what was found out."""
     console = console or Console()
     console.print(totals_table(found))
     for sentence in [*rows_changed(found.report.changes), *_warnings(found)]:
@@ -309,11 +303,7 @@ class Patched:
 
 
 def run_patch(arguments: "PatchArguments") -> None:
-    """Run the command, its arguments checked against each other.
-
-    Raises:
-        ValueError: something that was asked for is not there, not possible or not allowed.
-    """
+    """Run the command, its arguments checked against each other."""
     if not arguments.dry_run:
         assert arguments.out is not None
         refuse_directory(arguments.out, overwrite=arguments.overwrite)
@@ -347,10 +337,8 @@ def run_patch(arguments: "PatchArguments") -> None:
 
 
 def _refuse_settings(given: "PatchArguments") -> None:
-    """Refuse settings out of range before anything is loaded: try them on a model of two neurons.
-
-    Raises:
-        ValueError: a setting is out of range.
+    """Refuse settings out of range before anything is loaded: try them on
+    a model of two neurons.
     """
     if given.attention_temperature is not None:
         AttentionTemperature(given.attention_temperature)

@@ -236,11 +236,7 @@ def _check(edit: Resuscitation) -> None:
 
 
 def warnings_of(edit: Resuscitation) -> tuple[str, ...]:
-    """One line for each thing that a user may not expect of an edit.
-
-    Args:
-        edit: a resuscitation; it need not have been applied.
-    """
+    """One line for each thing that a user may not expect of an edit."""
     return (*_about_entropy(edit), *_about_multipliers(edit), *_about_site(edit))
 
 

@@ -2,12 +2,6 @@
 
 A projection is a `Linear` (`[out, in]`) or GPT-2's `Conv1D` (`[in, out]`); gate and up may be the
 two halves of one. `Rows` hides that: it turns "multiply these neurons' rows" into weight changes.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")          # doctest: +SKIP
-    >>> up_rows(model, 3).module                                       # doctest: +SKIP
-    Linear(in_features=576, out_features=1536, bias=False)
 """
 
 from collections.abc import Callable, Iterator
@@ -65,13 +59,7 @@ class Rows:
         new: Callable[[Tensor], Tensor],
         new_bias: Callable[[Tensor], Tensor],
     ) -> list[WeightChange]:
-        """Give the rows of some neurons, and their biases, new values.
-
-        Args:
-            neurons: which.
-            new: from their rows `[n d_model]` to new ones.
-            new_bias: from their biases `[n]`, where there are any, to new ones.
-        """
+        """Give the rows of some neurons, and their biases, new values."""
         index = neurons + self.first
 
         def by_rows(selected: Tensor) -> Tensor:
@@ -118,11 +106,7 @@ def _producing(model: HookedModel, module: nn.Module, first: int) -> Rows:
 
 
 def name_and_layout(model: HookedModel, module: nn.Module) -> tuple[str, bool]:
-    """A projection's name in the Hugging Face model, and whether its weight is `[in, out]`.
-
-    Raises:
-        ValueError: it is no plain `Linear` or `Conv1D`, so it stores no weight to be rewritten.
-    """
+    """A projection's name in the Hugging Face model, and whether its weight is `[in, out]`."""
     name = next(n for n, candidate in model.hf_model.named_modules() if candidate is module)
     if not is_plain(module):
         raise ValueError(
@@ -150,11 +134,7 @@ _HOOKED = {
 
 
 def require_site(model: HookedModel, site: ResuscitationSite) -> None:
-    """Refuse a site that the model's MLP does not have.
-
-    Raises:
-        ValueError: says why, and what to use instead.
-    """
+    """Refuse a site that the model's MLP does not have."""
     family, gated = model.architecture.family, model.architecture.gated
     match site:
         case ResuscitationSite.UP if not gated:
@@ -180,11 +160,7 @@ def require_site(model: HookedModel, site: ResuscitationSite) -> None:
 def rows_scaled(
     model: HookedModel, multipliers: Float[Tensor, "layer d_mlp"], site: ResuscitationSite
 ) -> Iterator[None]:
-    """Multiply neurons by hooks for the length of a `with` block; 1 leaves a neuron alone.
-
-    Raises:
-        ValueError: the model's MLP has no such site.
-    """
+    """Multiply neurons by hooks for the length of a `with` block; 1 leaves a neuron alone."""
     require_site(model, site)
     placed = {layer: _placed(model, layer, u) for layer, u in _edited_layers(multipliers).items()}
     with ExitStack() as stack:
@@ -202,11 +178,7 @@ def rows_scaled(
 def scaling_changes(
     model: HookedModel, multipliers: Float[Tensor, "layer d_mlp"], site: ResuscitationSite
 ) -> list[WeightChange]:
-    """The same as weight changes.
-
-    Raises:
-        ValueError: the model's MLP has no such site.
-    """
+    """The same as weight changes."""
     pieces = scaled_pieces(model, multipliers, site)
     return [change for rows, neurons, by in pieces for change in rows.scaled(neurons, by)]
 
@@ -214,11 +186,7 @@ def scaling_changes(
 def scaled_pieces(
     model: HookedModel, multipliers: Float[Tensor, "layer d_mlp"], site: ResuscitationSite
 ) -> list[Piece]:
-    """Which rows of which projections are multiplied, and by what.
-
-    Raises:
-        ValueError: the model's MLP has no such site.
-    """
+    """Which rows of which projections are multiplied, and by what."""
     require_site(model, site)
     pieces: list[Piece] = []
     for layer, row in _edited_layers(multipliers).items():
@@ -253,11 +221,7 @@ def _times(u: Tensor) -> HookFunction:
 
 
 def require_native(model: HookedModel, kind: str) -> None:
-    """Refuse other backends by name.
-
-    Raises:
-        ValueError: the model runs on another one.
-    """
+    """Refuse other backends by name."""
     if model.backend is not Backend.NATIVE:
         raise ValueError(
             f"{kind} as a hook needs PyTorch hooks on the model's own projections, which backend "
@@ -271,14 +235,7 @@ def with_rows_added(
     added: Float[Tensor, "n d_model"],
     added_bias: Float[Tensor, "n"] | None,
 ) -> RemovableHandle:
-    """Have a projection work as if these values had been added to the rows of some neurons.
-
-    Args:
-        rows: of which projection.
-        neurons: which.
-        added: to their rows.
-        added_bias: to their biases.
-    """
+    """Have a projection work as if these values had been added to the rows of some neurons."""
     index, more, more_bias = _on_device(rows, neurons, added, added_bias)
 
     def add(received: Tensor, output: Tensor) -> Tensor:
@@ -296,14 +253,7 @@ def with_rows_replaced(
     new: Float[Tensor, "n d_model"],
     new_bias: Float[Tensor, "n"] | None,
 ) -> RemovableHandle:
-    """Have a projection work as if some of its neurons had these rows and biases.
-
-    Args:
-        rows: of a projection whose outputs are neurons.
-        neurons: which.
-        new: their rows.
-        new_bias: their biases.
-    """
+    """Have a projection work as if some of its neurons had these rows and biases."""
     assert rows.produces
     index, other, other_bias = _on_device(rows, neurons, new, new_bias)
 

@@ -54,13 +54,7 @@ class PredictedEntropy:
 def inactive(
     mean_coefficients: Float[Tensor, "layer d_mlp"], ratio: float, selection: Selection
 ) -> Bool[Tensor, "layer d_mlp"]:
-    """The least active neurons of every layer.
-
-    Args:
-        mean_coefficients: mean |c| of every neuron.
-        ratio: the share of them, 0 to 1.
-        selection: by quantile or by count.
-    """
+    """The least active neurons of every layer."""
     if selection is Selection.QUANTILE:
         bounds = torch.quantile(mean_coefficients, ratio, dim=1, keepdim=True)
         return mean_coefficients <= bounds
@@ -76,14 +70,7 @@ def multipliers(
     factor: float,
     maximum: float | None = None,
 ) -> Float[Tensor, "layer d_mlp"]:
-    """Factor times the layer's mean over the neuron's own, at most `maximum`; 1 elsewhere.
-
-    Args:
-        mean_coefficients: mean |c| of every neuron.
-        selected: which neurons; none whose mean is zero, unless an infinite multiplier is wanted.
-        factor: what their means are to become, in means of the layer.
-        maximum: where to cap; None for nowhere.
-    """
+    """Factor times the layer's mean over the neuron's own, at most `maximum`; 1 elsewhere."""
     found = mean_coefficients.mean(dim=1, keepdim=True) / mean_coefficients * factor
     if maximum is not None:
         found = found.clamp_max(maximum)
@@ -96,17 +83,7 @@ def solve_factor(
     target: float,
     maximum: float | None = None,
 ) -> float:
-    """The smallest factor that brings the predicted knowledge entropy to a target.
-
-    Args:
-        mean_coefficients: mean |c| of every neuron.
-        selected: which neurons are multiplied.
-        target: knowledge entropy, summed over layers, in nats.
-        maximum: cap on the multipliers.
-
-    Raises:
-        ValueError: no factor reaches it, or every factor does; says what the highest or lowest is.
-    """
+    """The smallest factor that brings the predicted knowledge entropy to a target."""
 
     def total(power: float) -> float:
         scale = multipliers(mean_coefficients, selected, 10**power, maximum)
@@ -144,7 +121,6 @@ def _peak(total: Callable[[float], float], low: float, high: float) -> float:
 
 
 def _crossing(total: Callable[[float], float], target: float, low: float, high: float) -> float:
-    """By halves, so that the end returned is on the side that reaches the target."""
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if total(middle) >= target else (middle, high)

@@ -64,18 +64,7 @@ class _Seen:
 
 
 def check_edits(model: HookedModel, edits: Sequence[Edit]) -> None:
-    """Try edits on a few tokens; the model is left as it was.
-
-    A form that an edit refuses is not tried: whoever asked for it hears why when it is used.
-
-    Args:
-        model: the model to change.
-        edits: in the order in which they will be made.
-
-    Raises:
-        ValueError: names the edit that changes nothing, does not stay finite, or disagrees with
-            itself.
-    """
+    """Try edits on a few tokens; the model is left as it was."""
     changes = [_changes_or_none(edit, model) for edit in edits]
     with torch.no_grad(), model.evaluating(), _quietly(model):
         before = _observe(model)
@@ -155,11 +144,7 @@ def _observed_as_weights(
 
 
 def _of_attention(model: HookedModel) -> set[str]:
-    """Names of attention's weights, which every token uses, as it need not each memory vector.
-
-    So a change of them that a few tokens do not show is none: the temperature of a layer where
-    each query sees a single key, say.
-    """
+    """Names of attention's weights, which every token uses, as it need not each memory vector."""
     layers = model.anatomy.layers
     own = {id(weight) for layer in layers for weight in layer.attention.parameters()}
     named = model.hf_model.named_parameters(remove_duplicate=False)
@@ -222,13 +207,8 @@ _hashes: "WeakKeyDictionary[nn.Module, tuple[_Versions, str]]" = WeakKeyDictiona
 def measured_means(
     given: Float[Tensor, "layer d_mlp"] | EntropyResult,
 ) -> tuple[Float[Tensor, "layer d_mlp"], str | None]:
-    """Mean |c| of every neuron, float64 on the CPU, and the hash of the model, where it is known.
-
-    Args:
-        given: the means, or a result that has them.
-
-    Raises:
-        ValueError: the result has no means of |c|.
+    """Mean |c| of every neuron, float64 on the CPU, and the hash of the
+    model, where it is known.
     """
     if isinstance(given, Tensor):
         return given.detach().double().cpu(), None
@@ -244,17 +224,7 @@ def measured_means(
 def require_measured_on(
     model: HookedModel, shape: tuple[int, ...], model_hash: str | None, *, whose: str
 ) -> None:
-    """Refuse coefficients that belong to another model.
-
-    Args:
-        model: the model to be edited.
-        shape: of the coefficients, `(layer, d_mlp)`.
-        model_hash: content hash of the model that they were measured on; None if it is not known.
-        whose: the edit, for the message.
-
-    Raises:
-        ValueError: the shapes or the hashes differ.
-    """
+    """Refuse coefficients that belong to another model."""
     if shape != (model.n_layers, model.d_mlp):
         raise ValueError(
             f"{whose} has coefficients of {shape[0]} layers of {shape[1]} neurons, but "

@@ -2,12 +2,6 @@
 
 `locate` takes the row of the model's family, or one made up from its structure where the family
 has none, and follows its paths.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")       # doctest: +SKIP
-    >>> model.anatomy.layers[0].memory_vectors.shape                # doctest: +SKIP
-    torch.Size([1536, 576])
 """
 
 from collections.abc import Callable
@@ -40,10 +34,7 @@ class Layer:
 
     @property
     def memory_vectors(self) -> Float[Tensor, "d_mlp d_model"]:
-        """The rows that the coefficients weight: the down projection, one memory vector a row.
-
-        They are asked of the projection as it is now, whatever is around it or makes its weight.
-        """
+        """The rows that the coefficients weight: the down projection, one memory vector a row."""
         return matrix_of(self.down)
 
 
@@ -102,19 +93,7 @@ def _as_it_is(module: Any) -> Any:
 
 
 def locate(hf_model: Any, unwrap: Unwrap = _as_it_is) -> Anatomy:
-    """Find the parts of a Hugging Face causal language model.
-
-    Args:
-        hf_model: a `PreTrainedModel` with a language-modelling head.
-        unwrap: what to make of every module on the way, where another library has wrapped them.
-
-    Returns:
-        Its anatomy.
-
-    Raises:
-        ValueError: the family is not in the table and not recognised, the model has no
-            unembedding, a module of the row is missing, or layers share one or differ in width.
-    """
+    """Find the parts of a Hugging Face causal language model."""
     config = hf_model.config
     unembed = hf_model.get_output_embeddings()
     if unembed is None:

@@ -194,11 +194,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def row_of(config: Any) -> Architecture | None:
-    """The table's row for a configuration, or None where its family has none.
-
-    Raises:
-        ValueError: the configuration is a variant of a known family that its row does not cover.
-    """
+    """The table's row for a configuration, or None where its family has none."""
     row = ARCHITECTURES.get(config.model_type)
     if row is None:
         return None

@@ -32,13 +32,7 @@ IN_MLP = (Site.RESID_MID, Site.MLP_UP, Site.MLP_GATE, Site.MLP_COEFFICIENTS, Sit
 def fitted(
     hooks: Sequence[tuple[HookPoint, HookFunction]], architecture: Architecture
 ) -> list[tuple[HookPoint, HookFunction]]:
-    """The same hooks, fitted to what the blocks of a family do.
-
-    The stream between attention and MLP is read where the MLP's norm reads it. An edit must also
-    reach what the MLP's output is added to, so its difference is added to the block's output,
-    before anything else is attached there. An output that the block overwrites is handed over as
-    a copy.
-    """
+    """The same hooks, fitted to what the blocks of a family do."""
     mids: list[tuple[HookPoint, HookFunction]] = []
     others: list[tuple[HookPoint, HookFunction]] = []
     for point, function in hooks:
@@ -75,16 +69,7 @@ def _carried(function: HookFunction) -> tuple[HookFunction, HookFunction]:
 def attached(
     hf_model: Any, anatomy: Anatomy, hooks: Sequence[tuple[HookPoint, HookFunction]]
 ) -> Iterator[None]:
-    """Attach functions to hook points for the length of a `with` block.
-
-    Args:
-        hf_model: the Hugging Face model.
-        anatomy: where its parts are.
-        hooks: pairs of hook point and function; several on one point run in this order.
-
-    Raises:
-        ValueError: in a forward pass, that attention cannot be read.
-    """
+    """Attach functions to hook points for the length of a `with` block."""
     of_attention: dict[int, list[tuple[HookPoint, HookFunction]]] = defaultdict(list)
     with ExitStack() as stack:
         for point, function in fitted(hooks, anatomy.architecture):

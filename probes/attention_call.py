@@ -77,11 +77,7 @@ class AttentionCall:
         return self.query.shape[1] // self.key.shape[1]
 
     def at_temperature(self, temperature: Temperature) -> "AttentionCall":
-        """The same call with its final scores divided, before the mask.
-
-        Without a soft-cap the scores are linear in the scale and in the queries, which take the
-        division, and fused kernels keep serving the call. Several temperatures multiply.
-        """
+        """The same call with its final scores divided, before the mask."""
         if self.softcap is not None:
             if isinstance(temperature, Tensor):
                 temperature = temperature.to(self.query.device)
@@ -105,10 +101,7 @@ class AttentionCall:
         return (keys[None, :] <= offset + keys[rows, None])[None, None]
 
     def scores(self, rows: slice) -> Float[Tensor, "batch head query_pos key_pos"]:
-        """Scores of some queries: scaled, soft-capped, over the temperature, masked with -inf.
-
-        In float32 or wider.
-        """
+        """Scores of some queries: scaled, soft-capped, over the temperature, masked with -inf."""
         wide = torch.promote_types(self.query.dtype, torch.float32)
         query = self.query[:, :, rows].to(wide)
         key = repeat(self.key.to(wide), "b kv k d -> b (kv group) k d", group=self.group)
@@ -147,7 +140,6 @@ class AttentionCall:
         return rearrange(mixed, "b h q d -> b q h d")
 
     def _mask(self) -> Tensor | None:
-        """As the fused kernels take it."""
         if self.bias is None:
             return self.allowed
         forbidden = ~self.allowed_rows(slice(0, self.n_queries))

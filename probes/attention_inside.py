@@ -73,16 +73,7 @@ _running = _Running()
 def attention_inside(
     modules: Iterable[nn.Module], answer: Answer, *, required: bool = True
 ) -> Iterator[None]:
-    """Answer the attention functions that some modules call, for the length of a `with` block.
-
-    Args:
-        modules: the attention modules; the innermost counts where one runs in another.
-        answer: from module and call to what the function is to return.
-        required: whether each run of a module has to call one, once.
-
-    Raises:
-        ValueError: a module that ran has not, in its forward pass.
-    """
+    """Answer the attention functions that some modules call, for the length of a `with` block."""
 
     def enter(module: nn.Module, _args: Any) -> None:
         if _running.modules and _running.modules[-1].module is module:
@@ -142,7 +133,6 @@ def _fused_call(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> AttentionCall:
-    """Named as PyTorch names them."""
     del enable_gqa
     if attn_mask is None and not is_causal and query.shape[2] > 1:
         raise ValueError(

@@ -36,16 +36,7 @@ _transforms: "WeakKeyDictionary[nn.Module, list[Transform]]" = WeakKeyDictionary
 
 @contextmanager
 def attention_taken_over(hf_model: Any, handlers: Mapping[nn.Module, Handler]) -> Iterator[None]:
-    """Route the attention of some modules through handlers, and leave the model as it was.
-
-    Args:
-        hf_model: the Hugging Face model that the modules belong to.
-        handlers: attention module to handler; others keep their fused attention.
-
-    Raises:
-        ValueError: a module's attention is being read already; in a forward pass, that a module
-            computes attention in a way that shows no scores.
-    """
+    """Route the attention of some modules through handlers, and leave the model as it was."""
     with _routed(hf_model, handlers):
         if any(module in _handlers for module in handlers):
             raise ValueError(
@@ -63,19 +54,7 @@ def attention_taken_over(hf_model: Any, handlers: Mapping[nn.Module, Handler]) -
 def attention_transformed(
     hf_model: Any, transforms: Mapping[nn.Module, Transform]
 ) -> Iterator[None]:
-    """Change the calls of some attention modules, and leave the model as it was.
-
-    Handlers, wherever they are nested, receive the changed call.
-
-    Args:
-        hf_model: the Hugging Face model that the modules belong to.
-        transforms: attention module to what is made of its call; on a module that has some
-            already, it comes after them.
-
-    Raises:
-        ValueError: in a forward pass, that a module computes attention in a way that shows no
-            scores.
-    """
+    """Change the calls of some attention modules, and leave the model as it was."""
     with _routed(hf_model, transforms):
         for module, transform in transforms.items():
             _transforms.setdefault(module, []).append(transform)

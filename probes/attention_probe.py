@@ -38,10 +38,7 @@ from probes.attention_call import AttentionCall, SoftmaxCall
 
 
 def attention_entropy(call: AttentionCall | SoftmaxCall) -> Float[Tensor, "batch head query_pos"]:
-    """Entropy of every query's attention, in nats; float32 or wider.
-
-    Rows of queries that may attend to nothing (pads) are meaningless: mask them out.
-    """
+    """Entropy of every query's attention, in nats; float32 or wider."""
     if isinstance(call, SoftmaxCall) or call.explicit:
         return chunked_attention_entropy(call)
     if call.query.device.type == "cpu":

@@ -22,15 +22,6 @@ restore different places: one item takes `(1 + sites * n_layers) * draws` rows i
 Source: Meng et al., "Locating and Editing Factual Associations in GPT", 2022, section 2.1 and
 appendix B.1. Their code takes the standard deviation over the tokens of known subjects and averages
 probabilities, not their logarithms; it restores one position, where the default here is two.
-
-Example:
-    >>> import torch, probes
-    >>> from probes.lens_items import lens_items
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                   # doctest: +SKIP
-    >>> items = lens_items(model, ["The capital of France is"], [" Paris"])     # doctest: +SKIP
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> causal_recovery(model, items, generator=generator).mean_recovery.shape  # doctest: +SKIP
-    torch.Size([3, 30])
 """
 
 from collections.abc import Callable, Sequence
@@ -66,17 +57,7 @@ def recovery_of(
     *,
     least_drop: float,
 ) -> Float[Tensor, "site layer item"]:
-    """Share of what corruption took from a log-probability that restoring a place brings back.
-
-    Args:
-        clean: log-probabilities without corruption, in nats.
-        corrupted: the same with it.
-        restored: the same with it and a place restored.
-        least_drop: by how many nats corruption must lower an item for a share to mean anything.
-
-    Returns:
-        0 for nothing brought back, 1 for all; NaN for items that dropped by less.
-    """
+    """Share of what corruption took from a log-probability that restoring a place brings back."""
     drop = clean - corrupted
     return ((restored - corrupted) / drop).where(drop >= least_drop, float("nan"))
 

@@ -91,25 +91,14 @@ class CausalSettings:
             raise ValueError(f"least_drop is {self.least_drop}; give a positive number of nats")
 
     def points(self, site: Site, layer: int, n_layers: int) -> tuple[HookPoint, ...]:
-        """What is restored together for a site at a layer.
-
-        Args:
-            site: one of `RESTORABLE`.
-            layer: in the middle of the window; of an even one, just after it.
-            n_layers: windows end where the model does.
-        """
+        """What is restored together for a site at a layer."""
         width = 1 if site in STREAMS else self.window
         start = layer - width // 2
         layers = range(max(0, start), min(n_layers, start + width))
         return tuple(HookPoint(site, near) for near in layers)
 
     def restored_at(self, subject: tuple[int, ...], last: int) -> tuple[int, ...]:
-        """At which positions clean values are put back, ascending.
-
-        Args:
-            subject: positions of the subject's tokens, ascending.
-            last: the prompt's last position.
-        """
+        """At which positions clean values are put back, ascending."""
         match self.positions:
             case RestoredPositions.SUBJECT:
                 return subject
@@ -170,15 +159,7 @@ def trace(
     settings: CausalSettings,
     noise: Noise,
 ) -> Trace:
-    """Run one item clean, corrupted, and with each site restored at each layer.
-
-    Args:
-        model: the hooked model.
-        item: prompt and target.
-        subject: positions of the subject's tokens.
-        settings: what to restore, and where.
-        noise: what to add to the subject's embeddings.
-    """
+    """Run one item clean, corrupted, and with each site restored at each layer."""
     at = settings.restored_at(subject, len(item.read_ids) - 1)
     clean, values = _clean(model, item, settings, at)
     drawn = noise.of(item, settings.draws, len(subject), model.d_model)
@@ -204,13 +185,7 @@ def restoring(
     clean: Mapping[HookPoint, Float[Tensor, "restored d_model"]],
     at: tuple[int, ...],
 ) -> Hooks:
-    """Hooks that put clean vectors back, each into the rows that restore its hook point.
-
-    Args:
-        rows: the rows of a batch.
-        clean: vectors of the clean run by hook point, one for each position.
-        at: the positions.
-    """
+    """Hooks that put clean vectors back, each into the rows that restore its hook point."""
     of_point: dict[HookPoint, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
         for point in row.points:

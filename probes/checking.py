@@ -17,10 +17,7 @@ _TOKENS = 8
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
-    """The largest absolute difference, as a share of the largest value expected.
-
-    Tensors of different shapes differ infinitely.
-    """
+    """The largest absolute difference, as a share of the largest value expected."""
     if found.shape != expected.shape:
         return float("inf")
     largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
@@ -51,13 +48,7 @@ def all_finite(values: Tensor) -> bool:
 
 
 def what_makes_finite(name: str, weights: Mapping[str, Tensor], dtype: torch.dtype) -> str:
-    """What a user can do about numbers of a model that are not finite.
-
-    Args:
-        name: of the model.
-        weights: by name.
-        dtype: what it computes in.
-    """
+    """What a user can do about numbers of a model that are not finite."""
     for weight, values in weights.items():
         if values.is_floating_point() and not all_finite(values):
             return f"weight {weight} of {name} is not finite: load a sound checkpoint"

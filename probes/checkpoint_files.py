@@ -147,18 +147,7 @@ _REWRITTEN = ("weight_orig", "weight_mask", "weight_g", "weight_v")
 def load_whole(
     model_class: Any, where: Any, *, name: str, left_out: str | None = None, **options: Any
 ) -> Any:
-    """Load a model with `from_pretrained`, and refuse weights that do not fit it exactly.
-
-    Args:
-        model_class: has `from_pretrained`.
-        where: what to hand to it.
-        name: what to call it in a message.
-        left_out: pattern of tensors that the file may hold for nothing, such as a vision tower's.
-        options: also handed to it.
-
-    Raises:
-        ValueError: tensors are missing, left over or of another shape.
-    """
+    """Load a model with `from_pretrained`, and refuse weights that do not fit it exactly."""
     hf_model, found = model_class.from_pretrained(
         where, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
@@ -253,11 +242,7 @@ _PROJECTION = re.compile(r"Linear(4bit|8bitLt|_\w+)?$")
 
 
 def refuse_unreadable(hf_model: Any) -> None:
-    """Make sure that a model in memory has plain weights, and answers with named outputs.
-
-    Raises:
-        ValueError: it is quantised, its weights are elsewhere, or it answers with tuples.
-    """
+    """Make sure that a model in memory has plain weights, and answers with named outputs."""
     name = type(hf_model).__name__
     refuse_quantised(hf_model.config, name)
     for key, weight in hf_model.named_parameters():
@@ -280,11 +265,7 @@ def refuse_unreadable(hf_model: Any) -> None:
 
 
 def refuse_quantised(config: Any, name: str) -> None:
-    """Make sure that a configuration announces no quantised weights.
-
-    Raises:
-        ValueError: it does.
-    """
+    """Make sure that a configuration announces no quantised weights."""
     for part in (config, getattr(config, "text_config", None)):
         settings = getattr(part, "quantization_config", None)
         if settings is None:

@@ -128,16 +128,7 @@ class Lens(StrEnum):
 
 
 def as_choice(choices: type[_Choice], given: str, name: str) -> _Choice:
-    """The choice that a string names.
-
-    Args:
-        choices: what there is to choose from.
-        given: one of them, or its string.
-        name: of the setting, for the message.
-
-    Raises:
-        ValueError: it is none of them.
-    """
+    """The choice that a string names."""
     try:
         return choices(given)
     except ValueError:
@@ -147,10 +138,6 @@ def as_choice(choices: type[_Choice], given: str, name: str) -> _Choice:
 def as_choices(
     choices: type[_Choice], given: str | Sequence[str], name: str
 ) -> tuple[_Choice, ...]:
-    """Several choices, each once; a string by itself is one.
-
-    Raises:
-        ValueError: one does not exist.
-    """
+    """Several choices, each once; a string by itself is one."""
     several = [given] if isinstance(given, str) else given
     return tuple(dict.fromkeys(as_choice(choices, one, name) for one in several))

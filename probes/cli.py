@@ -52,17 +52,7 @@ def command_main(
     *,
     program: str,
 ) -> Callable[..., int]:
-    """The `main` of a command.
-
-    Args:
-        arguments_type: as of `run_command`.
-        body: the command, from its arguments and the words that they were given as.
-        program: what the help calls the command.
-
-    Returns:
-        `main(argv=None)`: runs the command with these words, or with the process's own, and gives
-        its exit code.
-    """
+    """The `main` of a command."""
 
     def main(argv: Sequence[str] | None = None) -> int:
         given = list(sys.argv[1:] if argv is None else argv)
@@ -78,17 +68,7 @@ def run_command(
     *,
     program: str,
 ) -> int:
-    """Parse arguments, run a command, and turn mistakes into one line.
-
-    Args:
-        arguments_type: frozen dataclass whose fields are the flags, `debug` among them.
-        body: the command.
-        argv: arguments without the program's name; None for the process's own.
-        program: what the help calls the command.
-
-    Returns:
-        Exit code: 0, 2 for a user's mistake, 130 for an interruption.
-    """
+    """Parse arguments, run a command, and turn mistakes into one line."""
     given = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in given
     try:
@@ -117,12 +97,7 @@ def complain(program: str, error: Exception) -> int:
 def parse_arguments(
     arguments_type: type[Arguments], argv: Sequence[str], *, program: str
 ) -> Arguments:
-    """Arguments from a command line.
-
-    Raises:
-        ValueError: a flag is unknown (names the nearest), missing, or has a wrong value.
-        SystemExit: with code 0, after `--help`.
-    """
+    """Arguments from a command line."""
     import tyro
 
     _refuse_unknown_flags(arguments_type, argv)
@@ -162,13 +137,7 @@ def _first_paragraph(box: str) -> str:
 def progress(
     description: str, total: int | None, *, shown: bool = True
 ) -> Iterator[Callable[[int], None]]:
-    """A progress bar on the error stream; calling what it yields advances the bar.
-
-    Args:
-        description: what is going on.
-        total: how many steps there are; None where that is not known.
-        shown: whether there is anybody to show it to.
-    """
+    """A progress bar on the error stream; calling what it yields advances the bar."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -223,17 +192,7 @@ def _mention_shadowing() -> None:
 
 
 def refuse_existing(out: Path, *, overwrite: bool, known: Collection[str]) -> None:
-    """Make sure that a command may write its results to a folder, before it does any work.
-
-    Args:
-        out: where the results are to be.
-        overwrite: whether earlier results may be replaced.
-        known: names of the files that results consist of, there or one folder further down.
-
-    Raises:
-        ValueError: there is something already, and it may not or should not be replaced; or
-            nothing can be written there.
-    """
+    """Make sure that a command may write its results to a folder, before it does any work."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; give a folder, which need not exist")
     _refuse_unwritable(out)
@@ -268,11 +227,7 @@ def _refuse_unwritable(out: Path) -> None:
 
 @contextmanager
 def output_folder(out: Path) -> Iterator[Path]:
-    """A folder to write results into, which becomes `out` at the end.
-
-    After an exception it is removed and `out` is as it was before. An earlier `out` is
-    replaced; `refuse_existing` says whether it may be.
-    """
+    """A folder to write results into, which becomes `out` at the end."""
     target = out.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")

@@ -53,26 +53,13 @@ def knowledge_entropy(
 def official_knowledge_entropy(
     mean_coefficients: Float[Tensor, "layer d_mlp"],
 ) -> Float[Tensor, "layer"]:
-    """Knowledge entropy by the released code's formula, `-sum p log(p + 1e-9)`, in nats.
-
-    Args:
-        mean_coefficients: as for `knowledge_entropy`.
-
-    Returns:
-        Entropy of every layer, float64, lower than Eq. 2 by about `d_mlp * 1e-9`.
-
-    Raises:
-        ValueError: as for `knowledge_entropy`.
-    """
+    """Knowledge entropy by the released code's formula, `-sum p log(p + 1e-9)`, in nats."""
     probabilities = _distribution(mean_coefficients)
     return -(probabilities * (probabilities + 1e-9).log()).sum(dim=-1)
 
 
 def next_token_entropy(logits: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*batch"]:
-    """Entropy of the next-token distribution (A.4), in nats, computed in float32 or wider.
-
-    NaN for logits that are no distribution: one is NaN or infinite, or all are -inf.
-    """
+    """Entropy of the next-token distribution (A.4), in nats, computed in float32 or wider."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     log_probs = wide.log_softmax(dim=-1)
     # A token without any probability adds 0; what is no number stays none.

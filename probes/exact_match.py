@@ -13,12 +13,6 @@ find out in as many steps as the target has tokens. The two can differ where
   (`training.recall`), which may also forgive case, punctuation or another name;
 - the target does not hold its end: a model that goes on after it still matches here;
 - a function is attached to the logits themselves: only generation runs it.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                # doctest: +SKIP
-    >>> exact_matches(model, [("The capital of France is", " Paris")])       # doctest: +SKIP
-    tensor([True])
 """
 
 from collections.abc import Callable, Sequence
@@ -127,11 +121,7 @@ def _log_prob_and_choice(
 
 
 def _as_written(items: Sequence[tuple[Ids, Ids]], border: int | None) -> list[tuple[Ids, Ids]]:
-    """Items cut where a model that writes them changes its rotary frequencies.
-
-    Their targets one after the other are the same tokens. Up to the border, a token is written
-    before the model knows that there will be more.
-    """
+    """Items cut where a model that writes them changes its rotary frequencies."""
     if border is None:
         return list(items)
     cut: list[tuple[Ids, Ids]] = []

@@ -7,11 +7,6 @@ what it has read, which is one sum over values that are small already. Only wher
 the batch run once more, with a look at every hook point, and refused by `refusal`.
 
 Pads do not count: what a model computes on them may be anything.
-
-Example:
-    >>> require_finite(losses, model, batch, predicted, "the loss of a token")   # doctest: +SKIP
-    Traceback (most recent call last):
-    ValueError: the loss of a token is not finite: it begins with inf at blocks.1.mlp.hook_post, ...
 """
 
 from collections.abc import Callable, Iterator
@@ -60,18 +55,7 @@ def require_finite(
     counted: Bool[Tensor, "batch pos"],
     what: str,
 ) -> None:
-    """Refuse a batch of which something was read that is not finite.
-
-    Args:
-        values: what was read of each position that counts, in order.
-        model: the hooked model, with whatever is attached to it.
-        batch: what was run.
-        counted: which positions the values are of.
-        what: what the values are, for the message.
-
-    Raises:
-        ValueError: a value is NaN or infinite.
-    """
+    """Refuse a batch of which something was read that is not finite."""
     if _searching.get() or all_finite(values):
         return
     first = int((~values.isfinite()).nonzero()[0, 0])
@@ -93,17 +77,7 @@ def refusal(
     row_name: Callable[[int, int], str],
     at: tuple[int, int],
 ) -> ValueError:
-    """The error to raise for something not finite, after a pass that finds out where it began.
-
-    Args:
-        model: the hooked model, with whatever is attached to it.
-        what: what is not finite.
-        run: runs the same rows again.
-        counted: which positions of these rows count.
-        row_name: what to call a row and a position.
-        at: the row and position of what is not finite, to be named where the pass finds nothing
-            before the logits.
-    """
+    """The error to raise for something not finite, after a pass that finds out where it began."""
     origin = where_it_began(model, run, counted) or Origin(None, *at, None)
     helps = what_makes_finite(model.name, model.engine.state_dict(), model.dtype)
     return ValueError(f"{what} is not finite: {origin.described(model, row_name)}; {helps}")
@@ -112,13 +86,7 @@ def refusal(
 def where_it_began(
     model: HookedModel, run: Callable[[], Any], counted: Bool[Tensor, "row pos"]
 ) -> Origin | None:
-    """The first hook point that shows a value which is not finite; None where none does.
-
-    Args:
-        model: the hooked model.
-        run: runs some rows through it.
-        counted: which positions of these rows count.
-    """
+    """The first hook point that shows a value which is not finite; None where none does."""
     found: list[Origin] = []
 
     def look(tensor: Tensor, point: HookPoint) -> None:

@@ -13,13 +13,6 @@ which prompts share a batch does not matter here either.
 
 Functions attached to the model see whole prompts first, with their pads, and then one position at a
 time.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                  # doctest: +SKIP
-    >>> [ids] = generate(model, "The capital of France is", max_new_tokens=3)  # doctest: +SKIP
-    >>> model.tokenizer.decode(ids)                                            # doctest: +SKIP
-    ' Paris.\n'
 """
 
 import inspect
@@ -47,14 +40,8 @@ _TRIAL_PADS = 3
 
 
 def first_inputs(model: HookedModel, rows: Sequence[Ids]) -> dict[str, Tensor]:
-    """Inputs that run whole rows; `attention_mask` and `position_ids` only where rows are padded.
-
-    Args:
-        model: the hooked model.
-        rows: token ids of each, at least one.
-
-    Raises:
-        ValueError: the model has no such token, or no such position.
+    """Inputs that run whole rows; `attention_mask` and `position_ids` only
+    where rows are padded.
     """
     width = max(map(len, rows))
     # Any token can pad, as none is seen; a row's own first is sure to be in the vocabulary.
@@ -67,13 +54,7 @@ def first_inputs(model: HookedModel, rows: Sequence[Ids]) -> dict[str, Tensor]:
 def next_inputs(
     inputs: dict[str, Tensor], tokens: Int64[Tensor, "row"], left: Int64[Tensor, "left"]
 ) -> dict[str, Tensor]:
-    """Inputs that run one more token of the rows that are left.
-
-    Args:
-        inputs: of the step before.
-        tokens: the next token of each of its rows.
-        left: which of these rows go on.
-    """
+    """Inputs that run one more token of the rows that are left."""
     following = {"input_ids": tokens[left, None]}
     if "attention_mask" in inputs:
         mask = inputs["attention_mask"][left]
@@ -86,18 +67,7 @@ def next_inputs(
 def cached_step(
     model: HookedModel, inputs: dict[str, Tensor], cache: Any | None
 ) -> tuple[Float[Tensor, "row d_vocab"], Any | None]:
-    """Run the next tokens of all rows.
-
-    Args:
-        model: the hooked model, on the native backend, in evaluation mode and without gradients.
-        inputs: of `first_inputs` or `next_inputs`.
-        cache: what the step before returned, with rows that are not left taken out of it
-            (`batch_select_indices`); None for the first. It is changed in place.
-
-    Returns:
-        The logits after the last token of each row, and transformers' cache with these tokens in
-        it; None where the model keeps none.
-    """
+    """Run the next tokens of all rows."""
     hf_model = model.hf_model
     takes = inspect.signature(hf_model.forward).parameters
     last_alone = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
@@ -107,20 +77,12 @@ def cached_step(
 
 
 def why_not_padded(model: HookedModel) -> str | None:
-    """Why rows of several lengths cannot run together; None where they can.
-
-    Args:
-        model: the hooked model, on the native backend; what is attached to it is tested with it.
-    """
+    """Why rows of several lengths cannot run together; None where they can."""
     return _why_not(model, pads=_TRIAL_PADS, what="with pads on the left")
 
 
 def why_not_cached(model: HookedModel) -> str | None:
-    """Why the model cannot be run with its key-value cache; None where it can.
-
-    Args:
-        model: the hooked model, on the native backend; what is attached to it is tested with it.
-    """
+    """Why the model cannot be run with its key-value cache; None where it can."""
     return _why_not(model, pads=0, what="with its key-value cache")
 
 
@@ -133,10 +95,7 @@ def _why_not(model: HookedModel, *, pads: int, what: str) -> str | None:
 
 
 def _gap(model: HookedModel, pads: int) -> float:
-    """How far the logits after a short row are, with a cache, from those without one.
-
-    The row is run together with one that is longer by so many tokens; alone, without any.
-    """
+    """How far the logits after a short row are, with a cache, from those without one."""
     row = few_tokens(model.d_vocab, torch.device("cpu"))[0].tolist()
     longer = [row[:-1] + row[:pads]] if pads else []
     rows = torch.arange(1 + len(longer), device=model.device)
@@ -260,10 +219,7 @@ class _Continuations:
     def after(
         self, prompts: Sequence[Ids], numbers: Sequence[int], limit: int, first: int = 0
     ) -> list[list[int]]:
-        """The new tokens of each prompt, from step `first` to the limit.
-
-        `numbers` are those of the prompts.
-        """
+        """The new tokens of each prompt, from step `first` to the limit."""
         written: list[list[int]] = [[] for _ in prompts]
         going, cache = list(range(len(prompts))), None
         inputs = first_inputs(self._model, prompts)
@@ -385,7 +341,6 @@ def _own_share(batches: Iterator[list[int]], distributed: bool) -> Iterator[list
 
 
 def _from_everywhere(written: dict[int, list[int]]) -> dict[int, list[int]]:
-    """What all processes have written together."""
     from torch import distributed as dist
 
     parts: list[Any] = [None] * dist.get_world_size()

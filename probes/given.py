@@ -24,15 +24,7 @@ Check = Callable[[Any], str | None]
 
 
 def takes(**wanted: Check) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
-    """Refuse arguments that are something else.
-
-    Args:
-        wanted: for the names of arguments, what looks at them. The arguments that `*name` takes
-            are looked at one by one.
-
-    Returns:
-        A decorator; the outermost one, over `contextmanager`.
-    """
+    """Refuse arguments that are something else."""
 
     def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         signature = inspect.signature(function)
@@ -99,12 +91,7 @@ def pairs(value: Any) -> str | None:
 
 
 def instance_of(kind: type[Any], how: str) -> Check:
-    """A check for instances of a class.
-
-    Args:
-        kind: the class.
-        how: where one comes from, after "give".
-    """
+    """A check for instances of a class."""
 
     def check(value: Any) -> str | None:
         # A class has the attributes of what it makes, but is none.

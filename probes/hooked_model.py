@@ -1,13 +1,6 @@
 """Hooked model: a causal language model whose hook points can be read and edited.
 
 What runs it is a backend (`probes.backends`); everything here is the same on all of them.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                # doctest: +SKIP
-    >>> logits, cache = model.run_with_cache("The capital of France is")     # doctest: +SKIP
-    >>> cache["blocks.3.mlp.hook_post"].shape                                # doctest: +SKIP
-    torch.Size([1, 5, 1536])
 """
 
 import copy
@@ -47,21 +40,7 @@ from probes.temperature import TemperatureSource, as_callable
 
 
 def model_inputs(batch: TokenBatch, anatomy: Anatomy, config: Any, name: str) -> dict[str, Tensor]:
-    """Keyword arguments for a forward pass, on the model's device.
-
-    Args:
-        batch: the tokens.
-        anatomy: the model's parts.
-        config: its configuration.
-        name: what to call it in a message.
-
-    Returns:
-        `input_ids`; with pads also `attention_mask`; with pads on the left, or where frequencies
-        depend on a row's length, also `position_ids`, where the model takes them.
-
-    Raises:
-        ValueError: the model has no such token, or no such position.
-    """
+    """Keyword arguments for a forward pass, on the model's device."""
     device = anatomy.device
     ids = batch.input_ids.to(device)
     _check_ids(ids, anatomy.n_tokens, config, name)
@@ -373,10 +352,7 @@ class HookedModel(ModelFacts):
         attention_mask: Int[Tensor, "batch pos"] | None = None,
         prepend_bos: bool | None = None,
     ) -> Float[Tensor, "batch pos d_vocab"]:
-        """Logits of token ids or text (see `to_tokens`), through whatever is attached.
-
-        Gradients flow.
-        """
+        """Logits of token ids or text (see `to_tokens`), through whatever is attached."""
         return self.logits(self._batch(tokens, attention_mask, prepend_bos))
 
     def run_with_cache(

@@ -5,14 +5,6 @@ reducer inside the hook, on its device, so a corpus of any length takes the memo
 reducer is anything with `update(values, mask)`, `merge(other)` and `result()`; the ones here
 are in `probes.streaming`. Both run only as much of the model as they need, in evaluation mode and
 without gradients.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")            # doctest: +SKIP
-    >>> batch = {"input_ids": model.to_tokens("The capital of France")}  # doctest: +SKIP
-    >>> captured = probes.capture(model, batch, [probes.Site.RESID_POST])  # doctest: +SKIP
-    >>> captured[probes.Site.RESID_POST, 29].shape                       # doctest: +SKIP
-    torch.Size([1, 4, 576])
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -129,11 +121,7 @@ def stream(
 def run_hooked(
     model: HookedModel, batch: TokenBatch, hooks: Sequence[tuple[HookPoint, HookFunction]]
 ) -> Float[Tensor, "batch pos d_model"] | None:
-    """Run the trunk with functions attached, and the unembedding only where one needs logits.
-
-    Returns:
-        The normed residual stream, or None where the logits were computed.
-    """
+    """Run the trunk with functions attached, and the unembedding only where one needs logits."""
     wants_logits = any(point.site is Site.LOGITS for point, _ in hooks)
     with torch.no_grad(), model.evaluating(), model.hooks(hooks):
         if wants_logits:

@@ -52,32 +52,14 @@ class Interval(NamedTuple):
 
 
 def estimate_of(value: float, interval: Interval | None) -> float:
-    """The number that an interval of this module is of, and that lies within it.
-
-    Args:
-        value: the statistic on all documents.
-        interval: of it; None where there is none.
-
-    Returns:
-        The value less the bias of few documents; the value itself without an interval.
-    """
+    """The number that an interval of this module is of, and that lies within it."""
     return value if interval is None else interval.centre
 
 
 def jackknife_interval(
     estimate: float, without_block: Sequence[float], level: float = 0.95
 ) -> Interval | None:
-    """Interval of a statistic from its values without each block.
-
-    Args:
-        estimate: the statistic on all documents.
-        without_block: the statistic without one block, for every block.
-        level: share of intervals that should cover the truth.
-
-    Returns:
-        The interval, centred on the bias-corrected estimate; None from fewer than two blocks,
-        which say nothing about spread.
-    """
+    """Interval of a statistic from its values without each block."""
     from scipy.stats import t
 
     count = len(without_block)
@@ -93,16 +75,7 @@ def jackknife_interval(
 def bootstrap_interval(
     estimate: float, resampled: Sequence[float], level: float = 0.95
 ) -> Interval | None:
-    """Interval of a statistic from its values on resampled blocks.
-
-    Args:
-        estimate: the statistic on all documents.
-        resampled: the statistic on blocks drawn with replacement, once a replicate.
-        level: share of intervals that should cover the truth.
-
-    Returns:
-        The basic bootstrap interval; None without replicates.
-    """
+    """Interval of a statistic from its values on resampled blocks."""
     if not len(resampled):
         return None
     tail = (1 - level) / 2

@@ -16,12 +16,7 @@ from typing import Any
 def lazily(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__`.
-
-    Args:
-        package: its `__name__`.
-        homes: public name to the module that defines it.
-    """
+    """A package's `__getattr__` and `__dir__`."""
 
     def find(name: str) -> Any:
         if name not in homes:

@@ -5,14 +5,6 @@ the ranks alone, which is all that localization needs.
 
 Where a target has several tokens, those before the one that is asked for are given (teacher
 forcing).
-
-Example:
-    >>> import probes
-    >>> from probes.lens_items import lens_items
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                   # doctest: +SKIP
-    >>> items = lens_items(model, ["The capital of France is"], [" Paris"])     # doctest: +SKIP
-    >>> int(read_lens(model, items, LensSettings()).readout.rank[-1, 0])        # doctest: +SKIP
-    0
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,11 +115,7 @@ def groups_of_rows(
 def rows_of(
     index: int, item: LensItem, settings: LensSettings, controls: Mapping[str, Sequence[int]]
 ) -> list[Row]:
-    """The rows of one item.
-
-    Raises:
-        ValueError: a position lies outside the prompt.
-    """
+    """The rows of one item."""
     others = tuple(ids[index] for ids in controls.values())
     last, target = len(item.prompt_ids) - 1, item.target_ids
     places = [item.first] if settings.span is TargetSpan.FIRST else list(range(len(target)))
@@ -217,11 +205,7 @@ CHECKED_TOKENS = 8
 
 
 def check_readout(model: HookedModel, item: LensItem) -> None:
-    """Refuse a model whose logits are not the norm and unembedding of its last stream.
-
-    Raises:
-        ValueError: they differ by more than rounding.
-    """
+    """Refuse a model whose logits are not the norm and unembedding of its last stream."""
     kept: list[Tensor] = []
     batch = as_token_batch({"input_ids": [list(item.prompt_ids[:CHECKED_TOKENS])]})
     last = HookPoint(Site.RESID_POST, model.n_layers - 1)
@@ -277,25 +261,7 @@ def read_lens(
     distributed: bool = False,
     on_items: Callable[[int], None] | None = None,
 ) -> LensReadouts:
-    """Read items through the lens.
-
-    Args:
-        model: the hooked model; whatever is attached to it is in what is read.
-        items: prompts and targets.
-        settings: what to read.
-        translate: of a tuned lens; None for the logit lens.
-        controls: by name, another token id for each item, ranked where the target's first is.
-        distributed: share the items out over the processes of the default group; every process
-            returns the rows of all.
-        on_items: called with the number of items of every batch when it is done.
-
-    Returns:
-        Rows by item, then by position; `control_rank` has the controls in their order.
-
-    Raises:
-        ValueError: a position lies outside a prompt, the last layer's readout is not what the
-            model computes, or a layer's is not finite.
-    """
+    """Read items through the lens."""
     if not items:
         raise ValueError("there are no items to read; give at least one prompt and target")
     if settings.norm:

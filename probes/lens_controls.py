@@ -32,18 +32,7 @@ POOL = 20
 def shuffled_targets(
     target_ids: Sequence[Sequence[int]], generator: np.random.Generator
 ) -> list[tuple[int, ...]]:
-    """The same targets, each given to another item at random.
-
-    No item keeps a target equal to its own, unless more than half of all targets are equal; then as
-    few as possible do.
-
-    Args:
-        target_ids: token ids of the target of each item.
-        generator: source of the order.
-
-    Raises:
-        ValueError: all targets are equal, so that there is nothing to shuffle.
-    """
+    """The same targets, each given to another item at random."""
     own = [tuple(ids) for ids in target_ids]
     if len(set(own)) < 2:
         raise ValueError(
@@ -63,15 +52,7 @@ def shuffled_targets(
 
 
 def token_counts(batches: Batches, d_vocab: int) -> Int64[Tensor, "d_vocab"]:
-    """How often each token occurs in a corpus, pads left out.
-
-    Args:
-        batches: `input_ids` and, where rows are padded, `attention_mask`, `[batch pos]`.
-        d_vocab: number of tokens of the model.
-
-    Raises:
-        ValueError: there are no batches, or one holds an id that is not below `d_vocab`.
-    """
+    """How often each token occurs in a corpus, pads left out."""
     counts = torch.zeros(d_vocab, dtype=torch.long)
     for batch in map(as_token_batch, as_batches(batches)):
         ids = batch.input_ids[batch.attention_mask.bool()].cpu()
@@ -90,24 +71,7 @@ def frequency_matched(
     special_ids: Iterable[int] = (),
     pool: int = POOL,
 ) -> list[tuple[int, ...]]:
-    """For each item one token that is about as frequent as the first of its target.
-
-    Drawn at random from the `pool` tokens with the smallest gap to it, and all that have as small
-    a gap as the last of these; `frequency_gaps` says how near the drawn ones are.
-
-    Args:
-        target_ids: token ids of the target of each item.
-        counts: occurrences of each token in a corpus, as from `token_counts`.
-        generator: source of the draws.
-        special_ids: tokens never to draw: the tokenizer's special ones, and ids without a token.
-        pool: how many to draw from; fewer are nearer, more are more varied.
-
-    Returns:
-        A target of one token for each item, never the first of its own.
-
-    Raises:
-        ValueError: a target is empty or out of the vocabulary, or there are not `pool` tokens.
-    """
+    """For each item one token that is about as frequent as the first of its target."""
     first = _first_tokens(target_ids, len(counts))
     barred = torch.tensor(sorted(set(special_ids)), dtype=torch.long)
     _check_ids(barred, len(counts))
@@ -131,16 +95,7 @@ def frequency_gaps(
     control_ids: Sequence[Sequence[int]],
     counts: Int64[Tensor, "d_vocab"],
 ) -> Float64[Tensor, "item"]:
-    """How far apart the frequencies of first tokens of targets and controls are, in nats.
-
-    Args:
-        target_ids: token ids of the target of each item.
-        control_ids: token ids of its control.
-        counts: occurrences of each token in a corpus.
-
-    Raises:
-        ValueError: the numbers of items differ, or one is empty or out of the vocabulary.
-    """
+    """How far apart the frequencies of first tokens of targets and controls are, in nats."""
     if len(target_ids) != len(control_ids):
         raise ValueError(
             f"found {len(target_ids)} targets and {len(control_ids)} controls: give one for each"

@@ -2,12 +2,6 @@
 
 Text is split into tokens by `probes.prompts`: prompt and target together, cut where the prompt
 ends, as the model will see it. Token ids are taken as they are.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                    # doctest: +SKIP
-    >>> lens_items(model, ["The capital of France is"], [" Paris"])[0].target_ids  # doctest: +SKIP
-    (7042,)
 """
 
 from collections.abc import Sequence
@@ -62,20 +56,7 @@ def lens_items(
     subjects: Sequence[tuple[int, int] | None] | None = None,
     prepend_bos: bool | None = None,
 ) -> list[LensItem]:
-    """Prompts and targets as tokens, checked.
-
-    Args:
-        model: the hooked model whose tokenizer splits text.
-        prompts: texts, or lists of token ids; a text by itself is one prompt.
-        targets: as many; a text usually starts with a space.
-        subjects: where the subject stands in each prompt, `(start, stop)` in characters (in
-            tokens, for prompts of token ids); None where it is not known.
-        prepend_bos: whether prompts of text begin with a BOS; None for the tokenizer's own habit.
-
-    Raises:
-        ValueError: numbers of prompts and targets differ, a prompt or target has no tokens, the
-            model has no tokenizer for text, or an item is longer than the model allows.
-    """
+    """Prompts and targets as tokens, checked."""
     prompts, targets = texts_of(prompts), texts_of(targets, "targets")
     if len(prompts) != len(targets) or not prompts:
         raise ValueError(
@@ -95,16 +76,7 @@ def lens_items(
 def encoded_items(
     model: Any, items: Sequence[Item], *, prepend_bos: bool | None = None
 ) -> list[LensItem]:
-    """Pairs of prompt and target as tokens, to be scored again and again.
-
-    Args:
-        model: the hooked model whose tokenizer splits text.
-        items: pairs of prompt and target, or encoded items.
-        prepend_bos: as `lens_items`.
-
-    Raises:
-        ValueError: there are no items, one is no pair, or `lens_items` refuses one.
-    """
+    """Pairs of prompt and target as tokens, to be scored again and again."""
     done = [item for item in items if isinstance(item, LensItem)]
     if done and len(done) == len(items):
         return done

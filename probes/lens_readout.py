@@ -10,12 +10,6 @@ vocabulary after another, so that neither `[layer row d_vocab]` nor anything lik
 
 Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); Belrose et al., arXiv 2303.08112,
 for the divergence from the final distribution and for translators.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                   # doctest: +SKIP
-    >>> streams = torch.randn(model.n_layers, 1, model.d_model)                 # doctest: +SKIP
-    >>> read_streams(model.anatomy, streams, torch.tensor([7]), top_k=1).rank   # doctest: +SKIP
 """
 
 from collections.abc import Callable, Iterator
@@ -69,11 +63,7 @@ class Readout:
 
 
 def joined_readouts(parts: "list[Readout]") -> Readout:
-    """Readouts of several sets of rows as one.
-
-    Args:
-        parts: at least one; `layer row`.
-    """
+    """Readouts of several sets of rows as one."""
     names = [field.name for field in fields(Readout)]
     return Readout(**{name: torch.cat([getattr(p, name) for p in parts], dim=1) for name in names})
 
@@ -90,18 +80,7 @@ def read_streams(
     translate: Translate | None = None,
     controls: Int64[Tensor, "row control"] | None = None,
 ) -> Readout:
-    """What the streams after several layers say about targets, on the CPU.
-
-    Args:
-        anatomy: the model's norm and unembedding.
-        streams: the last layer's is the model's last.
-        targets: token ids.
-        top_k: how many of the most likely tokens to keep.
-        norm: whether streams go through the final norm before the unembedding.
-        embedding: whether the first of the streams is the one before block 0.
-        translate: what to do to a stream before that; the last layer's is left alone.
-        controls: further token ids to rank.
-    """
+    """What the streams after several layers say about targets, on the CPU."""
     asked_ids = targets[:, None]
     if controls is not None:
         asked_ids = torch.cat([asked_ids, controls], dim=1)
@@ -128,15 +107,8 @@ def read_streams(
 def read_ranks(
     anatomy: Anatomy, streams: Float[Tensor, "layer row d_model"], targets: Int64[Tensor, "row"]
 ) -> Int64[Tensor, "layer row"]:
-    """Ranks of targets alone, on the CPU: what localization needs, for little beside the products.
-
-    Args:
-        anatomy: the model's norm and unembedding.
-        streams: after any layers.
-        targets: token ids.
-
-    Returns:
-        Ranks; `NO_RANK` where a logit is not finite.
+    """Ranks of targets alone, on the CPU: what localization needs, for
+    little beside the products.
     """
     if not unembeds_by_parts(anatomy):
         read = read_streams(anatomy, streams, targets, top_k=1)
@@ -211,12 +183,7 @@ def _tiles(
     width: int,
     memory: list[Tensor],
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Logits of one block of the vocabulary after another, and memory of their shape.
-
-    Yields:
-        The block's first token, its logits `layer row block` (until the next one overwrites
-        them), and the memory.
-    """
+    """Logits of one block of the vocabulary after another, and memory of their shape."""
     layers, rows, _ = normed.shape
     vocabulary = anatomy.d_vocab
     streams = normed.flatten(end_dim=1)

@@ -76,25 +76,7 @@ def load_pretrained(
     trust_remote_code: bool,
     with_tokenizer: bool = True,
 ) -> tuple[Any, Any | None]:
-    """Load a causal language model and its tokenizer by name, on the CPU.
-
-    Of a multimodal wrapper (Gemma 3, Mistral 3, Qwen2.5-VL) the language model is loaded, which is
-    said in a line on the error stream.
-
-    Args:
-        name: asset name, `.gguf` file, folder or hub id.
-        revision: branch, tag or commit of a hub id.
-        dtype: what to load the weights as; None for the checkpoint's own.
-        trust_remote_code: whether a checkpoint may bring its own modelling code.
-        with_tokenizer: whether to load the tokenizer too.
-
-    Returns:
-        Model and tokenizer; the tokenizer is None where the checkpoint has none.
-
-    Raises:
-        ValueError: nothing of that name can be loaded, or its weights do not fit its configuration
-            exactly; says what is there.
-    """
+    """Load a causal language model and its tokenizer by name, on the CPU."""
     where, is_local = _resolve(name)
     if is_local and revision is not None:
         raise ValueError(
@@ -145,11 +127,7 @@ def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def as_device(device: str | torch.device | None) -> torch.device:
-    """A device from its name; None picks CUDA where there is one, otherwise the CPU.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
+    """A device from its name; None picks CUDA where there is one, otherwise the CPU."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -237,7 +215,6 @@ def _refuse_adapter(where: str, options: dict[str, Any]) -> None:
 
 
 def _folder(where: str, revision: str | None) -> Path | None:
-    """Where the files of a model lie on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
     if Path(where).is_dir():

@@ -112,39 +112,20 @@ def localize(rank: Int[Tensor, "layer item"], k: int, d_vocab: int) -> Localizat
 
 
 def first_layer(rank: Int[Tensor, "layer item"], k: int) -> Int64[Tensor, "item"]:
-    """First layer at which each target is among the top `k`; -1 where it never is.
-
-    Raises:
-        ValueError: `rank` is empty or negative, or `k` is below 1.
-    """
+    """First layer at which each target is among the top `k`; -1 where it never is."""
     found = _among_top(rank, k)
     return found.int().argmax(dim=0).where(found.any(dim=0), NEVER)
 
 
 def settling_layer(rank: Int[Tensor, "layer item"], k: int) -> Int64[Tensor, "item"]:
-    """First layer from which each target stays among the top `k` up to the last; -1 for none.
-
-    Raises:
-        ValueError: `rank` is empty or negative, or `k` is below 1.
-    """
+    """First layer from which each target stays among the top `k` up to the last; -1 for none."""
     found = _among_top(rank, k)
     stays = found.flip(0).long().cumprod(dim=0).sum(dim=0)
     return (len(rank) - stays).where(stays > 0, NEVER)
 
 
 def layer_histogram(layers: Int[Tensor, "item"], n_layers: int) -> Float[Tensor, "layer"]:
-    """Shares of items by layer, of those that have one; all zeros where none has.
-
-    Args:
-        layers: a layer for each item, -1 for none.
-        n_layers: length of the histogram.
-
-    Returns:
-        Shares that sum to 1 or are all 0, float64.
-
-    Raises:
-        ValueError: a layer is below -1 or not below `n_layers`.
-    """
+    """Shares of items by layer, of those that have one; all zeros where none has."""
     if len(layers) and not (layers.min() >= NEVER and layers.max() < n_layers):
         raise ValueError(
             f"layers run from {int(layers.min())} to {int(layers.max())}: give {NEVER} to "
@@ -154,37 +135,19 @@ def layer_histogram(layers: Int[Tensor, "item"], n_layers: int) -> Float[Tensor,
 
 
 def occurrence_histogram(rank: Int[Tensor, "layer item"], k: int) -> Float[Tensor, "layer"]:
-    """Shares by layer of all places where a target is among the top `k`; zeros if nowhere.
-
-    Raises:
-        ValueError: `rank` is empty or negative, or `k` is below 1.
-    """
+    """Shares by layer of all places where a target is among the top `k`; zeros if nowhere."""
     return _shares(_among_top(rank, k).sum(dim=1))
 
 
 def share_found(layers: Int[Tensor, "item"]) -> float:
-    """Share of items that have a layer at all, from 0 to 1.
-
-    Raises:
-        ValueError: there are no items.
-    """
+    """Share of items that have a layer at all, from 0 to 1."""
     if not len(layers):
         raise ValueError("there are no items: give the layers of one or more")
     return (layers != NEVER).double().mean().item()
 
 
 def effective_layers(histogram: Float[Tensor, "layer"]) -> float:
-    """How many layers items spread over: exp of the entropy of their histogram.
-
-    Args:
-        histogram: shares by layer, as from `layer_histogram`.
-
-    Returns:
-        From 1 to the number of layers; 0 for a histogram of zeros.
-
-    Raises:
-        ValueError: the shares are negative, or sum to neither 1 nor 0.
-    """
+    """How many layers items spread over: exp of the entropy of their histogram."""
     total = histogram.double().sum().item()
     # float32 shares of a hundred layers sum to 1 within 1e-5; counts miss it by far more.
     if (histogram < 0).any() or not (total == 0 or abs(total - 1) < 1e-5):
@@ -198,22 +161,7 @@ def effective_layers(histogram: Float[Tensor, "layer"]) -> float:
 def effective_layers_interval(
     layers: Int[Tensor, "item"], n_layers: int, level: float = 0.95
 ) -> Interval | None:
-    """Interval of the effective number of layers, over the items that have one.
-
-    A histogram of few items is more uneven than that of many, so that the number comes out too
-    low; drawing items anew only adds to it. The jackknife of its logarithm takes this bias off.
-
-    Args:
-        layers: a layer for each item, -1 for none.
-        n_layers: number of layers of the model.
-        level: share of intervals that should cover the truth.
-
-    Returns:
-        The interval, within 1 and `n_layers`; None where fewer than two items have a layer.
-
-    Raises:
-        ValueError: a layer is out of range.
-    """
+    """Interval of the effective number of layers, over the items that have one."""
     histogram = layer_histogram(layers, n_layers)
     counts = (histogram * (layers != NEVER).sum()).round()
     used = counts.nonzero()[:, 0]
@@ -232,18 +180,7 @@ def effective_layers_interval(
 
 
 def rank_area(rank: Int[Tensor, "layer item"], d_vocab: int) -> Float[Tensor, "item"]:
-    """Area under each item's rank curve, on a logarithmic scale, over the depth of the model.
-
-    Args:
-        rank: rank of each item's target at every layer, 0 for the top.
-        d_vocab: number of tokens that ranks run over.
-
-    Returns:
-        From 0 (at the bottom at every layer) to 1 (on top at every layer), float64.
-
-    Raises:
-        ValueError: `rank` is empty, negative or not below `d_vocab`, or `d_vocab` is below 2.
-    """
+    """Area under each item's rank curve, on a logarithmic scale, over the depth of the model."""
     _check_rank(rank)
     if d_vocab < 2 or rank.max() >= d_vocab:
         raise ValueError(

@@ -13,14 +13,6 @@ released code's arithmetic for knowledge entropy instead: pads are counted and a
 token weighs the same, and the logarithm has its `1e-9`.
 
 Source: Kim et al., ICLR 2025: Eq. 2, Eq. 3, A.4.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                  # doctest: +SKIP
-    >>> corpus = probes.load_corpus("general", max_documents=64)               # doctest: +SKIP
-    >>> batches = probes.token_batches(corpus, model.tokenizer)                # doctest: +SKIP
-    >>> probes.measure_entropy(model, batches).knowledge.total                 # doctest: +SKIP
-    215.4
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -83,18 +75,7 @@ def run_pass(
     settings: PassSettings,
     on_batch: Callable[[int], None] | None,
 ) -> Seen:
-    """Run all batches, or as many as are needed, and let the meters see them.
-
-    Args:
-        model: the model to run.
-        batches: what to run it on.
-        meters: what to measure; those with a kind are watched for convergence.
-        settings: how.
-        on_batch: called with the number of tokens of every batch when it is done.
-
-    Raises:
-        ValueError: there are no tokens, or the model gives something that is not finite.
-    """
+    """Run all batches, or as many as are needed, and let the meters see them."""
     watched = {meter.kind: meter for meter in meters if meter.kind is not None}
     seen, look_at = Seen(), 2
     growth = _GROWTH_TO_DRAW if settings.until_interval is None else _GROWTH_TO_STOP

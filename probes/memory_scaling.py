@@ -34,11 +34,7 @@ _forward_before: "WeakKeyDictionary[nn.Module, Any]" = WeakKeyDictionary()
 
 
 def check_multipliers(layer: int, multipliers: Float[Tensor, "d_mlp"], d_mlp: int) -> None:
-    """Refuse what cannot multiply the memory vectors of a layer.
-
-    Raises:
-        ValueError: there is not one finite number for each of them.
-    """
+    """Refuse what cannot multiply the memory vectors of a layer."""
     if tuple(multipliers.shape) != (d_mlp,):
         raise ValueError(
             f"the multipliers of layer {layer} have shape {tuple(multipliers.shape)}; pass one for "
@@ -62,12 +58,7 @@ def multiplied(
 def memory_vectors_scaled(
     layers: Sequence[Layer], multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
 ) -> Iterator[None]:
-    """Scale memory vectors of some layers for the length of a `with` block.
-
-    Args:
-        layers: the blocks of the model.
-        multipliers: layer to one number for each of its memory vectors.
-    """
+    """Scale memory vectors of some layers for the length of a `with` block."""
     with ExitStack() as stack:
         for layer, of_layer in multipliers.items():
             stack.enter_context(projection_scaled(layers[layer].down, of_layer))
@@ -76,12 +67,7 @@ def memory_vectors_scaled(
 
 @contextmanager
 def projection_scaled(down: Any, multipliers: Float[Tensor, "d_mlp"]) -> Iterator[None]:
-    """Scale the memory vectors of one down projection; several at once multiply.
-
-    Args:
-        down: the module, a `Linear` or `Conv1D`.
-        multipliers: one number for each of its inputs.
-    """
+    """Scale the memory vectors of one down projection; several at once multiply."""
     wide = torch.promote_types(stored_type(down), torch.float32)
     mine = multipliers.to(device_of(down), wide)
     if down not in _multipliers:
@@ -96,10 +82,7 @@ def projection_scaled(down: Any, multipliers: Float[Tensor, "d_mlp"]) -> Iterato
 
 
 def forward(down: Any, coefficients: Tensor) -> Tensor:
-    """The `forward` of a scaled projection, run after all hooks on its input.
-
-    Its name is that of the method it stands for, so that a model pickled meanwhile loads as it was.
-    """
+    """The `forward` of a scaled projection, run after all hooks on its input."""
     for multipliers in _multipliers.get(down, ()):
         coefficients = multiplied(coefficients, multipliers)
     before = _forward_before.get(down)

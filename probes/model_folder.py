@@ -3,11 +3,6 @@
 Configuration, safetensors, generation configuration and tokenizer, as plain transformers loads
 them. What is written is what the model computes with (`probes.model_folder`). Then the files
 are opened again, and every tensor in them is compared with the model's, bit by bit.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")               # doctest: +SKIP
-    >>> write_model(model.hf_model, model.tokenizer, Path("copy"))          # doctest: +SKIP
 """
 
 import copy
@@ -36,32 +31,12 @@ def ordinary_model(hf_model: Any) -> Any:
 
 
 def ordinary_weights(hf_model: Any) -> dict[str, Tensor]:
-    """The weights that a model computes with, by the names that its class gives them.
-
-    Merged weights are computed in float64 and rounded to the type of the base.
-
-    Args:
-        hf_model: the Hugging Face model; it is left alone.
-
-    Returns:
-        One for each entry of the class's `state_dict`, on their devices; tied ones are the same.
-
-    Raises:
-        ValueError: the class cannot hold what the model computes with.
-    """
+    """The weights that a model computes with, by the names that its class gives them."""
     return _weights(hf_model, ordinary_model(hf_model))
 
 
 def refuse_unordinary(hf_model: Any, why: str) -> None:
-    """Make sure that a model holds its weights as its class does.
-
-    Args:
-        hf_model: the Hugging Face model.
-        why: what for.
-
-    Raises:
-        ValueError: names what is in the way.
-    """
+    """Make sure that a model holds its weights as its class does."""
     ordinary = ordinary_model(hf_model)
     modules = dict(hf_model.named_modules(remove_duplicate=False))
     for path, expected in ordinary.named_modules(remove_duplicate=False):
@@ -97,11 +72,7 @@ def _weights(hf_model: Any, ordinary: Any) -> dict[str, Tensor]:
 
 
 def copied(hf_model: Any) -> Any:
-    """A copy of a model, which shares nothing with it.
-
-    Raises:
-        ValueError: it cannot be copied.
-    """
+    """A copy of a model, which shares nothing with it."""
     try:
         return copy.deepcopy(hf_model)
     except RuntimeError as error:
@@ -198,18 +169,7 @@ def write_model(
     weights: Mapping[str, Tensor] | None = None,
     max_shard_size: int | str = "5GB",
 ) -> None:
-    """Write a model into a folder that exists, and read it back.
-
-    Args:
-        hf_model: the Hugging Face model; it is left alone.
-        tokenizer: its tokenizer, or None.
-        folder: where to.
-        weights: the weights by their ordinary names, where they are gathered already.
-        max_shard_size: how large a weights file may be: bytes, or a string such as `"5GB"`.
-
-    Raises:
-        ValueError: the model cannot be written so that plain transformers loads the same again.
-    """
+    """Write a model into a folder that exists, and read it back."""
     from transformers.core_model_loading import revert_weight_conversion
 
     given = ordinary_weights(hf_model) if weights is None else weights

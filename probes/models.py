@@ -3,12 +3,6 @@
 On the native backend the Hugging Face model keeps its keys, its attention implementation and its
 ability to train and be saved; hooks come and go around it. The others run through a
 TransformerLens bridge or an nnsight model, made here or handed over, and give the same captures.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                # doctest: +SKIP
-    >>> model.d_mlp                                                          # doctest: +SKIP
-    1536
 """
 
 import copy

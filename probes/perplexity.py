@@ -12,14 +12,6 @@ byte of text. Bytes are those of each document's tokens, decoded without special
 are known wherever the model has a tokenizer.
 
 Source of bits per byte: Gao et al., "The Pile" (2020), section 3.1.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                  # doctest: +SKIP
-    >>> corpus = probes.load_corpus("general-heldout", max_documents=64)       # doctest: +SKIP
-    >>> batches = probes.token_batches(corpus, model.tokenizer)                # doctest: +SKIP
-    >>> probes.measure_perplexity(model, batches).perplexity                   # doctest: +SKIP
-    23.2
 """
 
 from collections.abc import Callable, Iterator
@@ -213,11 +205,7 @@ class LossMeter(Meter):
         return float(means.sum())
 
     def results(self) -> dict[str, Any]:
-        """The mean over predicted tokens, and what it is made of.
-
-        Raises:
-            ValueError: no token can be predicted.
-        """
+        """The mean over predicted tokens, and what it is made of."""
         losses, counts = self._documents.means()
         if not counts.any():
             raise ValueError(

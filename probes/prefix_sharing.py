@@ -5,12 +5,6 @@ caller. So rows are shared on the native backend, in models that take position i
 PyTorch's fused attention; not where states pass from token to token by another way. Attention with
 a window counts places in the row, so there a tree is no deeper than the window. The model itself is
 asked as well: a small tree is run beside its paths in rows of their own, with whatever is attached.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")       # doctest: +SKIP
-    >>> why_not_shared(model) is None                               # doctest: +SKIP
-    True
 """
 
 import inspect
@@ -66,11 +60,7 @@ class PrefixTree:
         return rows
 
     def add(self, sequence: int, tokens: Sequence[int], along: Sequence[int]) -> list[int]:
-        """Put a sequence into the tree, its first nodes being the given ones.
-
-        Returns:
-            The nodes that it runs through.
-        """
+        """Put a sequence into the tree, its first nodes being the given ones."""
         start = len(along)
         path = [*along, *range(len(self), len(self) + len(tokens) - start)]
         self.ids += tokens[start:]
@@ -80,15 +70,7 @@ class PrefixTree:
 
 
 def prefix_trees(sequences: Sequence[Sequence[int]], *, d_model: int) -> list[PrefixTree]:
-    """Sequences laid out so that what they share is there once, where that is cheaper.
-
-    Args:
-        sequences: token ids of each, at least one; equal ones share all their nodes.
-        d_model: width of the model, which says what attention costs.
-
-    Returns:
-        Trees in which every sequence has its path.
-    """
+    """Sequences laid out so that what they share is there once, where that is cheaper."""
     trees: list[PrefixTree] = []
     path: list[int] = []
     before: Sequence[int] = ()
@@ -116,13 +98,7 @@ def single_paths(sequences: Sequence[Sequence[int]]) -> list[PrefixTree]:
 def tree_batches(
     trees: Sequence[PrefixTree], *, tokens: int, rows: int
 ) -> Iterator[list[PrefixTree]]:
-    """Trees of about equal length together, the longest first.
-
-    Args:
-        trees: what to run.
-        tokens: at most so many nodes and pads in a batch, unless one tree has more.
-        rows: at most so many trees in a batch.
-    """
+    """Trees of about equal length together, the longest first."""
     order = sorted(trees, key=len, reverse=True)
     start = 0
     while start < len(order):
@@ -176,11 +152,7 @@ _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
 
 def why_not_shared(model: HookedModel) -> str | None:
-    """Why sequences cannot share a row of this model; None where they can.
-
-    Args:
-        model: the hooked model; what is attached to it is tested with it.
-    """
+    """Why sequences cannot share a row of this model; None where they can."""
     if model.backend is not Backend.NATIVE:
         return f"the {model.backend} backend makes masks and positions itself"
     if "position_ids" not in inspect.signature(model.anatomy.trunk.forward).parameters:
@@ -198,22 +170,15 @@ def why_not_shared(model: HookedModel) -> str | None:
 
 
 def deepest_shared(config: Any) -> int | None:
-    """How many tokens a sequence in a shared row may have: those of the narrowest window, if any.
-
-    Args:
-        config: the model's Hugging Face configuration.
+    """How many tokens a sequence in a shared row may have: those of the
+    narrowest window, if any.
     """
     widths = [getattr(config, name, None) for name in _WINDOWS]
     return min((width for width in widths if isinstance(width, int)), default=None)
 
 
 def run_trees(model: HookedModel, trees: Sequence[PrefixTree]) -> Float[Tensor, "row node d_model"]:
-    """The normed residual stream at every node; at pads, something meaningless.
-
-    Args:
-        model: the hooked model, in evaluation mode and without gradients.
-        trees: one a row.
-    """
+    """The normed residual stream at every node; at pads, something meaningless."""
     ids, depths = padded_rows(trees)
     if not any(tree.branches for tree in trees):
         border = rope_border(model.engine.config)

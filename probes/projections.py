@@ -42,29 +42,17 @@ def is_plain(module: Any) -> bool:
 
 
 def matrix_of(module: Any) -> Float[Tensor, "d_in d_out"]:
-    """What a linear map multiplies its input by, as it is now, in the type of its weights.
-
-    Raises:
-        ValueError: it is no linear map.
-    """
+    """What a linear map multiplies its input by, as it is now, in the type of its weights."""
     return _linear_map(module)[0]
 
 
 def bias_of(module: Any) -> Float[Tensor, "d_out"] | None:
-    """What a linear map adds, as it is now; None where it has no bias.
-
-    Raises:
-        ValueError: it is no linear map.
-    """
+    """What a linear map adds, as it is now; None where it has no bias."""
     return _linear_map(module)[1]
 
 
 def width_in(module: Any) -> int:
-    """How many numbers it receives for a position.
-
-    Raises:
-        ValueError: it holds no matrix, so it is no linear map.
-    """
+    """How many numbers it receives for a position."""
     # An adapter's first matrix, its own or the base's, reads what the whole reads.
     for part in module.modules():
         if shape := _shape(part):
@@ -76,11 +64,7 @@ def width_in(module: Any) -> int:
 
 
 def width_out(module: Any) -> int:
-    """How many numbers it returns for a position.
-
-    Raises:
-        ValueError: it holds no matrix, so it is no linear map.
-    """
+    """How many numbers it returns for a position."""
     if shape := _shape(module):
         return shape[1]
     zero = torch.zeros(1, width_in(module), device=device_of(module))
@@ -204,12 +188,7 @@ def _largest(module: Any) -> Tensor:
 
 
 class Structure:
-    """The modules on the way to a model's parts, as they are now.
-
-    Args:
-        root: the model.
-        parts: modules in it.
-    """
+    """The modules on the way to a model's parts, as they are now."""
 
     def __init__(self, root: nn.Module, parts: Iterable[Any]) -> None:
         wanted = {id(part) for part in parts}

@@ -11,13 +11,6 @@ for a beginning-of-sequence token (BOS) in any case, False for none. A text that
 no second one. An end that a tokenizer would add is never there: nothing can follow an end.
 
 Token ids are taken as they are.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                    # doctest: +SKIP
-    >>> Prompts(model.tokenizer).split(("The capital of France is", " Paris")).parts[1]
-    ...                                                                          # doctest: +SKIP
-    (7042,)
 """
 
 from collections.abc import Iterable, Sequence
@@ -52,14 +45,7 @@ class Split:
 
 
 class Prompts:
-    """A tokenizer, and how texts begin.
-
-    Args:
-        tokenizer: a Hugging Face tokenizer, with or without offsets; None where there is none.
-        prepend_bos: None for the tokenizer's own habit, True, or False.
-        name: what the model is called in messages.
-        d_vocab: number of the model's tokens, to check token ids; None to leave that out.
-    """
+    """A tokenizer, and how texts begin."""
 
     def __init__(
         self,
@@ -81,11 +67,7 @@ class Prompts:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """The tokenizer."""
         if self._given is None:
             raise ValueError(
                 f"{self._name} has no tokenizer; give token ids, or load the model with one"
@@ -94,11 +76,7 @@ class Prompts:
 
     @cached_property
     def front(self) -> Ids:
-        """What is put before a text.
-
-        Raises:
-            ValueError: a BOS was asked for, and the tokenizer has none.
-        """
+        """What is put before a text."""
         if self._prepend_bos is False:
             return ()
         habit = _own_front(self.tokenizer)
@@ -132,16 +110,7 @@ class Prompts:
         return [tuple(row) for row in rows]
 
     def ids(self, texts: Sequence[Text], what: str = "prompt") -> list[Ids]:
-        """Token ids of prompts, those of texts begun; checked.
-
-        Args:
-            texts: texts, or token ids.
-            what: what to call one in a message.
-
-        Raises:
-            ValueError: there is text and no tokenizer, one has no tokens, or a token id does not
-                exist.
-        """
+        """Token ids of prompts, those of texts begun; checked."""
         written = [text for text in texts if isinstance(text, str)]
         rows = iter(self.plain(written))
         found = [self.begun(next(rows)) if isinstance(t, str) else _numbers(t) for t in texts]
@@ -161,17 +130,7 @@ class Prompts:
         what: tuple[str, str] = ("prompt", "target"),
         compat: Compat | None = None,
     ) -> list[Split]:
-        """Prompts and what follows them, the prompts begun; checked.
-
-        Args:
-            pairs: texts, or token ids; a continuation of text usually starts with a space.
-            what: what to call the two in a message.
-            compat: official splits every continuation by itself.
-
-        Raises:
-            ValueError: there is text and no tokenizer, a prompt or continuation has no tokens, or a
-                token id does not exist.
-        """
+        """Prompts and what follows them, the prompts begun; checked."""
         rows = self._rows(pairs, joined=compat is None)
         found = [self._pair(pair, rows, compat) for pair in pairs]
         for number, (pair, split) in enumerate(zip(pairs, found, strict=True)):
@@ -180,10 +139,8 @@ class Prompts:
         return found
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Which characters each token of a text stands for, as `(start, stop)`; the text not begun.
-
-        Raises:
-            ValueError: the tokenizer gives no offsets and its tokens do not spell the text.
+        """Which characters each token of a text stands for, as `(start,
+        stop)`; the text not begun.
         """
         if self.tokenizer.is_fast:
             found = self.tokenizer(
@@ -263,11 +220,7 @@ class Prompts:
 
 
 def texts_of(given: Any, what: str = "prompts") -> list[Text]:
-    """One text or several, as several: a text or a row of token ids by itself is one.
-
-    Raises:
-        ValueError: there is something else in it.
-    """
+    """One text or several, as several: a text or a row of token ids by itself is one."""
     if isinstance(given, str):
         return [given]
     listed = given.tolist() if hasattr(given, "tolist") else list(given)
@@ -281,10 +234,7 @@ def texts_of(given: Any, what: str = "prompts") -> list[Text]:
 
 
 def spelling(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-    """The text of tokens, and which of its characters each of them stands for.
-
-    Each start of the row is decoded, since a token decoded alone may lose the space before it.
-    """
+    """The text of tokens, and which of its characters each of them stands for."""
 
     def decoded(stop: int) -> str:
         return tokenizer.decode(list(ids[:stop]), clean_up_tokenization_spaces=False)
@@ -316,7 +266,6 @@ def _unframed(tokenizer: Any, text: str) -> list[int]:
 
 
 def _spaces(tokenizer: Any, ids: Ids) -> int:
-    """How many spaces tokens begin with."""
     pieces = "".join(_pieces(tokenizer, ids))
     return len(pieces) - len(pieces.lstrip(_SPACES))
 

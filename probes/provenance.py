@@ -1,11 +1,4 @@
-"""Provenance: which model, which data and which versions a number comes from.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                  # doctest: +SKIP
-    >>> provenance_of(model, {}, documents=1, rows=1, tokens=5).dtype          # doctest: +SKIP
-    'float32'
-"""
+"""Provenance: which model, which data and which versions a number comes from."""
 
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -54,18 +47,7 @@ def provenance_of(
     corpus_licence: str | None = None,
     corpus_sha256: str | None = None,
 ) -> Provenance:
-    """What is known of a measurement's origin.
-
-    Args:
-        model: what was measured, as it is now.
-        configuration: every setting.
-        documents: how many documents, prompts or items were read.
-        rows: how many rows.
-        tokens: how many tokens.
-        corpus: what the texts are called.
-        corpus_licence: their licence.
-        corpus_sha256: hash of what was read of them.
-    """
+    """What is known of a measurement's origin."""
     return Provenance(
         model=model.name,
         revision=model.revision,

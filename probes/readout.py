@@ -31,10 +31,7 @@ def unembed(
 
 
 def unembeds_by_parts(anatomy: Anatomy) -> bool:
-    """Whether `unembed_tokens` may stand in for a part of what `unembed` computes.
-
-    Not so where the unembedding is more than a matrix: wrapped by another library, or hooked.
-    """
+    """Whether `unembed_tokens` may stand in for a part of what `unembed` computes."""
     module = anatomy.unembed
     return type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks
 
@@ -45,14 +42,7 @@ def unembed_tokens(
     tokens: slice | Int64[Tensor, "token"],
     out: Float[Tensor, "row token"] | None = None,
 ) -> Float[Tensor, "row token"]:
-    """Logits of some tokens only.
-
-    Args:
-        anatomy: of a model that `unembeds_by_parts`.
-        normed: normed residual streams.
-        tokens: which of the vocabulary.
-        out: memory for the product with the matrix, which may be what is returned.
-    """
+    """Logits of some tokens only."""
     assert unembeds_by_parts(anatomy)
     weight, bias = anatomy.unembed.weight, anatomy.unembed.bias
     logits = torch.mm(normed, weight[tokens].T, out=out)
@@ -105,17 +95,7 @@ def block_sums(
     top_k: int,
     scratch: Float[Tensor, "layer row block"] | None = None,
 ) -> BlockSums:
-    """Reduce one block of the vocabulary.
-
-    Args:
-        logits: float32 or wider, and overwritten; the last layer's are those of the final
-            distribution.
-        start: id of the block's first token.
-        asked: logits, of tokens anywhere in the vocabulary, to count the higher ones of.
-        top_k: how many of the largest logits to keep.
-        scratch: memory to work in; new memory, touched for the first time, costs more than the
-            arithmetic.
-    """
+    """Reduce one block of the vocabulary."""
     scratch = torch.empty_like(logits) if scratch is None else scratch
     top_logits, top_columns = _top(logits, top_k)
     # A comparison written as numbers adds up several times faster than one of truth values.
@@ -142,13 +122,7 @@ def block_sums(
 def combined(
     blocks: list[BlockSums], asked: Float[Tensor, "layer row asked"], top_k: int
 ) -> Distributions:
-    """Put the blocks of a vocabulary together.
-
-    Args:
-        blocks: in any order, of all of the vocabulary.
-        asked: the logits that the blocks were compared with.
-        top_k: how many of the most likely tokens to keep.
-    """
+    """Put the blocks of a vocabulary together."""
     peaks, masses, tilts, crosses = (
         torch.stack([getattr(block, name) for block in blocks]).double()
         for name in ("peak", "mass", "tilt", "cross")
@@ -180,11 +154,6 @@ def combined(
 def _top(
     logits: Float[Tensor, "layer row block"], k: int
 ) -> tuple[Float[Tensor, "layer row k"], Int64[Tensor, "layer row k"]]:
-    """The largest logits and their columns.
-
-    The k largest lie in the k groups with the largest maxima, and maxima over groups of columns
-    that stand far apart are cheap, while searching all columns is not.
-    """
     layers, rows, width = logits.shape
     k = min(k, width)
     if width % _GROUP or k * _GROUP * 2 > width:

@@ -64,11 +64,7 @@ class ModuleTrace:
 
 @torch.no_grad()
 def traced(hf_model: Any) -> ModuleTrace:
-    """Run a model on a few tokens and remember what its modules did.
-
-    Raises:
-        UnclearStructure: blocks or their attention cannot be told.
-    """
+    """Run a model on a few tokens and remember what its modules did."""
     layers = _layers(hf_model)
     blocks = list(hf_model.get_submodule(layers))
     calls: dict[str, Call] = {}
@@ -140,17 +136,7 @@ def _attention_path(blocks: list[Any], called: list[nn.Module]) -> str:
 
 
 def recognise(hf_model: Any) -> Architecture:
-    """Make up the row of a model whose family the architecture table does not have.
-
-    Args:
-        hf_model: the Hugging Face causal language model.
-
-    Returns:
-        The row, marked as `recognised`.
-
-    Raises:
-        ValueError: the model is a mixture of experts, or one of its parts cannot be told.
-    """
+    """Make up the row of a model whose family the architecture table does not have."""
     _refuse_experts(hf_model)
     family = hf_model.config.model_type
     try:

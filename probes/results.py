@@ -2,11 +2,6 @@
 
 All entropies are in nats. A result carries its provenance: the model, its revision and the hash of
 its weights, the corpus and its hash, counts, versions and the full configuration.
-
-Example:
-    >>> result.knowledge.total, result.knowledge.interval   # doctest: +SKIP
-    (215.6, Interval(low=215.3, high=215.9, level=0.95))
-    >>> result.save("runs/entropy")                          # doctest: +SKIP
 """
 
 import json

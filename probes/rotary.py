@@ -4,12 +4,6 @@ They are buffers that no checkpoint holds: transformers computes them from the c
 float32. A cast of the whole model in memory (`model.to(torch.bfloat16)`) rounds them too, and what
 the model computes is then off by more the longer a text is. Rounded ones are put right; others that
 differ from the configuration were set by somebody, and are left alone and hashed.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")       # doctest: +SKIP
-    >>> set_frequencies(model.hf_model)                             # doctest: +SKIP
-    {}
 """
 
 import copy
@@ -24,12 +18,7 @@ _HALVES = (torch.bfloat16, torch.float16)
 
 
 class Frequencies:
-    """Watches the rotary frequencies of a model, and puts rounded ones right.
-
-    Args:
-        hf_model: the Hugging Face model.
-        name: what to call it in a warning.
-    """
+    """Watches the rotary frequencies of a model, and puts rounded ones right."""
 
     def __init__(self, hf_model: Any, name: str) -> None:
         self._hf_model = hf_model
@@ -57,9 +46,8 @@ class Frequencies:
 
 
 def set_frequencies(hf_model: Any) -> dict[str, Tensor]:
-    """Frequencies by name that are not those of the configuration, nor what a pass makes of them.
-
-    A checkpoint does not hold them, so a reload of the model has others.
+    """Frequencies by name that are not those of the configuration, nor
+    what a pass makes of them.
     """
     found = {}
     for name, module in hf_model.named_modules():

@@ -10,12 +10,6 @@ ends. The pass is `probes.target_pass`: rows of about equal length, starts that 
 computed once where the model allows it, target positions alone unembedded.
 
 Source: Kim et al., ICLR 2025, Eq. 4; Chang et al., NeurIPS 2024.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
-    >>> probes.target_log_probs(model, [("The capital of France is", " Paris")])    # doctest: +SKIP
-    tensor([-0.2581], dtype=torch.float64)
 """
 
 from collections.abc import Callable, Sequence
@@ -90,11 +84,7 @@ Reduction = TargetReduction | PaddedMean
 
 
 def as_reduction(given: TargetReduction | PaddedMean | str) -> Reduction:
-    """The reduction that is meant.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
+    """The reduction that is meant."""
     if isinstance(given, PaddedMean):
         return given
     try:
@@ -157,13 +147,7 @@ def target_log_probs(
 def reduced_sums(
     sums: Float64[Tensor, "item"], items: Sequence[LensItem], reduction: Reduction
 ) -> Float64[Tensor, "item"]:
-    """From the log-probability of whole targets to scores.
-
-    Args:
-        sums: over the tokens of each target, in nats.
-        items: in the order that the reduction is to see.
-        reduction: what a score is.
-    """
+    """From the log-probability of whole targets to scores."""
     if reduction is TargetReduction.SUM:
         return sums
     if reduction is TargetReduction.TOKEN_MEAN:
@@ -261,19 +245,7 @@ def encode_questions(
     prepend_bos: bool | None = None,
     compat: Compat | str | None = None,
 ) -> EncodedQuestions:
-    """Questions as tokens, checked and cut to what the model takes.
-
-    Args:
-        model: the hooked model whose tokenizer splits text.
-        questions: the choices of each, pairs of context and continuation.
-        prepend_bos: whether contexts of text begin with a BOS; None for the tokenizer's own habit.
-        compat: "official" to split every continuation by itself.
-
-    Raises:
-        ValueError: there are no questions, one has no choices or one that is no pair, a context or
-            continuation has no tokens or is no token of the model, a continuation alone is longer
-            than the model allows, or there is text and no tokenizer.
-    """
+    """Questions as tokens, checked and cut to what the model takes."""
     if not questions or not all(questions):
         raise ValueError("every question needs a choice, and there must be one question at least")
     pairs = [choice for question in questions for choice in question]

@@ -44,19 +44,7 @@ LogitsWith = Callable[[Sequence[tuple[HookPoint, HookFunction]], Tensor], Tensor
 
 @torch.no_grad()
 def check_model(logits_with: LogitsWith, anatomy: Anatomy, config: Any) -> str | None:
-    """Refuse a model that the architecture table does not describe.
-
-    Args:
-        logits_with: runs the model, in evaluation mode, on token ids with hooks attached.
-        anatomy: what the table found in it.
-        config: the model's configuration.
-
-    Returns:
-        Why its attention can be neither read nor edited; None where it can.
-
-    Raises:
-        ValueError: names the part that does not do what the table says.
-    """
+    """Refuse a model that the architecture table does not describe."""
     family = anatomy.architecture.family
     kept: dict[HookPoint, Tensor] = {}
 

@@ -25,11 +25,7 @@ from torch import Tensor, nn
 
 
 def rope_border(config: Any) -> int | None:
-    """Up to how many tokens all sequences have the same frequencies; None where all have.
-
-    Args:
-        config: the model's Hugging Face configuration.
-    """
+    """Up to how many tokens all sequences have the same frequencies; None where all have."""
     rope = getattr(config, "rope_parameters", None) or {}
     # Some families have one set of parameters for each kind of layer.
     kinds = [rope] if "rope_type" in rope else [one for one in rope.values() if _is_rope(one)]
@@ -38,10 +34,8 @@ def rope_border(config: Any) -> int | None:
 
 
 def keep_sequences_apart(module: nn.Module) -> None:
-    """Have rotary embeddings that depend on the batch depend on each sequence alone, from now on.
-
-    Args:
-        module: the model; one that has this already, or needs it not, stays as it is.
+    """Have rotary embeddings that depend on the batch depend on each
+    sequence alone, from now on.
     """
     for part in module.modules():
         kinds = getattr(part, "rope_type", None)
@@ -53,11 +47,7 @@ def keep_sequences_apart(module: nn.Module) -> None:
 
 
 def lengths_of_sequences(positions: Int64[Tensor, "batch pos"]) -> Int64[Tensor, "batch pos"]:
-    """The length of the sequence that each token is in.
-
-    Args:
-        positions: of tokens in their sequences; a sequence is a run of consecutive positions.
-    """
+    """The length of the sequence that each token is in."""
     width = positions.shape[1]
     ends = torch.ones_like(positions, dtype=torch.bool)
     ends[:, :-1] = positions[:, 1:] != positions[:, :-1] + 1

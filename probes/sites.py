@@ -71,11 +71,7 @@ class Site(StrEnum):
 
 
 def as_site(given: Any) -> Site:
-    """A site that may be given as its string.
-
-    Raises:
-        ValueError: there is none of that name; names the nearest.
-    """
+    """A site that may be given as its string."""
     if isinstance(given, str) and given in list(Site):
         return Site(given)
     nearest = difflib.get_close_matches(str(given), list(Site), n=1, cutoff=0)[0]
@@ -121,15 +117,7 @@ def hook_name(point: HookPoint, *, gated: bool) -> str:
 
 
 def parse_hook_point(name: str, *, gated: bool) -> HookPoint:
-    """The hook point that a TransformerLens name means.
-
-    Args:
-        name: for example `"blocks.3.mlp.hook_post"` or `"hook_embed"`.
-        gated: whether the model's MLP has a gate; it decides what `hook_pre` is.
-
-    Raises:
-        ValueError: no hook point has this name; the message gives the nearest one.
-    """
+    """The hook point that a TransformerLens name means."""
     match = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
     names = _names_in_a_layer(gated) if match else {n: s for s, n in _MODEL_SITES.items()}
     tail = match[2] if match else name
@@ -141,11 +129,7 @@ def parse_hook_point(name: str, *, gated: bool) -> HookPoint:
 def select_points(
     points: Sequence[HookPoint], wanted: Callable[[str], bool] | None, *, gated: bool
 ) -> list[HookPoint]:
-    """The hook points whose TransformerLens names a predicate accepts; all of them for None.
-
-    Raises:
-        ValueError: it accepts none.
-    """
+    """The hook points whose TransformerLens names a predicate accepts; all of them for None."""
     chosen = [p for p in points if wanted is None or wanted(hook_name(p, gated=gated))]
     if not chosen:
         raise ValueError(

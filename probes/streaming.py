@@ -138,12 +138,7 @@ class BatchWeights:
 
 
 class BlockedMean:
-    """Weighted means of one tensor per layer, kept apart in blocks of documents.
-
-    Args:
-        n_layers: how many tensors there are.
-        n_blocks: how many blocks the documents are dealt into.
-    """
+    """Weighted means of one tensor per layer, kept apart in blocks of documents."""
 
     def __init__(self, n_layers: int, n_blocks: int) -> None:
         self.sums: list[Tensor | None] = [None] * n_layers
@@ -173,10 +168,7 @@ class BlockedMean:
                 self.sums[layer] = theirs if ours is None else ours + theirs.to(ours.device)
 
     def all_reduce(self) -> None:
-        """Add up what the processes of the default group have seen; all end with the same.
-
-        A process that saw nothing takes part with zeros.
-        """
+        """Add up what the processes of the default group have seen; all end with the same."""
         from torch import distributed as dist
 
         own = None if self.sums[0] is None else tuple(self.sums[0].shape)
@@ -195,14 +187,7 @@ class BlockedMean:
     def mean(
         self, block_weights: Float[Tensor, "block"] | None = None
     ) -> Float[Tensor, "layer *rest"]:
-        """The mean of every layer, float64 on the CPU.
-
-        Args:
-            block_weights: how often each block counts: 0 leaves it out; None counts all once.
-
-        Raises:
-            ValueError: nothing was counted, or a sum is not finite.
-        """
+        """The mean of every layer, float64 on the CPU."""
         kept = torch.ones_like(self.weights) if block_weights is None else block_weights.double()
         total = (kept * self.weights).sum()
         if not total > 0 or any(held is None for held in self.sums):
@@ -223,13 +208,7 @@ class BlockedMean:
 
 
 def weigh(batch: TokenBatch, weighting: Weighting, n_blocks: int) -> BatchWeights:
-    """The weights of a batch; pads have none.
-
-    Args:
-        batch: tokens, mask and, for packed rows, the document of each token.
-        weighting: what counts the same.
-        n_blocks: how many blocks the documents are dealt into.
-    """
+    """The weights of a batch; pads have none."""
     counted = batch.attention_mask.bool()
     return spread(_token_weights(counted, weighting), batch.segment_ids % n_blocks)
 

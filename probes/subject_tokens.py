@@ -6,14 +6,6 @@ a character with one. Words in capitals always count, so that "US" is not taken 
 tokens and punctuation never count. The prompt's last token does not count either, since the target
 is read there; where that leaves nothing, all tokens before the last are the subject, and in a
 prompt of one token that token is.
-
-Example:
-    >>> import probes
-    >>> from probes.lens_items import lens_items
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                   # doctest: +SKIP
-    >>> items = lens_items(model, ["The capital of France is"], [" Paris"])     # doctest: +SKIP
-    >>> subject_positions(model, items[0])                                      # doctest: +SKIP
-    (1, 3)
 """
 
 import re
@@ -41,16 +33,7 @@ _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 
 
 def subject_positions(model: Any, item: LensItem) -> tuple[int, ...]:
-    """Positions of the subject's tokens in the prompt, from its start, ascending.
-
-    Args:
-        model: the hooked model; its tokenizer is needed where the item has no subject.
-        item: the prompt.
-
-    Raises:
-        ValueError: the item's subject lies outside its prompt, or it has none and the model has no
-            tokenizer, or the prompt is nothing but special tokens.
-    """
+    """Positions of the subject's tokens in the prompt, from its start, ascending."""
     length = len(item.prompt_ids)
     if item.subject is not None:
         start, stop = item.subject

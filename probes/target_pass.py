@@ -5,12 +5,6 @@ together, and only the positions that predict a target's tokens are unembedded, 
 a time. What a token is given, it would be given in a row of its own, but for rounding.
 `token_log_probs` asks for the log-probability of each; `read_targets` for anything that can be read
 off the logits.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")            # doctest: +SKIP
-    >>> token_log_probs(model, [((504, 3575, 282, 4649, 314), (7042,))])  # doctest: +SKIP
-    tensor([-0.2581], dtype=torch.float64)
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,20 +52,7 @@ def token_log_probs(
     distributed: bool = False,
     on_items: Callable[[int], None] | None = None,
 ) -> Float64[Tensor, "token"]:
-    """Log-probability of every token of every target, given its prompt and what is before it.
-
-    Args:
-        model: the hooked model; what is attached to it counts.
-        items: token ids of prompt and target, neither empty.
-        share_prefixes: run what items have in common once, where the model allows it; otherwise,
-            and where it does not (`why_not_shared`), every item has a row of its own.
-        distributed: share the rows out over the processes of the default group; every process
-            returns the values of all.
-        on_items: called with the number of items of every batch when it is done.
-
-    Returns:
-        Nats, the tokens of the first target first, on the CPU.
-    """
+    """Log-probability of every token of every target, given its prompt and what is before it."""
     found = read_targets(
         model,
         items,
@@ -93,23 +74,7 @@ def read_targets(
     distributed: bool = False,
     on_items: Callable[[int], None] | None = None,
 ) -> Float64[Tensor, "token value"]:
-    """Read values of every token of every target off the logits that predict it.
-
-    Args:
-        model: the hooked model; what is attached to it counts.
-        items: token ids of prompt and target, neither empty.
-        reading: what reads them.
-        values: how many it reads of a token.
-        share_prefixes: see `token_log_probs`, as for the others.
-        distributed: share the rows out over processes.
-        on_items: called after every batch.
-
-    Returns:
-        The values, the tokens of the first target first, on the CPU.
-
-    Raises:
-        ValueError: a value is not finite.
-    """
+    """Read values of every token of every target off the logits that predict it."""
     places = _Places(items)
     found = torch.zeros(places.tokens, values, dtype=torch.float64)
     with torch.no_grad(), model.evaluating():

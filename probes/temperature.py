@@ -33,16 +33,7 @@ TemperatureSource = Temperature | TemperatureNow
 
 
 def as_callable(source: TemperatureSource, *, layer: int, n_heads: int) -> TemperatureNow:
-    """A temperature as a function to ask in every forward pass, which checks what it says.
-
-    Args:
-        source: a number, `[head]`, or a function that returns either.
-        layer: whose scores it divides, for the message.
-        n_heads: how many query heads a layer has.
-
-    Raises:
-        ValueError: a fixed temperature is none; the returned function raises it for others.
-    """
+    """A temperature as a function to ask in every forward pass, which checks what it says."""
     if callable(source):
         return lambda: _checked(source(), layer, n_heads)
     fixed = _checked(source, layer, n_heads)

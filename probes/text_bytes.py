@@ -2,12 +2,6 @@
 
 Each document's tokens are decoded together, without special tokens, so that a character whose bytes
 lie in two rows is counted once.
-
-Example:
-    >>> counted = TextBytes(tokenizer)                                         # doctest: +SKIP
-    >>> counted.see(batch)                                                     # doctest: +SKIP
-    >>> counted.result()                                                       # doctest: +SKIP
-    1024
 """
 
 from typing import Any
@@ -16,11 +10,7 @@ from probes.corpus.token_batch import TokenBatch
 
 
 class TextBytes:
-    """Counts bytes; holds only the document at hand.
-
-    Args:
-        tokenizer: a Hugging Face tokenizer; None where there is none, and nothing is known.
-    """
+    """Counts bytes; holds only the document at hand."""
 
     def __init__(self, tokenizer: Any | None) -> None:
         self._tokenizer = tokenizer

@@ -58,16 +58,7 @@ class Translators:
     def __call__(
         self, layer: int, stream: Float[Tensor, "row d_model"]
     ) -> Float[Tensor, "row d_model"]:
-        """What stands in for the stream after the last block.
-
-        Args:
-            layer: whose output the streams are; -1 for those before block 0. The last layer's are
-                left alone.
-            stream: the streams.
-
-        Raises:
-            ValueError: the model has no such layer.
-        """
+        """What stands in for the stream after the last block."""
         index, last = layer + 1, len(self.weight)
         if not 0 <= index <= last:
             raise ValueError(

@@ -9,14 +9,6 @@ optimizer state, block by block.
 Hooks stay where they are, on the modules of the Hugging Face model, so edits and captures work the
 same in all of these. To look at the model, its weights are gathered and compiled code is left alone
 (under FSDP they are then in the precision that it computes in).
-
-Example:
-    >>> import torch, probes
-    >>> from training.settings import LoopSettings
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")               # doctest: +SKIP
-    >>> with Engine(model, LoopSettings(steps=1, batch_size=2)) as engine:  # doctest: +SKIP
-    ...     loss = engine.loss(batch).total / batch.trained_weight
-    ...     loss.backward()
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -61,11 +53,7 @@ class Separation(Enum):
 
 
 def refuse_misfits(batch: TrainingBatch, model: HookedModel) -> None:
-    """Make sure that a model has the tokens and the positions that a batch asks for.
-
-    Raises:
-        ValueError: it does not.
-    """
+    """Make sure that a model has the tokens and the positions that a batch asks for."""
     ids, vocabulary = batch.input_ids, model.anatomy.n_tokens
     lowest, highest = map(int, ids.aminmax())
     if lowest < 0 or highest >= vocabulary:
@@ -87,18 +75,7 @@ def forward_inputs(
     device: torch.device,
     rope_border: int | None = None,
 ) -> dict[str, Tensor]:
-    """Keyword arguments for a forward pass.
-
-    Args:
-        batch: the rows, on the CPU.
-        separation: how the model is told where documents begin.
-        device: where it computes.
-        rope_border: `probes.sequence_rope.rope_border` of the model, beyond which a document's
-            length must not count the pads after it.
-
-    Raises:
-        ValueError: a row holds several documents, and this model cannot keep them apart.
-    """
+    """Keyword arguments for a forward pass."""
     inputs = {"input_ids": batch.input_ids}
     documents = _documents(batch)
     apart = _matters(documents)
@@ -117,10 +94,7 @@ def forward_inputs(
 
 
 def separation_of(hf_model: Any) -> Separation:
-    """How a model is to be told where documents begin, found out on a row of two.
-
-    The first document is changed; what the model says about the second must stay the same.
-    """
+    """How a model is to be told where documents begin, found out on a row of two."""
     device = next(hf_model.parameters()).device
     rows = torch.tensor([[1, 1, 1, 2], [2, 2, 1, 2]])
     documents = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]])
@@ -143,11 +117,7 @@ def separation_of(hf_model: Any) -> Separation:
 
 
 def positions_within(documents: Int64[Tensor, "batch pos"]) -> Int64[Tensor, "batch pos"]:
-    """Positions that count from 0 in every document of a row.
-
-    Args:
-        documents: a number for each token; a document is a run of the same.
-    """
+    """Positions that count from 0 in every document of a row."""
     here = torch.arange(documents.shape[1]).expand_as(documents)
     begins = torch.ones_like(documents, dtype=torch.bool)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
@@ -182,10 +152,6 @@ class Engine(AbstractContextManager["Engine"]):
 
     Under FSDP nothing can be put back: load the last checkpoint instead.
 
-    Args:
-        model: with float32 weights on this process's device (`hold_in_float32`).
-        settings: of the run.
-
     Attributes:
         here: which process this is.
         device: where it computes.
@@ -212,12 +178,7 @@ class Engine(AbstractContextManager["Engine"]):
         self._cleanup.close()
 
     def loss(self, rows: TrainingBatch, *, sources: int = 0) -> "SummedLoss":
-        """The summed loss of a micro-batch, in float32.
-
-        Args:
-            rows: the micro-batch, on the CPU.
-            sources: how many sources to sum apart as well.
-        """
+        """The summed loss of a micro-batch, in float32."""
         following = _following(rows.labels, IGNORED)
         # As numbers, and found on the CPU, so that no GPU is waited for.
         trained = (following != IGNORED).nonzero()[:, 0]
@@ -375,12 +336,7 @@ class SummedLoss:
 def summed_cross_entropy(
     logits: Float[Tensor, "token d_vocab"], labels: Int64[Tensor, " token"]
 ) -> Float[Tensor, ""]:
-    """Sum of the cross-entropies of tokens, in float32, in nats.
-
-    Args:
-        logits: what each token is predicted with.
-        labels: the tokens.
-    """
+    """Sum of the cross-entropies of tokens, in float32, in nats."""
     return nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
 
 
@@ -397,12 +353,7 @@ def _following(of_token: Tensor, last: int) -> Tensor:
 
 
 def hold_in_float32(model: HookedModel) -> None:
-    """Move a model's weights to this process's device, and to float32, in place.
-
-    Raises:
-        ValueError: it does not run natively, so its weights cannot be trained, or its checkpoints
-            would not hold what it computes with.
-    """
+    """Move a model's weights to this process's device, and to float32, in place."""
     if model.backend is not Backend.NATIVE:
         raise ValueError(
             f"{model.name} runs on backend {str(model.backend)!r}, which cannot be trained; load "

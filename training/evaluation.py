@@ -6,13 +6,6 @@ counted; of equal ones the first). A task's score is the share of right answers,
 over the six tasks, each counting the same whatever its number of questions.
 
 Source: Kim et al., ICLR 2025, section 4.1; the evaluation of OLMo (`ai2-olmo-eval`).
-
-Example:
-    >>> import probes, training
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
-    >>> found = evaluate_task(model, training.load_task("sciq", limit=100))         # doctest: +SKIP
-    >>> found.score > found.task.chance                                             # doctest: +SKIP
-    True
 """
 
 from collections.abc import Callable, Iterable, Sequence

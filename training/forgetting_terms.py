@@ -31,12 +31,6 @@ first-order term for the way that the weights have really moved beside what the 
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section
 3.2, appendices A.1 to A.3.
-
-Example:
-    >>> from training.runs.records import records_of                            # doctest: +SKIP
-    >>> alone = records_of("plain/stage-B", GradientAlignmentRecord)[0]         # doctest: +SKIP
-    >>> mixed = records_of("mixed/stage-B", GradientAlignmentRecord)[0]         # doctest: +SKIP
-    >>> delta_1(alone, mixed), delta_2(alone, mixed, mix_share=2 / 3).value     # doctest: +SKIP
 """
 
 import math

@@ -17,16 +17,6 @@ converged away points anywhere, and a few items need not stand for all.
 
 Source: Lopez-Paz and Ranzato, "Gradient Episodic Memory" (2017), Eq. 2, for the sign; Chen et al.,
 "Continual Memorization of Factoids in Large Language Models", 2024: section 3.2, appendix A.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                  # doctest: +SKIP
-    >>> samples = [gradient_sample("A", facts), gradient_sample("B", others)]  # doctest: +SKIP
-    >>> observer = GradientAlignmentObserver(
-    ...     samples, Cadence(every=20), start_weights(model)
-    ... )                                                                      # doctest: +SKIP
-    >>> (record,) = observer.observe(model, 0)                                 # doctest: +SKIP
-    >>> alignment(record, "A", "B").cosine                                     # doctest: +SKIP
 """
 
 from collections.abc import Iterable, Sequence
@@ -127,9 +117,6 @@ class GradientReader:
 
     In a run of several processes the blocks are shared out, and all come to the same gradients.
 
-    Args:
-        model: on the native backend, in evaluation mode; gradients need not be enabled.
-
     Raises:
         ValueError: its weights are sharded.
     """
@@ -145,11 +132,7 @@ class GradientReader:
         self._separation = separation_of(self._hf_model)
 
     def read(self, sample: GradientSample) -> SampleGradient:
-        """The gradient of a sample, on the model's device.
-
-        Raises:
-            ValueError: the model has not the tokens or positions of the sample.
-        """
+        """The gradient of a sample, on the model's device."""
         total = {name: torch.zeros_like(weight) for name, weight in self._trained.items()}
         loss = torch.zeros((), dtype=torch.float64)
         tokens = sum(block.trained_tokens for block in sample.blocks)
@@ -168,16 +151,7 @@ class GradientReader:
     def variances(
         self, sample: GradientSample, own: SampleGradient, others: Sequence[Weights]
     ) -> Float64[Tensor, " other"]:
-        """How inner products of a sample's gradient would vary with other items.
-
-        Args:
-            sample: whose gradient.
-            own: that gradient.
-            others: what it is multiplied with, taken as fixed.
-
-        Returns:
-            The variance of each product.
-        """
+        """How inner products of a sample's gradient would vary with other items."""
         products = torch.zeros(len(sample.blocks), len(others), dtype=torch.float64)
         for place in _own_share(len(sample.blocks)):
             _, gradient = self._summed(sample.blocks[place])
@@ -225,7 +199,6 @@ def _batch(rows: Sequence[Rendered]) -> TrainingBatch:
 
 
 def _own_share(blocks: int) -> range:
-    """The blocks that this process takes."""
     if not shared_out():
         return range(blocks)
     return range(dist.get_rank(), blocks, dist.get_world_size())

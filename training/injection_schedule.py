@@ -267,7 +267,6 @@ def _check_lengths(lengths: Mapping[Encounter, int], row_length: int) -> None:
 
 
 def _rounds(exposures: Exposures, rounds: int, once: OncePlacement) -> list[tuple[Encounter, ...]]:
-    """The encounters of every round."""
     shown_once = [passage for passage, how in exposures.items() if how is Exposure.ONCE]
     share = {
         passage: 0 if once is OncePlacement.FIRST else place * rounds // len(shown_once)

@@ -18,16 +18,6 @@ the number after it. What is seen at step 0 is the unchanged start.
 
 A run that was killed goes on, with `resume`, from its newest checkpoint to the same bits (on a CPU,
 with as many threads; GPU kernels may add in another order).
-
-Example:
-    >>> import probes, training
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                     # doctest: +SKIP
-    >>> settings = training.LoopSettings(steps=100, batch_size=8)                 # doctest: +SKIP
-    >>> manifest = {"configuration": asdict(settings), "inputs": source.describe()}
-    ...                                                                           # doctest: +SKIP
-    >>> directory = training.RunDirectory.create("runs/first", manifest)          # doctest: +SKIP
-    >>> training.train(model, source, settings, directory).steps_done             # doctest: +SKIP
-    100
 """
 
 import time
@@ -202,14 +192,7 @@ def train(
 def _clipped_gradient(
     run: Run, source: BatchSource, batch: TrainingBatch, settings: LoopSettings, step: int
 ) -> tuple[float, float, dict[str, float]]:
-    """Leave the gradient of a global batch in the parameters, clipped.
-
-    Returns:
-        The loss, the norm of the gradient before it was clipped, and the loss of each source.
-
-    Raises:
-        ValueError: one of them is not finite.
-    """
+    """Leave the gradient of a global batch in the parameters, clipped."""
     parameters, clip_norm = run.engine.parameters, settings.optimizer.clip_norm
     names = source.source_names if isinstance(source, NamedSources) else ()
     while True:
@@ -240,11 +223,7 @@ def _clipped_gradient(
 def _gradient(
     run: Run, batch: TrainingBatch, micro_batch_size: int | None, sources: int
 ) -> tuple[Tensor, Tensor]:
-    """The mean loss over the trained tokens of a global batch; its gradient goes to parameters.
-
-    Returns:
-        The mean loss, and the summed loss of each source.
-    """
+    """The mean loss over the trained tokens of a global batch; its gradient goes to parameters."""
     weight = batch.trained_weight
     micro_batches = batch.share(run.here.rank, run.here.count).cut(micro_batch_size)
     total = torch.zeros((), device=run.engine.device)

@@ -14,12 +14,6 @@ here, not with the paper's.
 
 Source: Kim et al., "Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
 Acquisition", ICLR 2025: appendix B.1, Figure 10.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                    # doctest: +SKIP
-    >>> corpus = probes.load_corpus("biomedical", max_documents=64)              # doctest: +SKIP
-    >>> corpus_novelty(model, corpus).to_dataframe("entity").head()              # doctest: +SKIP
 """
 
 import re
@@ -61,15 +55,7 @@ def known_names(texts: Iterable[str]) -> frozenset[str]:
 
 
 def entity_spans(text: str, names: Collection[str]) -> list[tuple[int, int]]:
-    """The spans of a text that are written like names.
-
-    Args:
-        text: the text.
-        names: words that count at the beginning of a sentence as well (`known_names`).
-
-    Returns:
-        `(start, stop)` in characters, in order, without overlap.
-    """
+    """The spans of a text that are written like names."""
     spans: list[tuple[int, int]] = []
     end = None
     for found in WORD.finditer(text):
@@ -157,17 +143,7 @@ class CorpusNovelty:
         return float(found.mean()) if len(found) else None
 
     def to_dataframe(self, by: NoveltyUnit | str = NoveltyUnit.DOCUMENT) -> Any:
-        """One row per document, token of the vocabulary, or mention, as a pandas DataFrame.
-
-        Args:
-            by: "document" (`document`, `tokens`, `mean_loss`, `perplexity`, `entities`, and
-                `entity_loss` and `entity_perplexity`, missing where there is none), "token"
-                (`token_id`, `token`, `occurrences`, `mean_loss`, `perplexity`, the newest first)
-                or "entity" (`document`, `entity`, `tokens`, `mean_loss`, `perplexity`).
-
-        Raises:
-            ValueError: there is no such unit.
-        """
+        """One row per document, token of the vocabulary, or mention, as a pandas DataFrame."""
         if by not in list(NoveltyUnit):
             raise ValueError(f"by must be one of {', '.join(NoveltyUnit)}, found {by!r}")
         match NoveltyUnit(by):

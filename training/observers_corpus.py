@@ -2,13 +2,6 @@
 
 Both look at the same held-out batches every time, so that what moves is the model. How many tokens
 those are is for the caller to say (`held_out_batches`) and for the run to write down.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                    # doctest: +SKIP
-    >>> held_out = held_out_batches(probes.load_corpus("general-heldout"), model.tokenizer, 8192)
-    ...                                                                          # doctest: +SKIP
-    >>> HeldOutObserver("general-heldout", held_out, Cadence(every=100))         # doctest: +SKIP
 """
 
 from typing import Any
@@ -39,19 +32,7 @@ def held_out_batches(
     batch_size: int = 8,
     prepend_bos: bool | None = None,
 ) -> list[TokenBatch]:
-    """The first tokens of a corpus, packed into rows and kept.
-
-    Args:
-        corpus: what is not trained on.
-        tokenizer: a Hugging Face tokenizer; may be None for a corpus of token rows.
-        tokens: so many, or as many as there are.
-        row_length: tokens in a row.
-        batch_size: rows that run together.
-        prepend_bos: as `probes.token_batches`.
-
-    Raises:
-        ValueError: a number is too small, or the corpus is empty or cannot be packed.
-    """
+    """The first tokens of a corpus, packed into rows and kept."""
     batches = list(
         token_batches(
             corpus,

@@ -18,15 +18,7 @@ from training.settings import LoopSettings, OptimizerSettings, ScheduleSettings
 
 
 def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of a model: first those that decay, then the others.
-
-    Args:
-        module: the model; a tied weight counts once, as the embedding that it is.
-        settings: the optimizer's.
-
-    Raises:
-        ValueError: no parameter is trainable.
-    """
+    """AdamW over the trainable parameters of a model: first those that decay, then the others."""
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
         raise ValueError("every parameter of the model is frozen; let some require gradients")

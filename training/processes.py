@@ -66,9 +66,8 @@ def own_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
-    """Join the other processes of `torchrun`, if there are any, for the length of a `with` block.
-
-    Can be nested: who joined first also leaves.
+    """Join the other processes of `torchrun`, if there are any, for the
+    length of a `with` block.
     """
     here = this_process()
     under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ or "MASTER_ADDR" in os.environ

@@ -29,16 +29,7 @@ Show = Callable[[StepRecord, Mapping[str, float]], None]
 
 @contextmanager
 def shown_progress(*, steps: int, done: int, shown: bool) -> Iterator[Show]:
-    """Show a run while it trains.
-
-    Args:
-        steps: of the run.
-        done: before it went on.
-        shown: whether there is anybody to show it to.
-
-    Yields:
-        What to call after every update, with its record and its `Throughput.of_step`.
-    """
+    """Show a run while it trains."""
     if not shown or not this_process().is_first:
         yield lambda _record, _speed: None
     elif sys.stderr.isatty():
@@ -114,12 +105,7 @@ _HALF_PRECISION_PEAKS = {
 
 
 def flops_per_token(model: HookedModel, row_length: int) -> int:
-    """Floating-point operations that one token costs in training.
-
-    Args:
-        model: the model.
-        row_length: tokens of a row.
-    """
+    """Floating-point operations that one token costs in training."""
     hf_model = model.hf_model
     embeddings = (part for part in hf_model.modules() if isinstance(part, torch.nn.Embedding))
     looked_up = {id(part.weight) for part in embeddings}
@@ -149,13 +135,7 @@ def memory_bytes(device: torch.device) -> int:
 
 
 class Throughput:
-    """Tokens a second and model FLOP utilisation of a run.
-
-    Args:
-        model: what is trained.
-        precision: what it computes in.
-        processes: how many share the work, each on a device of its own.
-    """
+    """Tokens a second and model FLOP utilisation of a run."""
 
     def __init__(self, model: HookedModel, precision: Precision, processes: int) -> None:
         self._model = model
@@ -166,16 +146,7 @@ class Throughput:
         self._flops: dict[int, int] = {}
 
     def of_step(self, batch: TrainingBatch, seconds: float) -> dict[str, float]:
-        """What a step gave.
-
-        Args:
-            batch: the global one.
-            seconds: that the step took.
-
-        Returns:
-            `seconds`, `tokens_per_second` (pads count), `memory_bytes`, and where the device's peak
-            is known `flop_utilisation`, from 0 to 1.
-        """
+        """What a step gave."""
         rows, length = batch.input_ids.shape
         speed = rows * length / seconds
         found = {

@@ -93,10 +93,7 @@ def is_right(answer: str, accepted: str | Sequence[str], match: Match | str) -> 
 
 
 def normalised(text: str) -> str:
-    """A text in lower case, without punctuation and articles, and with single spaces.
-
-    A text that is nothing but articles keeps them, and one of punctuation alone keeps that.
-    """
+    """A text in lower case, without punctuation and articles, and with single spaces."""
     lower = text.lower()
     bare = lower.translate(_PUNCTUATION)
     words = _ARTICLES.sub(" ", bare).split() or bare.split() or lower.split()
@@ -104,11 +101,7 @@ def normalised(text: str) -> str:
 
 
 def as_match(name: Match | str) -> Match:
-    """A match by its name.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
+    """A match by its name."""
     try:
         return Match(name)
     except ValueError:
@@ -166,17 +159,7 @@ def recall_items(
     tokenizer: Any,
     accepted: Mapping[str, Sequence[str]] | None = None,
 ) -> list[RecallItem]:
-    """What to ask of rows that were, or could be, trained on.
-
-    Args:
-        rows: rendered conversations.
-        tokenizer: what they were rendered with.
-        accepted: the accepted answers by the identifiers of items, the canonical one first; None
-            where the answer in the row is the only one.
-
-    Raises:
-        ValueError: there are no rows, or one has no accepted answer.
-    """
+    """What to ask of rows that were, or could be, trained on."""
     items = [_item(row, tokenizer, accepted) for row in rows]
     if not items:
         raise ValueError("there are no rows to ask about; give at least one")

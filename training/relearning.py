@@ -17,12 +17,6 @@ that it had, also after an exception.
 
 Source: Zheng et al., "Spurious Forgetting in Continual Learning of Language Models", ICLR 2025, for
 the question; exact match by teacher forcing (`probes.exact_match`).
-
-Example:
-    >>> curve = relearn(model, rows, count=10, steps=8, learning_rate=1e-4, batch_size=5)
-    ...                                                                          # doctest: +SKIP
-    >>> curve.exact_match(Relearned.OTHER)                                       # doctest: +SKIP
-    tensor([0.0000, 0.1100, 0.4300, ...
 """
 
 from collections.abc import Iterator, Sequence

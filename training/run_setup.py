@@ -84,14 +84,7 @@ def made_ready(
     resume: bool,
     start_state: Path | None = None,
 ) -> Iterator[Run]:
-    """Make a run ready; the arguments are those of `training.loop.train`.
-
-    Yields:
-        The run, at the newest checkpoint or at the start.
-
-    Raises:
-        ValueError: the checkpoint cannot be gone on from.
-    """
+    """Make a run ready; the arguments are those of `training.loop.train`."""
     with ExitStack() as stack:
         here = stack.enter_context(joined_processes())
         stack.enter_context(random_states_kept())
@@ -128,11 +121,7 @@ def _newest(directory: RunDirectory, resume: bool) -> CheckpointFound | None:
 def refuse_unfit(
     source: BatchSource, settings: LoopSettings, optimizer_edits: Sequence[RowLearningRates]
 ) -> None:
-    """Make sure that data, settings and processes go together, before any work is done.
-
-    Raises:
-        ValueError: they do not.
-    """
+    """Make sure that data, settings and processes go together, before any work is done."""
     _refuse_processes(settings)
     if optimizer_edits and settings.parallel is Parallel.FSDP:
         raise ValueError(
@@ -149,11 +138,7 @@ def refuse_unfit(
 def fitting_batch(
     source: BatchSource, step: int, model: HookedModel, settings: LoopSettings
 ) -> TrainingBatch:
-    """The global batch of a step, after a look at whether model and settings are made for it.
-
-    Raises:
-        ValueError: they are not, or no token of it is trained on.
-    """
+    """The global batch of a step, after a look at whether model and settings are made for it."""
     batch = source.batch(step)
     refuse_misfits(batch, model)
     # Passages may be given rows of their own.

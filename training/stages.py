@@ -9,13 +9,6 @@ the stage where it was, to the same bits.
 
 A stage whose rule was not fulfilled within its steps ends with the status "cap reached"; the next
 ones go on from there, unless a chain asks for all rules to be fulfilled.
-
-Example:
-    >>> stages = [Stage(name="A", prepare=first), Stage(name="B", prepare=second)]
-    ...                                                                       # doctest: +SKIP
-    >>> chain = run_stages(stages, Path("runs/two"), start, identity)         # doctest: +SKIP
-    >>> [outcome.status for outcome in chain.outcomes]                        # doctest: +SKIP
-    [<StageStatus.RULE_FULFILLED: 'rule fulfilled'>, <StageStatus.CAP_REACHED: 'cap reached'>]
 """
 
 import json
@@ -143,14 +136,7 @@ def stage_folder(out: Path, name: str) -> Path:
 
 
 def read_outcome(folder: Path) -> StageOutcome:
-    """How a stage ended.
-
-    Args:
-        folder: of the stage.
-
-    Raises:
-        ValueError: it is not over, or the folder holds no stage.
-    """
+    """How a stage ended."""
     path = folder / OUTCOME_FILE
     if not path.is_file():
         raise ValueError(
@@ -161,15 +147,7 @@ def read_outcome(folder: Path) -> StageOutcome:
 
 
 def finished_chain(out: Path, identity: ChainIdentity) -> ChainResult | None:
-    """How a chain ended that is over; None where it is not, or is not there.
-
-    Args:
-        out: its folder.
-        identity: what it should be.
-
-    Raises:
-        ValueError: the folder holds a finished chain of other settings, weights or texts.
-    """
+    """How a chain ended that is over; None where it is not, or is not there."""
     if not (out / DONE_FILE).is_file():
         return None
     _refuse_another(out, identity)
@@ -179,16 +157,7 @@ def finished_chain(out: Path, identity: ChainIdentity) -> ChainResult | None:
 
 
 def begin_chain(out: Path, identity: ChainIdentity, resume: bool) -> None:
-    """Write the manifest of a chain, or see that the one there is the same.
-
-    Args:
-        out: its folder.
-        identity: what it is.
-        resume: whether to go on with what is there.
-
-    Raises:
-        ValueError: the folder holds another chain, or something else, or cannot be written to.
-    """
+    """Write the manifest of a chain, or see that the one there is the same."""
     if resume and (out / MANIFEST_FILE).is_file():
         _refuse_another(out, identity)
         return
@@ -207,15 +176,7 @@ def _refuse_another(out: Path, identity: ChainIdentity) -> None:
 
 
 def refuse_other_settings(out: Path, configuration: Any) -> None:
-    """Refuse a folder whose chain has other settings, before anything is loaded.
-
-    Args:
-        out: its folder.
-        configuration: what it should be.
-
-    Raises:
-        ValueError: it holds no chain, or one of other settings.
-    """
+    """Refuse a folder whose chain has other settings, before anything is loaded."""
     stored = read_manifest(out)["configuration"]
     asked = json.loads(json.dumps(as_json(configuration)))
     for name, value in asked.items():
@@ -228,24 +189,12 @@ def refuse_other_settings(out: Path, configuration: Any) -> None:
 
 
 def write_outcome(outcome: StageOutcome) -> None:
-    """Write down how a stage ended, in its folder.
-
-    Raises:
-        ValueError: that cannot be written to.
-    """
+    """Write down how a stage ended, in its folder."""
     _write(outcome.folder / OUTCOME_FILE, _plain(outcome))
 
 
 def finish_chain(out: Path, outcomes: Sequence[StageOutcome]) -> None:
-    """Say that a chain has come to its end.
-
-    Args:
-        out: its folder.
-        outcomes: of all stages.
-
-    Raises:
-        ValueError: that cannot be written to.
-    """
+    """Say that a chain has come to its end."""
     _write(out / DONE_FILE, {"stages": [_located(outcome, out) for outcome in outcomes]})
 
 

@@ -44,15 +44,7 @@ class Start:
 
 
 def find_start(model: str, revision: str | None = None) -> Start:
-    """What to load.
-
-    Args:
-        model: built-in model, hub id, folder, `.gguf` file, or run directory.
-        revision: of a hub model; of a run directory the name of a checkpoint.
-
-    Raises:
-        ValueError: the run has no checkpoint, or none of that name.
-    """
+    """What to load."""
     path = Path(model).expanduser()
     if not _is_run(path):
         parent = path.parent.parent
@@ -75,11 +67,7 @@ def _is_run(path: Path) -> bool:
 
 
 def why_not_here(model: str) -> str | None:
-    """Why a model cannot be loaded without the hub, as a clause; None where it can.
-
-    Args:
-        model: as for `find_start`.
-    """
+    """Why a model cannot be loaded without the hub, as a clause; None where it can."""
     if model in asset_names():
         return None if is_here(model) else f"the built-in model {model} is not fetched yet"
     return (

@@ -47,21 +47,11 @@ class Waits(Protocol):
     def unreachable(
         self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
     ) -> str | None:
-        """Why a run cannot fulfil it; None where it can.
-
-        Args:
-            steps: updates of the run.
-            sources: what its batches call their sources.
-            looks: how often each list of items is looked at.
-        """
+        """Why a run cannot fulfil it; None where it can."""
 
 
 class CountingRule(ABC):
     """A rule that waits until something was so several times.
-
-    Args:
-        patience: how many times.
-        consecutive: whether they have to follow each other.
 
     Raises:
         ValueError: the patience is not positive.
@@ -348,8 +338,5 @@ Rule = CountingRule | AllOf | AnyOf
 
 
 def released_loss_rule() -> LossBelow:
-    """The rule of the released code; its batches count pads, if those of the run do.
-
-    The released code looks at the last micro-batch only; its runs had one.
-    """
+    """The rule of the released code; its batches count pads, if those of the run do."""
     return LossBelow(RELEASED_THRESHOLD, patience=RELEASED_HITS, consecutive=False)

@@ -5,9 +5,6 @@ observers of the run can ever fulfil it, and a checkpoint is written where the r
 compared and taken away. Everything that does not fit is told at once.
 
 `tried` does the same for a run that is not made, in a folder that is taken away again.
-
-Example:
-    >>> tried(model, source, settings, Path("runs/first"))                    # doctest: +SKIP
 """
 
 import tempfile
@@ -37,11 +34,7 @@ class Misfits:
         return _Noted(self)
 
     def refuse(self) -> None:
-        """Refuse all that was noted; nothing is done where nothing was.
-
-        Raises:
-            ValueError: something was.
-        """
+        """Refuse all that was noted; nothing is done where nothing was."""
         if self.found:
             raise Refusals(self.found)
 
@@ -91,20 +84,7 @@ def try_end(
     observers: Sequence[Observer],
     stop: StopRule | None,
 ) -> None:
-    """Try what a run needs at its end.
-
-    Args:
-        run: ready, and new.
-        model: as for `training.loop.train`, like all others.
-        source: the batches.
-        settings: how to train.
-        directory: where it records.
-        observers: who looks.
-        stop: may end it early.
-
-    Raises:
-        ValueError: something does not fit; names all of it.
-    """
+    """Try what a run needs at its end."""
     misfits = Misfits()
     with misfits.noted():
         fitting_batch(source, 0, model, settings)
@@ -126,21 +106,7 @@ def tried(
     observers: Sequence[Observer] = (),
     stop: StopRule | None = None,
 ) -> None:
-    """Try a run without making it; the model is made ready for training, and keeps its weights.
-
-    Args:
-        model: as for `training.loop.train`, like all but `out`.
-        source: the batches.
-        settings: how to train.
-        out: where the run is to go, which need not exist; None for the folder of temporary files.
-        edits: made by hooks.
-        optimizer_edits: learning rates of rows.
-        observers: who would look.
-        stop: may end the run early.
-
-    Raises:
-        ValueError: something does not fit; names all of it.
-    """
+    """Try a run without making it; the model is made ready for training, and keeps its weights."""
     refuse_unfit(source, settings, optimizer_edits)
     manifest = {"configuration": asdict(settings), "inputs": {}}
     with tempfile.TemporaryDirectory(prefix=".trial-", dir=existing_folder(out)) as folder:
@@ -152,11 +118,7 @@ def tried(
 def refuse_unreachable(
     stop: object, source: BatchSource, steps: int, observers: Sequence[Observer]
 ) -> None:
-    """Make sure that a rule can be fulfilled by what the run records.
-
-    Raises:
-        ValueError: it waits for what is never recorded, or for longer than the run is.
-    """
+    """Make sure that a rule can be fulfilled by what the run records."""
     if not isinstance(stop, Waits):
         return
     looks: dict[str, int] = {}

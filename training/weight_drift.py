@@ -14,13 +14,6 @@ A model's function can stay the same while its weights drift (rescaling an up ro
 vector, say): drift says where training has worked, not what it changed.
 
 Source: Kahan, "Miscalculating Area and Angles of a Needle-like Triangle" (2014), section 5.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                  # doctest: +SKIP
-    >>> observer = WeightDriftObserver(start_weights(model), Cadence(every=50))  # doctest: +SKIP
-    >>> drift_table(drift_since(start_weights(model), model))["distance"].max()  # doctest: +SKIP
-    0.0
 """
 
 import math
@@ -69,11 +62,7 @@ class Part:
 
     @classmethod
     def named(cls, name: str) -> "Part":
-        """The part that a record calls so.
-
-        Raises:
-            ValueError: there is no such kind of part.
-        """
+        """The part that a record calls so."""
         layer, _, module = name.rpartition(".")
         if module not in list(ModulePart):
             raise ValueError(f"part {name!r} is none of {', '.join(ModulePart)}; name one of them")
@@ -81,11 +70,7 @@ class Part:
 
 
 def parameter_parts(model: HookedModel) -> dict[str, Part]:
-    """The part of every parameter, by the parameter's name.
-
-    Args:
-        model: the hooked model; a parameter that is used in two places has one name.
-    """
+    """The part of every parameter, by the parameter's name."""
     anatomy = model.anatomy
     owners: dict[int, Part] = {}
 
@@ -125,11 +110,7 @@ def start_weights(model: HookedModel) -> dict[str, Tensor]:
 
 @contextmanager
 def with_weights(model: HookedModel, weights: Weights) -> Iterator[None]:
-    """Other weights for the length of a `with` block; then the same bits as before.
-
-    Raises:
-        ValueError: the weights are those of another model.
-    """
+    """Other weights for the length of a `with` block; then the same bits as before."""
     refuse_others(model, weights)
     parameters = dict(model.hf_model.named_parameters())
     own = {name: weight.detach().clone() for name, weight in parameters.items()}
@@ -141,11 +122,7 @@ def with_weights(model: HookedModel, weights: Weights) -> Iterator[None]:
 
 
 def refuse_others(model: HookedModel, weights: Weights) -> None:
-    """Make sure that weights are those of a model, or of its like.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Make sure that weights are those of a model, or of its like."""
     own = {name: weight.shape for name, weight in model.hf_model.named_parameters()}
     wrong = [name for name in own.keys() | weights.keys() if not _agree(own, weights, name)]
     if wrong:
@@ -156,16 +133,7 @@ def refuse_others(model: HookedModel, weights: Weights) -> None:
 
 
 def refuse_sharded(model: HookedModel, what: str, instead: str) -> None:
-    """Refuse a model whose weights `fully_shard` has cut up.
-
-    Args:
-        model: the hooked model.
-        what: is asked for.
-        instead: to do.
-
-    Raises:
-        ValueError: it is cut up.
-    """
+    """Refuse a model whose weights `fully_shard` has cut up."""
     if any(isinstance(part, FSDPModule) for part in model.hf_model.modules()):
         raise ValueError(f"{what} needs whole float32 weights, and 'fsdp' shards them; {instead}")
 
@@ -202,12 +170,7 @@ def inner_products(
 def products_by_part(
     vectors: Sequence[Weights], parts: Mapping[str, Part]
 ) -> dict[Part, Float64[Tensor, "vector vector"]]:
-    """Inner products of all pairs of vectors, part by part; their sum is that of the whole.
-
-    Args:
-        vectors: over the parameters that the first one has, wherever each is.
-        parts: the part of each parameter.
-    """
+    """Inner products of all pairs of vectors, part by part; their sum is that of the whole."""
     found: dict[Part, Tensor] = {}
     for name in vectors[0]:
         values = [vector[name].flatten() for vector in vectors]
@@ -316,11 +279,7 @@ def drift_table(record: WeightDriftRecord) -> "pd.DataFrame":
 
 
 def angle_of(first: float, second: float, apart: float) -> float | None:
-    """The angle between two vectors, in radians, from their lengths and their distance.
-
-    Returns:
-        From 0 to pi; None where a length is 0.
-    """
+    """The angle between two vectors, in radians, from their lengths and their distance."""
     if not (first and second):
         return None
     long, short = max(first, second), min(first, second)

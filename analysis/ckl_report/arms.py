@@ -4,11 +4,6 @@ A **moment** is when a run is compared: its unedited start, its start (the model
 from), right after the last injection, so many steps later, and its end. Scores of an arm are means
 over its seeds, probe by probe and question by question, so that intervals over passages stay
 possible; what seeds add is reported as the least and the most of them.
-
-Example:
-    >>> arms = arms_of([read_run("runs/ckl-0"), read_run("runs/ckl-1")])     # doctest: +SKIP
-    >>> arms[0].name, arms[0].seeds                                          # doctest: +SKIP
-    ('tiny at step 200, unedited', (0, 1))
 """
 
 from collections.abc import Callable, Sequence
@@ -64,13 +59,7 @@ def start_of(run: TrainingRun) -> Start:
 
 
 def start_named(model: str, revision: str | None, sha256: str) -> Start:
-    """The start that a configuration names.
-
-    Args:
-        model: as for `training.ckl`.
-        revision: of it.
-        sha256: of its weights.
-    """
+    """The start that a configuration names."""
     path = PurePosixPath(model)
     if path.parent.name == CHECKPOINTS_FOLDER:
         return Start(path.parent.parent.name, step_of(path.name), sha256)
@@ -223,11 +212,7 @@ class Arm:
 
 
 def arms_of(runs: Sequence[TrainingRun]) -> list[Arm]:
-    """Finished runs as arms, in the order of their first runs.
-
-    Raises:
-        ValueError: a run is another command's, is not over, or is there twice.
-    """
+    """Finished runs as arms, in the order of their first runs."""
     if not runs:
         raise ValueError("a report needs at least one run, found none; give run directories")
     grouped: dict[str, list[TrainingRun]] = {}

@@ -74,17 +74,7 @@ def _base(arms: "Sequence[Arm]", base: Path | None) -> "Arm | None":
 def write_report(
     arms: "Sequence[Arm]", out: Path, command: str, *, base: "Arm | None" = None
 ) -> "CklSummary":
-    """Summarise arms, print it, and write the report into a folder.
-
-    Args:
-        arms: the runs.
-        out: the folder; made if it is not there.
-        command: that asked for it, as the report shows it.
-        base: that all other arms are compared with.
-
-    Raises:
-        ValueError: runs cannot be compared.
-    """
+    """Summarise arms, print it, and write the report into a folder."""
     from analysis.ckl_report.report import ckl_report
     from analysis.ckl_report.summary import TABLES, summarise
     from analysis.document import save_report

@@ -6,10 +6,6 @@ gains that is left later, the forgetting curve a line through it in the logarith
 that a share of next to nothing cannot decide a curve. When a maximum is looked for, and how often
 probes must have been scored, is told by `analysis.look_grid`; gains hold up to k - 1 steps of drift
 where scores are of every k-th step.
-
-Example:
-    >>> gains, curves, points, reasons = curve_tables(arms)                  # doctest: +SKIP
-    >>> curves[["arm", "exposure", "slope", "threshold", "r_squared"]]       # doctest: +SKIP
 """
 
 from collections.abc import Iterator, Sequence
@@ -53,20 +49,7 @@ class _Encounters:
 def curve_tables(
     arms: Sequence[Arm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, str]]:
-    """Gains of encounters, forgetting curves, and why an arm has none.
-
-    Args:
-        arms: the runs; all seeds of an arm go into one curve.
-        bootstrap: how intervals are made; they draw passages, with all their seeds.
-
-    Returns:
-        Gains: `arm`, `exposure`, `kind`, `encounter` (from 1), `gain` with `low` and `high` in
-        nats, `passages`, `probes`. Curves: `arm`, `exposure`, `kind`, `slope` per decade of steps
-        with `low` and `high`, `intercept`, `threshold` in steps with its bounds, `r_squared`,
-        `best_by_aic` (of the shapes fitted), `first` and `last` offset, `window` and `every` in
-        steps, `probes` that gained anything, `all_probes`, `passages`. Points of the curves of all
-        kinds: `arm`, `exposure`, `offset`, `retained`, `fitted`. Reasons, by arm.
-    """
+    """Gains of encounters, forgetting curves, and why an arm has none."""
     gains: list[tuple[Any, ...]] = []
     curves: list[tuple[Any, ...]] = []
     points: list[tuple[Any, ...]] = []
@@ -211,20 +194,7 @@ def trajectory_points(
     levels: pd.DataFrame,
     changes: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Arms that differ in the age of their start alone, a row each, by age.
-
-    Args:
-        arms: the runs.
-        acquired: A of them (`analysis.ckl_report.scores`).
-        forgotten: F of them (`analysis.ckl_report.forgetting`).
-        levels: what else was seen of them (`analysis.ckl_report.scores`).
-        changes: and how it moved.
-
-    Returns:
-        Columns `series` (their edit), `arm`, `step` of pretraining, the entropies of the start, and
-        outcomes: A right after the last injection and at the end, F at the end where it is tested,
-        changes of text and facts to the end. Empty where no series has four starts.
-    """
+    """Arms that differ in the age of their start alone, a row each, by age."""
     rows = [
         {
             "series": label,
@@ -246,16 +216,7 @@ def outcomes_of(points: pd.DataFrame) -> list[str]:
 
 
 def correlation_table(points: pd.DataFrame) -> pd.DataFrame:
-    """How outcomes follow the entropies of the start, in levels and in first differences.
-
-    Args:
-        points: `trajectory_points`.
-
-    Returns:
-        Columns `series`, `entropy`, `outcome`, `starts`, `rho`, `low`, `high`, `p_value`, and the
-        same four of differences (`rho_differences`, ...); missing where one of both never moves, or
-        there are fewer than four.
-    """
+    """How outcomes follow the entropies of the start, in levels and in first differences."""
     entropies = [name for name in ENTROPIES.values() if name in points.columns]
     rows = [
         (label, entropy, outcome, len(rows), *_both(rows[entropy], rows[outcome]))
@@ -296,7 +257,6 @@ def _age(arm: Arm) -> int:
 
 
 def _entropies(arm: Arm, levels: pd.DataFrame) -> dict[str, float]:
-    """Of the start before any edit."""
     moment = arm.compared_with[-1]
     of = (levels["arm"] == arm.name) & (levels["moment"] == moment) & levels["seed"].isna()
     rows = levels[of & (levels["group"] == ENTROPY)]

@@ -1,8 +1,4 @@
-"""Figures of runs of continual knowledge learning, as pure functions of the summary's tables.
-
-Example:
-    >>> knowledge_over_steps(probes, colours, "met").show()                  # doctest: +SKIP
-"""
+"""Figures of runs of continual knowledge learning, as pure functions of the summary's tables."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,13 +12,7 @@ from analysis.theme import REFERENCE_COLOUR, label
 def knowledge_over_steps(
     table: pd.DataFrame, colours: Mapping[str, str], injections: Sequence[int]
 ) -> go.Figure:
-    """K at every look, a line for each arm; ticks at the bottom are injections.
-
-    Args:
-        table: columns `arm`, `step`, `score`.
-        colours: of the arms.
-        injections: updates before each round.
-    """
+    """K at every look, a line for each arm; ticks at the bottom are injections."""
     figure = empty_figure("step", "K (nats)", 360, legend=len(colours) <= LEGEND_ARMS)
     for arm, rows in table.groupby("arm", sort=False):
         name = label(str(arm))
@@ -49,12 +39,7 @@ def knowledge_over_steps(
 
 
 def forgetting_curves(points: pd.DataFrame, colours: Mapping[str, str]) -> go.Figure:
-    """The share of gains that is left, with the lines fitted to it.
-
-    Args:
-        points: columns `arm`, `offset`, `retained`, `fitted`, of one exposure.
-        colours: of the arms.
-    """
+    """The share of gains that is left, with the lines fitted to it."""
     legend = len(colours) <= LEGEND_ARMS
     figure = empty_figure(
         "steps after the last maximum", "share of the gain left", 340, legend=legend
@@ -83,13 +68,7 @@ def forgetting_curves(points: pd.DataFrame, colours: Mapping[str, str]) -> go.Fi
 
 
 def over_pretraining(points: pd.DataFrame, measure: str, colours: Mapping[str, str]) -> go.Figure:
-    """A number of every start against its pretraining step, a line for each series.
-
-    Args:
-        points: `analysis.ckl_report.curves.trajectory_points`.
-        measure: the column.
-        colours: of the arms.
-    """
+    """A number of every start against its pretraining step, a line for each series."""
     figure = empty_figure("pretraining step of the start", measure, 340, legend=False)
     for _, rows in points.groupby("series", sort=False):
         _add_points(figure, rows, rows["step"], measure, colours, line=True)
@@ -99,14 +78,7 @@ def over_pretraining(points: pd.DataFrame, measure: str, colours: Mapping[str, s
 def against_entropy(
     points: pd.DataFrame, entropy: str, measure: str, colours: Mapping[str, str]
 ) -> go.Figure:
-    """A number of every start against an entropy of it.
-
-    Args:
-        points: `analysis.ckl_report.curves.trajectory_points`.
-        entropy: its column.
-        measure: the other column.
-        colours: of the arms.
-    """
+    """A number of every start against an entropy of it."""
     figure = empty_figure(f"{entropy} of the start (nats)", measure, 340, legend=False)
     for _, rows in points.groupby("series", sort=False):
         _add_points(figure, rows, rows[entropy], measure, colours, line=False)

@@ -2,10 +2,6 @@
 
 The page, the document and the terminal say them. Every sentence follows from the numbers of the
 summary. Up to four arms are told one by one; of more, the lowest and the highest.
-
-Example:
-    >>> findings(summary)[-1]                                                # doctest: +SKIP
-    'In K of passages met, last injection, 0 of 3 arms differ from their base beyond chance ...'
 """
 
 import re
@@ -47,11 +43,7 @@ FAR = 1000
 
 
 def kept_findings(summary: CklSummary) -> list[str]:
-    """Forgetting, text and facts, forgetting curves, entropies.
-
-    Args:
-        summary: of the runs.
-    """
+    """Forgetting, text and facts, forgetting curves, entropies."""
     return [*_forgotten(summary), *_moved(summary), *_curves(summary), *_entropies(summary)]
 
 
@@ -87,10 +79,7 @@ def _untested(rows: pd.DataFrame, arms: int) -> Iterator[str]:
 
 
 def _moved(summary: CklSummary) -> Iterator[str]:
-    """Text and facts, which measure forgetting where the tasks cannot.
-
-    What facts are worth in nats is left to the tables.
-    """
+    """Text and facts, which measure forgetting where the tasks cannot."""
     rows = summary.changes[
         (summary.changes["moment"] == Moment.END)
         & (summary.changes["against"] == Moment.START)
@@ -177,11 +166,7 @@ _NAMES = {ACQUIRED_INJECTED: "A right after the last injection", FORGOTTEN: "F a
 
 
 def findings(summary: CklSummary) -> list[str]:
-    """What stands out.
-
-    Args:
-        summary: of the runs.
-    """
+    """What stands out."""
     return [
         *_stopped(summary),
         *_acquired(summary),

@@ -5,10 +5,6 @@ F is the fall of P, the mean accuracy of the downstream tasks, as a share of its
 guessing at the start, F is **not tested**, and the reason names the tasks. A task stands above
 guessing where the interval of its accuracy lies above it; the level is shared out over the tasks
 (Bonferroni), so that one of many does not do so by luck. Intervals draw questions.
-
-Example:
-    >>> table = forgetting_table(arms, chance_table(arms))                   # doctest: +SKIP
-    >>> table[["arm", "task", "value", "reason"]]                            # doctest: +SKIP
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,17 +35,7 @@ _FORGETTING = (
 def chance_table(
     arms: Sequence[Arm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> pd.DataFrame:
-    """How well every task is answered at the start, against guessing.
-
-    Args:
-        arms: the runs.
-        bootstrap: how intervals are made.
-
-    Returns:
-        Columns `arm`, `moment` (which start), `task`, `score` with `low` and `high`, `chance`,
-        `above` (whether the interval lies above it), `questions`; intervals of all tasks of a start
-        together have the level of the bootstrap.
-    """
+    """How well every task is answered at the start, against guessing."""
     rows = [
         row for arm in arms for moment in arm.compared_with for row in _at(arm, moment, bootstrap)
     ]
@@ -61,21 +47,7 @@ def forgetting_table(
     chances: pd.DataFrame,
     bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP,
 ) -> pd.DataFrame:
-    """F at every moment after the start, of all tasks together and of each.
-
-    Rows of single seeds are of all tasks together only.
-
-    Args:
-        arms: the runs.
-        chances: `chance_table` of them.
-        bootstrap: how intervals are made.
-
-    Returns:
-        Columns `arm`, `seed` (missing for the mean over seeds), `against`, `moment`, `task` (`P`
-        for the mean over tasks), `value` with `low` and `high` (shares; missing where not tested),
-        `before` and `after` (accuracies), `questions`, and `reason`, why F is not tested; missing
-        where it is. Empty where no tasks were asked.
-    """
+    """F at every moment after the start, of all tasks together and of each."""
     rows = [
         (arm.name, seed, against, moment, *found)
         for arm, run, seed in units(arms)
@@ -95,13 +67,7 @@ def forgetting_table(
 
 
 def untested(chances: pd.DataFrame, arm: str, moment: str) -> dict[str, str]:
-    """Why F of tasks, and of all of them, is not tested at a start; nothing for those that are.
-
-    Args:
-        chances: `chance_table`.
-        arm: name of an arm.
-        moment: which start.
-    """
+    """Why F of tasks, and of all of them, is not tested at a start; nothing for those that are."""
     rows = chances[(chances["arm"] == arm) & (chances["moment"] == moment)]
     found = {
         row.task: f"at the {moment} no better than guessing: {_against_chance(row)}"
@@ -182,17 +148,7 @@ class Measure:
 
 
 def comparison_table(arms: Sequence[Arm], base: Arm | None = None) -> pd.DataFrame:
-    """Every arm against its base.
-
-    Args:
-        arms: the runs.
-        base: of all other arms; None for the unedited arm of each edited one.
-
-    Returns:
-        Columns `arm`, `base`, `measure`, `unit`, `effect` (arm less base) with `low` and `high`,
-        `p_value`, `p_holm`, `clusters` and what they are, `of`, and `seeds` that both have. Empty
-        where no arm has a base.
-    """
+    """Every arm against its base."""
     rows = [row for measure in MEASURES for row in _adjusted(measure, _pairs(arms, base))]
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 

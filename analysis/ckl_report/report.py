@@ -48,12 +48,7 @@ DEFINITIONS = (
 
 
 def ckl_report(summary: CklSummary, command: str) -> Report:
-    """What runs of continual knowledge learning acquired, kept and forgot.
-
-    Args:
-        summary: every table of the runs.
-        command: what made it.
-    """
+    """What runs of continual knowledge learning acquired, kept and forgot."""
     colours = arm_colours([arm.name for arm in summary.arms])
     tables = {table.title: table for table in text_tables(summary)}
     origin = provenance(summary.arms)
@@ -164,15 +159,7 @@ def _knowledge_figure(summary: CklSummary, colours: dict[str, str]) -> Figure:
 
 
 def scores_over_steps(summary: CklSummary, *, held_out: bool) -> pd.DataFrame:
-    """K at every look, mean over seeds.
-
-    Args:
-        summary: of the runs.
-        held_out: of held-out passages; otherwise of all others.
-
-    Returns:
-        Columns `arm`, `step`, `score` in nats.
-    """
+    """K at every look, mean over seeds."""
     found = []
     for arm in summary.arms:
         scores = [run.probe_scores for run in arm.runs]

@@ -4,10 +4,6 @@ K is the mean over passages of the mean score of a passage's probes, in nats. Ac
 change as a share of its size before (`analysis.metrics`, the convention of the paper's tables).
 "met" are all passages that were injected; held-out ones, which never were, are a control for what
 the corpus alone does to such probes. Intervals draw passages, within their exposures.
-
-Example:
-    >>> knowledge, acquired = score_tables(arms)                             # doctest: +SKIP
-    >>> acquired[["arm", "moment", "exposure", "value"]]                     # doctest: +SKIP
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -65,25 +61,7 @@ class _Scores:
 def score_tables(
     arms: Sequence[Arm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """K at every moment, and A at every moment after the start.
-
-    A is against the start and, of an edited one, against the unedited one as well. Rows of single
-    seeds are not taken apart by kind of probe.
-
-    Args:
-        arms: the runs.
-        bootstrap: how intervals are made.
-
-    Returns:
-        Two tables. K: columns `arm`, `seed` (missing for the mean over seeds), `moment`, `step`,
-        `exposure` (`met` for all that were injected), `kind` (`all` for all), `score` with `low`
-        and `high` in nats, `passages`, `probes`. A: `arm`, `seed`, `against`, `moment`, `exposure`,
-        `kind`, `value` with `low` and `high` (shares), `before` and `after` (K in nats),
-        `passages`, `probes`.
-
-    Raises:
-        ValueError: a score is not finite.
-    """
+    """K at every moment, and A at every moment after the start."""
     knowledge: list[tuple[Any, ...]] = []
     acquired: list[tuple[Any, ...]] = []
     for arm, run, seed in units(arms):
@@ -113,12 +91,7 @@ def score_tables(
 
 
 def probe_groups(probes: pd.DataFrame, *, by_kind: bool = True) -> Iterator[Group]:
-    """The probes of every exposure, of all that were met, and of every kind within them.
-
-    Args:
-        probes: in the layout of `PROBE_TABLE`.
-        by_kind: whether to take kinds apart too.
-    """
+    """The probes of every exposure, of all that were met, and of every kind within them."""
     met = probes[probes["exposure"] != HELD_OUT]
     exposures = [(MET, met), *probes.groupby("exposure", sort=False)]
     for exposure, rows in exposures:
@@ -129,11 +102,8 @@ def probe_groups(probes: pd.DataFrame, *, by_kind: bool = True) -> Iterator[Grou
 
 
 def spread_over_seeds(table: pd.DataFrame, value: str = "value") -> pd.DataFrame:
-    """Means over seeds with the `least` and the `most` of single seeds, and their number `seeds`.
-
-    Args:
-        table: with rows of single seeds and, their seed missing, of means over them.
-        value: the column.
+    """Means over seeds with the `least` and the `most` of single seeds,
+    and their number `seeds`.
     """
     keys = [name for name in _KEYS if name in table.columns]
     single = table[table["seed"].notna()].groupby(keys, sort=False)[value]
@@ -227,16 +197,7 @@ _COLUMNS = (
 def beyond_table(
     arms: Sequence[Arm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> pd.DataFrame:
-    """Gains since the start of passages met less those of held-out ones, means over seeds.
-
-    Args:
-        arms: the runs.
-        bootstrap: how intervals are made.
-
-    Returns:
-        Columns `arm`, `moment`, `value` with `low` and `high` in nats, `met` and `held_out` (the
-        gains), `passages`, `held_out_passages`. Empty where no passage was held out.
-    """
+    """Gains since the start of passages met less those of held-out ones, means over seeds."""
     rows = [row for arm in arms for row in _of_arm(arm, bootstrap)]
     return typed(pd.DataFrame(rows, columns=list(_COLUMNS)))
 
@@ -281,15 +242,7 @@ _CHANGES = (
 
 
 def level_table(arms: Sequence[Arm]) -> pd.DataFrame:
-    """Every measure at every moment.
-
-    Args:
-        arms: the runs.
-
-    Returns:
-        Columns `arm`, `seed` (missing for the mean over seeds), `moment`, `group`, `measure`,
-        `value`.
-    """
+    """Every measure at every moment."""
     rows = [
         (arm.name, seed, moment, *found)
         for arm in arms
@@ -306,18 +259,7 @@ def level_table(arms: Sequence[Arm]) -> pd.DataFrame:
 def change_table(
     arms: Sequence[Arm], levels: pd.DataFrame, bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> pd.DataFrame:
-    """By how much every measure moved since the start.
-
-    Args:
-        arms: the runs.
-        levels: `level_table` of them.
-        bootstrap: how intervals of facts are made, which draw the subjects that facts are about.
-
-    Returns:
-        Columns `arm`, `against` (which start), `moment`, `group`, `measure`, `before`, `after`,
-        `change`, `low` and `high` (of log-probabilities of facts only), `least`, `most` of single
-        seeds, `seeds`.
-    """
+    """By how much every measure moved since the start."""
     single = levels[levels["seed"].notna()]
     keys = ["arm", "group", "measure", "seed"]
     values = single.set_index([*keys, "moment"])["value"].unstack("moment", sort=False)
@@ -340,7 +282,6 @@ def change_table(
 
 
 def _pairs(arm: Arm) -> Iterator[tuple[str, str]]:
-    """Each start with each later moment."""
     for against in arm.compared_with:
         for moment in arm.moments:
             if moment != Moment.START:
@@ -368,14 +309,7 @@ def _levels(seen: Observations, step: int) -> Iterator[tuple[str, str, float]]:
 
 
 def guessing(tables: Iterable[pd.DataFrame]) -> float | None:
-    """The share of facts that one recalls who guesses among the values that an item offers.
-
-    Args:
-        tables: of task scores (`Observations`), of some runs.
-
-    Returns:
-        The mean over runs; None where no facts were asked for, or their values are not known.
-    """
+    """The share of facts that one recalls who guesses among the values that an item offers."""
     found = [
         table[~table["task"].isin(list(TASKS))]["chance"].dropna().astype(float) for table in tables
     ]

@@ -1,9 +1,4 @@
-"""The summary of runs of continual knowledge learning: every table that a report is made from.
-
-Example:
-    >>> summary = summarise(arms_of([read_run("runs/ckl")]))                 # doctest: +SKIP
-    >>> summary.acquired.to_csv("acquisition.csv", index=False)              # doctest: +SKIP
-"""
+"""The summary of runs of continual knowledge learning: every table that a report is made from."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -94,17 +89,7 @@ def summarise(
     bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP,
     on_table: Callable[[int], None] | None = None,
 ) -> CklSummary:
-    """All tables of some arms.
-
-    Args:
-        arms: the runs.
-        base: that all other arms are compared with; None compares edited arms with unedited ones.
-        bootstrap: how intervals are made.
-        on_table: called with 1 whenever one of `TABLES` steps is done.
-
-    Raises:
-        ValueError: runs cannot be compared, or have scores that are not finite.
-    """
+    """All tables of some arms."""
 
     def made(found: Made) -> Made:
         if on_table is not None:
@@ -139,10 +124,7 @@ def summarise(
 
 
 def command_line(run: TrainingRun) -> str:
-    """The command that makes a run, but for where it goes.
-
-    Paths that belong to the machine that it was made on are cut to their last name.
-    """
+    """The command that makes a run, but for where it goes."""
     config = from_json(CklConfig, {**run.configuration, **run.manifest["execution"]})
     recipe = run.manifest["recipe"]
     words = configured(config, recipe_named(recipe, CKL_RECIPES), recipe)

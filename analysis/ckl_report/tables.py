@@ -2,10 +2,6 @@
 
 K in nats, A and F in percent. A number in brackets is an interval over passages or questions, what
 stands behind "seeds" are the least and the most of single seeds.
-
-Example:
-    >>> for table in text_tables(summary):                                   # doctest: +SKIP
-    ...     print(table.title)
 """
 
 from collections.abc import Callable, Iterator

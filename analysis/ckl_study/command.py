@@ -72,11 +72,7 @@ class CklStudyArguments(CklConfig, _StudyFields):
         """Settings are checked together when they are made configurations."""
 
     def configuration(self) -> CklConfig:
-        """What all runs have in common.
-
-        Raises:
-            ValueError: settings do not go together, or are the study's to choose.
-        """
+        """What all runs have in common."""
         recipe = recipe_named(self.recipe, CKL_RECIPES)
         for name in _OF_THE_STUDY:
             if getattr(self, name) != getattr(recipe, name):
@@ -90,14 +86,7 @@ class CklStudyArguments(CklConfig, _StudyFields):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
+    """Run the command."""
     given = list(sys.argv[1:] if argv is None else argv)
     name = option_value(given, "--recipe") or _DEFAULT_RECIPE
     try:

@@ -40,13 +40,7 @@ class PlannedRun:
     config: CklConfig
 
     def words(self, recipe: CklConfig, recipe_name: str, out: Path) -> list[str]:
-        """The arguments of `python -m training.ckl` that make it, or go on with it.
-
-        Args:
-            recipe: what it is a change of.
-            recipe_name: its name.
-            out: folder of the study's runs.
-        """
+        """The arguments of `python -m training.ckl` that make it, or go on with it."""
         words = configured(self.config, recipe, recipe_name)
         return [*words, "--out", str(out / self.name), "--resume"]
 
@@ -60,19 +54,7 @@ def plan_study(
     sites: Sequence[ResuscitationSite],
     controls: Sequence[Control] = tuple(Control),
 ) -> list[PlannedRun]:
-    """All runs, in the order in which they are to be made.
-
-    Args:
-        config: what all of them are; its seed is the first one.
-        trajectory: run directory of a pretraining run.
-        checkpoints: how many of its checkpoints to start from.
-        seeds: runs of each.
-        sites: where to resuscitate the last checkpoint.
-        controls: of a resuscitation, from the same checkpoint.
-
-    Raises:
-        ValueError: there are fewer checkpoints, or a number is below 1.
-    """
+    """All runs, in the order in which they are to be made."""
     if min(checkpoints, seeds) < 1:
         raise ValueError(
             f"a study needs 1 or more --checkpoints and --seeds, found {checkpoints} and {seeds}"
@@ -96,15 +78,7 @@ def plan_study(
 
 
 def evenly_spread(steps: Sequence[int], count: int) -> list[int]:
-    """Those steps that are nearest to equal parts of the way to the last one; 0 is left out.
-
-    Args:
-        steps: there are.
-        count: how many to take.
-
-    Raises:
-        ValueError: there are not so many.
-    """
+    """Those steps that are nearest to equal parts of the way to the last one; 0 is left out."""
     left = sorted(step for step in steps if step > 0)
     if len(left) < count:
         raise ValueError(

@@ -14,14 +14,7 @@ from training.runs.finished import is_over
 def study_runs(
     plan: Sequence[PlannedRun], recipe: CklConfig, recipe_name: str, folder: Path
 ) -> list[StudyRun]:
-    """Planned runs as they are made.
-
-    Args:
-        plan: the runs.
-        recipe: what they are changes of.
-        recipe_name: its name.
-        folder: of all runs.
-    """
+    """Planned runs as they are made."""
     from training.ckl.command import main
 
     return [
@@ -36,13 +29,7 @@ def study_runs(
 
 
 def print_plan(plan: Sequence[PlannedRun], mine: Sequence[PlannedRun], folder: Path) -> None:
-    """Print how many runs there are and how long they will take, as far as that is known.
-
-    Args:
-        plan: all runs.
-        mine: those that this process makes.
-        folder: of the runs.
-    """
+    """Print how many runs there are and how long they will take, as far as that is known."""
     starts = {one.config.revision: None for one in plan}
     edits = [one for one in plan if one.config.is_edited]
     seeds = len({one.config.seed for one in plan})
@@ -54,13 +41,7 @@ def print_plan(plan: Sequence[PlannedRun], mine: Sequence[PlannedRun], folder: P
 
 
 def report_study(plan: Sequence[PlannedRun], out: Path, command: Sequence[str]) -> None:
-    """Report all runs, if they are over.
-
-    Args:
-        plan: all runs.
-        out: folder of the study.
-        command: that asked for it.
-    """
+    """Report all runs, if they are over."""
     folders = [out / RUNS / one.name for one in plan]
     if not_over([one.name for one in plan], out / RUNS):
         return

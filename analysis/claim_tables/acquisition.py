@@ -12,10 +12,6 @@ compare and test them. What each measure is stands in the modules that it is fro
 Settings are those of `settings`. `spacing` (`claim_tables.encounters`) is given for net gains only,
  which are what is compared within and beyond the threshold: in other rows it would keep
 runs from different starts, or with different edits, from being matched.
-
-Example:
-    >>> table = acquisition_table([read_run("runs/ckl")])                    # doctest: +SKIP
-    >>> table.query("measure == 'A' and exposure == 'met'")["value"]         # doctest: +SKIP
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,13 +48,7 @@ _ENTROPY = "knowledge"
 
 
 def knowledge_rows(arm: Arm, run: TrainingRun, means: PassageMeans) -> Iterator[Row]:
-    """K, A and gains of log-probability of a run.
-
-    Args:
-        arm: that the run belongs to.
-        run: the run.
-        means: of its probes.
-    """
+    """K, A and gains of log-probability of a run."""
     moments = list(dict(moments_of(arm)))
     scores = np.stack([arm.probes(moment, run)["log_prob"] for moment in moments], axis=1)
     by_passage = means.of(scores)
@@ -71,15 +61,7 @@ def knowledge_rows(arm: Arm, run: TrainingRun, means: PassageMeans) -> Iterator[
 
 
 def generated_rows(arm: Arm, run: TrainingRun) -> Iterator[Row]:
-    """The rise of the share of probes of met passages whose target is generated.
-
-    Args:
-        arm: that the run belongs to.
-        run: the run; nothing is given where it recorded nothing.
-
-    Raises:
-        ValueError: what is recorded is not of its probes.
-    """
+    """The rise of the share of probes of met passages whose target is generated."""
     met = (run.probe_scores.items["exposure"] != HELD_OUT).to_numpy()
     shares: dict[int, float] = {}
     for record in records_of(run.path, RecallRecord):
@@ -99,11 +81,7 @@ def generated_rows(arm: Arm, run: TrainingRun) -> Iterator[Row]:
 
 
 def entropy_rows(run: TrainingRun) -> Iterator[Row]:
-    """Knowledge entropy of both starts of a run; nothing where it was not measured.
-
-    Args:
-        run: the run.
-    """
+    """Knowledge entropy of both starts of a run; nothing where it was not measured."""
     unedited = run if run.unedited is None else run.unedited
     for moment, seen in ((Moment.UNEDITED, unedited), (Moment.START, run)):
         found = seen.entropies
@@ -126,13 +104,7 @@ def _acquired(arm: Arm, exposure: str, kind: str, known: dict[str, float]) -> It
 
 
 def question_rows(arm: Arm, run: TrainingRun, chances: pd.DataFrame) -> Iterator[Row]:
-    """P of every question and F of a run; nothing where neither is tested.
-
-    Args:
-        arm: that the run belongs to.
-        run: the run.
-        chances: `chance_table` of the arm.
-    """
+    """P of every question and F of a run; nothing where neither is tested."""
     tested = [
         against
         for against in arm.compared_with

@@ -20,11 +20,6 @@ Where looks are too far apart for two of them in a window (`analysis.look_grid`)
 this. Held-out passages are never met and have none.
 
 Source: Chang et al., NeurIPS 2024: sections 3.3 and 4.1 to 4.4.
-
-Example:
-    >>> rows = list(encounter_rows(run, means, None))                        # doctest: +SKIP
-    >>> rows[0].measure, rows[0].exposure                                    # doctest: +SKIP
-    ('effectivity', 'paraphrase')
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,11 +69,7 @@ class PassageMeans:
     def over_passages(
         self, means: Float[np.ndarray, "group column"]
     ) -> Mapping[tuple[str, str], Float[np.ndarray, "column"]]:
-        """The mean over passages, by exposure and kind.
-
-        Args:
-            means: those of passages, as of `of`.
-        """
+        """The mean over passages, by exposure and kind."""
         places: dict[tuple[str, str], list[int]] = {}
         for place, group in enumerate(self.groups):
             places.setdefault((group.exposure, group.kind), []).append(place)
@@ -86,11 +77,7 @@ class PassageMeans:
 
 
 def passage_means(probes: pd.DataFrame) -> PassageMeans:
-    """The means of a list of probes.
-
-    Args:
-        probes: one a row, with `passage`, `exposure` and `kind`.
-    """
+    """The means of a list of probes."""
     groups, weights = zip(*_weighted(probes), strict=True)
     return PassageMeans(groups, np.stack(weights))
 
@@ -143,14 +130,7 @@ class _Met:
 
 
 def encounter_rows(run: TrainingRun, means: PassageMeans, spacing: str | None) -> Iterator[Row]:
-    """Effectivity, rise, fall and net gain of every passage that a run met.
-
-    Args:
-        run: the run; nothing is given where its probes were not scored often enough.
-        means: of its probes.
-        spacing: how its interval lies to the learnability threshold. It is said of net gains only:
-            claims compare other numbers of runs from different starts, whose thresholds differ.
-    """
+    """Effectivity, rise, fall and net gain of every passage that a run met."""
     grid = look_grid([run])
     if isinstance(grid, str):
         return
@@ -163,11 +143,7 @@ def encounter_rows(run: TrainingRun, means: PassageMeans, spacing: str | None) -
 
 
 def curve_rows(curves: Mapping[str, ForgettingCurve]) -> Iterator[Row]:
-    """Slopes of forgetting curves, and what speaks for a line.
-
-    Args:
-        curves: of a run, by exposure.
-    """
+    """Slopes of forgetting curves, and what speaks for a line."""
     for exposure, curve in curves.items():
         line = curve.fits[DecayModel.LOG_LINEAR].aic
         power, exponential = (
@@ -184,14 +160,7 @@ def curve_rows(curves: Mapping[str, ForgettingCurve]) -> Iterator[Row]:
 
 
 def forgetting_curves(run: TrainingRun) -> dict[str, ForgettingCurve]:
-    """The forgetting curve of what a run met, and of each exposure, where one can be fitted.
-
-    Args:
-        run: the run.
-
-    Returns:
-        By exposure, `met` for all of them; without intervals.
-    """
+    """The forgetting curve of what a run met, and of each exposure, where one can be fitted."""
     grid = look_grid([run])
     if isinstance(grid, str):
         return {}
@@ -251,7 +220,6 @@ def _met(run: TrainingRun, grid: LookGrid) -> Iterator[_Met]:
 
 
 def _some(met: Sequence[_Met], chosen: np.ndarray) -> list[_Met]:
-    """Those of the probes that are chosen, `[probe]`."""
     kept = [(some, chosen[some.probes]) for some in met]
     return [
         _Met(some.probes[here], some.log_probs[here], some.places[here])
@@ -280,16 +248,7 @@ class Spacing(StrEnum):
 def spacings(
     settings: Sequence[Mapping[str, Any]], thresholds: Sequence[float | None]
 ) -> list[Spacing | None]:
-    """The spacing of each run.
-
-    Args:
-        settings: of each run; `interval` is among them, in steps.
-        thresholds: of the forgetting curve of each, in steps; infinite for a curve that does not
-            fall, None where there is no curve.
-
-    Returns:
-        None where no other interval was tried, or none of the runs alike has a curve.
-    """
+    """The spacing of each run."""
     alike: dict[str, list[int]] = {}
     for place, one in enumerate(settings):
         others = sorted((name, str(v)) for name, v in one.items() if name != _INTERVAL)

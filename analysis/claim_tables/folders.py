@@ -3,13 +3,6 @@
 A result is known by its files. What lies below a result belongs to it and is not looked at, but for
 a ledger, which is written beside the runs that it is about; nor are checkpoints, models and what
 begins with a dot. What is not over is told apart, and read by nothing.
-
-Example:
-    >>> results = find_results([Path("runs")])                               # doctest: +SKIP
-    >>> len(results.ckl_runs), results.unfinished                            # doctest: +SKIP
-    (34, ())
-    >>> {table: len(rows) for table, rows in tables_of(results).items()}     # doctest: +SKIP
-    {<Table.MEMORIZATION: 'memorization'>: 6144}
 """
 
 import json

@@ -10,10 +10,6 @@ A run whose edit was made before a later stage than A is left out: no column tel
 stages have different ratios, `mix_ratio` is missing; where later stages have different mixes, or
 some have none, `mix_later` names all ("generic+None"). A stage is called by the name of its data, a
 file by its own; kinds of later stages are those of `training.data.primary_sets`.
-
-Example:
-    >>> chains = [read_chain("runs/plain"), read_chain("runs/remix")]        # doctest: +SKIP
-    >>> memorization_table(chains)[["mix_first", "moment", "value"]]         # doctest: +SKIP
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -151,22 +147,7 @@ _COLUMNS = ("run", "moment", "measure", "cluster", "value")
 def fact_depths(
     chains: Sequence[Chain], items: int, *, device: str | None = None, k: int = TOP_K
 ) -> pd.DataFrame:
-    """Where facts of stage A are readable after each stage, in layers.
-
-    Args:
-        chains: finished runs; their checkpoints must be where they were written.
-        items: how many facts of stage A to look at, the first ones.
-        device: cpu or cuda; None for cuda where there is one.
-        k: how near the top an answer counts as readable.
-
-    Returns:
-        Columns `run` (its folder), `moment`, `measure` ("first layer" of a fact, "effective layers"
-        of a run), `cluster` (the fact; missing for numbers of a run), `value`.
-
-    Raises:
-        ValueError: a checkpoint is not there, the items of stage A are others than were learnt, or
-            a run is there twice.
-    """
+    """Where facts of stage A are readable after each stage, in layers."""
     arms = [arm for arm in arms_of(chains) if not is_hooked(arm)] if chains else []
     read = ranks_by_model(arms, items, device)
     rows = [

@@ -3,10 +3,6 @@
 Each sweep is of one pretraining run (`analysis.claim_tables.settings` says which seed it has);
 sweeps of one run may be over different corpora. Checkpoints without a step, and sweeps over
 checkpoints of other training than pretraining, are left out. Entropies are in nats.
-
-Example:
-    >>> table = pretraining_table([Path("runs/sweep")])                      # doctest: +SKIP
-    >>> table[["seed", "step", "corpus", "layer", "measure", "value"]]       # doctest: +SKIP
 """
 
 import json

@@ -6,10 +6,6 @@
   none; missing where neither is on this machine.
 - `novelty` is that of the corpus trained on: familiar where the start was pretrained on it or its
   name begins with "general", new where it begins with "biomedical", otherwise missing.
-
-Example:
-    >>> settings_of_runs(runs)[0]["trajectory"]                              # doctest: +SKIP
-    'tiny'
 """
 
 import re
@@ -32,11 +28,7 @@ from training.start_models import Start, find_start
 
 
 def edit_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns `site`, `ratio`, `factor`, `control` and `temperature` of a run.
-
-    Args:
-        configuration: as a manifest holds it.
-    """
+    """The columns `site`, `ratio`, `factor`, `control` and `temperature` of a run."""
     ratio, control = configuration["resuscitation_ratio"], configuration["control"]
     has_site = ratio is not None and control is None
     return {
@@ -76,11 +68,7 @@ class Series:
 
 
 def series_of(model: str) -> Series:
-    """What the checkpoints that a command was given are checkpoints of.
-
-    Args:
-        model: hub id, a folder, a pattern of folders, or a run directory.
-    """
+    """What the checkpoints that a command was given are checkpoints of."""
     folder = Path(model).expanduser()
     is_pattern = _WILDCARDS.search(folder.name) is not None
     if is_pattern or folder.parent.name == CHECKPOINTS_FOLDER:
@@ -99,15 +87,7 @@ def series_of(model: str) -> Series:
 
 
 def refuse_unlike(settings: Mapping[Path, Mapping[str, Any]], alike: Sequence[str]) -> None:
-    """Refuse results whose values differ for other reasons than the columns of a table say.
-
-    Args:
-        settings: of each result, with the `model` that it was given.
-        alike: settings that must be the same in all.
-
-    Raises:
-        ValueError: a setting differs, or two results are of different runs with the same seed.
-    """
+    """Refuse results whose values differ for other reasons than the columns of a table say."""
     names: dict[int, tuple[Path, str]] = {}
     for result, told in settings.items():
         first, wanted = next(iter(settings.items()))
@@ -127,15 +107,7 @@ def refuse_unlike(settings: Mapping[Path, Mapping[str, Any]], alike: Sequence[st
 
 
 def of_one_source_each(table: Table, frame: pd.DataFrame) -> pd.DataFrame:
-    """A table without its `SOURCE`, if it has every value once.
-
-    Args:
-        table: which it is.
-        frame: its rows, with `SOURCE`.
-
-    Raises:
-        ValueError: two rows differ in their value and source only.
-    """
+    """A table without its `SOURCE`, if it has every value once."""
     keys = [*settings_of(table), "measure"]
     repeated = frame[frame.duplicated(keys, keep=False)]
     if len(repeated):
@@ -165,15 +137,7 @@ _BY_BEGINNING = {"general": Novelty.FAMILIAR, "biomedical": Novelty.NEW}
 def settings_of_runs(
     runs: Sequence[TrainingRun], novelty: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
-    """The settings of each run that are columns of the table; what does not apply is None.
-
-    Args:
-        runs: of continual knowledge learning.
-        novelty: of corpora, by the name that a run was given; instead of what is found.
-
-    Raises:
-        ValueError: a novelty is none.
-    """
+    """The settings of each run that are columns of the table; what does not apply is None."""
     given = {name: _novelty(name, value) for name, value in (novelty or {}).items()}
     return [
         {

@@ -38,14 +38,7 @@ CLAIMS: Mapping[str, Claim] = {
 
 
 def claim_named(identifier: str) -> Claim:
-    """The claim of a name.
-
-    Args:
-        identifier: of the claim.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The claim of a name."""
     if identifier in CLAIMS:
         return CLAIMS[identifier]
     near = get_close_matches(identifier, CLAIMS, 1)

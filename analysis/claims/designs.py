@@ -50,16 +50,7 @@ class Design(Protocol):
         """What it needs."""
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """What rows of a table say.
-
-        Args:
-            frame: rows, `checked`.
-            table: which they are of.
-            towards: the direction claimed.
-
-        Raises:
-            ScaleError: they are too few.
-        """
+        """What rows of a table say."""
 
 
 @dataclass(frozen=True)
@@ -218,11 +209,6 @@ def _differences(
 
 
 def _checked_seeds(values: pd.Series, least: Scale) -> pd.Series:
-    """One number a seed.
-
-    Raises:
-        ScaleError: seeds are too few.
-    """
     by_seed = values.groupby(level="seed", sort=False).mean()
     if len(by_seed) < least.seeds:
         raise ScaleError(f"found {len(by_seed)} seeds, {least.seeds} are needed")

@@ -80,18 +80,7 @@ def of_units(
     towards: Direction,
     scale: float = 0.0,
 ) -> Evidence:
-    """Whether a mean is on the side claimed of 0.
-
-    Args:
-        by_seed: one number a seed; two or more.
-        by_cluster: one number a cluster, over the same rows; empty where there are none.
-        towards: the side claimed.
-        scale: the size of the numbers whose differences they are: what their rounding makes is no
-            effect, and no spread.
-
-    Raises:
-        ScaleError: a value is not finite.
-    """
+    """Whether a mean is on the side claimed of 0."""
     by_seed, by_cluster = (without_rounding(each, scale) for each in (by_seed, by_cluster))
     p_for, p_against, interval, test = _over_seeds(by_seed, towards)
     n = len(by_seed)
@@ -120,14 +109,8 @@ def of_units(
 
 
 def all_of(parts: Sequence[Evidence], towards: Direction) -> Evidence:
-    """Whether all of several things are on the side claimed; effect and interval are the weakest's.
-
-    It speaks against them where one of them is beyond chance on the other side, adjusted for
-    having several chances of it (Bonferroni).
-
-    Args:
-        parts: evidence of each.
-        towards: the side claimed.
+    """Whether all of several things are on the side claimed; effect and
+    interval are the weakest's.
     """
     if len(parts) == 1:
         return parts[0]
@@ -158,7 +141,6 @@ def hull(intervals: Sequence[Interval]) -> Interval:
 def _over_seeds(
     values: Float[np.ndarray, "seed"], towards: Direction
 ) -> tuple[float, float, Interval, str]:
-    """Both p-values, interval and test."""
     sides = (towards, opposite(towards))
     if is_constant(values):
         generator = np.random.default_rng(0)
@@ -170,11 +152,7 @@ def _over_seeds(
 
 
 def student_interval(values: Float[np.ndarray, "unit"]) -> Interval:
-    """Student's interval of a mean; without a width where all values are alike.
-
-    Args:
-        values: one a seed or an item; two or more.
-    """
+    """Student's interval of a mean; without a width where all values are alike."""
     if is_constant(values):
         return Interval(float(values[0]), float(values[0]), LEVEL)
     return mean_over_seeds(values, level=LEVEL).interval

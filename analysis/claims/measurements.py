@@ -147,17 +147,7 @@ def settings_of(table: Table) -> tuple[str, ...]:
 
 
 def checked(table: Table, frame: pd.DataFrame, *, finite: bool = True) -> pd.DataFrame:
-    """A table that claims can be tested on, with missing settings made `NONE`.
-
-    Args:
-        table: which it is.
-        frame: its rows.
-        finite: whether to refuse values that are not.
-
-    Raises:
-        ValueError: a column is missing or unknown, a measure is unknown, a row has no seed, or a
-            value is not finite.
-    """
+    """A table that claims can be tested on, with missing settings made `NONE`."""
     wanted = COLUMNS[table]
     missing = [name for name in wanted if name not in frame.columns]
     unknown = [str(name) for name in frame.columns if name not in wanted]

@@ -70,7 +70,6 @@ def _against_plain(
     place: str = "Table 2, section 4.2",
     family: str = "mixes and stages",
 ) -> Claim:
-    """A mix against none."""
     effect = "keeps more than" if expected is Direction.RISES else "keeps less than"
     return _claim(
         identifier,

@@ -44,17 +44,7 @@ class Arm:
 
 
 def rows_with(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """The rows that have some settings.
-
-    Extremes are taken after all other settings, so that they are those of the rows in question.
-
-    Args:
-        frame: a table, `checked`.
-        settings: wanted.
-
-    Raises:
-        ScaleError: a number is wanted by its place, and there is none.
-    """
+    """The rows that have some settings."""
     masks = [
         _is(frame[column], wanted).to_numpy()
         for column, wanted in settings.items()
@@ -71,21 +61,7 @@ def rows_with(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 def matched(
     frame: pd.DataFrame, table: Table, arms: Sequence[Arm], averaged: Iterable[str] = ()
 ) -> pd.DataFrame:
-    """Values of arms side by side, a row for each combination of all other settings.
-
-    Args:
-        frame: rows of a table, `checked`.
-        table: which it is.
-        arms: that name the same columns.
-        averaged: columns whose values are averaged over.
-
-    Returns:
-        A column for each arm, by its place; the index are the other settings.
-
-    Raises:
-        ScaleError: an arm has no rows, or no row of one has a match.
-        ValueError: two rows are alike in all but their value.
-    """
+    """Values of arms side by side, a row for each combination of all other settings."""
     fixed = set(arms[0].settings)
     assert all(set(arm.settings) == fixed for arm in arms), "arms name different columns"
     others = [name for name in settings_of(table) if name not in {*fixed, *averaged}]
@@ -113,19 +89,7 @@ def matched(
 
 
 def along(values: pd.Series, axis: str, least: int) -> pd.DataFrame:
-    """Series of each seed along an axis, over the points that all of them have.
-
-    Args:
-        values: by settings, as of `matched`.
-        axis: the setting along which they are put in order.
-        least: points; where settings have fewer, they are left out.
-
-    Returns:
-        A row for each seed, the mean over all other settings; a column for each point.
-
-    Raises:
-        ScaleError: there are fewer points.
-    """
+    """Series of each seed along an axis, over the points that all of them have."""
     if axis not in values.index.names:
         raise ScaleError(f"{axis} has 1 value in common, {least} are needed")
     wide = values.unstack(axis)

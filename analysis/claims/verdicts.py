@@ -72,18 +72,7 @@ class Finding:
 def judge(
     claims: Sequence[Claim], tables: Mapping[Table, pd.DataFrame], *, level: float = LEVEL
 ) -> list[Finding]:
-    """What measurements say about claims.
-
-    Args:
-        claims: whole families, since p-values hold for those judged together.
-        tables: of measurements (`analysis.claims.measurements`); those that are missing, or are
-            too few, leave claims untested.
-        level: 1 less the chance of any false verdict in a family.
-
-    Raises:
-        ValueError: a table is not one or has a row twice, a claim is there twice, or `level` is not
-            between 0.5 and 1. Data that allow no test leave their claim untested, with the reason.
-    """
+    """What measurements say about claims."""
     if not 0.5 < level < 1:
         raise ValueError(f"level is {level}: give a value between 0.5 and 1, such as 0.95")
     names = [claim.identifier for claim in claims]
@@ -103,28 +92,14 @@ def judge(
 
 
 def shown_effect(unit: Unit, effect: float, interval: Interval) -> str:
-    """An effect with its interval, as text.
-
-    Args:
-        unit: of both.
-        effect: a number.
-        interval: of it.
-    """
+    """An effect with its interval, as text."""
     show = _SHOWN[unit]
     ends = " to ".join(signed(end, show) for end in interval[:2])
     return f"{signed(effect, show)} ({ends})"
 
 
 def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
-    """Findings as a table.
-
-    Args:
-        findings: of claims.
-
-    Returns:
-        Columns `claim`, `verdict`, `effect`, `low`, `high`, `p_value`, `p_against`, `n`, `seeds`,
-        `test`, `family`, `sentence`.
-    """
+    """Findings as a table."""
     rows = []
     for one in findings:
         low, high = (None, None) if one.interval is None else one.interval[:2]

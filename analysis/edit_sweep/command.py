@@ -128,11 +128,7 @@ def _edits(
 
 
 def _refuse_folder(out: Path) -> None:
-    """Refuse a folder that no sweep can be written to, before a model is loaded.
-
-    Raises:
-        ValueError: it is none, holds something else, or cannot be made.
-    """
+    """Refuse a folder that no sweep can be written to, before a model is loaded."""
     from analysis.entropy.sweep import MANIFEST
     from probes.cli import refuse_existing
 

@@ -2,9 +2,6 @@
 
 Entropies are drawn as changes from the unedited model, since they lie within a few percent of it;
 losses of a series as they are, with a line for the unedited model.
-
-Example:
-    >>> entropy_changes(series(table, "up", "factor"), "factor").show()      # doctest: +SKIP
 """
 
 import pandas as pd
@@ -35,15 +32,7 @@ def series(
     at_ratio: float = AT_RATIO,
     at_factor: float = AT_FACTOR,
 ) -> pd.DataFrame:
-    """The rows of one series, in the order of what varies along it; refused edits left out.
-
-    Args:
-        table: `edit_table`.
-        site: of resuscitations; None for temperatures.
-        varies: `"factor"`, `"ratio"` or `"temperature"`.
-        at_ratio: of the series of factors.
-        at_factor: of the series of ratios.
-    """
+    """The rows of one series, in the order of what varies along it; refused edits left out."""
     rows = table[table["refused"].isna()]
     if varies == "temperature":
         rows = rows[rows["temperature"].notna()]
@@ -56,11 +45,7 @@ def series(
 
 
 def trade_off(table: pd.DataFrame) -> go.Figure:
-    """What edits do to knowledge entropy, against what they cost: a dot for every edit.
-
-    Args:
-        table: `edit_table`.
-    """
+    """What edits do to knowledge entropy, against what they cost: a dot for every edit."""
     figure = _figure("change in knowledge entropy (nats)", "change in held-out loss (nats)", 420)
     made = table[table["refused"].isna()]
     kinds = made["site"].fillna("temperature")
@@ -93,13 +78,7 @@ def entropy_changes(
     varies: str,
     measures: tuple[str, ...] = ("knowledge_entropy", "contribution_entropy"),
 ) -> go.Figure:
-    """Change of entropies from the unedited model: dots as measured, open ones as predicted.
-
-    Args:
-        rows: a `series`.
-        varies: what varies along it.
-        measures: which entropies.
-    """
+    """Change of entropies from the unedited model: dots as measured, open ones as predicted."""
     figure = _figure(AXES[varies], "change in entropy (nats)")
     for index, measure in enumerate(measures):
         before, colour = rows[f"{measure}_before"], series_colour(index)
@@ -131,12 +110,7 @@ def entropy_changes(
 
 
 def losses(rows: pd.DataFrame, varies: str) -> go.Figure:
-    """Loss on the measured text and on held-out text, with a line for the unedited model.
-
-    Args:
-        rows: a `series`.
-        varies: what varies along it.
-    """
+    """Loss on the measured text and on held-out text, with a line for the unedited model."""
     figure = _figure(AXES[varies], "loss (nats per token)")
     for index, (measure, name) in enumerate(LOSSES.items()):
         colour = series_colour(index)

@@ -3,10 +3,6 @@
 Every sentence follows from the numbers measured. Two losses count as the same where they differ by
 less than rounding in the model's type explains, and an edit is said to damage a model where the
 perplexity on held-out text at least doubles.
-
-Example:
-    >>> findings(sweep)[0]                                                   # doctest: +SKIP
-    'Unedited: knowledge entropy 215.62 nats, 98.0% of its maximum; ...'
 """
 
 from collections.abc import Iterator
@@ -34,11 +30,7 @@ _PAPERS_SITE, _PAPERS_FACTOR = ResuscitationSite.UP, 2.0
 
 
 def findings(sweep: EditSweep) -> list[str]:
-    """What stands out.
-
-    Args:
-        sweep: the measurements.
-    """
+    """What stands out."""
     tidy = edit_table(sweep)
     made = tidy[tidy["refused"].isna()]
     same = _SAME_LOSS.get(sweep.result.provenance.dtype, _SAME_IN_HALF_PRECISION)
@@ -120,7 +112,6 @@ def _doubled(made: pd.DataFrame) -> Iterator[str]:
 
 
 def _up_and_down(made: pd.DataFrame, same: float) -> Iterator[str]:
-    """Of a gated MLP they are two edits and one function."""
     sides = [
         made[made["site"] == site].set_index(["ratio", "factor"])
         for site in (ResuscitationSite.UP, ResuscitationSite.DOWN)

@@ -5,11 +5,6 @@ Each edit is then made by hooks, measured on the same text and on held-out text,
 was measured is a file at once, with hashes of the weights and texts that it belongs to, so that a
 sweep that was stopped repeats nothing and mixes nothing. An edit that cannot be made or measured,
 because it changes nothing or its numbers are not finite, is a row that says so.
-
-Example:
-    >>> sweep = sweep_edits(model, settings, folder, batches, held_out)      # doctest: +SKIP
-    >>> sweep.rows[0].after["held_out_loss"]                                 # doctest: +SKIP
-    9.63
 """
 
 import json
@@ -80,19 +75,7 @@ def edit_settings(
     at_ratio: float = AT_RATIO,
     at_factor: float = AT_FACTOR,
 ) -> list[EditSetting]:
-    """The settings of a sweep, in order.
-
-    Args:
-        sites: where to resuscitate.
-        factors: tried at `at_ratio`.
-        ratios: tried at `at_factor`.
-        temperatures: of attention.
-        at_ratio: of the series of factors.
-        at_factor: of the series of ratios.
-
-    Raises:
-        ValueError: there are none, or a value is out of range.
-    """
+    """The settings of a sweep, in order."""
     found = [
         EditSetting(as_choice(ResuscitationSite, site, "site"), float(ratio), float(factor))
         for site in sites
@@ -112,11 +95,7 @@ def edit_settings(
 def sites_of(
     model: HookedModel, asked: Sequence[ResuscitationSite]
 ) -> tuple[ResuscitationSite, ...]:
-    """The sites asked for, or all that the model has.
-
-    Raises:
-        ValueError: a site was asked for that the model has not.
-    """
+    """The sites asked for, or all that the model has."""
     for site in asked:
         require_site(model, site)
     return tuple(asked) or tuple(site for site in ResuscitationSite if _has(model, site))
@@ -202,22 +181,7 @@ def sweep_edits(
     *,
     on_batch: OnBatch | None = None,
 ) -> EditSweep:
-    """Measure every edit that has no row yet.
-
-    Args:
-        model: the model; hooks are on it while an edit is measured, its weights are not touched.
-        settings: the edits, in order.
-        out: the folder of the sweep.
-        batches: the text to measure on.
-        held_out: the text that only the loss is measured on.
-        on_batch: called with the number of tokens of every batch when it is done.
-
-    Returns:
-        All rows, measured now or before, in order.
-
-    Raises:
-        ValueError: the folder holds measurements of other weights or texts, or by other versions.
-    """
+    """Measure every edit that has no row yet."""
     texts = {"corpus": batches.content_hash, "held-out corpus": held_out.content_hash}
     origin = origin_of(model, **texts)
 
@@ -281,11 +245,6 @@ def _totals(found: Effects, edit: Edit) -> Totals:
 
 
 def _finite(totals: Totals) -> Totals:
-    """The same numbers.
-
-    Raises:
-        ValueError: one of them is not finite.
-    """
     for name, value in totals.items():
         if value is not None and not isfinite(value):
             raise ValueError(
@@ -333,11 +292,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path, origin: Mapping[str, str | None]) -> dict[str, Any]:
-    """What was measured before, of the same origin.
-
-    Raises:
-        ValueError: it cannot be read, or is of another origin.
-    """
+    """What was measured before, of the same origin."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
         before = read.pop("origin")

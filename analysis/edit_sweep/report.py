@@ -76,12 +76,7 @@ _BRIEF = {
 
 
 def edit_report(sweep: EditSweep, command: str) -> Report:
-    """What an edit sweep found.
-
-    Args:
-        sweep: the measurements.
-        command: what made them.
-    """
+    """What an edit sweep found."""
     origin, tidy = sweep.result.provenance, edit_table(sweep)
     sites = dict.fromkeys(row.setting.site for row in sweep.rows if row.setting.site is not None)
     provenance = _provenance(sweep)

@@ -21,13 +21,7 @@ PREDICTED = ("knowledge_entropy", "contribution_entropy")
 
 
 def edit_table(sweep: EditSweep) -> pd.DataFrame:
-    """Everything, one row per edit.
-
-    Returns:
-        Columns `edit`, `site`, `ratio`, `factor`, `temperature`, `neurons`; for every
-        measure `<measure>_before`, `<measure>_after` and, where there is a closed form,
-        `<measure>_predicted`; and `refused`, why the edit could not be made.
-    """
+    """Everything, one row per edit."""
     return pd.DataFrame(edit_records(sweep))
 
 

@@ -146,11 +146,6 @@ def _run_one(arguments: EntropyArguments, rank: int) -> None:
 
 
 def _folders(corpora: Sequence[str]) -> list[str]:
-    """Where the results of every corpus go inside `--out`.
-
-    Raises:
-        ValueError: no corpus, or the same one twice.
-    """
     if not corpora:
         raise ValueError("--corpus is empty; name at least one, for example: --corpus general")
     twice = next((name for name in corpora if list(corpora).count(name) > 1), None)
@@ -218,14 +213,7 @@ def batches(arguments: EntropyArguments, model: Any, corpus: Any) -> Any:
 def measure(
     arguments: EntropyArguments, model: Any, tokens: Any, label: str | None = None
 ) -> "EntropyResult":
-    """One result, behind a progress bar.
-
-    Args:
-        arguments: what was asked for.
-        model: the model.
-        tokens: batches of one corpus.
-        label: what the bar calls the model, where there are several.
-    """
+    """One result, behind a progress bar."""
     import probes
     from analysis.processes import is_shared, is_watched
 

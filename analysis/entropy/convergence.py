@@ -1,8 +1,4 @@
-"""Convergence: how the totals of a pass settled as documents came in, with their intervals.
-
-Example:
-    >>> convergence_figure(convergence_table(results), "knowledge").show()   # doctest: +SKIP
-"""
+"""Convergence: how the totals of a pass settled as documents came in, with their intervals."""
 
 from collections.abc import Sequence
 
@@ -28,12 +24,7 @@ def convergence_table(results: Sequence[EntropyResult]) -> pd.DataFrame:
 
 
 def convergence_figure(table: pd.DataFrame, kind: str) -> go.Figure:
-    """One running total over documents, a line per series inside its interval.
-
-    Args:
-        table: `convergence_table`.
-        kind: which entropy.
-    """
+    """One running total over documents, a line per series inside its interval."""
     figure = go.Figure(
         layout={
             "template": template(),

@@ -4,10 +4,6 @@ Totals are the estimates that their intervals are of: the measured ones less the
 documents. An effective number is exp(H): how many outcomes, used alike, would have the entropy H.
 Two totals are said to differ only where their intervals do not overlap, which is stricter than a
 test of the difference.
-
-Example:
-    >>> findings([result])[0]                                               # doctest: +SKIP
-    'Knowledge entropy over general is 208.96 nats (95% interval 208.79 to 209.13), ...'
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,11 +18,7 @@ from probes.results import EntropyResult, KnowledgeEntropy
 
 
 def findings(results: Sequence[EntropyResult]) -> list[str]:
-    """Three to five sentences on what was found.
-
-    Args:
-        results: of one or several series; the first is what the others are compared with.
-    """
+    """Three to five sentences on what was found."""
     named = dict(zip(series_labels(results), results, strict=True))
     return [
         *_knowledge(named),

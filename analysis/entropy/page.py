@@ -1,8 +1,4 @@
-"""The page of entropy results: findings, numbers, figures, how they are defined, where from.
-
-Example:
-    >>> Path("entropy.html").write_text(entropy_page([result]))             # doctest: +SKIP
-"""
+"""The page of entropy results: findings, numbers, figures, how they are defined, where from."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -45,14 +41,7 @@ EMPTY = "-"
 
 
 def entropy_page(results: Sequence[EntropyResult]) -> str:
-    """The whole page, as one HTML document.
-
-    Args:
-        results: one or several; of one model over several corpora they are compared.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """The whole page, as one HTML document."""
     if not results:
         raise ValueError("a page of entropies needs at least one result, found none")
     body = [
@@ -128,7 +117,6 @@ def _next_token(result: EntropyResult) -> str | Cell:
 
 
 def _cell(value: float, interval: Interval | None, digits: int = 2) -> Cell:
-    """The estimate, above its interval."""
     note = estimate_note(value, interval, digits)
     return Cell(nats(estimate_of(value, interval), digits), note or None)
 

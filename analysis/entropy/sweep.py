@@ -32,15 +32,7 @@ class Measured:
 
 
 def begin(out: Path, settings: dict[str, Any]) -> None:
-    """Start a sweep in a folder, or go on with the one that is there.
-
-    Args:
-        out: the folder.
-        settings: everything that a result depends on, except for the checkpoint.
-
-    Raises:
-        ValueError: the folder holds a sweep with other settings, or something else.
-    """
+    """Start a sweep in a folder, or go on with the one that is there."""
     manifest = out / MANIFEST
     if manifest.is_file():
         before = json.loads(manifest.read_text(encoding="utf-8"))
@@ -72,23 +64,7 @@ def sweep(
     *,
     writes: bool = True,
 ) -> list[Measured]:
-    """Measure every checkpoint that has no results yet.
-
-    Args:
-        todo: the checkpoints, in order.
-        folders: where the result of each corpus goes inside a checkpoint's folder.
-        out: the folder of the sweep, one folder per checkpoint.
-        load: makes the model of a checkpoint.
-        measure: one result per corpus.
-        origins: of a model, what the result of each corpus belongs to.
-        writes: whether this process writes results.
-
-    Returns:
-        All of them, measured now or before, in order.
-
-    Raises:
-        ValueError: a result that is there belongs to other weights, texts or versions.
-    """
+    """Measure every checkpoint that has no results yet."""
     done = [c for c in todo if _is_done(out / c.slug, folders)]
     waiting = [c for c in todo if c not in done]
     found: dict[Checkpoint, list[EntropyResult]] = {}

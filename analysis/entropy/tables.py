@@ -2,10 +2,6 @@
 
 Figures, pages and the terminal draw from these tables and never from results directly. A
 `series` is one result; it is called after what tells it apart from the others.
-
-Example:
-    >>> layer_table([result]).columns.tolist()                              # doctest: +SKIP
-    ['series', 'measure', 'layer', 'entropy', 'maximum', 'effective', 'share']
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,14 +32,7 @@ class Measure(StrEnum):
 
 
 def series_labels(results: Sequence[EntropyResult]) -> list[str]:
-    """A name for every result: what varies among model, revision and corpus, else the corpus.
-
-    Args:
-        results: in the order of the series.
-
-    Returns:
-        Names that differ from each other; equal ones are numbered.
-    """
+    """A name for every result: what varies among model, revision and corpus, else the corpus."""
     parts = [(r.provenance.model, r.provenance.revision, r.provenance.corpus) for r in results]
     varying = [place for place in range(3) if len({part[place] for part in parts}) > 1]
     labels: list[str] = []
@@ -61,13 +50,7 @@ def symbol(result: EntropyResult) -> str:
 
 
 def layer_table(results: Sequence[EntropyResult]) -> pd.DataFrame:
-    """Entropy of every layer.
-
-    Returns:
-        Columns `series`, `measure` (a `Measure`), `layer`, `entropy`, `maximum`
-        (ln d_mlp; NaN for attention, whose maximum depends on the position), `effective`
-        (exp of the entropy: memory vectors or keys) and `share` (of the memory vectors).
-    """
+    """Entropy of every layer."""
     rows: list[dict[str, Any]] = []
     for series, result in zip(series_labels(results), results, strict=True):
         for measure, entropies, maximum in _per_layer(result):
@@ -114,17 +97,7 @@ def head_table(results: Sequence[EntropyResult]) -> pd.DataFrame:
 
 
 def coefficient_table(results: Sequence[EntropyResult], points: int = 120) -> pd.DataFrame:
-    """Mean coefficients of every layer from the largest to the smallest, in layer means.
-
-    Args:
-        results: those without knowledge entropy are left out.
-        points: how many of a layer's coefficients to keep; a third evenly spaced, a third crowding
-            at each end, where the curve bends; the largest and the smallest always.
-
-    Returns:
-        Columns `series`, `layer`, `rank` (0 is the largest), `quantile` (rank over the
-        number of memory vectors) and `ratio` (coefficient over the mean of its layer).
-    """
+    """Mean coefficients of every layer from the largest to the smallest, in layer means."""
     frames = []
     for series, result in zip(series_labels(results), results, strict=True):
         if result.knowledge is None:

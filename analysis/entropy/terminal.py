@@ -1,8 +1,4 @@
-"""Entropy results on a terminal: a table of totals, a table of layers, the findings.
-
-Example:
-    >>> print_results([result])                                             # doctest: +SKIP
-"""
+"""Entropy results on a terminal: a table of totals, a table of layers, the findings."""
 
 from collections.abc import Sequence
 from math import isnan
@@ -24,12 +20,7 @@ LAYER_COLUMNS = {Measure.KNOWLEDGE: "vectors used", Measure.ATTENTION: "attentio
 
 
 def print_results(results: Sequence[EntropyResult], console: Console | None = None) -> None:
-    """Print tables and findings.
-
-    Args:
-        results: one or several.
-        console: where to; None for the standard output.
-    """
+    """Print tables and findings."""
     console = console or Console()
     console.print(totals_table(results))
     layers = layer_table(results[:SERIES_OF_LAYERS])

@@ -22,17 +22,7 @@ _NOT_OF_THE_RESULT = ("out", "overwrite", "debug", "revision", "revisions", "bat
 
 
 def run_trajectory(arguments: "EntropyArguments", folders: Sequence[str], rank: int) -> None:
-    """Measure every checkpoint that has no results yet, and draw all of them.
-
-    Args:
-        arguments: of the command.
-        folders: where the result of each corpus goes inside a checkpoint's folder.
-        rank: of this process; only the first writes and speaks.
-
-    Raises:
-        ValueError: no checkpoint is there, or `--out` holds something else, or results of other
-            weights or texts.
-    """
+    """Measure every checkpoint that has no results yet, and draw all of them."""
     from analysis.entropy import command as entropy
 
     if arguments.overwrite:

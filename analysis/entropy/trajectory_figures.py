@@ -2,9 +2,6 @@
 
 The horizontal axis is the pretraining step where every checkpoint has one, and the order of the
 checkpoints otherwise.
-
-Example:
-    >>> totals_over_training(trajectory_table(measured), "|c|").show()       # doctest: +SKIP
 """
 
 import pandas as pd
@@ -15,12 +12,7 @@ from analysis.theme import DEPTH_SCALE, label, series_colour, template
 
 
 def totals_over_training(table: pd.DataFrame, measure: str) -> go.Figure:
-    """One total at every checkpoint, a line per corpus, with its interval.
-
-    Args:
-        table: `trajectory_table`.
-        measure: which total.
-    """
+    """One total at every checkpoint, a line per corpus, with its interval."""
     rows = table[(table["measure"] == measure) & table["layer"].isna()]
     figure = _figure(table, "entropy (nats)")
     for index, (corpus, line) in enumerate(rows.groupby("corpus", sort=False, dropna=False)):
@@ -50,13 +42,7 @@ def totals_over_training(table: pd.DataFrame, measure: str) -> go.Figure:
 
 
 def layers_over_training(table: pd.DataFrame, measure: str, corpus: str | None) -> go.Figure:
-    """Entropy of every layer, less its value at the first checkpoint; a line per layer.
-
-    Args:
-        table: `trajectory_table`.
-        measure: a measure that layers have.
-        corpus: over which corpus.
-    """
+    """Entropy of every layer, less its value at the first checkpoint; a line per layer."""
     rows = table[(table["measure"] == measure) & table["layer"].notna()]
     rows = rows[rows["corpus"] == corpus] if corpus is not None else rows
     depth = max(int(rows["layer"].max()), 1)
@@ -100,7 +86,6 @@ def _figure(table: pd.DataFrame, y_title: str) -> go.Figure:
 
 
 def _places(table: pd.DataFrame, line: pd.DataFrame) -> list[int]:
-    """Where the checkpoints of a line stand on the horizontal axis."""
     if table["step"].notna().all():
         return [int(step) for step in line["step"]]
     order = {name: place for place, name in enumerate(table["checkpoint"].unique())}

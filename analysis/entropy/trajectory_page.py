@@ -1,8 +1,4 @@
-"""The page of a trajectory: entropies over pretraining, per corpus, variant and layer.
-
-Example:
-    >>> Path("trajectory.html").write_text(trajectory_page(measured))        # doctest: +SKIP
-"""
+"""The page of a trajectory: entropies over pretraining, per corpus, variant and layer."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -37,14 +33,7 @@ from analysis.theme import count, nats
 
 
 def trajectory_page(measured: Sequence[Measured]) -> str:
-    """The whole page, as one HTML document.
-
-    Args:
-        measured: what the checkpoints gave, in order.
-
-    Raises:
-        ValueError: there are fewer than two checkpoints.
-    """
+    """The whole page, as one HTML document."""
     if len(measured) < 2:
         raise ValueError(f"a trajectory needs two checkpoints, found {len(measured)}")
     tidy = trajectory_table(measured)
@@ -66,10 +55,7 @@ def trajectory_page(measured: Sequence[Measured]) -> str:
 
 
 def trajectory_findings(tidy: pd.DataFrame) -> list[str]:
-    """How totals moved from the first checkpoint to the last, in plain sentences.
-
-    Of several ways to weigh coefficients the first is told, the others are in the tables.
-    """
+    """How totals moved from the first checkpoint to the last, in plain sentences."""
     found = []
     told = {*knowledge_measures(tidy)[:1], *map(str, Total)}
     totals = tidy[tidy["layer"].isna() & tidy["measure"].isin(told)]

@@ -1,9 +1,4 @@
-"""Tidy tables of a trajectory: entropies of checkpoint after checkpoint, in nats.
-
-Example:
-    >>> trajectory_table(measured).columns.tolist()                          # doctest: +SKIP
-    ['checkpoint', 'step', 'corpus', 'measure', 'layer', 'entropy', 'estimate', 'low', 'high']
-"""
+"""Tidy tables of a trajectory: entropies of checkpoint after checkpoint, in nats."""
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
@@ -32,13 +27,7 @@ class Total(StrEnum):
 
 
 def trajectory_table(measured: Sequence[Measured]) -> pd.DataFrame:
-    """One row per checkpoint, corpus, measure and layer; `layer` is missing for totals.
-
-    Knowledge entropies are called by their coefficient (`|c|`, `max(c, 0)`, ...), the others by
-    `Total`. `low` and `high` bound the interval of a total, and `estimate` is what that is of: the
-    entropy measured less the bias of few documents. `step` is missing where a checkpoint
-    has none.
-    """
+    """One row per checkpoint, corpus, measure and layer; `layer` is missing for totals."""
     rows: list[tuple[Any, ...]] = []
     for one in measured:
         for result in one.results:
@@ -55,10 +44,7 @@ def knowledge_measures(table: pd.DataFrame) -> list[str]:
 
 
 def totals_by_corpus(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The totals over each corpus: one row per checkpoint, one column per measure.
-
-    A cell is a row of the table, with its `estimate`, `low` and `high`.
-    """
+    """The totals over each corpus: one row per checkpoint, one column per measure."""
     totals = table[table["layer"].isna()]
     for corpus, rows in totals.groupby("corpus", sort=False, dropna=False):
         cells = {(r.checkpoint, r.measure): r for r in rows.itertuples()}

@@ -1,11 +1,4 @@
-"""Causal findings: where restoring a layer helps, and whether a lens can read the target there.
-
-Example:
-    >>> layer_ranges([True, True, False, True])
-    'layers 0 to 1 and 3'
-    >>> causal_findings(causal, result, k=10)[0]                                # doctest: +SKIP
-    'Restoring the residual stream brings back half or more of what noise took at layers 0 to 9.'
-"""
+"""Causal findings: where restoring a layer helps, and whether a lens can read the target there."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -20,13 +13,7 @@ HALF = 0.5
 
 
 def causal_findings(causal: CausalResult, result: LensResult, k: int) -> list[str]:
-    """What a causal check says, in plain sentences.
-
-    Args:
-        causal: of the same items and model as the lens.
-        result: of the lens.
-        k: a target is readable where it is among the top `k`.
-    """
+    """What a causal check says, in plain sentences."""
     sentences = []
     if causal.n_unmeasurable:
         sentences.append(
@@ -67,11 +54,7 @@ def _agreement(causal: CausalResult, result: LensResult, k: int) -> str:
 
 
 def layer_ranges(chosen: Sequence[bool]) -> str:
-    """Chosen layers as ranges, with the word for them.
-
-    Args:
-        chosen: whether each layer is; at least one is.
-    """
+    """Chosen layers as ranges, with the word for them."""
     runs = [list(run) for is_in, run in groupby(range(len(chosen)), lambda i: chosen[i]) if is_in]
     texts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
     *most, last = texts

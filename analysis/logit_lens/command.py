@@ -126,11 +126,7 @@ def _run(arguments: LensArguments, _words: Sequence[str]) -> None:
 
 
 def _refuse_contradictions(arguments: LensArguments) -> None:
-    """Mistakes that can be told before anything is loaded.
-
-    Raises:
-        ValueError: the arguments do not say what to read, or contradict each other.
-    """
+    """Mistakes that can be told before anything is loaded."""
     if bool(arguments.prompt) == (arguments.factoids is not None):
         raise ValueError("say what to read: --prompt with --target, or --factoids, one of the two")
     if len(arguments.prompt) != len(arguments.target):

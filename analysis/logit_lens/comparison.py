@@ -5,10 +5,6 @@ bootstrap interval over items and a paired permutation test. Whether targets are
 compared with McNemar's test. p-values are adjusted together (Holm).
 
 Source: REMIX paper, section 5, compares histograms by eye; Miller, arXiv 2411.00640, for pairing.
-
-Example:
-    >>> compare_lenses(before, after, k=10, seed=0).findings()[0]               # doctest: +SKIP
-    'Targets found at some layer: 41 before and 52 after, of 64 (p = 0.003).'
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -66,17 +62,7 @@ _WORDING = {
 
 
 def compare_lenses(first: LensResult, second: LensResult, *, k: int, seed: int) -> PairedLenses:
-    """Compare two readings of the same items.
-
-    Args:
-        first: one model.
-        second: another, or the same after training or an edit.
-        k: a target is found where it is among so many top tokens.
-        seed: of the resampling.
-
-    Raises:
-        ValueError: the items differ, or there are fewer than two.
-    """
+    """Compare two readings of the same items."""
     texts = [[(i.prompt, i.target) for i in result.items] for result in (first, second)]
     if texts[0] != texts[1]:
         raise ValueError("the two readings are of different items; read the same ones in both")

@@ -3,10 +3,6 @@
 A target that becomes readable at a layer says something only if other tokens do not. Two kinds are
 ranked beside it: the first tokens of other items' targets (`shuffled`), and tokens that are as
 frequent in a corpus (`frequency`). What they are is decided by `probes.lens_controls`.
-
-Example:
-    >>> control_tokens(model, prompts, targets, corpus="general", seed=0)       # doctest: +SKIP
-    {'shuffled': [4011, 7042], 'frequency': [6012, 3870]}
 """
 
 from collections.abc import Sequence
@@ -33,19 +29,7 @@ def control_tokens(
     seed: int,
     prepend_bos: bool | None = None,
 ) -> dict[str, list[int]]:
-    """A token of each kind for every item.
-
-    Args:
-        model: the model whose tokenizer splits items and corpus.
-        prompts: two or more, as for `analysis.lens`.
-        targets: as many.
-        corpus: what token frequencies are of; its first 200,000 tokens are counted.
-        seed: of what is drawn.
-        prepend_bos: as for `analysis.lens`.
-
-    Raises:
-        ValueError: all targets are the same, or an item or the corpus cannot be read.
-    """
+    """A token of each kind for every item."""
     items = lens_items(model, prompts, targets, prepend_bos=prepend_bos)
     ids = [item.target_ids[item.first :] for item in items]
     batches = token_batches(

@@ -5,12 +5,6 @@ beneath; figures have no titles, because a page or a paper captions them. Ranks 
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models" (2024), Figures
 4, 11 and 12; Meng et al., "Locating and Editing Factual Associations in GPT" (2022), for recovery.
-
-Example:
-    >>> import analysis, probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
-    >>> lens = analysis.lens(model, ["One, two,", "Red and"], [" three", " blue"])  # doctest: +SKIP
-    >>> localization_figure([lens], k=10).write_html("localization.html")           # doctest: +SKIP
 """
 
 from collections.abc import Sequence
@@ -52,12 +46,7 @@ class Criterion(StrEnum):
 
 
 def localization_figure(results: Sequence[LensResult], k: int = DEFAULT_K) -> go.Figure:
-    """Histograms over layers: where targets first come up, and from where they stay.
-
-    Args:
-        results: of one model, or of several to compare.
-        k: a target is found where it is among the top `k`.
-    """
+    """Histograms over layers: where targets first come up, and from where they stay."""
     from plotly.subplots import make_subplots
 
     figure = make_subplots(
@@ -83,13 +72,7 @@ def localization_figure(results: Sequence[LensResult], k: int = DEFAULT_K) -> go
 def layer_histogram_figure(
     results: Sequence[LensResult], criterion: Criterion, k: int = DEFAULT_K
 ) -> go.Figure:
-    """One of the two histograms of `localization_figure`.
-
-    Args:
-        results: of one model, or of several to compare.
-        criterion: which layer of an item to count.
-        k: a target is found where it is among the top `k`.
-    """
+    """One of the two histograms of `localization_figure`."""
     figure = go.Figure(layout={"template": template(), "bargap": 0.15})
     figure.add_traces(_bars(results, k, criterion, shows_legend=len(results) > 1))
     figure.update_layout(height=figure_height(_depth(results)), showlegend=len(results) > 1)
@@ -125,14 +108,7 @@ def _bars(
 
 
 def rank_trajectories(result: LensResult, k: int = DEFAULT_K) -> go.Figure:
-    """Rank of the targets over layers: the median and the middle half of the items.
-
-    Of up to twenty items each is drawn as a thin line. Controls are grey.
-
-    Args:
-        result: of a lens.
-        k: where to draw the line between found and not.
-    """
+    """Rank of the targets over layers: the median and the middle half of the items."""
     table = layers_table(result, k)
     figure = go.Figure(layout={"template": template(), "hovermode": "closest"})
     figure.update_layout(height=figure_height(len(table)))
@@ -199,13 +175,7 @@ def _add_line(
 def causal_figure(
     causal: CausalResult, results: Sequence[LensResult], k: int = DEFAULT_K
 ) -> go.Figure:
-    """What restoring each layer brings back, beside the share of items readable there.
-
-    Args:
-        causal: of a causal check.
-        results: of lenses over the same items; a dashed line each.
-        k: a target is readable where it is among the top `k`.
-    """
+    """What restoring each layer brings back, beside the share of items readable there."""
     figure = go.Figure(layout={"template": template(), "hovermode": "closest"})
     figure.update_layout(height=figure_height(_depth(results)))
     for name, result in zip(series_labels(results), results, strict=True):

@@ -5,12 +5,6 @@ text, whatever they contain. Ranks count from 0, the top; entropies and divergen
 Where in depth targets come up is drawn by `analysis.logit_lens.depth_figures`.
 
 Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
-
-Example:
-    >>> import analysis, probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
-    >>> lens = analysis.lens(model, ["One, two,"], [" three"], positions="all")     # doctest: +SKIP
-    >>> heatmap(lens, 0, "rank").write_html("lens.html")                            # doctest: +SKIP
 """
 
 import html
@@ -39,16 +33,7 @@ class LensMeasure(StrEnum):
 
 
 def heatmap(result: LensResult, item: int, measure: str = LensMeasure.LOG_PROB) -> go.Figure:
-    """One item, layer by position; pointing at a cell shows what is most likely there.
-
-    Args:
-        result: of a lens.
-        item: which of its items.
-        measure: what the colours stand for, a `LensMeasure`.
-
-    Raises:
-        ValueError: there is no such item or measure.
-    """
+    """One item, layer by position; pointing at a cell shows what is most likely there."""
     wanted = _measure(measure)
     if not 0 <= item < len(result.items):
         raise ValueError(f"there is no item {item}; this result has 0 to {len(result.items) - 1}")
@@ -143,12 +128,7 @@ def _markup(token: str) -> str:
 
 
 def rank_ticks(d_vocab: int, *, logarithms: bool = False) -> dict[str, list[Any]]:
-    """Ticks at ranks 0, 1, 10, 100, ... of an axis that holds rank plus one.
-
-    Args:
-        d_vocab: how many tokens ranks run over.
-        logarithms: whether the axis holds their base-10 logarithms instead.
-    """
+    """Ticks at ranks 0, 1, 10, 100, ... of an axis that holds rank plus one."""
     ranks = [0, *(rank for rank in _RANK_TICKS if rank < d_vocab)]
     places = np.array(ranks) + 1.0
     return {

@@ -3,13 +3,6 @@
 `lens.json` holds every item's numbers by layer, `lens.csv` one row per item, position and layer,
 `items.csv` one row per item, and `lens.html` is the picture. Ranks count from 0, the top;
 log-probabilities, entropies and divergences are in nats.
-
-Example:
-    >>> import analysis, probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
-    >>> lens = analysis.lens(model, ["The capital of France is"], [" Paris"])       # doctest: +SKIP
-    >>> save_lens(lens, "runs/lens")                                                # doctest: +SKIP
-    PosixPath('runs/lens')
 """
 
 import json
@@ -40,19 +33,7 @@ COMPARISON, CAUSAL, COMPARED = "comparison.json", "causal.csv", "compared"
 
 
 def save_lens(result: LensResult, folder: str | Path, k: int = DEFAULT_K) -> Path:
-    """Write `lens.json`, `lens.csv`, `items.csv` and `lens.html`.
-
-    Args:
-        result: of a lens.
-        folder: made if it is not there; files of the same name are replaced.
-        k: a target is found where it is among the top `k`.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: `k` is not below the size of the vocabulary.
-    """
+    """Write `lens.json`, `lens.csv`, `items.csv` and `lens.html`."""
     from analysis.document import html
     from analysis.logit_lens.report import lens_report
 
@@ -65,20 +46,7 @@ def save_lens(result: LensResult, folder: str | Path, k: int = DEFAULT_K) -> Pat
 def write_lens(
     out: Path, read: Sequence[tuple[LensResult, CausalResult | None]], *, k: int, seed: int
 ) -> "Report":
-    """Write all files of a command at once: of one result, or of two that are compared.
-
-    The first result's tables lie in the folder, the second's in `compared`, and one page shows
-    both; `comparison.json` and `causal.csv` are there if there is anything to write.
-
-    Args:
-        out: the folder, replaced if it is there.
-        read: one or two results of the same items, each with its causal check or None.
-        k: a target is found where it is among the top `k`.
-        seed: of the resampling in the comparison.
-
-    Returns:
-        What they say.
-    """
+    """Write all files of a command at once: of one result, or of two that are compared."""
     from analysis.document import html
     from analysis.logit_lens.report import lens_report
 
@@ -102,19 +70,7 @@ def write_lens(
 
 
 def save_numbers(result: LensResult, folder: str | Path, k: int = DEFAULT_K) -> Path:
-    """Write `lens.json`, `lens.csv` and `items.csv`, without a page.
-
-    Args:
-        result: of a lens.
-        folder: made if it is not there; files of the same name are replaced.
-        k: a target is found where it is among the top `k`.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: `k` is not below the size of the vocabulary.
-    """
+    """Write `lens.json`, `lens.csv` and `items.csv`, without a page."""
     folder = Path(folder)
     content = lens_dict(result, k)
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,15 +82,7 @@ def save_numbers(result: LensResult, folder: str | Path, k: int = DEFAULT_K) -> 
 
 
 def lens_dict(result: LensResult, k: int = DEFAULT_K) -> dict[str, Any]:
-    """The content of `lens.json`; layers are places in its `layer_labels`, None for never.
-
-    Args:
-        result: of a lens.
-        k: a target is found where it is among the top `k`.
-
-    Raises:
-        ValueError: `k` is not below the size of the vocabulary.
-    """
+    """The content of `lens.json`; layers are places in its `layer_labels`, None for never."""
     found = result.localization(k)
     return {
         "model": result.provenance.model,

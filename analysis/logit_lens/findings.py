@@ -1,9 +1,4 @@
-"""Lens findings: what the numbers of a lens say, in plain sentences.
-
-Example:
-    >>> lens_findings(result, k=10)[0]                                          # doctest: +SKIP
-    '41 of 64 targets (64.1%) are among the top 10 at some layer; the first such layer ...'
-"""
+"""Lens findings: what the numbers of a lens say, in plain sentences."""
 
 from analysis.logit_lens.result import LensResult
 from analysis.logit_lens.tables import read_target
@@ -15,12 +10,7 @@ FEW = 4
 
 
 def lens_findings(result: LensResult, *, k: int) -> list[str]:
-    """Sentences on where targets become readable.
-
-    Args:
-        result: what a lens showed.
-        k: a target is readable where it is among so many top tokens.
-    """
+    """Sentences on where targets become readable."""
     if len(result.items) <= FEW:
         return [_of_item(result, index, k) for index in range(len(result.items))]
     return [_readable(result, k), _settled(result, k), *_controls(result, k)]

@@ -38,12 +38,7 @@ _NAMES = {
 
 
 def explorer_data(results: Sequence[LensResult], k: int) -> dict[str, Any]:
-    """What the script of the page reads, ready for JSON.
-
-    Args:
-        results: one, or several of the same items.
-        k: a target is found where it is among the top `k`.
-    """
+    """What the script of the page reads, ready for JSON."""
     from plotly.colors import sample_colorscale
 
     places = [i / 15 for i in range(16)]
@@ -102,14 +97,7 @@ def _steps(log_probs: np.ndarray) -> np.ndarray:
 
 
 def packed(values: np.ndarray) -> dict[str, str]:
-    """An array as the smallest typed array that holds it, deflated, in base64.
-
-    Args:
-        values: whole numbers that are not negative, other numbers as `int16`, or floats.
-
-    Returns:
-        `type`, the name of a typed array in JavaScript, and `data`.
-    """
+    """An array as the smallest typed array that holds it, deflated, in base64."""
     small = values.astype(_smallest(values))
     # Little-endian, as every browser's typed arrays are.
     raw = small.astype(small.dtype.newbyteorder("<")).flatten().view(np.uint8)

@@ -1,11 +1,4 @@
-"""Lens readouts: `lens`, which reads prompts and targets through every layer of a model.
-
-Example:
-    >>> import analysis, probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
-    >>> analysis.lens(model, ["The capital of France is"], [" Paris"]).rank[-1, 0]  # doctest: +SKIP
-    tensor(0)
-"""
+"""Lens readouts: `lens`, which reads prompts and targets through every layer of a model."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict

@@ -51,18 +51,7 @@ def lens_report(
     causal: CausalResult | None = None,
     findings: Sequence[str] = (),
 ) -> Report:
-    """What a lens showed.
-
-    Args:
-        results: one, or several of the same items to compare: two models, or two lenses.
-        k: a target is found where it is among the top `k`.
-        causal: a causal check of the same items, on the first result's model.
-        findings: further sentences, of a comparison say.
-
-    Raises:
-        ValueError: there are no results, they are of different items, or `k` is not below the size
-            of a vocabulary.
-    """
+    """What a lens showed."""
     _check(results, causal)
     names = series_labels(results)
     models = list(dict.fromkeys(one.provenance.model for one in results))

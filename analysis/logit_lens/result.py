@@ -4,13 +4,6 @@
 target's first token that is more than a space: as a rule the prompt's last); `per_token` holds
 every position and target token that was read. Ranks count from 0, the top; log-probabilities,
 entropies and divergences are in nats.
-
-Example:
-    >>> import analysis, probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
-    >>> lens = analysis.lens(model, ["The capital of France is"], [" Paris"])       # doctest: +SKIP
-    >>> lens.rank[-1, 0], lens.first_layer(k=10)                                    # doctest: +SKIP
-    (tensor(0), tensor([22]))
 """
 
 from collections.abc import Mapping

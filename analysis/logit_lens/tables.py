@@ -2,13 +2,6 @@
 
 Layers are called by their labels: `"embed"` for the stream before block 0, then block numbers.
 Ranks count from 0, the top; log-probabilities, entropies and divergences are in nats.
-
-Example:
-    >>> import analysis, probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                       # doctest: +SKIP
-    >>> lens = analysis.lens(model, ["The capital of France is"], [" Paris"])       # doctest: +SKIP
-    >>> items_table(lens)[["target", "rank", "first_layer"]].values.tolist()        # doctest: +SKIP
-    [[' Paris', 0, '22']]
 """
 
 import json
@@ -30,14 +23,7 @@ EMBED, EMBED_LAYER = "embed", -1
 
 
 def readouts_table(result: LensResult) -> pd.DataFrame:
-    """All that was read: one row per item, position, target token and layer.
-
-    Returns:
-        Columns `item`, `layer`, `position`, `place` (of the target's token: 0 for its first, -1
-        at positions before the readout position), `token` (at the position), `target` (the token
-        that was looked for), `rank`, `log_prob`, `probability`, `entropy`, `kl`, a column
-        `rank_NAME` for each control, and `top_tokens` (a JSON list, the most likely first).
-    """
+    """All that was read: one row per item, position, target token and layer."""
     read, n_layers = result.per_token, len(result.layer_labels)
     rows: dict[str, Any] = {
         "item": read.item.numpy(),
@@ -69,17 +55,7 @@ def _top_tokens(result: LensResult) -> list[str]:
 
 
 def items_table(result: LensResult, k: int = DEFAULT_K) -> pd.DataFrame:
-    """One row per item: how well its target is read in the end, and from which layer on.
-
-    Args:
-        result: of a lens.
-        k: a target is found where it is among the top `k`.
-
-    Returns:
-        Columns `item`, `prompt`, `target`, `token` (which of the target's tokens the numbers are
-        of; missing where they are of several), `rank` and `log_prob` (at the last layer),
-        `first_layer` and `settling_layer` (labels, missing for never) and `rank_area`.
-    """
+    """One row per item: how well its target is read in the end, and from which layer on."""
     found = result.localization(k)
     indices = range(len(result.items))
     return pd.DataFrame(
@@ -104,17 +80,7 @@ def _read_token(result: LensResult, item: int) -> str | None:
 
 
 def layers_table(result: LensResult, k: int = DEFAULT_K) -> pd.DataFrame:
-    """One row per layer, over all items: where in depth targets become readable.
-
-    Args:
-        result: of a lens.
-        k: a target is found where it is among the top `k`.
-
-    Returns:
-        Columns `layer` (label), `depth` (its number, -1 for the embedding), `rank_low`,
-        `rank_median` and `rank_high` (quartiles), `share_found`, and the means `log_prob`,
-        `entropy` and `kl`.
-    """
+    """One row per layer, over all items: where in depth targets become readable."""
     ranks = result.rank.double().numpy()
     low, middle, high = np.quantile(ranks, [0.25, 0.5, 0.75], axis=1)
     return pd.DataFrame(

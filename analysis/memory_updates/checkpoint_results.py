@@ -2,9 +2,6 @@
 
 Each finished checkpoint is a folder that appears at once, so that a series that was stopped repeats
 none of them.
-
-Example:
-    >>> measured_once(Path("runs/updates/step-000160"), origin, measure)     # doctest: +SKIP
 """
 
 import json
@@ -31,16 +28,7 @@ RESULT = "checkpoint.json"
 def measured_once(
     folder: Path, origin: Mapping[str, str | None], measure: Callable[[], Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What a folder holds, or what is measured now and written there.
-
-    Args:
-        folder: of the checkpoint.
-        origin: what the result must belong to (`analysis.origin`).
-        measure: measures it.
-
-    Raises:
-        ValueError: the folder holds a result of other weights, texts or versions.
-    """
+    """What a folder holds, or what is measured now and written there."""
     if not (folder / RESULT).is_file():
         found = json.dumps(measure(), indent=2, allow_nan=False)
         with output_folder(folder) as partial:
@@ -51,11 +39,7 @@ def measured_once(
 
 
 def first_batches(tokens: TokenBatches, steps: int) -> list[TokenBatch]:
-    """The batches that gradients are taken of; `tokens` then knows the hash of their texts.
-
-    Raises:
-        ValueError: the corpus has too few.
-    """
+    """The batches that gradients are taken of; `tokens` then knows the hash of their texts."""
     batches = list(islice(tokens, steps))
     if len(batches) < steps:
         raise ValueError(
@@ -74,19 +58,7 @@ def checkpoint_result(
     *,
     on_batch: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Correlations of one checkpoint, as plain values.
-
-    Args:
-        checkpoint: which it is.
-        model: the checkpoint, loaded.
-        tokens: where they are from.
-        batches: the first of a corpus.
-        settings: of Adam.
-        on_batch: called with the number of tokens of every batch when it is done.
-
-    Raises:
-        ValueError: something cannot be measured.
-    """
+    """Correlations of one checkpoint, as plain values."""
     found = measure_updates(model, batches, settings, on_batch=on_batch)
     norms = dict(zip(MEASURES, (found.gradient_norms, found.update_norms), strict=True))
     layers = {name: rank_correlations(found.mean_coefficients, of) for name, of in norms.items()}

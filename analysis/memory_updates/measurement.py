@@ -17,11 +17,6 @@ and lets weights decay, and none of that is done here. Nothing is left behind in
 weights, `.grad` and what requires gradients are as they were, also after an error.
 
 Source: Kim et al., ICLR 2025: appendix A.1; Kingma and Ba, "Adam", 2015: Algorithm 1.
-
-Example:
-    >>> found = measure_updates(model, batches, OptimizerSettings())         # doctest: +SKIP
-    >>> rank_correlations(found.mean_coefficients, found.update_norms)       # doctest: +SKIP
-    [0.62, 0.58, 0.71]
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -121,15 +116,7 @@ def measure_updates(
 def rank_correlations(
     coefficients: Float[Tensor, "layer d_mlp"], norms: Float[Tensor, "layer d_mlp"]
 ) -> list[float | None]:
-    """Spearman's correlation over the memory vectors of every layer.
-
-    Args:
-        coefficients: mean |c|.
-        norms: of gradients or of updates.
-
-    Returns:
-        For each layer; None where one of both is the same for all memory vectors.
-    """
+    """Spearman's correlation over the memory vectors of every layer."""
     found: list[float | None] = []
     for pair in zip(coefficients.numpy(), norms.numpy(), strict=True):
         one, other = (in_kind(values, CorrelationKind.SPEARMAN) for values in pair)
@@ -233,11 +220,7 @@ def _gradients(
 
 
 def _without_last_pads(batch: TokenBatch) -> TokenBatch:
-    """A batch in which pads at the end of rows count as tokens.
-
-    Attention is causal, so nothing that is predicted sees them. As pads they may attend to nothing
-    in a windowed layer, and zero times what comes of that is no zero in a gradient.
-    """
+    """A batch in which pads at the end of rows count as tokens."""
     mask = batch.attention_mask
     if (mask[:, 1:] > mask[:, :-1]).any():
         return batch

@@ -47,12 +47,7 @@ _LAYER_HEIGHT, _FRAME, _HEIGHTS = 16, 170, (300, 700)
 
 
 def updates_report(content: Mapping[str, Any], command: str) -> Report:
-    """What was found.
-
-    Args:
-        content: of `updates.json`.
-        command: what made it.
-    """
+    """What was found."""
     tidy, model = update_table(content["checkpoints"]), shown_path(content["model"])
     figure = Figure(
         title="Rank correlation with mean coefficients, by layer.",
@@ -82,14 +77,7 @@ def updates_report(content: Mapping[str, Any], command: str) -> Report:
 
 
 def update_table(checkpoints: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A row for each checkpoint and layer.
-
-    Args:
-        checkpoints: as `updates.json` has them.
-
-    Returns:
-        Columns `checkpoint`, `step` (missing where it has none), `layer`, `gradients`, `updates`.
-    """
+    """A row for each checkpoint and layer."""
     rows = [
         (one["checkpoint"], one["step"], layer["layer"], *(layer[name] for name in MEASURES))
         for one in checkpoints
@@ -143,12 +131,7 @@ def correlation_text(value: float) -> str:
 
 
 def correlations(table: pd.DataFrame, measure: str) -> go.Figure:
-    """Heatmap of correlations, checkpoints by layers, from -1 (red) to 1 (blue).
-
-    Args:
-        table: `update_table`.
-        measure: one of its measures.
-    """
+    """Heatmap of correlations, checkpoints by layers, from -1 (red) to 1 (blue)."""
     names = list(table["checkpoint"].unique())
     grid = table.pivot(index="layer", columns="checkpoint", values=measure)[names]
     height = int(np.clip(_FRAME + _LAYER_HEIGHT * len(grid), *_HEIGHTS))

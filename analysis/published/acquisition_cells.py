@@ -4,9 +4,6 @@ A checkpoint stands for a published one where it is as far on the way to the las
 stands for a published one where batch and learning rate are the same; else the usual one stands for
 the baseline, the largest batch for the larger one, and the largest and smallest learning rate for
 these. New text stands for PubMed.
-
-Example:
-    >>> measure_cell(published_named("kim-table-1-baseline-738k-A"), rows)   # doctest: +SKIP
 """
 
 from collections.abc import Mapping
@@ -54,16 +51,7 @@ FREE = ("spacing",)
 
 
 def measure_cell(published: Published, base: Published | None, rows: ResultRows) -> Measured:
-    """What results say of a number of Tables 1 and 2.
-
-    Args:
-        published: the number.
-        base: what the paper compares it with.
-        rows: results.
-
-    Raises:
-        ScaleError: nothing stands for it.
-    """
+    """What results say of a number of Tables 1 and 2."""
     measure, recipe = published.measure, published.conditions["recipe"]
     frame = runs_on(rows, _WHERE[measure], NEW, measure)
     settings = recipe_settings(recipe, frame, rows)
@@ -90,17 +78,7 @@ def measure_cell(published: Published, base: Published | None, rows: ResultRows)
 
 
 def runs_on(rows: ResultRows, where: Settings, novelty: str, what: str) -> pd.DataFrame:
-    """Values of unedited runs on text of a kind, of the usual model and spacing of encounters.
-
-    Args:
-        rows: results.
-        where: settings of the measure.
-        novelty: "new" or "familiar".
-        what: the measure, in a complaint.
-
-    Raises:
-        ScaleError: there are none.
-    """
+    """Values of unedited runs on text of a kind, of the usual model and spacing of encounters."""
     words = f"{what}, unedited, on {novelty} text"
     if where["measure"] in ("F", "P"):
         words = f"{words} (not asked for, or its tasks are at chance)"
@@ -109,13 +87,7 @@ def runs_on(rows: ResultRows, where: Settings, novelty: str, what: str) -> pd.Da
 
 
 def conditions_of(frame: pd.DataFrame, rows: ResultRows, novelty: str) -> dict[str, str]:
-    """What runs are known to have been made with.
-
-    Args:
-        frame: their rows.
-        rows: results, of which more is known.
-        novelty: of the text.
-    """
+    """What runs are known to have been made with."""
     said = rows.conditions(Table.ACQUISITION)
     models = {published_model(str(name)) for name in frame["trajectory"] if name != NONE}
     corpus = {"corpus": said[f"{novelty} corpus"]} if f"{novelty} corpus" in said else {}
@@ -123,16 +95,7 @@ def conditions_of(frame: pd.DataFrame, rows: ResultRows, novelty: str) -> dict[s
 
 
 def checkpoint_arm(wanted: str, frame: pd.DataFrame, settings: Settings) -> Arm:
-    """The checkpoint that stands for a published one.
-
-    Args:
-        wanted: such as "369k".
-        frame: rows of results.
-        settings: of the recipe.
-
-    Raises:
-        ScaleError: none is as far on the way to the last one.
-    """
+    """The checkpoint that stands for a published one."""
     steps = sorted({float(step) for step in frame["step"] if step != NONE})
     if not steps:
         raise ScaleError("it is not known how old the starts are")
@@ -144,16 +107,7 @@ def checkpoint_arm(wanted: str, frame: pd.DataFrame, settings: Settings) -> Arm:
 
 
 def recipe_settings(recipe: str, frame: pd.DataFrame, rows: ResultRows) -> Settings:
-    """Batch and learning rate that stand for a published recipe.
-
-    Args:
-        recipe: its published name.
-        frame: rows of results.
-        rows: results, of which more is known.
-
-    Raises:
-        ScaleError: none do.
-    """
+    """Batch and learning rate that stand for a published recipe."""
     if (recipe == EPOCHS) != _several_epochs(rows):
         which = "more than one epoch" if recipe == EPOCHS else "one epoch"
         raise ScaleError(f"no runs of {which}")

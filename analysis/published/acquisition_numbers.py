@@ -3,9 +3,6 @@
 Correlations are Pearson's of levels, as published; what drifts with age correlates anyway, which
 `analysis.claims` tests and this does not. A gap is the acquisition of the last checkpoint less that
 of the first one of the published tables.
-
-Example:
-    >>> measure_gap(published_named("kim-gap-pubmed"), None, rows)           # doctest: +SKIP
 """
 
 from collections.abc import Sequence
@@ -43,16 +40,7 @@ _FIRST, _LAST = CHECKPOINTS[0], CHECKPOINTS[-1]
 
 
 def measure_gap(published: Published, base: Published | None, rows: ResultRows) -> Measured:
-    """What results say of a gap in acquisition between the last and the first checkpoint.
-
-    Args:
-        published: the gap on one corpus.
-        base: the gap on another that it is compared with; None for 0.
-        rows: results.
-
-    Raises:
-        ScaleError: there are no runs at both checkpoints.
-    """
+    """What results say of a gap in acquisition between the last and the first checkpoint."""
     novelty = novelty_of(published.conditions["corpus"])
     frame = runs_on(rows, ACQUIRED, novelty, "A")
     gaps = _gaps(frame, (novelty,), rows)
@@ -69,15 +57,7 @@ def measure_gap(published: Published, base: Published | None, rows: ResultRows) 
 
 
 def measure_correlation(published: Published, rows: ResultRows) -> Measured:
-    """What results say of a correlation with the knowledge entropy of the start.
-
-    Args:
-        published: the correlation.
-        rows: results.
-
-    Raises:
-        ScaleError: there are too few checkpoints or seeds.
-    """
+    """What results say of a correlation with the knowledge entropy of the start."""
     wanted = FORGOTTEN if "forgetting" in published.measure else ACQUIRED
     frame = runs_on(rows, wanted, NEW, str(wanted["measure"]))
     settings = recipe_settings(BASELINE, frame, rows)

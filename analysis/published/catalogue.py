@@ -20,14 +20,7 @@ PUBLISHED: Mapping[str, Published] = {
 
 
 def published_named(identifier: str) -> Published:
-    """The published number of a name.
-
-    Args:
-        identifier: of the number.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The published number of a name."""
     if identifier in PUBLISHED:
         return PUBLISHED[identifier]
     near = get_close_matches(identifier, PUBLISHED, 1)

@@ -86,15 +86,7 @@ class Compared:
 
 
 def compare(measured: Measured, published: Published) -> Compared:
-    """Whether a measurement agrees with a published number.
-
-    Args:
-        measured: the measurement.
-        published: the number.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
+    """Whether a measurement agrees with a published number."""
     given = [n for n in (measured.value, measured.change) if n is not None and not isfinite(n)]
     if given:
         raise ValueError(f"a measured number is {given[0]}: leave out what could not be measured")
@@ -125,22 +117,13 @@ def compare(measured: Measured, published: Published) -> Compared:
 
 
 def no_target(published: Published) -> str:
-    """Why nothing should be compared with a published number; empty where something may be.
-
-    Args:
-        published: the number.
-    """
+    """Why nothing should be compared with a published number; empty where something may be."""
     wrong = [one.says for one in inconsistencies_of(published.identifier) if one.no_target]
     return f"the published number is no target: {wrong[0]}" if wrong else ""
 
 
 def unmet_conditions(measured: Measured, published: Published) -> Mapping[str, str]:
-    """Conditions of a published number that a measurement does not meet, as published.
-
-    Args:
-        measured: the measurement.
-        published: the number.
-    """
+    """Conditions of a published number that a measurement does not meet, as published."""
     return {
         name: wanted
         for name, wanted in published.conditions.items()
@@ -149,7 +132,6 @@ def unmet_conditions(measured: Measured, published: Published) -> Mapping[str, s
 
 
 def _apart(measured: Measured, published: Published) -> str:
-    """By what values differ; empty where they agree."""
     low, high = _ends(published)
     if low is None or high is None:
         return "no value was published"

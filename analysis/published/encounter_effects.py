@@ -2,9 +2,6 @@
 
 Arms are those of the claims about the same things; where a claim and what was told look from
 opposite ends, they change places.
-
-Example:
-    >>> measure_told(published_named("chang-duplication"), rows)             # doctest: +SKIP
 """
 
 from collections.abc import Mapping
@@ -33,15 +30,7 @@ _CURVE = {**UNEDITED, "measure": "slope", "moment": None, "against": None, **MET
 
 
 def measure_told(published: Published, rows: ResultRows) -> Measured:
-    """What results say of something told in words.
-
-    Args:
-        published: what was told.
-        rows: results.
-
-    Raises:
-        ScaleError: there are no such runs.
-    """
+    """What results say of something told in words."""
     name = published.identifier
     if name not in _CLAIMS:
         return _slope(rows)

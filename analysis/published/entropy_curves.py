@@ -5,9 +5,6 @@ it is within only where the whole curve is. Its change is from the first checkpo
 where a figure shows several curves (layers, two readings of one variant) the one that goes the
 published way least counts. Checkpoints younger than the first one that the paper shows are left
 out: an untrained model is no beginning of these curves.
-
-Example:
-    >>> measure_curve(published_named("kim-figure-2-1b"), rows)              # doctest: +SKIP
 """
 
 from collections.abc import Iterator
@@ -41,15 +38,7 @@ _LAST, _FIRST = (
 
 
 def measure_curve(published: Published, rows: ResultRows) -> Measured:
-    """What results say of a published range.
-
-    Args:
-        published: the range.
-        rows: results.
-
-    Raises:
-        ScaleError: there are no such curves.
-    """
+    """What results say of a published range."""
     frame = rows.having(
         Table.PRETRAINING, {"measure": _MEASURES[published.measure]}, published.measure
     )

@@ -118,11 +118,7 @@ INCONSISTENCIES = (
 
 
 def inconsistencies_of(identifier: str) -> list[Inconsistency]:
-    """What is known against a published number.
-
-    Args:
-        identifier: of the number.
-    """
+    """What is known against a published number."""
     return [
         one
         for one in INCONSISTENCIES

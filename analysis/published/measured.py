@@ -66,16 +66,7 @@ class Comparison:
 def verify(
     tables: Mapping[Table, pd.DataFrame], settings: Mapping[Table, Said] | None = None
 ) -> list[Comparison]:
-    """Every published number beside what results say of it.
-
-    Args:
-        tables: of results, in the layout of `analysis.claims.measurements`.
-        settings: by table, conditions of the published numbers that its columns do not hold, such
-            as the model (`analysis.published.result_settings`). What is not said is not met.
-
-    Raises:
-        ValueError: a table has another layout, or two rows differ in their value only.
-    """
+    """Every published number beside what results say of it."""
     rows = result_rows(tables, settings)
     return [_compared(published, rows) for published in PUBLISHED.values()]
 
@@ -118,11 +109,6 @@ def _alone(measured: Measured) -> str:
 
 
 def _measured(published: Published, rows: ResultRows) -> Measured:
-    """What results say of a number.
-
-    Raises:
-        ScaleError: nothing.
-    """
     base = published_named(published.base) if published.base else None
     if published.paper is Paper.CONTINUAL_MEMORIZATION:
         return measure_kept(published, base, rows)

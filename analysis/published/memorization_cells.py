@@ -60,16 +60,7 @@ _KINDS: Mapping[str, Settings] = {MEANS[0]: FACTOID, MEANS[1]: NON_FACTOID, TWO_
 
 
 def measure_kept(published: Published, base: Published | None, rows: ResultRows) -> Measured:
-    """What results say of a share of facts kept.
-
-    Args:
-        published: the share.
-        base: what the paper compares it with.
-        rows: results.
-
-    Raises:
-        ScaleError: there are no such runs.
-    """
+    """What results say of a share of facts kept."""
     frame = _runs(published, rows)
     arm = _arm(published, frame)
     across = base is not None and base.conditions["later"] != published.conditions["later"]
@@ -104,7 +95,6 @@ def _runs(published: Published, rows: ResultRows) -> pd.DataFrame:
 
 
 def _arm(published: Published, frame: pd.DataFrame) -> Arm:
-    """Mix or replay of a cell."""
     wanted = published.conditions
     kind = _KINDS.get(wanted["later"], {})
     if "replay ratio" in wanted:

@@ -79,13 +79,7 @@ class Published:
 
 
 def against(published: Published, base: Published, words: str) -> Published:
-    """A number that is compared with another one.
-
-    Args:
-        published: the number.
-        base: the other.
-        words: what that is.
-    """
+    """A number that is compared with another one."""
     assert published.value is not None
     assert base.value is not None
     change = round(published.value - base.value, _DIGITS)

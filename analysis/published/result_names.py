@@ -44,30 +44,18 @@ _MIXES: Mapping[str, str] = {
 
 
 def published_corpus(name: str) -> str:
-    """What a paper calls a corpus; of another one, the last part of its name.
-
-    Args:
-        name: of the corpus, or a file of that name.
-    """
+    """What a paper calls a corpus; of another one, the last part of its name."""
     path = PurePosixPath(name)
     return _CORPORA.get(path.stem.casefold(), path.name)
 
 
 def published_mix(name: str) -> str:
-    """What a paper calls text that is mixed in; of other text, its own name.
-
-    Args:
-        name: of the mix.
-    """
+    """What a paper calls text that is mixed in; of other text, its own name."""
     return _MIXES.get(name, name)
 
 
 def published_model(name: str) -> str:
-    """What a paper calls a model; of another model, the last part of its name.
-
-    Args:
-        name: hub id, or folder.
-    """
+    """What a paper calls a model; of another model, the last part of its name."""
     last = PurePosixPath(name).name
     for published, names in _MODELS.items():
         if last.casefold() in names:
@@ -76,9 +64,5 @@ def published_model(name: str) -> str:
 
 
 def novelty_of(corpus: str) -> str:
-    """Whether a corpus is "new" to a model pretrained on general text, or "familiar".
-
-    Args:
-        corpus: its name.
-    """
+    """Whether a corpus is "new" to a model pretrained on general text, or "familiar"."""
     return NEW if PurePosixPath(corpus).name.casefold().startswith(_NEW_CORPORA) else FAMILIAR

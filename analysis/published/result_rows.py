@@ -50,16 +50,7 @@ class ResultRows:
         return self.said.get(table, {})
 
     def having(self, table: Table, where: Settings, words: str) -> pd.DataFrame:
-        """The rows that have some settings; a search is made once.
-
-        Args:
-            table: to look in.
-            where: settings wanted.
-            words: what they are.
-
-        Raises:
-            ScaleError: there are none.
-        """
+        """The rows that have some settings; a search is made once."""
         if table not in self.tables:
             raise ScaleError(f"no results of the kind {table.value!r}")
         key = f"{table} {sorted(where.items(), key=str)}"
@@ -73,28 +64,13 @@ class ResultRows:
 def result_rows(
     tables: Mapping[Table, pd.DataFrame], said: Mapping[Table, Said] | None = None
 ) -> ResultRows:
-    """Tables that published numbers can be compared with.
-
-    Args:
-        tables: in the layout of `analysis.claims.measurements`.
-        said: by table, conditions that its columns do not hold.
-
-    Raises:
-        ValueError: a table has another layout.
-    """
+    """Tables that published numbers can be compared with."""
     ready = {Table(table): checked(Table(table), frame) for table, frame in tables.items()}
     return ResultRows({table: frame for table, frame in ready.items() if len(frame)}, said or {})
 
 
 def measured(values: pd.Series, change: pd.Series | None = None, **given: Any) -> Measured:
-    """Values and changes as a measurement.
-
-    Args:
-        values: with `seed` in their index, and `cluster` where they are of passages, questions or
-            facts.
-        change: from what the paper compares with, with the same in its index.
-        **given: other fields of the measurement.
-    """
+    """Values and changes as a measurement."""
     if change is not None:
         given |= {"change": _mean(change), "change_interval": interval_of(change)}
     return Measured(
@@ -115,21 +91,7 @@ def measured_arm(
     averaged: Iterable[str] = (),
     **given: Any,
 ) -> Measured:
-    """An arm as a measurement, and its change from a base where rows of both can be matched.
-
-    Args:
-        frame: rows of a table.
-        table: which it is.
-        arm: to measure.
-        base: finds the arm that it is compared with, of the same columns; a `ScaleError` there
-            leaves the value without a change.
-        factor: from the unit of the table to the published one.
-        averaged: columns that need not agree.
-        **given: other fields of the measurement.
-
-    Raises:
-        ScaleError: there are no rows of the arm.
-    """
+    """An arm as a measurement, and its change from a base where rows of both can be matched."""
     values = matched(frame, table, [arm], averaged)[0]
     change = None
     try:
@@ -152,10 +114,7 @@ def interval_of(values: pd.Series) -> Interval | None:
 
 
 def usual(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The rows with the most frequent value of each column, the smallest of several.
-
-    What is varied in a study of its own is held where most runs have it.
-    """
+    """The rows with the most frequent value of each column, the smallest of several."""
     for column in columns:
         counts = frame[column].value_counts()
         most = counts[counts == counts.max()].index
@@ -168,5 +127,4 @@ def _mean(values: pd.Series) -> float:
 
 
 def _seeds(values: pd.Series) -> np.ndarray:
-    """A mean for each seed."""
     return values.groupby(level="seed", sort=False).mean().to_numpy(dtype=float)

@@ -1,10 +1,6 @@
 """Result settings: conditions of published numbers that manifests of results hold.
 
 Where results of a kind do not agree in something, it is said of none of them.
-
-Example:
-    >>> settings_of_results(find_results([Path("runs")]))                    # doctest: +SKIP
-    {<Table.ACQUISITION: 'acquisition'>: {'corpus rows': '840 of 384', ...}}
 """
 
 import json
@@ -34,11 +30,7 @@ _UNMIXED = ("none", MixName.RANDOM)
 
 
 def settings_of_results(results: Results) -> dict[Table, Said]:
-    """What is known of results beside the columns of their tables.
-
-    Args:
-        results: folders by kind.
-    """
+    """What is known of results beside the columns of their tables."""
     configurations = {
         kind: [read_manifest(path)["configuration"] for path in paths]
         for kind, paths in (

@@ -2,9 +2,6 @@
 
 `verification.csv` has a row for each published number: where it is printed, what is printed, what
 was measured, how both stand to each other, and why.
-
-Example:
-    >>> verify_command([Path("runs")], Path("runs/verified"))                # doctest: +SKIP
 """
 
 import json
@@ -38,11 +35,7 @@ _SAYINGS = {
 
 
 def cell_of(published: Published) -> str:
-    """Which number of its table or figure a published number is, in words.
-
-    Args:
-        published: the number.
-    """
+    """Which number of its table or figure a published number is, in words."""
     told = [published.conditions[name] for name in _SETTINGS if name in published.conditions]
     if not told:
         told = [published.conditions[name] for name in _OTHERS if name in published.conditions]
@@ -55,11 +48,7 @@ def cell_of(published: Published) -> str:
 
 
 def headline(comparisons: Sequence[Comparison]) -> str:
-    """How many published numbers stand how to ours, in a sentence.
-
-    Args:
-        comparisons: from `verify`.
-    """
+    """How many published numbers stand how to ours, in a sentence."""
     counts = Counter(one.agreement for one in comparisons)
     parts = [f"{counts[agreement]} {words}" for agreement, words in _SAYINGS.items()]
     compared = [one for one in comparisons if one.agreement is not Agreement.NOT_COMPARABLE]
@@ -69,25 +58,12 @@ def headline(comparisons: Sequence[Comparison]) -> str:
 
 
 def verification_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """A row for each published number, in the order of the papers; values in its unit.
-
-    Args:
-        comparisons: from `verify`.
-    """
+    """A row for each published number, in the order of the papers; values in its unit."""
     return pd.DataFrame([_row(one) for one in comparisons])
 
 
 def verify_command(paths: Sequence[Path], out: Path | None) -> None:
-    """Compare results with the published numbers, print it, and write it where that is wanted.
-
-    Args:
-        paths: results, or folders with results below them.
-        out: a folder for `verification.md`, `.csv` and `.json`; earlier ones are replaced.
-
-    Raises:
-        ValueError: a path holds no result, results cannot be read together, or `out` cannot be
-            written to.
-    """
+    """Compare results with the published numbers, print it, and write it where that is wanted."""
     from analysis.claim_tables.folders import find_results, tables_of
     from analysis.published.result_settings import settings_of_results
 
@@ -102,16 +78,7 @@ def verify_tables(
     out: Path | None,
     settings: Mapping[Table, Said] | None = None,
 ) -> list[Comparison]:
-    """Compare tables of results with the published numbers; print it, and write it where wanted.
-
-    Args:
-        tables: in the layout of `analysis.claims.measurements`.
-        out: a folder, as of `verify_command`.
-        settings: what is known of the results beside, without which no value can match.
-
-    Raises:
-        ValueError: a table has another layout, or `out` cannot be written to.
-    """
+    """Compare tables of results with the published numbers; print it, and write it where wanted."""
     from analysis.published.verification_texts import print_verification
 
     if out is not None:
@@ -124,12 +91,7 @@ def verify_tables(
 
 
 def write_verification(comparisons: Sequence[Comparison], out: Path) -> None:
-    """Write the document, the table, and both as data.
-
-    Args:
-        comparisons: from `verify`.
-        out: the folder; made if it is not there.
-    """
+    """Write the document, the table, and both as data."""
     from analysis.published.verification_texts import verification_markdown
     from analysis.report_files import plain_records
 

@@ -46,11 +46,7 @@ _DIGITS = 4
 
 
 def verification_markdown(comparisons: Sequence[Comparison]) -> str:
-    """The document.
-
-    Args:
-        comparisons: from `verify`.
-    """
+    """The document."""
     lines = [f"# {TITLE}", "", headline(comparisons), "", _DEFINITIONS]
     for table in text_tables(comparisons):
         lines += ["", *markdown_table(table)]
@@ -69,18 +65,13 @@ def print_verification(comparisons: Sequence[Comparison], console: "Console | No
 
 
 def text_tables(comparisons: Sequence[Comparison]) -> list[Table]:
-    """The counts by published table, and a table of what was compared in each.
-
-    Args:
-        comparisons: from `verify`.
-    """
+    """The counts by published table, and a table of what was compared in each."""
     by_paper = groupby(_told(comparisons), key=lambda one: str(one.published.paper))
     compared = [_compared(paper, list(group)) for paper, group in by_paper]
     return [_counts(list(_by_place(comparisons))), *compared]
 
 
 def _told(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """What could be compared."""
     return [one for one in comparisons if one.agreement is not Agreement.NOT_COMPARABLE]
 
 
@@ -152,7 +143,6 @@ def _published_change(published: Published) -> str:
 
 
 def _with_ends(value: float, interval: Interval | None, unit: str = "") -> str:
-    """A number with its interval."""
     if interval is None:
         return f"{_shown(value)}{unit}"
     return f"{_shown(value)}{unit} [{_shown(interval.low)}, {_shown(interval.high)}]"

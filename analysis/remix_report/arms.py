@@ -3,11 +3,6 @@
 An arm is called by what tells it from plain training of one stage after the other: what is mixed in
 and where, what is shown again, how the start was edited; then by whatever else differs among the
 runs of a report. The base of an arm is the one that has none of that and agrees in all else.
-
-Example:
-    >>> arms = arms_of([read_chain("runs/plain"), read_chain("runs/remix")]) # doctest: +SKIP
-    >>> [arm.name for arm in arms]                                           # doctest: +SKIP
-    ['no mixing', 'random at A, generic at B']
 """
 
 from collections.abc import Iterator, Sequence
@@ -81,11 +76,7 @@ class RemixArm:
     def answers(
         self, items: str, moment: str, match: str = TOKENS, *, log_probs: bool = False
     ) -> dict[int, pd.Series]:
-        """What every seed made of a list at a moment; see `Chain.answers`.
-
-        Returns:
-            By seed; empty unless all were asked.
-        """
+        """What every seed made of a list at a moment; see `Chain.answers`."""
         found = {
             chain.seed: chain.answers(items, moment, match, log_probs=log_probs)
             for chain in self.chains
@@ -95,11 +86,7 @@ class RemixArm:
 
 
 def arms_of(chains: Sequence[Chain]) -> list[RemixArm]:
-    """Runs as arms, in the order of their first runs.
-
-    Raises:
-        ValueError: there is none, or one is there twice.
-    """
+    """Runs as arms, in the order of their first runs."""
     if not chains:
         raise ValueError("a report needs at least one run, found none; give run directories")
     grouped: dict[str, list[Chain]] = {}
@@ -118,13 +105,7 @@ def arms_of(chains: Sequence[Chain]) -> list[RemixArm]:
 
 
 def base_of(arm: RemixArm, arms: Sequence[RemixArm], named: RemixArm | None) -> RemixArm | None:
-    """The arm that one is compared with; None where there is none, or it is the one itself.
-
-    Args:
-        arm: the one.
-        arms: all of a report.
-        named: the base of all; None for the plain arm of each.
-    """
+    """The arm that one is compared with; None where there is none, or it is the one itself."""
     if named is not None:
         return None if arm is named else named
     if arm.is_plain:
@@ -133,10 +114,7 @@ def base_of(arm: RemixArm, arms: Sequence[RemixArm], named: RemixArm | None) -> 
 
 
 def _settings(chain: Chain) -> dict[str, Any]:
-    """The configuration without seed and start, and without settings that do nothing.
-
-    What is said of stages is said for each of them; of a mix only where there is one.
-    """
+    """The configuration without seed and start, and without settings that do nothing."""
     left_out = (*_NOT_SETTINGS, *_START_FIELDS)
     found = {name: value for name, value in chain.configuration.items() if name not in left_out}
     count = len(found["data"])

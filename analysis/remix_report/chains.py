@@ -2,13 +2,6 @@
 
 A run has a folder for each of its stages; stage A may lie in another run, whose later stages went
 another way. A **moment** is when a list of items is asked for: at the start, or after a stage.
-
-Example:
-    >>> chain = read_chain("runs/remix")                                     # doctest: +SKIP
-    >>> list(chain.stages), chain.stages["B"].outcome["status"]              # doctest: +SKIP
-    (['A', 'B'], 'rule fulfilled')
-    >>> chain.answers("A", "after B").mean()                                 # doctest: +SKIP
-    0.0234
 """
 
 import json
@@ -137,14 +130,7 @@ class Chain:
     def answers(
         self, items: str, moment: str, match: str = TOKENS, *, log_probs: bool = False
     ) -> pd.Series | None:
-        """What the model made of every item at a moment; None where it was not asked.
-
-        Args:
-            items: the list.
-            moment: one of `moments`.
-            match: what counts as right.
-            log_probs: whether to give log-probabilities, in nats, instead of 1 or 0.
-        """
+        """What the model made of every item at a moment; None where it was not asked."""
         stage, step = self.step_of(moment)
         looks = stage.recalls.get((items, match))
         table = None if looks is None else looks.log_probs if log_probs else looks.correct
@@ -157,15 +143,7 @@ class Chain:
 
 
 def read_chain(directory: str | Path) -> Chain:
-    """Read a finished run.
-
-    Args:
-        directory: what `training.remix` wrote.
-
-    Raises:
-        ValueError: it holds no run, another command's, one that is not over, or one whose stage A
-            is not where it was.
-    """
+    """Read a finished run."""
     path = Path(directory).expanduser()
     if not (path / MANIFEST_FILE).is_file():
         raise ValueError(

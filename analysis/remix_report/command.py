@@ -95,20 +95,7 @@ def write_report(
     localized: int | None = None,
     device: str | None = None,
 ) -> "RemixSummary":
-    """Summarise arms, print it, and write the report into a folder.
-
-    Args:
-        arms: the runs.
-        out: the folder; made if it is not there.
-        command: that asked for it, as the report shows it.
-        base: that all other arms are compared with.
-        localized: how many items to locate in the models before and after each stage; None to load
-            no models.
-        device: for that.
-
-    Raises:
-        ValueError: runs cannot be compared.
-    """
+    """Summarise arms, print it, and write the report into a folder."""
     from analysis.document import save_report
     from analysis.remix_report.depths import depth_tables
     from analysis.remix_report.report import remix_report

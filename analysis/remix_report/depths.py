@@ -4,10 +4,6 @@ The models of the start and of the end of every stage are loaded, one at a time,
 tokens of answers are read through the lens (`analysis.depth`). Compared are every stage of a
 run with what came before it, and every arm with its base after the last stage, seed by seed. An arm
 whose edits are hooks is left out: its checkpoints hold the weights without them.
-
-Example:
-    >>> depths, changes = depth_tables(arms, 64)                             # doctest: +SKIP
-    >>> changes[["arm", "seed", "before", "after", "depth", "spread"]]       # doctest: +SKIP
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,25 +63,7 @@ def depth_tables(
     device: str | None = None,
     k: int = TOP_K,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Where items are readable, and how that moved.
-
-    Args:
-        arms: the runs; their checkpoints must be where they were written.
-        items: of stage A to look at, the first ones.
-        base: that all other arms are compared with; None for the plain arm of each.
-        device: cpu or cuda; None for cuda where there is one.
-        k: how near the top an answer counts as readable.
-
-    Returns:
-        A table with a row for each arm, seed and moment (`checkpoint`), as
-        `analysis.checkpoint_depth.depth_table`; and one with a row for each test of each change:
-        `arm`, `seed`, `compared` (`stages`, or `base`), `before`, `after`, `found_in_both`,
-        `depth`, `spread`, `test`, `effect`, `low`, `high`, `p_value` (Holm's over the tests of a
-        change), `items`.
-
-    Raises:
-        ValueError: a checkpoint is not there, or the items of stage A are others than were learnt.
-    """
+    """Where items are readable, and how that moved."""
     read = ranks_by_model(arms, items, device)
     tables, rows = [], []
     told: set[tuple[int, int]] = set()
@@ -302,13 +280,7 @@ _MEASURES = (
 def depth_section(
     summary: RemixSummary, colours: dict[str, str], tables: Mapping[str, Table]
 ) -> Iterator[Section]:
-    """The section; nothing where depth was not asked for.
-
-    Args:
-        summary: of the runs.
-        colours: of the arms.
-        tables: by their titles.
-    """
+    """The section; nothing where depth was not asked for."""
     if summary.depths.empty:
         return
     yield Section(

@@ -1,8 +1,4 @@
-"""Figures of runs of continual memorization, as pure functions of the summary's tables.
-
-Example:
-    >>> over_stages(curve, colours, "share right").show()                    # doctest: +SKIP
-"""
+"""Figures of runs of continual memorization, as pure functions of the summary's tables."""
 
 from collections.abc import Mapping, Sequence
 
@@ -28,17 +24,7 @@ def over_stages(
     dashes: str | None = None,
     band: bool = False,
 ) -> go.Figure:
-    """Curves over the stages, a line for each arm; the boundaries of stages are marked.
-
-    Args:
-        table: columns `arm`, `place`, `step`, `value`, `low`, `high`, and what tells dashes.
-        colours: of the arms.
-        stages: their letters.
-        y_title: what the value is.
-        form: of the numbers.
-        dashes: the column whose values are told by dashes.
-        band: whether to shade from the least to the most of seeds.
-    """
+    """Curves over the stages, a line for each arm; the boundaries of stages are marked."""
     lines = table.groupby(["arm", *([dashes] if dashes else [])], sort=False)
     figure = empty_figure("stage", y_title, _HEIGHT, legend=lines.ngroups <= LEGEND_ARMS)
     kinds = [] if dashes is None else list(dict.fromkeys(table[dashes]))
@@ -65,13 +51,7 @@ def over_stages(
 
 
 def by_layer(table: pd.DataFrame, colours: Mapping[str, str], x_title: str) -> go.Figure:
-    """A number of every layer, a line for each arm; layer 0 at the bottom.
-
-    Args:
-        table: columns `arm`, `layer`, `value`.
-        colours: of the arms.
-        x_title: what the number is.
-    """
+    """A number of every layer, a line for each arm; layer 0 at the bottom."""
     n_layers = int(table["layer"].max()) + 1
     height = int(np.clip(190 + 14 * n_layers, 300, 760))
     figure = empty_figure(x_title, "layer", height, legend=len(colours) <= LEGEND_ARMS)
@@ -90,13 +70,7 @@ def by_layer(table: pd.DataFrame, colours: Mapping[str, str], x_title: str) -> g
 
 
 def relearning_curves(table: pd.DataFrame, colours: Mapping[str, str], y_title: str) -> go.Figure:
-    """What came back step by step: a dash for each kind of items.
-
-    Args:
-        table: columns `arm`, `of` (which items), `step`, `value`.
-        colours: of the arms.
-        y_title: what the value is.
-    """
+    """What came back step by step: a dash for each kind of items."""
     figure = empty_figure("steps of relearning", y_title, _HEIGHT, legend=False)
     kinds = list(dict.fromkeys(table["of"]))
     for (arm, kind), rows in table.groupby(["arm", "of"], sort=False):

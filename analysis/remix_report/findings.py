@@ -2,10 +2,6 @@
 
 The page, the document and the terminal say them. Every sentence follows from the numbers of the
 summary. Up to four arms are told one by one; of more, the lowest and the highest.
-
-Example:
-    >>> findings(summary)[0]                                                 # doctest: +SKIP
-    'No mixing: of the items of stage A, 98.4% are right after A and 0.8% after B.'
 """
 
 from collections.abc import Iterator
@@ -25,11 +21,7 @@ _LEVEL = 0.05
 
 
 def findings(summary: RemixSummary) -> list[str]:
-    """What stands out.
-
-    Args:
-        summary: of the runs.
-    """
+    """What stands out."""
     return [
         *_capped(summary),
         *_kept(summary),
@@ -113,7 +105,6 @@ def _over_seeds(row: pd.Series) -> str:
 
 
 def _later(summary: RemixSummary) -> Iterator[str]:
-    """Whether what came later was learnt."""
     for stage in summary.arms[0].stages[1:]:
         table = retained(summary.recalls, summary.last_moment, stage)
         values = {str(arm): float(value) for arm, value in table["value"].items()}

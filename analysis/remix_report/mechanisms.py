@@ -4,10 +4,6 @@ Arms take different numbers of updates (a mix makes an epoch longer, and rules e
 curves run over the **place**: 0 to 1 is stage A from its first to its last update, 1 to 2 stage B,
 and so on. Of several seeds there is the mean, with the least and the most; a seed that was not
 looked at in a place is interpolated linearly between its neighbours.
-
-Example:
-    >>> curve = recall_curves(arms)                                          # doctest: +SKIP
-    >>> curve[(curve["place"] >= 1) & (curve["items"] == "A")]               # doctest: +SKIP
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,52 +30,22 @@ Curves = Mapping[tuple[str, ...], pd.Series]
 
 
 def recall_curves(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """How much of every list was known, at every look.
-
-    Args:
-        arms: the runs.
-
-    Returns:
-        Columns `arm`, `items`, `measure` (share right, or mean log-probability in nats), `stage`,
-        `place`, `step` (mean over seeds), `value`, `low`, `high` (least and most of seeds).
-    """
+    """How much of every list was known, at every look."""
     return _curves(arms, _recalls, ("items", "measure"))
 
 
 def source_curves(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """The training loss on every source, in nats a token.
-
-    Args:
-        arms: the runs.
-
-    Returns:
-        Columns `arm`, `source`, and as `recall_curves`.
-    """
+    """The training loss on every source, in nats a token."""
     return _curves(arms, _sources, ("source",))
 
 
 def alignment_curves(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """Cosines between the gradients of samples, at every look.
-
-    Args:
-        arms: the runs.
-
-    Returns:
-        Columns `arm`, `pair` (`A and B` say), and as `recall_curves`.
-    """
+    """Cosines between the gradients of samples, at every look."""
     return _curves(arms, _cosines, ("pair",))
 
 
 def sign_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """In how many looks the sign of a product of gradients could be told, and which it was.
-
-    Args:
-        arms: the runs.
-
-    Returns:
-        Columns `arm`, `stage`, `pair`, `looks`, `positive`, `negative`, `untold`, and `cosine`,
-        its mean over looks and seeds.
-    """
+    """In how many looks the sign of a product of gradients could be told, and which it was."""
     rows = []
     for arm in arms:
         for stage in arm.stages:
@@ -159,7 +125,6 @@ def _by_key(
     name: str,
     look: Callable[[StageRun], Iterator[tuple[tuple[str, ...], pd.Series]]],
 ) -> dict[tuple[str, ...], list[tuple[int, pd.Series]]]:
-    """Of every seed that has them, the last step of the stage and the values by step."""
     found: dict[tuple[str, ...], list[tuple[int, pd.Series]]] = {}
     for chain in arm.chains:
         stage = chain.stages[name]
@@ -194,18 +159,7 @@ _TERMS = (
 
 
 def term_table(arms: Sequence[RemixArm], base: RemixArm | None = None) -> pd.DataFrame:
-    """Both terms of every run that mixes.
-
-    Args:
-        arms: the runs.
-        base: whose runs they are compared with; None for the plain arm of each.
-
-    Returns:
-        Columns `arm`, `seed`, `mix_share` (of the loss of stage B), `delta_1` in nats a token,
-        `delta_2` in nats a token for a learning rate of 1, with `low` and `high` over items, its
-        `sign` (missing where it cannot be told), and `near_zero`, the gradients too small to have a
-        direction. Empty where no gradients were looked at.
-    """
+    """Both terms of every run that mixes."""
     rows = [
         (arm.name, chain.seed, *found)
         for arm in arms
@@ -219,13 +173,7 @@ def term_table(arms: Sequence[RemixArm], base: RemixArm | None = None) -> pd.Dat
 
 
 def loss_share(chain: Chain, stage: str, source: str) -> float:
-    """Which share of the loss of a stage one of its sources makes up.
-
-    Args:
-        chain: the run.
-        stage: its letter.
-        source: as the records call it.
-    """
+    """Which share of the loss of a stage one of its sources makes up."""
     records = records_of(chain.stages[stage].run.path, StepRecord)
     losses = pd.DataFrame([record.loss_by_source for record in records])
     whole = losses.notna().all(axis=1)
@@ -283,16 +231,7 @@ _SPILLS = (
 
 
 def relearning_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """What was right before the first step of relearning and after each, mean over seeds.
-
-    Args:
-        arms: the runs.
-
-    Returns:
-        Columns `arm`, `of` (which items), `measure` (share right, or log-probability in nats),
-        `step`, `value`, `low` and `high` (least and most of seeds), `seeds`; empty where nothing
-        was taught again.
-    """
+    """What was right before the first step of relearning and after each, mean over seeds."""
     rows = [
         (arm.name, group, measure, step, values.mean(), values.min(), values.max(), len(values))
         for arm in arms
@@ -304,15 +243,7 @@ def relearning_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
 
 
 def spill_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """What relearning brought back in the end.
-
-    Args:
-        arms: the runs.
-
-    Returns:
-        Columns `arm`; of each kind of items the share right before and after relearning, mean over
-        seeds; `spill_over`, with the least and the most of seeds, `low` and `high`; `seeds`.
-    """
+    """What relearning brought back in the end."""
     rows = []
     for arm in arms:
         by_group = _by_group(arm, "exact_match")

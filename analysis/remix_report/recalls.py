@@ -3,11 +3,6 @@
 A list is called by the letter of the stage that taught it; what is not a stage's is a control, such
 as facts that the start knew before. Shares of right answers and mean log-probabilities (nats) are
 those of `analysis.retention`.
-
-Example:
-    >>> table = recall_table(arms)                                           # doctest: +SKIP
-    >>> after_b = (table["items"] == "A") & (table["moment"] == "after B")   # doctest: +SKIP
-    >>> table[after_b][["arm", "value", "low", "high", "deviation"]]         # doctest: +SKIP
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,16 +39,7 @@ _KEPT = ("arm", "items", "moment", "value", "learnt")
 
 
 def recall_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """Every list at every moment.
-
-    Args:
-        arms: the runs.
-
-    Returns:
-        Columns `arm`, `seed` (missing for the mean over seeds), `items` (the list), `match` (what
-        counts as right), `moment`, `measure`, `value`, `low` and `high` (over items), `deviation`
-        over seeds, `seeds`, and `count` of items.
-    """
+    """Every list at every moment."""
     rows = [
         row for arm in arms for key in _keys(arm) for row in _rows(arm, *key) if row is not None
     ]
@@ -62,19 +48,7 @@ def recall_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
 
 
 def difference_table(arms: Sequence[RemixArm], base: RemixArm | None = None) -> pd.DataFrame:
-    """Every arm against its base, after every stage.
-
-    Args:
-        arms: the runs.
-        base: of all other arms; None for the plain arm of each.
-
-    Returns:
-        A row for each list after the stage that taught it and after later ones, of answers by
-        teacher forcing. Columns `arm`, `base`, `items`, `match`, `moment`, `measure`, `effect`
-        (arm less base), `low` and `high` over items, `p_value`, `p_holm` (over the arms compared
-        in the same), `test`, `seed_low`, `seed_high` and `seed_p_value` over seeds, `seeds` that
-        both have, and `count` of items. Empty where no arm has a base.
-    """
+    """Every arm against its base, after every stage."""
     rows = [
         (arm.name, other.name, *key, measure, *_numbers(found))
         for arm in arms
@@ -95,15 +69,7 @@ def difference_table(arms: Sequence[RemixArm], base: RemixArm | None = None) -> 
 
 
 def kept_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """Of the items that were right after their own stage, the share that is right later.
-
-    Args:
-        arms: the runs.
-
-    Returns:
-        Columns `arm`, `items`, `moment`, `value` (missing where none was right), and `learnt`, the
-        share that was right after their own stage.
-    """
+    """Of the items that were right after their own stage, the share that is right later."""
     rows = []
     for arm in arms:
         for place, stage in enumerate(arm.stages):
@@ -168,14 +134,7 @@ def _numbers(found: RetentionDifference) -> tuple[Any, ...]:
 
 
 def retained(table: pd.DataFrame, moment: str, items: str = "A", match: str = TOKENS) -> Any:
-    """Rows of a table of shares about one list at one moment, by arm.
-
-    Args:
-        table: `recall_table` or `difference_table`.
-        moment: when.
-        items: the list.
-        match: what counts as right.
-    """
+    """Rows of a table of shares about one list at one moment, by arm."""
     rows = table[(table["items"] == items) & (table["match"] == match)]
     rows = rows[(rows["moment"] == moment) & (rows["measure"] == SHARE)]
     if "seed" in rows.columns:
@@ -193,15 +152,7 @@ _MEANS = ("arm", "moment", "group", "measure", "value", "deviation", "change", "
 
 
 def level_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """Every measure at every moment.
-
-    Args:
-        arms: the runs.
-
-    Returns:
-        Columns `arm`, `moment`, `group`, `measure`, `value` (mean over seeds), `deviation` over
-        seeds, `change` since the start (mean over seeds), `seeds`.
-    """
+    """Every measure at every moment."""
     rows = [
         (arm.name, chain.seed, moment, *found)
         for arm in arms
@@ -225,7 +176,6 @@ def level_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
 
 
 def _levels(chain: Chain, moment: str) -> Iterator[tuple[Any, ...]]:
-    """Group, measure and value."""
     stage, step = chain.step_of(moment)
     run = stage.run
     for row in run.perplexities[run.perplexities["step"] == step].itertuples():
@@ -248,15 +198,7 @@ _DRIFT = ("arm", "stage", "level", "layer", "module", "distance", "relative", "a
 
 
 def stage_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """How every stage of every run ended.
-
-    Args:
-        arms: the runs.
-
-    Returns:
-        Columns `arm`, `seed`, `stage`, `status`, `reason`, `steps`, `trained_tokens` of all
-        updates, and `shared`: whether the stage was run once for several arms.
-    """
+    """How every stage of every run ended."""
     rows = [
         (
             *(arm.name, chain.seed, name, stage.outcome["status"], stage.outcome["reason"]),
@@ -270,15 +212,7 @@ def stage_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
 
 
 def drift_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """How far weights are at the end of every stage from where it began, mean over seeds.
-
-    Args:
-        arms: the runs.
-
-    Returns:
-        Columns `arm`, `stage`, `level` (`model`, `layer`, `module` or `part`), `layer`, `module`,
-        `distance`, `relative`, `angle` (radians), `seeds`; empty where drift was not measured.
-    """
+    """How far weights are at the end of every stage from where it began, mean over seeds."""
     tables = [
         drift_rows(records[-1]).assign(arm=arm.name, stage=name)
         for arm in arms

@@ -46,12 +46,7 @@ Colours = dict[str, str]
 
 
 def remix_report(summary: RemixSummary, command: str) -> Report:
-    """What runs of continual memorization learnt and kept.
-
-    Args:
-        summary: every table of the runs.
-        command: what made it.
-    """
+    """What runs of continual memorization learnt and kept."""
     colours = arm_colours([arm.name for arm in summary.arms])
     tables = {table.title: table for table in text_tables(summary)}
     origin, runs = provenance(summary.arms), commands_of(summary.arms)

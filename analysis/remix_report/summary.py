@@ -1,9 +1,4 @@
-"""The summary of runs of continual memorization: every table that a report is made from.
-
-Example:
-    >>> summary = summarise(arms_of([read_chain("runs/remix")]))             # doctest: +SKIP
-    >>> summary.recalls.to_csv("recalls.csv", index=False)                   # doctest: +SKIP
-"""
+"""The summary of runs of continual memorization: every table that a report is made from."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -104,17 +99,7 @@ def summarise(
     depths: tuple[pd.DataFrame, pd.DataFrame] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> RemixSummary:
-    """All tables of some arms.
-
-    Args:
-        arms: the runs.
-        base: that all other arms are compared with; None compares each with its plain arm.
-        depths: where items are readable and how that moved; None where it was not asked for.
-        on_step: called with 1 whenever one of `STEPS` is done.
-
-    Raises:
-        ValueError: runs cannot be compared.
-    """
+    """All tables of some arms."""
 
     def made(found: Made) -> Made:
         if on_step is not None:
@@ -143,10 +128,7 @@ def summarise(
 
 
 def command_line(chain: Chain) -> str:
-    """The command that makes a run, but for where it goes.
-
-    Paths that belong to the machine that it was made on are cut to their last name.
-    """
+    """The command that makes a run, but for where it goes."""
     config = from_json(RemixConfig, {**chain.configuration, **chain.manifest["execution"]})
     recipe = chain.manifest["recipe"]
     words = configured(config, recipe_named(recipe, REMIX_RECIPES), recipe)

@@ -1,10 +1,6 @@
 """Tables of a report for people: the same rows in a document, on a page and on a terminal.
 
 Shares in percent, log-probabilities in nats. A number in brackets is an interval over items.
-
-Example:
-    >>> for table in text_tables(summary):                                   # doctest: +SKIP
-    ...     print(table.title)
 """
 
 from collections.abc import Iterator
@@ -301,7 +297,6 @@ def main_table(summary: RemixSummary) -> Table:
 
 
 def _columns(summary: RemixSummary) -> Iterator[tuple[str, dict[str, str]]]:
-    """Heading and cells, by arm."""
     last = summary.last_moment
     for moment in summary.arms[0].moments[1:]:
         yield f"A, {moment}", shares(summary, "A", moment)

@@ -71,11 +71,7 @@ class RemixStudyArguments(RemixConfig, StudySettings, _StudyFields):
         """Settings are checked together when they are made configurations."""
 
     def configuration(self) -> RemixConfig:
-        """What all runs have in common, none of what the study tries.
-
-        Raises:
-            ValueError: settings do not go together, or are the study's to choose.
-        """
+        """What all runs have in common, none of what the study tries."""
         recipe = recipe_named(self.recipe, REMIX_RECIPES)
         plain = RemixConfig(model=self.model, data=self.data, batch_size=1, learning_rate=1.0)
         for name in _OF_THE_STUDY:
@@ -96,14 +92,7 @@ class RemixStudyArguments(RemixConfig, StudySettings, _StudyFields):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments; None for the process's own.
-
-    Returns:
-        Exit code.
-    """
+    """Run the command."""
     given = list(sys.argv[1:] if argv is None else argv)
     name = option_value(given, "--recipe") or _DEFAULT_RECIPE
     try:

@@ -71,13 +71,7 @@ class PlannedRun:
         return replace(self.config, from_stage_a=folder / self.stage_a_of)
 
     def words(self, recipe: RemixConfig, recipe_name: str, folder: Path) -> list[str]:
-        """The arguments of `python -m training.remix` that make it, or go on with it.
-
-        Args:
-            recipe: what it is a change of.
-            recipe_name: its name.
-            folder: of the study's runs.
-        """
+        """The arguments of `python -m training.remix` that make it, or go on with it."""
         words = configured(self.final(folder), recipe, recipe_name)
         return [*words, "--out", str(folder / self.name), "--resume"]
 
@@ -89,18 +83,7 @@ def plan_study(
     *,
     seeds: int,
 ) -> list[PlannedRun]:
-    """All runs, in the order in which they are to be made.
-
-    Args:
-        config: what all of them are; its seed is the first one.
-        study: which study.
-        settings: which arms, mixes and sets; None for the usual ones.
-        seeds: runs of each arm.
-
-    Raises:
-        ValueError: a number is below 1, the study has no such arm, or an arm cannot be made of
-            these settings.
-    """
+    """All runs, in the order in which they are to be made."""
     if seeds < 1:
         raise ValueError(f"a study needs 1 or more --seeds, found {seeds}")
     settings = settings or StudySettings()
@@ -123,7 +106,6 @@ def groups_of(plan: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
 
 
 def _chosen(arms: dict[str, Changes], names: Sequence[str]) -> dict[str, Changes]:
-    """Some of the arms, or all."""
     for name in names:
         if name not in arms:
             nearest = get_close_matches(name, arms, n=1, cutoff=0)[0]
@@ -213,7 +195,6 @@ def _placements(count: int, first: str, later: str, *, few: bool = False) -> dic
 
 
 def _mix(count: int, first: str, later: str) -> tuple[str, ...]:
-    """The mix of every stage."""
     found = (first, *[later] * (count - 1))
     return (first,) if set(found) == {first} else found
 

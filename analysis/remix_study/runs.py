@@ -14,14 +14,7 @@ from training.runs.finished import is_over
 def study_runs(
     plan: Sequence[PlannedRun], recipe: RemixConfig, recipe_name: str, folder: Path
 ) -> list[StudyRun]:
-    """Planned runs as they are made.
-
-    Args:
-        plan: the runs.
-        recipe: what they are changes of.
-        recipe_name: its name.
-        folder: of all runs.
-    """
+    """Planned runs as they are made."""
     from training.remix.command import main
 
     return [
@@ -36,13 +29,7 @@ def study_runs(
 
 
 def print_plan(plan: Sequence[PlannedRun], mine: Sequence[PlannedRun], folder: Path) -> None:
-    """Print how many runs there are and how long they will take, as far as that is known.
-
-    Args:
-        plan: all runs.
-        mine: those that this process makes.
-        folder: of the runs.
-    """
+    """Print how many runs there are and how long they will take, as far as that is known."""
     seeds = len({one.config.seed for one in plan})
     print(
         f"{len(plan)} runs: {len(plan) // seeds} arms, {seeds} seed{'s' if seeds > 1 else ''} "
@@ -59,15 +46,7 @@ def report_study(
     localized: int | None,
     device: str | None,
 ) -> None:
-    """Report all runs, if they are over.
-
-    Args:
-        plan: all runs.
-        out: folder of the study.
-        command: that asked for it.
-        localized: items to look for in depth; None for none.
-        device: for that.
-    """
+    """Report all runs, if they are over."""
     if not_over([one.name for one in plan], out / RUNS):
         return
     from analysis.numbers import shown_path

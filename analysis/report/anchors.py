@@ -50,10 +50,6 @@ _BY_CLAIM = {
 
 
 def anchor_of(claim: str) -> Anchor:
-    """The part or figure that shows what a claim is about.
-
-    Args:
-        claim: its identifier.
-    """
+    """The part or figure that shows what a claim is about."""
     found = _BY_CLAIM.get(claim) or _BY_FAMILY.get(CLAIMS[claim].family)
     return found or _BY_TABLE[CLAIMS[claim].table]

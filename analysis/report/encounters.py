@@ -1,9 +1,4 @@
-"""Encounters: what each meeting with a passage adds, how it fades, and which probes gain most.
-
-Example:
-    >>> encounters_part(material).anchor                                     # doctest: +SKIP
-    <Anchor.ENCOUNTERS: 'encounters'>
-"""
+"""Encounters: what each meeting with a passage adds, how it fades, and which probes gain most."""
 
 from collections.abc import Iterator, Sequence
 

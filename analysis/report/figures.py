@@ -2,9 +2,6 @@
 
 Every trace says which series and seed it is of, so that the page's switches act on it; panels of
 the same axis name it, so that pointing at one shows the same place in the others.
-
-Example:
-    >>> lines_over(runs, "pretraining step", "A", {"tiny": "#3d6fb4"}).show()  # doctest: +SKIP
 """
 
 from collections.abc import Mapping
@@ -58,18 +55,7 @@ def arm_dots(
     form: str = "",
     from_zero: bool = True,
 ) -> go.Figure:
-    """A number of every arm in a row of its own, in the order of the colours.
-
-    Args:
-        means: columns `arm`, `value`, `low`, `high`.
-        colours: of the arms.
-        x_title: what the number is.
-        seeds: the same of single seeds, drawn where an arm has several.
-        controls: the same of a control, as open dots.
-        control_name: what the control is.
-        form: of the numbers.
-        from_zero: whether there is a line at 0.
-    """
+    """A number of every arm in a row of its own, in the order of the colours."""
     by_arm = means.set_index("arm")
     ours = by_arm.loc[[name for name in colours if name in by_arm.index]].reset_index()
     several = None if seeds is None else seeds[seeds.duplicated("arm", keep=False)]
@@ -98,16 +84,7 @@ def lines_over(
     form: str = ".3f",
     intervals: bool = False,
 ) -> go.Figure:
-    """A number along an axis: thin lines for seeds, a thick one for their mean.
-
-    Args:
-        runs: columns `series`, `x`, `seed`, `value`.
-        x_title: of the axis, which also links panels.
-        y_title: what the number is.
-        colours: of the series.
-        form: of the numbers.
-        intervals: whether the mean has its interval over seeds.
-    """
+    """A number along an axis: thin lines for seeds, a thick one for their mean."""
     figure = empty_figure(x_title, y_title, _HEIGHT, legend=False)
     means = over_seeds(runs, ["series", "x"])
     for series, colour in colours.items():
@@ -174,13 +151,8 @@ def add_reference(figure: go.Figure, value: float, name: str) -> go.Figure:
 
 
 def between_ends(runs: pd.DataFrame) -> pd.DataFrame:
-    """Numbers of every series on a scale from its least (0) to its most (1), over means of seeds.
-
-    Args:
-        runs: columns `series`, `x`, `seed`, `value`.
-
-    Returns:
-        The same columns, a row for each series and x; series that never move are left out.
+    """Numbers of every series on a scale from its least (0) to its most
+    (1), over means of seeds.
     """
     means = runs.groupby(["series", "x"], sort=False, as_index=False)["value"].mean()
     ends = means.groupby("series")["value"].agg(["min", "max"])
@@ -193,17 +165,7 @@ def between_ends(runs: pd.DataFrame) -> pd.DataFrame:
 def layer_heatmap(
     rows: pd.DataFrame, unit: str, *, signed: bool, form: str = ".3f", reach: float | None = None
 ) -> go.Figure:
-    """A number of every layer at every step; layer 0 at the bottom.
-
-    Steps stand side by side, whatever lies between them.
-
-    Args:
-        rows: columns `x`, `layer`, `value`; several of the same are averaged.
-        unit: of the number.
-        signed: whether it is drawn around zero: blue above, red below.
-        form: of the numbers.
-        reach: of the scale either way, where it is given.
-    """
+    """A number of every layer at every step; layer 0 at the bottom."""
     grid = rows.astype({"value": float, "layer": int}).pivot_table("value", "layer", "x")
     names = [f"{step:,}" if isinstance(step, int) else str(step) for step in grid.columns]
     reach = reach or float(np.nanmax(np.abs(grid.to_numpy()))) or 1.0
@@ -230,14 +192,7 @@ def layer_heatmap(
 def mark_maxima(
     figure: go.Figure, maxima: pd.DataFrame, colours: Mapping[str, str], unit: str
 ) -> go.Figure:
-    """Open dots at the best place after each encounter.
-
-    Args:
-        figure: curves of arms over steps.
-        maxima: columns `arm`, `step`, `score`.
-        colours: of the arms.
-        unit: of the score.
-    """
+    """Open dots at the best place after each encounter."""
     for arm, rows in maxima.groupby("arm", sort=False):
         name = str(arm)
         figure.add_scatter(

@@ -1,10 +1,4 @@
-"""The ledger's file: what was claimed, and what runs say about it, from a file.
-
-Example:
-    >>> ledger = read_ledger("runs/reproduced/ledger.json")                  # doctest: +SKIP
-    >>> ledger.claims[0]["verdict"]                                          # doctest: +SKIP
-    'supported'
-"""
+"""The ledger's file: what was claimed, and what runs say about it, from a file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -56,14 +50,7 @@ class Ledger:
 
 
 def read_ledger(path: str | Path) -> Ledger:
-    """Read a ledger.
-
-    Args:
-        path: of the file, or of the folder that it is in.
-
-    Raises:
-        ValueError: it is no ledger, or one of another version.
-    """
+    """Read a ledger."""
     file = Path(path) / JSON_FILE if Path(path).is_dir() else Path(path)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -1,10 +1,4 @@
-"""Material: everything that a page is made of, read once.
-
-Example:
-    >>> material = read_material([Path("runs/lab")])                         # doctest: +SKIP
-    >>> len(material.rows(Table.ACQUISITION, {"measure": "A"}))              # doctest: +SKIP
-    210
-"""
+"""Material: everything that a page is made of, read once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,10 +39,7 @@ class Material:
 
     @cached_property
     def tables(self) -> dict[Table, pd.DataFrame]:
-        """All tables, with missing settings made `NONE`; empty where nothing was measured.
-
-        Runs that differ in nothing but the seed of their own pretraining are of one trajectory.
-        """
+        """All tables, with missing settings made `NONE`; empty where nothing was measured."""
         found = {
             table: checked(table, self.measured[table])
             if table in self.measured
@@ -71,16 +62,7 @@ class Material:
 
 
 def read_material(paths: Sequence[Path], *, curves: int = CURVES) -> Material:
-    """Find results and read what was measured.
-
-    Args:
-        paths: results, or folders with results below them.
-        curves: as `Material.curves`.
-
-    Raises:
-        ValueError: there are no results, several ledgers, or some cannot be read, or nothing is
-            over.
-    """
+    """Find results and read what was measured."""
     from analysis.claim_tables.folders import find_results, tables_of
 
     results = find_results(paths)

@@ -1,9 +1,4 @@
-"""Memorization: what is right of stage A after each stage, by what was mixed in or shown again.
-
-Example:
-    >>> memorization_part(material).tables["share-right"].columns.tolist()   # doctest: +SKIP
-    ['data', 'arm', 'moment', 'value', 'low', 'high', 'seeds', 'least', 'most']
-"""
+"""Memorization: what is right of stage A after each stage, by what was mixed in or shown again."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -37,12 +37,7 @@ _CALLED = {"interval": "injection interval", "novelty": "text"}
 
 
 def without_seed(name: object, seed: int) -> str:
-    """What a model is called, whatever the seed of its own pretraining.
-
-    Args:
-        name: of a folder, that ends with `-seed-` and the seed where each seed has one.
-        seed: of a run that starts from it.
-    """
+    """What a model is called, whatever the seed of its own pretraining."""
     return str(name).removesuffix(f"-seed-{seed}")
 
 
@@ -53,12 +48,7 @@ def control_strengths(rows: pd.DataFrame) -> list[str]:
 
 
 def edit_name(row: Mapping[str, Any], told: Sequence[str] = ()) -> str:
-    """How a start was edited.
-
-    Args:
-        row: its settings.
-        told: those of a control that its name should say.
-    """
+    """How a start was edited."""
     strengths = [name for name in ("ratio", "factor") if name in told and row["control"] != NONE]
     known = {name: None if row[name] == NONE else row[name] for name in EDITS}
     label = edit_label(
@@ -75,12 +65,7 @@ def edit_name(row: Mapping[str, Any], told: Sequence[str] = ()) -> str:
 
 
 def run_name(row: Mapping[str, Any], told: Sequence[str]) -> str:
-    """What tells runs of continual knowledge learning apart.
-
-    Args:
-        row: its settings.
-        told: those in which runs differ.
-    """
+    """What tells runs of continual knowledge learning apart."""
     parts = []
     start = [f"step {row['step']:,}"] if "step" in told and row["step"] != NONE else []
     if "trajectory" in told:
@@ -94,12 +79,7 @@ def run_name(row: Mapping[str, Any], told: Sequence[str]) -> str:
 
 
 def memory_name(row: Mapping[str, Any], told: Sequence[str]) -> str:
-    """What is done beside plain training of one stage after the other.
-
-    Args:
-        row: settings of a run of continual memorization.
-        told: settings in which runs differ.
-    """
+    """What is done beside plain training of one stage after the other."""
     later = _LATER.get(row["stages"], "later")
     places = {"mix_first": "at A", "mix_later": later}
     parts = [f"{row[name]} {where}" for name, where in places.items() if row[name] != NONE]

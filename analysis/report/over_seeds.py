@@ -26,32 +26,12 @@ _NUMBERS = ("value", "low", "high", "seeds")
 
 
 def run_means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The mean of every run over its items.
-
-    Args:
-        rows: of a table of measurements.
-        keys: columns that tell arms apart.
-
-    Returns:
-        Columns `keys`, `seed`, `value`.
-    """
+    """The mean of every run over its items."""
     return rows.groupby([*keys, "seed"], sort=False, as_index=False)["value"].mean()
 
 
 def over_seeds(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The mean of runs over their seeds.
-
-    Args:
-        runs: columns `keys`, `seed`, `value`.
-        keys: columns that tell arms apart.
-
-    Returns:
-        Columns `keys`, `value`, `low`, `high` (missing where one seed, or equal ones, give no
-        interval), `seeds`.
-
-    Raises:
-        ValueError: an arm has two runs of one seed, which would count as two seeds.
-    """
+    """The mean of runs over their seeds."""
     _refuse_repeated(runs, [*keys, "seed"])
     rows = [
         (*key, *_interval(found["value"].to_numpy(dtype=np.float64)))
@@ -61,17 +41,8 @@ def over_seeds(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def differences(runs: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
-    """Every run less the run of a base that has the same seed and agrees in all else that is told.
-
-    Args:
-        runs: columns `seed`, `value`, those of `base` and others.
-        base: columns `seed`, `value`, and every setting but those in which an arm may differ.
-
-    Returns:
-        As `runs`, of those that have a match.
-
-    Raises:
-        ValueError: a run has two runs to be compared with.
+    """Every run less the run of a base that has the same seed and agrees
+    in all else that is told.
     """
     agree = [name for name in base.columns if name != "value"]
     _refuse_repeated(base, agree)

@@ -43,20 +43,7 @@ def page_report(
     *,
     on_part: Callable[[int], None] | None = None,
 ) -> tuple[Report, dict[str, pd.DataFrame]]:
-    """Everything that results say, and the tables behind the figures.
-
-    Args:
-        material: the results.
-        title: what the page is called.
-        command: what made it.
-        on_part: called with 1 whenever one of `MEASURED` is done.
-
-    Returns:
-        The report, and tables by the names of their files.
-
-    Raises:
-        ValueError: results do not go together, or are of another version.
-    """
+    """Everything that results say, and the tables behind the figures."""
     parts = []
     for make in MEASURED.values():
         found = make(material)

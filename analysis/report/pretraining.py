@@ -1,10 +1,4 @@
-"""Over pretraining: entropies of checkpoints, and what models acquire and lose after them.
-
-Example:
-    >>> part = pretraining_part(material)                                    # doctest: +SKIP
-    >>> part.findings[0]                                                     # doctest: +SKIP
-    'Knowledge entropy (|c|) over general falls from 23.10 nats at step 0 to 21.50 at step 400.'
-"""
+"""Over pretraining: entropies of checkpoints, and what models acquire and lose after them."""
 
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -4,11 +4,6 @@ encounter.
 A score is the mean log-probability of probes' targets, in nats: over a passage's probes, then over
 passages, then over seeds. The best is looked for as in `analysis.encounters`, and only where
 `analysis.look_grid` finds that probes were scored often enough.
-
-Example:
-    >>> curves, maxima = probe_curves(chosen_arms(folders, 6))               # doctest: +SKIP
-    >>> curves.columns.tolist()                                              # doctest: +SKIP
-    ['arm', 'exposure', 'step', 'score']
 """
 
 from collections.abc import Sequence
@@ -36,12 +31,7 @@ _CURVES = ("arm", "exposure", "step", "score")
 
 
 def chosen_arms(folders: Sequence[Path], most: int) -> list[Arm]:
-    """Unedited arms, so many of them, evenly spread over all in the order of their names.
-
-    Args:
-        folders: runs of continual knowledge learning that are over.
-        most: how many arms.
-    """
+    """Unedited arms, so many of them, evenly spread over all in the order of their names."""
     groups: dict[str, list[Path]] = {}
     for path in unedited_runs(folders):
         manifest = read_manifest(path)
@@ -57,14 +47,7 @@ def chosen_arms(folders: Sequence[Path], most: int) -> list[Arm]:
 
 
 def named_arms(arms: Sequence[Arm], told: Sequence[str]) -> list[Arm]:
-    """Arms by the names of the page.
-
-    Those of one name are one, where each seed has a start of its own; others keep their own names.
-
-    Args:
-        arms: the runs.
-        told: settings that names tell, as in the tables of the page.
-    """
+    """Arms by the names of the page."""
     grouped: dict[str, list[Arm]] = {}
     for arm, row in zip(arms, settings_of_runs([arm.runs[0] for arm in arms]), strict=True):
         known = {name: NONE if value is None else value for name, value in row.items()}
@@ -83,11 +66,7 @@ def _seed(run: TrainingRun) -> int:
 
 
 def probe_curves(arms: Sequence[Arm]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores of arms over steps, by exposure, and their best after each encounter.
-
-    Returns:
-        Both with columns `arm`, `exposure`, `step`, `score` (nats).
-    """
+    """Scores of arms over steps, by exposure, and their best after each encounter."""
     curves, maxima = [], []
     for arm in arms:
         items = arm.runs[0].probe_scores.items
@@ -116,7 +95,6 @@ def injection_steps(run: TrainingRun, exposure: str) -> list[int]:
 def _mean_scores(
     arm: Arm, exposure: str
 ) -> tuple[Int[np.ndarray, "look"], Float[np.ndarray, "look"]]:
-    """At looks that all seeds have."""
     scores = [run.probe_scores for run in arm.runs]
     steps = sorted(set.intersection(*({int(s) for s in one.steps} for one in scores)))
     means = []

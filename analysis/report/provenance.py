@@ -2,10 +2,6 @@
 
 What all runs of a kind share is said once; the table has what differs. Paths are shown without the
 folders of the machine that runs were made on.
-
-Example:
-    >>> provenance_part(material, "python -m analysis.report runs").heading  # doctest: +SKIP
-    'Provenance'
 """
 
 import json
@@ -54,12 +50,7 @@ _MEASURED = {
 
 
 def provenance_part(material: Material, command: str) -> Part:
-    """The part, which every page has.
-
-    Args:
-        material: of the page.
-        command: that made it.
-    """
+    """The part, which every page has."""
     results = material.results
     pieces: list[Piece] = [Code(command)]
     for kind, title in _KINDS.items():
@@ -116,14 +107,7 @@ def _runs(title: str, folders: Sequence[Path]) -> Iterator[Piece]:
 
 
 def command_of(manifest: Mapping[str, Any]) -> str:
-    """The command that makes a run, but for where it goes.
-
-    Args:
-        manifest: of the run.
-
-    Returns:
-        The command; of a run of another version the recipe only, said so.
-    """
+    """The command that makes a run, but for where it goes."""
     program = str(manifest["command"])
     kind, recipes = _PROGRAMS[program]
     try:

@@ -1,8 +1,4 @@
-"""Where facts are readable, and what edits cost: results of single models, from their files.
-
-Example:
-    >>> readable_part(material).pieces                                       # doctest: +SKIP
-"""
+"""Where facts are readable, and what edits cost: results of single models, from their files."""
 
 import json
 from collections.abc import Iterator, Mapping

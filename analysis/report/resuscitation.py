@@ -2,10 +2,6 @@
 
 Shares of the edited start flatter an edit that spoils it, so that A is also given against the
 unedited start, and K as it is. Differences are to unedited runs of the same seed.
-
-Example:
-    >>> resuscitation_part(material).tables["edits"].columns.tolist()        # doctest: +SKIP
-    ['panel', 'arm', 'value', 'low', 'high', 'seeds']
 """
 
 from collections.abc import Callable, Iterator, Mapping

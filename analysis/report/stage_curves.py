@@ -2,10 +2,6 @@
 
 Runs are drawn together where they have the same data and stages. Curves are those of
 `analysis.remix_report.mechanisms`.
-
-Example:
-    >>> [one.data for one in stage_curves(folders, 6)]                       # doctest: +SKIP
-    ['kvr, then kvr']
 """
 
 from collections.abc import Sequence
@@ -47,13 +43,7 @@ class StageCurves:
 
 
 def stage_curves(folders: Sequence[Path], most: int, told: Sequence[str] = ()) -> list[StageCurves]:
-    """Curves of runs, by their data.
-
-    Args:
-        folders: runs of continual memorization that are over.
-        most: arms of which single curves are drawn; of more, some are left out evenly.
-        told: amounts of mixes that their names tell, as in the tables of the page.
-    """
+    """Curves of runs, by their data."""
     sets: dict[tuple[str, ...], list[Chain]] = {}
     for chain in map(read_chain, folders):
         names = tuple(shown_path(str(name)) for name in chain.configuration["data"])
@@ -67,10 +57,7 @@ def stage_curves(folders: Sequence[Path], most: int, told: Sequence[str] = ()) -
 
 
 def _named(arms: Sequence[RemixArm], told: Sequence[str]) -> list[RemixArm]:
-    """Arms by the names of the page.
-
-    Those of one name are one, where each seed has a start of its own; others keep their own names.
-    """
+    """Arms by the names of the page."""
     grouped: dict[str, list[RemixArm]] = {}
     for arm in arms:
         rows = checked(Table.MEMORIZATION, memorization_table(arm.chains[:1])[:1])

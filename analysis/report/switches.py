@@ -20,15 +20,7 @@ def seed_key(seed: object) -> str:
 
 
 def keyed(figure: go.Figure, names: Iterable[str]) -> go.Figure:
-    """A figure of arms whose traces say which arm they are of.
-
-    A trace is known by its name, points of several arms by their custom data, and a trace without
-    a name goes with the one before it.
-
-    Args:
-        figure: as `analysis.arm_figures` and the reports draw them; its legend is taken away.
-        names: of the arms.
-    """
+    """A figure of arms whose traces say which arm they are of."""
     by_label = {label(name): name for name in names}
     found = go.Figure(layout=figure.layout)
     key = None

@@ -2,10 +2,6 @@
 
 They measure forgetting where no model answers the downstream tasks better than by guessing. Bits
 per byte rise, and log-probabilities (nats) of facts fall, where something was forgotten.
-
-Example:
-    >>> text_changes([Path("runs/ckl")])["measure"].unique()                 # doctest: +SKIP
-    array(['bits per byte, general-heldout', ...], dtype=object)
 """
 
 from collections.abc import Sequence
@@ -35,16 +31,7 @@ def unedited_runs(folders: Sequence[Path]) -> list[Path]:
 
 
 def text_changes(folders: Sequence[Path], told: Sequence[str] = ("trajectory",)) -> pd.DataFrame:
-    """What moved from the start to the end of every unedited run.
-
-    Args:
-        folders: runs of continual knowledge learning that are over.
-        told: settings that names of series tell, as in the tables of the page.
-
-    Returns:
-        Columns `measure`, `series` (the model, and what else is told), `x` (the age of the start,
-        in steps of pretraining), `seed`, `value`.
-    """
+    """What moved from the start to the end of every unedited run."""
     chosen = unedited_runs(folders)
     if not chosen:
         return pd.DataFrame(columns=list(_COLUMNS))

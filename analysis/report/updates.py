@@ -1,9 +1,4 @@
-"""Memory updates: do memory vectors with larger coefficients get larger gradients and updates?
-
-Example:
-    >>> updates_part(material).heading                                       # doctest: +SKIP
-    'Memory updates'
-"""
+"""Memory updates: do memory vectors with larger coefficients get larger gradients and updates?"""
 
 from collections.abc import Iterator
 

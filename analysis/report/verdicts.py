@@ -36,12 +36,7 @@ _FORMS = {Unit.SHARE: "+.1%"}
 
 
 def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None:
-    """The part; None where there is no ledger.
-
-    Args:
-        ledger: the claims.
-        drawn: where links can lead.
-    """
+    """The part; None where there is no ledger."""
     if ledger is None:
         return None
     return Part(
@@ -103,7 +98,6 @@ def _number(value: Any) -> str:
 
 
 def _link(claim: Mapping[str, Any], drawn: Collection[Anchor]) -> str | None:
-    """Where on the page the claim is drawn."""
     anchor = anchor_of(claim["claim"])
     if anchor in (Anchor.MIXES, Anchor.DEPTH) and anchor not in drawn:
         anchor = Anchor.MEMORIZATION

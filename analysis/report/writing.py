@@ -1,8 +1,4 @@
-"""Writing: the page and the tables behind its figures, beside each other.
-
-Example:
-    >>> write_page(material, Path("report.html"), command="...", title="Runs")   # doctest: +SKIP
-"""
+"""Writing: the page and the tables behind its figures, beside each other."""
 
 from pathlib import Path
 
@@ -15,17 +11,7 @@ _TABLES = "{}-tables"
 
 
 def write_page(material: Material, out: Path, *, command: str, title: str) -> None:
-    """Write a page, and its tables as CSV into a folder beside it.
-
-    Args:
-        material: what it is made of.
-        out: the page; an earlier one is replaced, with its tables.
-        command: that asked for it, as the page shows it.
-        title: of the page.
-
-    Raises:
-        ValueError: results do not go together.
-    """
+    """Write a page, and its tables as CSV into a folder beside it."""
     with progress("parts of the page", len(MEASURED)) as advance:
         report, tables = page_report(material, title, command, on_part=advance)
     with output_folder(out.with_name(_TABLES.format(out.stem))) as folder:

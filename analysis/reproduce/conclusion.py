@@ -66,20 +66,7 @@ def reproduce(
     keep_checkpoints: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Make what is not over, and conclude once all is.
-
-    Args:
-        made: what to make.
-        command: that asked for it, for the ledger.
-        at_once: runs made at the same time.
-        mine: those of the jobs that this process makes.
-        minutes: stop after so many; None to go on.
-        keep_checkpoints: whether the models of all runs are kept.
-        dry_run: whether to stop once the plan is shown.
-
-    Raises:
-        ValueError: the folder holds something else, or a run failed.
-    """
+    """Make what is not over, and conclude once all is."""
     if at_once < 1:
         raise ValueError(f"--processes must be 1 or more, found {at_once}")
     _refuse_folder(made)
@@ -117,13 +104,7 @@ def reproduce(
 
 
 def print_plan(made: Reproduction, over: set[str], at_once: int) -> None:
-    """Print which runs there are, and about how long they take.
-
-    Args:
-        made: what is to be made.
-        over: names of what is over.
-        at_once: how many are made at the same time.
-    """
+    """Print which runs there are, and about how long they take."""
     from rich.console import Console
     from rich.table import Table as RichTable
 
@@ -146,12 +127,7 @@ def print_plan(made: Reproduction, over: set[str], at_once: int) -> None:
 
 
 def conclude(made: Reproduction, command: str) -> None:
-    """Judge the claims on the runs, and write tables, ledger, verification and report.
-
-    Args:
-        made: whose runs are over.
-        command: that asked for it.
-    """
+    """Judge the claims on the runs, and write tables, ledger, verification and report."""
     from analysis.claims.verdicts import judge
     from analysis.ledger import (
         JSON_FILE,

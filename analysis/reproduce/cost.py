@@ -60,13 +60,7 @@ def knowledge_work(config: CklConfig, parameters: int) -> float:
 
 
 def memorization_work(config: RemixConfig, parameters: int, *, stages: int | None = None) -> float:
-    """Operations of a run in stages.
-
-    Args:
-        config: of the run.
-        parameters: of its model.
-        stages: the last so many of them alone; all.
-    """
+    """Operations of a run in stages."""
     own = config.stages[-stages:] if stages else config.stages
     tokens = 0.0
     for stage in own:

@@ -163,20 +163,12 @@ NEEDS: Mapping[str, tuple[Experiment, ...]] = {
 
 
 def needed(claims: Iterable[str]) -> tuple[Experiment, ...]:
-    """The experiments that some claims need, in the order of the ledger.
-
-    Args:
-        claims: identifiers of the catalogue.
-    """
+    """The experiments that some claims need, in the order of the ledger."""
     wanted = {experiment for claim in claims for experiment in NEEDS[claim]}
     return tuple(experiment for experiment in Experiment if experiment in wanted)
 
 
 def claims_of(experiments: Iterable[Experiment]) -> list[str]:
-    """The claims that can be tested with some experiments, and with unedited runs beside them.
-
-    Args:
-        experiments: that there are runs of.
-    """
+    """The claims that can be tested with some experiments, and with unedited runs beside them."""
     there = {*experiments, Experiment.UNEDITED}
     return [claim for claim, wanted in NEEDS.items() if there.issuperset(wanted)]

@@ -50,14 +50,7 @@ class Job:
         return shlex.join(["python", "-m", self.program, *self.words])
 
     def is_over(self, folder: Path) -> bool:
-        """Whether there is nothing left to do of it.
-
-        Args:
-            folder: of all jobs.
-
-        Raises:
-            ValueError: its folder holds a finished run of other settings, weights or texts.
-        """
+        """Whether there is nothing left to do of it."""
         if self.config is None:
             return (folder / self.name / self.last_file).is_file()
         from training.runs.finished import is_over
@@ -66,11 +59,7 @@ class Job:
 
 
 def in_waves(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs in sets: each needs none but those of the sets before it.
-
-    Args:
-        jobs: all of them.
-    """
+    """Jobs in sets: each needs none but those of the sets before it."""
     depth = depths(jobs)
     waves = range(1 + max(depth.values(), default=-1))
     return [[job for job in jobs if depth[job.name] == n] for n in waves]

@@ -38,13 +38,7 @@ _CONTROLS = tuple(control for control in Control if control is not Control.IDENT
 def knowledge_jobs(
     scale: ReproductionScale, folder: Path, experiments: Iterable[Experiment]
 ) -> Iterator[Job]:
-    """The runs of experiments; one that several have in common is there once for each.
-
-    Args:
-        scale: of the reproduction.
-        folder: of its runs.
-        experiments: wanted; those that are none of continual knowledge learning have no runs here.
-    """
+    """The runs of experiments; one that several have in common is there once for each."""
     for experiment in experiments:
         every_age = experiment in _AT_EVERY_AGE
         smaller = experiment is Experiment.SIZES

@@ -57,24 +57,7 @@ def make_jobs(
     minutes: float | None = None,
     tidy: Iterable[str] = (),
 ) -> Progress:
-    """Make the jobs that are not over, as far as what they need is.
-
-    Args:
-        jobs: that this process makes.
-        whole: these and others that may be made later, for which checkpoints are kept.
-        folder: of the reproduction.
-        over: names of jobs that are over.
-        at_once: how many to make at the same time.
-        cost: about how long a job takes, in any unit.
-        minutes: begin none after so many, and stop those that can be stopped; None to go on.
-        tidy: names of jobs whose checkpoints are removed once nothing needs them.
-
-    Returns:
-        What is over, and how long that took.
-
-    Raises:
-        ValueError: a job failed, or its folder holds another run.
-    """
+    """Make the jobs that are not over, as far as what they need is."""
     progress = Progress(set(over))
     todo = [job for job in jobs if job.name not in progress.over]
     if not todo:
@@ -107,14 +90,7 @@ def make_jobs(
 def remove_unneeded(
     jobs: Sequence[Job], over: Iterable[str], folder: Path, removable: Iterable[str]
 ) -> None:
-    """Remove the checkpoints of finished jobs that no unfinished job needs.
-
-    Args:
-        jobs: all that may be made.
-        over: names of those that are over.
-        folder: of the reproduction.
-        removable: names of those whose checkpoints may go.
-    """
+    """Remove the checkpoints of finished jobs that no unfinished job needs."""
     done = set(over)
     wanted = {name for job in jobs if job.name not in done for name in job.needs}
     for name in done.intersection(removable) - wanted:
@@ -180,14 +156,7 @@ def _end_with_parent() -> None:
 
 
 def _make(job: Job, logs: Path, minutes: float | None) -> float:
-    """Run a job's command in this process; what it prints goes to its log.
-
-    Returns:
-        Seconds that it took.
-
-    Raises:
-        ValueError: it failed.
-    """
+    """Run a job's command in this process; what it prints goes to its log."""
     main = importlib.import_module(f"{job.program}.command").main
     words = list(job.words)
     if minutes is not None and job.takes_minutes:

@@ -2,11 +2,6 @@
 
 Where facts lie in depth needs models, which are removed once all is concluded; what was read is
 kept beside the other tables, and taken from there afterwards.
-
-Example:
-    >>> results = results_of(jobs, Path("runs/smoke/runs"))                  # doctest: +SKIP
-    >>> len(results.ckl_runs)                                                # doctest: +SKIP
-    138
 """
 
 from collections.abc import Sequence
@@ -26,27 +21,14 @@ _RUN = "run"
 
 
 def results_of(jobs: Sequence[Job], runs: Path) -> Results:
-    """The results of jobs that are over.
-
-    Args:
-        jobs: of a plan.
-        runs: their folder.
-    """
+    """The results of jobs that are over."""
     return find_results([runs / job.name for job in jobs])
 
 
 def measured_tables(
     results: Results, runs: Path, located: Sequence[str], items: int, folder: Path
 ) -> dict[Table, pd.DataFrame]:
-    """The tables that claims are tested on; they are written into a folder as well.
-
-    Args:
-        results: of all runs.
-        runs: their folder.
-        located: names of runs whose facts are looked for in depth, if they are among them.
-        items: how many facts.
-        folder: for the tables; made if it is not there.
-    """
+    """The tables that claims are tested on; they are written into a folder as well."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = tables_of(results)
     there = {path.name for path in results.remix_runs}
@@ -65,7 +47,6 @@ def measured_tables(
 
 
 def _depths(chains: Sequence[Chain], items: int, kept: Path) -> pd.DataFrame:
-    """Where facts are readable, measured now or before; on disk runs are told by their names."""
     if not kept.is_file():
         found = fact_depths(chains, items)
         told = found.assign(**{_RUN: [Path(path).name for path in found[_RUN]]})

@@ -38,13 +38,7 @@ Arms = Iterator[tuple[str, Changes]]
 def memorization_jobs(
     scale: ReproductionScale, folder: Path, experiments: Iterable[Experiment]
 ) -> Iterator[Job]:
-    """The runs of experiments, those that make a stage A before those that go on from it.
-
-    Args:
-        scale: of the reproduction.
-        folder: of its runs.
-        experiments: wanted; those that are none of facts in stages have no runs here.
-    """
+    """The runs of experiments, those that make a stage A before those that go on from it."""
     wanted = scale.memorization
     recipe = REMIX_RECIPES[wanted.recipe]()
     made: dict[RemixConfig, tuple[str, list[Experiment]]] = {}

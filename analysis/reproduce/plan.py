@@ -28,12 +28,7 @@ _UPDATE_ROWS = 4
 
 
 def whole_plan(scale: ReproductionScale, folder: Path) -> list[Job]:
-    """All jobs of a scale, in an order in which they can be made.
-
-    Args:
-        scale: of the reproduction.
-        folder: of its runs.
-    """
+    """All jobs of a scale, in an order in which they can be made."""
     jobs = _each_once(
         [
             *trajectory_jobs(scale, folder),
@@ -52,12 +47,7 @@ def whole_plan(scale: ReproductionScale, folder: Path) -> list[Job]:
 
 
 def plan_part(whole: Sequence[Job], experiments: Collection[Experiment]) -> list[Job]:
-    """The jobs of some experiments, and those that they need.
-
-    Args:
-        whole: the plan of a scale.
-        experiments: wanted.
-    """
+    """The jobs of some experiments, and those that they need."""
     wanted = {job.name for job in whole if not set(experiments).isdisjoint(job.experiments)}
     # What a job needs stands before it.
     for job in reversed(whole):

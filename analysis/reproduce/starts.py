@@ -51,16 +51,7 @@ class Starts:
 def starts_of(
     scale: ReproductionScale, folder: Path, *, smaller: bool = False
 ) -> tuple[Starts, ...]:
-    """The starts of every seed.
-
-    Args:
-        scale: of the reproduction.
-        folder: of its runs.
-        smaller: those of the smaller model.
-
-    Raises:
-        ValueError: there are fewer checkpoints than the scale asks for.
-    """
+    """The starts of every seed."""
     wanted = scale.trajectory
     config = wanted.smaller if smaller else wanted.config
     return tuple(
@@ -72,13 +63,7 @@ def starts_of(
 def trajectory_jobs(
     scale: ReproductionScale, folder: Path, *, smaller: bool = False
 ) -> Iterator[Job]:
-    """The runs that make the starts; none where they are on the hub.
-
-    Args:
-        scale: of the reproduction.
-        folder: of its runs.
-        smaller: those of the smaller model.
-    """
+    """The runs that make the starts; none where they are on the hub."""
     wanted = scale.trajectory
     config = wanted.smaller if smaller else wanted.config
     if config is None:

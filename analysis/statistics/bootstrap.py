@@ -151,11 +151,7 @@ def _check_bootstrap(n: int, method: str, level: float, replicates: int) -> None
 
 
 def check_level(level: float) -> None:
-    """Refuse a level that is no share.
-
-    Raises:
-        ValueError: it is not between 0 and 1.
-    """
+    """Refuse a level that is no share."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level}: give a share between 0 and 1, such as {LEVEL}")
 

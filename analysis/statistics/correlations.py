@@ -82,20 +82,7 @@ def partial_correlation(
     *,
     level: float = LEVEL,
 ) -> Correlation:
-    """Whether two things rise together where others are held fixed.
-
-    Args:
-        x: one of them.
-        y: the other, in the same order.
-        given: what is held fixed, such as the step, the loss or the learning rate.
-        kind: "pearson" or "spearman".
-        level: of the interval.
-
-    Raises:
-        ValueError: there is no covariate, there are fewer than four points and one for each, a
-            value is not finite, a covariate follows from the others, x or y follows from them, or
-            an option is out of range.
-    """
+    """Whether two things rise together where others are held fixed."""
     kind = chosen(CorrelationKind, kind, "kind")
     check_number(given.shape[1], 1, "covariates", "a partial correlation")
     for values, name in ((x, "x"), (y, "y"), (given, "given")):
@@ -113,19 +100,7 @@ def tested_correlation(
     covariates: int,
     level: float,
 ) -> Correlation:
-    """The correlation of values that are ready for it: ranked and fitted, where that is wanted.
-
-    Args:
-        x: one of them.
-        y: the other.
-        kind: what they are the values or ranks of.
-        covariates: how many were fitted.
-        level: of the interval.
-
-    Raises:
-        ValueError: there are fewer than four points and one for each covariate, or `level` is out
-            of range.
-    """
+    """The correlation of values that are ready for it: ranked and fitted, where that is wanted."""
     from scipy.stats import pearsonr, t
 
     check_level(level)
@@ -161,17 +136,7 @@ def in_kind(
 def residuals(
     values: Float[np.ndarray, "point"], given: Float[np.ndarray, "point covariate"], what: str
 ) -> Float[np.ndarray, "point"]:
-    """What a least-squares fit of covariates and a constant leaves of values.
-
-    Args:
-        values: to fit.
-        given: covariates.
-        what: to call the values in a complaint.
-
-    Raises:
-        ScaleError: a value is not finite, or nothing is left of the values.
-        ValueError: a covariate follows from the others or is the same throughout.
-    """
+    """What a least-squares fit of covariates and a constant leaves of values."""
     wide = values.astype(np.float64)
     check_finite(wide, what)
     check_varied(wide, what, "a correlation")
@@ -203,24 +168,15 @@ def _fisher_interval(r: float, n: int, k: int, ranks: bool, level: float) -> Int
 
 
 def fisher_z(r: float, n: int, ranks: bool) -> float:
-    """Fisher's transformation, on which correlations are near normal.
-
-    Args:
-        r: the correlation of n points.
-        n: how many.
-        ranks: whether it is of ranks, for which 1 is taken to lie half of the smallest step below.
-    """
+    """Fisher's transformation, on which correlations are near normal."""
     most = 1 - half_step(n, ranks) if ranks else 1.0
     with np.errstate(divide="ignore"):
         return float(np.arctanh(max(min(r, most), -most)))
 
 
 def half_step(n: int, ranks: bool) -> float:
-    """Half of the smallest step between two correlations of n points: of ranks, or of digits kept.
-
-    Args:
-        n: how many.
-        ranks: whether they are of ranks.
+    """Half of the smallest step between two correlations of n points: of
+    ranks, or of digits kept.
     """
     return 6 / (n**3 - n) if ranks else 0.5 * 10**-_DIGITS
 

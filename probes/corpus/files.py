@@ -64,15 +64,7 @@ def is_pattern(source: str | Path) -> bool:
 
 
 def corpus_files(sources: Sequence[str | Path]) -> Found:
-    """The documents of files, folders and patterns.
-
-    Args:
-        sources: what is read, in this order; files of a folder or a pattern in sorted order.
-
-    Raises:
-        ValueError: a file of another kind, a folder or pattern with none of the known kinds, a
-            document that is there twice, or texts mixed with rows of token ids.
-    """
+    """The documents of files, folders and patterns."""
     found = [_found(source) for source in sources]
     files = [file for one in found for file in one.files]
     _refuse_twice(files)
@@ -120,13 +112,6 @@ def _found(source: str | Path) -> Found:
 
 
 def _chosen(name: str, folder: Path, candidates: Sequence[Path]) -> Found:
-    """Those of some files that are documents.
-
-    Args:
-        name: what they were asked for by.
-        folder: that they are in.
-        candidates: as seen from there.
-    """
     seen = [file for file in candidates if not _is_hidden(file)]
     unread = [file for file in seen if kind_of(file) is None]
     known = [file for file in seen if kind_of(file) is not None]
@@ -196,11 +181,7 @@ Row = dict[str, Any]
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
-    """A file's bytes, unpacked as they are read where its name ends in .gz or .zst.
-
-    Raises:
-        ValueError: it is damaged or cut short, or cannot be read.
-    """
+    """A file's bytes, unpacked as they are read where its name ends in .gz or .zst."""
     try:
         with _opened(path) as file:
             yield file
@@ -240,16 +221,7 @@ def json_rows(path: Path) -> Iterator[tuple[str, Row]]:
 def separated_rows(
     path: Path, separator: str, list_columns: Sequence[str] = ()
 ) -> Iterator[tuple[str, Row]]:
-    """The records below the header of a `.csv` or `.tsv` file.
-
-    Args:
-        path: the file.
-        separator: what stands between fields.
-        list_columns: columns that hold lists written as JSON.
-
-    Raises:
-        ValueError: the file is not valid; the line is named.
-    """
+    """The records below the header of a `.csv` or `.tsv` file."""
     text = decoded(_bytes(path).removeprefix(BYTE_ORDER_MARK), str(path))
     # A document may be longer than the library's usual limit of a field.
     csv.field_size_limit(_LONGEST_FIELD)

@@ -27,18 +27,7 @@ HELD_OUT = 1
 
 
 def split_held_out(corpus: Corpus, every: int = EVERY) -> tuple[Corpus, Corpus]:
-    """Part a corpus into what is measured on and what is held out.
-
-    Args:
-        corpus: documents, or rows of token ids.
-        every: one of so many documents is held out.
-
-    Returns:
-        The rest and the held-out documents, each a corpus.
-
-    Raises:
-        ValueError: `every` is below 2, or the corpus has one document only.
-    """
+    """Part a corpus into what is measured on and what is held out."""
     if every < 2:
         raise ValueError(f"one of every {every} documents was to be held out; give 2 or more")
     rest = _part(corpus, [place for place in range(every) if place != HELD_OUT], every)

@@ -43,18 +43,7 @@ class Opened:
 
 
 def opened(source: Any, column: str | None, name: str = NAME, *, most: int | None = None) -> Opened:
-    """What an object in memory holds.
-
-    Args:
-        source: as the table of the module says.
-        column: where the text or the ids are in rows that have columns; None for "text".
-        name: what the documents are called; a data set has a name of its own.
-        most: rows of token ids to read at most, since they are kept in memory.
-
-    Raises:
-        ValueError: it holds no documents, has no order or several splits, or an option does not
-            apply.
-    """
+    """What an object in memory holds."""
     _refuse_unordered(source)
     dataset, frame = _loaded("datasets"), _loaded("pandas")
     if dataset is not None and isinstance(source, dataset.Dataset | dataset.IterableDataset):

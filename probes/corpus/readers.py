@@ -48,17 +48,7 @@ MINIMUM_ROW_TOKENS = 2
 
 
 def read_documents(path: Path, kind: str, column: str, sample_by: SampleBy) -> Iterator[str]:
-    """The documents of a file of texts.
-
-    Args:
-        path: the file.
-        kind: its ending, without that of a packed file.
-        column: where the text is, if the kind has columns.
-        sample_by: what a document of a `.txt` file is.
-
-    Raises:
-        ValueError: the file cannot be read; the line, item or row is named.
-    """
+    """The documents of a file of texts."""
     match kind:
         case ".txt":
             return read_txt(path, sample_by)
@@ -82,11 +72,7 @@ def _begins_list(path: Path) -> bool:
 
 
 def read_txt(path: Path, sample_by: SampleBy = SampleBy.DOCUMENT) -> Iterator[str]:
-    """The documents of a text file: all of it as one, or its lines or paragraphs.
-
-    Raises:
-        ValueError: the file is not UTF-8; the line is named.
-    """
+    """The documents of a text file: all of it as one, or its lines or paragraphs."""
     with unpacked(path) as file:
         data = file.read().removeprefix(BYTE_ORDER_MARK)
     try:
@@ -106,11 +92,7 @@ def read_txt(path: Path, sample_by: SampleBy = SampleBy.DOCUMENT) -> Iterator[st
 
 
 def read_jsonl(path: Path, column: str) -> Iterator[str]:
-    """The documents of a JSON Lines file; blank lines count as empty documents.
-
-    Raises:
-        ValueError: a line is not UTF-8, not a JSON object, or has no text in `column`.
-    """
+    """The documents of a JSON Lines file; blank lines count as empty documents."""
     with unpacked(path) as lines:
         for number, line in enumerate(lines, start=1):
             if number == 1:
@@ -151,11 +133,7 @@ def text_of_row(row: Mapping[str, Any], column: str, place: str) -> str:
 
 
 def checked_text(text: str | None, place: str) -> str:
-    """A text itself; a missing one (None) is empty.
-
-    Raises:
-        ValueError: it cannot be written as UTF-8.
-    """
+    """A text itself; a missing one (None) is empty."""
     if text is None:
         return ""
     try:
@@ -174,11 +152,7 @@ def missing_column(column: str, found: Iterable[str], place: str) -> str:
 
 
 def read_parquet(path: Path, column: str) -> Iterator[str]:
-    """The documents of a Parquet file, read one row group at a time.
-
-    Raises:
-        ValueError: the file is not Parquet, or has no strings in `column`.
-    """
+    """The documents of a Parquet file, read one row group at a time."""
     import pyarrow
     from pyarrow import parquet
 
@@ -197,17 +171,7 @@ def read_parquet(path: Path, column: str) -> Iterator[str]:
 
 
 def open_hub(name: str, config: str | None, split: str, revision: str | None) -> Any:
-    """A Hugging Face data set in streaming mode.
-
-    Args:
-        name: id in the hub, or a local folder laid out as a data set.
-        config: name of a configuration, where the data set has several.
-        split: which split.
-        revision: branch, tag or commit; None for the newest.
-
-    Raises:
-        ValueError: it cannot be opened (unknown id, split, configuration or revision; no network).
-    """
+    """A Hugging Face data set in streaming mode."""
     import datasets
 
     try:
@@ -247,11 +211,7 @@ def read_rows(rows: Iterable[Mapping[str, Any]], column: str, name: str) -> Iter
 
 
 def open_token_rows(path: Path) -> Integer[np.ndarray, "row pos"]:
-    """The token ids in a `.npy` file, mapped into memory.
-
-    Raises:
-        ValueError: it is not a two-dimensional array of integers with rows of two tokens or more.
-    """
+    """The token ids in a `.npy` file, mapped into memory."""
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:

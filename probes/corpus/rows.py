@@ -50,11 +50,7 @@ def limited(
 
 
 def row_limit(blocks: Sequence[Integer[np.ndarray, "_ _"]], max_tokens: int | None) -> int:
-    """How many whole rows of `blocks`, from the first on, fit in `max_tokens`.
-
-    Raises:
-        ValueError: not even one.
-    """
+    """How many whole rows of `blocks`, from the first on, fit in `max_tokens`."""
     if max_tokens is None:
         return sum(map(len, blocks))
     left, rows = max_tokens, 0

@@ -55,19 +55,7 @@ class TokenBatch(Mapping[str, Tensor]):
 
 
 def as_token_batch(batch: Mapping[str, Any], *, document_offset: int = 0) -> TokenBatch:
-    """Turn any mapping with token ids into a `TokenBatch`.
-
-    Args:
-        batch: `input_ids` `[batch pos]`, and if given `attention_mask` (else all tokens are real)
-            and `segment_ids` (else a row is one document; given ones must run over the whole
-            stream). Tensors, arrays or nested lists. A `TokenBatch` is returned as it is.
-        document_offset: index of the first row's document, where there are no segment ids: the
-            number of rows that came before.
-
-    Raises:
-        ValueError: ids are missing or not integers `[batch pos]`, shapes differ, the mask holds
-            anything but 0 and 1, or a real token has a negative segment id.
-    """
+    """Turn any mapping with token ids into a `TokenBatch`."""
     if isinstance(batch, TokenBatch):
         return batch
     if not isinstance(batch, Mapping):

@@ -55,15 +55,7 @@ class CklData:
 
 
 def ckl_data(config: CklConfig, model: HookedModel) -> CklData:
-    """Read and encode what a run trains on.
-
-    Args:
-        config: the run.
-        model: whose tokenizer encodes it, and whose positions rows must fit.
-
-    Raises:
-        ValueError: a text is not there, or passages, rows and steps do not go together.
-    """
+    """Read and encode what a run trains on."""
     misfits, planned, host = Misfits(), None, None
     with misfits.noted():
         planned = _planned(config)
@@ -92,7 +84,6 @@ def ckl_data(config: CklConfig, model: HookedModel) -> CklData:
 
 
 def _planned(config: CklConfig) -> tuple[KnowledgeSet, Exposures, InjectionSchedule]:
-    """What is injected, and when."""
     knowledge = _knowledge(config)
     exposures = assign_exposures(
         knowledge,
@@ -165,17 +156,7 @@ GENERATED_PROBES = "probes"
 
 
 def ckl_looks(config: CklConfig, model: HookedModel, data: CklData, start: Start) -> Looks:
-    """The observers of a run.
-
-    Args:
-        config: the run.
-        model: its start.
-        data: what it trains on.
-        start: where the model is from, which knows what it was asked before.
-
-    Raises:
-        ValueError: a task, a corpus or a list of facts is not there, or a lag is too long.
-    """
+    """The observers of a run."""
     misfits, looks = Misfits(), Looks()
     at: tuple[int, ...] = ()
     with misfits.noted():
@@ -206,11 +187,7 @@ def ckl_looks(config: CklConfig, model: HookedModel, data: CklData, start: Start
 def add_others(
     looks: Looks, config: CklConfig, model: HookedModel, start: Start, seldom: Cadence
 ) -> None:
-    """Add what is looked at beside the knowledge: text, entropies, earlier facts and tasks.
-
-    Raises:
-        ValueError: a task, a corpus or a list of facts is not there; names all that are not.
-    """
+    """Add what is looked at beside the knowledge: text, entropies, earlier facts and tasks."""
     misfits = Misfits()
     with misfits.noted():
         looks.at_text(

@@ -11,12 +11,7 @@ from training.commands.plan import Plan, Section, every, shown_task, training_se
 
 
 def ckl_plan(config: CklConfig, recipe: CklConfig | None = None) -> Plan:
-    """What a run of continual knowledge learning would do.
-
-    Args:
-        config: its configuration.
-        recipe: what it is a change of; differences are listed.
-    """
+    """What a run of continual knowledge learning would do."""
     at = f" at {config.revision}" if config.revision else ""
     sections: list[Section] = [
         ("model", (("start", f"{config.model}{at}"), ("edits", "; ".join(_edits(config))))),

@@ -59,14 +59,7 @@ def print_beginning(config: CklConfig, model: HookedModel, data: CklData) -> Non
 def print_ckl(
     folder: Path, config: CklConfig, result: TrainingResult | None, console: Console | None = None
 ) -> None:
-    """Print scores before and after, and where everything is.
-
-    Args:
-        folder: of the run.
-        config: what it is.
-        result: how this piece of the run ended; None where it had ended before.
-        console: where to; None for the standard output.
-    """
+    """Print scores before and after, and where everything is."""
     console = console or Console()
     seen = [*_baseline(folder), *observations(folder)]
     items = items_of(folder, seen, [CLOZE, PROBES])
@@ -173,19 +166,7 @@ def run_ckl(
     resume: bool = False,
     seconds: float | None = None,
 ) -> None:
-    """Train, and print what was learnt and what was lost.
-
-    Args:
-        config: the run.
-        out: its folder.
-        recipe: whose settings were the defaults; for the manifest.
-        resume: go on with the run in the folder, if there is one.
-        seconds: stop after so many, to go on later; None to go on to the end.
-
-    Raises:
-        ValueError: a setting is missing, or something that was asked for is not there, not
-            possible or not allowed.
-    """
+    """Train, and print what was learnt and what was lost."""
     if missing := config.missing():
         raise ValueError(f"recipe {recipe!r} leaves to be given: {'; '.join(missing)}")
     with joined_processes() as here:
@@ -206,11 +187,7 @@ def run_ckl(
 
 
 def prepare(config: CklConfig, here: Processes) -> Prepared:
-    """Load the start, measure what edits need, and read the texts.
-
-    Raises:
-        ValueError: something is not there, or does not go together.
-    """
+    """Load the start, measure what edits need, and read the texts."""
     start = _found(config)
     model = probes.load_model(
         start.model, revision=start.revision, device=config.device, dtype="float32"
@@ -239,15 +216,7 @@ def prepare(config: CklConfig, here: Processes) -> Prepared:
 
 
 def try_ckl(config: CklConfig, out: Path | None) -> None:
-    """Try all that a run needs, up to a checkpoint, without training.
-
-    Args:
-        config: the run.
-        out: where it is to go; None where that is not known yet.
-
-    Raises:
-        ValueError: something does not fit; names all of it.
-    """
+    """Try all that a run needs, up to a checkpoint, without training."""
     with joined_processes() as here:
         prepared = prepare(config, here)
         prepared.edits.write(prepared.model)

@@ -47,22 +47,14 @@ class RunFields:
 
     @property
     def folder(self) -> Path:
-        """Where the run goes.
-
-        Raises:
-            ValueError: that was not said.
-        """
+        """Where the run goes."""
         if self.out is None:
             raise ValueError("--out is missing; give a folder for the run, or --dry-run")
         return self.out
 
     @property
     def seconds(self) -> float | None:
-        """How long to go on for; None to the end.
-
-        Raises:
-            ValueError: it is not a positive number.
-        """
+        """How long to go on for; None to the end."""
         if self.minutes is None:
             return None
         if not self.minutes > 0:
@@ -73,18 +65,7 @@ class RunFields:
 def resolved(
     arguments: type[Any], kind: type[Any], recipes: Recipes, argv: Sequence[str], *, command: str
 ) -> type[Any]:
-    """The class of arguments whose defaults are those that a command line starts from.
-
-    Args:
-        arguments: frozen dataclass with the fields of `kind`, of `RunFields`, and `recipe`.
-        kind: dataclass of the configuration.
-        recipes: what there is; the first is used where none is named.
-        argv: the command line.
-        command: whose it is.
-
-    Raises:
-        ValueError: there is no such recipe, or the run is another command's or version's.
-    """
+    """The class of arguments whose defaults are those that a command line starts from."""
     named = option_value(argv, "--recipe")
     stored = _stored(argv) if named is None else None
     if stored is None:
@@ -136,14 +117,7 @@ class TrainingCommand:
     untried: Callable[[Any], str | None]
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Run the command.
-
-        Args:
-            argv: arguments; None for the process's own.
-
-        Returns:
-            Exit code.
-        """
+        """Run the command."""
         given = list(sys.argv[1:] if argv is None else argv)
         try:
             arguments = resolved(
@@ -154,11 +128,7 @@ class TrainingCommand:
         return run_command(arguments, self._body, given, program=self.program)
 
     def configured(self, arguments: Any) -> Any:
-        """The configuration that arguments ask for.
-
-        Raises:
-            ValueError: settings do not go together.
-        """
+        """The configuration that arguments ask for."""
         names = {field.name for field in dataclasses.fields(self.configuration)}
         values = {name: v for name, v in plain_fields(arguments).items() if name in names}
         return self.configuration(**values)

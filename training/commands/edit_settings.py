@@ -110,11 +110,7 @@ class EditFields:
         return self.resuscitates or self.attention_temperature is not None
 
     def check_edits(self) -> None:
-        """Make sure that the settings of edits go together.
-
-        Raises:
-            ValueError: they do not.
-        """
+        """Make sure that the settings of edits go together."""
         if self.coefficient_tokens < 1:
             raise ValueError(
                 f"--coefficient-tokens must be 1 or more, found {self.coefficient_tokens}"
@@ -159,11 +155,7 @@ class RunEdits:
         return (*self.hooks, *self.weights)
 
     def write(self, model: HookedModel) -> None:
-        """Write those into the weights that belong there.
-
-        Raises:
-            ValueError: weights cannot express one, or it changes nothing.
-        """
+        """Write those into the weights that belong there."""
         if self.weights:
             patch_weights(model, *self.weights)
 
@@ -188,19 +180,7 @@ def edits_of(
     row_length: int,
     watched: bool = True,
 ) -> RunEdits:
-    """The edits that a run makes, measured and tried on its start; the model is left as it is.
-
-    Args:
-        fields: which.
-        model: its start.
-        seed: of what is drawn for controls.
-        row_length: tokens of the rows that coefficients are measured on.
-        watched: whether there is anybody to show a progress bar to.
-
-    Raises:
-        ValueError: the model has no such site or layer, coefficients are another model's, or an
-            edit changes nothing.
-    """
+    """The edits that a run makes, measured and tried on its start; the model is left as it is."""
     if not fields.is_edited:
         return RunEdits()
     edits: list[Edit] = []
@@ -296,16 +276,7 @@ def _kept(fields: EditFields, model: HookedModel, row_length: int) -> KeptBatche
 def write_baseline(
     model: HookedModel, observers: Sequence[Observer], directory: RunDirectory
 ) -> None:
-    """Look at a start before it is edited; nothing is done where that is written already.
-
-    Args:
-        model: not edited yet.
-        observers: who looks; those that look at step 0.
-        directory: of the run.
-
-    Raises:
-        ValueError: the file cannot be written.
-    """
+    """Look at a start before it is edited; nothing is done where that is written already."""
     path = directory.path / BASELINE_FILE
     if path.is_file():
         return

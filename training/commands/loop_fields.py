@@ -63,16 +63,7 @@ class LoopFields:
         checkpoint_every: int | None = None,
         checkpoint_steps: tuple[int, ...] = (),
     ) -> LoopSettings:
-        """What the loop is told.
-
-        Args:
-            steps: of the run.
-            checkpoint_every: steps between checkpoints that stay.
-            checkpoint_steps: further steps with one.
-
-        Raises:
-            ValueError: a setting is out of range.
-        """
+        """What the loop is told."""
         return LoopSettings(
             steps=steps,
             batch_size=self.batch_size,

@@ -41,11 +41,7 @@ class Looks:
         entropy_tokens: int | None,
         row_length: int,
     ) -> None:
-        """Add the loss on corpora, and the entropies on the first of them.
-
-        Raises:
-            ValueError: a corpus is not there, or empty.
-        """
+        """Add the loss on corpora, and the entropies on the first of them."""
         misfits = Misfits()
         for name in corpora:
             with misfits.noted():
@@ -59,11 +55,7 @@ class Looks:
             self.inputs["entropies"] = {"corpus": corpus, **_identity(batches)}
 
     def at_tasks(self, names: Iterable[str], limit: int | None, cadence: Cadence) -> None:
-        """Add downstream tasks.
-
-        Raises:
-            ValueError: there is no such task, or it cannot be had.
-        """
+        """Add downstream tasks."""
         misfits = Misfits()
         for name in names:
             with misfits.noted():

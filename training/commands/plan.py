@@ -67,14 +67,7 @@ class Plan:
 def training_section(
     config: LoopFields, steps: int | None, row_length: int, parameters: int | None = None
 ) -> Section:
-    """How a model is trained.
-
-    Args:
-        config: the settings of the loop.
-        steps: of the run; None where the text decides.
-        row_length: tokens of a row.
-        parameters: of the model, where they are known.
-    """
+    """How a model is trained."""
     rows = f"{config.batch_size} rows of {row_length}"
     lines = [
         ("tokens", f"all that the corpus has, in steps of {rows}"),

@@ -23,11 +23,7 @@ Recipes = Mapping[str, Callable[[], Any]]
 
 
 def recipe_named(name: str, recipes: Mapping[str, Callable[[], Configuration]]) -> Configuration:
-    """The configuration of a recipe.
-
-    Raises:
-        ValueError: there is none of that name; names the nearest.
-    """
+    """The configuration of a recipe."""
     if name in recipes:
         return recipes[name]()
     nearest = difflib.get_close_matches(name, recipes, n=1, cutoff=0)[0]
@@ -36,13 +32,7 @@ def recipe_named(name: str, recipes: Mapping[str, Callable[[], Configuration]]) 
 
 
 def with_defaults(arguments: type[Any], configuration: Any, **others: Any) -> type[Any]:
-    """A class of arguments with the values of a configuration as defaults.
-
-    Args:
-        arguments: frozen dataclass that has the fields of the configuration.
-        configuration: the values.
-        others: defaults of further fields.
-    """
+    """A class of arguments with the values of a configuration as defaults."""
     values = plain_fields(configuration) | others
     fields: list[Any] = [
         (field.name, field.type, dataclasses.field(default=values[field.name]))
@@ -82,15 +72,7 @@ def as_json(configuration: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[Configuration], stored: Mapping[str, Any]) -> Configuration:
-    """A configuration from what a manifest holds.
-
-    Args:
-        kind: its dataclass.
-        stored: as `as_json` gives it.
-
-    Raises:
-        ValueError: a field is missing or unknown, so that another version has written it.
-    """
+    """A configuration from what a manifest holds."""
     hints = get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if differing := sorted(names ^ set(stored)):

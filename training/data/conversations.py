@@ -87,19 +87,7 @@ def _ends_with_question(template: PromptTemplate) -> bool:
 def text_pieces(
     conversation: Conversation, tokenizer: Any, template: Template, *, line_is_trained: bool = False
 ) -> list[str]:
-    """The text of a conversation: a prompt, its answer, the next prompt, its answer, and so on.
-
-    Args:
-        conversation: what to write.
-        tokenizer: names the end token, or has the chat template.
-        template: how to write it.
-        line_is_trained: count the line break after an answer to the answer, as the released
-            trainer does; not for chats.
-
-    Raises:
-        ValueError: an answer is empty, the tokenizer has no end token or no chat template, or its
-            chat template cannot be cut into prompts and answers.
-    """
+    """The text of a conversation: a prompt, its answer, the next prompt, its answer, and so on."""
     for turn in conversation.turns:
         if not turn.answer.strip():
             raise ValueError(
@@ -128,11 +116,7 @@ def opening(prompt: str, template: Template) -> str:
 
 
 def chat_opening(prompt: str, tokenizer: Any) -> str:
-    """What stands before the first answer of a chat.
-
-    Raises:
-        ValueError: the tokenizer has no chat template.
-    """
+    """What stands before the first answer of a chat."""
     return _written(tokenizer, [{"role": "user", "content": prompt.strip()}], asking=True)
 
 

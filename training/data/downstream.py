@@ -3,10 +3,6 @@
 A task is a list of multiple-choice questions and the metric that the papers score it by
 (`training.data.downstream`). With a `limit` it is a sample, since some sets come sorted
 by where their questions are from; a smaller one is part of a larger one with the same seed.
-
-Example:
-    >>> load_task("sciq", limit=3).questions[0].label                           # doctest: +SKIP
-    3
 """
 
 import json
@@ -54,11 +50,7 @@ class TaskSource:
 
 
 def task_table(name: str) -> Any:
-    """The rows of a task as they are stored, as an Arrow table; fetched if need be.
-
-    Raises:
-        ValueError: they cannot be had (`probes.assets.AssetError`).
-    """
+    """The rows of a task as they are stored, as an Arrow table; fetched if need be."""
     import pyarrow
 
     from probes.assets import fetch

@@ -31,13 +31,7 @@ hangs on it: ten times as many make rows two thirds longer, with three pads in a
 
 
 def packed_rows(lengths: Sequence[int], *, longest_row: int | None = None) -> list[list[int]]:
-    """Which examples share a row, the first the longest in each.
-
-    Args:
-        lengths: tokens of each example.
-        longest_row: tokens that a row may have, as far as examples are not longer themselves; None
-            for those of the longest example.
-    """
+    """Which examples share a row, the first the longest in each."""
     longest = max(lengths)
     limit = max(longest, longest_row or 0)
     fewest = -(-sum(lengths) // limit)
@@ -74,16 +68,7 @@ def rows_of_examples(
     normalisation: LossNormalisation,
     longest_row: int | None = None,
 ) -> TrainingBatch:
-    """A batch of examples.
-
-    Args:
-        examples: what it holds.
-        names: the data set that each counts for.
-        source_names: the data sets there are, in the order in which batches number them.
-        packing: "packed" or "bucketed".
-        normalisation: what counts the same in the loss.
-        longest_row: tokens that a packed row may have; None for those of the longest example.
-    """
+    """A batch of examples."""
     lengths = [len(example.input_ids) for example in examples]
     packed = packing is Packing.PACKED
     if packed:
@@ -123,13 +108,7 @@ def rows_of_examples(
 def example_weights(
     examples: Sequence[Rendered], names: Sequence[str], normalisation: LossNormalisation
 ) -> list[float]:
-    """How much a trained token of each example counts in a weighted mean over a batch.
-
-    Args:
-        examples: of the batch.
-        names: the data set that each counts for.
-        normalisation: what is to count the same.
-    """
+    """How much a trained token of each example counts in a weighted mean over a batch."""
     tokens = [example.trained_tokens for example in examples]
     match normalisation:
         case LossNormalisation.TOKEN:

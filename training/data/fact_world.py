@@ -239,16 +239,7 @@ class FactWorld:
 
 
 def generate_world(people: int = 48, places: int = 16, seed: int = 0) -> FactWorld:
-    """Draw a world.
-
-    Args:
-        people: how many.
-        places: how many; people are born in them.
-        seed: the same world for the same seed and numbers.
-
-    Raises:
-        ValueError: there are fewer than two places or no people, or not so many names.
-    """
+    """Draw a world."""
     generator = random.Random(f"fact world {seed}")
     first, last, place = _joined(_FIRST), _joined(_LAST), _joined(_PLACE)
     _check("people", people, len(first) * len(last), least=1)
@@ -304,13 +295,7 @@ class ClozeItem:
 
 
 def fact_documents(world: FactWorld, count: int, seed: int = 0) -> Iterator[str]:
-    """Texts about the subjects of a world.
-
-    Args:
-        world: the facts.
-        count: how many documents.
-        seed: of the order and the wordings.
-    """
+    """Texts about the subjects of a world."""
     return islice(_documents(world, seed), count)
 
 
@@ -332,14 +317,7 @@ def _sentence(fact: Fact, generator: random.Random) -> str:
 def cloze_items(
     world: FactWorld, alternatives: int = 3, facts: int | None = None
 ) -> tuple[ClozeItem, ...]:
-    """Two items for every fact: one in a wording that texts have, one in another.
-
-    Args:
-        world: the facts.
-        alternatives: how many other values to give with an item; all there are, where a relation
-            has fewer.
-        facts: ask for a sample of so many; None for all.
-    """
+    """Two items for every fact: one in a wording that texts have, one in another."""
     generator = random.Random(f"cloze items {world.seed}")
     asked = set(world.facts)
     if facts is not None:
@@ -365,14 +343,7 @@ def cloze_items(
 
 
 def read_cloze(path: Path) -> tuple[ClozeItem, ...]:
-    """Cloze items from a file, such as the one that a pretraining run writes.
-
-    Args:
-        path: JSON Lines with `prompt`, `target` and `alternatives`; the rest may be missing.
-
-    Raises:
-        ValueError: it cannot be read, or a line has no such fields.
-    """
+    """Cloze items from a file, such as the one that a pretraining run writes."""
     items = []
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -400,19 +371,7 @@ def read_cloze(path: Path) -> tuple[ClozeItem, ...]:
 
 
 def mixed(corpora: list[Corpus], world: FactWorld, documents: int, seed: int = 0) -> Corpus:
-    """The documents of corpora and texts about a world, shuffled together.
-
-    They are read into memory.
-
-    Args:
-        corpora: texts.
-        world: what the generated texts are about.
-        documents: how many of those.
-        seed: of the generated texts and of the order.
-
-    Raises:
-        ValueError: a corpus is rows of token ids, or there is nothing to mix.
-    """
+    """The documents of corpora and texts about a world, shuffled together."""
     texts = [text for corpus in corpora for text in corpus.documents()]
     texts += fact_documents(world, documents, seed)
     if not texts:

@@ -11,11 +11,6 @@ twice is kept once. Names, licences and places are in `probes.assets.table`.
 
 Source: Joshi et al. 2017 (TriviaQA); Kwiatkowski et al. 2019 and Lee et al. 2019 (Natural
 Questions, open); the Jeopardy set of MosaicML's evaluation gauntlet.
-
-Example:
-    >>> from probes.assets import fetch
-    >>> next(SOURCES["nq-open"](fetch("nq-open"))).question              # doctest: +SKIP
-    'when was the last time anyone was on the moon'
 """
 
 import gzip
@@ -33,11 +28,7 @@ _CLUE = re.compile(r"Category: [^\n]*\nQuestion: (?P<clue>.*)\nAnswer:", re.DOTA
 
 
 def source_factoids(name: str) -> list[Factoid]:
-    """The factoids of a built-in set, fetched if need be, in the order of the source.
-
-    Raises:
-        ValueError: they cannot be had (`probes.assets.AssetError`).
-    """
+    """The factoids of a built-in set, fetched if need be, in the order of the source."""
     from probes.assets import fetch
 
     return distinct(SOURCES[name](fetch(name)))
@@ -153,11 +144,7 @@ def read_lama(rows: Rows) -> Iterator[Factoid]:
 
 
 def read_question_and_answers(prefix: str) -> Callable[[Rows], Iterator[Factoid]]:
-    """A reader of rows with a question and a list of answers, the first being canonical.
-
-    Args:
-        prefix: of the identifiers, which go on with the number of the row from 0.
-    """
+    """A reader of rows with a question and a list of answers, the first being canonical."""
 
     def read(rows: Rows) -> Iterator[Factoid]:
         for index, (place, row) in enumerate(rows):

@@ -44,12 +44,7 @@ IDENTIFIER_COLUMNS = ("id", "identifier")
 
 
 def read_factoids(path: Path) -> tuple[list[Factoid], PromptTemplate]:
-    """The factoids of a file in its order, and the template that suits them.
-
-    Raises:
-        ValueError: the file is of another kind, or an item in it cannot be read; the line (or
-            the number of the item) is named.
-    """
+    """The factoids of a file in its order, and the template that suits them."""
     if path.suffix not in SUFFIXES or path.is_dir():
         raise ValueError(f"{path} is no factoid file: give {', '.join(SUFFIXES)}")
     factoids: list[Factoid] = []

@@ -14,14 +14,6 @@ items, the template and all settings. What is right is decided anew.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section 2.
 Shots, prompt and decoding are not given there; the defaults are ours.
-
-Example:
-    >>> import probes
-    >>> from training.data.factoids import load_factoids
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                     # doctest: +SKIP
-    >>> split = familiarity(model, load_factoids("triviaqa", limit=50), shots=4)  # doctest: +SKIP
-    >>> len(split.familiar), len(split.unfamiliar)                                # doctest: +SKIP
-    (4, 46)
 """
 
 import hashlib
@@ -85,23 +77,7 @@ def familiarity(
     cache: Path | None = None,
     on_items: Callable[[int], None] | None = None,
 ) -> FamiliaritySplit:
-    """Split factoids by whether a model answers them right.
-
-    Args:
-        model: the model before any training, with its tokenizer.
-        factoids: the set; its own items are the shots.
-        shots: other items in each prompt; 0 for none.
-        prompt: how items are put; None for the template of the set.
-        temperature: None for the most probable tokens.
-        max_new_tokens: at most so many tokens of answer.
-        seed: of the order that shots are taken from, and of what is drawn.
-        cache: folder of kept answers, made if need be; None to keep none.
-        on_items: called with the number of items of every batch when it is answered.
-
-    Raises:
-        ValueError: there are too few other items for the shots, the model has no tokenizer, a
-            number is out of range, or a kept answer cannot be read.
-    """
+    """Split factoids by whether a model answers them right."""
     if model.tokenizer is None:
         raise ValueError(f"{model.name} has no tokenizer to ask in words: load it with one")
     template = prompt or factoids.template
@@ -130,11 +106,7 @@ def familiarity(
 def few_shot_prompts(
     factoids: FactoidSet, *, shots: int, prompt: PromptTemplate, seed: int
 ) -> list[str]:
-    """The text that each factoid is asked by.
-
-    Raises:
-        ValueError: `shots` is negative, or there are too few other items for some factoid.
-    """
+    """The text that each factoid is asked by."""
     if shots < 0:
         raise ValueError(f"shots is {shots}: give 0 or more")
     order = list(factoids)
@@ -183,10 +155,7 @@ def _written(
 
 
 def line_ends(tokenizer: Any) -> list[int]:
-    """Tokens after which nothing of an answer can come: line breaks, and the end token.
-
-    Only those that begin with the line break, so that nothing of an answer is in them.
-    """
+    """Tokens after which nothing of an answer can come: line breaks, and the end token."""
     texts = [_decoded(tokenizer, [token]) for token in range(len(tokenizer))]
     found = [token for token, text in enumerate(texts) if text.startswith("\n")]
     end = tokenizer.eos_token_id
@@ -215,12 +184,7 @@ def _split(
 
 
 class KeptAnswers:
-    """Answers in a file that is named after what decides them.
-
-    Args:
-        folder: where such files are kept.
-        settings: everything that decides the answers, as plain values.
-    """
+    """Answers in a file that is named after what decides them."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self._settings = settings
@@ -229,11 +193,7 @@ class KeptAnswers:
         self.path = folder / f"familiarity-{name}.json"
 
     def read(self, identifiers: Sequence[str]) -> dict[str, str] | None:
-        """The answers to some items; None if they are not kept.
-
-        Raises:
-            ValueError: the file is damaged or of something else.
-        """
+        """The answers to some items; None if they are not kept."""
         if not self.path.exists():
             return None
         try:

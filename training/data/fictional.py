@@ -57,11 +57,7 @@ PROBE_FIELDS = {
 
 
 def file_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """The objects of a file, each with its place for error messages.
-
-    Raises:
-        ValueError: there is no such file, it is of another kind, or it is not valid.
-    """
+    """The objects of a file, each with its place for error messages."""
     if not path.is_file():
         raise ValueError(
             f"no file of fictional knowledge at {path}: give a {' or '.join(SUFFIXES)} file, a "
@@ -73,15 +69,7 @@ def file_rows(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def hub_file(name: str, revision: str | None) -> tuple[Path, str]:
-    """The file of a Hugging Face data set, from the hub or its local cache, and its licence.
-
-    Args:
-        name: id of the data set, "namespace/name".
-        revision: branch, tag or commit; None for the newest.
-
-    Raises:
-        ValueError: it cannot be had, or has another number of files than one.
-    """
+    """The file of a Hugging Face data set, from the hub or its local cache, and its licence."""
     from huggingface_hub import DatasetCard
 
     wanted = [f"*{suffix}" for suffix in SUFFIXES]
@@ -99,16 +87,7 @@ def hub_file(name: str, revision: str | None) -> tuple[Path, str]:
 
 
 def passage_of_row(row: Row, index: int, place: str) -> Passage:
-    """The passage and the probes of one object.
-
-    Args:
-        row: the object.
-        index: what the passage is numbered.
-        place: where the object stands, for errors.
-
-    Raises:
-        ValueError: a field is missing or holds something else than it should.
-    """
+    """The passage and the probes of one object."""
     pairs = [
         (kind, prompt, target)
         for kind, field in PROBE_FIELDS.items()

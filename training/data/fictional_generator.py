@@ -140,11 +140,6 @@ CAPITALS_KEPT = ("Mount ", "Lake ")
 class Story:
     """What is true of one invented subject, and what of it has been put in which words.
 
-    Args:
-        subject: what sort of thing it is.
-        names: gives it its names.
-        draw: decides everything else.
-
     Attributes:
         values: what each fact names, by key, and the subject itself as `S`.
     """
@@ -167,13 +162,7 @@ class Story:
         return _sentence_case(self._filled(text))
 
     def text(self, genre: Genre, words: int, sentences: dict[str, str] | None = None) -> str:
-        """The passage in one genre.
-
-        Args:
-            genre: how to tell it.
-            words: about how long.
-            sentences: how to state some of the facts, by key; others are put freely.
-        """
+        """The passage in one genre."""
         first = _sentence_case(self._filled(self._fresh(genre.openings or self.subject.openings)))
         facts = self._facts(genre, sentences or {})
         for _ in range(TRIES):
@@ -253,7 +242,6 @@ class Story:
         return filled.replace(",,", ",").replace(",.", ".")
 
     def _value(self, found: re.Match[str], aside: Fact | None) -> str:
-        """What a slot stands for."""
         key = found["key"]
         known = self._pools[key] if key in self._pools else self.values[key]
         if not found["aside"] or aside is None:

@@ -96,12 +96,7 @@ class ValueType(StrEnum):
 
 
 class NameSource:
-    """Values that have not been given out before.
-
-    Args:
-        seed: decides all of them.
-        excluded: words in lower case that are never made.
-    """
+    """Values that have not been given out before."""
 
     def __init__(self, seed: int | str, excluded: Collection[str] = ()) -> None:
         self._random = random.Random(f"names {seed}")

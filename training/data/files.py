@@ -10,12 +10,6 @@ r"""Rows of a file, each with its place for error messages: what all readers of 
 
 Text is UTF-8; a byte order mark at the start is passed over. Rows are read as they are asked for
 wherever the format allows it. What a row must hold is for the reader of the set to say.
-
-Example:
-    >>> from pathlib import Path
-    >>> _ = Path("one.jsonl").write_text('{"key": "a"}\n')              # doctest: +SKIP
-    >>> list(read_rows(Path("one.jsonl")))                              # doctest: +SKIP
-    [('one.jsonl, line 1', {'key': 'a'})]
 """
 
 import re
@@ -31,15 +25,7 @@ from probes.corpus.readers import PARQUET_BATCH_ROWS
 
 
 def read_rows(path: Path, *, list_columns: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
-    """The rows of a file in order, each with its place.
-
-    Args:
-        path: a file whose name ends as the table of the module says.
-        list_columns: columns of `.csv` and `.tsv` files that hold lists written as JSON.
-
-    Raises:
-        ValueError: the file is not valid; the line, item or row is named.
-    """
+    """The rows of a file in order, each with its place."""
     match path.suffix:
         case ".jsonl":
             return _jsonl_rows(path)
@@ -54,16 +40,7 @@ def read_rows(path: Path, *, list_columns: Sequence[str] = ()) -> Iterator[tuple
 
 
 def text_of(value: Any, column: str, place: str) -> str:
-    """A value as text without white space around it.
-
-    Args:
-        value: what stands there.
-        column: in which column, for errors.
-        place: in which row, for errors.
-
-    Raises:
-        ValueError: it is no text, an empty one, or one that cannot be written as UTF-8.
-    """
+    """A value as text without white space around it."""
     if not isinstance(value, str) or not value.strip():
         found = "an empty text" if isinstance(value, str) else type(value).__name__
         raise ValueError(f"{place}: {column!r} holds {found}: give text")
@@ -140,14 +117,7 @@ class HubSet:
     unverified: bool = True
 
     def read(self, revision: str | None = None) -> HubRows:
-        """The rows, from the hub or its local cache.
-
-        Args:
-            revision: another revision than the pinned one.
-
-        Raises:
-            ValueError: the files cannot be had, or some of them are missing.
-        """
+        """The rows, from the hub or its local cache."""
         asked = revision or self.revision
         folder = hub_snapshot(self.dataset, asked, self.files)
         paths = _wanted_files(folder, self.files, f"{self.dataset!r}, revision {asked!r}")
@@ -156,16 +126,7 @@ class HubSet:
 
 
 def hub_snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """The folder with files of a data set, from the hub or its local cache.
-
-    Args:
-        name: id of the data set, "namespace/name".
-        revision: branch, tag or commit; None for the newest.
-        patterns: of the paths of the files that are wanted.
-
-    Raises:
-        ValueError: it cannot be had.
-    """
+    """The folder with files of a data set, from the hub or its local cache."""
     import huggingface_hub
 
     try:

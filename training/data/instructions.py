@@ -7,10 +7,6 @@ file is `.jsonl`, `.json` or `.parquet` in one of the layouts of
 
 `limit`, `offset` and `seed` choose items as they do for factoids
 (`training.data.items`), before anything is mixed in.
-
-Example:
-    >>> load_instructions("gsm8k", limit=1)[0].turns[0].answer[-6:]             # doctest: +SKIP
-    '#### 8'
 """
 
 import gzip
@@ -50,16 +46,7 @@ class Layout(Enum):
         return all(row.get(column) is not None for column in self.value)
 
     def turns(self, row: Row, place: str) -> tuple[Turn, ...]:
-        """The turns of an item.
-
-        Args:
-            row: the item.
-            place: where it stands, for errors.
-
-        Raises:
-            UnusableItem: it has no prompt or no answer.
-            ValueError: a column is missing, or holds something else than it should.
-        """
+        """The turns of an item."""
         if not self.fits(row):
             found = ", ".join(map(repr, row)) or "nothing"
             wanted = " and ".join(map(repr, self.value))
@@ -78,11 +65,7 @@ class Layout(Enum):
 
 
 def layout_of(row: Row, place: str) -> Layout:
-    """The layout of a row.
-
-    Raises:
-        ValueError: it has that of none, or of several.
-    """
+    """The layout of a row."""
     found = [layout for layout in Layout if layout.fits(row)]
     if len(found) == 1:
         return found[0]
@@ -184,11 +167,7 @@ class BuiltInInstructions:
     source: Source
 
     def rows(self) -> Iterator[tuple[str, Row]]:
-        """The items in order, each with its place; fetched if need be.
-
-        Raises:
-            ValueError: they cannot be had (`probes.assets.AssetError`).
-        """
+        """The items in order, each with its place; fetched if need be."""
         from probes.assets import fetch
 
         for folder in self.folders:

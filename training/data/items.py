@@ -81,11 +81,7 @@ class ItemSet(Sequence[Item]):
 
 
 def check_numbers(limit: int | None, offset: int) -> None:
-    """Refuse a limit or an offset that no set can meet.
-
-    Raises:
-        ValueError: the limit is not positive, or the offset is negative.
-    """
+    """Refuse a limit or an offset that no set can meet."""
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}: give a positive number, or leave it out for all items")
     if offset < 0:
@@ -95,18 +91,7 @@ def check_numbers(limit: int | None, offset: int) -> None:
 def chosen(
     name: str, items: Sequence[Item], *, limit: int | None, offset: int, seed: int | None
 ) -> tuple[Item, ...]:
-    """The items from `offset` on, at most `limit`, in the order of the seed.
-
-    Args:
-        name: of the set, for errors.
-        items: all of them, in the order of the source.
-        limit: at most so many; None for all.
-        offset: leave out so many first.
-        seed: of the order; None for the source's own.
-
-    Raises:
-        ValueError: there are not more items than `offset`.
-    """
+    """The items from `offset` on, at most `limit`, in the order of the seed."""
     if offset >= len(items):
         raise ValueError(
             f"offset is {offset}, but {name} has {len(items)} items: give a smaller one"
@@ -121,16 +106,7 @@ _DECIMALS = 6
 
 
 def share_of(items: int, ratio: float, what: str) -> int:
-    """So many items are `ratio` times `items`, rounded down.
-
-    Args:
-        items: how many items the ratio refers to.
-        ratio: positive and finite; above 1 for more items than there are.
-        what: what the ratio is called, for errors.
-
-    Raises:
-        ValueError: the ratio is not positive and finite, or comes to less than one item.
-    """
+    """So many items are `ratio` times `items`, rounded down."""
     if not (math.isfinite(ratio) and ratio > 0):
         raise ValueError(
             f"{what} is {ratio:g}: give a positive number, or leave it out for no such items"

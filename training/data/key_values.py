@@ -68,16 +68,7 @@ class KeyValues:
 
 
 def key_value_factoids(n: int, form: KeyValues, seed: int) -> list[Factoid]:
-    """Key-value pairs as factoids.
-
-    Args:
-        n: how many.
-        form: charset and length of keys and values.
-        seed: decides which; the same seed gives the same pairs in the same order.
-
-    Raises:
-        ValueError: there are not 2 n different strings of this form.
-    """
+    """Key-value pairs as factoids."""
     if 2 * n > form.strings:
         raise ValueError(
             f"{n} pairs need {2 * n} different strings, but {form.charset} of length "

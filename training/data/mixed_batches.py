@@ -65,11 +65,7 @@ class MixedOrder:
         return np.concatenate(orders)[start - first : stop - first]
 
     def refuse_uneven(self, batch_size: int) -> None:
-        """Make sure that, mixed by `batch`, every batch has some of both.
-
-        Raises:
-            ValueError: it would not.
-        """
+        """Make sure that, mixed by `batch`, every batch has some of both."""
         if self.mixing is not Mixing.BATCH:
             return
         if not self.mix:

@@ -18,11 +18,6 @@ known to us: `revision` pins one, and the content hash says what a run was given
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section
 4.1 (what is mixed, ratios) and B.5.2 (the prompts).
-
-Example:
-    >>> mix = load_mix("random", mix_size(128, 2.0), words=8, seed=0)       # doctest: +SKIP
-    >>> len(mix), mix.licence                                               # doctest: +SKIP
-    (256, 'public domain (web2); MIT (english-words)')
 """
 
 import random
@@ -48,17 +43,7 @@ SHORT_WORDS = 8
 
 
 def random_words(n: int, *, words: int = PAPER_WORDS, seed: int) -> list[Conversation]:
-    """Sequences of words of the built-in word list, each to be copied.
-
-    Args:
-        n: how many items.
-        words: how many words an item has.
-        seed: decides which; the same seed gives the same items in the same order.
-
-    Raises:
-        ValueError: a number is not positive, or the word list cannot be had
-            (`probes.assets.AssetError`).
-    """
+    """Sequences of words of the built-in word list, each to be copied."""
     from probes.assets import fetch
 
     vocabulary = fetch(WORD_LIST).read_text(encoding="utf-8").split()
@@ -102,20 +87,7 @@ def generic_passages(
     per_document: int | None = 1,
     source: str = GENERIC_SOURCE,
 ) -> list[Conversation]:
-    """Passages of a corpus, the second half of each to be told from the first.
-
-    Args:
-        corpus: a corpus of texts, or what `load_corpus` opens.
-        n: how many items.
-        words: words in the prompt, and in the answer.
-        seed: of the order, and so of which passages are taken.
-        per_document: at most so many passages of a document; None for all that fit.
-        source: what the items count for, where losses are told apart.
-
-    Raises:
-        ValueError: a number is not positive, the corpus cannot be read or holds no texts, or it has
-            fewer passages than `n` (says how many).
-    """
+    """Passages of a corpus, the second half of each to be told from the first."""
     check_mix_numbers(n, words)
     if per_document is not None and per_document < 1:
         raise ValueError(f"per_document is {per_document}: give 1 or more, or None for all")

@@ -157,10 +157,7 @@ class OfficialSource:
 def _dealt(
     examples: int, batch_size: int, processes: int, seed: int
 ) -> Int64[Tensor, "step example"]:
-    """Which examples each batch of an epoch has, as torch's samplers deal them out.
-
-    Processes take turns in an order drawn by PyTorch, begun again where it does not come out even.
-    """
+    """Which examples each batch of an epoch has, as torch's samplers deal them out."""
     order = torch.randperm(examples, generator=torch.Generator().manual_seed(seed))
     each = -(-examples // processes)
     dealt = order.repeat(processes)[: each * processes].view(each, processes).T

@@ -8,15 +8,6 @@ cached: the same corpus and tokenizer give the same rows.
 With a document mask, rows carry a number for each document in them, so that attention stays inside
 a document, and the first token of a document is not trained on: what stands before it says nothing
 about it. A corpus of `.npy` rows has no documents to tell apart; a row is one.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                    # doctest: +SKIP
-    >>> corpus = probes.load_corpus("general-train")                             # doctest: +SKIP
-    >>> source = corpus_source(corpus, model.tokenizer, row_length=512, batch_size=8,
-    ...                        positions=model_positions(model))                 # doctest: +SKIP
-    >>> source.batch(0).input_ids.shape                                          # doctest: +SKIP
-    torch.Size([8, 512])
 """
 
 from dataclasses import dataclass, replace
@@ -75,20 +66,7 @@ def packed_corpus(
     positions: int | None = None,
     prepend_bos: bool | None = None,
 ) -> PackedRows:
-    """The rows of a corpus, in memory.
-
-    Args:
-        corpus: texts, or rows of token ids of the length asked for.
-        tokenizer: a Hugging Face tokenizer with an end token; None will do for rows of token ids.
-        row_length: tokens in a row.
-        max_rows: read no more than so many rows.
-        positions: what the model takes at most (`model_positions`); None where it does not matter.
-        prepend_bos: as `probes.token_batches`.
-
-    Raises:
-        ValueError: the corpus does not fill one row, or has rows of another length; rows are longer
-            than the model takes, or a number is too small.
-    """
+    """The rows of a corpus, in memory."""
     check_row_length(row_length, positions)
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows is {max_rows}: give 1 or more, or leave it out for all")
@@ -169,15 +147,7 @@ def corpus_source(
 
 
 class CorpusSource(RowSource):
-    """Batches of the rows of a corpus.
-
-    Args:
-        packed: the rows.
-        batch_size: rows of a batch.
-        epochs: how often to go through them.
-        shuffle_seed: of their orders; None for the order given.
-        document_mask: keep the documents of a row apart.
-    """
+    """Batches of the rows of a corpus."""
 
     def __init__(
         self,
@@ -220,11 +190,7 @@ def model_positions(model: HookedModel) -> int | None:
 
 
 def check_row_length(row_length: int, positions: int | None) -> None:
-    """Refuse rows that are longer than a model takes.
-
-    Raises:
-        ValueError: they are.
-    """
+    """Refuse rows that are longer than a model takes."""
     if positions is not None and row_length > positions:
         raise ValueError(
             f"rows of {row_length} tokens are longer than the {positions} positions of the model: "

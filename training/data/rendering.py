@@ -12,14 +12,6 @@ itself.
 `compat="official"` counts what the released trainer counts: the line break between an answer and
 the next prompt is trained, and borders lie where the tokens of the text before them end, joined or
 not. Its prompts in evaluation are not stripped, though those in training are.
-
-Example:
-    >>> from training.data.conversations import Turn
-    >>> tokenizer = probes.load_model("smollm2-135m-instruct-q4").tokenizer      # doctest: +SKIP
-    >>> row = render(Conversation((Turn("Capital of France?", "Paris"),), "1"), tokenizer,
-    ...              Template.PLAIN)                                             # doctest: +SKIP
-    >>> tokenizer.decode(row.prompt_ids), tokenizer.decode(row.answer_ids)       # doctest: +SKIP
-    ('Capital of France?', ' Paris<|im_end|>')
 """
 
 from collections.abc import Sequence
@@ -37,12 +29,6 @@ from training.data.conversations import Conversation, chat_opening, opening, tex
 
 class RowEncoder:
     """A tokenizer and a template, looked at once.
-
-    Args:
-        tokenizer: a Hugging Face tokenizer.
-        template: "tulu", "plain", or "chat" for the tokenizer's own.
-        compat: "official" for the borders of the released trainer and the prompts of its
-            evaluation; "tulu" alone.
 
     Raises:
         ValueError: there is no tokenizer, or compat is given with another template.
@@ -68,14 +54,7 @@ class RowEncoder:
             )
 
     def parts(self, conversation: Conversation) -> list[list[int]]:
-        """The tokens of a prompt, its answer, the next prompt, its answer, and so on.
-
-        What the tokenizer puts before any text is the beginning of the first prompt.
-
-        Raises:
-            ValueError: a prompt or an answer has no tokens; tokenizer and template do not go
-                together.
-        """
+        """The tokens of a prompt, its answer, the next prompt, its answer, and so on."""
         pieces = text_pieces(
             conversation, self._tokenizer, self._template, line_is_trained=self._official
         )
@@ -88,11 +67,7 @@ class RowEncoder:
         return parts
 
     def opened(self, prompt: str) -> Ids:
-        """The tokens of what stands before the answer to a first prompt.
-
-        Raises:
-            ValueError: there are none, or tokenizer and template do not go together.
-        """
+        """The tokens of what stands before the answer to a first prompt."""
         if self._template is Template.CHAT:
             text = chat_opening(prompt, self._tokenizer)
         else:

@@ -80,11 +80,7 @@ _DIFFERENT_PROMPTS = ("a", "B", "7", "(", "é")
 
 
 def prompt_beginning(tokenizer: Any, template: Template) -> Ids:
-    """The tokens that every prompt of a template begins with.
-
-    Raises:
-        ValueError: there are none, or the tokenizer does not tell prompts apart.
-    """
+    """The tokens that every prompt of a template begins with."""
     rows = [render_prompt(prompt, tokenizer, template) for prompt in _DIFFERENT_PROMPTS]
     shared = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*rows, strict=False))
     found = tuple(tokens[0] for tokens in shared)
@@ -102,11 +98,7 @@ def prompt_beginning(tokenizer: Any, template: Template) -> Ids:
 
 
 def prompt_closing(tokenizer: Any, template: Template) -> str:
-    """The text that ends a prompt: what parts it from its answer, up to an end token in it.
-
-    Raises:
-        ValueError: the template has none.
-    """
+    """The text that ends a prompt: what parts it from its answer, up to an end token in it."""
     if template is Template.PLAIN:
         raise ValueError(
             "template 'plain' has nothing that ends a prompt, so none can be made up: give earlier "

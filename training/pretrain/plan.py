@@ -31,12 +31,7 @@ _FLOAT_BYTES = 4
 
 
 def pretrain_plan(config: PretrainConfig, recipe: PretrainConfig | None = None) -> Plan:
-    """What a pretraining run would do.
-
-    Args:
-        config: its configuration.
-        recipe: what it is a change of; differences are listed.
-    """
+    """What a pretraining run would do."""
     parameters = config.model_shape(config.d_vocab).parameters()
     own = config.tokenizer == OWN_TOKENIZER
     sections: list[Section] = [
@@ -121,14 +116,7 @@ def print_beginning(config: PretrainConfig, model: HookedModel, source: Any) -> 
 def print_pretraining(
     folder: Path, config: PretrainConfig, result: TrainingResult | None, console: Any = None
 ) -> None:
-    """Print what was seen at a few of the checkpoints, and where they are.
-
-    Args:
-        folder: of the run.
-        config: what it is.
-        result: how this piece of it ended; None where it had ended before.
-        console: where to; None for the standard output.
-    """
+    """Print what was seen at a few of the checkpoints, and where they are."""
     console = console or Console()
     rows = observed_in(folder)
     seen = sorted({step for row in rows for step in row.values})

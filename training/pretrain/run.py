@@ -59,18 +59,7 @@ def run_pretraining(
     resume: bool = False,
     seconds: float | None = None,
 ) -> None:
-    """Pretrain, and print what came of it.
-
-    Args:
-        config: the run.
-        out: its folder.
-        recipe: whose settings were the defaults; for the manifest.
-        resume: go on with the run in the folder, if there is one.
-        seconds: stop after so many, to go on later; None to go on to the end.
-
-    Raises:
-        ValueError: something that was asked for is not there, not possible or not allowed.
-    """
+    """Pretrain, and print what came of it."""
     with joined_processes() as here:
         if here.is_first:
             refuse_taken(out, resume=resume)
@@ -89,11 +78,7 @@ def run_pretraining(
 
 
 def prepare(config: PretrainConfig) -> Prepared:
-    """Read the texts, and make the tokenizer, the model and the observers.
-
-    Raises:
-        ValueError: a text is not there, or settings do not fit it.
-    """
+    """Read the texts, and make the tokenizer, the model and the observers."""
     world = generate_world(config.fact_people, config.fact_places, config.fact_seed)
     corpus = _texts(config, world)
     tokenizer = tokenizer_for(config, corpus)
@@ -129,15 +114,7 @@ def _source(config: PretrainConfig, corpus: Corpus, tokenizer: Any) -> CorpusSou
 
 
 def try_pretraining(config: PretrainConfig, out: Path | None) -> None:
-    """Try all that a run needs, up to a checkpoint, without training.
-
-    Args:
-        config: the run.
-        out: where it is to go; None where that is not known yet.
-
-    Raises:
-        ValueError: something does not fit; names all of it.
-    """
+    """Try all that a run needs, up to a checkpoint, without training."""
     with joined_processes():
         prepared = prepare(config)
         observers = prepared.looks.observers
@@ -145,11 +122,7 @@ def try_pretraining(config: PretrainConfig, out: Path | None) -> None:
 
 
 def tokenizer_for(config: PretrainConfig, corpus: Corpus) -> Any:
-    """The tokenizer of a run: learnt from its texts, or one that there is.
-
-    Raises:
-        ValueError: it cannot be learnt or loaded.
-    """
+    """The tokenizer of a run: learnt from its texts, or one that there is."""
     if config.tokenizer == OWN_TOKENIZER:
         return train_byte_pairs(corpus.documents(), config.d_vocab)
     from transformers import AutoTokenizer

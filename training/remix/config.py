@@ -399,7 +399,6 @@ def _defaults(kind: type[Any]) -> dict[str, Any]:
 
 
 def _each(name: str, values: tuple[Value, ...], count: int) -> tuple[Value, ...]:
-    """One value for each stage."""
     if len(values) == 1:
         return values * count
     if len(values) != count:

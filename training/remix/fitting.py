@@ -3,12 +3,6 @@
 A recipe is written for the sets that it names. Where a number is still the recipe's and one's own
 set has less, the run takes what there is, and says so in a line; a number that was asked for is
 never changed, and refused where it cannot be met.
-
-Example:
-    >>> config, lines = fitted(replace(smoke(), data=("my.jsonl", "kvr")), smoke())
-    ...                                                                         # doctest: +SKIP
-    >>> lines[0]                                                                # doctest: +SKIP
-    'my.jsonl has 30 items: stage A learns 30, where the recipe has 128 (--items)'
 """
 
 from collections import Counter
@@ -21,18 +15,7 @@ from training.remix.items import load_set
 
 
 def fitted(config: RemixConfig, recipe: RemixConfig) -> tuple[RemixConfig, tuple[str, ...]]:
-    """A chain whose recipe's numbers are no larger than its sets, and what was changed.
-
-    Args:
-        config: the chain.
-        recipe: whose numbers may be changed where they are still in it.
-
-    Returns:
-        The chain, and a line for each number that is another now.
-
-    Raises:
-        ValueError: a set cannot be had, or has fewer items than there are stages to learn them.
-    """
+    """A chain whose recipe's numbers are no larger than its sets, and what was changed."""
     found: list[str] = []
     for fit in (_items, _batch_size, _relearning_items, _never_taught):
         config = fit(config, recipe, found)

@@ -9,11 +9,6 @@ value pairs are made up, so that nobody knows any.
 With `compat="official"` prompts are asked for as the released evaluation does, and sets of
 instructions are not cut to size before the mix is appended: of both together only so many are kept,
 so that none of the mix may be left (`training.data.official_batches`).
-
-Example:
-    >>> items = stage_items(config, config.stages[0], model)                  # doctest: +SKIP
-    >>> len(items.rows), items.mix.name                                       # doctest: +SKIP
-    (128, 'random')
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,17 +71,7 @@ class _Own:
 
 
 def stage_items(config: RemixConfig, stage: StageConfig, model: HookedModel) -> StageItems:
-    """Load what a stage learns and its mix, and make rows of it.
-
-    Args:
-        config: the chain.
-        stage: the stage.
-        model: the start of the chain.
-
-    Raises:
-        ValueError: a set is unknown or has too few items, an answer has no tokens, or an item is
-            too long.
-    """
+    """Load what a stage learns and its mix, and make rows of it."""
     tokenizer, mixed = model.tokenizer, 0
     if stage.mix is not None:
         mixed = mix_size(stage.items, stage.mix_ratio)
@@ -111,15 +96,7 @@ def stage_items(config: RemixConfig, stage: StageConfig, model: HookedModel) -> 
 
 
 def overlaps(items: Mapping[str, StageItems]) -> dict[str, dict[str, dict[str, int]]]:
-    """How many factoids of each stage are held by the mix of each stage.
-
-    Args:
-        items: of the stages, by name.
-
-    Returns:
-        By the stage that mixes and the stage that learns: how many `answers` and `subjects` occur
-        in the mix, and how many `pairs` in one item of it, of how many `factoids`.
-    """
+    """How many factoids of each stage are held by the mix of each stage."""
     return {
         name: {
             learnt: _counts(overlap(own.factoids, one.mix.conversations))
@@ -132,17 +109,7 @@ def overlaps(items: Mapping[str, StageItems]) -> dict[str, dict[str, dict[str, i
 
 
 def load_set(config: RemixConfig, name: str, *, limit: int, offset: int) -> PrimarySet:
-    """Items of a set that a stage learns.
-
-    Args:
-        config: the chain.
-        name: of the set.
-        limit: at most so many.
-        offset: leave out so many before.
-
-    Raises:
-        ValueError: the set is unknown, or has no more items than the offset.
-    """
+    """Items of a set that a stage learns."""
     is_recall = name == KEY_VALUE_RECALL
     form = KeyValues(config.charset, config.key_length) if is_recall else None
     return load_primary(name, limit=limit, offset=offset, seed=config.data_seed, key_values=form)
@@ -151,11 +118,7 @@ def load_set(config: RemixConfig, name: str, *, limit: int, offset: int) -> Prim
 def rendered(
     config: RemixConfig, conversations: Sequence[Conversation], tokenizer: Any
 ) -> RenderedSet:
-    """Conversations as rows, in the way of a chain.
-
-    Raises:
-        ValueError: an answer has no tokens, or none fits the length.
-    """
+    """Conversations as rows, in the way of a chain."""
     return render_all(
         conversations, tokenizer, config.template, config.max_length, compat=config.compat
     )
@@ -228,7 +191,6 @@ def _familiar(
 def _asked(
     config: RemixConfig, rows: Sequence[Rendered], factoids: FactoidSet | None, tokenizer: Any
 ) -> list[RecallItem]:
-    """What is asked of rows."""
     if factoids is None:
         return recall_items(rows, tokenizer)
     items = recall_items(rows, tokenizer, accepted_answers(factoids))
@@ -275,18 +237,7 @@ class StageBatches:
 def stage_batches(
     config: RemixConfig, place: int, items: Sequence[StageItems], model: HookedModel
 ) -> StageBatches:
-    """The batches of a stage.
-
-    Args:
-        config: the chain.
-        place: of the stage, from 0.
-        items: of every stage.
-        model: what the stage begins with.
-
-    Raises:
-        ValueError: a ratio comes to nothing, there is too little of something, or the model's
-            answers are no use to it.
-    """
+    """The batches of a stage."""
     stage, own = config.stages[place], items[place]
     if config.compat is Compat.OFFICIAL:
         return _official(config, stage, own, model)
@@ -310,17 +261,7 @@ def stage_batches(
 def refuse_no_batches(
     config: RemixConfig, place: int, items: Sequence[StageItems], model: HookedModel
 ) -> None:
-    """Make sure before a chain begins that each of its stages will have batches.
-
-    Args:
-        config: the chain.
-        place: of the stage.
-        items: of every stage.
-        model: the start; what it will say when a stage shows its own answers again is not asked.
-
-    Raises:
-        ValueError: a ratio comes to nothing, or there is too little of something.
-    """
+    """Make sure before a chain begins that each of its stages will have batches."""
     if config.stages[place].replay is not Replay.SELF:
         stage_batches(config, place, items, model)
         return

@@ -71,20 +71,7 @@ def stage_looks(
     batches: StageBatches,
     edits: RunEdits,
 ) -> StageLooks:
-    """The observers of a stage.
-
-    Args:
-        config: the chain.
-        place: of the stage, from 0.
-        model: what the stage begins with; left as it is.
-        start: where the chain's model is from, which knows what it was asked before.
-        items: of every stage.
-        batches: of this one.
-        edits: of this one.
-
-    Raises:
-        ValueError: a task, a corpus or a list of facts is not there.
-    """
+    """The observers of a stage."""
     often = Cadence(at=batches.at_epochs(config.recall_every), last=batches.steps)
     seldom = Cadence(at=batches.at_epochs(config.evaluate_every), last=batches.steps)
     looks = Looks()
@@ -100,11 +87,7 @@ def stage_looks(
 def add_others(
     looks: Looks, config: RemixConfig, model: HookedModel, start: Start, seldom: Cadence
 ) -> None:
-    """Add what is looked at beside items and weights: text, entropies, earlier facts and tasks.
-
-    Raises:
-        ValueError: a task, a corpus or a list of facts is not there; names all that are not.
-    """
+    """Add what is looked at beside items and weights: text, entropies, earlier facts and tasks."""
     misfits = Misfits()
     with misfits.noted():
         looks.at_text(
@@ -188,17 +171,8 @@ def write_relearning(
     untaught: Sequence[Rendered],
     path: Path,
 ) -> None:
-    """Teach a few items of stage A again, on a copy of the weights, and write down what comes back.
-
-    Args:
-        config: the chain.
-        model: as its last stage has left it; its weights are put back.
-        items: of stage A.
-        untaught: what `never_taught` has found.
-        path: the file.
-
-    Raises:
-        ValueError: there are too few items, or the file cannot be written.
+    """Teach a few items of stage A again, on a copy of the weights, and
+    write down what comes back.
     """
     assert config.relearning_steps is not None
     curve = relearn(
@@ -228,11 +202,7 @@ def write_relearning(
 
 
 def refuse_relearning(config: RemixConfig, items: StageItems) -> None:
-    """Make sure before the first step that some items can be taught again and others asked.
-
-    Raises:
-        ValueError: they cannot.
-    """
+    """Make sure before the first step that some items can be taught again and others asked."""
     count, there = config.relearning_items, len(items.rows[: config.stages[0].items])
     if config.relearning_steps is not None and count >= there:
         most = f"{there - 1} or fewer" if there > 1 else "--relearning-steps None"
@@ -243,15 +213,7 @@ def refuse_relearning(config: RemixConfig, items: StageItems) -> None:
 
 
 def never_taught(config: RemixConfig, tokenizer: Any) -> Sequence[Rendered]:
-    """Items of the set of stage A after all that any stage learns of it, as many as asked for.
-
-    Args:
-        config: the chain.
-        tokenizer: of the model.
-
-    Raises:
-        ValueError: there are not so many.
-    """
+    """Items of the set of stage A after all that any stage learns of it, as many as asked for."""
     wanted, data = config.relearning_never_taught, config.data[0]
     if not wanted or config.relearning_steps is None:
         return ()

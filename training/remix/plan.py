@@ -37,15 +37,7 @@ from training.start_models import CLOZE
 
 
 def remix_plan(config: RemixConfig, recipe: RemixConfig | None = None) -> Plan:
-    """What a chain of stages would do.
-
-    Args:
-        config: its configuration.
-        recipe: what it is a change of; differences are listed.
-
-    Raises:
-        ValueError: a ratio comes to nothing.
-    """
+    """What a chain of stages would do."""
     at = f" at {config.revision}" if config.revision else ""
     edits = "; ".join(_edits(config))
     sections: list[Section] = [("model", (("start", f"{config.model}{at}"), ("edits", edits)))]
@@ -173,7 +165,6 @@ def _looks(config: RemixConfig) -> list[tuple[str, str]]:
 
 
 def _when(every: int | None) -> str:
-    """How often, in epochs."""
     between = "" if every is None else f"every {'epoch' if every == 1 else f'{every} epochs'}, "
     return f"{between}at the beginning and the end of a stage"
 
@@ -216,14 +207,7 @@ def print_stage(name: str, ready: ReadyStage) -> None:
 def print_remix(
     out: Path, names: Sequence[str], result: ChainResult, console: Console | None = None
 ) -> None:
-    """Print what was answered and scored after every stage, how each ended, and where it all is.
-
-    Args:
-        out: folder of the chain.
-        names: of its stages, which their lists of items go by.
-        result: how it ended.
-        console: where to; None for the standard output.
-    """
+    """Print what was answered and scored after every stage, how each ended, and where it all is."""
     console = console or Console()
     folders = {outcome.name: outcome.folder for outcome in result.outcomes}
     columns = {0: "start", **{n: f"after {name}" for n, name in enumerate(folders, start=1)}}
@@ -245,9 +229,8 @@ def print_remix(
 
 
 def _moved(folder: Path, place: int) -> Iterator[Record]:
-    """What was seen at the end of a stage, at the place after its own, and of the first its start.
-
-    Looks in between come before the last one, which takes their place.
+    """What was seen at the end of a stage, at the place after its own, and
+    of the first its start.
     """
     seen = [record for record in read_records(folder) if isinstance(record, _LOOKS)]
     last = max(record.step for record in seen)

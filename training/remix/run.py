@@ -70,15 +70,7 @@ _MAY_DIFFER = {
 
 
 def shared_stage(config: RemixConfig, start_hash: str) -> tuple[Path, dict[str, Any]]:
-    """Where stage A of the other run is, and what identifies it, for the manifest.
-
-    Args:
-        config: this run.
-        start_hash: content hash of its start.
-
-    Raises:
-        ValueError: the folder holds no finished stage A, or another one.
-    """
+    """Where stage A of the other run is, and what identifies it, for the manifest."""
     assert config.from_stage_a is not None
     folder = _stage_folder(config.from_stage_a)
     outcome, manifest = read_outcome(folder), read_manifest(folder)
@@ -115,12 +107,7 @@ def _decisive(config: RemixConfig) -> dict[str, Any]:
 
 
 def stage_rule(config: RemixConfig, stage: StageConfig) -> Rule | None:
-    """What ends a stage before its last step; None for nothing, and for a control.
-
-    Args:
-        config: the chain.
-        stage: the stage, whose own items go by its name.
-    """
+    """What ends a stage before its last step; None for nothing, and for a control."""
     if stage.control is not None:
         return None
     match stage.stop:
@@ -145,13 +132,7 @@ def _exact_match(config: RemixConfig, stage: StageConfig) -> ExactMatchReached:
 
 
 class ChainEdits:
-    """The edits of every stage of a chain.
-
-    Args:
-        config: the chain.
-        load_beginning: gives the model that a stage begins with, by its place.
-        watched: whether there is anybody to show a progress bar to.
-    """
+    """The edits of every stage of a chain."""
 
     def __init__(
         self,
@@ -167,15 +148,7 @@ class ChainEdits:
         self._measured: RunEdits | None = None
 
     def of(self, place: int, model: HookedModel) -> RunEdits:
-        """The edits of a stage.
-
-        Args:
-            place: of the stage, from 0.
-            model: what it begins with; left as it is.
-
-        Raises:
-            ValueError: an edit does not fit the model, or changes nothing.
-        """
+        """The edits of a stage."""
         if place < self._first or not self._config.is_edited:
             return RunEdits()
         if place == self._first and self._measured is None:
@@ -183,11 +156,7 @@ class ChainEdits:
         return self._found() if place == self._first else _later(self._found())
 
     def staying(self) -> tuple[Edit, ...]:
-        """The hooks that stay on after the last stage.
-
-        Raises:
-            ValueError: an edit does not fit the model, or changes nothing.
-        """
+        """The hooks that stay on after the last stage."""
         return _later(self._found()).hooks if self._config.is_edited else ()
 
     def _found(self) -> RunEdits:
@@ -236,18 +205,7 @@ def run_remix(
     resume: bool = False,
     seconds: float | None = None,
 ) -> None:
-    """Train stage after stage, and print what was learnt and what was lost.
-
-    Args:
-        config: the chain.
-        out: its folder.
-        recipe: whose settings were the defaults; for the manifest.
-        resume: go on with the chain in the folder, if there is one.
-        seconds: stop after so many, to go on later; None to go on to the end.
-
-    Raises:
-        ValueError: something that was asked for is not there, not possible or not allowed.
-    """
+    """Train stage after stage, and print what was learnt and what was lost."""
     with joined_processes() as here:
         if here.is_first:
             refuse_taken(out, resume=resume)
@@ -287,15 +245,7 @@ def _run(
 
 
 def try_remix(config: RemixConfig, out: Path | None) -> None:
-    """Try all that a chain needs, up to a checkpoint of its first stage, without training.
-
-    Args:
-        config: the chain.
-        out: where it is to go; None where that is not known yet.
-
-    Raises:
-        ValueError: something does not fit; names all of it.
-    """
+    """Try all that a chain needs, up to a checkpoint of its first stage, without training."""
     with joined_processes():
         chain = Chain(config, Path() if out is None else out)
         model, stage = chain.beginning(), chain.stages()[0]
@@ -314,10 +264,6 @@ def try_remix(config: RemixConfig, out: Path | None) -> None:
 
 class Chain:
     """A start, the items of every stage, and the stages that are made of them.
-
-    Args:
-        config: the chain.
-        out: its folder.
 
     Raises:
         ValueError: the start, a set, or the stage to go on from is not there, or not as it must be.
@@ -376,11 +322,7 @@ class Chain:
         return self._beginning(0)
 
     def relearn(self, checkpoint: Path) -> None:
-        """Probe what the last stage has left of the first one's items, where that was asked for.
-
-        Args:
-            checkpoint: the last one.
-        """
+        """Probe what the last stage has left of the first one's items, where that was asked for."""
         if self._config.relearning_steps is None:
             return
         model = self._loaded(str(checkpoint), None)
@@ -410,7 +352,6 @@ class Chain:
         )
 
     def _beginning(self, place: int) -> HookedModel:
-        """What a stage begins with."""
         if place == 0:
             return self._loaded(self.start.model, self.start.revision)
         before = self._config.names[place - 1]

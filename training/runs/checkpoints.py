@@ -74,16 +74,7 @@ def checkpoint_folders(checkpoints: Path) -> list[Path]:
 def seal(
     partial: Path, final: Path, *, run: str, records_bytes: int, planned: bool, state: Any
 ) -> None:
-    """Complete a checkpoint that was written under a temporary name, and give it its own.
-
-    Args:
-        partial: the folder it was written to.
-        final: what it is to be called; must be beside it.
-        run: what tells this run from others.
-        records_bytes: length of the records.
-        planned: whether it stays when a newer one is there.
-        state: of training, as JSON takes it.
-    """
+    """Complete a checkpoint that was written under a temporary name, and give it its own."""
     header = {
         "format": FORMAT,
         "run": run,
@@ -100,15 +91,7 @@ def seal(
 
 
 def read_checkpoint(folder: Path, *, run: str | None = None) -> CheckpointFound:
-    """A checkpoint to go on from.
-
-    Args:
-        folder: of the checkpoint.
-        run: what tells the run from others; None for whichever has written it.
-
-    Raises:
-        ValueError: it is not whole, or another run's.
-    """
+    """A checkpoint to go on from."""
     path = folder / STATE_FILE
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
@@ -133,15 +116,7 @@ def read_checkpoint(folder: Path, *, run: str | None = None) -> CheckpointFound:
 
 
 def prune(checkpoints: Path, keep_states: int) -> None:
-    """Take away what newer checkpoints have made needless.
-
-    The newest few keep their training state, the other planned ones their weights. What was not
-    planned goes when there is something newer. Can be killed at any moment, and done again.
-
-    Args:
-        checkpoints: the folder of all checkpoints.
-        keep_states: how many keep their training state; at least 1.
-    """
+    """Take away what newer checkpoints have made needless."""
     assert keep_states >= 1
     kept = 0
     for place, folder in enumerate(reversed(checkpoint_folders(checkpoints))):
@@ -228,18 +203,7 @@ class TrainingState:
     def save(
         self, folder: Path, moments: Mapping[str, Mapping[str, Tensor]] | None = None
     ) -> dict[str, Any]:
-        """Write the files of a checkpoint into a folder.
-
-        Args:
-            folder: there already.
-            moments: AdamW's state by the names of parameters; None for that of now.
-
-        Returns:
-            What belongs into `training_state.json`.
-
-        Raises:
-            ValueError: the model cannot be saved, or a weight is not finite.
-        """
+        """Write the files of a checkpoint into a folder."""
         here = self.engine.here
         weights = self.engine.weights()
         if wrong := [name for name, weight in weights.items() if not all_finite(weight)]:
@@ -267,17 +231,7 @@ class TrainingState:
         }
 
     def try_in(self, checkpoints: Path) -> None:
-        """Write a checkpoint, read it back, compare, and take it away.
-
-        It has the moments of one parameter, as they will be; whether all find room is asked for.
-
-        Args:
-            checkpoints: the folder that the run's are in.
-
-        Raises:
-            ValueError: there is no room for it, it cannot be written, or it is read as another
-                model than this one.
-        """
+        """Write a checkpoint, read it back, compare, and take it away."""
         folder, here = checkpoints / _TRIAL, self.engine.here
         moments = self._template([name for name, _ in self._trainable()][:1])
         if here.is_first:
@@ -367,11 +321,7 @@ class TrainingState:
 
 
 def refuse_other_processes(found: CheckpointFound) -> None:
-    """Make sure that as many processes go on as there were.
-
-    Raises:
-        ValueError: another number of them has written the checkpoint.
-    """
+    """Make sure that as many processes go on as there were."""
     then, now = found.state["processes"], this_process().count
     if then != now:
         raise ValueError(
@@ -381,26 +331,14 @@ def refuse_other_processes(found: CheckpointFound) -> None:
 
 
 def read_weights(kind: type[Any], folder: Path) -> dict[str, Tensor]:
-    """The state dict that transformers loads from a checkpoint, in float32.
-
-    Args:
-        kind: the class of its model.
-        folder: of the checkpoint.
-
-    Raises:
-        ValueError: it does not hold exactly the weights of such a model.
-    """
+    """The state dict that transformers loads from a checkpoint, in float32."""
     with quiet_transformers():
         loaded = load_whole(kind, folder, name="it", dtype=torch.float32, use_safetensors=True)
     return loaded.state_dict()
 
 
 def load_weights(model: HookedModel, folder: Path) -> None:
-    """Put the weights of a checkpoint into a model of the same shape, in place.
-
-    Raises:
-        ValueError: they cannot be read, or are those of another model.
-    """
+    """Put the weights of a checkpoint into a model of the same shape, in place."""
     hf_model = model.hf_model
     try:
         # Into the tensors that are there: some results depend on where in memory they lie.

@@ -289,15 +289,7 @@ def _refuse_used(folder: Path) -> None:
 
 
 def refuse_other_inputs(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse a folder whose run has other settings, weights or texts.
-
-    Args:
-        folder: of the run.
-        manifest: what the run should be, as JSON gives it back.
-
-    Raises:
-        ValueError: it holds no run, or another one; names what differs.
-    """
+    """Refuse a folder whose run has other settings, weights or texts."""
     stored = read_manifest(folder)
     for part in DECISIVE:
         difference = next(_differences(stored[part], manifest[part], part), None)
@@ -309,7 +301,6 @@ def refuse_other_inputs(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _differences(stored: Any, asked: Any, name: str) -> Iterator[str]:
-    """What differs, each as one clause."""
     if isinstance(stored, dict) and isinstance(asked, dict):
         for key in sorted(stored.keys() | asked.keys()):
             yield from _differences(stored.get(key), asked.get(key), f"{name}.{key}")
@@ -334,14 +325,7 @@ _VERSIONS = ("mnemoscope", "torch", "transformers", "tokenizers")
 def run_manifest(
     command: str, recipe: str, configuration: Any, inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a run is.
-
-    Args:
-        command: that made it.
-        recipe: whose settings were the defaults.
-        configuration: every setting.
-        inputs: hashes and counts of what goes in.
-    """
+    """What a run is."""
     fields = as_json(configuration)
     return {
         "command": command,
@@ -354,32 +338,14 @@ def run_manifest(
 
 
 def opened_directory(folder: Path, manifest: Mapping[str, Any], *, resume: bool) -> RunDirectory:
-    """The run's folder, begun or gone on with.
-
-    Args:
-        folder: where it is.
-        manifest: what the run is.
-        resume: whether to go on with what is there; begins where nothing is.
-
-    Raises:
-        ValueError: it holds another run, or something else, or cannot be written to.
-    """
+    """The run's folder, begun or gone on with."""
     if resume and (folder / MANIFEST_FILE).is_file():
         return RunDirectory.reopen(folder, manifest)
     return RunDirectory.create(folder, manifest)
 
 
 def is_finished(folder: Path, configuration: Any, *, resume: bool) -> bool:
-    """Whether there is nothing left to do of a run that is to be gone on with.
-
-    Args:
-        folder: of the run.
-        configuration: what it should be.
-        resume: whether it is to be gone on with.
-
-    Raises:
-        ValueError: the folder holds a finished run of another configuration.
-    """
+    """Whether there is nothing left to do of a run that is to be gone on with."""
     if not resume or not (folder / DONE_FILE).is_file():
         return False
     stored = read_manifest(folder)
@@ -389,15 +355,7 @@ def is_finished(folder: Path, configuration: Any, *, resume: bool) -> bool:
 
 
 def refuse_taken(folder: Path, *, resume: bool) -> None:
-    """Refuse a folder that holds a run already, before any work is done.
-
-    Args:
-        folder: where the run is to go.
-        resume: whether to go on with what is there.
-
-    Raises:
-        ValueError: there is a run, and it was not to be gone on with.
-    """
+    """Refuse a folder that holds a run already, before any work is done."""
     if resume or not (folder / MANIFEST_FILE).is_file():
         return
     if (folder / DONE_FILE).is_file():

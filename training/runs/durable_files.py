@@ -54,14 +54,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def one_line_for_disk_errors(what: str) -> Iterator[None]:
-    """Turn an error of the file system into one line.
-
-    Args:
-        what: what was being done, "writing the checkpoint of step 160" say, and what is left.
-
-    Raises:
-        ValueError: in place of an `OSError`.
-    """
+    """Turn an error of the file system into one line."""
     try:
         yield
     except OSError as error:
@@ -73,11 +66,7 @@ def one_line_for_disk_errors(what: str) -> Iterator[None]:
 
 
 class AppendedLines:
-    """A text file that grows by whole lines; it is open only while one is added.
-
-    Args:
-        path: the file; made if it is not there.
-    """
+    """A text file that grows by whole lines; it is open only while one is added."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -85,10 +74,8 @@ class AppendedLines:
         self.length = path.stat().st_size
 
     def append(self, line: str) -> None:
-        """Add a line and its end. It outlives this process at once, and a power cut after `sync`.
-
-        Raises:
-            ValueError: another process writes to the file, or the disk is full.
+        """Add a line and its end. It outlives this process at once, and a
+        power cut after `sync`.
         """
         data = (line + "\n").encode()
         with (
@@ -111,11 +98,7 @@ class AppendedLines:
             os.fsync(file.fileno())
 
     def cut_to(self, length: int) -> None:
-        """Forget what comes after so many bytes.
-
-        Raises:
-            ValueError: there are not so many.
-        """
+        """Forget what comes after so many bytes."""
         if self.length < length:
             raise ValueError(
                 f"{self.path} has {self.length} bytes, but had {length} when the checkpoint was "

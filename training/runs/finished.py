@@ -22,16 +22,7 @@ from training.start_models import find_start
 
 
 def is_over(folder: Path, configuration: Any) -> bool:
-    """Whether a folder holds a run, finished.
-
-    Args:
-        folder: of the run.
-        configuration: what it should be.
-
-    Raises:
-        ValueError: it holds a finished run of another configuration, or of weights or a text that
-            have changed since.
-    """
+    """Whether a folder holds a run, finished."""
     if not is_finished(folder, configuration, resume=True):
         return False
     inputs = read_manifest(folder)["inputs"]

@@ -58,11 +58,8 @@ class Row:
     values: dict[int, float] = field(default_factory=dict)
 
     def change(self, first: int, last: int) -> str:
-        """By how much the value has changed between two steps, as text; empty if it is not known.
-
-        Args:
-            first: the earlier step.
-            last: the later step.
+        """By how much the value has changed between two steps, as text;
+        empty if it is not known.
         """
         if first not in self.values or last not in self.values:
             return ""
@@ -71,12 +68,7 @@ class Row:
 
 
 def observed(records: Iterable[Record], items: Items) -> list[Row]:
-    """The rows of records, in the order in which they first come up.
-
-    Args:
-        records: of a run.
-        items: the lists that scores refer to.
-    """
+    """The rows of records, in the order in which they first come up."""
     rows: dict[str, Row] = {}
     for record in records:
         about = ""
@@ -116,14 +108,7 @@ def shown_table(
     *,
     change: tuple[int, int] | None = None,
 ) -> Table:
-    """Rows at some steps.
-
-    Args:
-        rows: what was looked at.
-        columns: the steps, and what their columns are called.
-        title: of the table.
-        change: two steps, for a column with the change from one to the other.
-    """
+    """Rows at some steps."""
     table = Table(title=Text(title), title_justify="left")
     table.add_column()
     for heading in [*columns.values(), *(["change"] if change else [])]:

@@ -6,11 +6,6 @@ difference comes with a standard error over positions (which is a little too sma
 of one document are alike).
 
 Source: Belrose et al., arXiv 2303.08112, section 4.
-
-Example:
-    >>> found = compare_lenses(model, batches, translators)                     # doctest: +SKIP
-    >>> bool((found.tuned < found.logit).all())                                 # doctest: +SKIP
-    True
 """
 
 from collections.abc import Callable, Iterator
@@ -81,19 +76,7 @@ def compare_lenses(
     seed: int = 0,
     on_batch: Callable[[int], None] | None = None,
 ) -> LensComparison:
-    """Compare a tuned lens with the logit lens.
-
-    Args:
-        model: the hooked model.
-        batches: text that the translators were not fitted on.
-        translators: of this model.
-        rows_per_batch: how many positions of each batch to read, drawn without pads.
-        seed: of that draw.
-        on_batch: called with 1 after every batch.
-
-    Raises:
-        ValueError: there are no batches.
-    """
+    """Compare a tuned lens with the logit lens."""
     generator = torch.Generator().manual_seed(seed)
     logit, tuned = [], []
     for batch in map(as_token_batch, as_batches(batches)):
@@ -130,14 +113,7 @@ def _divergences(
 def sampled_streams(
     model: HookedModel, batch: TokenBatch, count: int, generator: torch.Generator
 ) -> Float[Tensor, "layer row d_model"]:
-    """Residual streams at some positions of a batch, from before block 0 to after the last.
-
-    Args:
-        model: the hooked model; no gradient is kept.
-        batch: the tokens; pads are never drawn.
-        count: how many positions to draw, without replacement; all of them if there are fewer.
-        generator: for the draw, on the CPU.
-    """
+    """Residual streams at some positions of a batch, from before block 0 to after the last."""
     real = torch.nonzero(batch.attention_mask.cpu())
     chosen = real[torch.randperm(len(real), generator=generator)[:count]]
     kept: list[Tensor] = []
@@ -171,17 +147,7 @@ def learning_and_heldout(
     column: str | None,
     sample_by: SampleBy = SampleBy.DOCUMENT,
 ) -> LensCorpora:
-    """Open the two corpora of a tuned lens.
-
-    Args:
-        corpus: what to learn from.
-        heldout: what to judge on; None for every eighth document of the other.
-        column: of the text, in both.
-        sample_by: what a document of a `.txt` file is, in both.
-
-    Raises:
-        ValueError: a corpus cannot be opened, both are the same, or there is nothing to hold out.
-    """
+    """Open the two corpora of a tuned lens."""
     if heldout == corpus:
         raise ValueError(f"--heldout {heldout} is the corpus itself; give another, or leave it out")
     learning = load_corpus(corpus, column=column, sample_by=sample_by)

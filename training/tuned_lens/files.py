@@ -1,8 +1,4 @@
-"""What a tuned lens was worth, as JSON, CSV and a table on the terminal.
-
-Example:
-    >>> print_comparison(found, history)                                        # doctest: +SKIP
-"""
+"""What a tuned lens was worth, as JSON, CSV and a table on the terminal."""
 
 import json
 from collections.abc import Mapping
@@ -31,16 +27,7 @@ def save_comparison(
     heldout: KeptBatches,
     training: Mapping[str, Any],
 ) -> None:
-    """Write `tuned_lens.json` and `tuned_lens.csv`.
-
-    Args:
-        folder: an existing one.
-        model: the model.
-        found: the lenses on held-out text.
-        history: of the training.
-        heldout: that text.
-        training: settings and text of the training.
-    """
+    """Write `tuned_lens.json` and `tuned_lens.csv`."""
     provenance = provenance_of(
         model,
         {"backend": model.backend, "heldout": heldout.configuration, "training": dict(training)},
@@ -84,13 +71,7 @@ def comparison_dict(found: LensComparison) -> dict[str, Any]:
 def print_comparison(
     found: LensComparison, history: TranslatorHistory, console: "Console | None" = None
 ) -> None:
-    """Print the divergences by layer, and at how many layers the tuned lens is nearer.
-
-    Args:
-        found: the lenses on held-out text.
-        history: of the training.
-        console: where to; None for the standard output.
-    """
+    """Print the divergences by layer, and at how many layers the tuned lens is nearer."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -6,15 +6,6 @@ does is in `training.tuned_lens.fit`, and whether it helped in `training.tuned_l
 
 Source: Belrose et al., "Eliciting Latent Predictions from Transformers with the Tuned Lens",
 arXiv 2303.08112, section 3.
-
-Example:
-    >>> import probes
-    >>> model = probes.load_model("smollm2-135m-instruct-q4")                   # doctest: +SKIP
-    >>> corpus = probes.load_corpus("general-train")                            # doctest: +SKIP
-    >>> batches = probes.token_batches(corpus, model.tokenizer, sequence_length=128)
-    ...                                                                         # doctest: +SKIP
-    >>> translators, history = train_translators(model, batches, steps=50)      # doctest: +SKIP
-    >>> translators.save("runs/tuned")                                          # doctest: +SKIP
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -133,16 +124,7 @@ def kl_and_slope(
     moved: Float[Tensor, "layer row d_model"],
     final: Float[Tensor, "row d_model"],
 ) -> tuple[Float[Tensor, "layer"], Float[Tensor, "layer row d_model"]]:
-    """Mean KL divergence of the final distribution from each layer's, and its gradient.
-
-    Args:
-        anatomy: the model's norm and unembedding.
-        moved: translated streams, in float32.
-        final: the streams after the last block.
-
-    Returns:
-        The divergences in nats, and their derivatives by the streams.
-    """
+    """Mean KL divergence of the final distribution from each layer's, and its gradient."""
     fit_at_once = max(1, CHUNK_BYTES // (4 * anatomy.d_vocab))
     kl, slope = moved.new_zeros(len(moved)), torch.empty_like(moved)
     for rows in torch.arange(moved.shape[1]).split(fit_at_once):

@@ -1,8 +1,4 @@
-"""Will the training of a tuned lens come to its end? Tried before the first step.
-
-Example:
-    >>> try_lens(model, batches, heldout, settings, Path("runs/tuned"))       # doctest: +SKIP
-"""
+"""Will the training of a tuned lens come to its end? Tried before the first step."""
 
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -26,19 +22,7 @@ def try_lens(
     validate_every: int | None,
     out: Path,
 ) -> None:
-    """Read a batch of either text, look at the held-out one, and write and read a lens.
-
-    Args:
-        model: the hooked model.
-        batches: to learn from.
-        heldout: to judge on.
-        steps: to take.
-        validate_every: steps between looks at the held-out text; None for none.
-        out: where the lens is to go, which need not exist.
-
-    Raises:
-        ValueError: something does not fit; names all of it.
-    """
+    """Read a batch of either text, look at the held-out one, and write and read a lens."""
     misfits, start = Misfits(), identity_translators(model)
     with misfits.noted():
         _first(batches, "--corpus")
