@@ -1,9 +1,6 @@
-r"""Do two things rise together? Pearson's and Spearman's correlation, and what is left of them when
-other things are held fixed.
+r"""Do two things rise together? Pearson's and Spearman's correlation.
 
-Points must be independent of each other; for values along a run see
-`analysis.statistics.series`. `partial_correlation` of x and y given z is the correlation
-of what least squares on z leaves of x and of y (for Spearman, of the ranks of all three).
+Points must be independent of each other; for values along a run see `analysis.statistics.series`.
 
 Intervals are Fisher's: \(\tanh(\operatorname{artanh} r \pm z\,s)\) with \(s^2 = 1 / (n - k - 3)\)
 for k covariates, times \(1 + r^2 / 2\) for ranks. A Spearman correlation of 1 is taken to lie half
@@ -72,25 +69,6 @@ def correlation(
         check_finite(values, name)
         check_varied(values, name, "a correlation")
     return tested_correlation(in_kind(x, kind), in_kind(y, kind), kind, 0, level)
-
-
-def partial_correlation(
-    x: Float[np.ndarray, "point"],
-    y: Float[np.ndarray, "point"],
-    given: Float[np.ndarray, "point covariate"],
-    kind: CorrelationKind | str = CorrelationKind.SPEARMAN,
-    *,
-    level: float = LEVEL,
-) -> Correlation:
-    """Whether two things rise together where others are held fixed."""
-    kind = chosen(CorrelationKind, kind, "kind")
-    check_number(given.shape[1], 1, "covariates", "a partial correlation")
-    for values, name in ((x, "x"), (y, "y"), (given, "given")):
-        check_finite(values, name)
-    columns = np.stack([in_kind(column, kind) for column in given.T], axis=-1)
-    left_x = residuals(in_kind(x, kind), columns, "x")
-    left_y = residuals(in_kind(y, kind), columns, "y")
-    return tested_correlation(left_x, left_y, kind, columns.shape[1], level)
 
 
 def tested_correlation(

@@ -90,57 +90,17 @@ def test_perfect_ranks_have_an_interval_that_ends_at_one():
     assert (line.effect, line.p_value, line.interval[:2]) == (1, 0, (1, 1))
 
 
-@pytest.mark.parametrize("columns", [1, 3])
-def test_partial_correlation_has_the_p_value_of_the_regression_coefficient(columns):
-    from statsmodels.api import OLS, add_constant
-
-    from analysis.statistics import partial_correlation
-
-    x, y, given = sample(3, slope=0.4, columns=columns)
-    found = partial_correlation(x, y, given, "pearson")
-    fit = OLS(y, add_constant(np.column_stack([x, given]))).fit()
-    freedom = N - columns - 2
-    expected = fit.tvalues[1] / math.sqrt(fit.tvalues[1] ** 2 + freedom)
-    # Two least-squares solvers, and twelve digits kept.
-    assert found.effect == pytest.approx(expected, abs=1e-11)
-    assert found.p_value == pytest.approx(fit.pvalues[1], rel=1e-8)
-    half = 1.959963984540054 / math.sqrt(N - columns - 3)
-    ends = [math.tanh(math.atanh(expected) + side * half) for side in (-1, 1)]
-    assert found.interval[:2] == pytest.approx(ends, rel=1e-9)
-    s = "s" if columns > 1 else ""
-    assert found.test == f"Pearson, 17 points given {columns} covariate{s}, t of {freedom} degrees"
-
-
-@pytest.mark.parametrize("kind", ["pearson", "spearman"])
-def test_partial_correlation_follows_the_recursion_formula(kind):
-    from analysis.statistics import partial_correlation
-
-    x, y, given = sample(4, columns=1)
-    rank = stats.rankdata if kind == "spearman" else np.asarray
-    table = np.corrcoef([rank(x), rank(y), rank(given[:, 0])])
-    xy, xz, yz = table[0, 1], table[0, 2], table[1, 2]
-    expected = (xy - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2))
-    found = partial_correlation(x, y, given, kind)
-    assert found.effect == pytest.approx(expected, abs=1e-11)
-    assert abs(found.effect - xy) > 0.05
-    # Units of a covariate do not matter, however large.
-    assert partial_correlation(x, y, 1e9 + 1e6 * given, kind).effect == pytest.approx(
-        expected, abs=1e-8
-    )
-
-
 @pytest.mark.parametrize("kind", ["pearson", "spearman"])
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_intervals_cover_the_truth_at_their_level(kind, level):
-    from analysis.statistics import partial_correlation
+    from analysis.statistics import correlation
 
     random, trials, covered, rho = np.random.default_rng(5), 300, 0, 0.6
     # Spearman's correlation of two normal variables.
     truth = rho if kind == "pearson" else 6 / math.pi * math.asin(rho / 2)
     for _ in range(trials):
-        x, noise, z = random.normal(size=(3, 30))
-        y = rho * x + math.sqrt(1 - rho**2) * noise
-        found = partial_correlation(x, y, z[:, None], kind, level=level)
+        x, noise = random.normal(size=(2, 30))
+        found = correlation(x, rho * x + math.sqrt(1 - rho**2) * noise, kind, level=level)
         covered += found.interval.low <= truth <= found.interval.high
     # Four standard errors of a share of 300; Fisher's is an approximation, by a point at most.
     error = 4 * math.sqrt(level * (1 - level) / trials) + 0.01
@@ -148,15 +108,13 @@ def test_intervals_cover_the_truth_at_their_level(kind, level):
 
 
 @pytest.mark.parametrize("kind", ["pearson", "spearman"])
-@pytest.mark.parametrize("columns", [0, 1])
-def test_nothing_is_found_no_more_often_than_the_level(kind, columns):
-    from analysis.statistics import correlation, partial_correlation
+def test_nothing_is_found_no_more_often_than_the_level(kind):
+    from analysis.statistics import correlation
 
     random, trials, alarms = np.random.default_rng(6), 200, 0
     for _ in range(trials):
-        x, y, z = random.normal(size=(3, 6))
-        found = partial_correlation(x, y, z[:, None], kind) if columns else correlation(x, y, kind)
-        alarms += found.p_value <= 0.05
+        x, y = random.normal(size=(2, 6))
+        alarms += correlation(x, y, kind).p_value <= 0.05
     # Four standard errors of a share of 200, and half a point that t is off for ranks.
     assert 0 < alarms / trials < 0.055 + 4 * math.sqrt(0.05 * 0.95 / trials)
 
@@ -173,28 +131,6 @@ NOISE = np.sin(X * X)
         ("correlation", (X * np.nan, X), {}, "7 of 7 values of x are not finite"),
         ("correlation", (X, X, "kendall"), {}, "kind is 'kendall': choose from pearson, spearman"),
         ("correlation", (X, X), {"level": 95.0}, "level is 95.0: give a share between 0 and 1"),
-        (
-            "partial_correlation",
-            (X[:4], NOISE[:4], NOISE[1:5, None]),
-            {},
-            "found 4 points: an interval of a correlation given 1 covariate needs 5 or more",
-        ),
-        (
-            "partial_correlation",
-            (NOISE, X, 2 * X[:, None]),
-            {},
-            "y follows wholly from what is held fixed: nothing is left to correlate",
-        ),
-        (
-            "partial_correlation",
-            (NOISE, X, np.stack([NOISE[::-1], NOISE[::-1]], axis=1)),
-            {"kind": "pearson"},
-            "of 2 covariates one is constant or follows from the others: leave it out",
-        ),
-        ("partial_correlation", (NOISE, X, ONES[:, None]), {}, "of 1 covariates one is constant"),
-        ("partial_correlation", (NOISE, X, ONES[:, None] * np.inf), {}, "values of given"),
-        ("partial_correlation", (NOISE, X, X[:, None][:, :0]), {}, "found 0 covariates: a partial"),
-        ("partial_correlation", (ONES, X, NOISE[:, None]), {}, "all 7 values of x are "),
     ],
 )
 def test_bad_input_is_answered_in_one_line(function, arguments, options, message):
