@@ -1,12 +1,13 @@
-"""What the papers report, as data, and whether a measurement agrees with it.
+"""What the papers report, as data, and whether results agree with it.
 
 | question | module |
 |---|---|
-| What was reported? | `analysis.published.catalogue`, and a module for each paper |
-| What does not go together? | `analysis.published.inconsistencies` |
-| Does a measurement agree? | `analysis.published.comparing` |
-| Do results agree? | `analysis.published.measured`, and a module for each sort of number |
-| What is shown of that? | `analysis.published.verification`, and the same with `_texts` |
+| What was reported, and what of it does not go together? | `.published_numbers` |
+| Which runs stand for a number of Kim et al. or Chang et al.? | `.acquisition_selectors` |
+| Which runs stand for a number of Chen et al.? | `.memorization_selectors` |
+| What were these results made with? | `.result_settings` |
+| Does a measurement agree with a number? | `.comparing` |
+| Do results agree, and how is that shown? | `.verification` |
 """
 
 from probes.lazy_exports import lazily
@@ -14,21 +15,20 @@ from probes.lazy_exports import lazily
 _PACKAGE = "analysis.published"
 _EXPORTS = {
     "Agreement": f"{_PACKAGE}.comparing",
-    "Comparison": f"{_PACKAGE}.measured",
-    "Compared": f"{_PACKAGE}.comparing",
-    "INCONSISTENCIES": f"{_PACKAGE}.inconsistencies",
-    "Inconsistency": f"{_PACKAGE}.inconsistencies",
+    "Comparison": f"{_PACKAGE}.comparing",
+    "INCONSISTENCIES": f"{_PACKAGE}.published_numbers",
+    "Inconsistency": f"{_PACKAGE}.published_numbers",
     "Measured": f"{_PACKAGE}.comparing",
-    "PUBLISHED": f"{_PACKAGE}.catalogue",
-    "Published": f"{_PACKAGE}.records",
+    "PUBLISHED": f"{_PACKAGE}.published_numbers",
+    "Published": f"{_PACKAGE}.published_numbers",
     "compare": f"{_PACKAGE}.comparing",
-    "inconsistencies_of": f"{_PACKAGE}.inconsistencies",
-    "published_named": f"{_PACKAGE}.catalogue",
+    "headline": f"{_PACKAGE}.verification",
+    "published_named": f"{_PACKAGE}.published_numbers",
     "settings_of_results": f"{_PACKAGE}.result_settings",
     "verification_table": f"{_PACKAGE}.verification",
-    "verify": f"{_PACKAGE}.measured",
-    "verify_tables": f"{_PACKAGE}.verification",
+    "verify": f"{_PACKAGE}.verification",
     "verify_command": f"{_PACKAGE}.verification",
+    "write_verification": f"{_PACKAGE}.verification",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -25,8 +25,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
 
-from analysis.published.inconsistencies import inconsistencies_of
-from analysis.published.records import Published
+from analysis.published.published_numbers import Published
 from analysis.statistics.results import Direction
 from probes.intervals import Interval
 
@@ -53,7 +52,7 @@ class Measured:
         change_interval: of the change.
         unchanged: why there is no change, in words.
         rows: which results it is of, in words.
-        seeds: how many runs it is a mean over.
+        seeds: how many runs it is a mean over; 0 where that is not known.
     """
 
     value: float
@@ -67,95 +66,96 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """How a measurement stands to a published number.
+class Comparison:
+    """A published number beside ours.
 
     Attributes:
+        published: the number.
+        measured: ours, in its unit; None where there is none.
         agreement: in a word.
-        why: in words.
-        cautions: what is known against the published number.
-        unmet: names of the conditions that are not met.
-        way: why, but for these.
+        way: why, but for the conditions that are not met.
+        unmet: names of these.
     """
 
+    published: Published
+    measured: Measured | None
     agreement: Agreement
-    why: str
-    cautions: tuple[str, ...]
-    unmet: tuple[str, ...] = ()
     way: str
+    unmet: tuple[str, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """Why, in words: the conditions in which both differ, and what their values say."""
+        ours = {} if self.measured is None else self.measured.conditions
+        theirs = self.published.conditions
+        unlike = [
+            f"{name} {ours.get(name, 'not said')}, published {theirs[name]}" for name in self.unmet
+        ]
+        return "; ".join([*unlike, self.way])
 
 
-def compare(measured: Measured, published: Published) -> Compared:
-    """Whether a measurement agrees with a published number."""
+def compare(measured: Measured, published: Published) -> Comparison:
+    """Whether a measurement agrees with a published number.
+
+    Args:
+        measured: the measurement.
+        published: the number.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
     given = [n for n in (measured.value, measured.change) if n is not None and not isfinite(n)]
     if given:
         raise ValueError(f"a measured number is {given[0]}: leave out what could not be measured")
-    cautions = tuple(one.says for one in inconsistencies_of(published.identifier))
-    if refused := no_target(published):
-        return Compared(
-            agreement=Agreement.NOT_COMPARABLE, why=refused, cautions=cautions, way=refused
-        )
-    unmet, apart = unmet_conditions(measured, published), _apart(measured, published)
-    if not unmet and not apart:
-        covered = _only_covered(measured, published)
-        why = f"{_shown(measured.value)} against {_target(published)}{covered}"
-        return Compared(agreement=Agreement.MATCH, why=why, cautions=cautions, way=why)
-    agreement, way = _direction(measured, published)
-    if not unmet and published.value is not None and agreement is Agreement.NOT_COMPARABLE:
-        agreement = Agreement.DISAGREES
-    unlike = "; ".join(
-        f"{name} {measured.conditions.get(name, 'not said')}, published {wanted}"
-        for name, wanted in unmet.items()
-    )
-    return Compared(
+    if published.refusal:
+        return not_compared(published, published.refusal)
+    theirs = published.conditions
+    unmet = tuple(name for name in theirs if measured.conditions.get(name) != theirs[name])
+    agreement, way = _values(measured, published)
+    if unmet or agreement is not Agreement.MATCH:
+        agreement, direction = _direction(measured, published)
+        way = direction if unmet else f"{way}; {direction}"
+        has_values = not unmet and published.value is not None
+        if has_values and agreement is Agreement.NOT_COMPARABLE:
+            agreement = Agreement.DISAGREES
+    return Comparison(
+        published=published,
+        measured=measured,
         agreement=agreement,
-        why=f"{unlike or apart}; {way}",
-        cautions=cautions,
-        unmet=tuple(unmet),
-        way=way if unmet else f"{apart}; {way}",
+        way="; ".join([way, *_cautions(measured, published)]),
+        unmet=unmet,
     )
 
 
-def no_target(published: Published) -> str:
-    """Why nothing should be compared with a published number; empty where something may be."""
-    wrong = [one.says for one in inconsistencies_of(published.identifier) if one.no_target]
-    return f"the published number is no target: {wrong[0]}" if wrong else ""
+def not_compared(published: Published, why: str) -> Comparison:
+    """A number without one of ours.
+
+    Args:
+        published: the number.
+        why: there is none, in words.
+    """
+    return Comparison(
+        published=published, measured=None, agreement=Agreement.NOT_COMPARABLE, way=why
+    )
 
 
-def unmet_conditions(measured: Measured, published: Published) -> Mapping[str, str]:
-    """Conditions of a published number that a measurement does not meet, as published."""
-    return {
-        name: wanted
-        for name, wanted in published.conditions.items()
-        if measured.conditions.get(name) != wanted
-    }
-
-
-def _apart(measured: Measured, published: Published) -> str:
-    low, high = _ends(published)
+def _values(measured: Measured, published: Published) -> tuple[Agreement, str]:
+    """Whether values agree, and how far apart they are."""
+    exact = published.value is not None
+    low, high = (published.value, published.value) if exact else (published.low, published.high)
     if low is None or high is None:
-        return "no value was published"
+        return Agreement.NOT_COMPARABLE, "no value was published"
+    target = f"the published {_shown(low)}"
+    if low != high:
+        target = f"{_shown(low)} to {_shown(high)}, {published.reading}"
+    why = f"{_shown(measured.value)} against {target}"
+    if low - published.tolerance <= measured.value <= high + published.tolerance:
+        return Agreement.MATCH, why
     ends = measured.interval
-    covered = ends is not None and ends.low <= high and ends.high >= low
-    if _reached(measured, published) or covered:
-        return ""
-    return f"{_shown(measured.value)} against {_target(published)}"
-
-
-def _reached(measured: Measured, published: Published) -> bool:
-    """Whether the value itself is as published."""
-    low, high = _ends(published)
-    assert low is not None
-    assert high is not None
-    return low - published.tolerance <= measured.value <= high + published.tolerance
-
-
-def _only_covered(measured: Measured, published: Published) -> str:
-    """What a match rests on where the value itself is another one."""
-    if measured.interval is None or _reached(measured, published):
-        return ""
-    low, high = map(_shown, measured.interval[:2])
-    return f", which is within our interval of {low} to {high}"
+    if ends is None or ends.low > high or ends.high < low:
+        return Agreement.DISAGREES, why
+    ours = f"{_shown(ends.low)} to {_shown(ends.high)}"
+    return Agreement.MATCH, f"{why}, which is within our interval of {ours}"
 
 
 def _direction(measured: Measured, published: Published) -> tuple[Agreement, str]:
@@ -163,39 +163,29 @@ def _direction(measured: Measured, published: Published) -> tuple[Agreement, str
     if wanted is None:
         what = "has no direction" if published.change is None else "is within the tolerance"
         return Agreement.NOT_COMPARABLE, f"the published change {what}"
+    base = published.change_from
     if measured.change is None:
-        missing = f"the change from {published.change_from} is not measured"
         because = f" ({measured.unchanged})" if measured.unchanged else ""
-        return Agreement.NOT_COMPARABLE, missing + because
+        return Agreement.NOT_COMPARABLE, f"the change from {base} is not measured{because}"
     ends = measured.change_interval
     if measured.change == 0 or (ends is not None and ends.low <= 0 <= ends.high):
         return Agreement.WITHIN_CHANCE, "the change measured may be chance"
     ours = Direction.RISES if measured.change > 0 else Direction.FALLS
     if ours is wanted:
-        return Agreement.DIRECTION_ONLY, f"both {_both(wanted)} from {published.change_from}"
-    return (
-        Agreement.DISAGREES,
-        f"{ours} from {published.change_from}, where the published one {wanted}",
-    )
+        return Agreement.DIRECTION_ONLY, f"both {wanted.removesuffix('s')} from {base}"
+    return Agreement.DISAGREES, f"{ours} from {base}, where the published one {wanted}"
 
 
-def _both(direction: Direction) -> str:
-    return direction.removesuffix("s")
-
-
-def _ends(published: Published) -> tuple[float | None, float | None]:
-    if published.value is not None:
-        return published.value, published.value
-    return published.low, published.high
-
-
-def _target(published: Published) -> str:
-    low, high = _ends(published)
-    assert low is not None
-    assert high is not None
-    if low == high:
-        return f"the published {_shown(low)}"
-    return f"{_shown(low)} to {_shown(high)}, {published.reading}"
+def _cautions(measured: Measured, published: Published) -> list[str]:
+    """What has to be said of a number of one run, and of one from an inconsistent source."""
+    cautions = []
+    if measured.seeds == 1:
+        has_interval = measured.change is None or measured.change_interval is not None
+        cautions.append("of one run" if has_interval else "of one run, without an interval")
+    if published.inconsistencies:
+        known = ", ".join(one.identifier for one in published.inconsistencies)
+        cautions.append(f"the source is inconsistent: {known}")
+    return cautions
 
 
 def _shown(value: float) -> str:

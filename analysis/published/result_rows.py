@@ -26,8 +26,9 @@ from analysis.published.comparing import Measured
 from analysis.statistics.tests import ScaleError
 from probes.intervals import Interval
 
-Said: TypeAlias = Mapping[str, str]
-"""Conditions that results are known to meet, by the names of the published conditions."""
+Conditions: TypeAlias = Mapping[str, str]
+"""What results are known to have been made with, by the names of the published conditions."""
+PERCENT = 100.0
 LEAST_UNITS = 2
 """Of an interval."""
 
@@ -38,46 +39,59 @@ class ResultRows:
 
     Attributes:
         tables: of results, `checked`.
-        said: by table, conditions that its columns do not hold.
+        known: by table, conditions that its columns do not hold.
     """
 
     tables: Mapping[Table, pd.DataFrame]
-    said: Mapping[Table, Said]
-    _kept: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    known: Mapping[Table, Conditions]
+    _found: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
-    def conditions(self, table: Table) -> Said:
+    def conditions(self, table: Table) -> Conditions:
         """What is known of a table."""
-        return self.said.get(table, {})
+        return self.known.get(table, {})
 
     def having(self, table: Table, where: Settings, words: str) -> pd.DataFrame:
-        """The rows that have some settings; a search is made once."""
+        """The rows that have some settings; a search is made once.
+
+        Raises:
+            ScaleError: there are none; `words` say of what.
+        """
         if table not in self.tables:
             raise ScaleError(f"no results of the kind {table.value!r}")
         key = f"{table} {sorted(where.items(), key=str)}"
-        if key not in self._kept:
-            self._kept[key] = rows_with(self.tables[table], where)
-        if self._kept[key].empty:
+        if key not in self._found:
+            self._found[key] = rows_with(self.tables[table], where)
+        if self._found[key].empty:
             raise ScaleError(f"no results of {words}")
-        return self._kept[key]
+        return self._found[key]
 
 
 def result_rows(
-    tables: Mapping[Table, pd.DataFrame], said: Mapping[Table, Said] | None = None
+    tables: Mapping[Table, pd.DataFrame], known: Mapping[Table, Conditions] | None = None
 ) -> ResultRows:
-    """Tables that published numbers can be compared with."""
+    """Tables that published numbers can be compared with; see `ResultRows`.
+
+    Raises:
+        ValueError: a table has another layout.
+    """
     ready = {Table(table): checked(Table(table), frame) for table, frame in tables.items()}
-    return ResultRows({table: frame for table, frame in ready.items() if len(frame)}, said or {})
+    return ResultRows({table: frame for table, frame in ready.items() if len(frame)}, known or {})
 
 
 def measured(values: pd.Series, change: pd.Series | None = None, **given: Any) -> Measured:
-    """Values and changes as a measurement."""
+    """Values and changes as a measurement.
+
+    Args:
+        values: with `seed` in their index, and `cluster` where they are of passages, questions or
+            facts.
+        change: from what the paper compares with, with the same in its index.
+        **given: other fields of the measurement.
+    """
     if change is not None:
-        given |= {"change": _mean(change), "change_interval": interval_of(change)}
+        given |= {"change": float(_seeds(change).mean()), "change_interval": _interval(change)}
+    seeds = _seeds(values)
     return Measured(
-        value=_mean(values),
-        interval=interval_of(values),
-        seeds=len(_seeds(values)),
-        **given,
+        value=float(seeds.mean()), interval=_interval(values), seeds=len(seeds), **given
     )
 
 
@@ -91,7 +105,21 @@ def measured_arm(
     averaged: Iterable[str] = (),
     **given: Any,
 ) -> Measured:
-    """An arm as a measurement, and its change from a base where rows of both can be matched."""
+    """An arm as a measurement, and its change from a base where rows of both can be matched.
+
+    Args:
+        frame: rows of a table.
+        table: which it is.
+        arm: to measure.
+        base: finds the arm that it is compared with, of the same columns; a `ScaleError` there
+            leaves the value without a change.
+        factor: from the unit of the table to the published one.
+        averaged: columns that need not agree.
+        **given: other fields of the measurement.
+
+    Raises:
+        ScaleError: there are no rows of the arm.
+    """
     values = matched(frame, table, [arm], averaged)[0]
     change = None
     try:
@@ -103,7 +131,19 @@ def measured_arm(
     return measured(factor * values, change, **given)
 
 
-def interval_of(values: pd.Series) -> Interval | None:
+def usual(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The rows with the most frequent value of each column, the smallest of several.
+
+    What is varied in a study of its own is held where most runs have it.
+    """
+    for column in columns:
+        counts = frame[column].value_counts()
+        most = counts[counts == counts.max()].index
+        frame = frame[frame[column] == min(most, key=lambda value: (value == NONE, value))]
+    return frame
+
+
+def _interval(values: pd.Series) -> Interval | None:
     """Where a mean would be with other seeds and items; None from one of each."""
     units = [_seeds(values)]
     if "cluster" in values.index.names:
@@ -113,18 +153,6 @@ def interval_of(values: pd.Series) -> Interval | None:
     return hull(ends) if ends else None
 
 
-def usual(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The rows with the most frequent value of each column, the smallest of several."""
-    for column in columns:
-        counts = frame[column].value_counts()
-        most = counts[counts == counts.max()].index
-        frame = frame[frame[column] == min(most, key=lambda value: (value == NONE, value))]
-    return frame
-
-
-def _mean(values: pd.Series) -> float:
-    return float(_seeds(values).mean())
-
-
 def _seeds(values: pd.Series) -> np.ndarray:
+    """A mean for each seed."""
     return values.groupby(level="seed", sort=False).mean().to_numpy(dtype=float)

@@ -1,60 +1,86 @@
-"""Verification: do results agree with what the papers report? A table, and the command's body.
+"""Verification: do results agree with what the papers report? A table, a document and a command.
 
 `verification.csv` has a row for each published number: where it is printed, what is printed, what
-was measured, how both stand to each other, and why.
+was measured, how both stand to each other, and why. `verification.md` begins with the counts, has a
+line for each published table or figure with what keeps most of its numbers from being compared, and
+then a table of the numbers that were.
+
+Example:
+    >>> found = verify({})
+    >>> len(found), {str(one.agreement) for one in found}
+    (617, {'not comparable'})
 """
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.claims.choices import Paper
-from analysis.claims.measurements import Table
-from analysis.published.comparing import Agreement, Measured
-from analysis.published.measured import Comparison, verify
-from analysis.published.records import Published
-from analysis.published.result_rows import Said
+from analysis.claims.measurements import Table as Measurements
+from analysis.numbers import MINUS
+from analysis.published.acquisition_selectors import acquisition_measured
+from analysis.published.comparing import Agreement, Comparison, Measured, compare, not_compared
+from analysis.published.memorization_selectors import memorization_measured
+from analysis.published.published_numbers import INCONSISTENCIES, PUBLISHED, Published
+from analysis.published.result_rows import Conditions, ResultRows, result_rows
 from analysis.statistics.bootstrap import LEVEL
+from analysis.statistics.tests import ScaleError
+from probes.intervals import Interval
+from probes.tables import Table, markdown_table, print_tables
 
 NAME = "verification"
+_ENDINGS = (".md", ".csv", ".json")
+_DEFINITIONS = (
+    f"Ours is a mean over seeds, with a {LEVEL:.0%} interval over seeds and over items, the wider "
+    "of both; changes are from what the paper compares with. Values are compared where everything "
+    "that the published number was measured with is the same, else directions of change are. What "
+    "the sources say against their own numbers stands beside the verdict."
+)
 _SETTINGS = ("recipe", "checkpoint", "first", "mix", "mix later", "replay ratio", "later")
 _OTHERS = ("model", "corpus")
 _OURS = ("ours", "low", "high", "change", "change_low", "change_high", "rows", "seeds")
-_ENDINGS = (".md", ".csv", ".json")
-_SAYINGS = {
-    Agreement.MATCH: "match",
-    Agreement.DIRECTION_ONLY: "hold in direction only",
-    Agreement.DISAGREES: "disagree",
-    Agreement.WITHIN_CHANCE: "cannot be told from chance",
-    Agreement.NOT_COMPARABLE: "are not comparable",
+_UNITS = {"percent": "%", "nats": " nats"}
+_DIGITS = 4
+_WORDS = {
+    Agreement.MATCH: ("match", "match"),
+    Agreement.DIRECTION_ONLY: ("direction", "hold in direction only"),
+    Agreement.DISAGREES: ("disagree", "disagree"),
+    Agreement.WITHIN_CHANCE: ("chance", "cannot be told from chance"),
+    Agreement.NOT_COMPARABLE: ("not comparable", "are not comparable"),
 }
+"""Of each agreement, the heading of its counts and what a sentence calls it."""
 
 
-def cell_of(published: Published) -> str:
-    """Which number of its table or figure a published number is, in words."""
-    told = [published.conditions[name] for name in _SETTINGS if name in published.conditions]
-    if not told:
-        told = [published.conditions[name] for name in _OTHERS if name in published.conditions]
-    shown = ", ".join(told)
-    return (
-        shown
-        if published.paper is Paper.CONTINUAL_MEMORIZATION
-        else f"{published.measure}: {shown}"
-    )
+def verify(
+    tables: Mapping[Measurements, pd.DataFrame],
+    settings: Mapping[Measurements, Conditions] | None = None,
+) -> list[Comparison]:
+    """Every published number beside what results say of it.
+
+    Args:
+        tables: of results, in the layout of `analysis.claims.measurements`.
+        settings: by table, conditions of the published numbers that its columns do not hold, such
+            as the model (`settings_of_results`). What is not said is not met.
+
+    Raises:
+        ValueError: a table has another layout, or two rows differ in their value only.
+    """
+    rows = result_rows(tables, settings)
+    return [_compared(published, rows) for published in PUBLISHED.values()]
 
 
 def headline(comparisons: Sequence[Comparison]) -> str:
     """How many published numbers stand how to ours, in a sentence."""
     counts = Counter(one.agreement for one in comparisons)
-    parts = [f"{counts[agreement]} {words}" for agreement, words in _SAYINGS.items()]
-    compared = [one for one in comparisons if one.agreement is not Agreement.NOT_COMPARABLE]
-    doubted = sum(bool(one.inconsistencies) for one in compared)
-    said = f" {doubted} of those compared are from inconsistent sources." if doubted else ""
-    return f"Of {len(comparisons)} published numbers {', '.join(parts)}.{said}"
+    parts = [f"{counts[agreement]} {words}" for agreement, (_, words) in _WORDS.items()]
+    doubted = sum(bool(one.published.inconsistencies) for one in _comparable(comparisons))
+    caution = f" {doubted} of those compared are from inconsistent sources." if doubted else ""
+    return f"Of {len(comparisons)} published numbers {', '.join(parts)}.{caution}"
 
 
 def verification_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
@@ -63,36 +89,35 @@ def verification_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 
 def verify_command(paths: Sequence[Path], out: Path | None) -> None:
-    """Compare results with the published numbers, print it, and write it where that is wanted."""
+    """Compare results with the published numbers, print it, and write it where that is wanted.
+
+    Args:
+        paths: results, or folders with results below them.
+        out: a folder for `verification.md`, `.csv` and `.json`; earlier ones are replaced.
+
+    Raises:
+        ValueError: a path holds no result, results cannot be read together, or `out` cannot be
+            written to.
+    """
     from analysis.claim_tables.folders import find_results, tables_of
     from analysis.published.result_settings import settings_of_results
 
     if out is not None:
         _refuse(out)
     results = find_results(paths)
-    verify_tables(tables_of(results), out, settings_of_results(results))
-
-
-def verify_tables(
-    tables: Mapping[Table, pd.DataFrame],
-    out: Path | None,
-    settings: Mapping[Table, Said] | None = None,
-) -> list[Comparison]:
-    """Compare tables of results with the published numbers; print it, and write it where wanted."""
-    from analysis.published.verification_texts import print_verification
-
-    if out is not None:
-        _refuse(out)
-    comparisons = verify(tables, settings)
-    print_verification(comparisons)
+    comparisons = verify(tables_of(results), settings_of_results(results))
+    print_tables(text_tables(comparisons), [headline(comparisons)])
     if out is not None:
         write_verification(comparisons, out)
-    return comparisons
 
 
 def write_verification(comparisons: Sequence[Comparison], out: Path) -> None:
-    """Write the document, the table, and both as data."""
-    from analysis.published.verification_texts import verification_markdown
+    """Write the document, the table, and both as data.
+
+    Args:
+        comparisons: from `verify`.
+        out: the folder; made if it is not there.
+    """
     from analysis.report_files import plain_records
 
     table = verification_table(comparisons)
@@ -113,6 +138,42 @@ def write_verification(comparisons: Sequence[Comparison], out: Path) -> None:
     print(f"document: {out / NAME}.md")
 
 
+def verification_markdown(comparisons: Sequence[Comparison]) -> str:
+    """The document."""
+    lines = ["# Results beside published numbers", "", headline(comparisons), "", _DEFINITIONS]
+    for table in text_tables(comparisons):
+        lines += ["", *markdown_table(table)]
+    known = [one.published.inconsistencies for one in _comparable(comparisons)]
+    doubts = [one for one in INCONSISTENCIES.values() if any(one in several for several in known)]
+    if doubts:
+        lines += ["", "## Inconsistencies of the sources", ""]
+        lines += [f"- {one.identifier}: {one.says}" for one in doubts]
+    return "\n".join(lines) + "\n"
+
+
+def text_tables(comparisons: Sequence[Comparison]) -> list[Table]:
+    """The counts by published table, and for each paper a table of what was compared."""
+    by_paper = groupby(_comparable(comparisons), key=lambda one: str(one.published.paper))
+    compared = [_paper_table(paper, list(group)) for paper, group in by_paper]
+    return [_counts(list(_by_place(comparisons))), *compared]
+
+
+def _compared(published: Published, rows: ResultRows) -> Comparison:
+    if published.refusal:
+        return not_compared(published, published.refusal)
+    is_kept = published.paper is Paper.CONTINUAL_MEMORIZATION
+    select = memorization_measured if is_kept else acquisition_measured
+    try:
+        measured = select(published, PUBLISHED.get(published.base), rows)
+    except ScaleError as error:
+        return not_compared(published, str(error))
+    return compare(measured, published)
+
+
+def _comparable(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    return [one for one in comparisons if one.agreement is not Agreement.NOT_COMPARABLE]
+
+
 def _refuse(out: Path) -> None:
     """Refuse a folder before any work is done."""
     if out.exists() and not out.is_dir():
@@ -122,12 +183,22 @@ def _refuse(out: Path) -> None:
         raise ValueError(f"--out {out} holds a {taken[0].name} of another origin; give another one")
 
 
+def _cell(published: Published) -> str:
+    """Which number of its table or figure a published number is, in words."""
+    conditions = published.conditions
+    words = [conditions[name] for name in _SETTINGS if name in conditions]
+    shown = ", ".join(words or [conditions[name] for name in _OTHERS if name in conditions])
+    if published.paper is Paper.CONTINUAL_MEMORIZATION:
+        return shown
+    return f"{published.measure}: {shown}"
+
+
 def _row(one: Comparison) -> dict[str, Any]:
-    published, measured = one.published, one.measured
-    theirs = {
+    published = one.published
+    return {
         "paper": str(published.paper),
         "place": published.place,
-        "cell": cell_of(published),
+        "cell": _cell(published),
         "number": published.identifier,
         "unit": published.unit,
         "published": published.value,
@@ -136,16 +207,12 @@ def _row(one: Comparison) -> dict[str, Any]:
         "published_change": published.change,
         "published_direction": None if published.direction is None else str(published.direction),
         "compared_with": published.change_from or None,
-    }
-    ours: dict[str, Any] = {} if measured is None else _ours(measured)
-    return {
-        **theirs,
         **dict.fromkeys(_OURS),
-        **ours,
+        **({} if one.measured is None else _ours(one.measured)),
         "verdict": str(one.agreement),
         "why": one.why,
         "differs_in": ", ".join(one.unmet),
-        "inconsistencies": ", ".join(one.inconsistencies),
+        "inconsistencies": ", ".join(each.identifier for each in published.inconsistencies),
     }
 
 
@@ -156,3 +223,73 @@ def _ours(measured: Measured) -> dict[str, Any]:
     )
     found = (measured.value, *ends, measured.change, *change_ends, measured.rows, measured.seeds)
     return dict(zip(_OURS, found, strict=True))
+
+
+def _by_place(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
+    def place(one: Comparison) -> str:
+        return f"{one.published.paper}, {one.published.place}"
+
+    for name, group in groupby(comparisons, key=place):
+        yield name, list(group)
+
+
+def _counts(found: Sequence[tuple[str, Sequence[Comparison]]]) -> Table:
+    rows = []
+    for place, group in found:
+        counts = Counter(one.agreement for one in group)
+        left_out = Counter(one.way for one in group if one.agreement is Agreement.NOT_COMPARABLE)
+        reason = left_out.most_common(1)[0][0] if left_out else ""
+        rows.append((place, *(str(counts[each] or "") for each in _WORDS), reason))
+    header = ("source", *(heading for heading, _ in _WORDS.values()), "mostly since")
+    note = "How many numbers of each table or figure stand how to ours."
+    return Table.of_rows("Counts", header, rows, note=note).without_empty()
+
+
+def _paper_table(paper: str, compared: Sequence[Comparison]) -> Table:
+    unmet = dict.fromkeys(name for one in compared for name in one.unmet)
+    note = f"Not all as published: {', '.join(unmet)}." if unmet else "Measured as published."
+    header = ("source", "number", "published", "ours", "verdict", "why")
+    rows = []
+    for place, group in _by_place(compared):
+        # A place is named once, so that its numbers stand together.
+        named = [place.removeprefix(f"{paper}, "), *[""] * (len(group) - 1)]
+        rows += [(name, *_cells(one)) for name, one in zip(named, group, strict=True)]
+    return Table.of_rows(paper, header, rows, note=note)
+
+
+def _cells(one: Comparison) -> tuple[str, ...]:
+    published, measured = one.published, one.measured
+    assert measured is not None
+    unit = _UNITS.get(published.unit, "")
+    ours = _with_ends(measured.value, measured.interval, unit)
+    if measured.change is not None and measured.change != measured.value:
+        ours = f"{ours}; change {_with_ends(measured.change, measured.change_interval)}"
+    return (
+        _cell(published),
+        _published(published, unit),
+        ours,
+        str(one.agreement),
+        f"{one.way} ({measured.rows})" if measured.rows else one.way,
+    )
+
+
+def _published(published: Published, unit: str) -> str:
+    shown = "words only"
+    if published.value is not None:
+        shown = f"{_shown(published.value)}{unit}"
+    elif published.low is not None and published.high is not None:
+        shown = f"{_shown(published.low)} to {_shown(published.high)}{unit}"
+    if published.change is not None:
+        return f"{shown}; change {_shown(published.change)}"
+    return shown if published.direction is None else f"{shown}; {published.direction}"
+
+
+def _with_ends(value: float, interval: Interval | None, unit: str = "") -> str:
+    """A number with its interval."""
+    if interval is None:
+        return f"{_shown(value)}{unit}"
+    return f"{_shown(value)}{unit} [{_shown(interval.low)}, {_shown(interval.high)}]"
+
+
+def _shown(value: float) -> str:
+    return f"{value:.{_DIGITS}g}".replace("-", MINUS)

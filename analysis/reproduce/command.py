@@ -79,7 +79,7 @@ class ReproduceArguments:
 
 def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
     if arguments.verify:
-        from analysis.published.verification import verify_command
+        from analysis.published import verify_command
 
         verify_command(arguments.verify, arguments.out)
         return

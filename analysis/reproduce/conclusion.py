@@ -137,9 +137,12 @@ def conclude(made: Reproduction, command: str) -> None:
         verdict_counts,
         write_ledger,
     )
-    from analysis.published.measured import verify
-    from analysis.published.result_settings import settings_of_results
-    from analysis.published.verification import headline, write_verification
+    from analysis.published import (
+        headline,
+        settings_of_results,
+        verify,
+        write_verification,
+    )
     from analysis.report.ledger_file import read_ledger
     from analysis.report.material import Material
     from analysis.report.writing import write_page

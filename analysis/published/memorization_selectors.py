@@ -1,11 +1,7 @@
-"""Memorization cells: published shares of facts kept against runs of ours.
+"""Memorization selectors: which runs stand for a share of facts kept of Chen et al.
 
 A cell stands for runs with the same data at both stages; a mean over sets for runs with any later
 set of its kind, matched set by set between arms. Mixes are taken in the amount that most runs have.
-
-Example:
-    >>> measure_kept(published_named("chen-table-2-KVR-both-LAMA-accuracy"), None, rows)
-    ... # doctest: +SKIP
 """
 
 from collections.abc import Mapping
@@ -22,24 +18,27 @@ from analysis.claims.memorization_settings import (
     replayed,
 )
 from analysis.claims.selection import UNEDITED, Arm, Setting, Settings, rows_with
-from analysis.published.acquisition_cells import PERCENT
-from analysis.published.catalogue import PUBLISHED
 from analysis.published.comparing import Measured
-from analysis.published.continual_memorization import (
-    FACTOID_COLUMNS,
-    FAMILIAR,
-    IN_DOMAIN,
-    MEANS,
-    MIXING,
-    OTHER_COLUMNS,
-    TWO_STAGES,
-)
-from analysis.published.records import Published
-from analysis.published.result_names import MIX_CORPUS, SETS
-from analysis.published.result_rows import ResultRows, Said, measured_arm, usual
+from analysis.published.published_numbers import PUBLISHED, Published
+from analysis.published.result_rows import PERCENT, Conditions, ResultRows, measured_arm, usual
+from analysis.published.result_settings import FAMILIAR, MIX_CORPUS, SETS
 from analysis.statistics.tests import ScaleError
 
+_FACTOID_MEAN, _OTHER_MEAN, _TWO_STAGES, _IN_DOMAIN = (
+    "factoid mean",
+    "other mean",
+    "two stages",
+    "ID",
+)
+_FACTOID_SETS, _OTHER_SETS = ("LAMA", "EQ", "WQ"), ("GSM8K", "MATH", "EC", "APPS", "UC")
+_KINDS: Mapping[str, Settings] = {
+    _FACTOID_MEAN: FACTOID,
+    _OTHER_MEAN: NON_FACTOID,
+    _TWO_STAGES: FACTOID,
+}
 _GENERIC, _RANDOM = "generic", "random"
+_CORPORA = ("knowledge pile", "arxiv", "fineweb")
+"""Generic text; the first is what the paper means by it where it says no more."""
 _MIXES: Mapping[str, Arm] = {
     "none": mixed(None, None),
     "random at A": mixed(_RANDOM, None),
@@ -48,53 +47,60 @@ _MIXES: Mapping[str, Arm] = {
     "generic later": mixed(None, _GENERIC),
     "both": mixed(_RANDOM, _GENERIC),
     "random": mixed(None, _RANDOM),
-    "knowledge pile": mixed(None, _GENERIC),
-    "arxiv": mixed(None, _GENERIC),
-    "fineweb": mixed(None, _GENERIC),
+    **dict.fromkeys(_CORPORA, mixed(None, _GENERIC)),
 }
-"""Of the tables, by what stands in their rows."""
-_CORPORA = ("knowledge pile", "arxiv", "fineweb")
-"""Generic text; the first is what the paper means by it where it says no more."""
+"""Mixes by their names in the tables."""
 _NO_AMOUNT: Settings = {"mix_ratio": None, "mix_words": None}
-_KINDS: Mapping[str, Settings] = {MEANS[0]: FACTOID, MEANS[1]: NON_FACTOID, TWO_STAGES: FACTOID}
+_USUAL_AMOUNT = "2 items of 50 words"
+"""What is mixed in for each item of a stage, wherever something is."""
 
 
-def measure_kept(published: Published, base: Published | None, rows: ResultRows) -> Measured:
-    """What results say of a share of facts kept."""
-    frame = _runs(published, rows)
-    arm = _arm(published, frame)
+def memorization_measured(
+    published: Published, base: Published | None, rows: ResultRows
+) -> Measured:
+    """What results say of a share of facts kept.
+
+    Args:
+        published: the share.
+        base: what the paper compares it with.
+        rows: results.
+
+    Raises:
+        ScaleError: there are no such runs.
+    """
+    frame = _memorized(published, rows)
+    arm = _mix_or_replay(published, frame)
     across = base is not None and base.conditions["later"] != published.conditions["later"]
     return measured_arm(
         frame,
         Table.MEMORIZATION,
         arm,
-        lambda: _arm(base, frame) if base else _told_base(published),
+        lambda: _mix_or_replay(base, frame) if base else _told_base(published),
         factor=PERCENT,
         averaged=("later",) if across else (),
-        conditions=_conditions(published, arm, frame, rows),
+        conditions=_kept_conditions(published, arm, frame, rows),
         rows=f"{arm.name}; {', '.join(sorted(_later(frame, arm)))} later",
     )
 
 
-def _runs(published: Published, rows: ResultRows) -> pd.DataFrame:
+def _memorized(published: Published, rows: ResultRows) -> pd.DataFrame:
     """Runs with the data of a cell."""
     wanted = published.conditions
     first, later = wanted["first"], wanted["later"]
     familiar = wanted.get("facts") == FAMILIAR
-    stages: Settings = {"stages": 3, "moment": "after C"} if later == TWO_STAGES else {}
+    stages: Settings = {"stages": 3, "moment": "after C"} if later == _TWO_STAGES else {}
     where = {**RIGHT, **UNEDITED, "equal": None, "first": SETS[first], "familiar": familiar}
     words = f"{'familiar ' if familiar else ''}{first} at stage A, {'three' if stages else 'two'}"
     frame = rows.having(Table.MEMORIZATION, {**where, **stages}, f"{words} stages")
     if later in _KINDS:
         return frame
-    names = SETS[first if later == IN_DOMAIN else later]
-    found = rows_with(frame, {"later": names})
+    found = rows_with(frame, {"later": SETS[first if later == _IN_DOMAIN else later]})
     if found.empty:
         raise ScaleError(f"no results of {words} stages with {later} later")
     return found
 
 
-def _arm(published: Published, frame: pd.DataFrame) -> Arm:
+def _mix_or_replay(published: Published, frame: pd.DataFrame) -> Arm:
     wanted = published.conditions
     kind = _KINDS.get(wanted["later"], {})
     if "replay ratio" in wanted:
@@ -108,8 +114,8 @@ def _arm(published: Published, frame: pd.DataFrame) -> Arm:
     if found.empty:
         raise ScaleError(f"no rows of: {mix.name}")
     amount = usual(found, "mix_ratio", "mix_words").iloc[0]
-    kept = {name: None if amount[name] == NONE else amount[name] for name in _NO_AMOUNT}
-    return Arm(mix.name, {**settings, **kept})
+    amounts = {name: None if amount[name] == NONE else amount[name] for name in _NO_AMOUNT}
+    return Arm(mix.name, {**settings, **amounts})
 
 
 def _told_base(published: Published) -> Arm | None:
@@ -120,53 +126,46 @@ def _told_base(published: Published) -> Arm | None:
     return Arm("no mix", {**_MIXES["none"].settings, **NO_REPLAY, **_NO_AMOUNT, **kind})
 
 
-def _conditions(
+def _kept_conditions(
     published: Published, arm: Arm, frame: pd.DataFrame, rows: ResultRows
 ) -> dict[str, str]:
     """What is known of the runs; what they were chosen by is met."""
-    wanted, said = published.conditions, rows.conditions(Table.MEMORIZATION)
+    wanted, known = published.conditions, rows.conditions(Table.MEMORIZATION)
     chosen = ("first", "facts", "mix", "replay ratio", "mix later")
     met = {name: wanted[name] for name in chosen if name in wanted}
     if _GENERIC in (arm.settings["mix_first"], arm.settings["mix_later"]):
-        met |= _generic_text(published, said)
+        met |= _generic_text(wanted, known)
     later = _later(frame, arm)
-    full = wanted["later"] not in _KINDS or later == _expected(published)
+    full = wanted["later"] not in _KINDS or later == _mean_sets(published)
     met["later"] = wanted["later"] if full else " and ".join(sorted(later))
-    met["mixing"] = _mixing(arm)
-    return {**met, **said}
+    ratio, words = (_plain(arm.settings[name]) for name in _NO_AMOUNT)
+    has_amount = arm.settings["mix_ratio"] is not None
+    met["mixing"] = f"{ratio} items of {words} words" if has_amount else _USUAL_AMOUNT
+    return {**met, **known}
 
 
-def _generic_text(published: Published, said: Said) -> dict[str, str]:
+def _generic_text(wanted: Conditions, known: Conditions) -> dict[str, str]:
     """A mix of generic text is a published one where the text is the same."""
-    name = "mix" if "mix" in published.conditions else "mix later"
-    wanted = published.conditions[name]
-    text = said.get(MIX_CORPUS, "not said")
-    same = text == (wanted if wanted in _CORPORA else _CORPORA[0])
-    return {name: wanted if same else f"{_GENERIC} text: {text}"}
-
-
-def _mixing(arm: Arm) -> str:
-    """How much is mixed in, as the papers have it for runs with no mix."""
-    ratio, words = (arm.settings[name] for name in _NO_AMOUNT)
-    if ratio is None:
-        return MIXING
-    return f"{_plain(ratio)} items of {_plain(words)} words"
+    name = "mix" if "mix" in wanted else "mix later"
+    text, published = known.get(MIX_CORPUS, "not said"), wanted[name]
+    same = text == (published if published in _CORPORA else _CORPORA[0])
+    return {name: published if same else f"{_GENERIC} text: {text}"}
 
 
 def _plain(number: Setting) -> str:
     return f"{number:g}" if isinstance(number, int | float) else str(number)
 
 
-def _expected(published: Published) -> set[str]:
+def _mean_sets(published: Published) -> set[str]:
     """The later sets that a mean is over; those of three stages are not said."""
     later, first = published.conditions["later"], published.conditions["first"]
-    if later == TWO_STAGES:
-        return {TWO_STAGES}
-    if later == MEANS[1]:
-        return set(OTHER_COLUMNS)
-    in_domain = published.identifier.replace(MEANS[0].replace(" ", "-"), IN_DOMAIN)
+    if later == _TWO_STAGES:
+        return {_TWO_STAGES}
+    if later == _OTHER_MEAN:
+        return set(_OTHER_SETS)
+    in_domain = published.identifier.replace(_FACTOID_MEAN.replace(" ", "-"), _IN_DOMAIN)
     has_own = in_domain != published.identifier and in_domain in PUBLISHED
-    return {*FACTOID_COLUMNS, first} if has_own else set(FACTOID_COLUMNS)
+    return {*_FACTOID_SETS, first} if has_own else set(_FACTOID_SETS)
 
 
 def _later(frame: pd.DataFrame, arm: Arm) -> set[str]:
