@@ -11,8 +11,8 @@ from torch import Tensor
 from analysis.statistics.bootstrap import LEVEL
 from probes.hooked_model import HookedModel
 from probes.lens import target_ranks
-from probes.lens_items import Item, encoded_items
 from probes.localization import effective_layers_interval, localize
+from probes.prompts import Item, encoded_items
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from rich.console import Console
 
-    from probes.provenance import Provenance
+    from probes.results import Provenance
 
 __all__ = ["Cell", "Column", "Table", "Where", "markdown_table"]
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from probes.hooked_model import HookedModel
-from probes.provenance import Provenance, provenance_of
+from probes.results import Provenance, provenance_of
 
 _SHOWN = 12
 """Digits of a hash in a message."""

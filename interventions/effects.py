@@ -18,8 +18,7 @@ from torch import Tensor
 
 from probes.choices import RowLayout, SampleBy
 from probes.corpus.batching import KeptBatches, token_batches
-from probes.corpus.holding_out import split_held_out
-from probes.corpus.sources import Corpus, load_corpus
+from probes.corpus.sources import Corpus, load_corpus, split_held_out
 from probes.corpus.token_batch import Batches
 from probes.given import batches as some_batches
 from probes.given import hooked_model, takes

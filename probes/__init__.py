@@ -5,7 +5,7 @@ The package knows nothing of training runs or of plots. Names are exported lazil
 
 Example:
     >>> import torch, probes
-    >>> float(probes.knowledge_entropy(torch.ones(1, 8, dtype=torch.float64)).exp())
+    >>> round(float(probes.knowledge_entropy(torch.ones(1, 8)).exp()), 6)
     8.0
 """
 
@@ -43,7 +43,7 @@ _EXPORTS = {
     "capture": "probes.hooks",
     "causal_recovery": "probes.causal",
     "choice_scores": "probes.scoring",
-    "exact_matches": "probes.exact_match",
+    "exact_matches": "probes.scoring",
     "fetch": "probes.assets",
     "generate": "probes.generation",
     "knowledge_entropy": "probes.entropy",
@@ -57,7 +57,7 @@ _EXPORTS = {
     "stream": "probes.hooks",
     "target_log_probs": "probes.scoring",
     "target_ranks": "probes.lens",
-    "target_readings": "probes.exact_match",
+    "target_readings": "probes.scoring",
     "token_batches": "probes.corpus.batching",
 }
 

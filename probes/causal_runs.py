@@ -31,9 +31,8 @@ from probes.corpus.token_batch import as_token_batch
 from probes.finite import refusal
 from probes.hooked_model import HookedModel
 from probes.hooks import run_hooked
-from probes.lens_items import LensItem
-from probes.lens_readout import CHUNK_BYTES
-from probes.readout import unembed
+from probes.prompts import LensItem
+from probes.readout import CHUNK_BYTES, unembed
 from probes.sites import HookPoint, Site
 
 DEFAULT_SITES = (Site.RESID_POST, Site.MLP_OUT, Site.ATTENTION_OUT)

@@ -1,6 +1,6 @@
 r"""Generation: what a model writes after prompts, many prompts at a time, as it would one by one.
 
-The model runs with its key-value cache (`probes.generation`): the prompts of a batch once, then
+The model runs with its key-value cache: the prompts of a batch once, then
 one token for each row and step. Prompts of about equal length share a batch and are padded on the
 left where a trial shows that pads change nothing; where they do, only prompts of one length share a
 batch, which needs no pads and is right in any model. So a prompt gets what it would get by itself,
@@ -33,7 +33,7 @@ from probes.finite import refusal, require_finite
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel, model_inputs
 from probes.prompts import Prompts, Text, texts_of
-from probes.sequence_rope import rope_border
+from probes.rotary import rope_border
 
 Ids = Sequence[int]
 _TRIAL_PADS = 3

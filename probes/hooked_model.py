@@ -21,12 +21,11 @@ from probes.backends.engine import Engine, Hooks, TakeEntropies
 from probes.checking import evaluating
 from probes.choices import Backend
 from probes.corpus.token_batch import TokenBatch, as_token_batch
-from probes.memory_scaling import check_multipliers
 from probes.model_folder import copied
 from probes.prompts import Prompts, texts_of
-from probes.rotary import Frequencies, set_frequencies
+from probes.rotary import Frequencies, keep_sequences_apart, rope_border, set_frequencies
+from probes.scaling import TemperatureSource, as_callable, check_multipliers
 from probes.self_check import check_model
-from probes.sequence_rope import keep_sequences_apart, rope_border
 from probes.sites import (
     HookPoint,
     NamesFilter,
@@ -36,7 +35,6 @@ from probes.sites import (
     parse_hook_point,
     select_points,
 )
-from probes.temperature import TemperatureSource, as_callable
 
 
 def model_inputs(batch: TokenBatch, anatomy: Anatomy, config: Any, name: str) -> dict[str, Tensor]:

@@ -22,17 +22,17 @@ from probes.corpus.token_batch import TokenBatch, as_token_batch
 from probes.finite import refusal, require_finite
 from probes.hooked_model import HookedModel
 from probes.hooks import run_hooked
-from probes.lens_items import LensItem
-from probes.lens_readout import (
+from probes.prompts import LensItem
+from probes.readout import (
     NO_RANK,
     Readout,
     Translate,
     joined_readouts,
+    norm_and_unembed,
     read_ranks,
     read_streams,
 )
-from probes.readout import norm_and_unembed
-from probes.sequence_rope import rope_border
+from probes.rotary import rope_border
 from probes.sites import HookPoint, Site
 
 

@@ -6,7 +6,7 @@ computed for next-token entropy only, a few positions at a time. Means are kept 
 documents, so that every total has a jackknife interval.
 
 `until_interval` ends the pass as soon as the intervals are narrow enough, and under `torchrun` the
-batches are shared out (`probes.measure`).
+batches are shared out.
 
 By default the definitions are the paper's, with pads left out. `compat="official"` is the
 released code's arithmetic for knowledge entropy instead: pads are counted and attended to, every
@@ -39,8 +39,7 @@ from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.intervals import Resampling
 from probes.meters import AttentionMeter, KnowledgeMeter, Meter, NextTokenMeter
-from probes.provenance import Provenance, provenance_of
-from probes.results import ConvergencePoint, EntropyResult
+from probes.results import ConvergencePoint, EntropyResult, Provenance, provenance_of
 from probes.streaming import weigh
 
 _GROWTH_TO_STOP, _GROWTH_TO_DRAW = 1.05, 1.5

@@ -1,7 +1,7 @@
 """Model folder: an ordinary Hugging Face folder of a model, read back before it counts as written.
 
 Configuration, safetensors, generation configuration and tokenizer, as plain transformers loads
-them. What is written is what the model computes with (`probes.model_folder`). Then the files
+them. What is written is what the model computes with. Then the files
 are opened again, and every tensor in them is compared with the model's, bit by bit.
 """
 
@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from probes.loading import quiet_transformers
+from probes.checkpoint_files import quiet_transformers
 from probes.projections import bias_of, computed_rows, is_conv1d, matrix_of
 from probes.rotary import set_frequencies
 

@@ -26,8 +26,7 @@ from torch import Tensor, nn
 
 from probes.architectures import ARCHITECTURES, Architecture
 from probes.attention_call import AttentionCall, SoftmaxCall
-from probes.attention_inside import attention_inside
-from probes.attention_interface import attention_taken_over
+from probes.attention_interface import attention_inside, attention_taken_over
 from probes.checking import activation_of, difference, few_tokens, refusing_failures, tolerance
 
 

@@ -7,6 +7,7 @@ its weights, the corpus and its hash, counts, versions and the full configuratio
 import json
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,71 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.choices import Coefficient, EntropyKind
+from probes.choices import Backend, Coefficient, EntropyKind
+from probes.hooked_model import HookedModel
 from probes.intervals import Interval, estimate_of
-from probes.provenance import Provenance
+
+_RUNS_ON = {
+    Backend.NATIVE: ("transformers",),
+    Backend.TRANSFORMER_LENS: ("transformers", "transformer-lens"),
+    Backend.NNSIGHT: ("transformers", "nnsight"),
+}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from, down to hashes and versions."""
+
+    model: str
+    revision: str | None
+    weights_sha256: str
+    architecture: str
+    dtype: str
+    device: str
+    corpus: str | None
+    corpus_licence: str | None
+    corpus_sha256: str | None
+    documents: int
+    rows: int
+    tokens: int
+    configuration: dict[str, Any]
+    versions: dict[str, str]
+
+
+def provenance_of(
+    model: HookedModel,
+    configuration: dict[str, Any],
+    *,
+    documents: int,
+    rows: int,
+    tokens: int,
+    corpus: str | None = None,
+    corpus_licence: str | None = None,
+    corpus_sha256: str | None = None,
+) -> Provenance:
+    """What is known of a measurement's origin."""
+    return Provenance(
+        model=model.name,
+        revision=model.revision,
+        weights_sha256=model.content_hash(),
+        architecture=model.architecture.family,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=_device_name(model.device),
+        corpus=corpus,
+        corpus_licence=corpus_licence,
+        corpus_sha256=corpus_sha256,
+        documents=documents,
+        rows=rows,
+        tokens=tokens,
+        configuration=configuration,
+        versions={
+            name: version(name) for name in ("mnemoscope", "torch", *_RUNS_ON[model.backend])
+        },
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 @dataclass(frozen=True)

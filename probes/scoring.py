@@ -2,12 +2,19 @@ r"""Target log-probabilities: how probable a model finds a target after its prom
 
 For target tokens \(y_1 \dots y_n\) after a prompt \(x\) the log-probabilities
 \(\ln p(y_i \mid x, y_{<i})\), in nats, become one score: their mean by default, their sum, or the
-padded mean of the released code (`probes.scoring`). This is what knowledge probes are
-scored by.
+padded mean of the released code. This is what knowledge probes are scored by.
 
 Text is split into tokens by `probes.prompts`: prompt and target together, cut where the prompt
 ends. The pass is `probes.target_pass`: rows of about equal length, starts that items share
 computed once where the model allows it, target positions alone unembedded.
+
+An item **matches exactly** if at every place of the target no token is more probable than its own
+(of equally probable ones, the first counts as chosen). Greedy decoding then writes the target: for
+one that ends in its end token, `exact_matches` says in one pass what `generate` would find out in
+as many steps as the target has tokens. The two can differ where tokens are about as probable and
+rounding decides, where the model writes the same text in other tokens (`training.recall` compares
+texts), where it goes on after a target without its end, and where a function is attached to the
+logits themselves, which only generation runs.
 
 Source: Kim et al., ICLR 2025, Eq. 4; Chang et al., NeurIPS 2024.
 """
@@ -17,15 +24,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from probes.choices import Compat, as_choice
 from probes.given import hooked_model, pairs, takes
 from probes.hooked_model import HookedModel
-from probes.lens_items import Item, LensItem, encoded_items
-from probes.prompts import Ids, Prompts, Text
-from probes.target_pass import target_sums
+from probes.prompts import Ids, Item, LensItem, Prompts, Text, encoded_items
+from probes.rotary import rope_border
+from probes.target_pass import read_targets, target_sums
 
 
 class TargetReduction(StrEnum):
@@ -118,7 +125,7 @@ def target_log_probs(
             matters.
         prepend_bos: whether prompts of text begin with a BOS; None for the tokenizer's own habit.
         share_prefixes: compute what items have in common once, where that is exact
-            (`probes.prefix_sharing`). Elsewhere (other backends, attention without a mask of one's
+            (`probes.target_pass`). Elsewhere (other backends, attention without a mask of one's
             own, sequences longer than a sliding window or than where rotary frequencies change),
             and if False, every item has a row of its own.
         distributed: share the work out over the processes of the default group; every process
@@ -276,3 +283,110 @@ def _refuse_no_pairs(pairs: Sequence[Choice]) -> None:
     for pair in pairs:
         if isinstance(pair, str) or len(pair) != 2:
             raise ValueError(f"a choice is a context and a continuation; found {pair!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class TargetReadings:
+    """What a model says of the tokens of targets, those of the first target first.
+
+    Attributes:
+        log_probs: of each token, in nats.
+        chosen: whether greedy decoding would take it.
+        lengths: tokens of each target.
+    """
+
+    log_probs: Float64[Tensor, "token"]
+    chosen: Bool[Tensor, "token"]
+    lengths: Int64[Tensor, "item"]
+
+    @property
+    def matches(self) -> Bool[Tensor, "item"]:
+        """Whether every token of each target would be taken."""
+        return self._summed((~self.chosen).double()) == 0
+
+    @property
+    def sums(self) -> Float64[Tensor, "item"]:
+        """Log-probability of each whole target, in nats."""
+        return self._summed(self.log_probs)
+
+    def _summed(self, values: Float64[Tensor, "token"]) -> Float64[Tensor, "item"]:
+        owner = torch.arange(len(self.lengths)).repeat_interleave(self.lengths)
+        zeros = torch.zeros(len(self.lengths), dtype=torch.float64)
+        return zeros.index_add(0, owner, values)
+
+
+@takes(model=hooked_model)
+def exact_matches(
+    model: HookedModel,
+    items: Sequence[Item],
+    *,
+    prepend_bos: bool | None = None,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> Bool[Tensor, "item"]:
+    """Whether greedy decoding would write each target after its prompt; see `target_readings`."""
+    return target_readings(
+        model, items, prepend_bos=prepend_bos, distributed=distributed, on_items=on_items
+    ).matches
+
+
+def target_readings(
+    model: HookedModel,
+    items: Sequence[Item],
+    *,
+    prepend_bos: bool | None = None,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> TargetReadings:
+    """Log-probabilities of the tokens of targets, and whether greedy decoding would take them.
+
+    Args:
+        model: the hooked model; what is attached to it counts, but for functions at the logits.
+        items: pairs of prompt and target, as texts or token ids, or what `lens_items` returns.
+        prepend_bos: whether prompts of text begin with a BOS; None for the tokenizer's own habit.
+        distributed: share the work out over the processes of the default group; every process
+            returns the readings of all.
+        on_items: called with the number of items of every batch when it is done.
+
+    Raises:
+        ValueError: there are no items; a prompt or target is empty, too long or not of this
+            vocabulary.
+    """
+    encoded = encoded_items(model, items, prepend_bos=prepend_bos)
+    pairs = [(item.prompt_ids, item.target_ids) for item in encoded]
+    found = read_targets(
+        model,
+        _as_written(pairs, rope_border(model.engine.config)),
+        _log_prob_and_choice,
+        values=2,
+        distributed=distributed,
+        on_items=on_items,
+    )
+    lengths = torch.tensor([len(target) for _, target in pairs])
+    return TargetReadings(found[:, 0], found[:, 1] == 1, lengths)
+
+
+def _log_prob_and_choice(
+    logits: Float[Tensor, "node d_vocab"],
+    node: Int64[Tensor, "token"],
+    token: Int64[Tensor, "token"],
+) -> Float64[Tensor, "token 2"]:
+    log_probs = logits[node, token] - logits.logsumexp(dim=-1)[node]
+    chosen = logits.argmax(dim=-1)[node] == token
+    return torch.stack([log_probs.double(), chosen.double()], dim=1)
+
+
+def _as_written(
+    items: Sequence[tuple[Sequence[int], Sequence[int]]], border: int | None
+) -> list[tuple[Sequence[int], Sequence[int]]]:
+    """Items cut where a model that writes them changes its rotary frequencies."""
+    if border is None:
+        return list(items)
+    cut: list[tuple[Sequence[int], Sequence[int]]] = []
+    for prompt, target in items:
+        before, whole = border + 1 - len(prompt), (*prompt, *target)
+        if 0 < before < len(target):
+            cut.append((prompt, target[:before]))
+            prompt, target = whole[: border + 1], target[before:]
+        cut.append((prompt, target))
+    return cut

@@ -31,7 +31,7 @@ from probes.choices import Backend
 from probes.finite import where_it_began
 from probes.hooked_model import HookedModel
 from probes.model_folder import refuse_unordinary, tied_names
-from probes.sequence_rope import rope_border
+from probes.rotary import rope_border
 from training.batches import IGNORED, TrainingBatch
 from training.choices import Parallel, Precision
 from training.processes import Processes, own_device, this_process

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from probes.hooked_model import HookedModel
-from probes.sequence_rope import rope_border
+from probes.rotary import rope_border
 from training.batches import IGNORED, TrainingBatch
 from training.choices import LossNormalisation, Packing
 from training.data.example_rows import rows_of_examples

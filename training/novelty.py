@@ -28,7 +28,7 @@ from jaxtyping import Float64, Int64
 from probes.corpus.readers import text_chunks
 from probes.corpus.sources import Corpus
 from probes.hooked_model import HookedModel
-from probes.provenance import Provenance, provenance_of
+from probes.results import Provenance, provenance_of
 from probes.target_pass import token_log_probs
 from training.data.packed_rows import check_row_length, model_positions
 

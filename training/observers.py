@@ -24,7 +24,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from probes.hooked_model import HookedModel
-from probes.lens_items import LensItem, encoded_items
+from probes.prompts import LensItem, encoded_items
 from probes.scoring import (
     EncodedQuestions,
     PaddedMean,

@@ -8,7 +8,7 @@ r"""Recall: is what a model answers right?
 | `aliases`    | it is one of the accepted answers, all of them normalised                         |
 | `substring`  | the canonical answer contains it: the released code's rule for WebQuestions       |
 
-`tokens` is read off one pass over the taught answers (`probes.exact_match`); the others compare
+`tokens` is read off one pass over the taught answers (`probes.scoring`); the others compare
 texts that the model has written. Normalised text is in lower case, without punctuation, without
 the words a, an and the, and with one space between words; of a text that is nothing else ("+", say)
 what was taken off stays. An empty answer is wrong except under `substring`: every text contains it,
@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from probes.exact_match import target_readings
 from probes.generation import generate
 from probes.hooked_model import HookedModel
+from probes.scoring import target_readings
 from training.data.factoid_prompts import Factoid
 from training.data.rendering import Rendered
 from training.observers import Cadence, shared_out

@@ -16,7 +16,7 @@ The optimizer is AdamW at a constant rate, without weight decay. Afterwards the 
 that it had, also after an exception.
 
 Source: Zheng et al., "Spurious Forgetting in Continual Learning of Language Models", ICLR 2025, for
-the question; exact match by teacher forcing (`probes.exact_match`).
+the question; exact match by teacher forcing (`probes.scoring`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,8 +31,8 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from probes.exact_match import TargetReadings, target_readings
 from probes.hooked_model import HookedModel
+from probes.scoring import TargetReadings, target_readings
 from training.choices import Packing
 from training.data.mixed_batches import MixedSource
 from training.data.rendering import Rendered

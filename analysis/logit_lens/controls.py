@@ -14,8 +14,7 @@ from probes.corpus.batching import token_batches
 from probes.corpus.sources import load_corpus
 from probes.hooked_model import HookedModel
 from probes.lens_controls import frequency_matched, shuffled_targets, token_counts
-from probes.lens_items import lens_items
-from probes.prompts import Text
+from probes.prompts import Text, lens_items
 
 COUNTED_TOKENS = 200_000
 

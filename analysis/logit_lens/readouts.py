@@ -8,10 +8,9 @@ from analysis.logit_lens.result import LensResult
 from probes.choices import LensPositions, TargetSpan
 from probes.hooked_model import HookedModel
 from probes.lens import LensReadouts, LensSettings, read_lens
-from probes.lens_items import LensItem, lens_items
-from probes.lens_readout import Translate
-from probes.prompts import Prompts, Text
-from probes.provenance import provenance_of
+from probes.prompts import LensItem, Prompts, Text, lens_items
+from probes.readout import Translate
+from probes.results import provenance_of
 
 LOGIT_LENS = "logit"
 

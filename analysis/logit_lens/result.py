@@ -18,9 +18,9 @@ from torch import Tensor
 
 from probes.choices import TargetSpan
 from probes.lens import LensReadouts
-from probes.lens_items import LensItem
 from probes.localization import Localization, localize
-from probes.provenance import Provenance
+from probes.prompts import LensItem
+from probes.results import Provenance
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from probes.cli import output_folder
 from probes.corpus.batching import TokenBatches
 from probes.corpus.token_batch import TokenBatch
 from probes.hooked_model import HookedModel
-from probes.provenance import Provenance, provenance_of
+from probes.results import Provenance, provenance_of
 from training.settings import OptimizerSettings
 
 RESULT = "checkpoint.json"

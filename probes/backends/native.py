@@ -16,18 +16,13 @@ from torch import Tensor
 from probes.anatomy import Anatomy, locate
 from probes.attach import attached
 from probes.attention_call import AttentionCall, SoftmaxCall
-from probes.attention_interface import (
-    Handler,
-    attention_taken_over,
-    attention_transformed,
-)
+from probes.attention_interface import Handler, attention_taken_over, attention_transformed
 from probes.attention_probe import attention_entropy
 from probes.backends.engine import Hooks, TakeEntropies
 from probes.checkpoint_files import refuse_unreadable
 from probes.choices import Backend
-from probes.memory_scaling import memory_vectors_scaled
+from probes.scaling import TemperatureNow, dividing_calls, memory_vectors_scaled
 from probes.sites import Site
-from probes.temperature import TemperatureNow, dividing_calls
 
 
 class NativeEngine:

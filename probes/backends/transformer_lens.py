@@ -36,11 +36,10 @@ from probes.backends.engine import (
 )
 from probes.checking import difference, evaluating, few_tokens, refusing_failures, tolerance
 from probes.choices import Backend
-from probes.memory_scaling import memory_vectors_scaled
 from probes.model_folder import refuse_unordinary
-from probes.sequence_rope import rope_border
+from probes.rotary import rope_border
+from probes.scaling import TemperatureNow, dividing_scores, memory_vectors_scaled
 from probes.sites import HookPoint, Site, hook_name
-from probes.temperature import TemperatureNow, dividing_scores
 
 _LensHook = Callable[[Tensor, Any], Tensor | None]
 

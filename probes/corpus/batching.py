@@ -35,9 +35,12 @@ from jaxtyping import Int64
 
 from probes.choices import RowLayout
 from probes.corpus.readers import text_chunks
-from probes.corpus.rows import (
+from probes.corpus.sources import ContentHash, Corpus, load_corpus
+from probes.corpus.token_batch import (
     PaddingSide,
     Row,
+    TokenBatch,
+    as_token_batch,
     collate,
     document_row,
     grouped,
@@ -45,8 +48,6 @@ from probes.corpus.rows import (
     packed_rows,
     row_limit,
 )
-from probes.corpus.sources import ContentHash, Corpus, load_corpus
-from probes.corpus.token_batch import TokenBatch, as_token_batch
 from probes.prompts import Prompts
 
 __all__ = [

@@ -4,14 +4,16 @@ A **corpus** is an ordered, re-iterable series of documents (texts), or rows of 
 tokenised elsewhere. `load_corpus` takes the name of a built-in asset (`general`, `biomedical`, each
 also `-train` and `-heldout`), files, folders and patterns of files (`probes.corpus.files`), the id
 of a Hugging Face data set ("namespace/name"), which is streamed, or what a script has in memory
-(`probes.corpus.in_memory`). Documents are read as they are asked for; the whole corpus is never
+(`probes.corpus.readers`). Documents are read as they are asked for; the whole corpus is never
 held. `probes.corpus.readers` says what a document is in each format.
 
-    >>> from probes.corpus.sources import Corpus, load_corpus
-    >>> corpus = load_corpus("general", max_documents=256)             # doctest: +SKIP
     >>> corpus = Corpus.from_texts(["One document.", "", "Another."])
     >>> list(corpus.documents()), corpus.counts.empty
     (['One document.', 'Another.'], 1)
+
+    >>> rest, held_out = split_held_out(Corpus.from_texts(["a", "b", "c"]), every=2)
+    >>> list(rest.documents()), list(held_out.documents())
+    (['a', 'c'], ['b'])
 
 The **content hash** is the SHA-256 of the documents themselves in order (each as its length and
 its UTF-8 bytes), not of files: the same documents give the same hash from a `.jsonl`, a `.parquet`
@@ -22,7 +24,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,8 @@ from jaxtyping import Integer
 
 from probes.assets.table import AssetKind, asset_names, find_asset, nearest_names
 from probes.choices import SampleBy, as_choice
-from probes.corpus import files, in_memory, readers
-from probes.corpus.in_memory import DEFAULT_COLUMN
+from probes.corpus import files, readers
+from probes.corpus.readers import DEFAULT_COLUMN, first
 
 DEFAULT_SPLIT = "train"
 NO_LICENCE = "not stated"
@@ -107,7 +109,7 @@ class Corpus:
         Raises:
             ValueError: none of them holds any text, or one is no text.
         """
-        opened = in_memory.opened(texts, None, name)
+        opened = readers.opened(texts, None, name)
         return _checked(cls(name, open_texts=opened.open_texts, token_rows=opened.token_rows))
 
     def documents(self) -> Iterator[str]:
@@ -219,7 +221,7 @@ def _memory_or_files(
             "or a pattern for several"
         )
     _refuse_options("what is in memory", hub_options)
-    found = in_memory.opened(source, column, most=max_documents)
+    found = readers.opened(source, column, most=max_documents)
     rows = found.token_rows
     return _checked(
         Corpus(
@@ -342,3 +344,58 @@ def _not_found(source: str) -> str:
         f"no corpus {source!r}: not a built-in corpus ({nearest}), not a file or folder, and not a "
         f"data set id (namespace/name); accepted files are {files.ACCEPTED}"
     )
+
+
+EVERY = 5
+MORE_DOCUMENTS = "make each line of a .txt file a document with sample_by='line' (--sample-by line)"
+"""What to do about a text that is one document."""
+HELD_OUT = 1
+"""The place of the document that is held out, among so many."""
+
+
+def split_held_out(corpus: Corpus, every: int = EVERY) -> tuple[Corpus, Corpus]:
+    """Part a corpus into what is measured on and what is held out."""
+    if every < 2:
+        raise ValueError(f"one of every {every} documents was to be held out; give 2 or more")
+    rest = _part(corpus, [place for place in range(every) if place != HELD_OUT], every)
+    held_out = _part(corpus, [HELD_OUT], every)
+    is_empty = (
+        not held_out.token_rows
+        if held_out.token_rows is not None
+        else first(held_out.documents()) is None
+    )
+    if is_empty:
+        raise ValueError(
+            f"corpus {corpus.name} has one document only, so none can be held out: "
+            f"name a corpus to hold out (--held-out), or {MORE_DOCUMENTS}"
+        )
+    return rest, held_out
+
+
+def _part(corpus: Corpus, places: Sequence[int], every: int) -> Corpus:
+    def texts() -> Iterator[str]:
+        for index, text in enumerate(corpus.documents()):
+            if index % every in places:
+                yield text
+
+    rows = corpus.token_rows
+    return replace(
+        corpus,
+        name=f"{corpus.name} ({len(places)} of {every} documents)",
+        open_texts=texts if rows is None else None,
+        token_rows=None if rows is None else tuple(_rows(rows, places, every)),
+        # The corpus itself stops there.
+        max_documents=None,
+        counts=ReadCounts(),
+    )
+
+
+def _rows(
+    blocks: Sequence[Integer[np.ndarray, "_ pos"]], places: Sequence[int], every: int
+) -> Iterator[Integer[np.ndarray, "_ pos"]]:
+    """Every so many rows, as slices: arrays mapped into memory are not read."""
+    seen = 0
+    for block in blocks:
+        parts = (block[(place - seen) % every :: every] for place in places)
+        yield from (part for part in parts if len(part))
+        seen += len(block)

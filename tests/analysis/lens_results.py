@@ -3,7 +3,7 @@
 import torch
 
 from probes.choices import TargetSpan
-from probes.provenance import Provenance
+from probes.results import Provenance
 
 D_VOCAB = 211
 
@@ -33,7 +33,7 @@ def make_lens(
     Tokens are called ` t0`, ` t1`, ... unless `vocabulary` says otherwise.
     """
     from analysis.logit_lens.result import LensResult
-    from probes.lens_items import LensItem
+    from probes.prompts import LensItem
 
     random = torch.Generator().manual_seed(seed)
     ids = [torch.randint(d_vocab, (length + i,), generator=random).tolist() for i in range(n_items)]
@@ -63,7 +63,7 @@ def make_lens(
 
 def _readouts(items, n_layers, top_k, d_vocab, positions, n_controls, random):
     from probes.lens import LensReadouts
-    from probes.lens_readout import Readout
+    from probes.readout import Readout
 
     places = []
     for index, item in enumerate(items):

@@ -43,7 +43,7 @@ Pair = tuple[Sequence[int], Sequence[int]]
 
 def probe_pairs(model, files: Sequence[str], passages: int) -> list[Pair]:
     """The probes of some passages as tokens, passage after passage."""
-    from probes.lens_items import encoded_items
+    from probes.prompts import encoded_items
     from training.data.fictional import load_knowledge
 
     known = (

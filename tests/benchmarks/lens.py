@@ -28,8 +28,8 @@ def localization(rounds: int) -> dict[str, float]:
     """Time of the lens over the bare trunk's on the same batches, and of TransformerLens's."""
     import probes
     from probes.lens import LensSettings, read_lens, target_ranks
-    from probes.lens_items import lens_items
     from probes.localization import localize
+    from probes.prompts import lens_items
     from training.data import load_factoids, prompt_and_target
 
     model = probes.load_model(ASSET)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from probes.assets import fetch
-from probes.assets.corpora import (
+from probes.assets.fetching import (
     CORPUS_FILES,
     MINIMUM_WORDS,
     OVERLAP_WORDS,

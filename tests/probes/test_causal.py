@@ -15,7 +15,7 @@ PROMPT, SUBJECT, TARGET, DRAWS = 11, (2, 5), 47, 2
 
 
 def an_item(length=PROMPT, subject=SUBJECT, seed=0, target=TARGET):
-    from probes.lens_items import LensItem
+    from probes.prompts import LensItem
 
     return LensItem(tuple(tokens(1, length, seed)[0].tolist()), (target, 3), subject=subject)
 
@@ -323,7 +323,7 @@ def test_a_family_whose_mlp_output_no_module_has_is_refused_by_name():
 
 
 def test_the_built_in_model_moves_a_capital_from_its_subject_to_the_readout(smollm2):
-    from probes.lens_items import lens_items
+    from probes.prompts import lens_items
 
     items = lens_items(smollm2, ["The capital of France is"], [" Paris"])
     subject, last = (
@@ -372,8 +372,8 @@ def subject_text(tokenizer, text, front=()):
     """Content words as `subject_positions` finds them, put together again."""
     from types import SimpleNamespace
 
-    from probes.lens_items import LensItem
-    from probes.subject_tokens import subject_positions
+    from probes.causal import subject_positions
+    from probes.prompts import LensItem
 
     ids = (*front, *tokenizer(text, add_special_tokens=False)["input_ids"])
     model = SimpleNamespace(tokenizer=tokenizer, name="it")
@@ -401,7 +401,7 @@ def test_content_words_are_the_subject_where_an_item_has_none(text, expected):
 
 
 def test_the_last_token_is_left_out_of_the_content_words_but_not_of_a_given_subject():
-    from probes.subject_tokens import subject_positions
+    from probes.causal import subject_positions
 
     assert subject_text(by_bytes(), "The capital of France")[0] == " capital"
     assert subject_text(by_bytes(), "The capital of Denmark")[0] == " capitalDenmar"
@@ -435,7 +435,7 @@ def test_prompts_without_a_subject_are_refused():
         traced(bare, [an_item(subject=None)])
     with pytest.raises(ValueError, match=r"subject \(9, 12\) lies outside a prompt of 11 tokens"):
         traced(bare, [an_item(subject=(9, 12))])
-    from probes.lens_items import LensItem
+    from probes.prompts import LensItem
 
     with pytest.raises(ValueError, match="has only special tokens, so nothing in it can be its s"):
         traced(tiny_model("llama"), [LensItem((1, 2), (5,), prompt="<s></s>")])

@@ -22,8 +22,8 @@ def some_items(model, prompts, length=5):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_match_is_what_greedy_decoding_writes(family):
     """By nested loops over the logits of whole rows, and by batched generation with a cache."""
-    from probes.exact_match import exact_matches, target_readings
     from probes.generation import generate
+    from probes.scoring import exact_matches, target_readings
 
     eager = family == "gemma2"
     model = model_of(family, "eager", torch.float32) if eager else model_of(family)
@@ -48,7 +48,7 @@ def taken(hf_model, prompt, target):
 
 
 def test_log_probabilities_are_those_of_the_target_pass():
-    from probes.exact_match import target_readings
+    from probes.scoring import target_readings
     from probes.target_pass import target_sums, token_log_probs
 
     model = model_of("olmo2")
@@ -62,8 +62,8 @@ def test_log_probabilities_are_those_of_the_target_pass():
 
 def test_a_target_that_ends_is_the_whole_continuation():
     """With its end in the target, a match is equality with what is generated up to a stop."""
-    from probes.exact_match import exact_matches
     from probes.generation import generate
+    from probes.scoring import exact_matches
 
     model = model_of("llama")
     prompts = some_prompts()
@@ -80,7 +80,7 @@ def test_a_target_that_ends_is_the_whole_continuation():
 
 def test_edits_count():
     import interventions
-    from probes.exact_match import exact_matches
+    from probes.scoring import exact_matches
 
     model = model_of("qwen3")
     prompts = some_prompts()
@@ -96,8 +96,8 @@ def test_edits_count():
 
 def test_of_equal_logits_the_first_token_is_chosen():
     """A model whose unembedding has two equal rows; what is generated agrees."""
-    from probes.exact_match import exact_matches
     from probes.generation import generate
+    from probes.scoring import exact_matches
 
     model = model_of("mistral")
     prompt = tokens(1, 5)[0].tolist()
@@ -115,7 +115,7 @@ def test_of_equal_logits_the_first_token_is_chosen():
 @pytest.mark.parametrize("backend", ["transformer_lens", "nnsight"])
 def test_other_backends_say_the_same(backend):
     import probes
-    from probes.exact_match import exact_matches
+    from probes.scoring import exact_matches
 
     hf_model = tiny_hf_model("llama")
     items = some_items(probes.load_model(hf_model), some_prompts())
@@ -139,7 +139,7 @@ def test_other_backends_say_the_same(backend):
     ],
 )
 def test_what_cannot_be_answered_is_refused(items, message):
-    from probes.exact_match import exact_matches
+    from probes.scoring import exact_matches
 
     with pytest.raises(ValueError, match=message) as caught:
         exact_matches(tiny_model("llama"), items)
@@ -148,7 +148,7 @@ def test_what_cannot_be_answered_is_refused(items, message):
 
 def test_the_longest_item_that_fits_is_answered():
     """The last token of a target is not run and needs no position."""
-    from probes.exact_match import exact_matches
+    from probes.scoring import exact_matches
 
     model = model_of("gpt2")
     prompt = tokens(1, 50)[0].tolist()

@@ -61,10 +61,10 @@ def items():
 def readings():
     import analysis
     import probes
-    from probes.exact_match import exact_matches
     from probes.generation import generate
     from probes.lens import target_ranks
-    from probes.lens_items import lens_items
+    from probes.prompts import lens_items
+    from probes.scoring import exact_matches
 
     def ranks(model):
         prompts, targets = zip(*items(), strict=True)
@@ -187,7 +187,7 @@ def test_a_weight_that_is_not_finite_is_named_when_the_model_is_loaded_and_when_
 
 def test_a_rank_among_logits_of_which_one_is_no_number_is_refused():
     from probes.lens import target_ranks
-    from probes.lens_items import lens_items
+    from probes.prompts import lens_items
 
     model = overflowing(torch.float32)
     head = model.hf_model.get_output_embeddings()
@@ -210,7 +210,7 @@ def test_a_lens_whose_translators_overflow_is_refused_by_its_layer():
 
     translate.name = "tuned"
     from probes.lens import LensSettings, read_lens
-    from probes.lens_items import lens_items
+    from probes.prompts import lens_items
 
     asked = lens_items(model, *zip(*items(), strict=True))
     with pytest.raises(ValueError, match="readout of layer 1 is not finite"):

@@ -308,8 +308,8 @@ def test_other_backends_are_refused():
 
 def test_processes_share_the_prompts_out(monkeypatch):
     """Threads stand for processes: each has a model, and they meet where processes exchange."""
-    from probes.exact_match import target_readings
     from probes.generation import generate
+    from probes.scoring import target_readings
 
     here, slots, meet = threading.local(), [None, None], threading.Barrier(2)
 

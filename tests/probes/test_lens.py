@@ -6,7 +6,7 @@ import torch
 import probes
 from probes.choices import LensPositions, TargetSpan
 from probes.lens import LensSettings, read_lens, target_ranks
-from probes.lens_items import lens_items
+from probes.prompts import lens_items
 from tests.models import FAMILIES, OWN_ATTENTION, tiny_hf_model, tiny_model, tokens
 
 LENGTHS = (5, 11, 7, 2)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import probes
-from probes.loading import quiet_transformers
+from probes.checkpoint_files import quiet_transformers
 from tests.models import tiny_config, tiny_hf_model, tokens
 from tests.probes.test_models import in_hub_cache, logits_of
 

@@ -179,7 +179,7 @@ def test_bits_per_byte_count_the_bytes_of_the_texts(layout, sequence_length):
 
 def test_characters_whose_bytes_lie_in_two_rows_are_counted_once(smollm2):
     from probes.corpus.batching import token_batches
-    from probes.text_bytes import TextBytes
+    from probes.perplexity import TextBytes
 
     texts = ["Ångström ≈ 10⁻¹⁰ m 🧠🧬", "naïve 漢字 and some ASCII", "𐌼𐌰𐌲 again"]
     for length in (2, 3, 5):

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import probes
-from probes.lens_items import lens_items
-from probes.prompts import Prompts, texts_of
+from probes.prompts import Prompts, lens_items, texts_of
 from tests.border_tokenizers import KINDS, tiny_llama, tokenizer_of
 from tests.models import tiny_model
 
@@ -200,7 +199,7 @@ def test_a_subject_is_found_without_offsets():
     item = lens_items(model, ["The capital is"], [" at"], subjects=[(4, 11)])[0]
     assert item.subject == (5, 12)
     no_subject = lens_items(model, ["The capital is"], [" at"])[0]
-    from probes.subject_tokens import subject_positions
+    from probes.causal import subject_positions
 
     assert subject_positions(model, no_subject) == tuple(range(5, 12))
 

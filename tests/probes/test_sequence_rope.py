@@ -148,8 +148,8 @@ def drawn_alone(prompt, new, model):
 
 
 def test_generation_crosses_the_border_as_a_model_without_a_cache_does():
-    from probes.exact_match import exact_matches
     from probes.generation import generate
+    from probes.scoring import exact_matches
 
     model, plain = loaded(), hf_model()
     prompts = [ROWS[1][:5], ROWS[1], ROWS[2], ROWS[1][:7], ROWS[3]]
@@ -200,7 +200,7 @@ def test_the_loss_of_a_training_batch_is_that_of_its_documents_apart(packed):
 
 
 def test_dynamic_frequencies_go_by_each_sequence_and_not_by_what_ran_before():
-    from probes.sequence_rope import keep_sequences_apart, rope_border
+    from probes.rotary import keep_sequences_apart, rope_border
 
     model, plain = hf_model("dynamic"), hf_model("dynamic")
     border = rope_border(model.config)
@@ -222,7 +222,7 @@ def test_dynamic_frequencies_go_by_each_sequence_and_not_by_what_ran_before():
 
 
 def test_models_without_such_frequencies_are_left_alone():
-    from probes.sequence_rope import keep_sequences_apart, rope_border
+    from probes.rotary import keep_sequences_apart, rope_border
     from tests.models import tiny_hf_model
 
     for family in ("llama", "gpt2", "gemma3_text"):

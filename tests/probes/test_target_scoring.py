@@ -55,7 +55,7 @@ def model_of(family, attention="sdpa", dtype=torch.float64, window=None):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_are_those_of_every_item_by_itself(family, attention):
     import probes
-    from probes.prefix_sharing import why_not_shared
+    from probes.target_pass import why_not_shared
 
     model = model_of(family, attention, window=53)
     items = some_items()
@@ -169,7 +169,7 @@ def test_text_is_split_as_the_lens_splits_it(smollm2):
     import probes
 
     items = [("The capital of France is", " Paris"), ("unbeliev", "able"), ("I saw a co", "at")]
-    encoded = probes.lens_items.lens_items(smollm2, *zip(*items, strict=True))
+    encoded = probes.prompts.lens_items(smollm2, *zip(*items, strict=True))
     ids = [(list(item.prompt_ids), list(item.target_ids)) for item in encoded]
     expected = [sum(by_hand(smollm2.hf_model, *pair)) / len(pair[1]) for pair in ids]
     for given in (items, encoded, ids, [items[0], encoded[1], ids[2]]):
@@ -192,7 +192,7 @@ def test_half_precision_logits_are_widened_before_the_softmax():
 @pytest.mark.parametrize("backend", ["transformer_lens", "nnsight"])
 def test_other_backends_run_every_item_by_itself(backend):
     import probes
-    from probes.prefix_sharing import why_not_shared
+    from probes.target_pass import why_not_shared
 
     hf_model = tiny_hf_model("gpt_neox")
     items = some_items(5)
@@ -208,7 +208,7 @@ def test_other_backends_run_every_item_by_itself(backend):
 def test_a_model_that_counts_places_itself_gets_rows_of_their_own():
     """An edit that adds to every stream what its place in the row is, as a recurrence might."""
     import probes
-    from probes.prefix_sharing import why_not_shared
+    from probes.target_pass import why_not_shared
 
     model = tiny_model("llama")
 
@@ -224,7 +224,7 @@ def test_a_model_that_counts_places_itself_gets_rows_of_their_own():
 
 
 def test_attention_that_takes_no_mask_is_said():
-    from probes.prefix_sharing import why_not_shared
+    from probes.target_pass import why_not_shared
 
     model = tiny_model("llama")
     model.hf_model.config._attn_implementation = "flash_attention_2"

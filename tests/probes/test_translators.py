@@ -87,7 +87,7 @@ def test_a_narrow_stream_is_translated_in_float32_and_rounded_once():
 @pytest.mark.parametrize("embedding", [False, True])
 def test_a_lens_with_translators_equals_one_by_hand(family, embedding):
     from probes.lens import LensSettings, read_lens
-    from probes.lens_items import LensItem
+    from probes.prompts import LensItem
 
     model = tiny_model(family)
     ids, target = tuple(tokens(1, 11)[0].tolist()), 17
@@ -116,7 +116,7 @@ def test_a_lens_with_translators_equals_one_by_hand(family, embedding):
 
 def test_translators_of_zeros_are_the_logit_lens():
     from probes.lens import LensSettings, read_lens
-    from probes.lens_items import LensItem
+    from probes.prompts import LensItem
     from probes.translators import identity_translators
 
     model = tiny_model("llama")
@@ -164,7 +164,7 @@ def test_another_models_translators_are_refused(tmp_path):
 def test_they_are_for_the_weights_whatever_runs_them(tmp_path, backend):
     import probes
     from probes.lens import LensSettings, read_lens
-    from probes.lens_items import LensItem
+    from probes.prompts import LensItem
     from probes.translators import load_translators
 
     native = tiny_model("llama")

@@ -6,9 +6,9 @@ import torch
 from scipy.special import log_softmax, rel_entr
 from scipy.stats import entropy
 
-from probes import lens_readout, load_model
-from probes.lens_readout import read_ranks, read_streams
-from probes.readout import block_sums, combined, unembeds_by_parts
+from probes import load_model
+from probes import readout as lens_readout
+from probes.readout import block_sums, combined, read_ranks, read_streams, unembeds_by_parts
 from tests.models import tiny_hf_model
 
 LAYERS, ROWS, VOCABULARY, TOP = 3, 5, 1009, 7

@@ -10,7 +10,7 @@ from typing import Any
 
 import probes
 from probes.hooked_model import HookedModel
-from probes.lens_items import encoded_items
+from probes.prompts import encoded_items
 from probes.scoring import PaddedMean, TargetReduction
 from training.ckl.config import CklConfig, ProbeReduction
 from training.commands.observers import Looks

@@ -12,7 +12,7 @@ import probes
 from probes.assets import AssetKind, asset_names, fetch
 from probes.corpus.sources import Corpus
 from probes.hooked_model import HookedModel
-from probes.loading import as_device
+from probes.models import as_device
 from training.byte_pairs import train_byte_pairs
 from training.commands.observers import Looks
 from training.data.fact_world import ClozeItem, FactWorld, cloze_items, generate_world, mixed

@@ -29,9 +29,8 @@ from torch.distributed import checkpoint as sharded
 from torch.distributed.checkpoint import CheckpointException
 
 from probes.checking import all_finite
-from probes.checkpoint_files import load_whole, what_is_wrong
+from probes.checkpoint_files import load_whole, quiet_transformers, what_is_wrong
 from probes.hooked_model import HookedModel
-from probes.loading import quiet_transformers
 from probes.model_folder import write_model
 from training.engine import Engine
 from training.processes import this_process

@@ -18,12 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.choices import SampleBy
-from probes.corpus.holding_out import MORE_DOCUMENTS
-from probes.corpus.sources import Corpus, ReadCounts, load_corpus
+from probes.corpus.sources import MORE_DOCUMENTS, Corpus, ReadCounts, load_corpus
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
 from probes.hooks import run_hooked
-from probes.lens_readout import Translate, read_streams
+from probes.readout import Translate, read_streams
 from probes.sites import HookPoint, Site
 from probes.translators import Translators
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from probes.corpus.batching import KeptBatches
 from probes.hooked_model import HookedModel
-from probes.provenance import provenance_of
+from probes.results import provenance_of
 from training.tuned_lens.evaluation import LensComparison
 from training.tuned_lens.fit import TranslatorHistory
 

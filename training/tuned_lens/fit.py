@@ -21,8 +21,7 @@ from torch.optim.lr_scheduler import LinearLR
 from probes.anatomy import Anatomy
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
-from probes.lens_readout import CHUNK_BYTES
-from probes.readout import norm_and_unembed
+from probes.readout import CHUNK_BYTES, norm_and_unembed
 from probes.translators import Translators, identity_translators
 from training.choices import TranslatorOptimizer
 from training.tuned_lens.evaluation import LensComparison, compare_lenses, sampled_streams

@@ -16,13 +16,13 @@ PER_LAYER, LOW, HIGH = 8.81, 26.45, 26.55
 def result(**given):
     from probes.choices import EntropyKind
     from probes.intervals import Interval
-    from probes.provenance import Provenance
     from probes.results import (
         AttentionEntropy,
         ConvergencePoint,
         EntropyResult,
         KnowledgeEntropy,
         NextTokenEntropy,
+        Provenance,
     )
 
     between = Interval(LOW, HIGH)

@@ -1,14 +1,18 @@
-"""Memory scaling: what would the model do if some memory vectors were longer or shorter?
+r"""Scaling for a while: attention scores over a temperature, memory vectors times multipliers.
 
-`memory_vectors_scaled` has every memory vector count a number of times, as if the rows of the down
-projection had been multiplied, and takes that back afterwards. The multiplication comes after every
-hook on the projection's input, whoever attached it and when: the coefficients that they see are
-those of the model with other weights. The projection's bias is not scaled. The weights are not
-touched; gradients flow, to multipliers that want some as well. Under gradient checkpointing the
+A temperature :math:`T` (a number, one for every query head, or a function that is asked for either
+in every forward pass) divides final scores, soft-capped, before the mask. Multipliers have memory
+vectors count so many times, as if the rows of the down projection had been multiplied: after every
+hook on its input, whoever attached it and when, without its bias. No weights are touched; gradients
+flow. What cannot be a temperature or a multiplier is refused. Under gradient checkpointing the
 backward pass runs the forward pass again, so it belongs inside the `with` block too.
+
+Source: Kim et al., ICLR 2025, appendix B.8.
 
 Example:
     >>> import torch
+    >>> as_callable(torch.tensor([1.0, 2.0]), layer=0, n_heads=2)().tolist()
+    [1.0, 2.0]
     >>> down = torch.nn.Linear(2, 1, bias=False)
     >>> _ = down.weight.data.fill_(1.0)
     >>> with projection_scaled(down, torch.tensor([3.0, 0.0])):
@@ -16,8 +20,9 @@ Example:
     3.0
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from math import isfinite
 from types import MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,7 +32,64 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes.anatomy import Layer
+from probes.attach import HookFunction
+from probes.attention_call import Temperature, divided
+from probes.attention_interface import Transform
 from probes.projections import device_of, stored_type
+
+TemperatureNow = Callable[[], Temperature]
+"""Asked in every forward pass."""
+TemperatureSource = Temperature | TemperatureNow
+
+
+def as_callable(source: TemperatureSource, *, layer: int, n_heads: int) -> TemperatureNow:
+    """A temperature as a function to ask in every forward pass, which checks what it says."""
+    if callable(source):
+        return lambda: _checked(source(), layer, n_heads)
+    fixed = _checked(source, layer, n_heads)
+    return lambda: fixed
+
+
+def dividing_calls(now: TemperatureNow) -> Transform:
+    """A change of attention calls that divides their final scores, before the mask."""
+    return lambda call: call.at_temperature(now())
+
+
+def dividing_scores(now: TemperatureNow) -> HookFunction:
+    """A function for `ATTENTION_SCORES` that divides them, where only masked scores are shown."""
+
+    def divide(
+        scores: Float[Tensor, "batch head query_pos key_pos"], _point: Any
+    ) -> Float[Tensor, "batch head query_pos key_pos"]:
+        # Dividing -inf would make the gradient of the temperature NaN.
+        masked = scores.isneginf()
+        return divided(scores.masked_fill(masked, 0.0), now()).masked_fill(masked, -torch.inf)
+
+    return divide
+
+
+def _checked(temperature: Temperature, layer: int, n_heads: int) -> Temperature:
+    if isinstance(temperature, Tensor):
+        if tuple(temperature.shape) != (n_heads,):
+            raise ValueError(
+                f"the attention temperature of layer {layer} has shape {tuple(temperature.shape)}; "
+                f"pass a number, or one for each of the {n_heads} query heads"
+            )
+        values = temperature.detach()
+        sound = bool((values.isfinite() & (values > 0)).all())
+    else:
+        sound = isfinite(temperature) and temperature > 0
+    if not sound:
+        raise ValueError(
+            f"the attention temperature of layer {layer} is {_shown(temperature)}; scores can only "
+            "be divided by a finite number above 0"
+        )
+    return temperature
+
+
+def _shown(temperature: Temperature) -> str:
+    return str(temperature.tolist() if isinstance(temperature, Tensor) else temperature)
+
 
 _multipliers: "WeakKeyDictionary[nn.Module, list[Tensor]]" = WeakKeyDictionary()
 _forward_before: "WeakKeyDictionary[nn.Module, Any]" = WeakKeyDictionary()
