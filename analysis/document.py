@@ -237,6 +237,7 @@ class Report:
         provenance: what it was made from, in words, by name.
         runs: commands that make the runs behind it, by what the runs are called.
         has_contents: whether a page begins with links to its sections.
+        notes: what a terminal says after the findings; a page has it where it belongs.
     """
 
     title: str
@@ -250,6 +251,7 @@ class Report:
     provenance: Mapping[str, str] = field(default_factory=dict)
     runs: Mapping[str, Sequence[str]] = field(default_factory=dict)
     has_contents: bool = False
+    notes: Sequence[str] = ()
 
     def tables(self, where: Where) -> Iterator[Table]:
         """Its tables that have rows and are shown somewhere, in order."""
@@ -288,7 +290,8 @@ def save_report(
 
 def print_report(report: Report, console: "Console | None" = None) -> None:
     """Print the tables that a terminal has room for, and the findings."""
-    print_tables(report.tables(Where.TERMINAL), report.findings, console)
+    said = [*report.findings, *(f"Note: {note}" for note in report.notes)]
+    print_tables(report.tables(Where.TERMINAL), said, console)
 
 
 def markdown(report: Report) -> str:

@@ -1,6 +1,7 @@
 """Fixtures. Our packages are imported inside them, after the shape checks are installed."""
 
 import os
+import shutil
 
 import pytest
 
@@ -18,3 +19,33 @@ def smollm2():
         return probes.load_model("smollm2-135m-instruct-q4")
     except ValueError as error:
         pytest.skip(f"the built-in model cannot be fetched here: {error}")
+
+
+BROWSER_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+)
+
+
+@pytest.fixture(scope="session")
+def driver():
+    """A headless browser, or a skip where there is none."""
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or chromedriver is None:
+        pytest.skip("chromium and chromedriver are not both on the PATH")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in BROWSER_FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(chromedriver)
+    started = webdriver.Chrome(options=options, service=service)
+    yield started
+    started.quit()

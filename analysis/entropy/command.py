@@ -137,10 +137,6 @@ def _run_one(arguments: EntropyArguments, rank: int) -> None:
     if rank:
         return
     _write(results, folders, arguments.out)
-
-    from analysis.entropy.terminal import print_results
-
-    print_results(results)
     # Not through rich, which would break a long path between lines.
     print(f"page: {arguments.out / PAGE}")
 
@@ -236,13 +232,16 @@ def measure(
 
 
 def _write(results: "Sequence[EntropyResult]", folders: Sequence[str], out: Path) -> None:
-    from analysis.entropy.page import entropy_page
+    from analysis.document import html, print_report
+    from analysis.entropy.report import entropy_report
     from probes.cli import output_folder
 
+    report = entropy_report(results)
     with output_folder(out) as folder:
         for result, name in zip(results, folders, strict=True):
             result.save(folder / name)
-        (folder / PAGE).write_text(entropy_page(results), encoding="utf-8")
+        (folder / PAGE).write_text(html(report), encoding="utf-8")
+    print_report(report)
 
 
 main = command_main(EntropyArguments, _run, program="analysis.entropy")

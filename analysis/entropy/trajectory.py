@@ -4,7 +4,7 @@ Writes into `--out`: `sweep.json`, a folder of results per checkpoint, `trajecto
 `trajectory.html`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -90,37 +90,13 @@ class _OncePerTokenizer:
 
 
 def _write(measured: Sequence[Measured], arguments: "EntropyArguments") -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    from analysis.entropy.trajectory_page import trajectory_findings, trajectory_page
+    from analysis.document import html, print_report
+    from analysis.entropy.trajectory_report import trajectory_report
     from analysis.entropy.trajectory_tables import trajectory_table
 
-    tidy = trajectory_table(measured)
-    tidy.to_csv(arguments.out / TABLE, index=False)
-    console = Console()
-    for table in _terminal_tables(tidy):
-        console.print(table)
+    trajectory_table(measured).to_csv(arguments.out / TABLE, index=False)
+    report = trajectory_report(measured)
+    print_report(report)
     if len(measured) > 1:
-        for sentence in trajectory_findings(tidy):
-            console.print(Text(f"- {sentence}"))
-        (arguments.out / PAGE).write_text(trajectory_page(measured), encoding="utf-8")
+        (arguments.out / PAGE).write_text(html(report), encoding="utf-8")
         print(f"page: {arguments.out / PAGE}")
-
-
-def _terminal_tables(tidy: Any) -> Iterator[Any]:
-    """A table per corpus: one row per checkpoint, one column per total."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from analysis.entropy.trajectory_tables import totals_by_corpus
-    from analysis.theme import nats
-
-    for corpus, grid in totals_by_corpus(tidy):
-        table = Table(title=Text(f"over {corpus}, in nats"), title_justify="left")
-        table.add_column("checkpoint")
-        for measure in grid.columns:
-            table.add_column(Text(str(measure)), justify="right")
-        for name, cells in zip(grid.index, grid.to_numpy(), strict=True):
-            table.add_row(Text(str(name)), *(nats(cell.estimate) for cell in cells))
-        yield table

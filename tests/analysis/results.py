@@ -66,3 +66,19 @@ def _provenance(model: str, revision: str | None, corpus: str) -> Provenance:
         configuration={"coefficient": Coefficient.ABS, "weighting": "instance"},
         versions={"mnemoscope": "0.1.0", "torch": "2.13.0"},
     )
+
+
+def entropy_page(results):
+    """The page of `entropy_report`."""
+    from analysis.document import html
+    from analysis.entropy.report import entropy_report
+
+    return html(entropy_report(results))
+
+
+def trajectory_page(measured):
+    """The page of `trajectory_report`."""
+    from analysis.document import html
+    from analysis.entropy.trajectory_report import trajectory_report
+
+    return html(trajectory_report(measured))

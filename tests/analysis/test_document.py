@@ -7,9 +7,7 @@ import re
 import plotly.graph_objects as go
 import pytest
 
-from tests.analysis.entropy.test_page_browser import driver, resize, wait
-
-__all__ = ["driver"]
+from tests.browser import resize, wait
 
 NASTY = "</script><script>document.title='gone'</script>&<img src=x>"
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from probes.intervals import Interval
-from tests.analysis.results import make_result
+from tests.analysis.results import entropy_page, make_result
 
 NASTY = "</script><script>alert('x')</script>&<img src=x>"
 
@@ -38,8 +38,6 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def compared():
-    from analysis.entropy.page import entropy_page
-
     return entropy_page([make_result("general"), make_result("biomedical", seed=1)])
 
 
@@ -75,8 +73,6 @@ def test_every_plot_is_readable_json(compared):
 
 
 def test_hostile_names_stay_text():
-    from analysis.entropy.page import entropy_page
-
     hostile = make_result(NASTY, model=NASTY, revision="<i>", notes=("<u>note</u>",))
     reader = Reader(entropy_page([hostile]))
     assert NASTY in reader.text
@@ -96,8 +92,6 @@ def test_hostile_names_stay_text():
     ],
 )
 def test_page_shows_only_what_was_measured(kinds, headings, plots):
-    from analysis.entropy.page import entropy_page
-
     page = entropy_page([make_result(kinds=kinds)])
     found = set(re.findall(r"<h2>(.*?)</h2>", page))
     assert found & {"Knowledge", "Attention"} == headings
@@ -105,28 +99,15 @@ def test_page_shows_only_what_was_measured(kinds, headings, plots):
 
 
 def test_page_of_nothing_is_refused():
-    from analysis.entropy.page import entropy_page
-
     with pytest.raises(ValueError, match="at least one result"):
         entropy_page([])
 
 
 def test_models_of_different_shape_are_compared_without_a_difference():
-    from analysis.entropy.page import entropy_page
-
     page = entropy_page([make_result(model="a"), make_result(model="b", n_layers=7, n_heads=2)])
     assert "How evenly 2 models use their memory".replace("2 models", "") not in page
     assert "minus" not in Reader(page).text
     assert "2 models" in Reader(page).text
-
-
-def test_pieces_escape_text_and_leave_markup():
-    from analysis.page import Html, element, escape, table
-
-    assert escape("<&>\"'") == "&lt;&amp;&gt;&quot;&#x27;"
-    assert escape(Html("<b>")) == "<b>"
-    assert element("p", "<", class_='"') == '<p class="&quot;">&lt;</p>'
-    assert "<td>&lt;1</td>" in table(["a", "b"], [["x", "<1"]])
 
 
 def test_findings_name_the_extreme_layers_and_the_difference():
@@ -168,9 +149,10 @@ def test_a_difference_is_only_sure_between_separate_intervals(low, high, verdict
 
 
 def test_terminal_shows_names_as_they_are(capsys):
-    from analysis.entropy.terminal import print_results
+    from analysis.document import print_report
+    from analysis.entropy.report import entropy_report
 
-    print_results([make_result("[red]general[/red]", notes=("mind [this]",))])
+    print_report(entropy_report([make_result("[red]general[/red]", notes=("mind [this]",))]))
     out = capsys.readouterr().out
     assert "[red]general[/red]" in out
     assert "mind [this]" in out

@@ -117,7 +117,7 @@ def test_existing_results_are_refused_before_anything_is_loaded(run, tmp_path, c
 
 
 def test_a_failure_while_writing_leaves_the_earlier_results(run, tmp_path, monkeypatch):
-    import analysis.entropy.page
+    import analysis.document
 
     assert run() == 0
     before = (tmp_path / "out" / "entropy.json").read_bytes()
@@ -125,7 +125,7 @@ def test_a_failure_while_writing_leaves_the_earlier_results(run, tmp_path, monke
     def full_disk(results):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(analysis.entropy.page, "entropy_page", full_disk)
+    monkeypatch.setattr(analysis.document, "html", full_disk)
     assert run("--overwrite", "--kinds", "attention") == 2
     assert (tmp_path / "out" / "entropy.json").read_bytes() == before
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.analysis.results import entropy_page
+
 # The bias of few documents takes the measured total out of its interval: 26.43 beside 26.45 to
 # 26.55, as in three layers of 8.81 nats.
 PER_LAYER, LOW, HIGH = 8.81, 26.45, 26.55
@@ -57,20 +59,20 @@ def inside(text, ends):
 def test_sentences_and_terminal_tables_print_the_estimate_beside_its_interval():
     from rich.console import Console
 
+    from analysis.document import print_report
     from analysis.entropy.findings import findings
-    from analysis.entropy.terminal import totals_table
+    from analysis.entropy.report import entropy_report
 
     text = " ".join(findings([result()]))
     inside(text, r"([\d.]+) nats \(95% interval ([\d.]+) to ([\d.]+)")
     assert "26.50 nats (95% interval 26.45 to 26.55; 26.43 before the correction for few" in text
     console = Console(width=200, record=True, file=StringIO())
-    console.print(totals_table([result()]))
+    print_report(entropy_report([result()]), console)
     assert len(inside(console.export_text(), r"([\d.]+) \[([\d.]+), ([\d.]+)\]")) == 4
 
 
 def test_the_page_and_its_settling_curve_print_it_too():
     from analysis.entropy.convergence import convergence_table
-    from analysis.entropy.page import entropy_page
 
     text = entropy_page([result()])
     assert text.count("95% interval 26.45 to 26.55; 26.43 before") >= 3
@@ -155,7 +157,7 @@ def test_a_sweep_names_the_turn_and_draws_the_estimate():
     import pandas as pd
 
     from analysis.entropy.trajectory_figures import totals_over_training
-    from analysis.entropy.trajectory_page import trajectory_findings
+    from analysis.entropy.trajectory_report import trajectory_findings
 
     rows = [
         (

@@ -1,50 +1,21 @@
 """The page in a real browser: no error, no request, every figure drawn, on any width and theme."""
 
 import json
-import shutil
 
 import pytest
 
-from tests.analysis.results import make_result
+from tests.analysis.results import entropy_page, make_result
+from tests.browser import resize, wait
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-)
 PLOTS = 7
 NASTY = "<script>document.title='gone'</script> %{x}"
 
 
 @pytest.fixture(scope="module")
-def driver():
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        pytest.skip("chromium and chromedriver are not both on the PATH")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(chromedriver)
-    started = webdriver.Chrome(options=options, service=service)
-    yield started
-    started.quit()
-
-
-@pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """A page that compares two corpora, one of them with a hostile name."""
-    from analysis.entropy.page import entropy_page
-
     results = [make_result("general", n_layers=23), make_result(NASTY, seed=1, n_layers=23)]
     path = tmp_path_factory.mktemp("page") / "entropy.html"
     path.write_text(entropy_page(results), encoding="utf-8")
@@ -61,19 +32,6 @@ def opened(driver, address):
     wait(driver, f"return document.documentElement.dataset.drawn === '{PLOTS}'")
     yield driver
     driver.execute_script("localStorage.clear()")
-
-
-def wait(driver, script):
-    """Until a script returns something true; fails after twenty seconds."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(driver, 20).until(lambda waiting: waiting.execute_script(script), script)
-
-
-def resize(driver, width, height):
-    # The window of a headless browser has a least width; the emulated screen has none.
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
 def background(driver):
@@ -177,8 +135,8 @@ def test_pointing_at_a_layer_picks_out_its_line(opened):
 
 @pytest.mark.parametrize("width", [400, 1400])
 def test_the_page_of_a_trajectory_holds_up_too(driver, tmp_path, width):
-    from analysis.entropy.trajectory_page import trajectory_page
     from tests.analysis.entropy.test_trajectory import measured
+    from tests.analysis.results import trajectory_page
 
     page = tmp_path / "trajectory.html"
     page.write_text(trajectory_page(measured(steps=(8, 64, None))), encoding="utf-8")

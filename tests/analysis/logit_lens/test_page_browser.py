@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from tests.analysis.entropy.test_page_browser import driver, resize, wait  # noqa: F401
 from tests.analysis.lens_results import lens_page, make_lens
+from tests.browser import resize, wait
 
 pytestmark = pytest.mark.browser
 
@@ -35,7 +35,7 @@ def address(tmp_path_factory):
 
 
 @pytest.fixture
-def opened(driver, address):  # noqa: F811
+def opened(driver, address):
     """The driver with the page drawn; logs begin at the page."""
     for kind in ("browser", "performance"):
         driver.get_log(kind)
@@ -47,11 +47,11 @@ def opened(driver, address):  # noqa: F811
     assert driver.get_log("browser") == []
 
 
-def run(driver, script, *arguments):  # noqa: F811
+def run(driver, script, *arguments):
     return driver.execute_script(script, *arguments)
 
 
-def point_at(driver, index):  # noqa: F811
+def point_at(driver, index):
     """Move the mouse over a cell."""
     from selenium.webdriver import ActionChains
 
@@ -241,7 +241,7 @@ def test_nothing_overflows_and_the_card_stays_inside(opened, address, width, sch
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
-def test_a_single_position_shows_what_else_is_likely(driver, tmp_path):  # noqa: F811
+def test_a_single_position_shows_what_else_is_likely(driver, tmp_path):
     from analysis.numbers import visible
 
     result = make_lens(n_items=1, positions="last", top_k=5, n_layers=7)

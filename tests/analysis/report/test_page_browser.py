@@ -2,10 +2,9 @@
 
 import pytest
 
-from tests.analysis.entropy.test_page_browser import driver, resize, wait
 from tests.analysis.report import planted
+from tests.browser import resize, wait
 
-__all__ = ["driver"]
 pytestmark = pytest.mark.browser
 
 DRAWN = "const d = document; return d.documentElement.dataset.drawn === String(d.querySelectorAll('.plot').length)"
