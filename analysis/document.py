@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probes.json_text import json_text
 from probes.tables import Cell, Column, Table, Where, as_cell, markdown_table, print_tables
 
 if TYPE_CHECKING:
@@ -279,7 +280,7 @@ def save_report(
     for each, table in tables.items():
         (out / each).parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(out / f"{each}.csv", index=False)
-    numbers = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    numbers = json_text(content, f"{out / name}.json", indent=1) + "\n"
     # The numbers last: a folder that has them is a result.
     for ending, text in ((".md", markdown(report)), (".html", html(report)), (".json", numbers)):
         (out / f"{name}{ending}").write_text(text, encoding="utf-8")
@@ -333,7 +334,7 @@ def _script(value: object) -> "markupsafe.Markup":
     """Plain values as JSON for a script element."""
     import markupsafe
 
-    return markupsafe.Markup(_unclosing(json.dumps(value, ensure_ascii=False)))
+    return markupsafe.Markup(_unclosing(json_text(value, "the page")))
 
 
 def _unclosing(text: str) -> str:

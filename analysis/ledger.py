@@ -9,7 +9,6 @@ Example:
     '2 supported, 1 inconclusive'
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from analysis.claims.evidence import LEVEL
 from analysis.claims.verdicts import Finding, shown_effect
 from analysis.numbers import p_text
 from analysis.report.anchors import anchor_of
+from probes.json_text import json_text
 from probes.tables import Table, markdown_table
 from training.runs.durable_files import write_whole
 
@@ -61,7 +61,7 @@ def write_ledger(ledger: Mapping[str, Any], out: Path) -> None:
     """Write a ledger into a folder, as JSON, as a table and as a document."""
     import pandas as pd
 
-    text = json.dumps(ledger, indent=2, ensure_ascii=False) + "\n"
+    text = json_text(ledger, f"{out / JSON_FILE}", indent=2) + "\n"
     write_whole(out / JSON_FILE, text)
     rows = pd.DataFrame(ledger["claims"]).drop(columns=list(_NOT_IN_THE_TABLE))
     write_whole(out / CSV_FILE, rows.to_csv(index=False))

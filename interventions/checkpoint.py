@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from interventions.edits import Edit, TensorChange, patch_weights, patched_edits
 from probes.cli import output_folder
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel, sha256_of
+from probes.json_text import finite_or_none, json_text
 from probes.model_folder import ordinary_weights, write_model
 
 EDITS_FILE = "edits.json"
@@ -189,10 +189,8 @@ def _about(model: HookedModel, before: str | None, after: str) -> dict[str, Any]
 
 def _plain(change: TensorChange) -> dict[str, Any]:
     """As JSON, which has no infinity: of a norm that was zero."""
-    return {
-        name: None if isinstance(value, float) and not isfinite(value) else value
-        for name, value in asdict(change).items()
-    }
+    found: dict[str, Any] = finite_or_none(asdict(change))
+    return found
 
 
 def _record_of_source(model: HookedModel, before: str | None) -> dict[str, Any] | None:
@@ -205,5 +203,5 @@ def _record_of_source(model: HookedModel, before: str | None) -> dict[str, Any] 
 
 def _write_record(record: dict[str, Any], folder: Path) -> None:
     files = sorted([*(path.name for path in folder.iterdir()), EDITS_FILE])
-    text = json.dumps(record | {"files": files}, indent=2, ensure_ascii=False)
+    text = json_text(record | {"files": files}, f"{folder / EDITS_FILE}", indent=2)
     (folder / EDITS_FILE).write_text(text + "\n", encoding="utf-8")

@@ -20,6 +20,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from probes.cli import command_main, progress
 from probes.corpus.batching import KeptBatches
 from probes.corpus.sources import Corpus
 from probes.hooked_model import HookedModel
+from probes.perplexity import power_of_e
 from probes.results import EntropyResult
 from probes.sites import Site
 
@@ -179,8 +181,8 @@ ROWS = {
     "held_out_perplexity": "perplexity on held-out text",
 }
 
-# How many times its perplexity before makes a model a damaged one.
-_MUCH_WORSE = 2.0
+# So many nats more, twice the perplexity, make a model a damaged one.
+_MUCH_WORSE = log(2.0)
 
 
 def print_patch(found: "Patched", saved_to: Path | None, console: Console | None = None) -> None:
@@ -253,15 +255,17 @@ def _warnings(found: "Patched") -> Iterator[str]:
 
 def _damage(found: "Patched") -> Iterator[str]:
     """A line where the model has become much worse at text."""
-    before, after = (part.get("held_out_perplexity") for part in (found.before, found.after))
-    if before is None or after is None or after < _MUCH_WORSE * before:
+    before, after = (part.get("held_out_loss") for part in (found.before, found.after))
+    if before is None or after is None or after - before < _MUCH_WORSE:
         return
     instead = ""
     if found.resuscitation is not None and found.resuscitation.at is ResuscitationSite.UP:
         instead = "; --site preserving leaves what the model computes as it is"
+    power = power_of_e(after - before)
+    times = f"e^{after - before:,.0f}" if power is None else f"{power:,.1f}"
     yield (
-        f"The edit damages the model: perplexity on held-out text is {after / before:,.1f} times "
-        f"what it was{instead}."
+        f"The edit damages the model: perplexity on held-out text is {times} times what it "
+        f"was{instead}."
     )
 
 

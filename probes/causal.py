@@ -49,6 +49,7 @@ from probes.causal_runs import (
 )
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
+from probes.json_text import finite_or_none
 from probes.lens import check_readout
 from probes.prompts import LensItem, spelling
 from probes.results import Provenance, provenance_of
@@ -194,8 +195,8 @@ class CausalResult:
             "clean": self.clean.tolist(),
             "corrupted": self.corrupted.tolist(),
             "restored": self.restored.tolist(),
-            "recovery": _none_for_nan(self.recovery.tolist()),
-            "mean_recovery": _none_for_nan(self.mean_recovery.tolist()),
+            "recovery": finite_or_none(self.recovery.tolist()),
+            "mean_recovery": finite_or_none(self.mean_recovery.tolist()),
             "unmeasurable_items": self.n_unmeasurable,
             "subjects": [list(positions) for positions in self.subjects],
             "restored_at": [list(positions) for positions in self.restored_at],
@@ -219,12 +220,6 @@ class CausalResult:
         frame["restored"] = self.restored.flatten().tolist()
         frame["recovery"] = self.recovery.flatten().tolist()
         return frame
-
-
-def _none_for_nan(values: Any) -> Any:
-    if isinstance(values, list):
-        return [_none_for_nan(value) for value in values]
-    return values if values == values else None
 
 
 _VOCABULARY_CHUNK = 4096

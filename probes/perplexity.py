@@ -17,7 +17,7 @@ Source of bits per byte: Gao et al., "The Pile" (2020), section 3.1.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from math import exp, inf, log
+from math import exp, log
 from typing import Any
 
 import torch
@@ -97,9 +97,12 @@ class Perplexity:
     """Bytes that they decode to; None without a tokenizer."""
 
     @property
-    def perplexity(self) -> float:
-        """exp(mean loss): as if each token were drawn from so many alike."""
-        return _power_of_e(self.mean_loss)
+    def perplexity(self) -> float | None:
+        """exp(mean loss): as if each token were drawn from so many alike.
+
+        None from a loss of 709.8 nats on: float64 has no such number.
+        """
+        return power_of_e(self.mean_loss)
 
     @property
     def estimate(self) -> float:
@@ -108,11 +111,14 @@ class Perplexity:
 
     @property
     def perplexity_interval(self) -> Interval | None:
-        """Of the perplexity: the ends of the interval of the mean loss, as powers of e."""
+        """Of the perplexity: the ends of the interval of the mean loss, as powers of e.
+
+        None where float64 has no number for one of them.
+        """
         if self.interval is None:
             return None
-        low, high = _power_of_e(self.interval.low), _power_of_e(self.interval.high)
-        return Interval(low, high, self.interval.level)
+        low, high = power_of_e(self.interval.low), power_of_e(self.interval.high)
+        return None if low is None or high is None else Interval(low, high, self.interval.level)
 
     @property
     def documents(self) -> int:
@@ -139,9 +145,12 @@ class Perplexity:
         }
 
 
-def _power_of_e(loss: float) -> float:
-    # Beyond, a float64 has no such number, and `exp` raises.
-    return exp(loss) if loss < 709 else inf
+def power_of_e(loss: float) -> float | None:
+    """The perplexity that goes with a loss in nats; None where float64 has no such number."""
+    try:
+        return exp(loss)
+    except OverflowError:
+        return None
 
 
 @takes(model=hooked_model)

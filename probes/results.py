@@ -18,6 +18,7 @@ from torch import Tensor
 from probes.choices import Backend, Coefficient, EntropyKind
 from probes.hooked_model import HookedModel
 from probes.intervals import Interval, estimate_of
+from probes.json_text import json_text
 
 _RUNS_ON = {
     Backend.NATIVE: ("transformers",),
@@ -251,7 +252,7 @@ def save_result(result: EntropyResult, folder: Path) -> Path:
     if result.knowledge is not None:
         (folder / MEANS_FILE).write_bytes(_means_file(result))
     result.to_dataframe().to_csv(folder / TABLE_FILE, index=False)
-    text = json.dumps(result_dict(result), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json_text(result_dict(result), f"{folder / RESULT_FILE}", indent=2)
     (folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
     return folder
 

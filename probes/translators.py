@@ -30,6 +30,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from probes.hooked_model import HookedModel
+from probes.json_text import json_text
 
 TENSORS_FILE = "translators.safetensors"
 DESCRIPTION_FILE = "translators.json"
@@ -97,7 +98,7 @@ class Translators:
             "weights_sha256": self.weights_sha256,
             "training": dict(self.training),
         }
-        text = json.dumps(description, indent=2, ensure_ascii=False)
+        text = json_text(description, f"{folder / DESCRIPTION_FILE}", indent=2)
         (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
         return folder
 

@@ -24,6 +24,7 @@ import probes
 from interventions.edit_forms import Edit
 from interventions.learning_rates import RowLearningRates
 from probes.hooked_model import HookedModel
+from probes.json_text import json_text
 from training.batches import BatchSource
 from training.choices import OptimizerStart, StageStatus
 from training.commands.command import NOT_DECISIVE
@@ -221,7 +222,7 @@ def _restored(folder: Path, stored: Mapping[str, Any]) -> StageOutcome:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     with one_line_for_disk_errors(f"writing {path}"):
-        write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_whole(path, json_text(content, f"{path}", indent=2) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,20 +6,21 @@ perplexity on held-out text at least doubles.
 """
 
 from collections.abc import Iterator
-from math import ceil, exp, log10
+from math import ceil, log, log10
 
 import pandas as pd
 
 from analysis.edit_sweep.measurements import AT_RATIO, EditSweep
-from analysis.edit_sweep.tables import edit_table, perplexity
+from analysis.edit_sweep.tables import cell, edit_table
 from analysis.theme import nats, percent
 from interventions.choices import ResuscitationSite
+from probes.perplexity import power_of_e
 
 _SAME_LOSS = {"float64": 1e-3, "float32": 1e-3}
 _SAME_IN_HALF_PRECISION = 0.02
 """Nats per token that rounding stays well below, by type."""
-_DAMAGED = 2.0
-"""Times the perplexity."""
+_DAMAGED = log(2.0)
+"""Nats more: twice the perplexity."""
 _MOVED = 0.01
 """Nats of knowledge entropy that are worth a sentence."""
 _SMALLEST = 0.99e-6
@@ -54,7 +55,7 @@ def _unedited(sweep: EditSweep) -> str:
         f"Unedited: knowledge entropy {nats(known.total)} nats, "
         f"{percent(known.total / known.maximum)} of its maximum; on held-out text a loss of "
         f"{nats(_total(sweep, 'held_out_loss'), 3)} nats per token, a perplexity of "
-        f"{perplexity(_total(sweep, 'held_out_perplexity'))}."
+        f"{cell('held_out_perplexity', sweep.before['held_out_perplexity']) or 'no float64'}."
     )
 
 
@@ -75,8 +76,11 @@ def _verdict(row: pd.Series, guessing: float, same: float) -> str:
     before, after = row["held_out_loss_before"], row["held_out_loss_after"]
     if abs(after - before) < same:
         return "the model predicts as before"
-    times = f"the perplexity is {_power(after - before):,.3g} times what it was"
-    if _power(after - before) < _DAMAGED:
+    more = after - before
+    power = power_of_e(more)
+    shown = f"e^{more:,.0f}" if power is None else f"{power:,.3g}"
+    times = f"the perplexity is {shown} times what it was"
+    if more < _DAMAGED:
         return times
     worse = f"worse than guessing all tokens alike ({nats(guessing)})"
     return f"{times}, which damages the model before any training" + (
@@ -103,7 +107,7 @@ def _doubled(made: pd.DataFrame) -> Iterator[str]:
     if resuscitated.empty:
         return
     damage = resuscitated["held_out_loss_after"] - resuscitated["held_out_loss_before"]
-    doubled = damage.map(_power) >= _DAMAGED
+    doubled = damage >= _DAMAGED
     each = ", ".join(
         f"{int(found.sum())} of {len(found)} at {site}"
         for site, found in doubled.groupby(resuscitated["site"], sort=False)
@@ -189,10 +193,6 @@ def _within(difference: float) -> str:
     """A power of ten that a small difference stays below."""
     power = ceil(log10(max(difference, _SMALLEST)))
     return f"less than {10.0**power:g}"
-
-
-def _power(loss: float) -> float:
-    return exp(min(loss, 700.0))
 
 
 def _total(sweep: EditSweep, name: str) -> float:

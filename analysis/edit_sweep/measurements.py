@@ -27,6 +27,7 @@ from probes.cli import output_folder
 from probes.corpus.batching import KeptBatches
 from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
+from probes.json_text import json_text
 from probes.results import EntropyResult, load_result
 
 AT_RATIO, AT_FACTOR = 0.5, 1.0
@@ -287,7 +288,7 @@ def _row_file(out: Path, setting: EditSetting) -> Path:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    partial.write_text(json_text(content, f"{path}", indent=2) + "\n", encoding="utf-8")
     partial.rename(path)
 
 

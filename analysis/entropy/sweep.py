@@ -16,6 +16,7 @@ from typing import Any
 from analysis.checkpoints import Checkpoint
 from analysis.origin import origin_in, refuse_another
 from probes.cli import output_folder
+from probes.json_text import json_text
 from probes.results import RESULT_FILE, EntropyResult, load_result
 
 MANIFEST = "sweep.json"
@@ -50,7 +51,7 @@ def begin(out: Path, settings: dict[str, Any]) -> None:
         raise ValueError(f"--out {out} exists and holds no sweep; give another folder")
     out.mkdir(parents=True, exist_ok=True)
     partial = out / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json_text(settings, f"{manifest}", indent=2) + "\n", encoding="utf-8")
     partial.rename(manifest)
 
 

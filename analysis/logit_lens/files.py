@@ -5,8 +5,6 @@
 log-probabilities, entropies and divergences are in nats.
 """
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +21,7 @@ from analysis.logit_lens.tables import (
 )
 from probes.causal import CausalResult
 from probes.cli import output_folder
+from probes.json_text import finite_or_none, json_text
 from probes.localization import NEVER, Localization, localize
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def write_lens(
             if causal is not None:
                 causal.to_dataframe().to_csv(folder / inside / CAUSAL, index=False)
         if compared is not None:
-            text = json.dumps(finite(compared.to_dict()), indent=2, ensure_ascii=False)
+            text = json_text(finite_or_none(compared.to_dict()), COMPARISON, indent=2)
             (folder / COMPARISON).write_text(text + "\n", encoding="utf-8")
         (folder / PAGE).write_text(page, encoding="utf-8")
     return report
@@ -74,7 +73,7 @@ def save_numbers(result: LensResult, folder: str | Path, k: int = DEFAULT_K) -> 
     folder = Path(folder)
     content = lens_dict(result, k)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json_text(content, f"{folder / JSON}", indent=2)
     (folder / JSON).write_text(text + "\n", encoding="utf-8")
     readouts_table(result).to_csv(folder / READOUTS, index=False)
     items_table(result, k).to_csv(folder / ITEMS, index=False)
@@ -110,9 +109,9 @@ def _item(result: LensResult, index: int, found: Localization) -> dict[str, Any]
         "first": result.items[index].first,
         "split_apart": result.items[index].split_apart,
         "rank": result.rank[:, index].tolist(),
-        "log_prob": finite(result.log_prob[:, index].tolist()),
-        "entropy": finite(result.entropy[:, index].tolist()),
-        "kl": finite(result.kl[:, index].tolist()),
+        "log_prob": finite_or_none(result.log_prob[:, index].tolist()),
+        "entropy": finite_or_none(result.entropy[:, index].tolist()),
+        "kl": finite_or_none(result.kl[:, index].tolist()),
         "first_layer": _layer(int(found.first_layer[index])),
         "settling_layer": _layer(int(found.settling_layer[index])),
         "rank_area": float(found.rank_area[index]),
@@ -138,12 +137,3 @@ def _control(result: LensResult, name: str, k: int) -> dict[str, Any]:
 
 def _layer(row: int) -> int | None:
     return None if row == NEVER else row
-
-
-def finite(value: Any) -> Any:
-    """A value whose floats that JSON has no word for, at any depth, are None."""
-    if isinstance(value, dict):
-        return {name: finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

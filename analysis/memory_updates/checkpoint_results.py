@@ -19,6 +19,7 @@ from probes.cli import output_folder
 from probes.corpus.batching import TokenBatches
 from probes.corpus.token_batch import TokenBatch
 from probes.hooked_model import HookedModel
+from probes.json_text import json_text
 from probes.results import Provenance, provenance_of
 from training.settings import OptimizerSettings
 
@@ -30,7 +31,7 @@ def measured_once(
 ) -> dict[str, Any]:
     """What a folder holds, or what is measured now and written there."""
     if not (folder / RESULT).is_file():
-        found = json.dumps(measure(), indent=2, allow_nan=False)
+        found = json_text(measure(), f"{folder / RESULT}", indent=2)
         with output_folder(folder) as partial:
             (partial / RESULT).write_text(found + "\n", encoding="utf-8")
     kept = json.loads((folder / RESULT).read_text(encoding="utf-8"))

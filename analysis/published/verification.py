@@ -11,7 +11,6 @@ Example:
     (617, {'not comparable'})
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -31,6 +30,7 @@ from analysis.published.result_rows import Conditions, ResultRows, result_rows
 from analysis.statistics.bootstrap import LEVEL
 from analysis.statistics.tests import ScaleError
 from probes.intervals import Interval
+from probes.json_text import json_text
 from probes.tables import Table, markdown_table, print_tables
 
 NAME = "verification"
@@ -130,7 +130,7 @@ def write_verification(comparisons: Sequence[Comparison], out: Path) -> None:
     texts = (
         verification_markdown(comparisons),
         table.to_csv(index=False),
-        json.dumps(content, indent=1, allow_nan=False) + "\n",
+        json_text(content, NAME, indent=1) + "\n",
     )
     out.mkdir(parents=True, exist_ok=True)
     for ending, text in zip(_ENDINGS, texts, strict=True):

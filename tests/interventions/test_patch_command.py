@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from math import log
 
 import pytest
 import torch
@@ -145,9 +146,14 @@ def test_the_terminal_shows_both_entropies_perplexity_rows_and_warnings(run, tmp
 @pytest.mark.parametrize(
     ("site", "after", "warning"),
     [
-        ("up", 1500.0, ["is 30.0 times what it was; --site preserving leaves what the model"]),
-        ("down", 100.0, ["The edit damages the model: perplexity on held-out text is 2.0 times"]),
-        ("up", 99.0, []),
+        ("up", log(30.0), ["is 30.0 times what it was; --site preserving leaves what the model"]),
+        (
+            "down",
+            log(2.0),
+            ["The edit damages the model: perplexity on held-out text is 2.0 times"],
+        ),
+        ("up", 812.0, ["perplexity on held-out text is e^812 times"]),
+        ("up", 0.69, []),
         ("up", None, []),
     ],
 )
@@ -160,8 +166,8 @@ def test_a_damaged_model_is_called_one(site, after, warning):
     means = torch.ones(1, 2)
     edit = None if after is None else Resuscitation(means, site=site)
     found = SimpleNamespace(
-        before={"held_out_perplexity": 50.0},
-        after={} if after is None else {"held_out_perplexity": after},
+        before={"held_out_loss": 0.0},
+        after={} if after is None else {"held_out_loss": after},
         resuscitation=edit,
     )
     lines = list(_damage(found))

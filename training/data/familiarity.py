@@ -29,6 +29,7 @@ import torch
 
 from probes.generation import generate
 from probes.hooked_model import HookedModel
+from probes.json_text import json_text
 from training.choices import Template
 from training.data.factoid_prompts import Factoid, PromptTemplate, prompt_and_target
 from training.data.factoids import FactoidSet
@@ -212,4 +213,4 @@ class KeptAnswers:
         """Keep the answers, in the order of the items."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         held = {"settings": self._settings, "answers": list(answers.values())}
-        write_whole(self.path, json.dumps(held, ensure_ascii=False, indent=1) + "\n")
+        write_whole(self.path, json_text(held, f"{self.path}", indent=1) + "\n")

@@ -10,7 +10,6 @@ Gradients are compared between samples of the items of every stage and, as `M`, 
 the drift of the weights refer to the weights that the stage begins with, edits in them included.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from interventions.edits import patch_weights
 from probes.hooked_model import HookedModel
+from probes.json_text import json_text
 from training.commands.edit_settings import RunEdits
 from training.commands.observers import Looks
 from training.data.fact_world import ClozeItem, read_cloze
@@ -198,7 +198,7 @@ def write_relearning(
     }
     if this_process().is_first:
         with one_line_for_disk_errors(f"writing {path}"):
-            write_whole(path, json.dumps(content) + "\n")
+            write_whole(path, json_text(content, f"{path}") + "\n")
 
 
 def refuse_relearning(config: RemixConfig, items: StageItems) -> None:

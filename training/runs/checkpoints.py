@@ -31,6 +31,7 @@ from torch.distributed.checkpoint import CheckpointException
 from probes.checking import all_finite
 from probes.checkpoint_files import load_whole, quiet_transformers, what_is_wrong
 from probes.hooked_model import HookedModel
+from probes.json_text import json_text
 from probes.model_folder import write_model
 from training.engine import Engine
 from training.processes import this_process
@@ -83,7 +84,10 @@ def seal(
         "files": _sizes(partial),
         "state": state,
     }
-    write_whole(partial / STATE_FILE, json.dumps(header, indent=1) + "\n")
+    write_whole(
+        partial / STATE_FILE,
+        json_text(header, f"{final / STATE_FILE}", indent=1) + "\n",
+    )
     sync_tree(partial)
     partial.rename(final)
     sync_folder(final.parent)

@@ -32,6 +32,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from probes.json_text import json_text
 from training.choices import RateCount
 from training.commands.command import NOT_DECISIVE
 from training.commands.recipes import as_json
@@ -95,7 +96,7 @@ class RunDirectory:
             _refuse_used(folder)
             with one_line_for_disk_errors(f"making {folder}"):
                 folder.mkdir(parents=True, exist_ok=True)
-                write_whole(folder / MANIFEST_FILE, _as_text(plain))
+                write_whole(folder / MANIFEST_FILE, _as_text(plain, MANIFEST_FILE))
         return cls(folder, plain)
 
     @classmethod
@@ -140,7 +141,7 @@ class RunDirectory:
     def append_timing(self, **fields: Any) -> None:
         """Add a line about time or memory."""
         if self._here.is_first:
-            self._lines[TIMING_FILE].append(json.dumps(fields))
+            self._lines[TIMING_FILE].append(json_text(fields, TIMING_FILE))
 
     def write_items(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write a list that records refer to; the same list again is fine.
@@ -151,7 +152,7 @@ class RunDirectory:
         if not self._here.is_first:
             return
         path = self.path / ITEMS_FOLDER / f"{name}.jsonl"
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(json_text(row, f"{path}") + "\n" for row in rows)
         if not path.is_file():
             with one_line_for_disk_errors(f"writing {path}"):
                 write_whole(path, text)
@@ -221,7 +222,7 @@ class RunDirectory:
             for lines in self._lines.values():
                 lines.sync()
             with one_line_for_disk_errors(f"writing {self.path / DONE_FILE}"):
-                write_whole(self.path / DONE_FILE, _as_text(summary))
+                write_whole(self.path / DONE_FILE, _as_text(summary, DONE_FILE))
 
     def _seal(self, partial: Path, final: Path, planned: bool, state: Any) -> None:
         for lines in self._lines.values():
@@ -315,8 +316,8 @@ def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(manifest))
 
 
-def _as_text(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+def _as_text(content: Mapping[str, Any], file: str) -> str:
+    return json_text(content, file, indent=2) + "\n"
 
 
 _VERSIONS = ("mnemoscope", "torch", "transformers", "tokenizers")

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from probes.json_text import json_text
+
 RECORDS_FILE = "records.jsonl"
 BASELINE_FILE = "baseline.jsonl"
 """Records of a start before it was edited."""
@@ -204,7 +206,7 @@ Kind = TypeVar("Kind", bound=Record)
 
 def as_line(record: Record) -> str:
     """A record as one line of JSON, without its end; floats keep every bit."""
-    return json.dumps({"record": record.record, **asdict(record)}, ensure_ascii=False)
+    return json_text({"record": record.record, **asdict(record)}, f"a record of step {record.step}")
 
 
 def from_line(line: str) -> Record | dict[str, Any]:

@@ -1,6 +1,5 @@
 """What a tuned lens was worth, as JSON, CSV and a table on the terminal."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from probes.corpus.batching import KeptBatches
 from probes.hooked_model import HookedModel
+from probes.json_text import json_text
 from probes.results import provenance_of
 from training.tuned_lens.evaluation import LensComparison
 from training.tuned_lens.fit import TranslatorHistory
@@ -51,7 +51,7 @@ def save_comparison(
         },
         "provenance": asdict(provenance),
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False)
+    text = json_text(content, f"{folder / JSON_FILE}", indent=2)
     (folder / JSON_FILE).write_text(text + "\n", encoding="utf-8")
     found.to_dataframe().to_csv(folder / TABLE_FILE, index=False)
 
