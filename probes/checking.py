@@ -47,6 +47,12 @@ def all_finite(values: Tensor) -> bool:
     return bool(values.sum(dtype=wide).isfinite()) or bool(values.isfinite().all())
 
 
+def refuse_not_finite(tensors: Mapping[str, Tensor], what: str, instead: str) -> None:
+    """Refuse named tensors of which a value is NaN or infinite."""
+    if wrong := next((name for name, values in tensors.items() if not all_finite(values)), None):
+        raise ValueError(f"{what} is not finite, at {wrong}; {instead}")
+
+
 def what_makes_finite(name: str, weights: Mapping[str, Tensor], dtype: torch.dtype) -> str:
     """What a user can do about numbers of a model that are not finite."""
     for weight, values in weights.items():

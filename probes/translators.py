@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from probes.checking import refuse_not_finite
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
 
@@ -91,7 +92,6 @@ class Translators:
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {"weight": self.weight.cpu().contiguous(), "bias": self.bias.cpu().contiguous()}
-        (folder / TENSORS_FILE).write_bytes(save(tensors))
         description = {
             "lens": self.name,
             "model": self.model,
@@ -99,6 +99,7 @@ class Translators:
             "training": dict(self.training),
         }
         text = json_text(description, f"{folder / DESCRIPTION_FILE}", indent=2)
+        (folder / TENSORS_FILE).write_bytes(save(tensors))
         (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
         return folder
 
@@ -140,6 +141,7 @@ def load_translators(directory: str | Path, model: HookedModel) -> Translators:
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
         raise ValueError(f"{folder / TENSORS_FILE} holds {found}; {model.name} needs {expected}")
+    refuse_not_finite(tensors, f"{folder / TENSORS_FILE}", "train a lens again")
     return Translators(
         weight=tensors["weight"].float(),
         bias=tensors["bias"].float(),

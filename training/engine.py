@@ -26,7 +26,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from probes.checking import all_finite, evaluating, refusing_failures
+from probes.checking import all_finite, evaluating, refusing_failures, what_makes_finite
 from probes.choices import Backend
 from probes.finite import where_it_began
 from probes.hooked_model import HookedModel
@@ -110,6 +110,9 @@ def separation_of(hf_model: Any) -> Separation:
                 one, other = hf_model(**inputs, use_cache=False).logits[:, 2:]
         except ValueError:
             continue
+        if not all_finite(torch.stack([one, other])):
+            helps = what_makes_finite("it", hf_model.state_dict(), one.dtype)
+            raise ValueError(f"the model's logits of a few tokens are not finite: {helps}")
         # Rounding is a millionth of their spread; what a document sees of another is far more.
         if torch.allclose(one, other, rtol=0.0, atol=1e-4 * float(one.std())):
             return separation

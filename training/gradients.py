@@ -28,6 +28,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from probes.checking import all_finite, refuse_not_finite, what_makes_finite
 from probes.hooked_model import HookedModel
 from probes.rotary import rope_border
 from training.batches import IGNORED, TrainingBatch
@@ -144,9 +145,17 @@ class GradientReader:
             for name, value in gradient.items():
                 total[name] += value
         _add_up([loss, *total.values()], self._model.device)
+        self._refuse_not_finite(sample, {"its loss": loss, **total})
         return SampleGradient(
             float(loss) / tokens, tokens, {name: value / tokens for name, value in total.items()}
         )
+
+    def _refuse_not_finite(self, sample: GradientSample, found: Weights) -> None:
+        if all(map(all_finite, found.values())):
+            return
+        weights = self._hf_model.state_dict()
+        helps = what_makes_finite(self._model.name, weights, self._model.dtype)
+        refuse_not_finite(found, f"the gradient of sample {sample.name!r}", helps)
 
     def variances(
         self, sample: GradientSample, own: SampleGradient, others: Sequence[Weights]
@@ -253,7 +262,8 @@ class GradientAlignmentObserver:
         """The inner products of all pairs of gradients.
 
         Raises:
-            ValueError: weights are sharded, the start is another model's, or a sample does not fit.
+            ValueError: weights are sharded, the start is another model's, a sample does not fit, or
+                a gradient is not finite.
         """
         refuse_others(model, self._start)
         with model.evaluating():

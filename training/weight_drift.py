@@ -28,6 +28,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from probes.checking import refuse_not_finite
 from probes.hooked_model import HookedModel
 from training.observers import Cadence
 from training.runs.records import Record, WeightDriftRecord
@@ -215,7 +216,8 @@ class WeightDriftObserver:
         """Distance, relative distance and angle of every part.
 
         Raises:
-            ValueError: the weights are sharded, or the start is another model's.
+            ValueError: the weights are sharded, the start is another model's, or a weight is not
+                finite.
         """
         return [drift_since(self._start, model, step)]
 
@@ -229,11 +231,14 @@ def drift_since(start: Weights, model: HookedModel, step: int = 0) -> WeightDrif
         step: what the record is to say.
 
     Raises:
-        ValueError: the model's weights are sharded, or the start is another model's.
+        ValueError: the model's weights are sharded, the start is another model's, or a weight is
+            not finite.
     """
     refuse_sharded(model, "weight drift", "compare checkpoints instead (`drift_since`)")
     refuse_others(model, start)
     now = start_weights(model)
+    refuse_not_finite(start, "the start", "take it from a sound model (`start_weights`)")
+    refuse_not_finite(now, model.name, "load a sound checkpoint")
     moved = {name: weight - start[name] for name, weight in now.items()}
     found = products_by_part([now, start, moved], parameter_parts(model))
     lengths = {part: squares.diagonal().sqrt().tolist() for part, squares in found.items()}

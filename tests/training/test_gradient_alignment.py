@@ -420,3 +420,27 @@ def test_what_a_record_does_not_have_is_named():
         alignment(record, "A", "C")
     with pytest.raises(ValueError, match=r"there is no part '3.mlp_out'; the record has embedding"):
         alignment(record, "A", "B", part="3.mlp_out")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.layers.1.mlp.down_proj.weight", "not finite: weight model.layers.1.mlp.down_proj"),
+        # The loss is finite, and the gradient of the norm's input is not.
+        (None, "the gradient of sample 'A' is not finite, at model.embed_tokens.weight"),
+    ],
+)
+def test_a_gradient_that_is_not_finite_is_refused(name, message):
+    model = tiny_model("llama")
+    observer = observer_of(model)
+    if name is None:
+        embed = model.hf_model.model.embed_tokens
+
+        def spoil(_module, _inputs, output):
+            output.register_hook(lambda gradient: gradient * float("nan"))
+
+        embed.register_forward_hook(spoil)
+    else:
+        dict(model.hf_model.named_parameters())[name].data[2, 3] = float("nan")
+    with pytest.raises(ValueError, match=message):
+        observer.observe(model, 0)

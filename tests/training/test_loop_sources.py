@@ -220,3 +220,25 @@ def test_a_checkpoint_without_a_training_state_cannot_be_gone_on_from(tmp_path):
     _, first = run(tmp_path / "first", settings=settings_of(checkpoint_every=4))
     with pytest.raises(ValueError, match=r"step-000004 has no readable training_state\.json"):
         run(tmp_path / "more", start_state=first.checkpoint.with_name("step-000004"))
+
+
+@pytest.mark.parametrize("moment", ["exp_avg", "exp_avg_sq"])
+def test_moments_that_are_not_finite_are_not_gone_on_from(tmp_path, monkeypatch, moment):
+    from torch.distributed import checkpoint as sharded
+
+    settings = settings_of(steps=4, checkpoint_every=2)
+    model, first = run(tmp_path / "first", settings=settings)
+    (tmp_path / "first" / "done.json").unlink()
+    name, load = "model.layers.1.mlp.up_proj.weight", sharded.load
+
+    def spoiled(template, **given):
+        load(template, **given)
+        if name in template:
+            template[name][moment][3, 5] = float("nan")
+
+    monkeypatch.setattr("training.runs.checkpoints.sharded.load", spoiled)
+    place = rf"step-000004 is not finite, at {moment} of {name}"
+    with pytest.raises(ValueError, match=place):
+        run(tmp_path / "more", model, settings=settings, start_state=first.checkpoint)
+    with pytest.raises(ValueError, match=place):
+        run(tmp_path / "first", settings=settings, resume=True)

@@ -218,3 +218,15 @@ def test_the_start_of_another_model_is_refused():
     start = start_weights(tiny_model("llama"))
     with pytest.raises(ValueError, match=r"the start weights are not those of .*; take them from"):
         drift_since(start, tiny_model("gpt2"))
+
+
+@pytest.mark.parametrize("of_start", [True, False])
+def test_a_weight_that_is_not_finite_has_no_drift(of_start):
+    from training.weight_drift import drift_since, start_weights
+
+    model = tiny_model("gpt2")
+    start = start_weights(model)
+    weights = start if of_start else dict(model.hf_model.named_parameters())
+    weights["transformer.h.1.mlp.c_fc.bias"].data[3] = float("inf")
+    with pytest.raises(ValueError, match=r"is not finite, at transformer\.h\.1\.mlp\.c_fc\.bias"):
+        drift_since(start, model)

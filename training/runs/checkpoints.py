@@ -28,12 +28,12 @@ from torch import Tensor
 from torch.distributed import checkpoint as sharded
 from torch.distributed.checkpoint import CheckpointException
 
-from probes.checking import all_finite
+from probes.checking import all_finite, refuse_not_finite
 from probes.checkpoint_files import load_whole, quiet_transformers, what_is_wrong
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
 from probes.model_folder import write_model
-from training.engine import Engine
+from training.engine import Engine, whole
 from training.processes import this_process
 from training.runs.durable_files import (
     one_line_for_disk_errors,
@@ -289,6 +289,12 @@ class TrainingState:
     def load_optimizer(self, found: CheckpointFound) -> None:
         """Take AdamW's moments from a checkpoint, which may be another run's of the same model."""
         template = self._read_moments(found)
+        for name, moments in template.items():
+            refuse_not_finite(
+                {f"{moment} of {name}": whole(values) for moment, values in moments.items()},
+                f"the state of AdamW in {found.path}",
+                "training cannot go on from it: take another checkpoint",
+            )
         for name, parameter in self._trainable():
             if name in template:
                 self.optimizer.state[parameter] = template[name]

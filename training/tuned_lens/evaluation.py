@@ -17,9 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.checking import all_finite, refuse_not_finite, what_makes_finite
 from probes.choices import SampleBy
 from probes.corpus.sources import MORE_DOCUMENTS, Corpus, ReadCounts, load_corpus
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
+from probes.finite import require_finite
 from probes.hooked_model import HookedModel
 from probes.hooks import run_hooked
 from probes.readout import Translate, read_streams
@@ -106,7 +108,19 @@ def _divergences(
         read = read_streams(
             model.anatomy, streams, targets, top_k=1, embedding=True, translate=translate
         )
+    require_finite_layers(model, read.kl[:-1], "the KL divergence")
     return read.kl[:-1].double()
+
+
+def require_finite_layers(
+    model: HookedModel, values: Float[Tensor, "layer *rest"], of: str
+) -> None:
+    """Refuse values of the layers but the last, of which one is not finite."""
+    if all_finite(values):
+        return
+    layers = {f"layer {layer - 1}": found for layer, found in enumerate(values)}
+    weights = model.engine.state_dict()
+    refuse_not_finite(layers, of, what_makes_finite(model.name, weights, model.dtype))
 
 
 def sampled_streams(
@@ -124,7 +138,15 @@ def sampled_streams(
     points = [HookPoint(Site.RESID_PRE, 0)]
     points += [HookPoint(Site.RESID_POST, layer) for layer in range(model.n_layers)]
     run_hooked(model, batch, [(point, cut_out) for point in points])
-    return torch.stack([stream.to(model.device) for stream in kept])
+    streams = torch.stack([stream.to(model.device) for stream in kept])
+    sums = streams.float().sum(dim=(0, 2))
+    if not all_finite(sums):
+        # Any one of them will do: the pass that follows finds out where it began.
+        place = tuple(chosen[int((~sums.isfinite()).nonzero()[0, 0])])
+        one = torch.zeros_like(batch.attention_mask, dtype=torch.bool)
+        one[place] = True
+        require_finite(sums.new_full((1,), torch.nan), model, batch, one, "a residual stream")
+    return streams
 
 
 HELD_OUT_OF = 8

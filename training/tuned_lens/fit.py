@@ -19,12 +19,18 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LinearLR
 
 from probes.anatomy import Anatomy
+from probes.checking import refuse_not_finite
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
 from probes.readout import CHUNK_BYTES, norm_and_unembed
 from probes.translators import Translators, identity_translators
 from training.choices import TranslatorOptimizer
-from training.tuned_lens.evaluation import LensComparison, compare_lenses, sampled_streams
+from training.tuned_lens.evaluation import (
+    LensComparison,
+    compare_lenses,
+    require_finite_layers,
+    sampled_streams,
+)
 
 DEFAULT_RATES = {TranslatorOptimizer.ADAM: 1e-3, TranslatorOptimizer.SGD: 1.0}
 """The rates to start from, where none is given."""
@@ -84,6 +90,12 @@ class TranslatorFit:
         inner, final = streams[:-1].float(), streams[-1]
         moved = inner + torch.baddbmm(bias[:, None], inner, weight.mT)
         kl, slope = kl_and_slope(self._model.anatomy, moved, final)
+        for values, what in (
+            (moved, "a translated stream"),
+            (kl, "the KL divergence"),
+            (slope, "its gradient"),
+        ):
+            require_finite_layers(self._model, values, what)
         # By hand, since autograd would keep the streams of all layers for the same two products.
         weight.grad, bias.grad = slope.mT @ inner, slope.sum(dim=1)
         _clip(weight.grad, bias.grad, self._settings.largest_gradient)
@@ -95,6 +107,9 @@ class TranslatorFit:
     def translators(self) -> Translators:
         """What the translators are by now; further steps leave these as they are."""
         weight, bias = self._fitted.weight.detach().clone(), self._fitted.bias.detach().clone()
+        refuse_not_finite(
+            {"weight": weight, "bias": bias}, "a translator", "try a lower learning rate"
+        )
         return replace(self._fitted, weight=weight, bias=bias)
 
 
@@ -207,8 +222,8 @@ def train_translators(
         The translators, and what happened.
 
     Raises:
-        ValueError: a number is out of range, there are no batches, or only one of `validation` and
-            `validate_every` is given.
+        ValueError: a number is out of range, there are no batches, only one of `validation` and
+            `validate_every` is given, or something that is computed is not finite.
     """
     settings = TranslatorSettings(
         steps=steps,

@@ -313,3 +313,40 @@ def test_a_gpu_learns_what_the_cpu_does():
     assert runs[1].weight.device.type == "cuda"
     # Float32 products of two devices, two small steps.
     torch.testing.assert_close(runs[1].weight.cpu(), runs[0].weight, rtol=1e-2, atol=1e-4)
+
+
+def overflowing_batches():
+    """Rows of which the third overflows in float16."""
+    from tests.probes.test_finite import ROWS
+
+    return [{"input_ids": ROWS}]
+
+
+def test_a_tuned_lens_of_a_model_that_overflows_is_refused_where_it_begins():
+    from tests.probes.test_finite import BAD, PLACE, overflowing
+    from training.tuned_lens.fit import train_translators
+
+    place = rf"a residual stream is not finite: it begins with inf at {PLACE}, in document {BAD}"
+    with pytest.raises(ValueError, match=place + r".* load it with dtype='bfloat16'"):
+        train_translators(overflowing(), overflowing_batches(), steps=1, rows_per_step=10_000)
+
+
+def test_translators_that_run_away_are_refused():
+    from training.tuned_lens.fit import train_translators
+
+    with pytest.raises(ValueError, match=r"a translat(or|ed stream) is not finite, at"):
+        train_translators(tiny_model("llama"), batches(3), steps=41, learning_rate=1e37)
+
+
+def test_a_file_of_translators_that_are_not_finite_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from probes.translators import identity_translators, load_translators
+
+    model = tiny_model("llama")
+    path = identity_translators(model).save(tmp_path) / "translators.safetensors"
+    tensors = load_file(path)
+    tensors["bias"][1, 2] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(ValueError, match=r"translators.safetensors is not finite, at bias"):
+        load_translators(tmp_path, model)
