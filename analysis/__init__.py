@@ -22,7 +22,7 @@ _EXPORTS = {
     "kept_share": "analysis.retention",
     "knowledge_scores": "analysis.knowledge_tables",
     "learnability_threshold": "analysis.encounters",
-    "lens": "analysis.logit_lens.readouts",
+    "lens": "analysis.logit_lens.result",
     "log_spaced_offsets": "analysis.forgetting_curve",
     "net_gain": "analysis.encounters",
     "read_run": "analysis.runs",

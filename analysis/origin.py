@@ -1,16 +1,9 @@
 """Origin: which weights, texts and versions a kept result belongs to.
 
 Commands that go on where they were stopped leave finished results alone. A result is finished only
-where all that its numbers depend on is as it was: settings are compared by the command
-(`analysis.entropy.sweep.begin`), and here weights and texts, by their hashes, the type of numbers,
-the device and the versions of libraries.
-
-Example:
-    >>> refuse_another(Path("runs/a"), {"corpus": "5e"}, {"corpus": "5e"})
-    >>> refuse_another(Path("runs/a"), {"corpus": "5e"}, {"corpus": "a1"})
-    Traceback (most recent call last):
-        ...
-    ValueError: runs/a was measured with corpus 5e, now it is a1; give another --out, or ...
+where all that its numbers depend on is as it was: the command compares settings, and here weights
+and texts are compared by their hashes, the type of numbers, the device and the versions of
+libraries.
 """
 
 from collections.abc import Mapping

@@ -14,8 +14,7 @@ import pandas as pd
 
 from analysis.claim_tables.settings import SOURCE, of_one_source_each, refuse_unlike, series_of
 from analysis.claims.measurements import COLUMNS, Table
-from analysis.entropy.sweep import MANIFEST
-from analysis.entropy.trajectory import TABLE
+from analysis.entropy.trajectory import MANIFEST, TABLE
 from analysis.memory_updates.command import NAME
 from analysis.memory_updates.report import MEASURES, update_table
 

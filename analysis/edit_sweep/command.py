@@ -84,7 +84,7 @@ class EditSweepArguments:
 def _run(arguments: EditSweepArguments, given: Sequence[str]) -> None:
     import probes
     from analysis.edit_sweep.measurements import sites_of
-    from analysis.entropy.sweep import begin
+    from analysis.entropy.trajectory import begin
     from analysis.numbers import command_line
     from interventions.effects import keep_tokens, open_texts
 
@@ -129,7 +129,7 @@ def _edits(
 
 def _refuse_folder(out: Path) -> None:
     """Refuse a folder that no sweep can be written to, before a model is loaded."""
-    from analysis.entropy.sweep import MANIFEST
+    from analysis.entropy.trajectory import MANIFEST
     from probes.cli import refuse_existing
 
     if (out / MANIFEST).is_file():
@@ -161,8 +161,8 @@ def _settings(given: EditSweepArguments) -> dict[str, Any]:
 
 def _write(sweep: "EditSweep", command: str, out: Path) -> None:
     from analysis.document import save_report
+    from analysis.edit_sweep.findings import edit_records, edit_table
     from analysis.edit_sweep.report import edit_report
-    from analysis.edit_sweep.tables import edit_records, edit_table
 
     content = {
         "command": command,

@@ -21,8 +21,13 @@ from analysis.document import (
     Where,
     origin_fold,
 )
-from analysis.entropy.convergence import convergence_figure, convergence_table
-from analysis.entropy.findings import estimate_note, findings, used_share
+from analysis.entropy.findings import (
+    convergence_figure,
+    convergence_table,
+    estimate_note,
+    findings,
+    used_share,
+)
 from analysis.entropy.tables import (
     Measure,
     coefficient_table,
@@ -42,14 +47,7 @@ Show = Callable[[float, Interval | None, int], str | Cell]
 
 
 def entropy_report(results: Sequence[EntropyResult]) -> Report:
-    """What entropy results say.
-
-    Args:
-        results: one or several; of one model over several corpora they are compared.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """What entropy results say."""
     if not results:
         raise ValueError("a page of entropies needs at least one result, found none")
     models = list(dict.fromkeys(_model_name(result) for result in results))

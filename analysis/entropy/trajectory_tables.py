@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.entropy.sweep import Measured
 from analysis.entropy.tables import COEFFICIENT_SYMBOLS
+from analysis.entropy.trajectory import Measured
 from probes.choices import Coefficient
 from probes.intervals import Interval, estimate_of
 from probes.results import EntropyResult

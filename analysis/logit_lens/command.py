@@ -237,7 +237,7 @@ def _controls(
     """The first tokens of shuffled and of frequency-matched targets; two items or more have any."""
     if not arguments.controls or len(asked.prompts) < 2:
         return None
-    from analysis.logit_lens.controls import control_tokens
+    from analysis.logit_lens.result import control_tokens
 
     return control_tokens(
         model,

@@ -22,9 +22,8 @@ from analysis.document import (
     Where,
     origin_fold,
 )
-from analysis.logit_lens import depth_figures as figures
-from analysis.logit_lens.causal_text import causal_findings
-from analysis.logit_lens.findings import FEW, lens_findings
+from analysis.logit_lens import figures
+from analysis.logit_lens.findings import FEW, causal_findings, lens_findings
 from analysis.logit_lens.page_data import explorer_data
 from analysis.logit_lens.result import LensResult
 from analysis.logit_lens.tables import (

@@ -79,7 +79,7 @@ class UpdatesArguments:
 
 def _run(arguments: UpdatesArguments, given: Sequence[str]) -> None:
     import probes
-    from analysis.entropy.sweep import begin
+    from analysis.entropy.trajectory import begin
     from analysis.numbers import command_line
 
     _check(arguments)
@@ -113,11 +113,7 @@ def _checkpoints(arguments: UpdatesArguments) -> "list[Checkpoint]":
 def _measured(arguments: UpdatesArguments, checkpoint: "Checkpoint", corpus: Any) -> dict[str, Any]:
     """The result of a checkpoint, from its folder if it is there and of these weights and texts."""
     import probes
-    from analysis.memory_updates.checkpoint_results import (
-        checkpoint_result,
-        first_batches,
-        measured_once,
-    )
+    from analysis.memory_updates.measurement import checkpoint_result, first_batches, measured_once
     from analysis.origin import origin_of
 
     model = probes.load_model(

@@ -19,10 +19,14 @@ weights, `.grad` and what requires gradients are as they were, also after an err
 Source: Kim et al., ICLR 2025: appendix A.1; Kingma and Ba, "Adam", 2015: Algorithm 1.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from math import isfinite
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,13 +34,20 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from analysis.checkpoints import Checkpoint
+from analysis.memory_updates.report import MEASURES
+from analysis.origin import origin_in, refuse_another
 from analysis.statistics.correlations import in_kind
 from analysis.statistics.results import CorrelationKind
 from interventions.rows import Rows, memory_rows
 from probes.choices import Backend
+from probes.cli import output_folder
+from probes.corpus.batching import TokenBatches
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
+from probes.json_text import json_text
 from probes.perplexity import predicted_positions
+from probes.results import Provenance, provenance_of
 from probes.sites import HookPoint, Site
 from training.settings import OptimizerSettings
 
@@ -235,3 +246,76 @@ def _norms(values: Iterable[Tensor], rows: Sequence[Rows]) -> Float64[Tensor, "l
             for one, place in zip(values, rows, strict=True)
         ]
     )
+
+
+RESULT = "checkpoint.json"
+
+
+def measured_once(
+    folder: Path, origin: Mapping[str, str | None], measure: Callable[[], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What a folder holds, or what is measured now and written there."""
+    if not (folder / RESULT).is_file():
+        found = json_text(measure(), f"{folder / RESULT}", indent=2)
+        with output_folder(folder) as partial:
+            (partial / RESULT).write_text(found + "\n", encoding="utf-8")
+    kept = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    refuse_another(folder, origin_in(Provenance(**kept["provenance"])), origin)
+    return kept
+
+
+def first_batches(tokens: TokenBatches, steps: int) -> list[TokenBatch]:
+    """The batches that gradients are taken of; `tokens` then knows the hash of their texts."""
+    batches = list(islice(tokens, steps))
+    if len(batches) < steps:
+        raise ValueError(
+            f"corpus {tokens.corpus.name} gave {len(batches)} batches, but --batches asks for "
+            f"{steps}; give fewer, smaller ones, or a larger corpus"
+        )
+    return batches
+
+
+def checkpoint_result(
+    checkpoint: Checkpoint,
+    model: HookedModel,
+    tokens: TokenBatches,
+    batches: Sequence[TokenBatch],
+    settings: OptimizerSettings,
+    *,
+    on_batch: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Correlations of one checkpoint, as plain values."""
+    found = measure_updates(model, batches, settings, on_batch=on_batch)
+    norms = dict(zip(MEASURES, (found.gradient_norms, found.update_norms), strict=True))
+    layers = {name: rank_correlations(found.mean_coefficients, of) for name, of in norms.items()}
+    return {
+        "checkpoint": checkpoint.label,
+        "step": checkpoint.step,
+        "revision": checkpoint.revision,
+        "loss": found.loss,
+        "layers": [
+            {"layer": layer, **{name: values[layer] for name, values in layers.items()}}
+            for layer in range(model.n_layers)
+        ],
+        "provenance": _provenance(model, tokens, batches, settings),
+    }
+
+
+def _provenance(
+    model: HookedModel,
+    tokens: TokenBatches,
+    batches: Sequence[TokenBatch],
+    settings: OptimizerSettings,
+) -> dict[str, Any]:
+    used = {"betas": list(settings.betas), "eps": settings.eps, "batches": len(batches)}
+    found = provenance_of(
+        model,
+        {**tokens.configuration, **used},
+        documents=1 + max(int(batch.segment_ids.max()) for batch in batches),
+        rows=sum(len(batch.input_ids) for batch in batches),
+        tokens=sum(int(batch.attention_mask.sum()) for batch in batches),
+        corpus=tokens.corpus.name,
+        corpus_licence=tokens.corpus.licence,
+        corpus_sha256=tokens.content_hash,
+    )
+    return asdict(found)

@@ -50,16 +50,7 @@ _FREE = ("spacing",)
 def acquisition_measured(
     published: Published, base: Published | None, rows: ResultRows
 ) -> Measured:
-    """What results say of a number of Kim et al. or Chang et al.
-
-    Args:
-        published: the number.
-        base: what the paper compares it with.
-        rows: results.
-
-    Raises:
-        ScaleError: nothing.
-    """
+    """What results say of a number of Kim et al. or Chang et al."""
     if published.paper is Paper.FACTUAL_KNOWLEDGE:
         return _encounters(published, rows)
     if published.reading is Reading.TICKS:

@@ -95,15 +95,7 @@ class Comparison:
 
 
 def compare(measured: Measured, published: Published) -> Comparison:
-    """Whether a measurement agrees with a published number.
-
-    Args:
-        measured: the measurement.
-        published: the number.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
+    """Whether a measurement agrees with a published number."""
     given = [n for n in (measured.value, measured.change) if n is not None and not isfinite(n)]
     if given:
         raise ValueError(f"a measured number is {given[0]}: leave out what could not be measured")
@@ -128,12 +120,7 @@ def compare(measured: Measured, published: Published) -> Comparison:
 
 
 def not_compared(published: Published, why: str) -> Comparison:
-    """A number without one of ours.
-
-    Args:
-        published: the number.
-        why: there is none, in words.
-    """
+    """A number without one of ours."""
     return Comparison(
         published=published, measured=None, agreement=Agreement.NOT_COMPARABLE, way=why
     )

@@ -58,16 +58,7 @@ _USUAL_AMOUNT = "2 items of 50 words"
 def memorization_measured(
     published: Published, base: Published | None, rows: ResultRows
 ) -> Measured:
-    """What results say of a share of facts kept.
-
-    Args:
-        published: the share.
-        base: what the paper compares it with.
-        rows: results.
-
-    Raises:
-        ScaleError: there are no such runs.
-    """
+    """What results say of a share of facts kept."""
     frame = _memorized(published, rows)
     arm = _mix_or_replay(published, frame)
     across = base is not None and base.conditions["later"] != published.conditions["later"]

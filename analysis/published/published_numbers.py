@@ -160,14 +160,7 @@ PUBLISHED: Mapping[str, Published] = {one.identifier: one for one in _numbers()}
 
 
 def published_named(identifier: str) -> Published:
-    """The published number of a name.
-
-    Args:
-        identifier: of the number.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The published number of a name."""
     if identifier in PUBLISHED:
         return PUBLISHED[identifier]
     near = get_close_matches(identifier, PUBLISHED, 1)

@@ -51,11 +51,7 @@ class ResultRows:
         return self.known.get(table, {})
 
     def having(self, table: Table, where: Settings, words: str) -> pd.DataFrame:
-        """The rows that have some settings; a search is made once.
-
-        Raises:
-            ScaleError: there are none; `words` say of what.
-        """
+        """The rows that have some settings; a search is made once."""
         if table not in self.tables:
             raise ScaleError(f"no results of the kind {table.value!r}")
         key = f"{table} {sorted(where.items(), key=str)}"
@@ -69,24 +65,13 @@ class ResultRows:
 def result_rows(
     tables: Mapping[Table, pd.DataFrame], known: Mapping[Table, Conditions] | None = None
 ) -> ResultRows:
-    """Tables that published numbers can be compared with; see `ResultRows`.
-
-    Raises:
-        ValueError: a table has another layout.
-    """
+    """Tables that published numbers can be compared with; see `ResultRows`."""
     ready = {Table(table): checked(Table(table), frame) for table, frame in tables.items()}
     return ResultRows({table: frame for table, frame in ready.items() if len(frame)}, known or {})
 
 
 def measured(values: pd.Series, change: pd.Series | None = None, **given: Any) -> Measured:
-    """Values and changes as a measurement.
-
-    Args:
-        values: with `seed` in their index, and `cluster` where they are of passages, questions or
-            facts.
-        change: from what the paper compares with, with the same in its index.
-        **given: other fields of the measurement.
-    """
+    """Values and changes as a measurement."""
     if change is not None:
         given |= {"change": float(_seeds(change).mean()), "change_interval": _interval(change)}
     seeds = _seeds(values)
@@ -105,21 +90,7 @@ def measured_arm(
     averaged: Iterable[str] = (),
     **given: Any,
 ) -> Measured:
-    """An arm as a measurement, and its change from a base where rows of both can be matched.
-
-    Args:
-        frame: rows of a table.
-        table: which it is.
-        arm: to measure.
-        base: finds the arm that it is compared with, of the same columns; a `ScaleError` there
-            leaves the value without a change.
-        factor: from the unit of the table to the published one.
-        averaged: columns that need not agree.
-        **given: other fields of the measurement.
-
-    Raises:
-        ScaleError: there are no rows of the arm.
-    """
+    """An arm as a measurement, and its change from a base where rows of both can be matched."""
     values = matched(frame, table, [arm], averaged)[0]
     change = None
     try:
@@ -132,10 +103,7 @@ def measured_arm(
 
 
 def usual(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The rows with the most frequent value of each column, the smallest of several.
-
-    What is varied in a study of its own is held where most runs have it.
-    """
+    """The rows with the most frequent value of each column, the smallest of several."""
     for column in columns:
         counts = frame[column].value_counts()
         most = counts[counts == counts.max()].index
@@ -144,7 +112,6 @@ def usual(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 
 def _interval(values: pd.Series) -> Interval | None:
-    """Where a mean would be with other seeds and items; None from one of each."""
     units = [_seeds(values)]
     if "cluster" in values.index.names:
         clusters = values[values.index.get_level_values("cluster") != NONE]
@@ -154,5 +121,4 @@ def _interval(values: pd.Series) -> Interval | None:
 
 
 def _seeds(values: pd.Series) -> np.ndarray:
-    """A mean for each seed."""
     return values.groupby(level="seed", sort=False).mean().to_numpy(dtype=float)

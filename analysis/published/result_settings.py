@@ -73,11 +73,7 @@ def novelty_of(corpus: str) -> str:
 
 
 def settings_of_results(results: Results) -> dict[Table, Conditions]:
-    """What is known of results beside the columns of their tables.
-
-    Args:
-        results: folders by kind.
-    """
+    """What is known of results beside the columns of their tables."""
     acquired, kept = (
         [read_manifest(path)["configuration"] for path in paths]
         for paths in (results.ckl_runs, results.remix_runs)
@@ -99,7 +95,7 @@ def _agreed(found: Iterable[Conditions]) -> Conditions:
 
 
 def _sweep_conditions(folder: Path) -> Conditions:
-    from analysis.entropy.sweep import MANIFEST
+    from analysis.entropy.trajectory import MANIFEST
 
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return {"model": published_model(series_of(manifest["model"]).name)}

@@ -60,16 +60,7 @@ def verify(
     tables: Mapping[Measurements, pd.DataFrame],
     settings: Mapping[Measurements, Conditions] | None = None,
 ) -> list[Comparison]:
-    """Every published number beside what results say of it.
-
-    Args:
-        tables: of results, in the layout of `analysis.claims.measurements`.
-        settings: by table, conditions of the published numbers that its columns do not hold, such
-            as the model (`settings_of_results`). What is not said is not met.
-
-    Raises:
-        ValueError: a table has another layout, or two rows differ in their value only.
-    """
+    """Every published number beside what results say of it."""
     rows = result_rows(tables, settings)
     return [_compared(published, rows) for published in PUBLISHED.values()]
 
@@ -89,16 +80,7 @@ def verification_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 
 def verify_command(paths: Sequence[Path], out: Path | None) -> None:
-    """Compare results with the published numbers, print it, and write it where that is wanted.
-
-    Args:
-        paths: results, or folders with results below them.
-        out: a folder for `verification.md`, `.csv` and `.json`; earlier ones are replaced.
-
-    Raises:
-        ValueError: a path holds no result, results cannot be read together, or `out` cannot be
-            written to.
-    """
+    """Compare results with the published numbers, print it, and write it where that is wanted."""
     from analysis.claim_tables.folders import find_results, tables_of
     from analysis.published.result_settings import settings_of_results
 
@@ -112,12 +94,7 @@ def verify_command(paths: Sequence[Path], out: Path | None) -> None:
 
 
 def write_verification(comparisons: Sequence[Comparison], out: Path) -> None:
-    """Write the document, the table, and both as data.
-
-    Args:
-        comparisons: from `verify`.
-        out: the folder; made if it is not there.
-    """
+    """Write the document, the table, and both as data."""
     from analysis.report_files import plain_records
 
     table = verification_table(comparisons)
@@ -285,7 +262,6 @@ def _published(published: Published, unit: str) -> str:
 
 
 def _with_ends(value: float, interval: Interval | None, unit: str = "") -> str:
-    """A number with its interval."""
     if interval is None:
         return f"{_shown(value)}{unit}"
     return f"{_shown(value)}{unit} [{_shown(interval.low)}, {_shown(interval.high)}]"

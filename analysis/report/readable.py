@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from analysis.arm_figures import empty_figure
 from analysis.document import Figure, Panel
 from analysis.document import Part as Piece
-from analysis.edit_sweep.figures import trade_off
+from analysis.edit_sweep.report import trade_off
 from analysis.logit_lens.figures import figure_height, rank_ticks
 from analysis.numbers import shown_path, visible
 from analysis.report.anchors import Anchor

@@ -204,7 +204,7 @@ def test_series_are_called_after_what_varies(results, labels):
 def test_convergence_is_drawn_as_it_was_measured():
     import dataclasses
 
-    from analysis.entropy.convergence import convergence_figure, convergence_table
+    from analysis.entropy.findings import convergence_figure, convergence_table
     from probes.choices import EntropyKind
     from probes.intervals import Interval
     from probes.results import ConvergencePoint

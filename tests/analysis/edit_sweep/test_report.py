@@ -74,13 +74,13 @@ def usual_sweep(model="tiny"):
 
 
 def table_of(sweep):
-    from analysis.edit_sweep.tables import edit_table
+    from analysis.edit_sweep.findings import edit_table
 
     return edit_table(sweep)
 
 
 def test_a_series_is_in_order_and_without_refused_edits():
-    from analysis.edit_sweep.figures import series
+    from analysis.edit_sweep.report import series
 
     table = table_of(usual_sweep()).iloc[::-1]
     assert series(table, "up", "factor")["factor"].tolist() == [0.5, 1.0, 2.0]
@@ -90,7 +90,7 @@ def test_a_series_is_in_order_and_without_refused_edits():
 
 
 def test_figures_draw_changes_of_entropies_and_losses_as_they_are():
-    from analysis.edit_sweep.figures import entropy_changes, losses, series
+    from analysis.edit_sweep.report import entropy_changes, losses, series
 
     rows = series(table_of(usual_sweep()), "up", "factor")
     drawn = {trace.name: trace for trace in entropy_changes(rows, "factor").data}
@@ -109,7 +109,7 @@ def test_figures_draw_changes_of_entropies_and_losses_as_they_are():
 
 
 def test_temperatures_are_drawn_without_predictions():
-    from analysis.edit_sweep.figures import entropy_changes, series
+    from analysis.edit_sweep.report import entropy_changes, series
 
     rows = series(table_of(usual_sweep()), None, "temperature")
     names = ("attention_entropy", "next_token_entropy")
@@ -119,7 +119,7 @@ def test_temperatures_are_drawn_without_predictions():
 
 
 def test_the_trade_off_has_a_mark_for_every_edit_that_was_made():
-    from analysis.edit_sweep.figures import trade_off
+    from analysis.edit_sweep.report import trade_off
 
     drawn = {trace.name: trace for trace in trade_off(table_of(usual_sweep())).data}
     assert list(drawn) == ["up", "down", "preserving", "temperature"]
@@ -131,7 +131,7 @@ def test_the_trade_off_has_a_mark_for_every_edit_that_was_made():
 
 
 def test_rounding_is_not_drawn_as_a_mountain_range():
-    from analysis.edit_sweep.figures import losses, series, trade_off
+    from analysis.edit_sweep.report import losses, series, trade_off
 
     alike = BEFORE | {"loss": 4.0}
     rows = [

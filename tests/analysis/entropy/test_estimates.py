@@ -72,7 +72,7 @@ def test_sentences_and_terminal_tables_print_the_estimate_beside_its_interval():
 
 
 def test_the_page_and_its_settling_curve_print_it_too():
-    from analysis.entropy.convergence import convergence_table
+    from analysis.entropy.findings import convergence_table
 
     text = entropy_page([result()])
     assert text.count("95% interval 26.45 to 26.55; 26.43 before") >= 3
@@ -156,8 +156,7 @@ def test_a_turn_is_named_with_its_place(values, told):
 def test_a_sweep_names_the_turn_and_draws_the_estimate():
     import pandas as pd
 
-    from analysis.entropy.trajectory_figures import totals_over_training
-    from analysis.entropy.trajectory_report import trajectory_findings
+    from analysis.entropy.trajectory_report import totals_over_training, trajectory_findings
 
     rows = [
         (

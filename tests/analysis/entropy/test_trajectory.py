@@ -11,7 +11,7 @@ from tests.analysis.results import make_result, trajectory_page
 
 def measured(steps=(8, 64, 512), corpora=("plants", "stars")):
     from analysis.checkpoints import Checkpoint
-    from analysis.entropy.sweep import Measured
+    from analysis.entropy.trajectory import Measured
 
     found = []
     for place, step in enumerate(steps):
@@ -50,7 +50,7 @@ def test_the_table_holds_every_number_of_every_result():
 
 
 def test_totals_are_drawn_over_steps_with_their_intervals():
-    from analysis.entropy.trajectory_figures import totals_over_training
+    from analysis.entropy.trajectory_report import totals_over_training
     from analysis.entropy.trajectory_tables import trajectory_table
 
     series = measured()
@@ -67,7 +67,7 @@ def test_totals_are_drawn_over_steps_with_their_intervals():
 
 
 def test_layers_are_drawn_as_changes_since_the_first_checkpoint():
-    from analysis.entropy.trajectory_figures import layers_over_training
+    from analysis.entropy.trajectory_report import layers_over_training
     from analysis.entropy.trajectory_tables import trajectory_table
 
     series = measured()
@@ -79,7 +79,7 @@ def test_layers_are_drawn_as_changes_since_the_first_checkpoint():
 
 
 def test_checkpoints_without_a_step_stand_in_their_order():
-    from analysis.entropy.trajectory_figures import totals_over_training
+    from analysis.entropy.trajectory_report import totals_over_training
     from analysis.entropy.trajectory_tables import trajectory_table
 
     figure = totals_over_training(trajectory_table(measured(steps=(None, None))), "|c|")

@@ -210,7 +210,7 @@ def make_causal(n_items=3, n_layers=5, least_drop=0.1):
 
 
 def test_the_causal_check_stands_beside_what_can_be_read():
-    from analysis.logit_lens.depth_figures import causal_figure
+    from analysis.logit_lens.figures import causal_figure
 
     result = make_lens()
     readable, stream, mlp = causal_figure(make_causal(), [result], k=5).data
@@ -245,7 +245,7 @@ def test_a_causal_check_of_other_items_is_refused():
     ],
 )
 def test_layers_are_told_as_ranges(chosen, text):
-    from analysis.logit_lens.causal_text import layer_ranges
+    from analysis.logit_lens.findings import layer_ranges
 
     assert layer_ranges(chosen) == text
 
@@ -302,7 +302,7 @@ def test_a_heatmap_of_nothing_is_refused(item, measure, message):
 
 
 def test_histograms_are_of_all_items_and_start_beneath_layer_0():
-    from analysis.logit_lens.depth_figures import localization_figure
+    from analysis.logit_lens.figures import localization_figure
 
     result = make_lens(n_items=11, embedding=True, seed=1)
     first, settling = localization_figure([result], k=1).data
@@ -316,7 +316,7 @@ def test_histograms_are_of_all_items_and_start_beneath_layer_0():
 
 
 def test_histograms_of_two_models_share_their_layers():
-    from analysis.logit_lens.depth_figures import localization_figure
+    from analysis.logit_lens.figures import localization_figure
 
     both = [make_lens(embedding=True), make_lens(model="other", n_layers=3)]
     figure = localization_figure(both, k=5)
@@ -326,7 +326,7 @@ def test_histograms_of_two_models_share_their_layers():
 
 
 def test_rank_trajectories_are_medians_with_controls():
-    from analysis.logit_lens.depth_figures import rank_trajectories
+    from analysis.logit_lens.figures import rank_trajectories
 
     result = make_lens(n_items=7, controls=("shuffled",))
     figure = rank_trajectories(result)

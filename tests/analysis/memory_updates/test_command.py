@@ -113,7 +113,7 @@ def test_the_figure_has_a_row_for_each_layer_and_a_column_for_each_checkpoint():
 
 
 def test_a_series_that_was_stopped_goes_on(inputs, tmp_path, monkeypatch):
-    from analysis.memory_updates import checkpoint_results
+    from analysis.memory_updates import measurement as checkpoint_results
 
     measured = []
     measure = checkpoint_results.checkpoint_result

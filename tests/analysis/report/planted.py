@@ -184,7 +184,7 @@ def write_lens(folder):
 
 def write_edit_sweep(folder):
     """Two edits: one raises knowledge entropy by 1 nat and the loss by 0.5, one does nothing."""
-    from analysis.edit_sweep.tables import MEASURES
+    from analysis.edit_sweep.findings import MEASURES
 
     rows = [
         {
