@@ -4,7 +4,7 @@ BIN     := .venv/bin
 READY   := .venv/.ready
 OUT     ?= runs/demo
 
-.PHONY: demo test lint bench browser clean
+.PHONY: demo test lint bench map browser clean
 
 # A story from end to end: a real model measured and read layer by layer, then small ones pretrained,
 # taught new knowledge with and without an edit, made to memorize with and without REMIX, and judged.
@@ -34,6 +34,9 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.training --out runs/bench
 	$(BIN)/python -m tests.benchmarks.evaluation --out runs/bench
 	$(BIN)/python -m tests.benchmarks.remix --out runs/bench
+
+map:
+	$(PYTHON) docs/make_map.py
 
 # pip, not uv: the pinned torch must come from wherever this machine's pip is set up to find it.
 $(READY): pyproject.toml constraints.txt

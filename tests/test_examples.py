@@ -1,4 +1,4 @@
-"""The examples, the notebook and the README's snippets run, and say what they should."""
+"""The examples, the notebook and the code in README and docs run, and say what they should."""
 
 import json
 import re
@@ -10,8 +10,19 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def code_of_readme() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+NOT_RUN = re.compile(r"<!-- not run: (?P<reason>[^>]+) -->\n")
+"""What stands before a block that cannot run here."""
+
+
+def code_of(page: Path) -> list[str]:
+    blocks = rf"(?:{NOT_RUN.pattern})?```python\n(?P<code>.*?)```"
+    found = re.finditer(blocks, page.read_text(), flags=re.DOTALL)
+    return [block["code"] for block in found if not block["reason"]]
+
+
+PAGES = [
+    page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if code_of(page)
+]
 
 
 def code_of_notebook() -> str:
@@ -44,27 +55,19 @@ def test_the_notebook_runs_from_top_to_bottom():
     assert names["result"].next_token.mean > 0
 
 
-@pytest.mark.usefixtures("smollm2")
-def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, smollm2, tmp_path, monkeypatch):
+    import probes
+
+    load = probes.load_model
+    # Loading by name is what the scripts above do.
+    built_in = "smollm2-135m-instruct-q4"
+    loaded = lambda given: smollm2 if given == built_in else load(given)  # noqa: E731
+    monkeypatch.setattr(probes, "load_model", loaded)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    for block in code_of_readme():
-        exec(compile(block, "README.md", "exec"), names)
-    assert (tmp_path / "runs" / "general" / "entropy.json").is_file()
-    assert names["result"].knowledge.total < names["result"].knowledge.maximum
-
-
-def test_every_file_that_the_readme_names_exists():
-    text = (ROOT / "README.md").read_text()
-    targets = re.findall(r"\]\(([^)#:]+)\)", text)
-    missing = [target for target in targets if not (ROOT / target).exists()]
-    assert not missing
-    tree = re.search(r"```\n(probes/.*?)```", text, flags=re.DOTALL)[1]
-    folder = ""
-    for line in tree.splitlines():
-        name = line.split()[0] if line.split() else ""
-        if name.endswith("/") and not line.startswith(" "):
-            folder = name
-            assert (ROOT / name).is_dir(), name
-        elif name.endswith((".py", "/")):
-            assert (ROOT / folder / name).exists(), folder + name
+    for block in code_of(page):
+        exec(compile(block, page.name, "exec"), names)
+    if page.name == "README.md":
+        assert (tmp_path / "runs" / "general" / "entropy.json").is_file()
+        assert names["result"].knowledge.total < names["edited"].knowledge.total
