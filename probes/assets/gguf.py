@@ -18,12 +18,11 @@ from collections.abc import Iterable
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from probes.assets.store import AssetError, build_once, cache_home, file_sha256
-from probes.checkpoint_files import RefusedCheckpoint, is_pointer, load_whole, quiet_transformers
 
 ROPE_FACTORS = "rope_freqs.weight"
 _HIGH_OVER_LOW = 4.0
@@ -31,6 +30,13 @@ _HIGH_OVER_LOW = 4.0
 _ROUNDING = 1e-5
 """Of frequencies that were written as float32 factors."""
 _INSTEAD = "the numbers would be wrong, so give the model as a Hugging Face folder"
+
+
+def _refuse(why: str) -> NoReturn:
+    # Imported here, since it brings in torch and `probes.assets` is asked for by light commands.
+    from probes.checkpoint_files import RefusedCheckpoint
+
+    raise RefusedCheckpoint(why)
 
 
 def use_the_rest(source: Path, hf_model: Any) -> None:
@@ -47,9 +53,7 @@ def use_the_rest(source: Path, hf_model: Any) -> None:
         rope = hf_model.config.rope_parameters
         rope.get("full_attention", rope).update(rope_type="linear", factor=factor)
     elif factor != 1.0:
-        raise RefusedCheckpoint(
-            f"rope scaling {kind!r} by {factor:g} is asked for and cannot be used; {_INSTEAD}"
-        )
+        _refuse(f"rope scaling {kind!r} by {factor:g} is asked for and cannot be used; {_INSTEAD}")
 
 
 def _refuse_unread(reader: Any, names: Iterable[str], hf_model: Any) -> None:
@@ -68,9 +72,7 @@ def _refuse_unread(reader: Any, names: Iterable[str], hf_model: Any) -> None:
     # Experts' tensors are taken apart, and go by other names.
     unread = sorted(name for name in names if name not in read and "_exps." not in name)
     if unread:
-        raise RefusedCheckpoint(
-            f"{len(unread)} tensors would not be used ({', '.join(unread[:3])}); {_INSTEAD}"
-        )
+        _refuse(f"{len(unread)} tensors would not be used ({', '.join(unread[:3])}); {_INSTEAD}")
 
 
 def _scaling(reader: Any) -> tuple[str, float]:
@@ -108,7 +110,7 @@ def _take_factors(config: Any, factors: np.ndarray) -> None:
         expected = 1 / (theta ** (np.arange(len(factors)) / len(factors)) * factors)
         if found.shape == expected.shape and np.allclose(found, expected, rtol=_ROUNDING, atol=0):
             return
-    raise RefusedCheckpoint(
+    _refuse(
         f"{ROPE_FACTORS} is no rope scaling of the kind of Llama 3, and cannot be used; {_INSTEAD}"
     )
 
@@ -146,6 +148,8 @@ def cached_gguf(gguf_path: str | Path) -> Path:
 
 def _check_gguf(path: Path) -> None:
     """Refuse a path that does not start like a GGUF file."""
+    from probes.checkpoint_files import is_pointer
+
     if not path.is_file():
         raise AssetError(f"no GGUF file at {path}: give the path of a .gguf file")
     if is_pointer(path):
@@ -160,6 +164,8 @@ def write_model(source: Path, folder: Path) -> None:
     """Unpack the weights of `source` to float32 and save them with the tokenizer in `folder`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from probes.checkpoint_files import RefusedCheckpoint, load_whole, quiet_transformers
 
     with quiet_transformers(), redirect_stderr(StringIO()):
         try:

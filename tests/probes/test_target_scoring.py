@@ -299,11 +299,11 @@ def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
         ([([3], [101])], "sum", r"target has token id 101 .*; .* has ids 0 to 100"),
         ([([3] * 60, [4, 5, 6])], "sum", r"has 63 tokens with its target; .* takes 61"),
         ([([3], [4])], "mean", r"reduction must be one of token_mean, sum, or a PaddedMean; found"),
-        (["w1 w2"], "sum", r"an item is a prompt and a target; found 'w1 w2'"),
+        (["w1 w2"], "sum", r"item 0 is the string 'w1 w2'; give a list of"),
         (
             [("w1", "w2", "w3")],
             "sum",
-            r"an item is a prompt and a target; found \('w1', 'w2', 'w3'",
+            r"item 0 is a tuple of 3; give a list of",
         ),
     ],
 )
