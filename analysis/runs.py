@@ -1,251 +1,117 @@
-"""Run reading: what a training run has recorded, as tables.
+"""Runs: what training commands wrote, each read once.
 
-Every kind of observation becomes one table with a `step`, the number of updates done; those of
-single items are in the layouts of `analysis.metrics`, so that `analysis.acquisition`,
-`analysis.forgetting` and `analysis.knowledge_scores` take them as they are. Losses, entropies and
-log-probabilities are in nats.
+A `TrainingRun` is a run directory with its records as tables. A `Chain` is a run of continual
+memorization: a folder for each of its stages, of which stage A may lie in another run, whose later
+stages went another way. Both know the `Start` that they began from. A **moment** is when something
+is compared: at the start, after a stage, and for runs that inject passages a `Moment`.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
 
-from training.data.downstream import TaskMetric
-from training.runs.directory import DONE_FILE, MANIFEST_FILE, read_manifest
+from analysis.checkpoints import step_of
+from analysis.observations import Observations, observations_of, record_table, records_of_kind
+from training.remix.config import RemixConfig
+from training.remix.looks import RELEARNING_FILE
+from training.runs.directory import CHECKPOINTS_FOLDER, DONE_FILE, MANIFEST_FILE, read_manifest
 from training.runs.records import (
     BASELINE_FILE,
-    EntropyRecord,
     InjectionRecord,
-    NeuronRecord,
-    PerplexityRecord,
-    Record,
-    ScoresRecord,
+    RecallRecord,
     StepRecord,
     StopRecord,
-    TaskRecord,
     from_line,
     read_items,
     read_records,
+    records_of,
 )
+from training.start_models import find_start
 
-_TASK_SCORES = ("step", "task", "metric", "score", "chance")
-_PERPLEXITIES = ("step", "corpus", "mean_loss", "bits_per_byte", "tokens")
-_ENTROPIES = ("step", "kind", "layer", "entropy", "low", "high")
-
-
-@dataclass(frozen=True)
-class ItemScores:
-    """Scores of the items of one list, at every step at which they were scored."""
-
-    items: pd.DataFrame
-    """One row per item, as the run wrote it down."""
-    steps: Int[np.ndarray, "step"]
-    log_probs: Float[np.ndarray, "step item"]
-    """In nats."""
-
-    def at(self, step: int) -> pd.DataFrame:
-        """The items with their `log_prob` at a step."""
-        (places,) = np.nonzero(self.steps == step)
-        if not len(places):
-            raise ValueError(
-                f"items were not scored at step {step}, only at {_few(self.steps)}; ask for one of "
-                "those"
-            )
-        return self.items.assign(step=step, log_prob=self.log_probs[places[0]])
-
-    def table(self) -> pd.DataFrame:
-        """The items with their `log_prob` at every step, one below the other."""
-        long = self.items.loc[np.tile(self.items.index, len(self.steps))].reset_index(drop=True)
-        return long.assign(
-            step=np.repeat(self.steps, len(self.items)), log_prob=self.log_probs.reshape(-1)
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Observations:
-    """What was seen of a model, as tables."""
-
-    scores: Mapping[str, ItemScores]
-    """By the name of the list of items."""
-    task_scores: pd.DataFrame
-    """`step`, `task`, `metric`, `score`, and `chance`, the score of one who guesses; the recall of
-    earlier facts is among them, as `cloze`."""
-    perplexities: pd.DataFrame
-    """`step`, `corpus`, `mean_loss`, `bits_per_byte`, `tokens`."""
-    entropies: pd.DataFrame
-    """`step`, `kind`, `layer` (missing for totals), `entropy`, `low`, `high`."""
-    neurons: pd.DataFrame
-    """`step`, `layer`, `dormant_share`."""
-
-    @property
-    def probe_scores(self) -> ItemScores:
-        """The knowledge probes; columns `passage`, `probe`, `kind`, `exposure`, and more."""
-        found = [s for s in self.scores.values() if {"passage", "probe"} <= {*s.items.columns}]
-        if len(found) != 1:
-            raise ValueError(
-                f"{len(found) or 'no'} lists of knowledge probes were scored, among "
-                f"{', '.join(self.scores) or 'no lists'}; take one of `scores` by its name"
-            )
-        return found[0]
-
-    @property
-    def probes(self) -> pd.DataFrame:
-        """The knowledge probes at every step, in the layout of `PROBE_TABLE`."""
-        return self.probe_scores.table()
-
-    @property
-    def fact_scores(self) -> ItemScores | None:
-        """Earlier facts that were asked for; None where there were none."""
-        return next((s for s in self.scores.values() if "alternatives" in s.items.columns), None)
-
-    @cached_property
-    def tasks(self) -> pd.DataFrame:
-        """Every question of the downstream tasks, in the layout of `TASK_TABLE`, with `step`."""
-        metrics = dict(zip(self.task_scores["task"], self.task_scores["metric"], strict=True))
-        tables = [
-            _answered(name, scores, TaskMetric(metrics[name]))
-            for name, scores in self.scores.items()
-            if "choice" in scores.items.columns and name in metrics
-        ]
-        return pd.concat(tables, ignore_index=True) if tables else _empty("task item score step")
-
-
-def observations_of(path: Path, records: Sequence[Any]) -> dict[str, Any]:
-    """The fields of `Observations`, from records of a run."""
-    scores = _item_scores(path, records)
-    tasks = [
-        (r.step, r.task, r.metric, r.score, _chance(scores.get(r.items)))
-        for r in records_of_kind(records, TaskRecord)
-    ]
-    entropies = [
-        row
-        for r in records_of_kind(records, EntropyRecord)
-        for row in (
-            (r.step, r.kind, None, r.total, *(r.interval or (None, None))),
-            *((r.step, r.kind, layer, h, None, None) for layer, h in enumerate(r.per_layer)),
-        )
-    ]
-    neurons = [
-        (r.step, layer, share)
-        for r in records_of_kind(records, NeuronRecord)
-        for layer, share in enumerate(r.dormant_share)
-    ]
-    bounds = {"layer": "Int64", "low": float, "high": float}
-    return {
-        "scores": scores,
-        "task_scores": pd.DataFrame(tasks, columns=list(_TASK_SCORES)),
-        "perplexities": record_table(records, PerplexityRecord, _PERPLEXITIES),
-        "entropies": pd.DataFrame(entropies, columns=list(_ENTROPIES)).astype(bounds),
-        "neurons": pd.DataFrame(neurons, columns=["step", "layer", "dormant_share"]),
-    }
-
-
-def _item_scores(path: Path, records: Sequence[Any]) -> dict[str, ItemScores]:
-    by_list: dict[str, list[ScoresRecord]] = {}
-    for record in records_of_kind(records, ScoresRecord):
-        by_list.setdefault(record.items, []).append(record)
-    found = {}
-    for name, looks in by_list.items():
-        items = pd.DataFrame(read_items(path, name))
-        if wrong := [look for look in looks if len(look.log_probs) != len(items)]:
-            raise ValueError(
-                f"the run {path} scored {len(wrong[0].log_probs)} items at step {wrong[0].step}, "
-                f"but its list {name!r} has {len(items)}; its files are not of one run"
-            )
-        steps = np.array([look.step for look in looks], dtype=np.int64)
-        log_probs = np.array([look.log_probs for look in looks], dtype=np.float64)
-        found[name] = ItemScores(items, steps, log_probs)
-    return found
-
-
-def _answered(task: str, scores: ItemScores, metric: TaskMetric) -> pd.DataFrame:
-    """Whether each question is answered right at each step, by the task's metric."""
-    ranked = scores.log_probs
-    if metric is TaskMetric.LEN_NORM:
-        ranked = ranked / scores.items["characters"].to_numpy()
-    questions, names = pd.factorize(scores.items["question"])
-    right = np.stack([_first_best(row, questions) for row in ranked])
-    hits = right & scores.items["right"].to_numpy(dtype=bool)
-    score = np.stack([np.bincount(questions, row, len(names)) for row in hits])
-    return pd.DataFrame(
-        {
-            "task": task,
-            "item": np.tile(names, len(scores.steps)),
-            "score": score.reshape(-1),
-            "step": np.repeat(scores.steps, len(names)),
-        }
-    )
-
-
-def _first_best(
-    ranked: Float[np.ndarray, "choice"], questions: Int[np.ndarray, "choice"]
-) -> Bool[np.ndarray, "choice"]:
-    order = np.lexsort((np.arange(len(ranked)), -ranked, questions))
-    chosen = np.zeros(len(ranked), dtype=bool)
-    chosen[order[np.unique(questions[order], return_index=True)[1]]] = True
-    return chosen
-
-
-def _chance(scores: ItemScores | None) -> float | None:
-    """The score of one who guesses; None where the choices are not known."""
-    if scores is None:
-        return None
-    items = scores.items
-    if "choice" in items.columns:
-        return float((1 / items.groupby("question").size()).mean())
-    if "alternatives" in items.columns:
-        return float((1 / (1 + items["alternatives"].map(len))).mean())
-    return None
-
-
-def records_of_kind(records: Iterable[Any], kind: type[Any]) -> list[Any]:
-    """Those of one kind."""
-    return [record for record in records if isinstance(record, kind)]
-
-
-def record_table(
-    records: Iterable[Any], kind: type[Record], columns: Sequence[str]
-) -> pd.DataFrame:
-    """Records of one kind, a row each; columns are fields."""
-    rows = [tuple(getattr(r, name) for name in columns) for r in records_of_kind(records, kind)]
-    return pd.DataFrame(rows, columns=list(columns))
-
-
-def _empty(columns: str) -> pd.DataFrame:
-    return pd.DataFrame(columns=columns.split())
-
-
-def _few(steps: Int[np.ndarray, "step"]) -> str:
-    shown = ", ".join(map(str, steps[:6]))
-    return f"{shown}, ... {steps[-1]}" if len(steps) > 7 else shown
-
-
+CKL, REMIX = "training.ckl", "training.remix"
+"""Commands."""
+TOKENS = "tokens"
+"""The match of teacher forcing."""
 _STEPS = ("step", "loss", "learning_rate", "gradient_norm", "trained_tokens")
 
 
+class Moment(StrEnum):
+    """When scores are compared; between the last two, "20 steps later" and the like."""
+
+    UNEDITED = "unedited start"
+    """The start before it was edited."""
+    START = "start"
+    """What training began from, edited or not."""
+    INJECTED = "last injection"
+    """Right after the update that the last encounter is part of: the papers' final score."""
+    END = "end"
+    """After the last update."""
+
+
+def after(stage: str) -> str:
+    """The moment when a stage is over."""
+    return f"after {stage}"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model that training began from.
+
+    Attributes:
+        model: its name, or its run's.
+        step: the pretraining step of its checkpoint; None where that is not known.
+        sha256: of its weights, before any edit.
+    """
+
+    model: str
+    step: int | None
+    sha256: str
+
+    @property
+    def short(self) -> str:
+        """What tells it from other checkpoints of the same model."""
+        return self.model if self.step is None else f"step {self.step:,}"
+
+    @property
+    def label(self) -> str:
+        """Its full name."""
+        return self.model if self.step is None else f"{self.model} at {self.short}"
+
+
+def start_named(model: str, revision: str | None, sha256: str) -> Start:
+    """The start that a configuration names."""
+    path = PurePosixPath(model)
+    if path.parent.name == CHECKPOINTS_FOLDER:
+        return Start(path.parent.parent.name, step_of(path.name), sha256)
+    name = path.name
+    if revision is not None:
+        return Start(name, step_of(revision), sha256)
+    if step_of(path.name) is None and (last := _last_checkpoint(model)) is not None:
+        return Start(name, step_of(last), sha256)
+    return Start(name, None, sha256)
+
+
+def _last_checkpoint(model: str) -> str | None:
+    """The checkpoint that a run directory stands for, where it is still there."""
+    try:
+        found = find_start(model)
+    except ValueError:
+        return None
+    return Path(found.model).name if found.run is not None else None
+
+
 @dataclass(frozen=True, kw_only=True)
-class TrainingRun(Observations):
-    """A run directory, read."""
+class Recorded:
+    """A folder that a training command wrote."""
 
     path: Path
     manifest: Mapping[str, Any]
-    steps: pd.DataFrame
-    """Every update: `step`, `loss`, `learning_rate`, `gradient_norm`, `trained_tokens`."""
-    injections: pd.DataFrame
-    """Every encounter: `step`, the updates before it, and `passage`."""
-    unedited: Observations | None
-    """What the start scored before it was edited; None where it was not."""
-    stopped: str | None
-    """Why it ended before its last step; None where it did not."""
-    summary: Mapping[str, Any] | None
-    """How it ended; None where it has not."""
 
     @property
     def name(self) -> str:
@@ -256,6 +122,46 @@ class TrainingRun(Observations):
     def configuration(self) -> Mapping[str, Any]:
         """Every setting."""
         return self.manifest["configuration"]
+
+    @property
+    def seed(self) -> int:
+        """What its random draws come from."""
+        return int(self.configuration["seed"])
+
+    @cached_property
+    def start(self) -> Start:
+        """The model that it began from."""
+        sha256 = str(self.manifest["inputs"]["start_sha256"])
+        return start_named(self.configuration["model"], self.configuration["revision"], sha256)
+
+    def require_settings(self, kind: type[Any]) -> None:
+        """Refuse a run whose configuration lacks settings that a kind of configuration has.
+
+        Raises:
+            ValueError: it lacks one.
+        """
+        wanted = {field.name for field in fields(kind)} - {"device", "resume_every"}
+        if missing := wanted - set(self.configuration):
+            raise ValueError(
+                f"{self.path} was written by another version, found no setting "
+                f"{sorted(missing)[0]!r}; report it with the version that wrote it"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun(Recorded, Observations):
+    """A run directory, read."""
+
+    steps: pd.DataFrame
+    """Every update: `step`, `loss`, `learning_rate`, `gradient_norm`, `trained_tokens`."""
+    injections: pd.DataFrame
+    """Every encounter: `step`, the updates before it, and `passage`."""
+    unedited: Observations | None
+    """What the start scored before it was edited; None where it was not."""
+    stopped: str | None
+    """Why it ended before its last step; None where it did not."""
+    summary: Mapping[str, Any] | None
+    """How it ended; None where it has not."""
 
     @property
     def last_step(self) -> int:
@@ -286,12 +192,7 @@ def read_run(directory: str | Path) -> TrainingRun:
     Raises:
         ValueError: it holds no run, no records yet, or records that do not go together.
     """
-    path = Path(directory).expanduser()
-    if not (path / MANIFEST_FILE).is_file():
-        raise ValueError(
-            f"{directory} holds no run, found no {MANIFEST_FILE}; give the --out folder of a "
-            "training command"
-        )
+    path = _folder(directory, "a training command")
     records = list(read_records(path))
     if not records:
         raise ValueError(f"the run {directory} has no records yet; let it train first")
@@ -317,3 +218,136 @@ def _baseline(path: Path) -> Observations | None:
         return None
     lines = file.read_text(encoding="utf-8").splitlines()
     return Observations(**observations_of(path, [from_line(line) for line in lines]))
+
+
+@dataclass(frozen=True)
+class RecallLooks:
+    """Looks at one list of items: rows are steps, columns are items.
+
+    Attributes:
+        correct: 1 where the answer is right, 0 where it is not.
+        log_probs: of the answers, in nats; None where they were not asked for.
+    """
+
+    correct: pd.DataFrame
+    log_probs: pd.DataFrame | None
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A stage of a chain.
+
+    Attributes:
+        name: its letter.
+        run: what it recorded.
+        outcome: how it ended: `status`, `steps`, `reason`.
+        shared: whether it is a stage of another chain, which this one went on from.
+    """
+
+    name: str
+    run: TrainingRun
+    outcome: Mapping[str, Any]
+    shared: bool
+
+    @cached_property
+    def recalls(self) -> dict[tuple[str, str], RecallLooks]:
+        """Looks at items, by the list and by what counts as right."""
+        found: dict[tuple[str, str], list[RecallRecord]] = {}
+        for record in records_of(self.run.path, RecallRecord):
+            found.setdefault((record.items, record.match), []).append(record)
+        return {key: self._looks(key[0], records) for key, records in found.items()}
+
+    def _looks(self, items: str, records: list[RecallRecord]) -> RecallLooks:
+        # An item is called by all that is known of it, so that seeds with the same items pair up.
+        names = [json.dumps(row, sort_keys=True) for row in read_items(self.run.path, items)]
+        steps = [record.step for record in records]
+        if wrong := [record for record in records if len(record.correct) != len(names)]:
+            raise ValueError(
+                f"{self.run.path} asked for {len(wrong[0].correct)} items at step {wrong[0].step}, "
+                f"but its list {items!r} has {len(names)}; its files are not of one run"
+            )
+        scored = all(record.log_probs is not None for record in records)
+        return RecallLooks(
+            pd.DataFrame([r.correct for r in records], steps, names, dtype=float),
+            pd.DataFrame([r.log_probs for r in records], steps, names) if scored else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain(Recorded):
+    """A run of continual memorization.
+
+    Attributes:
+        stages: by their letters, in order.
+        relearning: what came back when a few items were taught again; None where that was not
+            tried.
+    """
+
+    stages: Mapping[str, StageRun]
+    relearning: Mapping[str, Any] | None
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """When items are asked for."""
+        return (Moment.START.value, *map(after, self.stages))
+
+    def step_of(self, moment: str) -> tuple[StageRun, int]:
+        """The stage that tells what was so at a moment, and its step."""
+        if moment == Moment.START:
+            return next(iter(self.stages.values())), 0
+        stage = self.stages[moment.removeprefix("after ")]
+        return stage, int(stage.outcome["steps"])
+
+    def answers(
+        self, items: str, moment: str, match: str = TOKENS, *, log_probs: bool = False
+    ) -> pd.Series | None:
+        """What the model made of every item at a moment; None where it was not asked."""
+        stage, step = self.step_of(moment)
+        looks = stage.recalls.get((items, match))
+        table = None if looks is None else looks.log_probs if log_probs else looks.correct
+        return None if table is None or step not in table.index else table.loc[step]
+
+    @property
+    def lists(self) -> dict[tuple[str, str], None]:
+        """Lists that were asked for in any stage, and what counted as right."""
+        return {key: None for stage in self.stages.values() for key in stage.recalls}
+
+
+def read_chain(directory: str | Path) -> Chain:
+    """Read a finished run."""
+    path = _folder(directory, REMIX)
+    manifest = read_manifest(path)
+    if (command := manifest.get("command")) != REMIX or "stage" in manifest["inputs"]:
+        what = "a stage" if command == REMIX else f"a run of {command or 'another program'}"
+        raise ValueError(f"{path} is {what}, not a run of {REMIX}; give the folder of one")
+    Recorded(path=path, manifest=manifest).require_settings(RemixConfig)
+    if not (path / DONE_FILE).is_file():
+        raise ValueError(f"the run {path} is not over; go on with it, with --resume")
+    ended = json.loads((path / DONE_FILE).read_text(encoding="utf-8"))["stages"]
+    stages = {outcome["name"]: _stage(path, outcome) for outcome in ended}
+    relearning = path / RELEARNING_FILE
+    again = json.loads(relearning.read_text(encoding="utf-8")) if relearning.is_file() else None
+    return Chain(path=path, manifest=manifest, stages=stages, relearning=again)
+
+
+def _stage(path: Path, outcome: Mapping[str, Any]) -> StageRun:
+    told = Path(outcome["folder"])
+    # The folder of another run's stage is told as it was, and may have moved along with this one.
+    places = [path / told, path.parent / told.parent.name / told.name]
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        raise ValueError(
+            f"{path} has no stage {outcome['name']}, found no {places[0]}; give all runs that it "
+            "went on from where they were, or beside it"
+        )
+    return StageRun(outcome["name"], read_run(folder), outcome, told.is_absolute())
+
+
+def _folder(directory: str | Path, command: str) -> Path:
+    path = Path(directory).expanduser()
+    if not (path / MANIFEST_FILE).is_file():
+        raise ValueError(
+            f"{directory} holds no run, found no {MANIFEST_FILE}; give the --out folder of "
+            f"{command}"
+        )
+    return path

@@ -28,7 +28,7 @@ import tyro
 from probes.cli import command_main, progress
 
 if TYPE_CHECKING:
-    from analysis.ckl_report.arms import Arm
+    from analysis.arms import CklArm
     from analysis.ckl_report.summary import CklSummary
 
 NAME = "ckl"
@@ -51,7 +51,7 @@ class CklReportArguments:
 
 
 def _run(arguments: CklReportArguments, given: Sequence[str]) -> None:
-    from analysis.ckl_report.arms import arms_of
+    from analysis.arms import arm_with, ckl_arms
     from analysis.numbers import command_line
     from analysis.report_files import refuse_folder
     from analysis.runs import read_run
@@ -60,19 +60,13 @@ def _run(arguments: CklReportArguments, given: Sequence[str]) -> None:
     folders = list(dict.fromkeys(arguments.runs))
     if arguments.base is not None and arguments.base not in folders:
         folders.append(arguments.base)
-    arms = arms_of([read_run(folder) for folder in folders])
+    arms = ckl_arms([read_run(folder) for folder in folders])
     command = command_line("analysis.ckl_report", given)
-    write_report(arms, arguments.out, command, base=_base(arms, arguments.base))
-
-
-def _base(arms: "Sequence[Arm]", base: Path | None) -> "Arm | None":
-    if base is None:
-        return None
-    return next(arm for arm in arms for run in arm.runs if run.path == base.expanduser())
+    write_report(arms, arguments.out, command, base=arm_with(arms, arguments.base))
 
 
 def write_report(
-    arms: "Sequence[Arm]", out: Path, command: str, *, base: "Arm | None" = None
+    arms: "Sequence[CklArm]", out: Path, command: str, *, base: "CklArm | None" = None
 ) -> "CklSummary":
     """Summarise arms, print it, and write the report into a folder."""
     from analysis.ckl_report.report import ckl_report

@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from analysis.ckl_report.arms import Arm, Moment
+from analysis.arms import CklArm
 from analysis.ckl_report.forgetting import ALL_TASKS
 from analysis.ckl_report.scores import ALL_KINDS, ENTROPIES, ENTROPY, FACTS, MET, TEXT, bounds
 from analysis.encounters import effectivity, net_gain, retainability
 from analysis.forgetting_curve import fit_forgetting_curve
 from analysis.look_grid import LEAST_OFFSETS, LookGrid, look_grid
 from analysis.metrics import HELD_OUT
-from analysis.runs import TrainingRun
+from analysis.runs import Moment, TrainingRun
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from analysis.statistics.correlations import LEAST_POINTS, correlation
 
@@ -47,7 +47,7 @@ class _Encounters:
 
 
 def curve_tables(
-    arms: Sequence[Arm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
+    arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, str]]:
     """Gains of encounters, forgetting curves, and why an arm has none."""
     gains: list[tuple[Any, ...]] = []
@@ -87,12 +87,12 @@ def curve_tables(
     )
 
 
-def _exposures(arm: Arm) -> list[str]:
+def _exposures(arm: CklArm) -> list[str]:
     found = arm.runs[0].probe_scores.items["exposure"].unique()
     return [str(exposure) for exposure in found if exposure != HELD_OUT]
 
 
-def _encounters(arm: Arm, exposure: str, grid: LookGrid) -> _Encounters | None:
+def _encounters(arm: CklArm, exposure: str, grid: LookGrid) -> _Encounters | None:
     """The probes of an exposure; None where its passages are not met equally often."""
     parts = [_of_run(run, exposure, grid) for run in arm.runs]
     if any(len({len(met) for met in part[1]}) != 1 for part in parts):
@@ -188,7 +188,7 @@ _CORRELATIONS = (
 
 
 def trajectory_points(
-    arms: Sequence[Arm],
+    arms: Sequence[CklArm],
     acquired: pd.DataFrame,
     forgotten: pd.DataFrame,
     levels: pd.DataFrame,
@@ -239,9 +239,9 @@ def _both(x: pd.Series, y: pd.Series) -> Iterator[float | None]:
         yield from (found.effect, found.interval.low, found.interval.high, found.p_value)
 
 
-def _series(arms: Sequence[Arm]) -> Iterator[tuple[str, list[Arm]]]:
+def _series(arms: Sequence[CklArm]) -> Iterator[tuple[str, list[CklArm]]]:
     """Sets of arms from four starts or more of one model, alike otherwise; by age."""
-    sets: dict[str, list[Arm]] = {}
+    sets: dict[str, list[CklArm]] = {}
     for arm in arms:
         if arm.start.step is not None:
             key = f"{arm.start.model} {sorted(arm.settings.items())}"
@@ -251,12 +251,12 @@ def _series(arms: Sequence[Arm]) -> Iterator[tuple[str, list[Arm]]]:
             yield f"{found[0].start.model}, {found[0].edit}", sorted(found, key=_age)
 
 
-def _age(arm: Arm) -> int:
+def _age(arm: CklArm) -> int:
     assert arm.start.step is not None
     return arm.start.step
 
 
-def _entropies(arm: Arm, levels: pd.DataFrame) -> dict[str, float]:
+def _entropies(arm: CklArm, levels: pd.DataFrame) -> dict[str, float]:
     moment = arm.compared_with[-1]
     of = (levels["arm"] == arm.name) & (levels["moment"] == moment) & levels["seed"].isna()
     rows = levels[of & (levels["group"] == ENTROPY)]
@@ -264,7 +264,7 @@ def _entropies(arm: Arm, levels: pd.DataFrame) -> dict[str, float]:
 
 
 def _outcomes(
-    arm: Arm, acquired: pd.DataFrame, forgotten: pd.DataFrame, changes: pd.DataFrame
+    arm: CklArm, acquired: pd.DataFrame, forgotten: pd.DataFrame, changes: pd.DataFrame
 ) -> dict[str, Any]:
     ours = _of_arm(acquired, arm)
     ours = ours[(ours["exposure"] == MET) & (ours["kind"] == ALL_KINDS)]
@@ -285,7 +285,7 @@ def _outcomes(
     return found | dict(zip(names, moved["change"], strict=True))
 
 
-def _of_arm(table: pd.DataFrame, arm: Arm) -> pd.DataFrame:
+def _of_arm(table: pd.DataFrame, arm: CklArm) -> pd.DataFrame:
     """Means over seeds, against the start that training began from."""
     rows = table[(table["arm"] == arm.name) & (table["against"] == Moment.START)]
     return rows[rows["seed"].isna()] if "seed" in rows.columns else rows

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.ckl_report.arms import Arm, Moment
+from analysis.arms import CklArm
 from analysis.ckl_report.curves import ACQUIRED_INJECTED, FORGOTTEN
 from analysis.ckl_report.forgetting import ALL_TASKS, FACTS_END, K_INJECTED, P_END
 from analysis.ckl_report.scores import ALL_KINDS, ENTROPIES, MET, RECALLED, TEXT
@@ -33,6 +33,7 @@ from analysis.numbers import (
     value_range,
     with_interval,
 )
+from analysis.runs import Moment
 from analysis.theme import count
 
 KNOWLEDGE_ENTROPY = ENTROPIES["knowledge"]
@@ -302,7 +303,7 @@ def _compared(summary: CklSummary) -> Iterator[str]:
         )
 
 
-def _a(summary: CklSummary, arm: Arm, exposure: str, moment: str) -> pd.Series:
+def _a(summary: CklSummary, arm: CklArm, exposure: str, moment: str) -> pd.Series:
     """A against the start, mean over seeds; one row."""
     rows = means_over_seeds(
         summary.acquired, arm=arm.name, exposure=exposure, moment=moment, kind=ALL_KINDS

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.ckl_report.arms import Arm, Moment
+from analysis.arms import CklArm, base_of
 from analysis.ckl_report.scores import bounds, typed, units
-from analysis.edit_names import UNEDITED_NAME
 from analysis.metrics import HELD_OUT, TASK_TABLE, forgetting
-from analysis.runs import TrainingRun
+from analysis.runs import Moment, TrainingRun
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from analysis.statistics.tests import holm, paired_permutation
 from analysis.theme import percent
@@ -33,7 +32,7 @@ _FORGETTING = (
 
 
 def chance_table(
-    arms: Sequence[Arm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
+    arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> pd.DataFrame:
     """How well every task is answered at the start, against guessing."""
     rows = [
@@ -43,7 +42,7 @@ def chance_table(
 
 
 def forgetting_table(
-    arms: Sequence[Arm],
+    arms: Sequence[CklArm],
     chances: pd.DataFrame,
     bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP,
 ) -> pd.DataFrame:
@@ -84,7 +83,7 @@ def _against_chance(row: Any) -> str:
     return f"{row.task} {percent(row.score)}{interval}, guessing {percent(row.chance)}"
 
 
-def _at(arm: Arm, moment: str, bootstrap: ClusterBootstrap) -> Iterator[tuple[Any, ...]]:
+def _at(arm: CklArm, moment: str, bootstrap: ClusterBootstrap) -> Iterator[tuple[Any, ...]]:
     questions = arm.questions(moment)
     if questions.empty:
         return
@@ -126,7 +125,8 @@ _COLUMNS = (
     *("arm", "base", "measure", "unit", "effect", "low", "high", "p_value", "p_holm"),
     *("clusters", "of", "seeds"),
 )
-Look = Callable[[Arm, TrainingRun], pd.Series]
+Pair = tuple[CklArm, CklArm]
+Look = Callable[[CklArm, TrainingRun], pd.Series]
 """Values of an arm's run, indexed by their cluster."""
 
 
@@ -147,24 +147,14 @@ class Measure:
     look: Look
 
 
-def comparison_table(arms: Sequence[Arm], base: Arm | None = None) -> pd.DataFrame:
+def comparison_table(arms: Sequence[CklArm], base: CklArm | None = None) -> pd.DataFrame:
     """Every arm against its base."""
-    rows = [row for measure in MEASURES for row in _adjusted(measure, _pairs(arms, base))]
+    pairs = [(arm, other) for arm in arms if (other := base_of(arm, arms, base)) is not None]
+    rows = [row for measure in MEASURES for row in _adjusted(measure, pairs)]
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
-def _pairs(arms: Sequence[Arm], base: Arm | None) -> list[tuple[Arm, Arm]]:
-    if base is not None:
-        return [(arm, base) for arm in arms if arm is not base]
-    unedited = {arm.base_key: arm for arm in arms if arm.edit == UNEDITED_NAME}
-    return [
-        (arm, unedited[arm.base_key])
-        for arm in arms
-        if arm.edit != UNEDITED_NAME and arm.base_key in unedited
-    ]
-
-
-def _adjusted(measure: Measure, pairs: Sequence[tuple[Arm, Arm]]) -> Iterator[tuple[Any, ...]]:
+def _adjusted(measure: Measure, pairs: Sequence[Pair]) -> Iterator[tuple[Any, ...]]:
     found = [
         (arm, base, *compared)
         for arm, base in pairs
@@ -179,7 +169,7 @@ def _adjusted(measure: Measure, pairs: Sequence[tuple[Arm, Arm]]) -> Iterator[tu
         )
 
 
-def _compared(measure: Measure, arm: Arm, base: Arm) -> tuple[Any, int] | None:
+def _compared(measure: Measure, arm: CklArm, base: CklArm) -> tuple[Any, int] | None:
     """The comparison and how many seeds it is over; None where there is nothing to compare."""
     shared = [seed for seed in arm.seeds if seed in base.seeds]
     ours, theirs = (_values(measure, one, shared) for one in (arm, base))
@@ -192,7 +182,7 @@ def _compared(measure: Measure, arm: Arm, base: Arm) -> tuple[Any, int] | None:
     return paired_permutation(differences, none, np.random.default_rng(0)), len(shared)
 
 
-def _values(measure: Measure, arm: Arm, seeds: Sequence[int]) -> pd.Series:
+def _values(measure: Measure, arm: CklArm, seeds: Sequence[int]) -> pd.Series:
     """The mean of every cluster over its items and over seeds."""
     runs = [run for run, seed in zip(arm.runs, arm.seeds, strict=True) if seed in seeds]
     looks = [measure.look(arm, run) for run in runs]
@@ -203,7 +193,7 @@ def _values(measure: Measure, arm: Arm, seeds: Sequence[int]) -> pd.Series:
 
 
 def _knowledge(moment: str, *, held_out: bool = False, gain: bool = False) -> Look:
-    def look(arm: Arm, run: TrainingRun) -> pd.Series:
+    def look(arm: CklArm, run: TrainingRun) -> pd.Series:
         after, before = arm.probes(moment, run), arm.probes(Moment.START, run)
         values = after["log_prob"] - before["log_prob"] if gain else after["log_prob"]
         wanted = (after["exposure"] == HELD_OUT) == held_out
@@ -212,7 +202,7 @@ def _knowledge(moment: str, *, held_out: bool = False, gain: bool = False) -> Lo
     return look
 
 
-def _questions(arm: Arm, run: TrainingRun) -> pd.Series:
+def _questions(arm: CklArm, run: TrainingRun) -> pd.Series:
     # P is a mean over tasks, so every question counts by the size of its task.
     table = arm.questions(Moment.END, run)
     if table.empty:
@@ -223,7 +213,7 @@ def _questions(arm: Arm, run: TrainingRun) -> pd.Series:
     return pd.Series((table["score"] * weights).to_numpy(dtype=float), index=names)
 
 
-def _facts(arm: Arm, run: TrainingRun) -> pd.Series:
+def _facts(arm: CklArm, run: TrainingRun) -> pd.Series:
     table = arm.facts(Moment.END, run)
     if table.empty:
         return pd.Series(dtype=float)

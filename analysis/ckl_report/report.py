@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.arm_figures import arm_colours, dots_by_arm
+from analysis.arms import CklArm
 from analysis.ckl_report import figures
-from analysis.ckl_report.arms import Arm, Moment
 from analysis.ckl_report.curves import outcomes_of
 from analysis.ckl_report.findings import KNOWLEDGE_ENTROPY, findings
 from analysis.ckl_report.forgetting import ALL_TASKS, K_INJECTED
 from analysis.ckl_report.scores import ALL_KINDS, MET, TEXT
-from analysis.ckl_report.summary import CklSummary, command_line, provenance
+from analysis.ckl_report.summary import CklSummary, provenance
 from analysis.ckl_report.tables import acquired_text, forgotten_text, means_over_seeds, text_tables
+from analysis.command_words import command_of
 from analysis.document import (
     Code,
     Facts,
@@ -29,6 +30,7 @@ from analysis.document import (
 )
 from analysis.metrics import HELD_OUT
 from analysis.numbers import nats, runs_in_words
+from analysis.runs import Moment
 
 DEFINITIONS = (
     "K is the mean log-probability of the targets of knowledge probes, in nats: over a passage's "
@@ -52,7 +54,7 @@ def ckl_report(summary: CklSummary, command: str) -> Report:
     colours = arm_colours([arm.name for arm in summary.arms])
     tables = {table.title: table for table in text_tables(summary)}
     origin = provenance(summary.arms)
-    runs = {arm.name: [command_line(run) for run in arm.runs] for arm in summary.arms}
+    runs = {arm.name: [command_of(run.manifest) for run in arm.runs] for arm in summary.arms}
     return Report(
         title="What was acquired and what was forgotten",
         kicker="mnemoscope · continual knowledge learning",
@@ -89,7 +91,7 @@ def ckl_report(summary: CklSummary, command: str) -> Report:
     )
 
 
-def _deck(arms: Sequence[Arm]) -> str:
+def _deck(arms: Sequence[CklArm]) -> str:
     """What the runs are, in a sentence."""
     first = arms[0].runs[0].manifest["inputs"]["knowledge"]
     found = runs_in_words(

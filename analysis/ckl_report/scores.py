@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from analysis.ckl_report.arms import Arm, Moment
+from analysis.arms import CklArm
 from analysis.metrics import HELD_OUT, PROBE_TABLE, acquisition
 from analysis.numbers import shown_path
-from analysis.runs import Observations, TrainingRun
+from analysis.observations import Observations
+from analysis.runs import Moment, TrainingRun
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from probes.intervals import Interval
 from training.data.downstream import TASKS
@@ -59,7 +60,7 @@ class _Scores:
 
 
 def score_tables(
-    arms: Sequence[Arm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
+    arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """K at every moment, and A at every moment after the start."""
     knowledge: list[tuple[Any, ...]] = []
@@ -114,7 +115,7 @@ def spread_over_seeds(table: pd.DataFrame, value: str = "value") -> pd.DataFrame
 _KEYS = ("arm", "against", "moment", "exposure", "kind", "task", "measure")
 
 
-def units(arms: Sequence[Arm]) -> Iterator[tuple[Arm, TrainingRun | None, int | None]]:
+def units(arms: Sequence[CklArm]) -> Iterator[tuple[CklArm, TrainingRun | None, int | None]]:
     """Every arm, then each of its runs."""
     for arm in arms:
         yield arm, None, None
@@ -122,15 +123,8 @@ def units(arms: Sequence[Arm]) -> Iterator[tuple[Arm, TrainingRun | None, int | 
             yield arm, run, seed
 
 
-def moments_of(arm: Arm) -> Iterator[tuple[str, int]]:
-    """Every moment and its step, the unedited start first where there is one."""
-    if arm.is_edited:
-        yield Moment.UNEDITED, 0
-    yield from arm.moments.items()
-
-
-def _scored(arm: Arm, run: TrainingRun | None, bootstrap: ClusterBootstrap) -> Iterator[_Scores]:
-    moments = dict(moments_of(arm))
+def _scored(arm: CklArm, run: TrainingRun | None, bootstrap: ClusterBootstrap) -> Iterator[_Scores]:
+    moments = arm.all_moments
     first = arm.probes(Moment.START, run)
     scores = np.stack([arm.probes(moment, run)["log_prob"] for moment in moments], axis=1)
     if not np.isfinite(scores).all():
@@ -195,14 +189,14 @@ _COLUMNS = (
 
 
 def beyond_table(
-    arms: Sequence[Arm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
+    arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> pd.DataFrame:
     """Gains since the start of passages met less those of held-out ones, means over seeds."""
     rows = [row for arm in arms for row in _of_arm(arm, bootstrap)]
     return typed(pd.DataFrame(rows, columns=list(_COLUMNS)))
 
 
-def _of_arm(arm: Arm, bootstrap: ClusterBootstrap) -> Iterator[tuple[Any, ...]]:
+def _of_arm(arm: CklArm, bootstrap: ClusterBootstrap) -> Iterator[tuple[Any, ...]]:
     start = arm.probes(Moment.START)
     if not (start["exposure"] == HELD_OUT).any():
         return
@@ -241,13 +235,13 @@ _CHANGES = (
 )
 
 
-def level_table(arms: Sequence[Arm]) -> pd.DataFrame:
+def level_table(arms: Sequence[CklArm]) -> pd.DataFrame:
     """Every measure at every moment."""
     rows = [
         (arm.name, seed, moment, *found)
         for arm in arms
         for run, seed in zip(arm.runs, arm.seeds, strict=True)
-        for moment, _ in moments_of(arm)
+        for moment, _ in arm.all_moments.items()
         for found in _levels(*arm.seen(run, moment))
     ]
     single = pd.DataFrame(rows, columns=list(_LEVELS))
@@ -257,7 +251,7 @@ def level_table(arms: Sequence[Arm]) -> pd.DataFrame:
 
 
 def change_table(
-    arms: Sequence[Arm], levels: pd.DataFrame, bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
+    arms: Sequence[CklArm], levels: pd.DataFrame, bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> pd.DataFrame:
     """By how much every measure moved since the start."""
     single = levels[levels["seed"].notna()]
@@ -265,7 +259,7 @@ def change_table(
     values = single.set_index([*keys, "moment"])["value"].unstack("moment", sort=False)
     rows = []
     for arm in arms:
-        for against, moment in _pairs(arm):
+        for against, moment in arm.pairs():
             intervals = _fact_intervals(arm, against, moment, bootstrap)
             pairs = values.loc[arm.name, [against, moment]].dropna()
             for (group, measure), seeds in pairs.groupby(level=[0, 1], sort=False):
@@ -279,13 +273,6 @@ def change_table(
                     )
                 )
     return typed(pd.DataFrame(rows, columns=list(_CHANGES)))
-
-
-def _pairs(arm: Arm) -> Iterator[tuple[str, str]]:
-    for against in arm.compared_with:
-        for moment in arm.moments:
-            if moment != Moment.START:
-                yield against, moment
 
 
 def _levels(seen: Observations, step: int) -> Iterator[tuple[str, str, float]]:
@@ -318,7 +305,7 @@ def guessing(tables: Iterable[pd.DataFrame]) -> float | None:
 
 
 def _fact_intervals(
-    arm: Arm, against: str, moment: str, bootstrap: ClusterBootstrap
+    arm: CklArm, against: str, moment: str, bootstrap: ClusterBootstrap
 ) -> dict[str, tuple[float | None, float | None]]:
     before, after = arm.facts(against), arm.facts(moment)
     if before.empty:

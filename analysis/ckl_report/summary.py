@@ -1,13 +1,12 @@
 """The summary of runs of continual knowledge learning: every table that a report is made from."""
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import pandas as pd
 
-from analysis.ckl_report.arms import Arm, start_of
+from analysis.arms import CklArm
 from analysis.ckl_report.curves import correlation_table, curve_tables, trajectory_points
 from analysis.ckl_report.forgetting import chance_table, comparison_table, forgetting_table
 from analysis.ckl_report.scores import (
@@ -17,14 +16,9 @@ from analysis.ckl_report.scores import (
     level_table,
     score_tables,
 )
-from analysis.command_words import configured
 from analysis.numbers import shown_path
 from analysis.report_files import in_order, plain_records
-from analysis.runs import TrainingRun
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
-from training.ckl.config import CklConfig
-from training.ckl.recipes import CKL_RECIPES
-from training.commands.recipes import from_json, recipe_named
 
 Made = TypeVar("Made")
 
@@ -33,7 +27,7 @@ Made = TypeVar("Made")
 class CklSummary:
     """What runs acquired, kept and forgot; see the modules named for their columns."""
 
-    arms: tuple[Arm, ...]
+    arms: tuple[CklArm, ...]
     knowledge: pd.DataFrame
     """K (`analysis.ckl_report.scores`)."""
     acquired: pd.DataFrame
@@ -83,8 +77,8 @@ TABLES = 8
 
 
 def summarise(
-    arms: Sequence[Arm],
-    base: Arm | None = None,
+    arms: Sequence[CklArm],
+    base: CklArm | None = None,
     *,
     bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP,
     on_table: Callable[[int], None] | None = None,
@@ -123,21 +117,13 @@ def summarise(
     )
 
 
-def command_line(run: TrainingRun) -> str:
-    """The command that makes a run, but for where it goes."""
-    config = from_json(CklConfig, {**run.configuration, **run.manifest["execution"]})
-    recipe = run.manifest["recipe"]
-    words = configured(config, recipe_named(recipe, CKL_RECIPES), recipe)
-    return shlex.join(["python", "-m", "training.ckl", *map(shown_path, words)])
-
-
-def provenance(arms: Sequence[Arm]) -> dict[str, str]:
+def provenance(arms: Sequence[CklArm]) -> dict[str, str]:
     """Models, texts and versions behind the numbers, in words."""
     runs = [run for arm in arms for run in arm.runs]
     inputs = [run.manifest["inputs"] for run in runs]
     hosts = [found["data"]["host"] for found in inputs]
     held_out = [pair for found in inputs for pair in found.get("held_out", {}).items()]
-    starts = [start_of(run) for run in runs]
+    starts = [run.start for run in runs]
     versions = [", ".join(f"{n} {v}" for n, v in run.manifest["versions"].items()) for run in runs]
     return {
         "starts": in_order(f"{start.label} (weights {start.sha256[:12]})" for start in starts),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.ckl_report.arms import Arm, Moment
+from analysis.arms import CklArm
 from analysis.ckl_report.curves import outcomes_of
 from analysis.ckl_report.forgetting import ALL_TASKS
 from analysis.ckl_report.scores import (
@@ -36,6 +36,7 @@ from analysis.numbers import (
     steps_text,
     with_interval,
 )
+from analysis.runs import Moment
 from analysis.theme import count
 from probes.tables import Table
 
@@ -230,7 +231,7 @@ def acquired_table(summary: CklSummary) -> Table:
 
 def acquired_text(
     summary: CklSummary,
-    arm: Arm,
+    arm: CklArm,
     moment: str,
     *,
     against: str = Moment.START,

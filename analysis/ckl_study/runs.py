@@ -45,12 +45,12 @@ def report_study(plan: Sequence[PlannedRun], out: Path, command: Sequence[str]) 
     folders = [out / RUNS / one.name for one in plan]
     if not_over([one.name for one in plan], out / RUNS):
         return
-    from analysis.ckl_report.arms import arms_of
+    from analysis.arms import ckl_arms
     from analysis.ckl_report.command import NAME, write_report
     from analysis.numbers import shown_path
     from analysis.report_files import refuse_folder
     from analysis.runs import read_run
 
     refuse_folder(out / REPORT, NAME)
-    arms = arms_of([read_run(folder) for folder in folders])
+    arms = ckl_arms([read_run(folder) for folder in folders])
     write_report(arms, out / REPORT, shlex.join(map(shown_path, command)))

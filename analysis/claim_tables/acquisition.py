@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.ckl_report.arms import Arm, Moment, arms_of
+from analysis.arms import CklArm, ckl_arms
 from analysis.ckl_report.forgetting import ALL_TASKS, chance_table, untested
-from analysis.ckl_report.scores import ALL_KINDS, MET, moments_of
+from analysis.ckl_report.scores import ALL_KINDS, MET
 from analysis.claim_tables.encounters import (
     PassageMeans,
     Row,
@@ -36,7 +36,7 @@ from analysis.claim_tables.settings import SOURCE, of_one_source_each, settings_
 from analysis.claims.measurements import COLUMNS, Table
 from analysis.forgetting_curve import ForgettingCurve
 from analysis.metrics import HELD_OUT, TASK_TABLE, acquisition, forgetting
-from analysis.runs import TrainingRun
+from analysis.runs import Moment, TrainingRun
 from training.ckl.data import GENERATED_PROBES
 from training.recall import Match
 from training.runs.records import RecallRecord, records_of
@@ -47,9 +47,9 @@ _ENTROPY = "knowledge"
 """The kind of entropy."""
 
 
-def knowledge_rows(arm: Arm, run: TrainingRun, means: PassageMeans) -> Iterator[Row]:
+def knowledge_rows(arm: CklArm, run: TrainingRun, means: PassageMeans) -> Iterator[Row]:
     """K, A and gains of log-probability of a run."""
-    moments = list(dict(moments_of(arm)))
+    moments = list(arm.all_moments)
     scores = np.stack([arm.probes(moment, run)["log_prob"] for moment in moments], axis=1)
     by_passage = means.of(scores)
     for moment, column in zip(moments, by_passage.T.tolist(), strict=True):
@@ -60,7 +60,7 @@ def knowledge_rows(arm: Arm, run: TrainingRun, means: PassageMeans) -> Iterator[
         yield from _acquired(arm, exposure, kind, known)
 
 
-def generated_rows(arm: Arm, run: TrainingRun) -> Iterator[Row]:
+def generated_rows(arm: CklArm, run: TrainingRun) -> Iterator[Row]:
     """The rise of the share of probes of met passages whose target is generated."""
     met = (run.probe_scores.items["exposure"] != HELD_OUT).to_numpy()
     shares: dict[int, float] = {}
@@ -90,7 +90,7 @@ def entropy_rows(run: TrainingRun) -> Iterator[Row]:
             yield Row("knowledge entropy", float(value), moment=moment)
 
 
-def _acquired(arm: Arm, exposure: str, kind: str, known: dict[str, float]) -> Iterator[Row]:
+def _acquired(arm: CklArm, exposure: str, kind: str, known: dict[str, float]) -> Iterator[Row]:
     """A against each start, and gains of what was met."""
     for against in arm.compared_with:
         for moment in arm.moments:
@@ -103,7 +103,7 @@ def _acquired(arm: Arm, exposure: str, kind: str, known: dict[str, float]) -> It
             yield Row("gain of log-probability", gain, exposure, kind, moment, Moment.START)
 
 
-def question_rows(arm: Arm, run: TrainingRun, chances: pd.DataFrame) -> Iterator[Row]:
+def question_rows(arm: CklArm, run: TrainingRun, chances: pd.DataFrame) -> Iterator[Row]:
     """P of every question and F of a run; nothing where neither is tested."""
     tested = [
         against
@@ -113,7 +113,7 @@ def question_rows(arm: Arm, run: TrainingRun, chances: pd.DataFrame) -> Iterator
     if not tested:
         return
     levels: dict[str, float] = {}
-    for moment, _ in moments_of(arm):
+    for moment in arm.all_moments:
         questions = arm.questions(moment, run)
         if questions.empty:
             continue
@@ -147,7 +147,7 @@ def acquisition_table(
         ValueError: a run is another command's, is not over or is there twice; two runs are alike in
             all settings that the table has; a score is not finite, or a novelty is none.
     """
-    arms = arms_of(runs)
+    arms = ckl_arms(runs)
     ordered = [run for arm in arms for run in arm.runs]
     for run in ordered:
         _refuse_not_finite(run)
@@ -173,7 +173,7 @@ def acquisition_table(
 
 
 def _rows(
-    arm: Arm,
+    arm: CklArm,
     run: TrainingRun,
     curves: Mapping[str, ForgettingCurve],
     spacing: str | None,

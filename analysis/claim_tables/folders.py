@@ -9,12 +9,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.claims.measurements import Table
+from analysis.runs import Chain, TrainingRun, read_chain, read_run
 from training.runs.directory import CHECKPOINTS_FOLDER, DONE_FILE, MANIFEST_FILE
 
 _SWEEP, _MODEL = "sweep.json", "config.json"
@@ -62,6 +64,16 @@ class Results:
     updates: tuple[Path, ...] = ()
     ledgers: tuple[Path, ...] = ()
     unfinished: tuple[Path, ...] = ()
+
+    @cached_property
+    def runs(self) -> tuple[TrainingRun, ...]:
+        """Runs of continual knowledge learning, read once."""
+        return tuple(map(read_run, self.ckl_runs))
+
+    @cached_property
+    def chains(self) -> tuple[Chain, ...]:
+        """Runs of continual memorization, read once."""
+        return tuple(map(read_chain, self.remix_runs))
 
 
 _COMMANDS = {
@@ -177,23 +189,17 @@ def _acquisition(results: Results) -> pd.DataFrame | None:
     if not results.ckl_runs:
         return None
     from analysis.claim_tables.acquisition import acquisition_table
-    from analysis.runs import read_run
 
-    return acquisition_table([read_run(path) for path in results.ckl_runs])
+    return acquisition_table(results.runs)
 
 
 def _memorization(results: Results, located: int | None) -> pd.DataFrame | None:
     if not results.remix_runs:
         return None
-    from analysis.claim_tables.memorization import memorization_table
-    from analysis.remix_report.chains import read_chain
+    from analysis.claim_tables.memorization import fact_depths, memorization_table
 
-    chains = [read_chain(path) for path in results.remix_runs]
-    if located is None:
-        return memorization_table(chains)
-    from analysis.claim_tables.memorization import fact_depths
-
-    return memorization_table(chains, depths=fact_depths(chains, located))
+    depths = None if located is None else fact_depths(results.chains, located)
+    return memorization_table(results.chains, depths=depths)
 
 
 def _updates(results: Results) -> pd.DataFrame | None:

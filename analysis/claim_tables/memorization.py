@@ -18,11 +18,11 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.arms import remix_arms
 from analysis.claim_tables.settings import SOURCE, edit_settings, of_one_source_each
 from analysis.claims.measurements import COLUMNS, Table
-from analysis.remix_report.arms import arms_of
-from analysis.remix_report.chains import Chain
 from analysis.remix_report.depths import TOP_K, is_hooked, model_keys, ranks_by_model
+from analysis.runs import Chain
 from probes.localization import NEVER, Localization, localize
 from training.choices import Replay
 from training.commands.recipes import from_json
@@ -148,12 +148,12 @@ def fact_depths(
     chains: Sequence[Chain], items: int, *, device: str | None = None, k: int = TOP_K
 ) -> pd.DataFrame:
     """Where facts of stage A are readable after each stage, in layers."""
-    arms = [arm for arm in arms_of(chains) if not is_hooked(arm)] if chains else []
+    arms = [arm for arm in remix_arms(chains) if not is_hooked(arm)] if chains else []
     read = ranks_by_model(arms, items, device)
     rows = [
         (str(chain.path), moment, *found)
         for arm in arms
-        for chain in arm.chains
+        for chain in arm.runs
         for moment, key in model_keys(chain).items()
         if moment in chain.moments[1:]
         for found in _depth_rows(chain, localize(read[key].ranks, k, read[key].d_vocab))

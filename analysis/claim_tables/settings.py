@@ -19,7 +19,6 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.ckl_report.arms import start_of
 from analysis.claims.measurements import Table, settings_of
 from analysis.runs import TrainingRun
 from training.runs.checkpoints import checkpoint_folders
@@ -142,7 +141,7 @@ def settings_of_runs(
     return [
         {
             "trajectory": trajectory,
-            "step": start_of(run).step,
+            "step": run.start.step,
             "parameters": _parameters(run),
             "novelty": given.get(run.configuration["corpus"], _found_novelty(run)),
             "batch_size": run.configuration["batch_size"],
@@ -157,7 +156,7 @@ def settings_of_runs(
 
 def _trajectories(runs: Sequence[TrainingRun]) -> list[str]:
     names = [series_of(run.configuration["model"]).name for run in runs]
-    starts = [start_of(run) for run in runs]
+    starts = [run.start for run in runs]
     weights: dict[tuple[str, int | None], set[str]] = {}
     for name, start in zip(names, starts, strict=True):
         weights.setdefault((name, start.step), set()).add(start.sha256)

@@ -26,7 +26,7 @@ import tyro
 from probes.cli import command_main, progress
 
 if TYPE_CHECKING:
-    from analysis.remix_report.arms import RemixArm
+    from analysis.arms import RemixArm
     from analysis.remix_report.summary import RemixSummary
 
 NAME = "remix"
@@ -55,10 +55,10 @@ class RemixReportArguments:
 
 
 def _run(arguments: RemixReportArguments, given: Sequence[str]) -> None:
+    from analysis.arms import arm_with, remix_arms
     from analysis.numbers import command_line
-    from analysis.remix_report.arms import arms_of
-    from analysis.remix_report.chains import read_chain
     from analysis.report_files import refuse_folder
+    from analysis.runs import read_chain
 
     if arguments.localization_items < 1:
         raise ValueError(
@@ -68,22 +68,16 @@ def _run(arguments: RemixReportArguments, given: Sequence[str]) -> None:
     folders = list(dict.fromkeys(arguments.runs))
     if arguments.base is not None and arguments.base not in folders:
         folders.append(arguments.base)
-    arms = arms_of([read_chain(folder) for folder in folders])
+    arms = remix_arms([read_chain(folder) for folder in folders])
     command = command_line("analysis.remix_report", given)
     write_report(
         arms,
         arguments.out,
         command,
-        base=_base(arms, arguments.base),
+        base=arm_with(arms, arguments.base),
         localized=arguments.localization_items if arguments.localization else None,
         device=arguments.device,
     )
-
-
-def _base(arms: "Sequence[RemixArm]", base: Path | None) -> "RemixArm | None":
-    if base is None:
-        return None
-    return next(arm for arm in arms for chain in arm.chains if chain.path == base.expanduser())
 
 
 def write_report(

@@ -18,14 +18,13 @@ from torch import Tensor
 
 import probes
 from analysis.arm_figures import dots_by_arm
+from analysis.arms import UNEDITED_NAME, RemixArm, base_of, edit_label
 from analysis.checkpoint_depth import checkpoint_ranks, depth_table
 from analysis.depth import Depth, DepthChange, Spread, depth_change
 from analysis.document import Figure, Panel, Section, titled
-from analysis.edit_names import UNEDITED_NAME, edit_label
 from analysis.numbers import share
-from analysis.remix_report.arms import RemixArm, base_of
-from analysis.remix_report.chains import START, Chain
 from analysis.remix_report.summary import RemixSummary
+from analysis.runs import Chain, Moment
 from analysis.theme import nats
 from probes.cli import progress
 from probes.hooked_model import HookedModel
@@ -69,7 +68,7 @@ def depth_tables(
     told: set[tuple[int, int]] = set()
     for arm in arms:
         # Checkpoints of hooked arms lack the edit: what was trained is another model.
-        for chain in () if is_hooked(arm) else arm.chains:
+        for chain in () if is_hooked(arm) else arm.runs:
             ours = {moment: read[key] for moment, key in model_keys(chain).items()}
             d_vocab = next(iter(ours.values())).d_vocab
             found = depth_table({m: r.ranks for m, r in ours.items()}, k=k, d_vocab=d_vocab)
@@ -93,7 +92,7 @@ def ranks_by_model(arms: Sequence[RemixArm], items: int, device: str | None) -> 
     users: dict[str, Chain] = {}
     for arm in arms:
         if not is_hooked(arm):
-            for chain in arm.chains:
+            for chain in arm.runs:
                 for key in model_keys(chain).values():
                     users.setdefault(key, chain)
     read = {}
@@ -113,14 +112,15 @@ def ranks_by_model(arms: Sequence[RemixArm], items: int, device: str | None) -> 
 
 def is_hooked(arm: RemixArm) -> bool:
     """Whether the runs of an arm are edited by hooks, which their checkpoints do not have."""
-    configuration = arm.chains[0].configuration
+    configuration = arm.runs[0].configuration
     return edit_label(configuration) != UNEDITED_NAME and configuration["edit_form"] == "hooks"
 
 
 def model_keys(chain: Chain) -> dict[str, str]:
     """The folder or name of every model of a chain, by its moment."""
     configuration = chain.configuration
-    found = {START: find_start(configuration["model"], configuration["revision"]).model}
+    start = find_start(configuration["model"], configuration["revision"])
+    found: dict[str, str] = {Moment.START: start.model}
     for moment, stage in zip(chain.moments[1:], chain.stages.values(), strict=True):
         path = stage.run.path / CHECKPOINTS_FOLDER / str(stage.outcome["checkpoint"])
         found[moment] = str(Path(path).resolve())
@@ -147,7 +147,7 @@ def _other(chain: Chain, base: RemixArm | None) -> Chain | None:
     """The run of the same seed in the base of an arm."""
     if base is None:
         return None
-    return next((other for other in base.chains if other.seed == chain.seed), None)
+    return next((other for other in base.runs if other.seed == chain.seed), None)
 
 
 def _compared(

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.numbers import capital, nats, one_seed, share, signed, value_range, with_interval
-from analysis.remix_report.chains import TOKENS
 from analysis.remix_report.depths import depth_findings
 from analysis.remix_report.recalls import SHARE, TEXT, retained
 from analysis.remix_report.summary import RemixSummary
 from analysis.remix_report.tables import moments_after, others, shares, signed_points
+from analysis.runs import TOKENS
 
 TOLD = 4
 """Arms that are told one by one."""

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.remix_report.arms import RemixArm, base_of
-from analysis.remix_report.chains import TOKENS, Chain, StageRun
+from analysis.arms import RemixArm, base_of
 from analysis.remix_report.recalls import LOG_PROB, SHARE
+from analysis.runs import TOKENS, Chain, StageRun
 from training.choices import Replay
 from training.forgetting_terms import alignment, delta_1, delta_2
 from training.relearning import Relearned
@@ -51,7 +51,7 @@ def sign_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
         for stage in arm.stages:
             records = [
                 record
-                for chain in arm.chains
+                for chain in arm.runs
                 for record in records_of(chain.stages[stage].run.path, GradientAlignmentRecord)
             ]
             for first, second in _pairs(records):
@@ -126,7 +126,7 @@ def _by_key(
     look: Callable[[StageRun], Iterator[tuple[tuple[str, ...], pd.Series]]],
 ) -> dict[tuple[str, ...], list[tuple[int, pd.Series]]]:
     found: dict[tuple[str, ...], list[tuple[int, pd.Series]]] = {}
-    for chain in arm.chains:
+    for chain in arm.runs:
         stage = chain.stages[name]
         for key, values in look(stage):
             found.setdefault(key, []).append((int(stage.outcome["steps"]), values))
@@ -164,8 +164,8 @@ def term_table(arms: Sequence[RemixArm], base: RemixArm | None = None) -> pd.Dat
         (arm.name, chain.seed, *found)
         for arm in arms
         if (plain := base_of(arm, arms, base)) is not None
-        for chain in arm.chains
-        for other in plain.chains
+        for chain in arm.runs
+        for other in plain.runs
         if other.seed == chain.seed
         for found in _terms(chain, other)
     ]
@@ -249,7 +249,7 @@ def spill_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
         by_group = _by_group(arm, "exact_match")
         if not by_group:
             continue
-        spills = [float(chain.relearning["spill_over"]) for chain in arm.chains if chain.relearning]
+        spills = [float(chain.relearning["spill_over"]) for chain in arm.runs if chain.relearning]
         row: dict[str, Any] = {"arm": arm.name, "seeds": len(spills)}
         for group, looks in by_group.items():
             name = group.replace(" ", "_")
@@ -260,7 +260,7 @@ def spill_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
 
 def _by_group(arm: RemixArm, key: str) -> dict[str, list[list[float]]]:
     """The looks of every run that has them, by the kind of items."""
-    runs = [chain.relearning[key] for chain in arm.chains if chain.relearning is not None]
+    runs = [chain.relearning[key] for chain in arm.runs if chain.relearning is not None]
     return {
         str(group): [run[group] for run in runs]
         for group in Relearned

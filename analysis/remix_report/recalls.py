@@ -10,10 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.arms import RemixArm, base_of
 from analysis.ckl_report.scores import ENTROPIES, RECALLED
 from analysis.numbers import shown_path
-from analysis.remix_report.arms import RemixArm, base_of
-from analysis.remix_report.chains import TOKENS, Chain, after
 from analysis.retention import (
     LEAST_ITEMS,
     RetentionDifference,
@@ -21,6 +20,7 @@ from analysis.retention import (
     retention_difference,
     retention_of,
 )
+from analysis.runs import TOKENS, Chain, after
 from analysis.statistics.tests import holm
 from training.runs.records import WeightDriftRecord, records_of
 from training.weight_drift import drift_table as drift_rows
@@ -85,7 +85,7 @@ def kept_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
 
 def _keys(arm: RemixArm) -> Iterator[tuple[str, str, str]]:
     """List, match and moment of all that was asked."""
-    lists = dict.fromkeys(key for chain in arm.chains for key in chain.lists)
+    lists = dict.fromkeys(key for chain in arm.runs for key in chain.lists)
     yield from ((*key, moment) for key in lists for moment in arm.moments)
 
 
@@ -156,7 +156,7 @@ def level_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
     rows = [
         (arm.name, chain.seed, moment, *found)
         for arm in arms
-        for chain in arm.chains
+        for chain in arm.runs
         for moment in arm.moments
         for found in _levels(chain, moment)
     ]
@@ -205,7 +205,7 @@ def stage_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
             *(stage.outcome["steps"], int(stage.run.steps["trained_tokens"].sum()), stage.shared),
         )
         for arm in arms
-        for chain in arm.chains
+        for chain in arm.runs
         for name, stage in chain.stages.items()
     ]
     return pd.DataFrame(rows, columns=list(_STAGES))
@@ -216,7 +216,7 @@ def drift_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
     tables = [
         drift_rows(records[-1]).assign(arm=arm.name, stage=name)
         for arm in arms
-        for chain in arm.chains
+        for chain in arm.runs
         for name, stage in chain.stages.items()
         if (records := records_of(stage.run.path, WeightDriftRecord))
     ]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from analysis.arm_figures import arm_colours, dots_by_arm
+from analysis.arms import RemixArm
 from analysis.document import (
     Code,
     Facts,
@@ -18,14 +19,13 @@ from analysis.document import (
     titled,
 )
 from analysis.numbers import p_text, runs_in_words
-from analysis.remix_report.arms import RemixArm
-from analysis.remix_report.chains import TOKENS
 from analysis.remix_report.depths import depth_section
 from analysis.remix_report.figures import by_layer, over_stages, relearning_curves
 from analysis.remix_report.findings import findings
 from analysis.remix_report.recalls import ENTROPY, LOG_PROB, SHARE, retained
 from analysis.remix_report.summary import RemixSummary, commands_of, provenance
 from analysis.remix_report.tables import MAIN, moments_after, shares, signed_points, text_tables
+from analysis.runs import TOKENS
 
 DEFINITIONS = (
     "An item is right if every token of its answer, the end included, is the most probable one "
@@ -85,7 +85,7 @@ def remix_report(summary: RemixSummary, command: str) -> Report:
 
 def _deck(arms: Sequence[RemixArm]) -> str:
     """What the runs are, in a sentence."""
-    configuration = arms[0].chains[0].configuration
+    configuration = arms[0].runs[0].configuration
     learnt = ", then ".join(
         f"{count} items of {name}"
         for name, count in zip(configuration["data"], _counts(configuration), strict=True)
@@ -93,7 +93,7 @@ def _deck(arms: Sequence[RemixArm]) -> str:
     found = runs_in_words(
         "of continual memorization",
         arms=len(arms),
-        runs=sum(len(arm.chains) for arm in arms),
+        runs=sum(len(arm.runs) for arm in arms),
         seeds={len(arm.seeds) for arm in arms},
     )
     return f"{found}; {learnt}."

@@ -1,16 +1,14 @@
 """The summary of runs of continual memorization: every table that a report is made from."""
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import pandas as pd
 
-from analysis.command_words import configured
+from analysis.arms import RemixArm
+from analysis.command_words import command_of
 from analysis.numbers import shown_path
-from analysis.remix_report.arms import RemixArm
-from analysis.remix_report.chains import Chain
 from analysis.remix_report.mechanisms import (
     alignment_curves,
     recall_curves,
@@ -29,9 +27,6 @@ from analysis.remix_report.recalls import (
     stage_table,
 )
 from analysis.report_files import in_order, plain_records
-from training.commands.recipes import from_json, recipe_named
-from training.remix.config import RemixConfig
-from training.remix.recipes import REMIX_RECIPES
 
 Made = TypeVar("Made")
 
@@ -127,22 +122,14 @@ def summarise(
     )
 
 
-def command_line(chain: Chain) -> str:
-    """The command that makes a run, but for where it goes."""
-    config = from_json(RemixConfig, {**chain.configuration, **chain.manifest["execution"]})
-    recipe = chain.manifest["recipe"]
-    words = configured(config, recipe_named(recipe, REMIX_RECIPES), recipe)
-    return shlex.join(["python", "-m", "training.remix", *map(shown_path, words)])
-
-
 def commands_of(arms: Sequence[RemixArm]) -> dict[str, list[str]]:
     """The commands that make the runs of every arm."""
-    return {arm.name: [command_line(chain) for chain in arm.chains] for arm in arms}
+    return {arm.name: [command_of(chain.manifest) for chain in arm.runs] for arm in arms}
 
 
 def provenance(arms: Sequence[RemixArm]) -> dict[str, str]:
     """Models, data and versions behind the numbers, in words."""
-    chains = [chain for arm in arms for chain in arm.chains]
+    chains = [chain for arm in arms for chain in arm.runs]
     stages = [pair for chain in chains for pair in chain.manifest["inputs"]["stages"].items()]
     versions = [
         ", ".join(f"{n} {v}" for n, v in chain.manifest["versions"].items()) for chain in chains

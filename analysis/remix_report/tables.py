@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from analysis.arms import RemixArm
 from analysis.ckl_report.scores import RECALLED, guessing
 from analysis.numbers import (
     guessed,
@@ -18,11 +19,10 @@ from analysis.numbers import (
     signed,
     with_interval,
 )
-from analysis.remix_report.arms import RemixArm
-from analysis.remix_report.chains import START, TOKENS, after
 from analysis.remix_report.depths import depth_text_tables
 from analysis.remix_report.recalls import NEURONS, SHARE, TASKS, TEXT, retained
 from analysis.remix_report.summary import RemixSummary
+from analysis.runs import TOKENS, Moment, after
 from analysis.theme import count
 from probes.tables import Table
 
@@ -241,7 +241,7 @@ def _level_table(summary: RemixSummary) -> Table:
     tables = (
         stage.run.task_scores
         for arm in summary.arms
-        for chain in arm.chains
+        for chain in arm.runs
         for stage in chain.stages.values()
     )
     chance = guessed(guessing(tables)) if RECALLED in measures else ""
@@ -310,7 +310,7 @@ def _columns(summary: RemixSummary) -> Iterator[tuple[str, dict[str, str]]]:
     for stage in summary.arms[0].stages[1:]:
         yield f"{stage}, {last}", shares(summary, stage, last)
     for items in others(summary):
-        for moment in (START, last):
+        for moment in (Moment.START, last):
             yield f"{items}, {moment}", shares(summary, items, moment)
     yield from text_columns(summary)
 

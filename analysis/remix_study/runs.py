@@ -49,15 +49,15 @@ def report_study(
     """Report all runs, if they are over."""
     if not_over([one.name for one in plan], out / RUNS):
         return
+    from analysis.arms import remix_arms
     from analysis.numbers import shown_path
-    from analysis.remix_report.arms import arms_of
-    from analysis.remix_report.chains import read_chain
     from analysis.remix_report.command import NAME, write_report
     from analysis.report_files import refuse_folder
+    from analysis.runs import read_chain
 
     refuse_folder(out / REPORT, NAME)
     ordered = sorted(plan, key=lambda one: one.place)
-    arms = arms_of([read_chain(out / RUNS / one.name) for one in ordered])
+    arms = remix_arms([read_chain(out / RUNS / one.name) for one in ordered])
     write_report(
         arms,
         out / REPORT,

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from analysis.arm_figures import arm_colours
+from analysis.arms import CklArm
 from analysis.ckl_report import figures as ckl_figures
-from analysis.ckl_report.arms import Arm
 from analysis.ckl_report.curves import curve_tables
 from analysis.ckl_report.scores import ALL_KINDS
 from analysis.claims.measurements import Table
@@ -36,7 +36,7 @@ def encounters_part(material: Material) -> Part | None:
     """The part; None where no unedited run of continual knowledge learning is over."""
     rows = _gain_rows(material)
     told = varied(rows, SETTINGS)
-    arms = named_arms(chosen_arms(material.results.ckl_runs, material.curves), told)
+    arms = named_arms(chosen_arms(material.results.runs, material.curves), told)
     gains = _gains(rows, told)
     if not arms and gains.empty:
         return None
@@ -66,7 +66,7 @@ def encounters_part(material: Material) -> Part | None:
 
 
 def _curve_figure(
-    arms: Sequence[Arm], curves: pd.DataFrame, maxima: pd.DataFrame, colours: dict[str, str]
+    arms: Sequence[CklArm], curves: pd.DataFrame, maxima: pd.DataFrame, colours: dict[str, str]
 ) -> Iterator[Piece]:
     panels = []
     for exposure in _EXPOSURES:

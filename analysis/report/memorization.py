@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from analysis.arm_figures import arm_colours
+from analysis.arms import PLAIN_NAME
 from analysis.claims.measurements import NONE, Table
 from analysis.document import Panel, Switches
 from analysis.document import Part as Piece
 from analysis.numbers import points, share, signed
-from analysis.remix_report.arms import PLAIN_NAME
 from analysis.remix_report.figures import over_stages
 from analysis.report.anchors import Anchor
 from analysis.report.figures import arm_dots, has_order, lines_over
@@ -36,7 +36,7 @@ def memorization_part(material: Material) -> Part | None:
     """The part; None where no run of continual memorization is over."""
     runs = _runs(material)
     told = _told(runs)
-    curves = stage_curves(material.results.remix_runs, material.curves, told)
+    curves = stage_curves(material.results.chains, material.curves, told)
     if runs.empty and not curves:
         return None
     right = runs[runs["measure"] == _RIGHT]

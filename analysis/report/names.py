@@ -13,10 +13,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.arms import PLAIN_NAME, UNEDITED_NAME, edit_label
 from analysis.claims.measurements import NONE
-from analysis.edit_names import UNEDITED_NAME, edit_label
 from analysis.numbers import shown_value
-from analysis.remix_report.arms import PLAIN_NAME
 from training.choices import Replay
 
 SETTINGS = (

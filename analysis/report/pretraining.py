@@ -84,7 +84,7 @@ def _outcomes(material: Material) -> pd.DataFrame:
     found = _in_order(run_means(named.rename(columns={"step": "x"}), ["measure", "series", "x"]))
     if found.empty or "F" in set(found["measure"]):
         return found
-    changes = text_changes(material.results.ckl_runs, told)
+    changes = text_changes(material.results.runs, told)
     return pd.concat([found, _in_order(changes)], ignore_index=True)
 
 

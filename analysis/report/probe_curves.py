@@ -7,14 +7,12 @@ passages, then over seeds. The best is looked for as in `analysis.encounters`, a
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from analysis.ckl_report.arms import Arm, arms_of
+from analysis.arms import CklArm, ckl_arms, pooled
 from analysis.claim_tables.settings import settings_of_runs
 from analysis.claims.measurements import NONE
 from analysis.encounters import find_local_maxima
@@ -22,50 +20,39 @@ from analysis.look_grid import encounter_steps, look_grid
 from analysis.report.figures import thinned
 from analysis.report.names import run_name, without_seed
 from analysis.report.text_changes import unedited_runs
-from analysis.runs import TrainingRun, read_run
-from training.runs.directory import read_manifest
+from analysis.runs import TrainingRun
 
 _MOST_LOOKS = 400
 """Of a curve."""
 _CURVES = ("arm", "exposure", "step", "score")
 
 
-def chosen_arms(folders: Sequence[Path], most: int) -> list[Arm]:
+def chosen_arms(runs: Sequence[TrainingRun], most: int) -> list[CklArm]:
     """Unedited arms, so many of them, evenly spread over all in the order of their names."""
-    groups: dict[str, list[Path]] = {}
-    for path in unedited_runs(folders):
-        manifest = read_manifest(path)
-        settings = dict(manifest["configuration"])
+    groups: dict[str, list[TrainingRun]] = {}
+    for run in unedited_runs(runs):
+        settings = dict(run.configuration)
         seed = settings.pop("seed")
         model = without_seed(settings.pop("model"), seed)
-        groups.setdefault(f"{model} {settings}", []).append(path)
+        groups.setdefault(f"{model} {settings}", []).append(run)
     every = list(groups.values())
     if not every or most < 1:
         return []
     chosen = [every[place] for place in thinned(np.arange(len(every)), most)]
-    return arms_of([read_run(path) for paths in chosen for path in paths])
+    return ckl_arms([run for found in chosen for run in found])
 
 
-def named_arms(arms: Sequence[Arm], told: Sequence[str]) -> list[Arm]:
+def named_arms(arms: Sequence[CklArm], told: Sequence[str]) -> list[CklArm]:
     """Arms by the names of the page."""
-    grouped: dict[str, list[Arm]] = {}
+    names = []
     for arm, row in zip(arms, settings_of_runs([arm.runs[0] for arm in arms]), strict=True):
         known = {name: NONE if value is None else value for name, value in row.items()}
         known["trajectory"] = without_seed(known["trajectory"], arm.seeds[0])
-        grouped.setdefault(run_name(known, told), []).append(arm)
-    found: list[Arm] = []
-    for name, alike in grouped.items():
-        runs = sorted((run for arm in alike for run in arm.runs), key=_seed)
-        several = len({_seed(run) for run in runs}) < len(runs)
-        found += alike if several else [replace(alike[0], name=name, runs=tuple(runs))]
-    return found
+        names.append(run_name(known, told))
+    return pooled(arms, names)
 
 
-def _seed(run: TrainingRun) -> int:
-    return int(run.configuration["seed"])
-
-
-def probe_curves(arms: Sequence[Arm]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def probe_curves(arms: Sequence[CklArm]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of arms over steps, by exposure, and their best after each encounter."""
     curves, maxima = [], []
     for arm in arms:
@@ -93,7 +80,7 @@ def injection_steps(run: TrainingRun, exposure: str) -> list[int]:
 
 
 def _mean_scores(
-    arm: Arm, exposure: str
+    arm: CklArm, exposure: str
 ) -> tuple[Int[np.ndarray, "look"], Float[np.ndarray, "look"]]:
     scores = [run.probe_scores for run in arm.runs]
     steps = sorted(set.intersection(*({int(s) for s in one.steps} for one in scores)))
@@ -108,7 +95,7 @@ def _mean_scores(
 
 
 def _maxima(
-    arm: Arm, exposure: str, steps: Int[np.ndarray, "look"], scores: Float[np.ndarray, "look"]
+    arm: CklArm, exposure: str, steps: Int[np.ndarray, "look"], scores: Float[np.ndarray, "look"]
 ) -> pd.DataFrame:
     grid = look_grid(arm.runs)
     met = injection_steps(arm.runs[0], exposure)

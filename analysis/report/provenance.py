@@ -5,12 +5,11 @@ folders of the machine that runs were made on.
 """
 
 import json
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.command_words import configured
+from analysis.command_words import command_of
 from analysis.document import Bullets, Code, Facts, Fold, Heading, Settings
 from analysis.document import Part as Piece
 from analysis.numbers import shown_path, shown_value
@@ -19,22 +18,11 @@ from analysis.report.material import Material
 from analysis.report.parts import Part, text_table
 from analysis.report_files import in_order
 from probes.results import RESULT_FILE
-from training.ckl.config import CklConfig
-from training.ckl.recipes import CKL_RECIPES
-from training.commands.recipes import from_json, recipe_named
-from training.pretrain.config import PRETRAIN_RECIPES, PretrainConfig
-from training.remix.config import RemixConfig
-from training.remix.recipes import REMIX_RECIPES
 from training.runs.directory import read_manifest
 
 _HASHED = ("weights_sha256", "corpus_sha256")
 _HASH = 12
 """Characters of a hash that are shown."""
-_PROGRAMS: Mapping[str, tuple[type[Any], Any]] = {
-    "training.pretrain": (PretrainConfig, PRETRAIN_RECIPES),
-    "training.ckl": (CklConfig, CKL_RECIPES),
-    "training.remix": (RemixConfig, REMIX_RECIPES),
-}
 _KINDS = {
     "pretraining_runs": "Pretraining runs",
     "ckl_runs": "Runs of continual knowledge learning",
@@ -104,18 +92,6 @@ def _runs(title: str, folders: Sequence[Path]) -> Iterator[Piece]:
     )
     lines = "\n".join(map(command_of, manifests.values()))
     yield Fold(f"{title}: commands", [Code(lines)])
-
-
-def command_of(manifest: Mapping[str, Any]) -> str:
-    """The command that makes a run, but for where it goes."""
-    program = str(manifest["command"])
-    kind, recipes = _PROGRAMS[program]
-    try:
-        config = from_json(kind, {**manifest["configuration"], **manifest["execution"]})
-    except ValueError:
-        return f"python -m {program} --recipe {manifest['recipe']} # of another version"
-    words = configured(config, recipe_named(manifest["recipe"], recipes), manifest["recipe"])
-    return shlex.join(["python", "-m", program, *map(shown_path, words)])
 
 
 def _versions(manifest: Mapping[str, Any]) -> str:

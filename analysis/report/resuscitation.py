@@ -12,12 +12,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.arm_figures import arm_colours
+from analysis.arms import UNEDITED_NAME
 from analysis.claims.knowledge_settings import ACQUIRED, DOWNSTREAM, FORGOTTEN, KNOWN
 from analysis.claims.measurements import Table
 from analysis.claims.selection import Settings
 from analysis.document import Figure, Panel, Switches
 from analysis.document import Part as Piece
-from analysis.edit_names import UNEDITED_NAME
 from analysis.numbers import nats, points, share, signed
 from analysis.report.anchors import Anchor
 from analysis.report.figures import add_reference, arm_dots, has_order, lines_over

@@ -5,21 +5,20 @@ Runs are drawn together where they have the same data and stages. Curves are tho
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from analysis.arms import RemixArm, pooled, remix_arms
 from analysis.claim_tables.memorization import memorization_table
 from analysis.claims.measurements import Table, checked
 from analysis.numbers import shown_path
-from analysis.remix_report.arms import RemixArm, arms_of
-from analysis.remix_report.chains import Chain, read_chain
 from analysis.remix_report.mechanisms import recall_curves
 from analysis.remix_report.recalls import SHARE
 from analysis.report.figures import thinned
 from analysis.report.names import memory_name
+from analysis.runs import Chain
 
 _ARMS_OF_CURVES = 2
 """Times as many arms as others have curves drawn: there is a single panel of them."""
@@ -42,33 +41,27 @@ class StageCurves:
     curve: pd.DataFrame
 
 
-def stage_curves(folders: Sequence[Path], most: int, told: Sequence[str] = ()) -> list[StageCurves]:
+def stage_curves(runs: Sequence[Chain], most: int, told: Sequence[str] = ()) -> list[StageCurves]:
     """Curves of runs, by their data."""
     sets: dict[tuple[str, ...], list[Chain]] = {}
-    for chain in map(read_chain, folders):
+    for chain in runs:
         names = tuple(shown_path(str(name)) for name in chain.configuration["data"])
         sets.setdefault(names, []).append(chain)
     return [
         found
         for names, chains in sets.items()
-        if (found := _curves(names, _named(arms_of(chains), told), _ARMS_OF_CURVES * most))
+        if (found := _curves(names, _named(remix_arms(chains), told), _ARMS_OF_CURVES * most))
         is not None
     ]
 
 
 def _named(arms: Sequence[RemixArm], told: Sequence[str]) -> list[RemixArm]:
     """Arms by the names of the page."""
-    grouped: dict[str, list[RemixArm]] = {}
+    names = []
     for arm in arms:
-        rows = checked(Table.MEMORIZATION, memorization_table(arm.chains[:1])[:1])
-        name = arm.name if rows.empty else memory_name(rows.iloc[0].to_dict(), told)
-        grouped.setdefault(name, []).append(arm)
-    found: list[RemixArm] = []
-    for name, alike in grouped.items():
-        chains = sorted((one for arm in alike for one in arm.chains), key=lambda one: one.seed)
-        several = len({one.seed for one in chains}) < len(chains)
-        found += alike if several else [replace(alike[0], name=name, chains=tuple(chains))]
-    return found
+        rows = checked(Table.MEMORIZATION, memorization_table(arm.runs[:1])[:1])
+        names.append(arm.name if rows.empty else memory_name(rows.iloc[0].to_dict(), told))
+    return pooled(arms, names)
 
 
 def _curves(names: tuple[str, ...], arms: Sequence[RemixArm], most: int) -> StageCurves | None:

@@ -5,37 +5,32 @@ per byte rise, and log-probabilities (nats) of facts fall, where something was f
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
-from analysis.ckl_report.arms import Arm, Moment, arms_of
+from analysis.arms import UNEDITED_NAME, CklArm, ckl_arms, edit_label
 from analysis.ckl_report.scores import FACTS, RECALLED, TEXT, level_table
 from analysis.claim_tables.settings import settings_of_runs
 from analysis.claims.measurements import NONE
-from analysis.edit_names import UNEDITED_NAME, edit_label
 from analysis.report.names import run_name, without_seed
-from analysis.runs import read_run
-from training.runs.directory import read_manifest
+from analysis.runs import Moment, TrainingRun
 
 _COLUMNS = ("measure", "series", "x", "seed", "value")
 
 
-def unedited_runs(folders: Sequence[Path]) -> list[Path]:
+def unedited_runs(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
     """Runs whose start was not edited."""
-    return [
-        path
-        for path in folders
-        if edit_label(read_manifest(path)["configuration"]) == UNEDITED_NAME
-    ]
+    return [run for run in runs if edit_label(run.configuration) == UNEDITED_NAME]
 
 
-def text_changes(folders: Sequence[Path], told: Sequence[str] = ("trajectory",)) -> pd.DataFrame:
+def text_changes(
+    runs: Sequence[TrainingRun], told: Sequence[str] = ("trajectory",)
+) -> pd.DataFrame:
     """What moved from the start to the end of every unedited run."""
-    chosen = unedited_runs(folders)
+    chosen = unedited_runs(runs)
     if not chosen:
         return pd.DataFrame(columns=list(_COLUMNS))
-    arms = {arm.name: arm for arm in arms_of([read_run(path) for path in chosen])}
+    arms = {arm.name: arm for arm in ckl_arms(chosen)}
     levels = level_table(list(arms.values()))
     wanted = levels["group"].isin([TEXT, FACTS]) & (levels["measure"] != RECALLED)
     single = levels[wanted & levels["seed"].notna()]
@@ -54,7 +49,7 @@ def text_changes(folders: Sequence[Path], told: Sequence[str] = ("trajectory",))
     )[list(_COLUMNS)]
 
 
-def _name(arm: Arm, seed: int, told: Sequence[str]) -> str:
+def _name(arm: CklArm, seed: int, told: Sequence[str]) -> str:
     (row,) = settings_of_runs(arm.runs[:1])
     known = {name: NONE if value is None else value for name, value in row.items()}
     return run_name({**known, "trajectory": without_seed(arm.start.model, seed)}, told)

@@ -12,8 +12,8 @@ import pandas as pd
 from analysis.claim_tables.folders import Results, find_results, tables_of
 from analysis.claim_tables.memorization import fact_depths, memorization_table
 from analysis.claims.measurements import Table
-from analysis.remix_report.chains import Chain, read_chain
 from analysis.reproduce.jobs import Job
+from analysis.runs import Chain, read_chain
 from training.runs.durable_files import write_whole
 
 DEPTHS_FILE = "depths.csv"

@@ -181,7 +181,7 @@ def inputs(sha256):
 
 
 def arms_from(*folders):
-    from analysis.ckl_report.arms import arms_of
+    from analysis.arms import ckl_arms
     from analysis.runs import read_run
 
-    return arms_of([read_run(folder) for folder in folders])
+    return ckl_arms([read_run(folder) for folder in folders])

@@ -212,10 +212,10 @@ def relearned(spill):
 
 
 def arms_from(*folders):
-    from analysis.remix_report.arms import arms_of
-    from analysis.remix_report.chains import read_chain
+    from analysis.arms import remix_arms
+    from analysis.runs import read_chain
 
-    return arms_of([read_chain(folder) for folder in folders])
+    return remix_arms([read_chain(folder) for folder in folders])
 
 
 def study(out):

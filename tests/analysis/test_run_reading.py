@@ -54,7 +54,7 @@ def test_questions_are_answered_by_the_task_s_own_metric(run):
 
 
 def test_of_equal_choices_the_first_is_taken(run):
-    from analysis.runs import ItemScores, Observations
+    from analysis.observations import ItemScores, Observations
 
     empty = {"perplexities": pd.DataFrame(), "entropies": pd.DataFrame(), "neurons": pd.DataFrame()}
     items = pd.DataFrame(

@@ -138,7 +138,7 @@ def test_the_commands_of_a_document_make_the_runs_again(folders):
     """Parsed as a command line is, they give the configuration that the run was made with."""
     import shlex
 
-    from analysis.ckl_report.summary import command_line
+    from analysis.command_words import command_of
     from analysis.runs import read_run
     from probes.cli import parse_arguments
     from training.ckl.command import COMMAND, CklArguments
@@ -147,7 +147,7 @@ def test_the_commands_of_a_document_make_the_runs_again(folders):
 
     for folder in folders:
         run = read_run(folder)
-        words = shlex.split(command_line(run))[3:]
+        words = shlex.split(command_of(run.manifest))[3:]
         kind = with_defaults(CklArguments, smoke(), recipe="smoke")
         found = as_json(COMMAND.configured(parse_arguments(kind, words, program="ckl")))
         stored = {**run.configuration, **run.manifest["execution"]}

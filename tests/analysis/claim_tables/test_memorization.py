@@ -31,7 +31,7 @@ def run_of(folder, kinds=KINDS, about=None, **given):
 def table_of(*folders, **given):
     from analysis.claim_tables import memorization_table
     from analysis.claims.measurements import Table, checked
-    from analysis.remix_report.chains import read_chain
+    from analysis.runs import read_chain
 
     table = memorization_table([read_chain(folder) for folder in folders], **given)
     return checked(Table.MEMORIZATION, table)
@@ -205,7 +205,7 @@ def test_depths_are_those_of_hidden_states(real_run):
     import numpy as np
 
     from analysis.claim_tables.memorization import fact_depths
-    from analysis.remix_report.chains import read_chain
+    from analysis.runs import read_chain
 
     depths = fact_depths([read_chain(real_run)], 7, k=FOUND)
     assert set(depths["moment"]) == {"after A", "after B"}

@@ -124,8 +124,8 @@ def test_the_commands_of_a_document_make_the_runs_again(folders):
     """Parsed as a command line is, they give the configuration that the run was made with."""
     from pathlib import Path
 
-    from analysis.remix_report.chains import read_chain
-    from analysis.remix_report.summary import command_line
+    from analysis.command_words import command_of
+    from analysis.runs import read_chain
     from probes.cli import parse_arguments
     from training.commands.recipes import as_json, with_defaults
     from training.remix.command import COMMAND, RemixArguments
@@ -133,7 +133,7 @@ def test_the_commands_of_a_document_make_the_runs_again(folders):
 
     for folder in folders:
         chain = read_chain(folder)
-        words = shlex.split(command_line(chain))[3:]
+        words = shlex.split(command_of(chain.manifest))[3:]
         kind = with_defaults(RemixArguments, smoke(), recipe="smoke")
         found = as_json(COMMAND.configured(parse_arguments(kind, words, program="remix")))
         stored = {**chain.configuration, **chain.manifest["execution"]}

@@ -41,7 +41,7 @@ def test_runs_are_grouped_into_arms_by_what_they_mix_and_replay(arms):
     assert [arm.seeds for arm in arms] == [(0, 1)] * 3
     assert [arm.is_plain for arm in arms] == [True, False, False]
     assert len({arm.base_key for arm in arms}) == 1
-    assert [arm.chains[0].stages["A"].shared for arm in arms] == [False, True, False]
+    assert [arm.runs[0].stages["A"].shared for arm in arms] == [False, True, False]
 
 
 def test_shares_are_those_that_were_planted(recalls):
@@ -150,7 +150,7 @@ def test_losses_are_told_by_source(arms):
 def test_the_share_of_the_mix_is_read_off_the_losses(arms):
     from analysis.remix_report.mechanisms import loss_share, term_table
 
-    chain = arms[2].chains[0]
+    chain = arms[2].runs[0]
     assert loss_share(chain, "B", "generic") == pytest.approx(0.25)
     assert loss_share(chain, "B", "B") == pytest.approx(0.75)
     table = term_table(arms)
@@ -235,7 +235,7 @@ def test_names_say_controls_edits_self_replay_and_what_else_differs(tmp_path):
 
 
 def test_arms_of_other_starts_have_bases_of_their_own(tmp_path):
-    from analysis.remix_report.arms import base_of
+    from analysis.arms import base_of
 
     both = {"mix": ("random", "generic")}
     arms = arms_from(
@@ -264,7 +264,7 @@ def test_what_is_no_finished_run_is_refused(tmp_path, given, message):
     import json
     import shutil
 
-    from analysis.remix_report.chains import read_chain
+    from analysis.runs import read_chain
 
     plain = make_run(tmp_path / "plain")
     folder = make_run(tmp_path / "run", shared=plain, replay="items", done=given.get("done", True))
@@ -282,7 +282,7 @@ def test_what_is_no_finished_run_is_refused(tmp_path, given, message):
 
 
 def test_runs_that_have_moved_together_find_each_other(tmp_path):
-    from analysis.remix_report.chains import read_chain
+    from analysis.runs import read_chain
 
     plain = make_run(tmp_path / "old/plain")
     make_run(tmp_path / "old/replay", shared=plain, replay="items")

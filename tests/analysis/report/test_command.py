@@ -106,8 +106,10 @@ def test_forgetting_fits_are_as_planted(made):
 
 def test_forgetting_is_told_by_text_where_tasks_are_not_answered(folder, tmp_path):
     from analysis.report.text_changes import text_changes
+    from analysis.runs import read_run
 
-    found = text_changes([folder / "ckl-0", folder / "ckl-1", folder / "ckl-late"])
+    runs = [read_run(folder / name) for name in ("ckl-0", "ckl-1", "ckl-late")]
+    found = text_changes(runs)
     text = found[found["measure"] == "change of bits per byte, general-heldout"]
     assert sorted(text["x"]) == [200, 200, 1100]
     assert set(text["value"]) == {0.25}

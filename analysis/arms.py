@@ -1,0 +1,401 @@
+"""Arms: runs that differ in nothing but their seed, what they are called, and their bases.
+
+An arm is called by what tells it from the other arms of a report: its start and what is done beside
+plain training, in words, then every other setting in which runs differ. Its base is the arm that
+has none of what is done beside plain training and agrees with it in all else.
+
+Scores of an arm of continual knowledge learning are means over its seeds, probe by probe and
+question by question, so that intervals over passages stay possible.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, ClassVar, Generic, TypeVar
+
+import pandas as pd
+
+from analysis.numbers import shown_value
+from analysis.observations import Observations
+from analysis.runs import CKL, TOKENS, Chain, Moment, Recorded, Start, TrainingRun
+from training.choices import Replay
+from training.ckl.config import CklConfig
+from training.commands.edit_settings import EditFields
+from training.remix.config import NO_MIX, MixFields
+
+UNEDITED_NAME, PLAIN_NAME = "unedited", "no mixing"
+EDIT_FIELDS = tuple(field.name for field in fields(EditFields))
+"""Of a configuration."""
+_MIX_FIELDS = tuple(field.name for field in fields(MixFields))
+_OF_A_MIX = tuple(name for name in _MIX_FIELDS if name not in ("mix", "replay", "replay_ratio"))
+"""Settings that do nothing where nothing is mixed in."""
+_BY_STAGE = ("items", "mix", "mix_ratio", "epochs", "stop", "stage_learning_rates")
+"""Of which one value stands for all stages."""
+_NOT_SETTINGS = ("seed", "model", "revision", "from_stage_a", "familiarity_cache")
+Run = TypeVar("Run", bound=Recorded)
+
+
+def edit_label(configuration: Mapping[str, Any], *, strength: bool = True) -> str:
+    """How a start was edited before training, in words."""
+    parts = []
+    if configuration["resuscitation_ratio"] is not None:
+        site = configuration["resuscitation_site"]
+        control = configuration["control"]
+        parts.append(str(site) if control is None else str(control).replace("_", " "))
+        if control is None and strength:
+            parts.append(
+                f"ratio {configuration['resuscitation_ratio']:g}, factor "
+                f"{configuration['resuscitation_factor']:g}"
+            )
+    if configuration["attention_temperature"] is not None:
+        schedule = configuration["temperature_schedule"]
+        parts.append(
+            f"attention temperature {configuration['attention_temperature']:g}"
+            + (f" ({schedule})" if schedule != "constant" else "")
+        )
+    return ", ".join(parts) or UNEDITED_NAME
+
+
+@dataclass(frozen=True, eq=False)
+class Arm(Generic[Run]):
+    """Runs of one configuration and one start, by growing seed.
+
+    Attributes:
+        name: what tells it from the other arms of a report.
+        runs: one a seed.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+
+    told: ClassVar[tuple[str, ...]]
+    """Settings that `words` say."""
+    varied: ClassVar[tuple[str, ...]]
+    """Settings in which an arm may differ from its base."""
+
+    @property
+    def start(self) -> Start:
+        """The model that its runs began from."""
+        return self.runs[0].start
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of its runs."""
+        return tuple(run.seed for run in self.runs)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The configuration without seed and start, and without settings that do nothing."""
+        configuration = self.runs[0].configuration
+        return {name: v for name, v in configuration.items() if name not in _NOT_SETTINGS}
+
+    @property
+    def edit(self) -> str:
+        """How the start was edited, in words."""
+        return edit_label(self.runs[0].configuration)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is done beside plain training."""
+        return self.edit == UNEDITED_NAME
+
+    @property
+    def key(self) -> str:
+        """The same for runs of one arm."""
+        return f"{self.start.sha256} {sorted(self.settings.items())}"
+
+    @property
+    def base_key(self) -> str:
+        """The same for all arms that differ in what arms may differ in."""
+        kept = {name: v for name, v in self.settings.items() if name not in self.varied}
+        return f"{self.start.sha256} {sorted(kept.items())}"
+
+    @classmethod
+    def words(cls, arms: Sequence[Any]) -> list[list[str]]:
+        """What each name says first: start and what is done beside plain training."""
+        raise NotImplementedError
+
+    def different(self, arms: Sequence["Arm[Run]"], leave_out: Sequence[str] = ()) -> list[str]:
+        """The settings in which some of the arms differ from this one."""
+        others = [arm.settings for arm in arms]
+        return [
+            f"{name.replace('_', ' ')} {shown_value(value)}"
+            for name, value in self.settings.items()
+            if name not in leave_out and any(other.get(name, value) != value for other in others)
+        ]
+
+
+AnyArm = TypeVar("AnyArm", bound=Arm[Any])
+
+
+@dataclass(frozen=True, eq=False)
+class CklArm(Arm[TrainingRun]):
+    """Runs of continual knowledge learning."""
+
+    told = varied = EDIT_FIELDS
+
+    @classmethod
+    def words(cls, arms: Sequence["CklArm"]) -> list[list[str]]:
+        """Start and edit where arms differ in them, or where there is one arm."""
+        alone = len(arms) == 1
+        several = alone or len({arm.start.model for arm in arms}) > 1
+        labels = [arm.start.label if several else arm.start.short for arm in arms]
+        strengths = {strength for arm in arms if (strength := _strength(arm)) is not None}
+        strong = alone or len(strengths) > 1
+        edits = [edit_label(arm.runs[0].configuration, strength=strong) for arm in arms]
+        columns = [column for column in (labels, edits) if alone or len(set(column)) > 1]
+        return [[column[place] for column in columns] for place in range(len(arms))]
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether the start scored differently before it was edited."""
+        return self.runs[0].unedited is not None
+
+    @cached_property
+    def moments(self) -> dict[str, int]:
+        """The step of every moment; the unedited start is not among them."""
+        run = self.runs[0]
+        injected = int(run.injections["step"].max()) + 1
+        found: dict[str, int] = {Moment.START: 0, Moment.INJECTED: injected}
+        for lag in run.configuration["lags"]:
+            if lag and injected + lag < run.last_step:
+                found[f"{lag} step{'s' if lag > 1 else ''} later"] = injected + lag
+        return found | {Moment.END: run.last_step}
+
+    @property
+    def all_moments(self) -> dict[str, int]:
+        """The step of every moment, the unedited start first where there is one."""
+        return ({Moment.UNEDITED: 0} if self.is_edited else {}) | self.moments
+
+    @property
+    def compared_with(self) -> tuple[str, ...]:
+        """The moments that later ones are compared with."""
+        return (Moment.START, Moment.UNEDITED) if self.is_edited else (Moment.START,)
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Every moment after the start, with those that it is compared with."""
+        for against in self.compared_with:
+            for moment in self.moments:
+                if moment != Moment.START:
+                    yield against, moment
+
+    def probes(self, moment: str, run: TrainingRun | None = None) -> pd.DataFrame:
+        """Knowledge probes at a moment: means over seeds, or those of one run."""
+        keys = ["passage", "probe"]
+        return self._mean(lambda seen, at: seen.probe_scores.at(at), moment, run, keys, "log_prob")
+
+    def questions(self, moment: str, run: TrainingRun | None = None) -> pd.DataFrame:
+        """Questions of the downstream tasks at a moment; empty where none were asked."""
+
+        def of(seen: Observations, step: int) -> pd.DataFrame:
+            return seen.tasks[seen.tasks["step"] == step]
+
+        return self._mean(of, moment, run, ["task", "item"], "score")
+
+    def facts(self, moment: str, run: TrainingRun | None = None) -> pd.DataFrame:
+        """Earlier facts at a moment; empty where none were asked for."""
+
+        def of(seen: Observations, step: int) -> pd.DataFrame:
+            found = seen.fact_scores
+            return pd.DataFrame() if found is None else found.at(step)
+
+        return self._mean(of, moment, run, ["prompt"], "log_prob")
+
+    def seen(self, run: TrainingRun, moment: str) -> tuple[Observations, int]:
+        """Where a run's observations at a moment are, and at which step."""
+        if moment == Moment.UNEDITED:
+            assert run.unedited is not None
+            return run.unedited, 0
+        return run, self.moments[moment]
+
+    def _mean(
+        self,
+        look: Callable[[Observations, int], pd.DataFrame],
+        moment: str,
+        run: TrainingRun | None,
+        keys: list[str],
+        value: str,
+    ) -> pd.DataFrame:
+        runs = self.runs if run is None else (run,)
+        first, *others = (look(*self.seen(one, moment)).reset_index(drop=True) for one in runs)
+        for one, table in zip(runs[1:], others, strict=True):
+            # The same settings, and yet other items: an input that is not a setting has changed.
+            if len(table) != len(first) or not (len(table) == 0 or table[keys].equals(first[keys])):
+                raise ValueError(
+                    f"{runs[0].path} and {one.path} have the same settings but other items; "
+                    "report them one by one"
+                )
+        if first.empty:
+            return first
+        return first.assign(**{value: sum(table[value] for table in (first, *others)) / len(runs)})
+
+
+def _strength(arm: Arm[TrainingRun]) -> tuple[float, float] | None:
+    """Ratio and factor of a resuscitation, or of what it is a control of."""
+    ratio, factor = (arm.settings[f"resuscitation_{name}"] for name in ("ratio", "factor"))
+    return None if ratio is None else (ratio, factor)
+
+
+@dataclass(frozen=True, eq=False)
+class RemixArm(Arm[Chain]):
+    """Runs of continual memorization."""
+
+    told = ("mix", "no_mix_control", "replay", "replay_ratio", *EDIT_FIELDS, "edit_before")
+    varied = (*_MIX_FIELDS, *EDIT_FIELDS, "edit_before")
+
+    @classmethod
+    def words(cls, arms: Sequence["RemixArm"]) -> list[list[str]]:
+        """The start where arms differ in it, and what is done beside plain training."""
+        several = len({arm.start.label for arm in arms}) > 1
+        return [[arm.start.label] * several + (arm._beside() or [PLAIN_NAME]) for arm in arms]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Their letters."""
+        return tuple(self.runs[0].stages)
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """When items are asked for."""
+        return self.runs[0].moments
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it trains one stage after the other, and nothing else."""
+        return not self._beside()
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The configuration without seed and start, and without settings that do nothing."""
+        found = super().settings
+        count = len(found["data"])
+        found |= {name: found[name] * count for name in _BY_STAGE if len(found[name]) == 1}
+        pairs = zip(found["mix"], found["mix_ratio"], strict=True)
+        ratios = [ratio for mix, ratio in pairs if mix != NO_MIX]
+        found["mix_ratio"] = ratios[:1] if len(set(ratios)) == 1 else ratios
+        idle = () if found["mix_ratio"] else _OF_A_MIX
+        if found["replay"] == Replay.NONE:
+            idle = (*idle, "replay_ratio")
+        return {name: value for name, value in found.items() if name not in idle}
+
+    def answers(
+        self, items: str, moment: str, match: str = TOKENS, *, log_probs: bool = False
+    ) -> dict[int, pd.Series]:
+        """What every seed made of a list at a moment; see `Chain.answers`."""
+        found = {
+            run.seed: run.answers(items, moment, match, log_probs=log_probs) for run in self.runs
+        }
+        asked = {seed: values for seed, values in found.items() if values is not None}
+        return asked if len(asked) == len(found) else {}
+
+    def _beside(self) -> list[str]:
+        """What is done beside plain training, each in a few words."""
+        configuration = self.runs[0].configuration
+        parts = list(self._mixes())
+        ratio = f"{100 * configuration['replay_ratio']:g} %"
+        if configuration["replay"] == Replay.ITEMS:
+            parts.append(f"replay of {ratio}")
+        elif configuration["replay"] == Replay.SELF:
+            parts.append(f"self-generated replay of {ratio}")
+        if self.edit != UNEDITED_NAME:
+            parts.append(f"{self.edit} before {configuration['edit_before']}")
+        return parts
+
+    def _mixes(self) -> Iterator[str]:
+        control = self.runs[0].configuration["no_mix_control"]
+        pairs = zip(self.stages, self.settings["mix"], strict=True)
+        mixed = [f"{name} at {stage}" for stage, name in pairs if name != NO_MIX]
+        if mixed and control is not None:
+            yield f"{PLAIN_NAME}, as many {control} as with {' and '.join(mixed)}"
+        else:
+            yield from mixed
+
+
+def ckl_arms(runs: Sequence[TrainingRun]) -> list[CklArm]:
+    """Finished runs of continual knowledge learning as arms, in the order of their first runs."""
+    for run in runs:
+        _refuse(run)
+    return _arms(CklArm, runs)
+
+
+def remix_arms(chains: Sequence[Chain]) -> list[RemixArm]:
+    """Runs of continual memorization as arms, in the order of their first runs."""
+    return _arms(RemixArm, chains)
+
+
+def base_of(arm: AnyArm, arms: Sequence[AnyArm], named: AnyArm | None) -> AnyArm | None:
+    """The arm that one is compared with; None where there is none, or it is the one itself."""
+    if named is not None:
+        return None if arm is named else named
+    if arm.is_plain:
+        return None
+    return next((one for one in arms if one.is_plain and one.base_key == arm.base_key), None)
+
+
+def arm_with(arms: Sequence[AnyArm], folder: Any) -> AnyArm | None:
+    """The arm of the run in a folder; None for no folder."""
+    if folder is None:
+        return None
+    return next(arm for arm in arms for run in arm.runs if run.path == folder.expanduser())
+
+
+def pooled(arms: Sequence[AnyArm], names: Sequence[str]) -> list[AnyArm]:
+    """Arms by other names, those of one name as one arm; as they were where seeds repeat."""
+    grouped: dict[str, list[AnyArm]] = {}
+    for arm, name in zip(arms, names, strict=True):
+        grouped.setdefault(name, []).append(arm)
+    found: list[AnyArm] = []
+    for name, alike in grouped.items():
+        runs = sorted((run for arm in alike for run in arm.runs), key=lambda run: run.seed)
+        several = len({run.seed for run in runs}) < len(runs)
+        found += alike if several else [replace(alike[0], name=name, runs=tuple(runs))]
+    return found
+
+
+def _arms(kind: type[AnyArm], runs: Sequence[Any]) -> list[AnyArm]:
+    if not runs:
+        raise ValueError("a report needs at least one run, found none; give run directories")
+    grouped: dict[str, list[Any]] = {}
+    for run in runs:
+        grouped.setdefault(kind("", (run,)).key, []).append(run)
+    sets = [sorted(found, key=lambda run: run.seed) for found in grouped.values()]
+    for one, other in (pair for found in sets for pair in pairwise(found)):
+        if one.seed == other.seed:
+            raise ValueError(f"{one.path} and {other.path} are the same run; give one of them")
+    arms = [kind("", tuple(found)) for found in sets]
+    return [replace(arm, name=name) for arm, name in zip(arms, _names(arms), strict=True)]
+
+
+def _names(arms: Sequence[Arm[Any]]) -> list[str]:
+    words = arms[0].words(arms)
+    said = [one + arm.different(arms, arm.told) for arm, one in zip(arms, words, strict=True)]
+    alike = [[o for o, other in zip(arms, said, strict=True) if other == mine] for mine in said]
+    return [
+        ", ".join([*mine, *arm.different(same), *_weights(arm, same)])
+        for arm, mine, same in zip(arms, said, alike, strict=True)
+    ]
+
+
+def _weights(arm: Arm[Any], alike: Sequence[Arm[Any]]) -> list[str]:
+    """Two starts of one name are told apart by their weights."""
+    same = [other for other in alike if other.settings == arm.settings]
+    return [f"weights {arm.start.sha256[:8]}"] if len(same) > 1 else []
+
+
+def _refuse(run: TrainingRun) -> None:
+    if (command := run.manifest.get("command")) != CKL:
+        raise ValueError(
+            f"{run.path} is a run of {command or 'another program'}, not of {CKL}; give runs "
+            "of continual knowledge learning"
+        )
+    run.require_settings(CklConfig)
+    run.require_finished()
+    if run.injections.empty:
+        raise ValueError(f"{run.path} injected nothing; there is no knowledge to report on")
+    injected = int(run.injections["step"].max()) + 1
+    if unseen := {0, injected, run.last_step} - set(run.probe_scores.steps.tolist()):
+        raise ValueError(
+            f"{run.path} scored no probes at step {min(unseen)}, but a report needs the start, the "
+            f"last injection (step {injected}) and the end; train with 0 among --lags"
+        )

@@ -1,0 +1,219 @@
+"""Observations: what was seen of a model while it was trained, as tables.
+
+Every kind of observation becomes one table with a `step`, the number of updates done; those of
+single items are in the layouts of `analysis.metrics`, so that `analysis.acquisition`,
+`analysis.forgetting` and `analysis.knowledge_scores` take them as they are. Losses, entropies and
+log-probabilities are in nats.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from training.data.downstream import TaskMetric
+from training.runs.records import (
+    EntropyRecord,
+    NeuronRecord,
+    PerplexityRecord,
+    Record,
+    ScoresRecord,
+    TaskRecord,
+    read_items,
+)
+
+_TASK_SCORES = ("step", "task", "metric", "score", "chance")
+_PERPLEXITIES = ("step", "corpus", "mean_loss", "bits_per_byte", "tokens")
+_ENTROPIES = ("step", "kind", "layer", "entropy", "low", "high")
+
+
+@dataclass(frozen=True)
+class ItemScores:
+    """Scores of the items of one list, at every step at which they were scored."""
+
+    items: pd.DataFrame
+    """One row per item, as the run wrote it down."""
+    steps: Int[np.ndarray, "step"]
+    log_probs: Float[np.ndarray, "step item"]
+    """In nats."""
+
+    def at(self, step: int) -> pd.DataFrame:
+        """The items with their `log_prob` at a step."""
+        (places,) = np.nonzero(self.steps == step)
+        if not len(places):
+            raise ValueError(
+                f"items were not scored at step {step}, only at {_few(self.steps)}; ask for one of "
+                "those"
+            )
+        return self.items.assign(step=step, log_prob=self.log_probs[places[0]])
+
+    def table(self) -> pd.DataFrame:
+        """The items with their `log_prob` at every step, one below the other."""
+        long = self.items.loc[np.tile(self.items.index, len(self.steps))].reset_index(drop=True)
+        return long.assign(
+            step=np.repeat(self.steps, len(self.items)), log_prob=self.log_probs.reshape(-1)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observations:
+    """What was seen of a model, as tables."""
+
+    scores: Mapping[str, ItemScores]
+    """By the name of the list of items."""
+    task_scores: pd.DataFrame
+    """`step`, `task`, `metric`, `score`, and `chance`, the score of one who guesses; the recall of
+    earlier facts is among them, as `cloze`."""
+    perplexities: pd.DataFrame
+    """`step`, `corpus`, `mean_loss`, `bits_per_byte`, `tokens`."""
+    entropies: pd.DataFrame
+    """`step`, `kind`, `layer` (missing for totals), `entropy`, `low`, `high`."""
+    neurons: pd.DataFrame
+    """`step`, `layer`, `dormant_share`."""
+
+    @property
+    def probe_scores(self) -> ItemScores:
+        """The knowledge probes; columns `passage`, `probe`, `kind`, `exposure`, and more."""
+        found = [s for s in self.scores.values() if {"passage", "probe"} <= {*s.items.columns}]
+        if len(found) != 1:
+            raise ValueError(
+                f"{len(found) or 'no'} lists of knowledge probes were scored, among "
+                f"{', '.join(self.scores) or 'no lists'}; take one of `scores` by its name"
+            )
+        return found[0]
+
+    @property
+    def probes(self) -> pd.DataFrame:
+        """The knowledge probes at every step, in the layout of `PROBE_TABLE`."""
+        return self.probe_scores.table()
+
+    @property
+    def fact_scores(self) -> ItemScores | None:
+        """Earlier facts that were asked for; None where there were none."""
+        return next((s for s in self.scores.values() if "alternatives" in s.items.columns), None)
+
+    @cached_property
+    def tasks(self) -> pd.DataFrame:
+        """Every question of the downstream tasks, in the layout of `TASK_TABLE`, with `step`."""
+        metrics = dict(zip(self.task_scores["task"], self.task_scores["metric"], strict=True))
+        tables = [
+            _answered(name, scores, TaskMetric(metrics[name]))
+            for name, scores in self.scores.items()
+            if "choice" in scores.items.columns and name in metrics
+        ]
+        return pd.concat(tables, ignore_index=True) if tables else _empty("task item score step")
+
+
+def observations_of(path: Path, records: Sequence[Any]) -> dict[str, Any]:
+    """The fields of `Observations`, from records of a run."""
+    scores = _item_scores(path, records)
+    tasks = [
+        (r.step, r.task, r.metric, r.score, _chance(scores.get(r.items)))
+        for r in records_of_kind(records, TaskRecord)
+    ]
+    entropies = [
+        row
+        for r in records_of_kind(records, EntropyRecord)
+        for row in (
+            (r.step, r.kind, None, r.total, *(r.interval or (None, None))),
+            *((r.step, r.kind, layer, h, None, None) for layer, h in enumerate(r.per_layer)),
+        )
+    ]
+    neurons = [
+        (r.step, layer, share)
+        for r in records_of_kind(records, NeuronRecord)
+        for layer, share in enumerate(r.dormant_share)
+    ]
+    bounds = {"layer": "Int64", "low": float, "high": float}
+    return {
+        "scores": scores,
+        "task_scores": pd.DataFrame(tasks, columns=list(_TASK_SCORES)),
+        "perplexities": record_table(records, PerplexityRecord, _PERPLEXITIES),
+        "entropies": pd.DataFrame(entropies, columns=list(_ENTROPIES)).astype(bounds),
+        "neurons": pd.DataFrame(neurons, columns=["step", "layer", "dormant_share"]),
+    }
+
+
+def _item_scores(path: Path, records: Sequence[Any]) -> dict[str, ItemScores]:
+    by_list: dict[str, list[ScoresRecord]] = {}
+    for record in records_of_kind(records, ScoresRecord):
+        by_list.setdefault(record.items, []).append(record)
+    found = {}
+    for name, looks in by_list.items():
+        items = pd.DataFrame(read_items(path, name))
+        if wrong := [look for look in looks if len(look.log_probs) != len(items)]:
+            raise ValueError(
+                f"the run {path} scored {len(wrong[0].log_probs)} items at step {wrong[0].step}, "
+                f"but its list {name!r} has {len(items)}; its files are not of one run"
+            )
+        steps = np.array([look.step for look in looks], dtype=np.int64)
+        log_probs = np.array([look.log_probs for look in looks], dtype=np.float64)
+        found[name] = ItemScores(items, steps, log_probs)
+    return found
+
+
+def _answered(task: str, scores: ItemScores, metric: TaskMetric) -> pd.DataFrame:
+    """Whether each question is answered right at each step, by the task's metric."""
+    ranked = scores.log_probs
+    if metric is TaskMetric.LEN_NORM:
+        ranked = ranked / scores.items["characters"].to_numpy()
+    questions, names = pd.factorize(scores.items["question"])
+    right = np.stack([_first_best(row, questions) for row in ranked])
+    hits = right & scores.items["right"].to_numpy(dtype=bool)
+    score = np.stack([np.bincount(questions, row, len(names)) for row in hits])
+    return pd.DataFrame(
+        {
+            "task": task,
+            "item": np.tile(names, len(scores.steps)),
+            "score": score.reshape(-1),
+            "step": np.repeat(scores.steps, len(names)),
+        }
+    )
+
+
+def _first_best(
+    ranked: Float[np.ndarray, "choice"], questions: Int[np.ndarray, "choice"]
+) -> Bool[np.ndarray, "choice"]:
+    order = np.lexsort((np.arange(len(ranked)), -ranked, questions))
+    chosen = np.zeros(len(ranked), dtype=bool)
+    chosen[order[np.unique(questions[order], return_index=True)[1]]] = True
+    return chosen
+
+
+def _chance(scores: ItemScores | None) -> float | None:
+    """The score of one who guesses; None where the choices are not known."""
+    if scores is None:
+        return None
+    items = scores.items
+    if "choice" in items.columns:
+        return float((1 / items.groupby("question").size()).mean())
+    if "alternatives" in items.columns:
+        return float((1 / (1 + items["alternatives"].map(len))).mean())
+    return None
+
+
+def records_of_kind(records: Iterable[Any], kind: type[Any]) -> list[Any]:
+    """Those of one kind."""
+    return [record for record in records if isinstance(record, kind)]
+
+
+def record_table(
+    records: Iterable[Any], kind: type[Record], columns: Sequence[str]
+) -> pd.DataFrame:
+    """Records of one kind, a row each; columns are fields."""
+    rows = [tuple(getattr(r, name) for name in columns) for r in records_of_kind(records, kind)]
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def _empty(columns: str) -> pd.DataFrame:
+    return pd.DataFrame(columns=columns.split())
+
+
+def _few(steps: Int[np.ndarray, "step"]) -> str:
+    shown = ", ".join(map(str, steps[:6]))
+    return f"{shown}, ... {steps[-1]}" if len(steps) > 7 else shown
