@@ -17,9 +17,9 @@ time.
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel, model_inputs
 from probes.prompts import Prompts, Text, texts_of
 from probes.rotary import rope_border
+from probes.sharing import batches_by_length, from_everywhere, own_share
 
 Ids = Sequence[int]
 _TRIAL_PADS = 3
@@ -172,14 +173,16 @@ def generate(
     with torch.no_grad(), model.evaluating():
         _refuse_without_cache(model)
         padded = len(set(lengths)) > 1 and why_not_padded(model) is None
-        batches = _batches(lengths, max_new_tokens, budget, padded=padded)
-        for batch in _own_share(batches, distributed):
+        batches = batches_by_length(
+            lengths, tokens=budget, rows=_BATCH_ROWS, more=max_new_tokens, alike=not padded
+        )
+        for batch in own_share(batches, distributed):
             run = _Continuations(model, choice, stops)
             found = run.after([rows[i] for i in batch], batch, max_new_tokens)
             written |= dict(zip(batch, found, strict=True))
             if on_items is not None:
                 on_items(len(batch))
-    everything = _from_everywhere(written) if distributed else written
+    everything = ChainMap(*from_everywhere(written, distributed))
     return [everything[i] for i in range(len(rows))]
 
 
@@ -268,20 +271,6 @@ class _Continuations:
         )
 
 
-def _batches(lengths: Sequence[int], new: int, tokens: int, *, padded: bool) -> Iterator[list[int]]:
-    """Which prompts run together: those of about equal length, or of the same; longest first."""
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
-    start = 0
-    while start < len(order):
-        longest = lengths[order[start]]
-        size = min(_BATCH_ROWS, max(1, tokens // (longest + new)))
-        batch = order[start : start + size]
-        if not padded:
-            batch = [i for i in batch if lengths[i] == longest]
-        yield batch
-        start += len(batch)
-
-
 def _refuse_without_cache(model: HookedModel) -> None:
     if reason := why_not_cached(model):
         raise ValueError(
@@ -330,19 +319,3 @@ def _draws(
     if generator is None:
         return None
     return torch.rand(prompts, steps, generator=generator, dtype=torch.float64)
-
-
-def _own_share(batches: Iterator[list[int]], distributed: bool) -> Iterator[list[int]]:
-    if not distributed:
-        return batches
-    from torch import distributed as dist
-
-    return islice(batches, dist.get_rank(), None, dist.get_world_size())
-
-
-def _from_everywhere(written: dict[int, list[int]]) -> dict[int, list[int]]:
-    from torch import distributed as dist
-
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, written)
-    return {prompt: tokens for part in parts for prompt, tokens in part.items()}

@@ -9,7 +9,6 @@ forcing).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import islice
 from typing import Any
 
 import torch
@@ -33,6 +32,7 @@ from probes.readout import (
     read_streams,
 )
 from probes.rotary import rope_border
+from probes.sharing import batches_by_length, from_everywhere, own_share
 from probes.sites import HookPoint, Site
 
 
@@ -101,7 +101,7 @@ def groups_of_rows(
 ) -> Iterator[Rows]:
     """Run this process's share of the items; rows of several batches are read together."""
     waiting = Rows()
-    for batch in _own_share(batches_of(items, settings), distributed):
+    for batch in own_share(batches_of(items, settings), distributed):
         waiting.add(_run(model, [items[i] for i in batch], [plan[i] for i in batch], settings))
         if len(waiting) >= _ROWS_READ_TOGETHER:
             yield waiting
@@ -149,20 +149,7 @@ def _input_ids(item: LensItem, settings: LensSettings) -> tuple[int, ...]:
 def batches_of(items: Sequence[LensItem], settings: LensSettings) -> Iterator[list[int]]:
     """Indices of items of about equal length, the longest first."""
     lengths = [len(_input_ids(item, settings)) for item in items]
-    order = sorted(range(len(items)), key=lambda i: (-lengths[i], i))
-    start = 0
-    while start < len(order):
-        size = min(_BATCH_ROWS, max(1, _BATCH_TOKENS // lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
-
-
-def _own_share(batches: Iterator[list[int]], distributed: bool) -> Iterator[list[int]]:
-    if not distributed:
-        return batches
-    from torch import distributed as dist
-
-    return islice(batches, dist.get_rank(), None, dist.get_world_size())
+    return batches_by_length(lengths, tokens=_BATCH_TOKENS, rows=_BATCH_ROWS)
 
 
 def _run(
@@ -275,7 +262,7 @@ def read_lens(
         if not all_finite(read):
             raise _refusal(model, items, settings, rows, read.isfinite().all(dim=0))
         done.append((rows, readout))
-    return _in_order(_from_everywhere(done) if distributed else done)
+    return _in_order([pair for part in from_everywhere(done, distributed) for pair in part])
 
 
 def target_ranks(
@@ -308,18 +295,9 @@ def target_ranks(
             if (ranks == NO_RANK).any():
                 raise _refusal(model, items, settings, group.rows, ranks != NO_RANK)
             done.append(([row.item for row in group.rows], ranks))
-    parts = _from_everywhere(done) if distributed else done
+    parts = [pair for part in from_everywhere(done, distributed) for pair in part]
     order = torch.tensor([item for places, _ in parts for item in places]).argsort()
     return torch.cat([ranks for _, ranks in parts], dim=1)[:, order]
-
-
-def _from_everywhere(done: list[Any]) -> list[Any]:
-    """What all processes have read; it is small, since nothing in it has the vocabulary's size."""
-    from torch import distributed as dist
-
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, done)
-    return [pair for part in parts for pair in part]
 
 
 def _read(

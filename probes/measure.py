@@ -18,7 +18,6 @@ Source: Kim et al., ICLR 2025: Eq. 2, Eq. 3, A.4.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from math import ceil
 from typing import Any
 
@@ -40,6 +39,7 @@ from probes.hooked_model import HookedModel
 from probes.intervals import Resampling
 from probes.meters import AttentionMeter, KnowledgeMeter, Meter, NextTokenMeter
 from probes.results import ConvergencePoint, EntropyResult, Provenance, provenance_of
+from probes.sharing import own_share
 from probes.streaming import weigh
 
 _GROWTH_TO_STOP, _GROWTH_TO_DRAW = 1.05, 1.5
@@ -83,7 +83,7 @@ def run_pass(
         stack.enter_context(model.evaluating())
         for meter in meters:
             stack.enter_context(meter.attached(model))
-        for batch in _own_share(_numbered(batches, settings.compat), settings.distributed):
+        for batch in own_share(_numbered(batches, settings.compat), settings.distributed):
             tokens = _run_batch(model, batch, meters, settings)
             seen.documents = max(seen.documents, int(batch.segment_ids.max()) + 1)
             seen.rows += len(batch.input_ids)
@@ -113,14 +113,6 @@ def _numbered(batches: Batches, compat: Compat | None) -> Iterable[TokenBatch]:
             batch = as_token_batch({"input_ids": batch.input_ids}, document_offset=documents)
         documents = max(documents, int(batch.segment_ids.max()) + 1)
         yield batch
-
-
-def _own_share(batches: Iterable[TokenBatch], distributed: bool) -> Iterable[TokenBatch]:
-    if not distributed:
-        return batches
-    from torch import distributed as dist
-
-    return islice(batches, dist.get_rank(), None, dist.get_world_size())
 
 
 def _run_batch(

@@ -6,8 +6,7 @@ its weights, the corpus and its hash, counts, versions and the full configuratio
 
 import json
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -219,10 +218,12 @@ class EntropyResult:
         return frame
 
     def plot(self) -> Any:
-        """The interactive figure of `analysis` (a `plotly` Figure)."""
-        # Pictures are analysis's business; looked up by name, late, so that measuring
-        # never depends on drawing.
-        return import_module("analysis.figures").entropy_figure([self])
+        """The interactive figure of knowledge entropy, a `plotly` Figure.
+
+        Raises:
+            ValueError: the result has no knowledge entropy, or nothing here draws results.
+        """
+        return _figure_maker("entropy")([self])
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `entropy.json`."""
@@ -238,6 +239,19 @@ class EntropyResult:
             The directory.
         """
         return save_result(self, Path(directory))
+
+
+def _figure_maker(kind: str) -> Any:
+    """Who draws results of a kind: whoever registers it as an entry point, as `analysis` does."""
+    for registered in entry_points(group="mnemoscope.figures", name=kind):
+        try:
+            return registered.load()
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"{registered.value} draws this result and cannot be imported ({error}); run where "
+                "no other package of its name comes first"
+            ) from error
+    raise ValueError(f"nothing here draws {kind} results; install mnemoscope again (pip install)")
 
 
 RESULT_FILE = "entropy.json"

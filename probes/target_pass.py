@@ -14,9 +14,9 @@ is run beside its paths in rows of their own.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from probes.finite import refusal
 from probes.hooked_model import HookedModel
 from probes.readout import unembed
 from probes.rotary import rope_border
+from probes.sharing import batches_by_length, from_everywhere, own_share
 
 
 @dataclass
@@ -101,18 +102,6 @@ def single_paths(sequences: Sequence[Sequence[int]]) -> list[PrefixTree]:
         tree.add(number, tokens, ())
         trees.append(tree)
     return trees
-
-
-def tree_batches(
-    trees: Sequence[PrefixTree], *, tokens: int, rows: int
-) -> Iterator[list[PrefixTree]]:
-    """Trees of about equal length together, the longest first."""
-    order = sorted(trees, key=len, reverse=True)
-    start = 0
-    while start < len(order):
-        size = min(rows, max(1, tokens // len(order[start])))
-        yield order[start : start + size]
-        start += size
 
 
 def padded_rows(
@@ -284,8 +273,9 @@ def read_targets(
             model, [prompt + target[:-1] for prompt, target in places.items], share_prefixes
         )
         tokens = _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
-        batches = tree_batches(trees, tokens=tokens, rows=_BATCH_ROWS)
-        for batch in _own_share(batches, distributed):
+        batches = batches_by_length(list(map(len, trees)), tokens=tokens, rows=_BATCH_ROWS)
+        for together in own_share(batches, distributed):
+            batch = [trees[place] for place in together]
             asked = places.asked(batch)
             read = _read(model, run_trees(model, batch), asked, reading, values)
             if not all_finite(read):
@@ -293,7 +283,8 @@ def read_targets(
             found[asked.place] = read
             if on_items is not None:
                 on_items(sum(len(tree.paths) for tree in batch))
-    return _from_everywhere(found) if distributed else found
+    # Each process has zeros where others have theirs.
+    return torch.stack(from_everywhere(found, distributed)).sum(dim=0)
 
 
 def target_sums(
@@ -419,22 +410,3 @@ def _refusal(
         return f"item {item} (token {trees[row].depths[node]} of prompt and target)"
 
     return refusal(model, "a target's score", lambda: run_trees(model, trees), real, named, at)
-
-
-def _own_share(
-    batches: Iterator[list[PrefixTree]], distributed: bool
-) -> Iterator[list[PrefixTree]]:
-    if not distributed:
-        return batches
-    from torch import distributed as dist
-
-    return islice(batches, dist.get_rank(), None, dist.get_world_size())
-
-
-def _from_everywhere(found: Float64[Tensor, "token value"]) -> Float64[Tensor, "token value"]:
-    """The values of all processes: each has zeros where others have theirs."""
-    from torch import distributed as dist
-
-    parts: list[Tensor | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, found)
-    return torch.stack([part for part in parts if part is not None]).sum(dim=0)

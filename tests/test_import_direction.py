@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def imported(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} imports relatively"
-            names.add(node.module)
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             names |= {a.value for a in node.args[:1] if isinstance(a, ast.Constant)}
     return names
@@ -33,8 +34,40 @@ def test_modules_import_only_from_the_left():
         for name in imported(path)
         if name.split(".")[0] in ORDER[own + 1 :]
     ]
-    # `EntropyResult.plot()` asks `analysis` to draw, and only when it is called.
-    assert against == ["probes/results.py imports analysis.figures"]
+    assert against == []
+
+
+def test_no_module_of_probes_or_interventions_imports_itself_through_others():
+    paths = [path for package in ORDER[:2] for path in (ROOT / package).rglob("*.py")]
+    names = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in paths}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    order = TopologicalSorter(
+        {name: (imported(path) & names.keys()) - {name} for name, path in names.items()}
+    )
+    order.prepare()  # raises CycleError, which names the circle
+
+
+def test_results_are_drawn_by_who_registers_it_and_refused_in_one_line_without():
+    code = """
+import sys, torch, probes
+from tests.models import tiny_model
+model = tiny_model("llama")
+batch = {"input_ids": torch.arange(3, 14)[None]}
+result = probes.measure_entropy(model, batch, "knowledge")
+assert "analysis" not in sys.modules
+sys.modules["analysis"] = None
+try:
+    result.plot()
+except ValueError as refusal:
+    print(refusal)
+del sys.modules["analysis"]
+print(type(result.plot()).__module__)
+"""
+    run = [sys.executable, "-c", code]
+    out = subprocess.run(run, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
+    assert len(out) == 2, out
+    assert out[0].startswith("analysis:entropy_figure draws this result and cannot be imported")
+    assert out[1].startswith("plotly")
 
 
 @pytest.mark.parametrize("package", ORDER)

@@ -31,6 +31,7 @@ from torch import distributed as dist
 from probes.checking import all_finite, refuse_not_finite, what_makes_finite
 from probes.hooked_model import HookedModel
 from probes.rotary import rope_border
+from probes.sharing import own_share
 from training.batches import IGNORED, TrainingBatch
 from training.choices import LossNormalisation, Packing
 from training.data.example_rows import rows_of_examples
@@ -139,7 +140,7 @@ class GradientReader:
         tokens = sum(block.trained_tokens for block in sample.blocks)
         for block in sample.blocks:
             refuse_misfits(block, self._model)
-        for place in _own_share(len(sample.blocks)):
+        for place in own_share(range(len(sample.blocks)), shared_out()):
             summed, gradient = self._summed(sample.blocks[place])
             loss += summed
             for name, value in gradient.items():
@@ -162,7 +163,7 @@ class GradientReader:
     ) -> Float64[Tensor, " other"]:
         """How inner products of a sample's gradient would vary with other items."""
         products = torch.zeros(len(sample.blocks), len(others), dtype=torch.float64)
-        for place in _own_share(len(sample.blocks)):
+        for place in own_share(range(len(sample.blocks)), shared_out()):
             _, gradient = self._summed(sample.blocks[place])
             products[place] = inner_products([gradient], others)[0]
         _add_up([products], self._model.device)
@@ -205,12 +206,6 @@ def _batch(rows: Sequence[Rendered]) -> TrainingBatch:
         packing=Packing.BUCKETED,
         normalisation=LossNormalisation.TOKEN,
     )
-
-
-def _own_share(blocks: int) -> range:
-    if not shared_out():
-        return range(blocks)
-    return range(dist.get_rank(), blocks, dist.get_world_size())
 
 
 def _add_up(tensors: Iterable[Tensor], device: torch.device) -> None:

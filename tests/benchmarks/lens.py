@@ -65,7 +65,7 @@ def _bare(model, items, settings):
 
     with torch.no_grad():
         for batch in batches_of(items, settings):
-            model.trunk(padded_batch([items[i] for i in batch], settings))
+            model.trunk(padded_batch([items[i] for i in batch], settings, model.engine.config))
 
 
 def _rival(bridge, items, settings):
@@ -76,7 +76,7 @@ def _rival(bridge, items, settings):
 
     for batch in batches_of(items, settings):
         some = [items[i] for i in batch]
-        tokens = padded_batch(some, settings)["input_ids"]
+        tokens = padded_batch(some, settings, bridge.original_model.config)["input_ids"]
         # Its positions are the same for all rows of a call, so rows go in one by one.
         for row, item in zip(tokens, some, strict=True):
             ids = row[None, : len(item.prompt_ids)]

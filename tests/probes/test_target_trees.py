@@ -95,18 +95,14 @@ def _numbered(trees, start):
         yield tree
 
 
-def test_batches_hold_all_trees_and_no_more_than_asked():
-    from probes.target_pass import single_paths, tree_batches
+def test_batches_hold_all_items_and_no_more_than_asked():
+    from probes.sharing import batches_by_length
 
-    trees = single_paths([tuple(range(n)) for n in (3, 19, 7, 7, 2, 5, 30, 1)])
-    batches = list(tree_batches(trees, tokens=20, rows=3))
-    assert [[len(tree) for tree in batch] for batch in batches] == [
-        [30],
-        [19],
-        [7, 7],
-        [5, 3, 2],
-        [1],
-    ]
+    lengths = [3, 19, 7, 7, 2, 5, 30, 1]
+    batches = list(batches_by_length(lengths, tokens=20, rows=3))
+    assert batches == [[6], [1], [2, 3], [5, 0, 4], [7]]
+    alike = list(batches_by_length(lengths, tokens=20, rows=3, more=4, alike=True))
+    assert alike == [[6], [1], [2], [3], [5], [0], [4], [7]]
 
 
 @pytest.mark.parametrize("rows", [1, 3])
