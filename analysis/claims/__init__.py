@@ -2,12 +2,12 @@
 
 | question | module |
 |---|---|
-| Which claims are there? | `analysis.claims.catalogue` |
-| What is a claim? | `analysis.claims.claim` |
+| Which claims are there, and what is one? | `analysis.claims.catalogue`, `analysis.claims.claim` |
 | What is it tested on? | `analysis.claims.measurements` |
-| How is it tested? | `analysis.claims.designs`, `analysis.claims.following` |
 | What is compared with what? | `analysis.claims.selection` |
-| What came out? | `analysis.claims.verdicts` |
+| How is it tested? | `analysis.claims.designs` |
+| What came out? | `analysis.claims.judging` |
+| How is that written, read and shown? | `analysis.claims.ledger` |
 """
 
 from probes.lazy_exports import lazily
@@ -17,16 +17,18 @@ _EXPORTS = {
     "CLAIMS": f"{_PACKAGE}.catalogue",
     "COLUMNS": f"{_PACKAGE}.measurements",
     "Claim": f"{_PACKAGE}.claim",
-    "Evidence": f"{_PACKAGE}.evidence",
-    "Finding": f"{_PACKAGE}.verdicts",
+    "Evidence": f"{_PACKAGE}.designs",
+    "Finding": f"{_PACKAGE}.judging",
     "MEASURES": f"{_PACKAGE}.measurements",
     "Paper": f"{_PACKAGE}.choices",
-    "Scale": f"{_PACKAGE}.evidence",
+    "Scale": f"{_PACKAGE}.designs",
     "Table": f"{_PACKAGE}.measurements",
     "Verdict": f"{_PACKAGE}.choices",
     "claim_named": f"{_PACKAGE}.catalogue",
-    "findings_table": f"{_PACKAGE}.verdicts",
-    "judge": f"{_PACKAGE}.verdicts",
+    "Ledger": f"{_PACKAGE}.ledger",
+    "judge": f"{_PACKAGE}.judging",
+    "read_ledger": f"{_PACKAGE}.ledger",
+    "write_ledger": f"{_PACKAGE}.ledger",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -1,4 +1,4 @@
-"""Choices: what a claim can turn out to be, where it was made, and what it is measured in.
+"""Choices: what a claim can turn out to be, where it was made, which runs test it, and the like.
 
 Example:
     >>> Verdict("not tested at this scale") is Verdict.NOT_TESTED
@@ -55,3 +55,58 @@ class Extreme(StrEnum):
     EARLY = "nearest to a fifth of the largest"
     MIDDLE = "nearest to half of the largest"
     LARGEST = "largest"
+
+
+class Experiment(StrEnum):
+    """A set of runs."""
+
+    ENTROPIES = "entropies"
+    """The entropies of every checkpoint, over several corpora."""
+    UPDATES = "updates"
+    """Gradients and updates of memory vectors in every checkpoint."""
+    UNEDITED = "unedited"
+    """New knowledge taught to the last checkpoint."""
+    AGES = "ages"
+    """The same to checkpoints of several ages."""
+    EDITED_AGES = "edited-ages"
+    """The same, resuscitated."""
+    FAMILIAR_TEXT = "familiar-text"
+    """The same, on text that the model knows."""
+    DOSES = "doses"
+    """Factors and ratios of resuscitation."""
+    CONTROLS = "controls"
+    """What is done instead of it: controls, a form that leaves the function as it was, attention
+    temperatures."""
+    SPACINGS = "spacings"
+    """Steps from an encounter to the next."""
+    BATCHES = "batches"
+    """Sizes of a batch."""
+    RATES = "rates"
+    """Learning rates."""
+    SIZES = "sizes"
+    """A smaller model."""
+    MIXES = "mixes"
+    """Mixes and replay, before a second stage of facts."""
+    OTHER_TASKS = "other-tasks"
+    """Mixes and replay, before a second stage of other tasks."""
+    AMOUNTS = "amounts"
+    """Sizes and lengths of mixes."""
+    THREE_STAGES = "three-stages"
+    """Two later stages."""
+    FAMILIAR_FACTS = "familiar-facts"
+    """Facts that the start knew."""
+
+
+class Anchor(StrEnum):
+    """Where links lead: parts, and figures in them that claims are about."""
+
+    LEDGER = "ledger"
+    TRAJECTORIES = "trajectories"
+    ENCOUNTERS = "encounters"
+    RESUSCITATION = "resuscitation"
+    MEMORIZATION = "memorization"
+    MIXES = "mixes"
+    DEPTH = "depth"
+    UPDATES = "updates"
+    READABLE = "readable"
+    PROVENANCE = "provenance"

@@ -6,51 +6,65 @@ Example:
     <Direction.FALLS: 'falls'>
 """
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
-from analysis.claims.choices import Paper, Unit
-from analysis.claims.designs import Design
-from analysis.claims.evidence import Scale
+from analysis.claims.choices import Anchor, Experiment, Paper, Unit
+from analysis.claims.designs import Design, Scale
 from analysis.claims.measurements import Table
 from analysis.claims.selection import Settings
 from analysis.statistics.results import Direction
 
+_COMMANDS = {
+    Table.PRETRAINING: "python -m analysis.entropy --revisions",
+    Table.ACQUISITION: "python -m training.ckl",
+    Table.MEMORIZATION: "python -m training.remix",
+    Table.UPDATES: "python -m analysis.memory_updates",
+}
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class Claim:
     """Something that measurements can support or contradict.
 
     Attributes:
         identifier: for commands and links.
         statement: a sentence without its full stop; of a question, the question.
-        paper: that makes or raises it; None for a question of later work.
-        place: section, figure or table there.
-        quantity: what is measured, in words.
-        command: that makes the runs, without its options.
-        table: of measurements.
-        where: settings of all rows that it is about.
+        place: section, figure or table in the paper.
         design: of the test.
-        unit: of the effect.
         expected: the direction of the effect; None for a question without an expected answer.
+        quantity: what is measured, in words.
+        where: settings of all rows that it is about.
+        paper: that makes or raises it; None for a question of later work.
+        table: of measurements.
+        family: claims that are tested together; the level is that of the family.
+        needs: the experiments whose runs it is tested on.
+        figure: where the page shows what it is about.
+        unit: of the effect.
         value: what was published, in words; empty where there is no number.
         doubts: what the sources themselves, their released code or later work say against it.
-        family: claims that are tested together; the level is that of the family.
     """
 
     identifier: str
     statement: str
-    paper: Paper | None
     place: str
-    quantity: str
-    command: str
-    table: Table
     design: Design
-    unit: Unit
     expected: Direction | None
-    family: str
+    quantity: str
     where: Settings = field(default_factory=dict)
+    _: KW_ONLY
+    paper: Paper | None = None
+    table: Table
+    family: str
+    needs: tuple[Experiment, ...]
+    figure: Anchor
+    unit: Unit = Unit.NATS
     value: str = ""
     doubts: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """What makes the runs, without its options."""
+        return _COMMANDS[self.table]
 
     @property
     def least(self) -> Scale:
@@ -61,48 +75,3 @@ class Claim:
     def is_question(self) -> bool:
         """Whether no answer is expected."""
         return self.expected is None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimGroup:
-    """What several claims have in common; see `Claim`."""
-
-    paper: Paper
-    command: str
-    table: Table
-    family: str
-    unit: Unit = Unit.NATS
-    where: Settings = field(default_factory=dict)
-
-    def claim(
-        self,
-        identifier: str,
-        statement: str,
-        place: str,
-        design: Design,
-        where: Settings,
-        quantity: str,
-        expected: Direction,
-        *,
-        unit: Unit | None = None,
-        family: str | None = None,
-        value: str = "",
-        doubts: tuple[str, ...] = (),
-    ) -> Claim:
-        """A claim of the group; what is not given is the group's, and `where` adds to its own."""
-        return Claim(
-            identifier=identifier,
-            statement=statement,
-            paper=self.paper,
-            place=place,
-            quantity=quantity,
-            command=self.command,
-            table=self.table,
-            design=design,
-            unit=unit or self.unit,
-            expected=expected,
-            family=family or self.family,
-            where={**self.where, **where},
-            value=value,
-            doubts=doubts,
-        )

@@ -6,17 +6,25 @@ r"""Designs: how a claim is tested, as data.
   as checkpoints by their order, rises or falls in each seed. Only the order of points counts, not
   how far apart they are, and points of a seed may hang together; seeds must not.
 - `Follows`: two measures follow each other over checkpoints, in first differences and beside a
-  line over the logarithm of steps, so that a common drift is not taken for a connection.
+  line over the logarithm of steps, so that a common drift is not taken for a connection
+  (`analysis.statistics.series`). Seeds that share a pretraining run add no checkpoints: they are
+  averaged. Seeds with pretraining runs of their own are tested against each other.
 - `AllOf`: several of these at once; `EachOf`: one for each value of a column, such as each layer.
 - `Foremost`: the trend of one value of a column is ahead of that of every other value.
 
-Each takes rows of its table and the direction that is claimed, and gives `Evidence`. What is too
-little for a verdict raises `ScaleError`.
+Each takes rows of its table and the direction that is claimed, and gives `Evidence`. Both p-values
+are one-sided: a claim has a direction, and data can be beyond chance either way. Where values come
+by seed and by passage (question, fact), an effect must be beyond chance over both, since a claim is
+about other runs and other facts alike: the larger p-value counts, and the interval reaches as far
+as the wider of both (an intersection-union test; Berger, 1982). Over seeds it is Student's t; where
+all seeds have the same value it is the sign test, in which three seeds cannot come below 1/8. Over
+clusters signs are flipped. What is too little for a verdict raises `ScaleError`.
 
 Example:
-    >>> design = Trend(Arm("knowledge entropy", {"measure": "|c|"}))
-    >>> design.axis
-    'step'
+    >>> import numpy as np
+    >>> found = of_units(np.array([0.9, 1.0, 1.2]), np.array([]), Direction.RISES)
+    >>> round(found.effect, 2), round(found.p_for, 4), found.seeds
+    (1.03, 0.0036, 3)
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,12 +33,68 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
-from analysis.claims.evidence import Evidence, Scale, all_of, of_units
 from analysis.claims.measurements import NONE, Table
 from analysis.claims.selection import Arm, along, matched
-from analysis.statistics.results import Direction
-from analysis.statistics.series import LEAST_CHECKPOINTS, LEAST_SEEDS, ScaleError
+from analysis.statistics.results import CheckpointCluster, Correlation, CorrelationKind, Direction
+from analysis.statistics.series import (
+    LEAST_CHECKPOINTS,
+    LEAST_SEEDS,
+    ScaleError,
+    checkpoint_correlation,
+)
+from analysis.statistics.tests import (
+    check_finite,
+    is_constant,
+    mean_over_seeds,
+    sign_flips,
+    without_rounding,
+)
+from probes.intervals import Interval
+
+LEVEL = 0.95
+"""Of intervals; claims are tested at 1 less it."""
+_REPLICATES = 9999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much data there is, or has to be.
+
+    Attributes:
+        seeds: runs that differ in their seed.
+        checkpoints: of a pretraining run; 0 where a claim is not about several.
+        items: passages, questions or facts; 0 where a claim is about numbers of whole runs.
+    """
+
+    seeds: int
+    checkpoints: int = 0
+    items: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a test found.
+
+    Attributes:
+        effect: in the unit of the claim.
+        interval: where it would be with other seeds and items.
+        p_for: chance of data so far in the direction claimed, if there were no effect.
+        p_against: the same of the other direction.
+        n: independent ones that it rests on: items, checkpoints, or seeds.
+        seeds: how many.
+        test: what was done, in words.
+    """
+
+    effect: float
+    interval: Interval
+    p_for: float
+    p_against: float
+    n: int
+    seeds: int
+    test: str
+
 
 ACROSS_SEEDS = Scale(seeds=LEAST_SEEDS)
 OVER_CHECKPOINTS = Scale(seeds=LEAST_SEEDS, checkpoints=LEAST_CHECKPOINTS)
@@ -121,6 +185,46 @@ class Trend:
 
 
 @dataclass(frozen=True)
+class Follows:
+    """Two measures over checkpoints.
+
+    Attributes:
+        outcome: rows of one.
+        cause: rows of the other.
+        kind: of correlation.
+        least: what it needs.
+    """
+
+    outcome: Arm
+    cause: Arm
+    kind: CorrelationKind = CorrelationKind.SPEARMAN
+    least: Scale = OVER_CHECKPOINTS
+
+    def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
+        """See `Design.evidence`; the effect is the correlation of first differences."""
+        assert table is Table.ACQUISITION, "only there are starts of a trajectory told apart"
+        x, y, cluster = _series(frame, self.cause, self.outcome, self.least)
+        steps = np.array(x.columns, dtype=np.float64)
+        try:
+            found = checkpoint_correlation(
+                x.to_numpy(), y.to_numpy(), np.log1p(steps), cluster, self.kind, level=LEVEL
+            )
+        except ScaleError as error:
+            raise ScaleError(f"{error} (x: {self.cause.name}, y: {self.outcome.name})") from error
+        both = (found.differences, found.detrended)
+        return Evidence(
+            effect=found.differences.effect,
+            interval=found.differences.interval,
+            p_for=max(_one_sided(each, towards.sign) for each in both),
+            p_against=max(_one_sided(each, -towards.sign) for each in both),
+            n=len(steps),
+            seeds=len(y),
+            test=f"first differences: {found.differences.test}; beside a line over log steps: "
+            f"{found.detrended.effect:.2f}, {found.detrended.test}; the larger p-value",
+        )
+
+
+@dataclass(frozen=True)
 class AllOf:
     """Several designs at once.
 
@@ -198,6 +302,90 @@ class Foremost:
         return all_of([part.evidence(frame, table, towards) for part in parts], towards)
 
 
+def of_units(
+    by_seed: Float[np.ndarray, "seed"],
+    by_cluster: Float[np.ndarray, "cluster"],
+    towards: Direction,
+    scale: float = 0.0,
+) -> Evidence:
+    """Whether a mean is on the side claimed of 0."""
+    by_seed, by_cluster = (without_rounding(each, scale) for each in (by_seed, by_cluster))
+    p_for, p_against, interval, test = _over_seeds(by_seed, towards)
+    n = len(by_seed)
+    if len(by_cluster):
+        generator = np.random.default_rng(0)
+        over = [
+            sign_flips(by_cluster, generator, side, _REPLICATES)
+            for side in (towards, opposite(towards))
+        ]
+        p_for, p_against = max(p_for, over[0][0]), max(p_against, over[1][0])
+        interval = hull([interval, student_interval(by_cluster)])
+        n = len(by_cluster)
+        test = f"{test}; signs of {n} items, {over[0][1]}; the larger p-value"
+    # A mean of equal values could be off by rounding, and outside its interval.
+    effect = float(by_seed[0] if is_constant(by_seed) else by_seed.mean())
+    check_finite(np.array([effect, *interval[:2]]), "the effect and the ends of its interval")
+    return Evidence(
+        effect=effect,
+        interval=interval,
+        p_for=p_for,
+        p_against=p_against,
+        n=n,
+        seeds=len(by_seed),
+        test=test,
+    )
+
+
+def all_of(parts: Sequence[Evidence], towards: Direction) -> Evidence:
+    """Whether all of several things are on the side claimed; effect and
+    interval are the weakest's.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    weakest = min(parts, key=lambda part: towards.sign * part.effect)
+    return Evidence(
+        effect=weakest.effect,
+        interval=weakest.interval,
+        p_for=max(part.p_for for part in parts),
+        p_against=min(1.0, len(parts) * min(part.p_against for part in parts)),
+        n=min(part.n for part in parts),
+        seeds=min(part.seeds for part in parts),
+        test=f"{weakest.test}; the weakest of {len(parts)}",
+    )
+
+
+def opposite(direction: Direction) -> Direction:
+    """The other direction."""
+    return Direction.FALLS if direction is Direction.RISES else Direction.RISES
+
+
+def hull(intervals: Sequence[Interval]) -> Interval:
+    """The interval that all of some lie in."""
+    return Interval(
+        min(each.low for each in intervals), max(each.high for each in intervals), LEVEL
+    )
+
+
+def _over_seeds(
+    values: Float[np.ndarray, "seed"], towards: Direction
+) -> tuple[float, float, Interval, str]:
+    sides = (towards, opposite(towards))
+    if is_constant(values):
+        generator = np.random.default_rng(0)
+        p_for, p_against = (sign_flips(values, generator, side, _REPLICATES)[0] for side in sides)
+        test = f"sign test over {len(values)} seeds, which are all alike"
+        return p_for, p_against, student_interval(values), test
+    p_for, p_against = (mean_over_seeds(values, side, level=LEVEL).p_value for side in sides)
+    return p_for, p_against, student_interval(values), f"t-test over {len(values)} seeds"
+
+
+def student_interval(values: Float[np.ndarray, "unit"]) -> Interval:
+    """Student's interval of a mean; without a width where all values are alike."""
+    if is_constant(values):
+        return Interval(float(values[0]), float(values[0]), LEVEL)
+    return mean_over_seeds(values, level=LEVEL).interval
+
+
 def _differences(
     frame: pd.DataFrame, table: Table, design: Contrast | Trend
 ) -> tuple[pd.Series, float]:
@@ -223,3 +411,38 @@ def _apart(frame: pd.DataFrame, column: str, fewest: int) -> Iterator[tuple[floa
         raise ScaleError(f"found {len(values)} values of {column}, {fewest} are needed")
     for value in values:
         yield value, rows[rows[column] == value]
+
+
+def _series(
+    frame: pd.DataFrame, cause: Arm, outcome: Arm, least: Scale
+) -> tuple[pd.DataFrame, pd.DataFrame, CheckpointCluster]:
+    """Both measures of the same runs by step, a row for each seed (one of a shared cause)."""
+    both = matched(frame, Table.ACQUISITION, [cause, outcome])
+    x, y = (along(both[place], "step", least.checkpoints) for place in (0, 1))
+    seeds = list(y.index)
+    runs = _trajectories(both.index, least)
+    if runs == 1:
+        return x.iloc[:1] if _alike(x) else x, y, CheckpointCluster.CHECKPOINT
+    if runs == len(seeds):
+        return x, y, CheckpointCluster.SEED
+    raise ScaleError(
+        f"found {runs} pretraining runs for {len(seeds)} seeds; one for all, or one for each, is "
+        "needed"
+    )
+
+
+def _trajectories(settings: pd.MultiIndex, least: Scale) -> int:
+    """How many pretraining runs have enough checkpoints; one of another size has its last alone."""
+    if "trajectory" not in settings.names:
+        return 1
+    rows = settings.to_frame(index=False)
+    steps = rows[rows["trajectory"] != NONE].groupby("trajectory", sort=False)["step"].nunique()
+    return int((steps >= least.checkpoints).sum())
+
+
+def _alike(x: pd.DataFrame) -> bool:
+    return len(x) > 0 and bool((x == x.iloc[0]).all(axis=None))
+
+
+def _one_sided(found: Correlation, sign: int) -> float:
+    return found.p_value / 2 if found.effect * sign > 0 else 1 - found.p_value / 2

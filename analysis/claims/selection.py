@@ -5,8 +5,8 @@ effect is never the difference of something else; what has no match is left out.
 named to be averaged need not agree.
 
 Example:
-    >>> UNEDITED["ratio"] is None
-    True
+    >>> resuscitated(2.0).name, BOTH_MIXES.settings["mix_later"]
+    ('resuscitated, factor 2', 'generic')
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +41,59 @@ class Arm:
 
     name: str
     settings: Settings
+
+
+MET: Settings = {"exposure": "met", "kind": "all"}
+NO_PROBES: Settings = {"exposure": None, "kind": None}
+PER_PASSAGE: Settings = {**MET, "moment": None, "against": None}
+LAST: Settings = {"step": Extreme.LARGEST}
+"""The last checkpoint of pretraining."""
+KNOWN: Settings = {"measure": "K", "moment": "last injection", "against": None, **MET}
+"""K right after the last encounter, which is the paper's final score."""
+DOWNSTREAM: Settings = {"measure": "P", "moment": "end", "against": None, **NO_PROBES}
+ACQUIRED: Settings = {"measure": "A", "moment": "last injection", "against": "start", **MET}
+FORGOTTEN: Settings = {"measure": "F", "moment": "end", "against": "start", **NO_PROBES}
+UNEDITED_START = Arm("unedited", UNEDITED)
+
+NO_REPLAY: Settings = {"replay": None, "replay_ratio": None}
+RIGHT: Settings = {"measure": "share right", "moment": "after B", "stages": 2, "familiar": False}
+FACTOID: Settings = {"later_kind": "factoid"}
+NON_FACTOID: Settings = {"later_kind": "non-factoid"}
+TRAINED: Settings = {**UNEDITED, **NO_REPLAY, "equal": None}
+"""Runs with nothing but data, and perhaps a mix."""
+
+
+def resuscitated(factor: float, ratio: float = 0.5, site: str = "up") -> Arm:
+    """A model whose inactive memory vectors were resuscitated."""
+    settings = {**UNEDITED, "site": site, "ratio": ratio, "factor": factor}
+    return Arm(f"resuscitated, factor {factor:g}", settings)
+
+
+def cooled(temperature: float) -> Arm:
+    """A model whose attention was made broader by a temperature."""
+    return Arm(f"attention temperature {temperature:g}", {**UNEDITED, "temperature": temperature})
+
+
+def instead(control: str, ratio: float = 0.5, factor: float = 2.0) -> Arm:
+    """A model on which something else was done than a resuscitation."""
+    settings = {**UNEDITED, "ratio": ratio, "factor": factor, "control": control}
+    return Arm(control.replace("_", " "), settings)
+
+
+def mixed(first: str | None, later: str | None) -> Arm:
+    """A mix at stage A and at later stages."""
+    name = f"{first or 'no'} mix at A, {later or 'none'} later"
+    return Arm(name, {"mix_first": first, "mix_later": later})
+
+
+NO_MIX, RANDOM_FIRST = mixed(None, None), mixed("random", None)
+GENERIC_LATER, BOTH_MIXES = mixed(None, "generic"), mixed("random", "generic")
+
+
+def replayed(ratio: float) -> Arm:
+    """Earlier items shown again, and no mix."""
+    settings = {**NO_MIX.settings, "replay": "items", "replay_ratio": ratio}
+    return Arm(f"{100 * ratio:g} % replay", settings)
 
 
 def rows_with(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:

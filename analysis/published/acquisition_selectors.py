@@ -21,16 +21,21 @@ import pandas as pd
 from analysis.claims.catalogue import CLAIMS
 from analysis.claims.choices import Extreme, Paper
 from analysis.claims.designs import Contrast
-from analysis.claims.knowledge_settings import (
+from analysis.claims.measurements import NONE, Table
+from analysis.claims.selection import (
     ACQUIRED,
     DOWNSTREAM,
     FORGOTTEN,
     KNOWN,
     MET,
     NO_PROBES,
+    UNEDITED,
+    Arm,
+    Settings,
+    along,
+    matched,
+    rows_with,
 )
-from analysis.claims.measurements import NONE, Table
-from analysis.claims.selection import UNEDITED, Arm, Settings, along, matched, rows_with
 from analysis.numbers import shown_path
 from analysis.published.comparing import Measured
 from analysis.published.published_numbers import Published, Reading

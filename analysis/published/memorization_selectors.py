@@ -9,15 +9,19 @@ from collections.abc import Mapping
 import pandas as pd
 
 from analysis.claims.measurements import NONE, Table
-from analysis.claims.memorization_settings import (
+from analysis.claims.selection import (
     FACTOID,
     NO_REPLAY,
     NON_FACTOID,
     RIGHT,
+    UNEDITED,
+    Arm,
+    Setting,
+    Settings,
     mixed,
     replayed,
+    rows_with,
 )
-from analysis.claims.selection import UNEDITED, Arm, Setting, Settings, rows_with
 from analysis.published.comparing import Measured
 from analysis.published.published_numbers import PUBLISHED, Published
 from analysis.published.result_rows import PERCENT, Conditions, ResultRows, measured_arm, usual

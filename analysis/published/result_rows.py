@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from analysis.claims.evidence import hull, student_interval
+from analysis.claims.designs import hull, student_interval
 from analysis.claims.measurements import NONE, Table, checked
 from analysis.claims.selection import Arm, Settings, matched, rows_with
 from analysis.published.comparing import Measured

@@ -9,13 +9,13 @@ from analysis.arms import CklArm
 from analysis.ckl_report import figures as ckl_figures
 from analysis.ckl_report.curves import curve_tables
 from analysis.ckl_report.scores import ALL_KINDS
+from analysis.claims.choices import Anchor
 from analysis.claims.measurements import Table
 from analysis.claims.selection import UNEDITED
 from analysis.document import Panel, Switches
 from analysis.document import Part as Piece
 from analysis.metrics import HELD_OUT
 from analysis.numbers import MINUS, nats, steps_text, with_interval
-from analysis.report.anchors import Anchor
 from analysis.report.figures import arm_dots, linked, mark_maxima
 from analysis.report.material import Material, as_numbers, varied
 from analysis.report.names import SETTINGS, run_name, with_names

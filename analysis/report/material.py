@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from analysis.claims.ledger import Ledger, read_ledger
 from analysis.claims.measurements import COLUMNS, NONE, Table, checked
 from analysis.claims.selection import Settings, rows_with
-from analysis.report.ledger_file import Ledger, read_ledger
 from analysis.report.names import without_seed
 from analysis.statistics.tests import ScaleError
 

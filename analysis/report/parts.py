@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from analysis.claims.choices import Anchor
 from analysis.document import Figure, Panel, Section, Table
 from analysis.document import Part as Piece
-from analysis.report.anchors import Anchor
 
 _IN_A_ROW = 3
 """Panels, where the window is wide enough."""

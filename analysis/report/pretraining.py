@@ -6,13 +6,12 @@ from functools import partial
 import pandas as pd
 
 from analysis.arm_figures import arm_colours
-from analysis.claims.knowledge_settings import ACQUIRED, FORGOTTEN
+from analysis.claims.choices import Anchor
 from analysis.claims.measurements import MEASURES, Table
-from analysis.claims.selection import UNEDITED
+from analysis.claims.selection import ACQUIRED, FORGOTTEN, UNEDITED
 from analysis.document import Panel, Switches
 from analysis.document import Part as Piece
 from analysis.numbers import capital, course, nats, share
-from analysis.report.anchors import Anchor
 from analysis.report.figures import between_ends, has_order, layer_heatmap, lines_over
 from analysis.report.material import Material, is_set, varied
 from analysis.report.names import SETTINGS, run_name, with_names

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.claims.choices import Anchor
 from analysis.command_words import command_of
 from analysis.document import Bullets, Code, Facts, Fold, Heading, Settings
 from analysis.document import Part as Piece
 from analysis.numbers import shown_path, shown_value
-from analysis.report.anchors import Anchor
 from analysis.report.material import Material
 from analysis.report.parts import Part, text_table
 from analysis.report_files import in_order

@@ -10,12 +10,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.arm_figures import empty_figure
+from analysis.claims.choices import Anchor
 from analysis.document import Figure, Panel
 from analysis.document import Part as Piece
 from analysis.edit_sweep.report import trade_off
 from analysis.logit_lens.figures import figure_height, rank_ticks
 from analysis.numbers import shown_path, visible
-from analysis.report.anchors import Anchor
 from analysis.report.material import Material
 from analysis.report.over_seeds import rounded
 from analysis.report.parts import Part

@@ -13,13 +13,12 @@ import plotly.graph_objects as go
 
 from analysis.arm_figures import arm_colours
 from analysis.arms import UNEDITED_NAME
-from analysis.claims.knowledge_settings import ACQUIRED, DOWNSTREAM, FORGOTTEN, KNOWN
+from analysis.claims.choices import Anchor
 from analysis.claims.measurements import Table
-from analysis.claims.selection import Settings
+from analysis.claims.selection import ACQUIRED, DOWNSTREAM, FORGOTTEN, KNOWN, Settings
 from analysis.document import Figure, Panel, Switches
 from analysis.document import Part as Piece
 from analysis.numbers import nats, points, share, signed
-from analysis.report.anchors import Anchor
 from analysis.report.figures import add_reference, arm_dots, has_order, lines_over
 from analysis.report.material import Material, as_numbers, is_set, varied
 from analysis.report.names import (

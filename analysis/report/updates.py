@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.arm_figures import arm_colours
+from analysis.claims.choices import Anchor
 from analysis.claims.measurements import MEASURES, Table
 from analysis.document import Figure, Panel, Switches
 from analysis.document import Part as Piece
 from analysis.numbers import nats
-from analysis.report.anchors import Anchor
 from analysis.report.figures import has_order, layer_heatmap, lines_over
 from analysis.report.material import Material
 from analysis.report.over_seeds import over_seeds, run_means, shown

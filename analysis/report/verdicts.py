@@ -3,21 +3,19 @@
 Verdicts are words and marks, so that they can be read without colours. Tiles filter the rows.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
 from typing import Any
 
-from analysis.claims.choices import Unit, Verdict
-from analysis.claims.evidence import LEVEL
-from analysis.claims.verdicts import shown_effect
+from analysis.claims.catalogue import CLAIMS
+from analysis.claims.choices import Anchor, Unit, Verdict
+from analysis.claims.judging import Finding
+from analysis.claims.ledger import Ledger, shown_p
 from analysis.document import Cell, Figure, Panel, Template
-from analysis.ledger import by_paper, shown_p
 from analysis.numbers import capital
-from analysis.report.anchors import Anchor, anchor_of
 from analysis.report.figures import arm_dots
-from analysis.report.ledger_file import Ledger
 from analysis.report.parts import Part, wide_figure
 from analysis.theme import REFERENCE_COLOUR, SERIES_COLOURS
-from probes.intervals import Interval
 
 MARKS = {
     Verdict.SUPPORTED: "✓",
@@ -53,52 +51,45 @@ def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None
                     "marks": MARKS,
                     "counts": ledger.counts,
                     "papers": {
-                        paper: [_shown(claim, drawn) for claim in claims]
-                        for paper, claims in by_paper(ledger.claims).items()
+                        paper: [_row(one, drawn) for one in findings]
+                        for paper, findings in ledger.by_paper().items()
                     },
                 },
             ),
             *_forest(ledger),
         ),
-        tables={"ledger": ledger.table()},
+        tables={"ledger": ledger.table().drop(columns=["shown", "command", "figure"])},
         findings=tuple(_findings(ledger)),
     )
 
 
-def _shown(claim: Mapping[str, Any], drawn: Collection[Anchor]) -> dict[str, Any]:
+def _row(one: Finding, drawn: Collection[Anchor]) -> dict[str, Any]:
     """A claim with its cells as the page shows them."""
     return {
-        **claim,
-        "heading": capital(claim["statement"]),
-        "shown": _effect(claim),
-        "p": shown_p(claim),
-        "n_shown": _number(claim["n"]),
-        "seeds_shown": _number(claim["seeds"]),
-        "anchor": _link(claim, drawn),
+        **asdict(one),
+        "heading": capital(one.statement),
+        "shown": _effect(one),
+        "p": shown_p(one),
+        "n_shown": _number(one.n),
+        "seeds_shown": _number(one.seeds),
+        "anchor": _link(one, drawn),
     }
 
 
-def _effect(claim: Mapping[str, Any]) -> Cell:
+def _effect(one: Finding) -> Cell:
     """An effect above its interval, in which the unit is not said again."""
-    main, bracket, ends = _effect_text(claim).partition(" (")
+    main, bracket, ends = one.shown.partition(" (")
     unit = main.partition(" ")[2]
     ends = ends.replace(f" {unit}", "") if unit else ends
     return Cell(main, f"({ends}" if bracket else "")
 
 
-def _effect_text(claim: Mapping[str, Any]) -> str:
-    if claim["effect"] is None:
-        return ""
-    interval = Interval(claim["low"], claim["high"], LEVEL)
-    return shown_effect(Unit(claim["unit"]), claim["effect"], interval)
-
-
-def _number(value: Any) -> str:
+def _number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def _link(claim: Mapping[str, Any], drawn: Collection[Anchor]) -> str | None:
-    anchor = anchor_of(claim["claim"])
+def _link(one: Finding, drawn: Collection[Anchor]) -> str | None:
+    anchor = CLAIMS[one.claim].figure
     if anchor in (Anchor.MIXES, Anchor.DEPTH) and anchor not in drawn:
         anchor = Anchor.MEMORIZATION
     return str(anchor) if anchor in drawn else None
@@ -125,22 +116,15 @@ def _forest(ledger: Ledger) -> Iterator[Figure]:
 
 def _findings(ledger: Ledger) -> Iterator[str]:
     counts = ledger.counts
-    tested = sum(number for verdict, number in counts.items() if verdict != Verdict.NOT_TESTED)
-    told = [f"{counts[one]} {one}" for one in _COLOURS if one in counts]
+    verdicts = [f"{counts[one]} {one}" for one in _COLOURS if one in counts]
     yield (
-        f"Of {len(ledger.claims)} claims and questions, {tested} could be tested at the scale "
-        f"{ledger.scale}{': ' if told else ''}{', '.join(told)}."
+        f"Of {len(ledger.claims)} claims and questions, {ledger.tested} could be tested at the "
+        f"scale {ledger.scale}{': ' if verdicts else ''}{', '.join(verdicts)}."
     )
     for verdict in (Verdict.CONTRADICTED, Verdict.SUPPORTED):
-        found = [claim for claim in ledger.claims if claim["verdict"] == verdict]
+        found = [one for one in ledger.claims if one.verdict is verdict]
         if found:
-            surest = min(found, key=lambda claim: claim[_P[verdict]] or 0.0)
-            yield f"{capital(verdict)} most clearly: {surest['statement']} ({_plain(surest)})."
-
-
-_P = {Verdict.SUPPORTED: "p_value", Verdict.CONTRADICTED: "p_against"}
-
-
-def _plain(claim: Mapping[str, Any]) -> str:
-    effect, _, ends = _effect_text(claim).partition(" (")
-    return f"{effect}, {ends.removesuffix(')')}; p {shown_p(claim)}"
+            surest = min(found, key=lambda one: one.deciding_p or 0.0)
+            effect, _, ends = surest.shown.partition(" (")
+            numbers = f"{effect}, {ends.removesuffix(')')}; p {shown_p(surest)}"
+            yield f"{capital(verdict)} most clearly: {surest.statement} ({numbers})."

@@ -128,22 +128,14 @@ def print_plan(made: Reproduction, over: set[str], at_once: int) -> None:
 
 def conclude(made: Reproduction, command: str) -> None:
     """Judge the claims on the runs, and write tables, ledger, verification and report."""
-    from analysis.claims.verdicts import judge
-    from analysis.ledger import (
-        JSON_FILE,
-        MARKDOWN_FILE,
-        counts_text,
-        ledger_of,
-        verdict_counts,
-        write_ledger,
-    )
+    from analysis.claims.judging import judge
+    from analysis.claims.ledger import MARKDOWN_FILE, counts_text, ledger_of, write_ledger
     from analysis.published import (
         headline,
         settings_of_results,
         verify,
         write_verification,
     )
-    from analysis.report.ledger_file import read_ledger
     from analysis.report.material import Material
     from analysis.report.writing import write_page
     from analysis.reproduce.measuring import measured_tables, results_of
@@ -164,12 +156,12 @@ def conclude(made: Reproduction, command: str) -> None:
     comparisons = verify(tables, settings_of_results(results))
     write_verification(comparisons, made.out)
     write_page(
-        Material(results=results, measured=tables, ledger=read_ledger(made.out / JSON_FILE)),
+        Material(results=results, measured=tables, ledger=ledger),
         made.out / PAGE,
         command=command,
         title=f"The papers' claims, at the scale {made.scale.name}",
     )
-    print(f"{len(made.claims)} claims: {counts_text(verdict_counts(ledger['claims']))}")
+    print(f"{len(made.claims)} claims: {counts_text(ledger.claims)}")
     print(headline(comparisons))
     print(f"ledger: {made.out / MARKDOWN_FILE}")
     print(f"page: {made.out / PAGE}")

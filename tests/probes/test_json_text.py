@@ -35,12 +35,13 @@ def test_finite_values_are_what_json_writes_and_what_is_absent_is_none():
 
 def writers(tmp_path):
     """What writes a number that a caller gives it, one a file."""
-    from analysis.ledger import write_ledger
+    from analysis.claims import Ledger, write_ledger
     from probes.translators import identity_translators
     from tests.models import tiny_model
     from training.runs.directory import RunDirectory
     from training.runs.records import PerplexityRecord, as_line
 
+    ledger = Ledger(scale="", command="", claims=(), provenance={"seconds": NAN})
     directory = RunDirectory.create(tmp_path / "run", {"configuration": {}, "inputs": {}})
     lens = replace(identity_translators(tiny_model("llama")), training={"loss": INF})
     yield lambda: as_line(PerplexityRecord(5, "text", NAN, None, 7))
@@ -51,7 +52,7 @@ def writers(tmp_path):
         tmp_path / "other", {"configuration": {"rate": INF}, "inputs": {}}
     )
     yield lambda: lens.save(tmp_path / "lens")
-    yield lambda: write_ledger({"claims": [{"effect": NAN}]}, tmp_path)
+    yield lambda: write_ledger(ledger, tmp_path)
 
 
 @pytest.mark.parametrize("number", range(7))

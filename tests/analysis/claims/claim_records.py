@@ -25,7 +25,7 @@ def rows_for(claim, effect, *, noise=0.1, draw=0, seeds=SEEDS, clusters=CLUSTERS
         clusters: how many, where the claim has items.
         points: along the axis of a trend; None for enough.
     """
-    from analysis.claims.following import Follows
+    from analysis.claims.designs import Follows
 
     generator = np.random.default_rng([draw, *claim.identifier.encode()])
     sign = claim.expected.sign if claim.expected else 1

@@ -107,8 +107,7 @@ def test_too_few_seeds_checkpoints_or_items_are_not_tested():
 
 
 def test_what_checkpoints_are_needed_for_has_at_least_eight():
-    from analysis.claims.designs import EachOf, Foremost, Trend
-    from analysis.claims.following import Follows
+    from analysis.claims.designs import EachOf, Follows, Foremost, Trend
 
     over = []
     for claim in every():

@@ -212,7 +212,7 @@ def tell_kinds(run):
 def material(folder, **given):
     """All kinds of results; runs are those of the reports' tests."""
     from analysis.claim_tables.folders import find_results
-    from analysis.report.ledger_file import read_ledger
+    from analysis.claims.ledger import read_ledger
     from analysis.report.material import Material
     from tests.analysis import ckl_runs, remix_runs
 

@@ -184,7 +184,7 @@ def test_what_is_right_is_the_mean_over_facts_then_seeds(parts):
 
 
 def test_amounts_are_varied_one_at_a_time(parts):
-    from analysis.report.anchors import Anchor
+    from analysis.claims.choices import Anchor
 
     part = parts["memorization"]
     assert part.anchors == (Anchor.MIXES, Anchor.DEPTH)

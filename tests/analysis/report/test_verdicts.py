@@ -11,15 +11,15 @@ from tests.analysis.report.drawn import plots
 
 @pytest.fixture
 def ledger(tmp_path):
-    from analysis.report.ledger_file import read_ledger
+    from analysis.claims.ledger import read_ledger
 
     return read_ledger(planted.write_ledger(tmp_path / "ledger"))
 
 
 @pytest.fixture
 def markup(ledger):
+    from analysis.claims.choices import Anchor
     from analysis.document import Report, html
-    from analysis.report.anchors import Anchor
     from analysis.report.verdicts import ledger_part
 
     part = ledger_part(ledger, {Anchor.TRAJECTORIES, Anchor.MEMORIZATION})
@@ -71,18 +71,6 @@ def test_links_lead_to_what_is_drawn_only(markup):
     assert "href" not in rows["adam-and-coefficients"]
 
 
-def test_every_claim_of_the_catalogue_has_a_place():
-    from analysis.claims.catalogue import CLAIMS
-    from analysis.report.anchors import Anchor, anchor_of
-
-    found = {name: anchor_of(name) for name in CLAIMS}
-    assert None not in found.values()
-    assert found["row-learning-rates-alone"] is Anchor.RESUSCITATION
-    assert found["acquisition-falls-with-age"] is Anchor.TRAJECTORIES
-    assert found["facts-lie-earlier"] is Anchor.DEPTH
-    assert found["encounters-raise"] is Anchor.ENCOUNTERS
-
-
 def test_effects_are_drawn_by_their_unit(ledger):
     from analysis.report.verdicts import ledger_part
 
@@ -117,7 +105,7 @@ def test_the_head_of_the_page_counts(ledger):
     ],
 )
 def test_a_ledger_of_another_version_is_refused(tmp_path, change, answer):
-    from analysis.report.ledger_file import read_ledger
+    from analysis.claims.ledger import read_ledger
 
     told = planted.ledger()
     change(told)

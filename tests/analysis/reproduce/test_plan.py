@@ -7,7 +7,7 @@ import pytest
 
 from analysis.claims import CLAIMS, Scale
 from analysis.reproduce.cost import knowledge_work, memorization_work, pretraining_work
-from analysis.reproduce.experiments import NEEDS, Experiment, claims_of, needed
+from analysis.reproduce.experiments import Experiment, claims_of, needed
 from analysis.reproduce.jobs import depths
 from analysis.reproduce.memorization_runs import located_names
 from analysis.reproduce.plan import plan_part, whole_plan
@@ -26,11 +26,10 @@ def jobs():
 
 
 def test_every_claim_has_its_experiments():
-    assert set(NEEDS) == set(CLAIMS)
-    assert {one for experiments in NEEDS.values() for one in experiments} == set(Experiment)
-    for experiments in NEEDS.values():
-        assert set(needed(claims_of(experiments))) >= set(experiments)
-        assert set(needed(claims_of(experiments))) <= {*experiments, Experiment.UNEDITED}
+    assert {one for claim in CLAIMS.values() for one in claim.needs} == set(Experiment)
+    for claim in CLAIMS.values():
+        assert set(needed(claims_of(claim.needs))) >= set(claim.needs)
+        assert set(needed(claims_of(claim.needs))) <= {*claim.needs, Experiment.UNEDITED}
 
 
 def test_scales_have_the_seeds_and_checkpoints_that_claims_ask_for():

@@ -1,4 +1,4 @@
-"""Verdicts: which claims do some measurements support, and which do they contradict?
+"""Judging: which claims do some measurements support, and which do they contradict?
 
 Each claim is tested on the rows of its table, one-sided towards what it says and one-sided against
 it. Claims of a family are tested together: p-values are adjusted by Holm's method over all of the
@@ -13,14 +13,14 @@ Example:
     <Verdict.NOT_TESTED: 'not tested at this scale'>
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis.claims.choices import Unit, Verdict
+from analysis.claims.choices import Paper, Unit, Verdict
 from analysis.claims.claim import Claim
-from analysis.claims.evidence import LEVEL, Evidence
+from analysis.claims.designs import LEVEL, Evidence
 from analysis.claims.measurements import Table, checked
 from analysis.claims.selection import rows_with
 from analysis.numbers import capital, nats, p_text, points, signed
@@ -28,7 +28,7 @@ from analysis.statistics.results import Direction
 from analysis.statistics.tests import ScaleError, check_finite, holm
 from probes.intervals import Interval
 
-_SHOWN = {
+_UNITS = {
     Unit.NATS: lambda value: f"{nats(value)} nats",
     Unit.SHARE: points,
     Unit.CORRELATION: nats,
@@ -40,13 +40,25 @@ _SHOWN = {
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What measurements say about a claim; numbers are None where it is not tested.
+    """What measurements say about a claim, as it is written, read and drawn.
+
+    Numbers are None where it is not tested.
 
     Attributes:
         claim: its identifier.
+        statement: what it says.
+        paper: that makes it; None for a question of later work.
+        place: section, figure or table there.
+        quantity: what is measured, in words.
+        unit: of the effect.
+        published: the published number, in words.
+        doubts: what is known against it.
+        question: whether no answer is expected.
         verdict: the word.
+        shown: the effect with its interval, as text.
         effect: in the unit of the claim.
-        interval: of the effect, by itself.
+        low: end of its 95 % interval, by itself.
+        high: the other end.
         p_value: towards what is claimed (either way, of a question), Holm's over the family.
         p_against: the other way, likewise; None of a question.
         n: what it rests on: items, checkpoints or seeds.
@@ -54,25 +66,62 @@ class Finding:
         test: what was done; of what is not tested, why not.
         family: claims that were adjusted together.
         sentence: all of it, in one.
+        command: that makes the runs.
+        figure: a link to where it is drawn; None where it is not tested.
     """
 
     claim: str
+    statement: str
+    paper: Paper | None
+    place: str
+    quantity: str
+    unit: Unit
+    published: str
+    doubts: tuple[str, ...]
+    question: bool
     verdict: Verdict
-    effect: float | None
-    interval: Interval | None
-    p_value: float | None
-    p_against: float | None
-    n: int | None
-    seeds: int | None
+    shown: str = ""
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    p_against: float | None = None
+    n: int | None = None
+    seeds: int | None = None
     test: str
     family: str
     sentence: str
+    command: str = ""
+    figure: str | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """Where the effect would be with other seeds and items."""
+        if self.low is None or self.high is None:
+            return None
+        return Interval(self.low, self.high, LEVEL)
+
+    @property
+    def deciding_p(self) -> float | None:
+        """The p-value that the verdict is from."""
+        return self.p_against if self.verdict is Verdict.CONTRADICTED else self.p_value
 
 
 def judge(
     claims: Sequence[Claim], tables: Mapping[Table, pd.DataFrame], *, level: float = LEVEL
 ) -> list[Finding]:
-    """What measurements say about claims."""
+    """What measurements say about claims.
+
+    Args:
+        claims: whole families, since p-values hold for those judged together.
+        tables: of measurements (`analysis.claims.measurements`); those that are missing, or are
+            too few, leave claims untested.
+        level: 1 less the chance of any false verdict in a family.
+
+    Raises:
+        ValueError: a table is not one or has a row twice, a claim is there twice, or `level` is not
+            between 0.5 and 1. Data that allow no test leave their claim untested, with the reason.
+    """
     if not 0.5 < level < 1:
         raise ValueError(f"level is {level}: give a value between 0.5 and 1, such as 0.95")
     names = [claim.identifier for claim in claims]
@@ -91,28 +140,10 @@ def judge(
     ]
 
 
-def shown_effect(unit: Unit, effect: float, interval: Interval) -> str:
-    """An effect with its interval, as text."""
-    show = _SHOWN[unit]
-    ends = " to ".join(signed(end, show) for end in interval[:2])
-    return f"{signed(effect, show)} ({ends})"
-
-
-def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
-    """Findings as a table."""
-    rows = []
-    for one in findings:
-        low, high = (None, None) if one.interval is None else one.interval[:2]
-        rows.append(
-            (
-                *(one.claim, str(one.verdict), one.effect, low, high, one.p_value, one.p_against),
-                *(one.n, one.seeds, one.test, one.family, one.sentence),
-            )
-        )
-    columns = ["claim", "verdict", "effect", "low", "high", "p_value", "p_against", "n", "seeds"]
-    table = pd.DataFrame(rows, columns=[*columns, "test", "family", "sentence"])
-    numbers = dict.fromkeys(columns[2:7], float)
-    return table.astype({**numbers, "n": "Int64", "seeds": "Int64"})
+def shown_effect(unit: Unit, effect: float, low: float, high: float) -> str:
+    """An effect with the ends of its interval, as text."""
+    shown, *ends = (signed(each, _UNITS[unit]) for each in (effect, low, high))
+    return f"{shown} ({' to '.join(ends)})"
 
 
 def _evidence(claim: Claim, tables: Mapping[Table, pd.DataFrame]) -> Evidence | str:
@@ -135,17 +166,13 @@ def _adjusted(
     members: Sequence[Claim], found: Mapping[str, Evidence | str]
 ) -> dict[str, tuple[float, float]]:
     """p-values of a family for and against, of those of its claims that were tested."""
-    tested = [
-        (claim, evidence)
+    sides = {
+        claim.identifier: _sides(claim, evidence)
         for claim in members
         if isinstance(evidence := found[claim.identifier], Evidence)
-    ]
-    sides = [_sides(claim, evidence) for claim, evidence in tested]
-    p_for, p_against = (holm([pair[place] for pair in sides]) for place in (0, 1))
-    return {
-        claim.identifier: pair
-        for (claim, _), pair in zip(tested, zip(p_for, p_against, strict=True), strict=True)
     }
+    p_for, p_against = (holm([pair[place] for pair in sides.values()]) for place in (0, 1))
+    return dict(zip(sides, zip(p_for, p_against, strict=True), strict=True))
 
 
 def _sides(claim: Claim, evidence: Evidence) -> tuple[float, float]:
@@ -158,29 +185,45 @@ def _sides(claim: Claim, evidence: Evidence) -> tuple[float, float]:
 def _finding(
     claim: Claim, found: Evidence | str, p_values: tuple[float, float] | None, alpha: float
 ) -> Finding:
+    reason = found if isinstance(found, str) else found.test
+    untested = Finding(
+        claim=claim.identifier,
+        statement=claim.statement,
+        paper=claim.paper,
+        place=claim.place,
+        quantity=claim.quantity,
+        unit=claim.unit,
+        published=claim.value,
+        doubts=claim.doubts,
+        question=claim.is_question,
+        verdict=Verdict.NOT_TESTED,
+        test=reason,
+        family=claim.family,
+        sentence=f"{capital(Verdict.NOT_TESTED)}: {claim.statement} ({reason}).",
+        command=claim.command,
+    )
     if isinstance(found, str):
-        return Finding(
-            claim=claim.identifier,
-            verdict=Verdict.NOT_TESTED,
-            **dict.fromkeys(("effect", "interval", "p_value", "p_against", "n", "seeds")),
-            test=found,
-            family=claim.family,
-            sentence=f"{capital(Verdict.NOT_TESTED)}: {claim.statement} ({found}).",
-        )
+        return untested
     assert p_values is not None
     verdict = _verdict(claim, p_values, alpha)
-    return Finding(
-        claim=claim.identifier,
+    shown = shown_effect(claim.unit, found.effect, *found.interval[:2])
+    effect, _, ends = shown.removesuffix(")").partition(" (")
+    p = p_text(p_values[verdict is Verdict.CONTRADICTED])
+    return replace(
+        untested,
         verdict=verdict,
+        shown=shown,
         effect=found.effect,
-        interval=found.interval,
+        low=found.interval.low,
+        high=found.interval.high,
         p_value=p_values[0],
         p_against=None if claim.is_question else p_values[1],
         n=found.n,
         seeds=found.seeds,
-        test=found.test,
-        family=claim.family,
-        sentence=_sentence(claim, found, verdict, p_values),
+        sentence=f"{capital(verdict)}: {claim.statement} ({claim.quantity}: {effect}, {ends}; "
+        f"p {p} by Holm's method among claims on {claim.family}; n {found.n}, "
+        f"{found.seeds} seeds).",
+        figure=f"#{claim.figure}",
     )
 
 
@@ -189,16 +232,3 @@ def _verdict(claim: Claim, p_values: tuple[float, float], alpha: float) -> Verdi
     if p_for < alpha:
         return Verdict.ANSWERED if claim.is_question else Verdict.SUPPORTED
     return Verdict.CONTRADICTED if p_against < alpha else Verdict.INCONCLUSIVE
-
-
-def _sentence(
-    claim: Claim, found: Evidence, verdict: Verdict, p_values: tuple[float, float]
-) -> str:
-    show = _SHOWN[claim.unit]
-    ends = " to ".join(signed(end, show) for end in found.interval[:2])
-    p = p_values[1] if verdict is Verdict.CONTRADICTED else p_values[0]
-    return (
-        f"{capital(verdict)}: {claim.statement} ({claim.quantity}: {signed(found.effect, show)}, "
-        f"{ends}; p {p_text(p)} by Holm's method among claims on {claim.family}; n "
-        f"{found.n}, {found.seeds} seeds)."
-    )

@@ -1,64 +1,86 @@
-"""Does resuscitating inactive memory vectors help a model to acquire and to keep?
+"""Kim et al., ICLR 2025: does resuscitating inactive memory vectors help to acquire and to keep?
 
-Scores are compared with those of the unedited start where the unit is nats; shares of the edited
-start are what the paper shows, and flatter an edit that spoils it.
-
-Source: Kim et al., ICLR 2025: section 4.3, appendices B.6 to B.8.
-
-Example:
-    >>> [claim.identifier for claim in CLAIMS][0]
-    'resuscitation-raises-entropy'
+Section 4.3, appendices B.6 to B.8. Scores are compared with those of the unedited start where the
+unit is nats; shares of the edited start are what the paper shows, and flatter an edit that spoils
+it.
 """
 
-from analysis.claims.choices import Paper, Unit
-from analysis.claims.claim import ClaimGroup
-from analysis.claims.designs import ACROSS_ITEMS, ACROSS_SEEDS, Contrast, Trend
-from analysis.claims.knowledge_settings import (
+from functools import partial
+
+from analysis.claims.choices import Anchor, Experiment, Paper, Unit
+from analysis.claims.claim import Claim
+from analysis.claims.designs import ACROSS_ITEMS, ACROSS_SEEDS, AllOf, Contrast, Trend
+from analysis.claims.measurements import Table
+from analysis.claims.selection import (
     ACQUIRED,
-    COMMAND,
     DOWNSTREAM,
     FORGOTTEN,
     KNOWN,
     LAST,
-    PLAIN,
-    against_all,
-    all_against,
+    UNEDITED,
+    UNEDITED_START,
+    Arm,
     cooled,
     instead,
     resuscitated,
 )
-from analysis.claims.measurements import Table
-from analysis.claims.selection import UNEDITED, Arm
 from analysis.statistics.results import Direction
 
-_HELPING = tuple(resuscitated(factor) for factor in (1.0, 2.0, 3.0))
-_COOLED = tuple(cooled(temperature) for temperature in (1.5, 2.0, 3.0))
-_CONTROLS = tuple(
-    instead(name) for name in ("random_rows", "most_active_rows", "matched_noise", "redo")
-)
+FALLS, RISES = Direction.FALLS, Direction.RISES
 _DAMAGED = (
-    "shares are of the edited start, which the edit has damaged: 70 % acquisition with the end "
-    "score shown needs a start of about -0.97 where the unedited one has -0.37"
+    "shares are of the edited start, which the edit has damaged: 70 % acquisition with "
+    "the end score shown needs a start of about -0.97 where the unedited one has -0.37"
 )
 _FIGURE = "read off a figure without intervals, from one run"
 _OTHER_ENTROPY = (
     "a factor of 2 or more need not raise the entropy: what was least active becomes most active"
 )
-_DOSE, _OTHERS = "the dose of resuscitation", "resuscitation against other edits"
-"""Families."""
 _UNEDITED_DIFFERENCE = "K less that of the unedited start, right after the last injection"
-
-
-_claim = ClaimGroup(
+_resuscitation = partial(
+    Claim,
     paper=Paper.KNOWLEDGE_ENTROPY,
-    command=COMMAND,
     table=Table.ACQUISITION,
     family="resuscitation",
-).claim
+    needs=(Experiment.UNEDITED, Experiment.DOSES),
+    figure=Anchor.RESUSCITATION,
+)
+_dose = partial(
+    Claim,
+    paper=Paper.KNOWLEDGE_ENTROPY,
+    table=Table.ACQUISITION,
+    family="the dose of resuscitation",
+    needs=(Experiment.UNEDITED, Experiment.DOSES),
+    figure=Anchor.RESUSCITATION,
+)
+_others = partial(
+    Claim,
+    paper=Paper.KNOWLEDGE_ENTROPY,
+    table=Table.ACQUISITION,
+    family="resuscitation against other edits",
+    needs=(Experiment.UNEDITED, Experiment.DOSES, Experiment.CONTROLS),
+    figure=Anchor.RESUSCITATION,
+)
+_HELPING = tuple(resuscitated(factor) for factor in (1.0, 2.0, 3.0))
+_COOLED = tuple(cooled(temperature) for temperature in (1.5, 2.0, 3.0))
+_CONTROLS = tuple(
+    instead(name) for name in ("random_rows", "most_active_rows", "matched_noise", "redo")
+)
+
+
+def _against_all(arm: Arm, bases: tuple[Arm, ...], *, by_item: bool) -> AllOf:
+    """One arm against each of several others."""
+    least = ACROSS_ITEMS if by_item else ACROSS_SEEDS
+    return AllOf(tuple(Contrast(arm, base, least=least) for base in bases))
+
+
+def _all_against(arms: tuple[Arm, ...], base: Arm, *, by_item: bool) -> AllOf:
+    """Each of several arms against one other."""
+    least = ACROSS_ITEMS if by_item else ACROSS_SEEDS
+    return AllOf(tuple(Contrast(arm, base, least=least) for arm in arms))
 
 
 CLAIMS = (
-    _claim(
+    _resuscitation(
         "resuscitation-raises-entropy",
         "resuscitation by a factor of 2 raises the knowledge entropy of the last checkpoint",
         "section 4.3",
@@ -67,42 +89,42 @@ CLAIMS = (
             Arm("unedited", {**UNEDITED, "moment": "unedited start"}),
             least=ACROSS_SEEDS,
         ),
-        {"measure": "knowledge entropy", **LAST},
+        RISES,
         "knowledge entropy of the edited start less that of the unedited one",
-        Direction.RISES,
+        {"measure": "knowledge entropy", **LAST},
         doubts=("the paper takes it for granted and does not report it", _OTHER_ENTROPY),
     ),
-    _claim(
+    _resuscitation(
         "resuscitation-helps-acquisition",
         "resuscitation by factors of 1, 2 and 3 each raises acquisition from the edited start",
         "Figure 5a",
-        all_against(_HELPING, PLAIN, by_item=False),
-        {**ACQUIRED, **LAST},
+        _all_against(_HELPING, UNEDITED_START, by_item=False),
+        RISES,
         "A less that of unedited runs, each from its own start",
-        Direction.RISES,
+        {**ACQUIRED, **LAST},
         unit=Unit.SHARE,
         value="up to about 70 % (axis tick)",
         doubts=(_DAMAGED, _FIGURE),
     ),
-    _claim(
+    _resuscitation(
         "resuscitation-ends-knowing-more",
         "runs resuscitated by factors of 1, 2 and 3 each end with a better knowledge score",
         "Figure 5b",
-        all_against(_HELPING, PLAIN, by_item=True),
-        {**KNOWN, **LAST},
+        _all_against(_HELPING, UNEDITED_START, by_item=True),
+        RISES,
         _UNEDITED_DIFFERENCE,
-        Direction.RISES,
+        {**KNOWN, **LAST},
         value="between -0.32 and -0.28 (axis ticks)",
         doubts=(_FIGURE, "differences of about 0.02 in a score divided by the padded length"),
     ),
-    _claim(
+    _resuscitation(
         "resuscitation-helps-retention",
         "resuscitation by factors of 1, 2 and 3 each lowers forgetting from the edited start",
         "Figure 5a",
-        all_against(_HELPING, PLAIN, by_item=False),
-        {**FORGOTTEN, **LAST},
+        _all_against(_HELPING, UNEDITED_START, by_item=False),
+        FALLS,
         "F less that of unedited runs, each from its own start",
-        Direction.FALLS,
+        {**FORGOTTEN, **LAST},
         unit=Unit.SHARE,
         value="down to about -40 % (axis tick)",
         doubts=(
@@ -111,126 +133,121 @@ CLAIMS = (
             _FIGURE,
         ),
     ),
-    _claim(
+    _resuscitation(
         "resuscitation-ends-keeping-more",
         "runs resuscitated by factors of 1, 2 and 3 each end with a better downstream score",
         "Figure 5b",
-        all_against(_HELPING, PLAIN, by_item=True),
-        {**DOWNSTREAM, **LAST},
+        _all_against(_HELPING, UNEDITED_START, by_item=True),
+        RISES,
         "P less that of unedited runs, at the end",
-        Direction.RISES,
+        {**DOWNSTREAM, **LAST},
         unit=Unit.SHARE,
         value="between 51.8 and 52.3 % (axis ticks)",
         doubts=("all differences are within one standard error of the six tasks", _FIGURE),
     ),
-    _claim(
+    _resuscitation(
         "weakening-inactive-vectors-hurts",
         "a factor of 0.5 ends with a worse knowledge score than no edit",
         "Figure 5, section 4.3",
-        Contrast(resuscitated(0.5), PLAIN, least=ACROSS_ITEMS),
-        {**KNOWN, **LAST},
+        Contrast(resuscitated(0.5), UNEDITED_START, least=ACROSS_ITEMS),
+        FALLS,
         _UNEDITED_DIFFERENCE,
-        Direction.FALLS,
+        {**KNOWN, **LAST},
         doubts=(_FIGURE,),
     ),
-    _claim(
+    _dose(
         "larger-ratio-helps-more",
         "up to a ratio of 0.7 the knowledge score rises with the share resuscitated",
         "Figure 15, appendix B.6",
         Trend(Arm("resuscitated", {}), axis="ratio", least=ACROSS_SEEDS),
+        RISES,
+        "change of K along the line from ratio 0.3 to 0.7",
         {
             **{**KNOWN, **LAST, **UNEDITED},
             **{"site": "up", "factor": 1.0, "ratio": (0.3, 0.5, 0.7)},
         },
-        "change of K along the line from ratio 0.3 to 0.7",
-        Direction.RISES,
-        family=_DOSE,
         doubts=(_FIGURE,),
     ),
-    _claim(
+    _dose(
         "too-large-a-ratio-hurts",
         "a ratio of 0.9 ends with a worse knowledge score than one of 0.7",
         "Figure 15, appendix B.6",
         Contrast(resuscitated(1.0, 0.9), resuscitated(1.0, 0.7), least=ACROSS_ITEMS),
-        {**KNOWN, **LAST},
+        FALLS,
         "K at ratio 0.9 less that at 0.7",
-        Direction.FALLS,
-        family=_DOSE,
+        {**KNOWN, **LAST},
         doubts=(_FIGURE, "beyond some ratio multipliers fall below 1 and weaken active neurons"),
     ),
-    _claim(
+    _dose(
         "resuscitation-helps-later-checkpoints-more",
-        "the gain in acquisition from resuscitation, from the edited start, grows with the age of "
-        "the checkpoint",
+        "the gain in acquisition from resuscitation, from the edited start, grows with the "
+        "age of the checkpoint",
         "Figures 16a and 17a, appendix B.7",
-        Trend(resuscitated(2.0), PLAIN),
-        ACQUIRED,
+        Trend(resuscitated(2.0), UNEDITED_START),
+        RISES,
         "change of that gain along the line from the first to the last checkpoint",
-        Direction.RISES,
+        ACQUIRED,
         unit=Unit.SHARE,
-        family=_DOSE,
+        needs=(Experiment.AGES, Experiment.EDITED_AGES),
         doubts=(_DAMAGED, "grows whether or not the end scores do"),
     ),
-    _claim(
+    _dose(
         "later-checkpoints-end-knowing-more",
         "the gain in the knowledge score from resuscitation grows with the age of the checkpoint",
         "Figures 16b and 17b, appendix B.7",
-        Trend(resuscitated(2.0), PLAIN),
-        KNOWN,
+        Trend(resuscitated(2.0), UNEDITED_START),
+        RISES,
         "change of that gain along the line from the first to the last checkpoint",
-        Direction.RISES,
-        family=_DOSE,
+        KNOWN,
+        needs=(Experiment.AGES, Experiment.EDITED_AGES),
         doubts=("at 118k and 369k steps the end scores are worse than without the edit", _FIGURE),
     ),
-    _claim(
+    _others(
         "resuscitation-beats-controls",
-        "resuscitation ends with a better knowledge score than the same multipliers on random or "
-        "on the most active neurons, noise of its size, and neurons started afresh",
+        "resuscitation ends with a better knowledge score than the same multipliers on "
+        "random or on the most active neurons, noise of its size, and neurons started "
+        "afresh",
         "section 4.3",
-        against_all(resuscitated(2.0), _CONTROLS, by_item=True),
-        {**KNOWN, **LAST},
+        _against_all(resuscitated(2.0), _CONTROLS, by_item=True),
+        RISES,
         "K less that of the best control",
-        Direction.RISES,
-        family=_OTHERS,
+        {**KNOWN, **LAST},
         doubts=("the paper has no control other than attention temperature",),
     ),
-    _claim(
+    _others(
         "feed-forward-beats-attention",
         "resuscitation acquires more than attention temperatures of 1.5, 2 and 3",
         "Figure 18, appendix B.8",
-        against_all(resuscitated(2.0), _COOLED, by_item=False),
-        {**ACQUIRED, **LAST},
+        _against_all(resuscitated(2.0), _COOLED, by_item=False),
+        RISES,
         "A less that of the best temperature, each from its own start",
-        Direction.RISES,
+        {**ACQUIRED, **LAST},
         unit=Unit.SHARE,
-        family=_OTHERS,
         doubts=(
             _DAMAGED,
             "in the released code the temperature falls back to 1 during training by default",
         ),
     ),
-    _claim(
+    _others(
         "feed-forward-ends-knowing-more-than-attention",
-        "resuscitation ends with a better knowledge score than attention temperatures of 1.5, 2 "
-        "and 3",
+        "resuscitation ends with a better knowledge score than attention temperatures of "
+        "1.5, 2 and 3",
         "Figure 18, appendix B.8",
-        against_all(resuscitated(2.0), _COOLED, by_item=True),
-        {**KNOWN, **LAST},
+        _against_all(resuscitated(2.0), _COOLED, by_item=True),
+        RISES,
         "K less that of the best temperature",
-        Direction.RISES,
-        family=_OTHERS,
+        {**KNOWN, **LAST},
         doubts=(_FIGURE,),
     ),
-    _claim(
+    _others(
         "feed-forward-keeps-more-than-attention",
         "resuscitation forgets less than attention temperatures of 1.5, 2 and 3",
         "Figure 18, appendix B.8",
-        against_all(resuscitated(2.0), _COOLED, by_item=False),
-        {**FORGOTTEN, **LAST},
+        _against_all(resuscitated(2.0), _COOLED, by_item=False),
+        FALLS,
         "F less that of the best temperature, each from its own start",
-        Direction.FALLS,
+        {**FORGOTTEN, **LAST},
         unit=Unit.SHARE,
-        family=_OTHERS,
         doubts=('the paper says "generally"', _DAMAGED),
     ),
 )

@@ -1,4 +1,4 @@
-"""The catalogue: all claims, by their identifiers.
+"""The catalogue: all claims, by their identifiers; a module for each paper.
 
 Example:
     >>> claim_named("three-stages").place
@@ -8,37 +8,26 @@ Example:
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from analysis.claims import (
-    acquisition_and_entropy,
-    encounters,
-    entropy_over_pretraining,
-    factoid_forgetting,
-    memory_updates,
-    mixing_claims,
-    open_questions,
-    resuscitation_claims,
-)
+from analysis.claims.catalogue import chang, chen, kim, kim_resuscitation, open_questions
 from analysis.claims.claim import Claim
 
 CLAIMS: Mapping[str, Claim] = {
     claim.identifier: claim
-    for module in (
-        entropy_over_pretraining,
-        acquisition_and_entropy,
-        memory_updates,
-        resuscitation_claims,
-        encounters,
-        factoid_forgetting,
-        mixing_claims,
-        open_questions,
-    )
+    for module in (kim, kim_resuscitation, chang, chen, open_questions)
     for claim in module.CLAIMS
 }
 """Every claim, in the order of the ledger."""
 
 
 def claim_named(identifier: str) -> Claim:
-    """The claim of a name."""
+    """The claim of a name.
+
+    Args:
+        identifier: of the claim.
+
+    Raises:
+        ValueError: there is none.
+    """
     if identifier in CLAIMS:
         return CLAIMS[identifier]
     near = get_close_matches(identifier, CLAIMS, 1)

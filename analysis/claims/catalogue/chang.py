@@ -1,70 +1,65 @@
-"""What does each encounter with a passage add, how fast does it fade, and when is it of no use?
+"""Chang et al., NeurIPS 2024: what encounters with a passage add, and how fast it fades.
 
-Source: Chang et al., NeurIPS 2024: sections 4.1 to 4.4, of which a summary without tables is at
-hand; the quantities are those of the released code.
-
-Example:
-    >>> [claim.identifier for claim in CLAIMS][:2]
-    ['encounters-raise', 'gains-are-lost-again']
+Sections 4.1 to 4.4, of which a summary without tables is at hand; the quantities are those of the
+released code.
 """
 
-from analysis.claims.choices import Extreme, Paper, Unit
-from analysis.claims.claim import ClaimGroup
+from functools import partial
+
+from analysis.claims.choices import Anchor, Experiment, Extreme, Paper, Unit
+from analysis.claims.claim import Claim
 from analysis.claims.designs import ACROSS_ITEMS, AllOf, Contrast
-from analysis.claims.knowledge_settings import COMMAND, LAST, MET
 from analysis.claims.measurements import Table
-from analysis.claims.selection import UNEDITED, Arm, Settings
+from analysis.claims.selection import LAST, MET, PER_PASSAGE, UNEDITED, Arm
 from analysis.statistics.results import Direction
 
-_PER_PASSAGE: Settings = {**MET, "moment": None, "against": None}
+FALLS, RISES = Direction.FALLS, Direction.RISES
 _LEAST_GROWTH = 1.1
 """Times the effectivity of the first checkpoint: less is taken for no improvement."""
 _LEFT = 0.1
 """Of what encounters within the threshold leave: less is taken for nothing."""
 _MAXIMUM_OF_NOISE = "a maximum over noise is above 0 where nothing was learnt"
 _FIT = (
-    "fitted over an even grid of steps, so that late steps decide; points of a curve hang "
-    "together, and an outlier rule picks other probes at every step"
+    "fitted over an even grid of steps, so that late steps decide; points of a curve "
+    "hang together, and an outlier rule picks other probes at every step"
 )
-
-
-_claim = ClaimGroup(
+_encounters = partial(
+    Claim,
     paper=Paper.FACTUAL_KNOWLEDGE,
-    command=COMMAND,
     table=Table.ACQUISITION,
     family="encounters",
-    where=UNEDITED,
-).claim
+    needs=(Experiment.AGES,),
+    figure=Anchor.ENCOUNTERS,
+)
+_WITHIN = Arm("within the threshold", {"spacing": "within"})
+_BEYOND = Arm("beyond the threshold", {"spacing": "beyond"})
 
 
 def _kind(name: str) -> Arm:
     return Arm(f"{name} probes", {"kind": name})
 
 
-_WITHIN = Arm("within the threshold", {"spacing": "within"})
-_BEYOND = Arm("beyond the threshold", {"spacing": "beyond"})
-
 CLAIMS = (
-    _claim(
+    _encounters(
         "encounters-raise",
         "each encounter raises the log-probability of its passage at once",
         "section 4.1",
         Contrast(Arm("encounters", {}), least=ACROSS_ITEMS),
-        {"measure": "rise", **_PER_PASSAGE},
+        RISES,
         "change over the update of an encounter, mean over encounters",
-        Direction.RISES,
+        {**UNEDITED, "measure": "rise", **PER_PASSAGE},
     ),
-    _claim(
+    _encounters(
         "gains-are-lost-again",
         "until the next encounter a part of the gain is lost",
         "section 4.1",
         Contrast(Arm("between encounters", {}), least=ACROSS_ITEMS),
-        {"measure": "fall", **_PER_PASSAGE},
+        FALLS,
         "change from a local maximum to the next encounter",
-        Direction.FALLS,
+        {**UNEDITED, "measure": "fall", **PER_PASSAGE},
         doubts=("what follows a maximum over noise is lower where nothing is lost",),
     ),
-    _claim(
+    _encounters(
         "memorization-gains-most",
         "encounters raise memorization probes more than semantic ones, and these more than "
         "compositional ones",
@@ -75,12 +70,12 @@ CLAIMS = (
                 Contrast(_kind("semantic"), _kind("compositional"), least=ACROSS_ITEMS),
             )
         ),
-        {"measure": "effectivity", "exposure": "met", "moment": None, "against": None},
+        RISES,
         "the smaller of both differences in effectivity",
-        Direction.RISES,
+        {**UNEDITED, "measure": "effectivity", "exposure": "met", "moment": None, "against": None},
         doubts=("98 % of the memorization probes are passage text word for word",),
     ),
-    _claim(
+    _encounters(
         "larger-models-acquire-more",
         "an encounter raises the log-probability more in a larger model",
         "section 4.2",
@@ -90,15 +85,16 @@ CLAIMS = (
             averaged=("trajectory",),
             least=ACROSS_ITEMS,
         ),
-        {"measure": "effectivity", **_PER_PASSAGE, **LAST},
+        RISES,
         "effectivity of the largest model less that of the smallest, after as many updates",
-        Direction.RISES,
+        {**UNEDITED, "measure": "effectivity", **PER_PASSAGE, **LAST},
+        needs=(Experiment.UNEDITED, Experiment.SIZES),
         doubts=("two sizes, trained on other batches at other learning rates", _MAXIMUM_OF_NOISE),
     ),
-    _claim(
+    _encounters(
         "later-checkpoints-acquire-no-more",
-        "an encounter raises the log-probability no more, by a tenth, in the last checkpoint than "
-        "in the first",
+        "an encounter raises the log-probability no more, by a tenth, in the last "
+        "checkpoint than in the first",
         "section 4.2",
         Contrast(
             Arm("last checkpoint", {"step": Extreme.LARGEST}),
@@ -106,15 +102,15 @@ CLAIMS = (
             scale=_LEAST_GROWTH,
             least=ACROSS_ITEMS,
         ),
-        {"measure": "effectivity", **_PER_PASSAGE},
+        FALLS,
         "effectivity of the last checkpoint less 1.1 times that of the first",
-        Direction.FALLS,
+        {**UNEDITED, "measure": "effectivity", **PER_PASSAGE},
         doubts=("three checkpoints, and no very early one", _MAXIMUM_OF_NOISE),
     ),
-    _claim(
+    _encounters(
         "forgetting-is-linear-in-log-steps",
-        "forgetting is described better by a line in the logarithm of steps than by a power or an "
-        "exponential",
+        "forgetting is described better by a line in the logarithm of steps than by a "
+        "power or an exponential",
         "section 4.3",
         AllOf(
             (
@@ -122,17 +118,17 @@ CLAIMS = (
                 Contrast(Arm("exponential", {"measure": "AIC over exponential"})),
             )
         ),
-        {**MET, "moment": None, "against": None},
+        RISES,
         "AIC of the better of both less that of the line",
-        Direction.RISES,
+        {**UNEDITED, **MET, "moment": None, "against": None},
         unit=Unit.AIC,
         doubts=(
-            'called a power law, which the fit is not; the summary\'s "R(t) ~ t^(-a)" was never '
-            "fitted",
+            'called a power law, which the fit is not; the summary\'s "R(t) ~ t^(-a)" was '
+            "never fitted",
             _FIT,
         ),
     ),
-    _claim(
+    _encounters(
         "duplication-forgets-faster",
         "passages met in duplication are forgotten faster than those met in paraphrase",
         "section 4.3",
@@ -140,13 +136,13 @@ CLAIMS = (
             Arm("duplication", {"exposure": "duplication"}),
             Arm("paraphrase", {"exposure": "paraphrase"}),
         ),
-        {"measure": "slope", "kind": "all", "moment": None, "against": None},
+        FALLS,
         "slope of the forgetting curve, duplication less paraphrase",
-        Direction.FALLS,
+        {**UNEDITED, "measure": "slope", "kind": "all", "moment": None, "against": None},
         unit=Unit.SLOPE,
         doubts=("other passages in each group", _FIT),
     ),
-    _claim(
+    _encounters(
         "larger-batches-forget-more-slowly",
         "with larger batches forgetting is slower",
         "section 4.3",
@@ -155,39 +151,42 @@ CLAIMS = (
             Arm("smallest batch", {"batch_size": Extreme.SMALLEST}),
             averaged=("learning_rate",),
         ),
-        {"measure": "slope", "moment": None, "against": None, **MET},
+        RISES,
         "slope of the forgetting curve, largest less smallest batch",
-        Direction.RISES,
+        {**UNEDITED, "measure": "slope", "moment": None, "against": None, **MET},
         unit=Unit.SLOPE,
+        needs=(Experiment.UNEDITED, Experiment.BATCHES),
         doubts=(
             "two batch sizes, 128 and 2048; the smaller with a fresh optimizer and a constant "
             "learning rate",
             "per step and per token are two questions, whose slopes per decade are the same",
         ),
     ),
-    _claim(
+    _encounters(
         "encounters-within-the-threshold-add-up",
         "encounters at intervals within the learnability threshold leave more than those beyond it",
         "section 4.4",
         Contrast(_WITHIN, _BEYOND, averaged=("interval",), least=ACROSS_ITEMS),
-        {"measure": "net gain", **_PER_PASSAGE},
+        RISES,
         "net gain within the threshold less that beyond it",
-        Direction.RISES,
+        {**UNEDITED, "measure": "net gain", **PER_PASSAGE},
+        needs=(Experiment.UNEDITED, Experiment.SPACINGS),
         doubts=("stated, not measured: the threshold is where a fitted line reaches zero",),
     ),
-    _claim(
+    _encounters(
         "encounters-beyond-the-threshold-leave-nothing",
-        "encounters at intervals beyond the learnability threshold leave less than a tenth of what "
-        "those within it leave",
+        "encounters at intervals beyond the learnability threshold leave less than a tenth "
+        "of what those within it leave",
         "section 4.4",
         Contrast(_BEYOND, _WITHIN, scale=_LEFT, averaged=("interval",), least=ACROSS_ITEMS),
-        {"measure": "net gain", **_PER_PASSAGE},
+        FALLS,
         "net gain beyond the threshold less a tenth of that within it",
-        Direction.FALLS,
+        {**UNEDITED, "measure": "net gain", **PER_PASSAGE},
+        needs=(Experiment.UNEDITED, Experiment.SPACINGS),
         doubts=(
             "stated, not measured",
-            "with other mixtures the threshold is a sharp transition that depends on the size of "
-            "the model (arXiv 2505.18091)",
+            "with other mixtures the threshold is a sharp transition that depends on the size "
+            "of the model (arXiv 2505.18091)",
         ),
     ),
 )

@@ -1,72 +1,38 @@
 """Questions that the sources leave open: claims without an expected answer.
 
-They are tested two-sided. "Answered" says that there is an effect; its sign is the answer.
-
-Source: Chang et al., NeurIPS 2024: limitations; Kim et al., ICLR 2025: sections 4.3 and 6; and what
-follows from the definitions, which no paper asks.
-
-Example:
-    >>> all(claim.is_question for claim in CLAIMS)
-    True
+They are tested two-sided; "answered" says that there is an effect, whose sign is the answer. They
+are from the limitations of Chang et al., sections 4.3 and 6 of Kim et al., and from what follows
+from the definitions, which no paper asks.
 """
 
-from analysis.claims.choices import Extreme, Paper, Unit
+from functools import partial
+
+from analysis.claims.choices import Anchor, Experiment, Extreme, Paper, Unit
 from analysis.claims.claim import Claim
-from analysis.claims.designs import ACROSS_ITEMS, ACROSS_SEEDS, Contrast, Design, Trend
-from analysis.claims.following import Follows
-from analysis.claims.knowledge_settings import (
-    COMMAND,
+from analysis.claims.designs import ACROSS_ITEMS, ACROSS_SEEDS, Contrast, Follows, Trend
+from analysis.claims.measurements import Table
+from analysis.claims.selection import (
+    BOTH_MIXES,
     DOWNSTREAM,
+    FACTOID,
     KNOWN,
     LAST,
     MET,
-    PLAIN,
+    NO_REPLAY,
+    PER_PASSAGE,
+    RIGHT,
+    UNEDITED,
+    UNEDITED_START,
+    Arm,
+    Settings,
     instead,
     resuscitated,
 )
-from analysis.claims.measurements import Table
-from analysis.claims.memorization_settings import BOTH, FACTOID, NO_REPLAY, RIGHT
-from analysis.claims.memorization_settings import COMMAND as REMIX_COMMAND
-from analysis.claims.memory_updates import COMMAND as UPDATES_COMMAND
-from analysis.claims.memory_updates import GRADIENTS, UPDATES
-from analysis.claims.selection import UNEDITED, Arm, Settings
 
-_PER_PASSAGE: Settings = {**MET, "moment": None, "against": None}
-_CURVES: Settings = {"measure": "slope", **_PER_PASSAGE, **UNEDITED}
+_CURVES: Settings = {"measure": "slope", **PER_PASSAGE, **UNEDITED}
 _PRESERVING = resuscitated(2.0, site="preserving")
 _GAINED: Settings = {"moment": "last injection", "against": "start", **MET}
-
-
-def _question(
-    identifier: str,
-    question: str,
-    place: str,
-    design: Design,
-    where: Settings,
-    quantity: str,
-    *,
-    unit: Unit = Unit.NATS,
-    paper: Paper | None = None,
-    table: Table = Table.ACQUISITION,
-    command: str = COMMAND,
-    doubts: tuple[str, ...] = (),
-) -> Claim:
-    return Claim(
-        identifier=identifier,
-        statement=question,
-        paper=paper,
-        place=place,
-        quantity=quantity,
-        command=command,
-        table=table,
-        design=design,
-        unit=unit,
-        expected=None,
-        family="open questions",
-        where=where,
-        doubts=doubts,
-    )
-
+_question = partial(Claim, table=Table.ACQUISITION, family="open questions")
 
 CLAIMS = (
     _question(
@@ -77,10 +43,13 @@ CLAIMS = (
             Arm("gain of generated", {"measure": "gain of generated"}),
             Arm("gain of log-probability", {"measure": "gain of log-probability"}),
         ),
-        {**_GAINED, **UNEDITED},
+        None,
         "rank correlation of first differences over checkpoints",
+        {**_GAINED, **UNEDITED},
         unit=Unit.CORRELATION,
         paper=Paper.FACTUAL_KNOWLEDGE,
+        needs=(Experiment.AGES,),
+        figure=Anchor.ENCOUNTERS,
     ),
     _question(
         "very-early-pretraining",
@@ -91,9 +60,12 @@ CLAIMS = (
             Arm("a fifth of the way", {"step": Extreme.EARLY}),
             least=ACROSS_ITEMS,
         ),
-        {"measure": "effectivity", **_PER_PASSAGE, **UNEDITED},
+        None,
         "effectivity of the first checkpoint less that a fifth of the way on",
+        {"measure": "effectivity", **PER_PASSAGE, **UNEDITED},
         paper=Paper.FACTUAL_KNOWLEDGE,
+        needs=(Experiment.AGES,),
+        figure=Anchor.TRAJECTORIES,
     ),
     _question(
         "batch-size-grid",
@@ -102,10 +74,13 @@ CLAIMS = (
         Trend(
             Arm("unedited", {}), axis="batch_size", averaged=("learning_rate",), least=ACROSS_SEEDS
         ),
-        _CURVES,
+        None,
         "change of the slope along the line from the smallest to the largest batch",
+        _CURVES,
         unit=Unit.SLOPE,
         paper=Paper.FACTUAL_KNOWLEDGE,
+        needs=(Experiment.UNEDITED, Experiment.BATCHES),
+        figure=Anchor.ENCOUNTERS,
     ),
     _question(
         "learning-rate-grid",
@@ -114,10 +89,13 @@ CLAIMS = (
         Trend(
             Arm("unedited", {}), axis="learning_rate", averaged=("batch_size",), least=ACROSS_SEEDS
         ),
-        _CURVES,
+        None,
         "change of the slope along the line from the smallest to the largest rate",
+        _CURVES,
         unit=Unit.SLOPE,
         paper=Paper.FACTUAL_KNOWLEDGE,
+        needs=(Experiment.UNEDITED, Experiment.RATES),
+        figure=Anchor.ENCOUNTERS,
         doubts=(
             "Kim et al. find more forgetting at higher rates, and most acquisition at a middle one",
         ),
@@ -126,37 +104,49 @@ CLAIMS = (
         "preserving-resuscitation-gain",
         "does resuscitation that leaves the function as it was change the end knowledge score?",
         "section 6 asks for edits that keep what the model can do",
-        Contrast(_PRESERVING, PLAIN, least=ACROSS_ITEMS),
-        {**KNOWN, **LAST},
+        Contrast(_PRESERVING, UNEDITED_START, least=ACROSS_ITEMS),
+        None,
         "K less that of the unedited start, right after the last injection",
+        {**KNOWN, **LAST},
         paper=Paper.KNOWLEDGE_ENTROPY,
+        needs=(Experiment.UNEDITED, Experiment.DOSES, Experiment.CONTROLS),
+        figure=Anchor.RESUSCITATION,
     ),
     _question(
         "preserving-resuscitation-damage",
         "does resuscitation that leaves the function as it was change the end downstream score?",
         "section 6 asks for edits that keep what the model can do",
-        Contrast(_PRESERVING, PLAIN, least=ACROSS_ITEMS),
-        {**DOWNSTREAM, **LAST},
+        Contrast(_PRESERVING, UNEDITED_START, least=ACROSS_ITEMS),
+        None,
         "P less that of the unedited start, at the end",
+        {**DOWNSTREAM, **LAST},
         unit=Unit.SHARE,
         paper=Paper.KNOWLEDGE_ENTROPY,
+        needs=(Experiment.UNEDITED, Experiment.DOSES, Experiment.CONTROLS),
+        figure=Anchor.RESUSCITATION,
     ),
     _question(
         "preserving-against-scaling",
-        "does the paper's resuscitation end with another knowledge score than the one that leaves "
-        "the function as it was?",
+        "does the paper's resuscitation end with another knowledge score than the one that "
+        "leaves the function as it was?",
         "follows from the definition",
         Contrast(resuscitated(2.0), _PRESERVING, least=ACROSS_ITEMS),
-        {**KNOWN, **LAST},
+        None,
         "K of the paper's edit less that of the preserving one",
+        {**KNOWN, **LAST},
+        needs=(Experiment.UNEDITED, Experiment.DOSES, Experiment.CONTROLS),
+        figure=Anchor.RESUSCITATION,
     ),
     _question(
         "row-learning-rates-alone",
         "do learning rates of rows alone, without any edit, change the end knowledge score?",
         "follows from what Adam makes of a rescaling",
-        Contrast(instead("row_learning_rates"), PLAIN, least=ACROSS_ITEMS),
-        {**KNOWN, **LAST},
+        Contrast(instead("row_learning_rates"), UNEDITED_START, least=ACROSS_ITEMS),
+        None,
         "K less that of the unedited start, right after the last injection",
+        {**KNOWN, **LAST},
+        needs=(Experiment.UNEDITED, Experiment.DOSES, Experiment.CONTROLS),
+        figure=Anchor.RESUSCITATION,
         doubts=("equal to the preserving edit up to epsilon, clipping, decay and rounding",),
     ),
     _question(
@@ -169,11 +159,13 @@ CLAIMS = (
             averaged=("mix_ratio", "mix_words"),
             least=ACROSS_ITEMS,
         ),
-        {**RIGHT, **FACTOID, **NO_REPLAY, **BOTH.settings, "equal": None},
+        None,
         "facts of A right with mixes and resuscitation less with mixes alone",
+        {**RIGHT, **FACTOID, **NO_REPLAY, **BOTH_MIXES.settings, "equal": None},
         unit=Unit.SHARE,
         table=Table.MEMORIZATION,
-        command=REMIX_COMMAND,
+        needs=(Experiment.MIXES,),
+        figure=Anchor.MEMORIZATION,
     ),
     _question(
         "contribution-entropy",
@@ -181,20 +173,26 @@ CLAIMS = (
         "pretraining?",
         "follows from the definition",
         Trend(Arm("contribution entropy", {"measure": "|c| · ‖v‖"})),
-        {"layer": None},
+        None,
         "change along the line from the first to the last checkpoint",
+        {"layer": None},
         table=Table.PRETRAINING,
-        command="python -m analysis.entropy --revisions",
+        needs=(Experiment.ENTROPIES,),
+        figure=Anchor.TRAJECTORIES,
     ),
     _question(
         "adam-and-coefficients",
         "do updates under Adam follow coefficients less, or more, than gradients do?",
         "appendix A.1 leaves Adam out",
-        Contrast(UPDATES, GRADIENTS),
-        {},
+        Contrast(
+            Arm("updates under Adam", {"measure": "updates"}),
+            Arm("gradients", {"measure": "gradients"}),
+        ),
+        None,
         "rank correlation with coefficients, of updates less of gradients",
         unit=Unit.CORRELATION,
         table=Table.UPDATES,
-        command=UPDATES_COMMAND,
+        needs=(Experiment.UPDATES,),
+        figure=Anchor.UPDATES,
     ),
 )
