@@ -22,9 +22,9 @@ from interventions.edit_forms import some_edits
 from interventions.edits import Edit, TensorChange, patch_weights, patched_edits
 from probes.cli import output_folder
 from probes.given import hooked_model, takes
-from probes.hooked_model import HookedModel, sha256_of
+from probes.hooked_model import HookedModel
 from probes.json_text import finite_or_none, json_text
-from probes.model_folder import ordinary_weights, write_model
+from probes.model_folder import ordinary_weights, sha256_of, write_model
 
 EDITS_FILE = "edits.json"
 FORMAT = 1

@@ -47,7 +47,8 @@ from interventions.rows import (
 from interventions.selection import inactive
 from interventions.self_check import measured_means, require_measured_on
 from probes.entropy import knowledge_entropy
-from probes.hooked_model import HookedModel, sha256_of
+from probes.hooked_model import HookedModel
+from probes.model_folder import sha256_of
 from probes.results import EntropyResult
 
 

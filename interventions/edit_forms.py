@@ -19,7 +19,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from probes.given import shown
-from probes.hooked_model import HookedModel, sha256_of
+from probes.hooked_model import HookedModel
+from probes.model_folder import sha256_of
 
 
 class Clock:

@@ -39,7 +39,8 @@ from interventions.selection import PredictedEntropy, inactive, multipliers
 from interventions.self_check import measured_means, require_measured_on
 from probes.choices import Compat
 from probes.entropy import knowledge_entropy
-from probes.hooked_model import HookedModel, sha256_of
+from probes.hooked_model import HookedModel
+from probes.model_folder import sha256_of
 from probes.projections import bias_of
 from probes.results import EntropyResult
 

@@ -4,8 +4,6 @@ What runs it is a backend (`probes.backends`); everything here is the same on al
 """
 
 import copy
-import hashlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -17,13 +15,13 @@ from torch import Tensor
 from probes.anatomy import Anatomy
 from probes.architectures import Architecture
 from probes.attach import Captured, HookFunction
-from probes.backends.engine import Engine, Hooks, TakeEntropies
+from probes.backends.engine import Engine, Hooks, TakeEntropies, model_inputs, positions_of
 from probes.checking import evaluating
 from probes.choices import Backend
 from probes.corpus.token_batch import TokenBatch, as_token_batch
-from probes.model_folder import copied
+from probes.model_folder import copied, sha256_of
 from probes.prompts import Prompts, texts_of
-from probes.rotary import Frequencies, keep_sequences_apart, rope_border, set_frequencies
+from probes.rotary import Frequencies, keep_sequences_apart, set_frequencies
 from probes.scaling import TemperatureSource, as_callable, check_multipliers
 from probes.self_check import check_model
 from probes.sites import (
@@ -35,53 +33,6 @@ from probes.sites import (
     parse_hook_point,
     select_points,
 )
-
-
-def model_inputs(batch: TokenBatch, anatomy: Anatomy, config: Any, name: str) -> dict[str, Tensor]:
-    """Keyword arguments for a forward pass, on the model's device."""
-    device = anatomy.device
-    ids = batch.input_ids.to(device)
-    _check_ids(ids, anatomy.n_tokens, config, name)
-    if bool(batch.attention_mask.all()):
-        return {"input_ids": ids}
-    mask = batch.attention_mask.to(device)
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    takes_positions = "position_ids" in inspect.signature(anatomy.trunk.forward).parameters
-    if takes_positions and (rope_border(config) is not None or not bool(mask[:, 0].all())):
-        # Left padding: learned positions would otherwise count the pads. And a row is as long as
-        # its last position says.
-        inputs["position_ids"] = (mask.long().cumsum(dim=-1) - 1).clamp_min(0)
-    return inputs
-
-
-def positions_of(config: Any) -> int | None:
-    """How many positions a model has; None where its configuration sets no limit."""
-    return getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))
-
-
-def _check_ids(ids: Int[Tensor, "batch pos"], vocabulary: int, config: Any, name: str) -> None:
-    largest = int(ids.max())
-    if largest >= vocabulary or int(ids.min()) < 0:
-        raise ValueError(
-            f"token ids run from {int(ids.min())} to {largest}, but {name} has "
-            f"{vocabulary} tokens; use the model's own tokenizer"
-        )
-    longest = positions_of(config)
-    if longest is not None and ids.shape[1] > longest:
-        raise ValueError(
-            f"rows have {ids.shape[1]} tokens, but {name} has positions for {longest}; "
-            "use a shorter sequence length"
-        )
-
-
-def sha256_of(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and values of weights, sorted by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        values = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(values.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 class ModelFacts:

@@ -6,6 +6,7 @@ are opened again, and every tensor in them is compared with the model's, bit by 
 """
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,16 @@ def _weights(hf_model: Any, ordinary: Any) -> dict[str, Tensor]:
             accounted.update(name for name in state if name.startswith(prefix))
     _refuse_misfits(hf_model, found, expected_state, state.keys() - accounted)
     return {name: found[name] for name in expected_state}
+
+
+def sha256_of(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and values of weights, sorted by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def copied(hf_model: Any) -> Any:

@@ -4,17 +4,20 @@ Hook points, what hooks receive and what they may return are those of `probes.si
 backend calls them: scores and pattern are float32 or wider, a masked score is -inf.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probes.anatomy import Anatomy
 from probes.attach import HookFunction
 from probes.attention_probe import entropy_of_scores
 from probes.choices import Backend
+from probes.corpus.token_batch import TokenBatch
+from probes.rotary import rope_border
 from probes.scaling import TemperatureNow
 from probes.sites import HookPoint, Site
 
@@ -78,3 +81,40 @@ def taking_from_scores(take: TakeEntropies, n_layers: int) -> Hooks:
         take(entropy_of_scores(scores), point.layer)
 
     return [(HookPoint(Site.ATTENTION_SCORES, layer), reduce) for layer in range(n_layers)]
+
+
+def model_inputs(batch: TokenBatch, anatomy: Anatomy, config: Any, name: str) -> dict[str, Tensor]:
+    """Keyword arguments for a forward pass, on the model's device."""
+    device = anatomy.device
+    ids = batch.input_ids.to(device)
+    _check_ids(ids, anatomy.n_tokens, config, name)
+    if bool(batch.attention_mask.all()):
+        return {"input_ids": ids}
+    mask = batch.attention_mask.to(device)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    takes_positions = "position_ids" in inspect.signature(anatomy.trunk.forward).parameters
+    if takes_positions and (rope_border(config) is not None or not bool(mask[:, 0].all())):
+        # Left padding: learned positions would otherwise count the pads. And a row is as long as
+        # its last position says.
+        inputs["position_ids"] = (mask.long().cumsum(dim=-1) - 1).clamp_min(0)
+    return inputs
+
+
+def positions_of(config: Any) -> int | None:
+    """How many positions a model has; None where its configuration sets no limit."""
+    return getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))
+
+
+def _check_ids(ids: Int[Tensor, "batch pos"], vocabulary: int, config: Any, name: str) -> None:
+    largest = int(ids.max())
+    if largest >= vocabulary or int(ids.min()) < 0:
+        raise ValueError(
+            f"token ids run from {int(ids.min())} to {largest}, but {name} has "
+            f"{vocabulary} tokens; use the model's own tokenizer"
+        )
+    longest = positions_of(config)
+    if longest is not None and ids.shape[1] > longest:
+        raise ValueError(
+            f"rows have {ids.shape[1]} tokens, but {name} has positions for {longest}; "
+            "use a shorter sequence length"
+        )

@@ -74,14 +74,8 @@ def engine_over(hf_model: Any, tokenizer: Any | None) -> "TransformerLensEngine"
     what = f"TransformerLens does not run this {anatomy.architecture.family}; use backend='native'"
     with torch.no_grad(), evaluating(hf_model), refusing_failures(what):
         before = hf_model(**inputs, use_cache=False).logits
-        engine = TransformerLensEngine(bridge_over(hf_model, tokenizer), anatomy, weights)
-        gap = difference(engine.logits(inputs), before)
-    if not gap <= tolerance(before.dtype):
-        raise ValueError(
-            f"TransformerLens's bridge over this {anatomy.architecture.family} computes other "
-            f"logits, by {gap:.2g} of the largest; use backend='native'"
-        )
-    return engine
+        bridge = bridge_over(hf_model, tokenizer)
+        return TransformerLensEngine(bridge, anatomy, weights, logits=before)
 
 
 @contextmanager
@@ -103,8 +97,13 @@ class TransformerLensEngine:
     backend = Backend.TRANSFORMER_LENS
 
     def __init__(
-        self, bridge: Any, anatomy: Anatomy | None = None, weights: dict[str, Tensor] | None = None
+        self,
+        bridge: Any,
+        anatomy: Anatomy | None = None,
+        weights: dict[str, Tensor] | None = None,
+        logits: Tensor | None = None,
     ) -> None:
+        """`weights` and `logits` of `few_tokens` are those before the bridge, where known."""
         self.wrapped = bridge
         self.module: nn.Module = bridge.original_model
         self.config: Any = self.module.config
@@ -113,7 +112,7 @@ class TransformerLensEngine:
         self._weights = weights
         self._on_logits: list[tuple[HookPoint, HookFunction]] = []
         with evaluating(self.module):
-            self._scores_readable, self._pattern_readable, self._editable = self._attention()
+            self._scores_readable, self._pattern_readable, self._editable = self._attention(logits)
 
     def hugging_face(self) -> Any:
         """There is none that could be patched, trained or saved."""
@@ -264,7 +263,7 @@ class TransformerLensEngine:
         return new.to(pattern.dtype)
 
     @torch.no_grad()
-    def _attention(self) -> tuple[bool, bool, bool]:
+    def _attention(self, logits: Tensor | None) -> tuple[bool, bool, bool]:
         """Whether scores and pattern can be read, and whether an edit of them does anything."""
         sites = (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN)
         scores, pattern = (self._name(HookPoint(site, 0)) for site in sites)
@@ -272,9 +271,14 @@ class TransformerLensEngine:
         kept: dict[str, Tensor] = {}
         keep = [(name, _lens(partial(kept.__setitem__, name))) for name in (scores, pattern)]
         with self.wrapped.hooks(fwd_hooks=keep):
-            plain = self.wrapped(ids)
+            plain = self.wrapped(ids, return_type="logits")
+        if logits is not None and not (gap := difference(plain, logits)) <= tolerance(logits.dtype):
+            raise ValueError(
+                f"TransformerLens's bridge over this {self.anatomy.architecture.family} computes "
+                f"other logits, by {gap:.2g} of the largest; use backend='native'"
+            )
         with _contained(), self.wrapped.hooks(fwd_hooks=[(pattern, _lens(torch.zeros_like))]):
-            edited = self.wrapped(ids)
+            edited = self.wrapped(ids, return_type="logits")
         editable = not torch.equal(edited, plain)
         if not {scores, pattern} <= kept.keys():
             return False, pattern in kept, editable
