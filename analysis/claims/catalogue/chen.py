@@ -59,50 +59,27 @@ _FACTS: Settings = {**RIGHT, **FACTOID}
 _DEPTHS: Settings = {**_FACTS, "measure": "first layer"}
 _AMOUNT = ("mix_ratio", "mix_words")
 """Settings that runs without a mix do not have, and which need not agree."""
-_forgetting = partial(
+_chen = partial(
     Claim,
     paper=Paper.CONTINUAL_MEMORIZATION,
     table=Table.MEMORIZATION,
-    family="forgetting of facts",
     needs=(Experiment.MIXES,),
     figure=Anchor.MEMORIZATION,
     unit=Unit.SHARE,
 )
-_mixes = partial(
-    Claim,
-    paper=Paper.CONTINUAL_MEMORIZATION,
-    table=Table.MEMORIZATION,
-    family="mixes and stages",
-    needs=(Experiment.MIXES,),
-    figure=Anchor.MEMORIZATION,
-    unit=Unit.SHARE,
-)
-_depth = partial(
-    Claim,
-    paper=Paper.CONTINUAL_MEMORIZATION,
-    table=Table.MEMORIZATION,
-    family="where facts lie",
-    needs=(Experiment.MIXES,),
-    figure=Anchor.DEPTH,
-    unit=Unit.LAYERS,
-)
+_forgetting = partial(_chen, family="forgetting of facts")
+_mixes = partial(_chen, family="mixes and stages")
+_depth = partial(_chen, family="where facts lie", figure=Anchor.DEPTH, unit=Unit.LAYERS)
 _amounts = partial(
-    Claim,
-    paper=Paper.CONTINUAL_MEMORIZATION,
-    table=Table.MEMORIZATION,
+    _chen,
     family="amounts of mixing",
     needs=(Experiment.MIXES, Experiment.AMOUNTS),
     figure=Anchor.MIXES,
-    unit=Unit.SHARE,
 )
 _further = partial(
-    Claim,
-    paper=Paper.CONTINUAL_MEMORIZATION,
-    table=Table.MEMORIZATION,
+    _chen,
     family="mixes over more stages and for familiar facts",
     needs=(Experiment.FAMILIAR_FACTS,),
-    figure=Anchor.MEMORIZATION,
-    unit=Unit.SHARE,
 )
 
 

@@ -46,25 +46,23 @@ _PROPORTIONAL = (
     "proportional for one position; over positions, errors of opposite signs cancel, "
     "and a memory vector whose coefficient changes its sign loses more of it"
 )
+_kim = partial(Claim, paper=Paper.KNOWLEDGE_ENTROPY, figure=Anchor.TRAJECTORIES)
 _entropy = partial(
-    Claim,
-    paper=Paper.KNOWLEDGE_ENTROPY,
+    _kim,
     table=Table.PRETRAINING,
     family="entropy over pretraining",
     needs=(Experiment.ENTROPIES,),
-    figure=Anchor.TRAJECTORIES,
+    expected=FALLS,
+    quantity=_CHANGE,
 )
 _aging = partial(
-    Claim,
-    paper=Paper.KNOWLEDGE_ENTROPY,
+    _kim,
     table=Table.ACQUISITION,
     family="acquisition and entropy",
     needs=(Experiment.AGES,),
-    figure=Anchor.TRAJECTORIES,
 )
 _update = partial(
-    Claim,
-    paper=Paper.KNOWLEDGE_ENTROPY,
+    _kim,
     table=Table.UPDATES,
     family="updates of memory vectors",
     needs=(Experiment.UPDATES,),
@@ -98,9 +96,7 @@ CLAIMS = (
         "knowledge entropy falls over pretraining",
         "Figure 2, section 3.3",
         _FALLING,
-        FALLS,
-        _CHANGE,
-        _TOTALS,
+        where=_TOTALS,
         value="OLMo-1B from 144.0 to 143.6 nats, OLMo-7B from 297.6 to 297.0 (axis ticks)",
         doubts=(
             _SMALL_RANGE,
@@ -118,8 +114,6 @@ CLAIMS = (
         "knowledge entropy falls in every layer",
         "Figure 8, section 3.3",
         EachOf(_FALLING, "layer"),
-        FALLS,
-        _CHANGE,
         value="OLMo-1B between 8.88 and 9.00 nats a layer (axis ticks)",
         doubts=("shown at three checkpoints", _ONE_RUN),
     ),
@@ -128,8 +122,6 @@ CLAIMS = (
         "knowledge entropy falls most in the last layer",
         "Figure 8, section 3.3",
         Foremost(_FALLING, "layer"),
-        FALLS,
-        _CHANGE,
         doubts=("shown at three checkpoints", _ONE_RUN),
     ),
     _entropy(
@@ -137,9 +129,7 @@ CLAIMS = (
         "knowledge entropy falls whatever corpus it is measured on",
         "Figure 7, appendix A.2",
         EachOf(_FALLING, "corpus"),
-        FALLS,
-        _CHANGE,
-        _TOTALS,
+        where=_TOTALS,
         value="Dolma, C4 and PubMed between 143.3 and 143.9 nats (axis ticks)",
         doubts=("the released code measures one corpus only", _ONE_RUN),
     ),
@@ -148,9 +138,7 @@ CLAIMS = (
         "knowledge entropy falls whichever way negative coefficients are treated",
         "Figure 9, appendix A.2",
         EachOf(Trend(Arm("knowledge entropy", {})), "measure", fewest=len(_VARIANTS)),
-        FALLS,
-        _CHANGE,
-        {**_TOTALS, "measure": _VARIANTS},
+        where={**_TOTALS, "measure": _VARIANTS},
         value="between 143.2 and 144.0 nats (axis ticks)",
         doubts=(
             "the text (negative outputs become 0) and the formula (a ReLU for the gate) "
@@ -163,9 +151,7 @@ CLAIMS = (
         "attention entropy falls over pretraining",
         "Figure 3, section 3.4",
         Trend(Arm("attention entropy", {"measure": "attention"})),
-        FALLS,
-        _CHANGE,
-        _TOTALS,
+        where=_TOTALS,
         value="between 40 and 70 nats (axis ticks)",
         doubts=("the released code does not have it", _ONE_RUN),
     ),
@@ -174,9 +160,7 @@ CLAIMS = (
         "the entropy of next-token predictions falls over pretraining",
         "Figure 3, section 3.4",
         Trend(Arm("next-token entropy", {"measure": "next-token"})),
-        FALLS,
-        _CHANGE,
-        _TOTALS,
+        where=_TOTALS,
         value="between 2.4 and 2.8 nats (axis ticks)",
         doubts=("the released code does not have it", _ONE_RUN),
     ),

@@ -36,29 +36,19 @@ _OTHER_ENTROPY = (
     "a factor of 2 or more need not raise the entropy: what was least active becomes most active"
 )
 _UNEDITED_DIFFERENCE = "K less that of the unedited start, right after the last injection"
-_resuscitation = partial(
+_kim = partial(
     Claim,
     paper=Paper.KNOWLEDGE_ENTROPY,
     table=Table.ACQUISITION,
-    family="resuscitation",
     needs=(Experiment.UNEDITED, Experiment.DOSES),
     figure=Anchor.RESUSCITATION,
 )
-_dose = partial(
-    Claim,
-    paper=Paper.KNOWLEDGE_ENTROPY,
-    table=Table.ACQUISITION,
-    family="the dose of resuscitation",
-    needs=(Experiment.UNEDITED, Experiment.DOSES),
-    figure=Anchor.RESUSCITATION,
-)
+_resuscitation = partial(_kim, family="resuscitation")
+_dose = partial(_kim, family="the dose of resuscitation")
 _others = partial(
-    Claim,
-    paper=Paper.KNOWLEDGE_ENTROPY,
-    table=Table.ACQUISITION,
+    _kim,
     family="resuscitation against other edits",
     needs=(Experiment.UNEDITED, Experiment.DOSES, Experiment.CONTROLS),
-    figure=Anchor.RESUSCITATION,
 )
 _HELPING = tuple(resuscitated(factor) for factor in (1.0, 2.0, 3.0))
 _COOLED = tuple(cooled(temperature) for temperature in (1.5, 2.0, 3.0))
