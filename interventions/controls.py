@@ -44,7 +44,7 @@ from interventions.rows import (
     with_rows_added,
     with_rows_replaced,
 )
-from interventions.selection import inactive
+from interventions.selection import inactive, require_some
 from interventions.self_check import measured_means, require_measured_on
 from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
@@ -220,13 +220,14 @@ class ReDo:
     Args:
         mean_coefficients: mean |c| of every neuron, `[layer d_mlp]`, or the result of measuring
             them, which also says on which weights.
-        ratio: the share of neurons of a layer that count as dormant, 0 to 1; or
+        ratio: the share of neurons of a layer that count as dormant, above 0, to 1; or
         threshold: the mean coefficient, in means of the layer, up to which a neuron is dormant.
         seed: of the new rows.
         model_hash: content hash of the model that a tensor was measured on; None not to check.
 
     Raises:
-        ValueError: not exactly one of ratio and threshold is given, or one is out of range.
+        ValueError: not exactly one of ratio and threshold is given, one is out of range, or no
+            neuron is dormant.
     """
 
     mean_coefficients: Float[Tensor, "layer d_mlp"] | EntropyResult
@@ -244,10 +245,9 @@ class ReDo:
         if (self.ratio is None) == (self.threshold is None):
             given = "neither" if self.ratio is None else "both"
             raise ValueError(f"ReDo takes a ratio or a threshold, found {given}; pass one")
-        if self.ratio is not None and not 0 <= self.ratio <= 1:
-            raise ValueError(f"ratio is a share from 0 to 1, found {self.ratio}; 0.5 is one half")
         if self.threshold is not None and not self.threshold >= 0:
             raise ValueError(f"threshold must be 0 or more, found {self.threshold}")
+        require_some(self.selected(), "the ratio" if self.threshold is None else "the threshold")
 
     def selected(self) -> Bool[Tensor, "layer d_mlp"]:
         """Which neurons are dormant."""

@@ -53,7 +53,7 @@ def resuscitate(
     Args:
         model: the model to measure.
         batches: what to measure on; gone through once, or once a layer if `sequential`.
-        ratio: the share of neurons of a layer that are multiplied, 0 to 1.
+        ratio: the share of neurons of a layer that are multiplied, above 0 and at most 1.
         factor: what their mean coefficients are to become, in means of the layer.
         target_entropy: instead of the factor, the knowledge entropy to reach, in nats, summed over
             layers.

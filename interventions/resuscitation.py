@@ -35,7 +35,7 @@ from torch import Tensor
 from interventions.choices import ResuscitationSite, Selection, as_choice
 from interventions.edit_forms import Clock, WeightChange
 from interventions.rows import rows_scaled, scaling_changes
-from interventions.selection import PredictedEntropy, inactive, multipliers
+from interventions.selection import PredictedEntropy, inactive, multipliers, require_some
 from interventions.self_check import measured_means, require_measured_on
 from probes.choices import Compat
 from probes.entropy import knowledge_entropy
@@ -56,7 +56,7 @@ class Resuscitation:
     Args:
         mean_coefficients: mean |c| of every neuron, `[layer d_mlp]`, or the result of measuring
             them, which also says on which weights.
-        ratio: the share of neurons of a layer that are multiplied, 0 to 1.
+        ratio: the share of neurons of a layer that are multiplied, above 0 and at most 1.
         factor: what their mean coefficients are to become, in means of the layer.
         site: what is multiplied.
         layers: in which layers; None for all.
@@ -209,8 +209,6 @@ class Resuscitation:
 
 
 def _check(edit: Resuscitation) -> None:
-    if not 0 <= edit.ratio <= 1:
-        raise ValueError(f"ratio is a share from 0 to 1, found {edit.ratio}; 0.5 is one half")
     if not (isfinite(edit.factor) and edit.factor > 0):
         raise ValueError(f"factor must be a finite number above 0, found {edit.factor}")
     if edit.max_multiplier is not None and not edit.max_multiplier > 0:
@@ -219,6 +217,7 @@ def _check(edit: Resuscitation) -> None:
     if wrong := [layer for layer in edit.layers or () if not 0 <= layer < n_layers]:
         raise ValueError(f"layer {wrong[0]} does not exist; there are 0 to {n_layers - 1}")
     knowledge_entropy(edit.coefficients)  # refuses what are no means of absolute values
+    require_some(edit.selected(), f"the ratio of {edit.ratio:g}")
     given = edit.mean_contributions
     if given is not None and given.shape != edit.coefficients.shape:
         raise ValueError(

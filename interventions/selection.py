@@ -55,6 +55,8 @@ def inactive(
     mean_coefficients: Float[Tensor, "layer d_mlp"], ratio: float, selection: Selection
 ) -> Bool[Tensor, "layer d_mlp"]:
     """The least active neurons of every layer."""
+    if not 0 < ratio <= 1:
+        raise ValueError(f"ratio is a share above 0, to 1, found {ratio}; 0.5 is one half")
     if selection is Selection.QUANTILE:
         bounds = torch.quantile(mean_coefficients, ratio, dim=1, keepdim=True)
         return mean_coefficients <= bounds
@@ -62,6 +64,12 @@ def inactive(
     order = mean_coefficients.argsort(dim=1, stable=True)
     chosen = torch.zeros_like(mean_coefficients, dtype=torch.bool)
     return chosen.scatter_(1, order[:, :count], True)
+
+
+def require_some(selected: Bool[Tensor, "layer d_mlp"], what: str) -> None:
+    """Refuse an edit of no neuron."""
+    if not bool(selected.any()):
+        raise ValueError(f"no neuron is selected, so nothing would change; raise {what}")
 
 
 def multipliers(

@@ -67,6 +67,11 @@ class AttentionCall:
         return self.query.shape[2]
 
     @property
+    def n_keys(self) -> int:
+        """How many positions can be attended to."""
+        return self.key.shape[2]
+
+    @property
     def explicit(self) -> bool:
         """Whether no product of queries and keys alone gives the scores."""
         return self.softcap is not None or self.bias is not None
@@ -161,6 +166,11 @@ class SoftmaxCall:
     def n_queries(self) -> int:
         """How many positions ask."""
         return self.received.shape[2]
+
+    @property
+    def n_keys(self) -> int:
+        """How many positions can be attended to."""
+        return self.received.shape[3]
 
     def at_temperature(self, temperature: Temperature) -> "SoftmaxCall":
         """The same call with its scores divided, before the mask. Several temperatures multiply."""

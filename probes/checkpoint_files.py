@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -42,6 +43,16 @@ def what_is_wrong(folder: Path) -> str | None:
         or _cut_short(folder)
         or _no_weights(folder)
     )
+
+
+def refuse_two_sets(folder: Path) -> None:
+    """Refuse a folder with a whole file beside shards: saved twice, and only one is loaded."""
+    shards = _read(folder / INDEX).get("weight_map", {}) if (folder / INDEX).is_file() else {}
+    if shards and WHOLE not in shards.values() and (folder / WHOLE).is_file():
+        raise RefusedCheckpoint(
+            f"{str(folder)!r} holds two sets of weights, {WHOLE} and the shards of {INDEX}, and "
+            "only the first would be loaded; remove the one that is not meant"
+        )
 
 
 def is_pointer(path: Path) -> bool:
@@ -89,14 +100,14 @@ def _bad_json(folder: Path) -> str | None:
 
 
 def _missing_shards(folder: Path) -> str | None:
-    if (folder / "model.safetensors").is_file():
+    if (folder / WHOLE).is_file():
         return None
     if not (folder / INDEX).is_file():
         if shards := sorted(folder.glob("model-*-of-*.safetensors")):
             return f"it holds {len(shards)} shards but no {INDEX}, which names their tensors"
         return None
     named = sorted(set(_read(folder / INDEX).get("weight_map", {}).values()))
-    gone = [name for name in named if not (folder / name).exists()]
+    gone = [name for name in named if not (folder / name).is_file()]
     if not gone:
         return None
     return f"{len(gone)} of {len(named)} shards that {INDEX} names are not there ({gone[0]} first)"
@@ -126,7 +137,7 @@ def _no_weights(folder: Path) -> str | None:
 
 
 def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
+    return sorted(path for path in folder.glob("*.safetensors") if path.is_file())
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from probes.corpus.token_batch import TokenBatch, as_token_batch
 from probes.model_folder import copied, sha256_of
 from probes.prompts import Prompts, texts_of
 from probes.rotary import Frequencies, keep_sequences_apart, set_frequencies
-from probes.scaling import TemperatureSource, as_callable, check_multipliers
+from probes.scaling import TemperatureSource, check_multipliers, refusing_idle, temperature_now
 from probes.self_check import check_model
 from probes.sites import (
     HookPoint,
@@ -46,7 +46,10 @@ class ModelFacts:
 
     @property
     def hf_model(self) -> Any:
-        """The Hugging Face `PreTrainedModel`, never altered by anything here.
+        """The Hugging Face `PreTrainedModel`, whose weights are as they were given.
+
+        Only rounded rotary frequencies are made float32 again, and rotary modules of `longrope` and
+        `dynamic` models have a hook that gives every sequence its own frequencies.
 
         Raises:
             ValueError: the model runs through a TransformerBridge, which has rewritten it.
@@ -282,17 +285,18 @@ class HookedModel(ModelFacts):
                 for either in every forward pass.
 
         Raises:
-            ValueError: a layer does not exist, a temperature is not positive and finite, or the
-                scores cannot be reached.
+            ValueError: a layer does not exist, a temperature is not positive and finite, the
+                scores cannot be reached, or (at the end) each query saw one key.
         """
         for layer in temperatures:
             self.hook_point((Site.ATTENTION_SCORES, layer))
         self._require(Site.ATTENTION_SCORES)
         now = {
-            layer: as_callable(source, layer=layer, n_heads=self.n_heads)
+            layer: temperature_now(source, layer=layer, n_heads=self.n_heads)
             for layer, source in temperatures.items()
         }
-        return self._holding(self.engine.attention_temperature(now))
+        attached = self.engine.attention_temperature(now)
+        return self._holding(refusing_idle(attached, now.values()))
 
     def __call__(
         self,

@@ -28,6 +28,7 @@ from probes.checkpoint_files import (
     load_whole,
     quiet_transformers,
     refuse_quantised,
+    refuse_two_sets,
     refuse_unreadable,
     what_is_wrong,
 )
@@ -166,6 +167,7 @@ def _resolve(name: str) -> tuple[str, bool]:
             adapter = (path / "adapter_config.json").is_file()
             found = what_is_wrong(path) if adapter else "pass a folder that save_pretrained wrote"
             raise ValueError(f"folder {name!r} holds no config.json; {found}")
+        refuse_two_sets(path)
         return str(path), True
     if path.is_absolute() or name.startswith((".", "~")) or not _is_hub_id(name):
         raise ValueError(
@@ -293,6 +295,11 @@ def load_model(
     backend: Backend | str | None = None,
 ) -> HookedModel:
     """Load a causal language model, check that its architecture is understood, and wrap it.
+
+    A model in memory stays the caller's own, with its weights as they are. Two things are done to
+    it: rotary frequencies (or sinusoids) that a cast in memory has rounded are put back to the
+    float32 that a reload has, with a warning; and where frequencies depend on a sequence's length
+    (`longrope`, `dynamic`), its rotary modules get a hook that gives every sequence its own.
 
     Args:
         source: hub id, folder, `.gguf` file or built-in model; or a `PreTrainedModel`, a

@@ -246,6 +246,41 @@ def spelling(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[int, i
     return text, [(low, max(high, low + 1)) for low, high in pairwise(ends)]
 
 
+def set_bos_habit(tokenizer: Any, prepend_bos: bool | None) -> Any:
+    """The same tokenizer with a habit of beginning texts with a BOS, or of not; saved with it.
+
+    Args:
+        tokenizer: a fast one; changed in place. None stays None.
+        prepend_bos: the habit; None leaves it as it is.
+
+    Raises:
+        ValueError: it has no BOS token, or cannot take the habit.
+    """
+    if prepend_bos is None or tokenizer is None:
+        return tokenizer
+    front = Prompts(tokenizer, prepend_bos=prepend_bos).front
+    if _own_front(tokenizer) == front:
+        return tokenizer
+    if hasattr(tokenizer, "add_bos_token"):
+        tokenizer.add_bos_token = prepend_bos
+    if _own_front(tokenizer) != front and tokenizer.is_fast:
+        from tokenizers.processors import TemplateProcessing
+
+        tokens = tokenizer.convert_ids_to_tokens(list(front))
+        begun = [*tokens, "$A"]
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=begun,
+            pair=[*begun, "$B:1"],
+            special_tokens=list(zip(tokens, front, strict=True)),
+        )
+    if _own_front(tokenizer) != front:
+        raise ValueError(
+            f"prepend_bos is {prepend_bos}, and {type(tokenizer).__name__} cannot take the habit; "
+            "give a fast tokenizer, or leave prepend_bos out"
+        )
+    return tokenizer
+
+
 def _own_front(tokenizer: Any) -> Ids:
     """What a tokenizer puts before a text, found on a token of its own."""
     if tokenizer("", verbose=False)["input_ids"] == _unframed(tokenizer, ""):

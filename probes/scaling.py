@@ -11,7 +11,7 @@ Source: Kim et al., ICLR 2025, appendix B.8.
 
 Example:
     >>> import torch
-    >>> as_callable(torch.tensor([1.0, 2.0]), layer=0, n_heads=2)().tolist()
+    >>> temperature_now(torch.tensor([1.0, 2.0]), layer=0, n_heads=2)(n_keys=3).tolist()
     [1.0, 2.0]
     >>> down = torch.nn.Linear(2, 1, bias=False)
     >>> _ = down.weight.data.fill_(1.0)
@@ -20,8 +20,9 @@ Example:
     3.0
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from math import isfinite
 from types import MethodType
 from typing import Any
@@ -37,22 +38,47 @@ from probes.attention_call import Temperature, divided
 from probes.attention_interface import Transform
 from probes.projections import device_of, stored_type
 
-TemperatureNow = Callable[[], Temperature]
-"""Asked in every forward pass."""
-TemperatureSource = Temperature | TemperatureNow
+TemperatureSource = Temperature | Callable[[], Temperature]
 
 
-def as_callable(source: TemperatureSource, *, layer: int, n_heads: int) -> TemperatureNow:
-    """A temperature as a function to ask in every forward pass, which checks what it says."""
+@dataclass
+class TemperatureNow:
+    """Asked in every forward pass, with the number of keys there."""
+
+    ask: Callable[[], Temperature]
+    most_keys: int = 0
+
+    def __call__(self, n_keys: int) -> Temperature:
+        """The temperature."""
+        self.most_keys = max(self.most_keys, n_keys)
+        return self.ask()
+
+
+def temperature_now(source: TemperatureSource, *, layer: int, n_heads: int) -> TemperatureNow:
+    """A temperature as something to ask in every forward pass, which checks what it says."""
     if callable(source):
-        return lambda: _checked(source(), layer, n_heads)
+        return TemperatureNow(lambda: _checked(source(), layer, n_heads))
     fixed = _checked(source, layer, n_heads)
-    return lambda: fixed
+    return TemperatureNow(lambda: fixed)
+
+
+@contextmanager
+def refusing_idle(
+    attached: AbstractContextManager[None], temperatures: Iterable[TemperatureNow]
+) -> Iterator[None]:
+    """Refuse, at the end of a `with` block, temperatures that found one key in each row."""
+    with attached:
+        yield
+    if {now.most_keys for now in temperatures} == {1}:
+        raise ValueError(
+            "the attention temperature has changed nothing: all rows had one token, so each query "
+            "saw one key; give longer rows, or leave it out"
+        )
 
 
 def dividing_calls(now: TemperatureNow) -> Transform:
     """A change of attention calls that divides their final scores, before the mask."""
-    return lambda call: call.at_temperature(now())
+    return lambda call: call.at_temperature(now(call.n_keys))
 
 
 def dividing_scores(now: TemperatureNow) -> HookFunction:
@@ -63,7 +89,8 @@ def dividing_scores(now: TemperatureNow) -> HookFunction:
     ) -> Float[Tensor, "batch head query_pos key_pos"]:
         # Dividing -inf would make the gradient of the temperature NaN.
         masked = scores.isneginf()
-        return divided(scores.masked_fill(masked, 0.0), now()).masked_fill(masked, -torch.inf)
+        by = now(scores.shape[-1])
+        return divided(scores.masked_fill(masked, 0.0), by).masked_fill(masked, -torch.inf)
 
     return divide
 

@@ -28,6 +28,7 @@ from jaxtyping import Float64, Int64
 from probes.corpus.readers import text_chunks
 from probes.corpus.sources import Corpus
 from probes.hooked_model import HookedModel
+from probes.prompts import Prompts
 from probes.results import Provenance, provenance_of
 from probes.target_pass import token_log_probs
 from training.data.packed_rows import check_row_length, model_positions
@@ -203,6 +204,7 @@ def corpus_novelty(
     corpus: Corpus,
     *,
     sequence_length: int | None = None,
+    prepend_bos: bool | None = None,
     on_documents: Callable[[int], None] | None = None,
 ) -> CorpusNovelty:
     """Measure how new a corpus is to a model.
@@ -212,6 +214,8 @@ def corpus_novelty(
         corpus: texts; limit their number when it is opened.
         sequence_length: documents are cut off after so many tokens; by default 512, or as many as
             the model takes.
+        prepend_bos: whether documents begin with a BOS, which the first token then has a loss
+            after; None for the tokenizer's own habit.
         on_documents: called with the number of documents of every part when it is done.
 
     Raises:
@@ -230,9 +234,14 @@ def corpus_novelty(
     if sequence_length < 2:
         raise ValueError(f"sequence_length is {sequence_length}: give 2 or more")
     check_row_length(sequence_length, positions)
-    documents, mentions, losses = _measured(model, corpus, sequence_length, on_documents)
+    prompts = Prompts.of(model, prepend_bos)
+    documents, mentions, losses = _measured(model, corpus, prompts, sequence_length, on_documents)
     ids = np.array([token for doc in documents for token in doc.ids[1:]], dtype=np.int64)
-    configuration = {"sequence_length": sequence_length, "entities": "spans written like names"}
+    configuration = {
+        "sequence_length": sequence_length,
+        "prepend_bos": prompts.puts_bos,
+        "entities": "spans written like names",
+    }
     return CorpusNovelty(
         ids,
         np.repeat([doc.index for doc in documents], [len(doc.ids) - 1 for doc in documents]),
@@ -255,6 +264,7 @@ def corpus_novelty(
 def _measured(
     model: HookedModel,
     corpus: Corpus,
+    prompts: Prompts,
     sequence_length: int,
     on_documents: Callable[[int], None] | None,
 ) -> tuple[list[_Encoded], list[EntityMention], Float64[np.ndarray, " token"]]:
@@ -265,7 +275,7 @@ def _measured(
     losses: list[Float64[np.ndarray, " token"]] = []
     seen = 0
     for texts in text_chunks(corpus.documents()):
-        part = _encoded(model.tokenizer, texts, sequence_length, first=seen)
+        part = _encoded(prompts, texts, sequence_length, first=seen)
         seen += len(texts)
         if part:
             items = [(doc.ids[:1], doc.ids[1:]) for doc in part]
@@ -286,18 +296,20 @@ def _measured(
 
 
 def _encoded(
-    tokenizer: Any, texts: Sequence[str], sequence_length: int, first: int
+    prompts: Prompts, texts: Sequence[str], sequence_length: int, first: int
 ) -> list[_Encoded]:
     """The documents that have two tokens or more."""
-    encoding = tokenizer(
+    encoding = prompts.tokenizer(
         list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
-    rows = zip(texts, encoding["input_ids"], encoding["offset_mapping"], strict=True)
-    return [
-        _Encoded(first + number, text, tuple(ids[:sequence_length]), tuple(map(tuple, offsets)))
-        for number, (text, ids, offsets) in enumerate(rows)
-        if len(ids) > 1
-    ]
+    found = []
+    for number, (text, plain) in enumerate(zip(texts, encoding["input_ids"], strict=True)):
+        ids = prompts.begun(plain)
+        # What is put before a text stands for none of its characters.
+        offsets = [(0, 0)] * (len(ids) - len(plain)) + encoding["offset_mapping"][number]
+        if len(ids) > 1:
+            found.append(_Encoded(first + number, text, ids[:sequence_length], tuple(offsets)))
+    return found
 
 
 def _mentions(

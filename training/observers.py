@@ -175,7 +175,7 @@ class TaskObserver:
         name = self._task.name
         return [
             ScoresRecord(step, name, torch.cat(found.scores.log_probs).tolist()),
-            TaskRecord(step, name, self._task.metric, found.score, name),
+            TaskRecord(step, name, self._task.metric, found.score, name, found.scores.split_apart),
         ]
 
 
@@ -214,12 +214,12 @@ class ClozeObserver:
                 for item in self._items
             ]
             self._questions = encode_questions(model, choices)
-        found = choice_scores(model, self._questions, distributed=shared_out()).log_probs
-        right = sum(_first_is_best(log_probs) for log_probs in found) / len(found)
-        values = [float(log_probs[0]) for log_probs in found]
+        found = choice_scores(model, self._questions, distributed=shared_out())
+        right = sum(map(_first_is_best, found.log_probs)) / len(found.log_probs)
+        values = [float(log_probs[0]) for log_probs in found.log_probs]
         return [
             ScoresRecord(step, self._name, values),
-            TaskRecord(step, self._name, "acc", right, self._name),
+            TaskRecord(step, self._name, "acc", right, self._name, found.split_apart),
         ]
 
 

@@ -89,7 +89,7 @@ def made_ready(
         here = stack.enter_context(joined_processes())
         stack.enter_context(random_states_kept())
         hold_in_float32(model)
-        clock = stack.enter_context(applied(model, *edits, check=False))
+        clock = stack.enter_context(applied(model, *edits))
         found = _newest(directory, resume)
         if found is not None:
             refuse_other_processes(found)

@@ -35,10 +35,10 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         _as_choice(self, "decay", DecayGroup)
-        _require(self, "learning_rate", self.learning_rate > 0, "above 0")
+        _require(self, "learning_rate", 0 < self.learning_rate < math.inf, "above 0 and finite")
         _require(self, "betas", all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1")
-        _require(self, "eps", self.eps > 0, "above 0")
-        _require(self, "weight_decay", self.weight_decay >= 0, "0 or more")
+        _require(self, "eps", 0 < self.eps < math.inf, "above 0 and finite")
+        _require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "0 or more and finite")
         _require(
             self, "clip_norm", self.clip_norm is None or self.clip_norm > 0, "above 0, or None"
         )

@@ -25,6 +25,7 @@ from interventions.edit_forms import Edit
 from interventions.learning_rates import RowLearningRates
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
+from probes.prompts import set_bos_habit
 from training.batches import BatchSource
 from training.choices import OptimizerStart, StageStatus
 from training.commands.command import NOT_DECISIVE
@@ -357,6 +358,7 @@ def _run(
     """Run a stage, or what is left of it; a result where it is not over yet."""
     folder = stage_folder(out, stage.name)
     model = _load(start, before, identity.configuration.device)
+    set_bos_habit(model.tokenizer, identity.configuration.prepend_bos)
     ready = stage.prepare(model)
     manifest = identity.manifest(stage=stage.name, **ready.inputs)
     directory = opened_directory(folder, manifest, resume=resume)

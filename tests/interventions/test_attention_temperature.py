@@ -415,3 +415,39 @@ def _entered(model, edit):
 
     with interventions.applied(model, edit):
         pass
+
+
+@pytest.mark.parametrize("backend", ["native", "transformer_lens", "nnsight"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_temperature_on_rows_of_one_token_is_refused(family, backend):
+    import interventions
+    import probes
+
+    model = probes.load_model(tiny_hf_model(family), backend=backend)
+    edit = interventions.AttentionTemperature({1: 1.7})
+
+    def passed(*lengths):
+        with torch.no_grad(), interventions.applied(model, edit):
+            for length in lengths:
+                model(tokens(5, length))
+
+    with pytest.raises(ValueError, match="changed nothing: all rows had one token"):
+        passed(1, 1)
+    with pytest.raises(RuntimeError, match="stop"), interventions.applied(model, edit):  # noqa: PT012
+        model(tokens(5, 1))
+        raise RuntimeError("stop")
+    passed(1, 3)
+    passed()
+
+
+def test_a_temperature_of_attention_of_their_own_on_rows_of_one_token_is_refused():
+    import interventions
+
+    model = tiny_model("bloom")
+    edit = interventions.AttentionTemperature(1.7)
+    with (
+        pytest.raises(ValueError, match="changed nothing"),
+        torch.no_grad(),
+        interventions.applied(model, edit),
+    ):
+        model(tokens(5, 1))

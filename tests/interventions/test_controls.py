@@ -264,8 +264,10 @@ def test_an_edit_that_comes_after_redo_acts_on_the_new_rows():
     [
         ({}, "takes a ratio or a threshold, found neither"),
         ({"ratio": 0.5, "threshold": 0.1}, "takes a ratio or a threshold, found both"),
-        ({"ratio": 1.5}, "ratio is a share from 0 to 1, found 1.5"),
-        ({"ratio": float("nan")}, "ratio is a share from 0 to 1, found nan"),
+        ({"ratio": 0.0}, "ratio is a share above 0, to 1, found 0.0"),
+        ({"threshold": 0.0}, "no neuron is selected.*; raise the threshold"),
+        ({"ratio": 1.5}, "ratio is a share above 0, to 1, found 1.5"),
+        ({"ratio": float("nan")}, "ratio is a share above 0, to 1, found nan"),
         ({"threshold": -0.1}, "threshold must be 0 or more, found -0.1"),
     ],
 )

@@ -30,7 +30,7 @@ def official_state(hf_model):
     }
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("ratio", [0.001, 0.3, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0, 3.0])
 def test_official_selects_the_rows_and_writes_the_values_of_the_released_code(ratio, factor):
     import interventions
@@ -259,9 +259,14 @@ def test_a_result_of_another_coefficient_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ratio": -0.1}, "ratio is a share from 0 to 1, found -0.1"),
-        ({"ratio": 50.0}, "ratio is a share from 0 to 1, found 50.0"),
-        ({"ratio": float("nan")}, "ratio is a share from 0 to 1, found nan"),
+        ({"ratio": 0.0}, "ratio is a share above 0, to 1, found 0.0"),
+        # A tenth of a neuron, and a layer of none.
+        ({"ratio": 0.003, "selection": "exact"}, "no neuron is selected.* the ratio of 0.003"),
+        ({"layers": []}, "no neuron is selected"),
+        ({"mean_coefficients": means() * (means() > means().median(1, True)[0])}, "no neuron is"),
+        ({"ratio": -0.1}, "ratio is a share above 0, to 1, found -0.1"),
+        ({"ratio": 50.0}, "ratio is a share above 0, to 1, found 50.0"),
+        ({"ratio": float("nan")}, "ratio is a share above 0, to 1, found nan"),
         ({"factor": 0.0}, "factor must be a finite number above 0, found 0.0"),
         ({"factor": -2.0}, "factor must be a finite number above 0"),
         ({"factor": float("inf")}, "factor must be a finite number above 0"),

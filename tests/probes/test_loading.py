@@ -166,6 +166,8 @@ def cut(path):
         (SHARD, cut, f"{SHARD} is damaged or cut short"),
         (SHARD, lambda path: path.write_bytes(b""), f"{SHARD} is damaged or cut short"),
         (SHARD, lambda path: path.unlink(), f"1 of 3 shards that {INDEX} names .*{SHARD}"),
+        (SHARD, lambda path: path.unlink() or path.mkdir(), f"1 of 3 shards .*{SHARD}"),
+        ("model.safetensors", lambda path: path.write_bytes(b""), "holds two sets of weights"),
         (INDEX, lambda path: path.unlink(), f"3 shards but no {INDEX}"),
         (INDEX, lambda path: path.write_text("{"), f"{INDEX} is no JSON object"),
         ("config.json", lambda path: path.write_text("{no"), "config.json is no JSON object"),

@@ -297,3 +297,38 @@ def test_entropy_of_a_tokenizer_with_a_bos_is_that_of_begun_rows():
         kinds="next_token",
     )
     assert bare.next_token.mean != pytest.approx(found.next_token.mean, abs=1e-3)
+
+
+@pytest.mark.parametrize("habit", [True, False])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "python"])
+def test_a_tokenizer_takes_the_habit_of_a_bos_and_keeps_it(kind, habit, tmp_path):
+    from copy import deepcopy
+
+    from transformers import AutoTokenizer
+
+    from probes.prompts import Prompts, set_bos_habit
+
+    tokenizer = set_bos_habit(deepcopy(tokenizer_of(kind)), habit)
+    plain = Prompts(tokenizer_of(kind)).plain(["The capital"])[0]
+    begun = (1, *plain) if habit else plain
+    tokenizer.save_pretrained(tmp_path)
+    for one in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+        assert Prompts(one).ids(["The capital"]) == [begun]
+        assert one.decode(plain) == tokenizer_of(kind).decode(plain)
+    assert set_bos_habit(tokenizer, None) is tokenizer
+    assert set_bos_habit(None, habit) is None
+
+
+def test_a_habit_that_a_tokenizer_cannot_take_is_refused():
+    from copy import deepcopy
+
+    from probes.prompts import Prompts, set_bos_habit
+
+    python = tokenizer_of("python")
+    assert Prompts(set_bos_habit(python, True)).puts_bos
+    with pytest.raises(ValueError, match=r"prepend_bos is False, and Characters cannot take"):
+        set_bos_habit(python, False)
+    without = deepcopy(tokenizer_of("gpt2"))
+    without.bos_token = None
+    with pytest.raises(ValueError, match="has no BOS token"):
+        set_bos_habit(without, True)

@@ -703,3 +703,20 @@ def test_starting_over_what_is_recorded_is_refused(tmp_path):
     directory = directory_of(tmp_path / "run", settings_of(), rows_of(), resume=True)
     with pytest.raises(ValueError, match="holds records already; resume, or record elsewhere"):
         train(model_of(), rows_of(), settings_of(), directory, progress=False)
+
+
+@pytest.mark.parametrize("idle", ["temperature", "factor", "layers"])
+def test_an_edit_that_changes_nothing_is_refused_before_the_first_step(tmp_path, idle):
+    from interventions import AttentionTemperature, Resuscitation
+
+    means = torch.ones(3, 29)
+    edit = {
+        "temperature": AttentionTemperature({0: 1.0, 2: 1.0}),
+        # All means alike, so each is multiplied by 1.
+        "factor": Resuscitation(means, ratio=0.5, factor=1.0),
+        "layers": Resuscitation(means, ratio=0.5, factor=1.0, layers=[1], site="down"),
+    }[idle]
+    with pytest.raises(ValueError, match=r"edit '\w+' changes nothing"):
+        run(tmp_path / "run", edits=[edit])
+    assert not list((tmp_path / "run" / "checkpoints").glob("*"))
+    assert not (tmp_path / "run" / "records.jsonl").read_text()

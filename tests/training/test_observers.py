@@ -305,3 +305,25 @@ def test_two_processes_come_to_the_same_records(tmp_path):
         # float32; the same batches, run by someone else.
         assert one.pop("log_probs", []) == pytest.approx(two.pop("log_probs", []), rel=1e-5)
         assert one == two
+
+
+def test_records_say_how_many_choices_were_split_apart_from_their_context():
+    """The tokens of "co" and of "at" join to "coat", so they are split apart."""
+    from tests.border_tokenizers import tiny_llama
+    from training.data.fact_world import ClozeItem, Wording
+    from training.observers import ClozeObserver
+    from training.runs.records import as_line, from_line
+
+    def asked(*items):
+        model = tiny_llama("gpt2")
+        return list(ClozeObserver(items, always()).observe(model, 5))[1]
+
+    joined = ClozeItem("co", "at", "s", "r", Wording.SEEN, (" Paris",))
+    whole = ClozeItem("The capital is", " Paris", "s", "r", Wording.SEEN, (" France",))
+    assert (asked(joined).split_apart, asked(whole, joined, joined).split_apart) == (1, 2)
+    assert from_line(as_line(asked(joined))) == asked(joined)
+    # A line of a run without any is what earlier versions wrote.
+    assert list(json.loads(as_line(asked(whole)))) == [
+        *("record", "step", "task", "metric", "score", "items")
+    ]
+    assert from_line(as_line(asked(whole))).split_apart == 0

@@ -197,7 +197,7 @@ def test_what_is_only_out_of_reach_comes_back(was_learnt):
         ({"count": 13}, "13 of 13 items are to be relearned"),
         ({"steps": 0}, "steps is 0: give 1 or more"),
         ({"batch_size": 6}, "5 examples .* do not make a batch of 6"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0, found 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0 and finite, found 0.0"),
         ({"learning_rate": 1e30}, "gradient of relearning step 2 is (nan|inf); try a lower"),
     ],
 )

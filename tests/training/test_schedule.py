@@ -207,9 +207,11 @@ def test_settings_that_make_no_sense_are_refused(given, line):
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({"learning_rate": 0.0}, "learning_rate must be above 0, found 0.0"),
+        ({"learning_rate": float("inf")}, "learning_rate must be above 0 and finite, found inf"),
+        ({"weight_decay": float("inf")}, "weight_decay must be 0 or more and finite, found inf"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0 and finite, found 0.0"),
         ({"betas": (0.9, 1.0)}, "betas must be from 0 to below 1"),
-        ({"eps": 0.0}, "eps must be above 0"),
+        ({"eps": 0.0}, "eps must be above 0 and finite"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 or more"),
         ({"clip_norm": 0.0}, "clip_norm must be above 0, or None"),
         ({"decay": "some"}, "decay must be one of linear_weights, all_matrices, none"),

@@ -16,6 +16,7 @@ from rich.console import Console
 
 import probes
 from probes.hooked_model import HookedModel
+from probes.prompts import set_bos_habit
 from training.choices import Exposure, ProbeKind
 from training.ckl.config import CklConfig
 from training.ckl.data import PROBES, CklData, add_others, ckl_data, ckl_looks
@@ -192,6 +193,7 @@ def prepare(config: CklConfig, here: Processes) -> Prepared:
     model = probes.load_model(
         start.model, revision=start.revision, device=config.device, dtype="float32"
     )
+    set_bos_habit(model.tokenizer, config.prepend_bos)
     misfits, data, looks = Misfits(), None, Looks()
     with misfits.noted():
         data = ckl_data(config, model)

@@ -249,7 +249,7 @@ def _resuscitation(
         edit = Resuscitation(saved, ratio, factor, **settings)
         edit.require(model)
         return edit, {"from": str(fields.coefficients)}
-    kept = _kept(fields, model, row_length)
+    kept = coefficient_text(fields, model.tokenizer, row_length)
     passes = model.n_layers if fields.sequential else 1
     total = kept.tokens * passes
     with progress("mean coefficients, tokens", total, shown=watched) as advance:
@@ -263,10 +263,11 @@ def _resuscitation(
     }
 
 
-def _kept(fields: EditFields, model: HookedModel, row_length: int) -> KeptBatches:
+def coefficient_text(fields: EditFields, tokenizer: Any, row_length: int) -> KeptBatches:
+    """The text that mean coefficients are measured on."""
     return probes.token_batches(
         probes.load_corpus(fields.coefficient_corpus),
-        model.tokenizer,
+        tokenizer,
         sequence_length=row_length,
         batch_size=8,
         max_tokens=fields.coefficient_tokens,

@@ -53,6 +53,9 @@ class LoopFields:
     """Of all that is drawn: new weights, orders, passages."""
     resume_every: int | None = None
     """Steps between checkpoints that only serve --resume; each replaces the one before."""
+    prepend_bos: bool | None = None
+    """Whether texts begin with a BOS token, also for the tokenizer that checkpoints keep; None for
+    the tokenizer's own habit. A chat template has its own beginning."""
     device: str | None = None
     """cpu or cuda; cuda where there is one."""
 

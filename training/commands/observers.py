@@ -45,14 +45,14 @@ class Looks:
         misfits = Misfits()
         for name in corpora:
             with misfits.noted():
-                corpus, batches = _held_out(name, tokenizer, tokens, row_length)
+                corpus, batches = held_out_text(name, tokenizer, tokens, row_length)
                 self.observers.append(HeldOutObserver(corpus, batches, cadence))
-                self.inputs.setdefault("held_out", {})[corpus] = _identity(batches)
+                self.inputs.setdefault("held_out", {})[corpus] = identity_of(batches)
         misfits.refuse()
         if entropy_tokens is not None:
-            corpus, batches = _held_out(corpora[0], tokenizer, entropy_tokens, row_length)
+            corpus, batches = held_out_text(corpora[0], tokenizer, entropy_tokens, row_length)
             self.observers.append(EntropyObserver(batches, cadence))
-            self.inputs["entropies"] = {"corpus": corpus, **_identity(batches)}
+            self.inputs["entropies"] = {"corpus": corpus, **identity_of(batches)}
 
     def at_tasks(self, names: Iterable[str], limit: int | None, cadence: Cadence) -> None:
         """Add downstream tasks."""
@@ -75,7 +75,7 @@ class Looks:
         self.inputs["cloze"] = {"items": len(items), "sha256": content.value}
 
 
-def _held_out(
+def held_out_text(
     name: str, tokenizer: Any, tokens: int, row_length: int
 ) -> tuple[str, list[TokenBatch]]:
     """A corpus's name, and its first tokens."""
@@ -85,7 +85,7 @@ def _held_out(
     )
 
 
-def _identity(batches: Iterable[TokenBatch]) -> dict[str, Any]:
+def identity_of(batches: Iterable[TokenBatch]) -> dict[str, Any]:
     """How many tokens batches have, and their hash."""
     content, tokens = ContentHash(), 0
     for batch in batches:

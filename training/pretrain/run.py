@@ -13,6 +13,7 @@ from probes.assets import AssetKind, asset_names, fetch
 from probes.corpus.sources import Corpus
 from probes.hooked_model import HookedModel
 from probes.models import as_device
+from probes.prompts import set_bos_habit
 from training.byte_pairs import train_byte_pairs
 from training.commands.observers import Looks
 from training.data.fact_world import ClozeItem, FactWorld, cloze_items, generate_world, mixed
@@ -81,7 +82,7 @@ def prepare(config: PretrainConfig) -> Prepared:
     """Read the texts, and make the tokenizer, the model and the observers."""
     world = generate_world(config.fact_people, config.fact_places, config.fact_seed)
     corpus = _texts(config, world)
-    tokenizer = tokenizer_for(config, corpus)
+    tokenizer = set_bos_habit(tokenizer_for(config, corpus), config.prepend_bos)
     misfits, source, looks = Misfits(), None, Looks()
     with misfits.noted():
         source = _source(config, corpus, tokenizer)

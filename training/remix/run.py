@@ -3,6 +3,7 @@
 Everything is made again when a run goes on, from the same seeds; manifests hold hashes of it all.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
@@ -17,6 +18,7 @@ from interventions.edit_forms import Edit
 from interventions.edits import applied
 from interventions.resuscitation import Resuscitation
 from probes.hooked_model import HookedModel
+from probes.prompts import set_bos_habit
 from training.choices import StopWhen
 from training.commands.command import NOT_DECISIVE
 from training.commands.edit_settings import RunEdits, edits_of, write_baseline
@@ -40,8 +42,10 @@ from training.remix.plan import print_beginning, print_remix, print_stage
 from training.remix.recipes import REMIX_RECIPES, TINY_RUN
 from training.runs.directory import (
     DONE_FILE,
+    MANIFEST_FILE,
     RunDirectory,
     read_manifest,
+    refuse_other_inputs,
     refuse_taken,
     tokenizer_hash,
 )
@@ -228,6 +232,7 @@ def _run(
         command=PROGRAM, recipe=recipe, configuration=config, inputs=chain.inputs
     )
     if (over := finished_chain(out, identity)) is not None:
+        chain.refuse_changed()
         return over
     if this_process().is_first:
         print_beginning(config, chain.model_name, chain.items, chain.inputs["overlap"])
@@ -289,9 +294,11 @@ class Chain:
                     refuse_no_batches(config, place, self.items, model)
         with misfits.noted():
             self._untaught = never_taught(config, model.tokenizer)
+        looks = Looks()
         with misfits.noted():
-            add_others(Looks(), config, model, self.start, Cadence())
+            add_others(looks, config, model, self.start, Cadence())
         misfits.refuse()
+        self._looked_at = looks.inputs
         by_name = dict(zip(config.names, self.items, strict=True))
         self.inputs: dict[str, Any] = {
             "start_sha256": model.content_hash(),
@@ -316,6 +323,17 @@ class Chain:
             )
             for place, stage in enumerate(self._config.stages)
         ]
+
+    def refuse_changed(self) -> None:
+        """Refuse finished stages that have looked at other texts, or were edited otherwise."""
+        for place, name in enumerate(self._config.names):
+            now, folder = dict(self._looked_at), stage_folder(self._out, name)
+            if self._config.is_edited and name == self._config.edit_before:
+                now["edits"] = self._edits.of(place, self._beginning(place)).describe()
+            if (folder / MANIFEST_FILE).is_file():
+                stored = read_manifest(folder)
+                inputs = {**stored["inputs"], **json.loads(json.dumps(now))}
+                refuse_other_inputs(folder, {**stored, "inputs": inputs})
 
     def beginning(self) -> HookedModel:
         """The model that the first stage begins with, loaded anew."""
@@ -361,9 +379,11 @@ class Chain:
         return self._loaded(str(read_outcome(folder).checkpoint), None)
 
     def _loaded(self, model: str, revision: str | None) -> HookedModel:
-        return probes.load_model(
+        loaded = probes.load_model(
             model, revision=revision, device=self._config.device, dtype="float32"
         )
+        set_bos_habit(loaded.tokenizer, self._config.prepend_bos)
+        return loaded
 
 
 def _begin(

@@ -267,6 +267,7 @@ def _complete(configuration: dict[str, Any]) -> None:
         configuration["schedule"].setdefault("count", _COUNTED_AT_FIRST)
     elif "warmup_start" in configuration:
         configuration.setdefault("schedule_count", _COUNTED_AT_FIRST)
+        configuration.setdefault("prepend_bos", None)
 
 
 def _as_at_first(configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,8 +276,8 @@ def _as_at_first(configuration: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(schedule, dict) and schedule.get("count") == _COUNTED_AT_FIRST:
         left = {name: value for name, value in schedule.items() if name != "count"}
         return {**configuration, "schedule": left}
-    is_first = configuration.get("schedule_count") == _COUNTED_AT_FIRST
-    return {k: v for k, v in configuration.items() if not (is_first and k == "schedule_count")}
+    added = {"schedule_count": _COUNTED_AT_FIRST, "prepend_bos": None}
+    return {k: v for k, v in configuration.items() if k not in added or v != added[k]}
 
 
 def _refuse_used(folder: Path) -> None:

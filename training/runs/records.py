@@ -73,6 +73,8 @@ class TaskRecord(Record):
     score: float
     items: str
     """The list that the task's questions are in, as for `ScoresRecord`."""
+    split_apart: int = 0
+    """Choices whose tokens were split apart from those of their context; a line leaves out 0."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,10 @@ Kind = TypeVar("Kind", bound=Record)
 
 def as_line(record: Record) -> str:
     """A record as one line of JSON, without its end; floats keep every bit."""
-    return json_text({"record": record.record, **asdict(record)}, f"a record of step {record.step}")
+    fields = {"record": record.record, **asdict(record)}
+    if not fields.get("split_apart", True):
+        del fields["split_apart"]
+    return json_text(fields, f"a record of step {record.step}")
 
 
 def from_line(line: str) -> Record | dict[str, Any]:

@@ -1,5 +1,6 @@
 """Novelty: losses by document, token and entity, against Hugging Face's own losses."""
 
+import copy
 import math
 from functools import cache
 
@@ -185,3 +186,27 @@ def test_entities_are_harder_than_the_text_around_them(smollm2):
     assert all(len(found.entities) > 3 for found in measured.values())
     for found in measured.values():
         assert found.entity_loss > found.mean_loss + 0.5
+
+
+def test_after_a_bos_the_first_token_has_a_loss_too():
+    import probes
+    from training.novelty import corpus_novelty
+
+    made = copy.deepcopy(tokenizer())
+    made.bos_token = "<s>"
+    model = probes.load_model(tiny_hf_model("llama"), tokenizer=made)
+    corpus = probes.Corpus.from_texts(TEXTS, name="words")
+    found = corpus_novelty(model, corpus, prepend_bos=True)
+    by_hand = []
+    for text in TEXTS:
+        ids = torch.tensor([[1, *made(text, add_special_tokens=False)["input_ids"]]])
+        with torch.no_grad():
+            logits = tiny_hf_model("llama")(ids).logits[0].double()
+        by_hand.append(-logits[:-1].log_softmax(-1)[torch.arange(ids.shape[1] - 1), ids[0, 1:]])
+    assert found.documents.tolist() == [i for i, loss in enumerate(by_hand) for _ in loss]
+    # Float32 logits of two paths, one of them in batches.
+    assert found.losses == pytest.approx(torch.cat(by_hand).numpy(), abs=1e-5)
+    # Tolm is the second word of its text, with two tokens before it.
+    assert found.entities[0].mean_loss == pytest.approx(float(by_hand[0][1]), abs=1e-5)
+    assert found.provenance.configuration["prepend_bos"] is True
+    assert corpus_novelty(model, corpus).provenance.configuration["prepend_bos"] is False

@@ -253,3 +253,22 @@ def test_help_answers_without_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--checkpoint-every" in done.stdout
+
+
+def test_texts_begin_with_a_bos_where_that_is_asked_for(texts, tmp_path, capsys):
+    import probes
+    from probes.prompts import Prompts
+    from tests.border_tokenizers import tokenizer_of
+    from training.runs.directory import read_manifest
+
+    folder, out = tmp_path / "tokenizer", tmp_path / "run"
+    tokenizer_of("gpt2").save_pretrained(folder)
+    asked = ("--tokenizer", str(folder), "--prepend-bos", "True")
+    assert main(pretrain_arguments(texts, out, *asked)) == 0
+    assert read_manifest(out)["inputs"]["texts"]["prepend_bos"] is True
+    # So whoever measures the checkpoint begins texts as it was trained to.
+    model = probes.load_model(str(out / "checkpoints" / "step-000007"))
+    assert Prompts.of(model).ids(["the quick"])[0][0] == 1
+    capsys.readouterr()
+    assert main(pretrain_arguments(texts, tmp_path / "own", "--prepend-bos", "True")) == 2
+    assert "has no BOS token" in capsys.readouterr().err

@@ -188,25 +188,32 @@ def test_the_terminal_says_what_was_learnt_and_lost(run, capsys):
         assert f"{sum(log_probs) / len(log_probs):.3f}" in printed
 
 
-@pytest.mark.parametrize("what", ["weights", "mix"])
-def test_a_finished_chain_of_other_weights_or_texts_is_refused(
-    what, texts, start, run, tmp_path, capsys
-):
+def copied(texts, start, chain, folder):
+    """A chain, its texts and its start elsewhere."""
     import shutil
 
-    texts_here, start_here, out = (tmp_path / name for name in ("texts", "start", "run"))
-    for source, copy in ((texts, texts_here), (start, start_here), (run, out)):
+    texts_here, start_here, out = (folder / name for name in ("texts", "start", "copy"))
+    for source, copy in ((texts, texts_here), (start, start_here), (chain, out)):
         shutil.copytree(source, copy)
     for path in out.rglob("manifest.json"):
         told = path.read_text().replace(str(texts), str(texts_here))
         path.write_text(told.replace(str(start), str(start_here)))
+    return texts_here, start_here, out
+
+
+@pytest.mark.parametrize("what", ["weights", "mix", "evaluation"])
+def test_a_finished_chain_of_other_weights_or_texts_is_refused(
+    what, texts, start, run, tmp_path, capsys
+):
+    texts_here, start_here, out = copied(texts, start, run, tmp_path)
     if what == "weights":
         change_weights(sorted((start_here / "checkpoints").iterdir())[-1])
     else:
-        path = texts_here / "familiar.jsonl"
+        path = texts_here / {"mix": "familiar.jsonl", "evaluation": "new.jsonl"}[what]
         path.write_text(path.read_text().replace("the ", "this "))
     assert main(["--out", str(out), "--resume"]) == 2
-    part = {"weights": "inputs.start_sha256", "mix": "inputs.stages."}[what]
+    parts = {"weights": "start_sha256", "mix": "stages.", "evaluation": "entropies.sha256"}
+    part = f"inputs.{parts[what]}"
     assert f"holds a run with another {part}" in capsys.readouterr().err
 
 
@@ -299,7 +306,7 @@ def test_a_rule_that_is_fulfilled_and_one_that_is_not(trained, capsys):
     assert "stage B: cap reached before exact match of B of 1 (0.000 at last), after 4" in printed
 
 
-def test_hooks_stay_on_in_later_stages(trained, run):
+def test_hooks_stay_on_in_later_stages(trained, run, texts, start, tmp_path, capsys):
     found = trained(*RESUSCITATION, "--relearning-steps", "None")
     edits = [manifest(found, stage)["inputs"]["edits"]["hooks"] for stage in "AB"]
     assert edits[0][0]["model_sha256"] is not None
@@ -313,6 +320,13 @@ def test_hooks_stay_on_in_later_stages(trained, run):
     assert before["log_probs"] == pytest.approx(recalls(run, "A", "A")[0].log_probs, abs=1e-5)
     assert recalls(found, "A", "A")[0].log_probs != pytest.approx(before["log_probs"], abs=1e-3)
     assert not (found / "stage-B" / "baseline.jsonl").exists()
+    # Finished, it is shown again, but not where its coefficients would be others now.
+    texts_here, _, out = copied(texts, start, found, tmp_path)
+    assert main(["--out", str(out), "--resume"]) == 0
+    path = texts_here / "familiar.jsonl"
+    path.write_text(path.read_text().replace("the ", "this "))
+    assert main(["--out", str(out), "--resume"]) == 2
+    assert "another inputs.edits.coefficients.corpus_sha256" in capsys.readouterr().err
 
 
 def test_edits_can_be_made_before_a_later_stage(trained, run):

@@ -360,8 +360,12 @@ def test_a_truncated_checkpoint_of_a_run_is_refused(tmp_path):
     ("counted", "other"),
     [
         (
-            {"warmup_start": 0.1, "schedule_count": "from_one"},
-            {"warmup_start": 0.1, "schedule_count": "from_zero"},
+            {"warmup_start": 0.1, "schedule_count": "from_one", "prepend_bos": None},
+            {"schedule_count": "from_zero"},
+        ),
+        (
+            {"warmup_start": 0.1, "schedule_count": "from_one", "prepend_bos": None},
+            {"prepend_bos": True},
         ),
         (
             {"schedule": {"kind": "cosine", "count": "from_one"}},
@@ -375,12 +379,13 @@ def test_a_run_of_a_version_without_a_count_is_gone_on_with(counted, other, tmp_
 
     manifest = {"configuration": counted, "inputs": {}}
     old = json.loads(json.dumps(manifest))
-    old["configuration"].pop("schedule_count", None)
+    for added in ("schedule_count", "prepend_bos"):
+        old["configuration"].pop(added, None)
     old["configuration"].get("schedule", {}).pop("count", None)
     commit(created(tmp_path / "run", old), 3)
     of_earlier = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert of_earlier == old
     assert reopened(tmp_path / "run", manifest).latest().step == 3
     assert read_manifest(tmp_path / "run")["configuration"] == counted
-    with pytest.raises(ValueError, match=r'count: "from_one" there, "from_zero" asked for'):
+    with pytest.raises(ValueError, match=r'"from_one" there, "from_zero" ask|null there, true ask'):
         reopened(tmp_path / "run", {"configuration": {**counted, **other}, "inputs": {}})
