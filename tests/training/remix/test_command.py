@@ -9,7 +9,10 @@ import pytest
 
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import change_weights, pretrain_arguments, write_texts
+from training.commands.recipes import from_json
 from training.remix.command import main
+from training.remix.config import RemixConfig
+from training.runs.finished import is_over
 from training.runs.records import (
     GradientAlignmentRecord,
     PerplexityRecord,
@@ -327,6 +330,10 @@ def test_hooks_stay_on_in_later_stages(trained, run, texts, start, tmp_path, cap
     path.write_text(path.read_text().replace("the ", "this "))
     assert main(["--out", str(out), "--resume"]) == 2
     assert "another inputs.edits.coefficients.corpus_sha256" in capsys.readouterr().err
+    # A study, which prepares nothing, notices it too.
+    settings = {**manifest(out)["configuration"], **manifest(out)["execution"]}
+    with pytest.raises(ValueError, match=r"holds a finished run of other text in .*familiar"):
+        is_over(out, from_json(RemixConfig, settings))
 
 
 def test_edits_can_be_made_before_a_later_stage(trained, run):
