@@ -129,10 +129,8 @@ def _terminal_table(result: LensResult, k: int) -> Table:
     layers = range((len(result.layer_labels) - 1) % step, len(result.layer_labels), step)
     rows = [(result.layer_labels[i], *(values[i] for values in columns.values())) for i in layers]
     origin = result.provenance
-    title = (
-        f"{origin.model}: {len(result.items)} {origin.corpus or 'prompts'}, "
-        f"{origin.configuration['lens']} lens"
-    )
+    what = origin.corpus or ("prompt" if len(result.items) == 1 else "prompts")
+    title = f"{origin.model}: {len(result.items)} {what}, {origin.configuration['lens']} lens"
     return Table.of_rows(title, ("layer", *columns), rows, where=Where.TERMINAL)
 
 

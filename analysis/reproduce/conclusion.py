@@ -110,7 +110,7 @@ def print_plan(made: Reproduction, over: set[str], at_once: int) -> None:
 
     scale = made.scale
     table = RichTable(title=f"{scale.name}: {len(made.claims)} claims, {len(made.jobs)} runs")
-    for heading in ("runs for", "runs", "over", "about, on " + scale.machine):
+    for heading in ("runs for", "runs", "finished", "about, on " + scale.machine):
         table.add_column(heading, justify="left" if heading == "runs for" else "right")
     for name, jobs in _by_experiment(made).items():
         left = [job for job in jobs if job.name not in over]
@@ -122,7 +122,7 @@ def print_plan(made: Reproduction, over: set[str], at_once: int) -> None:
     Console().print(table)
     print(
         f"estimated from operations, {at_once} at a time; runs that several experiments need are "
-        "told once"
+        "counted once"
     )
 
 
