@@ -13,6 +13,7 @@ no second one. An end that a tokenizer would add is never there: nothing can fol
 Token ids are taken as they are. A `LensItem` is a prompt and its target as tokens, checked.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,7 @@ _SPACES = " ▁Ġ"
 _ANCHORS = ("\n", ")", "0")
 """What rarely joins with the text after it; tried in turn."""
 _UNFINISHED = "\ufffd"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,17 @@ class Prompts:
         listed = list(texts)
         if not listed:
             return []
-        rows = self.tokenizer(
-            listed, add_special_tokens=False, return_attention_mask=False, verbose=False
-        )["input_ids"]
+        try:
+            rows = self.tokenizer(
+                listed, add_special_tokens=False, return_attention_mask=False, verbose=False
+            )["input_ids"]
+        except TypeError as error:
+            if halves := [text for text in listed if _SURROGATE.search(text)]:
+                raise ValueError(
+                    f"text {halves[0]!a:.40} holds half a character (a lone surrogate), which no "
+                    "tokenizer takes; read the text as UTF-8"
+                ) from error
+            raise
         return [tuple(row) for row in rows]
 
     def ids(self, texts: Sequence[Text], what: str = "prompt") -> list[Ids]:

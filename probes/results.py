@@ -262,6 +262,8 @@ _AT_THE_TOP = ("model", "revision", "corpus", "documents", "tokens")
 
 def save_result(result: EntropyResult, folder: Path) -> Path:
     """Write the three files; see `EntropyResult.save`."""
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; give a folder, which need not exist")
     folder.mkdir(parents=True, exist_ok=True)
     if result.knowledge is not None:
         (folder / MEANS_FILE).write_bytes(_means_file(result))

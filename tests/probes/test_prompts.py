@@ -332,3 +332,9 @@ def test_a_habit_that_a_tokenizer_cannot_take_is_refused():
     without.bos_token = None
     with pytest.raises(ValueError, match="has no BOS token"):
         set_bos_habit(without, True)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_half_a_character_is_refused(kind):
+    with pytest.raises(ValueError, match=r"text '.*ud800' holds half a character"):
+        probes.choice_scores(tiny_llama(kind), [[("The", " \ud800"), ("The", " at")]])

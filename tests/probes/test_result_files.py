@@ -55,3 +55,10 @@ def test_what_is_no_result_is_refused(tmp_path):
     (tmp_path / "entropy.json").write_text('{"half": ')
     with pytest.raises(ValueError, match=r"holds no readable entropy result \(JSONDecodeError"):
         probes.load_result(tmp_path)
+
+
+def test_a_file_is_no_folder_for_a_result(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match="out is a file; give a folder"):
+        some_result(kinds=["next_token"]).save(tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
