@@ -1,7 +1,7 @@
 r"""Designs: how a claim is tested, as data.
 
-- `Contrast`: rows of one arm against rows of another, matched: \(a - s\,b\) is above (below) a
-  margin. Without a base, the arm itself is.
+- `Contrast`: rows of one arm against rows of another, matched: \(a - s\,b\) is above (below) 0.
+  Without a base, the arm itself is.
 - `Trend`: a line through the values of an arm (or its differences from a base) along an axis, such
   as checkpoints by their order, rises or falls in each seed. Only the order of points counts, not
   how far apart they are, and points of a seed may hang together; seeds must not.
@@ -125,7 +125,6 @@ class Contrast:
         arm: less
         base: this one, `scale` times; None for nothing.
         scale: of the base.
-        margin: what the difference is compared with.
         averaged: columns that need not agree.
         least: what it needs; with items, the test is over these too.
     """
@@ -133,14 +132,12 @@ class Contrast:
     arm: Arm
     base: Arm | None = None
     scale: float = 1.0
-    margin: float = 0.0
     averaged: Named = ()
     least: Scale = ACROSS_SEEDS
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
         """See `Design.evidence`."""
         differences, scale = _differences(frame, table, self)
-        differences -= self.margin
         by_seed = _checked_seeds(differences, self.least)
         by_cluster = np.array([])
         if self.least.items:

@@ -74,7 +74,7 @@ class _Maker:
                 base = levels.setdefault(key, 1.0)
             key = repr(sorted(part.arm.settings.items()))
             named[key] = part.arm.settings
-            levels[key] = part.scale * base + part.margin + self.effect
+            levels[key] = part.scale * base + self.effect
         for key, settings in named.items():
             self.block({**self.claim.where, **settings, **fixed}, levels[key])
         for extra in self.places_not_named(named.values()):
