@@ -168,7 +168,7 @@ class AttentionTemperature:
         checked = torch.as_tensor(values, dtype=torch.float64)
         if not (checked.isfinite() & (checked > 0)).all():
             raise ValueError(
-                f"attention temperatures must be finite and above 0, found {_shown(given)}"
+                f"attention temperatures must be finite and above 0, found {_as_text(given)}"
             )
 
     def attached(self, model: HookedModel, clock: Clock) -> AbstractContextManager[None]:
@@ -268,5 +268,5 @@ def _tensor(value: OfLayer) -> Tensor:
     return torch.as_tensor(value)
 
 
-def _shown(given: Any) -> str:
+def _as_text(given: Any) -> str:
     return str(given.tolist() if isinstance(given, Tensor) else given)

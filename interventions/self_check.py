@@ -207,9 +207,7 @@ _hashes: "WeakKeyDictionary[nn.Module, tuple[_Versions, str]]" = WeakKeyDictiona
 def measured_means(
     given: Float[Tensor, "layer d_mlp"] | EntropyResult,
 ) -> tuple[Float[Tensor, "layer d_mlp"], str | None]:
-    """Mean |c| of every neuron, float64 on the CPU, and the hash of the
-    model, where it is known.
-    """
+    """Mean |c| of every neuron, float64 on the CPU, and the model's hash where it is known."""
     if isinstance(given, Tensor):
         return given.detach().double().cpu(), None
     measured = given.provenance.configuration.get("coefficient", Coefficient.ABS)

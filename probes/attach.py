@@ -37,7 +37,7 @@ def fitted(
     others: list[tuple[HookPoint, HookFunction]] = []
     for point, function in hooks:
         if point.site is Site.RESID_MID:
-            edit, carry_over = _carried(function)
+            edit, carry_over = _edit_and_carry_over(function)
             mids += [(point, edit), (HookPoint(Site.RESID_POST, point.layer), carry_over)]
         elif point.site is Site.MLP_OUT and architecture.mlp_out_overwritten:
             others.append((point, _on_a_copy(function)))
@@ -50,7 +50,7 @@ def _on_a_copy(function: HookFunction) -> HookFunction:
     return lambda tensor, point: function(tensor.clone(), point)
 
 
-def _carried(function: HookFunction) -> tuple[HookFunction, HookFunction]:
+def _edit_and_carry_over(function: HookFunction) -> tuple[HookFunction, HookFunction]:
     differences: list[Tensor] = []
 
     def edit(stream: Tensor, point: HookPoint) -> Tensor | None:

@@ -22,6 +22,8 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from probes.checking import wide
+
 _CHUNK_BYTES = 32 * 2**20
 # CodeGen divides its mask by the square root of the head's width, which is below 32.
 _SHARE_OF_LOWEST = 1 / 32
@@ -217,11 +219,6 @@ def allowed_and_bias(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]
         return mask, None
     allowed = mask > torch.finfo(mask.dtype).min / 2
     return allowed, mask.masked_fill(~allowed, 0.0)
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or wider if it is."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def widened(scores: Tensor, model: torch.dtype | None = None) -> Tensor:

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.attach import HookFunction
-from probes.checking import all_finite
+from probes.checking import all_finite, wide
 from probes.corpus.token_batch import as_token_batch
 from probes.finite import refusal
 from probes.hooked_model import HookedModel
@@ -240,8 +240,7 @@ def _log_probs(
     found = []
     with torch.no_grad():
         for some in normed[:, -1].split(at_once):
-            logits = unembed(model.anatomy, some)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            logits = wide(unembed(model.anatomy, some))
             found.append(logits.log_softmax(dim=-1)[:, item.first_id])
     log_probs = torch.cat(found).double().cpu()
     if not all_finite(log_probs):

@@ -16,6 +16,11 @@ _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, tor
 _TOKENS = 8
 
 
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or wider if it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def difference(found: Tensor, expected: Tensor) -> float:
     """The largest absolute difference, as a share of the largest value expected."""
     if found.shape != expected.shape:

@@ -25,6 +25,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.checking import wide
+
 
 def shannon_entropy(
     probabilities: Float[Tensor, "*batch outcome"],
@@ -60,8 +62,7 @@ def official_knowledge_entropy(
 
 def next_token_entropy(logits: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*batch"]:
     """Entropy of the next-token distribution (A.4), in nats, computed in float32 or wider."""
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    log_probs = wide.log_softmax(dim=-1)
+    log_probs = wide(logits).log_softmax(dim=-1)
     # A token without any probability adds 0; what is no number stays none.
     lowest = torch.finfo(log_probs.dtype).min
     return -(log_probs.exp() * log_probs.clamp_min(lowest)).sum(dim=-1)

@@ -101,13 +101,13 @@ def where_it_began(
 
     points = [point for point in model.hook_points() if point.site not in _NOT_LOOKED_AT]
     hooks = model.hooks([(point, look) for point in points])
-    with torch.no_grad(), model.evaluating(), _search(), hooks:
+    with torch.no_grad(), model.evaluating(), _while_searching(), hooks:
         run()
     return found[0] if found else None
 
 
 @contextmanager
-def _search() -> Iterator[None]:
+def _while_searching() -> Iterator[None]:
     """While a batch is run again, what others read of it is not checked again."""
     token = _searching.set(True)
     try:

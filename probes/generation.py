@@ -42,9 +42,7 @@ _TRIAL_PADS = 3
 
 
 def first_inputs(model: HookedModel, rows: Sequence[Ids]) -> dict[str, Tensor]:
-    """Inputs that run whole rows; `attention_mask` and `position_ids` only
-    where rows are padded.
-    """
+    """Inputs that run whole rows; a mask and positions only where rows are padded."""
     width = max(map(len, rows))
     # Any token can pad, as none is seen; a row's own first is sure to be in the vocabulary.
     ids = [[row[0]] * (width - len(row)) + list(row) for row in rows]

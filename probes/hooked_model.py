@@ -237,7 +237,7 @@ class HookedModel(ModelFacts):
         pairs = [(self.hook_point(name), function) for name, function in hooks]
         for point, _ in pairs:
             self._require(point.site)
-        return self._holding(self.engine.attached(pairs))
+        return self._counted_while_attached(self.engine.attached(pairs))
 
     def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
         """Hand over every layer's attention entropies for the length of a `with` block.
@@ -249,7 +249,7 @@ class HookedModel(ModelFacts):
         self._keep_up()
         # Its entropies can be had from a pattern alone.
         self._require(Site.ATTENTION_PATTERN)
-        return self._holding(self.engine.attention_entropies(take))
+        return self._counted_while_attached(self.engine.attention_entropies(take))
 
     def memory_vectors_scaled(
         self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
@@ -269,7 +269,7 @@ class HookedModel(ModelFacts):
         for layer, of_layer in multipliers.items():
             self.hook_point((Site.MLP_COEFFICIENTS, layer))
             check_multipliers(layer, of_layer, self.d_mlp)
-        return self._holding(self.engine.memory_vectors_scaled(multipliers))
+        return self._counted_while_attached(self.engine.memory_vectors_scaled(multipliers))
 
     def attention_temperature(
         self, temperatures: Mapping[int, TemperatureSource]
@@ -296,7 +296,7 @@ class HookedModel(ModelFacts):
             for layer, source in temperatures.items()
         }
         attached = self.engine.attention_temperature(now)
-        return self._holding(refusing_idle(attached, now.values()))
+        return self._counted_while_attached(refusing_idle(attached, now.values()))
 
     def __call__(
         self,
@@ -334,7 +334,7 @@ class HookedModel(ModelFacts):
             ValueError: a name does not exist, or the filter selects nothing.
         """
         batch = self._batch(tokens, attention_mask, prepend_bos)
-        points = self._filtered(names_filter)
+        points = self._selected_points(names_filter)
         kept: dict[HookPoint, Tensor] = {}
 
         def keep(tensor: Tensor, point: HookPoint) -> None:
@@ -405,7 +405,7 @@ class HookedModel(ModelFacts):
         self._structure = anatomy.structure(self.engine.module)
 
     @contextmanager
-    def _holding(self, attached: AbstractContextManager[None]) -> Iterator[None]:
+    def _counted_while_attached(self, attached: AbstractContextManager[None]) -> Iterator[None]:
         """What is attached, counted while it is."""
         with attached:
             self._attached += 1
@@ -432,7 +432,7 @@ class HookedModel(ModelFacts):
     def _inputs(self, batch: TokenBatch) -> dict[str, Tensor]:
         return model_inputs(batch, self.anatomy, self.engine.config, self.name)
 
-    def _filtered(self, names_filter: NamesFilter) -> list[HookPoint]:
+    def _selected_points(self, names_filter: NamesFilter) -> list[HookPoint]:
         if isinstance(names_filter, str):
             return [self.hook_point(names_filter)]
         if names_filter is None or callable(names_filter):

@@ -58,7 +58,7 @@ def _weights(hf_model: Any, ordinary: Any) -> dict[str, Tensor]:
     accounted: set[str] = set()
     for path, expected in ordinary.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
-        names = [prefix + name for name in _held(expected)]
+        names = [prefix + name for name in _tensor_names(expected)]
         actual = modules.get(path)
         if actual is None:
             raise ValueError(_misfit(hf_model, f"has no {path}, which its configuration asks for"))
@@ -66,7 +66,9 @@ def _weights(hf_model: Any, ordinary: Any) -> dict[str, Tensor]:
             found |= {name: state[name] for name in names}
             accounted.update(names)
         else:
-            found |= dict(zip(names, _computed(hf_model, path, actual, expected), strict=True))
+            found |= dict(
+                zip(names, _computed_weights(hf_model, path, actual, expected), strict=True)
+            )
             accounted.update(name for name in state if name.startswith(prefix))
     _refuse_misfits(hf_model, found, expected_state, state.keys() - accounted)
     return {name: found[name] for name in expected_state}
@@ -109,7 +111,7 @@ def _is_sharding(kind: type) -> bool:
     return issubclass(kind, FSDPModule)
 
 
-def _held(module: nn.Module) -> list[str]:
+def _tensor_names(module: nn.Module) -> list[str]:
     """Names of the parameters and saved buffers that a module has itself."""
     buffers = module._buffers.keys() - module._non_persistent_buffers_set
     own = {**module._parameters, **{n: module._buffers[n] for n in buffers}}
@@ -117,11 +119,13 @@ def _held(module: nn.Module) -> list[str]:
 
 
 def _is_the_same(actual: nn.Module, expected: nn.Module) -> bool:
-    return type(actual) is type(expected) and set(_held(actual)) == set(_held(expected))
+    return type(actual) is type(expected) and set(_tensor_names(actual)) == set(
+        _tensor_names(expected)
+    )
 
 
-def _computed(hf_model: Any, path: str, actual: Any, expected: Any) -> list[Tensor]:
-    """What stands for the weights of a projection or an embedding; in the order of `_held`."""
+def _computed_weights(hf_model: Any, path: str, actual: Any, expected: Any) -> list[Tensor]:
+    """What stands for the weights of a projection or embedding, in the order of `_tensor_names`."""
     if type(expected) is nn.Embedding:
         return [computed_rows(actual, expected.num_embeddings)]
     if not isinstance(expected, nn.Linear) and not is_conv1d(expected):
@@ -135,7 +139,7 @@ def _computed(hf_model: Any, path: str, actual: Any, expected: Any) -> list[Tens
         made["bias"] = torch.zeros_like(weight[:, 0]) if bias is None else bias.detach()
     elif bias is not None:
         raise ValueError(_misfit(hf_model, f"has a bias in {path}, and its class has none there"))
-    return [made[name] for name in _held(expected)]
+    return [made[name] for name in _tensor_names(expected)]
 
 
 def _refuse_misfits(
@@ -210,7 +214,7 @@ def _as_reloaded(hf_model: Any, weights: Mapping[str, Tensor]) -> tuple[Any, dic
 
     ordinary = ordinary_model(hf_model)
     tied = tied_names(ordinary)
-    if any(not _same(weights[name], weights[first]) for name, first in tied.items()):
+    if any(not _is_same_tensor(weights[name], weights[first]) for name, first in tied.items()):
         # Otherwise whoever loads the folder ties them.
         ordinary.config.tie_word_embeddings, tied = False, {}
     kept = {name: tensor for name, tensor in weights.items() if name not in tied}
@@ -223,7 +227,7 @@ def _as_reloaded(hf_model: Any, weights: Mapping[str, Tensor]) -> tuple[Any, dic
     return ordinary.to(hf_model.dtype), kept
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def _is_same_tensor(one: Tensor, other: Tensor) -> bool:
     return one.data_ptr() == other.data_ptr() or torch.equal(one, other)
 
 

@@ -32,7 +32,7 @@ from probes.checkpoint_files import (
     refuse_unreadable,
     what_is_wrong,
 )
-from probes.choices import Backend
+from probes.choices import Backend, as_choice
 from probes.hooked_model import HookedModel
 from probes.model_folder import copied
 
@@ -89,7 +89,7 @@ def load_pretrained(
     with_tokenizer: bool = True,
 ) -> tuple[Any, Any | None]:
     """Load a causal language model and its tokenizer by name, on the CPU."""
-    where, is_local = _resolve(name)
+    where, is_local = _where_it_is(name)
     if is_local and revision is not None:
         raise ValueError(
             f"{name!r} is local and has no revisions, found revision={revision!r}; leave it out"
@@ -97,11 +97,11 @@ def load_pretrained(
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     with quiet_transformers(), _in_one_line(name, where, is_local, revision):
         _refuse_adapter(where, options)
-        hf_model = _model(name, where, as_dtype(dtype) or "auto", options)
+        hf_model = _pretrained_model(name, where, as_dtype(dtype) or "auto", options)
         return hf_model, _tokenizer(where, options) if with_tokenizer else None
 
 
-def _model(name: str, where: str, dtype: Any, options: dict[str, Any]) -> Any:
+def _pretrained_model(name: str, where: str, dtype: Any, options: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(where, **options)
@@ -153,7 +153,7 @@ def as_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def _resolve(name: str) -> tuple[str, bool]:
+def _where_it_is(name: str) -> tuple[str, bool]:
     """What to hand to `from_pretrained`, and whether it is on this machine."""
     if name in asset_names(AssetKind.MODEL):
         return str(fetch(name)), True
@@ -193,7 +193,7 @@ def _tokenizer(where: str, options: dict[str, Any]) -> Any | None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     except Exception as error:  # of the library in Rust, bare
-        folder = _folder(where, options["revision"])
+        folder = _local_folder(where, options["revision"])
         if folder is None or not has_tokenizer(folder):
             return None
         raise ValueError(
@@ -211,7 +211,7 @@ def _refuse_adapter(where: str, options: dict[str, Any]) -> None:
         raise ValueError("an adapter is no model by itself")
 
 
-def _folder(where: str, revision: str | None) -> Path | None:
+def _local_folder(where: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     if Path(where).is_dir():
@@ -241,7 +241,7 @@ def _in_one_line(name: str, where: str, is_local: bool, revision: str | None) ->
 
 def _why_not(name: str, where: str, is_local: bool, revision: str | None, error: Exception) -> str:
     text = " ".join(str(error).split())
-    folder = _folder(where, revision)
+    folder = _local_folder(where, revision)
     wrong = None if folder is None else what_is_wrong(folder)
     from_hub = not is_local and isinstance(error, OSError)
     if wrong is not None and not from_hub:
@@ -318,7 +318,7 @@ def load_model(
     Raises:
         ValueError: it cannot be found or loaded, or its architecture is not understood.
     """
-    asked = None if backend is None else _as_backend(backend)
+    asked = None if backend is None else as_choice(Backend, backend, "backend")
     if not isinstance(source, str):
         _refuse_changes(revision=revision, device=device, dtype=dtype)
         return _wrap_in_memory(source, tokenizer, asked)
@@ -333,14 +333,6 @@ def load_model(
     chosen = own_tokenizer if tokenizer is None else tokenizer
     engine = _engine_over(hf_model.to(target), chosen, asked or Backend.NATIVE)
     return HookedModel(engine, chosen, name=source, revision=revision)
-
-
-def _as_backend(given: Backend | str) -> Backend:
-    try:
-        return Backend(given)
-    except ValueError:
-        known = ", ".join(Backend)
-        raise ValueError(f"backend must be one of {known}, found {given!r}") from None
 
 
 def _refuse_changes(**given: Any) -> None:

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from probes.checking import wide
 from probes.choices import Weighting
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.finite import require_finite
@@ -298,9 +299,8 @@ def _losses(
     size = max(1, _LOGITS_BYTES // (4 * model.d_vocab))
     found = []
     for chunk, expected in zip(rows.split(size), targets.to(rows.device).split(size), strict=True):
-        logits = unembed(model.anatomy, chunk)
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        found.append(cross_entropy(wide, expected.to(wide.device), reduction="none"))
+        logits = wide(unembed(model.anatomy, chunk))
+        found.append(cross_entropy(logits, expected.to(logits.device), reduction="none"))
     return torch.cat(found)
 
 

@@ -68,28 +68,28 @@ def width_out(module: Any) -> int:
     if shape := _shape(module):
         return shape[1]
     zero = torch.zeros(1, width_in(module), device=device_of(module))
-    return _run(module, zero.double()).shape[-1]
+    return _run_in_float64(module, zero.double()).shape[-1]
 
 
 def stored_type(module: Any) -> torch.dtype:
     """The type of its largest parameter: of the base, where an adapter has another."""
-    return _largest(module).dtype
+    return _largest_parameter(module).dtype
 
 
 def device_of(module: Any) -> torch.device:
     """Where its largest parameter lies."""
-    return _largest(module).device
+    return _largest_parameter(module).device
 
 
 def computed_rows(module: Any, n_rows: int) -> Float[Tensor, "row d_model"]:
     """What an embedding that is not a plain one returns for each of its rows, in its own type."""
     ids = torch.arange(n_rows, device=device_of(module))
-    return _run(module, ids).to(stored_type(module))
+    return _run_in_float64(module, ids).to(stored_type(module))
 
 
 def _linear_map(module: Any) -> tuple[Tensor, Tensor | None]:
     if not is_plain(module) and not _makes_its_weight(module):
-        return _probed(module)
+        return _map_found_by_running(module)
     weight = module.weight
     return weight if is_conv1d(module) else weight.T, module.bias
 
@@ -119,21 +119,22 @@ def _makes_its_weight(module: Any) -> bool:
 
 
 @torch.no_grad()
-def _probed(module: Any) -> tuple[Tensor, Tensor | None]:
+def _map_found_by_running(module: Any) -> tuple[Tensor, Tensor | None]:
     width, device, own = width_in(module), device_of(module), stored_type(module)
     if not own.is_floating_point:
         raise ValueError(
             f"a {type(module).__name__} holds {own}, not floating-point numbers; load the model "
             "without quantization"
         )
-    bias = _run(module, torch.zeros(1, width, dtype=torch.float64, device=device))
+    bias = _run_in_float64(module, torch.zeros(1, width, dtype=torch.float64, device=device))
     blocks = [
-        _run(module, _identity(width, start, device)) - bias for start in range(0, width, _AT_ONCE)
+        _run_in_float64(module, _identity(width, start, device)) - bias
+        for start in range(0, width, _AT_ONCE)
     ]
     matrix = torch.cat(blocks)
     # Any two inputs tell a linear map from others.
     sample = torch.linspace(-1, 1, 2 * width, dtype=torch.float64, device=device).view(2, width)
-    gap = difference(_run(module, sample), sample @ matrix + bias)
+    gap = difference(_run_in_float64(module, sample), sample @ matrix + bias)
     if not gap <= tolerance(own):
         raise ValueError(
             f"a {type(module).__name__} stands where a linear map is needed and is none: it is off "
@@ -160,7 +161,7 @@ class _Forward(nn.Module):
 
 
 @torch.no_grad()
-def _run(module: nn.Module, received: Tensor) -> Tensor:
+def _run_in_float64(module: nn.Module, received: Tensor) -> Tensor:
     """What it returns in evaluation mode, with its weights and inside of it in float64."""
     alone = _Forward(module)
     state = {**dict(alone.named_parameters()), **dict(alone.named_buffers())}
@@ -183,7 +184,7 @@ def _shape(module: Any) -> tuple[int, int] | None:
     return (rows, columns) if is_conv1d(module) else (columns, rows)
 
 
-def _largest(module: Any) -> Tensor:
+def _largest_parameter(module: Any) -> Tensor:
     return max(module.parameters(), key=lambda p: (p.is_floating_point(), p.numel()))
 
 

@@ -123,7 +123,7 @@ class Prompts:
         """Token ids of prompts, those of texts begun; checked."""
         written = [text for text in texts if isinstance(text, str)]
         rows = iter(self.plain(written))
-        found = [self.begun(next(rows)) if isinstance(t, str) else _numbers(t) for t in texts]
+        found = [self.begun(next(rows)) if isinstance(t, str) else _as_ids(t) for t in texts]
         for number, (text, ids) in enumerate(zip(texts, found, strict=True)):
             self._check(ids, text, what, number)
         return found
@@ -131,7 +131,7 @@ class Prompts:
     def split(self, pieces: Sequence[str]) -> Split:
         """Texts that follow each other, the first one not begun."""
         heads = self.plain(accumulate(pieces))
-        return self._cut(pieces, heads)
+        return self._cut_at_borders(pieces, heads)
 
     def pairs(
         self,
@@ -149,9 +149,7 @@ class Prompts:
         return found
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Which characters each token of a text stands for, as `(start,
-        stop)`; the text not begun.
-        """
+        """Which characters, `(start, stop)`, each token of a text that is not begun stands for."""
         if self.tokenizer.is_fast:
             found = self.tokenizer(
                 text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
@@ -187,23 +185,25 @@ class Prompts:
     def _pair(self, pair: tuple[Text, Text], rows: dict[str, Ids], compat: Compat | None) -> Split:
         prompt, continuation = pair
         if not isinstance(prompt, str) or not isinstance(continuation, str):
-            before = self.begun(rows[prompt]) if isinstance(prompt, str) else _numbers(prompt)
+            before = self.begun(rows[prompt]) if isinstance(prompt, str) else _as_ids(prompt)
             if isinstance(continuation, str):
-                return Split((before, self._alone(continuation)), True)
-            return Split((before, _numbers(continuation)), False)
+                return Split((before, self._continuation_alone(continuation)), True)
+            return Split((before, _as_ids(continuation)), False)
         if compat is not None:
             return Split((self.begun(rows[prompt]), rows[continuation]), True)
-        found = self._cut((prompt, continuation), [rows[prompt], rows[prompt + continuation]])
+        found = self._cut_at_borders(
+            (prompt, continuation), [rows[prompt], rows[prompt + continuation]]
+        )
         return Split((self.begun(found.parts[0]), found.parts[1]), found.apart)
 
-    def _cut(self, pieces: Sequence[str], heads: Sequence[Ids]) -> Split:
+    def _cut_at_borders(self, pieces: Sequence[str], heads: Sequence[Ids]) -> Split:
         whole = heads[-1]
         joins = any(whole[: len(head)] != head for head in heads)
         if joins or not heads[0]:
-            return Split((heads[0], *map(self._alone, pieces[1:])), joins)
+            return Split((heads[0], *map(self._continuation_alone, pieces[1:])), joins)
         return Split(tuple(whole[a:b] for a, b in pairwise([0, *map(len, heads)])), False)
 
-    def _alone(self, text: str) -> Ids:
+    def _continuation_alone(self, text: str) -> Ids:
         """A text as it is after another one: without the space that is put before any text."""
         (ids,) = self.plain([text])
         if _spaces(self.tokenizer, ids) <= len(text) - len(text.lstrip(" ")):
@@ -217,7 +217,7 @@ class Prompts:
     def _check(self, ids: Ids, text: Text, what: str, number: int) -> None:
         if not ids:
             raise ValueError(
-                f"{what} {_short(text)!r} has no tokens (item {number}); give one that the "
+                f"{what} {_shortened(text)!r} has no tokens (item {number}); give one that the "
                 "tokenizer turns into some"
             )
         if self._d_vocab is None:
@@ -235,7 +235,7 @@ def texts_of(given: Any, what: str = "prompts") -> list[Text]:
         return [given]
     listed = given.tolist() if hasattr(given, "tolist") else list(given)
     if listed and all(isinstance(entry, Integral) for entry in listed):
-        return [_numbers(listed)]
+        return [_as_ids(listed)]
     found = [entry.tolist() if hasattr(entry, "tolist") else entry for entry in listed]
     for entry in found:
         if not isinstance(entry, str | list | tuple):
@@ -293,12 +293,12 @@ def set_bos_habit(tokenizer: Any, prepend_bos: bool | None) -> Any:
 
 def _own_front(tokenizer: Any) -> Ids:
     """What a tokenizer puts before a text, found on a token of its own."""
-    if tokenizer("", verbose=False)["input_ids"] == _unframed(tokenizer, ""):
+    if tokenizer("", verbose=False)["input_ids"] == _ids_without_specials(tokenizer, ""):
         return ()
     special = set(tokenizer.all_special_ids)
     for token in range(len(tokenizer)):
         text = "" if token in special else tokenizer.decode([token])
-        plain = _unframed(tokenizer, text)
+        plain = _ids_without_specials(tokenizer, text)
         if plain:
             framed = tokenizer(text, verbose=False)["input_ids"]
             starts = range(len(framed) - len(plain) + 1)
@@ -306,7 +306,7 @@ def _own_front(tokenizer: Any) -> Ids:
     return ()
 
 
-def _unframed(tokenizer: Any, text: str) -> list[int]:
+def _ids_without_specials(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
@@ -321,11 +321,11 @@ def _pieces(tokenizer: Any, ids: Ids) -> list[str]:
     return [tokenizer.convert_ids_to_tokens(i) if i < known else "?" for i in ids]
 
 
-def _numbers(ids: Sequence[int]) -> Ids:
+def _as_ids(ids: Sequence[int]) -> Ids:
     return tuple(int(token) for token in ids)
 
 
-def _short(text: Text) -> Text:
+def _shortened(text: Text) -> Text:
     return text if not isinstance(text, str) or len(text) <= 40 else f"{text[:40]}..."
 
 

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from probes.anatomy import Anatomy
-from probes.checking import all_finite
+from probes.checking import all_finite, wide
 
 
 def norm_and_unembed(
@@ -254,9 +254,7 @@ def read_streams(
 def read_ranks(
     anatomy: Anatomy, streams: Float[Tensor, "layer row d_model"], targets: Int64[Tensor, "row"]
 ) -> Int64[Tensor, "layer row"]:
-    """Ranks of targets alone, on the CPU: what localization needs, for
-    little beside the products.
-    """
+    """Ranks of targets alone, on the CPU, for little beside the products."""
     if not unembeds_by_parts(anatomy):
         read = read_streams(anatomy, streams, targets, top_k=1)
         return read.rank.where(read.entropy.isfinite(), NO_RANK)
@@ -301,7 +299,7 @@ def _at_once(
     asked_ids: Int64[Tensor, "row asked"],
     top_k: int,
 ) -> Distributions:
-    logits = _wide(unembed(anatomy, normed))
+    logits = wide(unembed(anatomy, normed))
     asked = logits.gather(-1, asked_ids.expand(len(normed), -1, -1))
     return combined([block_sums(logits, 0, asked, top_k)], asked, top_k)
 
@@ -341,7 +339,7 @@ def _tiles(
         flat, scratch = (part[: shape[0] * shape[1]].view(shape) for part in memory)
         tokens = slice(start, start + width)
         out = flat if flat.dtype == streams.dtype else None
-        logits = _wide(unembed_tokens(anatomy, streams, tokens, out)).view(layers, rows, -1)
+        logits = wide(unembed_tokens(anatomy, streams, tokens, out)).view(layers, rows, -1)
         inside = (asked_ids >= start) & (asked_ids < start + logits.shape[-1])
         which, places = inside.nonzero(as_tuple=True)
         # Other shapes of the same product round differently: a token must not outrank itself.
@@ -355,7 +353,7 @@ def _asked_logits(
     asked_ids: Int64[Tensor, "row asked"],
 ) -> Float[Tensor, "layer row asked"]:
     rows, asked = asked_ids.shape
-    of_all_rows = _wide(unembed_tokens(anatomy, normed.flatten(end_dim=1), asked_ids.flatten()))
+    of_all_rows = wide(unembed_tokens(anatomy, normed.flatten(end_dim=1), asked_ids.flatten()))
     # Row i's own tokens are the i-th group of columns.
     grouped = of_all_rows.view(len(normed), rows, rows, asked)
     return grouped.diagonal(dim1=1, dim2=2).movedim(-1, 1)
@@ -372,7 +370,3 @@ def _readout(read: Distributions, layers: int) -> Readout:
         top_log_probs=own.top_log_probs,
         control_rank=own.above[..., 1:],
     )
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -69,7 +69,7 @@ def traced(hf_model: Any) -> ModuleTrace:
     calls: dict[str, Call] = {}
     attention: list[nn.Module] = []
     handles = [
-        module.register_forward_hook(_remembering(calls, name), with_kwargs=True)
+        module.register_forward_hook(_hook_to_remember(calls, name), with_kwargs=True)
         for name, module in hf_model.named_modules()
     ]
     ids = few_tokens(hf_model.config.vocab_size, next(hf_model.parameters()).device)
@@ -84,7 +84,7 @@ def traced(hf_model: Any) -> ModuleTrace:
     return ModuleTrace(calls, layers, _attention_path(blocks, attention), len(blocks))
 
 
-def _remembering(calls: dict[str, Call], name: str) -> Any:
+def _hook_to_remember(calls: dict[str, Call], name: str) -> Any:
     def hook(_module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         received, returned = _first_tensor((*args, *kwargs.values())), _first_tensor(output)
         if received is not None and returned is not None:
@@ -140,7 +140,7 @@ def recognise(hf_model: Any) -> Architecture:
     family = hf_model.config.model_type
     try:
         with refusing_failures(f"what the modules of a {family} do is not understood"):
-            return _row(hf_model, traced(hf_model))
+            return _row_from_trace(hf_model, traced(hf_model))
     except UnclearStructure as unclear:
         raise ValueError(
             f"model family {family!r} is not in the architecture table and was "
@@ -158,7 +158,7 @@ def _refuse_experts(hf_model: Any) -> None:
             )
 
 
-def _row(hf_model: Any, trace: ModuleTrace) -> Architecture:
+def _row_from_trace(hf_model: Any, trace: ModuleTrace) -> Architecture:
     blocks = list(trace.blocks())
     into, down = _projections(hf_model, trace, blocks[0])
     up, gate = _up_and_gate(hf_model.config, blocks[0], into, down)

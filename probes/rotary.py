@@ -56,9 +56,7 @@ class Frequencies:
 
 
 def set_frequencies(hf_model: Any) -> dict[str, Tensor]:
-    """Frequencies by name that are not those of the configuration, nor
-    what a pass makes of them.
-    """
+    """Frequencies by name that neither the configuration gives nor a pass makes."""
     found = {}
     for name, module in hf_model.named_modules():
         if not _computes_its_buffers(module):
@@ -129,9 +127,7 @@ def rope_border(config: Any) -> int | None:
 
 
 def keep_sequences_apart(module: nn.Module) -> None:
-    """Have rotary embeddings that depend on the batch depend on each
-    sequence alone, from now on.
-    """
+    """Have rotary embeddings depend on each sequence alone, from now on."""
     for part in module.modules():
         kinds = getattr(part, "rope_type", None)
         named = kinds.values() if isinstance(kinds, Mapping) else [kinds]

@@ -57,8 +57,8 @@ class TemperatureNow:
 def temperature_now(source: TemperatureSource, *, layer: int, n_heads: int) -> TemperatureNow:
     """A temperature as something to ask in every forward pass, which checks what it says."""
     if callable(source):
-        return TemperatureNow(lambda: _checked(source(), layer, n_heads))
-    fixed = _checked(source, layer, n_heads)
+        return TemperatureNow(lambda: _checked_temperature(source(), layer, n_heads))
+    fixed = _checked_temperature(source, layer, n_heads)
     return TemperatureNow(lambda: fixed)
 
 
@@ -95,7 +95,7 @@ def dividing_scores(now: TemperatureNow) -> HookFunction:
     return divide
 
 
-def _checked(temperature: Temperature, layer: int, n_heads: int) -> Temperature:
+def _checked_temperature(temperature: Temperature, layer: int, n_heads: int) -> Temperature:
     if isinstance(temperature, Tensor):
         if tuple(temperature.shape) != (n_heads,):
             raise ValueError(
@@ -108,13 +108,13 @@ def _checked(temperature: Temperature, layer: int, n_heads: int) -> Temperature:
         sound = isfinite(temperature) and temperature > 0
     if not sound:
         raise ValueError(
-            f"the attention temperature of layer {layer} is {_shown(temperature)}; scores can only "
-            "be divided by a finite number above 0"
+            f"the attention temperature of layer {layer} is {_as_text(temperature)}; scores can "
+            "only be divided by a finite number above 0"
         )
     return temperature
 
 
-def _shown(temperature: Temperature) -> str:
+def _as_text(temperature: Temperature) -> str:
     return str(temperature.tolist() if isinstance(temperature, Tensor) else temperature)
 
 

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from probes.checking import all_finite, difference, few_tokens, tolerance
+from probes.checking import all_finite, difference, few_tokens, tolerance, wide
 from probes.choices import Backend
 from probes.corpus.token_batch import as_token_batch
 from probes.finite import refusal
@@ -85,8 +85,8 @@ def prefix_trees(sequences: Sequence[Sequence[int]], *, d_model: int) -> list[Pr
     before: Sequence[int] = ()
     for number in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
         tokens = sequences[number]
-        shared = _shared(before, tokens)
-        if not trees or not _joins(len(trees[-1]), len(tokens), shared, d_model):
+        shared = _shared_start(before, tokens)
+        if not trees or not _is_cheaper_joined(len(trees[-1]), len(tokens), shared, d_model):
             trees.append(PrefixTree())
             shared = 0
         path = trees[-1].add(number, tokens, path[:shared])
@@ -125,7 +125,7 @@ def allowed_nodes(trees: Sequence[PrefixTree]) -> Bool[Tensor, "row query_node k
     return allowed
 
 
-def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+def _shared_start(first: Sequence[int], second: Sequence[int]) -> int:
     """How many tokens two sequences have in common at their start."""
     for place, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
@@ -133,7 +133,7 @@ def _shared(first: Sequence[int], second: Sequence[int]) -> int:
     return min(len(first), len(second))
 
 
-def _joins(nodes: int, tokens: int, shared: int, d_model: int) -> bool:
+def _is_cheaper_joined(nodes: int, tokens: int, shared: int, d_model: int) -> bool:
     """Whether a sequence costs less in a tree of so many nodes than in a row of its own."""
     joined = nodes + tokens - shared
     return _cost(joined, d_model) - _cost(nodes, d_model) < _cost(tokens, d_model)
@@ -167,9 +167,7 @@ def why_not_shared(model: HookedModel) -> str | None:
 
 
 def deepest_shared(config: Any) -> int | None:
-    """How many tokens a sequence in a shared row may have: those of the
-    narrowest window, if any.
-    """
+    """How many tokens a sequence in a shared row may have: the narrowest window, if any."""
     widths = [getattr(config, name, None) for name in _WINDOWS]
     return min((width for width in widths if isinstance(width, int)), default=None)
 
@@ -207,11 +205,13 @@ def _gap(model: HookedModel) -> float:
     paths = [(a, b, c), (a, b, d, c), (a, d)]
     apart, together = single_paths(paths), prefix_trees(paths, d_model=10**6)
     with torch.no_grad(), model.evaluating():
-        expected, found = _ends(model, apart), _ends(model, together)
+        expected, found = _streams_at_ends(model, apart), _streams_at_ends(model, together)
     return difference(found, expected)
 
 
-def _ends(model: HookedModel, trees: Sequence[PrefixTree]) -> Float[Tensor, "path d_model"]:
+def _streams_at_ends(
+    model: HookedModel, trees: Sequence[PrefixTree]
+) -> Float[Tensor, "path d_model"]:
     streams = run_trees(model, trees)
     ends = {
         path: streams[row, nodes[-1]]
@@ -385,11 +385,10 @@ def _read(
     chunks = -(-len(nodes) * 4 * model.d_vocab // _LOGITS_BYTES)
     found = torch.empty(len(asked.node), values, dtype=torch.float64)
     for low, high in pairwise(i * len(nodes) // chunks for i in range(chunks + 1)):
-        logits = unembed(model.anatomy, rows[low:high])
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = wide(unembed(model.anatomy, rows[low:high]))
         here = ((inverse >= low) & (inverse < high)).nonzero()[:, 0]
-        node, token = (inverse[here] - low).to(wide.device), asked.target[here].to(wide.device)
-        found[here] = reading(wide, node, token).cpu()
+        node, token = (inverse[here] - low).to(logits.device), asked.target[here].to(logits.device)
+        found[here] = reading(logits, node, token).cpu()
     return found
 
 

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from probes.checking import refuse_not_finite
+from probes.checking import refuse_not_finite, wide
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
 
@@ -70,9 +70,9 @@ class Translators:
         if index == last:
             return stream
         # A narrow stream is widened for the products, whose sum it would round.
-        wide = stream.to(torch.promote_types(stream.dtype, torch.float32))
-        weight, bias = self.weight[index].to(wide), self.bias[index].to(wide)
-        return (wide + wide @ weight.T + bias).to(stream.dtype)
+        widened = wide(stream)
+        weight, bias = self.weight[index].to(widened), self.bias[index].to(widened)
+        return (widened + widened @ weight.T + bias).to(stream.dtype)
 
     def to(self, device: torch.device | str) -> "Translators":
         """The same translators on another device."""

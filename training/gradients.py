@@ -28,7 +28,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from probes.checking import all_finite, refuse_not_finite, what_makes_finite
+from probes.checking import all_finite, refuse_not_finite, what_makes_finite, wide
 from probes.hooked_model import HookedModel
 from probes.rotary import rope_border
 from probes.sharing import own_share
@@ -191,10 +191,9 @@ def _summed_loss(
     logits: Float[Tensor, "batch pos d_vocab"], labels: Int64[Tensor, "batch pos"]
 ) -> Float[Tensor, ""]:
     # As in training, but float64 stays float64.
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     following = nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
     return nn.functional.cross_entropy(
-        wide.flatten(0, 1), following.flatten(), ignore_index=IGNORED, reduction="sum"
+        wide(logits).flatten(0, 1), following.flatten(), ignore_index=IGNORED, reduction="sum"
     )
 
 

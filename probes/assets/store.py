@@ -57,9 +57,7 @@ class AssetError(ValueError):
 
 
 def cache_home() -> Path:
-    """The folder for everything fetched: `$MNEMOSCOPE_HOME`, else
-    `mnemoscope` in the user's cache.
-    """
+    """The folder for all that is fetched: `$MNEMOSCOPE_HOME`, or one in the user's cache."""
     if home := os.environ.get(HOME_VARIABLE):
         return Path(home).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

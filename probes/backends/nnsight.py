@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from probes.anatomy import Anatomy, Layer, locate
 from probes.attach import IN_MLP, HookFunction, fitted
-from probes.attention_call import narrowed, wide, widened
+from probes.attention_call import narrowed, widened
 from probes.backends.engine import Hooks, TakeEntropies, taking_from_scores
+from probes.checking import wide
 from probes.choices import Backend
 from probes.scaling import TemperatureNow, dividing_scores, multiplied
 from probes.sites import HookPoint, Site

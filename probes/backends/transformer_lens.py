@@ -28,13 +28,13 @@ from torch.special import entr
 
 from probes.anatomy import Anatomy, locate
 from probes.attach import HookFunction, fitted
-from probes.attention_call import narrowed, wide, widened
+from probes.attention_call import narrowed, widened
 from probes.backends.engine import (
     Hooks,
     TakeEntropies,
     taking_from_scores,
 )
-from probes.checking import difference, evaluating, few_tokens, refusing_failures, tolerance
+from probes.checking import difference, evaluating, few_tokens, refusing_failures, tolerance, wide
 from probes.choices import Backend
 from probes.model_folder import refuse_unordinary
 from probes.rotary import rope_border
@@ -54,7 +54,7 @@ def bridge_over(hf_model: Any, tokenizer: Any | None) -> Any:
     if tokenizer is not None:
         # Otherwise the tokenizer is read again from where it came, which may be nowhere.
         tokenizer.init_kwargs |= {"name_or_path": "in memory", "add_bos_token": True}
-    with _contained():
+    with _without_side_effects():
         from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
         try:
@@ -79,7 +79,7 @@ def engine_over(hf_model: Any, tokenizer: Any | None) -> "TransformerLensEngine"
 
 
 @contextmanager
-def _contained() -> Iterator[None]:
+def _without_side_effects() -> Iterator[None]:
     """Keep warnings, and the level that the import sets on transformers' logger, inside."""
     logger = logging.getLogger("transformers")
     level = logger.level
@@ -205,7 +205,7 @@ class TransformerLensEngine:
     def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
         """The normed residual stream after the last block; a bridge always unembeds it too."""
         kept: list[Tensor] = []
-        with self.wrapped.hooks(fwd_hooks=[("ln_final.hook_out", _lens(kept.append))]):
+        with self.wrapped.hooks(fwd_hooks=[("ln_final.hook_out", _lens_hook(kept.append))]):
             self.logits(inputs)
         return kept[0]
 
@@ -243,10 +243,10 @@ class TransformerLensEngine:
 
     def _translated(self, point: HookPoint, function: HookFunction) -> _LensHook:
         if point.site is Site.ATTENTION_SCORES:
-            return _lens(lambda tensor: _on_scores(tensor, point, function))
+            return _lens_hook(lambda tensor: _on_scores(tensor, point, function))
         if point.site is Site.ATTENTION_PATTERN:
-            return _lens(lambda tensor: self._on_pattern(tensor, point, function))
-        return _lens(lambda tensor: function(tensor, point))
+            return _lens_hook(lambda tensor: self._on_pattern(tensor, point, function))
+        return _lens_hook(lambda tensor: function(tensor, point))
 
     def _on_pattern(
         self, pattern: Tensor, point: HookPoint, function: HookFunction
@@ -269,7 +269,7 @@ class TransformerLensEngine:
         scores, pattern = (self._name(HookPoint(site, 0)) for site in sites)
         ids = few_tokens(self.anatomy.n_tokens, self.anatomy.device)
         kept: dict[str, Tensor] = {}
-        keep = [(name, _lens(partial(kept.__setitem__, name))) for name in (scores, pattern)]
+        keep = [(name, _lens_hook(partial(kept.__setitem__, name))) for name in (scores, pattern)]
         with self.wrapped.hooks(fwd_hooks=keep):
             plain = self.wrapped(ids, return_type="logits")
         if logits is not None and not (gap := difference(plain, logits)) <= tolerance(logits.dtype):
@@ -277,7 +277,10 @@ class TransformerLensEngine:
                 f"TransformerLens's bridge over this {self.anatomy.architecture.family} computes "
                 f"other logits, by {gap:.2g} of the largest; use backend='native'"
             )
-        with _contained(), self.wrapped.hooks(fwd_hooks=[(pattern, _lens(torch.zeros_like))]):
+        with (
+            _without_side_effects(),
+            self.wrapped.hooks(fwd_hooks=[(pattern, _lens_hook(torch.zeros_like))]),
+        ):
             edited = self.wrapped(ids, return_type="logits")
         editable = not torch.equal(edited, plain)
         if not {scores, pattern} <= kept.keys():
@@ -297,7 +300,7 @@ def _refuse_falcon_alibi(config: Any) -> None:
         )
 
 
-def _lens(function: Callable[[Tensor], Tensor | None]) -> _LensHook:
+def _lens_hook(function: Callable[[Tensor], Tensor | None]) -> _LensHook:
 
     def hook(tensor: Tensor, hook: Any) -> Tensor | None:
         del hook

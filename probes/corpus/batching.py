@@ -27,13 +27,12 @@ Counts are in documents, tokens (end-of-sequence tokens included, pads not) and 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from probes.choices import RowLayout
+from probes.choices import RowLayout, as_choice
 from probes.corpus.readers import text_chunks
 from probes.corpus.sources import ContentHash, Corpus, load_corpus
 from probes.corpus.token_batch import (
@@ -141,9 +140,7 @@ class TokenBatches:
 
     @property
     def total_rows(self) -> int | None:
-        """Rows of a whole pass for a progress bar: exact after one, else
-        at most; None if unknown.
-        """
+        """Rows of a pass, for a progress bar: exact after one, else at most; None if unknown."""
         batching = self.batching
         if self.counts.complete:
             return self.counts.rows
@@ -296,18 +293,12 @@ def token_batches(
     batching = Batching(
         sequence_length,
         batch_size,
-        _choice(RowLayout, layout, "layout"),
+        as_choice(RowLayout, layout, "layout"),
         max_tokens,
         prepend_bos,
-        _choice(PaddingSide, padding_side, "padding_side"),
+        as_choice(PaddingSide, padding_side, "padding_side"),
     )
     return TokenBatches(corpus, tokenizer, batching)
-
-
-def _choice(choices: type[StrEnum], asked: str, name: str) -> Any:
-    if asked not in list(choices):
-        raise ValueError(f"{name} is {asked!r}: choose from {', '.join(choices)}")
-    return choices(asked)
 
 
 def _check_tokenizer(corpus: Corpus, tokenizer: Any, batching: Batching) -> None:

@@ -65,13 +65,13 @@ def is_pattern(source: str | Path) -> bool:
 
 def corpus_files(sources: Sequence[str | Path]) -> Found:
     """The documents of files, folders and patterns."""
-    found = [_found(source) for source in sources]
+    found = [_documents_of(source) for source in sources]
     files = [file for one in found for file in one.files]
     _refuse_twice(files)
     if len({kind_of(file) == TOKEN_SUFFIX for file in files}) > 1:
         raise ValueError(
-            f"{_named(sources)} mixes texts with rows of token ids (.npy): keep them in folders of "
-            "their own"
+            f"{_joined_names(sources)} mixes texts with rows of token ids (.npy): keep them in "
+            "folders of their own"
         )
     return Found(tuple(files), tuple(words for one in found for words in one.left_out))
 
@@ -93,7 +93,7 @@ def is_saved_dataset(path: Path) -> bool:
     )
 
 
-def _found(source: str | Path) -> Found:
+def _documents_of(source: str | Path) -> Found:
     path = Path(source).expanduser()
     if path.is_file():
         if kind_of(path) is None:
@@ -101,17 +101,17 @@ def _found(source: str | Path) -> Found:
         return Found((path,))
     if path.is_dir():
         inside = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
-        return _chosen(str(source), path, inside)
+        return _chosen_documents(str(source), path, inside)
     if not is_pattern(source):
         raise ValueError(f"{source}: no such file or folder: give {ACCEPTED} files")
     matches = sorted(map(Path, glob(str(path), recursive=True)))
     # What is hidden above the pattern was asked for by its name.
     root = Path(*takewhile(lambda part: not has_magic(part), path.parts))
     inside = [file.relative_to(root) for file in matches if file.is_file()]
-    return _chosen(str(source), root, inside)
+    return _chosen_documents(str(source), root, inside)
 
 
-def _chosen(name: str, folder: Path, candidates: Sequence[Path]) -> Found:
+def _chosen_documents(name: str, folder: Path, candidates: Sequence[Path]) -> Found:
     seen = [file for file in candidates if not _is_hidden(file)]
     unread = [file for file in seen if kind_of(file) is None]
     known = [file for file in seen if kind_of(file) is not None]
@@ -169,7 +169,7 @@ def _kind_shown(file: Path) -> str:
     return file.suffix or file.name
 
 
-def _named(sources: Sequence[str | Path]) -> str:
+def _joined_names(sources: Sequence[str | Path]) -> str:
     return ", ".join(map(str, sources))
 
 
@@ -183,7 +183,7 @@ Row = dict[str, Any]
 def unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
     """A file's bytes, unpacked as they are read where its name ends in .gz or .zst."""
     try:
-        with _opened(path) as file:
+        with _opened_file(path) as file:
             yield file
     except (OSError, EOFError, zlib.error) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
@@ -192,7 +192,7 @@ def unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
         ) from error
 
 
-def _opened(path: Path) -> io.BufferedIOBase:
+def _opened_file(path: Path) -> io.BufferedIOBase:
     match path.suffix.lower():
         case ".gz":
             return gzip.open(path, "rb")

@@ -293,7 +293,7 @@ class Opened:
 def opened(source: Any, column: str | None, name: str = NAME, *, most: int | None = None) -> Opened:
     """What an object in memory holds."""
     _refuse_unordered(source)
-    dataset, frame = _loaded("datasets"), _loaded("pandas")
+    dataset, frame = _imported_library("datasets"), _imported_library("pandas")
     if dataset is not None and isinstance(source, dataset.Dataset | dataset.IterableDataset):
         return _of_dataset(source, column or DEFAULT_COLUMN, most)
     if frame is not None and isinstance(source, frame.DataFrame):
@@ -317,7 +317,9 @@ def _of_dataset(source: Any, column: str, most: int | None) -> Opened:
     row: Mapping[str, Any] = next(iter(source), {})
     first = row.get(column)
     if _is_row(first):
-        return Opened(name, None, _rows(_values(source, column, name), name, most), info.license)
+        return Opened(
+            name, None, _rows(_rows_in_column(source, column, name), name, most), info.license
+        )
     texts = partial(readers.read_rows, source, column, name)
     return Opened(name, texts, None, info.license)
 
@@ -327,7 +329,7 @@ def _of_items(items: Any, column: str | None, name: str, most: int | None) -> Op
     if isinstance(first, Mapping):
         column = column or DEFAULT_COLUMN
         if _is_row(first.get(column)):
-            return Opened(name, None, _rows(_values(items, column, name), name, most))
+            return Opened(name, None, _rows(_rows_in_column(items, column, name), name, most))
         return Opened(name, partial(_texts_of_mappings, items, column, name))
     if column is not None:
         raise ValueError(
@@ -355,7 +357,7 @@ def _texts_of_mappings(items: Iterable[Any], column: str, name: str) -> Iterator
         yield readers.text_of_row(_mapping(row, place), column, place)
 
 
-def _values(items: Iterable[Any], column: str, name: str) -> Iterator[Any]:
+def _rows_in_column(items: Iterable[Any], column: str, name: str) -> Iterator[Any]:
     """The rows of ids in a column, none of them padded."""
     for number, row in enumerate(items, start=1):
         place = f"{name}, item {number}"
@@ -419,6 +421,6 @@ def _refuse_unordered(source: Any) -> None:
         )
 
 
-def _loaded(library: str) -> Any:
+def _imported_library(library: str) -> Any:
     """A library, if the script has imported it; nothing can be of its kinds otherwise."""
     return sys.modules.get(library)

@@ -110,7 +110,7 @@ class Corpus:
             ValueError: none of them holds any text, or one is no text.
         """
         opened = readers.opened(texts, None, name)
-        return _checked(cls(name, open_texts=opened.open_texts, token_rows=opened.token_rows))
+        return _not_empty(cls(name, open_texts=opened.open_texts, token_rows=opened.token_rows))
 
     def documents(self) -> Iterator[str]:
         """The documents in order, read as they are asked for; empty ones are skipped and counted.
@@ -199,7 +199,7 @@ def load_corpus(
         corpus = _hub_corpus(str(source), column, hub_options, max_documents)
     else:
         raise ValueError(_not_found(str(source)))
-    return _checked(corpus)
+    return _not_empty(corpus)
 
 
 def _memory_or_files(
@@ -214,7 +214,7 @@ def _memory_or_files(
     if listed and all(isinstance(one, Path) for one in listed):
         name = " + ".join(map(str, listed))
         _refuse_options(name, hub_options)
-        return _checked(_file_corpus(name, listed, column, by, max_documents))
+        return _not_empty(_file_corpus(name, listed, column, by, max_documents))
     if path := next((one for one in listed if _names_file(one)), None):
         raise ValueError(
             f"the texts have {path!r} among them, which is a file: give Path({path!r}) to read it, "
@@ -223,7 +223,7 @@ def _memory_or_files(
     _refuse_options("what is in memory", hub_options)
     found = readers.opened(source, column, most=max_documents)
     rows = found.token_rows
-    return _checked(
+    return _not_empty(
         Corpus(
             found.name,
             found.licence or NO_LICENCE,
@@ -240,7 +240,7 @@ def _names_file(text: Any) -> bool:
     return is_name and files.kind_of(Path(text)) is not None and Path(text).is_file()
 
 
-def _checked(corpus: Corpus) -> Corpus:
+def _not_empty(corpus: Corpus) -> Corpus:
     """The corpus itself, refused if it holds nothing."""
     if corpus.token_rows is not None:
         is_empty = not any(map(len, corpus.token_rows))
@@ -357,8 +357,8 @@ def split_held_out(corpus: Corpus, every: int = EVERY) -> tuple[Corpus, Corpus]:
     """Part a corpus into what is measured on and what is held out."""
     if every < 2:
         raise ValueError(f"one of every {every} documents was to be held out; give 2 or more")
-    rest = _part(corpus, [place for place in range(every) if place != HELD_OUT], every)
-    held_out = _part(corpus, [HELD_OUT], every)
+    rest = _part_of_corpus(corpus, [place for place in range(every) if place != HELD_OUT], every)
+    held_out = _part_of_corpus(corpus, [HELD_OUT], every)
     is_empty = (
         not held_out.token_rows
         if held_out.token_rows is not None
@@ -372,7 +372,7 @@ def split_held_out(corpus: Corpus, every: int = EVERY) -> tuple[Corpus, Corpus]:
     return rest, held_out
 
 
-def _part(corpus: Corpus, places: Sequence[int], every: int) -> Corpus:
+def _part_of_corpus(corpus: Corpus, places: Sequence[int], every: int) -> Corpus:
     def texts() -> Iterator[str]:
         for index, text in enumerate(corpus.documents()):
             if index % every in places:
@@ -383,14 +383,14 @@ def _part(corpus: Corpus, places: Sequence[int], every: int) -> Corpus:
         corpus,
         name=f"{corpus.name} ({len(places)} of {every} documents)",
         open_texts=texts if rows is None else None,
-        token_rows=None if rows is None else tuple(_rows(rows, places, every)),
+        token_rows=None if rows is None else tuple(_rows_of_part(rows, places, every)),
         # The corpus itself stops there.
         max_documents=None,
         counts=ReadCounts(),
     )
 
 
-def _rows(
+def _rows_of_part(
     blocks: Sequence[Integer[np.ndarray, "_ pos"]], places: Sequence[int], every: int
 ) -> Iterator[Integer[np.ndarray, "_ pos"]]:
     """Every so many rows, as slices: arrays mapped into memory are not read."""

@@ -198,7 +198,7 @@ def packed_rows(documents: Iterable[Int64[np.ndarray, "_"]], length: int) -> Ite
         tokens += len(ids)
         if tokens < length:
             continue
-        joined = _joined(held)
+        joined = _joined_row(held)
         tokens %= length
         cut = len(joined.ids) - tokens
         for start in range(0, cut, length):
@@ -206,10 +206,10 @@ def packed_rows(documents: Iterable[Int64[np.ndarray, "_"]], length: int) -> Ite
             yield Row(joined.ids[start:stop], joined.segments[start:stop])
         held = [Row(joined.ids[cut:], joined.segments[cut:])]
     if tokens:
-        yield _joined(held)
+        yield _joined_row(held)
 
 
-def _joined(rows: Sequence[Row]) -> Row:
+def _joined_row(rows: Sequence[Row]) -> Row:
     return Row(
         np.concatenate([row.ids for row in rows]), np.concatenate([row.segments for row in rows])
     )

@@ -275,8 +275,8 @@ def test_bad_mappings_are_refused(mapping, message):
         ({"sequence_length": 1}, "sequence_length is 1: give 2 or more"),
         ({"batch_size": 0}, "batch_size is 0: give 1 or more"),
         ({"max_tokens": 0}, "max_tokens is 0: give 1 or more"),
-        ({"layout": "pack"}, "layout is 'pack': choose from packed, document"),
-        ({"padding_side": "up"}, "padding_side is 'up': choose from left, right"),
+        ({"layout": "pack"}, "layout must be one of packed, document, found 'pack'"),
+        ({"padding_side": "up"}, "padding_side must be one of left, right, found 'up'"),
     ],
 )
 def test_bad_options_are_refused(tokenizer, options, message):

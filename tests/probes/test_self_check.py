@@ -8,15 +8,6 @@ import torch
 from tests.models import FAMILIES, OWN_ATTENTION, tiny_hf_model
 
 
-def loaded_with(monkeypatch, family, **changes):
-    import probes
-    from probes import architectures
-
-    row = dataclasses.replace(architectures.ARCHITECTURES[family], **changes)
-    monkeypatch.setitem(architectures.ARCHITECTURES, family, row)
-    return probes.load_model(tiny_hf_model(family))
-
-
 @pytest.mark.parametrize("family", [*FAMILIES, *OWN_ATTENTION])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_every_family_passes_in_every_type(family, dtype):
@@ -25,31 +16,33 @@ def test_every_family_passes_in_every_type(family, dtype):
     assert probes.load_model(tiny_hf_model(family, dtype)).dtype == dtype
 
 
-def test_the_wrong_final_norm_is_found_out(monkeypatch):
-    with pytest.raises(ValueError, match=r"gpt2: readout of the last layer differs from what the"):
-        loaded_with(monkeypatch, "gpt2", final_norm="transformer.h.0.ln_1")
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("gpt2", {"final_norm": "transformer.h.0.ln_1"}, "gpt2: readout of the last layer differs"),
+        ("olmo", {"down": "self_attn.o_proj"}, "olmo: activated branches of layer 0 differs"),
+        (
+            "qwen2",
+            {"up": "mlp.gate_proj", "gate": "mlp.up_proj"},
+            "qwen2: activated branches of layer 0 differs",
+        ),
+        ("gemma2", {"attention_out": "self_attn"}, "stream plus attention plus MLP of layer 0"),
+        (
+            "olmo2",
+            {"mlp_out": "post_attention_layernorm"},
+            "coefficients times memory vectors of layer 0",
+        ),
+        ("llama", {"up": "mlp.wide"}, "LlamaDecoderLayer has no module 'mlp.wide'"),
+    ],
+)
+def test_a_row_that_does_not_describe_the_model_is_found_out(monkeypatch, family, changes, message):
+    import probes
+    from probes import architectures
 
-
-def test_the_wrong_down_projection_is_found_out(monkeypatch):
-    with pytest.raises(ValueError, match=r"olmo: activated branches of layer 0 differs"):
-        loaded_with(monkeypatch, "olmo", down="self_attn.o_proj")
-
-
-def test_gate_and_up_the_wrong_way_round_are_found_out(monkeypatch):
-    with pytest.raises(ValueError, match=r"qwen2: activated branches of layer 0 differs"):
-        loaded_with(monkeypatch, "qwen2", up="mlp.gate_proj", gate="mlp.up_proj")
-
-
-def test_a_site_that_is_not_what_is_added_to_the_stream_is_found_out(monkeypatch):
-    with pytest.raises(ValueError, match=r"gemma2: stream plus attention plus MLP of layer 0"):
-        loaded_with(monkeypatch, "gemma2", attention_out="self_attn")
-    with pytest.raises(ValueError, match=r"olmo2: coefficients times memory vectors of layer 0"):
-        loaded_with(monkeypatch, "olmo2", mlp_out="post_attention_layernorm")
-
-
-def test_a_module_that_is_not_there_is_named(monkeypatch):
-    with pytest.raises(ValueError, match=r"LlamaDecoderLayer has no module 'mlp.wide'"):
-        loaded_with(monkeypatch, "llama", up="mlp.wide")
+    row = dataclasses.replace(architectures.ARCHITECTURES[family], **changes)
+    monkeypatch.setitem(architectures.ARCHITECTURES, family, row)
+    with pytest.raises(ValueError, match=message):
+        probes.load_model(tiny_hf_model(family))
 
 
 def test_layers_of_different_width_are_refused():

@@ -1,6 +1,5 @@
 """Token weights and blocks, on rows small enough to work out by hand."""
 
-import pytest
 import torch
 from torch.testing import assert_close
 
@@ -48,10 +47,3 @@ def test_values_on_pads_may_be_nan():
     batch = spread(torch.tensor([[1.0, 0.0]]).double(), torch.zeros(1, 2, dtype=torch.long))
     sums = batch.sums(torch.tensor([[2.0], [float("nan")]]))
     assert sums.tolist() == [[2.0]]
-
-
-def test_a_weighting_that_does_not_exist_is_named():
-    from probes.streaming import Weighting
-
-    with pytest.raises(ValueError, match="'document' is not a valid Weighting"):
-        Weighting("document")
