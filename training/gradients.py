@@ -34,7 +34,7 @@ from probes.rotary import rope_border
 from probes.sharing import own_share
 from training.batches import IGNORED, TrainingBatch
 from training.choices import LossNormalisation, Packing
-from training.data.example_rows import rows_of_examples
+from training.data.mixed_batches import rows_of_examples
 from training.data.rendering import Rendered
 from training.engine import forward_inputs, refuse_misfits, separation_of
 from training.forgetting_terms import MOVED, NEAR_ZERO, START, Alignment, alignment, at_start

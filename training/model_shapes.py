@@ -20,12 +20,14 @@ Example:
     3145728
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probes.hooked_model import HookedModel
+
 
 _SIZES = {
     "d_model": "hidden_size",
@@ -148,3 +150,53 @@ def _module(config: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+END = "<|endoftext|>"
+PADDING = "<|padding|>"
+MINIMUM_VOCABULARY = 256 + 2
+"""One entry for every byte, and the two special ones."""
+
+
+def train_byte_pairs(texts: Iterable[str], d_vocab: int) -> Any:
+    """Learn a tokenizer.
+
+    Args:
+        texts: what to learn it from.
+        d_vocab: how many entries it is to have.
+
+    Returns:
+        A fast tokenizer as transformers has it.
+
+    Raises:
+        ValueError: so many entries are too few for the bytes, or too many for the texts.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if d_vocab < MINIMUM_VOCABULARY:
+        raise ValueError(
+            f"a vocabulary of {d_vocab} cannot hold all bytes; give {MINIMUM_VOCABULARY} or more"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=d_vocab,
+        special_tokens=[END, PADDING],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    found = tokenizer.get_vocab_size()
+    if found < d_vocab:
+        raise ValueError(
+            f"the texts give a vocabulary of {found} entries, fewer than the {d_vocab} asked for; "
+            f"ask for {found} at most, or give more text"
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PADDING,
+        clean_up_tokenization_spaces=False,
+    )

@@ -33,7 +33,7 @@ from typing import Any
 from probes.generation import generate
 from probes.hooked_model import HookedModel
 from probes.scoring import target_readings
-from training.data.factoid_prompts import Factoid
+from training.data.factoids import Factoid
 from training.data.rendering import Rendered
 from training.observers import Cadence, shared_out
 from training.runs.records import RecallRecord, Record

@@ -26,7 +26,7 @@ from analysis.runs import Chain
 from probes.localization import NEVER, Localization, localize
 from training.choices import Replay
 from training.commands.recipes import from_json
-from training.data.factoids import KEY_VALUE_RECALL
+from training.data.factoid_sources import KEY_VALUE_RECALL
 from training.data.mixes import MixName
 from training.data.primary_sets import PrimaryKind
 from training.remix.config import RemixConfig, StageConfig

@@ -120,7 +120,7 @@ def against_each_other(model, pairs: Sequence[Pair], rounds: int) -> Seconds:
 def task_pairs(model, limit: int) -> dict[str, list[Pair]]:
     """The choices of every task as tokens."""
     from training.data.downstream import load_task, task_names
-    from training.evaluation import encoded_task
+    from training.tasks import encoded_task
 
     return {n: list(encoded_task(model, load_task(n, limit)).items) for n in task_names()}
 

@@ -102,7 +102,7 @@ class Setting:
     def examples(self) -> tuple[Sequence[Any], Sequence[Any]]:
         """Pairs and passages as tokens."""
         from training.data.conversations import factoid_conversations
-        from training.data.factoids import load_factoids
+        from training.data.factoid_sources import load_factoids
         from training.data.mixes import generic_passages
         from training.data.rendering import render_all
 

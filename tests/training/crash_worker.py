@@ -26,8 +26,7 @@ import training.runs.checkpoints as run_checkpoints
 import training.runs.durable_files as durable_files
 from interventions import AttentionTemperature
 from tests.training.loop_runs import model_of, rows_of, tokens
-from training.injection import InjectedSource
-from training.injection_schedule import Encounter, InjectionSchedule
+from training.injection import Encounter, InjectedSource, InjectionSchedule
 from training.loop import train
 from training.runs.directory import RunDirectory
 from training.runs.records import InjectionRecord, PerplexityRecord, StepRecord

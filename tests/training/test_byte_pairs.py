@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from training.byte_pairs import END, MINIMUM_VOCABULARY, PADDING, train_byte_pairs
+from training.model_shapes import END, MINIMUM_VOCABULARY, PADDING, train_byte_pairs
 
 TEXTS = ["low lower lowest low low", "new newer newest", "wide wider widest naïve 東京 🜁"]
 

@@ -52,7 +52,7 @@ def samples_hash(task, places, items):
 @pytest.mark.parametrize("name", RECORDED)
 def test_samples_are_those_of_the_package(name, smollm2):
     """Contexts and continuations as tokens, lengths in characters and labels."""
-    from training.evaluation import encoded_task
+    from training.tasks import encoded_task
 
     recorded = RECORDED[name]
     places = range(0, recorded["questions"], recorded["hashed_every"])
@@ -66,7 +66,7 @@ def test_samples_are_those_of_the_package(name, smollm2):
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_scores_are_those_of_the_package_item_by_item(name, smollm2):
-    from training.evaluation import evaluate_task
+    from training.tasks import evaluate_task
 
     recorded = RECORDED[name]
     places = [int(place) for place in recorded["scores"]][:3]

@@ -16,7 +16,7 @@ def task_of(metric="acc", label=0):
 
 def result_of(task):
     from probes.scoring import ChoiceScores
-    from training.evaluation import TaskResult
+    from training.tasks import TaskResult
 
     log_probs = (torch.tensor([-4.0, -8.0]), torch.tensor([-6.0, -2.0, -1.5]))
     return TaskResult(task, ChoiceScores(tuple(x.double() for x in log_probs), 0))
@@ -52,7 +52,7 @@ def test_p_is_the_mean_of_six_tasks_and_of_nothing_else():
     from dataclasses import replace
 
     from training.data.downstream import task_names
-    from training.evaluation import downstream_score
+    from training.tasks import downstream_score
 
     results = [
         result_of(replace(task_of("acc", label), name=name))

@@ -288,7 +288,7 @@ def test_the_span_of_the_subject(subject, question, expected):
 
 
 def test_the_form_of_the_paper():
-    from training.data.factoid_prompts import ANSWER_IS
+    from training.data.factoids import ANSWER_IS
 
     factoid = training_datasets().Factoid("Q?", ("A", "B"), "1")
     found = training_datasets().prompt_and_target(factoid, ANSWER_IS)
@@ -409,6 +409,6 @@ def test_names_of_built_in_sets_are_assets():
 
 def test_importing_the_loaders_brings_in_nothing_heavy():
     heavy = "('torch', 'transformers', 'datasets', 'pyarrow', 'pandas')"
-    code = f"import sys, training.data.factoids; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, training.data.factoid_sources; print([m for m in {heavy} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert shown.stdout.strip() == "[]", shown.stderr

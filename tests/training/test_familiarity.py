@@ -16,7 +16,7 @@ D_VOCAB = 271
 @cache
 def byte_tokenizer():
     """Hardly more than bytes: the characters of the answers below are a token each."""
-    from training.byte_pairs import train_byte_pairs
+    from training.model_shapes import train_byte_pairs
 
     return train_byte_pairs(["who is which number of them"] * 9, d_vocab=D_VOCAB)
 
@@ -75,14 +75,13 @@ CASES = [
 
 
 def factoid(identifier, question, answers):
-    from training.data.factoid_prompts import Factoid
+    from training.data.factoids import Factoid
 
     return Factoid(question, answers, identifier)
 
 
 def factoid_set(cases=CASES):
-    from training.data.factoid_prompts import PLAIN
-    from training.data.factoids import FactoidSet
+    from training.data.factoids import PLAIN, FactoidSet
 
     items = tuple(factoid(f"f{i}", case[0], case[1]) for i, case in enumerate(cases))
     return FactoidSet("numbers", "none", "made up", items, PLAIN)
@@ -123,8 +122,8 @@ def test_an_answer_ends_at_a_line_break_inside_a_token(monkeypatch):
 
 
 def test_line_ends_begin_with_the_line_break():
-    from training.byte_pairs import train_byte_pairs
     from training.data.familiarity import line_ends
+    from training.model_shapes import train_byte_pairs
 
     tokenizer = train_byte_pairs(["a\n\n\nb\n\n\nc"] * 9, d_vocab=259)
     # The special token decodes to nothing, as it does in an answer.
@@ -132,7 +131,7 @@ def test_line_ends_begin_with_the_line_break():
 
 
 def test_prompts_are_other_items_then_the_item_as_written_by_hand():
-    from training.data.factoid_prompts import QUESTION_ANSWER
+    from training.data.factoids import QUESTION_ANSWER
     from training.data.familiarity import few_shot_prompts
 
     factoids = factoid_set([("a b", ("1",)), ("c", ("2", "3")), ("d", ("3",)), ("e", ("4",))])
@@ -148,7 +147,7 @@ def test_prompts_are_other_items_then_the_item_as_written_by_hand():
 
 
 def test_without_shots_the_item_stands_alone():
-    from training.data.factoid_prompts import PLAIN
+    from training.data.factoids import PLAIN
     from training.data.familiarity import few_shot_prompts
 
     asked = few_shot_prompts(factoid_set(), shots=0, prompt=PLAIN, seed=0)
@@ -156,7 +155,7 @@ def test_without_shots_the_item_stands_alone():
 
 
 def test_no_shot_asks_the_items_own_question_or_gives_its_answer():
-    from training.data.factoid_prompts import PLAIN
+    from training.data.factoids import PLAIN
     from training.data.familiarity import few_shot_prompts
 
     draw = random.Random(3)
@@ -171,7 +170,7 @@ def test_no_shot_asks_the_items_own_question_or_gives_its_answer():
 
 
 def test_another_template_asks_another_way():
-    from training.data.factoid_prompts import QUESTION_ANSWER
+    from training.data.factoids import QUESTION_ANSWER
 
     # "Answer:" ends with a character that nothing is known to follow.
     found = split(prompt=QUESTION_ANSWER)
@@ -220,7 +219,7 @@ def changed_model():
     ids=lambda change: next(iter(change)),
 )
 def test_anything_that_decides_answers_asks_again(change, tmp_path):
-    from training.data.factoid_prompts import PromptTemplate
+    from training.data.factoids import PromptTemplate
 
     if "prompt" in change:
         change = {"prompt": PromptTemplate(change["prompt"])}

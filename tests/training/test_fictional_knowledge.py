@@ -224,8 +224,7 @@ def test_the_published_files():
 
 def test_the_published_passages_have_the_lengths_of_the_published_map():
     from probes.assets import AssetError, fetch
-    from training.injection import encode_passages
-    from training.injection_schedule import InjectionSchedule
+    from training.injection import InjectionSchedule, encode_passages
 
     files = published("_paraphrase70", "_once60")
     try:

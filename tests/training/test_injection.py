@@ -23,7 +23,7 @@ def exposures(paraphrase=2, once=2):
 
 
 def schedule(**options):
-    from training.injection_schedule import InjectionSchedule
+    from training.injection import InjectionSchedule
 
     settings = {"interval": 3, "rounds": 2, "first": 1} | options
     return InjectionSchedule.regular(exposures(), **settings)
@@ -31,7 +31,7 @@ def schedule(**options):
 
 def passages(longest=7):
     """Wordings of four passages: ids from 1000 on, the end token last, 3 to 7 tokens long."""
-    from training.injection_schedule import Encounter
+    from training.injection import Encounter
 
     return {
         Encounter(passage, version): torch.tensor(
@@ -186,7 +186,7 @@ def test_masked_documents_change_nothing_for_one_another():
     # Through a model, as the loop runs it: logits after the passage are those of the row alone.
     from tests.models import tiny_hf_model
     from training.engine import forward_inputs, separation_of
-    from training.injection_schedule import Encounter
+    from training.injection import Encounter
 
     hf_model = tiny_hf_model("llama")
     only = {Encounter(0, 0): torch.tensor([5, 6, END])}
@@ -227,7 +227,7 @@ class Small:
 
 def one_schedule():
     from training.choices import Exposure
-    from training.injection_schedule import InjectionSchedule
+    from training.injection import InjectionSchedule
 
     return InjectionSchedule.regular({0: Exposure.ONCE}, interval=1, rounds=1)
 

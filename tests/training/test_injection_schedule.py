@@ -6,9 +6,9 @@ import pytest
 
 
 def module():
-    import training.injection_schedule
+    import training.injection
 
-    return training.injection_schedule
+    return training.injection
 
 
 def regular(exposures, **options):

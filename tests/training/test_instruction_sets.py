@@ -322,7 +322,7 @@ def test_an_offset_beyond_the_end_and_an_empty_file(tmp_path):
 
 
 def test_one_name_for_factoids_and_instructions():
-    from training.data.factoids import factoid_names
+    from training.data.factoid_sources import factoid_names
     from training.data.instructions import instruction_names
     from training.data.primary_sets import PAPER_ITEMS, primary_names
 
@@ -340,7 +340,7 @@ def test_one_name_for_factoids_and_instructions():
 
 
 def test_the_template_of_factoids_can_be_chosen(tmp_path):
-    from training.data.factoid_prompts import ANSWER_IS
+    from training.data.factoids import ANSWER_IS
 
     path = write(tmp_path / "x.jsonl", [{"question": "Who?", "answers": ["Ann", "A."]}])
     assert pairs(primary(path).conversations) == [[("Question: Who?\nAnswer:", "Ann")]]
@@ -387,7 +387,7 @@ def test_bad_names_are_answered_in_one_line(arguments, options, message):
 
 def test_options_of_factoids_are_refused_for_instructions():
     from training.data import KeyValues
-    from training.data.factoid_prompts import PLAIN
+    from training.data.factoids import PLAIN
 
     with pytest.raises(
         ValueError, match="key_values, template was given, but gsm8k is no set of f"

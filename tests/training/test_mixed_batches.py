@@ -187,7 +187,7 @@ def packings():
 
 
 def cost(rows, lengths):
-    """Multiplications over a model's width and layers; see `training.data.example_rows`."""
+    """Multiplications over a model's width and layers; see `training.data.mixed_batches`."""
     length = max(sum(lengths[i] for i in row) for row in rows)
     return len(rows) * (length * 4096 + length * length * 2)
 
@@ -204,7 +204,7 @@ def partitions(items):
 
 
 def test_packing_is_nearly_the_cheapest_there_is():
-    from training.data.example_rows import packed_rows
+    from training.data.mixed_batches import packed_rows
 
     excess = []
     for lengths, limit in packings():
@@ -425,9 +425,9 @@ def test_the_official_loss_is_the_mean_over_processes(processes):
 
 def key_values_and_passages(count=61):
     """Key-value recall and passages of 50 + 50 words at 1:2, in a vocabulary of their own."""
-    from training.byte_pairs import train_byte_pairs
     from training.data.conversations import Conversation, Turn, factoid_conversations
-    from training.data.factoids import load_factoids
+    from training.data.factoid_sources import load_factoids
+    from training.model_shapes import train_byte_pairs
 
     draw = random.Random(5)
     words = [

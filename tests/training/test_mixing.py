@@ -241,7 +241,7 @@ def test_bad_options_are_one_line(arguments, options, message):
 
 
 def factoid(identifier, answers, subject=None):
-    from training.data.factoid_prompts import Factoid
+    from training.data.factoids import Factoid
 
     return Factoid(f"What is {identifier}?", answers, identifier, subject=subject)
 
@@ -265,7 +265,7 @@ FACTS = [
 
 
 def test_overlap_by_hand():
-    from training.data.mix_overlap import overlap
+    from training.data.mixes import overlap
 
     mix = mix_of(
         "in emma, AUSTEN is very funny",
@@ -283,7 +283,7 @@ def test_overlap_by_hand():
 
 
 def test_overlap_without_subjects_has_no_pair_share():
-    from training.data.mix_overlap import overlap
+    from training.data.mixes import overlap
 
     report = overlap([factoid("a", ("Rome",))], mix_of("all roads to Rome they say"))
     assert (report.answer_share, report.subject_share, report.pair_share) == (1.0, None, None)
@@ -292,7 +292,7 @@ def test_overlap_without_subjects_has_no_pair_share():
 
 def test_overlap_against_padded_text_search():
     """Phrases of numbers in passages of numbers, looked for by hand as text between spaces."""
-    from training.data.mix_overlap import overlap
+    from training.data.mixes import overlap
 
     draw = random.Random(5)
     texts = [" ".join(draw.choices("0123456789", k=6)) for _ in range(31)]
@@ -319,8 +319,8 @@ def test_overlap_against_padded_text_search():
 
 
 def test_a_made_up_set_does_not_overlap_with_its_mix():
-    from training.data.factoids import load_factoids
-    from training.data.mix_overlap import overlap
+    from training.data.factoid_sources import load_factoids
+    from training.data.mixes import overlap
 
     mix = loaded("random", 61, words=50, seed=0)
     report = overlap(load_factoids("kvr", limit=97), mix.conversations)

@@ -200,7 +200,7 @@ def test_a_tie_is_not_right():
 
 
 def test_held_out_loss_is_that_of_hugging_face():
-    from training.observers_corpus import HeldOutObserver
+    from training.observers import HeldOutObserver
 
     hf_model = tiny_hf_model("qwen3", torch.float64)
     import probes
@@ -222,7 +222,7 @@ def test_held_out_loss_is_that_of_hugging_face():
 
 def test_entropies_are_those_of_the_command_and_dormant_neurons_are_counted():
     import probes
-    from training.observers_corpus import EntropyObserver
+    from training.observers import EntropyObserver
 
     model = tiny_model("llama", torch.float64)
     batches = [{"input_ids": tokens(2, 11, seed=i)} for i in range(4)]
@@ -249,7 +249,7 @@ def test_entropies_are_those_of_the_command_and_dormant_neurons_are_counted():
 def test_held_out_batches_have_so_many_tokens():
     from probes.corpus.sources import Corpus
     from tests.models import tiny_tokenizer
-    from training.observers_corpus import held_out_batches
+    from training.observers import held_out_batches
 
     corpus = Corpus.from_texts([words(n, n) for n in (17, 5, 29)])
     batches = held_out_batches(corpus, tiny_tokenizer(), 31, row_length=11, batch_size=2)
@@ -258,7 +258,7 @@ def test_held_out_batches_have_so_many_tokens():
 
 
 def test_a_threshold_below_zero_is_refused():
-    from training.observers_corpus import EntropyObserver
+    from training.observers import EntropyObserver
 
     with pytest.raises(ValueError, match=r"dormant is -1.0: give 0 or more, in means of the layer"):
         EntropyObserver([], always(), dormant=-1.0)

@@ -90,8 +90,7 @@ def test_what_cannot_be_matched_is_refused(accepted, match, message):
 
 def test_items_are_made_from_rows_and_what_is_accepted():
     from training.data.conversations import factoid_conversations
-    from training.data.factoid_prompts import Factoid
-    from training.data.factoids import FactoidSet
+    from training.data.factoids import Factoid, FactoidSet
     from training.data.rendering import render_all
     from training.recall import accepted_answers, recall_items
 
@@ -118,7 +117,7 @@ def test_items_are_made_from_rows_and_what_is_accepted():
 
 
 def test_factoids_that_share_an_identifier_are_told_apart():
-    from training.data.factoid_prompts import Factoid
+    from training.data.factoids import Factoid
     from training.recall import accepted_answers
 
     pair = [Factoid("one?", ("a",), "x"), Factoid("two?", ("b",), "x")]

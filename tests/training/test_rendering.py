@@ -79,7 +79,7 @@ def tokenizer_of(kind):
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     match kind:
         case "bytes":
-            from training.byte_pairs import train_byte_pairs
+            from training.model_shapes import train_byte_pairs
 
             return train_byte_pairs(TEXTS, 270)
         case "begun":
@@ -261,8 +261,7 @@ def test_hashes_tell_tokens_labels_and_sources_apart():
 
 def test_factoids_are_conversations_of_one_turn():
     from training.data.conversations import factoid_conversations
-    from training.data.factoid_prompts import ANSWER_IS, PLAIN, Factoid
-    from training.data.factoids import FactoidSet
+    from training.data.factoids import ANSWER_IS, PLAIN, Factoid, FactoidSet
 
     items = (Factoid("Who?", ("Ada Lovelace", "Ada"), "a"), Factoid("When?", ("1843",), "b"))
     asked = FactoidSet("popqa", "none", "nowhere", items, ANSWER_IS)

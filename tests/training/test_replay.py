@@ -24,7 +24,7 @@ def conversations(pairs=PAIRS, source="kvr"):
 @cache
 def byte_tokenizer():
     """Hardly more than bytes, so that no border lies inside a token."""
-    from training.byte_pairs import train_byte_pairs
+    from training.model_shapes import train_byte_pairs
 
     tokenizer = train_byte_pairs(["<|user|>\n<|assistant|>\nkey is?"] * 9, d_vocab=271)
     tokenizer.chat_template = CHAT

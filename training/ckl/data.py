@@ -19,8 +19,7 @@ from training.data.fictional import GENERATED, load_knowledge
 from training.data.fictional_generator import generate_knowledge
 from training.data.packed_rows import CorpusSource, corpus_source, model_positions
 from training.data.passages import Exposures, KnowledgeSet, assign_exposures
-from training.injection import InjectedSource, encode_passages
-from training.injection_schedule import InjectionSchedule
+from training.injection import InjectedSource, InjectionSchedule, encode_passages
 from training.observers import Cadence, ProbeObserver
 from training.recall import RecallItem, RecallObserver
 from training.start_models import Start

@@ -17,8 +17,15 @@ from probes.corpus.sources import ContentHash
 from probes.corpus.token_batch import TokenBatch
 from training.data.downstream import load_task
 from training.data.fact_world import ClozeItem
-from training.observers import Cadence, ClozeObserver, Observer, TaskObserver
-from training.observers_corpus import EntropyObserver, HeldOutObserver, held_out_batches
+from training.observers import (
+    Cadence,
+    ClozeObserver,
+    EntropyObserver,
+    HeldOutObserver,
+    Observer,
+    TaskObserver,
+    held_out_batches,
+)
 from training.trial import Misfits
 
 _ROWS_AT_ONCE = 8

@@ -5,7 +5,7 @@ answers are bare: the space between them, the names of the speakers and the end 
 to the template that renders them (`training.data.rendering`).
 
 Example:
-    >>> from training.data.factoids import load_factoids
+    >>> from training.data.factoid_sources import load_factoids
     >>> conversation = factoid_conversations(load_factoids("kvr", limit=1))[0]
     >>> conversation.turns[0]
     Turn(prompt='The value of key dc6486c4 is?', answer='79e84c94')
@@ -16,8 +16,7 @@ from typing import Any
 
 from probes.choices import Compat
 from training.choices import Template
-from training.data.factoid_prompts import PromptTemplate, prompt_and_target
-from training.data.factoids import FactoidSet
+from training.data.factoids import FactoidSet, PromptTemplate, prompt_and_target
 
 
 @dataclass(frozen=True)

@@ -1,137 +1,90 @@
-"""Factoids by name or from a file: `load_factoids`.
+r"""Factoids: questions with short answers, and how they become text that a model continues.
 
-Names are `kvr` (key-value recall, made up on the spot: `training.data.key_values`), the sets
-that come with the assets (`training.data.factoid_sources`) and those of the Hugging Face hub
-(`training.data.factoid_sources`), which need a network once. A file is `.jsonl`, `.json`, `.csv`
-or `.parquet` (`training.data.factoids`).
+A **template** has two halves: the prompt, with `{question}` in it, and the target, with `{answer}`.
+They follow each other without anything between them, so the space that parts them belongs to the
+target, where tokenizers put it. `training.data.factoid_sources` loads sets of factoids.
 
-Items come in an order drawn by `seed`, so that the first of them are a fair sample of the set and a
-smaller `limit` gives the first items of a larger one; `seed=None` keeps the order of the source.
-`offset` leaves out as many before, which makes a second set of the same kind
-(`training.data.items`).
+**Key-value recall** has pairs of random strings that no model can have met, drawn uniformly; no
+string occurs twice. Pairs are drawn one after the other, so the first of a long set are the short
+set with the same seed, and later ones make a second set that shares nothing with it.
+
+Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section 2
+and B.5 (2,000 pairs of eight letters and digits; their generator is not released, and the example
+they print is hexadecimal).
 
 Example:
-    >>> first = load_factoids("kvr", limit=3, seed=1)
-    >>> second = load_factoids("kvr", limit=3, offset=3, seed=1)
-    >>> len({factoid.subject for factoid in [*first, *second]})
-    6
+    >>> factoid = Factoid("Which city does David Soul come from?", ("Chicago",), "1", "David Soul")
+    >>> prompt_and_target(factoid, QUESTION_ANSWER)
+    ('Question: Which city does David Soul come from?\nAnswer:', ' Chicago')
+    >>> start, stop = subject_span(factoid, QUESTION_ANSWER)
+    >>> prompt_and_target(factoid, QUESTION_ANSWER)[0][start:stop]
+    'David Soul'
+    >>> pair = key_value_factoids(1, KeyValues(Charset.HEX, length=8), seed=0)[0]
+    >>> pair.question, pair.object
+    ('The value of key dc6486c4 is?', '79e84c94')
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+import random
+import re
+import string
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
-from probes.assets.table import find_asset, nearest_names
-from probes.corpus.sources import NO_LICENCE
-from training.data.factoid_prompts import PLAIN, QUESTION_ANSWER, Factoid, PromptTemplate
-from training.data.factoid_sources import (
-    HUB_FACTOIDS,
-    SOURCES,
-    answers_of,
-    distinct,
-    source_factoids,
-)
-from training.data.files import Row, read_rows, text_of
-from training.data.items import ItemSet, check_numbers, chosen
-from training.data.key_values import KeyValues, key_value_factoids
-
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-QUESTION_COLUMNS = ("question", "prompt")
-CANONICAL_COLUMNS = ("answer", "target", "object")
-ACCEPTED_COLUMNS = ("answers", "aliases")
-IDENTIFIER_COLUMNS = ("id", "identifier")
+from training.data.items import ItemSet
 
 
-def read_factoids(path: Path) -> tuple[list[Factoid], PromptTemplate]:
-    """The factoids of a file in its order, and the template that suits them."""
-    if path.suffix not in SUFFIXES or path.is_dir():
-        raise ValueError(f"{path} is no factoid file: give {', '.join(SUFFIXES)}")
-    factoids: list[Factoid] = []
-    places: dict[str, str] = {}
-    asked = ""
-    for place, row in read_rows(path, list_columns=ACCEPTED_COLUMNS):
-        column, factoid = _factoid(row, place, default_id=f"{path.name}-{len(factoids)}")
-        asked = asked or column
-        if column != asked:
-            raise ValueError(f"{place}: has {column!r} after items with {asked!r}: use one of them")
-        if factoid.identifier in places:
+@dataclass(frozen=True)
+class Factoid:
+    """One question and its answers; subject and relation where the set says them."""
+
+    question: str
+    """Or the text that the answer continues."""
+    answers: tuple[str, ...]
+    """What is accepted, the canonical answer first."""
+    identifier: str
+    """No two items of a set share one."""
+    subject: str | None = None
+    relation: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.question or not self.answers or not all(self.answers):
             raise ValueError(
-                f"{place}: identifier {factoid.identifier!r} is that of "
-                f"{places[factoid.identifier]}: give each item its own"
+                f"factoid {self.identifier!r} has question {self.question!r} and answers "
+                f"{list(self.answers)}: give a question and at least one answer, none of them empty"
             )
-        places[factoid.identifier] = place
-        factoids.append(factoid)
-    if not factoids:
-        raise ValueError(f"{path} holds no factoid: give items with a question and an answer")
-    return factoids, PLAIN if asked == "prompt" else QUESTION_ANSWER
+
+    @property
+    def object(self) -> str:
+        """The canonical answer."""
+        return self.answers[0]
 
 
-def _factoid(row: Row, place: str, default_id: str) -> tuple[str, Factoid]:
-    """The factoid of a row, and the name of the column with its question."""
-    question = _only_one(row, QUESTION_COLUMNS, place)
-    if question is None:
-        raise ValueError(f"{place}: {_lacks('question or prompt', row)}")
-    canonical = _only_one(row, CANONICAL_COLUMNS, place)
-    accepted_in = _only_one(row, ACCEPTED_COLUMNS, place)
-    accepted = _texts(row, accepted_in, place) if accepted_in else []
-    if canonical is None and not accepted:
-        raise ValueError(f"{place}: {_lacks('answer, target or answers', row)}")
-    identifier = _only_one(row, IDENTIFIER_COLUMNS, place)
-    factoid = Factoid(
-        question=text_of(row[question], question, place),
-        answers=answers_of(
-            text_of(row[canonical], canonical, place) if canonical else accepted[0], accepted
-        ),
-        identifier=str(row[identifier]).strip() if identifier else default_id,
-        subject=text_of(row["subject"], "subject", place) if _has(row, "subject") else None,
-        relation=text_of(row["relation"], "relation", place) if _has(row, "relation") else None,
-    )
-    return question, factoid
+@dataclass(frozen=True)
+class PromptTemplate:
+    """How a factoid is put to a model: `{question}` once, and `{answer}` once."""
+
+    prompt: str = "Question: {question}\nAnswer:"
+    target: str = " {answer}"
+
+    def __post_init__(self) -> None:
+        for text, field in ((self.prompt, "{question}"), (self.target, "{answer}")):
+            if text.count(field) != 1:
+                raise ValueError(
+                    f"template {text!r} holds {field} {text.count(field)} times: write it once"
+                )
 
 
-def _has(row: Row, column: str) -> bool:
-    value = row.get(column)
-    return bool(value.strip()) if isinstance(value, str) else value not in (None, [])
-
-
-def _only_one(row: Row, columns: Sequence[str], place: str) -> str | None:
-    """The one of some columns that a row fills, None where it fills none."""
-    filled = [column for column in columns if _has(row, column)]
-    if len(filled) > 1:
-        raise ValueError(f"{place}: has {' and '.join(map(repr, filled))}: keep one of them")
-    return filled[0] if filled else None
-
-
-def _texts(row: Row, column: str, place: str) -> list[str]:
-    values = row[column]
-    is_list = isinstance(values, list)
-    if not is_list or not all(isinstance(value, str) and value.strip() for value in values):
-        raise ValueError(
-            f"{place}: {column!r} must be a list of texts, none of them empty; for a single answer "
-            f"use 'answer'"
-        )
-    return [text_of(value, column, place) for value in values]
-
-
-def _lacks(wanted: str, row: Row) -> str:
-    found = ", ".join(repr(column) for column in row if _has(row, column)) or "nothing"
-    return f"no {wanted}; found {found}: add it"
-
-
-KEY_VALUE_RECALL = "kvr"
-DEFAULT_KEY_VALUES = 2000
-"""Pairs of key-value recall where no limit is given: the paper's number."""
+QUESTION_ANSWER = PromptTemplate()
+ANSWER_IS = PromptTemplate("Question: {question}\nThe answer is:")
+"""The paper's form of questions (B.5)."""
+PLAIN = PromptTemplate("{question}")
+"""Of key-value recall and of finished prompts."""
 
 
 @dataclass(frozen=True)
 class FactoidSet(ItemSet[Factoid]):
-    """Factoids in order, and where they are from; see `ItemSet`.
-
-    Attributes:
-        factoids: the items.
-        template: the prompt template that suits them.
-    """
+    """Factoids in order, the template that suits them, and where they are from."""
 
     factoids: tuple[Factoid, ...]
     template: PromptTemplate = QUESTION_ANSWER
@@ -147,90 +100,87 @@ class FactoidSet(ItemSet[Factoid]):
         return {"template": asdict(self.template)}
 
 
-def factoid_names() -> list[str]:
-    """The names that `load_factoids` knows."""
-    return [KEY_VALUE_RECALL, *SOURCES, *HUB_FACTOIDS]
-
-
-def load_factoids(
-    source: str | Path,
-    *,
-    limit: int | None = None,
-    offset: int = 0,
-    seed: int | None = 0,
-    key_values: KeyValues | None = None,
-    revision: str | None = None,
-) -> FactoidSet:
-    """Load a factoid set.
-
-    Args:
-        source: one of `factoid_names()`, or a file. A name wins over a file of that name: write
-            `./kvr` for the file. A `Path` is always a file.
-        limit: at most so many items; None for all, and for 2,000 of key-value recall.
-        offset: leave out so many items first.
-        seed: of the order, and of the pairs of key-value recall; None for the source's own order.
-        key_values: charset and length of keys and values, for key-value recall alone.
-        revision: branch, tag or commit of a set of the hub, where not the pinned one.
-
-    Raises:
-        ValueError: the set is unknown, cannot be read or had, or has too few items; an option is
-            out of range or does not apply.
-    """
-    name, is_path = str(source), isinstance(source, Path)
-    known = None if is_path else name
-    check_numbers(limit, offset)
-    _check_recall(name, known == KEY_VALUE_RECALL, seed, key_values)
-    if revision is not None and known not in HUB_FACTOIDS:
-        raise ValueError(f"revision was given, but {name} is no set of the hub: leave it out")
-    if known == KEY_VALUE_RECALL:
-        assert seed is not None
-        form = key_values or KeyValues()
-        return _key_values(form, limit or DEFAULT_KEY_VALUES, offset, seed)
-    whole = _whole_set(name, known, revision)
-    items = chosen(name, whole.factoids, limit=limit, offset=offset, seed=seed)
-    return replace(whole, factoids=items)
-
-
-def _key_values(form: KeyValues, count: int, offset: int, seed: int) -> FactoidSet:
-    pairs = key_value_factoids(offset + count, form, seed)[offset:]
-    made = f"generated: {form.charset}, length {form.length}, seed {seed}, offset {offset}"
-    return FactoidSet(KEY_VALUE_RECALL, "none needed (generated)", made, tuple(pairs), PLAIN)
-
-
-def _whole_set(name: str, known: str | None, revision: str | None) -> FactoidSet:
-    """All items of a built-in set, of one of the hub or of a file, in the order of the source."""
-    if known in SOURCES:
-        asset = find_asset(name)
-        return FactoidSet(name, asset.licence, asset.sources[0].url, tuple(source_factoids(name)))
-    if known in HUB_FACTOIDS:
-        hub_set = HUB_FACTOIDS[name]
-        found = hub_set.hub.read(revision)
-        factoids = tuple(distinct(hub_set.read(found.rows)))
-        source = f"data set {hub_set.hub.dataset}, commit {found.commit}"
-        return FactoidSet(name, hub_set.hub.licence, source, factoids, hub_set.template)
-    path = Path(name).expanduser()
-    if not path.exists():
-        raise ValueError(_not_found(name))
-    items, template = read_factoids(path)
-    return FactoidSet(name, NO_LICENCE, name, tuple(items), template)
-
-
-def _check_recall(
-    name: str, is_recall: bool, seed: int | None, key_values: KeyValues | None
-) -> None:
-    if is_recall and seed is None:
-        raise ValueError(f"{name} is generated and has no order of its own: give a seed")
-    if key_values is not None and not is_recall:
-        raise ValueError(
-            f"key_values was given, but {name} is not {KEY_VALUE_RECALL}: leave it out"
-        )
-
-
-def _not_found(name: str) -> str:
-    if name.endswith(SUFFIXES):
-        return f"no factoid file at {name}: check the path"
-    nearest = nearest_names(name, factoid_names())
+def prompt_and_target(factoid: Factoid, template: PromptTemplate) -> tuple[str, str]:
+    """The prompt of a factoid, and its canonical answer as what follows the prompt."""
+    # Not str.format: a question may hold braces.
     return (
-        f"no factoid set {name!r} ({nearest}), and no file of that name; accepted files are "
-        f"{', '.join(SUFFIXES)}"
+        template.prompt.replace("{question}", factoid.question),
+        template.target.replace("{answer}", factoid.object),
     )
+
+
+def subject_span(factoid: Factoid, template: PromptTemplate) -> tuple[int, int] | None:
+    """Where the subject stands in the prompt of a factoid.
+
+    It is looked for in the question, as whole words, first as it is written and then in any case;
+    the first place counts.
+
+    Returns:
+        Character positions `(start, stop)` in the prompt; None where the factoid names no subject
+        or its question does not hold it.
+    """
+    if not factoid.subject:
+        return None
+    words = rf"(?<!\w){re.escape(factoid.subject)}(?!\w)"
+    found = re.search(words, factoid.question) or re.search(words, factoid.question, re.IGNORECASE)
+    if not found:
+        return None
+    shift = template.prompt.index("{question}")
+    return shift + found.start(), shift + found.end()
+
+
+class Charset(StrEnum):
+    """What keys and values are made of."""
+
+    HEX = "hex"
+    """The sixteen digits 0 to 9 and a to f."""
+    ALPHANUMERIC = "alphanumeric"
+    """The digits 0 to 9 and the letters a to z, in lower case as scoring ignores case."""
+
+
+_CHARACTERS = {
+    Charset.HEX: string.digits + "abcdef",
+    Charset.ALPHANUMERIC: string.digits + string.ascii_lowercase,
+}
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """The form of keys and values: their characters, and how many each has."""
+
+    charset: Charset | str = Charset.HEX
+    length: int = 8
+
+    def __post_init__(self) -> None:
+        if self.charset not in list(Charset):
+            raise ValueError(f"charset is {self.charset!r}: choose from {', '.join(Charset)}")
+        if self.length < 1:
+            raise ValueError(f"keys and values have length {self.length}: give 1 or more")
+
+    @property
+    def characters(self) -> str:
+        """What they are made of."""
+        return _CHARACTERS[Charset(self.charset)]
+
+    @property
+    def strings(self) -> int:
+        """How many strings of this form there are."""
+        return len(self.characters) ** self.length
+
+
+def key_value_factoids(n: int, form: KeyValues, seed: int) -> list[Factoid]:
+    """Key-value pairs as factoids."""
+    if 2 * n > form.strings:
+        raise ValueError(
+            f"{n} pairs need {2 * n} different strings, but {form.charset} of length "
+            f"{form.length} has {form.strings}: give longer keys or fewer pairs"
+        )
+    generator = random.Random(seed)
+    drawn: dict[str, None] = {}
+    while len(drawn) < 2 * n:
+        drawn["".join(generator.choices(form.characters, k=form.length))] = None
+    strings = list(drawn)
+    return [
+        Factoid(f"The value of key {key} is?", (value,), f"kvr-{key}", key, "value")
+        for key, value in zip(strings[::2], strings[1::2], strict=True)
+    ]

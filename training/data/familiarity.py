@@ -31,8 +31,7 @@ from probes.generation import generate
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
 from training.choices import Template
-from training.data.factoid_prompts import Factoid, PromptTemplate, prompt_and_target
-from training.data.factoids import FactoidSet
+from training.data.factoids import Factoid, FactoidSet, PromptTemplate, prompt_and_target
 from training.data.rendering import Ids, render_prompt
 from training.recall import Match, is_right, normalised
 from training.runs.durable_files import write_whole

@@ -17,12 +17,11 @@ Example:
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from probes.corpus.sources import HUB_ID, NO_LICENCE
 from training.choices import Exposure, ProbeKind
 from training.data.fictional_generator import DEFAULT_ENTITIES, generate_knowledge
-from training.data.files import Row, hub_snapshot, read_rows, text_of
+from training.data.files import Row, field_of, hub_snapshot, read_rows, text_of
 from training.data.passages import (
     Exposures,
     KnowledgeProbe,
@@ -49,6 +48,7 @@ __all__ = [
 
 SUFFIXES = (".json", ".jsonl")
 TEXT_FIELD, PARAPHRASES_FIELD = "train_context", "paraphrases"
+PUBLISHED = "give the published fields"
 PROBE_FIELDS = {
     ProbeKind.MEMORIZATION: "mem",
     ProbeKind.SEMANTIC: "gen",
@@ -95,7 +95,7 @@ def passage_of_row(row: Row, index: int, place: str) -> Passage:
     ]
     return Passage(
         index,
-        text_of(_field(row, TEXT_FIELD, place), TEXT_FIELD, place),
+        text_of(field_of(row, TEXT_FIELD, place, PUBLISHED), TEXT_FIELD, place),
         tuple(_texts(row, PARAPHRASES_FIELD, place)) if row.get(PARAPHRASES_FIELD) else (),
         tuple(KnowledgeProbe(index, number, *pair) for number, pair in enumerate(pairs)),
     )
@@ -112,17 +112,10 @@ def _pairs(row: Row, field: str, place: str) -> Iterator[tuple[str, str]]:
 
 
 def _texts(row: Row, field: str, place: str) -> list[str]:
-    values = _field(row, field, place)
+    values = field_of(row, field, place, PUBLISHED)
     if not isinstance(values, list):
         raise ValueError(f"{place}: {field!r} holds {type(values).__name__}: give a list of texts")
     return [text_of(value, field, place) for value in values]
-
-
-def _field(row: Row, field: str, place: str) -> Any:
-    if row.get(field) is None:
-        found = ", ".join(map(repr, row)) or "nothing"
-        raise ValueError(f"{place}: no {field!r}; found {found}: give the published fields")
-    return row[field]
 
 
 GENERATED = "generated"

@@ -1,4 +1,4 @@
-r"""Rows of a file, each with its place for error messages: what all readers of data sets share.
+r"""Files of data sets, here and in the Hugging Face hub: rows, each with its place for errors.
 
 | format     | a row is                                                              |
 |------------|-----------------------------------------------------------------------|
@@ -12,8 +12,10 @@ Text is UTF-8; a byte order mark at the start is passed over. Rows are read as t
 wherever the format allows it. What a row must hold is for the reader of the set to say.
 """
 
+import gzip
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import chain, islice
@@ -22,6 +24,10 @@ from typing import Any
 
 from probes.corpus.files import BYTE_ORDER_MARK, Row, as_object, json_rows, parsed, separated_rows
 from probes.corpus.readers import PARQUET_BATCH_ROWS
+
+Rows = Iterable[tuple[str, Row]]
+"""Rows with their places."""
+_SHARD = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<rest>\..*)?")
 
 
 def read_rows(path: Path, *, list_columns: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
@@ -37,20 +43,6 @@ def read_rows(path: Path, *, list_columns: Sequence[str] = ()) -> Iterator[tuple
             return separated_rows(path, "\t", list_columns)
     assert path.suffix == ".parquet", f"no reader of rows for {path.suffix}"
     return _parquet_rows(path)
-
-
-def text_of(value: Any, column: str, place: str) -> str:
-    """A value as text without white space around it."""
-    if not isinstance(value, str) or not value.strip():
-        found = "an empty text" if isinstance(value, str) else type(value).__name__
-        raise ValueError(f"{place}: {column!r} holds {found}: give text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{place}: {column!r} holds half of a surrogate pair: correct or remove it"
-        ) from error
-    return value.strip()
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
@@ -72,57 +64,71 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from error
     with file:
-        number = 0
-        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}, row {number}", row
+        batches = file.iter_batches(batch_size=PARQUET_BATCH_ROWS)
+        rows = (row for batch in batches for row in batch.to_pylist())
+        for number, row in enumerate(rows, start=1):
+            yield f"{path}, row {number}", row
 
 
-_SHARD = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<rest>\..*)?")
+def arrow_rows(path: Path, columns: list[str]) -> list[Row]:
+    """The rows of an Arrow stream, as `datasets` saves them."""
+    import pyarrow
+
+    with pyarrow.memory_map(str(path)) as file:
+        return pyarrow.ipc.open_stream(file).read_all().select(columns).to_pylist()
 
 
-@dataclass(frozen=True)
-class HubRows:
-    """What was found.
+def request_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """The documents of a packed file of evaluation requests."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            yield f"{path}, line {number}", json.loads(line)["doc"]
 
-    Attributes:
-        commit: the commit that was read.
-        rows: the rows in order, each with its place; read as they are asked for, once.
-    """
 
-    commit: str
-    rows: Iterator[tuple[str, Row]]
+def field_of(row: Row, column: str, place: str, advice: str) -> Any:
+    """What a row holds in a column; it is refused without."""
+    if row.get(column) is None:
+        found = ", ".join(map(repr, row)) or "nothing"
+        raise ValueError(f"{place}: no {column!r}; found {found}: {advice}")
+    return row[column]
+
+
+def text_of(value: Any, column: str, place: str) -> str:
+    """A value as text without white space around it."""
+    if not isinstance(value, str) or not value.strip():
+        found = "an empty text" if isinstance(value, str) else type(value).__name__
+        raise ValueError(f"{place}: {column!r} holds {found}: give text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{place}: {column!r} holds half of a surrogate pair: correct or remove it"
+        ) from error
+    return value.strip()
 
 
 @dataclass(frozen=True)
 class HubSet:
-    """Files of one data set.
-
-    Attributes:
-        dataset: its id in the hub, "namespace/name".
-        revision: commit, branch or tag.
-        files: patterns of the paths of its files; each must be met. Rows come in the order of the
-            patterns, then of the paths.
-        licence: of the data, as far as known.
-        max_rows: only so many rows of its start; None for all.
-        unverified: nobody could try it against the hub.
-    """
+    """Files of one data set of the hub."""
 
     dataset: str
     revision: str
+    """Commit, branch or tag."""
     files: tuple[str, ...]
+    """Patterns, each of which must be met; rows come in their order, then in that of the paths."""
     licence: str
     max_rows: int | None = None
+    """Only so many rows of its start."""
     unverified: bool = True
+    """Nobody could try it against the hub."""
 
-    def read(self, revision: str | None = None) -> HubRows:
-        """The rows, from the hub or its local cache."""
+    def read(self, revision: str | None = None) -> tuple[Iterator[tuple[str, Row]], str]:
+        """The rows, from the hub or its local cache, and which commit they are from."""
         asked = revision or self.revision
         folder = hub_snapshot(self.dataset, asked, self.files)
         paths = _wanted_files(folder, self.files, f"{self.dataset!r}, revision {asked!r}")
         rows = chain.from_iterable(map(read_rows, paths))
-        return HubRows(folder.name, islice(rows, self.max_rows))
+        return islice(rows, self.max_rows), f"data set {self.dataset}, commit {folder.name}"
 
 
 def hub_snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
@@ -157,13 +163,7 @@ def _wanted_files(folder: Path, patterns: Sequence[str], asked: str) -> list[Pat
                 "download the file you want and give its path"
             )
         wanted |= dict.fromkeys(met)
-    _refuse_missing_shards(list(wanted), asked)
-    return [folder / name for name in wanted]
-
-
-def _refuse_missing_shards(names: Sequence[str], asked: str) -> None:
-    """Refuse files of which only some parts are there."""
-    shards = [found for name in names if (found := _SHARD.fullmatch(name))]
+    shards = [found for name in wanted if (found := _SHARD.fullmatch(name))]
     for shard in shards:
         same = [other for other in shards if other.group(1, 2, 3) == shard.group(1, 2, 3)]
         if len(same) != int(shard["count"]):
@@ -171,3 +171,4 @@ def _refuse_missing_shards(names: Sequence[str], asked: str) -> None:
                 f"data set {asked} has {len(same)} of {int(shard['count'])} parts of "
                 f"{shard['stem']!r}: fetch it again with a network"
             )
+    return [folder / name for name in wanted]

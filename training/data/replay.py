@@ -13,7 +13,7 @@ Source: Chen et al., "Continual Memorization of Factoids in Large Language Model
 
 Example:
     >>> from training.data.conversations import factoid_conversations
-    >>> from training.data.factoids import load_factoids
+    >>> from training.data.factoid_sources import load_factoids
     >>> earlier = factoid_conversations(load_factoids("kvr", limit=128))
     >>> len(replayed(earlier, 0.05, seed=0))
     6

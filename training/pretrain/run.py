@@ -14,12 +14,11 @@ from probes.corpus.sources import Corpus
 from probes.hooked_model import HookedModel
 from probes.models import as_device
 from probes.prompts import set_bos_habit
-from training.byte_pairs import train_byte_pairs
 from training.commands.observers import Looks
 from training.data.fact_world import ClozeItem, FactWorld, cloze_items, generate_world, mixed
 from training.data.packed_rows import CorpusSource, packed_corpus
 from training.loop import TrainingResult, train
-from training.model_shapes import new_model
+from training.model_shapes import new_model, train_byte_pairs
 from training.observers import Cadence
 from training.pretrain.config import OWN_TOKENIZER, PretrainConfig
 from training.pretrain.plan import print_beginning, print_pretraining

@@ -26,7 +26,7 @@ from training.choices import (
 )
 from training.commands.edit_settings import Control, EditFields, EditForm
 from training.commands.loop_fields import LoopFields
-from training.data.key_values import Charset
+from training.data.factoids import Charset
 from training.settings import LoopSettings
 from training.trial import Misfits
 

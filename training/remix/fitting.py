@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from training.data.factoids import KEY_VALUE_RECALL
+from training.data.factoid_sources import KEY_VALUE_RECALL
 from training.remix.config import RemixConfig
 from training.remix.items import load_set
 

@@ -20,12 +20,11 @@ from probes.hooked_model import HookedModel
 from training.batches import BatchSource
 from training.choices import NoMixControl, Replay
 from training.data.conversations import Conversation, factoid_conversations
-from training.data.factoids import KEY_VALUE_RECALL, FactoidSet
+from training.data.factoid_sources import KEY_VALUE_RECALL
+from training.data.factoids import FactoidSet, KeyValues
 from training.data.familiarity import familiarity
-from training.data.key_values import KeyValues
-from training.data.mix_overlap import OverlapReport, overlap
 from training.data.mixed_batches import MixedSource
-from training.data.mixes import MixName, MixSet, load_mix, mix_size
+from training.data.mixes import MixName, MixSet, OverlapReport, load_mix, mix_size, overlap
 from training.data.official_batches import OfficialSource
 from training.data.packed_rows import model_positions
 from training.data.primary_sets import PrimarySet, load_primary

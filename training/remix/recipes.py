@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from training.choices import Parallel, Precision, RateCount, StopWhen, Template
-from training.data.key_values import Charset
+from training.data.factoids import Charset
 from training.remix.config import RemixConfig
 
 TINY_RUN = "runs/tiny"

@@ -174,7 +174,7 @@ def test_facts_alone(texts, tmp_path):
 
 
 def test_a_tokenizer_that_there_is(texts, tmp_path):
-    from training.byte_pairs import train_byte_pairs
+    from training.model_shapes import train_byte_pairs
 
     train_byte_pairs(["the quick brown fox"], 263).save_pretrained(tmp_path / "tokenizer")
     out = tmp_path / "run"
