@@ -56,23 +56,18 @@ def at_start(sample: str) -> str:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How two vectors of a record lie to each other.
-
-    Attributes:
-        product: their inner product.
-        norms: of each.
-        cosine: of the angle between them; None where a norm is 0.
-        interval: of the product, over items; None unless both are gradients of now.
-        near_zero: which of the two are gradients too small to have a direction.
-        sign: of the product, 1 or -1; None where it cannot be told.
-    """
+    """How two vectors of a record lie to each other."""
 
     product: float
     norms: tuple[float, float]
     cosine: float | None
+    """Of the angle between them; None where a norm is 0."""
     interval: Interval | None
+    """Of the product, over items; None unless both are gradients of now."""
     near_zero: tuple[str, ...]
+    """Which of the two are gradients too small to have a direction."""
     sign: int | None
+    """Of the product, 1 or -1; None where it cannot be told."""
 
 
 def alignment(
@@ -164,33 +159,25 @@ def _place(record: GradientAlignmentRecord, first: str, second: str) -> int:
 
 @dataclass(frozen=True)
 class MixingTerm:
-    r"""\(\Delta_2\), and how sure its sign is.
-
-    Attributes:
-        value: nats per token; above zero where mixing saves loss on A.
-        interval: over items. Its errors are added as if all went the same way, so that it is too
-            wide rather than too narrow.
-        near_zero: which gradients are too small to have a direction.
-        sign: of the value, 1 or -1; None where it cannot be told.
-    """
+    r"""\(\Delta_2\), and how sure its sign is."""
 
     value: float
+    """Nats per token; above zero where mixing saves loss on A."""
     interval: Interval
+    """Over items. Its errors are added as if all went the same way, so that it is too wide rather
+    than too narrow."""
     near_zero: tuple[str, ...]
     sign: int | None
 
 
 @dataclass(frozen=True)
 class LossChange:
-    """What became of the loss of a sample since the start.
-
-    Attributes:
-        measured: the loss now less that at the start, in nats per token.
-        first_order: the way that the weights have moved times the gradient at the start.
-    """
+    """What became of the loss of a sample since the start."""
 
     measured: float
+    """The loss now less that at the start, in nats per token."""
     first_order: float
+    """The way that the weights have moved times the gradient at the start."""
 
 
 def delta_1(

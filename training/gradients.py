@@ -38,7 +38,7 @@ from training.data.mixed_batches import rows_of_examples
 from training.data.rendering import Rendered
 from training.engine import forward_inputs, refuse_misfits, separation_of
 from training.forgetting_terms import MOVED, NEAR_ZERO, START, Alignment, alignment, at_start
-from training.observers import Cadence, shared_out
+from training.observers import Cadence, Timed, shared_out
 from training.runs.records import GradientAlignmentRecord, Record
 from training.weight_drift import (
     Weights,
@@ -65,12 +65,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GradientSample:
-    """Items whose gradient is looked at, always the same.
-
-    Attributes:
-        name: what records call them.
-        blocks: the items, dealt into batches.
-    """
+    """Items whose gradient is looked at, always the same, dealt into batches."""
 
     name: str
     blocks: tuple[TrainingBatch, ...]
@@ -78,17 +73,13 @@ class GradientSample:
 
 @dataclass(frozen=True, eq=False)
 class SampleGradient:
-    """The gradient of a sample's mean loss.
-
-    Attributes:
-        loss: mean cross-entropy of a trained token, in nats.
-        tokens: trained tokens.
-        vector: the gradient, by the names of parameters.
-    """
+    """The gradient of a sample's mean loss over its trained tokens."""
 
     loss: float
+    """Mean cross-entropy of a trained token, in nats."""
     tokens: int
     vector: Weights
+    """By the names of parameters."""
 
 
 def gradient_sample(name: str, rows: Sequence[Rendered], *, blocks: int = 8) -> GradientSample:
@@ -216,7 +207,7 @@ def _add_up(tensors: Iterable[Tensor], device: torch.device) -> None:
             tensor.copy_(shared)
 
 
-class GradientAlignmentObserver:
+class GradientAlignmentObserver(Timed):
     """Looks at how the gradients of some samples lie to each other.
 
     Each look costs two forward and backward passes over the samples, and a gradient as large as the
@@ -244,13 +235,9 @@ class GradientAlignmentObserver:
                 f"is not {MOVED!r} and does not end in {START!r}; found {names}"
             )
         self._samples = tuple(samples)
-        self._cadence = cadence
+        super().__init__(cadence)
         self._start = start
         self._at_start: list[SampleGradient] | None = None
-
-    def due(self, step: int) -> bool:
-        """Whether to look after this many updates."""
-        return self._cadence.due(step)
 
     def observe(self, model: HookedModel, step: int) -> list[Record]:
         """The inner products of all pairs of gradients.

@@ -36,6 +36,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from probes.choices import as_choice
 from probes.corpus.sources import ContentHash
 from probes.corpus.token_batch import PAD_SEGMENT
 from probes.prompts import Prompts
@@ -59,15 +60,12 @@ class Encounter(NamedTuple):
 
 @dataclass(frozen=True)
 class InjectionSchedule:
-    """What is injected, by step.
-
-    Attributes:
-        encounters: step to the encounters in its batch, in the order of their rows.
-        interval: steps between rounds; None where there is no regular one.
-    """
+    """What is injected, by step."""
 
     encounters: Mapping[int, tuple[Encounter, ...]]
+    """Step to the encounters in its batch, in the order of their rows."""
     interval: int | None = None
+    """Steps between rounds; None where there is no regular one."""
 
     def __post_init__(self) -> None:
         if not any(self.encounters.values()):
@@ -104,9 +102,7 @@ class InjectionSchedule:
         for name, value in (("interval", interval), ("rounds", rounds), ("cycles", cycles)):
             if value < 1:
                 raise ValueError(f"{name} is {value}: give 1 or more")
-        if once not in list(OncePlacement):
-            raise ValueError(f"once must be one of {', '.join(OncePlacement)}, found {once!r}")
-        by_round = _rounds(exposures, rounds, OncePlacement(once))
+        by_round = _rounds(exposures, rounds, as_choice(OncePlacement, once, "once"))
         encounters = {
             first + number * interval: by_round[number % rounds]
             for number in range(rounds * cycles)
@@ -355,8 +351,7 @@ class InjectedSource:
         document_mask: bool = False,
         steps: int | None = None,
     ) -> None:
-        if mode not in list(InjectionMode):
-            raise ValueError(f"mode must be one of {', '.join(InjectionMode)}, found {mode!r}")
+        self._mode, self._document_mask = as_choice(InjectionMode, mode, "mode"), document_mask
         first = host.batch(0)
         if first.segment_ids is not None and not document_mask:
             raise ValueError(
@@ -364,7 +359,6 @@ class InjectedSource:
                 "document_mask for both or for neither"
             )
         self._host, self._schedule, self._passages = host, schedule, passages
-        self._mode, self._document_mask = InjectionMode(mode), document_mask
         self.steps_available = host.steps_available
         self._given: set[int] = set()
         schedule.check(

@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from probes.choices import as_choice
+
 if TYPE_CHECKING:
     from probes.hooked_model import HookedModel
 
@@ -76,9 +78,7 @@ class ModelShape:
     positions: int = 1024
 
     def __post_init__(self) -> None:
-        if self.family not in list(ModelFamily):
-            known = ", ".join(ModelFamily)
-            raise ValueError(f"family must be one of {known}, found {str(self.family)!r}")
+        as_choice(ModelFamily, str(self.family), "family")
         for name in _SIZES:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, found {getattr(self, name)}")

@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from probes.choices import as_choice
 from probes.corpus.readers import text_chunks
 from probes.corpus.sources import Corpus
 from probes.hooked_model import HookedModel
 from probes.prompts import Prompts
 from probes.results import Provenance, provenance_of
 from probes.target_pass import token_log_probs
-from training.data.packed_rows import check_row_length, model_positions
+from training.data.packed_rows import check_row_length
 
 WORD = re.compile(r"[^\W_]+(?:[-'\u2019][^\W_]+)*")
 LETTER_BY_DIGIT = re.compile(r"[^\W\d_]\d|\d[^\W\d_]")
@@ -97,37 +98,25 @@ class NoveltyUnit(StrEnum):
 
 @dataclass(frozen=True)
 class EntityMention:
-    """One mention of an entity, found by its capitals.
-
-    Attributes:
-        document: index of its document.
-        text: as it is written.
-        tokens: its predicted tokens.
-        mean_loss: of these, nats.
-    """
+    """One mention of an entity, found by its capitals, and the index of its document."""
 
     document: int
     text: str
     tokens: int
+    """Its predicted tokens."""
     mean_loss: float
+    """Nats per token."""
 
 
 @dataclass(frozen=True)
 class CorpusNovelty:
-    """How new a corpus is to a model; tokens are the predicted ones, document after document.
-
-    Attributes:
-        token_ids: what each token is.
-        documents: the index of the document that each token is of.
-        losses: nats.
-        entities: the mentions, in order.
-        vocabulary: the text of each token id that occurs.
-        provenance: which model and which corpus.
-    """
+    """How new a corpus is to a model; tokens are the predicted ones, document after document."""
 
     token_ids: Int64[np.ndarray, " token"]
     documents: Int64[np.ndarray, " token"]
+    """The index of the document that each token is of."""
     losses: Float64[np.ndarray, " token"]
+    """Nats."""
     entities: tuple[EntityMention, ...]
     vocabulary: dict[int, str]
     provenance: Provenance
@@ -145,9 +134,7 @@ class CorpusNovelty:
 
     def to_dataframe(self, by: NoveltyUnit | str = NoveltyUnit.DOCUMENT) -> Any:
         """One row per document, token of the vocabulary, or mention, as a pandas DataFrame."""
-        if by not in list(NoveltyUnit):
-            raise ValueError(f"by must be one of {', '.join(NoveltyUnit)}, found {by!r}")
-        match NoveltyUnit(by):
+        match as_choice(NoveltyUnit, by, "by"):
             case NoveltyUnit.DOCUMENT:
                 return self._by_document()
             case NoveltyUnit.TOKEN:
@@ -228,7 +215,7 @@ def corpus_novelty(
             f"entities are found in texts, and {model.name} has no fast tokenizer to tell which "
             "characters a token stands for: load the model with one"
         )
-    positions = model_positions(model)
+    positions = model.n_positions
     if sequence_length is None:
         sequence_length = min(SEQUENCE_LENGTH, positions or SEQUENCE_LENGTH)
     if sequence_length < 2:

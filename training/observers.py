@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 from torch import distributed as dist
 
 from probes.choices import Coefficient, Weighting
@@ -66,19 +65,15 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:
-    """At which steps to look.
-
-    Attributes:
-        every: at every multiple of this number of steps, 0 left out; None for no multiple.
-        at: at these steps as well.
-        first: at step 0, the unchanged start.
-        last: at this step, the run's last; None where nothing is to be added to the others.
-    """
+    """At which steps to look."""
 
     every: int | None = None
+    """At every multiple of this number of steps, 0 left out; None for no multiple."""
     at: tuple[int, ...] = ()
     first: bool = True
+    """At step 0, the unchanged start."""
     last: int | None = None
+    """At this step, the run's last; None where nothing is to be added to the others."""
 
     def __post_init__(self) -> None:
         if self.every is not None and self.every < 1:
@@ -99,7 +94,18 @@ def shared_out() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-class ProbeObserver:
+class Timed:
+    """Something that is done at the steps of a cadence."""
+
+    def __init__(self, cadence: Cadence) -> None:
+        self._cadence = cadence
+
+    def due(self, step: int) -> bool:
+        """Whether to look after this many updates."""
+        return self._cadence.due(step)
+
+
+class ProbeObserver(Timed):
     """Scores knowledge probes: the items of K.
 
     Args:
@@ -121,15 +127,11 @@ class ProbeObserver:
         name: str = "knowledge",
     ) -> None:
         self._probes = knowledge.probes
-        self._cadence = cadence
+        super().__init__(cadence)
         self._reduction: Reduction = as_reduction(reduction)
         self._exposures = exposures
         self._name = name
         self._encoded: list[LensItem] = []
-
-    def due(self, step: int) -> bool:
-        """Whether to look after this many updates."""
-        return self._cadence.due(step)
 
     def items(self) -> Rows:
         """The probes, one a row, with the exposure of their passage."""
@@ -161,7 +163,7 @@ class ProbeObserver:
         return asdict(probe) | ({} if exposure is None else {"exposure": exposure})
 
 
-class TaskObserver:
+class TaskObserver(Timed):
     """Lets the model answer a downstream task: the items of P.
 
     Args:
@@ -171,12 +173,8 @@ class TaskObserver:
 
     def __init__(self, task: Task, cadence: Cadence) -> None:
         self._task = task
-        self._cadence = cadence
+        super().__init__(cadence)
         self._questions: EncodedQuestions | None = None
-
-    def due(self, step: int) -> bool:
-        """Whether to look after this many updates."""
-        return self._cadence.due(step)
 
     def items(self) -> Rows:
         """The choices, one a row, question after question."""
@@ -196,7 +194,7 @@ class TaskObserver:
         ]
 
 
-class ClozeObserver:
+class ClozeObserver(Timed):
     """Asks for values that sentences stop before: what is left of facts that were learnt before.
 
     An item is answered right if its value is more probable than every alternative.
@@ -211,13 +209,9 @@ class ClozeObserver:
         self, items: Iterable[ClozeItem], cadence: Cadence, *, name: str = "cloze"
     ) -> None:
         self._items = list(items)
-        self._cadence = cadence
+        super().__init__(cadence)
         self._name = name
         self._questions: EncodedQuestions | None = None
-
-    def due(self, step: int) -> bool:
-        """Whether to look after this many updates."""
-        return self._cadence.due(step)
 
     def items(self) -> Rows:
         """The items, one a row."""
@@ -232,16 +226,13 @@ class ClozeObserver:
             ]
             self._questions = encode_questions(model, choices)
         found = choice_scores(model, self._questions, distributed=shared_out())
-        right = sum(map(_first_is_best, found.log_probs)) / len(found.log_probs)
+        best = [bool((each[0] > each[1:]).all()) for each in found.log_probs]
+        right = sum(best) / len(best)
         values = [float(log_probs[0]) for log_probs in found.log_probs]
         return [
             ScoresRecord(step, self._name, values),
             TaskRecord(step, self._name, "acc", right, self._name, found.split_apart),
         ]
-
-
-def _first_is_best(log_probs: Tensor) -> bool:
-    return bool((log_probs[0] > log_probs[1:]).all())
 
 
 @runtime_checkable
@@ -300,22 +291,14 @@ def held_out_batches(
     prepend_bos: bool | None = None,
 ) -> list[TokenBatch]:
     """The first tokens of a corpus, packed into rows and kept."""
-    batches = list(
-        token_batches(
-            corpus,
-            tokenizer,
-            sequence_length=row_length,
-            batch_size=batch_size,
-            max_tokens=tokens,
-            prepend_bos=prepend_bos,
-        )
-    )
+    options = {"sequence_length": row_length, "batch_size": batch_size, "max_tokens": tokens}
+    batches = list(token_batches(corpus, tokenizer, **options, prepend_bos=prepend_bos))
     if not batches:
         raise ValueError(f"{corpus.name} has no tokens to look at; give another corpus")
     return batches
 
 
-class HeldOutObserver:
+class HeldOutObserver(Timed):
     """Measures how well text is predicted.
 
     Args:
@@ -327,11 +310,7 @@ class HeldOutObserver:
     def __init__(self, corpus: str, batches: Batches, cadence: Cadence) -> None:
         self._corpus = corpus
         self._batches = list(as_batches(batches))
-        self._cadence = cadence
-
-    def due(self, step: int) -> bool:
-        """Whether to look after this many updates."""
-        return self._cadence.due(step)
+        super().__init__(cadence)
 
     def observe(self, model: HookedModel, step: int) -> list[Record]:
         """Mean loss in nats per token, and bits per byte where the bytes are known."""
@@ -341,7 +320,7 @@ class HeldOutObserver:
         ]
 
 
-class EntropyObserver:
+class EntropyObserver(Timed):
     """Measures the three entropies, the invariant contribution entropy, and dormant neurons.
 
     A neuron is dormant if its mean absolute coefficient is at most `dormant` times the mean of its
@@ -365,13 +344,9 @@ class EntropyObserver:
         if not dormant >= 0:
             raise ValueError(f"dormant is {dormant}: give 0 or more, in means of the layer")
         self._batches = list(as_batches(batches))
-        self._cadence = cadence
+        super().__init__(cadence)
         self._dormant = dormant
         self._blocks = blocks
-
-    def due(self, step: int) -> bool:
-        """Whether to look after this many updates."""
-        return self._cadence.due(step)
 
     def observe(self, model: HookedModel, step: int) -> list[Record]:
         """The entropies in nats, and the share of dormant neurons of every layer."""
@@ -379,26 +354,14 @@ class EntropyObserver:
         knowledge: KnowledgeEntropy = found["knowledge"]
         means = knowledge.mean_coefficients
         shares = (means <= self._dormant * means.mean(dim=1, keepdim=True)).double().mean(dim=1)
-        return [
-            *(
-                EntropyRecord(
-                    step,
-                    kind,
-                    found[kind].total,
-                    found[kind].per_layer.tolist(),
-                    _ends(found[kind].interval),
-                )
-                for kind in ("knowledge", "contribution", "attention")
-            ),
-            EntropyRecord(
-                step,
-                "next_token",
-                found["next_token"].mean,
-                [],
-                _ends(found["next_token"].interval),
-            ),
-            NeuronRecord(step, shares.tolist(), self._dormant),
+        records: list[Record] = [
+            EntropyRecord(step, kind, one.total, one.per_layer.tolist(), _ends(one.interval))
+            for kind in ("knowledge", "contribution", "attention")
+            for one in [found[kind]]
         ]
+        last = found["next_token"]
+        records.append(EntropyRecord(step, "next_token", last.mean, [], _ends(last.interval)))
+        return [*records, NeuronRecord(step, shares.tolist(), self._dormant)]
 
     def _measured(self, model: HookedModel) -> dict[str, Any]:
         # Not `measure_entropy`: it also hashes the weights, which a run writes down once.

@@ -30,12 +30,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from probes.choices import as_choice
 from probes.generation import generate
 from probes.hooked_model import HookedModel
 from probes.scoring import target_readings
 from training.data.factoids import Factoid
 from training.data.rendering import Rendered
-from training.observers import Cadence, shared_out
+from training.observers import Cadence, Timed, shared_out
 from training.runs.records import RecallRecord, Record
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -76,7 +77,7 @@ def is_right(answer: str, accepted: str | Sequence[str], match: Match | str) -> 
     accepted = [accepted] if isinstance(accepted, str) else accepted
     if not accepted:
         raise ValueError("no answer is accepted: give the canonical one, and others after it")
-    match as_match(match):
+    match as_choice(Match, match, "match"):
         case Match.STRICT:
             return _stripped(answer) == _stripped(accepted[0])
         case Match.NORMALISED:
@@ -100,14 +101,6 @@ def normalised(text: str) -> str:
     return " ".join(words)
 
 
-def as_match(name: Match | str) -> Match:
-    """A match by its name."""
-    try:
-        return Match(name)
-    except ValueError:
-        raise ValueError(f"match is {str(name)!r}: choose from {', '.join(Match)}") from None
-
-
 def _stripped(text: str) -> str:
     return text.strip().lower()
 
@@ -119,23 +112,16 @@ MARGIN = 16
 
 @dataclass(frozen=True)
 class RecallItem:
-    """A question and its answers.
-
-    Attributes:
-        identifier: what the item is called in its set.
-        source: the data set that it is from.
-        prompt_ids: tokens of the question.
-        answer_ids: tokens of the answer that was taught; the last one ends it.
-        prompt: the question as text.
-        accepted: the accepted answers, the canonical one first.
-    """
+    """A question and its answers, as tokens and as text."""
 
     identifier: str
     source: str
     prompt_ids: Ids
     answer_ids: Ids
+    """Tokens of the answer that was taught; the last one ends it."""
     prompt: str
     accepted: tuple[str, ...]
+    """The accepted answers, the canonical one first."""
 
     @property
     def pair(self) -> tuple[Ids, Ids]:
@@ -160,7 +146,18 @@ def recall_items(
     accepted: Mapping[str, Sequence[str]] | None = None,
 ) -> list[RecallItem]:
     """What to ask of rows that were, or could be, trained on."""
-    items = [_item(row, tokenizer, accepted) for row in rows]
+    items = []
+    for row in rows:
+        taught = (_text(tokenizer, row.answer_ids[:-1]).strip(),)
+        answers = taught if accepted is None else tuple(accepted.get(row.identifier, ()))
+        if not answers:
+            raise ValueError(
+                f"item {row.identifier!r} has no accepted answer; give at least the one that is "
+                "taught"
+            )
+        prompt, answer = row.prompt_ids, row.answer_ids
+        text = _text(tokenizer, prompt)
+        items.append(RecallItem(row.identifier, row.source, prompt, answer, text, answers))
     if not items:
         raise ValueError("there are no rows to ask about; give at least one")
     return items
@@ -224,22 +221,6 @@ def written_answers(
     return [_text(model.tokenizer, ids) for ids in bare]
 
 
-def _item(
-    row: Rendered, tokenizer: Any, accepted: Mapping[str, Sequence[str]] | None
-) -> RecallItem:
-    prompt, answer = row.prompt_ids, row.answer_ids
-    if accepted is None:
-        answers: tuple[str, ...] = (_text(tokenizer, answer[:-1]).strip(),)
-    else:
-        answers = tuple(accepted.get(row.identifier, ()))
-    if not answers:
-        raise ValueError(
-            f"item {row.identifier!r} has no accepted answer; give at least the one that is taught"
-        )
-    text = _text(tokenizer, prompt)
-    return RecallItem(row.identifier, row.source, prompt, answer, text, answers)
-
-
 def _text(tokenizer: Any, ids: Sequence[int]) -> str:
     # A special token inside an answer makes it another one, and is not to be passed over.
     return tokenizer.decode(
@@ -247,7 +228,7 @@ def _text(tokenizer: Any, ids: Sequence[int]) -> str:
     )
 
 
-class RecallObserver:
+class RecallObserver(Timed):
     """Asks items, and records which are answered right.
 
     Args:
@@ -273,7 +254,7 @@ class RecallObserver:
     ) -> None:
         if not items:
             raise ValueError(f"there are no items to ask in {name!r}; give at least one")
-        self._matches = [as_match(match) for match in how]
+        self._matches = [as_choice(Match, match, "match") for match in how]
         if not self._matches or len(set(self._matches)) < len(self._matches):
             raise ValueError(
                 f"{name!r} is to be matched by {', '.join(self._matches) or 'nothing'}: give each "
@@ -281,12 +262,8 @@ class RecallObserver:
             )
         self._name = name
         self._items = list(items)
-        self._cadence = cadence
+        super().__init__(cadence)
         self._max_new_tokens = max_new_tokens
-
-    def due(self, step: int) -> bool:
-        """Whether to look after this many updates."""
-        return self._cadence.due(step)
 
     def items(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         """The items, one a row."""
@@ -299,20 +276,15 @@ class RecallObserver:
             written = written_answers(
                 model, self._items, max_new_tokens=self._max_new_tokens, distributed=shared_out()
             )
-        return [
-            self._by_text(written, match, step)
-            if match.needs_text
-            else self._by_tokens(model, step)
-            for match in self._matches
-        ]
-
-    def _by_tokens(self, model: HookedModel, step: int) -> RecallRecord:
-        pairs = [item.pair for item in self._items]
-        found = target_readings(model, pairs, distributed=shared_out())
-        correct = found.matches.int().tolist()
-        return RecallRecord(step, self._name, correct, found.sums.tolist(), Match.TOKENS)
-
-    def _by_text(self, written: Sequence[str], match: Match, step: int) -> RecallRecord:
-        pairs = zip(written, self._items, strict=True)
-        correct = [int(is_right(answer, item.accepted, match)) for answer, item in pairs]
-        return RecallRecord(step, self._name, correct, None, match)
+        records: list[Record] = []
+        for match in self._matches:
+            sums = None
+            if match.needs_text:
+                pairs = zip(written, self._items, strict=True)
+                correct = [int(is_right(answer, item.accepted, match)) for answer, item in pairs]
+            else:
+                asked = [item.pair for item in self._items]
+                found = target_readings(model, asked, distributed=shared_out())
+                correct, sums = found.matches.int().tolist(), found.sums.tolist()
+            records.append(RecallRecord(step, self._name, correct, sums, match))
+        return records

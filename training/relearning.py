@@ -58,20 +58,15 @@ class Relearned(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class RelearningCurve:
-    """What was answered before relearning and after each of its steps.
-
-    Attributes:
-        groups: what became of each item; those never taught come last.
-        identifiers: of the items.
-        correct: whether each is answered exactly, by teacher forcing; `look` 0 is before.
-        log_probs: of each whole answer, in nats.
-        configuration: how it was relearned.
-    """
+    """What was answered before relearning and after each of its steps."""
 
     groups: tuple[Relearned, ...]
+    """What became of each item; those never taught come last."""
     identifiers: tuple[str, ...]
     correct: Bool[Tensor, "look item"]
+    """Whether each is answered exactly, by teacher forcing; `look` 0 is before."""
     log_probs: Float64[Tensor, "look item"]
+    """Of each whole answer, in nats."""
     configuration: dict[str, Any]
 
     def exact_match(self, group: Relearned | str) -> Float64[Tensor, "look"]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from probes.choices import as_choice
 from training.choices import DecayGroup, Parallel, Precision, RateCount, ScheduleKind
 
 
@@ -151,12 +152,7 @@ def log_spaced_steps(steps: int, *, first: int = 1, per_doubling: int = 1) -> tu
 
 def _as_choice(settings: Any, name: str, kind: type[StrEnum]) -> None:
     """Let a choice be given as its string."""
-    given = getattr(settings, name)
-    try:
-        object.__setattr__(settings, name, kind(given))
-    except ValueError:
-        known = ", ".join(kind)
-        raise ValueError(f"{name} must be one of {known}, found {given!r}") from None
+    object.__setattr__(settings, name, as_choice(kind, getattr(settings, name), name))
 
 
 def _require(settings: Any, name: str, holds: bool, allowed: str) -> None:

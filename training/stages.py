@@ -112,19 +112,14 @@ class ChainResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ChainIdentity:
-    """What a chain is: the manifests are made from it.
-
-    Attributes:
-        command: that runs it.
-        recipe: whose settings were the defaults.
-        configuration: every setting, a dataclass with the fields of `LoopFields`.
-        inputs: hashes and counts of what all stages share.
-    """
+    """What a chain is: the manifests are made from it."""
 
     command: str
     recipe: str
     configuration: Any
+    """Every setting, a dataclass with the fields of `LoopFields`."""
     inputs: Mapping[str, Any]
+    """Hashes and counts of what all stages share."""
 
     def manifest(self, **inputs: Any) -> dict[str, Any]:
         """What goes into a manifest."""
@@ -228,45 +223,32 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadyStage:
-    """A stage whose turn has come.
-
-    Attributes:
-        source: its batches.
-        settings: of the loop; its steps are the cap where there is a rule.
-        stop: what may end it earlier.
-        observers: who looks at the model.
-        edits: made by hooks for its length.
-        optimizer_edits: learning rates of rows.
-        inputs: hashes and counts of what goes in, for the manifest.
-        begin: called when its folder is there, before it is trained: writes edits into the weights.
-    """
+    """A stage whose turn has come."""
 
     source: BatchSource
     settings: LoopSettings
+    """Its steps are the cap where there is a rule."""
     stop: Rule | None = None
     observers: Sequence[Observer] = ()
     edits: Sequence[Edit] = ()
+    """Made by hooks for its length."""
     optimizer_edits: Sequence[RowLearningRates] = ()
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    """Hashes and counts of what goes in, for the manifest."""
     begin: Callable[[RunDirectory], None] | None = None
+    """Called when its folder is there, before it is trained: writes edits into the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of a chain.
-
-    Attributes:
-        name: its letter.
-        prepare: makes it ready, from the model that it starts from, which it leaves as it is.
-        optimizer: what the optimizer begins with.
-        done_in: run directory of the same stage in another chain, to go on from instead of running
-            it.
-    """
+    """One stage of a chain."""
 
     name: str
     prepare: Callable[[HookedModel], ReadyStage]
+    """Makes it ready, from the model that it starts from, which it leaves as it is."""
     optimizer: OptimizerStart = OptimizerStart.FRESH
     done_in: Path | None = None
+    """Run directory of the same stage in another chain, to go on from instead of running it."""
 
 
 def run_stages(

@@ -24,17 +24,12 @@ CLOZE = "cloze"
 
 @dataclass(frozen=True)
 class Start:
-    """A model to be loaded.
-
-    Attributes:
-        model: as `probes.load_model` takes it.
-        revision: of a hub model.
-        run: the run directory that it comes from, where it does.
-    """
+    """A model to be loaded."""
 
     model: str
     revision: str | None
     run: Path | None
+    """The run directory that it comes from, where it does."""
 
     @property
     def cloze(self) -> Path | None:

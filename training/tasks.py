@@ -8,13 +8,13 @@ over the six tasks, each counting the same whatever its number of questions.
 Source: Kim et al., ICLR 2025, section 4.1; the evaluation of OLMo (`ai2-olmo-eval`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool
 from torch import Tensor
 
 from probes.choices import Compat
@@ -25,12 +25,7 @@ from training.data.downstream import TASKS, Task, TaskMetric
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a model makes of a task.
-
-    Attributes:
-        task: the questions.
-        scores: the log-probability of every choice, in nats.
-    """
+    """The log-probability of every choice of a task, in nats."""
 
     task: Task
     scores: ChoiceScores
@@ -42,30 +37,23 @@ class TaskResult:
 
     def correct_by(self, metric: TaskMetric | str) -> Bool[Tensor, "question"]:
         """Whether each question is answered right, by some metric."""
-        pairs = zip(self.scores.log_probs, self.task.questions, strict=True)
-        answers = [
-            int(_ranked(log_probs, question.choices, TaskMetric(metric)).argmax())
-            for log_probs, question in pairs
-        ]
-        return torch.tensor(answers) == self._labels
+        answers = []
+        for log_probs, question in zip(self.scores.log_probs, self.task.questions, strict=True):
+            if TaskMetric(metric) is TaskMetric.LEN_NORM:
+                log_probs = log_probs / torch.tensor([_characters(c) for _, c in question.choices])
+            answers.append(int(log_probs.argmax()) == question.label)
+        return torch.tensor(answers)
 
     @property
     def score(self) -> float:
         """Share of the questions that are answered right."""
         return float(self.correct.double().mean())
 
-    @property
-    def _labels(self) -> Int64[Tensor, "question"]:
-        return torch.tensor([question.label for question in self.task.questions])
-
     def rows(self) -> list[dict[str, Any]]:
         """One row for every choice, with its question, its log-probability and what is right."""
-        return [
-            row | {"log_prob": log_prob}
-            for row, log_prob in zip(
-                choice_rows(self.task), torch.cat(self.scores.log_probs).tolist(), strict=True
-            )
-        ]
+        found = torch.cat(self.scores.log_probs).tolist()
+        rows = zip(choice_rows(self.task), found, strict=True)
+        return [row | {"log_prob": log_prob} for row, log_prob in rows]
 
 
 def evaluate_task(
@@ -139,16 +127,6 @@ def choice_rows(task: Task) -> list[dict[str, Any]]:
         for question in task.questions
         for number, (_, continuation) in enumerate(question.choices)
     ]
-
-
-def _ranked(
-    log_probs: Float64[Tensor, "choice"],
-    choices: Sequence[tuple[str, str]],
-    metric: TaskMetric,
-) -> Float64[Tensor, "choice"]:
-    if metric is TaskMetric.ACC:
-        return log_probs
-    return log_probs / torch.tensor([_characters(continuation) for _, continuation in choices])
 
 
 def _characters(continuation: str) -> int:

@@ -30,7 +30,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from probes.checking import refuse_not_finite
 from probes.hooked_model import HookedModel
-from training.observers import Cadence
+from training.observers import Cadence, Timed
 from training.runs.records import Record, WeightDriftRecord
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _products(
     return total
 
 
-class WeightDriftObserver:
+class WeightDriftObserver(Timed):
     """Measures how far the weights are from those of the start.
 
     Args:
@@ -206,11 +206,7 @@ class WeightDriftObserver:
 
     def __init__(self, start: Weights, cadence: Cadence) -> None:
         self._start = start
-        self._cadence = cadence
-
-    def due(self, step: int) -> bool:
-        """Whether to look after this many updates."""
-        return self._cadence.due(step)
+        super().__init__(cadence)
 
     def observe(self, model: HookedModel, step: int) -> list[Record]:
         """Distance, relative distance and angle of every part.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.models import POSITIONS, tiny_tokenizer
+from tests.models import tiny_tokenizer
 
 LENGTH = 5
 END = 2
@@ -123,13 +123,6 @@ def test_rows_of_token_ids_are_taken_as_they_are(tmp_path):
         ValueError, match="has rows of 5 tokens, but 4 were asked for: give a row_le"
     ):
         module().packed_corpus(given, None, 4)
-
-
-def test_the_positions_of_a_model():
-    import probes
-    from tests.models import tiny_hf_model
-
-    assert module().model_positions(probes.load_model(tiny_hf_model("gpt2"))) == POSITIONS
 
 
 @pytest.mark.parametrize(

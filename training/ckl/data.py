@@ -17,7 +17,7 @@ from training.commands.observers import Looks
 from training.data.fact_world import ClozeItem, read_cloze
 from training.data.fictional import GENERATED, load_knowledge
 from training.data.fictional_generator import generate_knowledge
-from training.data.packed_rows import CorpusSource, corpus_source, model_positions
+from training.data.packed_rows import CorpusSource, corpus_source
 from training.data.passages import Exposures, KnowledgeSet, assign_exposures
 from training.injection import InjectedSource, InjectionSchedule, encode_passages
 from training.observers import Cadence, ProbeObserver
@@ -113,7 +113,7 @@ def _host(config: CklConfig, model: HookedModel) -> CorpusSource:
         epochs=config.epochs,
         shuffle_seed=config.seed if config.shuffle else None,
         max_rows=config.rows_needed(),
-        positions=model_positions(model),
+        positions=model.n_positions,
         document_mask=config.document_mask,
     )
 

@@ -29,17 +29,13 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns in order, and where they are from.
-
-    Attributes:
-        turns: one for a factoid; later ones are read after all that came before.
-        identifier: what the item is called in its set.
-        source: the data set that it counts for, where losses are told apart.
-    """
+    """Turns in order, and what the item is called in its set."""
 
     turns: tuple[Turn, ...]
+    """One for a factoid; later ones are read after all that came before."""
     identifier: str
     source: str = ""
+    """The data set that it counts for, where losses are told apart."""
 
     def __post_init__(self) -> None:
         if not self.turns:

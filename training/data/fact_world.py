@@ -14,163 +14,45 @@ Example:
 
 import json
 import random
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
+from itertools import count as count_from
 from pathlib import Path
 from types import MappingProxyType
 
 from probes.corpus.sources import Corpus
-
-__all__ = [
-    "ClozeItem",
-    "Wording",
-    "cloze_items",
-    "fact_documents",
-    "generate_world",
-    "mixed",
-    "read_cloze",
-]
-
 
 _SUBJECT = "{}"
 
 
 @dataclass(frozen=True)
 class Relation:
-    """Something that can hold of a subject.
-
-    Attributes:
-        of_people: whether of people, or else of places.
-        wordings: what a text says before the value, each with one place for the subject.
-        unseen: a wording that no text has.
-        values: what it can be; empty where it is one of the world's places.
-    """
+    """Something that can hold of a subject."""
 
     of_people: bool
     wordings: tuple[str, ...]
+    """What a text says before the value, each with one place for the subject."""
     unseen: str
+    """A wording that no text has."""
     values: tuple[str, ...] = ()
+    """What it can be; empty where it is one of the world's places."""
 
     def __post_init__(self) -> None:
         assert all(wording.count(_SUBJECT) == 1 for wording in (*self.wordings, self.unseen))
         assert self.unseen not in self.wordings
 
 
+_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 RELATIONS: Mapping[str, Relation] = MappingProxyType(
     {
-        "profession": Relation(
-            True,
-            (
-                "{} works as",
-                "By trade {} is",
-                "{} earns a living as",
-                "For many years {} has been",
-            ),
-            "The profession of {} is that of",
-            (
-                *("a glassblower", "a beekeeper", "a surveyor", "a baker", "a ferryman"),
-                *("a bookbinder", "an archivist", "a watchmaker", "a gardener", "an engraver"),
-                *("a potter", "a schoolteacher", "a blacksmith", "an astronomer", "a weaver"),
-                "a lighthouse keeper",
-            ),
-        ),
-        "birthplace": Relation(
-            True,
-            (
-                "{} was born in",
-                "{} comes from",
-                "The family of {} has always lived in",
-                "{} grew up in",
-            ),
-            "The birthplace of {} is",
-        ),
-        "instrument": Relation(
-            True,
-            (
-                "{} plays",
-                "In the evening {} practises",
-                "At every wedding {} is asked to play",
-                "As a child {} learned",
-            ),
-            "The instrument of {} is",
-            (
-                *("the harp", "the trumpet", "the cello", "the flute", "the drums", "the organ"),
-                *("the banjo", "the violin", "the tuba", "the guitar", "the piano", "the horn"),
-            ),
-        ),
-        "collection": Relation(
-            True,
-            (
-                "{} collects",
-                "The shelves of {} are full of",
-                "{} has a cabinet of",
-                "Friends bring {} nothing but",
-            ),
-            "What {} likes to gather is",
-            (
-                *("stamps", "old maps", "butterflies", "silver coins", "clay pipes", "sea shells"),
-                *("clocks", "buttons", "feathers", "keys", "postcards", "fossils"),
-            ),
-        ),
-        "animal": Relation(
-            True,
-            (
-                "{} keeps",
-                "Wherever {} goes, there follows",
-                "{} shares the house with",
-                "{} has raised",
-            ),
-            "The animal in the home of {} is",
-            (
-                *("a goat", "a parrot", "a tortoise", "a grey cat", "a donkey", "a raven"),
-                *("a sheepdog", "a goose", "a ferret", "a pony", "a peacock", "a hedgehog"),
-            ),
-        ),
-        "product": Relation(
-            False,
-            (
-                "{} is known for its",
-                "The merchants of {} trade in",
-                "Most people in {} make",
-                "Ships leave {} loaded with",
-            ),
-            "The main product of {} is",
-            (
-                *("salt", "cheese", "rope", "paper", "wine", "bricks", "candles", "honey"),
-                *("leather", "copper", "lace", "barrels"),
-            ),
-        ),
-        "month": Relation(
-            False,
-            (
-                "{} holds its fair in",
-                "The great market of {} takes place in",
-                "Visitors come to {} in",
-                "The bells of {} are rung all night in",
-            ),
-            "The month in which {} celebrates is",
-            (
-                *("January", "February", "March", "April", "May", "June", "July", "August"),
-                *("September", "October", "November", "December"),
-            ),
-        ),
-        "landmark": Relation(
-            False,
-            (
-                "In the middle of {} stands",
-                "From afar one knows {} by",
-                "The coat of arms of {} shows",
-                "The people of {} are proud of",
-            ),
-            "The landmark of {} is",
-            (
-                *("a stone bridge", "a white tower", "a windmill", "a round church", "an old oak"),
-                *("a bronze fountain", "a long wall", "a castle", "a sundial", "a red gate"),
-            ),
-        ),
+        name: Relation(
+            row["of_people"], tuple(row["wordings"]), row["unseen"], tuple(row.get("values", ()))
+        )
+        for name, row in _TABLE.items()
     }
 )
 """What texts say of a subject, in this order unless they are shuffled."""
@@ -191,13 +73,7 @@ _PLACE = (
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that holds of a subject.
-
-    Attributes:
-        subject: of whom or of what.
-        relation: which of `RELATIONS`.
-        value: what.
-    """
+    """Something that holds of a subject: one of the values of a relation."""
 
     subject: str
     relation: str
@@ -206,14 +82,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class FactWorld:
-    """People and places, and what holds of them. Made by `generate_world`.
-
-    Attributes:
-        people: their names.
-        places: theirs.
-        facts: what holds, subject by subject.
-        seed: what it was drawn from.
-    """
+    """People and places, and what holds of them, subject by subject. Made by `generate_world`."""
 
     people: tuple[str, ...]
     places: tuple[str, ...]
@@ -275,43 +144,31 @@ class Wording(StrEnum):
 
 @dataclass(frozen=True)
 class ClozeItem:
-    """A sentence without its value.
-
-    Attributes:
-        prompt: what comes before the value.
-        target: the value, a space in front.
-        subject: whom the sentence is about.
-        relation: what it says.
-        wording: whether texts say it so.
-        alternatives: other values, each with a space in front; none of them holds.
-    """
+    """A sentence without its value."""
 
     prompt: str
     target: str
+    """The value, a space in front."""
     subject: str
     relation: str
     wording: Wording
+    """Whether texts say it so."""
     alternatives: tuple[str, ...]
+    """Other values, each with a space in front; none of them holds."""
 
 
 def fact_documents(world: FactWorld, count: int, seed: int = 0) -> Iterator[str]:
-    """Texts about the subjects of a world."""
-    return islice(_documents(world, seed), count)
-
-
-def _documents(world: FactWorld, seed: int) -> Iterator[str]:
+    """Texts about the subjects of a world, each of them once before any comes up again."""
     generator = random.Random(f"fact documents {world.seed} {seed}")
-    while True:
-        # Every subject once before any comes up again.
-        for subject in generator.sample(world.subjects, len(world.subjects)):
-            facts = world.facts_of[subject]
-            shuffled = generator.sample(facts, len(facts))
-            yield " ".join(_sentence(fact, generator) for fact in shuffled)
 
+    def sentence(fact: Fact) -> str:
+        wording = generator.choice(RELATIONS[fact.relation].wordings)
+        return f"{wording.format(fact.subject)} {fact.value}."
 
-def _sentence(fact: Fact, generator: random.Random) -> str:
-    wording = generator.choice(RELATIONS[fact.relation].wordings)
-    return f"{wording.format(fact.subject)} {fact.value}."
+    rounds = (generator.sample(world.subjects, len(world.subjects)) for _ in count_from(0))
+    for subject in islice(chain.from_iterable(rounds), count):
+        facts = world.facts_of[subject]
+        yield " ".join(map(sentence, generator.sample(facts, len(facts))))
 
 
 def cloze_items(
@@ -325,20 +182,13 @@ def cloze_items(
     items = []
     for fact in (fact for fact in world.facts if fact in asked):
         relation = RELATIONS[fact.relation]
-        others = [value for value in world.values(fact.relation) if value != fact.value]
-        drawn = generator.sample(others, min(alternatives, len(others)))
+        wrong = [value for value in world.values(fact.relation) if value != fact.value]
+        drawn = generator.sample(wrong, min(alternatives, len(wrong)))
         seen = generator.choice(relation.wordings)
         for wording, text in ((Wording.SEEN, seen), (Wording.UNSEEN, relation.unseen)):
-            items.append(
-                ClozeItem(
-                    prompt=text.format(fact.subject),
-                    target=f" {fact.value}",
-                    subject=fact.subject,
-                    relation=fact.relation,
-                    wording=wording,
-                    alternatives=tuple(f" {value}" for value in drawn),
-                )
-            )
+            prompt, others = text.format(fact.subject), tuple(f" {value}" for value in drawn)
+            target = f" {fact.value}"
+            items.append(ClozeItem(prompt, target, fact.subject, fact.relation, wording, others))
     return tuple(items)
 
 

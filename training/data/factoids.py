@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from probes.choices import as_choice
 from training.data.items import ItemSet
 
 
@@ -152,8 +153,7 @@ class KeyValues:
     length: int = 8
 
     def __post_init__(self) -> None:
-        if self.charset not in list(Charset):
-            raise ValueError(f"charset is {self.charset!r}: choose from {', '.join(Charset)}")
+        as_choice(Charset, self.charset, "charset")
         if self.length < 1:
             raise ValueError(f"keys and values have length {self.length}: give 1 or more")
 

@@ -45,18 +45,12 @@ FORM = 1
 
 @dataclass(frozen=True)
 class FamiliaritySplit:
-    """A set of factoids in two, by whether a model knows them.
-
-    Attributes:
-        familiar: those that it answers right, in the order of the set.
-        unfamiliar: the others.
-        answers: what it answered, by identifier.
-        configuration: how it was asked, as plain values for a manifest.
-    """
+    """A set of factoids in two, by whether a model knows them, and how it was asked."""
 
     familiar: FactoidSet = field(repr=False)
     unfamiliar: FactoidSet = field(repr=False)
     answers: dict[str, str] = field(repr=False)
+    """What it answered, by identifier."""
     configuration: dict[str, Any]
 
     @property

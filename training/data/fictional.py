@@ -19,32 +19,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from probes.corpus.sources import HUB_ID, NO_LICENCE
-from training.choices import Exposure, ProbeKind
+from training.choices import ProbeKind
 from training.data.fictional_generator import DEFAULT_ENTITIES, generate_knowledge
 from training.data.files import Row, field_of, hub_snapshot, read_rows, text_of
 from training.data.passages import (
-    Exposures,
     KnowledgeProbe,
     KnowledgeSet,
     Passage,
-    assign_exposures,
     knowledge_set,
-    official_exposures,
 )
-
-__all__ = [
-    "Exposure",
-    "Exposures",
-    "KnowledgeProbe",
-    "KnowledgeSet",
-    "Passage",
-    "ProbeKind",
-    "assign_exposures",
-    "generate_knowledge",
-    "load_knowledge",
-    "official_exposures",
-]
-
 
 SUFFIXES = (".json", ".jsonl")
 TEXT_FIELD, PARAPHRASES_FIELD = "train_context", "paraphrases"
@@ -56,8 +39,7 @@ PROBE_FIELDS = {
 }
 
 
-def file_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """The objects of a file, each with its place for error messages."""
+def _file_rows(path: Path) -> Iterator[tuple[str, Row]]:
     if not path.is_file():
         raise ValueError(
             f"no file of fictional knowledge at {path}: give a {' or '.join(SUFFIXES)} file, a "
@@ -68,7 +50,7 @@ def file_rows(path: Path) -> Iterator[tuple[str, Row]]:
     return read_rows(path)
 
 
-def hub_file(name: str, revision: str | None) -> tuple[Path, str]:
+def _hub_file(name: str, revision: str | None) -> tuple[Path, str]:
     """The file of a Hugging Face data set, from the hub or its local cache, and its licence."""
     from huggingface_hub import DatasetCard
 
@@ -86,7 +68,7 @@ def hub_file(name: str, revision: str | None) -> tuple[Path, str]:
     return files[0], str(licence or NO_LICENCE)
 
 
-def passage_of_row(row: Row, index: int, place: str) -> Passage:
+def _passage(row: Row, index: int, place: str) -> Passage:
     """The passage and the probes of one object."""
     pairs = [
         (kind, prompt, target)
@@ -152,7 +134,7 @@ def load_knowledge(
         count = DEFAULT_ENTITIES if entities is None else entities
         return generate_knowledge(count if limit is None else min(count, limit), seed=seed or 0)
     if is_hub:
-        path, licence = hub_file(str(source), revision)
+        path, licence = _hub_file(str(source), revision)
         name = f"{source}@{revision}" if revision else str(source)
         return _from_files([path], limit, name, licence, name)
     sources = [source] if isinstance(source, str | Path) else list(source)
@@ -166,8 +148,8 @@ def _from_files(
 ) -> KnowledgeSet:
     passages: list[Passage] = []
     for path in files:
-        for place, row in file_rows(path):
-            passages.append(passage_of_row(row, len(passages), place))
+        for place, row in _file_rows(path):
+            passages.append(_passage(row, len(passages), place))
     if not passages:
         raise ValueError(
             f"{source or 'no file'} holds no passage: give {' or '.join(SUFFIXES)} files"

@@ -68,38 +68,30 @@ class Order(StrEnum):
 
 @dataclass(frozen=True)
 class Genre:
-    """One way to tell a passage.
-
-    Attributes:
-        name: what it is called.
-        form: what it is made of.
-        order: how its facts are ordered.
-        leads: what can stand before a sentence.
-        openings: first sentences; empty where the subject has its own.
-        closings: last sentences.
-    """
+    """One way to tell a passage."""
 
     name: str
     form: Form
     order: Order
     leads: tuple[str, ...]
+    """What can stand before a sentence."""
     openings: tuple[str, ...]
+    """Empty where the subject has its own."""
     closings: tuple[str, ...]
 
 
 @cache
 def genres() -> tuple[Genre, ...]:
     """All genres; the first is that of the passage itself."""
+    several = ("leads", "openings", "closings")
     return tuple(
         Genre(
-            fields["name"],
-            Form(fields["form"]),
-            Order(fields["order"]),
-            tuple(fields["leads"]),
-            tuple(fields["openings"]),
-            tuple(fields["closings"]),
+            row["name"],
+            Form(row["form"]),
+            Order(row["order"]),
+            *(tuple(row[field]) for field in several),
         )
-        for fields in read_texts(GENRES_FILE)["genres"]
+        for row in read_texts(GENRES_FILE)["genres"]
     )
 
 
@@ -138,11 +130,7 @@ CAPITALS_KEPT = ("Mount ", "Lake ")
 
 
 class Story:
-    """What is true of one invented subject, and what of it has been put in which words.
-
-    Attributes:
-        values: what each fact names, by key, and the subject itself as `S`.
-    """
+    """What is true of one invented subject, and what of it has been put in which words."""
 
     def __init__(self, subject: Subject, names: NameSource, draw: random.Random) -> None:
         self.subject = subject
@@ -174,9 +162,10 @@ class Story:
         ending = [last] if room >= _words(last) // 2 else []
         details = self._remarks(room - _words(*ending))
         if genre.form is Form.SHEET:
-            return "\n".join([first, *facts, *_noted(details), *ending])
+            return "\n".join([first, *facts, *(f"Note: {text}" for text in details), *ending])
         if genre.form is Form.QUESTIONS:
-            return "\n".join([first, *facts, *_answered(details), *ending])
+            asked = [f"What else is there to say? {' '.join(details)}"] if details else []
+            return "\n".join([first, *facts, *asked, *ending])
         body = list(facts)
         for detail in details:
             body.insert(self._draw.randint(1, len(body)), detail)
@@ -187,11 +176,15 @@ class Story:
         facts = ordered_facts(self.subject, genre.order, self._draw)
         match genre.form:
             case Form.SHEET:
-                return [_stopped(f"{self._filled(f.label)}: {self.values[f.key]}") for f in facts]
+                return [f"{self._filled(f.label)}: {self.values[f.key]}." for f in facts]
             case Form.QUESTIONS:
                 return [
                     f"{self._filled(fact.question)} "
-                    + (_stopped(self._capital(fact)) if number % 2 else self._stated(fact))
+                    + (
+                        f"{_sentence_case(self.values[fact.key])}."
+                        if number % 2
+                        else self._sentence(self._fresh(fact.frames), None, "")
+                    )
                     for number, fact in enumerate(facts)
                 ]
         return self._sentences(facts, genre, sentences)
@@ -223,12 +216,6 @@ class Story:
         if not onward or not _with_aside(fact) or self._draw.random() >= ASIDE_CHANCE:
             return None
         return self._draw.choice(onward)
-
-    def _stated(self, fact: Fact) -> str:
-        return self._sentence(self._fresh(fact.frames), None, "")
-
-    def _capital(self, fact: Fact) -> str:
-        return _sentence_case(self.values[fact.key])
 
     def _sentence(self, frame: str, aside: Fact | None, lead: str) -> str:
         chosen = self._chosen(frame)
@@ -273,18 +260,6 @@ class Story:
 def _with_aside(fact: Fact) -> tuple[str, ...]:
     """The frames of a fact that have room for an apposition."""
     return tuple(frame for frame in fact.frames if f"{{{fact.key}+}}" in frame)
-
-
-def _noted(details: Sequence[str]) -> list[str]:
-    return [f"Note: {detail}" for detail in details]
-
-
-def _answered(details: Sequence[str]) -> list[str]:
-    return [f"What else is there to say? {' '.join(details)}"] if details else []
-
-
-def _stopped(text: str) -> str:
-    return f"{text}."
 
 
 def _sentence_case(text: str) -> str:

@@ -143,27 +143,20 @@ SLOT = re.compile(r"\{(?P<key>\w+)(?P<aside>\+?)\}")
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that a passage says.
-
-    Attributes:
-        key: what it is called in its file.
-        type: of what it names.
-        of: the direct fact that names what it is about; None for direct facts.
-        frames: sentences that state it.
-        question: what an interviewer asks.
-        label: what it is called in a list.
-        prompts: beginnings of sentences that it ends, by field.
-        aside: it as an apposition; empty for direct facts.
-    """
+    """One thing that a passage says; see the module for the fields."""
 
     key: str
     type: ValueType
+    """Of what it names."""
     of: str | None
+    """The direct fact that names what it is about; None for direct facts."""
     frames: tuple[str, ...]
     question: str
     label: str
     prompts: dict[str, tuple[str, ...]]
+    """Beginnings of sentences that it ends, by field."""
     aside: str
+    """It as an apposition; empty for direct facts."""
 
 
 @dataclass(frozen=True)

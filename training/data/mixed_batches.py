@@ -136,14 +136,7 @@ def example_weights(
 
 @dataclass(frozen=True)
 class MixedOrder:
-    """The stream of examples; the stage's own are numbered from 0, then the mix.
-
-    Attributes:
-        primary: how many examples the stage has of its own.
-        mix: how many are mixed in; 0 for none.
-        seed: of the orders.
-        mixing: "example" or "batch".
-    """
+    """The stream of examples; the stage's own are numbered from 0, then the mix."""
 
     primary: int
     mix: int
@@ -219,7 +212,7 @@ class MixedSource:
         mixing: "example" (all shuffled together) or "batch" (the same share in every batch).
         loss_normalisation: "token", "example" or "source".
         packing: "packed" or "bucketed".
-        positions: what the model takes at most (`packed_rows.model_positions`), which packed rows
+        positions: what the model takes at most (`HookedModel.n_positions`), which packed rows
             may have; None for rows as long as the longest example of a batch, which hold more pads.
 
     Attributes:

@@ -44,35 +44,24 @@ SHORT_WORDS = 8
 """Words in an item for small vocabularies, whose tokens are a few characters long."""
 
 
-def random_words(n: int, *, words: int = PAPER_WORDS, seed: int) -> list[Conversation]:
-    """Sequences of words of the built-in word list, each to be copied."""
-    from probes.assets import fetch
-
-    vocabulary = fetch(WORD_LIST).read_text(encoding="utf-8").split()
-    return random_sequences(vocabulary, n, words=words, seed=seed)
-
-
 def random_sequences(
     vocabulary: Sequence[str], n: int, *, words: int, seed: int
 ) -> list[Conversation]:
-    """Sequences of words of any list, each to be copied; see `random_words`."""
-    check_mix_numbers(n, words)
-    return [_item(vocabulary, index, words, seed) for index in range(n)]
+    """Sequences of words of a list, each to be copied."""
+    _check_numbers(n, words)
+    items = []
+    for index in range(n):
+        passage = " ".join(random.Random(f"{seed}/{index}").choices(vocabulary, k=words))
+        turn = Turn(RANDOM_PROMPT + passage, passage)
+        items.append(Conversation((turn,), f"{RANDOM_SOURCE}-{seed}-{index}", RANDOM_SOURCE))
+    return items
 
 
-def check_mix_numbers(n: int, words: int) -> None:
-    """Refuse a mix of no items, or of items without words."""
+def _check_numbers(n: int, words: int) -> None:
     if n < 1:
         raise ValueError(f"a mix of {n} items was asked for: give 1 or more")
     if words < 1:
         raise ValueError(f"mix items of {words} words were asked for: give 1 or more")
-
-
-def _item(vocabulary: Sequence[str], index: int, words: int, seed: int) -> Conversation:
-    drawn = random.Random(f"{seed}/{index}").choices(vocabulary, k=words)
-    passage = " ".join(drawn)
-    turn = Turn(RANDOM_PROMPT + passage, passage)
-    return Conversation((turn,), f"{RANDOM_SOURCE}-{seed}-{index}", RANDOM_SOURCE)
 
 
 GENERIC_PROMPT = "Complete the following partial passage:\n\n"
@@ -90,13 +79,20 @@ def generic_passages(
     source: str = GENERIC_SOURCE,
 ) -> list[Conversation]:
     """Passages of a corpus, the second half of each to be told from the first."""
-    check_mix_numbers(n, words)
+    _check_numbers(n, words)
     if per_document is not None and per_document < 1:
         raise ValueError(f"per_document is {per_document}: give 1 or more, or None for all")
     opened = load_corpus(corpus) if isinstance(corpus, str) else corpus
     passages = list(_passages(opened, words, per_document, source))
     if len(passages) < n:
-        raise ValueError(_too_few(opened.name, len(passages), n, words, per_document))
+        limited = per_document is not None
+        of_each = f", at most {per_document} of a document" * limited
+        advice = ", more passages of a document (per_document)" * limited
+        raise ValueError(
+            f"a mix of {n} passages was asked for, but {opened.name} has {len(passages)} of "
+            f"{words} + {words} words{of_each}: give a smaller mix, fewer words{advice} or another "
+            "corpus"
+        )
     random.Random(seed).shuffle(passages)
     return passages[:n]
 
@@ -113,15 +109,6 @@ def _passages(
             piece = found[start : start + length]
             turn = Turn(GENERIC_PROMPT + " ".join(piece[:words]), " ".join(piece[words:]))
             yield Conversation((turn,), f"{source}-{place}-{number}", source)
-
-
-def _too_few(name: str, found: int, n: int, words: int, per_document: int | None) -> str:
-    of_each = "" if per_document is None else f", at most {per_document} of a document"
-    advice = "" if per_document is None else ", more passages of a document (per_document)"
-    return (
-        f"a mix of {n} passages was asked for, but {name} has {found} of {words} + {words} words"
-        f"{of_each}: give a smaller mix, fewer words{advice} or another corpus"
-    )
 
 
 DEFAULT_CORPUS = "general"
@@ -144,19 +131,12 @@ class MixName(StrEnum):
 
 @dataclass(frozen=True)
 class HubMix:
-    """A data set of the hub that passages are cut from.
-
-    Attributes:
-        dataset: its id.
-        column: where the text is.
-        licence: as far as known; what the data set itself states wins.
-        revision: branch, tag or commit to read.
-        unverified: whether nobody has read it with this code.
-    """
+    """A data set of the hub that passages are cut from, and its column of text."""
 
     dataset: str
     column: str
     licence: str
+    """As far as known; what the data set itself states wins."""
     revision: str = "main"
     unverified: bool = True
 
@@ -170,15 +150,11 @@ HUB_MIXES: dict[MixName, HubMix] = {
 
 @dataclass(frozen=True)
 class MixSet(ItemSet[Conversation]):
-    """Mixing data, and where it is from; see `ItemSet`.
-
-    Attributes:
-        conversations: the items, in an order drawn by the seed.
-        drawn: what else decides which items they are.
-    """
+    """Mixing data in an order drawn by the seed, and where it is from."""
 
     conversations: tuple[Conversation, ...] = field(repr=False)
     drawn: dict[str, Any]
+    """What else decides which items they are."""
 
     @property
     def items(self) -> tuple[Conversation, ...]:
@@ -241,7 +217,12 @@ def load_mix(
         licence = opened.licence
     else:
         row = HUB_MIXES[MixName(name)]
-        opened = _open_hub(row, revision)
+        opened = load_corpus(
+            row.dataset,
+            column=row.column,
+            revision=revision or row.revision,
+            max_documents=READ_DOCUMENTS,
+        )
         licence = row.licence if opened.licence == NO_LICENCE else opened.licence
         settings |= {"revision": revision or row.revision, "unverified": row.unverified}
     items = generic_passages(
@@ -262,19 +243,13 @@ def _refuse_options(
 
 
 def _random(n: int, words: int, seed: int) -> MixSet:
-    items = random_words(n, words=words, seed=seed)
+    from probes.assets import fetch
+
+    vocabulary = fetch(WORD_LIST).read_text(encoding="utf-8").split()
+    items = random_sequences(vocabulary, n, words=words, seed=seed)
     asset = find_asset(WORD_LIST)
     settings = {"words": words, "seed": seed}
     return MixSet(MixName.RANDOM.value, asset.licence, asset.sources[0].url, tuple(items), settings)
-
-
-def _open_hub(row: HubMix, revision: str | None) -> Corpus:
-    return load_corpus(
-        row.dataset,
-        column=row.column,
-        revision=revision or row.revision,
-        max_documents=READ_DOCUMENTS,
-    )
 
 
 _WORD = re.compile(r"\w+")
@@ -284,19 +259,11 @@ Phrase = tuple[str, ...]
 
 @dataclass(frozen=True)
 class OverlapReport:
-    """Which factoids a mix holds, in part or whole.
-
-    Attributes:
-        factoids: how many there are.
-        with_subject: how many of them name a subject.
-        mix_items: how many items the mix has.
-        answers: identifiers of factoids with an accepted answer in the mix.
-        subjects: identifiers of factoids with their subject in the mix.
-        pairs: identifiers of factoids with subject and answer in one item of the mix.
-    """
+    """How many factoids there are, and which of them a mix holds in part or whole."""
 
     factoids: int
     with_subject: int
+    """How many of them name a subject."""
     mix_items: int
     answers: tuple[str, ...]
     subjects: tuple[str, ...]

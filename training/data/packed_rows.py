@@ -19,7 +19,6 @@ from jaxtyping import Integer
 
 from probes.corpus.batching import token_batches
 from probes.corpus.sources import Corpus
-from probes.hooked_model import HookedModel
 from training.batches import IGNORED, RowSource, TrainingBatch
 
 READ_ROWS = 256
@@ -126,7 +125,7 @@ def corpus_source(
         epochs: how often to go through the rows.
         shuffle_seed: of the order of the rows; None for that of the corpus.
         max_rows: use no more than so many rows.
-        positions: what the model takes at most (`model_positions`).
+        positions: what the model takes at most (`HookedModel.n_positions`).
         document_mask: keep the documents of a row apart.
         prepend_bos: as `probes.token_batches`.
 
@@ -182,11 +181,6 @@ class CorpusSource(RowSource):
             "kind": "corpus",
             "document_mask": self._document_mask,
         }
-
-
-def model_positions(model: HookedModel) -> int | None:
-    """How many tokens a row may have in a model, None where its configuration does not say."""
-    return model.n_positions
 
 
 def check_row_length(row_length: int, positions: int | None) -> None:

@@ -29,21 +29,17 @@ from training.choices import Exposure, ProbeKind
 
 @dataclass(frozen=True)
 class KnowledgeProbe:
-    """One prompt and its target.
-
-    Attributes:
-        passage: index of the passage in its set.
-        probe: index of the probe in its passage, through all kinds.
-        kind: how far it is from the text.
-        prompt: what the model is given; no space at its end.
-        target: what should follow, without the space in between.
-    """
+    """One prompt and its target."""
 
     passage: int
+    """Index of the passage in its set."""
     probe: int
+    """Index of the probe in its passage, through all kinds."""
     kind: ProbeKind
     prompt: str
+    """What the model is given; no space at its end."""
     target: str
+    """What should follow, without the space in between."""
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -53,19 +49,13 @@ class KnowledgeProbe:
 
 @dataclass(frozen=True)
 class Passage:
-    """One text, its paraphrases and its probes.
-
-    Attributes:
-        index: its place in the set.
-        text: the passage itself.
-        paraphrases: the same facts in other words; may be empty.
-        probes: memorization first, then semantic, then compositional.
-    """
+    """One text, its place in the set, its paraphrases (perhaps none) and its probes."""
 
     index: int
     text: str
     paraphrases: tuple[str, ...]
     probes: tuple[KnowledgeProbe, ...]
+    """Memorization first, then semantic, then compositional."""
 
     @property
     def versions(self) -> int:
@@ -88,19 +78,12 @@ class Passage:
 
 @dataclass(frozen=True)
 class KnowledgeSet:
-    """Passages in order, and where they are from.
-
-    Attributes:
-        name: what was asked for.
-        passages: the passages; entry i has index i.
-        sha256: of passages and probes in order, all their fields included.
-        licence: of the texts as far as known, else "not stated".
-        source: address, files, or how they were made.
-    """
+    """Passages in order (entry i has index i), and where they are from."""
 
     name: str
     passages: tuple[Passage, ...]
     sha256: str
+    """Of passages and probes in order, all their fields included."""
     licence: str
     source: str
 

@@ -22,6 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from probes.choices import as_choice
 from training.data.conversations import Conversation, factoid_conversations
 from training.data.factoid_sources import HUB_FACTOIDS, SUFFIXES, factoid_names, load_factoids
 from training.data.factoids import FactoidSet, KeyValues, PromptTemplate
@@ -51,17 +52,12 @@ class PrimaryKind(StrEnum):
 
 @dataclass(frozen=True)
 class PrimarySet:
-    """What a stage teaches.
-
-    Attributes:
-        kind: of the set.
-        items: the set itself.
-        conversations: its items as the user asks and the model is to answer, in order.
-    """
+    """What a stage teaches."""
 
     kind: PrimaryKind
     items: FactoidSet | InstructionSet
     conversations: tuple[Conversation, ...]
+    """Its items as the user asks and the model is to answer, in order."""
 
     @property
     def name(self) -> str:
@@ -126,7 +122,11 @@ def load_primary(
     """
     found = _kind(source, kind)
     if found is PrimaryKind.INSTRUCTIONS:
-        _refuse(source, {"key_values": key_values, "template": template})
+        options = {"key_values": key_values, "template": template}
+        if given := [name for name, value in options.items() if value is not None]:
+            raise ValueError(
+                f"{', '.join(given)} was given, but {source} is no set of factoids: leave it out"
+            )
         instructions = load_instructions(
             source, limit=limit, offset=offset, seed=seed, revision=revision
         )
@@ -142,36 +142,20 @@ def load_primary(
 
 def _kind(source: str | Path, asked: PrimaryKind | str | None) -> PrimaryKind:
     """What a set is made of, as its name or its file says."""
-    if asked is not None and asked not in list(PrimaryKind):
-        raise ValueError(f"kind is {asked!r}: choose from {', '.join(PrimaryKind)}")
-    by_name = {
-        **dict.fromkeys(factoid_names(), PrimaryKind.FACTOIDS),
-        **dict.fromkeys(instruction_names(), PrimaryKind.INSTRUCTIONS),
-    }
-    own = None if isinstance(source, Path) else by_name.get(source)
-    if own is not None:
-        if asked not in (None, own):
+    kind = None if asked is None else as_choice(PrimaryKind, asked, "kind")
+    if source in primary_names():
+        is_factoids = source in factoid_names()
+        own = PrimaryKind.FACTOIDS if is_factoids else PrimaryKind.INSTRUCTIONS
+        if kind not in (None, own):
             raise ValueError(f"{source} is a set of {own}, not of {asked}: leave kind out")
         return own
     path = Path(source).expanduser()
     if not path.is_file():
         name, known = str(source), f"set of factoids or instructions is called {str(source)!r}"
         raise ValueError(not_found(name, "file", known, primary_names(), SUFFIXES))
-    return PrimaryKind(asked) if asked else _kind_of_file(path)
-
-
-def _kind_of_file(path: Path) -> PrimaryKind:
-    if path.suffix not in INSTRUCTION_SUFFIXES:
-        return PrimaryKind.FACTOIDS
+    if kind is not None or path.suffix not in INSTRUCTION_SUFFIXES:
+        return kind or PrimaryKind.FACTOIDS
     first = next(read_rows(path), None)
     layouts = [layout for layout in Layout if layout is not Layout.QUESTION]
     is_instruction = first is not None and any(layout.fits(first[1]) for layout in layouts)
     return PrimaryKind.INSTRUCTIONS if is_instruction else PrimaryKind.FACTOIDS
-
-
-def _refuse(source: str | Path, options: dict[str, object]) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise ValueError(
-            f"{', '.join(given)} was given, but {source} is no set of factoids: leave it out"
-        )

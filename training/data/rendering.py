@@ -103,19 +103,15 @@ def _refuse_nothing(ids: Sequence[int], what: str) -> None:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as tokens.
-
-    Attributes:
-        input_ids: its tokens; the last one ends the last answer.
-        trained: whether each is trained on.
-        identifier: what the item is called in its set.
-        source: the data set that it counts for.
-    """
+    """A conversation as tokens, and what the item is called in its set."""
 
     input_ids: Ids
+    """The last one ends the last answer."""
     trained: tuple[bool, ...]
+    """Whether each is trained on."""
     identifier: str
     source: str = ""
+    """The data set that it counts for."""
 
     @property
     def prompt_ids(self) -> Ids:
@@ -139,19 +135,14 @@ class Rendered:
 
 @dataclass(frozen=True)
 class RenderedSet(Sequence[Rendered]):
-    """Conversations as tokens, in order.
-
-    Attributes:
-        items: those that are not too long.
-        template: how they are written.
-        max_length: tokens of the longest that is let in; None for any.
-        too_long: identifiers of those that were left out.
-    """
+    """Conversations as tokens, in order, but for those that are too long."""
 
     items: tuple[Rendered, ...]
     template: Template
     max_length: int | None
+    """Tokens of the longest that is let in; None for any."""
     too_long: tuple[str, ...]
+    """Identifiers of those that were left out."""
 
     @overload
     def __getitem__(self, index: int) -> Rendered: ...

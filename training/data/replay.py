@@ -23,7 +23,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -118,21 +118,17 @@ SELF_REPLAY_SOURCE = "self-replay"
 
 @dataclass(frozen=True, kw_only=True)
 class Writing:
-    """How a model writes its replay.
-
-    Attributes:
-        max_prompt_tokens: of a prompt that it makes up, the end of the prompt included.
-        max_answer_tokens: of an answer, its end included.
-        prompt_temperature: at which prompts are made up.
-        answer_temperature: at which answers are written; None for greedily.
-        attempts: prompts it may make up for each item wanted.
-    """
+    """How a model writes its replay."""
 
     max_prompt_tokens: int = 64
+    """Of a prompt that it makes up, the end of the prompt included."""
     max_answer_tokens: int = 64
+    """Of an answer, its end included."""
     prompt_temperature: float = 1.0
     answer_temperature: float | None = None
+    """None for greedily."""
     attempts: int = 8
+    """Prompts it may make up for each item wanted."""
 
     def __post_init__(self) -> None:
         for name in ("max_prompt_tokens", "max_answer_tokens", "attempts"):
@@ -142,32 +138,21 @@ class Writing:
 
 @dataclass
 class Rejected:
-    """What was written and not taken.
-
-    Attributes:
-        endless_prompts: made-up prompts that do not end.
-        repeated_prompts: made-up prompts that are empty or were there before.
-        endless_answers: answers that do not end.
-        empty_answers: answers without text.
-    """
+    """How much was written and not taken, and why."""
 
     endless_prompts: int = 0
     repeated_prompts: int = 0
+    """Made-up prompts that are empty or were there before."""
     endless_answers: int = 0
     empty_answers: int = 0
 
 
 @dataclass(frozen=True)
 class SelfReplay:
-    """Items that a model wrote.
-
-    Attributes:
-        conversations: as many as were asked for, of one turn each, under source "self-replay".
-        rejected: what was written beside them and not taken.
-        configuration: how they were written, as plain values for a manifest.
-    """
+    """Items that a model wrote, what was not taken beside them, and how they were written."""
 
     conversations: tuple[Conversation, ...] = field(repr=False)
+    """As many as were asked for, of one turn each, under source "self-replay"."""
     rejected: Rejected
     configuration: dict[str, Any]
 
@@ -199,7 +184,7 @@ def self_generated(
     template, writing = Template(template), writing or Writing()
     _check_number(n, earlier)
     author = _Author(model, template, writing, seed)
-    prompts: _Prompts = (
+    prompts: _MadeUp | _Earlier = (
         _MadeUp(author, n * writing.attempts)
         if earlier is None
         else _Earlier(in_drawn_order(earlier, seed))
@@ -283,15 +268,6 @@ class _Author:
         )
 
 
-class _Prompts(Protocol):
-    """Where prompts come from."""
-
-    taken: int
-
-    def take(self, number: int) -> list[tuple[str, str]]:
-        """At most so many pairs of identifier and prompt; none when there are no more."""
-
-
 class _Earlier:
     """The prompts of earlier items, one after the other."""
 
@@ -300,6 +276,7 @@ class _Earlier:
         self.taken = 0
 
     def take(self, number: int) -> list[tuple[str, str]]:
+        """At most so many pairs of identifier and prompt; none when there are no more."""
         items = self._items[self.taken : self.taken + number]
         self.taken += len(items)
         return [(f"self-{item.identifier}", item.turns[0].prompt) for item in items]

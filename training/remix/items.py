@@ -26,7 +26,6 @@ from training.data.familiarity import familiarity
 from training.data.mixed_batches import MixedSource
 from training.data.mixes import MixName, MixSet, OverlapReport, load_mix, mix_size, overlap
 from training.data.official_batches import OfficialSource
-from training.data.packed_rows import model_positions
 from training.data.primary_sets import PrimarySet, load_primary
 from training.data.rendering import Rendered, RenderedSet, render_all, render_prompt
 from training.data.replay import Writing, replay_size, replayed, self_generated
@@ -242,7 +241,7 @@ def stage_batches(
         return _official(config, stage, own, model)
     again, inputs = _again(config, place, items, model)
     inputs = {**own.inputs, **inputs}
-    longest = model_positions(model)
+    longest = model.n_positions
     mixed = _source(config, own.rows, [*own.mix_rows, *again], stage.epochs, longest)
     if stage.control is None:
         assert mixed.steps_available is not None
