@@ -8,30 +8,23 @@
     'general.jsonl'
 """
 
-from probes.assets.fetching import fetch, is_here, load_word_set
-from probes.assets.gguf import cached_gguf, convert_gguf
-from probes.assets.store import AssetError, cache_home
-from probes.assets.table import (
-    ASSETS,
-    Asset,
-    AssetKind,
-    asset_names,
-    find_asset,
-    nearest_names,
-)
+from probes.lazy_exports import lazily
 
-__all__ = [
-    "ASSETS",
-    "Asset",
-    "AssetError",
-    "AssetKind",
-    "asset_names",
-    "cache_home",
-    "cached_gguf",
-    "convert_gguf",
-    "fetch",
-    "find_asset",
-    "is_here",
-    "load_word_set",
-    "nearest_names",
-]
+_EXPORTS = {
+    "ASSETS": "probes.assets.table",
+    "Asset": "probes.assets.table",
+    "AssetError": "probes.assets.store",
+    "AssetKind": "probes.assets.table",
+    "asset_names": "probes.assets.table",
+    "cache_home": "probes.assets.store",
+    "cached_gguf": "probes.assets.gguf",
+    "convert_gguf": "probes.assets.gguf",
+    "fetch": "probes.assets.fetching",
+    "find_asset": "probes.assets.table",
+    "is_here": "probes.assets.fetching",
+    "load_word_set": "probes.assets.fetching",
+    "nearest_names": "probes.assets.table",
+}
+
+__all__ = sorted(_EXPORTS)
+__getattr__, __dir__ = lazily(__name__, _EXPORTS)

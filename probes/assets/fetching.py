@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from probes.assets.gguf import MODEL_FILES, write_model
 from probes.assets.store import (
     AssetError,
     build_once,
@@ -302,6 +301,8 @@ def _plan(asset: Asset) -> _Plan:
             folder = built / f"corpora-{digest}-{RECIPE_VERSION}"
             return _Plan(folder, CORPUS_FILES, folder / asset.member, build_corpora)
         case AssetKind.MODEL:
+            from probes.assets.gguf import MODEL_FILES, write_model
+
             return _Plan(
                 folder,
                 MODEL_FILES,
