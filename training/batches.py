@@ -92,7 +92,7 @@ class TrainingBatch:
             return own
         last = self.rows(slice(-1, None))
         filling = replace(last, labels=torch.full_like(last.labels, IGNORED))
-        return _joined([own, *(filling for _ in range(missing))])
+        return joined([own, *(filling for _ in range(missing))])
 
     def cut(self, rows: int | None) -> list["TrainingBatch"]:
         """The batch in pieces of so many rows, the last perhaps of fewer; None for one piece.
@@ -235,7 +235,8 @@ def _shuffled(rows: int, seed: int, epoch: int) -> Int64[np.ndarray, " row"]:
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
-def _joined(batches: Sequence[TrainingBatch]) -> TrainingBatch:
+def joined(batches: Sequence[TrainingBatch]) -> TrainingBatch:
+    """The rows of batches with the same fields, one after the other."""
     given = [name for name in _TENSORS if getattr(batches[0], name) is not None]
     tensors: dict[str, Any] = {
         name: torch.cat([getattr(batch, name) for batch in batches]) for name in given

@@ -1,11 +1,5 @@
 """Injection: passages put into the batches of a corpus at planned steps.
 
-| mode               | the passage, with its end token, goes                         | displaces   |
-|--------------------|---------------------------------------------------------------|-------------|
-| `prepend_truncate` | before the tokens of a row, whose end is cut off: the papers' | its length  |
-| `replace`          | in the place of a row; pads, not trained on, fill the rest    | a whole row |
-| `extra_row`        | in a row of its own after the others; pads fill the rest      | nothing     |
-
 The passages of a step take the first rows of the global batch, in the order of the schedule.
 
 Without a document mask, which is what the papers do, the tokens that follow a passage attend to it,
@@ -14,7 +8,8 @@ and that first token is not trained on. Rows of a corpus that come with document
 own keep them, and need the mask here as well.
 
 Source: Kim et al., "Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
-Acquisition", ICLR 2025: 4.1, and the released trainer.
+Acquisition", ICLR 2025: 4.1; Chang et al., "How Do Large Language Models Acquire Factual Knowledge
+During Pretraining?", NeurIPS 2024; the released trainers.
 
 Example:
     >>> import numpy as np
@@ -29,7 +24,7 @@ Example:
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +35,7 @@ from probes.choices import as_choice
 from probes.corpus.sources import ContentHash
 from probes.corpus.token_batch import PAD_SEGMENT
 from probes.prompts import Prompts
-from training.batches import IGNORED, BatchSource, TrainingBatch
+from training.batches import IGNORED, BatchSource, TrainingBatch, joined
 from training.choices import Exposure, InjectionMode, OncePlacement
 from training.data.passages import Exposures, KnowledgeSet, official_exposures
 from training.runs.records import InjectionRecord
@@ -60,7 +55,10 @@ class Encounter(NamedTuple):
 
 @dataclass(frozen=True)
 class InjectionSchedule:
-    """What is injected, by step."""
+    """What is injected, by step: an encounter at step t is in the batch of update t + 1.
+
+    The model after t updates has not seen it, and the model after t + 1 has.
+    """
 
     encounters: Mapping[int, tuple[Encounter, ...]]
     """Step to the encounters in its batch, in the order of their rows."""
@@ -87,6 +85,9 @@ class InjectionSchedule:
         cycles: int = 1,
     ) -> "InjectionSchedule":
         """Rounds of encounters at equal distances.
+
+        In round r, `PARAPHRASE` passages are met as version r, `DUPLICATION` as the text, `ONCE` as
+        the text in one round of all.
 
         Args:
             exposures: how each passage is met; passages keep this order in a batch.
@@ -118,6 +119,8 @@ class InjectionSchedule:
         epochs: int = 1,
     ) -> "InjectionSchedule":
         """The Knowledge Entropy paper's: 1,600 steps with 70 paraphrases and 6 others a round.
+
+        The last of ten rounds is in the last batch of an epoch (steps 159, 319, ..., 1599).
 
         Args:
             exposures: the paper's by default.
@@ -290,7 +293,6 @@ def _rounds(exposures: Exposures, rounds: int, once: OncePlacement) -> list[tupl
 
 
 EncodedPassages = Mapping[Encounter, Int64[Tensor, " pos"]]
-FIELDS = ("input_ids", "labels", "attention_mask", "segment_ids")
 
 
 def encode_passages(
@@ -375,18 +377,18 @@ class InjectedSource:
         met = self._schedule.encounters.get(step, ())
         if not met:
             return host
+        corpus = _with_segments(host)
+        # There may be more rows of their own than rows of the corpus.
+        at = range(len(met)) if self._mode is InjectionMode.PREPEND_TRUNCATE else [0] * len(met)
         rows = [
-            self._row(self._passages[encounter], host, place) for place, encounter in enumerate(met)
+            self._row(self._passages[encounter], corpus.rows(slice(place, place + 1)))
+            for place, encounter in zip(at, met, strict=True)
         ]
-        injected = {name: torch.stack([row[name] for row in rows]) for name in FIELDS}
-        kept = slice(0 if self._mode is InjectionMode.EXTRA_ROW else len(met), None)
-        corpus = {name: tensor[kept] for name, tensor in _fields(host).items()}
-        # Rows of their own come last, all others first.
-        parts = (corpus, injected) if kept.start == 0 else (injected, corpus)
-        found: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in FIELDS}
-        if not self._document_mask:
-            found.pop("segment_ids")
-        return TrainingBatch(**found)
+        if self._mode is InjectionMode.EXTRA_ROW:
+            found = joined([corpus, *rows])
+        else:
+            found = joined([*rows, corpus.rows(slice(len(met), None))])
+        return found if self._document_mask else replace(found, segment_ids=None)
 
     def displaced_tokens(self, step: int) -> int:
         """Tokens of the corpus that the passages of `batch(step)` take the place of."""
@@ -442,45 +444,33 @@ class InjectedSource:
             "schedule": self._schedule.describe(),
         }
 
-    def _row(
-        self, ids: Int64[Tensor, " pos"], host: TrainingBatch, place: int
-    ) -> dict[str, Int64[Tensor, " width"]]:
-        """A row with the passage at its beginning, then the corpus or pads, for every field."""
-        passage = {
-            "input_ids": ids,
-            "labels": ids,
-            "attention_mask": torch.ones_like(ids),
-            "segment_ids": torch.zeros_like(ids),
-        }
+    def _row(self, ids: Int64[Tensor, " pos"], corpus: TrainingBatch) -> TrainingBatch:
+        """A row with the passage at its beginning, then a row of the corpus or pads."""
         if self._mode is InjectionMode.PREPEND_TRUNCATE:
-            rest = {name: tensor[place] for name, tensor in _fields(host).items()}
-            real = rest["attention_mask"].bool()
-            # Number 0 is the passage's.
-            rest["segment_ids"] = torch.where(real, rest["segment_ids"] + 1, PAD_SEGMENT)
+            assert corpus.segment_ids is not None
+            real, labels = corpus.attention_mask.bool(), corpus.labels
             if self._document_mask:
-                rest["labels"] = rest["labels"].clone()
-                rest["labels"][0] = IGNORED
+                labels = labels.clone()
+                labels[0, 0] = IGNORED
+            # Number 0 is the passage's.
+            segments = torch.where(real, corpus.segment_ids + 1, PAD_SEGMENT)
+            rest = (corpus.input_ids, labels, corpus.attention_mask, segments)
         else:
-            blank = torch.ones_like(host.input_ids[0])
-            rest = {
-                "input_ids": blank * ids[-1],
-                "labels": blank * IGNORED,
-                "attention_mask": blank * 0,
-                "segment_ids": blank * PAD_SEGMENT,
-            }
-        width = host.input_ids.shape[1]
-        return {name: torch.cat([passage[name], rest[name]])[:width] for name in FIELDS}
+            blank = torch.ones_like(corpus.input_ids)
+            rest = (blank * ids[-1], blank * IGNORED, blank * 0, blank * PAD_SEGMENT)
+        own = ids[None]
+        passage = (own, own, torch.ones_like(own), torch.zeros_like(own))
+        width = corpus.input_ids.shape[1]
+        ids, labels, mask, segments = (
+            torch.cat(pair, dim=1)[:, :width] for pair in zip(passage, rest, strict=True)
+        )
+        return TrainingBatch(ids, labels, mask, segments)
 
 
-def _fields(batch: TrainingBatch) -> dict[str, Int64[Tensor, "batch pos"]]:
-    """The fields of a batch; where it has no document numbers, a row is one document."""
+def _with_segments(batch: TrainingBatch) -> TrainingBatch:
+    """A batch with document numbers; where it has none, a row is one document."""
     segments = batch.segment_ids
     if segments is None:
         real = batch.attention_mask.bool()
         segments = torch.where(real, torch.zeros_like(batch.input_ids), PAD_SEGMENT)
-    return {
-        "input_ids": batch.input_ids,
-        "labels": batch.labels,
-        "attention_mask": batch.attention_mask,
-        "segment_ids": segments,
-    }
+    return TrainingBatch(batch.input_ids, batch.labels, batch.attention_mask, segments)

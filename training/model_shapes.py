@@ -159,7 +159,11 @@ MINIMUM_VOCABULARY = 256 + 2
 
 
 def train_byte_pairs(texts: Iterable[str], d_vocab: int) -> Any:
-    """Learn a tokenizer.
+    """Learn a tokenizer: byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019).
+
+    Text is split as GPT-2 splits it, and every byte has an entry, so that any text comes back.
+    `<|endoftext|>` is 0, `<|padding|>` is 1; neither is put in by encoding. The same texts give the
+    same tokenizer.
 
     Args:
         texts: what to learn it from.

@@ -2,20 +2,8 @@
 
 A run goes to its last step (so many epochs) unless a rule ends it, which makes the last step a
 **cap**: a run that gets there under a rule has not done what the rule waits for, and `shortfall`
-says what was missing.
-
-| rule                | ends a run when                                                          |
-|---------------------|--------------------------------------------------------------------------|
-| `LossBelow`         | the loss of one source was below a threshold in so many updates          |
-| `ExactMatchReached` | a share of the items was answered exactly, in so many looks              |
-| `AllOf`, `AnyOf`    | all or any of several rules would                                        |
-
-Losses are mean cross-entropies in nats. The loss of an update is that of its batch before the
-update, so `LossBelow` goes by training batches, and `ExactMatchReached` by what an observer saw of
-all items.
-
-`released_loss_rule` is the rule of the released code: ten updates with a loss of the whole batch
-below 1e-4, which need not follow each other.
+says what was missing. Losses are mean cross-entropies in nats; the loss of an update is that of its
+batch before the update.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: B.4.
 
@@ -37,7 +25,7 @@ from training.runs.records import RecallRecord, Record, StepRecord
 RELEASED_THRESHOLD = 1e-4
 """Nats; the released code's."""
 RELEASED_HITS = 10
-"""Updates below it after which the released code stops."""
+"""Updates below it after which the released code stops; they need not follow each other."""
 
 
 @runtime_checkable
@@ -47,16 +35,47 @@ class Waits(Protocol):
     def unreachable(
         self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
     ) -> str | None:
-        """Why a run cannot fulfil it; None where it can."""
+        """Why a run of so many steps cannot fulfil it, with these sources of batches and so many
+        looks at each list of items; None where it can.
+        """
 
 
-class CountingRule(ABC):
-    """A rule that waits until something was so several times.
+class Rule(ABC):
+    """Ends a run before its last step."""
 
-    Raises:
-        ValueError: the patience is not positive.
-    """
+    @property
+    @abstractmethod
+    def fulfilled(self) -> str | None:
+        """Why a run may stop now; None while it may not."""
 
+    @abstractmethod
+    def after(self, record: StepRecord, batch: TrainingBatch | None) -> str | None:
+        """Why to stop after an update; None to go on."""
+
+    @abstractmethod
+    def after_looking(self, records: Sequence[Record]) -> str | None:
+        """Why to stop after a look at the model; None to go on."""
+
+    @abstractmethod
+    def shortfall(self) -> str:
+        """How far from its end a run is that this rule has not ended, as a clause."""
+
+    @abstractmethod
+    def unreachable(
+        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+    ) -> str | None:
+        """See `Waits`."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as JSON takes it."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember that again."""
+
+
+class _CountingRule(Rule):
     def __init__(self, patience: int = 1, consecutive: bool = True) -> None:
         if patience < 1:
             raise ValueError(f"patience is {patience}: give 1 or more times")
@@ -67,44 +86,21 @@ class CountingRule(ABC):
 
     @property
     def fulfilled(self) -> str | None:
-        """Why a run may stop now; None while it may not."""
         return self._reason() if self._times >= self._patience else None
 
     def after(self, record: StepRecord, batch: TrainingBatch | None) -> str | None:
-        """Why to stop after an update; None to go on."""
         del record, batch
         return None
 
     def after_looking(self, records: Sequence[Record]) -> str | None:
-        """Why to stop after a look at the model; None to go on."""
         del records
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """How often it was so, and the last value."""
         return {"times": self._times, "last": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Remember that again."""
         self._times, self._last = state["times"], state["last"]
-
-    @abstractmethod
-    def shortfall(self) -> str:
-        """How far from its end a run is that this rule has not ended, as a clause."""
-
-    @abstractmethod
-    def unreachable(
-        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
-    ) -> str | None:
-        """Why a run cannot fulfil the rule; see `Waits`."""
-
-    def _too_often(self, times: int, what: str) -> str | None:
-        if self._patience <= times:
-            return None
-        return (
-            f"a rule waits for {self._patience} {what}, and the run has {times}; give a patience "
-            f"of at most {times}, or a longer run"
-        )
 
     @abstractmethod
     def _reason(self) -> str: ...
@@ -117,8 +113,16 @@ class CountingRule(ABC):
             self._times = 0
         return self.fulfilled
 
+    def _too_often(self, times: int, what: str) -> str | None:
+        if self._patience <= times:
+            return None
+        return (
+            f"a rule waits for {self._patience} {what}, and the run has {times}; give a patience "
+            f"of at most {times}, or a longer run"
+        )
 
-class LossBelow(CountingRule):
+
+class LossBelow(_CountingRule):
     """The loss of batches was low.
 
     Args:
@@ -129,7 +133,8 @@ class LossBelow(CountingRule):
         consecutive: whether they have to follow each other.
 
     Raises:
-        ValueError: the threshold or the patience is not positive.
+        ValueError: the threshold or the patience is not positive; after an update, that the run
+            does not record losses by source.
     """
 
     def __init__(
@@ -145,26 +150,27 @@ class LossBelow(CountingRule):
             raise ValueError(f"the loss threshold is {threshold}: give nats above 0")
         self._threshold = threshold
         self._source = source
+        self._what = "loss" if source is None else f"loss of {source}"
 
     def after(self, record: StepRecord, batch: TrainingBatch | None) -> str | None:
-        """Why to stop after an update; None to go on.
-
-        Raises:
-            ValueError: the run does not record losses by source.
-        """
         del batch
-        loss = self._loss(record)
+        loss: float | None = record.loss
+        if self._source is not None:
+            if not record.loss_by_source:
+                raise ValueError(
+                    f"a rule waits for the loss of {self._source!r}, and the batches name no "
+                    "sources; use a source that does, or the loss of all tokens"
+                )
+            loss = record.loss_by_source.get(self._source)
         return None if loss is None else self._count(loss, loss < self._threshold)
 
     def shortfall(self) -> str:
-        """The last loss, and what it was to be."""
         last = "none yet" if self._last is None else f"{self._last:.2g} at last"
         return f"{self._what} below {self._threshold:g} nats ({last})"
 
     def unreachable(
         self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
     ) -> str | None:
-        """Why a run cannot fulfil the rule; see `Waits`."""
         del looks
         if self._source is not None and self._source not in sources:
             return (
@@ -174,27 +180,13 @@ class LossBelow(CountingRule):
             )
         return self._too_often(steps, f"updates with a low {self._what}")
 
-    @property
-    def _what(self) -> str:
-        return "loss" if self._source is None else f"loss of {self._source}"
-
     def _reason(self) -> str:
         in_a_row = " in a row" if self._consecutive and self._patience > 1 else ""
         times = "" if self._patience == 1 else f" in {self._patience} updates{in_a_row}"
         return f"{self._what} below {self._threshold:g} nats{times}"
 
-    def _loss(self, record: StepRecord) -> float | None:
-        if self._source is None:
-            return record.loss
-        if not record.loss_by_source:
-            raise ValueError(
-                f"a rule waits for the loss of {self._source!r}, and the batches name no sources; "
-                "use a source that does, or the loss of all tokens"
-            )
-        return record.loss_by_source.get(self._source)
 
-
-class ExactMatchReached(CountingRule):
+class ExactMatchReached(_CountingRule):
     """Items were answered exactly.
 
     Args:
@@ -219,22 +211,22 @@ class ExactMatchReached(CountingRule):
         self._match = match
 
     def after_looking(self, records: Sequence[Record]) -> str | None:
-        """Why to stop after a look at the model; None to go on."""
         for record in records:
-            if isinstance(record, RecallRecord) and self._is_meant(record):
+            if isinstance(record, RecallRecord) and (record.items, record.match) == (
+                self._items,
+                self._match,
+            ):
                 found = sum(record.correct) / len(record.correct)
                 return self._count(found, found >= self._share)
         return None
 
     def shortfall(self) -> str:
-        """The share at the last look, and what it was to be."""
         last = "not looked at" if self._last is None else f"{self._last:.3f} at last"
         return f"exact match of {self._items} of {self._share:g} ({last})"
 
     def unreachable(
         self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
     ) -> str | None:
-        """Why a run cannot fulfil the rule; see `Waits`."""
         del steps, sources
         if self._items not in looks:
             return (
@@ -243,98 +235,65 @@ class ExactMatchReached(CountingRule):
             )
         return self._too_often(looks[self._items], f"looks at {self._items} in a row")
 
-    def _is_meant(self, record: RecallRecord) -> bool:
-        return record.items == self._items and record.match == self._match
-
     def _reason(self) -> str:
         times = "" if self._patience == 1 else f" in {self._patience} looks in a row"
         return f"exact match of {self._items} of {self._share:g} or more{times}"
 
 
-class _Several(ABC):
-    """Rules together; each is asked every time, so that each keeps count."""
+class AllOf(Rule):
+    """All rules are fulfilled at once, each as of the last time that it could tell."""
 
-    def __init__(self, *rules: "CountingRule | _Several") -> None:
+    def __init__(self, *rules: Rule) -> None:
         if not rules:
             raise ValueError("no rules were given to be put together; give one or more")
         self._rules = rules
 
+    @property
+    def fulfilled(self) -> str | None:
+        reasons = [rule.fulfilled for rule in self._rules]
+        return None if None in reasons else " and ".join(map(str, reasons))
+
+    # Each rule is asked every time, so that each keeps count.
     def after(self, record: StepRecord, batch: TrainingBatch | None) -> str | None:
-        """Why to stop after an update; None to go on."""
         for rule in self._rules:
             rule.after(record, batch)
         return self.fulfilled
 
     def after_looking(self, records: Sequence[Record]) -> str | None:
-        """Why to stop after a look at the model; None to go on."""
         for rule in self._rules:
             rule.after_looking(records)
         return self.fulfilled
 
-    @property
-    @abstractmethod
-    def fulfilled(self) -> str | None:
-        """Why a run may stop now; None while it may not."""
-
-    def _reasons(
-        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
-    ) -> list[str | None]:
-        return [rule.unreachable(steps, sources, looks) for rule in self._rules]
-
-    @abstractmethod
-    def unreachable(
-        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
-    ) -> str | None:
-        """Why a run cannot fulfil them; see `Waits`."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What each remembers."""
-        return {"rules": [rule.state_dict() for rule in self._rules]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Remember that again."""
-        for rule, own in zip(self._rules, state["rules"], strict=True):
-            rule.load_state_dict(own)
-
     def shortfall(self) -> str:
-        """What is missing of those that are not fulfilled."""
         open_ones = [rule for rule in self._rules if rule.fulfilled is None]
         return ", ".join(rule.shortfall() for rule in open_ones)
 
-
-class AllOf(_Several):
-    """All rules are fulfilled at once, each as of the last time that it could tell."""
-
-    @property
-    def fulfilled(self) -> str | None:
-        """Why a run may stop now; None while it may not."""
-        reasons = [rule.fulfilled for rule in self._rules]
-        return None if None in reasons else " and ".join(map(str, reasons))
-
     def unreachable(
         self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
     ) -> str | None:
-        """Why a run cannot fulfil them; see `Waits`."""
-        return next(filter(None, self._reasons(steps, sources, looks)), None)
+        reasons = (rule.unreachable(steps, sources, looks) for rule in self._rules)
+        return next(filter(None, reasons), None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rules": [rule.state_dict() for rule in self._rules]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for rule, own in zip(self._rules, state["rules"], strict=True):
+            rule.load_state_dict(own)
 
 
-class AnyOf(_Several):
+class AnyOf(AllOf):
     """One of the rules is fulfilled."""
 
     @property
     def fulfilled(self) -> str | None:
-        """Why a run may stop now; None while it may not."""
         return next((rule.fulfilled for rule in self._rules if rule.fulfilled), None)
 
     def unreachable(
         self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
     ) -> str | None:
-        """Why a run cannot fulfil any of them; see `Waits`."""
-        reasons = self._reasons(steps, sources, looks)
+        reasons = [rule.unreachable(steps, sources, looks) for rule in self._rules]
         return None if None in reasons else reasons[0]
-
-
-Rule = CountingRule | AllOf | AnyOf
 
 
 def released_loss_rule() -> LossBelow:

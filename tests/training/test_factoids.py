@@ -258,7 +258,7 @@ def test_options_that_do_not_apply_are_refused(books):
         load(books, key_values=form())
     with pytest.raises(ValueError, match=r"offset is 31, but .* has 31 items: give a smaller one"):
         load(books, offset=PRIME)
-    with pytest.raises(ValueError, match="charset is 'octal': choose from hex, alphanumeric"):
+    with pytest.raises(ValueError, match="charset must be one of hex, alphanumeric, found 'octal'"):
         form(charset="octal")
     with pytest.raises(ValueError, match="keys and values have length 0: give 1 or more"):
         form(length=0)

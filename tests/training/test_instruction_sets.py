@@ -376,7 +376,11 @@ def test_what_a_file_holds_is_read_off_it(tmp_path):
         (("missing.csv",), {}, r"no file at missing\.csv: check the path"),
         (("kvr",), {"kind": "instructions"}, "kvr is a set of factoids, not of instructions"),
         (("gsm8k",), {"kind": "factoids"}, "gsm8k is a set of instructions, not of factoids"),
-        (("gsm8k",), {"kind": "facts"}, "kind is 'facts': choose from factoids, instructions"),
+        (
+            ("gsm8k",),
+            {"kind": "facts"},
+            "kind must be one of factoids, instructions, found 'facts'",
+        ),
     ],
 )
 def test_bad_names_are_answered_in_one_line(arguments, options, message):

@@ -1,8 +1,8 @@
 """Downstream tasks by name: `load_task`.
 
-A task is a list of multiple-choice questions and the metric that the papers score it by
-(`training.data.downstream`). With a `limit` it is a sample, since some sets come sorted
-by where their questions are from; a smaller one is part of a larger one with the same seed.
+A task is a list of multiple-choice questions and the metric that the papers score it by. With a
+`limit` it is a sample, since some sets come sorted by where their questions are from; a smaller one
+is part of a larger one with the same seed.
 """
 
 import json

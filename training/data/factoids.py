@@ -92,12 +92,10 @@ class FactoidSet(ItemSet[Factoid]):
 
     @property
     def items(self) -> tuple[Factoid, ...]:
-        """The factoids."""
         return self.factoids
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The template."""
         return {"template": asdict(self.template)}
 
 

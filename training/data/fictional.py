@@ -2,7 +2,7 @@
 
 `load_knowledge` takes
 
-- a `.json` or `.jsonl` file in one of the published layouts (`training.data.fictional`),
+- a `.json` or `.jsonl` file in one of the published layouts,
   or several, whose passages are numbered through;
 - the id of a Hugging Face data set in that layout, such as `kaist-ai/fictional-knowledge`;
 - `generated`: passages made up on the spot (`training.data.fictional_generator`).

@@ -163,7 +163,7 @@ def _wanted_files(folder: Path, patterns: Sequence[str], asked: str) -> list[Pat
                 "download the file you want and give its path"
             )
         wanted |= dict.fromkeys(met)
-    shards = [found for name in wanted if (found := _SHARD.fullmatch(name))]
+    shards = [shard for name in wanted if (shard := _SHARD.fullmatch(name))]
     for shard in shards:
         same = [other for other in shards if other.group(1, 2, 3) == shard.group(1, 2, 3)]
         if len(same) != int(shard["count"]):

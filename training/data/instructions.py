@@ -235,12 +235,10 @@ class InstructionSet(ItemSet[Conversation]):
 
     @property
     def items(self) -> tuple[Conversation, ...]:
-        """The conversations."""
         return self.conversations
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How many items were left out."""
         return {"left_out": self.left_out}
 
 

@@ -1,9 +1,8 @@
 """Mixed batches: a stage's examples and its mix, as batches for the training loop.
 
 The mix is REMIX's: words or passages that have nothing to do with what is to be learnt, rehearsed
-examples of an earlier stage, or nothing. `training.data.mixed_batches` says which examples a
-batch has, `training.data.mixed_batches` how they become rows. Batches say of every token which
-data set it is from, so that the loop records the loss of each.
+examples of an earlier stage, or nothing. Batches say of every token which data set it is from, so
+that the loop records the loss of each.
 
 What counts the same in the loss of a batch is a choice (`LossNormalisation`). By tokens, as in the
 paper, the mix makes up most of it: 50 words against the few tokens of a factoid.
@@ -80,7 +79,9 @@ def rows_of_examples(
     normalisation: LossNormalisation,
     longest_row: int | None = None,
 ) -> TrainingBatch:
-    """A batch of examples."""
+    """A batch of examples: bucketed, one in a row, the longest first; packed, several in a row,
+    which a document mask keeps apart, so that a model computes for each what it would alone.
+    """
     lengths = [len(example.input_ids) for example in examples]
     packed = packing is Packing.PACKED
     if packed:

@@ -1,13 +1,5 @@
 r"""Mixing data by name: what is trained beside a data set so that facts stay in memory.
 
-| name             | items                                                             | from     |
-|------------------|-------------------------------------------------------------------|----------|
-| `random`         | sequences of random words (`training.data.mixes`)      | asset    |
-| `generic`        | passages of any corpus (`training.data.mixes`)     | a corpus |
-| `knowledge-pile` | passages of web pages retrieved for questions of knowledge        | hub      |
-| `arxiv-pile`     | passages of papers, a sample of the Pile's                        | hub      |
-| `fineweb`        | passages of web pages, a sample of FineWeb's                      | hub      |
-
 A **mix ratio** is the size of the mix over the size of the data set that it is mixed into; the
 paper's main tables have 2.0. One stage has one mix: "random, then generic" are the mixes of two
 stages.
@@ -158,12 +150,10 @@ class MixSet(ItemSet[Conversation]):
 
     @property
     def items(self) -> tuple[Conversation, ...]:
-        """The conversations."""
         return self.conversations
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What else decides which items they are."""
         return self.drawn
 
 
@@ -286,9 +276,13 @@ class OverlapReport:
 
 
 def overlap(factoids: Sequence[Factoid], mix: Sequence[Conversation]) -> OverlapReport:
-    """Which factoids occur in the items of a mix.
+    """Which factoids occur in the items of a mix (Chen et al., B.6).
 
-    An answer or a subject without any letter or digit is never found.
+    A factoid overlaps in its answer if an accepted answer occurs in an item, in its subject if that
+    does, in the pair if both do in one item. Prompt and answer of an item, without the line that
+    asks for a passage, are compared as runs of whole words, whatever the case and punctuation.
+    Short answers ("1", "May") overlap by chance: the pair says whether a fact could be learned from
+    the mix. An answer or a subject without any letter or digit is never found.
     """
     answers, subjects = _Phrases(), _Phrases()
     for number, factoid in enumerate(factoids):

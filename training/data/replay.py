@@ -3,7 +3,7 @@
 Of the items of the earlier stage a share r is drawn without replacement, the **replay ratio**; the
 paper has 0.01, 0.05 and 0.1 (`replayed`). The items of a small ratio are among those of a larger
 one with the same seed. Without access to the earlier items or their answers, a model can write what
-it replays by itself: `training.data.replay`.
+it replays by itself: `self_generated`.
 
 Items of a replay count for a source of their own, so that their loss is told from that of new items
 of the same data set.
