@@ -243,7 +243,7 @@ def test_the_published_passages_have_the_lengths_of_the_published_map():
 
 
 def exposures(design):
-    from training.data.fictional import official_exposures
+    from training.data.passages import official_exposures
 
     return official_exposures(design)
 
@@ -261,7 +261,7 @@ def test_official_exposures():
 
 
 def dealt(file, **options):
-    from training.data.fictional import assign_exposures
+    from training.data.passages import assign_exposures
 
     return {index: how.value for index, how in assign_exposures(load(file), **options).items()}
 
