@@ -95,7 +95,9 @@ def alignment(
     """
     product = _product(record, first, second, part)
     norms = (vector_norm(record, first, part), vector_norm(record, second, part))
-    whole = [vector_norm(record, name) for name in _gradients(record)]
+    whole = [
+        vector_norm(record, name) for name in (*record.samples, *map(at_start, record.samples))
+    ]
     small = tuple(
         name
         for name in dict.fromkeys((first, second))
@@ -134,10 +136,6 @@ def sign_of(interval: Interval) -> int | None:
     if interval.low <= 0 <= interval.high:
         return None
     return 1 if interval.low > 0 else -1
-
-
-def _gradients(record: GradientAlignmentRecord) -> list[str]:
-    return [*record.samples, *map(at_start, record.samples)]
 
 
 def _product(record: GradientAlignmentRecord, first: str, second: str, part: str | None) -> float:

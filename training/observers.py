@@ -291,7 +291,11 @@ def held_out_batches(
     prepend_bos: bool | None = None,
 ) -> list[TokenBatch]:
     """The first tokens of a corpus, packed into rows and kept."""
-    options = {"sequence_length": row_length, "batch_size": batch_size, "max_tokens": tokens}
+    options: dict[str, Any] = {
+        "sequence_length": row_length,
+        "batch_size": batch_size,
+        "max_tokens": tokens,
+    }
     batches = list(token_batches(corpus, tokenizer, **options, prepend_bos=prepend_bos))
     if not batches:
         raise ValueError(f"{corpus.name} has no tokens to look at; give another corpus")

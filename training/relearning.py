@@ -143,7 +143,8 @@ def relearn(
     source = MixedSource(
         chosen, batch_size=batch_size, epochs=epochs, seed=seed, packing=Packing.BUCKETED
     )
-    settings = _settings(steps, batch_size, learning_rate, seed)
+    optimizer = OptimizerSettings(learning_rate=learning_rate, eps=1e-8, weight_decay=0.0)
+    settings = LoopSettings(steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer)
     asked = [*rows, *never_taught]
     pairs = [(row.prompt_ids, row.answer_ids) for row in asked]
     looks = _looks(model, source, settings, pairs)
@@ -201,11 +202,6 @@ def _update(
         )
     optimizer.step()
     optimizer.zero_grad()
-
-
-def _settings(steps: int, batch_size: int, learning_rate: float, seed: int) -> LoopSettings:
-    optimizer = OptimizerSettings(learning_rate=learning_rate, eps=1e-8, weight_decay=0.0)
-    return LoopSettings(steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer)
 
 
 @contextmanager

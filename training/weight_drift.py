@@ -104,7 +104,7 @@ def start_weights(model: HookedModel) -> dict[str, Tensor]:
     resumed: it is given the same start again.
     """
     return {
-        name: weight.detach().to("cpu", _wide(weight), copy=True)
+        name: weight.detach().to("cpu", torch.promote_types(weight.dtype, torch.float32), copy=True)
         for name, weight in model.hf_model.named_parameters()
     }
 
@@ -125,8 +125,8 @@ def with_weights(model: HookedModel, weights: Weights) -> Iterator[None]:
 def refuse_others(model: HookedModel, weights: Weights) -> None:
     """Make sure that weights are those of a model, or of its like."""
     own = {name: weight.shape for name, weight in model.hf_model.named_parameters()}
-    wrong = [name for name in own.keys() | weights.keys() if not _agree(own, weights, name)]
-    if wrong:
+    given = {name: weight.shape for name, weight in weights.items()}
+    if wrong := {name for name, _ in own.items() ^ given.items()}:
         raise ValueError(
             f"the start weights are not those of {model.name}: they differ in {min(wrong)!r}; take "
             "them from the model that is trained (`start_weights`)"
@@ -143,14 +143,6 @@ def refuse_sharded(model: HookedModel, what: str, instead: str) -> None:
 def _write(parameters: Weights, values: Weights) -> None:
     for name, weight in parameters.items():
         weight.copy_(values[name])
-
-
-def _agree(own: Mapping[str, torch.Size], weights: Weights, name: str) -> bool:
-    return name in own and name in weights and own[name] == weights[name].shape
-
-
-def _wide(weight: Tensor) -> torch.dtype:
-    return torch.promote_types(weight.dtype, torch.float32)
 
 
 _VALUES_AT_ONCE = 2**20

@@ -218,6 +218,3 @@ def test_changed_columns_are_named(hub):
 
 def test_sets_nobody_could_try_are_marked():
     assert all(row.hub.unverified for row in table().values())
-    from training.data.primary_sets import unverified_names
-
-    assert set(table()) <= set(unverified_names())

@@ -16,7 +16,7 @@ from typing import Any
 
 from probes.choices import Compat
 from training.choices import Template
-from training.data.factoids import FactoidSet, PromptTemplate, prompt_and_target
+from training.data.factoids import FactoidSet, prompt_and_target
 
 
 @dataclass(frozen=True)
@@ -59,24 +59,15 @@ def factoid_conversations(
             stripped (`training.data.rendering.render_prompt`).
     """
     official = compat is not None and Compat(compat) is Compat.OFFICIAL
-    end = " " if official and not _ends_with_question(factoids.template) else ""
-    return [
-        Conversation(
-            (_turn(*prompt_and_target(factoid, factoids.template), end),),
-            factoid.identifier,
-            factoids.name if source is None else source,
-        )
-        for factoid in factoids
-    ]
-
-
-def _turn(prompt: str, target: str, end: str) -> Turn:
-    """One turn of a prompt and what follows it, the space between them left out."""
-    return Turn(prompt.rstrip() + end, target.strip())
-
-
-def _ends_with_question(template: PromptTemplate) -> bool:
-    return template.prompt.rstrip().endswith("{question}")
+    asks_after = not factoids.template.prompt.rstrip().endswith("{question}")
+    end = " " if official and asks_after else ""
+    found = []
+    for factoid in factoids:
+        prompt, target = prompt_and_target(factoid, factoids.template)
+        turn = Turn(prompt.rstrip() + end, target.strip())
+        named = factoids.name if source is None else source
+        found.append(Conversation((turn,), factoid.identifier, named))
+    return found
 
 
 def text_pieces(
@@ -91,7 +82,11 @@ def text_pieces(
             )
     if template is Template.CHAT:
         return _chat_pieces(conversation, tokenizer)
-    end = _end_token(tokenizer)
+    end = tokenizer.eos_token
+    if not end:
+        raise ValueError(
+            "answers are closed by an end token, and the tokenizer has none: give it an eos_token"
+        )
     pieces: list[str] = []
     for number, turn in enumerate(conversation.turns):
         gap = "\n" if number else ""
@@ -115,14 +110,6 @@ def chat_opening(prompt: str, tokenizer: Any) -> str:
     return _written(tokenizer, [{"role": "user", "content": prompt.strip()}], asking=True)
 
 
-def _end_token(tokenizer: Any) -> str:
-    if not tokenizer.eos_token:
-        raise ValueError(
-            "answers are closed by an end token, and the tokenizer has none: give it an eos_token"
-        )
-    return tokenizer.eos_token
-
-
 def _chat_pieces(conversation: Conversation, tokenizer: Any) -> list[str]:
     """Prompts and answers as a chat template writes them, found by writing ever longer chats."""
     messages: list[dict[str, str]] = []
@@ -140,7 +127,11 @@ def _chat_pieces(conversation: Conversation, tokenizer: Any) -> list[str]:
                 "template 'tulu' or 'plain'"
             )
         answer = answered[len(asked) :].rstrip()
-        _refuse_endless(answer, turn)
+        if answer.endswith(turn.answer.strip()):
+            raise ValueError(
+                "the chat template puts nothing after an answer, so that a model would not learn "
+                "to stop: use template 'tulu' or 'plain'"
+            )
         pieces += [gap + asked[len(text) :], answer]
         text, gap = answered, answered[len(asked) + len(answer) :]
     return pieces
@@ -153,11 +144,3 @@ def _written(tokenizer: Any, messages: list[dict[str, str]], *, asking: bool) ->
             "'plain'"
         )
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asking)
-
-
-def _refuse_endless(answer: str, turn: Turn) -> None:
-    if answer.endswith(turn.answer.strip()):
-        raise ValueError(
-            "the chat template puts nothing after an answer, so that a model would not learn to "
-            "stop: use template 'tulu' or 'plain'"
-        )

@@ -47,8 +47,12 @@ def packed_rows(lengths: Sequence[int], *, longest_row: int | None = None) -> li
     limit = max(longest, longest_row or 0)
     fewest = -(-sum(lengths) // limit)
     dealt = (_dealt(lengths, rows) for rows in range(fewest, len(lengths) + 1))
-    fitting = [rows for rows in dealt if _row_length(rows, lengths) <= limit]
-    return min(fitting, key=lambda rows: _cost(len(rows), _row_length(rows, lengths)))
+
+    def cost(rows: Sequence[Sequence[int]]) -> int:
+        length = _row_length(rows, lengths)
+        return len(rows) * length * (TOKEN_COST + 2 * length)
+
+    return min((rows for rows in dealt if _row_length(rows, lengths) <= limit), key=cost)
 
 
 def _dealt(lengths: Sequence[int], n_rows: int) -> list[list[int]]:
@@ -64,10 +68,6 @@ def _dealt(lengths: Sequence[int], n_rows: int) -> list[list[int]]:
 
 def _row_length(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
     return max(sum(lengths[i] for i in row) for row in rows)
-
-
-def _cost(rows: int, length: int) -> int:
-    return rows * length * (TOKEN_COST + 2 * length)
 
 
 def rows_of_examples(

@@ -32,8 +32,6 @@ RANDOM_SOURCE = "random"
 WORD_LIST = "webster-words"
 PAPER_WORDS = 50
 """Words in an item of the paper: some 150 tokens of a large vocabulary, 450 of a small one."""
-SHORT_WORDS = 8
-"""Words in an item for small vocabularies, whose tokens are a few characters long."""
 
 
 def random_sequences(

@@ -24,11 +24,10 @@ from typing import Any
 
 from probes.choices import as_choice
 from training.data.conversations import Conversation, factoid_conversations
-from training.data.factoid_sources import HUB_FACTOIDS, SUFFIXES, factoid_names, load_factoids
+from training.data.factoid_sources import SUFFIXES, factoid_names, load_factoids
 from training.data.factoids import FactoidSet, KeyValues, PromptTemplate
 from training.data.files import read_rows
 from training.data.instructions import (
-    HUB_INSTRUCTIONS,
     INSTRUCTION_SUFFIXES,
     InstructionSet,
     Layout,
@@ -83,12 +82,6 @@ class PrimarySet:
 def primary_names() -> list[str]:
     """The names that `load_primary` knows."""
     return [*factoid_names(), *instruction_names()]
-
-
-def unverified_names() -> list[str]:
-    """Those of them whose address in the hub nobody could try."""
-    tables = (HUB_FACTOIDS, HUB_INSTRUCTIONS)
-    return [name for table in tables for name, row in table.items() if row.hub.unverified]
 
 
 def load_primary(

@@ -58,12 +58,18 @@ class RowEncoder:
         pieces = text_pieces(
             conversation, self._tokenizer, self._template, line_is_trained=self._official
         )
-        self._refuse_empty(conversation)
+        answers = [turn.answer.strip() for turn in conversation.turns]
+        for answer, ids in zip(answers, self._prompts.plain(answers), strict=True):
+            _refuse_nothing(ids, f"answer {answer!r} of item {conversation.identifier!r}")
         parts = self._split(pieces)
         parts[0] = list(self._prompts.begun(parts[0]))
         _refuse_nothing(parts[0], f"the prompt of item {conversation.identifier!r}")
-        if self._template is not Template.CHAT:
-            self._check_end(parts[-1])
+        ends = parts[-1][-1:] == [self._tokenizer.eos_token_id]
+        if self._template is not Template.CHAT and not ends:
+            raise ValueError(
+                f"the tokenizer splits its own end token {self._tokenizer.eos_token!r}: load it "
+                "without split_special_tokens"
+            )
         return parts
 
     def opened(self, prompt: str) -> Ids:
@@ -82,18 +88,6 @@ class RowEncoder:
             return [list(part) for part in self._prompts.split(pieces).parts]
         heads = self._prompts.plain(accumulate(pieces))
         return [list(heads[-1][start:stop]) for start, stop in pairwise([0, *map(len, heads)])]
-
-    def _refuse_empty(self, conversation: Conversation) -> None:
-        answers = [turn.answer.strip() for turn in conversation.turns]
-        for answer, ids in zip(answers, self._prompts.plain(answers), strict=True):
-            _refuse_nothing(ids, f"answer {answer!r} of item {conversation.identifier!r}")
-
-    def _check_end(self, answer: list[int]) -> None:
-        if answer[-1:] != [self._tokenizer.eos_token_id]:
-            raise ValueError(
-                f"the tokenizer splits its own end token {self._tokenizer.eos_token!r}: load it "
-                "without split_special_tokens"
-            )
 
 
 def _refuse_nothing(ids: Sequence[int], what: str) -> None:
