@@ -1,4 +1,4 @@
-"""Report files: where a report may go, and its numbers as JSON takes them.
+"""Reports of runs: their folders, the tables they are made from, and what is behind the numbers.
 
 Example:
     >>> plain_records(pd.DataFrame({"arm": ["none"], "low": [float("nan")]}))
@@ -6,11 +6,100 @@ Example:
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
+
+from analysis.numbers import shown_path
+
+if TYPE_CHECKING:
+    from analysis.document import Report
+    from analysis.runs import Recorded
+
+Each = TypeVar("Each")
+_HASH = 12
+"""Characters of a hash that are shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Tables of arms; subclasses have a field for each."""
+
+    arms: tuple[Any, ...]
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """All tables by their names."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: table for name, table in found.items() if isinstance(table, pd.DataFrame)}
+
+
+def counting(on_table: Callable[[int], None] | None) -> Callable[[Each], Each]:
+    """A function that hands back what it is given and says that one more is made."""
+
+    def made(found: Each) -> Each:
+        if on_table is not None:
+            on_table(1)
+        return found
+
+    return made
+
+
+def read_folders(
+    folders: Sequence[Path], base: Path | None, read: Callable[[Path], Each]
+) -> list[Each]:
+    """The runs that a report is of, each once, and that of the base."""
+    return [read(folder) for folder in dict.fromkeys([*folders, *([base] if base else [])])]
+
+
+def save_summary(
+    report: "Report", summary: Summary, out: Path, name: str, *, units: str, **more: Any
+) -> None:
+    """Print a report and write it, its numbers as JSON and its tables as CSV."""
+    from analysis.document import save_report
+
+    tables = summary.tables()
+    content = {
+        "command": report.command,
+        "units": units,
+        "provenance": report.provenance,
+        "runs": report.runs,
+        "findings": report.findings,
+        **more,
+        "tables": {name: plain_records(table) for name, table in tables.items()},
+    }
+    files = {f"tables/{name}": table for name, table in tables.items()}
+    save_report(report, out, name, content=content, tables=files)
+
+
+def commands_of(arms: Sequence[Any]) -> dict[str, list[str]]:
+    """The commands that make the runs of every arm."""
+    from analysis.command_words import command_of
+
+    return {arm.name: [command_of(run.manifest) for run in arm.runs] for arm in arms}
+
+
+def provenance_of(
+    runs: "Sequence[Recorded]",
+    told: Mapping[str, Iterable[str]],
+    held_out: Iterable[Mapping[str, Any]],
+) -> dict[str, str]:
+    """Models, data, held-out texts and versions behind the numbers, in words."""
+    return {
+        "starts": in_order(f"{r.start.label} (weights {r.start.sha256[:_HASH]})" for r in runs),
+        **{name: in_order(texts) for name, texts in told.items()},
+        "held out": in_order(
+            f"{shown_path(name)}, {text['tokens']:,} tokens (text {text['sha256'][:_HASH]})"
+            for texts in held_out
+            for name, text in texts.items()
+        ),
+        "versions": in_order(
+            ", ".join(f"{name} {version}" for name, version in run.manifest["versions"].items())
+            for run in runs
+        ),
+    }
 
 
 def refuse_folder(out: Path, name: str) -> None:

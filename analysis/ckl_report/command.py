@@ -53,14 +53,11 @@ class CklReportArguments:
 def _run(arguments: CklReportArguments, given: Sequence[str]) -> None:
     from analysis.arms import arm_with, ckl_arms
     from analysis.numbers import command_line
-    from analysis.report_files import refuse_folder
+    from analysis.report_files import read_folders, refuse_folder
     from analysis.runs import read_run
 
     refuse_folder(arguments.out, NAME)
-    folders = list(dict.fromkeys(arguments.runs))
-    if arguments.base is not None and arguments.base not in folders:
-        folders.append(arguments.base)
-    arms = ckl_arms([read_run(folder) for folder in folders])
+    arms = ckl_arms(read_folders(arguments.runs, arguments.base, read_run))
     command = command_line("analysis.ckl_report", given)
     write_report(arms, arguments.out, command, base=arm_with(arms, arguments.base))
 
@@ -71,22 +68,13 @@ def write_report(
     """Summarise arms, print it, and write the report into a folder."""
     from analysis.ckl_report.report import ckl_report
     from analysis.ckl_report.summary import TABLES, summarise
-    from analysis.document import save_report
+    from analysis.report_files import save_summary
 
     with progress(f"{len(arms)} arms, tables", TABLES) as advance:
         summary = summarise(arms, base, on_table=advance)
     report = ckl_report(summary, command)
-    content = {
-        "command": command,
-        "units": "nats; A, F and accuracies are shares",
-        "provenance": report.provenance,
-        "runs": report.runs,
-        "findings": report.findings,
-        "without_curve": dict(summary.without_curve),
-        "tables": summary.records(),
-    }
-    tables = {f"tables/{name}": table for name, table in summary.tables().items()}
-    save_report(report, out, NAME, content=content, tables=tables)
+    units = "nats; A, F and accuracies are shares"
+    save_summary(report, summary, out, NAME, units=units, without_curve=dict(summary.without_curve))
     return summary
 
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.arms import CklArm
-from analysis.ckl_report.curves import ACQUIRED_INJECTED, FORGOTTEN
-from analysis.ckl_report.forgetting import ALL_TASKS, FACTS_END, K_INJECTED, P_END
-from analysis.ckl_report.scores import ALL_KINDS, ENTROPIES, MET, RECALLED, TEXT
+from analysis.ckl_measures import ALL_KINDS, ALL_TASKS, MET
+from analysis.ckl_report.comparisons import FACTS_END, K_INJECTED, P_END
 from analysis.ckl_report.summary import CklSummary
 from analysis.ckl_report.tables import (
     acquired_text,
@@ -21,6 +20,8 @@ from analysis.ckl_report.tables import (
     shown_by,
     signed_by,
 )
+from analysis.ckl_report.trajectory import ACQUIRED_INJECTED, FORGOTTEN
+from analysis.levels import ENTROPIES, RECALLED, TEXT
 from analysis.numbers import (
     capital,
     guessed,

@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
 from analysis.arm_figures import arm_colours, dots_by_arm
 from analysis.arms import CklArm
+from analysis.ckl_measures import ALL_KINDS, ALL_TASKS, MET, knowledge_over_steps
 from analysis.ckl_report import figures
-from analysis.ckl_report.curves import outcomes_of
+from analysis.ckl_report.comparisons import K_INJECTED
 from analysis.ckl_report.findings import KNOWLEDGE_ENTROPY, findings
-from analysis.ckl_report.forgetting import ALL_TASKS, K_INJECTED
-from analysis.ckl_report.scores import ALL_KINDS, MET, TEXT
 from analysis.ckl_report.summary import CklSummary, provenance
 from analysis.ckl_report.tables import acquired_text, forgotten_text, means_over_seeds, text_tables
-from analysis.command_words import command_of
+from analysis.ckl_report.trajectory import outcomes_of
 from analysis.document import (
     Code,
     Facts,
@@ -28,8 +26,10 @@ from analysis.document import (
     Where,
     titled,
 )
+from analysis.levels import TEXT
 from analysis.metrics import HELD_OUT
 from analysis.numbers import nats, runs_in_words
+from analysis.report_files import commands_of
 from analysis.runs import Moment
 
 DEFINITIONS = (
@@ -54,7 +54,7 @@ def ckl_report(summary: CklSummary, command: str) -> Report:
     colours = arm_colours([arm.name for arm in summary.arms])
     tables = {table.title: table for table in text_tables(summary)}
     origin = provenance(summary.arms)
-    runs = {arm.name: [command_of(run.manifest) for run in arm.runs] for arm in summary.arms}
+    runs = commands_of(summary.arms)
     return Report(
         title="What was acquired and what was forgotten",
         kicker="mnemoscope · continual knowledge learning",
@@ -162,17 +162,12 @@ def _knowledge_figure(summary: CklSummary, colours: dict[str, str]) -> Figure:
 
 def scores_over_steps(summary: CklSummary, *, held_out: bool) -> pd.DataFrame:
     """K at every look, mean over seeds."""
+    exposure = HELD_OUT if held_out else MET
     found = []
     for arm in summary.arms:
-        scores = [run.probe_scores for run in arm.runs]
-        items = scores[0].items
-        wanted = ((items["exposure"] == HELD_OUT) == held_out).to_numpy()
-        if not wanted.any():
-            continue
-        passages = pd.factorize(items["passage"][wanted])[0]
-        weights = 1 / np.bincount(passages)[passages]
-        mean = np.mean([s.log_probs for s in scores], axis=0)[:, wanted] @ weights / weights.sum()
-        found.append(pd.DataFrame({"arm": arm.name, "step": scores[0].steps, "score": mean}))
+        if exposure == MET or (arm.runs[0].probe_scores.items["exposure"] == HELD_OUT).any():
+            steps, scores = knowledge_over_steps(arm, exposure)
+            found.append(pd.DataFrame({"arm": arm.name, "step": steps, "score": scores}))
     return pd.concat(found) if found else pd.DataFrame(columns=["arm", "step", "score"])
 
 

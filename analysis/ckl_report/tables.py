@@ -10,19 +10,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.arms import CklArm
-from analysis.ckl_report.curves import outcomes_of
-from analysis.ckl_report.forgetting import ALL_TASKS
-from analysis.ckl_report.scores import (
-    ALL_KINDS,
-    ENTROPIES,
-    ENTROPY,
-    FACTS,
-    MET,
-    RECALLED,
-    TEXT,
-    spread_over_seeds,
-)
+from analysis.ckl_measures import ALL_KINDS, ALL_TASKS, MET, spread_over_seeds
 from analysis.ckl_report.summary import CklSummary
+from analysis.ckl_report.trajectory import outcomes_of
+from analysis.levels import ENTROPIES, ENTROPY, FACTS, RECALLED, TEXT
 from analysis.metrics import HELD_OUT
 from analysis.numbers import (
     NOT_TESTED,

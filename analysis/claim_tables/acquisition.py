@@ -21,19 +21,19 @@ import numpy as np
 import pandas as pd
 
 from analysis.arms import CklArm, ckl_arms
-from analysis.ckl_report.forgetting import ALL_TASKS, chance_table, untested
-from analysis.ckl_report.scores import ALL_KINDS, MET
-from analysis.claim_tables.encounters import (
+from analysis.ckl_measures import (
+    ALL_KINDS,
+    ALL_TASKS,
+    MET,
     PassageMeans,
-    Row,
-    curve_rows,
-    encounter_rows,
-    forgetting_curves,
+    chance_table,
     passage_means,
-    spacings,
+    untested,
 )
+from analysis.claim_tables.encounters import Row, curve_rows, encounter_rows, spacings
 from analysis.claim_tables.settings import SOURCE, of_one_source_each, settings_of_runs
 from analysis.claims.measurements import COLUMNS, Table
+from analysis.encounter_measures import forgetting_curves
 from analysis.forgetting_curve import ForgettingCurve
 from analysis.metrics import HELD_OUT, TASK_TABLE, acquisition, forgetting
 from analysis.runs import Moment, TrainingRun

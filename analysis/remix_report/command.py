@@ -57,7 +57,7 @@ class RemixReportArguments:
 def _run(arguments: RemixReportArguments, given: Sequence[str]) -> None:
     from analysis.arms import arm_with, remix_arms
     from analysis.numbers import command_line
-    from analysis.report_files import refuse_folder
+    from analysis.report_files import read_folders, refuse_folder
     from analysis.runs import read_chain
 
     if arguments.localization_items < 1:
@@ -65,10 +65,7 @@ def _run(arguments: RemixReportArguments, given: Sequence[str]) -> None:
             f"--localization-items must be 1 or more, found {arguments.localization_items}"
         )
     refuse_folder(arguments.out, NAME)
-    folders = list(dict.fromkeys(arguments.runs))
-    if arguments.base is not None and arguments.base not in folders:
-        folders.append(arguments.base)
-    arms = remix_arms([read_chain(folder) for folder in folders])
+    arms = remix_arms(read_folders(arguments.runs, arguments.base, read_chain))
     command = command_line("analysis.remix_report", given)
     write_report(
         arms,
@@ -90,25 +87,17 @@ def write_report(
     device: str | None = None,
 ) -> "RemixSummary":
     """Summarise arms, print it, and write the report into a folder."""
-    from analysis.document import save_report
     from analysis.remix_report.depths import depth_tables
     from analysis.remix_report.report import remix_report
     from analysis.remix_report.summary import STEPS, summarise
+    from analysis.report_files import save_summary
 
     depths = None if localized is None else depth_tables(arms, localized, base, device=device)
     with progress(f"{len(arms)} arms, tables", STEPS) as advance:
         summary = summarise(arms, base, depths=depths, on_step=advance)
     report = remix_report(summary, command)
-    content = {
-        "command": command,
-        "units": "log-probabilities and entropies in nats; the rest are shares",
-        "provenance": report.provenance,
-        "runs": report.runs,
-        "findings": report.findings,
-        "tables": summary.records(),
-    }
-    tables = {f"tables/{name}": table for name, table in summary.tables().items()}
-    save_report(report, out, NAME, content=content, tables=tables)
+    units = "log-probabilities and entropies in nats; the rest are shares"
+    save_summary(report, summary, out, NAME, units=units)
     return summary
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.arms import RemixArm, base_of
-from analysis.ckl_report.scores import ENTROPIES, RECALLED
-from analysis.numbers import shown_path
+from analysis.levels import FACTS, RECALLED, TASKS, levels_at
 from analysis.retention import (
     LEAST_ITEMS,
     RetentionDifference,
@@ -142,11 +141,6 @@ def retained(table: pd.DataFrame, moment: str, items: str = "A", match: str = TO
     return rows.set_index("arm")
 
 
-TEXT, TASKS, ENTROPY, NEURONS = "text", "tasks", "entropy", "neurons"
-"""Groups of measures."""
-DORMANT = "dormant neurons"
-CLOZE = "cloze"
-"""What records call earlier facts."""
 _LEVELS = ("arm", "seed", "moment", "group", "measure", "value")
 _MEANS = ("arm", "moment", "group", "measure", "value", "deviation", "change", "seeds")
 
@@ -175,22 +169,12 @@ def level_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
     return means.reset_index()[list(_MEANS)]
 
 
-def _levels(chain: Chain, moment: str) -> Iterator[tuple[Any, ...]]:
+def _levels(chain: Chain, moment: str) -> Iterator[tuple[str, str, float]]:
     stage, step = chain.step_of(moment)
-    run = stage.run
-    for row in run.perplexities[run.perplexities["step"] == step].itertuples():
-        unit, value = ("bits per byte", row.bits_per_byte)
-        if value is None or pd.isna(value):
-            unit, value = "loss", row.mean_loss
-        yield TEXT, f"{shown_path(str(row.corpus))}, {unit}", value
-    for row in run.task_scores[run.task_scores["step"] == step].itertuples():
-        yield TASKS, RECALLED if row.task == CLOZE else str(row.task), row.score
-    totals = run.entropies[(run.entropies["step"] == step) & run.entropies["layer"].isna()]
-    for row in totals.itertuples():
-        yield ENTROPY, ENTROPIES[str(row.kind)], row.entropy
-    dormant = run.neurons[run.neurons["step"] == step]["dormant_share"]
-    if len(dormant):
-        yield NEURONS, DORMANT, float(dormant.mean())
+    for group, measure, value in levels_at(stage.run, step, "{corpus}, {unit}"):
+        # Earlier facts are one of the tasks here, and their wordings are not told.
+        if group != FACTS or measure == RECALLED:
+            yield (TASKS if group == FACTS else group), measure, value
 
 
 _STAGES = ("arm", "seed", "stage", "status", "reason", "steps", "trained_tokens", "shared")

@@ -18,13 +18,15 @@ from analysis.document import (
     Where,
     titled,
 )
+from analysis.levels import ENTROPY
 from analysis.numbers import p_text, runs_in_words
 from analysis.remix_report.depths import depth_section
 from analysis.remix_report.figures import by_layer, over_stages, relearning_curves
 from analysis.remix_report.findings import findings
-from analysis.remix_report.recalls import ENTROPY, LOG_PROB, SHARE, retained
-from analysis.remix_report.summary import RemixSummary, commands_of, provenance
+from analysis.remix_report.recalls import LOG_PROB, SHARE, retained
+from analysis.remix_report.summary import RemixSummary, provenance
 from analysis.remix_report.tables import MAIN, moments_after, shares, signed_points, text_tables
+from analysis.report_files import commands_of
 from analysis.runs import TOKENS
 
 DEFINITIONS = (

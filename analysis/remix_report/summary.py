@@ -1,13 +1,12 @@
 """The summary of runs of continual memorization: every table that a report is made from."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from analysis.arms import RemixArm
-from analysis.command_words import command_of
 from analysis.numbers import shown_path
 from analysis.remix_report.mechanisms import (
     alignment_curves,
@@ -26,13 +25,11 @@ from analysis.remix_report.recalls import (
     recall_table,
     stage_table,
 )
-from analysis.report_files import in_order, plain_records
-
-Made = TypeVar("Made")
+from analysis.report_files import Summary, counting, provenance_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemixSummary:
+class RemixSummary(Summary):
     """What runs learnt and kept; see the modules named for the columns."""
 
     arms: tuple[RemixArm, ...]
@@ -73,15 +70,6 @@ class RemixSummary:
         """After the last stage of the first arm."""
         return self.arms[0].moments[-1]
 
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """All tables by their names."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: table for name, table in found.items() if isinstance(table, pd.DataFrame)}
-
-    def records(self) -> dict[str, list[dict[str, Any]]]:
-        """All tables as plain values, None for what is missing or has no number."""
-        return {name: plain_records(table) for name, table in self.tables().items()}
-
 
 STEPS = 6
 """That are made one after the other."""
@@ -95,12 +83,7 @@ def summarise(
     on_step: Callable[[int], None] | None = None,
 ) -> RemixSummary:
     """All tables of some arms."""
-
-    def made(found: Made) -> Made:
-        if on_step is not None:
-            on_step(1)
-        return found
-
+    made = counting(on_step)
     readable, moved = depths or (pd.DataFrame(), pd.DataFrame())
     return RemixSummary(
         arms=tuple(arms),
@@ -122,32 +105,19 @@ def summarise(
     )
 
 
-def commands_of(arms: Sequence[RemixArm]) -> dict[str, list[str]]:
-    """The commands that make the runs of every arm."""
-    return {arm.name: [command_of(chain.manifest) for chain in arm.runs] for arm in arms}
-
-
 def provenance(arms: Sequence[RemixArm]) -> dict[str, str]:
     """Models, data and versions behind the numbers, in words."""
     chains = [chain for arm in arms for chain in arm.runs]
     stages = [pair for chain in chains for pair in chain.manifest["inputs"]["stages"].items()]
-    versions = [
-        ", ".join(f"{n} {v}" for n, v in chain.manifest["versions"].items()) for chain in chains
-    ]
-    return {
-        "starts": in_order(f"{arm.start.label} (weights {arm.start.sha256[:12]})" for arm in arms),
-        "learnt": in_order(f"{name}: {_described(found['data'])}" for name, found in stages),
-        "mixed in": in_order(
+    told = {
+        "learnt": [f"{name}: {_described(found['data'])}" for name, found in stages],
+        "mixed in": [
             f"{name}: {_described(found['mix'])}" for name, found in stages if "mix" in found
-        ),
-        "held out": in_order(
-            f"{shown_path(name)}, {text['tokens']:,} tokens (text {text['sha256'][:12]})"
-            for chain in chains
-            for stage in chain.stages.values()
-            for name, text in stage.run.manifest["inputs"].get("held_out", {}).items()
-        ),
-        "versions": in_order(versions),
+        ],
     }
+    runs = [stage.run for chain in chains for stage in chain.stages.values()]
+    held_out = [run.manifest["inputs"].get("held_out", {}) for run in runs]
+    return provenance_of(chains, told, held_out)
 
 
 def _described(found: Mapping[str, Any]) -> str:

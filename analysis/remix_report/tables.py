@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.arms import RemixArm
-from analysis.ckl_report.scores import RECALLED, guessing
+from analysis.levels import NEURONS, RECALLED, TASKS, TEXT, guessing
 from analysis.numbers import (
     guessed,
     nats,
@@ -20,7 +20,7 @@ from analysis.numbers import (
     with_interval,
 )
 from analysis.remix_report.depths import depth_text_tables
-from analysis.remix_report.recalls import NEURONS, SHARE, TASKS, TEXT, retained
+from analysis.remix_report.recalls import SHARE, retained
 from analysis.remix_report.summary import RemixSummary
 from analysis.runs import TOKENS, Moment, after
 from analysis.theme import count

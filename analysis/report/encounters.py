@@ -6,14 +6,14 @@ import pandas as pd
 
 from analysis.arm_figures import arm_colours
 from analysis.arms import CklArm
+from analysis.ckl_measures import ALL_KINDS
 from analysis.ckl_report import figures as ckl_figures
-from analysis.ckl_report.curves import curve_tables
-from analysis.ckl_report.scores import ALL_KINDS
 from analysis.claims.choices import Anchor
 from analysis.claims.measurements import Table
 from analysis.claims.selection import UNEDITED
 from analysis.document import Panel, Switches
 from analysis.document import Part as Piece
+from analysis.encounter_measures import curve_tables
 from analysis.metrics import HELD_OUT
 from analysis.numbers import MINUS, nats, steps_text, with_interval
 from analysis.report.figures import arm_dots, linked, mark_maxima
@@ -21,7 +21,7 @@ from analysis.report.material import Material, as_numbers, varied
 from analysis.report.names import SETTINGS, run_name, with_names
 from analysis.report.over_seeds import over_seeds, run_means
 from analysis.report.parts import Part, even_figure, text_table, wide_figure
-from analysis.report.probe_curves import chosen_arms, injection_steps, named_arms, probe_curves
+from analysis.report.run_curves import chosen_arms, injection_steps, named_arms, probe_curves
 from analysis.report.switches import keyed
 
 KINDS = ("memorization", "semantic", "compositional")

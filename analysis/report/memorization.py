@@ -17,7 +17,7 @@ from analysis.report.material import Material, is_set, varied
 from analysis.report.names import EDITS, MIXES, control_strengths, memory_name, with_names
 from analysis.report.over_seeds import over_seeds, run_means
 from analysis.report.parts import Part, even_figure, text_table, wide_figure
-from analysis.report.stage_curves import StageCurves, stage_curves
+from analysis.report.run_curves import StageCurves, stage_curves
 from analysis.report.switches import keyed
 
 _DATA = ("first", "later", "stages", "familiar")

@@ -17,8 +17,8 @@ from analysis.report.material import Material, is_set, varied
 from analysis.report.names import SETTINGS, run_name, with_names
 from analysis.report.over_seeds import over_seeds, run_means, shown
 from analysis.report.parts import Part, even_figure, text_table
+from analysis.report.run_curves import text_changes
 from analysis.report.switches import MEAN, seed_key
-from analysis.report.text_changes import text_changes
 from analysis.theme import label
 
 STEP = "pretraining step"

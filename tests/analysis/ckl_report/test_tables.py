@@ -1,6 +1,7 @@
 """Tables of runs with planted scores: A, K, F, curves, correlations and comparisons known by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.analysis.ckl_runs import UP, arms_from, make_run
@@ -213,24 +214,25 @@ def test_curves_have_the_planted_slopes(summary):
 
 def test_a_probe_counts_by_what_it_gained():
     """One of two probes gains 3 and keeps 3, 3, 2.5; the other gains 1 and keeps half of it."""
-    from analysis.ckl_report.curves import _curve, _Encounters
+    from analysis.encounter_measures import MetProbes, curve_of
     from analysis.look_grid import LookGrid
     from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP
 
     log_probs = np.array([[-9, -6, -6, -6, -6, -6.5], [-4, -3, -3, -3.5, -3.5, -3.5]])
-    injections, names = np.zeros((2, 1), dtype=np.int64), np.array(["a", "b"])
-    found = _Encounters(log_probs, injections, np.array([0, 1]), names)
-    row, points = _curve(found, LookGrid(every=2, looks=6, window=2), DEFAULT_BOOTSTRAP)
-    # Offsets are from the maxima, which both have at the first look; each look is two steps.
-    assert points[0][:2] == (2, 4 / 4)
-    assert points[1][:2] == (4, 3.5 / 4)
-    assert points[2][:2] == (6, 3.5 / 4)
-    assert row[0] < 0
+    items = pd.DataFrame({"passage": [0, 1]})
+    found = MetProbes(items, log_probs, np.zeros((2, 1), dtype=np.int64))
+    grid = LookGrid(every=2, looks=6, window=2)
+    for bootstrap in (DEFAULT_BOOTSTRAP, None):
+        curve, steps = curve_of([found], grid, bootstrap)
+        # Offsets are from the maxima, which both have at the first look; each look is two steps.
+        assert steps.tolist() == [2, 4, 6]
+        assert curve.retainability.tolist() == [4 / 4, 3.5 / 4, 3.5 / 4]
+        assert curve.slope < 0
 
 
 def test_scores_at_every_fourth_step_will_do(tmp_path, monkeypatch):
     """Gains hold up to three steps of drift; here there is none before an encounter."""
-    from analysis.ckl_report.curves import curve_tables
+    from analysis.encounter_measures import curve_tables
 
     gains, curves, _, reasons = curve_tables(arms_from(make_run(tmp_path / "a", probe_every=4)))
     paraphrase = gains.query("exposure == 'paraphrase' and kind == 'all'")["gain"].tolist()
@@ -251,7 +253,7 @@ def test_scores_at_every_fourth_step_will_do(tmp_path, monkeypatch):
 def test_scores_that_are_too_far_apart_give_no_curve(tmp_path, every, reason):
     import re
 
-    from analysis.ckl_report.curves import curve_tables
+    from analysis.encounter_measures import curve_tables
 
     arms = arms_from(make_run(tmp_path / "a", probe_every=every))
     *_, reasons = curve_tables(arms)
@@ -279,7 +281,7 @@ def test_an_arm_is_compared_with_its_base_passage_by_passage(summary):
 
 
 def test_p_values_are_adjusted_over_the_arms_of_a_measure(folders, tmp_path):
-    from analysis.ckl_report.forgetting import comparison_table
+    from analysis.ckl_report.comparisons import comparison_table
     from training.commands.edit_settings import Control
 
     control = {**UP, "control": Control.RANDOM_ROWS}
@@ -381,7 +383,7 @@ def test_a_run_that_is_there_twice_is_refused(folders, tmp_path):
 def test_seeds_with_other_items_are_refused(folders, tmp_path):
     import shutil
 
-    from analysis.ckl_report.scores import score_tables
+    from analysis.ckl_measures import score_tables
 
     other = shutil.copytree(folders[1], tmp_path / "other")
     rows = (other / "items/knowledge.jsonl").read_text().splitlines(keepends=True)

@@ -108,7 +108,7 @@ def test_a_run_that_ends_before_another_encounter_would_come_has_no_net_gain(tmp
 
 def test_curves_are_those_of_the_report(run):
     """And the curve of all that was met is the pooled one, fitted again here."""
-    from analysis.ckl_report.curves import curve_tables
+    from analysis.encounter_measures import curve_tables
     from tests.analysis.ckl_runs import arms_from
 
     table = table_of(run)

@@ -105,7 +105,7 @@ def test_forgetting_fits_are_as_planted(made):
 
 
 def test_forgetting_is_told_by_text_where_tasks_are_not_answered(folder, tmp_path):
-    from analysis.report.text_changes import text_changes
+    from analysis.report.run_curves import text_changes
     from analysis.runs import read_run
 
     runs = [read_run(folder / name) for name in ("ckl-0", "ckl-1", "ckl-late")]

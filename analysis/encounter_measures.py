@@ -1,0 +1,243 @@
+"""What encounters gained and how it faded, where the probes were scored often enough.
+
+Effectivity is the gain of every encounter at its local maximum, retainability the share of all
+gains that is left later, the forgetting curve a line through it in the logarithm of the steps
+(`analysis.encounters`, `analysis.forgetting_curve`). A probe counts by what it gained, so that a
+share of next to nothing cannot decide a curve. When a maximum is looked for, and how often probes
+must have been scored, is told by `analysis.look_grid`; gains hold up to k - 1 steps of drift where
+scores are of every k-th step. Arms pool their seeds, with intervals over passages; of single runs
+there are numbers of passages, and curves without intervals.
+
+Numbers of passages, in nats, means over their probes:
+
+- effectivity: the local maximum after an encounter less the look before it, mean over encounters;
+- rise: the first look after an encounter less the last look before it, mean over encounters. Where
+  probes are scored after every step it is the change over the one update;
+- fall: the last look before the next encounter less the local maximum, mean over all encounters but
+  the last. Passages met once have none;
+- net gain: the last look before another encounter would come, an interval after the last, less the
+  look before the first. Runs that end before have none.
+
+Source: Chang et al., NeurIPS 2024: sections 3.3 and 4.1 to 4.4.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from analysis.arms import CklArm
+from analysis.ckl_measures import ALL_KINDS, MET, bounds
+from analysis.encounters import effectivity, find_local_maxima, net_gain, retainability
+from analysis.forgetting_curve import ForgettingCurve, fit_forgetting_curve
+from analysis.look_grid import LEAST_OFFSETS, LookGrid, encounter_steps, look_grid
+from analysis.metrics import HELD_OUT
+from analysis.probe_clusters import cluster_sums
+from analysis.runs import TrainingRun
+from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+
+NET_GAIN = "net gain"
+PER_PASSAGE = ("effectivity", "rise", "fall", NET_GAIN)
+_GAINS = ("arm", "exposure", "kind", "encounter", "gain", "low", "high", "passages", "probes")
+_CURVES = (
+    *("arm", "exposure", "kind", "slope", "low", "high", "intercept", "threshold"),
+    *("threshold_low", "threshold_high", "r_squared", "best_by_aic", "first", "last"),
+    *("window", "every", "probes", "all_probes", "passages"),
+)
+_POINTS = ("arm", "exposure", "offset", "retained", "fitted")
+
+
+@dataclass(frozen=True)
+class MetProbes:
+    """Probes that are met equally often, of one run or of several.
+
+    Attributes:
+        items: a row for each; the index are its places in the list of its run.
+        log_probs: at every look, in nats.
+        places: the last look before each encounter.
+    """
+
+    items: pd.DataFrame
+    log_probs: Float[np.ndarray, "probe look"]
+    places: Int[np.ndarray, "probe encounter"]
+
+    def where(self, **columns: str) -> "MetProbes":
+        """Those with these values in their columns."""
+        of = np.ones(len(self.items), dtype=bool)
+        for name, value in columns.items():
+            of &= (self.items[name] == value).to_numpy()
+        return MetProbes(self.items[of], self.log_probs[of], self.places[of])
+
+
+def met_probes(runs: Sequence[TrainingRun], grid: LookGrid) -> list[MetProbes]:
+    """The probes that runs met, apart by how often."""
+    items, log_probs, places = [], [], []
+    for run in runs:
+        of_run, met = run.probe_scores.items, grid.places(run)
+        of_run = of_run[of_run["passage"].isin(list(met))]
+        items.append(of_run)
+        log_probs.append(grid.log_probs(run)[of_run.index])
+        places += [met[passage] for passage in of_run["passage"]]
+    probes, scores = pd.concat(items), np.concatenate(log_probs)
+    counts = np.array([len(one) for one in places])
+    return [
+        MetProbes(probes[of], scores[of], np.stack([places[p] for p in np.flatnonzero(of)]))
+        for of in (counts == count for count in np.unique(counts))
+    ]
+
+
+def of_exposure(met: Sequence[MetProbes], exposure: str) -> list[MetProbes]:
+    """Those of one exposure."""
+    found = [some.where(exposure=exposure) for some in met]
+    return [some for some in found if len(some.items)]
+
+
+def curve_of(
+    met: Sequence[MetProbes], grid: LookGrid, bootstrap: ClusterBootstrap | None = None
+) -> tuple[ForgettingCurve, Int[np.ndarray, "offset"]] | str:
+    """The forgetting curve of probes and its offsets in steps; or why there is none.
+
+    Without a bootstrap the curve of the pooled gain is fitted, which has no intervals.
+    """
+    last = max(int(some.places.max()) for some in met)
+    offsets = grid.offsets(last)
+    if offsets is None:
+        return (
+            f"a forgetting curve needs {LEAST_OFFSETS} looks after the window of the last "
+            f"encounter, found {max(grid.longest(last), 0)}"
+        )
+    each = [(some.log_probs, some.places) for some in met]
+    gained = np.concatenate([np.asarray(net_gain(*one, grid.window)) for one in each])
+    if not (gained > 0).any():
+        return "no probe gained anything"
+    left = np.concatenate([np.asarray(retainability(*one, offsets, grid.window)) for one in each])
+    steps, weights = offsets * grid.every, np.maximum(gained, 0.0)
+    if bootstrap is None:
+        return fit_forgetting_curve(steps, cluster_sums(left, weights=weights).mean), steps
+    passages = np.concatenate([some.items["passage"].to_numpy() for some in met])
+    curve = fit_forgetting_curve(
+        steps, left, passages=passages, weights=weights, bootstrap=bootstrap
+    )
+    return curve, steps
+
+
+def forgetting_curves(run: TrainingRun) -> dict[str, ForgettingCurve]:
+    """The forgetting curve of what a run met, and of each exposure, where one can be fitted."""
+    grid = look_grid([run])
+    if isinstance(grid, str):
+        return {}
+    met = met_probes([run], grid)
+    sets = {MET: met} | {one: of_exposure(met, one) for one in _exposures(run)}
+    found = {name: curve_of(some, grid) for name, some in sets.items() if some}
+    return {name: curve[0] for name, curve in found.items() if not isinstance(curve, str)}
+
+
+def passage_gains(run: TrainingRun, grid: LookGrid) -> Float[np.ndarray, "probe measure"]:
+    """The numbers of passages for every probe of a run; NaN where there is none."""
+    steps, interval = encounter_steps(run), run.configuration["injection_interval"]
+    found = np.full((len(run.probe_scores.items), len(PER_PASSAGE)), np.nan)
+    for some in met_probes([run], grid):
+        log, places, rows = some.log_probs, some.places, some.items.index
+        maxima = find_local_maxima(log, places, grid.window)
+        before = maxima.before
+        found[rows, 0] = (maxima.log_probs - before).mean(axis=1)
+        found[rows, 1] = (_at(log, places + 1) - before).mean(axis=1)
+        if places.shape[1] > 1:
+            found[rows, 2] = (before[:, 1:] - maxima.log_probs[:, :-1]).mean(axis=1)
+        ends = np.array([steps[passage][-1] for passage in some.items["passage"]]) + interval
+        left = _at(log, np.minimum(ends // grid.every, grid.looks - 1)[:, None])[:, 0]
+        found[rows, 3] = np.where(ends <= run.last_step, left - before[:, 0], np.nan)
+    return found
+
+
+def _at(
+    log_probs: Float[np.ndarray, "probe look"], places: Int[np.ndarray, "probe place"]
+) -> Float[np.ndarray, "probe place"]:
+    return np.take_along_axis(log_probs, places, axis=1)
+
+
+def curve_tables(
+    arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, str]]:
+    """Gains of encounters, forgetting curves, and why an arm has none."""
+    gains: list[tuple[Any, ...]] = []
+    curves: list[tuple[Any, ...]] = []
+    points: list[tuple[Any, ...]] = []
+    reasons: dict[str, str] = {}
+    for arm in arms:
+        grid = look_grid(arm.runs)
+        if isinstance(grid, str):
+            reasons[arm.name] = grid
+            continue
+        lacking: list[str] = []
+        met = met_probes(arm.runs, grid)
+        for exposure in _exposures(arm.runs[0]):
+            found = _met_alike(arm, exposure, met)
+            if found is None:
+                lacking.append(f"passages of {exposure} are met at different rates")
+                continue
+            for kind in (ALL_KINDS, *found.items["kind"].unique()):
+                some = found if kind == ALL_KINDS else found.where(kind=kind)
+                what = (arm.name, exposure, str(kind))
+                gains += [(*what, *row) for row in _gain_rows(some, grid, bootstrap)]
+                curve = curve_of([some], grid, bootstrap)
+                if isinstance(curve, str):
+                    lacking += [f"{exposure}: {curve}"] if kind == ALL_KINDS else []
+                    continue
+                curves.append((*what, *_curve_row(*curve, some, grid)))
+                points += (
+                    [(arm.name, exposure, *p) for p in _points(*curve)] if kind == ALL_KINDS else []
+                )
+        if lacking:
+            reasons[arm.name] = "; ".join(lacking)
+    ends = ("low", "high", "threshold_low", "threshold_high")
+    return (
+        pd.DataFrame(gains, columns=list(_GAINS)).astype({"low": float, "high": float}),
+        pd.DataFrame(curves, columns=list(_CURVES)).astype(dict.fromkeys(ends, float)),
+        pd.DataFrame(points, columns=list(_POINTS)),
+        reasons,
+    )
+
+
+def _exposures(run: TrainingRun) -> list[str]:
+    found = run.probe_scores.items["exposure"].unique()
+    return [str(exposure) for exposure in found if exposure != HELD_OUT]
+
+
+def _met_alike(arm: CklArm, exposure: str, met: Sequence[MetProbes]) -> MetProbes | None:
+    """The probes of an exposure; None where its passages are not met equally often."""
+    found = of_exposure(met, exposure)
+    wanted = sum((run.probe_scores.items["exposure"] == exposure).sum() for run in arm.runs)
+    return found[0] if len(found) == 1 and len(found[0].items) == wanted else None
+
+
+def _gain_rows(
+    found: MetProbes, grid: LookGrid, bootstrap: ClusterBootstrap
+) -> Iterator[tuple[Any, ...]]:
+    gains = effectivity(found.log_probs, found.places, grid.window)
+    passages, codes = np.unique(found.items["passage"].to_numpy(), return_inverse=True)
+    for place, column in enumerate(gains.T):
+        means = np.bincount(codes, column) / np.bincount(codes)
+        interval = bounds(bootstrap.mean_interval(means))
+        yield place + 1, float(means.mean()), *interval, len(passages), len(column)
+
+
+def _curve_row(
+    curve: ForgettingCurve, steps: Int[np.ndarray, "offset"], found: MetProbes, grid: LookGrid
+) -> tuple[Any, ...]:
+    return (
+        *(curve.slope, *bounds(curve.interval), curve.intercept, curve.threshold),
+        *(*bounds(curve.threshold_interval), curve.r_squared, str(curve.best_by_aic)),
+        *(int(steps[0]), int(steps[-1]), grid.window * grid.every, grid.every),
+        *(curve.n_probes, len(found.items), curve.n_clusters),
+    )
+
+
+def _points(
+    curve: ForgettingCurve, steps: Int[np.ndarray, "offset"]
+) -> Iterator[tuple[int, float, float]]:
+    fitted = curve.intercept + curve.slope * np.log10(steps)
+    yield from zip(steps.tolist(), curve.retainability.tolist(), fitted.tolist(), strict=True)
