@@ -11,6 +11,7 @@ from analysis.ckl_measures import ALL_KINDS, ALL_TASKS, MET
 from analysis.levels import ENTROPIES, ENTROPY, FACTS, TEXT
 from analysis.runs import Moment
 from analysis.statistics.correlations import LEAST_POINTS, correlation
+from analysis.statistics.tests import is_constant
 
 LEAST_STARTS = 4
 """Below it Fisher's interval does not exist."""
@@ -67,11 +68,12 @@ def correlation_table(points: pd.DataFrame) -> pd.DataFrame:
 
 def _both(x: pd.Series, y: pd.Series) -> Iterator[float | None]:
     """The correlation of levels and that of differences: itself, its interval, its p-value."""
-    for ours, theirs in ((x, y), (x.diff().dropna(), y.diff().dropna())):
-        if len(ours) < LEAST_POINTS or ours.nunique() == 1 or theirs.nunique() == 1:
+    for pair in ((x, y), (x.diff().dropna(), y.diff().dropna())):
+        ours, theirs = (one.to_numpy(np.float64) for one in pair)
+        if len(ours) < LEAST_POINTS or is_constant(ours) or is_constant(theirs):
             yield from (None,) * 4
             continue
-        found = correlation(ours.to_numpy(np.float64), theirs.to_numpy(np.float64))
+        found = correlation(ours, theirs)
         yield from (found.effect, found.interval.low, found.interval.high, found.p_value)
 
 

@@ -10,12 +10,11 @@ Example:
     [{'arm': 'a', 'value': 2.0, 'low': -0.48, 'high': 4.48, 'seeds': 3}]
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from analysis.numbers import with_interval
 from analysis.statistics.tests import is_constant, mean_over_seeds
 
 LEAST_SEEDS = 2
@@ -49,11 +48,6 @@ def differences(runs: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     both = runs.merge(base, on=agree, suffixes=("", "_base"))
     apart = (both["value"] - both["value_base"]).round(_DIGITS)
     return both.assign(value=apart).drop(columns="value_base")
-
-
-def shown(row: pd.Series, show: Callable[[float], str]) -> str:
-    """A mean with its interval, as tables show it."""
-    return with_interval(row, show)
 
 
 def rounded(values: pd.Series) -> list[float]:

@@ -11,11 +11,11 @@ from analysis.claims.measurements import MEASURES, Table
 from analysis.claims.selection import ACQUIRED, FORGOTTEN, UNEDITED
 from analysis.document import Panel, Switches
 from analysis.document import Part as Piece
-from analysis.numbers import capital, course, nats, share
+from analysis.numbers import capital, course, nats, share, with_interval
 from analysis.report.figures import between_ends, has_order, layer_heatmap, lines_over
 from analysis.report.material import Material, is_set, varied
 from analysis.report.names import SETTINGS, run_name, with_names
-from analysis.report.over_seeds import over_seeds, run_means, shown
+from analysis.report.over_seeds import over_seeds, run_means
 from analysis.report.parts import Part, even_figure, text_table
 from analysis.report.run_curves import text_changes
 from analysis.report.switches import MEAN, seed_key
@@ -203,7 +203,7 @@ def _table(entropies: pd.DataFrame, outcomes: pd.DataFrame) -> Iterator[Piece]:
 
 
 def _cell(row: pd.Series) -> str:
-    return shown(row, share if row["measure"] in _WORDS else nats)
+    return with_interval(row, share if row["measure"] in _WORDS else nats)
 
 
 def _findings(entropies: pd.DataFrame, outcomes: pd.DataFrame) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from analysis.claims.measurements import Table
 from analysis.claims.selection import ACQUIRED, DOWNSTREAM, FORGOTTEN, KNOWN, Settings
 from analysis.document import Figure, Panel, Switches
 from analysis.document import Part as Piece
-from analysis.numbers import nats, points, share, signed
+from analysis.numbers import nats, points, share, signed, with_interval
 from analysis.report.figures import add_reference, arm_dots, has_order, lines_over
 from analysis.report.material import Material, as_numbers, is_set, varied
 from analysis.report.names import (
@@ -29,7 +29,7 @@ from analysis.report.names import (
     run_name,
     with_names,
 )
-from analysis.report.over_seeds import differences, over_seeds, run_means, shown
+from analysis.report.over_seeds import differences, over_seeds, run_means
 from analysis.report.parts import Part, even_figure, text_table, wide_figure
 
 
@@ -251,8 +251,8 @@ def _table(names: list[str], means: pd.DataFrame, gained: pd.DataFrame) -> Itera
     def cells(measure: _Measure, name: str) -> tuple[str, str]:
         key = (measure.name, name)
         return (
-            shown(levels.loc[key], measure.show) if key in levels.index else "",
-            shown(moved.loc[key], lambda value: signed(value, measure.difference))
+            with_interval(levels.loc[key], measure.show) if key in levels.index else "",
+            with_interval(moved.loc[key], lambda value: signed(value, measure.difference))
             if key in moved.index
             else "",
         )

@@ -9,10 +9,10 @@ from analysis.claims.choices import Anchor
 from analysis.claims.measurements import MEASURES, Table
 from analysis.document import Figure, Panel, Switches
 from analysis.document import Part as Piece
-from analysis.numbers import nats
+from analysis.numbers import nats, with_interval
 from analysis.report.figures import has_order, layer_heatmap, lines_over
 from analysis.report.material import Material
-from analysis.report.over_seeds import over_seeds, run_means, shown
+from analysis.report.over_seeds import over_seeds, run_means
 from analysis.report.parts import Part, text_table
 from analysis.report.switches import MEAN, seed_key
 
@@ -72,7 +72,7 @@ def _layer_figure(rows: pd.DataFrame) -> Iterator[Piece]:
 
 def _table(runs: pd.DataFrame) -> Iterator[Piece]:
     means = over_seeds(runs, ["series", "x"])
-    cells = {(row["x"], row["series"]): shown(row, nats) for _, row in means.iterrows()}
+    cells = {(row["x"], row["series"]): with_interval(row, nats) for _, row in means.iterrows()}
     names = list(dict.fromkeys(means["series"]))
     yield from text_table(
         "Memory updates",

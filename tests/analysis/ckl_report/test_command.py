@@ -1,8 +1,6 @@
 """`python -m analysis.ckl_report`: sentences, files, page and refusals, on planted runs."""
 
 import json
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -134,26 +132,6 @@ def test_a_document_names_everything_but_the_machine(report, folders):
             assert line.endswith("|")
 
 
-def test_the_commands_of_a_document_make_the_runs_again(folders):
-    """Parsed as a command line is, they give the configuration that the run was made with."""
-    import shlex
-
-    from analysis.command_words import command_of
-    from analysis.runs import read_run
-    from probes.cli import parse_arguments
-    from training.ckl.command import COMMAND, CklArguments
-    from training.ckl.recipes import smoke
-    from training.commands.recipes import as_json, with_defaults
-
-    for folder in folders:
-        run = read_run(folder)
-        words = shlex.split(command_of(run.manifest))[3:]
-        kind = with_defaults(CklArguments, smoke(), recipe="smoke")
-        found = as_json(COMMAND.configured(parse_arguments(kind, words, program="ckl")))
-        stored = {**run.configuration, **run.manifest["execution"]}
-        assert {**found, "model": None} == {**stored, "model": None}
-
-
 def test_numbers_are_in_json_and_in_csv(report, content):
     assert {path.name for path in report.iterdir()} == FILES
     rows = content["tables"]["acquired"]
@@ -162,19 +140,6 @@ def test_numbers_are_in_json_and_in_csv(report, content):
     assert {path.stem for path in (report / "tables").iterdir()} == set(content["tables"])
     assert content["tables"]["forgotten"][0]["value"] == pytest.approx(0.2)
     assert {row["value"] for row in content["tables"]["forgotten"] if row["reason"]} == {None}
-
-
-def test_the_terminal_shows_a_table_and_where_the_page_is(folders, tmp_path, capsys):
-    from analysis.ckl_report.command import main
-
-    out = tmp_path / "again"
-    for _ in range(2):
-        # A report may be made again where it is.
-        assert main([str(folders[0]), "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert "25.0% [" in printed
-    assert "20.0% [" in printed
-    assert f"page: {out / 'ckl.html'}" in printed.replace("\n", "")
 
 
 def test_a_base_can_be_named(folders, tmp_path):
@@ -186,42 +151,6 @@ def test_a_base_can_be_named(folders, tmp_path):
     found = json.loads((out / "ckl.json").read_text())["tables"]["comparisons"]
     assert {(row["arm"], row["base"], row["seeds"]) for row in found} == {("unedited", "up", 1)}
     assert found[0]["effect"] == pytest.approx(1.75)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere"], "nowhere holds no run, found no manifest.json; give the --out folder of"),
-        ([], "a report needs at least one run, found none; give run directories"),
-        (["nowhere", "--bse", "x"], "there is no option --bse; did you mean --base?"),
-    ],
-)
-def test_bad_input_is_one_line(arguments, message, tmp_path, capsys):
-    from analysis.ckl_report.command import main
-
-    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("analysis.ckl_report: error: ")
-    assert error.count("\n") == 1
-    assert message in error
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_with_something_else_is_left_alone(folders, tmp_path, capsys):
-    from analysis.ckl_report.command import main
-
-    (tmp_path / "mine.txt").write_text("mine")
-    assert main([str(folders[0]), "--out", str(tmp_path)]) == 2
-    assert "exists and holds no report; give another folder" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_help_answers_without_loading_torch():
-    code = "import sys; from analysis.ckl_report.command import main; main(['--help'])"
-    check = f"try:\n {code}\nexcept SystemExit: assert 'torch' not in sys.modules"
-    found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    assert "What runs" in found.stdout or "Report what runs" in found.stdout
 
 
 def test_every_section_has_its_figures(many):

@@ -390,3 +390,19 @@ def test_seeds_with_other_items_are_refused(folders, tmp_path):
     (other / "items/knowledge.jsonl").write_text("".join([*rows[3:], *rows[:3]]))
     with pytest.raises(ValueError, match="have the same settings but other items; report them one"):
         score_tables(arms_from(folders[0], other))
+
+
+def test_an_outcome_that_falls_evenly_has_no_correlation_of_differences():
+    """0.3, 0.4 ... differ by steps that are alike but for rounding."""
+    from analysis.ckl_report.trajectory import correlation_table
+
+    points = pd.DataFrame(
+        {
+            **{"series": "tiny", "arm": list("abcde"), "step": range(5)},
+            **{"knowledge entropy": [5.0, 3.0, 4.0, 1.0, 2.0]},
+            **{"A, end": 0.1 * np.arange(3, 8)},
+        }
+    )
+    (row,) = correlation_table(points).to_dict("records")
+    assert row["rho"] == pytest.approx(-0.8)
+    assert np.isnan(row["rho_differences"])

@@ -1,9 +1,6 @@
 """`python -m analysis.remix_report`: sentences, files, page and refusals, on planted runs."""
 
 import json
-import shlex
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -120,28 +117,6 @@ def test_a_document_names_everything_but_the_machine(report, folders):
             assert line.endswith("|")
 
 
-def test_the_commands_of_a_document_make_the_runs_again(folders):
-    """Parsed as a command line is, they give the configuration that the run was made with."""
-    from pathlib import Path
-
-    from analysis.command_words import command_of
-    from analysis.runs import read_chain
-    from probes.cli import parse_arguments
-    from training.commands.recipes import as_json, with_defaults
-    from training.remix.command import COMMAND, RemixArguments
-    from training.remix.recipes import smoke
-
-    for folder in folders:
-        chain = read_chain(folder)
-        words = shlex.split(command_of(chain.manifest))[3:]
-        kind = with_defaults(RemixArguments, smoke(), recipe="smoke")
-        found = as_json(COMMAND.configured(parse_arguments(kind, words, program="remix")))
-        stored = {**chain.configuration, **chain.manifest["execution"]}
-        if stored["from_stage_a"] is not None:
-            stored["from_stage_a"] = Path(stored["from_stage_a"]).name
-        assert found == stored
-
-
 def test_numbers_are_in_json_and_in_csv(report, content):
     assert {path.name for path in report.iterdir()} == {
         *("remix.md", "remix.html", "remix.json", "tables")
@@ -151,21 +126,6 @@ def test_numbers_are_in_json_and_in_csv(report, content):
         table = pd.read_csv(report / "tables" / f"{name}.csv")
         assert len(table) == len(content["tables"][name]) > 0
     assert content["tables"]["spills"][0]["spill_over"] == pytest.approx(0.3 - 1 / 7)
-
-
-def test_the_terminal_shows_a_table_and_where_the_page_is(tmp_path, capsys):
-    from analysis.remix_report.command import main
-
-    out = tmp_path / "report"
-    runs = [str(make_run(tmp_path / f"run-{seed}", seed=seed, written=True)) for seed in (0, 1)]
-    for _ in range(2):
-        # A report may be made again where it is.
-        assert main([*runs, "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert "no mixing" in printed
-    assert "15.4% [" in printed
-    assert f"page: {out / 'remix.html'}" in printed.replace("\n", "")
-    assert "| no mixing: A | 15.4% [" in (out / "remix.md").read_text()
 
 
 def test_a_base_can_be_named(tmp_path):
@@ -181,43 +141,6 @@ def test_a_base_can_be_named(tmp_path):
     at = next(row for row in found if (row["items"], row["moment"]) == ("A", "after B"))
     assert at["effect"] == pytest.approx((2 - 9) / 13)
     assert at["test"].startswith("McNemar")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere"], "nowhere holds no run, found no manifest.json; give the --out folder of"),
-        ([], "a report needs at least one run, found none; give run directories"),
-        (["x", "--localization-items", "0"], "--localization-items must be 1 or more, found 0"),
-        (["nowhere", "--bse", "x"], "there is no option --bse; did you mean --base?"),
-    ],
-)
-def test_bad_input_is_one_line(arguments, message, tmp_path, capsys):
-    from analysis.remix_report.command import main
-
-    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("analysis.remix_report: error: ")
-    assert error.count("\n") == 1
-    assert message in error
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_with_something_else_is_left_alone(folders, tmp_path, capsys):
-    from analysis.remix_report.command import main
-
-    (tmp_path / "mine.txt").write_text("mine")
-    assert main([str(folders[0]), "--out", str(tmp_path)]) == 2
-    assert "exists and holds no report; give another folder" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_help_answers_without_loading_torch():
-    code = "import sys; from analysis.remix_report.command import main; main(['--help'])"
-    check = f"try:\n {code}\nexcept SystemExit: assert 'torch' not in sys.modules"
-    found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    assert "--localization" in found.stdout
 
 
 def test_figures_show_numbers_in_their_places(folders):
