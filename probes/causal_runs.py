@@ -19,7 +19,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from jaxtyping import Float
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from probes.attach import HookFunction
 from probes.checking import all_finite, wide
+from probes.choices import RestoredPositions
 from probes.corpus.token_batch import as_token_batch
 from probes.finite import refusal
 from probes.hooked_model import HookedModel
@@ -39,19 +39,6 @@ DEFAULT_SITES = (Site.RESID_POST, Site.MLP_OUT, Site.ATTENTION_OUT)
 STREAMS = (Site.RESID_PRE, Site.RESID_MID, Site.RESID_POST)
 RESTORABLE = (*STREAMS, Site.MLP_OUT, Site.ATTENTION_OUT)
 """Sites that have a vector of the stream's width at every position and layer."""
-
-
-class RestoredPositions(StrEnum):
-    """At which tokens of a prompt clean values are put back."""
-
-    BOTH = "both"
-    """The subject's last token and the prompt's last token."""
-    SUBJECT_LAST = "subject-last"
-    """The subject's last token."""
-    SUBJECT = "subject"
-    """All tokens of the subject."""
-    LAST = "last"
-    """The prompt's last token, where the target is read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,3 +141,16 @@ def as_choices(
     """Several choices, each once; a string by itself is one."""
     several = [given] if isinstance(given, str) else given
     return tuple(dict.fromkeys(as_choice(choices, one, name) for one in several))
+
+
+class RestoredPositions(StrEnum):
+    """At which tokens of a prompt clean values are put back."""
+
+    BOTH = "both"
+    """The subject's last token and the prompt's last token."""
+    SUBJECT_LAST = "subject-last"
+    """The subject's last token."""
+    SUBJECT = "subject"
+    """All tokens of the subject."""
+    LAST = "last"
+    """The prompt's last token, where the target is read."""

@@ -1,9 +1,10 @@
-"""The commands' common manners: arguments from a dataclass, one plain line for a mistake.
+"""The head of every command: arguments from a dataclass, one plain line for a mistake.
 
-Every command module holds a frozen dataclass of arguments, whose docstrings are the help, and a
-`main(argv)`, made by `command_main`. A user's mistake (`ValueError`) ends with exit code 2
-and one line; a traceback is shown with `--debug` only. The console script `mnemoscope` reaches
-the same commands from a folder where a user's own `analysis/` would shadow ours.
+A command is a frozen dataclass of arguments, whose attribute docstrings are the help, and a `main`
+that `command_main` makes of it. Options stand in groups, one for each class that the arguments
+inherit from or hold. A user's mistake (`ValueError`) ends with exit code 2 and one line; `--debug`
+shows the traceback. The script `mnemoscope` reaches the same commands where a user's own
+`analysis/` would hide ours.
 
 Example:
     $ python -m analysis.entropy --model smollm2-135m-instruct-q4 --corpus general --out runs/e
@@ -16,13 +17,18 @@ import difflib
 import io
 import os
 import re
-import runpy
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 COMMANDS = {
     "probes.assets": "list and fetch the built-in models and texts",
@@ -35,6 +41,7 @@ COMMANDS = {
     "analysis.remix_report": "what stages of memorizing taught, kept and lost",
     "analysis.remix_study": "arms and seeds of continual memorization, and their report",
     "analysis.report": "one page from any set of results",
+    "analysis.reproduce": "every claim of the papers, tested on runs made for it",
     "interventions.patch": "edit a model's weights and save it as an ordinary checkpoint",
     "training.pretrain": "train a small model from scratch, with checkpoints from the start",
     "training.ckl": "teach a model new knowledge, and see what it forgets",
@@ -51,41 +58,45 @@ def command_main(
     body: Callable[[Arguments, Sequence[str]], None],
     *,
     program: str,
+    defaults: Callable[[Sequence[str]], Mapping[str, Any]] = lambda _words: {},
 ) -> Callable[..., int]:
-    """The `main` of a command."""
+    """The `main` of a command.
+
+    Args:
+        arguments_type: frozen dataclass; a field that is a dataclass itself gives its own fields.
+        body: what the command does, from its arguments and the words of the command line.
+        program: what it is called.
+        defaults: values of fields that a command line starts from, those of a recipe say.
+    """
 
     def main(argv: Sequence[str] | None = None) -> int:
-        given = list(sys.argv[1:] if argv is None else argv)
-        return run_command(arguments_type, lambda found: body(found, given), given, program=program)
+        words = list(sys.argv[1:] if argv is None else argv)
+        if "--version" in words:
+            print(version_line())
+            return 0
+        try:
+            start = defaults(words)
+            arguments = parse_arguments(arguments_type, words, program=program, defaults=start)
+            body(arguments, words)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read along, `head` say, has enough; Python would complain at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (ValueError, OSError) as error:
+            if "--debug" in words:
+                raise
+            return complain(program, error)
+        except KeyboardInterrupt:
+            print(f"\n{program}: interrupted; nothing half-written is left", file=sys.stderr)
+            return 130
+        return 0
 
     return main
 
 
-def run_command(
-    arguments_type: type[Arguments],
-    body: Callable[[Arguments], None],
-    argv: Sequence[str] | None,
-    *,
-    program: str,
-) -> int:
-    """Parse arguments, run a command, and turn mistakes into one line."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in given
-    try:
-        body(parse_arguments(arguments_type, given, program=program))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read along, `head` say, has enough; Python would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError) as error:
-        if debug:
-            raise
-        return complain(program, error)
-    except KeyboardInterrupt:
-        print(f"\n{program}: interrupted; nothing half-written is left", file=sys.stderr)
-        return 130
-    return 0
+def version_line() -> str:
+    """What `--version` prints."""
+    return f"mnemoscope {version('mnemoscope')}"
 
 
 def complain(program: str, error: Exception) -> int:
@@ -94,18 +105,29 @@ def complain(program: str, error: Exception) -> int:
     return 2
 
 
+def _nearest(name: str, known: Collection[str]) -> str:
+    """The question whether another name is meant; where none is near, what tells them all."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else "; --help lists what there is"
+
+
 def parse_arguments(
-    arguments_type: type[Arguments], argv: Sequence[str], *, program: str
+    arguments_type: type[Arguments],
+    argv: Sequence[str],
+    *,
+    program: str,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> Arguments:
-    """Arguments from a command line."""
+    """Arguments from a command line, those that it leaves out from defaults."""
     import tyro
 
-    _refuse_unknown_flags(arguments_type, argv)
+    groups = _groups(arguments_type, defaults)
+    _refuse_unknown_flags(groups, argv)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                arguments_type,
+            found = tyro.cli(
+                _form(arguments_type, groups),
                 args=list(argv),
                 prog=program,
                 config=(tyro.conf.EnumChoicesFromValues,),
@@ -114,16 +136,101 @@ def parse_arguments(
         if not stop.code:
             raise
         raise ValueError(_first_paragraph(complaint.getvalue())) from None
+    values = dict(vars(found))
+    for group in groups[1:]:
+        values |= vars(getattr(found, group.name))
+    return _made(arguments_type, values)
 
 
-def _refuse_unknown_flags(arguments_type: Any, argv: Sequence[str]) -> None:
-    names = [field.name.replace("_", "-") for field in dataclasses.fields(arguments_type)]
-    known = {f"--{name}" for name in names} | {f"--no-{name}" for name in names} | {"--help"}
+@dataclass(frozen=True)
+class _Group:
+    """Options that stand together in the help: name, type with its help, and default of each."""
+
+    name: str
+    description: str | None
+    options: list[tuple[str, Any, Any]]
+
+
+def _groups(kind: type[Any], defaults: Mapping[str, Any]) -> list[_Group]:
+    """The options of a dataclass: its own first, then those of what it inherits and holds."""
+    hints = get_type_hints(kind, include_extras=True)
+    own = _Group(_group_name(kind), kind.__doc__, [])
+    groups = {own.name: own}
+    inside: list[_Group] = []
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        value = defaults.get(field.name, field.default)
+        if dataclasses.is_dataclass(hint):
+            start = {} if value is dataclasses.MISSING else vars(value)
+            inside += [group for group in _groups(hint, start) if group.options]  # type: ignore[arg-type]
+            continue
+        owner = next(c for c in kind.__mro__ if field.name in vars(c).get("__annotations__", {}))
+        name = _group_name(owner)
+        group = groups.setdefault(name, _Group(name, owner.__doc__, []))
+        group.options.append((field.name, _with_help(owner, field.name, hint), value))
+    return [*groups.values(), *inside]
+
+
+def _group_name(owner: type[Any]) -> str:
+    words = re.findall("[A-Z][a-z]*", re.sub("(Fields|Settings)$", "", owner.__name__))
+    return "_".join(words).lower()
+
+
+def _with_help(owner: type[Any], name: str, hint: Any) -> Any:
+    """A type with the docstring of its field, whose lines tyro would leave broken."""
+    import tyro
+
+    return Annotated[hint, tyro.conf.arg(help=_docstrings(owner).get(name, ""))]  # type: ignore[arg-type]
+
+
+@cache
+def _docstrings(owner: type[Any]) -> dict[str, str]:
+    import docstring_parser
+
+    found = docstring_parser.parse_from_object(owner).params
+    return {param.arg_name: " ".join((param.description or "").split()) for param in found}
+
+
+def _form(kind: type[Any], groups: Sequence[_Group]) -> type[Any]:
+    """A dataclass with a field for each option of the first group and for every other group."""
+    import tyro
+
+    def made(group: _Group, doc: str | None, *others: Any) -> type[Any]:
+        own = [(n, hint, dataclasses.field(default=value)) for n, hint, value in group.options]
+        return dataclasses.make_dataclass(
+            group.name or "Options", [*own, *others], kw_only=True, namespace={"__doc__": doc}
+        )
+
+    help_of_version = tyro.conf.arg(help="Show the version and stop.")
+    version_option = Annotated[bool, tyro.conf.FlagCreatePairsOff, help_of_version]
+    nested = [
+        (group.name, tyro.conf.OmitArgPrefixes[made(group, group.description)])  # type: ignore[misc]
+        for group in groups[1:]
+    ]
+    return made(groups[0], kind.__doc__, ("version", version_option, False), *nested)
+
+
+def _made(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(kind)
+    return kind(
+        **{
+            field.name: _made(hints[field.name], values)
+            if dataclasses.is_dataclass(hints[field.name])
+            else values[field.name]
+            for field in dataclasses.fields(kind)
+        }
+    )
+
+
+def _refuse_unknown_flags(groups: Sequence[_Group], argv: Sequence[str]) -> None:
+    known = ["--help", "--version"]
+    for name, _, value in (option for group in groups for option in group.options):
+        flag = name.replace("_", "-")
+        known += [f"--{flag}", f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}"]
     for word in argv:
         flag = word.partition("=")[0].replace("_", "-")
         if re.match(r"--[a-z]", flag) and flag not in known:
-            nearest = difflib.get_close_matches(flag, sorted(known), n=1, cutoff=0)[0]
-            raise ValueError(f"there is no option {flag}; did you mean {nearest}?")
+            raise ValueError(f"there is no option {flag}{_nearest(flag, known)}")
 
 
 def _first_paragraph(box: str) -> str:
@@ -164,20 +271,21 @@ def progress(
 
 def console_script() -> NoReturn:
     """The `mnemoscope` script: `mnemoscope analysis.entropy ...`."""
-    argv = sys.argv[1:]
-    if not argv or argv[0] in ("-h", "--help"):
+    name, *words = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
         print("usage: mnemoscope COMMAND [OPTIONS]\n")
-        for name, what in COMMANDS.items():
-            print(f"  {name:<26}{what}")
+        for command, what in COMMANDS.items():
+            print(f"  {command:<26}{what}")
         sys.exit(0)
-    name = argv[0]
+    if name == "--version":
+        print(version_line())
+        sys.exit(0)
     if name not in COMMANDS:
-        nearest = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0)[0]
-        sys.exit(complain("mnemoscope", ValueError(f"no command {name!r}; try {nearest}")))
+        error = ValueError(f"there is no command {name}{_nearest(name, COMMANDS)}")
+        sys.exit(complain("mnemoscope", error))
     _mention_shadowing()
-    sys.argv = [f"mnemoscope {name}", *argv[1:]]
-    runpy.run_module(name, run_name="__main__")
-    sys.exit(0)
+    is_folder = find_spec(name).submodule_search_locations is not None  # type: ignore[union-attr]
+    sys.exit(import_module(f"{name}.__main__" if is_folder else name).main(words))
 
 
 def _mention_shadowing() -> None:

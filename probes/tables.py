@@ -159,9 +159,12 @@ def _rich_table(table: Table) -> Any:
         title=Text(table.title), title_justify="left", box=SIMPLE, collapse_padding=True
     )
     for i in kept:
-        numbers = i > 0 and all(len(str(row[i])) <= _NUMBER for row in table.rows)
+        short = all(len(str(row[i])) <= _NUMBER for row in table.rows)
         drawn.add_column(
-            Text(str(brief[i])), justify="right" if i else "left", no_wrap=numbers, overflow="fold"
+            Text(str(brief[i])),
+            justify="right" if i and short else "left",
+            no_wrap=short,
+            overflow="fold",
         )
     following = (*table.groups[1:], None)
     for place, row in enumerate(table.rows):

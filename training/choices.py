@@ -212,3 +212,12 @@ class Packing(StrEnum):
     """Several in a row, kept apart by a document mask."""
     BUCKETED = "bucketed"
     """One in a row, the longest first, so that pieces of a batch have rows of like length."""
+
+
+class Charset(StrEnum):
+    """What keys and values are made of."""
+
+    HEX = "hex"
+    """The sixteen digits 0 to 9 and a to f."""
+    ALPHANUMERIC = "alphanumeric"
+    """The digits 0 to 9 and the letters a to z, in lower case as scoring ignores case."""

@@ -65,19 +65,11 @@ def learning_rate(update: int, settings: LoopSettings) -> float:
     assert 1 <= update <= steps
     peak = settings.optimizer.learning_rate
     point = update - 1 if schedule.count is RateCount.FROM_ZERO else update
-    warmup = warmup_updates(settings)
+    warmup = settings.warmup_updates
     if point < warmup:
         return peak * (schedule.warmup_start + (1 - schedule.warmup_start) * point / warmup)
     along = (point - warmup) / (steps - warmup) if steps > warmup else 0.0
     return peak * _share_left(along, schedule)
-
-
-def warmup_updates(settings: LoopSettings) -> int:
-    """How many updates of a run the rate takes to reach its peak."""
-    if settings.schedule.warmup_steps is not None:
-        return settings.schedule.warmup_steps
-    share = settings.schedule.warmup_fraction * settings.steps
-    return math.ceil(share) if settings.schedule.count is RateCount.FROM_ZERO else round(share)
 
 
 def _share_left(along: float, settings: ScheduleSettings) -> float:

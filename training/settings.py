@@ -117,6 +117,14 @@ class LoopSettings:
         if self.precision is Precision.FP16 and self.parallel is Parallel.FSDP:
             raise ValueError("precision 'fp16' cannot scale its loss under 'fsdp'; use 'bf16'")
 
+    @property
+    def warmup_updates(self) -> int:
+        """How many updates of the run the rate takes to reach its peak."""
+        if self.schedule.warmup_steps is not None:
+            return self.schedule.warmup_steps
+        share = self.schedule.warmup_fraction * self.steps
+        return math.ceil(share) if self.schedule.count is RateCount.FROM_ZERO else round(share)
+
     def checkpoint_is_due(self, step: int) -> bool:
         """Whether the run's plan has a checkpoint after this many updates."""
         at_interval = (

@@ -28,8 +28,7 @@ from probes.json_text import json_text
 from probes.prompts import set_bos_habit
 from training.batches import BatchSource
 from training.choices import OptimizerStart, StageStatus
-from training.commands.command import NOT_DECISIVE
-from training.commands.recipes import as_json
+from training.commands.recipes import NOT_DECISIVE, as_json
 from training.data.mixed_batches import MixedSource
 from training.loop import TrainingResult, train
 from training.observers import Observer

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from probes.assets.fetching import is_here
 from probes.assets.table import asset_names
+from training.commands.fields import TINY_RUN
 from training.runs.checkpoints import checkpoint_folders
 from training.runs.directory import CHECKPOINTS_FOLDER, MANIFEST_FILE
 from training.runs.records import ITEMS_FOLDER
@@ -55,6 +56,16 @@ def find_start(model: str, revision: str | None = None) -> Start:
         )
     chosen = folders[-1] if revision is None else folders[names.index(revision)]
     return Start(str(chosen), None, path)
+
+
+def find_base(model: str, revision: str | None) -> Start:
+    """What to load for a training command, whose smoke recipe names a run that is made first."""
+    if model == TINY_RUN and not Path(TINY_RUN).exists():
+        raise ValueError(
+            f"there is no {TINY_RUN}; make it with python -m training.pretrain --recipe tiny "
+            f"--out {TINY_RUN}, or give another --model"
+        )
+    return find_start(model, revision)
 
 
 def _is_run(path: Path) -> bool:

@@ -19,24 +19,23 @@ Example:
     $ python -m analysis.ckl_study --trajectory runs/tiny --out runs/study --shard 1/2
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interventions.choices import ResuscitationSite
-from probes.cli import complain, run_command
+from probes.cli import command_main
+from training.ckl import COMMAND
 from training.ckl.config import CklConfig
 from training.ckl.recipes import CKL_RECIPES
-from training.commands.edit_settings import Control
-from training.commands.recipes import option_value, plain_fields, recipe_named, with_defaults
+from training.commands.fields import Control
+from training.commands.recipes import recipe_named
 
 if TYPE_CHECKING:
     from analysis.ckl_study.plan import PlannedRun
 
 PROGRAM = "analysis.ckl_study"
-_DEFAULT_RECIPE = "smoke"
 _OF_THE_STUDY = ("model", "revision", "resuscitation_site", "control")
 
 
@@ -65,36 +64,22 @@ class _StudyFields:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CklStudyArguments(CklConfig, _StudyFields):
+class CklStudyArguments(_StudyFields):
     """Run continual knowledge learning over a trajectory and report what came of it."""
 
-    def __post_init__(self) -> None:
-        """Settings are checked together when they are made configurations."""
+    config: CklConfig
 
     def configuration(self) -> CklConfig:
         """What all runs have in common."""
         recipe = recipe_named(self.recipe, CKL_RECIPES)
         for name in _OF_THE_STUDY:
-            if getattr(self, name) != getattr(recipe, name):
+            if getattr(self.config, name) != getattr(recipe, name):
                 flag = name.replace("_", "-")
                 raise ValueError(
                     f"--{flag} is the study's to choose: it starts from --trajectory and tries "
                     "every site and control; leave it out"
                 )
-        fields = {name: getattr(self, name) for name in plain_fields(recipe)}
-        return CklConfig(**fields)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    name = option_value(given, "--recipe") or _DEFAULT_RECIPE
-    try:
-        recipe = recipe_named(name, CKL_RECIPES)
-    except ValueError as error:
-        return complain(PROGRAM, error)
-    arguments = with_defaults(CklStudyArguments, recipe, recipe=name)
-    return run_command(arguments, lambda found: _run(found, given), given, program=PROGRAM)
+        return self.config
 
 
 def _run(arguments: CklStudyArguments, given: Sequence[str]) -> None:
@@ -141,3 +126,6 @@ def _plan(arguments: CklStudyArguments) -> "list[PlannedRun]":
         sites=sites,
         controls=controls,
     )
+
+
+main = command_main(CklStudyArguments, _run, program=PROGRAM, defaults=COMMAND.recipe_defaults)

@@ -19,7 +19,7 @@ from analysis.checkpoints import step_of
 from analysis.command_words import configured
 from interventions.choices import ResuscitationSite
 from training.ckl.config import CklConfig
-from training.commands.edit_settings import Control, EditForm
+from training.commands.fields import Control, EditForm
 from training.runs.checkpoints import checkpoint_folders
 from training.runs.directory import CHECKPOINTS_FOLDER
 

@@ -15,7 +15,7 @@ def study_runs(
     plan: Sequence[PlannedRun], recipe: CklConfig, recipe_name: str, folder: Path
 ) -> list[StudyRun]:
     """Planned runs as they are made."""
-    from training.ckl.command import main
+    from training.ckl import main
 
     return [
         StudyRun(

@@ -25,8 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.causal_runs import RestoredPositions
-from probes.choices import Backend, Lens, TargetSpan
+from probes.choices import Backend, Lens, RestoredPositions, TargetSpan
 from probes.cli import command_main, progress
 
 if TYPE_CHECKING:

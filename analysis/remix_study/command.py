@@ -20,19 +20,18 @@ Example:
     $ python -m analysis.remix_study --model runs/tiny --out runs/study --shard 1/2
 """
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analysis.remix_study.choices import Study, StudySettings
-from probes.cli import complain, run_command
-from training.commands.recipes import option_value, plain_fields, recipe_named, with_defaults
+from probes.cli import command_main
+from training.commands.recipes import recipe_named
+from training.remix import COMMAND
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES
 
 PROGRAM = "analysis.remix_study"
-_DEFAULT_RECIPE = "smoke"
 _OF_THE_STUDY = (
     *("mix", "no_mix_control", "replay", "from_stage_a", "resuscitation_ratio"),
     *("resuscitation_factor", "control", "attention_temperature"),
@@ -64,43 +63,29 @@ class _StudyFields:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemixStudyArguments(RemixConfig, StudySettings, _StudyFields):
+class RemixStudyArguments(StudySettings, _StudyFields):
     """Run continual memorization in many ways and report what came of it."""
 
-    def __post_init__(self) -> None:
-        """Settings are checked together when they are made configurations."""
+    config: RemixConfig
 
     def configuration(self) -> RemixConfig:
         """What all runs have in common, none of what the study tries."""
         recipe = recipe_named(self.recipe, REMIX_RECIPES)
-        plain = RemixConfig(model=self.model, data=self.data, batch_size=1, learning_rate=1.0)
+        plain = RemixConfig(model="", data=("kvr",), batch_size=1, learning_rate=1.0)
         for name in _OF_THE_STUDY:
-            if getattr(self, name) != getattr(recipe, name):
+            if getattr(self.config, name) != getattr(recipe, name):
                 flag = name.replace("_", "-")
                 raise ValueError(
                     f"--{flag} is the study's to choose: it tries several ways; leave it out, or "
                     "run training.remix"
                 )
-        fields = {name: getattr(self, name) for name in plain_fields(recipe)}
-        return RemixConfig(**fields | {name: getattr(plain, name) for name in _OF_THE_STUDY})
+        return replace(self.config, **{name: getattr(plain, name) for name in _OF_THE_STUDY})
 
     def chosen(self) -> StudySettings:
         """Which arms, mixes and sets the study has."""
         return StudySettings(
             **{name: getattr(self, name) for name in StudySettings.__dataclass_fields__}
         )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    name = option_value(given, "--recipe") or _DEFAULT_RECIPE
-    try:
-        recipe = recipe_named(name, REMIX_RECIPES)
-    except ValueError as error:
-        return complain(PROGRAM, error)
-    arguments = with_defaults(RemixStudyArguments, recipe, recipe=name)
-    return run_command(arguments, lambda found: _run(found, given), given, program=PROGRAM)
 
 
 def _run(arguments: RemixStudyArguments, given: Sequence[str]) -> None:
@@ -128,5 +113,8 @@ def _run(arguments: RemixStudyArguments, given: Sequence[str]) -> None:
         arguments.out,
         ["python", "-m", PROGRAM, *given],
         localized=arguments.localization_items if arguments.localization else None,
-        device=arguments.device,
+        device=arguments.config.device,
     )
+
+
+main = command_main(RemixStudyArguments, _run, program=PROGRAM, defaults=COMMAND.recipe_defaults)

@@ -15,7 +15,7 @@ def study_runs(
     plan: Sequence[PlannedRun], recipe: RemixConfig, recipe_name: str, folder: Path
 ) -> list[StudyRun]:
     """Planned runs as they are made."""
-    from training.remix.command import main
+    from training.remix import main
 
     return [
         StudyRun(

@@ -24,7 +24,7 @@ from analysis.reproduce.scales import Changes, Knowledge, ReproductionScale
 from analysis.reproduce.starts import Starts, starts_of
 from interventions.choices import ResuscitationSite
 from training.ckl.recipes import CKL_RECIPES
-from training.commands.edit_settings import Control, EditForm
+from training.commands.fields import Control, EditForm
 
 RATIO, FACTOR = 0.5, 2.0
 """The resuscitation that is compared with others: the paper's."""

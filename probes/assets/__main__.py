@@ -4,71 +4,75 @@ python -m probes.assets list
 python -m probes.assets fetch general smollm2-135m-instruct-q4
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from dataclasses import dataclass
+from enum import StrEnum
 
-from probes.assets import ASSETS, asset_names, cache_home, fetch, find_asset, is_here
-from probes.assets.store import HOME_VARIABLE
-from probes.cli import complain
+from tyro.conf import Positional
 
-PROGRAM = "python -m probes.assets"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports a mistake in one plain line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise SystemExit(complain(PROGRAM, ValueError(message)))
+from probes.cli import command_main
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=PROGRAM, description="The offline models and texts.")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(dest="command", metavar="{list,fetch}")
-    commands.add_parser("list", help="what there is, with licences (the default)")
-    fetching = commands.add_parser("fetch", help="fetch and build assets, print their paths")
-    fetching.add_argument("names", nargs="+", metavar="NAME", help=", ".join(asset_names()))
-    return parser
+class _Action(StrEnum):
+    LIST = "list"
+    FETCH = "fetch"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code, 2 for bad input."""
-    arguments = _parser().parse_args(argv)
-    try:
-        if arguments.command == "fetch":
-            for asset in [find_asset(name) for name in arguments.names]:
-                print(fetch(asset.name))
-        else:
-            _print_list()
-    except ValueError as error:
-        if arguments.debug:
-            raise
-        return complain(PROGRAM, error)
-    return 0
+@dataclass(frozen=True, kw_only=True)
+class AssetsArguments:
+    """List the offline models and texts, or fetch some of them."""
+
+    action: Positional[_Action] = _Action.LIST
+    """list: what there is, with licences; fetch: fetch and build assets, print their paths."""
+    names: Positional[tuple[str, ...]] = ()
+    """What to fetch."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def _run(arguments: AssetsArguments, _words: Sequence[str]) -> None:
+    from probes.assets import fetch, find_asset
+
+    if arguments.action is _Action.LIST:
+        if arguments.names:
+            raise ValueError("list takes no names; fetch does")
+        _print_list()
+        return
+    if not arguments.names:
+        raise ValueError("fetch needs the name of an asset; list shows what there is")
+    for asset in [find_asset(name) for name in arguments.names]:
+        print(fetch(asset.name))
 
 
 def _print_list() -> None:
-    """A table of the assets on the terminal, and the licences of what they contain."""
-    from rich.console import Console
-    from rich.table import Table
+    """Print a table of the assets, and the licences of what they contain."""
+    from probes.assets import ASSETS, cache_home, is_here
+    from probes.assets.store import HOME_VARIABLE
+    from probes.tables import Table, print_tables
 
-    table = Table("name", "kind", "download", "here", "what it is", box=None)
-    table.columns[0].no_wrap = True
+    rows = [
+        (
+            asset.name,
+            asset.kind.value,
+            f"{asset.package.size / 1e6:.0f} MB",
+            "yes" if is_here(asset.name) else "no",
+            asset.summary,
+        )
+        for asset in ASSETS
+    ]
+    header = ("name", "kind", "download", "here", "what it is")
+    print_tables([Table.of_rows("Offline models and texts", header, rows)])
     sharing: dict[str, list[str]] = {}
     for asset in ASSETS:
-        here = "yes" if is_here(asset.name) else "no"
-        size = f"{asset.package.size / 1e6:.0f} MB"
-        table.add_row(asset.name, asset.kind.value, size, here, asset.summary)
         sharing.setdefault(asset.licence, []).append(asset.name)
-    console = Console()
-    console.print(table)
-    console.print("\nlicences of the contents")
+    print("licences of the contents")
     for licence, names in sharing.items():
-        console.print(f" {', '.join(names)}: {licence}", highlight=False)
-    console.print(f"\ncache: {cache_home()} (set {HOME_VARIABLE} to move it)", soft_wrap=True)
+        print(f" {', '.join(names)}: {licence}")
+    print(f"\ncache: {cache_home()} (set {HOME_VARIABLE} to move it)")
 
+
+main = command_main(AssetsArguments, _run, program="probes.assets")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -161,7 +161,7 @@ def test_a_damaged_model_is_called_one(site, after, warning):
     from types import SimpleNamespace
 
     from interventions import Resuscitation
-    from interventions.patch import _damage
+    from interventions.patch_run import _damage
 
     means = torch.ones(1, 2)
     edit = None if after is None else Resuscitation(means, site=site)
@@ -348,7 +348,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(case, run, tmp_path, capsy
 def test_what_a_model_does_not_have_is_refused_before_it_is_measured(
     run, inputs, tmp_path, capsys, monkeypatch
 ):
-    import interventions.patch as patch_run
+    import interventions.patch_run as patch_run
 
     monkeypatch.setattr(patch_run, "measure_effects", None)
     assert run(*USUAL, model="gpt2") == 2

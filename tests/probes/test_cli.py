@@ -23,9 +23,13 @@ class Arguments:
 
 
 def run(argv, body=lambda arguments: None):
-    from probes.cli import run_command
+    from probes.cli import command_main
 
-    return run_command(Arguments, body, argv, program="python -m some.command")
+    def told(arguments, words):
+        assert words == argv
+        body(arguments)
+
+    return command_main(Arguments, told, program="python -m some.command")(argv)
 
 
 def test_arguments_reach_the_command():
@@ -100,18 +104,62 @@ def test_the_script_lists_the_commands_and_names_the_nearest():
     assert all(name in listed for name in COMMANDS)
     done = script("analysis.entropi")
     assert done.returncode == 2
-    assert done.stderr == "mnemoscope: error: no command 'analysis.entropi'; try analysis.entropy\n"
+    assert done.stderr == (
+        "mnemoscope: error: there is no command analysis.entropi; did you mean analysis.entropy?\n"
+    )
+    assert script("--version").stdout.startswith("mnemoscope ")
 
 
-def test_every_command_of_the_script_exists():
-    from importlib.util import find_spec
+@dataclasses.dataclass(frozen=True)
+class PlaceFields:
+    """Where it is."""
 
-    from probes.cli import COMMANDS
+    north: float
+    """How far north, of a docstring that is longer than a line and goes on
+    in another."""
 
-    for name in COMMANDS:
-        spec = find_spec(name)
-        assert spec is not None
-        assert spec.submodule_search_locations is None or find_spec(f"{name}.__main__")
+
+@dataclasses.dataclass(frozen=True)
+class MapConfig(PlaceFields):
+    """A map, which checks itself."""
+
+    scale: int = 7
+    """How large."""
+
+    def __post_init__(self):
+        if self.scale < 1:
+            raise ValueError("--scale must be 1 or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MapArguments:
+    """A command that draws."""
+
+    colour: str
+    """Of what."""
+    config: MapConfig
+    """Inside."""
+
+
+def test_a_dataclass_inside_gives_its_options_in_titled_groups(capsys):
+    from probes.cli import parse_arguments
+
+    def parsed(*argv, **defaults):
+        return parse_arguments(MapArguments, argv, program="map", defaults=defaults)
+
+    found = parsed("--north", "1.5", "--colour", "red")
+    assert found == MapArguments(colour="red", config=MapConfig(1.5))
+    stored = parsed("--scale", "3", colour="blue", config=MapConfig(2.5, 5))
+    assert stored == MapArguments(colour="blue", config=MapConfig(2.5, 3))
+    with pytest.raises(ValueError, match="--scale must be 1 or more"):
+        parsed("--north", "1", "--colour", "red", "--scale", "0")
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    shown = capsys.readouterr().out
+    assert "place options" in shown
+    assert "longer than a line and goes on in another." in " ".join(shown.split()).replace(
+        "│ │", ""
+    )
 
 
 def test_a_users_own_analysis_folder_is_mentioned_and_not_used(tmp_path):

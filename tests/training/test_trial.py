@@ -19,7 +19,7 @@ from tests.training.loop_runs import (
 )
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import pretrain_arguments, write_texts
-from training.trial import Misfits
+from training.misfits import Misfits
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def texts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def start(texts, tmp_path_factory):
     """A model of the tiny shape that was pretrained for a step."""
-    from training.pretrain import command as pretrain
+    import training.pretrain as pretrain
 
     out = tmp_path_factory.mktemp("start") / "tiny"
     argv = pretrain_arguments(texts, out, "--steps", "1", "--checkpoint-every", "1")
@@ -205,7 +205,7 @@ def dry(main, argv, capsys):
 
 
 def test_a_dry_run_of_ckl_tries_the_real_start(texts, start, tmp_path, capsys):
-    from training.ckl.command import main
+    from training.ckl import main
 
     out = tmp_path / "deep" / "run"
     code, printed, _ = dry(main, ckl_arguments(texts, start, out), capsys)
@@ -215,7 +215,7 @@ def test_a_dry_run_of_ckl_tries_the_real_start(texts, start, tmp_path, capsys):
 
 
 def test_a_dry_run_of_ckl_names_everything_and_the_least_that_fits(texts, start, tmp_path, capsys):
-    from training.ckl.command import main
+    from training.ckl import main
 
     wrong = [
         *("--row-length", "3", "--batch-size", "4", "--steps", "9", "--lags", "0", "2"),
@@ -242,7 +242,7 @@ def test_a_dry_run_of_ckl_names_everything_and_the_least_that_fits(texts, start,
 
 
 def test_a_dry_run_of_pretraining(texts, tmp_path, capsys):
-    from training.pretrain.command import main
+    from training.pretrain import main
 
     code, printed, _ = dry(main, pretrain_arguments(texts, tmp_path / "run"), capsys)
     assert (code, "all fits" in printed) == (0, True)
@@ -254,7 +254,7 @@ def test_a_dry_run_of_pretraining(texts, tmp_path, capsys):
 
 
 def test_a_dry_run_of_remix_looks_at_later_stages_too(texts, start, tmp_path, capsys):
-    from training.remix.command import main
+    from training.remix import main
 
     code, printed, _ = dry(main, remix_arguments(texts, start, tmp_path / "run"), capsys)
     assert (code, "all fits" in printed) == (0, True)
@@ -267,14 +267,14 @@ def test_a_dry_run_of_remix_looks_at_later_stages_too(texts, start, tmp_path, ca
 
 
 def test_a_start_that_is_not_here_is_not_tried(texts, tmp_path, capsys):
-    from training.ckl.command import main
+    from training.ckl import main
 
     code, printed, _ = dry(main, ckl_arguments(texts, "some/model", tmp_path / "run"), capsys)
     assert (code, "not tried: the model some/model is not on this machine" in printed) == (0, True)
 
 
 def test_settings_that_do_not_go_together_are_all_named(texts, start, tmp_path, capsys):
-    from training.ckl.command import main
+    from training.ckl import main
 
     wrong = ["--steps", "5", "--passage-words", "0", "--control", "redo", "--learning-rate", "0"]
     code, _, err = dry(main, ckl_arguments(texts, start, tmp_path / "run", *wrong), capsys)
@@ -299,18 +299,18 @@ def lens_arguments(texts, start, out, *extra):
     model = str(start / "checkpoints" / "step-000001")
     return [
         *("--model", model, "--corpus", str(texts / "new.jsonl"), "--out", str(out)),
-        *("--sequence-length", "29", "--steps", "3", "--heldout-tokens", "61", *extra),
+        *("--sequence-length", "29", "--steps", "3", "--held-out-tokens", "61", *extra),
     ]
 
 
 def test_a_dry_run_of_a_tuned_lens(texts, start, tmp_path, capsys):
-    from training.tuned_lens.command import main
+    from training.tuned_lens import main
 
     code, printed, _ = dry(main, lens_arguments(texts, start, tmp_path / "lens"), capsys)
     assert (code, "all fits" in printed) == (0, True)
     short = tmp_path / "short.jsonl"
     short.write_text(json.dumps({"text": "the"}))
-    wrong = ["--heldout", str(short), "--validate-every", "5"]
+    wrong = ["--held-out", str(short), "--validate-every", "5"]
     code, _, err = dry(main, lens_arguments(texts, start, tmp_path / "lens", *wrong), capsys)
     assert code == 2
     assert "--validate-every 5 is never reached in 3 steps; give 3 at most" in err

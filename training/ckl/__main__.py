@@ -2,7 +2,7 @@
 
 import sys
 
-from training.ckl.command import main
+from training.ckl import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from training.choices import InjectionMode, OncePlacement
-from training.commands.edit_settings import EditFields
-from training.commands.loop_fields import LoopFields
+from training.commands.fields import (
+    BaseFields,
+    EditFields,
+    EvaluationFields,
+    LoopFields,
+    refuse_below_one,
+)
+from training.misfits import Misfits
 from training.settings import LoopSettings
-from training.trial import Misfits
 
 
 class ProbeReduction(StrEnum):
@@ -29,13 +34,9 @@ class ProbeReduction(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataFields:
-    """What is trained, and on what."""
+class TextFields:
+    """The text that is trained on."""
 
-    model: str
-    """Start: built-in model, hub id, folder, or a run directory, for its last checkpoint."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub model; of a run directory the step, step-000160 say."""
     corpus: str | None
     """Text to train on: built-in corpus, file of texts or token ids, folder, quoted pattern or hub
     data set; the papers' recipes leave it to be given."""
@@ -60,7 +61,7 @@ class InjectionFields:
     knowledge: tuple[str, ...]
     """generated; files in a published layout of Fictional Knowledge; or a hub data set."""
     knowledge_seed: int = 0
-    """Of generated passages, so that runs with another --seed meet the same."""
+    """Seed of generated passages, so that runs with another --seed meet the same."""
     passage_words: int = 240
     """Words of a generated passage, about; 140 to 420."""
     paraphrase: int
@@ -87,34 +88,21 @@ class InjectionFields:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObservationFields:
-    """What is looked at during training, and when; always before the first and after the last."""
+class ProbeFields:
+    """What is evaluated when; always before the first step and after the last, too."""
 
     probe_every: int
     """Steps between scores of the knowledge probes; 1 is every step."""
     probe_reduction: ProbeReduction = ProbeReduction.TOKEN_MEAN
     """How the log-probabilities of a target's tokens become its score."""
     generate_every: int | None = None
-    """Steps between looks at which probes' targets are generated greedily, token for token; with
-    it also at the start, right after the last injection, at the lags and at the end; never."""
+    """Steps between evaluations of which probes' targets are generated greedily, token for token;
+    with it also at the start, right after the last injection, at the lags and at the end; never."""
     evaluate_every: int | None = None
-    """Steps between looks at everything below; before and after the run only."""
+    """Steps between evaluations of text, tasks, facts and entropies; before and after the run
+    only."""
     lags: tuple[int, ...] = (0,)
-    """Steps after the last injection at which everything is looked at as well."""
-    tasks: tuple[str, ...]
-    """Downstream tasks, whose mean is P: piqa, hellaswag, winogrande, openbook_qa, sciq,
-    arc_easy."""
-    task_limit: int | None = None
-    """Questions of each; all."""
-    cloze: str | None = "auto"
-    """Facts known before: a .jsonl file with prompt and target; auto takes those of the
-    pretraining run that the model is from, None takes none."""
-    evaluation_corpora: tuple[str, ...] = ()
-    """Corpora to be predicted, the familiar one and the new one say."""
-    evaluation_tokens: int = 8192
-    """Tokens of each."""
-    entropy_tokens: int | None = None
-    """Tokens of the first of them on which the three entropies are measured; None for none."""
+    """Steps after the last injection at which everything is evaluated as well."""
     checkpoint_every: int | None = None
     """Steps between checkpoints that stay; the last one only."""
 
@@ -126,7 +114,9 @@ _AT_LEAST_ONE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CklConfig(LoopFields, ObservationFields, EditFields, InjectionFields, DataFields):
+class CklConfig(
+    LoopFields, EvaluationFields, ProbeFields, EditFields, InjectionFields, TextFields, BaseFields
+):
     """A run of continual knowledge learning.
 
     Raises:
@@ -135,28 +125,14 @@ class CklConfig(LoopFields, ObservationFields, EditFields, InjectionFields, Data
 
     def __post_init__(self) -> None:
         misfits = Misfits()
-        for name in _AT_LEAST_ONE:
-            with misfits.noted():
-                self._check_number(name)
+        with misfits.noted():
+            refuse_below_one(self, _AT_LEAST_ONE)
         with misfits.noted():
             self.settings(self.steps if self.steps is not None else 1)
-        for check in (self._check_knowledge, self.check_edits, self._check_entropies):
+        for check in (self._check_knowledge, self.check_edits, self.check_evaluation):
             with misfits.noted():
                 check()
         misfits.refuse()
-
-    def _check_number(self, name: str) -> None:
-        value = getattr(self, name)
-        if value is not None and value < 1:
-            flag = name.replace("_", "-")
-            raise ValueError(f"--{flag} must be 1 or more, found {value}")
-
-    def _check_entropies(self) -> None:
-        if self.entropy_tokens is not None and not self.evaluation_corpora:
-            raise ValueError(
-                "entropies are measured on the first of --evaluation-corpora; give one, or "
-                "--entropy-tokens None"
-            )
 
     @property
     def first_injection(self) -> int:
@@ -177,7 +153,7 @@ class CklConfig(LoopFields, ObservationFields, EditFields, InjectionFields, Data
         return self.paraphrase + self.duplication + self.once + self.held_out
 
     def settings(self, steps: int) -> LoopSettings:
-        """What the loop is told, of a run of so many steps."""
+        """The settings of the loop, for a run of so many steps."""
         return self.loop_settings(steps, checkpoint_every=self.checkpoint_every)
 
     def missing(self) -> list[str]:

@@ -5,7 +5,6 @@ that passages fit the rows, rounds fit the run, and the corpus fills it.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import probes
@@ -13,17 +12,16 @@ from probes.hooked_model import HookedModel
 from probes.prompts import encoded_items
 from probes.scoring import PaddedMean, TargetReduction
 from training.ckl.config import CklConfig, ProbeReduction
-from training.commands.observers import Looks
-from training.data.fact_world import ClozeItem, read_cloze
+from training.commands.observers import ObserverSet
 from training.data.fictional import GENERATED, load_knowledge
 from training.data.fictional_generator import generate_knowledge
 from training.data.packed_rows import CorpusSource, corpus_source
 from training.data.passages import Exposures, KnowledgeSet, assign_exposures
 from training.injection import InjectedSource, InjectionSchedule, encode_passages
+from training.misfits import Misfits
 from training.observers import Cadence, ProbeObserver
 from training.recall import RecallItem, RecallObserver
 from training.start_models import Start
-from training.trial import Misfits
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def ckl_data(config: CklConfig, model: HookedModel) -> CklData:
                 steps=steps,
             )
     if misfits.found and host is not None and planned is not None:
-        # Whoever looks checks the lags, but for data that are not there.
+        # Observers check the lags, but for data that are not there.
         with misfits.noted():
             schedule.evaluation_steps(config.lags, steps)
     misfits.refuse()
@@ -147,22 +145,23 @@ def _knowledge(config: CklConfig) -> KnowledgeSet:
     return load_knowledge(one, limit=config.passages)
 
 
-AUTO = "auto"
 PROBES = "knowledge"
 """What the list of knowledge probes is called."""
 GENERATED_PROBES = "probes"
 """What the list of their targets is called, entry by entry the same probes, that are generated."""
 
 
-def ckl_looks(config: CklConfig, model: HookedModel, data: CklData, start: Start) -> Looks:
+def ckl_observers(
+    config: CklConfig, model: HookedModel, data: CklData, start: Start
+) -> ObserverSet:
     """The observers of a run."""
-    misfits, looks = Misfits(), Looks()
+    misfits, found = Misfits(), ObserverSet()
     at: tuple[int, ...] = ()
     with misfits.noted():
         at = data.schedule.evaluation_steps(config.lags, data.steps)
     often = Cadence(every=config.probe_every, at=at, last=data.steps)
     seldom = Cadence(every=config.evaluate_every, at=at, last=data.steps)
-    looks.observers.append(
+    found.observers.append(
         ProbeObserver(
             data.knowledge,
             often,
@@ -176,32 +175,11 @@ def ckl_looks(config: CklConfig, model: HookedModel, data: CklData, start: Start
             injected = data.schedule.evaluation_steps((0, *config.lags), data.steps)
             when = Cadence(every=config.generate_every, at=injected, last=data.steps)
             asked = _to_generate(model, data.knowledge)
-            looks.observers.append(RecallObserver(GENERATED_PROBES, asked, when))
+            found.observers.append(RecallObserver(GENERATED_PROBES, asked, when))
     with misfits.noted():
-        add_others(looks, config, model, start, seldom)
+        found.add_evaluation(config, model.tokenizer, start, seldom, row_length=config.row_length)
     misfits.refuse()
-    return looks
-
-
-def add_others(
-    looks: Looks, config: CklConfig, model: HookedModel, start: Start, seldom: Cadence
-) -> None:
-    """Add what is looked at beside the knowledge: text, entropies, earlier facts and tasks."""
-    misfits = Misfits()
-    with misfits.noted():
-        looks.at_text(
-            config.evaluation_corpora,
-            model.tokenizer,
-            seldom,
-            tokens=config.evaluation_tokens,
-            entropy_tokens=config.entropy_tokens,
-            row_length=config.row_length,
-        )
-    with misfits.noted():
-        looks.at_facts(_earlier_facts(config.cloze, start), seldom)
-    with misfits.noted():
-        looks.at_tasks(config.tasks, config.task_limit, seldom)
-    misfits.refuse()
+    return found
 
 
 def _to_generate(model: HookedModel, knowledge: KnowledgeSet) -> list[RecallItem]:
@@ -225,8 +203,3 @@ def _reduction(name: ProbeReduction) -> TargetReduction | PaddedMean:
     if name == ProbeReduction.PADDED_MEAN:
         return PaddedMean()
     return TargetReduction(name.value)
-
-
-def _earlier_facts(cloze: str | None, start: Start) -> tuple[ClozeItem, ...]:
-    path = start.cloze if cloze == AUTO else None if cloze is None else Path(cloze)
-    return () if path is None else read_cloze(path)

@@ -33,9 +33,9 @@ from dataclasses import replace
 
 from training.choices import OncePlacement, Parallel, Precision, ScheduleKind
 from training.ckl.config import CklConfig
+from training.commands.fields import TINY_RUN
 
 SIX_TASKS = ("piqa", "hellaswag", "winogrande", "openbook_qa", "sciq", "arc_easy")
-TINY_RUN = "runs/tiny"
 _TWO_CORPORA = ("general-heldout", "biomedical-heldout")
 
 # The released schedule falls in a straight line from 3e-4 at step 5,000 to a tenth of it at step

@@ -4,30 +4,19 @@ What the commands have in common stands here once; each says what its settings a
 how a run is planned and made.
 
 Example:
-    >>> from training.pretrain.command import COMMAND
+    >>> from training.pretrain import COMMAND
     >>> COMMAND.program, "tiny" in COMMAND.recipes
     ('training.pretrain', True)
 """
 
-import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from probes.cli import complain, run_command
-from training.commands.recipes import (
-    Recipes,
-    from_json,
-    option_value,
-    plain_fields,
-    recipe_named,
-    with_defaults,
-)
-
-NOT_DECISIVE = ("device", "resume_every")
-"""Fields of a configuration that a run may be gone on with in another way."""
+from probes.cli import command_main, parse_arguments
+from training.commands.plan import Plan
+from training.commands.recipes import beginning_of, from_json, recipe_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +28,7 @@ class RunFields:
     resume: bool = False
     """Go on with the run in --out, from its last checkpoint; begin it where there is none."""
     dry_run: bool = False
-    """Print what the run would do, try what it needs on a start that is here, and stop."""
+    """Print what the run would do, try what it needs on a model that is here, and stop."""
     minutes: float | None = None
     """Stop after so many with a checkpoint, to be gone on with later; at the end of the run."""
     debug: bool = False
@@ -62,45 +51,16 @@ class RunFields:
         return 60 * self.minutes
 
 
-def resolved(
-    arguments: type[Any], kind: type[Any], recipes: Recipes, argv: Sequence[str], *, command: str
-) -> type[Any]:
-    """The class of arguments whose defaults are those that a command line starts from."""
-    named = option_value(argv, "--recipe")
-    stored = _stored(argv) if named is None else None
-    if stored is None:
-        name = next(iter(recipes)) if named is None else named
-        return with_defaults(arguments, recipe_named(name, recipes), recipe=name)
-    if stored["command"] != command:
-        raise ValueError(
-            f"--out {option_value(argv, '--out')} holds a run of {stored['command']}; go on with "
-            "that, or give another folder"
-        )
-    configuration = from_json(kind, {**stored["configuration"], **stored["execution"]})
-    return with_defaults(arguments, configuration, recipe=stored["recipe"])
-
-
-def _stored(argv: Sequence[str]) -> Mapping[str, Any] | None:
-    """The manifest of the run that is to be gone on with; None where there is none yet."""
-    out = option_value(argv, "--out")
-    if "--resume" not in argv or out is None:
-        return None
-    from training.runs.directory import MANIFEST_FILE, read_manifest
-
-    return read_manifest(out) if (Path(out) / MANIFEST_FILE).is_file() else None
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainingCommand:
     """A command that trains.
 
     Attributes:
         program: what it is called.
-        arguments: frozen dataclass with the fields of `configuration`, of `RunFields`, and
-            `recipe`.
-        configuration: frozen dataclass of what decides a run; it checks itself.
-        recipes: configurations by name.
-        plan: what a run would do, line by line, from its configuration and its recipe's.
+        arguments: frozen dataclass with the fields of `RunFields`, `recipe` and `config`, a frozen
+            dataclass of what decides a run, which checks itself.
+        recipes: configurations by name, the default first.
+        plan: what a run would do, from its configuration and its recipe's.
         run: makes it, from its configuration and folder, `recipe`, `resume` and `seconds`.
         attempt: tries what a run needs, without training, from its configuration, its recipe's and
             its folder (None where that is not given); returns lines about what it was changed to.
@@ -109,32 +69,46 @@ class TrainingCommand:
 
     program: str
     arguments: type[Any]
-    configuration: type[Any]
     recipes: Mapping[str, Callable[[], Any]]
-    plan: Callable[[Any, Any], Sequence[str]]
+    plan: Callable[[Any, Any], Plan]
     run: Callable[..., None]
     attempt: Callable[[Any, Any, Path | None], Sequence[str]]
-    untried: Callable[[Any], str | None]
+    untried: Callable[[Any], str | None] = lambda _config: None
 
-    def main(self, argv: Sequence[str] | None = None) -> int:
-        """Run the command."""
-        given = list(sys.argv[1:] if argv is None else argv)
-        try:
-            arguments = resolved(
-                self.arguments, self.configuration, self.recipes, given, command=self.program
+    @property
+    def main(self) -> Callable[..., int]:
+        """The command."""
+        return command_main(
+            self.arguments, self._body, program=self.program, defaults=self.defaults
+        )
+
+    def parsed(self, words: Sequence[str]) -> Any:
+        """The arguments of a command line."""
+        start = self.defaults(words)
+        return parse_arguments(self.arguments, words, program=self.program, defaults=start)
+
+    def recipe_defaults(self, words: Sequence[str]) -> dict[str, Any]:
+        """The name and the configuration of the recipe that a command line starts from."""
+        name = beginning_of(words).recipe or next(iter(self.recipes))
+        return {"recipe": name, "config": recipe_named(name, self.recipes)}
+
+    def defaults(self, words: Sequence[str]) -> dict[str, Any]:
+        """What a command line starts from: a recipe, or the run that is to be gone on with."""
+        given = beginning_of(words)
+        stored = None if given.recipe is not None else _stored(given.out, given.resume)
+        if stored is None:
+            return self.recipe_defaults(words)
+        if stored["command"] != self.program:
+            raise ValueError(
+                f"--out {given.out} holds a run of {stored['command']}; go on with that, or give "
+                "another folder"
             )
-        except ValueError as error:
-            return complain(self.program, error)
-        return run_command(arguments, self._body, given, program=self.program)
+        kind = self.arguments.__annotations__["config"]
+        config = from_json(kind, {**stored["configuration"], **stored["execution"]})
+        return {"recipe": stored["recipe"], "config": config}
 
-    def configured(self, arguments: Any) -> Any:
-        """The configuration that arguments ask for."""
-        names = {field.name for field in dataclasses.fields(self.configuration)}
-        values = {name: v for name, v in plain_fields(arguments).items() if name in names}
-        return self.configuration(**values)
-
-    def _body(self, arguments: Any) -> None:
-        config = self.configured(arguments)
+    def _body(self, arguments: Any, _words: Sequence[str]) -> None:
+        config = arguments.config
         if arguments.dry_run:
             self._dry_run(config, self.recipes[arguments.recipe](), arguments.out)
             return
@@ -148,9 +122,18 @@ class TrainingCommand:
 
     def _dry_run(self, config: Any, recipe: Any, out: Path | None) -> None:
         """Print the plan, and try what can be tried here."""
-        print("\n".join(self.plan(config, recipe)))
+        print("\n".join(self.plan(config, recipe).lines()))
         if (why := self.untried(config)) is not None:
             print(f"\nnot tried: {why}")
             return
         lines = self.attempt(config, recipe, out)
-        print("\n".join(["", *lines, "tried on the start, with a checkpoint read back: all fits"]))
+        print("\n".join(["", *lines, "tried, with a checkpoint read back: all fits"]))
+
+
+def _stored(out: str | None, resume: bool) -> Mapping[str, Any] | None:
+    """The manifest of the run that is to be gone on with; None where there is none yet."""
+    if not resume or out is None:
+        return None
+    from training.runs.directory import MANIFEST_FILE, read_manifest
+
+    return read_manifest(out) if (Path(out) / MANIFEST_FILE).is_file() else None

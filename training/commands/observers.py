@@ -1,22 +1,23 @@
-"""What both training commands look at during a run: text, entropies, tasks and earlier facts.
-
-Each function returns observers and, as plain values for a manifest, what they look at.
+"""What training commands evaluate during a run: text, entropies, tasks and earlier facts.
 
 Example:
-    >>> looks = Looks()
-    >>> looks.observers, looks.inputs
+    >>> found = ObserverSet()
+    >>> found.observers, found.inputs
     ([], {})
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import probes
 from probes.corpus.sources import ContentHash
 from probes.corpus.token_batch import TokenBatch
+from training.commands.fields import EvaluationFields
 from training.data.downstream import load_task
-from training.data.fact_world import ClozeItem
+from training.data.fact_world import ClozeItem, read_cloze
+from training.misfits import Misfits
 from training.observers import (
     Cadence,
     ClozeObserver,
@@ -26,19 +27,46 @@ from training.observers import (
     TaskObserver,
     held_out_batches,
 )
-from training.trial import Misfits
+from training.start_models import Start
 
 _ROWS_AT_ONCE = 8
+_AUTO = "auto"
 
 
 @dataclass
-class Looks:
-    """Observers, and what they look at, for the manifest."""
+class ObserverSet:
+    """Observers and, as plain values for the manifest, what they observe."""
 
     observers: list[Observer] = field(default_factory=list)
     inputs: dict[str, Any] = field(default_factory=dict)
 
-    def at_text(
+    def add_evaluation(
+        self,
+        config: EvaluationFields,
+        tokenizer: Any,
+        start: Start,
+        cadence: Cadence,
+        *,
+        row_length: int,
+    ) -> None:
+        """Add the text, entropies, earlier facts and tasks of a configuration."""
+        misfits = Misfits()
+        with misfits.noted():
+            self.add_text(
+                config.evaluation_corpora,
+                tokenizer,
+                cadence,
+                tokens=config.evaluation_tokens,
+                entropy_tokens=config.entropy_tokens,
+                row_length=row_length,
+            )
+        with misfits.noted():
+            self.add_facts(_earlier_facts(config.cloze, start), cadence)
+        with misfits.noted():
+            self.add_tasks(config.tasks, config.task_limit, cadence)
+        misfits.refuse()
+
+    def add_text(
         self,
         corpora: Sequence[str],
         tokenizer: Any,
@@ -61,7 +89,7 @@ class Looks:
             self.observers.append(EntropyObserver(batches, cadence))
             self.inputs["entropies"] = {"corpus": corpus, **identity_of(batches)}
 
-    def at_tasks(self, names: Iterable[str], limit: int | None, cadence: Cadence) -> None:
+    def add_tasks(self, names: Iterable[str], limit: int | None, cadence: Cadence) -> None:
         """Add downstream tasks."""
         misfits = Misfits()
         for name in names:
@@ -71,7 +99,7 @@ class Looks:
                 self.inputs.setdefault("tasks", {})[name] = task.configuration
         misfits.refuse()
 
-    def at_facts(self, items: Sequence[ClozeItem], cadence: Cadence) -> None:
+    def add_facts(self, items: Sequence[ClozeItem], cadence: Cadence) -> None:
         """Add cloze items, if there are any."""
         if not items:
             return
@@ -80,6 +108,11 @@ class Looks:
             content.add_text(repr(item))
         self.observers.append(ClozeObserver(items, cadence))
         self.inputs["cloze"] = {"items": len(items), "sha256": content.value}
+
+
+def _earlier_facts(cloze: str | None, start: Start) -> tuple[ClozeItem, ...]:
+    path = start.cloze if cloze == _AUTO else None if cloze is None else Path(cloze)
+    return () if path is None else read_cloze(path)
 
 
 def held_out_text(

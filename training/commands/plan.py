@@ -1,8 +1,7 @@
 """Plans: what a run would do, resolved to numbers, before it does anything.
 
-`--dry-run` prints one and stops. `training.pretrain.plan` and `training.ckl.plan` make them from a
-configuration alone, so that they answer at once: no text is read, no weight loaded. Here is what a
-plan is, and the lines that both have.
+`--dry-run` prints one. Each training command makes its own from a configuration alone: no text is
+read, no weight loaded. Here is what a plan is, and what several of them say.
 
 Example:
     >>> plan = Plan("a run", (("training", (("tokens", "4,096 in 1 step"),)),))
@@ -11,14 +10,13 @@ Example:
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from training.choices import Parallel, RateCount, ScheduleKind
-from training.commands.loop_fields import LoopFields
+from training.commands.fields import EvaluationFields, LoopFields
 from training.commands.recipes import changed
-from training.optimizer import warmup_updates
 
 Lines = tuple[tuple[str, str], ...]
 """Names and values."""
@@ -116,15 +114,51 @@ def shown_bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def shown_task(name: str, limit: int | None) -> str:
-    """A downstream task, and how much of it."""
-    return name if limit is None else f"{name} ({limit} questions)"
+def base_section(config: Any, when: str = "") -> Section:
+    """The model that a run begins with, and how it is edited."""
+    at = f" at {config.revision}" if config.revision else ""
+    edits = []
+    if config.resuscitates:
+        kind = f"control {config.control} of a resuscitation" if config.control else "resuscitation"
+        edits.append(
+            f"{kind}: ratio {config.resuscitation_ratio:g}, factor "
+            f"{config.resuscitation_factor:g}, at {config.resuscitation_site}"
+        )
+    if config.attention_temperature is not None:
+        temperature = f"{config.attention_temperature:g}, {config.temperature_schedule}"
+        edits.append(f"attention temperature {temperature}")
+    made = "; ".join([*edits, f"as {config.edit_form}{when}"]) if edits else "none"
+    return "model", (("base", f"{config.model}{at}"), ("edits", made))
+
+
+def evaluated_on(config: EvaluationFields) -> str:
+    """What a model is evaluated on beside what it is taught."""
+    corpora, tokens = config.evaluation_corpora, config.evaluation_tokens
+    found = [*losses(corpora, tokens), *task_names(config.tasks, config.task_limit)]
+    if config.cloze is not None:
+        found.append("cloze items of earlier facts" + (", if any" * (config.cloze == "auto")))
+    return "; ".join([*found, *entropies(config.entropy_tokens)]) or "nothing"
+
+
+def losses(corpora: Iterable[str], tokens: int) -> list[str]:
+    """The loss on corpora."""
+    return [f"loss on {tokens:,} tokens of {name}" for name in corpora]
+
+
+def entropies(tokens: int | None) -> list[str]:
+    """The three entropies, where they are measured."""
+    return [] if tokens is None else [f"three entropies on {tokens:,} tokens"]
+
+
+def task_names(names: Iterable[str], limit: int | None) -> list[str]:
+    """Downstream tasks, and how much of each."""
+    return [name if limit is None else f"{name} ({limit} questions)" for name in names]
 
 
 def _rate(config: LoopFields, steps: int | None) -> str:
     warmup = f"{config.warmup_fraction:.0%} of the steps"
     if steps is not None:
-        warmup = f"{warmup_updates(config.loop_settings(steps))} steps"
+        warmup = f"{config.loop_settings(steps).warmup_updates} steps"
     rises = f"rises over {warmup}, then " if config.warmup_fraction else ""
     falls = "stays"
     if config.schedule is not ScheduleKind.CONSTANT:

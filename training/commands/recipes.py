@@ -1,8 +1,7 @@
 """Recipes: a run under a name, as a function that returns a frozen configuration.
 
 A training command takes a recipe and changes of it: every field of the configuration is an option
-whose default is the recipe's value, as `--help` shows. `with_defaults` makes the class of
-arguments that the command line is parsed into; `changed` says what then differs from the recipe.
+whose default is the recipe's value, as `--help` shows. `changed` says what then differs from it.
 
 Example:
     >>> recipe_named("tny", {"tiny": dict, "lab": dict})
@@ -10,6 +9,7 @@ Example:
     ValueError: there is no recipe 'tny'; did you mean tiny? There are tiny, lab
 """
 
+import argparse
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
@@ -19,56 +19,31 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 Configuration = TypeVar("Configuration")
-Recipes = Mapping[str, Callable[[], Any]]
+NOT_DECISIVE = ("device", "resume_every")
+"""Fields of a configuration that a run may be gone on with in another way."""
 
 
 def recipe_named(name: str, recipes: Mapping[str, Callable[[], Configuration]]) -> Configuration:
     """The configuration of a recipe."""
     if name in recipes:
         return recipes[name]()
-    nearest = difflib.get_close_matches(name, recipes, n=1, cutoff=0)[0]
-    known = ", ".join(recipes)
-    raise ValueError(f"there is no recipe {name!r}; did you mean {nearest}? There are {known}")
+    near = difflib.get_close_matches(name, recipes, n=1)
+    question = f"did you mean {near[0]}? " if near else ""
+    raise ValueError(f"there is no recipe {name!r}; {question}There are {', '.join(recipes)}")
 
 
-def with_defaults(arguments: type[Any], configuration: Any, **others: Any) -> type[Any]:
-    """A class of arguments with the values of a configuration as defaults."""
-    values = plain_fields(configuration) | others
-    fields: list[Any] = [
-        (field.name, field.type, dataclasses.field(default=values[field.name]))
-        for field in dataclasses.fields(arguments)
-        if field.name in values
-    ]
-    made = dataclasses.make_dataclass(
-        arguments.__name__,
-        fields,
-        bases=(arguments,),
-        namespace={"__doc__": arguments.__doc__},
-        frozen=True,
-        kw_only=True,
-    )
-    # The help is read from the source of the class, which is the original's.
-    made.__module__, made.__qualname__ = arguments.__module__, arguments.__qualname__
-    return made
-
-
-def option_value(argv: Sequence[str], flag: str) -> str | None:
-    """What follows an option on a command line; None where it is not there."""
-    for place, word in enumerate(argv):
-        name, joined, value = word.partition("=")
-        if name == flag:
-            return value if joined else next(iter(argv[place + 1 :]), None)
-    return None
-
-
-def plain_fields(configuration: Any) -> dict[str, Any]:
-    """The fields of a configuration and their values."""
-    return {f.name: getattr(configuration, f.name) for f in dataclasses.fields(configuration)}
+def beginning_of(words: Sequence[str]) -> argparse.Namespace:
+    """What decides the defaults of a command line's options: `recipe`, `out` and `resume`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", nargs="?")
+    parser.add_argument("--out", nargs="?")
+    parser.add_argument("--resume", action="store_true")
+    return parser.parse_known_args(words)[0]
 
 
 def as_json(configuration: Any) -> dict[str, Any]:
     """The fields of a configuration as JSON has them: what a manifest holds."""
-    return {name: _json(value) for name, value in plain_fields(configuration).items()}
+    return {name: _json(value) for name, value in vars(configuration).items()}
 
 
 def from_json(kind: type[Configuration], stored: Mapping[str, Any]) -> Configuration:
@@ -85,8 +60,7 @@ def from_json(kind: type[Configuration], stored: Mapping[str, Any]) -> Configura
 
 def changed(configuration: Any, recipe: Any) -> list[str]:
     """The fields in which a configuration differs from its recipe."""
-    ours, theirs = plain_fields(configuration), plain_fields(recipe)
-    return [name for name, value in ours.items() if value != theirs[name]]
+    return [name for name, value in vars(configuration).items() if value != getattr(recipe, name)]
 
 
 def _json(value: Any) -> Any:

@@ -28,10 +28,10 @@ import random
 import re
 import string
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any
 
 from probes.choices import as_choice
+from training.choices import Charset
 from training.data.items import ItemSet
 
 
@@ -126,15 +126,6 @@ def subject_span(factoid: Factoid, template: PromptTemplate) -> tuple[int, int] 
         return None
     shift = template.prompt.index("{question}")
     return shift + found.start(), shift + found.end()
-
-
-class Charset(StrEnum):
-    """What keys and values are made of."""
-
-    HEX = "hex"
-    """The sixteen digits 0 to 9 and a to f."""
-    ALPHANUMERIC = "alphanumeric"
-    """The digits 0 to 9 and the letters a to z, in lower case as scoring ignores case."""
 
 
 _CHARACTERS = {

@@ -2,7 +2,7 @@
 
 import sys
 
-from training.pretrain.command import main
+from training.pretrain import main
 
 if __name__ == "__main__":
     sys.exit(main())

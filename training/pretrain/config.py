@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from training.choices import Precision
-from training.commands.loop_fields import LoopFields
+from training.commands.fields import LoopFields
+from training.misfits import Misfits
 from training.model_shapes import ModelFamily, ModelShape
 from training.settings import LoopSettings, log_spaced_steps
-from training.trial import Misfits
 
 OWN_TOKENIZER = "own"
 

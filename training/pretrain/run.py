@@ -1,10 +1,6 @@
-"""What `training.pretrain` does: texts, a tokenizer learnt from them, a new model, and the loop.
+"""What `training.pretrain` does: texts, a tokenizer learnt from them, a new model, and the loop."""
 
-Everything is made again when a run goes on, from the same seeds; the manifest holds hashes of it
-all, so that a run never goes on with something else.
-"""
-
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,91 +10,61 @@ from probes.corpus.sources import Corpus
 from probes.hooked_model import HookedModel
 from probes.models import as_device
 from probes.prompts import set_bos_habit
-from training.commands.observers import Looks
+from probes.tables import print_tables
+from training.commands.observers import ObserverSet
+from training.commands.single_run import PreparedRun, make_run, try_run
 from training.data.fact_world import ClozeItem, FactWorld, cloze_items, generate_world, mixed
 from training.data.packed_rows import CorpusSource, packed_corpus
-from training.loop import TrainingResult, train
+from training.misfits import Misfits
 from training.model_shapes import new_model, train_byte_pairs
 from training.observers import Cadence
 from training.pretrain.config import OWN_TOKENIZER, PretrainConfig
-from training.pretrain.plan import print_beginning, print_pretraining
-from training.processes import joined_processes
-from training.runs.directory import (
-    RunDirectory,
-    is_finished,
-    opened_directory,
-    refuse_taken,
-    run_manifest,
-    tokenizer_hash,
-)
-from training.trial import Misfits, tried
+from training.runs.checkpoints import checkpoint_folders
+from training.runs.directory import CHECKPOINTS_FOLDER, DONE_FILE, tokenizer_hash
+from training.runs.tables import observed_in, rows_table
+
+_COLUMNS = 5
+"""Checkpoints that the table shows."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that a run starts from.
-
-    Attributes:
-        model: the untrained model.
-        source: its batches.
-        looks: what is looked at.
-        inputs: hashes and counts of all of it.
-    """
-
-    model: HookedModel
-    source: CorpusSource
-    looks: Looks
-    inputs: dict[str, Any]
-
-
-def run_pretraining(
-    config: PretrainConfig,
-    out: Path,
-    *,
-    recipe: str = "tiny",
-    resume: bool = False,
-    seconds: float | None = None,
-) -> None:
+def run_pretraining(config: PretrainConfig, out: Path, *, recipe: str = "tiny", **how: Any) -> None:
     """Pretrain, and print what came of it."""
-    with joined_processes() as here:
-        if here.is_first:
-            refuse_taken(out, resume=resume)
-        # What can be told at once: settings. Then everything is made again, and compared.
-        is_finished(out, config, resume=resume)
-        prepared = prepare(config)
-        manifest = run_manifest("training.pretrain", recipe, config, prepared.inputs)
-        directory = opened_directory(out, manifest, resume=resume)
-        result = None
-        if not directory.is_done:
-            if here.is_first:
-                print_beginning(config, prepared.model, prepared.source)
-            result = _train(config, prepared, directory, resume, seconds)
-        if here.is_first:
-            print_pretraining(out, config, result)
+    make_run("training.pretrain", prepare, print_pretraining, config, out, recipe=recipe, **how)
 
 
-def prepare(config: PretrainConfig) -> Prepared:
+def try_pretraining(config: PretrainConfig, out: Path | None) -> None:
+    """Try all that a run needs, up to a checkpoint, without training."""
+    try_run(prepare, config, out)
+
+
+def prepare(config: PretrainConfig) -> PreparedRun:
     """Read the texts, and make the tokenizer, the model and the observers."""
     world = generate_world(config.fact_people, config.fact_places, config.fact_seed)
     corpus = _texts(config, world)
     tokenizer = set_bos_habit(tokenizer_for(config, corpus), config.prepend_bos)
-    misfits, source, looks = Misfits(), None, Looks()
+    misfits, source, observed = Misfits(), None, ObserverSet()
     with misfits.noted():
         source = _source(config, corpus, tokenizer)
     items = cloze_items(world, facts=config.facts_asked) if config.fact_documents else ()
     with misfits.noted():
-        looks = _looks(config, tokenizer, items)
+        observed = _observed(config, tokenizer, items)
     misfits.refuse()
     assert source is not None
     model = new_model(config.model_shape(len(tokenizer)), tokenizer, seed=config.seed)
     model.hf_model.to(as_device(config.device))
-    inputs = {
-        "start_sha256": model.content_hash(),
-        "tokenizer_sha256": tokenizer_hash(tokenizer),
-        "texts": source.describe(),
-        **looks.inputs,
-    }
-    return Prepared(model, source, looks, inputs)
+    return PreparedRun(
+        model=model,
+        source=source,
+        settings=config.settings(),
+        observed=observed,
+        inputs={
+            "start_sha256": model.content_hash(),
+            "tokenizer_sha256": tokenizer_hash(tokenizer),
+            "texts": source.describe(),
+            **observed.inputs,
+        },
+        sentences=_sentences(config, model, source),
+    )
 
 
 def _source(config: PretrainConfig, corpus: Corpus, tokenizer: Any) -> CorpusSource:
@@ -111,14 +77,6 @@ def _source(config: PretrainConfig, corpus: Corpus, tokenizer: Any) -> CorpusSou
         epochs=-(-config.steps // batches),
         shuffle_seed=config.seed,
     )
-
-
-def try_pretraining(config: PretrainConfig, out: Path | None) -> None:
-    """Try all that a run needs, up to a checkpoint, without training."""
-    with joined_processes():
-        prepared = prepare(config)
-        observers = prepared.looks.observers
-        tried(prepared.model, prepared.source, config.settings(), out, observers=observers)
 
 
 def tokenizer_for(config: PretrainConfig, corpus: Corpus) -> Any:
@@ -146,12 +104,11 @@ def _texts(config: PretrainConfig, world: FactWorld) -> Corpus:
     return mixed(corpora, world, config.fact_documents, config.fact_seed)
 
 
-def _looks(config: PretrainConfig, tokenizer: Any, items: tuple[ClozeItem, ...]) -> Looks:
+def _observed(config: PretrainConfig, tokenizer: Any, items: tuple[ClozeItem, ...]) -> ObserverSet:
     cadence = Cadence(at=config.checkpoint_steps(), last=config.steps)
-    looks = Looks()
-    misfits = Misfits()
+    found, misfits = ObserverSet(), Misfits()
     with misfits.noted():
-        looks.at_text(
+        found.add_text(
             config.held_out,
             tokenizer,
             cadence,
@@ -159,26 +116,44 @@ def _looks(config: PretrainConfig, tokenizer: Any, items: tuple[ClozeItem, ...])
             entropy_tokens=config.entropy_tokens,
             row_length=config.row_length,
         )
-    looks.at_facts(items, cadence)
+    found.add_facts(items, cadence)
     with misfits.noted():
-        looks.at_tasks(config.tasks, config.task_limit, cadence)
+        found.add_tasks(config.tasks, config.task_limit, cadence)
     misfits.refuse()
-    return looks
+    return found
 
 
-def _train(
-    config: PretrainConfig,
-    prepared: Prepared,
-    directory: RunDirectory,
-    resume: bool,
-    seconds: float | None,
-) -> TrainingResult:
-    return train(
-        prepared.model,
-        prepared.source,
-        config.settings(),
-        directory,
-        observers=prepared.looks.observers,
-        resume=resume,
-        time_limit=seconds,
+def _sentences(config: PretrainConfig, model: HookedModel, source: CorpusSource) -> Sequence[str]:
+    """What is about to be trained."""
+    about = source.describe()
+    parameters = sum(parameter.numel() for parameter in model.hf_model.parameters())
+    often = f", gone through up to {about['epochs']} times" if about["epochs"] > 1 else ""
+    return (
+        f"model: {config.shape}, {parameters:,} parameters, on {model.device}",
+        f"texts: {about['documents']:,} documents in {about['rows']:,} rows of "
+        f"{about['row_length']} tokens{often}",
     )
+
+
+def print_pretraining(folder: Path, config: PretrainConfig) -> None:
+    """Print what was seen at a few of the checkpoints, and what can be done with them."""
+    rows = observed_in(folder)
+    if rows:
+        steps = _spread(sorted({step for row in rows for step in row.values}))
+        columns = {step: "untrained" if step == 0 else f"step {step:,}" for step in steps}
+        print_tables([rows_table(rows, columns, f"{folder}, in nats")])
+    kept = checkpoint_folders(folder / CHECKPOINTS_FOLDER)
+    print(f"checkpoints: {len(kept)} in {folder / CHECKPOINTS_FOLDER}")
+    if (folder / DONE_FILE).is_file():
+        corpus = config.held_out[0] if config.held_out else "general-heldout"
+        print("what can follow:")
+        print(f"  python -m training.ckl --model {folder} --out runs/ckl")
+        print(f"  python -m analysis.entropy --model {folder} --corpus {corpus} --out runs/sweep")
+
+
+def _spread(steps: list[int]) -> list[int]:
+    """A few of the steps, the first and the last among them."""
+    if len(steps) <= _COLUMNS:
+        return steps
+    last = len(steps) - 1
+    return [steps[round(place * last / (_COLUMNS - 1))] for place in range(_COLUMNS)]

@@ -2,7 +2,7 @@
 
 import sys
 
-from training.remix.command import main
+from training.remix import main
 
 if __name__ == "__main__":
     sys.exit(main())

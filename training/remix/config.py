@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from probes.choices import Compat
 from training.choices import (
+    Charset,
     LossNormalisation,
     Mixing,
     NoMixControl,
@@ -24,23 +25,26 @@ from training.choices import (
     StopWhen,
     Template,
 )
-from training.commands.edit_settings import Control, EditFields, EditForm
-from training.commands.loop_fields import LoopFields
-from training.data.factoids import Charset
+from training.commands.fields import (
+    BaseFields,
+    Control,
+    EditFields,
+    EditForm,
+    EvaluationFields,
+    LoopFields,
+    flag,
+    refuse_below_one,
+)
+from training.misfits import Misfits
 from training.settings import LoopSettings
-from training.trial import Misfits
 
 NO_MIX = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageFields:
-    """What is trained, and what each stage learns."""
+    """What each stage learns."""
 
-    model: str
-    """Start: built-in model, hub id, folder, or a run directory, for its last checkpoint."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub model; of a run directory the step, step-000160 say."""
     data: tuple[str, ...]
     """Set that each stage learns, A first: kvr, another set of factoids or of instructions, or a
     file; one that is named again gives other items."""
@@ -53,12 +57,12 @@ class StageFields:
     key_length: int = 8
     """Characters of a key, and of a value."""
     familiarity_items: int | None = None
-    """Ask the start so many factoids of every set, few-shot: those that it answers are not trained
-    on, and those of stage A are looked at; None to ask none."""
+    """Ask the base so many factoids of every set, few-shot: those that it answers are not trained
+    on, and those of stage A are evaluated; None to ask none."""
     familiarity_shots: int = 5
     """Answered questions that stand before each of them."""
     familiarity_cache: Path | None = None
-    """Folder that the start's answers are kept in, for other runs."""
+    """Folder that the base's answers are kept in, for other runs."""
     from_stage_a: Path | None = None
     """Go on from stage A of this finished run, which must be the same, instead of training it."""
 
@@ -120,7 +124,7 @@ class StopFields:
     exact_match: float = 1.0
     """Share of the stage's own items."""
     patience: int = 1
-    """Updates, or looks, in a row."""
+    """Updates, or evaluations, in a row."""
     require_reached: bool = False
     """End with an error where a stage gets to its last epoch before that."""
     optimizer: OptimizerStart = OptimizerStart.FRESH
@@ -133,15 +137,15 @@ class StopFields:
 
 @dataclass(frozen=True, kw_only=True)
 class ObservationFields:
-    """What is looked at during training, and when; always before the first and after the last."""
+    """What is evaluated when; always before the first step and after the last, too."""
 
     recall_every: int | None = 1
-    """Epochs between looks at how many items of every stage are answered exactly; None for the
-    beginning and the end of a stage alone."""
+    """Epochs between evaluations of how many items of every stage are answered exactly; None for
+    the beginning and the end of a stage alone."""
     generation: bool = True
     """Whether factoids are also answered in writing, and the texts compared."""
     evaluate_every: int | None = None
-    """Epochs between looks at written answers, weights, text, tasks and facts; None for the
+    """Epochs between evaluations of written answers, weights, text, tasks and facts; None for the
     beginning and the end of a stage alone."""
     gradient_every: int | None = None
     """Epochs between comparisons of the gradients of stages and mix; None for none."""
@@ -157,31 +161,15 @@ class ObservationFields:
     relearning_never_taught: int = 0
     """Items of the same set that nothing has taught, asked beside them."""
     row_length: int = 512
-    """Tokens of a row of text that is looked at, or that coefficients are measured on."""
-    evaluation_corpora: tuple[str, ...] = ()
-    """Corpora to be predicted."""
-    evaluation_tokens: int = 8192
-    """Tokens of each."""
-    entropy_tokens: int | None = None
-    """Tokens of the first of them on which the three entropies are measured; None for none."""
-    tasks: tuple[str, ...] = ()
-    """Downstream tasks: piqa, hellaswag, winogrande, openbook_qa, sciq, arc_easy."""
-    task_limit: int | None = None
-    """Questions of each; all."""
-    cloze: str | None = "auto"
-    """Facts known before: a .jsonl file with prompt and target; auto takes those of the
-    pretraining run that the model is from, None takes none."""
+    """Tokens of a row of text that is evaluated, or that coefficients are measured on."""
 
 
 Value = TypeVar("Value")
 
 _AT_LEAST_ONE = (
     *("key_length", "mix_words", "max_length", "patience", "gradient_items", "relearning_items"),
-    *("row_length", "evaluation_tokens", "familiarity_shots"),
-)
-_AT_LEAST_ONE_OR_NONE = (
-    *("familiarity_items", "recall_every", "evaluate_every", "gradient_every"),
-    "relearning_steps",
+    *("row_length", "evaluation_tokens", "familiarity_shots", "familiarity_items"),
+    *("recall_every", "evaluate_every", "gradient_every", "relearning_steps"),
 )
 _OF_EACH_STAGE = (*("data", "items", "mix", "mix_ratio", "epochs", "stop", "stage_learning_rates"),)
 
@@ -222,12 +210,14 @@ class StageConfig:
 @dataclass(frozen=True, kw_only=True)
 class RemixConfig(
     LoopFields,
+    EvaluationFields,
     ObservationFields,
     EditFields,
     StopFields,
     ShowingFields,
     MixFields,
     StageFields,
+    BaseFields,
 ):
     """A chain of stages, each of which learns a set of items by heart.
 
@@ -237,8 +227,8 @@ class RemixConfig(
 
     def __post_init__(self) -> None:
         misfits = Misfits()
-        checks = (self._check_numbers, self.check_edits, self._check_stages, self._check_looks)
-        for check in (*checks, self._check_settings):
+        checks = (self._check_numbers, self.check_edits, self._check_stages, self.check_evaluation)
+        for check in (*checks, self._check_whole_weights, self._check_settings):
             with misfits.noted():
                 check()
         misfits.refuse()
@@ -271,7 +261,7 @@ class RemixConfig(
         return replace(self, **{**firsts, **others})
 
     def settings(self, stage: StageConfig, steps: int) -> LoopSettings:
-        """What the loop is told, of a stage of so many steps."""
+        """The settings of the loop, for a stage of so many steps."""
         found = self.loop_settings(steps)
         optimizer = replace(found.optimizer, learning_rate=stage.learning_rate)
         return replace(found, optimizer=optimizer)
@@ -302,15 +292,10 @@ class RemixConfig(
             self.settings(stage, 1)
 
     def _check_numbers(self) -> None:
-        for name in (*_AT_LEAST_ONE, *_AT_LEAST_ONE_OR_NONE):
-            value = getattr(self, name)
-            if value is None and name in _AT_LEAST_ONE_OR_NONE:
-                continue
-            if value < 1:
-                raise ValueError(f"{_flag(name)} must be 1 or more, found {value}")
+        refuse_below_one(self, _AT_LEAST_ONE)
         for name in ("items", "epochs"):
             if wrong := [value for value in getattr(self, name) if value < 1]:
-                raise ValueError(f"{_flag(name)} must be 1 or more in each stage, found {wrong[0]}")
+                raise ValueError(f"{flag(name)} must be 1 or more in each stage, found {wrong[0]}")
         if not self.loss_threshold > 0 or not 0 < self.exact_match <= 1:
             raise ValueError(
                 "--loss-threshold must be above 0 and --exact-match above 0 and up to 1, found "
@@ -377,16 +362,11 @@ class RemixConfig(
         for name in ("replay", "no_mix_control", "mixing", "loss_normalisation", "template"):
             if getattr(self, name) != getattr(RemixConfig, name):
                 raise ValueError(
-                    f"the released trainer knows no {_flag(name)} {getattr(self, name)}; leave out "
+                    f"the released trainer knows no {flag(name)} {getattr(self, name)}; leave out "
                     "that or --compat"
                 )
 
-    def _check_looks(self) -> None:
-        if self.entropy_tokens is not None and not self.evaluation_corpora:
-            raise ValueError(
-                "entropies are measured on the first of --evaluation-corpora; give one, or "
-                "--entropy-tokens None"
-            )
+    def _check_whole_weights(self) -> None:
         if self.parallel is Parallel.FSDP and (self.drift or self.gradient_every is not None):
             raise ValueError(
                 "drift and gradients need whole weights, and 'fsdp' shards them; give --no-drift "
@@ -403,10 +383,6 @@ def _each(name: str, values: tuple[Value, ...], count: int) -> tuple[Value, ...]
         return values * count
     if len(values) != count:
         raise ValueError(
-            f"{_flag(name)} has {len(values)} values for {count} stages; give one, or one for each"
+            f"{flag(name)} has {len(values)} values for {count} stages; give one, or one for each"
         )
     return values
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

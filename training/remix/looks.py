@@ -1,26 +1,25 @@
-"""What a stage of a chain looks at: all items that the chain learns, and what else it may lose.
+"""What a chain observes: the items of all its stages, what else it may lose, and what comes back.
 
 Items of every stage are asked for in every stage, by the letters of the stages, so that the curve
-of stage A goes on through the later ones. Everything is looked at before the first step and after
-the last one, whichever that turns out to be.
-
-Of factoids that the start knew those of the set of stage A are asked for too, as `familiar`.
+of stage A goes on through the later ones; of factoids that the base knew those of the set of stage
+A too, as `familiar`. Everything is evaluated before the first step and after the last one.
 
 Gradients are compared between samples of the items of every stage and, as `M`, of the mix; they and
 the drift of the weights refer to the weights that the stage begins with, edits in them included.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from interventions.edits import patch_weights
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
+from probes.tables import print_tables
 from training.commands.edit_settings import RunEdits
-from training.commands.observers import Looks
-from training.data.fact_world import ClozeItem, read_cloze
+from training.commands.observers import ObserverSet
 from training.data.rendering import Rendered
 from training.gradients import GradientAlignmentObserver, gradient_sample
 from training.observers import Cadence, Observer
@@ -28,14 +27,23 @@ from training.processes import this_process
 from training.recall import Match, RecallItem, RecallObserver
 from training.relearning import Relearned, relearn
 from training.remix.config import RemixConfig
-from training.remix.fitting import left_over
 from training.remix.items import StageBatches, StageItems, load_set, rendered
+from training.remix.recipes import left_over
 from training.runs.durable_files import one_line_for_disk_errors, write_whole
-from training.start_models import Start
-from training.trial import Misfits
+from training.runs.records import (
+    EntropyRecord,
+    PerplexityRecord,
+    RecallRecord,
+    Record,
+    ScoresRecord,
+    TaskRecord,
+    read_records,
+)
+from training.runs.tables import Row, items_of, nats, observed, rows_table, share
+from training.stages import ChainResult, ReadyStage, stage_folder
+from training.start_models import CLOZE, Start
 from training.weight_drift import WeightDriftObserver, Weights, start_weights
 
-AUTO = "auto"
 MIX_SAMPLE = "M"
 FAMILIAR = "familiar"
 """The list of factoids that the start knew."""
@@ -43,13 +51,13 @@ _WRITTEN = (Match.STRICT, Match.ALIASES)
 
 
 @dataclass(frozen=True)
-class StageLooks:
-    """Who looks at a stage.
+class StageObservers:
+    """The observers of a stage.
 
     Attributes:
-        at_function: at what the model computes, before it is edited as well.
-        at_weights: at how it is trained.
-        inputs: what is looked at, for the manifest.
+        at_function: of what the model computes, before it is edited as well.
+        at_weights: of how it is trained.
+        inputs: what is observed, for the manifest.
     """
 
     at_function: Sequence[Observer]
@@ -62,7 +70,7 @@ class StageLooks:
         return [*self.at_function, *self.at_weights]
 
 
-def stage_looks(
+def stage_observers(
     config: RemixConfig,
     place: int,
     model: HookedModel,
@@ -70,39 +78,18 @@ def stage_looks(
     items: Sequence[StageItems],
     batches: StageBatches,
     edits: RunEdits,
-) -> StageLooks:
+) -> StageObservers:
     """The observers of a stage."""
     often = Cadence(at=batches.at_epochs(config.recall_every), last=batches.steps)
     seldom = Cadence(at=batches.at_epochs(config.evaluate_every), last=batches.steps)
-    looks = Looks()
+    found = ObserverSet()
     for name, asked, are_factoids in _lists(config, items):
-        looks.observers.append(RecallObserver(name, asked, often))
+        found.observers.append(RecallObserver(name, asked, often))
         if config.generation and are_factoids:
-            looks.observers.append(RecallObserver(name, asked, seldom, how=_WRITTEN))
-    add_others(looks, config, model, start, seldom)
+            found.observers.append(RecallObserver(name, asked, seldom, how=_WRITTEN))
+    found.add_evaluation(config, model.tokenizer, start, seldom, row_length=config.row_length)
     at_weights = _at_weights(config, place, model, items, batches, edits)
-    return StageLooks(looks.observers, at_weights, looks.inputs)
-
-
-def add_others(
-    looks: Looks, config: RemixConfig, model: HookedModel, start: Start, seldom: Cadence
-) -> None:
-    """Add what is looked at beside items and weights: text, entropies, earlier facts and tasks."""
-    misfits = Misfits()
-    with misfits.noted():
-        looks.at_text(
-            config.evaluation_corpora,
-            model.tokenizer,
-            seldom,
-            tokens=config.evaluation_tokens,
-            entropy_tokens=config.entropy_tokens,
-            row_length=config.row_length,
-        )
-    with misfits.noted():
-        looks.at_facts(_earlier_facts(config.cloze, start), seldom)
-    with misfits.noted():
-        looks.at_tasks(config.tasks, config.task_limit, seldom)
-    misfits.refuse()
+    return StageObservers(found.observers, at_weights, found.inputs)
 
 
 def _lists(
@@ -123,7 +110,7 @@ def _at_weights(
     batches: StageBatches,
     edits: RunEdits,
 ) -> list[Observer]:
-    """Who looks at gradients and weights, which are compared with those at the beginning."""
+    """Observers of gradients and weights, which are compared with those at the beginning."""
     if not config.drift and config.gradient_every is None:
         return []
     beginning = _beginning(model, edits)
@@ -154,11 +141,6 @@ def _beginning(model: HookedModel, edits: RunEdits) -> Weights:
         return start_weights(model)
     finally:
         report.undo()
-
-
-def _earlier_facts(cloze: str | None, start: Start) -> tuple[ClozeItem, ...]:
-    path = start.cloze if cloze == AUTO else None if cloze is None else Path(cloze)
-    return () if path is None else read_cloze(path)
 
 
 RELEARNING_FILE = "relearning.json"
@@ -227,3 +209,86 @@ def never_taught(config: RemixConfig, tokenizer: Any) -> Sequence[Rendered]:
     return rendered(
         config, load_set(config, data, limit=wanted, offset=taught).conversations, tokenizer
     )
+
+
+Overlap = Mapping[str, Mapping[str, Mapping[str, int]]]
+TOKENS = "tokens"
+"""The match of recall by teacher forcing."""
+_RECALL = "items answered exactly, and log-probability of whole answers in nats"
+_OTHERS = "everything else: losses and entropies in nats"
+_EVALUATIONS = (RecallRecord, PerplexityRecord, TaskRecord, ScoresRecord, EntropyRecord)
+
+
+def print_beginning(
+    config: RemixConfig, model: str, items: Sequence[StageItems], overlap: Overlap
+) -> None:
+    """Say what is about to be trained, and which of it the mixes hold."""
+    print(f"model: {model}")
+    for stage, one in zip(config.stages, items, strict=True):
+        mix = "" if one.mix is None else f"; {one.mix.name}: {len(one.mix_rows):,} items"
+        left_out = len(one.rows.too_long)
+        too_long = f" ({left_out} too long and left out)" if left_out else ""
+        print(f"stage {stage.name}: {len(one.rows):,} items of {stage.data}{too_long}{mix}")
+
+    for name, found in overlap.items():
+        for learnt, counts in found.items():
+            if counts["answers"]:
+                print(
+                    f"the mix of stage {name} holds {counts['answers']} of the "
+                    f"{counts['factoids']:,} answers of D_{learnt}, {counts['pairs']} of them "
+                    "beside their subject"
+                )
+
+
+def print_stage(name: str, ready: ReadyStage) -> None:
+    """Say that a stage begins."""
+    most = "" if ready.stop is None else "at most "
+    print(f"stage {name}: {most}{ready.settings.steps:,} steps")
+
+
+def print_remix(out: Path, names: Sequence[str], result: ChainResult) -> None:
+    """Print what was answered and scored after every stage, how each ended, and where it all is."""
+    folders = {outcome.name: outcome.folder for outcome in result.outcomes}
+    columns = {0: "base", **{n: f"after {name}" for n, name in enumerate(folders, start=1)}}
+    if result.unfinished is not None and result.unfinished[1]:
+        name = result.unfinished[0]
+        columns[len(columns)] = f"in {name}"
+        folders[name] = stage_folder(out, name)
+    seen = [record for n, path in enumerate(folders.values()) for record in _moved(path, n)]
+    tables = [rows_table(_recall_rows(seen, names), columns, _RECALL)]
+    items = items_of(next(iter(folders.values())), seen, [CLOZE])
+    if rows := observed(seen, items):
+        tables.append(rows_table(rows, columns, _OTHERS))
+    print_tables(tables)
+    for outcome in result.outcomes:
+        print(outcome.sentence)
+    if result.unfinished is not None:
+        name, steps = result.unfinished
+        print(f"stopped in stage {name} after {steps:,} steps; go on with --resume")
+    print(f"run: {out}")
+
+
+def _moved(folder: Path, place: int) -> Iterator[Record]:
+    """Records of the end of a stage, at the place after its own, and of the first its beginning."""
+    seen = [record for record in read_records(folder) if isinstance(record, _EVALUATIONS)]
+    last = max(record.step for record in seen)
+    for record in seen:
+        if record.step == 0 and place == 0:
+            yield replace(record, step=0)
+        if record.step == last:
+            yield replace(record, step=place + 1)
+
+
+def _recall_rows(seen: Iterable[Record], names: Sequence[str]) -> list[Row]:
+    """Exact match, by teacher forcing and otherwise, and log-probabilities of every list."""
+    rows: dict[str, Row] = {}
+    for record in seen:
+        if not isinstance(record, RecallRecord):
+            continue
+        what = f"D_{record.items}" if record.items in names else record.items
+        about = what if record.match == TOKENS else f"  {what}, {record.match}"
+        rows.setdefault(about, Row(about, share)).values[record.step] = fmean(record.correct)
+        if record.log_probs is not None:
+            row = rows.setdefault(f"{what} log p", Row("  log p", nats))
+            row.values[record.step] = fmean(record.log_probs)
+    return list(rows.values())

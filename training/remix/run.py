@@ -20,26 +20,27 @@ from interventions.resuscitation import Resuscitation
 from probes.hooked_model import HookedModel
 from probes.prompts import set_bos_habit
 from training.choices import StopWhen
-from training.commands.command import NOT_DECISIVE
 from training.commands.edit_settings import RunEdits, edits_of, write_baseline
-from training.commands.observers import Looks
-from training.commands.recipes import as_json, from_json
+from training.commands.fields import EvaluationFields
+from training.commands.observers import ObserverSet
+from training.commands.recipes import NOT_DECISIVE, as_json, from_json
+from training.misfits import Misfits
 from training.observers import Cadence
 from training.processes import joined_processes, this_process
 from training.remix.config import ObservationFields, RemixConfig, StageConfig
-from training.remix.fitting import fitted
 from training.remix.items import StageItems, overlaps, refuse_no_batches, stage_batches, stage_items
 from training.remix.looks import (
     RELEARNING_FILE,
-    StageLooks,
-    add_others,
+    StageObservers,
     never_taught,
+    print_beginning,
+    print_remix,
+    print_stage,
     refuse_relearning,
-    stage_looks,
+    stage_observers,
     write_relearning,
 )
-from training.remix.plan import print_beginning, print_remix, print_stage
-from training.remix.recipes import REMIX_RECIPES, TINY_RUN
+from training.remix.recipes import REMIX_RECIPES, fitted
 from training.runs.directory import (
     DONE_FILE,
     MANIFEST_FILE,
@@ -61,13 +62,13 @@ from training.stages import (
     run_stages,
     stage_folder,
 )
-from training.start_models import Start, find_start
+from training.start_models import find_base
 from training.stop_rules import AllOf, ExactMatchReached, LossBelow, Rule, released_loss_rule
-from training.trial import Misfits, tried
+from training.trial import tried
 
 FIRST = "A"
 _MAY_DIFFER = {
-    *(field.name for field in fields(ObservationFields)),
+    *(field.name for kind in (ObservationFields, EvaluationFields) for field in fields(kind)),
     *NOT_DECISIVE,
     *("from_stage_a", "require_reached", "familiarity_cache"),
 }
@@ -277,7 +278,7 @@ class Chain:
     def __init__(self, config: RemixConfig, out: Path) -> None:
         self._config = config
         self._out = out
-        self.start = _found(config)
+        self.start = find_base(config.model, config.revision)
         model = self._loaded(self.start.model, self.start.revision)
         self.model_name = model.name
         misfits = Misfits()
@@ -294,11 +295,13 @@ class Chain:
                     refuse_no_batches(config, place, self.items, model)
         with misfits.noted():
             self._untaught = never_taught(config, model.tokenizer)
-        looks = Looks()
+        observed = ObserverSet()
         with misfits.noted():
-            add_others(looks, config, model, self.start, Cadence())
+            observed.add_evaluation(
+                config, model.tokenizer, self.start, Cadence(), row_length=config.row_length
+            )
         misfits.refuse()
-        self._looked_at = looks.inputs
+        self._evaluated = observed.inputs
         by_name = dict(zip(config.names, self.items, strict=True))
         self.inputs: dict[str, Any] = {
             "start_sha256": model.content_hash(),
@@ -325,9 +328,9 @@ class Chain:
         ]
 
     def refuse_changed(self) -> None:
-        """Refuse finished stages that have looked at other texts, or were edited otherwise."""
+        """Refuse finished stages that were evaluated on other texts, or edited otherwise."""
         for place, name in enumerate(self._config.names):
-            now, folder = dict(self._looked_at), stage_folder(self._out, name)
+            now, folder = dict(self._evaluated), stage_folder(self._out, name)
             if self._config.is_edited and name == self._config.edit_before:
                 now["edits"] = self._edits.of(place, self._beginning(place)).describe()
             if (folder / MANIFEST_FILE).is_file():
@@ -353,7 +356,7 @@ class Chain:
         config, stage = self._config, self._config.stages[place]
         batches = stage_batches(config, place, self.items, model)
         edits = self._edits.of(place, model)
-        looks = stage_looks(config, place, model, self.start, self.items, batches, edits)
+        looks = stage_observers(config, place, model, self.start, self.items, batches, edits)
         return ReadyStage(
             source=batches.source,
             settings=config.settings(stage, batches.steps),
@@ -389,7 +392,7 @@ class Chain:
 def _begin(
     model: HookedModel,
     edits: RunEdits,
-    looks: StageLooks,
+    looks: StageObservers,
     directory: RunDirectory,
     *,
     is_new: bool,
@@ -398,12 +401,3 @@ def _begin(
     if edits.all and is_new:
         write_baseline(model, looks.at_function, directory)
     edits.write(model)
-
-
-def _found(config: RemixConfig) -> Start:
-    if config.model == TINY_RUN and not Path(TINY_RUN).exists():
-        raise ValueError(
-            f"there is no {TINY_RUN}; make it with python -m training.pretrain --recipe tiny "
-            f"--out {TINY_RUN}, or give another --model"
-        )
-    return find_start(config.model, config.revision)

@@ -1,4 +1,4 @@
-"""What a run has seen, as a table: one row for each thing that was looked at, one column a step.
+"""What a run has seen, as a table: one row for each thing that was evaluated, one column a step.
 
 Made from the records alone, so of a run that is not over as well. Losses, entropies and
 log-probabilities are in nats.
@@ -16,9 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
+from probes.tables import Table
 from training.data.downstream import TASKS
 from training.runs.records import (
     EntropyRecord,
@@ -45,7 +43,7 @@ Items = Mapping[str, Sequence[Mapping[str, Any]]]
 
 @dataclass
 class Row:
-    """One thing that was looked at.
+    """One thing that was evaluated.
 
     Attributes:
         label: what.
@@ -101,7 +99,7 @@ def items_of(folder: Path, records: Iterable[Record], names: Sequence[str]) -> I
     return {name: read_items(folder, name) for name in names if name in there}
 
 
-def shown_table(
+def rows_table(
     rows: Sequence[Row],
     columns: Mapping[int, str],
     title: str,
@@ -109,15 +107,17 @@ def shown_table(
     change: tuple[int, int] | None = None,
 ) -> Table:
     """Rows at some steps."""
-    table = Table(title=Text(title), title_justify="left")
-    table.add_column()
-    for heading in [*columns.values(), *(["change"] if change else [])]:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        cells = [row.shown(row.values[step]) if step in row.values else "" for step in columns]
-        if any(cells):
-            table.add_row(row.label, *cells, *([row.change(*change)] if change else []))
-    return table
+    cells = (
+        [
+            row.label,
+            *(row.shown(row.values[step]) if step in row.values else "" for step in columns),
+            *([row.change(*change)] if change else []),
+        ]
+        for row in rows
+        if columns.keys() & row.values.keys()
+    )
+    header = ["", *columns.values(), *(["change"] if change else [])]
+    return Table.of_rows(title, header, cells)
 
 
 def share(value: float) -> str:
@@ -161,7 +161,7 @@ def _in_order(rows: Sequence[Row]) -> list[Row]:
 
 
 def _downstream_score(rows: Mapping[str, Row]) -> Row | None:
-    """P at every step at which all six tasks were looked at."""
+    """P at every step at which all six tasks were evaluated."""
     if not set(TASKS) <= rows.keys():
         return None
     steps = set.intersection(*({*rows[name].values} for name in TASKS))

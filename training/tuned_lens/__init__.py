@@ -1,6 +1,95 @@
-"""Tuned lens: train translators, compare with the logit lens: `python -m training.tuned_lens`."""
+r"""Train a tuned lens for a model, and see whether it beats the logit lens: `training.tuned_lens`.
 
-from probes.lazy_exports import lazily
+Writes into `--out`:
 
-__all__ = ["main"]
-__getattr__, __dir__ = lazily(__name__, {"main": "training.tuned_lens.command"})
+- `translators.safetensors`, `translators.json`: the lens, which `probes.load_translators` reads and
+  `python -m analysis.logit_lens --lens tuned` takes
+- `tuned_lens.json`: KL divergences by layer of both lenses on held-out text, losses, provenance
+- `tuned_lens.csv`: the divergences, one row per layer
+
+What is fitted and how is defined in `training.tuned_lens.fit` (nats). Without `--held-out`,
+every eighth document of the corpus is held out.
+
+Example:
+    $ python -m training.tuned_lens --model smollm2-135m-instruct-q4 \
+          --corpus general-train --held-out general-heldout --out runs/tuned
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes.choices import Backend, RowLayout, SampleBy
+from probes.cli import command_main
+from training.choices import TranslatorOptimizer
+
+__all__ = ["TunedLensArguments", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedLensArguments:
+    """Train the translators of a tuned lens, and compare it with the logit lens by layer."""
+
+    model: str
+    """Built-in model, hub id, Hugging Face folder or .gguf file."""
+    corpus: str
+    """Text to learn from: built-in corpus, file of texts or token ids, folder, quoted pattern or
+    hub data set."""
+    out: Path
+    """Folder for the lens and the results; made if it is not there."""
+    held_out: str | None = None
+    """Text to compare the lenses on; every eighth document of the corpus, which is then left out
+    of what is learnt from."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    column: str | None = None
+    """Column of the text in files with columns and data sets; theirs is "text"."""
+    sample_by: SampleBy = SampleBy.DOCUMENT
+    """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
+    layout: RowLayout = RowLayout.PACKED
+    """packed: documents end to end in full rows; document: one document a row, padded."""
+    prepend_bos: bool | None = None
+    """Whether documents begin with a BOS token; None for the tokenizer's own habit."""
+    sequence_length: int = 128
+    """Tokens of a row."""
+    batch_size: int = 1
+    """Rows run in a step."""
+    rows_per_step: int = 32
+    """Positions of those rows to learn from; each costs an unembedding at every layer, which is
+    most of the work."""
+    steps: int = 150
+    """Steps to take; 150 take a small model a few minutes on two CPU cores."""
+    max_tokens: int | None = None
+    """Tokens of the corpus to learn from, again and again if need be; as many as there are."""
+    held_out_tokens: int = 1024
+    """Tokens of held-out text to run; the lenses are read at --rows-per-step positions of each
+    batch of them."""
+    optimizer: TranslatorOptimizer = TranslatorOptimizer.ADAM
+    """adam, or sgd with Nesterov momentum, which wants far larger steps."""
+    learning_rate: float | None = None
+    """Of the first step, falling to 0 in a straight line; 0.001 for adam, 1 for sgd."""
+    validate_every: int | None = None
+    """Steps between evaluations on the held-out text, recorded in the results; none."""
+    seed: int = 0
+    """Of the draw of positions."""
+    backend: Backend = Backend.NATIVE
+    """What runs the model; native is the fastest."""
+    device: str | None = None
+    """cpu or cuda; cuda where there is one."""
+    dtype: str | None = None
+    """float32, bfloat16, ...; the checkpoint's own. Translators are float32."""
+    dry_run: bool = False
+    """Try what the run needs on a model that is here, texts and files, and stop."""
+    overwrite: bool = False
+    """Replace earlier results in --out."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def _run(arguments: TunedLensArguments, _words: Sequence[str]) -> None:
+    from training.tuned_lens.run import run_tuned_lens
+
+    run_tuned_lens(arguments)
+
+
+main = command_main(TunedLensArguments, _run, program="training.tuned_lens")

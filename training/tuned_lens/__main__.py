@@ -2,7 +2,7 @@
 
 import sys
 
-from training.tuned_lens.command import main
+from training.tuned_lens import main
 
 if __name__ == "__main__":
     sys.exit(main())

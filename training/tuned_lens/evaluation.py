@@ -170,19 +170,21 @@ def learning_and_heldout(
 ) -> LensCorpora:
     """Open the two corpora of a tuned lens."""
     if heldout == corpus:
-        raise ValueError(f"--heldout {heldout} is the corpus itself; give another, or leave it out")
+        raise ValueError(
+            f"--held-out {heldout} is the corpus itself; give another, or leave it out"
+        )
     learning = load_corpus(corpus, column=column, sample_by=sample_by)
     if heldout is not None:
         return LensCorpora(learning, load_corpus(heldout, column=column, sample_by=sample_by))
     if learning.open_texts is None:
         raise ValueError(
             f"{corpus} holds rows of token ids, of which none is known to be another document; "
-            "name the text to judge on with --heldout"
+            "name the text to judge on with --held-out"
         )
     if sum(1 for _, _ in zip(range(HELD_OUT_OF), learning.documents(), strict=False)) < HELD_OUT_OF:
         raise ValueError(
             f"{corpus} has fewer than {HELD_OUT_OF} documents, too few to hold any out; name the "
-            f"text to judge on with --heldout, or {MORE_DOCUMENTS}"
+            f"text to judge on with --held-out, or {MORE_DOCUMENTS}"
         )
     return LensCorpora(_part(learning, heldout=False), _part(learning, heldout=True))
 

@@ -16,7 +16,7 @@ def texts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trajectory(texts, tmp_path_factory):
     """A pretraining run with checkpoints 0, 1, 2, 3, 6 and 7."""
-    from training.pretrain.command import main
+    from training.pretrain import main
 
     out = tmp_path_factory.mktemp("runs") / "tiny"
     assert main(pretrain_arguments(texts, out)) == 0
@@ -62,7 +62,7 @@ def test_starts_are_spread_over_the_steps_and_end_with_the_last():
 
 
 def test_a_plan_has_every_start_site_and_control_with_every_seed(folders):
-    from training.commands.edit_settings import Control, EditForm
+    from training.commands.fields import Control, EditForm
 
     plan = plan_of(folders)
     assert len(plan) == len({one.name for one in plan}) == 3 * (8 + 4 + len(Control))
@@ -88,16 +88,13 @@ def test_a_plan_has_every_start_site_and_control_with_every_seed(folders):
 def test_the_words_of_a_run_are_parsed_to_its_configuration(folders):
     from pathlib import Path
 
-    from probes.cli import parse_arguments
-    from training.ckl.command import COMMAND, CklArguments
+    from training.ckl import COMMAND
     from training.ckl.recipes import smoke
-    from training.commands.recipes import with_defaults
 
     for one in plan_of(folders):
         words = one.words(smoke(), "smoke", Path("runs"))
-        kind = with_defaults(CklArguments, smoke(), recipe="smoke")
-        found = parse_arguments(kind, words, program="ckl")
-        assert COMMAND.configured(found) == one.config
+        found = COMMAND.parsed(words)
+        assert found.config == one.config
         assert found.resume
         assert found.out == Path("runs") / one.name
 
@@ -151,7 +148,7 @@ def test_a_study_lists_makes_skips_and_reports_its_runs(texts, trajectory, tmp_p
 
 def test_all_edits_of_a_real_model_can_be_listed(texts, trajectory, tmp_path, capsys):
     from analysis.ckl_study.command import main
-    from training.commands.edit_settings import Control
+    from training.commands.fields import Control
 
     out = tmp_path / "study"
     assert main([*study_arguments(texts, trajectory, out), "--list"]) == 0
@@ -197,17 +194,6 @@ def test_a_run_that_fails_stops_the_study_and_says_which(texts, trajectory, tmp_
     assert "training.ckl: error: " in error
     assert "of the 999 steps; give more text" in error
     assert "analysis.ckl_study: error: the run step-000003-seed-0 failed" in error
-
-
-def test_help_answers_without_loading_torch():
-    import subprocess
-    import sys
-
-    code = "import sys; from analysis.ckl_study.command import main; main(['--help'])"
-    check = f"try:\n {code}\nexcept SystemExit: assert 'torch' not in sys.modules"
-    found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    assert "--trajectory" in found.stdout
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ KINDS = {"A": "factoids", "B": "factoids"}
 
 def run_of(folder, kinds=KINDS, about=None, **given):
     """A planted run whose manifest says what its sets are, as those of `training.remix` do."""
-    from training.commands.edit_settings import Control
+    from training.commands.fields import Control
 
     if "control" in given:
         given["control"] = Control(given["control"])
@@ -160,8 +160,8 @@ def test_claims_find_their_rows(tmp_path):
 @pytest.fixture(scope="module")
 def real_run(tmp_path_factory):
     """A run of two stages of a tiny model."""
-    from training.pretrain.command import main as pretrain
-    from training.remix.command import main as remix
+    from training.pretrain import main as pretrain
+    from training.remix import main as remix
 
     folder = tmp_path_factory.mktemp("real")
     texts, start = write_texts(folder), folder / "tiny"

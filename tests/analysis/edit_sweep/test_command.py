@@ -433,15 +433,6 @@ def test_in_a_process_of_its_own(inputs, tmp_path):
     assert "python -m analysis.edit_sweep --model" in (tmp_path / "out" / "edits.md").read_text()
 
 
-def test_help_loads_nothing_heavy():
-    code = "import sys; sys.argv[1:] = ['--help']; import analysis.edit_sweep.command as sweep\n"
-    code += "try: sweep.main()\nexcept SystemExit: pass\n"
-    code += "print(sorted({'torch', 'transformers', 'plotly', 'pandas'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "--temperatures" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
 @pytest.mark.parametrize("where", ["file", "beneath a file"])
 def test_a_folder_that_cannot_be_is_refused_before_anything_is_loaded(
     where, run, tmp_path, monkeypatch, capsys

@@ -119,14 +119,6 @@ def test_two_processes_read_what_one_reads(run, inputs, tmp_path):
         assert a["log_prob"] == pytest.approx(b["log_prob"], abs=1e-5)
 
 
-def test_help_answers_in_a_process_of_its_own():
-    command = [sys.executable, "-m", "analysis.logit_lens", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert "--factoids" in done.stdout
-    assert not done.stderr
-
-
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

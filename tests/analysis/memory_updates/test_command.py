@@ -1,8 +1,6 @@
 """`analysis.memory_updates` from its arguments to its files."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -186,18 +184,3 @@ def test_another_folder_is_refused(inputs, series, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert run(*arguments(inputs, tmp_path)) == 2
     assert "exists and holds no sweep" in capsys.readouterr().err
-
-
-def test_help_loads_no_pytorch():
-    code = (
-        "import sys\n"
-        "from analysis.memory_updates import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "print('torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.rstrip().endswith("False")
-    assert "--batches" in done.stdout

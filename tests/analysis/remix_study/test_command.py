@@ -16,7 +16,7 @@ def texts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(texts, tmp_path_factory):
     """A pretrained model of 20,000 parameters."""
-    from training.pretrain.command import main
+    from training.pretrain import main
 
     out = tmp_path_factory.mktemp("runs") / "tiny"
     assert main(pretrain_arguments(texts, out)) == 0
@@ -147,17 +147,14 @@ def test_every_study_has_its_arms(study, count, arm, field, value):
 def test_the_words_of_a_run_are_parsed_to_its_configuration():
     from pathlib import Path
 
-    from probes.cli import parse_arguments
-    from training.commands.recipes import with_defaults
-    from training.remix.command import COMMAND, RemixArguments
+    from training.remix import COMMAND
     from training.remix.recipes import smoke
 
     for study in ("arms", "mix-ratios", "three-stages", "familiar"):
         for one in plan_of(study):
             words = one.words(smoke(), "smoke", Path("runs"))
-            kind = with_defaults(RemixArguments, smoke(), recipe="smoke")
-            found = parse_arguments(kind, words, program="remix")
-            assert COMMAND.configured(found) == one.final(Path("runs"))
+            found = COMMAND.parsed(words)
+            assert found.config == one.final(Path("runs"))
             assert found.resume
             assert found.out == Path("runs") / one.name
 
@@ -217,7 +214,7 @@ def test_a_study_lists_makes_skips_and_reports_its_runs(texts, model, tmp_path, 
 
 def test_arms_whose_edits_are_hooks_are_not_located(texts, model, tmp_path):
     from analysis.remix_report.command import main as report
-    from training.remix.command import main as train
+    from training.remix import main as train
 
     edit = ["--resuscitation-ratio", "0.5", "--resuscitation-factor", "2"]
     edit += ["--coefficient-corpus", str(texts / "familiar.jsonl"), "--coefficient-tokens", "199"]
@@ -294,14 +291,3 @@ def test_another_study_in_the_same_folder_is_refused(texts, model, tmp_path, cap
     error = capsys.readouterr().err
     assert "holds a run with another epochs" in error
     assert error.count("\n") == 1
-
-
-def test_help_answers_without_loading_torch():
-    import subprocess
-    import sys
-
-    code = "import sys; from analysis.remix_study.command import main; main(['--help'])"
-    check = f"try:\n {code}\nexcept SystemExit: assert 'torch' not in sys.modules"
-    found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    assert "--study" in found.stdout

@@ -12,10 +12,8 @@ from analysis.reproduce.jobs import depths
 from analysis.reproduce.memorization_runs import located_names
 from analysis.reproduce.plan import plan_part, whole_plan
 from analysis.reproduce.scales import SCALES, smoke
-from probes.cli import parse_arguments
 from training.choices import NoMixControl
-from training.commands.command import resolved
-from training.commands.edit_settings import Control
+from training.commands.fields import Control
 
 RUNS = Path("runs")
 
@@ -58,9 +56,9 @@ def test_each_run_is_there_once_after_what_it_needs(jobs):
 
 
 def test_jobs_are_made_by_the_words_of_their_configurations(jobs):
-    from training.ckl.command import COMMAND as CKL
-    from training.pretrain.command import COMMAND as PRETRAIN
-    from training.remix.command import COMMAND as REMIX
+    from training.ckl import COMMAND as CKL
+    from training.pretrain import COMMAND as PRETRAIN
+    from training.remix import COMMAND as REMIX
 
     commands = {command.program: command for command in (CKL, PRETRAIN, REMIX)}
     by_program = Counter(job.program for job in jobs)
@@ -75,11 +73,8 @@ def test_jobs_are_made_by_the_words_of_their_configurations(jobs):
         sample = [job for job in jobs if job.program == program][:: 1 + by_program[program] // 5]
         for job in sample:
             words = list(job.words)
-            kind = resolved(
-                command.arguments, command.configuration, command.recipes, words, command=program
-            )
-            arguments = parse_arguments(kind, words, program=program)
-            assert command.configured(arguments) == job.config
+            arguments = command.parsed(words)
+            assert arguments.config == job.config
             assert arguments.folder == RUNS / job.name
 
 

@@ -1,8 +1,6 @@
 """`python -m training.ckl`, through `main(argv)`: injections, scores, edits, resuming, refusals."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -13,7 +11,7 @@ from tests.training.small_runs import (
     pretrain_arguments,
     write_texts,
 )
-from training.ckl.command import main
+from training.ckl import main
 from training.runs import finished
 from training.runs.records import (
     InjectionRecord,
@@ -36,7 +34,7 @@ def texts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def start(texts, tmp_path_factory):
     """A finished pretraining run."""
-    from training.pretrain import command as pretrain
+    import training.pretrain as pretrain
 
     out = tmp_path_factory.mktemp("start") / "tiny"
     assert pretrain.main(pretrain_arguments(texts, out)) == 0
@@ -350,16 +348,3 @@ def test_recipes_of_the_papers_say_what_is_missing(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "recipe 'lr-1e-3' leaves to be given: --corpus" in err
     assert "--knowledge" in err
-
-
-def test_help_answers_without_torch():
-    code = (
-        "import sys; from training.ckl.command import main\n"
-        "try: main(['--help', '--recipe', 'paper-1b'])\n"
-        "except SystemExit: pass\n"
-        "assert 'torch' not in sys.modules, 'torch'\n"
-        "assert 'transformers' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "allenai/OLMo-1B-hf" in done.stdout

@@ -11,7 +11,7 @@ from probes.scoring import PaddedMean
 from tests.models import tiny_model
 from training.choices import InjectionMode, OncePlacement
 from training.ckl.config import ProbeReduction
-from training.ckl.data import ckl_data, ckl_looks
+from training.ckl.data import ckl_data, ckl_observers
 from training.ckl.recipes import smoke
 from training.start_models import Start
 
@@ -175,7 +175,7 @@ def test_the_mode_reaches_the_source(config, model):
 def test_probes_are_scored_by_the_reduction_asked_for(reduction, expected, config, model):
     settings = config(probe_reduction=reduction)
     data = ckl_data(settings, model)
-    looks = ckl_looks(settings, model, data, Start("tiny", None, None))
+    looks = ckl_observers(settings, model, data, Start("tiny", None, None))
     (observer,) = looks.observers
     (record,) = observer.observe(model, 0)
     items = [probe.pair for probe in data.knowledge.probes]
@@ -196,7 +196,7 @@ def test_probes_often_and_everything_else_at_lags(config, folder, model):
         evaluation_tokens=101,
         evaluate_every=None,
     )
-    looks = ckl_looks(settings, model, ckl_data(settings, model), Start("tiny", None, None))
+    looks = ckl_observers(settings, model, ckl_data(settings, model), Start("tiny", None, None))
     often, seldom = ([s for s in range(14) if one.due(s)] for one in looks.observers)
     # The last injection is in batch 9, so part of update 10.
     assert often == [0, 3, 6, 9, 10, 12, 13]

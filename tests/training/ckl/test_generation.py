@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.training.small_runs import ckl_arguments, pretrain_arguments, write_texts
-from training.ckl.command import main
+from training.ckl import main
 from training.runs.records import RecallRecord, read_items, records_of
 
 OFTEN = ("--generate-every", "3", "--lags", "1", "--learning-rate", "0.03")
@@ -14,7 +14,7 @@ OFTEN = ("--generate-every", "3", "--lags", "1", "--learning-rate", "0.03")
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
     """Texts, and a finished pretraining run."""
-    from training.pretrain import command as pretrain
+    import training.pretrain as pretrain
 
     texts = write_texts(tmp_path_factory.mktemp("texts"))
     # Text of a single word, which is the target of the probes of one passage.

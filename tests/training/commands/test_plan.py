@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from interventions.choices import Schedule
-from training.ckl.plan import ckl_plan
+from training.ckl import ckl_plan
 from training.ckl.recipes import lab, paper_1b, smoke
-from training.commands.edit_settings import Control
+from training.commands.fields import Control
+from training.pretrain import pretrain_plan
 from training.pretrain.config import tiny
-from training.pretrain.plan import pretrain_plan
 
 
 def test_a_pretraining_plan_says_what_the_run_comes_to():

@@ -9,8 +9,8 @@ from interventions.choices import ResuscitationSite
 from training.choices import DecayGroup, Precision, RateCount, ScheduleKind
 from training.ckl.config import CklConfig
 from training.ckl.recipes import CKL_RECIPES
-from training.commands.edit_settings import Control
-from training.commands.recipes import as_json, changed, from_json, plain_fields, recipe_named
+from training.commands.fields import Control
+from training.commands.recipes import as_json, changed, from_json, recipe_named
 from training.pretrain.config import PRETRAIN_RECIPES, PretrainConfig
 from training.settings import OptimizerSettings, ScheduleSettings
 
@@ -108,7 +108,7 @@ def test_the_paper_recipe_has_every_value_of_the_released_configuration():
 )
 def test_variants_differ_from_the_paper_in_what_their_name_says(name, differs):
     config, paper = CKL_RECIPES[name](), CKL_RECIPES["paper-1b"]()
-    assert changed(config, paper) == [f for f in plain_fields(paper) if f in differs]
+    assert changed(config, paper) == [f for f in vars(paper) if f in differs]
     assert {field: getattr(config, field) for field in differs} == differs
     assert config.last_injection == config.steps - 1
 
@@ -160,9 +160,9 @@ def test_every_setting_reaches_the_loop():
     }
     settings = dataclasses.replace(CKL_RECIPES["smoke"](), **others).settings(200)
     flat = {
-        **plain_fields(settings),
-        **plain_fields(settings.optimizer),
-        **plain_fields(settings.schedule),
+        **vars(settings),
+        **vars(settings.optimizer),
+        **vars(settings.schedule),
         "schedule": settings.schedule.kind,
         "schedule_count": settings.schedule.count,
     }

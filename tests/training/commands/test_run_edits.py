@@ -12,7 +12,7 @@ from interventions.choices import ResuscitationSite, Schedule
 from tests.models import D_MLP, N_LAYERS, tiny_model
 from training.ckl.recipes import smoke
 from training.commands import edit_settings as run_edits
-from training.commands.edit_settings import Control, EditForm
+from training.commands.fields import Control, EditForm
 
 TOKENS = 157
 

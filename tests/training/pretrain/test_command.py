@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.training.small_runs import change_text, pretrain_arguments, write_texts
-from training.pretrain.command import main
+from training.pretrain import main
 from training.runs.records import EntropyRecord, StepRecord, TaskRecord, read_items, records_of
 
 STEPS = [0, 1, 2, 3, 6, 7]
@@ -240,19 +240,6 @@ def test_a_folder_in_use_is_refused(run, texts, tmp_path, capsys):
     assert "is not empty, and holds no run" in capsys.readouterr().err
     assert main(pretrain_arguments(texts, other)[:2]) == 2
     assert "--out is missing" in capsys.readouterr().err
-
-
-def test_help_answers_without_torch():
-    code = (
-        "import sys; from training.pretrain.command import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "assert 'torch' not in sys.modules, 'torch'\n"
-        "assert 'transformers' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "--checkpoint-every" in done.stdout
 
 
 def test_texts_begin_with_a_bos_where_that_is_asked_for(texts, tmp_path, capsys):

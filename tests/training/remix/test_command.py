@@ -2,15 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import change_weights, pretrain_arguments, write_texts
 from training.commands.recipes import from_json
-from training.remix.command import main
+from training.remix import main
 from training.remix.config import RemixConfig
 from training.runs.finished import is_over
 from training.runs.records import (
@@ -35,7 +33,7 @@ def texts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def start(texts, tmp_path_factory):
     """A finished pretraining run."""
-    from training.pretrain import command as pretrain
+    import training.pretrain as pretrain
 
     out = tmp_path_factory.mktemp("start") / "tiny"
     assert pretrain.main(pretrain_arguments(texts, out)) == 0
@@ -499,16 +497,3 @@ def test_folders_that_are_taken_are_refused(run, start, texts, tmp_path, capsys)
     assert "holds a finished run" in capsys.readouterr().err
     assert main(["--out", str(start), "--resume"]) == 2
     assert "holds a run of training.pretrain; go on with that" in capsys.readouterr().err
-
-
-def test_help_answers_without_torch():
-    code = (
-        "import sys; from training.remix.command import main\n"
-        "try: main(['--help', '--recipe', 'paper-llama3-8b'])\n"
-        "except SystemExit: pass\n"
-        "assert 'torch' not in sys.modules, 'torch'\n"
-        "assert 'transformers' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "meta-llama/Meta-Llama-3-8B" in done.stdout

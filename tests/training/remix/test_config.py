@@ -9,8 +9,8 @@ import pytest
 
 from training.choices import NoMixControl, OptimizerStart, Replay, StopWhen
 from training.commands.recipes import as_json, from_json
+from training.remix import remix_plan
 from training.remix.config import RemixConfig
-from training.remix.plan import remix_plan
 from training.remix.recipes import REMIX_RECIPES, lab, paper_llama3_8b, paper_mistral_7b, smoke
 from training.remix.run import stage_rule
 from training.stop_rules import AllOf, ExactMatchReached, LossBelow
@@ -186,7 +186,7 @@ EDIT = {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0}
 def test_settings_that_do_not_go_together_are_refused(given, message):
     from probes.choices import Compat
     from training.choices import Parallel
-    from training.commands.edit_settings import Control
+    from training.commands.fields import Control
 
     kinds = {"compat": Compat, "control": Control, "parallel": Parallel}
     given = {name: kinds[name](v) if name in kinds else v for name, v in given.items()}

@@ -7,9 +7,8 @@ import pytest
 
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import pretrain_arguments, write_texts
-from training.remix.command import main
-from training.remix.fitting import fitted, left_over
-from training.remix.recipes import lab, smoke
+from training.remix import main
+from training.remix.recipes import fitted, lab, left_over, smoke
 from training.runs.records import read_items
 
 
@@ -26,7 +25,7 @@ def texts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(texts, tmp_path_factory):
-    from training.pretrain import command as pretrain
+    import training.pretrain as pretrain
 
     out = tmp_path_factory.mktemp("start") / "tiny"
     assert pretrain.main(pretrain_arguments(texts, out)) == 0

@@ -1,0 +1,265 @@
+"""The settings that training commands share, as groups of options.
+
+Each is described once, in a flat frozen dataclass that the configurations of commands inherit; none
+of them needs PyTorch. `LoopFields.loop_settings` makes the nested settings of the loop.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from interventions.choices import ResuscitationSite, Schedule, Selection
+from training.choices import DecayGroup, Parallel, Precision, RateCount, ScheduleKind
+from training.misfits import Misfits
+from training.settings import LoopSettings, OptimizerSettings, ScheduleSettings
+
+TINY_RUN = "runs/tiny"
+"""The run of training.pretrain that the smoke recipes begin with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseFields:
+    """The model that training begins with."""
+
+    model: str
+    """Built-in model, hub id, folder, or a run directory, for its last checkpoint."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model; of a run directory the step, step-000160 say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerFields:
+    """How large a step is, and in which direction."""
+
+    batch_size: int
+    """Rows of a step, over all processes."""
+    micro_batch_size: int | None = None
+    """Rows of one forward pass in one process; all that it has of a step."""
+    learning_rate: float
+    """The peak."""
+    schedule: ScheduleKind = ScheduleKind.COSINE
+    """How the learning rate falls after its warm-up."""
+    warmup_fraction: float = 0.05
+    """Share of the steps in which the learning rate rises."""
+    warmup_start: float = 0.1
+    """Share of the peak that it rises from."""
+    final_fraction: float = 0.1
+    """Share of the peak that it ends at."""
+    schedule_count: RateCount = RateCount.FROM_ONE
+    """from_one (OLMo's): update s has the rate of point s; from_zero (transformers'): of s - 1."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's."""
+    eps: float = 1e-5
+    """AdamW's."""
+    weight_decay: float = 0.1
+    """AdamW's, decoupled."""
+    decay: DecayGroup = DecayGroup.LINEAR_WEIGHTS
+    """Which weights decay."""
+    clip_norm: float | None = 1.0
+    """Norm that gradients are clipped to; None for no clipping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeFields:
+    """How precisely, and by how many processes, a step is computed."""
+
+    precision: Precision = Precision.FP32
+    """What forward and backward passes compute in; weights and optimizer are float32."""
+    parallel: Parallel = Parallel.NONE
+    """How the processes of torchrun share a step."""
+    compile: bool = False
+    """Compile the blocks and the loss."""
+    gradient_checkpointing: bool = False
+    """Save memory: compute blocks again in the backward pass."""
+    seed: int = 0
+    """Seed of all that is drawn: new weights, orders, passages."""
+    resume_every: int | None = None
+    """Steps between checkpoints that only serve --resume; each replaces the one before."""
+    prepend_bos: bool | None = None
+    """Whether texts begin with a BOS token, also for the tokenizer that checkpoints keep; None for
+    the tokenizer's own habit. A chat template has its own beginning."""
+    device: str | None = None
+    """cpu or cuda; cuda where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopFields(ComputeFields, OptimizerFields):
+    """What decides how a model is trained, whatever it is trained on."""
+
+    def loop_settings(
+        self,
+        steps: int,
+        *,
+        checkpoint_every: int | None = None,
+        checkpoint_steps: tuple[int, ...] = (),
+    ) -> LoopSettings:
+        """The settings of a loop of so many steps."""
+        return LoopSettings(
+            steps=steps,
+            batch_size=self.batch_size,
+            micro_batch_size=self.micro_batch_size,
+            optimizer=OptimizerSettings(
+                learning_rate=self.learning_rate,
+                betas=self.betas,
+                eps=self.eps,
+                weight_decay=self.weight_decay,
+                decay=self.decay,
+                clip_norm=self.clip_norm,
+            ),
+            schedule=ScheduleSettings(
+                kind=self.schedule,
+                warmup_fraction=self.warmup_fraction,
+                warmup_start=self.warmup_start,
+                final_fraction=self.final_fraction,
+                count=self.schedule_count,
+            ),
+            precision=self.precision,
+            parallel=self.parallel,
+            compile=self.compile,
+            gradient_checkpointing=self.gradient_checkpointing,
+            seed=self.seed,
+            checkpoint_every=checkpoint_every,
+            checkpoint_steps=checkpoint_steps,
+            resume_every=self.resume_every,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationFields:
+    """Text, tasks and facts that a model is evaluated on beside what it is taught."""
+
+    evaluation_corpora: tuple[str, ...] = ()
+    """Corpora to be predicted, the familiar one and the new one say."""
+    evaluation_tokens: int = 8192
+    """Tokens of each."""
+    entropy_tokens: int | None = None
+    """Tokens of the first of them on which the three entropies are measured; None for none."""
+    tasks: tuple[str, ...] = ()
+    """Downstream tasks, whose mean is P: piqa, hellaswag, winogrande, openbook_qa, sciq,
+    arc_easy."""
+    task_limit: int | None = None
+    """Questions of each; all."""
+    cloze: str | None = "auto"
+    """Facts known before: a .jsonl file with prompt and target; auto takes those of the
+    pretraining run that the model is from, None takes none."""
+
+    def check_evaluation(self) -> None:
+        """Make sure that there is text for what is measured on text."""
+        if self.entropy_tokens is not None and not self.evaluation_corpora:
+            raise ValueError(
+                "entropies are measured on the first of --evaluation-corpora; give one, or "
+                "--entropy-tokens None"
+            )
+
+
+def flag(name: str) -> str:
+    """The option of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def refuse_below_one(config: Any, names: Iterable[str]) -> None:
+    """Make sure that numbers are 1 or more, where they are given."""
+    misfits = Misfits()
+    for name in names:
+        value = getattr(config, name)
+        with misfits.noted():
+            if value is not None and value < 1:
+                raise ValueError(f"{flag(name)} must be 1 or more, found {value}")
+    misfits.refuse()
+
+
+class Control(StrEnum):
+    """What is done instead of a resuscitation, to see what it is that matters about one."""
+
+    RANDOM_ROWS = "random_rows"
+    """Its multipliers, on neurons drawn at random."""
+    MOST_ACTIVE_ROWS = "most_active_rows"
+    """Its multipliers, on the most active neurons."""
+    MATCHED_NOISE = "matched_noise"
+    """Noise of its size, on its rows."""
+    REDO = "redo"
+    """Its neurons started afresh; weights only."""
+    ROW_LEARNING_RATES = "row_learning_rates"
+    """What the preserving one does in training: learning rates of rows, and no edit."""
+    IDENTITY = "identity"
+    """Nothing."""
+
+
+class EditForm(StrEnum):
+    """How edits are made."""
+
+    HOOKS = "hooks"
+    """By hooks, which gradients pass through; checkpoints hold the weights without the edit."""
+    WEIGHTS = "weights"
+    """In the weights, once, before the first step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditFields:
+    """How the model is edited before it is trained."""
+
+    resuscitation_ratio: float | None = None
+    """Share of the neurons of a layer, the least active ones, that are resuscitated: 0 to 1."""
+    resuscitation_factor: float | None = None
+    """What their mean coefficients are to become, in means of their layer."""
+    resuscitation_site: ResuscitationSite = ResuscitationSite.UP
+    """What is multiplied: up rows (the paper's), memory vectors (down), both so that the model
+    computes the same (preserving), gate rows, or up rows before a nonlinearity."""
+    resuscitation_layers: tuple[int, ...] = ()
+    """In which layers; all."""
+    selection: Selection = Selection.QUANTILE
+    """quantile: at or below it, ties included; exact: exactly so many neurons."""
+    max_multiplier: float | None = None
+    """No neuron is multiplied by more; no cap."""
+    sequential: bool = False
+    """Measure each layer with all earlier ones edited: one pass a layer."""
+    control: Control | None = None
+    """Instead of the resuscitation, this control of it."""
+    attention_temperature: float | None = None
+    """Divide attention scores by this, in every layer."""
+    temperature_schedule: Schedule = Schedule.CONSTANT
+    """constant; or linear, to 1 at the end of the run, the released code's default."""
+    edit_form: EditForm = EditForm.HOOKS
+    """Whether edits are hooks, or are written into the weights."""
+    coefficient_corpus: str = "general-train"
+    """Text that mean coefficients are measured on at the start."""
+    coefficient_tokens: int = 16384
+    """Tokens of it."""
+    coefficients: Path | None = None
+    """Folder of an entropy result of this model in float32, to take mean coefficients from
+    instead."""
+
+    @property
+    def resuscitates(self) -> bool:
+        """Whether neurons are resuscitated, or a control of that is made."""
+        return self.resuscitation_ratio is not None
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether the model that is trained differs from the start, or is trained differently."""
+        return self.resuscitates or self.attention_temperature is not None
+
+    def check_edits(self) -> None:
+        """Make sure that the settings of edits go together."""
+        if self.coefficient_tokens < 1:
+            raise ValueError(
+                f"--coefficient-tokens must be 1 or more, found {self.coefficient_tokens}"
+            )
+        if self.resuscitates != (self.resuscitation_factor is not None):
+            raise ValueError(
+                "--resuscitation-ratio says which neurons, --resuscitation-factor how much; give "
+                "both"
+            )
+        if self.control is not None and not self.resuscitates:
+            raise ValueError(
+                "a --control is one of a resuscitation; give --resuscitation-ratio and "
+                "--resuscitation-factor too"
+            )
+        if self.control is Control.REDO and self.edit_form is EditForm.HOOKS:
+            raise ValueError(
+                "redo as a hook keeps gradients from its neurons; give --edit-form weights"
+            )
+        if self.sequential and self.coefficients is not None:
+            raise ValueError("--sequential measures coefficients; leave --coefficients out")

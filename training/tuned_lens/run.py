@@ -1,0 +1,225 @@
+"""What `training.tuned_lens` does: try, train, compare, save as JSON and CSV, and print."""
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+import probes
+from probes.cli import output_folder, progress, refuse_existing
+from probes.corpus.batching import KeptBatches
+from probes.hooked_model import HookedModel
+from probes.json_text import json_text
+from probes.results import provenance_of
+from probes.tables import Table, print_tables
+from probes.translators import Translators, identity_translators, load_translators
+from training.misfits import Misfits
+from training.runs.durable_files import one_line_for_disk_errors
+from training.start_models import why_not_here
+from training.trial import existing_folder
+from training.tuned_lens.evaluation import LensComparison, compare_lenses, learning_and_heldout
+from training.tuned_lens.fit import TranslatorHistory, train_translators
+
+if TYPE_CHECKING:
+    from training.tuned_lens import TunedLensArguments
+
+JSON_FILE = "tuned_lens.json"
+TABLE_FILE = "tuned_lens.csv"
+FILES = ("translators.safetensors", "translators.json", JSON_FILE, TABLE_FILE)
+
+
+def run_tuned_lens(arguments: "TunedLensArguments") -> None:
+    """Train a tuned lens, compare it, and save both."""
+    if arguments.dry_run and (why := why_not_here(arguments.model)) is not None:
+        print(f"not tried: {why}")
+        return
+    refuse_existing(arguments.out, overwrite=arguments.overwrite, known=FILES)
+    corpora = learning_and_heldout(
+        arguments.corpus,
+        arguments.held_out,
+        column=arguments.column,
+        sample_by=arguments.sample_by,
+    )
+    model = probes.load_model(
+        arguments.model,
+        revision=arguments.revision,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        backend=arguments.backend,
+    )
+    batches = _batches(arguments, model, corpora.learning, arguments.max_tokens)
+    heldout = _batches(arguments, model, corpora.heldout, arguments.held_out_tokens)
+    try_lens(
+        model,
+        batches,
+        heldout,
+        steps=arguments.steps,
+        validate_every=arguments.validate_every,
+        out=arguments.out,
+    )
+    if arguments.dry_run:
+        print(f"{arguments.steps:,} steps; tried on the model, a lens read back: all fits")
+        return
+    heldout = heldout.kept()
+    translators, history = _train(arguments, model, batches, heldout)
+    with progress("held-out batches", len(heldout.batches)) as advance:
+        found = compare_lenses(
+            model,
+            heldout,
+            translators,
+            rows_per_batch=arguments.rows_per_step,
+            on_batch=advance,
+        )
+    with output_folder(arguments.out) as folder:
+        translators.save(folder)
+        save_comparison(folder, model, found, history, heldout, translators.training)
+    print_comparison(found, history)
+    print(f"lens: {arguments.out}")
+
+
+def _batches(arguments: "TunedLensArguments", model: Any, corpus: Any, most: int | None) -> Any:
+    return probes.token_batches(
+        corpus,
+        model.tokenizer,
+        sequence_length=arguments.sequence_length,
+        batch_size=arguments.batch_size,
+        layout=arguments.layout,
+        prepend_bos=arguments.prepend_bos,
+        max_tokens=most,
+    )
+
+
+def _train(
+    arguments: "TunedLensArguments", model: Any, batches: Any, heldout: Any
+) -> tuple[Translators, TranslatorHistory]:
+    with progress(f"{batches.corpus.name}, steps", arguments.steps) as advance:
+        return train_translators(
+            model,
+            batches,
+            steps=arguments.steps,
+            rows_per_step=arguments.rows_per_step,
+            optimizer=arguments.optimizer,
+            learning_rate=arguments.learning_rate,
+            seed=arguments.seed,
+            validation=None if arguments.validate_every is None else heldout,
+            validate_every=arguments.validate_every,
+            on_step=advance,
+        )
+
+
+def save_comparison(
+    folder: Path,
+    model: HookedModel,
+    found: LensComparison,
+    history: TranslatorHistory,
+    heldout: KeptBatches,
+    training: Mapping[str, Any],
+) -> None:
+    """Write `tuned_lens.json` and `tuned_lens.csv`."""
+    provenance = provenance_of(
+        model,
+        {"backend": model.backend, "heldout": heldout.configuration, "training": dict(training)},
+        documents=int(max(batch.segment_ids.max() for batch in heldout)) + 1,
+        rows=sum(len(batch.input_ids) for batch in heldout),
+        tokens=heldout.tokens,
+        corpus=heldout.corpus.name,
+        corpus_licence=heldout.corpus.licence,
+        corpus_sha256=heldout.content_hash,
+    )
+    content = {
+        **comparison_dict(found),
+        "history": {
+            "kl": history.kl.tolist(),
+            "positions": history.positions,
+            "passes": history.passes,
+            "validation": [
+                {"steps": steps, **comparison_dict(seen)}
+                for steps, seen in history.validation.items()
+            ],
+        },
+        "provenance": asdict(provenance),
+    }
+    text = json_text(content, f"{folder / JSON_FILE}", indent=2)
+    (folder / JSON_FILE).write_text(text + "\n", encoding="utf-8")
+    found.to_dataframe().to_csv(folder / TABLE_FILE, index=False)
+
+
+def comparison_dict(found: LensComparison) -> dict[str, Any]:
+    """A comparison as plain values."""
+    return {
+        "layer_labels": list(found.layer_labels),
+        "logit_kl": found.logit.tolist(),
+        "tuned_kl": found.tuned.tolist(),
+        "difference_standard_error": found.difference_error.tolist(),
+        "positions": found.positions,
+        "layers_nearer": found.layers_nearer,
+    }
+
+
+def print_comparison(found: LensComparison, history: TranslatorHistory) -> None:
+    """Print the divergences by layer, and at how many layers the tuned lens is nearer."""
+    difference = found.tuned - found.logit
+    columns = (found.logit, found.tuned, difference, found.difference_error)
+    table = Table.of_rows(
+        "KL divergence of the model's output from each lens, held-out text, in nats",
+        ("layer", "logit lens", "tuned lens", "difference", "standard error"),
+        (
+            (label, *(f"{float(cell):.3f}" for cell in cells))
+            for label, *cells in zip(found.layer_labels, *columns, strict=True)
+        ),
+    )
+    n_layers, nearer = len(found.layer_labels), found.layers_nearer
+    sentences = [
+        f"The tuned lens is nearer to the model's output at {nearer} of {n_layers} layers, over "
+        f"{found.positions} positions; it learnt from {history.positions}."
+    ]
+    if nearer < n_layers:
+        behind = found.layer_labels[int(difference.argmax())]
+        advice = "give it more --steps or a smaller --learning-rate"
+        sentences.append(f"It is furthest behind at layer {behind}: {advice}.")
+    print_tables([table], sentences)
+
+
+def try_lens(
+    model: HookedModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    heldout: Iterable[Mapping[str, Tensor]],
+    *,
+    steps: int,
+    validate_every: int | None,
+    out: Path,
+) -> None:
+    """Read a batch of either text, look at the held-out one, and write and read a lens."""
+    misfits, start = Misfits(), identity_translators(model)
+    with misfits.noted():
+        _first(batches, "--corpus")
+    with misfits.noted():
+        compare_lenses(model, [_first(heldout, "--held-out")], start, rows_per_batch=1)
+    with misfits.noted():
+        if validate_every is not None and validate_every > steps:
+            raise ValueError(
+                f"--validate-every {validate_every} is never reached in {steps} steps; give "
+                f"{steps} at most, or as many --steps"
+            )
+    with misfits.noted():
+        _write_and_read(start, model, out)
+    misfits.refuse()
+
+
+def _write_and_read(start: Translators, model: HookedModel, out: Path) -> None:
+    with (
+        one_line_for_disk_errors(f"trying to write a lens for {out}"),
+        tempfile.TemporaryDirectory(prefix=".trial-", dir=existing_folder(out)) as folder,
+    ):
+        start.save(folder)
+        load_translators(folder, model)
+
+
+def _first(batches: Iterable[Mapping[str, Tensor]], option: str) -> Mapping[str, Tensor]:
+    found = next(iter(batches), None)
+    if found is None:
+        raise ValueError(f"{option} fills no row; give more text, or shorter rows")
+    return found
