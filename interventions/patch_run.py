@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -30,10 +30,6 @@ from probes.perplexity import power_of_e
 from probes.results import EntropyResult
 from probes.sites import Site
 from probes.tables import Table, print_tables
-
-if TYPE_CHECKING:
-    from interventions.patch import PatchArguments
-
 
 ROWS = {
     "knowledge_entropy": "knowledge entropy, |c|",
@@ -163,7 +159,7 @@ class Patched:
         }
 
 
-def run_patch(arguments: "PatchArguments") -> None:
+def run_patch(arguments: Any) -> None:
     """Run the command, its arguments checked against each other."""
     if not arguments.dry_run:
         assert arguments.out is not None
@@ -197,7 +193,7 @@ def run_patch(arguments: "PatchArguments") -> None:
     print_patch(found, arguments.out if not arguments.dry_run else None)
 
 
-def _refuse_settings(given: "PatchArguments") -> None:
+def _refuse_settings(given: Any) -> None:
     """Refuse settings out of range before anything is loaded: try them on
     a model of two neurons.
     """
@@ -215,7 +211,7 @@ def _refuse_settings(given: "PatchArguments") -> None:
             )
 
 
-def _refuse_for(model: HookedModel, given: "PatchArguments") -> None:
+def _refuse_for(model: HookedModel, given: Any) -> None:
     """Refuse what this model's weights cannot express, before minutes of measuring."""
     if given.resuscitates:
         require_site(model, given.site)
@@ -225,7 +221,7 @@ def _refuse_for(model: HookedModel, given: "PatchArguments") -> None:
         AttentionTemperature(given.attention_temperature).weight_changes(model)
 
 
-def _kept(given: "PatchArguments", model: HookedModel, texts: Texts | None) -> Tokens | None:
+def _kept(given: Any, model: HookedModel, texts: Texts | None) -> Tokens | None:
     if texts is None:
         return None
     return keep_tokens(
@@ -241,7 +237,7 @@ def _kept(given: "PatchArguments", model: HookedModel, texts: Texts | None) -> T
 
 
 def _patch(
-    given: "PatchArguments",
+    given: Any,
     model: HookedModel,
     kept: Tokens | None,
     saved: EntropyResult | None,
@@ -272,7 +268,7 @@ def _patch(
 
 
 def _measured_resuscitation(
-    given: "PatchArguments",
+    given: Any,
     model: HookedModel,
     kept: Tokens | None,
     coefficients: EntropyResult | None,
@@ -292,7 +288,7 @@ def _measured_resuscitation(
     return replace(edit, factor=factor)
 
 
-def _resuscitation(given: "PatchArguments", coefficients: Any) -> Resuscitation:
+def _resuscitation(given: Any, coefficients: Any) -> Resuscitation:
     assert given.resuscitation_ratio is not None
     return Resuscitation(
         coefficients,
@@ -306,7 +302,7 @@ def _resuscitation(given: "PatchArguments", coefficients: Any) -> Resuscitation:
     )
 
 
-def _sequential(given: "PatchArguments", model: HookedModel, batches: KeptBatches) -> Resuscitation:
+def _sequential(given: Any, model: HookedModel, batches: KeptBatches) -> Resuscitation:
     assert given.resuscitation_ratio is not None
     passes = len(given.layers) or model.n_layers
     with progress("layer by layer, tokens", batches.tokens * passes) as advance:

@@ -118,7 +118,7 @@ def test_numbers_are_those_of_the_library_and_of_the_saved_checkpoint(site, run,
 def test_the_terminal_shows_both_entropies_perplexity_rows_and_warnings(run, tmp_path, capsys):
     assert run(*USUAL, *WARM, "--site", "preserving") == 0
     out, measured = capsys.readouterr().out, record(tmp_path)["measured"]
-    rows = {line.strip("│ ").split("│")[0].strip(): line for line in out.splitlines()}
+    rows = {re.split(r"  +", line.strip())[0]: line for line in out.splitlines()}
     for label, key in (
         ("knowledge entropy, |c|", "knowledge_entropy"),
         ("by contribution, |c| · ‖v‖", "contribution_entropy"),

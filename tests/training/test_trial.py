@@ -210,7 +210,7 @@ def test_a_dry_run_of_ckl_tries_the_real_start(texts, start, tmp_path, capsys):
     out = tmp_path / "deep" / "run"
     code, printed, _ = dry(main, ckl_arguments(texts, start, out), capsys)
     assert code == 0
-    assert "tried on the start, with a checkpoint read back: all fits" in printed
+    assert "tried, with a checkpoint read back: all fits" in printed
     assert not list(tmp_path.iterdir())
 
 

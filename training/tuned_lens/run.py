@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -23,15 +23,12 @@ from training.trial import existing_folder
 from training.tuned_lens.evaluation import LensComparison, compare_lenses, learning_and_heldout
 from training.tuned_lens.fit import TranslatorHistory, train_translators
 
-if TYPE_CHECKING:
-    from training.tuned_lens import TunedLensArguments
-
 JSON_FILE = "tuned_lens.json"
 TABLE_FILE = "tuned_lens.csv"
 FILES = ("translators.safetensors", "translators.json", JSON_FILE, TABLE_FILE)
 
 
-def run_tuned_lens(arguments: "TunedLensArguments") -> None:
+def run_tuned_lens(arguments: Any) -> None:
     """Train a tuned lens, compare it, and save both."""
     if arguments.dry_run and (why := why_not_here(arguments.model)) is not None:
         print(f"not tried: {why}")
@@ -80,7 +77,7 @@ def run_tuned_lens(arguments: "TunedLensArguments") -> None:
     print(f"lens: {arguments.out}")
 
 
-def _batches(arguments: "TunedLensArguments", model: Any, corpus: Any, most: int | None) -> Any:
+def _batches(arguments: Any, model: Any, corpus: Any, most: int | None) -> Any:
     return probes.token_batches(
         corpus,
         model.tokenizer,
@@ -93,7 +90,7 @@ def _batches(arguments: "TunedLensArguments", model: Any, corpus: Any, most: int
 
 
 def _train(
-    arguments: "TunedLensArguments", model: Any, batches: Any, heldout: Any
+    arguments: Any, model: Any, batches: Any, heldout: Any
 ) -> tuple[Translators, TranslatorHistory]:
     with progress(f"{batches.corpus.name}, steps", arguments.steps) as advance:
         return train_translators(
