@@ -30,8 +30,7 @@ def test_a_command_of_a_run_makes_it_again(kind, tmp_path):
     """Parsed as a command line is, it gives the configuration that the run was made with."""
     from analysis.command_words import command_of
     from analysis.runs import read_chain, read_run
-    from probes.cli import parse_arguments
-    from training.commands.recipes import as_json, with_defaults
+    from training.commands.recipes import as_json
 
     make = KINDS[kind].make_run
     first = make(tmp_path / "first", seed=3)
@@ -40,15 +39,11 @@ def test_a_command_of_a_run_makes_it_again(kind, tmp_path):
     else:
         given = {"seed": 3, "replay": "items", "mix": ("random", "generic")}
         second = make(tmp_path / "second", shared=first, **given)
-    command = import_module(f"training.{kind}.command")
-    arguments = {"ckl": "CklArguments", "remix": "RemixArguments"}[kind]
-    recipe = import_module(f"training.{kind}.recipes").smoke()
+    command = import_module(f"training.{kind}").COMMAND
     for folder in (first, second):
         run = (read_run if kind == "ckl" else read_chain)(folder)
         words = shlex.split(command_of(run.manifest))[3:]
-        defaults = with_defaults(getattr(command, arguments), recipe, recipe="smoke")
-        parsed = parse_arguments(defaults, words, program=kind)
-        found = as_json(command.COMMAND.configured(parsed))
+        found = as_json(command.parsed(words).config)
         stored = {**run.configuration, **run.manifest["execution"]}
         if stored.get("from_stage_a") is not None:
             stored["from_stage_a"] = Path(stored["from_stage_a"]).name
