@@ -4,10 +4,10 @@
 |---|---|
 | Which settings has a scale? | `analysis.reproduce.scales` |
 | Which experiments does a claim need? | `analysis.reproduce.experiments` |
-| Which runs has an experiment? | `analysis.reproduce.knowledge_runs`, `memorization_runs` |
-| In which order, and what do they cost? | `analysis.reproduce.plan`, `analysis.reproduce.cost` |
-| How are they made? | `analysis.reproduce.making` |
-| What came of it? | `analysis.reproduce.conclusion` |
+| Which runs has an experiment, and what do they cost? | `analysis.reproduce.plan` |
+| What came of them? | `analysis.reproduce.concluding` |
+
+How they are made stands in `analysis.jobs`.
 """
 
 from probes.lazy_exports import lazily

@@ -25,13 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from analysis.reproduce.experiments import Experiment
+from analysis.reproduce.experiments import Experiment, claims_of, needed
 from probes.cli import command_main
-
-if TYPE_CHECKING:
-    from analysis.reproduce.jobs import Job
 
 PROGRAM = "analysis.reproduce"
 
@@ -86,32 +82,34 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
     if arguments.out is None:
         raise ValueError("--out is missing; give a folder for the reproduction")
     from analysis.claims.catalogue import claim_named
-    from analysis.reproduce.experiments import needed
+    from analysis.jobs import RUNS, in_waves, shard_of
     from analysis.reproduce.plan import plan_part, whole_plan
     from analysis.reproduce.scales import SCALES
-    from analysis.study_runs import RUNS
 
-    claims = [claim_named(name) for name in _chosen(arguments)]
+    names = _chosen(arguments)
+    claims = [claim_named(name) for name in names]
     scale = SCALES[arguments.scale]()
     wanted = needed(claim.identifier for claim in claims)
     whole = whole_plan(scale, arguments.out / RUNS)
     jobs = plan_part(whole, wanted)
     if not jobs:
         raise ValueError(
-            f"the scale {scale.name} has no runs for {', '.join(_chosen(arguments))}; choose "
-            "others, or a larger --scale"
+            f"the scale {scale.name} has no runs for {', '.join(names)}; choose others, or a "
+            "larger --scale"
         )
+    waves = [shard_of(wave, arguments.shard) for wave in in_waves(jobs)]
     if arguments.list:
-        _print_list(jobs, arguments.shard)
+        for number, wave in enumerate(waves, start=1):
+            print("\n".join([f"# set {number}", *(job.line() for job in wave)]))
         return
     from analysis.numbers import command_line
-    from analysis.reproduce.conclusion import Reproduction, reproduce
+    from analysis.reproduce.concluding import Reproduction, reproduce
 
     reproduce(
         Reproduction(scale, tuple(jobs), tuple(whole), tuple(claims), wanted, arguments.out),
         command=command_line(PROGRAM, given),
         at_once=scale.at_once if arguments.processes is None else arguments.processes,
-        mine=_mine(jobs, arguments.shard),
+        mine=[job for wave in waves for job in wave],
         minutes=arguments.minutes,
         keep_checkpoints=arguments.keep_checkpoints,
         dry_run=arguments.dry_run,
@@ -121,31 +119,12 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
 def _chosen(arguments: ReproduceArguments) -> list[str]:
     """Identifiers of the claims that were asked for."""
     from analysis.claims.catalogue import CLAIMS
-    from analysis.reproduce.experiments import claims_of
 
     if arguments.claims and arguments.experiments:
         raise ValueError("--claims and --experiments choose the same thing; give one of them")
     if arguments.experiments:
         return claims_of(arguments.experiments)
     return list(arguments.claims or CLAIMS)
-
-
-def _mine(jobs: "Sequence[Job]", shard: str | None) -> "Sequence[Job]":
-    """The jobs of a shard, of every set of them."""
-    from analysis.reproduce.jobs import in_waves
-    from analysis.study_runs import shard_of
-
-    return [job for wave in in_waves(jobs) for job in shard_of(wave, shard)]
-
-
-def _print_list(jobs: "Sequence[Job]", shard: str | None) -> None:
-    from analysis.reproduce.jobs import in_waves
-    from analysis.study_runs import shard_of
-
-    for number, wave in enumerate(in_waves(jobs), start=1):
-        print(f"# set {number}")
-        for job in shard_of(wave, shard):
-            print(job.line())
 
 
 main = command_main(ReproduceArguments, _run, program=PROGRAM)

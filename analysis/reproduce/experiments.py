@@ -1,8 +1,8 @@
 """Experiments: which sets of runs some claims need, and which claims some sets are enough for.
 
 A claim is tested on all runs that have its settings, whatever they were made for; its `needs` say
-which must be there. Experiments share runs: the unedited start from the last checkpoint, which
-most are compared with, is one of those of all ages as well, and is made once.
+which must be there. Experiments share runs: the unedited last checkpoint, which most are compared
+with, is one of those of all ages as well, and is taught once.
 
 Example:
     >>> [str(one) for one in needed(["resuscitation-beats-controls"])]

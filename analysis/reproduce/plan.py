@@ -1,7 +1,13 @@
-"""The plan of a reproduction: all jobs that its claims need, each once, those that wait last.
+r"""The plan of a reproduction: all runs that its claims need, each once, those that wait last.
 
-A part of it, for some experiments, is cut from the whole plan of its scale, so that runs are called
-and made the same whatever else is asked for, and a reproduction can be gone on with.
+Experiments change a few settings of runs that all begin from the last checkpoint of a trajectory,
+or from checkpoints of every age. Each seed has a trajectory of its own where they are trained here;
+seeds share one of the hub. A part of a plan is cut from the whole plan of its scale, so that runs
+are called and made the same whatever else is asked for.
+
+What a run costs is estimated from its operations: with \(N\) parameters \(6 N\) for a token that is
+trained on, \(2 N\) for one that is read (Kaplan et al., 2020, "Scaling Laws for Neural Language
+Models": section 2.1).
 
 Example:
     >>> from analysis.reproduce.scales import smoke
@@ -10,32 +16,77 @@ Example:
     ['trajectory-seed-0', 'entropies-seed-0']
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from analysis.reproduce.cost import reading_work, training_work
+from analysis.checkpoints import step_of
+from analysis.ckl_study import FACTOR, RATIO, Changes, control_arm, evenly_spread, resuscitation
+from analysis.jobs import Job, in_waves, training_job
+from analysis.remix_study import mix_amounts, placements, stage_jobs
 from analysis.reproduce.experiments import Experiment
-from analysis.reproduce.jobs import Job, in_waves
-from analysis.reproduce.knowledge_runs import knowledge_jobs
-from analysis.reproduce.memorization_runs import memorization_jobs
-from analysis.reproduce.scales import ReproductionScale
-from analysis.reproduce.starts import Starts, starts_of, trajectory_jobs
+from analysis.reproduce.scales import Knowledge, Memorization, ReproductionScale
+from interventions.choices import ResuscitationSite
+from training.choices import NoMixControl, Replay
+from training.ckl import COMMAND as CKL
+from training.ckl.config import CklConfig
+from training.commands.fields import Control
+from training.pretrain import COMMAND as PRETRAIN
+from training.pretrain.config import PretrainConfig
+from training.remix.config import RemixConfig
+from training.runs.checkpoints import checkpoint_name
+
+_TRAINED, _READ = 6, 2
+"""Operations of a token and a parameter."""
+_PROBES_OF_A_PASSAGE, _TOKENS_OF_A_PROBE = 15, 40
+_TOKENS_OF_A_PAIR, _TOKENS_OF_A_WORD = 24, 1.5
+"""Of a short fact, question and answer; of a random word."""
+_STAGE_SHARE = 0.4
+"""Of its epochs that a stage needs, about, where a rule ends it."""
 
 _VARIANTS = ("relu_output", "relu_gate")
-_ROW_LENGTH = 256
-_UPDATE_ROWS = 4
+_ROW_LENGTH, _UPDATE_ROWS = 256, 4
+
+_AT_EVERY_AGE = (Experiment.AGES, Experiment.EDITED_AGES, Experiment.FAMILIAR_TEXT)
+_FACTORS = (FACTOR, 0.5, 1.0, 3.0)
+_RATIOS, _FACTOR_OF_RATIOS = (0.3, 0.7, 0.9), 1.0
+_TEMPERATURES = (1.5, 2.0, 3.0)
+_CONTROLS = tuple(control for control in Control if control is not Control.IDENTITY)
+
+_FIRST, _LATER = "random", "generic"
+_REPLAYED = {"replay": Replay.ITEMS, "replay_ratio": 0.1}
+LOCATED = ("no-mixing", "both")
+"""Arms whose facts are looked for in depth."""
+Arms = Mapping[Experiment, Mapping[str, Changes]]
+"""By experiment what its runs are called, and which settings they change."""
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Checkpoints of one trajectory that runs begin from, by growing age, and the job of it."""
+
+    model: str
+    revisions: tuple[str, ...]
+    parameters: int
+    job: Job | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The job that makes them, as other jobs need it."""
+        return () if self.job is None else (self.job.name,)
 
 
 def whole_plan(scale: ReproductionScale, folder: Path) -> list[Job]:
     """All jobs of a scale, in an order in which they can be made."""
+    starts = starts_of(scale, folder)
+    smaller = starts_of(scale, folder, smaller=True) if scale.trajectory.smaller else ()
     jobs = _each_once(
         [
-            *trajectory_jobs(scale, folder),
-            *trajectory_jobs(scale, folder, smaller=True),
-            *_measuring_jobs(scale, folder, scale.experiments),
-            *knowledge_jobs(scale, folder, scale.experiments),
-            *memorization_jobs(scale, folder, scale.experiments),
+            *(one.job for one in (*starts, *smaller) if one.job),
+            *_measuring_jobs(scale, folder, starts),
+            *_knowledge_jobs(scale, folder, starts, smaller),
+            *_memorization_jobs(scale, folder, starts),
         ]
     )
     # All jobs of the first seed come first, so that what is stopped early has some of everything.
@@ -56,51 +107,232 @@ def plan_part(whole: Sequence[Job], experiments: Collection[Experiment]) -> list
     return [job for job in whole if job.name in wanted]
 
 
+def located_names(scale: ReproductionScale) -> list[str]:
+    """The runs whose facts are looked for in depth."""
+    return [f"remix-{arm}-seed-{seed}" for arm in LOCATED for seed in range(scale.seeds)]
+
+
+def starts_of(
+    scale: ReproductionScale, folder: Path, *, smaller: bool = False
+) -> tuple[Starts, ...]:
+    """The starts of every seed."""
+    wanted = scale.trajectory
+    config = wanted.smaller if smaller else wanted.config
+    if config is None:
+        by_step = {step_of(name) or 0: name for name in wanted.revisions}
+        chosen = evenly_spread(list(by_step), scale.checkpoints)
+        shared = Starts(wanted.model, tuple(by_step[step] for step in chosen), wanted.parameters)
+        return (shared,) * scale.seeds
+    steps = evenly_spread(config.checkpoint_steps(), scale.checkpoints)
+    kind, made = "smaller" if smaller else "trajectory", []
+    for seed in range(scale.seeds):
+        name, seeded = f"{kind}-seed-{seed}", replace(config, seed=seed)
+        seconds = scale.seconds(pretraining_work(seeded))
+        job = training_job(PRETRAIN, name, seeded, wanted.recipe, folder, seconds=seconds)
+        names = tuple(map(checkpoint_name, steps))
+        made.append(Starts(str(folder / name), names, parameters_of(seeded), job))
+    return tuple(made)
+
+
 def _measuring_jobs(
-    scale: ReproductionScale, folder: Path, experiments: Iterable[Experiment]
+    scale: ReproductionScale, folder: Path, starts: Iterable[Starts]
 ) -> Iterator[Job]:
     """Jobs that look at checkpoints and train nothing; seeds of a hub model are one."""
-    for seed, starts in enumerate(dict.fromkeys(starts_of(scale, folder))):
-        if Experiment.ENTROPIES in experiments:
-            yield _entropies(scale, folder, starts, f"entropies-seed-{seed}")
-        if Experiment.UPDATES in experiments:
-            yield _updates(scale, folder, starts, f"updates-seed-{seed}")
+    tokens = scale.entropy_tokens * len(scale.corpora)
+    entropies = [
+        *("--corpus", *scale.corpora, "--max-tokens", str(scale.entropy_tokens)),
+        *("--variants", *_VARIANTS, "--sequence-length", str(_ROW_LENGTH)),
+    ]
+    updates = [
+        *("--corpus", scale.corpora[0], "--batches", str(scale.update_batches)),
+        *("--batch-size", str(_UPDATE_ROWS), "--sequence-length", str(_ROW_LENGTH)),
+    ]
+    trained = scale.update_batches * _UPDATE_ROWS * _ROW_LENGTH
+    for seed, start in enumerate(dict.fromkeys(starts)):
+        for experiment, program, words, work, last_file in (
+            (Experiment.ENTROPIES, "entropy", entropies, _READ * tokens, "trajectory.csv"),
+            (Experiment.UPDATES, "memory_updates", updates, _TRAINED * trained, "updates.csv"),
+        ):
+            if experiment in scale.experiments:
+                name = f"{experiment}-seed-{seed}"
+                model = ["--model", start.model, "--revisions", *start.revisions]
+                yield Job(
+                    name,
+                    f"analysis.{program}",
+                    (*model, *words, "--out", str(folder / name)),
+                    scale.seconds(work * len(start.revisions) * start.parameters),
+                    (experiment,),
+                    start.needs,
+                    last_file=last_file,
+                )
 
 
-def _entropies(scale: ReproductionScale, folder: Path, starts: Starts, name: str) -> Job:
-    read = scale.entropy_tokens * len(scale.corpora) * len(starts.revisions)
-    return Job(
-        name,
-        "analysis.entropy",
-        (
-            *("--model", starts.model, "--revisions", *starts.revisions),
-            *("--corpus", *scale.corpora, "--max-tokens", str(scale.entropy_tokens)),
-            *("--variants", *_VARIANTS, "--sequence-length", str(_ROW_LENGTH)),
-            *("--out", str(folder / name)),
+def _knowledge_jobs(
+    scale: ReproductionScale, folder: Path, starts: Sequence[Starts], smaller: Sequence[Starts]
+) -> Iterator[Job]:
+    """Runs of continual knowledge learning; one of several experiments is there for each."""
+    arms, recipe = _knowledge_arms(scale.knowledge), scale.knowledge.recipe
+    for experiment in scale.experiments:
+        prefix = "smaller-" if experiment is Experiment.SIZES else ""
+        ages = slice(None) if experiment in _AT_EVERY_AGE else slice(-1, None)
+        for name, changes in arms.get(experiment, {}).items():
+            for seed, start in enumerate(smaller if prefix else starts):
+                for revision in start.revisions[ages]:
+                    where: dict[str, Any] = {
+                        "model": start.model,
+                        "revision": revision,
+                        "seed": seed,
+                    }
+                    config = replace(scale.knowledge.config, **where, **changes)
+                    yield training_job(
+                        *(CKL, f"ckl-{prefix}{revision}{name}-seed-{seed}", config, recipe, folder),
+                        seconds=scale.seconds(knowledge_work(config, start.parameters)),
+                        experiments=(experiment,),
+                        needs=start.needs,
+                    )
+
+
+def _knowledge_arms(knowledge: Knowledge) -> Arms:
+    config, curves = knowledge.config, knowledge.curves
+    preserving = {"resuscitation_site": ResuscitationSite.PRESERVING}
+    controls = {f"-{name}": changes for name, changes in map(control_arm, _CONTROLS)}
+    intervals = [n for n in knowledge.intervals if n != config.injection_interval]
+    return {
+        Experiment.UNEDITED: {"": curves},
+        Experiment.AGES: {"": curves},
+        Experiment.EDITED_AGES: {f"-up-{FACTOR:g}": resuscitation()},
+        Experiment.FAMILIAR_TEXT: {"-familiar": {"corpus": knowledge.familiar_corpus}},
+        Experiment.DOSES: {
+            **{f"-up-{factor:g}": resuscitation(RATIO, factor) for factor in _FACTORS},
+            **{f"-ratio-{r:g}": resuscitation(r, _FACTOR_OF_RATIOS) for r in _RATIOS},
+        },
+        Experiment.CONTROLS: {
+            "-preserving": {**resuscitation(), **preserving},
+            **{name: {**resuscitation(), **changes} for name, changes in controls.items()},
+            **{f"-temperature-{t:g}": {"attention_temperature": t} for t in _TEMPERATURES},
+        },
+        Experiment.SPACINGS: {
+            f"-interval-{interval}": {
+                "injection_interval": interval,
+                # As many encounters, and an interval after the last one.
+                "steps": interval * (config.injection_rounds + 2),
+                "probe_every": min(config.probe_every, interval),
+                **curves,
+            }
+            for interval in intervals
+        },
+        Experiment.BATCHES: {
+            f"-batch-{rows}": {"batch_size": rows, **curves}
+            for rows in knowledge.batch_sizes
+            if rows != config.batch_size
+        },
+        Experiment.RATES: {
+            f"-rate-{rate:g}": {"learning_rate": rate, **curves}
+            for rate in knowledge.learning_rates
+            if rate != config.learning_rate
+        },
+        Experiment.SIZES: {"": curves},
+    }
+
+
+def _memorization_jobs(
+    scale: ReproductionScale, folder: Path, starts: Sequence[Starts]
+) -> Iterator[Job]:
+    """Runs in stages, those that make a stage A before those that go on from it."""
+    wanted, arms = scale.memorization, _memorization_arms(scale.memorization)
+    made: dict[RemixConfig, tuple[str, list[str]]] = {}
+    for experiment in scale.experiments:
+        for name, changes in arms.get(experiment, {}).items():
+            for seed in range(scale.seeds):
+                config = replace(wanted.config, seed=seed, **changes)
+                if wanted.own_start:
+                    start = starts[seed]
+                    config = replace(config, model=start.model, revision=start.revisions[-1])
+                # A mix of the usual size is an arm of several experiments.
+                made.setdefault(config, (f"remix-{name}-seed-{seed}", []))[1].append(experiment)
+    runs = {name: config for config, (name, _) in made.items()}
+    for job in stage_jobs(runs, wanted.recipe, folder):
+        config = runs[job.name]
+        start = starts[config.seed]
+        parameters = start.parameters if wanted.own_start else wanted.parameters
+        stages = len(config.data) - 1 if job.needs else None
+        yield replace(
+            job,
+            seconds=scale.seconds(memorization_work(config, parameters, stages=stages)),
+            experiments=tuple(made[config][1]),
+            needs=(*(start.needs if wanted.own_start else ()), *job.needs),
+        )
+
+
+def _memorization_arms(wanted: Memorization) -> Arms:
+    config = wanted.config
+    placed = placements(2, _FIRST, _LATER)
+    plain, both = placed["no-mixing"], placed["both"]
+    at_a, later = placed["random-at-a"], placed["generic-later"]
+    order = ("no-mixing", "random-at-a", "generic-later", "both", "generic-at-a", "random-later")
+    longer: dict[str, Any] = {"data": (*config.data, config.data[-1])}
+    for name in ("items", "epochs", "stage_learning_rates"):
+        if len(values := getattr(config, name)) > 1:
+            longer[name] = (*values, values[-1])
+    other, familiar = wanted.other_tasks, wanted.familiar
+    last, known = other.get("data", config.data)[-1], familiar.get("data", config.data)
+    return {
+        Experiment.MIXES: {
+            **{name: placed[name] for name in order},
+            "replay": _REPLAYED,
+            "as-many-steps": {**both, "no_mix_control": NoMixControl.STEPS},
+            "both-resuscitated": {**both, **resuscitation()},
+        },
+        Experiment.OTHER_TASKS: {
+            **{f"other-{name}": {**other, **placed[name]} for name in order[:3]},
+            "other-replay": {**other, **_REPLAYED},
+        },
+        Experiment.AMOUNTS: dict(
+            mix_amounts(
+                {"at-a": at_a["mix"], "later": later["mix"]}, wanted.mix_sizes, wanted.mix_lengths
+            )
         ),
-        reading_work(read, starts.parameters),
-        (Experiment.ENTROPIES,),
-        starts.needs,
-        last_file="trajectory.csv",
-    )
+        Experiment.THREE_STAGES: {
+            "three-stages-no-mixing": longer,
+            "three-stages-both": {**longer, **placements(3, _FIRST, _LATER)["both"]},
+        },
+        Experiment.FAMILIAR_FACTS: {
+            f"familiar-{kind}-{name}": {**familiar, "data": data, **mix}
+            for kind, data in (("facts", known), ("tasks", (known[0], last)))
+            for name, mix in (("no-mixing", plain), ("generic-later", later))
+        },
+    }
 
 
-def _updates(scale: ReproductionScale, folder: Path, starts: Starts, name: str) -> Job:
-    read = scale.update_batches * _UPDATE_ROWS * _ROW_LENGTH * len(starts.revisions)
-    return Job(
-        name,
-        "analysis.memory_updates",
-        (
-            *("--model", starts.model, "--revisions", *starts.revisions),
-            *("--corpus", scale.corpora[0], "--batches", str(scale.update_batches)),
-            *("--batch-size", str(_UPDATE_ROWS), "--sequence-length", str(_ROW_LENGTH)),
-            *("--out", str(folder / name)),
-        ),
-        training_work(read, starts.parameters),
-        (Experiment.UPDATES,),
-        starts.needs,
-        last_file="updates.csv",
-    )
+def parameters_of(config: PretrainConfig) -> int:
+    """Parameters of a model that is trained from scratch."""
+    return config.model_shape(config.d_vocab).parameters()
+
+
+def pretraining_work(config: PretrainConfig) -> float:
+    """Operations of a pretraining run."""
+    tokens = config.steps * config.batch_size * config.row_length
+    return float(_TRAINED * tokens * parameters_of(config))
+
+
+def knowledge_work(config: CklConfig, parameters: int) -> float:
+    """Operations of a run of continual knowledge learning, evaluations of its probes among them."""
+    steps = config.steps or config.last_injection + config.injection_interval
+    evaluations = steps // config.probe_every + 2
+    probed = config.passages * _PROBES_OF_A_PASSAGE * _TOKENS_OF_A_PROBE
+    trained = steps * config.batch_size * config.row_length
+    return float((_TRAINED * trained + _READ * evaluations * probed) * parameters)
+
+
+def memorization_work(config: RemixConfig, parameters: int, *, stages: int | None = None) -> float:
+    """Operations of a run in stages."""
+    tokens = 0.0
+    for stage in config.stages[-stages:] if stages else config.stages:
+        mixed = 0.0
+        if stage.mix is not None:
+            mixed = stage.items * stage.mix_ratio * config.mix_words * _TOKENS_OF_A_WORD
+        tokens += _STAGE_SHARE * stage.epochs * (stage.items * _TOKENS_OF_A_PAIR + mixed)
+    return float(_TRAINED * tokens * parameters)
 
 
 def _each_once(jobs: Iterable[Job]) -> list[Job]:

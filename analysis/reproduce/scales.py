@@ -9,7 +9,7 @@
 Every claim that a scale has the runs for is tested; all scales have three seeds or more, and eight
 checkpoints or more. At `smoke` each seed has a pretraining run of its own, so that what is found
 holds over these, too. It has no downstream tasks, at which so small a model only guesses, and no
-facts that the start knew: claims about these are not tested there.
+facts that the base knew: claims about these are not tested there.
 
 `paper` is for a cluster: it names models, revisions and data of the hub, none of which was ever
 loaded from here, and is meant to be looked at with `--list` before anything is started.
@@ -21,8 +21,8 @@ Example:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from analysis.ckl_study import Changes
 from analysis.reproduce.experiments import Experiment
 from training.ckl.config import CklConfig
 from training.ckl.recipes import CKL_RECIPES
@@ -30,116 +30,89 @@ from training.pretrain.config import PRETRAIN_RECIPES, PretrainConfig
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES
 
-Changes = Mapping[str, Any]
-BILLION = 1_000_000_000
-
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """Checkpoints of pretraining that runs start from.
-
-    Attributes:
-        recipe: of `training.pretrain`; empty for a model of the hub.
-        config: what is trained, of another seed each; None for a model of the hub.
-        smaller: a smaller model on the same text; None for none.
-        model: hub id.
-        revisions: of it.
-        parameters: of the model, where it is one of the hub.
-    """
+    """Checkpoints of pretraining that runs begin from: trained here, or a model of the hub."""
 
     recipe: str = ""
     config: PretrainConfig | None = None
+    """What is trained, of another seed each; None for a model of the hub."""
     smaller: PretrainConfig | None = None
+    """A smaller model on the same text."""
     model: str = ""
     revisions: tuple[str, ...] = ()
     parameters: int = 0
+    """Of the model of the hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Knowledge:
-    """How new knowledge is taught.
-
-    Attributes:
-        recipe: of `training.ckl`.
-        config: what all runs have in common.
-        looked_at: changes of runs whose curves are looked at, step by step.
-        familiar_corpus: text that the model knows.
-        intervals: steps from an encounter to the next.
-        batch_sizes: rows of a batch.
-        learning_rates: peaks.
-    """
+    """How new knowledge is taught: what all runs have in common, and what is varied."""
 
     recipe: str
     config: CklConfig
-    looked_at: Changes
+    curves: Changes
+    """Settings of runs that are evaluated step by step."""
     familiar_corpus: str
+    """Text that the model knows."""
     intervals: tuple[int, ...]
+    """Steps from an encounter to the next."""
     batch_sizes: tuple[int, ...]
     learning_rates: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memorization:
-    """How facts are learnt in stages.
-
-    Attributes:
-        recipe: of `training.remix`.
-        config: what all runs have in common.
-        own_start: whether runs start from the last checkpoint of the trajectories.
-        parameters: of the model, where they do not.
-        other_tasks: changes where the second stage learns other tasks.
-        familiar: changes where facts that the start knew are asked for.
-        mix_sizes: over the items of the data.
-        mix_lengths: words.
-        located: facts whose depth is looked at.
-    """
+    """How facts are learnt in stages: what all runs have in common, and what is varied."""
 
     recipe: str
     config: RemixConfig
     own_start: bool
+    """Whether runs begin from the last checkpoint of the trajectories."""
     parameters: int = 0
+    """Of the model, where they do not."""
     other_tasks: Changes = field(default_factory=dict)
+    """Settings where the second stage learns other tasks."""
     familiar: Changes = field(default_factory=dict)
+    """Settings where facts that the base knew are asked for."""
     mix_sizes: tuple[float, ...] = (1.0, 2.0, 4.0)
+    """Over the items of the data."""
     mix_lengths: tuple[int, ...] = (25, 50, 100)
+    """In words."""
     located: int = 32
+    """Facts that are looked for in depth."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReproductionScale:
-    """How large a reproduction is.
-
-    Attributes:
-        name: of it.
-        machine: it is sized for, in words.
-        seeds: runs of everything.
-        checkpoints: starts, evenly spread over a trajectory.
-        experiments: that it has.
-        trajectory: what runs start from.
-        knowledge: how new knowledge is taught.
-        memorization: how facts are learnt in stages.
-        corpora: entropies are measured on.
-        entropy_tokens: of each.
-        update_batches: that gradients of memory vectors are taken over.
-        rate: floating-point operations that the machine makes in a second of training, of one run.
-        overhead: seconds of a run beside that.
-        at_once: runs that it makes at the same time, where nothing else is asked for.
-    """
+    """How large a reproduction is."""
 
     name: str
     machine: str
+    """That it is sized for, in words."""
     seeds: int = 3
     checkpoints: int = 8
+    """That runs begin from, evenly spread over a trajectory."""
     experiments: tuple[Experiment, ...] = tuple(Experiment)
     trajectory: Trajectory
     knowledge: Knowledge
     memorization: Memorization
     corpora: tuple[str, ...]
+    """That entropies are measured on, over `entropy_tokens` of each."""
     entropy_tokens: int
     update_batches: int = 8
+    """That gradients of memory vectors are taken over."""
     rate: float
+    """Floating-point operations of one run that the machine makes in a second of training."""
     overhead: float
+    """Seconds of a run beside that."""
     at_once: int = 1
+    """Runs that are made at the same time, where nothing else is asked for."""
+
+    def seconds(self, operations: float | int) -> float:
+        """About how long a run of so many operations takes."""
+        return operations / self.rate + self.overhead
 
 
 def smoke() -> ReproductionScale:
@@ -204,7 +177,7 @@ def _small_knowledge() -> Knowledge:
     return Knowledge(
         recipe="smoke",
         config=taught,
-        looked_at={"probe_every": 1, "generate_every": 16},
+        curves={"probe_every": 1, "generate_every": 16},
         familiar_corpus="general-train",
         intervals=(2, 4, 8),
         batch_sizes=(8, 16, 32),
@@ -252,7 +225,7 @@ def lab() -> ReproductionScale:
         knowledge=Knowledge(
             recipe="lab",
             config=CKL_RECIPES["lab"](),
-            looked_at={"probe_every": 1, "generate_every": 100},
+            curves={"probe_every": 1, "generate_every": 100},
             familiar_corpus="general-train",
             intervals=(9, 18, 36),
             batch_sizes=(32, 64, 128),
@@ -294,7 +267,7 @@ def paper() -> ReproductionScale:
                 held_out=20,
                 duplication=60,
             ),
-            looked_at={"probe_every": 10, "generate_every": 160},
+            curves={"probe_every": 10, "generate_every": 160},
             familiar_corpus="allenai/c4",
             intervals=(40, 80, 160),
             batch_sizes=(256, 512, 2048),
@@ -323,7 +296,7 @@ _OLMO_TOKENS_OF_A_STEP = 2048 * 2048
 
 def _olmo_revision(step: int) -> str:
     """A revision as the hub names those of OLMo-1B; never looked up."""
-    return f"step{step}-tokens{step * _OLMO_TOKENS_OF_A_STEP // BILLION}B"
+    return f"step{step}-tokens{step * _OLMO_TOKENS_OF_A_STEP // 1_000_000_000}B"
 
 
 SCALES: Mapping[str, Callable[[], ReproductionScale]] = {

@@ -63,6 +63,25 @@ def changed(configuration: Any, recipe: Any) -> list[str]:
     return [name for name, value in vars(configuration).items() if value != getattr(recipe, name)]
 
 
+def command_words(configuration: Any, recipe: Any, name: str) -> list[str]:
+    """The words of a command line that ask for a configuration.
+
+    Args:
+        configuration: all settings.
+        recipe: what it is a change of.
+        name: of the recipe.
+    """
+    stored = as_json(configuration)
+    words = ["--recipe", name]
+    for field in changed(configuration, recipe):
+        flag, value = field.replace("_", "-"), stored[field]
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
 def _json(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_json(inner) for inner in value]

@@ -6,12 +6,18 @@ from pathlib import Path
 import pytest
 
 from analysis.claims import CLAIMS, Scale
-from analysis.reproduce.cost import knowledge_work, memorization_work, pretraining_work
+from analysis.jobs import in_waves
 from analysis.reproduce.experiments import Experiment, claims_of, needed
-from analysis.reproduce.jobs import depths
-from analysis.reproduce.memorization_runs import located_names
-from analysis.reproduce.plan import plan_part, whole_plan
+from analysis.reproduce.plan import (
+    knowledge_work,
+    located_names,
+    memorization_work,
+    plan_part,
+    pretraining_work,
+    whole_plan,
+)
 from analysis.reproduce.scales import SCALES, smoke
+from tests.analysis.job_words import check_words
 from training.choices import NoMixControl
 from training.commands.fields import Control
 
@@ -52,7 +58,7 @@ def test_each_run_is_there_once_after_what_it_needs(jobs):
     assert len(set(trained)) == len(trained)
     for place, job in enumerate(jobs):
         assert set(job.needs) <= set(names[:place])
-    assert max(depths(jobs).values()) == 2
+    assert len(in_waves(jobs)) == 3
 
 
 def test_jobs_are_made_by_the_words_of_their_configurations(jobs):
@@ -72,10 +78,7 @@ def test_jobs_are_made_by_the_words_of_their_configurations(jobs):
     for program, command in commands.items():
         sample = [job for job in jobs if job.program == program][:: 1 + by_program[program] // 5]
         for job in sample:
-            words = list(job.words)
-            arguments = command.parsed(words)
-            assert arguments.config == job.config
-            assert arguments.folder == RUNS / job.name
+            check_words(job, command, RUNS)
 
 
 def test_experiments_start_where_they_should(jobs):

@@ -2,10 +2,16 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
+from analysis.jobs import in_groups
+from analysis.remix_study import Study, StudySettings, main, plan_study, stage_jobs
+from tests.analysis.job_words import check_words
 from tests.training.small_runs import pretrain_arguments, write_texts
+
+RUNS = Path("runs")
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +46,6 @@ def run_arguments(texts, model, out, *extra):
 
 
 def plan_of(study="arms", **given):
-    from analysis.remix_study.choices import Study, StudySettings
-    from analysis.remix_study.plan import plan_study
     from training.remix.recipes import smoke
 
     seeds = given.pop("seeds", 1)
@@ -50,14 +54,13 @@ def plan_of(study="arms", **given):
 
 
 def by_name(plan):
-    return {one.name.removesuffix("-seed-0"): one for one in plan}
+    return {name.removesuffix("-seed-0"): config for name, config in plan.items()}
 
 
 def test_the_arms_are_those_that_were_planned_and_share_stage_a():
     plan = plan_of(seeds=3)
-    assert len(plan) == len({one.name for one in plan}) == 30
-    assert [one.config.seed for one in plan] == [0] * 10 + [1] * 10 + [2] * 10
-    arms = by_name(plan[:10])
+    assert [config.seed for config in plan.values()] == [0] * 10 + [1] * 10 + [2] * 10
+    arms = by_name(dict(list(plan.items())[:10]))
     mixes = {
         "no-mixing": ("none",),
         "random-at-a": ("random", "none"),
@@ -70,55 +73,43 @@ def test_the_arms_are_those_that_were_planned_and_share_stage_a():
         "as-many-steps": ("random", "generic"),
         "resuscitated": ("none",),
     }
-    assert {name: one.config.mix for name, one in arms.items()} == mixes
-    assert {name: str(one.config.replay) for name, one in arms.items()} == {
+    assert {name: config.mix for name, config in arms.items()} == mixes
+    assert {name: str(config.replay) for name, config in arms.items()} == {
         **dict.fromkeys(arms, "none"),
         "replay": "items",
         "self-replay": "self",
     }
-    assert arms["as-many-steps"].config.no_mix_control == "steps"
-    assert arms["resuscitated"].config.resuscitation_ratio == 0.5
-    shared = {name: one.stage_a_of for name, one in arms.items() if one.stage_a_of is not None}
+    assert arms["as-many-steps"].no_mix_control == "steps"
+    assert arms["resuscitated"].resuscitation_ratio == 0.5
+    jobs = stage_jobs(plan, "smoke", RUNS)[:10]
+    shared = {job.name: job.needs[0] for job in jobs if job.needs}
     assert shared == {
         **dict.fromkeys(
-            ("random-later", "generic-later", "replay", "self-replay"), "no-mixing-seed-0"
+            (
+                f"{name}-seed-0"
+                for name in ("random-later", "generic-later", "replay", "self-replay")
+            ),
+            "no-mixing-seed-0",
         ),
-        "both": "random-at-a-seed-0",
+        "both-seed-0": "random-at-a-seed-0",
     }
     # Reports have the order of the study, whatever runs share.
-    ordered = [one.name for one in sorted(plan[:10], key=lambda one: one.place)]
-    assert ordered == [f"{name}-seed-0" for name in mixes]
+    assert list(arms) == list(mixes)
 
 
 def test_a_run_goes_on_from_one_that_comes_before_it_in_the_same_group():
-    from analysis.remix_study.plan import groups_of
-
     plan = plan_of(seeds=2)
-    groups = groups_of(plan)
-    assert sorted(one.name for group in groups for one in group) == sorted(o.name for o in plan)
+    groups = in_groups(stage_jobs(plan, "smoke", RUNS))
+    assert sorted(job.name for group in groups for job in group) == sorted(plan)
     # Plain, random at A, generic at A, control and edited start, of two seeds.
     assert len(groups) == 10
     for first, *others in groups:
-        assert first.stage_a_of is None
-        assert {one.stage_a_of for one in others} <= {first.name}
-        for one in others:
-            assert one.config.stage_a() == first.config.stage_a()
-
-
-def test_shards_keep_groups_together_and_make_every_run_once():
-    from analysis.remix_study.plan import groups_of
-    from analysis.study_runs import shard_of
-
-    plan = plan_of(seeds=2)
-    parts = [
-        [one.name for group in shard_of(groups_of(plan), f"{part}/3") for one in group]
-        for part in (1, 2, 3)
-    ]
-    assert sorted(name for part in parts for name in part) == sorted(one.name for one in plan)
-    for part in parts:
-        for one in plan:
-            if one.name in part and one.stage_a_of is not None:
-                assert one.stage_a_of in part
+        assert first.config == plan[first.name]
+        assert first.needs == ()
+        assert {job.needs for job in others} <= {(first.name,)}
+        for job in others:
+            assert job.config.from_stage_a == RUNS / first.name
+            assert plan[job.name].stage_a() == plan[first.name].stage_a()
 
 
 @pytest.mark.parametrize(
@@ -141,27 +132,18 @@ def test_every_study_has_its_arms(study, count, arm, field, value):
     sets = {"first_sets": ("kvr", "triviaqa"), "later_sets": ("lama", "math", "gsm8k")}
     plan = plan_of(study, **sets)
     assert len(plan) == count
-    assert getattr(by_name(plan)[arm].config, field) == value
+    assert getattr(by_name(plan)[arm], field) == value
 
 
-def test_the_words_of_a_run_are_parsed_to_its_configuration():
-    from pathlib import Path
-
+@pytest.mark.parametrize("study", ["arms", "mix-ratios", "three-stages", "familiar"])
+def test_the_words_of_a_run_are_parsed_to_its_configuration(study):
     from training.remix import COMMAND
-    from training.remix.recipes import smoke
 
-    for study in ("arms", "mix-ratios", "three-stages", "familiar"):
-        for one in plan_of(study):
-            words = one.words(smoke(), "smoke", Path("runs"))
-            found = COMMAND.parsed(words)
-            assert found.config == one.final(Path("runs"))
-            assert found.resume
-            assert found.out == Path("runs") / one.name
+    for job in stage_jobs(plan_of(study), "smoke", RUNS):
+        check_words(job, COMMAND, RUNS)
 
 
 def test_a_study_lists_makes_skips_and_reports_its_runs(texts, model, tmp_path, capsys):
-    from analysis.remix_study.command import main
-
     out = tmp_path / "study"
     words = study_arguments(texts, model, out, "--arms", "no-mixing", "replay", "random-at-a")
     words += ["--mix-words", "2", "--replay-ratio", "0.5"]
@@ -270,8 +252,6 @@ def share_readable(run, k):
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, extra, message):
-    from analysis.remix_study.command import main
-
     assert main(["--model", "nowhere", "--out", str(tmp_path / "study"), *extra]) == 2
     error = capsys.readouterr().err
     assert error.startswith("analysis.remix_study: error: ")
@@ -281,13 +261,11 @@ def test_bad_input_is_one_line(tmp_path, capsys, extra, message):
 
 
 def test_another_study_in_the_same_folder_is_refused(texts, model, tmp_path, capsys):
-    from analysis.remix_study.command import main
-
     out = tmp_path / "study"
     words = [*study_arguments(texts, model, out, "--arms", "no-mixing"), "--no-localization"]
     assert main(words) == 0
     capsys.readouterr()
     assert main([*words, "--epochs", "7"]) == 2
     error = capsys.readouterr().err
-    assert "holds a run with another epochs" in error
+    assert "holds a run with another configuration.epochs" in error
     assert error.count("\n") == 1

@@ -5,6 +5,8 @@ import shlex
 
 import pytest
 
+from analysis.ckl_study import evenly_spread, main, plan_study
+from tests.analysis.job_words import check_words
 from tests.training.small_runs import ckl_arguments, pretrain_arguments, write_texts
 
 
@@ -32,7 +34,6 @@ def folders(tmp_path):
 
 
 def plan_of(folders, **given):
-    from analysis.ckl_study.plan import plan_study
     from interventions.choices import ResuscitationSite
     from training.ckl.recipes import smoke
 
@@ -49,8 +50,6 @@ def study_arguments(texts, trajectory, out, *extra):
 
 
 def test_starts_are_spread_over_the_steps_and_end_with_the_last():
-    from analysis.ckl_study.plan import evenly_spread
-
     steps = [0, 1, 2, 4, 8, 16, *range(25, 201, 25)]
     assert evenly_spread(steps, 8) == list(range(25, 201, 25))
     assert evenly_spread(steps, 4) == [50, 100, 150, 200]
@@ -65,13 +64,14 @@ def test_a_plan_has_every_start_site_and_control_with_every_seed(folders):
     from training.commands.fields import Control, EditForm
 
     plan = plan_of(folders)
-    assert len(plan) == len({one.name for one in plan}) == 3 * (8 + 4 + len(Control))
-    assert [one.config.seed for one in plan] == sorted(one.config.seed for one in plan)
-    unedited = [one for one in plan if not one.config.is_edited]
-    assert [one.config.revision for one in unedited[:8]] == [
+    configs = list(plan.values())
+    assert len(plan) == 3 * (8 + 4 + len(Control))
+    assert [config.seed for config in configs] == sorted(config.seed for config in configs)
+    unedited = [config for config in configs if not config.is_edited]
+    assert [config.revision for config in unedited[:8]] == [
         f"step-{step:06d}" for step in range(25, 201, 25)
     ]
-    edited = [one.config for one in plan if one.config.is_edited]
+    edited = [config for config in configs if config.is_edited]
     assert {config.revision for config in edited} == {"step-000200"}
     assert {config.resuscitation_site for config in edited if config.control is None} == {
         *("up", "down", "preserving", "gate")
@@ -85,35 +85,15 @@ def test_a_plan_has_every_start_site_and_control_with_every_seed(folders):
     )
 
 
-def test_the_words_of_a_run_are_parsed_to_its_configuration(folders):
-    from pathlib import Path
-
+def test_the_words_of_a_run_are_parsed_to_its_configuration(folders, tmp_path):
+    from analysis.jobs import training_job
     from training.ckl import COMMAND
-    from training.ckl.recipes import smoke
 
-    for one in plan_of(folders):
-        words = one.words(smoke(), "smoke", Path("runs"))
-        found = COMMAND.parsed(words)
-        assert found.config == one.config
-        assert found.resume
-        assert found.out == Path("runs") / one.name
-
-
-def test_shards_make_every_run_once(folders):
-    from analysis.study_runs import shard_of
-
-    plan = plan_of(folders)
-    parts = [shard_of(plan, f"{part}/4") for part in range(1, 5)]
-    assert sorted(one.name for part in parts for one in part) == sorted(one.name for one in plan)
-    assert shard_of(plan, None) == plan
-    for wrong in ("0/2", "3/2", "1", "a/b", "1/0"):
-        with pytest.raises(ValueError, match=r"must be i/n, with i from 1 to n"):
-            shard_of(plan, wrong)
+    for name, config in plan_of(folders).items():
+        check_words(training_job(COMMAND, name, config, "smoke", tmp_path), COMMAND, tmp_path)
 
 
 def test_a_study_lists_makes_skips_and_reports_its_runs(texts, trajectory, tmp_path, capsys):
-    from analysis.ckl_study.command import main
-
     out = tmp_path / "study"
     arguments = study_arguments(texts, trajectory, out, "--no-edits")
     assert main([*arguments, "--list"]) == 0
@@ -124,7 +104,7 @@ def test_a_study_lists_makes_skips_and_reports_its_runs(texts, trajectory, tmp_p
     assert main([*arguments, "--shard", "2/2"]) == 0
     printed = capsys.readouterr().out
     assert (
-        "2 runs: 2 starts (step-000003, step-000007) and 0 edits of the last, 1 seed each"
+        "2 runs: 2 checkpoints (step-000003, step-000007) and 0 edits of the last, 1 seed each"
         in printed
     )
     assert "how long they take is known after the first" in printed
@@ -147,7 +127,6 @@ def test_a_study_lists_makes_skips_and_reports_its_runs(texts, trajectory, tmp_p
 
 
 def test_all_edits_of_a_real_model_can_be_listed(texts, trajectory, tmp_path, capsys):
-    from analysis.ckl_study.command import main
     from training.commands.fields import Control
 
     out = tmp_path / "study"
@@ -162,7 +141,7 @@ def test_all_edits_of_a_real_model_can_be_listed(texts, trajectory, tmp_path, ca
     [
         (["--shard", "3/2"], "--shard '3/2' must be i/n"),
         (["--model", "other"], "--model is the study's to choose"),
-        (["--control", "redo"], "--control is the study's to choose"),
+        (["--resuscitation-site", "down"], "--resuscitation-site is the study's to choose"),
         (["--checkpoints", "9"], "--checkpoints 9 was asked for, found 5 after step 0"),
         (["--seeds", "0"], "needs 1 or more --checkpoints and --seeds, found 2 and 0"),
         (["--recipe", "smok"], "there is no recipe 'smok'; did you mean smoke?"),
@@ -171,8 +150,6 @@ def test_all_edits_of_a_real_model_can_be_listed(texts, trajectory, tmp_path, ca
     ],
 )
 def test_bad_input_is_one_line(texts, trajectory, tmp_path, capsys, extra, message):
-    from analysis.ckl_study.command import main
-
     words = study_arguments(texts, trajectory, tmp_path / "study", "--no-edits", *extra)
     if "--recipe" in extra:
         words = words[2:]
@@ -185,8 +162,6 @@ def test_bad_input_is_one_line(texts, trajectory, tmp_path, capsys, extra, messa
 
 
 def test_a_run_that_fails_stops_the_study_and_says_which(texts, trajectory, tmp_path, capsys):
-    from analysis.ckl_study.command import main
-
     out = tmp_path / "study"
     words = study_arguments(texts, trajectory, out, "--no-edits", "--steps", "999")
     assert main(words) == 2
@@ -194,12 +169,3 @@ def test_a_run_that_fails_stops_the_study_and_says_which(texts, trajectory, tmp_
     assert "training.ckl: error: " in error
     assert "of the 999 steps; give more text" in error
     assert "analysis.ckl_study: error: the run step-000003-seed-0 failed" in error
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(7.6, "8 s"), (1000, "17 min"), (4000, "1 h 7 min"), (7170, "2 h 0 min")]
-)
-def test_durations_are_rounded_as_they_are_said(seconds, text):
-    from analysis.study_runs import shown_duration
-
-    assert shown_duration(seconds) == text

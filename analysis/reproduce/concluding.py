@@ -11,23 +11,33 @@ Example:
 """
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from analysis.claim_tables.folders import Results, find_results, tables_of
+from analysis.claim_tables.memorization import fact_depths, memorization_table
+from analysis.claims.choices import Experiment
 from analysis.claims.claim import Claim
-from analysis.reproduce.experiments import Experiment
-from analysis.reproduce.jobs import Job
-from analysis.reproduce.making import make_jobs, remove_unneeded
-from analysis.reproduce.memorization_runs import located_names
+from analysis.claims.judging import judge
+from analysis.claims.ledger import MARKDOWN_FILE, counts_text, ledger_of, write_ledger
+from analysis.claims.measurements import Table
+from analysis.jobs import RUNS, Job, duration_text, run_jobs
+from analysis.published import headline, settings_of_results, verify, write_verification
+from analysis.report.material import Material
+from analysis.report.writing import write_page
+from analysis.reproduce.plan import located_names
 from analysis.reproduce.scales import ReproductionScale
-from analysis.study_runs import RUNS, shown_duration
+from analysis.runs import Chain, read_chain
+from training.runs.directory import CHECKPOINTS_FOLDER
 from training.runs.durable_files import write_whole
 
-PLAN_FILE, TABLES_FOLDER, PAGE = "plan.json", "tables", "report.html"
-_TRAINED_ONCE = "training.pretrain"
-_PRETRAINING = "pretraining"
+PLAN_FILE, TABLES_FOLDER, DEPTHS_FILE, PAGE = "plan.json", "tables", "depths.csv", "report.html"
+_PRETRAIN, _PRETRAINING = "training.pretrain", "pretraining"
 
 
 @dataclass(frozen=True)
@@ -76,49 +86,41 @@ def reproduce(
         return
     made.out.mkdir(parents=True, exist_ok=True)
     write_whole(made.out / PLAN_FILE, json.dumps({"scale": made.scale.name}) + "\n")
-    kept = {job.name for job in made.jobs if job.program == _TRAINED_ONCE}
+    removable = {job.name for job in made.jobs if job.program != _PRETRAIN and not keep_checkpoints}
     located = set(located_names(made.scale))
     # A run that went on from another one's stage A has its model there.
     located |= {name for job in made.jobs if job.name in located for name in job.needs}
-    removable = set() if keep_checkpoints else {job.name for job in made.jobs} - kept
-    progress = make_jobs(
-        mine,
-        made.whole,
-        made.out,
-        over,
-        at_once=at_once,
-        cost=lambda job: _seconds([job], made.scale, at_once),
-        minutes=minutes,
-        tidy=removable - located,
-    )
-    left = [job for job in made.jobs if job.name not in progress.over]
-    if left:
-        waiting = sum(not progress.over.issuperset(job.needs) for job in left)
+
+    def tidy(done: Collection[str]) -> None:
+        remove_unneeded(made.whole, done, made.runs, removable - located)
+
+    tidy(over)
+    over = run_jobs(mine, made.out, over, at_once=at_once, minutes=minutes, on_over=tidy)
+    if left := [job for job in made.jobs if job.name not in over]:
+        waiting = sum(not over.issuperset(job.needs) for job in left)
         print(
             f"{len(left)} of {len(made.jobs)} runs are not over, {waiting} of them wait for "
             "others; give the same command again to go on"
         )
         return
     conclude(made, command)
-    remove_unneeded(made.whole, progress.over, made.out, removable)
+    remove_unneeded(made.whole, over, made.runs, removable)
 
 
-def print_plan(made: Reproduction, over: set[str], at_once: int) -> None:
+def print_plan(made: Reproduction, over: Collection[str], at_once: int) -> None:
     """Print which runs there are, and about how long they take."""
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    scale = made.scale
-    table = RichTable(title=f"{scale.name}: {len(made.claims)} claims, {len(made.jobs)} runs")
-    for heading in ("runs for", "runs", "finished", "about, on " + scale.machine):
-        table.add_column(heading, justify="left" if heading == "runs for" else "right")
-    for name, jobs in _by_experiment(made).items():
-        left = [job for job in jobs if job.name not in over]
-        cost = shown_duration(_seconds(left, scale, at_once)) if left else ""
+    title = f"{made.scale.name}: {len(made.claims)} claims, {len(made.jobs)} runs"
+    table = RichTable("runs for", title=title)
+    for heading in ("runs", "finished", f"about, on {made.scale.machine}"):
+        table.add_column(heading, justify="right")
+    rows = _by_experiment(made)
+    for name, jobs in {**rows, "all": made.jobs}.items():
+        left = [job.seconds for job in jobs if job.name not in over]
+        cost = duration_text(sum(left) / at_once) if left or name not in rows else ""
         table.add_row(name, str(len(jobs)), str(len(jobs) - len(left)), cost)
-    left = [job for job in made.jobs if job.name not in over]
-    total = shown_duration(_seconds(left, scale, at_once))
-    table.add_row("all", str(len(made.jobs)), str(len(over)), total)
     Console().print(table)
     print(
         f"estimated from operations, {at_once} at a time; runs that several experiments need are "
@@ -126,25 +128,21 @@ def print_plan(made: Reproduction, over: set[str], at_once: int) -> None:
     )
 
 
+def remove_unneeded(
+    jobs: Iterable[Job], over: Collection[str], runs: Path, removable: Iterable[str]
+) -> None:
+    """Remove the checkpoints of finished jobs that no unfinished job needs."""
+    wanted = {name for job in jobs if job.name not in over for name in job.needs}
+    for name in set(removable).intersection(over) - wanted:
+        # A run in stages has a folder of checkpoints in each.
+        for checkpoints in sorted((runs / name).rglob(CHECKPOINTS_FOLDER)):
+            shutil.rmtree(checkpoints)
+
+
 def conclude(made: Reproduction, command: str) -> None:
     """Judge the claims on the runs, and write tables, ledger, verification and report."""
-    from analysis.claims.judging import judge
-    from analysis.claims.ledger import MARKDOWN_FILE, counts_text, ledger_of, write_ledger
-    from analysis.published import (
-        headline,
-        settings_of_results,
-        verify,
-        write_verification,
-    )
-    from analysis.report.material import Material
-    from analysis.report.writing import write_page
-    from analysis.reproduce.measuring import measured_tables, results_of
-
-    results = results_of(made.jobs, made.runs)
-    located = located_names(made.scale)
-    tables = measured_tables(
-        results, made.runs, located, made.scale.memorization.located, made.out / TABLES_FOLDER
-    )
+    results = find_results([made.runs / job.name for job in made.jobs])
+    tables = measured_tables(made, results)
     ledger = ledger_of(
         judge(made.claims, tables),
         scale=made.scale.name,
@@ -165,6 +163,39 @@ def conclude(made: Reproduction, command: str) -> None:
     print(headline(comparisons))
     print(f"ledger: {made.out / MARKDOWN_FILE}")
     print(f"page: {made.out / PAGE}")
+
+
+def measured_tables(made: Reproduction, results: Results) -> dict[Table, pd.DataFrame]:
+    """The tables that claims are tested on; they are written into a folder as well."""
+    folder = made.out / TABLES_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = tables_of(results)
+    there = {path.name for path in results.remix_runs}
+    names = [name for name in located_names(made.scale) if name in there]
+    if chains := [read_chain(made.runs / name) for name in names]:
+        depths = _depths(chains, made.scale.memorization.located, folder / DEPTHS_FILE)
+        rows = memorization_table(chains, depths=depths)
+        deep = rows[rows["measure"].isin(depths["measure"])]
+        tables[Table.MEMORIZATION] = pd.concat(
+            [tables[Table.MEMORIZATION], deep], ignore_index=True
+        )
+    for name, table in tables.items():
+        write_whole(folder / f"{name}.csv", table.to_csv(index=False))
+    return tables
+
+
+def _depths(chains: Sequence[Chain], items: int, file: Path) -> pd.DataFrame:
+    """Where facts are readable; once measured they are read, for models are removed afterwards."""
+    if not file.is_file():
+        found = fact_depths(chains, items)
+        named = found.assign(run=[Path(path).name for path in found["run"]])
+        write_whole(file, named.to_csv(index=False))
+    read = pd.read_csv(file, dtype={"cluster": object})
+    paths = {chain.path.name: str(chain.path) for chain in chains}
+    return read.assign(
+        run=[paths[name] for name in read["run"]],
+        cluster=read["cluster"].where(read["cluster"].notna(), None),
+    )
 
 
 def _provenance(made: Reproduction) -> dict[str, Any]:
@@ -189,17 +220,12 @@ def _refuse_folder(made: Reproduction) -> None:
         raise ValueError(f"--out {made.out} exists and holds no reproduction; give another folder")
 
 
-def _by_experiment(made: Reproduction) -> dict[str, list[Job]]:
+def _by_experiment(made: Reproduction) -> dict[str, Sequence[Job]]:
     """Jobs by the first experiment that wants them, in the order of experiments."""
-    found: dict[str, list[Job]] = {_PRETRAINING: []}
-    found |= {str(experiment): [] for experiment in made.experiments}
+    found: dict[str, list[Job]] = {name: [] for name in (_PRETRAINING, *map(str, made.experiments))}
     for job in made.jobs:
         wanting = [one for one in made.experiments if one in job.experiments]
         # A run that only makes a stage A for another one is part of what that one is for.
         name = next(map(str, [*wanting, *job.experiments]), _PRETRAINING)
         found.setdefault(name, []).append(job)
     return {name: jobs for name, jobs in found.items() if jobs}
-
-
-def _seconds(jobs: Sequence[Job], scale: ReproductionScale, at_once: int) -> float:
-    return sum(job.work / scale.rate + scale.overhead for job in jobs) / at_once

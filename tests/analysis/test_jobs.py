@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from analysis.reproduce.jobs import Job, depths, in_waves
-from analysis.reproduce.making import make_jobs, remove_unneeded
+from analysis.jobs import Job, duration_text, in_groups, in_waves, run_jobs, shard_of
+from analysis.reproduce.concluding import remove_unneeded
 
-FAKE = "tests.analysis.reproduce.fake_program"
+FAKE = "tests.analysis.fake_program"
 _KILLED = """
 import sys
 from pathlib import Path
-from tests.analysis.reproduce.test_making import fake_jobs, made
+from tests.analysis.test_jobs import fake_jobs, made
 if __name__ == "__main__":
     made(fake_jobs(Path(sys.argv[1]), awaiting={"left": ["never"]}), Path(sys.argv[1]))
 """
@@ -39,8 +39,8 @@ def fake_jobs(folder, *, awaiting=None, failing=()):
                 "2" if name in failing else "0",
                 *(str(folder / "runs" / file) for file in awaited.get(name, ())),
             ),
-            1.0,
             needs=wanted,
+            last_file="done.json",
         )
         for name, wanted in needs.items()
     ]
@@ -48,7 +48,7 @@ def fake_jobs(folder, *, awaiting=None, failing=()):
 
 def made(jobs, folder, **how):
     over = {job.name for job in jobs if job.is_over(folder / "runs")}
-    return make_jobs(jobs, jobs, folder, over, at_once=2, cost=lambda job: job.work, **how)
+    return run_jobs(jobs, folder, over, **{"at_once": 2, **how})
 
 
 def state_of(process):
@@ -61,20 +61,33 @@ def calls(folder, name):
 
 def test_waves_need_only_those_before_them(tmp_path):
     jobs = fake_jobs(tmp_path)
-    assert depths(jobs) == {"first": 0, "left": 1, "right": 1, "last": 2}
     waves = [[job.name for job in wave] for wave in in_waves(jobs[::-1])]
     assert waves == [["first"], ["right", "left"], ["last"]]
+    groups = [[job.name for job in group] for group in in_groups(jobs[:3])]
+    assert groups == [["first", "left", "right"]]
+
+
+def test_shards_make_every_job_once():
+    plan = list(range(11))
+    parts = [shard_of(plan, f"{part}/4") for part in range(1, 5)]
+    assert sorted(one for part in parts for one in part) == plan
+    assert shard_of(plan, None) == plan
+    for wrong in ("0/2", "3/2", "1", "a/b", "1/0"):
+        with pytest.raises(ValueError, match=r"must be i/n, with i from 1 to n"):
+            shard_of(plan, wrong)
 
 
 def test_jobs_wait_for_what_they_need_and_run_at_once_where_they_can(tmp_path, capsys):
     # Each of both waits for the other one to begin.
     awaiting = {"left": ["right/calls.txt"], "right": ["left/calls.txt"]}
-    progress = made(fake_jobs(tmp_path, awaiting=awaiting), tmp_path)
-    assert progress.over == set(progress.seconds) == {"first", "left", "right", "last"}
-    began = {name: calls(tmp_path, name)[0] for name in progress.over}
-    ended = {
-        name: float((tmp_path / "runs" / name / "done.json").read_text()) for name in progress.over
-    }
+    steps = []
+    over = made(
+        fake_jobs(tmp_path, awaiting=awaiting), tmp_path, on_over=lambda now: steps.append(len(now))
+    )
+    assert over == {"first", "left", "right", "last"}
+    assert steps == [1, 2, 3, 4]
+    began = {name: calls(tmp_path, name)[0] for name in over}
+    ended = {name: float((tmp_path / "runs" / name / "done.json").read_text()) for name in over}
     assert ended["first"] < min(began["left"], began["right"])
     assert max(ended["left"], ended["right"]) < began["last"]
     said = capsys.readouterr().out.splitlines()
@@ -86,7 +99,9 @@ def test_jobs_wait_for_what_they_need_and_run_at_once_where_they_can(tmp_path, c
 
 
 def test_a_failure_is_told_in_a_line_and_what_was_made_is_not_made_again(tmp_path):
-    with pytest.raises(ValueError, match=r"^right failed: fake: error: this one cannot; see .*\.t"):
+    with pytest.raises(
+        ValueError, match=r"^the run right failed: fake: error: this one cannot; see "
+    ):
         made(fake_jobs(tmp_path, failing=("right",)), tmp_path)
     first = calls(tmp_path, "first")
     assert not (tmp_path / "runs" / "last").exists()
@@ -120,16 +135,20 @@ def test_killed_and_started_again_it_repeats_no_finished_job(tmp_path):
     assert len(calls(tmp_path, "last")) == 1
 
 
-def test_no_job_begins_when_the_time_is_over(tmp_path):
-    assert made(fake_jobs(tmp_path), tmp_path, minutes=0.0).over == set()
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_part_makes_its_own_and_leaves_what_waits_for_others(tmp_path):
-    jobs = fake_jobs(tmp_path)
+@pytest.mark.parametrize("at_once", [None, 1])
+def test_a_part_makes_its_own_and_leaves_what_waits_for_others(tmp_path, capsys, at_once):
+    jobs = fake_jobs(tmp_path, failing=("last",))
     mine = [job for job in jobs if job.name != "right"]
-    progress = make_jobs(mine, jobs, tmp_path, (), at_once=1, cost=lambda job: job.work)
-    assert progress.over == {"first", "left"}
+    assert made(mine, tmp_path, minutes=0.0, at_once=at_once) == set()
+    assert not (tmp_path / "runs").exists()
+    assert made(mine, tmp_path, at_once=at_once) == {"first", "left"}
+    assert (tmp_path / "logs" / "left.txt").read_text() == "made left\n"
+    with pytest.raises(ValueError, match="the run last failed: "):
+        made(jobs, tmp_path, at_once=at_once)
+    # What a job of this process says goes to the terminal; that of a worker stays in the log.
+    log = (tmp_path / "logs" / "last.txt").read_text()
+    said = "fake: error: this one cannot\n"
+    assert (log, capsys.readouterr().err) == (("", said) if at_once is None else (said, ""))
 
 
 def test_checkpoints_go_when_nothing_unfinished_needs_them(tmp_path):
@@ -140,9 +159,32 @@ def test_checkpoints_go_when_nothing_unfinished_needs_them(tmp_path):
     def kept():
         return {path.parts[-3] for path in (tmp_path / "runs").rglob("checkpoints")}
 
-    remove_unneeded(jobs, {"first", "left"}, tmp_path, {"first", "left"})
+    runs = tmp_path / "runs"
+    remove_unneeded(jobs, {"first", "left"}, runs, {"first", "left"})
     assert kept() == {"first", "left", "right", "last"}
-    remove_unneeded(jobs, {"first", "left", "right"}, tmp_path, {"first", "left"})
+    remove_unneeded(jobs, {"first", "left", "right"}, runs, {"first", "left"})
     assert kept() == {"left", "right", "last"}
-    remove_unneeded(jobs, {"first", "left", "right", "last"}, tmp_path, {"left", "last"})
+    remove_unneeded(jobs, {"first", "left", "right", "last"}, runs, {"left", "last"})
     assert kept() == {"right"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(7.6, "8 s"), (1000, "17 min"), (4000, "1 h 7 min"), (7170, "2 h 0 min")]
+)
+def test_durations_are_rounded_as_they_are_said(seconds, text):
+    assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [("ckl_study", "--trajectory"), ("remix_study", "--study"), ("reproduce", "--scale")],
+)
+def test_help_answers_without_heavy_libraries(name, flag):
+    code = (
+        f"import sys\nfrom analysis.{name} import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit(str({'torch', 'pandas', 'plotly'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+    assert flag in done.stdout

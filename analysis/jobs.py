@@ -1,0 +1,289 @@
+"""Jobs: commands that wait for one another, made once each, and gone on with after a stop.
+
+A study or a reproduction is a list of jobs. Each runs by the `main` of its command, in this process
+or in workers; what it prints goes to `logs/`. Finished jobs are left alone, others resumed.
+
+Example:
+    >>> Job("tiny", "training.pretrain", ("--recipe", "tiny")).line()
+    'python -m training.pretrain --recipe tiny'
+    >>> shard_of(["a", "b", "c"], "1/2"), duration_text(4000)
+    (['a', 'c'], '1 h 7 min')
+"""
+
+import contextlib
+import importlib
+import json
+import multiprocessing
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeVar
+
+from training.commands.command import TrainingCommand
+from training.commands.recipes import command_words
+
+RUNS, LOGS, REPORT = "runs", "logs", "report"
+_INTERRUPTED = 130
+_ESTIMATED_FROM = 0.05
+"""Share of the work that is done before it is said how long the rest will take."""
+Each = TypeVar("Each")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command.
+
+    Attributes:
+        name: of its folder.
+        program: the module that `python -m` runs.
+        words: its arguments.
+        seconds: about how long it takes; equal numbers where that is not known.
+        experiments: that it is part of.
+        needs: names of jobs that must be over before.
+        config: of a training run; None for other commands.
+        last_file: that a command which is no training run writes when all else is there.
+    """
+
+    name: str
+    program: str
+    words: tuple[str, ...]
+    seconds: float = 1.0
+    experiments: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    config: Any = None
+    last_file: str = ""
+
+    def line(self) -> str:
+        """As a command line."""
+        return shlex.join(["python", "-m", self.program, *self.words])
+
+    def is_over(self, folder: Path) -> bool:
+        """Whether there is nothing left to do of it."""
+        if self.config is None:
+            return (folder / self.name / self.last_file).is_file()
+        from training.runs.finished import is_over
+
+        return is_over(folder / self.name, self.config)
+
+
+def training_job(
+    command: TrainingCommand, name: str, config: Any, recipe: str, folder: Path, **others: Any
+) -> Job:
+    """The job that makes a training run, or goes on with it."""
+    words = command_words(config, command.recipes[recipe](), recipe)
+    words += ["--out", str(folder / name), "--resume"]
+    return Job(name, command.program, tuple(words), config=config, **others)
+
+
+def in_waves(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs in sets: each needs none but those of the sets before it."""
+    depth: dict[str, int] = {}
+    needs = {job.name: job.needs for job in jobs}
+
+    def find(name: str) -> int:
+        if name not in depth:
+            depth[name] = max((1 + find(other) for other in needs[name]), default=0)
+        return depth[name]
+
+    waves = range(1 + max(map(find, needs), default=-1))
+    return [[job for job in jobs if depth[job.name] == number] for number in waves]
+
+
+def in_groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs in sets that share nothing: those that go on from the same first job."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.needs[0] if job.needs else job.name, []).append(job)
+    return list(groups.values())
+
+
+def shard_of(plan: Sequence[Each], shard: str | None) -> list[Each]:
+    """Every n-th of a plan, the i-th of them first."""
+    if shard is None:
+        return list(plan)
+    first, _, count = shard.partition("/")
+    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise ValueError(f"--shard {shard!r} must be i/n, with i from 1 to n; 1/2 and 2/2 say")
+    return list(plan)[int(first) - 1 :: int(count)]
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    out: Path,
+    over: Collection[str],
+    *,
+    at_once: int | None = None,
+    minutes: float | None = None,
+    on_over: Callable[[set[str]], None] = lambda _: None,
+) -> set[str]:
+    """Make the jobs that are not over, as far as what they need is; names of all that are then.
+
+    They are made by `at_once` worker processes; None makes one after the other in this process,
+    with its progress on the terminal. None begins after `minutes`, and those that can stop do.
+    """
+    done = set(over)
+    planned = [job for job in jobs if job.name not in done]
+    todo, took, running = list(planned), dict[str, float](), dict[Future[float], Job]()
+    began = time.monotonic()
+    with _executor(at_once) as executor:
+        while todo or running:
+            left = None if minutes is None else minutes - (time.monotonic() - began) / 60
+            if left is None or left > 0:
+                ready = [job for job in todo if done.issuperset(job.needs)]
+                for job in ready[: (at_once or 1) - len(running)]:
+                    todo.remove(job)
+                    made = executor.submit(_make, job, out / LOGS, left, at_once is None)
+                    running[made] = job
+            if not running:
+                break
+            for made in wait(running, return_when=FIRST_COMPLETED).done:
+                job, seconds = running.pop(made), made.result()
+                if job.is_over(out / RUNS):
+                    done.add(job.name)
+                    took[job.name] = seconds
+                    on_over(done)
+                    print(_progress(job, planned, took, time.monotonic() - began), flush=True)
+    return done
+
+
+def duration_text(seconds: float | int) -> str:
+    """A time, rounded to what is of interest."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def refuse_chosen(config: Any, recipe: Any, chosen: Sequence[str], why: str) -> None:
+    """Refuse settings that a study chooses itself, where they are not the recipe's."""
+    for name in chosen:
+        if getattr(config, name) != getattr(recipe, name):
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} is the study's to choose: {why}")
+
+
+def run_study(jobs: Sequence[Job], arguments: Any, headline: str) -> bool:
+    """List or make the jobs of a study; whether all of them are over."""
+    groups = shard_of(in_groups(jobs), arguments.shard)
+    mine = [job for group in groups for job in group]
+    if arguments.list:
+        print("\n".join(job.line() for job in mine))
+        return False
+    runs = arguments.out / RUNS
+    over = {job.name for job in jobs if job.is_over(runs)}
+    print(headline)
+    print(_cost_text(mine, runs, over))
+    run_jobs(mine, arguments.out, over, minutes=arguments.minutes)
+    # Other machines may have made their shards meanwhile.
+    if left := [job for job in jobs if not job.is_over(runs)]:
+        print(f"{len(left)} of {len(jobs)} runs are not over; the report waits for them")
+    return not left
+
+
+def _cost_text(mine: Sequence[Job], runs: Path, over: Collection[str]) -> str:
+    """How many jobs are over, and how long the others will take at the pace of these."""
+    left = [job for job in mine if job.name not in over]
+    if not left:
+        return f"all {len(mine)} are over"
+    cost = "how long they take is known after the first"
+    if seconds := [_recorded_seconds(runs / name) for name in over]:
+        cost = f"about {duration_text(len(left) * fmean(seconds))}, at the pace of those over"
+    return f"{len(mine) - len(left)} are over; {len(left)} to make, {cost}"
+
+
+def _recorded_seconds(folder: Path) -> float:
+    """How long the updates and evaluations of a run took, all its stages together."""
+    from training.runs.directory import TIMING_FILE
+
+    files = sorted(folder.rglob(TIMING_FILE))
+    found = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+    return sum(line.get("seconds", 0) + line.get("observing_seconds", 0) for line in found)
+
+
+def _progress(job: Job, planned: Sequence[Job], took: Mapping[str, float], elapsed: float) -> str:
+    """A line about a job that is over, and about how long the others will take."""
+    made = sum(one.seconds for one in planned if one.name in took)
+    left = sum(one.seconds for one in planned if one.name not in took)
+    # The first few are too short a time to tell.
+    told = left and made >= _ESTIMATED_FROM * (made + left)
+    rest = f"; about {duration_text(elapsed * left / made)} to go" if told else ""
+    return f"{len(took)} of {len(planned)}: {job.name}, {duration_text(took[job.name])}{rest}"
+
+
+def _make(job: Job, logs: Path, minutes: float | None, here: bool) -> float:
+    """Run a job's command in this process; the seconds that it took.
+
+    Its errors and progress go to its log as well, unless it is made `here`, before a user's eyes.
+    """
+    main = importlib.import_module(job.program).main
+    can_stop = minutes is not None and job.config is not None
+    log = logs / f"{job.name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with (
+        log.open("a", encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(sys.stderr if here else file),
+    ):
+        code = main([*job.words, *(["--minutes", f"{minutes:.3f}"] if can_stop else [])])
+    if code == _INTERRUPTED and here:
+        raise KeyboardInterrupt
+    if code not in (0, _INTERRUPTED):
+        lines = log.read_text(encoding="utf-8").strip().splitlines() or ["without a word"]
+        reason = "for the reason above" if here else lines[-1]
+        raise ValueError(f"the run {job.name} failed: {reason}; see {log}")
+    return time.monotonic() - began
+
+
+class _ThisProcess(Executor):
+    """Makes what is submitted at once."""
+
+    def submit(self, function: Any, /, *args: Any, **options: Any) -> Future[Any]:
+        made: Future[Any] = Future()
+        made.set_result(function(*args, **options))
+        return made
+
+
+@contextlib.contextmanager
+def _executor(at_once: int | None) -> Iterator[Executor]:
+    """This process, or worker processes that share the cores and end with this one."""
+    if at_once is None:
+        yield _ThisProcess()
+        return
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(at_once, spawn, partial(_begin, at_once))
+    try:
+        yield pool
+    except BaseException:
+        # What was not begun is not to be waited for.
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+def _begin(at_once: int) -> None:
+    import torch
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # The first process tells the others; two answers to one key would be two tracebacks.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(max(1, multiprocessing.cpu_count() // at_once))
+
+
+def _end_with_parent() -> None:
+    """End this worker as soon as the process is gone that it works for, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "workers are started by another process"
+    parent.join()
+    os._exit(1)

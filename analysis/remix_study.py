@@ -1,0 +1,322 @@
+r"""A study of continual memorization: `python -m analysis.remix_study`.
+
+Runs `training.remix` in many ways, with several seeds, one after the other, and reports it all as
+`analysis.remix_report` does. Which ways is what `--study` says. An arm of a study is a few settings
+that differ from plain training of one stage after the other:
+
+| study            | arms                                                                       |
+|------------------|----------------------------------------------------------------------------|
+| `arms`           | mixes at A, later, and both; replay, self-replay; as many steps; edited    |
+| `main-table`     | mixes at A, later, and both, for every pair of --first-sets and later ones |
+| `replay-ratios`  | 1, 5 and 10 % of the earlier items shown again, beside REMIX               |
+| `mix-ratios`     | mixes of half, as many, twice and four times the items, at A and later     |
+| `mix-lengths`    | mixes of a half, once, twice and four times the words                      |
+| `three-stages`   | no mix, at A, later, and both, over three stages                           |
+| `familiar`       | factoids that the base knew, while a later stage has each mix              |
+
+Every option of `training.remix` that is the same for all runs can be given. Runs that agree in all
+that stage A is made from train it once: the others go on from the first of them. Writes into
+`--out`:
+
+- `runs/`: a run directory each
+- `logs/`: what each run printed
+- `report/`: the report, once all runs are over
+
+A study that was stopped goes on where it was: finished runs are left alone, others resumed. To
+share it out over machines with one disk, give each a `--shard`; runs that share stage A stay
+together, and the last machine to finish writes the report.
+
+Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: Tables 1
+to 6, Figures 6 to 8.
+
+Example:
+    $ python -m analysis.remix_study --model runs/tiny --out runs/study
+    $ python -m analysis.remix_study --model runs/tiny --study mix-ratios --out runs/ratios --list
+    $ python -m analysis.remix_study --model runs/tiny --out runs/study --shard 1/2
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from enum import StrEnum
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from analysis.ckl_study import Changes, resuscitation
+from analysis.jobs import (
+    REPORT,
+    RUNS,
+    Job,
+    in_groups,
+    refuse_chosen,
+    run_study,
+    training_job,
+)
+from probes.cli import command_main
+from training.choices import NoMixControl, Replay
+from training.remix import COMMAND
+from training.remix.config import NO_MIX, RemixConfig
+
+PROGRAM = "analysis.remix_study"
+REPLAY_RATIOS = (0.01, 0.05, 0.1)
+MIX_RATIOS = (0.5, 1.0, 2.0, 4.0)
+LENGTHS = (0.5, 1.0, 2.0, 4.0)
+"""Of mixes, over that of the recipe."""
+FAMILIARITY_ITEMS = 500
+"""That the base is asked, where the recipe does not say."""
+PLAIN = "no-mixing"
+_CHOSEN_BY_THE_STUDY = (
+    *("mix", "no_mix_control", "replay", "from_stage_a", "resuscitation_ratio"),
+    *("resuscitation_factor", "control", "attention_temperature"),
+)
+
+
+class Study(StrEnum):
+    """Which arms there are."""
+
+    ARMS = "arms"
+    """Mixes at A, later and both; replay; self-generated replay; as many steps without a mix; an
+    edited base."""
+    MAIN_TABLE = "main-table"
+    """Mixes at A, later and both, for every first and later set."""
+    REPLAY_RATIOS = "replay-ratios"
+    """Shares of the earlier items shown again."""
+    MIX_RATIOS = "mix-ratios"
+    """Sizes of mixes, in items."""
+    MIX_LENGTHS = "mix-lengths"
+    """Lengths of mixes, in words."""
+    THREE_STAGES = "three-stages"
+    """No mix, at A, later and both, over three stages."""
+    FAMILIAR = "familiar"
+    """Factoids that the base knew, with each mix in later stages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """Which arms, mixes and sets a study has."""
+
+    arms: tuple[str, ...] = ()
+    """Only these arms of the study, by the names of their folders; all."""
+    first_mix: str = "random"
+    """Mix of stage A."""
+    later_mix: str = "generic"
+    """Mix of later stages."""
+    first_sets: tuple[str, ...] = ("kvr", "popqa", "triviaqa")
+    """Of main-table: sets that stage A learns."""
+    later_sets: tuple[str, ...] = (
+        *("lama", "entityquestions", "webquestions"),
+        *("gsm8k", "math", "evolcode", "apps", "ultrachat"),
+    )
+    """Of main-table: sets that stage B learns."""
+    familiar_mixes: tuple[str, ...] = ("random", "generic")
+    """Of familiar: mixes of later stages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StudyFields:
+    out: Path
+    """Folder of the study; made if it is not there, gone on with if it is."""
+    recipe: str
+    """Of training.remix; where the defaults below are from."""
+    study: Study = Study.ARMS
+    """Which arms there are."""
+    seeds: int = 3
+    """Runs of each; the first has --seed."""
+    localization: bool = True
+    """Whether the report says where in depth items are readable, which loads all models."""
+    localization_items: int = 64
+    """Items of stage A that are looked for."""
+    list: bool = False
+    """Print the commands, one a run, and stop."""
+    shard: str | None = None
+    """Only every n-th group of runs that share stage A, the i-th of them first: i/n."""
+    minutes: float | None = None
+    """Stop after so many, to go on later; at the end of the study."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemixStudyArguments(StudySettings, _StudyFields):
+    """Run continual memorization in many ways and report what came of it."""
+
+    config: RemixConfig
+
+
+def plan_study(
+    config: RemixConfig,
+    study: Study = Study.ARMS,
+    settings: StudySettings | None = None,
+    *,
+    seeds: int,
+) -> dict[str, RemixConfig]:
+    """The settings of all runs by their names, those of the first seed first."""
+    if seeds < 1:
+        raise ValueError(f"a study needs 1 or more --seeds, found {seeds}")
+    settings = settings or StudySettings()
+    arms = _chosen(dict(_arms(config, study, settings)), settings.arms)
+    return {
+        f"{name}-seed-{seed}": replace(config, seed=seed, **changes)
+        for seed in range(config.seed, config.seed + seeds)
+        for name, changes in arms.items()
+    }
+
+
+def stage_jobs(runs: Mapping[str, RemixConfig], recipe: str, folder: Path) -> list[Job]:
+    """The jobs of runs; those with the same stage A stand together and go on from the first."""
+    groups: dict[Any, list[str]] = {}
+    for name, config in runs.items():
+        # An edit before stage A is measured in the run that makes it.
+        edited = config.is_edited and config.edit_before == config.names[0]
+        alone = edited or len(config.data) < 2
+        groups.setdefault(name if alone else config.stage_a(), []).append(name)
+    jobs = []
+    for first, *others in groups.values():
+        jobs.append(training_job(COMMAND, first, runs[first], recipe, folder))
+        for name in others:
+            config = replace(runs[name], from_stage_a=folder / first)
+            jobs.append(training_job(COMMAND, name, config, recipe, folder, needs=(first,)))
+    return jobs
+
+
+def placements(
+    count: int, first: str, later: str, *, few: bool = False
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Arms with no mix, each mix at A and later, and the one at A with the other later."""
+    mixes = {PLAIN: (NO_MIX, NO_MIX), f"{_name(first)}-at-a": (first, NO_MIX)}
+    if not few and first != later:
+        mixes[f"{_name(later)}-at-a"] = (later, NO_MIX)
+        mixes[f"{_name(first)}-later"] = (NO_MIX, first)
+    mixes[f"{_name(later)}-later"] = (NO_MIX, later)
+    mixes["both"] = (first, later)
+    return {name: {"mix": mix_of_stages(count, *pair)} for name, pair in mixes.items()}
+
+
+def mix_of_stages(count: int, first: str, later: str) -> tuple[str, ...]:
+    """The mix of every stage, as a configuration has it."""
+    found = (first, *[later] * (count - 1))
+    return (first,) if set(found) == {first} else found
+
+
+def mix_amounts(
+    mixes: Mapping[str, tuple[str, ...]], ratios: Sequence[float], lengths: Sequence[int]
+) -> Iterator[tuple[str, Changes]]:
+    """Arms with mixes of several sizes and several lengths."""
+    for place, mix in mixes.items():
+        for ratio in ratios:
+            yield f"{place}-ratio-{ratio:g}", {"mix": mix, "mix_ratio": (ratio,)}
+        for words in lengths:
+            yield f"{place}-{words}-words", {"mix": mix, "mix_words": words}
+
+
+def _chosen(arms: dict[str, Changes], names: Sequence[str]) -> dict[str, Changes]:
+    """Some of the arms, or all."""
+    for name in names:
+        if name not in arms:
+            nearest = get_close_matches(name, arms, n=1, cutoff=0)[0]
+            raise ValueError(
+                f"the study has no arm {name!r}; did you mean {nearest}? It has {', '.join(arms)}"
+            )
+    return {name: changes for name, changes in arms.items() if name in names or not names}
+
+
+def _arms(
+    config: RemixConfig, study: Study, settings: StudySettings
+) -> Iterator[tuple[str, Changes]]:
+    """The arms of a study, by the names of their folders."""
+    first, later = settings.first_mix, settings.later_mix
+    count = len(config.data)
+    placed = placements(count, first, later)
+    asked = {"familiarity_items": config.familiarity_items or FAMILIARITY_ITEMS}
+    if study is Study.ARMS:
+        yield from placed.items()
+        yield "replay", {"replay": Replay.ITEMS}
+        yield "self-replay", {"replay": Replay.SELF}
+        yield "as-many-steps", {**placed["both"], "no_mix_control": NoMixControl.STEPS}
+        yield "resuscitated", resuscitation()
+    elif study is Study.MAIN_TABLE:
+        for one, other in product(settings.first_sets, settings.later_sets):
+            for name, changes in placements(2, first, later).items():
+                yield f"{_name(one)}-{_name(other)}-{name}", {"data": (one, other), **changes}
+    elif study is Study.REPLAY_RATIOS:
+        yield PLAIN, {}
+        for ratio in REPLAY_RATIOS:
+            yield f"replay-{ratio:g}", {"replay": Replay.ITEMS, "replay_ratio": ratio}
+        yield "both", placed["both"]
+    elif study is Study.THREE_STAGES:
+        data = config.data if count > 2 else (*config.data, config.data[-1])
+        for name, changes in placements(len(data), first, later, few=True).items():
+            yield name, {"data": data, **changes}
+    elif study is Study.FAMILIAR:
+        yield PLAIN, asked
+        for mix in settings.familiar_mixes:
+            yield f"{_name(mix)}-later", {**asked, "mix": mix_of_stages(count, NO_MIX, mix)}
+    else:
+        at_a, last = mix_of_stages(count, first, NO_MIX), mix_of_stages(count, NO_MIX, later)
+        ratios = MIX_RATIOS if study is Study.MIX_RATIOS else ()
+        lengths = LENGTHS if study is Study.MIX_LENGTHS else ()
+        words = [max(1, round(config.mix_words * length)) for length in lengths]
+        yield PLAIN, {}
+        yield from mix_amounts({"at-a": at_a, "later": last}, ratios, words)
+
+
+def _name(text: str) -> str:
+    """A set or a mix as a part of a folder's name; of a file its stem."""
+    return Path(text).stem
+
+
+def _run(arguments: RemixStudyArguments, given: Sequence[str]) -> None:
+    settings = {name: getattr(arguments, name) for name in StudySettings.__dataclass_fields__}
+    plan = plan_study(
+        _configuration(arguments),
+        arguments.study,
+        StudySettings(**settings),
+        seeds=arguments.seeds,
+    )
+    jobs = stage_jobs(plan, arguments.recipe, arguments.out / RUNS)
+    seeds = arguments.seeds
+    over = run_study(
+        jobs,
+        arguments,
+        f"{len(plan)} runs: {len(plan) // seeds} arms, {seeds} seed{'s' if seeds > 1 else ''} "
+        f"each; stage A is trained {len(in_groups(jobs))} times",
+    )
+    if over:
+        _report([arguments.out / RUNS / name for name in plan], arguments, given)
+
+
+def _configuration(arguments: RemixStudyArguments) -> RemixConfig:
+    """What all runs have in common, none of what the study tries."""
+    why = "it tries several ways; leave it out, or run training.remix"
+    recipe = COMMAND.recipes[arguments.recipe]()
+    refuse_chosen(arguments.config, recipe, _CHOSEN_BY_THE_STUDY, why)
+    plain = RemixConfig(model="", data=("kvr",), batch_size=1, learning_rate=1.0)
+    return replace(
+        arguments.config, **{name: getattr(plain, name) for name in _CHOSEN_BY_THE_STUDY}
+    )
+
+
+def _report(runs: Sequence[Path], arguments: RemixStudyArguments, given: Sequence[str]) -> None:
+    from analysis.arms import remix_arms
+    from analysis.numbers import command_line
+    from analysis.remix_report.command import NAME, write_report
+    from analysis.report_files import refuse_folder
+    from analysis.runs import read_chain
+
+    out = arguments.out / REPORT
+    refuse_folder(out, NAME)
+    write_report(
+        remix_arms(list(map(read_chain, runs))),
+        out,
+        command_line(PROGRAM, given),
+        localized=arguments.localization_items if arguments.localization else None,
+        device=arguments.config.device,
+    )
+
+
+main = command_main(RemixStudyArguments, _run, program=PROGRAM, defaults=COMMAND.recipe_defaults)
+
+if __name__ == "__main__":
+    sys.exit(main())
