@@ -126,7 +126,11 @@ def test_a_document_longer_than_the_usual_limit_of_a_csv_field(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-9], r"a\.jsonl\.gz: cannot be read"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(LINES.encode(), mtime=0)[:-9],
+            r"a\.jsonl\.gz: cannot be read",
+        ),
         ("a.txt.gz", b"not packed", r"a\.txt\.gz: cannot be read \(Not a gzipped file"),
         ("a.jsonl.zst", b"not packed", r"a\.jsonl\.zst: cannot be read"),
         ("a.csv", b'text\n"one\n', r"a\.csv, line 2: not valid CSV"),
