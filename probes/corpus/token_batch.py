@@ -23,7 +23,7 @@ from torch import Tensor
 
 PAD_SEGMENT = -1
 FIELDS = ("input_ids", "attention_mask", "segment_ids")
-Batches = Iterable[Mapping[str, Tensor]] | Mapping[str, Tensor]
+Batches = Iterable[Mapping[str, Any]] | Mapping[str, Any]
 """What a pass goes through: mappings with `input_ids`, or one of them."""
 
 
@@ -92,7 +92,7 @@ def as_token_batch(batch: Mapping[str, Any], *, document_offset: int = 0) -> Tok
     return TokenBatch(ids, mask, pad_segments(segments, real))
 
 
-def as_batches(batches: Batches) -> Iterable[Mapping[str, Tensor]]:
+def as_batches(batches: Batches) -> Iterable[Mapping[str, Any]]:
     """Batches to go through; a mapping by itself is one batch, not its names."""
     return [batches] if isinstance(batches, Mapping) else batches
 

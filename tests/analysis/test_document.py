@@ -112,7 +112,7 @@ def test_a_terminal_shows_brief_tables_and_findings():
 
     from analysis.document import print_report
 
-    console = Console(file=io.StringIO(), width=80)
+    console = Console(file=io.StringIO(), width=120)
     print_report(usual_report("a [b] name"), console)
     text = console.file.getvalue()
     assert "5.25 [4.00, 6.50]" in text
@@ -152,7 +152,7 @@ def test_files_of_a_report_agree(tmp_path, capsys):
     assert json.loads((tmp_path / "sums.json").read_text()) == {"a": 1.5}
     assert (tmp_path / "tables" / "sums.csv").read_text() == "a\n1\n"
     assert capsys.readouterr().out.rstrip().endswith(f"page: {tmp_path / 'sums.html'}")
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="a is nan, which is no number"):
         save_report(usual_report(), tmp_path, "sums", content={"a": float("nan")}, tables={})
 
 

@@ -249,10 +249,21 @@ def test_checkpoints_with_other_tokenizers_are_refused(checkpoints):
     from tests.models import tiny_hf_model
 
     class Shifted:
-        eos_token_id = None
+        eos_token_id = bos_token_id = None
 
-        def __call__(self, text, **_given):
-            return {"input_ids": [int(word[1:]) + 4 for word in text.split()]}
+        def convert_ids_to_tokens(self, token):
+            return f"w{token - 4}"
+
+        def decode(self, ids, **_given):
+            return " ".join(map(self.convert_ids_to_tokens, ids))
+
+        def __len__(self):
+            return D_VOCAB
+
+        def __call__(self, texts, **_given):
+            rows = [texts] if isinstance(texts, str) else texts
+            ids = [[int(word[1:]) + 4 for word in text.split()] for text in rows]
+            return {"input_ids": ids[0] if isinstance(texts, str) else ids}
 
     other = probes.load_model(tiny_hf_model("llama"), tokenizer=Shifted())
     with pytest.raises(ValueError, match="other splits the items into other tokens than one; "):

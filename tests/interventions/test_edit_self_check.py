@@ -66,7 +66,8 @@ def test_an_edit_that_changes_nothing_is_refused_by_name():
 
 
 def test_an_edit_of_layers_without_neurons_changes_nothing():
-    refused([resuscitation("llama", layers=[])], "edit 'resuscitation' changes nothing")
+    with pytest.raises(ValueError, match="no neuron is selected, so nothing would change"):
+        resuscitation("llama", layers=[])
 
 
 @pytest.mark.parametrize("position", [0, 1])

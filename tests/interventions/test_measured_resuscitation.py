@@ -141,7 +141,7 @@ def test_neurons_that_are_never_active_are_skipped_and_reported():
         ({"target_entropy": 9.0, "sequential": True}, "is solved from one measurement"),
         ({"target_entropy": 99.0}, "cannot be reached: the highest is"),
         ({"target_entropy": 0.1}, "is not above .*, which every factor reaches"),
-        ({"factor": 2.0, "ratio": 1.5}, "ratio is a share from 0 to 1"),
+        ({"factor": 2.0, "ratio": 1.5}, "ratio is a share above 0, to 1"),
         ({"factor": 2.0, "site": "upp"}, "site must be one of up, down"),
         ({"factor": 2.0, "weighting": "document"}, "weighting must be one of"),
     ],

@@ -299,7 +299,7 @@ REFUSED = {
     "both": ([*USUAL, "--target-entropy", "9"], "leave one of the two out"),
     "ratio": (
         ["--resuscitation-ratio", "1.5", "--resuscitation-factor", "2"],
-        "ratio is a share from 0 to 1, found 1.5",
+        "ratio is a share above 0, to 1, found 1.5",
     ),
     "factor": (
         ["--resuscitation-ratio", "0.5", "--resuscitation-factor", "0"],

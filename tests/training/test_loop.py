@@ -391,7 +391,8 @@ def test_the_clock_of_edits_runs_from_start_to_end(tmp_path):
             return []
 
         def describe(self):
-            return {"kind": "clocked"}
+            # It changes nothing, and says so.
+            return {"kind": "identity"}
 
     edit = Clocked()
     run(tmp_path / "run", edits=[edit])
@@ -547,7 +548,8 @@ class Breaking:
         return []
 
     def describe(self):
-        return {"kind": "breaking"}
+        # It changes nothing before its step, and says so.
+        return {"kind": "identity"}
 
 
 @pytest.mark.parametrize(

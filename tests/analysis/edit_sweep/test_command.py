@@ -389,7 +389,7 @@ def test_rows_that_are_not_rows_are_refused_by_name(run, tmp_path, capsys):
 
 
 REFUSED = {
-    "ratio": (["--ratios", "0.5", "1.2"], "ratio is a share from 0 to 1, found 1.2"),
+    "ratio": (["--ratios", "0.5", "1.2"], "ratio is a share above 0, to 1, found 1.2"),
     "factor": (["--factors", "-2"], "factor must be a finite number above 0, found -2.0"),
     "temperature": (["--temperatures", "0"], "finite and above 0, found 0.0"),
     "nothing": (["--factors", "--ratios", "--temperatures"], "the sweep is empty; give factors"),

@@ -160,7 +160,7 @@ def test_coefficients_of_another_model_are_refused(corpus, tmp_path):
     [
         ("gpt2", {}, "ask for that by name with site='up_preactivation'"),
         ("llama", {"resuscitation_layers": (N_LAYERS,)}, f"layer {N_LAYERS} does not exist"),
-        ("llama", {"resuscitation_ratio": 1.5}, "ratio is a share from 0 to 1, found 1.5"),
+        ("llama", {"resuscitation_ratio": 1.5}, "ratio is a share above 0, to 1, found 1.5"),
         ("llama", {"resuscitation_factor": -1.0}, "factor must be a finite number above 0"),
         ("llama", {"coefficient_corpus": "nowhere.txt"}, "no corpus 'nowhere.txt'"),
         (

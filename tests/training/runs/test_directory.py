@@ -54,7 +54,7 @@ def test_records_come_back_as_they_were(tmp_path):
     directory = created(tmp_path / "run")
     given = [
         records.StepRecord(1, 0.1 + 0.2, 4e-4, 1 / 3, 17),
-        records.ScoresRecord(1, "probes", [-1.5, -float("inf"), 1e-300]),
+        records.ScoresRecord(1, "probes", [-1.5, -1e300, 1e-300]),
         records.TaskRecord(1, "piqa", "len_norm", 0.5, "piqa"),
         records.RecallRecord(1, "A", [1, 0], [-0.5, -7.25], "strict"),
         records.GradientAlignmentRecord(
