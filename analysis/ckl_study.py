@@ -42,6 +42,8 @@ _CHOSEN_BY_THE_STUDY = ("model", "revision", "resuscitation_site", "control")
 
 @dataclass(frozen=True, kw_only=True)
 class _StudyFields:
+    """Where the study goes, and how its runs are made."""
+
     trajectory: Path
     """Run directory of training.pretrain, whose checkpoints runs begin from."""
     out: Path

@@ -116,6 +116,8 @@ class StudySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class _StudyFields:
+    """Where the study goes, and how its runs are made."""
+
     out: Path
     """Folder of the study; made if it is not there, gone on with if it is."""
     recipe: str
