@@ -30,7 +30,7 @@ _EXPORTS = {
     "Localization": "probes.localization",
     "NextTokenEntropy": "probes.results",
     "PaddedMean": "probes.scoring",
-    "RestoredPositions": "probes.causal_runs",
+    "RestoredPositions": "probes.causal",
     "RowLayout": "probes.choices",
     "RunningMean": "probes.streaming",
     "RunningMoments": "probes.streaming",

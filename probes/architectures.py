@@ -2,7 +2,7 @@
 
 A row holds module paths: from the causal language model to its list of blocks, and from a block to
 its parts. `probes.anatomy` follows them in a real model; a family without a row is described by
-its structure (`probes.recognition`). Whether the parts really play the part that the row gives them
+its structure (`probes.anatomy`). Whether the parts really play the part that the row gives them
 is tested on the model when it is loaded (`probes.self_check`), not taken on trust.
 
 The MLP coefficients are the input of the down projection in every family. `mid` is where the

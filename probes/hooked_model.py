@@ -14,7 +14,14 @@ from torch import Tensor
 
 from probes.anatomy import Anatomy
 from probes.architectures import Architecture
-from probes.attach import Captured, HookFunction
+from probes.attach import (
+    Captured,
+    HookFunction,
+    TemperatureSource,
+    check_multipliers,
+    refusing_idle,
+    temperature_now,
+)
 from probes.backends.engine import Engine, Hooks, TakeEntropies, model_inputs, positions_of
 from probes.checking import evaluating
 from probes.choices import Backend
@@ -22,7 +29,6 @@ from probes.corpus.token_batch import TokenBatch, as_token_batch
 from probes.model_folder import copied, sha256_of
 from probes.prompts import Prompts, texts_of
 from probes.rotary import Frequencies, keep_sequences_apart, set_frequencies
-from probes.scaling import TemperatureSource, check_multipliers, refusing_idle, temperature_now
 from probes.self_check import check_model
 from probes.sites import (
     HookPoint,

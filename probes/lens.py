@@ -17,10 +17,15 @@ from torch import Tensor
 
 from probes.checking import all_finite, difference, tolerance
 from probes.choices import LensPositions, TargetSpan
-from probes.corpus.token_batch import TokenBatch, as_token_batch
-from probes.finite import refusal, require_finite
+from probes.corpus.token_batch import (
+    TokenBatch,
+    as_token_batch,
+    batches_by_length,
+    from_everywhere,
+    own_share,
+)
 from probes.hooked_model import HookedModel
-from probes.hooks import run_hooked
+from probes.hooks import refusal, require_finite, run_hooked
 from probes.prompts import LensItem
 from probes.readout import (
     NO_RANK,
@@ -32,7 +37,6 @@ from probes.readout import (
     read_streams,
 )
 from probes.rotary import rope_border
-from probes.sharing import batches_by_length, from_everywhere, own_share
 from probes.sites import HookPoint, Site
 
 

@@ -32,14 +32,13 @@ from probes.choices import (
     as_choice,
     as_choices,
 )
-from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
-from probes.finite import require_finite
+from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch, own_share
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
+from probes.hooks import require_finite
 from probes.intervals import Resampling
 from probes.meters import AttentionMeter, KnowledgeMeter, Meter, NextTokenMeter
 from probes.results import ConvergencePoint, EntropyResult, Provenance, provenance_of
-from probes.sharing import own_share
 from probes.streaming import weigh
 
 _GROWTH_TO_STOP, _GROWTH_TO_DRAW = 1.05, 1.5

@@ -19,8 +19,8 @@ from probes.attach import HookFunction
 from probes.choices import Coefficient, EntropyKind
 from probes.corpus.token_batch import TokenBatch
 from probes.entropy import knowledge_entropy, next_token_entropy, official_knowledge_entropy
-from probes.finite import require_finite
 from probes.hooked_model import HookedModel
+from probes.hooks import require_finite
 from probes.intervals import Interval, Resampling, Statistic, jackknife
 from probes.readout import unembed
 from probes.results import AttentionEntropy, KnowledgeEntropy, NextTokenEntropy

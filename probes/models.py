@@ -20,8 +20,7 @@ from typing import Any
 import torch
 
 from probes.assets import AssetKind, asset_names, cached_gguf, fetch
-from probes.backends.engine import Engine
-from probes.backends.native import NativeEngine
+from probes.backends.engine import Engine, NativeEngine
 from probes.checkpoint_files import (
     RefusedCheckpoint,
     has_tokenizer,

@@ -28,9 +28,9 @@ from torch.nn.functional import cross_entropy
 from probes.checking import wide
 from probes.choices import Weighting
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
-from probes.finite import require_finite
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
+from probes.hooks import require_finite
 from probes.intervals import Interval, Resampling, estimate_of
 from probes.measure import PassSettings, run_pass
 from probes.meters import Meter

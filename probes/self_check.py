@@ -9,7 +9,7 @@ On a few fixed tokens, the model must show that
 * attention's and the MLP's output, added to the stream, are what each block returns.
 
 A model that fails is refused by name: a wrong table would give wrong numbers silently. Families
-that were recognised by their structure (`probes.recognition`) have shown all of this there, but for
+that were recognised by their structure (`probes.anatomy`) have shown all of this there, but for
 the readout. Attention is tried by itself: where its pattern times the values is not what the model
 computes, or cannot be had, the rest of the model is still measured.
 """

@@ -25,12 +25,11 @@ from torch import Tensor
 
 from probes.checking import all_finite, difference, few_tokens, tolerance, wide
 from probes.choices import Backend
-from probes.corpus.token_batch import as_token_batch
-from probes.finite import refusal
+from probes.corpus.token_batch import as_token_batch, batches_by_length, from_everywhere, own_share
 from probes.hooked_model import HookedModel
+from probes.hooks import refusal
 from probes.readout import unembed
 from probes.rotary import rope_border
-from probes.sharing import batches_by_length, from_everywhere, own_share
 
 
 @dataclass

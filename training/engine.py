@@ -28,8 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from probes.checking import all_finite, evaluating, refusing_failures, what_makes_finite
 from probes.choices import Backend
-from probes.finite import where_it_began
 from probes.hooked_model import HookedModel
+from probes.hooks import where_it_began
 from probes.model_folder import refuse_unordinary, tied_names
 from probes.rotary import rope_border
 from training.batches import IGNORED, TrainingBatch

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from probes.checking import all_finite, refuse_not_finite, what_makes_finite, wide
+from probes.corpus.token_batch import own_share
 from probes.hooked_model import HookedModel
 from probes.rotary import rope_border
-from probes.sharing import own_share
 from training.batches import IGNORED, TrainingBatch
 from training.choices import LossNormalisation, Packing
 from training.data.mixed_batches import rows_of_examples

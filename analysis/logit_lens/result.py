@@ -22,8 +22,13 @@ from probes.corpus.batching import token_batches
 from probes.corpus.sources import load_corpus
 from probes.hooked_model import HookedModel
 from probes.lens import LensReadouts, LensSettings, read_lens
-from probes.lens_controls import frequency_matched, shuffled_targets, token_counts
-from probes.localization import Localization, localize
+from probes.localization import (
+    Localization,
+    frequency_matched,
+    localize,
+    shuffled_targets,
+    token_counts,
+)
 from probes.prompts import LensItem, Prompts, Text, lens_items
 from probes.readout import Translate
 from probes.results import Provenance, provenance_of

@@ -12,13 +12,21 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from probes.anatomy import Anatomy
-from probes.attach import HookFunction
-from probes.attention_probe import entropy_of_scores
+from probes.anatomy import Anatomy, locate
+from probes.attach import (
+    HookFunction,
+    TemperatureNow,
+    attached,
+    dividing_calls,
+    memory_vectors_scaled,
+)
+from probes.attention_call import AttentionCall, SoftmaxCall
+from probes.attention_interface import Handler, attention_taken_over, attention_transformed
+from probes.checkpoint_files import refuse_unreadable
 from probes.choices import Backend
 from probes.corpus.token_batch import TokenBatch
+from probes.entropy import attention_entropy, entropy_of_scores
 from probes.rotary import rope_border
-from probes.scaling import TemperatureNow
 from probes.sites import HookPoint, Site
 
 Hooks = Sequence[tuple[HookPoint, HookFunction]]
@@ -118,3 +126,73 @@ def _check_ids(ids: Int[Tensor, "batch pos"], vocabulary: int, config: Any, name
             f"rows have {ids.shape[1]} tokens, but {name} has positions for {longest}; "
             "use a shorter sequence length"
         )
+
+
+class NativeEngine:
+    """Runs a `PreTrainedModel` as it is."""
+
+    backend = Backend.NATIVE
+
+    def __init__(self, hf_model: Any) -> None:
+        self.wrapped = hf_model
+        self.module = hf_model
+        self.config = hf_model.config
+        self.anatomy: Anatomy = locate(hf_model)
+
+    def hugging_face(self) -> Any:
+        """The Hugging Face model, to patch, train and save."""
+        return self.module
+
+    def locate_again(self) -> Anatomy:
+        """The parts of the model, whose modules were replaced since."""
+        refuse_unreadable(self.module)
+        return locate(self.module)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights by name, as they are now."""
+        return self.module.state_dict()
+
+    def lacks(self, site: Site) -> str | None:
+        """Why there is no such site; None where there is."""
+        return self.anatomy.architecture.lacks(site)
+
+    def attached(self, hooks: Hooks) -> AbstractContextManager[None]:
+        """Attach functions for the length of a `with` block."""
+        return attached(self.module, self.anatomy, hooks)
+
+    def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
+        """Route every attention module through a handler that hands over its entropies."""
+
+        def taking(layer: int) -> Handler:
+            def handler(call: AttentionCall | SoftmaxCall) -> Tensor:
+                take(attention_entropy(call), layer)
+                return call.output()
+
+            return handler
+
+        modules = [layer.attention for layer in self.anatomy.layers]
+        return attention_taken_over(self.module, {m: taking(i) for i, m in enumerate(modules)})
+
+    def memory_vectors_scaled(
+        self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
+    ) -> AbstractContextManager[None]:
+        """Multiply what the down projections receive, after all hooks on it."""
+        return memory_vectors_scaled(self.anatomy.layers, multipliers)
+
+    def attention_temperature(
+        self, temperatures: Mapping[int, TemperatureNow]
+    ) -> AbstractContextManager[None]:
+        """Change the attention calls of some layers; fused kernels keep serving them."""
+        transforms = {
+            self.anatomy.layers[layer].attention: dividing_calls(now)
+            for layer, now in temperatures.items()
+        }
+        return attention_transformed(self.module, transforms)
+
+    def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
+        """The normed residual stream after the last block; the unembedding is not computed."""
+        return self.anatomy.trunk(**inputs, use_cache=False).last_hidden_state
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_vocab"]:
+        """The model's own logits."""
+        return self.module(**inputs, use_cache=False).logits

@@ -22,12 +22,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes.anatomy import Anatomy, Layer, locate
-from probes.attach import IN_MLP, HookFunction, fitted
+from probes.attach import IN_MLP, HookFunction, TemperatureNow, dividing_scores, fitted, multiplied
 from probes.attention_call import narrowed, widened
 from probes.backends.engine import Hooks, TakeEntropies, taking_from_scores
 from probes.checking import wide
 from probes.choices import Backend
-from probes.scaling import TemperatureNow, dividing_scores, multiplied
 from probes.sites import HookPoint, Site
 
 _ATTENTION_FUNCTIONS = ("attention_interface_", "self__attn_")

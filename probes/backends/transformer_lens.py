@@ -27,18 +27,19 @@ from torch import Tensor, nn
 from torch.special import entr
 
 from probes.anatomy import Anatomy, locate
-from probes.attach import HookFunction, fitted
-from probes.attention_call import narrowed, widened
-from probes.backends.engine import (
-    Hooks,
-    TakeEntropies,
-    taking_from_scores,
+from probes.attach import (
+    HookFunction,
+    TemperatureNow,
+    dividing_scores,
+    fitted,
+    memory_vectors_scaled,
 )
+from probes.attention_call import narrowed, widened
+from probes.backends.engine import Hooks, TakeEntropies, taking_from_scores
 from probes.checking import difference, evaluating, few_tokens, refusing_failures, tolerance, wide
 from probes.choices import Backend
 from probes.model_folder import refuse_unordinary
 from probes.rotary import rope_border
-from probes.scaling import TemperatureNow, dividing_scores, memory_vectors_scaled
 from probes.sites import HookPoint, Site, hook_name
 
 _LensHook = Callable[[Tensor, Any], Tensor | None]

@@ -14,7 +14,8 @@ pads: rows that pack several documents carry several, and documents are what int
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -241,3 +242,48 @@ def collate(
         place = slice(start, start + len(row.ids))
         ids[index, place], segments[index, place], mask[index, place] = *row, 1
     return TokenBatch(*map(torch.from_numpy, (ids, mask, segments)))
+
+
+Batch = TypeVar("Batch")
+
+
+def batches_by_length(
+    lengths: Sequence[int], *, tokens: int, rows: int, more: int = 0, alike: bool = False
+) -> Iterator[list[int]]:
+    """Indices of items of about equal length, the longest first.
+
+    Args:
+        lengths: tokens of each item.
+        tokens: at most so many in a batch, pads counted, unless one item has more.
+        rows: at most so many items in a batch.
+        more: how many tokens will be added to each item.
+        alike: whether only items of one length run together.
+    """
+    order = sorted(range(len(lengths)), key=lambda item: (-lengths[item], item))
+    while order:
+        longest = lengths[order[0]]
+        batch = order[: min(rows, max(1, tokens // (longest + more)))]
+        if alike:
+            batch = [item for item in batch if lengths[item] == longest]
+        yield batch
+        order = order[len(batch) :]
+
+
+def own_share(batches: Iterable[Batch], distributed: bool) -> Iterable[Batch]:
+    """What this process of the default group runs: every so many batches, or all of them."""
+    if not distributed:
+        return batches
+    from torch import distributed as dist
+
+    return islice(batches, dist.get_rank(), None, dist.get_world_size())
+
+
+def from_everywhere(found: Any, distributed: bool) -> list[Any]:
+    """What each process has found; it should be small."""
+    if not distributed:
+        return [found]
+    from torch import distributed as dist
+
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, found)
+    return parts

@@ -61,7 +61,7 @@ def sliding_mask():
 @pytest.mark.parametrize("mask", [lambda: None, left_padded_mask, sliding_mask])
 @pytest.mark.parametrize("path", ["attention_entropy", "chunked_attention_entropy"])
 def test_entropy_is_scipys_with_grouped_heads_and_masks(path, mask, kv_heads):
-    import probes.attention_probe as probe
+    import probes.entropy as probe
 
     call = make_call(kv_heads=kv_heads, allowed=mask())
     found = getattr(probe, path)(call).numpy()
@@ -76,7 +76,7 @@ def test_entropy_is_scipys_with_grouped_heads_and_masks(path, mask, kv_heads):
 @pytest.mark.parametrize("path", ["attention_entropy", "chunked_attention_entropy"])
 def test_small_chunks_give_the_same_numbers(monkeypatch, path):
     import probes.attention_interface
-    import probes.attention_probe as probe
+    import probes.entropy as probe
 
     call = make_call(kv_heads=2, allowed=left_padded_mask())
     whole = getattr(probe, path)(call)
@@ -87,7 +87,7 @@ def test_small_chunks_give_the_same_numbers(monkeypatch, path):
 
 
 def test_soft_capped_scores_take_the_chunked_path_and_are_capped():
-    from probes.attention_probe import attention_entropy
+    from probes.entropy import attention_entropy
 
     call = make_call(softcap=0.7, scale=2.0)
     assert_close(attention_entropy(call).numpy(), brute_force(call), rtol=1e-12, atol=1e-13)
@@ -95,7 +95,7 @@ def test_soft_capped_scores_take_the_chunked_path_and_are_capped():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_inputs_lose_nothing_more(dtype):
-    from probes.attention_probe import attention_entropy
+    from probes.entropy import attention_entropy
 
     call = make_call(dtype=dtype, kv_heads=2, scale=1.0)
     found = attention_entropy(call)
@@ -105,7 +105,7 @@ def test_half_precision_inputs_lose_nothing_more(dtype):
 
 
 def test_first_query_has_entropy_zero_and_no_entropy_is_negative():
-    from probes.attention_probe import attention_entropy
+    from probes.entropy import attention_entropy
 
     found = attention_entropy(make_call(dtype=torch.float32, scale=3.0))
     assert found.min() >= 0
@@ -113,7 +113,7 @@ def test_first_query_has_entropy_zero_and_no_entropy_is_negative():
 
 
 def test_without_scores_attention_is_uniform_and_with_huge_ones_one_hot():
-    from probes.attention_probe import attention_entropy
+    from probes.entropy import attention_entropy
 
     flat = attention_entropy(make_call(scale=1e-15))
     expected = torch.arange(1, LENGTH + 1).double().log().expand_as(flat)
@@ -139,7 +139,7 @@ def test_output_is_the_pattern_times_the_values(mask, softcap):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cuda_kernel_equals_explicit_scores(dtype):
     from probes.attention_interface import AttentionCall
-    from probes.attention_probe import _cuda_kernel_is_sound, attention_entropy
+    from probes.entropy import _cuda_kernel_is_sound, attention_entropy
 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
@@ -154,7 +154,7 @@ def test_cuda_kernel_equals_explicit_scores(dtype):
 def test_a_head_that_attends_to_the_first_token_keeps_its_digits():
     """Scores of some 60 and entropies of some 1e-5: their difference needs more than float32 has."""
     from probes.attention_interface import AttentionCall
-    from probes.attention_probe import attention_entropy
+    from probes.entropy import attention_entropy
 
     call = make_call(dtype=torch.float32)
     query, key = call.query.clone(), call.key.clone()

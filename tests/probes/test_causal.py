@@ -31,7 +31,7 @@ def traced(model, items, seed=7, draws=DRAWS, **settings):
 
 def noise_of(result, item):
     """The noise that was added, from the seed that the result has on record."""
-    from probes.causal_runs import Noise
+    from probes.causal import Noise
 
     noise = Noise(result.provenance.configuration["noise_seed"], result.noise_std)
     draws = result.provenance.configuration["draws"]
@@ -125,7 +125,7 @@ def test_backends_agree(backend, family):
 
 
 def test_an_item_does_not_depend_on_the_others_nor_on_how_rows_are_batched(monkeypatch):
-    from probes import causal_runs
+    from probes import causal as causal_runs
 
     model = tiny_model("llama", torch.float64)
     one, other = an_item(), an_item(length=7, subject=(0, 2), seed=5, target=13)
@@ -159,7 +159,7 @@ def test_a_generator_gives_the_same_noise_again_and_then_other_noise():
 def test_noise_is_normal_of_its_size_and_its_own_for_every_draw_and_prompt():
     from scipy import stats
 
-    from probes.causal_runs import Noise
+    from probes.causal import Noise
 
     noise = Noise(seed=3, std=0.7)
     one, other = noise.of(an_item(), 5, 13, 101), noise.of(an_item(seed=1), 5, 13, 101)

@@ -21,7 +21,7 @@ def kept(own, given):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_item_keeps_a_target_equal_to_its_own(seed):
-    from probes.lens_controls import shuffled_targets
+    from probes.localization import shuffled_targets
 
     sizes = generator(seed).integers(1, 6, size=11)
     own = [(value, 7) for value, size in enumerate(sizes.tolist()) for _ in range(size)]
@@ -35,7 +35,7 @@ def test_no_item_keeps_a_target_equal_to_its_own(seed):
     [("aab", 1), ("aabb", 0), ("aaaab", 3), ("aaaabbb", 1), ("aaaaabcde", 1), ("aaabbbc", 0)],
 )
 def test_where_one_target_is_most_of_them_as_few_as_possible_stay(values, least):
-    from probes.lens_controls import shuffled_targets
+    from probes.localization import shuffled_targets
 
     own = [(ord(value),) for value in values]
     assert min(kept(own, order) for order in permutations(own)) == least
@@ -44,7 +44,7 @@ def test_where_one_target_is_most_of_them_as_few_as_possible_stay(values, least)
 
 
 def test_the_shuffle_is_random_and_repeats():
-    from probes.lens_controls import shuffled_targets
+    from probes.localization import shuffled_targets
 
     own = [(n,) for n in range(5)]
     source = generator()
@@ -58,7 +58,7 @@ def test_the_shuffle_is_random_and_repeats():
 
 
 def test_counts_leave_out_pads_and_equal_a_loop():
-    from probes.lens_controls import token_counts
+    from probes.localization import token_counts
 
     ids = generator().integers(0, 13, size=(3, 7, 5))
     mask = generator(1).integers(0, 2, size=(3, 7, 5))
@@ -80,7 +80,7 @@ def counts():
 
 
 def test_matched_tokens_are_among_the_nearest_and_neither_own_nor_special(counts):
-    from probes.lens_controls import frequency_matched
+    from probes.localization import frequency_matched
 
     special = {3, 17, int(counts.argmax())}
     targets = [(token, 5, 9) for token in range(D_VOCAB)]
@@ -105,7 +105,7 @@ def test_matched_tokens_are_among_the_nearest_and_neither_own_nor_special(counts
 
 
 def test_tokens_that_never_occur_are_matched_by_any_of_their_kind(counts):
-    from probes.lens_controls import frequency_matched
+    from probes.localization import frequency_matched
 
     absent = [token for token in range(D_VOCAB) if not counts[token]]
     controls = frequency_matched([(absent[0],)] * 700, counts, generator(), pool=2)
@@ -114,14 +114,14 @@ def test_tokens_that_never_occur_are_matched_by_any_of_their_kind(counts):
 
 
 def test_gaps_are_in_nats_and_by_item(counts):
-    from probes.lens_controls import frequency_gaps
+    from probes.localization import frequency_gaps
 
     gaps = frequency_gaps([(0, 1), (2,)], [(1,), (2, 5)], torch.tensor([9, 19, 3]))
     assert gaps.tolist() == pytest.approx([math.log(2), 0], rel=1e-14)
 
 
 def test_targets_of_the_same_items_give_the_same_controls(counts):
-    from probes.lens_controls import frequency_gaps, frequency_matched
+    from probes.localization import frequency_gaps, frequency_matched
 
     targets = [(token,) for token in range(0, D_VOCAB, 3)]
     one, two = (frequency_matched(targets, counts, generator(7), pool=3) for _ in range(2))
@@ -158,7 +158,7 @@ FLAT = torch.ones(7, dtype=torch.long)
     ],
 )
 def test_bad_input_is_answered_in_one_line(function, arguments, options, message):
-    from probes import lens_controls
+    from probes import localization as lens_controls
 
     with pytest.raises(ValueError, match=message) as raised:
         getattr(lens_controls, function)(*arguments, **options)

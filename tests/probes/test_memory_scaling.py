@@ -197,7 +197,7 @@ def test_it_comes_after_edits_of_the_coefficients_and_before_the_projections_out
 
 
 def test_half_precision_coefficients_are_multiplied_in_float32_and_rounded_once():
-    from probes.scaling import projection_scaled
+    from probes.attach import projection_scaled
 
     generator = torch.Generator().manual_seed(0)
     down = torch.nn.Linear(D_MLP, D_MLP, bias=False, dtype=torch.bfloat16)

@@ -48,8 +48,8 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("family", [*FAMILIES, "gptj", "codegen", "gpt_neo", "falcon_rw"])
 def test_recognition_makes_up_the_row_that_the_table_has(family):
+    from probes.anatomy import recognise
     from probes.architectures import row_of
-    from probes.recognition import recognise
 
     hf_model = tiny_hf_model(family)
     expected = dataclasses.replace(row_of(hf_model.config), recognised=True)
@@ -76,7 +76,7 @@ def test_an_unknown_family_is_recognised_and_measured(name):
 
 @pytest.mark.parametrize("parallel", [True, False])
 def test_a_parallel_block_is_told_from_a_sequential_one(parallel):
-    from probes.recognition import recognise
+    from probes.anatomy import recognise
 
     changes = UNKNOWN["StableLm"] | {"use_parallel_residual": parallel}
     row = recognise(unknown_model("StableLm", **changes))

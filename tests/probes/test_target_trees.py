@@ -96,7 +96,7 @@ def _numbered(trees, start):
 
 
 def test_batches_hold_all_items_and_no_more_than_asked():
-    from probes.sharing import batches_by_length
+    from probes.corpus.token_batch import batches_by_length
 
     lengths = [3, 19, 7, 7, 2, 5, 30, 1]
     batches = list(batches_by_length(lengths, tokens=20, rows=3))

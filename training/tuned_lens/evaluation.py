@@ -21,9 +21,8 @@ from probes.checking import all_finite, refuse_not_finite, what_makes_finite
 from probes.choices import SampleBy
 from probes.corpus.sources import MORE_DOCUMENTS, Corpus, ReadCounts, load_corpus
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
-from probes.finite import require_finite
 from probes.hooked_model import HookedModel
-from probes.hooks import run_hooked
+from probes.hooks import require_finite, run_hooked
 from probes.readout import Translate, read_streams
 from probes.sites import HookPoint, Site
 from probes.translators import Translators
