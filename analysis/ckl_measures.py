@@ -22,7 +22,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from analysis.arms import CklArm
-from analysis.metrics import HELD_OUT, TASK_TABLE, acquisition, forgetting
+from analysis.metrics import HELD_OUT, PROBE_TABLE, TASK_TABLE, Items, acquisition, forgetting
+from analysis.observations import TASKS, WORDING, levels_at
 from analysis.runs import Moment, TrainingRun
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from analysis.theme import percent
@@ -386,3 +387,122 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
     kinds: dict[str, Any] = {"seed": "Int64", "low": float, "high": float}
     kinds |= dict.fromkeys(_KEYS, str)
     return table.astype({name: kind for name, kind in kinds.items() if name in table.columns})
+
+
+COLUMNS = ("score", "low", "high", "passages", "probes")
+
+
+def knowledge_scores(
+    table: pd.DataFrame,
+    by: Sequence[str] = ("exposure", "kind"),
+    *,
+    bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP,
+) -> pd.DataFrame:
+    """K of every group of probes.
+
+    Args:
+        table: one row per probe, in the layout of `analysis.metrics.PROBE_TABLE`; with `step`
+            among `by`, one row per step and probe.
+        by: columns whose values make the groups; empty for the whole table.
+        bootstrap: how intervals are made.
+
+    Returns:
+        One row per group, in the order of the table: the columns of `by`, then `score`, `low` and
+        `high` in nats (missing from fewer than two passages), `passages` and `probes`.
+
+    Raises:
+        ValueError: a column is missing, or a group is no table of probes: a probe is there twice, a
+            log-probability is not finite, or held-out passages are mixed with others.
+    """
+    if missing := [name for name in by if name not in table.columns]:
+        raise ValueError(
+            f"groups need the columns {', '.join(by)}, found "
+            f"{', '.join(map(str, table.columns)) or 'none'}; add {', '.join(missing)}"
+        )
+    rows = [
+        (*values, *_described(PROBE_TABLE.items(group), bootstrap))
+        for values, group in _groups(table, list(by))
+    ]
+    return pd.DataFrame(rows, columns=[*by, *COLUMNS]).astype({"low": float, "high": float})
+
+
+def _groups(table: pd.DataFrame, by: list[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    if not by:
+        yield (), table
+        return
+    yield from table.groupby(by, sort=False, dropna=False, observed=True)
+
+
+def _described(
+    items: Items, bootstrap: ClusterBootstrap
+) -> tuple[float, float | None, float | None, int, int]:
+    weighted = (items.weights * items.means)[:, None]
+    drawn = bootstrap.resampled_sums(weighted, items.strata)[:, 0]
+    found = bootstrap.interval(drawn, len(items.means), items.strata)
+    low, high = (found.low, found.high) if found else (None, None)
+    return items.score, low, high, len(items.means), items.n_items
+
+
+_LEVELS = ("arm", "seed", "moment", "group", "measure", "value")
+_CHANGES = (
+    *("arm", "against", "moment", "group", "measure", "before", "after"),
+    *("change", "low", "high", "least", "most", "seeds"),
+)
+
+
+def level_table(arms: Sequence[CklArm]) -> pd.DataFrame:
+    """Every measure at every moment."""
+    rows = [
+        (arm.name, seed, moment, *found)
+        for arm in arms
+        for run, seed in zip(arm.runs, arm.seeds, strict=True)
+        for moment in arm.all_moments
+        for found in levels_at(*arm.seen(run, moment))
+        if found[0] != TASKS
+    ]
+    single = pd.DataFrame(rows, columns=list(_LEVELS))
+    keys = ["arm", "moment", "group", "measure"]
+    means = single.groupby(keys, sort=False, as_index=False)["value"].mean()
+    return typed(pd.concat([means, single], ignore_index=True)[list(_LEVELS)])
+
+
+def change_table(
+    arms: Sequence[CklArm], levels: pd.DataFrame, bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
+) -> pd.DataFrame:
+    """By how much every measure moved since the start."""
+    single = levels[levels["seed"].notna()]
+    keys = ["arm", "group", "measure", "seed"]
+    values = single.set_index([*keys, "moment"])["value"].unstack("moment", sort=False)
+    rows = []
+    for arm in arms:
+        for against, moment in arm.pairs():
+            intervals = _fact_intervals(arm, against, moment, bootstrap)
+            pairs = values.loc[arm.name, [against, moment]].dropna()
+            for (group, measure), seeds in pairs.groupby(level=[0, 1], sort=False):
+                moved = seeds[moment] - seeds[against]
+                rows.append(
+                    (
+                        *(arm.name, against, moment, group, measure),
+                        *(seeds[against].mean(), seeds[moment].mean(), moved.mean()),
+                        *intervals.get(measure, (None, None)),
+                        *(moved.min(), moved.max(), len(moved)),
+                    )
+                )
+    return typed(pd.DataFrame(rows, columns=list(_CHANGES)))
+
+
+def _fact_intervals(
+    arm: CklArm, against: str, moment: str, bootstrap: ClusterBootstrap
+) -> dict[str, tuple[float | None, float | None]]:
+    before, after = arm.facts(against), arm.facts(moment)
+    if before.empty:
+        return {}
+    moved = before.assign(moved=after["log_prob"] - before["log_prob"])
+    return {
+        WORDING.format(wording): bounds(
+            bootstrap.mean_interval(
+                rows.groupby("subject", sort=False)["moved"].mean().to_numpy(dtype=np.float64)
+            )
+        )
+        for wording, rows in moved.groupby("wording", sort=False)
+    }

@@ -27,21 +27,29 @@ Example:
     (-1.0, 'earlier', 'not shown')
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any
+from math import sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Int64, Num
 from torch import Tensor
 
 from analysis.statistics.bootstrap import BATCH_VALUES, LEVEL, REPLICATES, check_level
 from analysis.statistics.results import Comparison
 from analysis.statistics.tests import holm, mcnemar, paired_permutation
+from probes.hooked_model import HookedModel
 from probes.intervals import Interval, jackknife_interval
-from probes.localization import NEVER, Localization, localize
+from probes.lens import target_ranks
+from probes.localization import NEVER, Localization, effective_layers_interval, localize
+from probes.prompts import Item, encoded_items
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def compare_spread(
@@ -246,7 +254,7 @@ def depth_changes(
     """What every stage did: each checkpoint against the one before it.
 
     Args:
-        ranks: of the checkpoints in order, from `analysis.checkpoint_depth`.
+        ranks: of the checkpoints in order, from `analysis.depth`.
         k: a target is found where it is among so many top tokens.
         d_vocab: number of tokens that ranks run over.
         seed: of the resampling.
@@ -335,3 +343,74 @@ def _effect(test: Comparison) -> str:
 
 def _p(test: Comparison) -> str:
     return "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
+
+
+def checkpoint_ranks(
+    checkpoints: Mapping[str, str | Path | HookedModel], items: Sequence[Item]
+) -> dict[str, Int64[Tensor, "layer item"]]:
+    """Ranks of the targets of items at every layer of several checkpoints, one loaded at a time.
+
+    Args:
+        checkpoints: what `probes.load_model` takes, or hooked models, by what to call them.
+        items: pairs of prompt and target, as texts or token ids, or encoded items.
+
+    Returns:
+        For each checkpoint what `probes.localize` takes; row 0 is the output of block 0.
+
+    Raises:
+        ValueError: there are no items, a checkpoint cannot be read, or its tokenizer splits the
+            items in another way than the first one's.
+    """
+    from probes.models import load_model
+
+    ranks: dict[str, Int64[Tensor, "layer item"]] = {}
+    first = None
+    for name, given in checkpoints.items():
+        model = given if isinstance(given, HookedModel) else load_model(str(given))
+        encoded = encoded_items(model, items)
+        split = [(item.prompt_ids, item.target_ids) for item in encoded]
+        first = split if first is None else first
+        if split != first:
+            raise ValueError(
+                f"{name} splits the items into other tokens than {next(iter(checkpoints))}; "
+                "compare checkpoints with one tokenizer, or give token ids"
+            )
+        ranks[name] = target_ranks(model, encoded)
+    return ranks
+
+
+def depth_table(
+    ranks: Mapping[str, Int[Tensor, "layer item"]], *, k: int, d_vocab: int, level: float = LEVEL
+) -> "pd.DataFrame":
+    """Where targets become readable in each checkpoint, over the targets that do.
+
+    Returns:
+        One row a checkpoint: `checkpoint`, `items`, `share_found`, `mean_first_layer`,
+        `effective_layers`, `estimate` (the same less the bias of few items) with `low` and `high`,
+        `rank_area`; empty where nothing is found.
+
+    Raises:
+        ValueError: as `probes.localize`.
+    """
+    import pandas as pd
+
+    rows = []
+    for name, rank in ranks.items():
+        found = localize(rank, k, d_vocab)
+        interval = effective_layers_interval(found.first_layer, len(rank), level)
+        low, high = (None, None) if interval is None else interval[:2]
+        rows.append(
+            {
+                "checkpoint": name,
+                "items": rank.shape[1],
+                "share_found": found.share_found,
+                "mean_first_layer": found.mean_first_layer,
+                "effective_layers": found.effective_layers or None,
+                "estimate": None if interval is None else sqrt(interval.low * interval.high),
+                "low": low,
+                "high": high,
+                "rank_area": float(found.rank_area.mean()),
+            }
+        )
+    numbers = ("mean_first_layer", "effective_layers", "estimate", "low", "high")
+    return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))

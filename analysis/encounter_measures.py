@@ -3,9 +3,10 @@
 Effectivity is the gain of every encounter at its local maximum, retainability the share of all
 gains that is left later, the forgetting curve a line through it in the logarithm of the steps
 (`analysis.encounters`, `analysis.forgetting_curve`). A probe counts by what it gained, so that a
-share of next to nothing cannot decide a curve. When a maximum is looked for, and how often probes
-must have been scored, is told by `analysis.look_grid`; gains hold up to k - 1 steps of drift where
-scores are of every k-th step. Arms pool their seeds, with intervals over passages; of single runs
+share of next to nothing cannot decide a curve. A maximum is looked for in a window of 50 steps,
+which ends at the next encounter where that comes sooner, and before the end of the run; two
+evaluations at least must lie in it. Gains hold up to k - 1 steps of drift where scores are of every
+k-th step. Arms pool their seeds, with intervals over passages; of single runs
 there are numbers of passages, and curves without intervals.
 
 Numbers of passages, in nats, means over their probes:
@@ -21,7 +22,7 @@ Numbers of passages, in nats, means over their probes:
 Source: Chang et al., NeurIPS 2024: sections 3.3 and 4.1 to 4.4.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +33,88 @@ from jaxtyping import Float, Int
 from analysis.arms import CklArm
 from analysis.ckl_measures import ALL_KINDS, MET, bounds
 from analysis.encounters import effectivity, find_local_maxima, net_gain, retainability
-from analysis.forgetting_curve import ForgettingCurve, fit_forgetting_curve
-from analysis.look_grid import LEAST_OFFSETS, LookGrid, encounter_steps, look_grid
+from analysis.forgetting_curve import (
+    ForgettingCurve,
+    cluster_sums,
+    fit_forgetting_curve,
+    log_spaced_offsets,
+)
 from analysis.metrics import HELD_OUT
-from analysis.probe_clusters import cluster_sums
 from analysis.runs import TrainingRun
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+
+WINDOW = 50
+"""Steps after an encounter: the paper's."""
+LEAST_LOOKS = 2
+"""In a window."""
+LEAST_OFFSETS = 3
+"""Of a forgetting curve."""
+
+
+@dataclass(frozen=True)
+class LookGrid:
+    """When the probes of some runs were scored.
+
+    Attributes:
+        every: steps from a look to the next.
+        looks: how many there are, from step 0 on.
+        window: looks after an encounter among which a maximum is looked for.
+    """
+
+    every: int
+    looks: int
+    window: int
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Updates done at each look, `[look]`."""
+        return np.arange(self.looks) * self.every
+
+    def log_probs(self, run: TrainingRun) -> np.ndarray:
+        """Scores of the probes of a run at every look, `[probe look]`, in nats."""
+        scores = run.probe_scores
+        return scores.log_probs[np.searchsorted(scores.steps, self.steps)].T
+
+    def places(self, run: TrainingRun) -> dict[Any, np.ndarray]:
+        """The last look before each encounter, `[encounter]`, by passage."""
+        return {passage: steps // self.every for passage, steps in encounter_steps(run).items()}
+
+    def offsets(self, last: int) -> np.ndarray | None:
+        """Looks after a maximum at which a forgetting curve is taken, `[offset]`."""
+        longest = self.longest(last)
+        if longest < LEAST_OFFSETS:
+            return None
+        return np.arange(1, longest + 1) if longest < WINDOW else log_spaced_offsets(longest)
+
+    def longest(self, last: int) -> int:
+        """Looks that are left after the window of the last encounter; may be negative."""
+        return self.looks - 1 - last - self.window
+
+
+def look_grid(runs: Sequence[TrainingRun]) -> LookGrid | str:
+    """The grid that runs with the same settings share; or why there is none."""
+    run = runs[0]
+    every = run.configuration["probe_every"]
+    looks = run.last_step // every + 1
+    if any(set(range(0, looks * every, every)) - set(one.probe_scores.steps) for one in runs):
+        return f"probes were not scored at every multiple of {every} steps"
+    places = run.injections["step"] // every
+    gaps = places.groupby(run.injections["passage"]).diff().dropna()
+    window = max(WINDOW // every, 1) if gaps.empty else int(min(gaps.min(), WINDOW // every))
+    window = min(window, looks - 1 - int(places.max()))
+    if window < LEAST_LOOKS:
+        return (
+            f"probes were scored every {every} steps; between an encounter and the next, or the "
+            f"end, {LEAST_LOOKS} looks are needed, found {max(window, 0)}"
+        )
+    return LookGrid(every, looks, window)
+
+
+def encounter_steps(run: TrainingRun) -> Mapping[Any, np.ndarray]:
+    """Updates done before each encounter, `[encounter]`, rising, by passage."""
+    met = run.injections.groupby("passage")["step"]
+    return {passage: np.sort(steps.to_numpy()) for passage, steps in met}
+
 
 NET_GAIN = "net gain"
 PER_PASSAGE = ("effectivity", "rise", "fall", NET_GAIN)

@@ -6,7 +6,7 @@ single items are in the layouts of `analysis.metrics`, so that `analysis.acquisi
 log-probabilities are in nats.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from analysis.numbers import shown_path
+from training.data.downstream import TASKS as DOWNSTREAM
 from training.data.downstream import TaskMetric
 from training.runs.records import (
     EntropyRecord,
@@ -217,3 +219,46 @@ def _empty(columns: str) -> pd.DataFrame:
 def _few(steps: Int[np.ndarray, "step"]) -> str:
     shown = ", ".join(map(str, steps[:6]))
     return f"{shown}, ... {steps[-1]}" if len(steps) > 7 else shown
+
+
+TEXT, TASKS, FACTS, ENTROPY, NEURONS = "text", "tasks", "facts", "entropy", "neurons"
+"""Groups of measures."""
+RECALLED, DORMANT = "facts recalled", "dormant neurons"
+ENTROPIES = {
+    "knowledge": "knowledge entropy",
+    "contribution": "contribution entropy",
+    "attention": "attention entropy",
+    "next_token": "next-token entropy",
+}
+"""Kinds of entropy, and what their measures are called."""
+WORDING = "facts, log-probability, {} wording"
+
+
+def levels_at(
+    seen: Observations, step: int, text: str = "{unit}, {corpus}"
+) -> Iterator[tuple[str, str, float]]:
+    """Group, measure and value of everything that was seen at a step; `text` names texts."""
+    for row in seen.perplexities[seen.perplexities["step"] == step].itertuples():
+        known = not pd.isna(row.bits_per_byte)
+        unit = "bits per byte" if known else "loss"
+        measure = text.format(unit=unit, corpus=shown_path(str(row.corpus)))
+        yield TEXT, measure, row.bits_per_byte if known else row.mean_loss
+    for row in seen.task_scores[seen.task_scores["step"] == step].itertuples():
+        is_task = row.task in list(DOWNSTREAM)
+        yield (TASKS, str(row.task), row.score) if is_task else (FACTS, RECALLED, row.score)
+    if (facts := seen.fact_scores) is not None and step in facts.steps:
+        for wording, rows in facts.at(step).groupby("wording", sort=False):
+            yield FACTS, WORDING.format(wording), rows["log_prob"].mean()
+    totals = seen.entropies[(seen.entropies["step"] == step) & seen.entropies["layer"].isna()]
+    for row in totals.itertuples():
+        yield ENTROPY, ENTROPIES.get(row.kind, row.kind), row.entropy
+    dormant = seen.neurons[seen.neurons["step"] == step]["dormant_share"]
+    if len(dormant):
+        yield NEURONS, DORMANT, float(dormant.mean())
+
+
+def guessing(tables: Iterable[pd.DataFrame]) -> float | None:
+    """The share of facts that one recalls who guesses among the values that an item offers."""
+    found = [table.loc[~table["task"].isin(list(DOWNSTREAM)), "chance"] for table in tables]
+    known = [float(one.mean()) for chances in found if len(one := chances.dropna().astype(float))]
+    return float(np.mean(known)) if known else None

@@ -301,10 +301,10 @@ def _configuration(arguments: RemixStudyArguments) -> RemixConfig:
 
 
 def _report(runs: Sequence[Path], arguments: RemixStudyArguments, given: Sequence[str]) -> None:
+    from analysis.arm_report import refuse_folder
     from analysis.arms import remix_arms
     from analysis.numbers import command_line
     from analysis.remix_report.command import NAME, write_report
-    from analysis.report_files import refuse_folder
     from analysis.runs import read_chain
 
     out = arguments.out / REPORT

@@ -51,9 +51,9 @@ class CklReportArguments:
 
 
 def _run(arguments: CklReportArguments, given: Sequence[str]) -> None:
+    from analysis.arm_report import read_folders, refuse_folder
     from analysis.arms import arm_with, ckl_arms
     from analysis.numbers import command_line
-    from analysis.report_files import read_folders, refuse_folder
     from analysis.runs import read_run
 
     refuse_folder(arguments.out, NAME)
@@ -66,9 +66,9 @@ def write_report(
     arms: "Sequence[CklArm]", out: Path, command: str, *, base: "CklArm | None" = None
 ) -> "CklSummary":
     """Summarise arms, print it, and write the report into a folder."""
+    from analysis.arm_report import save_summary
     from analysis.ckl_report.report import ckl_report
     from analysis.ckl_report.summary import TABLES, summarise
-    from analysis.report_files import save_summary
 
     with progress(f"{len(arms)} arms, tables", TABLES) as advance:
         summary = summarise(arms, base, on_table=advance)

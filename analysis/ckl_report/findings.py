@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.arms import CklArm
+from analysis.ckl_comparisons import ACQUIRED_INJECTED, FACTS_END, FORGOTTEN, K_INJECTED, P_END
 from analysis.ckl_measures import ALL_KINDS, ALL_TASKS, MET
-from analysis.ckl_report.comparisons import FACTS_END, K_INJECTED, P_END
 from analysis.ckl_report.summary import CklSummary
 from analysis.ckl_report.tables import (
     acquired_text,
@@ -20,8 +20,6 @@ from analysis.ckl_report.tables import (
     shown_by,
     signed_by,
 )
-from analysis.ckl_report.trajectory import ACQUIRED_INJECTED, FORGOTTEN
-from analysis.levels import ENTROPIES, RECALLED, TEXT
 from analysis.numbers import (
     capital,
     guessed,
@@ -34,6 +32,7 @@ from analysis.numbers import (
     value_range,
     with_interval,
 )
+from analysis.observations import ENTROPIES, RECALLED, TEXT
 from analysis.runs import Moment
 from analysis.theme import count
 

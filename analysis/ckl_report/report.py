@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from analysis import arm_figures as figures
 from analysis.arm_figures import arm_colours, dots_by_arm
+from analysis.arm_report import commands_of
 from analysis.arms import CklArm
+from analysis.ckl_comparisons import K_INJECTED, outcomes_of
 from analysis.ckl_measures import ALL_KINDS, ALL_TASKS, MET, knowledge_over_steps
-from analysis.ckl_report import figures
-from analysis.ckl_report.comparisons import K_INJECTED
 from analysis.ckl_report.findings import KNOWLEDGE_ENTROPY, findings
 from analysis.ckl_report.summary import CklSummary, provenance
 from analysis.ckl_report.tables import acquired_text, forgotten_text, means_over_seeds, text_tables
-from analysis.ckl_report.trajectory import outcomes_of
 from analysis.document import (
     Code,
     Facts,
@@ -26,10 +26,9 @@ from analysis.document import (
     Where,
     titled,
 )
-from analysis.levels import TEXT
 from analysis.metrics import HELD_OUT
 from analysis.numbers import nats, runs_in_words
-from analysis.report_files import commands_of
+from analysis.observations import TEXT
 from analysis.runs import Moment
 
 DEFINITIONS = (

@@ -5,14 +5,20 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.arm_report import Summary, counting, provenance_of
 from analysis.arms import CklArm
-from analysis.ckl_measures import beyond_table, chance_table, forgetting_table, score_tables
-from analysis.ckl_report.comparisons import comparison_table
-from analysis.ckl_report.trajectory import correlation_table, trajectory_points
+from analysis.ckl_comparisons import comparison_table, correlation_table, trajectory_points
+from analysis.ckl_measures import (
+    beyond_table,
+    chance_table,
+    change_table,
+    forgetting_table,
+    level_table,
+    score_tables,
+)
 from analysis.encounter_measures import curve_tables
-from analysis.levels import change_table, guessing, level_table
 from analysis.numbers import shown_path
-from analysis.report_files import Summary, counting, provenance_of
+from analysis.observations import guessing
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 
 
@@ -32,9 +38,9 @@ class CklSummary(Summary):
     forgotten: pd.DataFrame
     """F (`analysis.ckl_measures`)."""
     levels: pd.DataFrame
-    """Text, facts, entropies (`analysis.levels`)."""
+    """Text, facts, entropies (`analysis.observations`)."""
     changes: pd.DataFrame
-    """How they moved (`analysis.levels`)."""
+    """How they moved (`analysis.observations`)."""
     gains: pd.DataFrame
     """Effectivity (`analysis.encounter_measures`)."""
     curves: pd.DataFrame
@@ -44,11 +50,11 @@ class CklSummary(Summary):
     without_curve: Mapping[str, str]
     """Why an arm has no curve, or lacks some, by its name."""
     trajectory: pd.DataFrame
-    """Starts by age (`analysis.ckl_report.trajectory`)."""
+    """Starts by age (`analysis.ckl_comparisons`)."""
     correlations: pd.DataFrame
-    """Of outcomes with entropies of the start (`analysis.ckl_report.trajectory`)."""
+    """Of outcomes with entropies of the start (`analysis.ckl_comparisons`)."""
     comparisons: pd.DataFrame
-    """Arms against their bases (`analysis.ckl_report.comparisons`)."""
+    """Arms against their bases (`analysis.ckl_comparisons`)."""
 
     @property
     def guessing(self) -> float | None:

@@ -10,10 +10,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.arms import CklArm
+from analysis.ckl_comparisons import outcomes_of
 from analysis.ckl_measures import ALL_KINDS, ALL_TASKS, MET, spread_over_seeds
 from analysis.ckl_report.summary import CklSummary
-from analysis.ckl_report.trajectory import outcomes_of
-from analysis.levels import ENTROPIES, ENTROPY, FACTS, RECALLED, TEXT
 from analysis.metrics import HELD_OUT
 from analysis.numbers import (
     NOT_TESTED,
@@ -27,6 +26,7 @@ from analysis.numbers import (
     steps_text,
     with_interval,
 )
+from analysis.observations import ENTROPIES, ENTROPY, FACTS, RECALLED, TEXT
 from analysis.runs import Moment
 from analysis.theme import count
 from probes.tables import Table

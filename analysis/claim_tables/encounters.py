@@ -1,7 +1,7 @@
 """What each encounter with a passage added and how it was lost again, as rows of `ACQUISITION`.
 
 Numbers are those of `analysis.encounter_measures`. Where looks are too far apart for two of
-them in a window (`analysis.look_grid`) there are none, and none of held-out passages.
+them in a window (`analysis.encounter_measures`) there are none, and none of held-out passages.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analysis.ckl_measures import ALL_KINDS, PassageMeans
-from analysis.encounter_measures import NET_GAIN, PER_PASSAGE, passage_gains
+from analysis.encounter_measures import NET_GAIN, PER_PASSAGE, look_grid, passage_gains
 from analysis.forgetting_curve import DecayModel, ForgettingCurve
-from analysis.look_grid import look_grid
 from analysis.runs import TrainingRun
 
 

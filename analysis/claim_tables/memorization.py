@@ -21,7 +21,7 @@ import pandas as pd
 from analysis.arms import remix_arms
 from analysis.claim_tables.settings import SOURCE, edit_settings, of_one_source_each
 from analysis.claims.measurements import COLUMNS, Table
-from analysis.remix_report.depths import TOP_K, is_hooked, model_keys, ranks_by_model
+from analysis.remix_curves import TOP_K, is_hooked, model_keys, ranks_by_model
 from analysis.runs import Chain
 from probes.localization import NEVER, Localization, localize
 from training.choices import Replay

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from analysis.origin import origin_of, refuse_another
+from analysis.checkpoints import origin_of, refuse_another
 from interventions.attention_temperature import AttentionTemperature
 from interventions.choices import ResuscitationSite, as_choice
 from interventions.edits import Edit, applied

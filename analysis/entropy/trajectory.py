@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.checkpoints import Checkpoint, checkpoints
-from analysis.origin import origin_in, origin_of, refuse_another
+from analysis.checkpoints import Checkpoint, checkpoints, origin_in, origin_of, refuse_another
 from probes.cli import output_folder
 from probes.json_text import json_text
 from probes.results import RESULT_FILE, EntropyResult, load_result
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "sweep.json"
 Origin = Mapping[str, str | None]
-"""What a result belongs to (`analysis.origin`)."""
+"""What a result belongs to (`analysis.checkpoints`)."""
 
 
 @dataclass(frozen=True)

@@ -113,8 +113,8 @@ def _checkpoints(arguments: UpdatesArguments) -> "list[Checkpoint]":
 def _measured(arguments: UpdatesArguments, checkpoint: "Checkpoint", corpus: Any) -> dict[str, Any]:
     """The result of a checkpoint, from its folder if it is there and of these weights and texts."""
     import probes
+    from analysis.checkpoints import origin_of
     from analysis.memory_updates.measurement import checkpoint_result, first_batches, measured_once
-    from analysis.origin import origin_of
 
     model = probes.load_model(
         checkpoint.model,

@@ -34,9 +34,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from analysis.checkpoints import Checkpoint
+from analysis.checkpoints import Checkpoint, origin_in, refuse_another
 from analysis.memory_updates.report import MEASURES
-from analysis.origin import origin_in, refuse_another
 from analysis.statistics.correlations import in_kind
 from analysis.statistics.results import CorrelationKind
 from interventions.rows import Rows, memory_rows

@@ -95,7 +95,7 @@ def verify_command(paths: Sequence[Path], out: Path | None) -> None:
 
 def write_verification(comparisons: Sequence[Comparison], out: Path) -> None:
     """Write the document, the table, and both as data."""
-    from analysis.report_files import plain_records
+    from analysis.arm_report import plain_records
 
     table = verification_table(comparisons)
     content: Mapping[str, Any] = {

@@ -55,9 +55,9 @@ class RemixReportArguments:
 
 
 def _run(arguments: RemixReportArguments, given: Sequence[str]) -> None:
+    from analysis.arm_report import read_folders, refuse_folder
     from analysis.arms import arm_with, remix_arms
     from analysis.numbers import command_line
-    from analysis.report_files import read_folders, refuse_folder
     from analysis.runs import read_chain
 
     if arguments.localization_items < 1:
@@ -87,10 +87,10 @@ def write_report(
     device: str | None = None,
 ) -> "RemixSummary":
     """Summarise arms, print it, and write the report into a folder."""
-    from analysis.remix_report.depths import depth_tables
+    from analysis.arm_report import save_summary
+    from analysis.remix_curves import depth_tables
     from analysis.remix_report.report import remix_report
     from analysis.remix_report.summary import STEPS, summarise
-    from analysis.report_files import save_summary
 
     depths = None if localized is None else depth_tables(arms, localized, base, device=device)
     with progress(f"{len(arms)} arms, tables", STEPS) as advance:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.levels import TEXT
 from analysis.numbers import capital, nats, one_seed, share, signed, value_range, with_interval
-from analysis.remix_report.depths import depth_findings
-from analysis.remix_report.recalls import SHARE, retained
+from analysis.observations import TEXT
+from analysis.remix_measures import SHARE, retained
+from analysis.remix_report.depth_view import depth_findings
 from analysis.remix_report.summary import RemixSummary
 from analysis.remix_report.tables import moments_after, others, shares, signed_points
 from analysis.runs import TOKENS

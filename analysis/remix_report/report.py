@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from analysis.arm_figures import arm_colours, dots_by_arm
+from analysis.arm_figures import arm_colours, by_layer, dots_by_arm, over_stages, relearning_curves
+from analysis.arm_report import commands_of
 from analysis.arms import RemixArm
 from analysis.document import (
     Code,
@@ -18,15 +19,13 @@ from analysis.document import (
     Where,
     titled,
 )
-from analysis.levels import ENTROPY
 from analysis.numbers import p_text, runs_in_words
-from analysis.remix_report.depths import depth_section
-from analysis.remix_report.figures import by_layer, over_stages, relearning_curves
+from analysis.observations import ENTROPY
+from analysis.remix_measures import LOG_PROB, SHARE, retained
+from analysis.remix_report.depth_view import depth_section
 from analysis.remix_report.findings import findings
-from analysis.remix_report.recalls import LOG_PROB, SHARE, retained
 from analysis.remix_report.summary import RemixSummary, provenance
 from analysis.remix_report.tables import MAIN, moments_after, shares, signed_points, text_tables
-from analysis.report_files import commands_of
 from analysis.runs import TOKENS
 
 DEFINITIONS = (

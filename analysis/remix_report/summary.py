@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.arm_report import Summary, counting, provenance_of
 from analysis.arms import RemixArm
 from analysis.numbers import shown_path
-from analysis.remix_report.mechanisms import (
+from analysis.remix_curves import (
     alignment_curves,
     recall_curves,
     relearning_table,
@@ -17,7 +18,7 @@ from analysis.remix_report.mechanisms import (
     spill_table,
     term_table,
 )
-from analysis.remix_report.recalls import (
+from analysis.remix_measures import (
     difference_table,
     drift_table,
     kept_table,
@@ -25,7 +26,6 @@ from analysis.remix_report.recalls import (
     recall_table,
     stage_table,
 )
-from analysis.report_files import Summary, counting, provenance_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,36 +34,36 @@ class RemixSummary(Summary):
 
     arms: tuple[RemixArm, ...]
     recalls: pd.DataFrame
-    """Lists of items at every moment (`analysis.remix_report.recalls`)."""
+    """Lists of items at every moment (`analysis.remix_measures`)."""
     differences: pd.DataFrame
-    """Arms against their bases (`analysis.remix_report.recalls`)."""
+    """Arms against their bases (`analysis.remix_measures`)."""
     kept: pd.DataFrame
-    """Of what was right, the share that is right later (`analysis.remix_report.recalls`)."""
+    """Of what was right, the share that is right later (`analysis.remix_measures`)."""
     curves: pd.DataFrame
-    """What was known at every look (`analysis.remix_report.mechanisms`)."""
+    """What was known at every look (`analysis.remix_curves`)."""
     sources: pd.DataFrame
-    """Training losses by source (`analysis.remix_report.mechanisms`)."""
+    """Training losses by source (`analysis.remix_curves`)."""
     alignments: pd.DataFrame
-    """Cosines of gradients (`analysis.remix_report.mechanisms`)."""
+    """Cosines of gradients (`analysis.remix_curves`)."""
     signs: pd.DataFrame
-    """Signs of their products (`analysis.remix_report.mechanisms`)."""
+    """Signs of their products (`analysis.remix_curves`)."""
     terms: pd.DataFrame
-    """What mixing does to the first step of stage B (`analysis.remix_report.mechanisms`)."""
+    """What mixing does to the first step of stage B (`analysis.remix_curves`)."""
     drift: pd.DataFrame
-    """Of weights (`analysis.remix_report.recalls`)."""
+    """Of weights (`analysis.remix_measures`)."""
     stages: pd.DataFrame
-    """How they ended (`analysis.remix_report.recalls`)."""
+    """How they ended (`analysis.remix_measures`)."""
     relearning: pd.DataFrame
-    """What came back (`analysis.remix_report.mechanisms`)."""
+    """What came back (`analysis.remix_curves`)."""
     spills: pd.DataFrame
-    """What came back in the end (`analysis.remix_report.mechanisms`)."""
+    """What came back in the end (`analysis.remix_curves`)."""
     levels: pd.DataFrame
-    """Text, tasks, entropies (`analysis.remix_report.recalls`)."""
+    """Text, tasks, entropies (`analysis.remix_measures`)."""
     depths: pd.DataFrame
-    """Where in depth items are readable (`analysis.remix_report.depths`); empty where that was not
+    """Where in depth items are readable (`analysis.remix_curves`); empty where that was not
     asked for."""
     depth_changes: pd.DataFrame
-    """How that moved (`analysis.remix_report.depths`)."""
+    """How that moved (`analysis.remix_curves`)."""
 
     @property
     def last_moment(self) -> str:

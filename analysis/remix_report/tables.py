@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.arms import RemixArm
-from analysis.levels import NEURONS, RECALLED, TASKS, TEXT, guessing
 from analysis.numbers import (
     guessed,
     nats,
@@ -19,8 +18,9 @@ from analysis.numbers import (
     signed,
     with_interval,
 )
-from analysis.remix_report.depths import depth_text_tables
-from analysis.remix_report.recalls import SHARE, retained
+from analysis.observations import NEURONS, RECALLED, TASKS, TEXT, guessing
+from analysis.remix_measures import SHARE, retained
+from analysis.remix_report.depth_view import depth_text_tables
 from analysis.remix_report.summary import RemixSummary
 from analysis.runs import TOKENS, Moment, after
 from analysis.theme import count

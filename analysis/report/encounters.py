@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from analysis import arm_figures
 from analysis.arm_figures import arm_colours
 from analysis.arms import CklArm
 from analysis.ckl_measures import ALL_KINDS
-from analysis.ckl_report import figures as ckl_figures
 from analysis.claims.choices import Anchor
 from analysis.claims.measurements import Table
 from analysis.claims.selection import UNEDITED
@@ -75,7 +75,7 @@ def _curve_figure(
             continue
         met = injection_steps(arms[0].runs[0], exposure)
         of_arms = {name: colours[name] for name in rows["arm"].unique()}
-        drawn = ckl_figures.knowledge_over_steps(rows, of_arms, met)
+        drawn = arm_figures.knowledge_over_steps(rows, of_arms, met)
         best = maxima[maxima["exposure"] == exposure]
         drawn = keyed(mark_maxima(drawn, best, colours, "nats"), of_arms)
         panels.append(Panel(linked(drawn, "step"), exposure.replace("_", " ")))
@@ -102,7 +102,7 @@ def _fading(
             [
                 Panel(
                     linked(
-                        keyed(ckl_figures.forgetting_curves(rows, colours), colours),
+                        keyed(arm_figures.forgetting_curves(rows, colours), colours),
                         "steps after the last maximum",
                     ),
                     str(exposure).replace("_", " "),

@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.arm_report import command_of, in_order
 from analysis.claims.choices import Anchor
-from analysis.command_words import command_of
 from analysis.document import Bullets, Code, Facts, Fold, Heading, Settings
 from analysis.document import Part as Piece
 from analysis.numbers import shown_path, shown_value
 from analysis.report.material import Material
 from analysis.report.parts import Part, text_table
-from analysis.report_files import in_order
 from probes.results import RESULT_FILE
 from training.runs.directory import read_manifest
 

@@ -1,8 +1,8 @@
 """Curves of single runs on the page: of knowledge, of held-out text, and of what stage A taught.
 
 Knowledge is the mean log-probability of probes' targets, in nats, over a passage's probes, then
-over passages, then over seeds, with the best after each encounter where `analysis.look_grid` finds
-that probes were scored often enough. Text and earlier facts measure forgetting where no model
+over passages, then over seeds, with the best after each encounter where probes were scored often
+enough (`analysis.encounter_measures`). Text and earlier facts measure forgetting where no model
 answers the downstream tasks better than by guessing: bits per byte rise, and log-probabilities
 (nats) of facts fall, where something was forgotten. What was right of stage A is drawn together for
 runs with the same data and stages.
@@ -16,16 +16,16 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from analysis.arms import UNEDITED_NAME, CklArm, RemixArm, ckl_arms, edit_label, pooled, remix_arms
-from analysis.ckl_measures import knowledge_over_steps
+from analysis.ckl_measures import knowledge_over_steps, level_table
 from analysis.claim_tables.memorization import memorization_table
 from analysis.claim_tables.settings import settings_of_runs
 from analysis.claims.measurements import NONE, Table, checked
+from analysis.encounter_measures import encounter_steps, look_grid
 from analysis.encounters import find_local_maxima
-from analysis.levels import FACTS, RECALLED, TEXT, level_table
-from analysis.look_grid import encounter_steps, look_grid
 from analysis.numbers import shown_path
-from analysis.remix_report.mechanisms import recall_curves
-from analysis.remix_report.recalls import SHARE
+from analysis.observations import FACTS, RECALLED, TEXT
+from analysis.remix_curves import recall_curves
+from analysis.remix_measures import SHARE
 from analysis.report.figures import thinned
 from analysis.report.names import memory_name, run_name, without_seed
 from analysis.runs import Chain, Moment, TrainingRun
@@ -152,7 +152,7 @@ class StageCurves:
         data: what they learnt, in words.
         stages: their letters.
         arms: their names.
-        curve: columns as `analysis.remix_report.mechanisms.recall_curves`, of the share right.
+        curve: columns as `analysis.remix_curves.recall_curves`, of the share right.
     """
 
     data: str

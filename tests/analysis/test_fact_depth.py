@@ -202,7 +202,7 @@ def checkpoints(tmp_path_factory):
 def test_ranks_of_checkpoints_are_those_of_the_lens(checkpoints):
     import analysis
     import probes
-    from analysis.checkpoint_depth import checkpoint_ranks, depth_table
+    from analysis.depth import checkpoint_ranks, depth_table
 
     items = [
         (tokens(1, 5 + i % 3, seed=i)[0].tolist(), tokens(1, 2, seed=50 + i)[0].tolist())
@@ -236,7 +236,7 @@ def test_every_checkpoint_is_compared_with_the_one_before():
 
 
 def test_a_table_of_nothing_found():
-    from analysis.checkpoint_depth import depth_table
+    from analysis.depth import depth_table
 
     (row,) = depth_table({"0": ranks_of([-1] * 3)}, k=5, d_vocab=D_VOCAB).to_dict("records")
     assert (row["items"], row["share_found"]) == (3, 0.0)
@@ -245,7 +245,7 @@ def test_a_table_of_nothing_found():
 
 def test_checkpoints_with_other_tokenizers_are_refused(checkpoints):
     import probes
-    from analysis.checkpoint_depth import checkpoint_ranks
+    from analysis.depth import checkpoint_ranks
     from tests.models import tiny_hf_model
 
     class Shifted:

@@ -207,7 +207,7 @@ def test_intervals_are_the_same_twice_and_take_a_seed():
 
 
 def test_knowledge_scores_against_loops():
-    from analysis.knowledge_tables import knowledge_scores
+    from analysis.ckl_measures import knowledge_scores
 
     table = probe_table(np.random.default_rng(7), exposures=(("once", 5), ("held_out", 3)))
     found = knowledge_scores(table)
@@ -233,7 +233,7 @@ def test_knowledge_scores_against_loops():
 
 
 def test_knowledge_scores_by_step():
-    from analysis.knowledge_tables import knowledge_scores
+    from analysis.ckl_measures import knowledge_scores
 
     generator = np.random.default_rng(8)
     tables = [probe_table(generator).assign(step=step) for step in (0, 160, 320)]
@@ -244,7 +244,7 @@ def test_knowledge_scores_by_step():
 
 
 def test_a_group_of_one_passage_has_no_interval():
-    from analysis.knowledge_tables import knowledge_scores
+    from analysis.ckl_measures import knowledge_scores
 
     found = knowledge_scores(probe_table(np.random.default_rng(9), exposures=(("once", 1),)))
     assert found.low.isna().all()
@@ -282,7 +282,7 @@ def test_bad_scores_are_refused_in_one_line(case):
 
 
 def test_bad_settings_are_refused_in_one_line():
-    from analysis.knowledge_tables import knowledge_scores
+    from analysis.ckl_measures import knowledge_scores
     from analysis.metrics import acquisition
     from analysis.statistics.bootstrap import ClusterBootstrap
 

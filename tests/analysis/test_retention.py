@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.retention import (
+from analysis.remix_measures import (
     item_means,
     kept_share,
     retention_difference,

@@ -28,7 +28,7 @@ def run_report(kind, *arguments):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_command_of_a_run_makes_it_again(kind, tmp_path):
     """Parsed as a command line is, it gives the configuration that the run was made with."""
-    from analysis.command_words import command_of
+    from analysis.arm_report import command_of
     from analysis.runs import read_chain, read_run
     from training.commands.recipes import as_json
 

@@ -172,8 +172,7 @@ def test_every_section_has_its_figures(many):
 
 
 def test_figures_show_numbers_in_their_places(many):
-    from analysis.arm_figures import arm_colours, dots_by_arm
-    from analysis.ckl_report.figures import over_pretraining
+    from analysis.arm_figures import arm_colours, dots_by_arm, over_pretraining
     from analysis.ckl_report.report import scores_over_steps
 
     table = pd.DataFrame(

@@ -214,8 +214,7 @@ def test_curves_have_the_planted_slopes(summary):
 
 def test_a_probe_counts_by_what_it_gained():
     """One of two probes gains 3 and keeps 3, 3, 2.5; the other gains 1 and keeps half of it."""
-    from analysis.encounter_measures import MetProbes, curve_of
-    from analysis.look_grid import LookGrid
+    from analysis.encounter_measures import LookGrid, MetProbes, curve_of
     from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP
 
     log_probs = np.array([[-9, -6, -6, -6, -6, -6.5], [-4, -3, -3, -3.5, -3.5, -3.5]])
@@ -281,7 +280,7 @@ def test_an_arm_is_compared_with_its_base_passage_by_passage(summary):
 
 
 def test_p_values_are_adjusted_over_the_arms_of_a_measure(folders, tmp_path):
-    from analysis.ckl_report.comparisons import comparison_table
+    from analysis.ckl_comparisons import comparison_table
     from training.commands.fields import Control
 
     control = {**UP, "control": Control.RANDOM_ROWS}
@@ -394,7 +393,7 @@ def test_seeds_with_other_items_are_refused(folders, tmp_path):
 
 def test_an_outcome_that_falls_evenly_has_no_correlation_of_differences():
     """0.3, 0.4 ... differ by steps that are alike but for rounding."""
-    from analysis.ckl_report.trajectory import correlation_table
+    from analysis.ckl_comparisons import correlation_table
 
     points = pd.DataFrame(
         {

@@ -201,7 +201,7 @@ def test_one_training_seed_is_said(seeds, told):
 def test_guessing_is_one_in_as_many_values_as_an_item_offers():
     import pandas as pd
 
-    from analysis.levels import guessing
+    from analysis.observations import guessing
 
     table = pd.DataFrame({"task": ["sciq", "cloze", "cloze"], "chance": [0.5, 0.25, 0.25]})
     assert guessing([table, table.assign(chance=0.2)]) == pytest.approx(0.225)

@@ -144,9 +144,8 @@ def test_a_base_can_be_named(tmp_path):
 
 
 def test_figures_show_numbers_in_their_places(folders):
-    from analysis.arm_figures import arm_colours
-    from analysis.remix_report.figures import by_layer, over_stages
-    from analysis.remix_report.mechanisms import recall_curves
+    from analysis.arm_figures import arm_colours, by_layer, over_stages
+    from analysis.remix_curves import recall_curves
 
     arms = arms_from(*folders[:1], *folders[3:4])
     curve = recall_curves(arms)

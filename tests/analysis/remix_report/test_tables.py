@@ -16,14 +16,14 @@ def arms(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recalls(arms):
-    from analysis.remix_report.recalls import recall_table
+    from analysis.remix_measures import recall_table
 
     return recall_table(arms)
 
 
 @pytest.fixture(scope="module")
 def differences(arms):
-    from analysis.remix_report.recalls import difference_table
+    from analysis.remix_measures import difference_table
 
     return difference_table(arms)
 
@@ -96,7 +96,7 @@ def test_lists_are_compared_from_when_they_were_taught(differences):
 
 
 def test_kept_is_of_what_was_learnt(arms):
-    from analysis.remix_report.recalls import kept_table
+    from analysis.remix_measures import kept_table
 
     table = kept_table(arms)
     row = one(table, arm=PLAIN, items="A", moment="after B")
@@ -108,7 +108,7 @@ def test_kept_is_of_what_was_learnt(arms):
 
 
 def test_curves_run_over_the_stages(arms):
-    from analysis.remix_report.mechanisms import recall_curves
+    from analysis.remix_curves import recall_curves
 
     table = recall_curves(arms)
     ours = table[(table["arm"] == PLAIN) & (table["items"] == "A")]
@@ -125,7 +125,7 @@ def test_curves_run_over_the_stages(arms):
 
 
 def test_seeds_that_were_looked_at_elsewhere_are_interpolated():
-    from analysis.remix_report.mechanisms import _mean_over_seeds
+    from analysis.remix_curves import _mean_over_seeds
 
     one_seed = (10, pd.Series([0.0, 1.0], [0, 10]))
     other = (20, pd.Series([0.0, 0.4, 0.4], [0, 5, 20]))
@@ -137,7 +137,7 @@ def test_seeds_that_were_looked_at_elsewhere_are_interpolated():
 
 
 def test_losses_are_told_by_source(arms):
-    from analysis.remix_report.mechanisms import source_curves
+    from analysis.remix_curves import source_curves
 
     table = source_curves(arms)
     assert set(table[table["arm"] == PLAIN]["source"]) == {"A", "B"}
@@ -148,7 +148,7 @@ def test_losses_are_told_by_source(arms):
 
 
 def test_the_share_of_the_mix_is_read_off_the_losses(arms):
-    from analysis.remix_report.mechanisms import loss_share, term_table
+    from analysis.remix_curves import loss_share, term_table
 
     chain = arms[2].runs[0]
     assert loss_share(chain, "B", "generic") == pytest.approx(0.25)
@@ -164,8 +164,8 @@ def test_the_share_of_the_mix_is_read_off_the_losses(arms):
 
 
 def test_gradients_drift_levels_and_endings(arms):
-    from analysis.remix_report.mechanisms import alignment_curves, sign_table
-    from analysis.remix_report.recalls import drift_table, level_table, stage_table
+    from analysis.remix_curves import alignment_curves, sign_table
+    from analysis.remix_measures import drift_table, level_table, stage_table
 
     cosines = alignment_curves(arms)
     at = cosines[(cosines["arm"] == BOTH) & (cosines["stage"] == "B")]
@@ -193,7 +193,7 @@ def test_gradients_drift_levels_and_endings(arms):
 
 
 def test_relearning_is_a_mean_over_the_runs_that_tried_it(arms):
-    from analysis.remix_report.mechanisms import relearning_table, spill_table
+    from analysis.remix_curves import relearning_table, spill_table
 
     table = relearning_table(arms)
     assert set(table["arm"]) == {PLAIN, BOTH}
@@ -299,7 +299,7 @@ def test_the_same_run_twice_and_no_run_are_refused(tmp_path):
 
 
 def test_scores_of_other_items_are_refused(tmp_path):
-    from analysis.remix_report.recalls import recall_table
+    from analysis.remix_measures import recall_table
 
     run = make_run(tmp_path / "run")
     items = run / "stage-B/items/A.jsonl"

@@ -7,20 +7,33 @@ looked at in a place is interpolated linearly between its neighbours.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
+from torch import Tensor
 
-from analysis.arms import RemixArm, base_of
-from analysis.remix_report.recalls import LOG_PROB, SHARE
-from analysis.runs import TOKENS, Chain, StageRun
+import probes
+from analysis.arms import UNEDITED_NAME, RemixArm, base_of, edit_label
+from analysis.depth import DepthChange, checkpoint_ranks, depth_change, depth_table
+from analysis.remix_measures import LOG_PROB, SHARE
+from analysis.runs import TOKENS, Chain, Moment, StageRun
+from probes.cli import progress
+from probes.hooked_model import HookedModel
 from training.choices import Replay
+from training.commands.recipes import from_json
 from training.forgetting_terms import alignment, delta_1, delta_2
 from training.relearning import Relearned
-from training.remix.config import NO_MIX
+from training.remix.config import NO_MIX, RemixConfig
+from training.remix.items import stage_items
 from training.remix.looks import MIX_SAMPLE
+from training.runs.directory import CHECKPOINTS_FOLDER
 from training.runs.records import GradientAlignmentRecord, StepRecord, records_of
+from training.start_models import find_start
 
 _POINTS = 40
 """Of a curve of losses in a stage: each is the mean over a stretch of updates."""
@@ -266,3 +279,137 @@ def _by_group(arm: RemixArm, key: str) -> dict[str, list[list[float]]]:
         for group in Relearned
         if runs and all(group in run for run in runs)
     }
+
+
+TOP_K = 10
+"""An answer is readable where its first token is among so many top tokens: the paper's."""
+STAGES, BASE = "stages", "base"
+"""What is compared: a stage of a run with what came before it, or a run with that of its base."""
+_CHANGES = (
+    *("arm", "seed", "compared", "before", "after", "found_in_both", "depth", "spread"),
+    *("test", "effect", "low", "high", "p_value", "items"),
+)
+Pairs = list[tuple[list[int], list[int]]]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Ranks of answers in one model."""
+
+    ranks: Int64[Tensor, "layer item"]
+    d_vocab: int
+
+
+def depth_tables(
+    arms: Sequence[RemixArm],
+    items: int,
+    base: RemixArm | None = None,
+    *,
+    device: str | None = None,
+    k: int = TOP_K,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Where items are readable, and how that moved."""
+    read = ranks_by_model(arms, items, device)
+    tables, rows = [], []
+    told: set[tuple[int, int]] = set()
+    for arm in arms:
+        # Checkpoints of hooked arms lack the edit: what was trained is another model.
+        for chain in () if is_hooked(arm) else arm.runs:
+            ours = {moment: read[key] for moment, key in model_keys(chain).items()}
+            d_vocab = next(iter(ours.values())).d_vocab
+            found = depth_table({m: r.ranks for m, r in ours.items()}, k=k, d_vocab=d_vocab)
+            tables.append(found.assign(arm=arm.name, seed=chain.seed))
+            other = _other(chain, base_of(arm, arms, base))
+            for compared, names, pair in _compared(chain, ours, other, read):
+                # What a shared stage did is said once.
+                if compared == STAGES and (id(pair[0]), id(pair[1])) in told:
+                    continue
+                told.add((id(pair[0]), id(pair[1])))
+                change = depth_change(
+                    *(one.ranks for one in pair), k=k, d_vocab=d_vocab, seed=0, names=names
+                )
+                rows += [(arm.name, chain.seed, compared, *row) for row in _rows(change)]
+    depths = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return depths, pd.DataFrame(rows, columns=list(_CHANGES))
+
+
+def ranks_by_model(arms: Sequence[RemixArm], items: int, device: str | None) -> dict[str, _Read]:
+    """Ranks in every model that a chain has, by where it is; each is loaded once."""
+    users: dict[str, Chain] = {}
+    for arm in arms:
+        if not is_hooked(arm):
+            for chain in arm.runs:
+                for key in model_keys(chain).values():
+                    users.setdefault(key, chain)
+    read = {}
+    known: dict[str, Pairs] = {}
+    with progress("localization, models", len(users)) as advance:
+        for key, chain in users.items():
+            model = probes.load_model(key, device=device, dtype="float32")
+            # A chain's start comes first among its models, and may decide which items are learnt.
+            name = chain.manifest["inputs"]["stages"]["A"]["data"]["content_hash"]
+            if name not in known:
+                known[name] = _items(chain, model, name)
+            ranks = checkpoint_ranks({key: model}, known[name][:items])
+            read[key] = _Read(ranks[key], model.d_vocab)
+            advance(1)
+    return read
+
+
+def is_hooked(arm: RemixArm) -> bool:
+    """Whether the runs of an arm are edited by hooks, which their checkpoints do not have."""
+    configuration = arm.runs[0].configuration
+    return edit_label(configuration) != UNEDITED_NAME and configuration["edit_form"] == "hooks"
+
+
+def model_keys(chain: Chain) -> dict[str, str]:
+    """The folder or name of every model of a chain, by its moment."""
+    configuration = chain.configuration
+    start = find_start(configuration["model"], configuration["revision"])
+    found: dict[str, str] = {Moment.START: start.model}
+    for moment, stage in zip(chain.moments[1:], chain.stages.values(), strict=True):
+        path = stage.run.path / CHECKPOINTS_FOLDER / str(stage.outcome["checkpoint"])
+        found[moment] = str(Path(path).resolve())
+    return found
+
+
+def _items(chain: Chain, start: HookedModel, content_hash: str) -> Pairs:
+    """Prompts and answers of stage A as tokens, as they were learnt."""
+    stored = {**chain.configuration, **chain.manifest["execution"]}
+    config = from_json(RemixConfig, stored)
+    found = stage_items(config, replace(config.stages[0], mix=None), start)
+    if found.inputs["data"]["content_hash"] != content_hash:
+        raise ValueError(
+            f"the items of {config.data[0]} are others now than {chain.path} learnt; report it "
+            "without --localization, or with the data that it had"
+        )
+    return [
+        (list(row.prompt_ids), list(row.answer_ids))
+        for row in found.rows.items[: config.stages[0].items]
+    ]
+
+
+def _other(chain: Chain, base: RemixArm | None) -> Chain | None:
+    """The run of the same seed in the base of an arm."""
+    if base is None:
+        return None
+    return next((other for other in base.runs if other.seed == chain.seed), None)
+
+
+def _compared(
+    chain: Chain, ours: Mapping[str, _Read], other: Chain | None, read: Mapping[str, _Read]
+) -> Iterator[tuple[str, tuple[str, str], tuple[_Read, _Read]]]:
+    """What is compared, the names of the two, and their ranks."""
+    moments = [moment for moment in chain.moments if moment in ours]
+    for one, later in pairwise(moments):
+        yield STAGES, (one, later), (ours[one], ours[later])
+    last = chain.moments[-1]
+    if other is not None and last in (theirs := model_keys(other)) and theirs[last] in read:
+        yield BASE, (f"base {last}", last), (read[theirs[last]], ours[last])
+
+
+def _rows(change: DepthChange) -> Iterator[tuple[object, ...]]:
+    told = (*change.names, change.found_in_both, str(change.depth), str(change.spread))
+    for name, test in change.tests.items():
+        numbers = (test.effect, test.interval.low, test.interval.high, test.p_value, test.n)
+        yield (*told, name, *numbers)

@@ -6,6 +6,7 @@ Example:
 """
 
 import math
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,10 +15,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 
 from analysis.numbers import shown_path
+from training.ckl.config import CklConfig
+from training.ckl.recipes import CKL_RECIPES
+from training.commands.recipes import command_words, from_json, recipe_named
+from training.pretrain.config import PRETRAIN_RECIPES, PretrainConfig
+from training.remix.config import RemixConfig
+from training.remix.recipes import REMIX_RECIPES
 
 if TYPE_CHECKING:
     from analysis.document import Report
     from analysis.runs import Recorded
+
 
 Each = TypeVar("Each")
 _HASH = 12
@@ -76,8 +84,6 @@ def save_summary(
 
 def commands_of(arms: Sequence[Any]) -> dict[str, list[str]]:
     """The commands that make the runs of every arm."""
-    from analysis.command_words import command_of
-
     return {arm.name: [command_of(run.manifest) for run in arm.runs] for arm in arms}
 
 
@@ -129,3 +135,22 @@ def _plain(value: Any) -> Any:
     if pd.isna(value) or (isinstance(value, float) and math.isinf(value)):
         return None
     return value.item() if hasattr(value, "item") else value
+
+
+_PROGRAMS: Mapping[str, tuple[type[Any], Any]] = {
+    "training.pretrain": (PretrainConfig, PRETRAIN_RECIPES),
+    "training.ckl": (CklConfig, CKL_RECIPES),
+    "training.remix": (RemixConfig, REMIX_RECIPES),
+}
+
+
+def command_of(manifest: Mapping[str, Any]) -> str:
+    """The command that makes a run, but for where it goes."""
+    program = str(manifest["command"])
+    kind, recipes = _PROGRAMS[program]
+    try:
+        config = from_json(kind, {**manifest["configuration"], **manifest["execution"]})
+    except ValueError:
+        return f"python -m {program} --recipe {manifest['recipe']} # of another version"
+    words = command_words(config, recipe_named(manifest["recipe"], recipes), manifest["recipe"])
+    return shlex.join(["python", "-m", program, *map(shown_path, words)])
