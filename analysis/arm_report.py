@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 
 from analysis.numbers import shown_path
-from training.ckl.config import CklConfig
-from training.ckl.recipes import CKL_RECIPES
-from training.commands.recipes import command_words, from_json, recipe_named
-from training.pretrain.config import PRETRAIN_RECIPES, PretrainConfig
+from training.ckl_config import CKL_RECIPES, CklConfig
+from training.pretrain import PRETRAIN_RECIPES, PretrainConfig
+from training.recipes import command_words, from_json, recipe_named
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES
 

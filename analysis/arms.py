@@ -20,8 +20,8 @@ from analysis.numbers import shown_value
 from analysis.observations import Observations
 from analysis.runs import CKL, TOKENS, Chain, Moment, Recorded, Start, TrainingRun
 from training.choices import Replay
-from training.ckl.config import CklConfig
-from training.commands.fields import EditFields
+from training.ckl_config import CklConfig
+from training.recipes import EditFields
 from training.remix.config import NO_MIX, MixFields
 
 UNEDITED_NAME, PLAIN_NAME = "unedited", "no mixing"

@@ -29,8 +29,8 @@ from analysis.jobs import REPORT, RUNS, refuse_chosen, run_study, training_job
 from interventions.choices import ResuscitationSite
 from probes.cli import command_main
 from training.ckl import COMMAND
-from training.ckl.config import CklConfig
-from training.commands.fields import Control, EditForm
+from training.ckl_config import CklConfig
+from training.recipes import Control, EditForm
 
 PROGRAM = "analysis.ckl_study"
 RATIO, FACTOR = 0.5, 2.0

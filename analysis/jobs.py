@@ -28,8 +28,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from training.commands.command import TrainingCommand
-from training.commands.recipes import command_words
+from training.commands import TrainingCommand
+from training.recipes import command_words
 
 RUNS, LOGS, REPORT = "runs", "logs", "report"
 _INTERRUPTED = 130
@@ -70,7 +70,7 @@ class Job:
         """Whether there is nothing left to do of it."""
         if self.config is None:
             return (folder / self.name / self.last_file).is_file()
-        from training.runs.finished import is_over
+        from training.single_run import is_over
 
         return is_over(folder / self.name, self.config)
 

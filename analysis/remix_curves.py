@@ -25,8 +25,8 @@ from analysis.runs import TOKENS, Chain, Moment, StageRun
 from probes.cli import progress
 from probes.hooked_model import HookedModel
 from training.choices import Replay
-from training.commands.recipes import from_json
 from training.forgetting_terms import alignment, delta_1, delta_2
+from training.recipes import from_json
 from training.relearning import Relearned
 from training.remix.config import NO_MIX, RemixConfig
 from training.remix.items import stage_items

@@ -98,7 +98,7 @@ _EXPORTS = {
     "task_names": "training.data.downstream",
     "train": "training.loop",
     "train_byte_pairs": "training.model_shapes",
-    "train_translators": "training.tuned_lens.fit",
+    "train_translators": "training.tuned_lens_fit",
     "written_answers": "training.recall",
 }
 

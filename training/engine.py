@@ -34,8 +34,7 @@ from probes.model_folder import refuse_unordinary, tied_names
 from probes.rotary import rope_border
 from training.batches import IGNORED, TrainingBatch
 from training.choices import Parallel, Precision
-from training.processes import Processes, own_device, this_process
-from training.runs.random_states import random_states_kept
+from training.processes import Processes, own_device, random_states_kept, this_process
 from training.settings import LoopSettings
 
 _PAD = -1

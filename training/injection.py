@@ -38,8 +38,8 @@ from probes.prompts import Prompts
 from training.batches import IGNORED, BatchSource, TrainingBatch, joined
 from training.choices import Exposure, InjectionMode, OncePlacement
 from training.data.passages import Exposures, KnowledgeSet, official_exposures
-from training.misfits import Misfits
 from training.runs.records import InjectionRecord
+from training.settings import Misfits
 
 ROUNDS = 10
 KNOWLEDGE_ENTROPY_INTERVAL = 160

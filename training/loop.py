@@ -42,12 +42,11 @@ from training.engine import whole
 from training.observers import ItemsObserver, Observer, StopRule
 from training.optimizer import learning_rate
 from training.progress import Throughput, shown_progress
-from training.run_setup import Run, fitting_batch, made_ready, refuse_unfit
+from training.run_setup import Run, fitting_batch, made_ready, refuse_unfit, try_end
 from training.runs.checkpoints import checkpoint_name
 from training.runs.directory import RunDirectory
 from training.runs.records import Record, StepRecord, StopRecord
 from training.settings import LoopSettings
-from training.trial import try_end
 
 __all__ = ["ItemsObserver", "Observer", "StopRule", "TrainingResult", "train"]
 

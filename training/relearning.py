@@ -38,7 +38,7 @@ from training.data.mixed_batches import MixedSource
 from training.data.rendering import Rendered
 from training.engine import Engine, hold_in_float32
 from training.optimizer import adamw
-from training.runs.random_states import random_states_kept, seed_all
+from training.processes import random_states_kept, seed_all
 from training.settings import LoopSettings, OptimizerSettings
 from training.weight_drift import refuse_sharded
 

@@ -6,9 +6,10 @@ then sharded; the optimizer's state is loaded shard by shard. Random states come
 anything before may have drawn.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -19,12 +20,18 @@ from interventions.edit_forms import Clock, Edit
 from interventions.edits import applied
 from interventions.learning_rates import RowLearningRates
 from probes.hooked_model import HookedModel
-from training.batches import BatchSource, InjectingSource, TrainingBatch
+from training.batches import BatchSource, InjectingSource, NamedSources, TrainingBatch
 from training.choices import Parallel, Precision
 from training.engine import Engine, hold_in_float32, refuse_misfits
-from training.observers import StopRule
+from training.observers import ItemsObserver, Observer, StopRule
 from training.optimizer import adamw
-from training.processes import Processes, joined_processes, this_process
+from training.processes import (
+    Processes,
+    joined_processes,
+    random_states_kept,
+    seed_all,
+    this_process,
+)
 from training.runs.checkpoints import (
     CheckpointFound,
     TrainingState,
@@ -33,8 +40,8 @@ from training.runs.checkpoints import (
     refuse_other_processes,
 )
 from training.runs.directory import RunDirectory
-from training.runs.random_states import random_states_kept, seed_all
-from training.settings import LoopSettings
+from training.settings import LoopSettings, Misfits
+from training.stop_rules import Waits
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,3 +173,66 @@ def _refuse_processes(settings: LoopSettings) -> None:
             f"parallel={str(settings.parallel)!r} needs torchrun to start the processes; start it "
             "so, or use 'none'"
         )
+
+
+def try_end(
+    run: Run,
+    model: HookedModel,
+    source: BatchSource,
+    settings: LoopSettings,
+    directory: RunDirectory,
+    observers: Sequence[Observer],
+    stop: StopRule | None,
+) -> None:
+    """Try what a run needs at its end."""
+    misfits = Misfits()
+    with misfits.noted():
+        fitting_batch(source, 0, model, settings)
+    with misfits.noted():
+        refuse_unreachable(stop, source, settings.steps, observers)
+    with misfits.noted():
+        run.state.try_in(directory.checkpoints)
+    misfits.refuse()
+
+
+def tried(
+    model: HookedModel,
+    source: BatchSource,
+    settings: LoopSettings,
+    out: Path | None,
+    *,
+    edits: Sequence[Edit] = (),
+    optimizer_edits: Sequence[RowLearningRates] = (),
+    observers: Sequence[Observer] = (),
+    stop: StopRule | None = None,
+) -> None:
+    """Try a run without making it; the model is made ready for training, and keeps its weights."""
+    refuse_unfit(source, settings, optimizer_edits)
+    manifest = {"configuration": asdict(settings), "inputs": {}}
+    with tempfile.TemporaryDirectory(prefix=".trial-", dir=existing_folder(out)) as folder:
+        directory = RunDirectory.create(Path(folder) / "run", manifest)
+        with made_ready(model, settings, directory, edits, optimizer_edits, stop, False) as run:
+            try_end(run, model, source, settings, directory, observers, stop)
+
+
+def refuse_unreachable(
+    stop: object, source: BatchSource, steps: int, observers: Sequence[Observer]
+) -> None:
+    """Make sure that a rule can be fulfilled by what the run records."""
+    if not isinstance(stop, Waits):
+        return
+    looks: dict[str, int] = {}
+    for observer in observers:
+        if isinstance(observer, ItemsObserver):
+            times = sum(1 for step in range(steps + 1) if observer.due(step))
+            looks |= {name: max(times, looks.get(name, 0)) for name in observer.items()}
+    names = source.source_names if isinstance(source, NamedSources) else ()
+    if (why := stop.unreachable(steps, names, looks)) is not None:
+        raise ValueError(why)
+
+
+def existing_folder(out: Path | None) -> Path | None:
+    """The nearest folder above a path that is there: the same file system; None for None."""
+    if out is None:
+        return None
+    return next(folder for folder in out.absolute().parents if folder.is_dir())

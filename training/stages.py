@@ -28,11 +28,11 @@ from probes.json_text import json_text
 from probes.prompts import set_bos_habit
 from training.batches import BatchSource
 from training.choices import OptimizerStart, StageStatus
-from training.commands.recipes import NOT_DECISIVE, as_json
 from training.data.mixed_batches import MixedSource
 from training.loop import TrainingResult, train
 from training.observers import Observer
 from training.processes import this_process
+from training.recipes import NOT_DECISIVE, as_json
 from training.runs.directory import (
     CHECKPOINTS_FOLDER,
     DONE_FILE,

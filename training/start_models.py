@@ -14,7 +14,7 @@ from pathlib import Path
 
 from probes.assets.fetching import is_here
 from probes.assets.table import asset_names
-from training.commands.fields import TINY_RUN
+from training.recipes import TINY_RUN
 from training.runs.checkpoints import checkpoint_folders
 from training.runs.directory import CHECKPOINTS_FOLDER, MANIFEST_FILE
 from training.runs.records import ITEMS_FOLDER

@@ -37,7 +37,7 @@ from analysis.encounter_measures import forgetting_curves
 from analysis.forgetting_curve import ForgettingCurve
 from analysis.metrics import HELD_OUT, TASK_TABLE, acquisition, forgetting
 from analysis.runs import Moment, TrainingRun
-from training.ckl.data import GENERATED_PROBES
+from training.ckl_run import GENERATED_PROBES
 from training.recall import Match
 from training.runs.records import RecallRecord, records_of
 

@@ -25,10 +25,10 @@ from analysis.remix_curves import TOP_K, is_hooked, model_keys, ranks_by_model
 from analysis.runs import Chain
 from probes.localization import NEVER, Localization, localize
 from training.choices import Replay
-from training.commands.recipes import from_json
 from training.data.factoid_sources import KEY_VALUE_RECALL
 from training.data.mixes import MixName
 from training.data.primary_sets import PrimaryKind
+from training.recipes import from_json
 from training.remix.config import RemixConfig, StageConfig
 from training.remix.looks import FAMILIAR
 

@@ -250,7 +250,7 @@ def _recipe_settings(recipe: str, frame: pd.DataFrame, rows: ResultRows) -> Sett
 
 
 def _published_settings(recipe: str) -> Settings:
-    from training.ckl.recipes import CKL_RECIPES
+    from training.ckl_config import CKL_RECIPES
 
     config = CKL_RECIPES[_RECIPES[recipe]]()
     return {"batch_size": config.batch_size, "learning_rate": config.learning_rate}

@@ -17,8 +17,7 @@ from analysis.claim_tables.folders import Results
 from analysis.claim_tables.settings import series_of
 from analysis.claims.measurements import Table
 from analysis.published.result_rows import Conditions
-from training.ckl.config import ProbeReduction
-from training.ckl.recipes import SIX_TASKS
+from training.ckl_config import SIX_TASKS, ProbeReduction
 from training.data.mixes import MixName
 from training.runs.directory import read_manifest
 

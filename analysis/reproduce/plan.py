@@ -30,10 +30,10 @@ from analysis.reproduce.scales import Knowledge, Memorization, ReproductionScale
 from interventions.choices import ResuscitationSite
 from training.choices import NoMixControl, Replay
 from training.ckl import COMMAND as CKL
-from training.ckl.config import CklConfig
-from training.commands.fields import Control
+from training.ckl_config import CklConfig
 from training.pretrain import COMMAND as PRETRAIN
-from training.pretrain.config import PretrainConfig
+from training.pretrain import PretrainConfig
+from training.recipes import Control
 from training.remix.config import RemixConfig
 from training.runs.checkpoints import checkpoint_name
 

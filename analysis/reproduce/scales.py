@@ -24,9 +24,8 @@ from dataclasses import dataclass, field, replace
 
 from analysis.ckl_study import Changes
 from analysis.reproduce.experiments import Experiment
-from training.ckl.config import CklConfig
-from training.ckl.recipes import CKL_RECIPES
-from training.pretrain.config import PRETRAIN_RECIPES, PretrainConfig
+from training.ckl_config import CKL_RECIPES, CklConfig
+from training.pretrain import PRETRAIN_RECIPES, PretrainConfig
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES
 

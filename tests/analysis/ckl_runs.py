@@ -23,7 +23,7 @@ ENCOUNTERS = {9: [0, 1, 2, 3, 4], 19: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}
 
 
 def config_of(*, seed=0, revision="step-000200", edit=None, **given):
-    from training.ckl.recipes import smoke
+    from training.ckl_config import smoke
 
     fields = {
         **{"steps": STEPS, "lags": (0, 10), "probe_every": 1, "paraphrase": 3, "duplication": 2},

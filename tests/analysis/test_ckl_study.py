@@ -35,7 +35,7 @@ def folders(tmp_path):
 
 def plan_of(folders, **given):
     from interventions.choices import ResuscitationSite
-    from training.ckl.recipes import smoke
+    from training.ckl_config import smoke
 
     options = {"checkpoints": 8, "seeds": 3, "sites": tuple(ResuscitationSite)[:4]}
     return plan_study(given.pop("config", smoke()), folders, **{**options, **given})
@@ -61,7 +61,7 @@ def test_starts_are_spread_over_the_steps_and_end_with_the_last():
 
 
 def test_a_plan_has_every_start_site_and_control_with_every_seed(folders):
-    from training.commands.fields import Control, EditForm
+    from training.recipes import Control, EditForm
 
     plan = plan_of(folders)
     configs = list(plan.values())
@@ -127,7 +127,7 @@ def test_a_study_lists_makes_skips_and_reports_its_runs(texts, trajectory, tmp_p
 
 
 def test_all_edits_of_a_real_model_can_be_listed(texts, trajectory, tmp_path, capsys):
-    from training.commands.fields import Control
+    from training.recipes import Control
 
     out = tmp_path / "study"
     assert main([*study_arguments(texts, trajectory, out), "--list"]) == 0

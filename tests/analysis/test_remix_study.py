@@ -217,7 +217,7 @@ def share_readable(run, k):
     from transformers import AutoModelForCausalLM
 
     import probes
-    from training.commands.recipes import from_json
+    from training.recipes import from_json
     from training.remix.config import RemixConfig
     from training.remix.items import stage_items
 

@@ -30,7 +30,7 @@ def test_a_command_of_a_run_makes_it_again(kind, tmp_path):
     """Parsed as a command line is, it gives the configuration that the run was made with."""
     from analysis.arm_report import command_of
     from analysis.runs import read_chain, read_run
-    from training.commands.recipes import as_json
+    from training.recipes import as_json
 
     make = KINDS[kind].make_run
     first = make(tmp_path / "first", seed=3)

@@ -199,7 +199,7 @@ def test_throughput_counts_tokens_and_shows_no_share_of_an_unknown_peak():
 
 
 def test_random_states_survive_the_disk(tmp_path):
-    from training.runs.random_states import random_states, seed_all, set_random_states
+    from training.processes import random_states, seed_all, set_random_states
 
     seed_all(3)
     # In the middle of a block of numbers, and with a Gaussian in store.
@@ -212,7 +212,7 @@ def test_random_states_survive_the_disk(tmp_path):
 
 
 def test_python_draws_go_on_too():
-    from training.runs.random_states import random_states, set_random_states
+    from training.processes import random_states, set_random_states
 
     states = random_states()
     # Drawn at once: in tests, beartype draws between our calls.

@@ -111,7 +111,7 @@ def test_a_warm_up_counted_from_zero_is_rounded_up():
 @pytest.mark.parametrize("recipe", ["paper-1b", "batch-2048", "three-epochs", "fka-every-step"])
 def test_the_recipes_of_continual_knowledge_learning_have_olmos_rates(recipe):
     """Its trainer counts the step up, and then asks for the rate."""
-    from training.ckl.recipes import CKL_RECIPES
+    from training.ckl_config import CKL_RECIPES
     from training.optimizer import learning_rate
 
     config = CKL_RECIPES[recipe]()

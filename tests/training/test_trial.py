@@ -19,7 +19,7 @@ from tests.training.loop_runs import (
 )
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import pretrain_arguments, write_texts
-from training.misfits import Misfits
+from training.settings import Misfits
 
 
 @pytest.fixture(scope="module")

@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from training.choices import NoMixControl, Replay, StopWhen
-from training.commands.command import RunFields, TrainingCommand
-from training.commands.plan import (
+from training.commands import (
     Plan,
+    RunFields,
     Section,
+    TrainingCommand,
     base_section,
     evaluated_on,
     training_section,

@@ -25,7 +25,7 @@ from training.choices import (
     StopWhen,
     Template,
 )
-from training.commands.fields import (
+from training.recipes import (
     BaseFields,
     Control,
     EditFields,
@@ -35,8 +35,7 @@ from training.commands.fields import (
     flag,
     refuse_below_one,
 )
-from training.misfits import Misfits
-from training.settings import LoopSettings
+from training.settings import LoopSettings, Misfits
 
 NO_MIX = "none"
 

@@ -18,9 +18,8 @@ from interventions.edits import patch_weights
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
 from probes.tables import print_tables
-from training.commands.edit_settings import RunEdits
-from training.commands.observers import ObserverSet
 from training.data.rendering import Rendered
+from training.edit_settings import RunEdits
 from training.gradients import GradientAlignmentObserver, gradient_sample
 from training.observers import Cadence, Observer
 from training.processes import this_process
@@ -40,6 +39,7 @@ from training.runs.records import (
     read_records,
 )
 from training.runs.tables import Row, items_of, nats, observed, rows_table, share
+from training.single_run import ObserverSet
 from training.stages import ChainResult, ReadyStage, stage_folder
 from training.start_models import CLOZE, Start
 from training.weight_drift import WeightDriftObserver, Weights, start_weights

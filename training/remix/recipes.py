@@ -32,7 +32,7 @@ from dataclasses import replace
 from typing import Any
 
 from training.choices import Charset, Parallel, Precision, RateCount, StopWhen, Template
-from training.commands.fields import TINY_RUN
+from training.recipes import TINY_RUN
 from training.remix.config import RemixConfig
 
 

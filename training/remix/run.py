@@ -20,13 +20,10 @@ from interventions.resuscitation import Resuscitation
 from probes.hooked_model import HookedModel
 from probes.prompts import set_bos_habit
 from training.choices import StopWhen
-from training.commands.edit_settings import RunEdits, edits_of, write_baseline
-from training.commands.fields import EvaluationFields
-from training.commands.observers import ObserverSet
-from training.commands.recipes import NOT_DECISIVE, as_json, from_json
-from training.misfits import Misfits
+from training.edit_settings import RunEdits, edits_of, write_baseline
 from training.observers import Cadence
 from training.processes import joined_processes, this_process
+from training.recipes import NOT_DECISIVE, EvaluationFields, as_json, from_json
 from training.remix.config import ObservationFields, RemixConfig, StageConfig
 from training.remix.items import StageItems, overlaps, refuse_no_batches, stage_batches, stage_items
 from training.remix.looks import (
@@ -41,6 +38,7 @@ from training.remix.looks import (
     write_relearning,
 )
 from training.remix.recipes import REMIX_RECIPES, fitted
+from training.run_setup import tried
 from training.runs.directory import (
     DONE_FILE,
     MANIFEST_FILE,
@@ -50,6 +48,8 @@ from training.runs.directory import (
     refuse_taken,
     tokenizer_hash,
 )
+from training.settings import Misfits
+from training.single_run import ObserverSet
 from training.stages import (
     OUTCOME_FILE,
     ChainIdentity,
@@ -64,7 +64,6 @@ from training.stages import (
 )
 from training.start_models import find_base
 from training.stop_rules import AllOf, ExactMatchReached, LossBelow, Rule, released_loss_rule
-from training.trial import tried
 
 FIRST = "A"
 _MAY_DIFFER = {

@@ -34,14 +34,13 @@ from probes.hooked_model import HookedModel
 from probes.json_text import json_text
 from probes.model_folder import write_model
 from training.engine import Engine, whole
-from training.processes import this_process
+from training.processes import random_states, set_random_states, this_process
 from training.runs.durable_files import (
     one_line_for_disk_errors,
     sync_folder,
     sync_tree,
     write_whole,
 )
-from training.runs.random_states import random_states, set_random_states
 
 STATE_FILE = "training_state.json"
 STATE_FOLDER = "training_state"

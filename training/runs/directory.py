@@ -34,8 +34,8 @@ from typing import Any
 
 from probes.json_text import json_text
 from training.choices import RateCount
-from training.commands.recipes import NOT_DECISIVE, as_json
 from training.processes import this_process
+from training.recipes import NOT_DECISIVE, as_json
 from training.runs.checkpoints import (
     CheckpointFound,
     checkpoint_folders,

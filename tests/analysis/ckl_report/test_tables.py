@@ -281,7 +281,7 @@ def test_an_arm_is_compared_with_its_base_passage_by_passage(summary):
 
 def test_p_values_are_adjusted_over_the_arms_of_a_measure(folders, tmp_path):
     from analysis.ckl_comparisons import comparison_table
-    from training.commands.fields import Control
+    from training.recipes import Control
 
     control = {**UP, "control": Control.RANDOM_ROWS}
     other = make_run(tmp_path / "same", edit=control, gain=0.9)

@@ -180,7 +180,7 @@ def test_what_is_generated(plain, tmp_path):
 
 def test_a_control_keeps_its_strength_and_has_no_site(tmp_path):
     from interventions.choices import ResuscitationSite
-    from training.commands.fields import Control
+    from training.recipes import Control
 
     edit = {
         **UP,

@@ -15,7 +15,7 @@ KINDS = {"A": "factoids", "B": "factoids"}
 
 def run_of(folder, kinds=KINDS, about=None, **given):
     """A planted run whose manifest says what its sets are, as those of `training.remix` do."""
-    from training.commands.fields import Control
+    from training.recipes import Control
 
     if "control" in given:
         given["control"] = Control(given["control"])
@@ -176,7 +176,7 @@ def first_layers(run, stage, k):
     from transformers import AutoModelForCausalLM
 
     import probes
-    from training.commands.recipes import from_json
+    from training.recipes import from_json
     from training.remix.config import RemixConfig
     from training.remix.items import stage_items
 

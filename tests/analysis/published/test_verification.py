@@ -417,8 +417,8 @@ def test_bad_folders_and_tables_are_refused_in_a_line(sweep, tmp_path):
 def results(tmp_path):
     """Manifests of the papers' own settings, of one run after another."""
     from analysis.claim_tables.folders import Results
-    from training.ckl.recipes import CKL_RECIPES
-    from training.commands.recipes import as_json
+    from training.ckl_config import CKL_RECIPES
+    from training.recipes import as_json
     from training.remix.recipes import REMIX_RECIPES
 
     def manifest(name, config, changes):

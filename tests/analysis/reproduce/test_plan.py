@@ -19,7 +19,7 @@ from analysis.reproduce.plan import (
 from analysis.reproduce.scales import SCALES, smoke
 from tests.analysis.job_words import check_words
 from training.choices import NoMixControl
-from training.commands.fields import Control
+from training.recipes import Control
 
 RUNS = Path("runs")
 

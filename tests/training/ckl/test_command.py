@@ -11,8 +11,8 @@ from tests.training.small_runs import (
     pretrain_arguments,
     write_texts,
 )
+from training import single_run as finished
 from training.ckl import main
-from training.runs import finished
 from training.runs.records import (
     InjectionRecord,
     PerplexityRecord,
@@ -149,9 +149,9 @@ def test_a_finished_run_of_other_weights_or_texts_is_refused(
     """The command compares all that went in; a study the start and the text."""
     import shutil
 
-    from training.ckl.recipes import CKL_RECIPES
-    from training.commands.recipes import from_json
-    from training.runs.finished import is_over
+    from training.ckl_config import CKL_RECIPES
+    from training.recipes import from_json
+    from training.single_run import is_over
 
     texts_here, start_here, out = (tmp_path / name for name in ("texts", "start", "run"))
     for source, copy in ((texts, texts_here), (start, start_here), (run, out)):

@@ -10,9 +10,8 @@ import probes
 from probes.scoring import PaddedMean
 from tests.models import tiny_model
 from training.choices import InjectionMode, OncePlacement
-from training.ckl.config import ProbeReduction
-from training.ckl.data import ckl_data, ckl_observers
-from training.ckl.recipes import smoke
+from training.ckl_config import ProbeReduction, smoke
+from training.ckl_run import ckl_data, ckl_observers
 from training.start_models import Start
 
 ROW = 11

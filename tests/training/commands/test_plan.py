@@ -6,10 +6,9 @@ import pytest
 
 from interventions.choices import Schedule
 from training.ckl import ckl_plan
-from training.ckl.recipes import lab, paper_1b, smoke
-from training.commands.fields import Control
-from training.pretrain import pretrain_plan
-from training.pretrain.config import tiny
+from training.ckl_config import lab, paper_1b, smoke
+from training.pretrain import pretrain_plan, tiny
+from training.recipes import Control
 
 
 def test_a_pretraining_plan_says_what_the_run_comes_to():

@@ -7,11 +7,9 @@ import pytest
 
 from interventions.choices import ResuscitationSite
 from training.choices import DecayGroup, Precision, RateCount, ScheduleKind
-from training.ckl.config import CklConfig
-from training.ckl.recipes import CKL_RECIPES
-from training.commands.fields import Control
-from training.commands.recipes import as_json, changed, from_json, recipe_named
-from training.pretrain.config import PRETRAIN_RECIPES, PretrainConfig
+from training.ckl_config import CKL_RECIPES, CklConfig
+from training.pretrain import PRETRAIN_RECIPES, PretrainConfig
+from training.recipes import Control, as_json, changed, from_json, recipe_named
 from training.settings import OptimizerSettings, ScheduleSettings
 
 ALL = [*PRETRAIN_RECIPES.values(), *CKL_RECIPES.values()]

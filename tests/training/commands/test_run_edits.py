@@ -10,9 +10,9 @@ import interventions
 import probes
 from interventions.choices import ResuscitationSite, Schedule
 from tests.models import D_MLP, N_LAYERS, tiny_model
-from training.ckl.recipes import smoke
-from training.commands import edit_settings as run_edits
-from training.commands.fields import Control, EditForm
+from training import edit_settings as run_edits
+from training.ckl_config import smoke
+from training.recipes import Control, EditForm
 
 TOKENS = 157
 

@@ -7,10 +7,9 @@ import pytest
 
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import change_weights, pretrain_arguments, write_texts
-from training.commands.recipes import from_json
+from training.recipes import from_json
 from training.remix import main
 from training.remix.config import RemixConfig
-from training.runs.finished import is_over
 from training.runs.records import (
     GradientAlignmentRecord,
     PerplexityRecord,
@@ -20,6 +19,7 @@ from training.runs.records import (
     read_items,
     records_of,
 )
+from training.single_run import is_over
 
 RESUSCITATION = ["--resuscitation-ratio", "0.5", "--resuscitation-factor", "2"]
 MIXED = ["--mix", "random", "generic"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training.choices import NoMixControl, OptimizerStart, Replay, StopWhen
-from training.commands.recipes import as_json, from_json
+from training.recipes import as_json, from_json
 from training.remix import remix_plan
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES, lab, paper_llama3_8b, paper_mistral_7b, smoke
@@ -186,7 +186,7 @@ EDIT = {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0}
 def test_settings_that_do_not_go_together_are_refused(given, message):
     from probes.choices import Compat
     from training.choices import Parallel
-    from training.commands.fields import Control
+    from training.recipes import Control
 
     kinds = {"compat": Compat, "control": Control, "parallel": Parallel}
     given = {name: kinds[name](v) if name in kinds else v for name, v in given.items()}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.ckl.run import _knowledge_rows
+from training.ckl_run import _knowledge_rows
 from training.data.downstream import task_names
 from training.runs.records import EntropyRecord, PerplexityRecord, ScoresRecord, TaskRecord
 from training.runs.tables import observed, rows_table

@@ -85,7 +85,7 @@ def test_the_command_gives_what_the_library_gives(run, inputs, tmp_path):
 
     import probes
     from probes.translators import load_translators
-    from training.tuned_lens.fit import train_translators
+    from training.tuned_lens_fit import train_translators
 
     extra = ("--optimizer", "sgd", "--learning-rate", "0.5", "--seed", "3", "--rows-per-step", "7")
     assert run(*extra, "--held-out", str(inputs / "stars.jsonl"), "--column", "body") == 0
@@ -102,7 +102,7 @@ def test_the_command_gives_what_the_library_gives(run, inputs, tmp_path):
 
 
 def test_every_eighth_document_is_held_out_and_no_other(inputs):
-    from training.tuned_lens.evaluation import learning_and_heldout
+    from training.tuned_lens_fit import learning_and_heldout
 
     corpora = learning_and_heldout(str(inputs / "plants.jsonl"), None, column=None)
     learning, heldout = list(corpora.learning.documents()), list(corpora.heldout.documents())

@@ -16,12 +16,17 @@ from probes.json_text import json_text
 from probes.results import provenance_of
 from probes.tables import Table, print_tables
 from probes.translators import Translators, identity_translators, load_translators
-from training.misfits import Misfits
+from training.run_setup import existing_folder
 from training.runs.durable_files import one_line_for_disk_errors
+from training.settings import Misfits
 from training.start_models import why_not_here
-from training.trial import existing_folder
-from training.tuned_lens.evaluation import LensComparison, compare_lenses, learning_and_heldout
-from training.tuned_lens.fit import TranslatorHistory, train_translators
+from training.tuned_lens_fit import (
+    LensComparison,
+    TranslatorHistory,
+    compare_lenses,
+    learning_and_heldout,
+    train_translators,
+)
 
 JSON_FILE = "tuned_lens.json"
 TABLE_FILE = "tuned_lens.csv"

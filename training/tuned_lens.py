@@ -7,7 +7,7 @@ Writes into `--out`:
 - `tuned_lens.json`: KL divergences by layer of both lenses on held-out text, losses, provenance
 - `tuned_lens.csv`: the divergences, one row per layer
 
-What is fitted and how is defined in `training.tuned_lens.fit` (nats). Without `--held-out`,
+What is fitted and how is defined in `training.tuned_lens_fit` (nats). Without `--held-out`,
 every eighth document of the corpus is held out.
 
 Example:
@@ -15,6 +15,7 @@ Example:
           --corpus general-train --held-out general-heldout --out runs/tuned
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +88,13 @@ class TunedLensArguments:
 
 
 def _run(arguments: TunedLensArguments, _words: Sequence[str]) -> None:
-    from training.tuned_lens.run import run_tuned_lens
+    from training.tuned_lens_run import run_tuned_lens
 
     run_tuned_lens(arguments)
 
 
 main = command_main(TunedLensArguments, _run, program="training.tuned_lens")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

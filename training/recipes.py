@@ -1,19 +1,111 @@
-"""The settings that training commands share, as groups of options.
+"""Recipes: a run under a name, as a function that returns a frozen configuration.
 
-Each is described once, in a flat frozen dataclass that the configurations of commands inherit; none
-of them needs PyTorch. `LoopFields.loop_settings` makes the nested settings of the loop.
+A training command takes a recipe and changes of it: every field of the configuration is an option
+whose default is the recipe's value, as `--help` shows. `changed` says what then differs from it.
+
+Example:
+    >>> recipe_named("tny", {"tiny": dict, "lab": dict})
+    Traceback (most recent call last):
+    ValueError: there is no recipe 'tny'; did you mean tiny? There are tiny, lab
 """
 
-from collections.abc import Iterable
+import argparse
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from interventions.choices import ResuscitationSite, Schedule, Selection
 from training.choices import DecayGroup, Parallel, Precision, RateCount, ScheduleKind
-from training.misfits import Misfits
-from training.settings import LoopSettings, OptimizerSettings, ScheduleSettings
+from training.settings import LoopSettings, Misfits, OptimizerSettings, ScheduleSettings
+
+Configuration = TypeVar("Configuration")
+NOT_DECISIVE = ("device", "resume_every")
+"""Fields of a configuration that a run may be gone on with in another way."""
+
+
+def recipe_named(name: str, recipes: Mapping[str, Callable[[], Configuration]]) -> Configuration:
+    """The configuration of a recipe."""
+    if name in recipes:
+        return recipes[name]()
+    near = difflib.get_close_matches(name, recipes, n=1)
+    question = f"did you mean {near[0]}? " if near else ""
+    raise ValueError(f"there is no recipe {name!r}; {question}There are {', '.join(recipes)}")
+
+
+def beginning_of(words: Sequence[str]) -> argparse.Namespace:
+    """What decides the defaults of a command line's options: `recipe`, `out` and `resume`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", nargs="?")
+    parser.add_argument("--out", nargs="?")
+    parser.add_argument("--resume", action="store_true")
+    return parser.parse_known_args(words)[0]
+
+
+def as_json(configuration: Any) -> dict[str, Any]:
+    """The fields of a configuration as JSON has them: what a manifest holds."""
+    return {name: _json(value) for name, value in vars(configuration).items()}
+
+
+def from_json(kind: type[Configuration], stored: Mapping[str, Any]) -> Configuration:
+    """A configuration from what a manifest holds."""
+    hints = get_type_hints(kind)
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if differing := sorted(names ^ set(stored)):
+        raise ValueError(
+            f"the stored configuration and this version differ in {differing[0]!r}; go on with the "
+            "version that began the run"
+        )
+    return kind(**{name: _restored(hints[name], value) for name, value in stored.items()})
+
+
+def changed(configuration: Any, recipe: Any) -> list[str]:
+    """The fields in which a configuration differs from its recipe."""
+    return [name for name, value in vars(configuration).items() if value != getattr(recipe, name)]
+
+
+def command_words(configuration: Any, recipe: Any, name: str) -> list[str]:
+    """The words of a command line that ask for a configuration.
+
+    Args:
+        configuration: all settings.
+        recipe: what it is a change of.
+        name: of the recipe.
+    """
+    stored = as_json(configuration)
+    words = ["--recipe", name]
+    for field in changed(configuration, recipe):
+        flag, value = field.replace("_", "-"), stored[field]
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_json(inner) for inner in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
+
+def _restored(hint: Any, value: Any) -> Any:
+    """A value from JSON as a field with this type has it: tuples, choices and paths."""
+    if value is None:
+        return None
+    for kind in get_args(hint) if isinstance(hint, UnionType) else (hint,):
+        if get_origin(kind) is tuple:
+            return tuple(_restored(get_args(kind)[0], one) for one in value)
+        if isinstance(kind, type) and issubclass(kind, Enum | Path):
+            return kind(value)
+    return value
+
 
 TINY_RUN = "runs/tiny"
 """The run of training.pretrain that the smoke recipes begin with."""

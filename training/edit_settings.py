@@ -28,12 +28,11 @@ from interventions.self_check import check_edits
 from probes.cli import progress
 from probes.corpus.batching import KeptBatches
 from probes.hooked_model import HookedModel
-from training.commands.fields import Control, EditFields, EditForm
 from training.observers import Observer
-from training.processes import this_process
+from training.processes import random_states_kept, this_process
+from training.recipes import Control, EditFields, EditForm
 from training.runs.directory import RunDirectory
 from training.runs.durable_files import one_line_for_disk_errors, write_whole
-from training.runs.random_states import random_states_kept
 from training.runs.records import BASELINE_FILE, as_line
 
 

@@ -1,24 +1,25 @@
 """What decides a run of continual knowledge learning.
 
 Example:
-    >>> from training.ckl.recipes import paper_1b
+    >>> from training.ckl_config import paper_1b
     >>> paper_1b().learning_rate, paper_1b().first_injection
     (0.0004, 159)
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from training.choices import InjectionMode, OncePlacement
-from training.commands.fields import (
+from training.choices import InjectionMode, OncePlacement, Parallel, Precision, ScheduleKind
+from training.recipes import (
+    TINY_RUN,
     BaseFields,
     EditFields,
     EvaluationFields,
     LoopFields,
     refuse_below_one,
 )
-from training.misfits import Misfits
-from training.settings import LoopSettings
+from training.settings import LoopSettings, Misfits
 
 
 class ProbeReduction(StrEnum):
@@ -185,3 +186,164 @@ class CklConfig(
                 f"{self.steps} steps; give a smaller --injection-interval, fewer "
                 f"--injection-rounds or more --steps, {self.last_injection + 1} at least"
             )
+
+
+SIX_TASKS = ("piqa", "hellaswag", "winogrande", "openbook_qa", "sciq", "arc_easy")
+_TWO_CORPORA = ("general-heldout", "biomedical-heldout")
+
+# The released schedule falls in a straight line from 3e-4 at step 5,000 to a tenth of it at step
+# 476,837; the checkpoint is of step 113,000.
+_FKA_RATE = 3e-4 * (1 - 0.9 * (113_000 - 5_000) / (476_837 - 5_000))
+
+
+def smoke() -> CklConfig:
+    """The tiny model, in two minutes on two CPU cores."""
+    return CklConfig(
+        model=TINY_RUN,
+        corpus="biomedical-train",
+        row_length=384,
+        batch_size=12,
+        steps=100,
+        learning_rate=1e-3,
+        knowledge=("generated",),
+        passage_words=140,
+        paraphrase=6,
+        duplication=2,
+        once=10,
+        held_out=4,
+        injection_interval=8,
+        probe_every=4,
+        evaluate_every=40,
+        lags=(0, 20),
+        tasks=SIX_TASKS,
+        task_limit=16,
+        evaluation_corpora=_TWO_CORPORA,
+        evaluation_tokens=4096,
+        entropy_tokens=4096,
+        coefficient_tokens=8192,
+    )
+
+
+def lab() -> CklConfig:
+    """SmolLM2-135M on biomedical text, in minutes on one GPU."""
+    return CklConfig(
+        model="smollm2-135m-instruct-q4",
+        corpus="biomedical",
+        row_length=512,
+        batch_size=32,
+        micro_batch_size=16,
+        epochs=6,
+        steps=400,
+        learning_rate=4e-4,
+        precision=Precision.BF16,
+        knowledge=("generated",),
+        passage_words=200,
+        paraphrase=16,
+        duplication=4,
+        once=20,
+        held_out=5,
+        injection_interval=36,
+        probe_every=1,
+        evaluate_every=100,
+        lags=(0, 20, 40),
+        tasks=SIX_TASKS,
+        evaluation_corpora=_TWO_CORPORA,
+        evaluation_tokens=65_536,
+        entropy_tokens=16_384,
+        resume_every=50,
+    )
+
+
+def paper_1b() -> CklConfig:
+    """OLMo-1B as the released configuration of the Knowledge Entropy paper has it."""
+    return CklConfig(
+        model="allenai/OLMo-1B-hf",
+        corpus=None,
+        row_length=1024,
+        batch_size=128,
+        micro_batch_size=16,
+        steps=1600,
+        shuffle=False,
+        learning_rate=4e-4,
+        precision=Precision.BF16,
+        parallel=Parallel.FSDP,
+        seed=6198,
+        knowledge=(),
+        passage_words=360,
+        paraphrase=70,
+        duplication=0,
+        once=60,
+        held_out=0,
+        injection_interval=160,
+        probe_every=160,
+        evaluate_every=160,
+        tasks=SIX_TASKS,
+        checkpoint_every=160,
+    )
+
+
+def batch_2048() -> CklConfig:
+    """As `paper-1b`, with batches of 2,048 rows."""
+    return replace(
+        paper_1b(),
+        batch_size=2048,
+        steps=100,
+        injection_interval=10,
+        probe_every=10,
+        evaluate_every=10,
+        checkpoint_every=10,
+    )
+
+
+def lr_1e_3() -> CklConfig:
+    """As `paper-1b`, at a peak learning rate of 1e-3."""
+    return replace(paper_1b(), learning_rate=1e-3)
+
+
+def lr_1e_4() -> CklConfig:
+    """As `paper-1b`, at a peak learning rate of 1e-4."""
+    return replace(paper_1b(), learning_rate=1e-4)
+
+
+def three_epochs() -> CklConfig:
+    """As `paper-1b`, through the text three times."""
+    return replace(paper_1b(), epochs=3, steps=4800, injection_cycles=3)
+
+
+def fka_every_step() -> CklConfig:
+    """Factual acquisition on OLMo-7B: scores after every one of 2,000 steps."""
+    return replace(
+        paper_1b(),
+        model="allenai/OLMo-7B-hf",
+        row_length=2048,
+        batch_size=2048,
+        micro_batch_size=2,
+        steps=2000,
+        learning_rate=_FKA_RATE,
+        schedule=ScheduleKind.CONSTANT,
+        warmup_fraction=0.0,
+        paraphrase=40,
+        duplication=40,
+        once=40,
+        held_out=10,
+        once_placement=OncePlacement.FIRST,
+        injection_interval=100,
+        injection_first=0,
+        probe_every=1,
+        evaluate_every=None,
+        lags=(0,),
+        checkpoint_every=500,
+        resume_every=50,
+    )
+
+
+CKL_RECIPES: Mapping[str, Callable[[], CklConfig]] = {
+    "smoke": smoke,
+    "lab": lab,
+    "paper-1b": paper_1b,
+    "batch-2048": batch_2048,
+    "lr-1e-3": lr_1e_3,
+    "lr-1e-4": lr_1e_4,
+    "three-epochs": three_epochs,
+    "fka-every-step": fka_every_step,
+}

@@ -12,7 +12,7 @@ and attention made flatter. Writes into `--out`:
 - `checkpoints/`: ordinary Hugging Face folders
 - `manifest.json`, `timing.jsonl`, `done.json`: what it is, how long it took, how it ended
 
-Recipes are in `training.ckl.recipes`, the papers' among them; every setting of theirs is an option.
+Recipes are in `training.ckl_config`, the papers' among them; every setting of theirs is an option.
 A run that was stopped or killed goes on with `--resume`, to the same bits. Scores are
 log-probabilities in nats.
 
@@ -24,15 +24,16 @@ Example:
           --knowledge paraphrase70.json once60.json --dry-run
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.ckl.config import CklConfig
-from training.ckl.recipes import CKL_RECIPES
-from training.commands.command import RunFields, TrainingCommand
-from training.commands.plan import (
+from training.ckl_config import CKL_RECIPES, CklConfig
+from training.commands import (
     Plan,
+    RunFields,
+    TrainingCommand,
     base_section,
     evaluated_on,
     every,
@@ -124,13 +125,13 @@ def _kept(config: CklConfig) -> str:
 
 
 def _run(config: CklConfig, out: Path, **how: Any) -> None:
-    from training.ckl.run import run_ckl
+    from training.ckl_run import run_ckl
 
     run_ckl(config, out, **how)
 
 
 def _attempt(config: CklConfig, _recipe: CklConfig, out: Path | None) -> tuple[str, ...]:
-    from training.ckl.run import try_ckl
+    from training.ckl_run import try_ckl
 
     try_ckl(config, out)
     return ()
@@ -152,3 +153,7 @@ COMMAND = TrainingCommand(
     untried=_untried,
 )
 main = COMMAND.main
+
+
+if __name__ == "__main__":
+    sys.exit(main())

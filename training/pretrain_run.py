@@ -11,17 +11,16 @@ from probes.hooked_model import HookedModel
 from probes.models import as_device
 from probes.prompts import set_bos_habit
 from probes.tables import print_tables
-from training.commands.observers import ObserverSet
-from training.commands.single_run import PreparedRun, make_run, try_run
 from training.data.fact_world import ClozeItem, FactWorld, cloze_items, generate_world, mixed
 from training.data.packed_rows import CorpusSource, packed_corpus
-from training.misfits import Misfits
 from training.model_shapes import new_model, train_byte_pairs
 from training.observers import Cadence
-from training.pretrain.config import OWN_TOKENIZER, PretrainConfig
+from training.pretrain import OWN_TOKENIZER, PretrainConfig
 from training.runs.checkpoints import checkpoint_folders
 from training.runs.directory import CHECKPOINTS_FOLDER, DONE_FILE, tokenizer_hash
 from training.runs.tables import observed_in, rows_table
+from training.settings import Misfits
+from training.single_run import ObserverSet, PreparedRun, make_run, try_run
 
 _COLUMNS = 5
 """Checkpoints that the table shows."""

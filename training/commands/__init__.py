@@ -1,1 +1,0 @@
-"""What the training commands share: recipes, plans, and a run's parts put together."""
