@@ -16,7 +16,7 @@ _EXPORTS = {
     "depth_changes": "analysis.depth",
     "depth_table": "analysis.depth",
     "effectivity": "analysis.encounters",
-    "entropy_figure": "analysis.figures",
+    "entropy_figure": "analysis.entropy.figures",
     "fit_forgetting_curve": "analysis.forgetting_curve",
     "forgetting": "analysis.metrics",
     "kept_share": "analysis.remix_measures",

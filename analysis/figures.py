@@ -1,235 +1,327 @@
-"""Figures: pure functions from the tidy tables of `analysis.entropy.tables` to plotly figures.
+"""Figure kit: a tidy frame in, a plotly figure out, with layout, colours and hover in one place.
 
-Layers run from 0 at the bottom upwards. Figures have no titles: a page or a paper captions them.
-Signed values are drawn on RdBu around zero, others on a sequential scale. Names of models and
-corpora are shown as text, whatever they contain. A trace that stands for one layer says so in
-`meta["layer"]`, by which a page links figures.
+A trace is drawn for each group of rows. The first column of `by` chooses its colour, a second one
+its dash and marker; layers run over a scale of their own. A hover names columns in braces, with
+d3's formats, and all text is escaped: models and arms may be called anything.
+
+    figure = lines(table, "step", "score", by="arm", colours=colours, titles=("step", "K (nats)"),
+                   hover="step {step}: <b>{score:.3f}</b> nats", ends=("low", "high"))
+    dots(maxima, "step", "score", by="arm", colours=colours, onto=figure)
+    mark(figure, y=0)
+
+`heatmap` and `histogram` draw the other two kinds, `dots_by_name` a number of every arm in a row of
+its own, and `layer_axis` puts layer 0 at the bottom. Titles and captions belong to the page.
 """
 
-from collections.abc import Sequence
-from math import exp, floor
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
+from plotly.colors import sample_colorscale, unlabel_rgb
 
-from analysis.entropy.tables import Measure, layer_table
+from analysis.numbers import label
 from analysis.theme import (
     DEPTH_SCALE,
     REFERENCE_COLOUR,
     SEQUENTIAL_SCALE,
+    SERIES_COLOURS,
     SIGNED_SCALE,
-    label,
-    nats,
-    series_colour,
     template,
 )
-from probes.results import EntropyResult
 
-DISTANCE_TICKS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-"""Distances to the maximum, in nats, that the upper axis may name; those that fit are kept."""
+HEIGHT = 340
+"""Pixels of a figure."""
+MOST_NAMED = 8
+"""Of more traces a legend would be larger than the figure; names are shown where one points."""
+DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "circle-open", "square-open", "diamond", "triangle-up-open", "x")
+_ROW = 24
+"""Pixels of a name that has a row of its own."""
+_MOST_TICKS = 16
 
 
-def entropy_figure(results: Sequence[EntropyResult]) -> go.Figure:
-    """Knowledge entropy of every layer in nats, beside its maximum; one trace per result.
+def empty(x_title: str, y_title: str, height: int = HEIGHT) -> go.Figure:
+    """A figure without traces."""
+    axes = {"xaxis": {"title": {"text": x_title}}, "yaxis": {"title": {"text": y_title}}}
+    looks = {"template": template(), "height": height, "hovermode": "closest"}
+    return go.Figure(layout={**looks, **axes, "showlegend": False})
+
+
+def colours_of(names: Iterable[object]) -> dict[str, str]:
+    """A colour for every name; of more than six, colours run over a scale in their order."""
+    known = list(dict.fromkeys(map(str, names)))
+    scale = SERIES_COLOURS if len(known) <= len(SERIES_COLOURS) else _along_scale(len(known))
+    return dict(zip(known, scale, strict=False))
+
+
+def lines(
+    rows: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    by: str | Sequence[str] = (),
+    hover: str = "",
+    titles: tuple[str, str] = ("", ""),
+    height: int = HEIGHT,
+    colours: Mapping[str, str] | None = None,
+    ends: tuple[str, str] | None = None,
+    ends_on: str = "y",
+    band: bool = False,
+    mode: str = "lines",
+    width: float | int = 1.8,
+    size: float | int = 6,
+    keys: bool = False,
+    onto: go.Figure | None = None,
+    **trace: Any,
+) -> go.Figure:
+    """Numbers along an axis, a line for each group of rows.
 
     Args:
-        results: of one model over several corpora, or of several models.
-
-    Raises:
-        ValueError: none of them has knowledge entropy.
+        rows: one row a point, in the order of the line.
+        x: the column drawn to the right.
+        y: the column drawn upwards.
+        by: columns whose values make a line each; a line is named by those that are not empty.
+        hover: what is shown where one points; empty for nothing.
+        titles: of the two axes.
+        height: in pixels.
+        colours: of the values of the first column of `by`; None for colours in their order.
+        ends: columns with the ends of intervals, drawn as bars.
+        ends_on: the axis that intervals lie along.
+        band: whether intervals are a shade instead of bars.
+        mode: plotly's: "lines", "lines+markers", "markers".
+        width: of lines, in pixels.
+        size: of markers, in pixels.
+        keys: whether traces say what they stand for, so that a page can switch and link them.
+        onto: the figure to draw on; a new one otherwise.
+        **trace: anything else that a plotly scatter takes; `text` names a column.
     """
-    table = layer_table(results)
-    table = table[table["measure"] == Measure.KNOWLEDGE]
-    if table.empty:
-        raise ValueError(
-            f"a figure of knowledge entropy needs kind 'knowledge', which none of the "
-            f"{len(results)} results has; measure with kinds=('knowledge',)"
-        )
-    figure = _layer_figure(table, x_title="knowledge entropy (nats)")
-    for index, (series, rows) in enumerate(table.groupby("series", sort=False)):
-        figure.add_scatter(
-            x=rows["entropy"],
-            y=rows["layer"],
-            customdata=rows[["effective"]],
-            hovertemplate="layer %{y}: %{x:.3f} nats, as if %{customdata[0]:,.0f} memory vectors",
-            **_line(series, index),
-        )
-    for maximum in table["maximum"].unique():
-        _mark_maximum(figure, maximum, f"maximum {nats(maximum, 3)}")
-    return figure
+    figure = empty(*titles, height) if onto is None else onto
+    names = [by] if isinstance(by, str) else list(by)
+    kinds = [list(rows[name].unique()) for name in names]
+    if names == ["layer"]:
+        n_layers = int(rows["layer"].max()) + 1
+        colours = dict(zip(map(str, range(n_layers)), _along_scale(n_layers), strict=True))
+        _add_depth_bar(figure, n_layers)
+    colours = colours or colours_of(kinds[0] if kinds else [""])
+    words, columns = _hover(hover, {x: "x", y: "y"}, named=bool(names))
+    groups: Any = rows.groupby(names, sort=False, dropna=False) if names else [((), rows)]
+    for values, part in groups:
+        colour = colours[str(values[0]) if values else ""]
+        style = kinds[1].index(values[1]) if len(values) > 1 else 0
+        name = trace.get("name") or label(", ".join(filter(None, map(str, dict.fromkeys(values)))))
+        looks = {
+            "mode": mode,
+            "line": {"color": colour, "width": width, "dash": DASHES[style % len(DASHES)]},
+            "marker": {"color": colour, "size": size, "symbol": SYMBOLS[style % len(SYMBOLS)]},
+            "name": name,
+            "legendgroup": name,
+            "showlegend": bool(name) and all(one.legendgroup != name for one in figure.data),
+            "customdata": _shown(part[columns]) if columns else None,
+            "hovertemplate": words or None,
+            "hoverinfo": None if words else "skip",
+        }
+        if names == ["layer"]:
+            looks |= {"meta": {"layer": int(values[0])}, "showlegend": False}
+        elif keys:
+            looks["meta"] = {"keys": list(map(str, values))}
+        if "text" in trace:
+            looks["text"] = _shown(part[[trace["text"]]])[:, 0]
+        if ends is not None and part[list(ends)].notna().all(axis=1).any():
+            value, along = (part[y], part[x]) if ends_on == "y" else (part[x], part[y])
+            low, high = (part[end] for end in ends)
+            if not band:
+                looks[f"error_{ends_on}"] = _bars(value, low, high, colour)
+            elif (high > low).any():
+                figure.add_scatter(**_band(along, low, high, ends_on, colour))
+        others = {name: one for name, one in trace.items() if name != "text"}
+        figure.add_scatter(x=part[x].to_numpy(), y=part[y].to_numpy(), **{**looks, **others})
+    shown = sum(one.showlegend is True for one in figure.data)
+    return figure.update_layout(showlegend=1 < shown <= MOST_NAMED)
 
 
-def knowledge_by_layer(layers: pd.DataFrame) -> go.Figure:
-    """How large a share of a layer's memory vectors is effectively in use: exp(H) / d_mlp."""
-    table = layers[layers["measure"] != Measure.ATTENTION]
-    figure = _layer_figure(table, x_title="effective share of memory vectors, exp(H) / d")
-    _add_distance_axis(figure, table)
-    colours = {series: place for place, series in enumerate(table["series"].unique())}
-    for (series, measure), rows in table.groupby(["series", "measure"], sort=False):
-        figure.add_scatter(
-            x=rows["share"],
-            y=rows["layer"],
-            customdata=rows[["entropy", "maximum", "effective"]],
-            hovertemplate="layer %{y}: <b>%{x:.1%}</b>, as if %{customdata[2]:,.0f} memory vectors"
-            "<br>%{customdata[0]:.4f} of at most %{customdata[1]:.4f} nats",
-            **_line(series, colours[series], is_variant=measure == Measure.CONTRIBUTION),
-        )
-    _mark_maximum(figure, 1.0, "maximum")
-    return figure
+def dots(rows: pd.DataFrame, x: str, y: str, **settings: Any) -> go.Figure:
+    """A dot for every row; takes what `lines` takes."""
+    return lines(rows, x, y, **{"mode": "markers", "size": 8, **settings})
 
 
-def attention_by_layer(layers: pd.DataFrame, heads: pd.DataFrame) -> go.Figure:
-    """Attention entropy of every layer: a line for the mean over heads, a faint dot per head."""
-    table = layers[layers["measure"] == Measure.ATTENTION]
-    figure = _layer_figure(table, x_title="attention entropy (nats)")
-    for index, (series, rows) in enumerate(heads.groupby("series", sort=False)):
-        figure.add_scatter(
-            x=rows["entropy"],
-            y=rows["layer"],
-            customdata=rows[["head"]],
-            mode="markers",
-            marker={"color": series_colour(index), "size": 5, "opacity": 0.3},
-            showlegend=False,
-            name=label(series),
-            hovertemplate="layer %{y}, head %{customdata[0]}: %{x:.3f} nats",
-        )
-    for index, (series, rows) in enumerate(table.groupby("series", sort=False)):
-        figure.add_scatter(
-            x=rows["entropy"],
-            y=rows["layer"],
-            customdata=rows[["effective"]],
-            hovertemplate="layer %{y}: mean <b>%{x:.3f}</b> nats, as if over "
-            "%{customdata[0]:,.1f} keys",
-            **_line(series, index),
-        )
-    return figure.update_xaxes(rangemode="tozero")
-
-
-def attention_heads(heads: pd.DataFrame, limits: tuple[float, float] | None = None) -> go.Figure:
-    """Heatmap of attention entropy, heads by layers, of one series."""
-    low, high = limits or (0.0, float(heads["entropy"].max()))
-    return _heatmap(
-        heads,
-        hovertemplate="layer %{y}, head %{x}: <b>%{z:.3f}</b> nats<extra></extra>",
-        colorscale=SEQUENTIAL_SCALE,
-        zmin=low,
-        zmax=high,
-    )
-
-
-def attention_difference(heads: pd.DataFrame, baseline: pd.DataFrame) -> go.Figure:
-    """Heatmap of how much attention entropy differs from a baseline: blue
-    is broader, red sharper.
-    """
-    both = heads.merge(baseline, on=["layer", "head"], suffixes=("", "_baseline"))
-    both["entropy"] -= both["entropy_baseline"]
-    reach = float(both["entropy"].abs().max()) or 1.0
-    return _heatmap(
-        both,
-        hovertemplate="layer %{y}, head %{x}: <b>%{z:+.3f}</b> nats<extra></extra>",
-        colorscale=SIGNED_SCALE,
-        zmid=0.0,
-        zmin=-reach,
-        zmax=reach,
-    )
-
-
-def sorted_coefficients(
-    coefficients: pd.DataFrame, limits: tuple[float, float] | None = None
+def dots_by_name(
+    means: pd.DataFrame,
+    colours: Mapping[str, str],
+    x_title: str,
+    *,
+    name: str = "arm",
+    seeds: pd.DataFrame | None = None,
+    controls: pd.DataFrame | None = None,
+    control_name: str = "held-out passages",
+    form: str = "",
 ) -> go.Figure:
-    """Mean coefficients of every layer of one series, from the largest to the smallest."""
-    positive = coefficients.loc[coefficients["ratio"] > 0, "ratio"]
-    low, high = limits or (positive.min(), positive.max())
-    n_layers = int(coefficients["layer"].max()) + 1
-    colours = sample_colorscale([list(stop) for stop in DEPTH_SCALE], np.linspace(0, 1, n_layers))
-    figure = go.Figure(layout={"template": template(), "showlegend": False, "height": 420})
-    for layer, rows in coefficients.groupby("layer"):
-        figure.add_scatter(
-            # float32 is finer than a screen, and half as long in the page.
-            x=rows["quantile"].to_numpy(np.float32),
-            y=rows["ratio"].to_numpy(np.float32),
-            customdata=rows["rank"].to_numpy(np.int32),
-            mode="lines",
-            line={"color": colours[layer], "width": 1.3},
-            meta={"layer": int(layer)},
-            name=f"layer {layer}",
-            hovertemplate="<b>layer %{meta.layer}</b>, memory vector of rank %{customdata}: "
-            "%{y:.3~g} times the layer's mean<extra></extra>",
+    """A number of every arm in a row of its own, with its interval; the first arm at the top.
+
+    Args:
+        means: columns `value`, `low`, `high` and the name.
+        colours: of the names.
+        x_title: what the numbers are.
+        name: the column with names.
+        seeds: single values, drawn faintly.
+        controls: values to compare with, drawn as open dots.
+        control_name: what these are of.
+        form: d3's format of the numbers.
+    """
+    given = [rows for rows in (means, seeds, controls) if rows is not None]
+    order = list(dict.fromkeys(str(one) for rows in given for one in rows[name]))
+    figure = empty(x_title, "", 110 + _ROW * len(order))
+
+    def draw(rows: pd.DataFrame | None, what: str, **looks: Any) -> None:
+        if rows is not None and len(rows):
+            placed = rows.assign(place=[order.index(str(one)) for one in rows[name]])
+            looks |= {"by": name, "colours": colours, "keys": True, "onto": figure}
+            dots(placed, "value", "place", hover=f"{what}<b>{{value:{form}}}</b>", **looks)
+
+    draw(seeds, "a seed: ", size=5, opacity=0.4)
+    draw(controls, f"{html.escape(control_name)}: ", marker_symbol="circle-open")
+    draw(means, "", size=9, ends=("low", "high"), ends_on="x")
+    mark(figure, x=0).update_layout(showlegend=False).update_xaxes(tickformat=form or None)
+    ticks = {"tickvals": list(range(len(order))), "ticktext": list(map(label, order))}
+    return figure.update_yaxes(range=[len(order) - 0.4, -0.6], **ticks)
+
+
+def heatmap(
+    rows: pd.DataFrame,
+    x: str,
+    y: str,
+    z: str,
+    *,
+    unit: str,
+    hover: str,
+    titles: tuple[str, str],
+    height: int | None = None,
+    signed: bool = False,
+    limits: tuple[float | int, float | int] | None = None,
+    bar: Mapping[str, Any] | None = None,
+    text: str | None = None,
+    **trace: Any,
+) -> go.Figure:
+    """Numbers as colours, a cell for every row of the table.
+
+    Args:
+        rows: one row a cell.
+        x: the column whose values stand side by side; text in the order in which it comes.
+        y: the column whose values stand above one another, the first at the bottom.
+        z: the numbers.
+        unit: of the numbers, above the colour bar.
+        hover: what is shown where one points, as in `lines`.
+        titles: of the two axes.
+        height: in pixels; None for one that fits.
+        signed: whether colours are of the sign, red below zero and blue above.
+        limits: numbers at the two ends of the colours.
+        bar: further settings of the colour bar.
+        text: the column that is written into the cells.
+        **trace: anything else that a plotly heatmap takes.
+    """
+    across, upwards = (_order(rows[name]) for name in (x, y))
+    cells = rows.set_index([y, x], drop=False).reindex(product(upwards, across))
+    shape = (len(upwards), len(across))
+    numbers = cells[z].to_numpy(float).reshape(shape)
+    words, columns = _hover(hover, {z: "z"}, named=False)
+    low, high = limits or (float(np.nanmin(numbers)), float(np.nanmax(numbers)))
+    reach = max(abs(low), abs(high)) or 1.0
+    ends = {"zmin": -reach, "zmid": 0.0, "zmax": reach} if signed else {"zmin": low, "zmax": high}
+    figure = empty(*titles, height or int(np.clip(160 + 14 * len(upwards), 260, 760)))
+    figure.add_heatmap(
+        x=_places(across),
+        y=_places(upwards),
+        z=numbers,
+        customdata=_shown(cells[columns]).reshape(*shape, -1),
+        text=None if text is None else _shown(cells[[text]]).reshape(shape),
+        texttemplate=None if text is None else "%{text}",
+        hovertemplate=words,
+        colorscale=SIGNED_SCALE if signed else SEQUENTIAL_SCALE,
+        colorbar={**colour_bar(unit), **(bar or {})},
+        **{"xgap": 1, "ygap": 1, **ends, **trace},
+    )
+    figure.update_xaxes(showgrid=False, **_ticks(across))
+    return figure.update_yaxes(showgrid=False, **_ticks(upwards))
+
+
+def histogram(
+    rows: pd.DataFrame, layer: str, labels: Sequence[str], *, by: str, title: str = "share of items"
+) -> go.Figure:
+    """Of the rows of each kind, the share at every layer; missing layers count as rows, nowhere.
+
+    Args:
+        rows: one row an item.
+        layer: the column with the label of its layer, or nothing.
+        labels: of all layers, from the bottom upwards.
+        by: the column with the kinds, a colour each.
+        title: of the axis of shares.
+    """
+    kinds = rows.groupby(by, sort=False)
+    counted = kinds[layer].value_counts(dropna=True)
+    figure = empty(title, "layer").update_layout(bargap=0.15, showlegend=len(kinds) > 1)
+    for (kind, found), colour in zip(kinds, colours_of(kinds.groups).values(), strict=False):
+        counts = [int(counted.get((kind, one), 0)) for one in labels]
+        figure.add_bar(
+            x=[count / len(found) for count in counts],
+            y=list(range(len(labels))),
+            orientation="h",
+            name=label(str(kind)),
+            marker={"color": colour},
+            customdata=np.array([[count, one] for count, one in zip(counts, labels, strict=True)]),
+            hovertemplate="%{fullData.name}<br>layer %{customdata[1]}: <b>%{x:.1%}</b>, "
+            f"%{{customdata[0]}} of {len(found):,}<extra></extra>",
         )
-    _add_depth_bar(figure, n_layers)
-    figure.add_hline(y=1.0, line={"color": REFERENCE_COLOUR, "width": 1, "dash": "dot"})
-    figure.update_xaxes(title="memory vectors, sorted", tickformat=".0%", range=[-0.01, 1.01])
-    return figure.update_yaxes(
-        title="mean coefficient / layer mean",
-        type="log",
-        dtick=1,
-        exponentformat="none",
-        range=[np.log10(low) - 0.1, np.log10(high) + 0.1],
-    )
+    figure.update_xaxes(tickformat=".0%", rangemode="tozero")
+    return layer_axis(figure, labels)
 
 
-def _layer_figure(table: pd.DataFrame, *, x_title: str) -> go.Figure:
-    """An empty figure with the layers on its y axis."""
-    n_layers = int(table["layer"].max()) + 1
-    figure = go.Figure(layout={"template": template(), "hovermode": "closest", "showlegend": True})
-    figure.update_layout(height=int(np.clip(190 + 14 * n_layers, 320, 760)))
-    figure.update_xaxes(title=x_title)
-    step = _layer_step(n_layers)
-    return figure.update_yaxes(title="layer", range=[-0.7, n_layers - 0.3], dtick=step)
+def layer_axis(figure: go.Figure, labels: int | Sequence[str]) -> go.Figure:
+    """The layers upwards from the bottom: so many, or by these labels."""
+    names = list(map(str, range(labels))) if isinstance(labels, int) else list(labels)
+    figure.update_layout(height=int(np.clip(190 + 14 * len(names), 320, 760)))
+    ends = {"range": [-0.7, len(names) - 0.3], "title": "layer"}
+    return figure.update_yaxes(**ends, **_ticks(names))
 
 
-def _layer_step(n_layers: int) -> int:
-    return next(step for step in (1, 2, 5, 10, 20, 50) if n_layers / step <= 16 or step == 50)
+def mark(
+    figure: go.Figure,
+    *,
+    x: float | int | None = None,
+    y: float | int | None = None,
+    text: str = "",
+    **line: Any,
+) -> go.Figure:
+    """A line across the figure for what is not data: zero, a maximum, the unedited model."""
+    looks: dict[str, Any] = {"line": {"color": REFERENCE_COLOUR, "width": 1, "dash": "dot", **line}}
+    if x is not None:
+        figure.add_vline(x=x, **looks)
+        place: dict[str, Any] = {
+            "x": x,
+            "xanchor": "left",
+            "yref": "paper",
+            "y": 0.5,
+            "textangle": -90,
+        }
+    else:
+        figure.add_hline(y=y, **looks)
+        place = {"y": y, "yanchor": "bottom", "xref": "paper", "x": 1, "font": {"size": 11}}
+    if text:
+        figure.add_annotation(text=label(text), showarrow=False, **place)
+    return figure
 
 
-def _line(series: str, index: int, *, is_variant: bool = False) -> dict[str, object]:
-    """How the trace of a series is drawn; the contribution variant is dotted, with open dots."""
-    colour = series_colour(index)
-    return {
-        "mode": "lines+markers",
-        "line": {"color": colour, "width": 1.4, "dash": "dot" if is_variant else "solid"},
-        "marker": {"size": 7, "symbol": "circle-open" if is_variant else "circle"},
-        "name": f"{label(series)}, by contribution" if is_variant else label(series),
-        "hoverlabel": {"namelength": -1},
-    }
+def colour_bar(title: str) -> dict[str, Any]:
+    """A thin bar of colours with its title above."""
+    text = {"text": title, "side": "top", "font": {"size": 12}}
+    return {"title": text, "tickfont": {"size": 11}, "thickness": 10, "outlinewidth": 0}
 
 
-def _mark_maximum(figure: go.Figure, x: float, text: str) -> None:
-    # A shape does not widen the axis: the invisible point makes room for it.
-    figure.add_scatter(x=[x], y=[0], mode="markers", opacity=0, hoverinfo="skip", showlegend=False)
-    figure.add_vline(x=x, line={"color": REFERENCE_COLOUR, "width": 1.5})
-    place = {"x": x, "xanchor": "left", "yref": "paper", "y": 0.5, "yanchor": "middle"}
-    figure.add_annotation(text=text, textangle=-90, showarrow=False, **place)
-
-
-def _add_distance_axis(figure: go.Figure, table: pd.DataFrame) -> None:
-    """An upper axis that names the same places by their distance to the maximum entropy."""
-    lowest = float(table["share"].min())
-    left = max(0.0, floor(20 * lowest - 0.5) / 20)
-    right = 1.0 + 0.03 * (1.0 - left)
-    room = 0.075 * (right - left)
-    ticks = [0.0]
-    for tick in DISTANCE_TICKS:
-        if left < exp(-tick) < exp(-ticks[-1]) - room:
-            ticks.append(tick)
-    figure.update_layout(
-        xaxis={"range": [left, right], "tickformat": ".0%"},
-        xaxis2={
-            "overlaying": "x",
-            "side": "top",
-            "matches": "x",
-            "showgrid": False,
-            "tickvals": [exp(-tick) for tick in ticks],
-            "ticktext": [f"{tick:g}" for tick in ticks],
-            "title": "nats below the maximum",
-        },
-    )
-    # An axis is drawn only where a trace uses it.
-    figure.add_scatter(
-        x=[1.0], y=[0], xaxis="x2", mode="markers", opacity=0, hoverinfo="skip", showlegend=False
-    )
+def _along_scale(n: int) -> list[str]:
+    return sample_colorscale([list(stop) for stop in DEPTH_SCALE], np.linspace(0, 1, n))
 
 
 def _add_depth_bar(figure: go.Figure, n_layers: int) -> None:
@@ -238,31 +330,76 @@ def _add_depth_bar(figure: go.Figure, n_layers: int) -> None:
         "color": [0, max(1, n_layers - 1)],
         "colorscale": [list(stop) for stop in DEPTH_SCALE],
         "showscale": True,
-        "colorbar": {**_colour_bar("layer"), "dtick": _layer_step(n_layers)},
+        "colorbar": {**colour_bar("layer"), "dtick": _step(n_layers)},
     }
-    nowhere = [None, None]
-    figure.add_scatter(x=nowhere, y=nowhere, mode="markers", marker=marker, hoverinfo="skip")
+    nowhere = {"x": [None, None], "y": [None, None], "hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(**nowhere, mode="markers", marker=marker)
 
 
-def _colour_bar(title: str) -> dict[str, object]:
-    return {
-        "title": {"text": title, "side": "top", "font": {"size": 12}},
-        "tickfont": {"size": 11},
-        "thickness": 10,
-        "outlinewidth": 0,
-    }
+def _hover(words: str, axes: Mapping[str, str], *, named: bool) -> tuple[str, list[str]]:
+    """Plotly's template of a hover, and the columns that it needs beside the axes."""
+    asked = dict.fromkeys(re.findall(r"{([^{}:]+)", words))
+    columns = [name for name in asked if name not in axes]
+    known = {**{name: f"customdata[{i}]" for i, name in enumerate(columns)}, **axes}
+    filled = re.sub(r"{([^{}:]+)", lambda found: f"%{{{known[found[1]]}", words)
+    return f"{'%{fullData.name}<br>' * named}{filled}<extra></extra>" if words else "", columns
 
 
-def _heatmap(heads: pd.DataFrame, **style: object) -> go.Figure:
-    grid = heads.pivot_table(index="layer", columns="head", values="entropy")
-    bar = _colour_bar("nats")
-    n_layers, n_heads = grid.shape
-    figure = go.Figure(
-        go.Heatmap(
-            x=grid.columns, y=grid.index, z=grid.to_numpy(), colorbar=bar, xgap=1, ygap=1, **style
-        ),
-        layout={"template": template(), "height": int(np.clip(160 + 12 * n_layers, 300, 640))},
+def _shown(values: pd.DataFrame) -> np.ndarray:
+    """Cells as plotly shows them: no text is taken for markup, line breaks are kept."""
+    if all(map(pd.api.types.is_numeric_dtype, values.dtypes)):
+        return values.to_numpy()
+    return (
+        values.astype(object)
+        .map(lambda one: html.escape(one).replace("\n", "<br>") if isinstance(one, str) else one)
+        .to_numpy()
     )
-    figure.update_layout(margin={"t": 30})
-    figure.update_xaxes(title="head", dtick=_layer_step(n_heads), showgrid=False)
-    return figure.update_yaxes(title="layer", dtick=_layer_step(n_layers), showgrid=False)
+
+
+def _bars(value: pd.Series, low: pd.Series, high: pd.Series, colour: str) -> dict[str, Any]:
+    sizes = {"array": (high - value).to_numpy(), "arrayminus": (value - low).to_numpy()}
+    looks = {"color": colour, "thickness": 1.2, "width": 3}
+    return {"type": "data", "symmetric": False, **sizes, **looks}
+
+
+def _band(
+    along: pd.Series, low: pd.Series, high: pd.Series, on: str, colour: str
+) -> dict[str, Any]:
+    rgb = bytes.fromhex(colour[1:]) if colour[0] == "#" else unlabel_rgb(colour)
+    return {
+        on: [*high, *low[::-1]],
+        {"x": "y", "y": "x"}[on]: [*along, *along[::-1]],
+        "fill": "toself",
+        "fillcolor": f"rgba({','.join(str(round(one)) for one in rgb)},0.14)",
+        "line": {"width": 0},
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def _order(values: pd.Series) -> list[Any]:
+    """Numbers by their size, names as they come."""
+    found = list(values.unique())
+    return sorted(found) if pd.api.types.is_numeric_dtype(values) else found
+
+
+def _is_named(order: Sequence[Any]) -> bool:
+    return any(isinstance(one, str) for one in order)
+
+
+def _places(order: Sequence[Any]) -> list[Any]:
+    return list(range(len(order))) if _is_named(order) else np.array(order).tolist()
+
+
+def _ticks(order: Sequence[Any]) -> dict[str, Any]:
+    """As many ticks as there is room for."""
+    step = _step(len(order))
+    if not _is_named(order):
+        return {"dtick": step}
+    shown = range(0, len(order), step)
+    return {"tickvals": list(shown), "ticktext": [label(order[place]) for place in shown]}
+
+
+def _step(n: int) -> int:
+    return next(step for step in (1, 2, 5, 10, 20, 50) if n / step <= _MOST_TICKS or step == 50)

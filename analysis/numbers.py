@@ -8,10 +8,13 @@ Example:
     '−5.1% [−7.0%, 1.0%]'
     >>> signed(0.25, nats), p_text(0.0004), steps_text(12345.6)
     ('+0.250', '< 0.001', '12,346')
+    >>> count(16384), shorten("runs/2026/checkpoints/step-000160/corpus.jsonl", 21)
+    ('16,384', 'runs/2026/…rpus.jsonl')
     >>> shown_path("/home/someone/runs/tiny"), shown_path("runs/tiny")
     ('tiny', 'runs/tiny')
 """
 
+import html
 import re
 import shlex
 import unicodedata
@@ -21,12 +24,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import theme
-
 MINUS = "\N{MINUS SIGN}"
 NOT_TESTED = "not tested"
 POINTS = " points"
 """Of percent, after a difference of shares."""
+LABEL_LENGTH = 32
 
 
 def with_interval(row: pd.Series, show: Callable[[float], str], value: str = "value") -> str:
@@ -49,12 +51,17 @@ def signed(value: float, show: Callable[[float], str]) -> str:
 
 def nats(value: float, digits: int = 3) -> str:
     """A number of nats, or of bits."""
-    return theme.nats(round(value, digits) + 0.0, digits).replace("-", MINUS)
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", MINUS)
 
 
 def share(value: float) -> str:
     """A share as a percentage."""
-    return theme.percent(round(value, 4) + 0.0).replace("-", MINUS)
+    return f"{100 * (round(value, 4) + 0.0):.1f}%".replace("-", MINUS)
+
+
+def count(value: float | int) -> str:
+    """A number of things, rounded to whole ones, with separators between thousands."""
+    return f"{value:,.0f}"
 
 
 def nats_or_none(value: float | None) -> str:
@@ -71,7 +78,7 @@ def steps_text(value: float) -> str:
     """A number of steps, which may be beyond all numbers."""
     if value == float("inf"):
         return "none"
-    return theme.count(value) if value < 1e6 else f"{value:.0e}"
+    return count(value) if value < 1e6 else f"{value:.0e}"
 
 
 def capital(text: str) -> str:
@@ -125,7 +132,7 @@ def guessed(chance: float | None) -> str:
 
 def points(value: float) -> str:
     """A difference of shares, in percentage points."""
-    return f"{theme.nats(100 * value, 1)}{POINTS}"
+    return f"{100 * value:,.1f}{POINTS}"
 
 
 def shown_path(text: str) -> str:
@@ -154,6 +161,19 @@ def shown_value(value: Any) -> str:
     if isinstance(value, Sequence):
         return " ".join(shown_value(inner) for inner in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def shorten(text: str, length: int) -> str:
+    """Text of at most `length` characters; what is left out of the middle becomes an ellipsis."""
+    if len(text) <= length:
+        return text
+    tail = length // 2
+    return f"{text[: length - tail - 1]}…{text[-tail:]}"
+
+
+def label(text: object) -> str:
+    """A name for a legend or an axis: short, and with nothing that plotly would take for markup."""
+    return html.escape(shorten(str(text), LABEL_LENGTH))
 
 
 _SHOWN = {" ": "·", "\n": "↵", "\t": "⇥", "\u00a0": "⍽"}

@@ -1,18 +1,14 @@
-"""Theme: the colours and number formats that every figure, page and terminal table shares.
+"""Theme: the colours that every figure and page shares, and what a figure looks like.
 
 Colours are of middle lightness, so that one figure reads on white and on black; a page restyles
-text and grid through CSS (`analysis/page.css`), and elsewhere the template's grey serves.
-
-Example:
-    >>> series_colour(0), nats(215.634), percent(0.97912), count(16384)
-    ('#3d6fb4', '215.63', '97.9%', '16,384')
-    >>> shorten("runs/2026/checkpoints/step-000160/corpus.jsonl", 21)
-    'runs/2026/…rpus.jsonl'
+text and grid through CSS (`analysis/templates/page.css`), and elsewhere the template's grey serves.
 """
 
-import html
-
 import plotly.graph_objects as go
+
+from analysis.numbers import count, label, shorten
+
+__all__ = ["count", "label", "shorten"]
 
 SERIES_COLOURS = ("#3d6fb4", "#c8603c", "#3d9278", "#8d66b0", "#b08a2e", "#687b8c")
 DEPTH_SCALE = ((0.0, "#4a63b5"), (0.35, "#3d9aa0"), (0.7, "#cfa03f"), (1.0, "#c2503d"))
@@ -23,7 +19,6 @@ REFERENCE_COLOUR = "#8a8f98"
 """Of maxima and other lines that are not data."""
 
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
-LABEL_LENGTH = 32
 
 
 def template() -> go.layout.Template:
@@ -63,19 +58,6 @@ def series_colour(index: int) -> str:
     return SERIES_COLOURS[index % len(SERIES_COLOURS)]
 
 
-def label(text: str) -> str:
-    """A name for a legend or an axis: short, and with nothing that plotly would take for markup."""
-    return html.escape(shorten(text, LABEL_LENGTH))
-
-
-def shorten(text: str, length: int) -> str:
-    """Text of at most `length` characters; what is left out of the middle becomes an ellipsis."""
-    if len(text) <= length:
-        return text
-    tail = length // 2
-    return f"{text[: length - tail - 1]}…{text[-tail:]}"
-
-
 def nats(value: float, digits: int = 2) -> str:
     """An entropy; the unit goes beside it."""
     return f"{value:,.{digits}f}"
@@ -84,8 +66,3 @@ def nats(value: float, digits: int = 2) -> str:
 def percent(share: float) -> str:
     """A share as a percentage."""
     return f"{100 * share:.1f}%"
-
-
-def count(value: float | int) -> str:
-    """A number of things, rounded to whole ones, with separators between thousands."""
-    return f"{value:,.0f}"

@@ -6,7 +6,6 @@ from math import exp, isnan
 
 import pandas as pd
 
-from analysis import figures
 from analysis.document import (
     Bullets,
     Cell,
@@ -21,6 +20,7 @@ from analysis.document import (
     Where,
     origin_fold,
 )
+from analysis.entropy import figures
 from analysis.entropy.findings import (
     convergence_figure,
     convergence_table,

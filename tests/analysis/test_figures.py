@@ -1,222 +1,130 @@
-"""Figures hold the numbers they are given, layer 0 at the bottom, and show names as text."""
+"""The figure kit holds the numbers it is given, and shows every name as text."""
+
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.analysis.results import make_result
-
-NASTY = "<b>bold</b> %{x} <script>"
+NASTY = "<b>bold</b> %{x}"
 
 
 @pytest.fixture
-def results():
-    return [make_result("general"), make_result("biomedical", seed=1)]
+def rows():
+    """Two arms of three steps; the second one's last interval is not known."""
+    return pd.DataFrame(
+        {
+            "arm": ["a"] * 3 + [NASTY] * 3,
+            "step": [0, 5, 7] * 2,
+            "value": [1.0, 2.0, 4.0, -1.0, 0.5, 3.0],
+            "low": [0.5, 1.0, 3.0, -2.0, 0.0, np.nan],
+            "high": [2.0, 4.0, 7.0, 1.0, 1.0, np.nan],
+        }
+    )
 
 
-@pytest.fixture
-def layers(results):
-    from analysis.entropy.tables import layer_table
+def test_a_line_for_each_group_in_its_colour_with_text_escaped(rows):
+    from analysis.figures import lines
 
-    return layer_table(results)
-
-
-@pytest.fixture
-def heads(results):
-    from analysis.entropy.tables import head_table
-
-    return head_table(results)
-
-
-def data_traces(figure):
-    """Traces that stand for data, not for room on an axis."""
-    return [trace for trace in figure.data if trace.hoverinfo != "skip"]
-
-
-def test_entropy_figure_holds_each_results_entropies_and_the_maximum(results):
-    traces = data_traces(results[0].plot())
-    assert len(traces) == 1
-    np.testing.assert_array_equal(traces[0].x, results[0].knowledge.per_layer)
-    np.testing.assert_array_equal(traces[0].y, range(5))
-
-    from analysis.figures import entropy_figure
-
-    figure = entropy_figure(results)
-    assert [trace.name for trace in data_traces(figure)] == ["general", "biomedical"]
-    assert [line.x0 for line in figure.layout.shapes] == [pytest.approx(np.log(211), abs=1e-12)]
+    colours = {"a": "#112233", NASTY: "#445566"}
+    hover = "at {step}: <b>{value:.2f}</b>, {arm}, from {low:.1f}"
+    figure = lines(rows, "step", "value", by="arm", colours=colours, hover=hover, keys=True)
+    first, second = figure.data
+    assert (list(first.x), list(first.y)) == ([0, 5, 7], [1, 2, 4])
+    assert (first.line.color, second.line.color) == ("#112233", "#445566")
+    assert second.name == "&lt;b&gt;bold&lt;/b&gt; %{x}"
+    assert second.meta["keys"] == [NASTY]
+    # The name comes from the trace: its own "%{x}" is not filled in.
+    assert first.hovertemplate == (
+        "%{fullData.name}<br>at %{x}: <b>%{y:.2f}</b>, %{customdata[0]}, from "
+        "%{customdata[1]:.1f}<extra></extra>"
+    )
+    assert [row[0] for row in second.customdata] == [second.name] * 3
+    np.testing.assert_array_equal([row[1] for row in second.customdata], [-2.0, 0.0, np.nan])
+    assert figure.layout.showlegend
+    json.loads(figure.to_json())
 
 
-def test_entropy_figure_marks_the_maximum_of_every_size_of_model(results):
-    from analysis.figures import entropy_figure
+@pytest.mark.parametrize("on", ["x", "y"])
+def test_intervals_are_bars_or_a_band_along_their_axis(rows, on):
+    from analysis.figures import lines
 
-    wider = make_result("general", model="wide", d_mlp=307)
-    lines = entropy_figure([results[0], wider]).layout.shapes
-    assert [line.x0 for line in lines] == pytest.approx([np.log(211), np.log(307)])
+    axes = ("value", "step") if on == "x" else ("step", "value")
+    bars = lines(rows, *axes, by="arm", ends=("low", "high"), ends_on=on).data
+    np.testing.assert_allclose(bars[0][f"error_{on}"].array, [1, 2, 3])
+    np.testing.assert_allclose(bars[0][f"error_{on}"].arrayminus, [0.5, 1, 1])
+    band, line, *_ = lines(rows, *axes, by="arm", ends=("low", "high"), ends_on=on, band=True).data
+    # Out along the upper ends, back along the lower ones.
+    np.testing.assert_allclose(band[on], [2, 4, 7, 3, 1, 0.5])
+    np.testing.assert_allclose(band["y" if on == "x" else "x"], [0, 5, 7, 7, 5, 0])
+    assert line[f"error_{on}"].array is None
 
 
-def test_entropy_figure_refuses_results_without_knowledge():
-    with pytest.raises(ValueError, match="needs kind 'knowledge', which none of the 1 results"):
-        make_result(kinds=("attention",)).plot()
+def test_kinds_differ_in_dash_and_marker_and_layers_in_depth():
+    from analysis.figures import dots, lines
+
+    found = pd.DataFrame({"layer": [0, 1, 2] * 2, "kind": ["", "", "", *["by c"] * 3], "v": 1.0})
+    figure = lines(found.assign(arm="a"), "v", "layer", by=("arm", "kind"), mode="lines+markers")
+    plain, variant = figure.data
+    assert (plain.name, variant.name) == ("a", "a, by c")
+    assert plain.line.color == variant.line.color
+    assert (plain.line.dash, variant.line.dash) == ("solid", "dot")
+    assert variant.marker.symbol == "circle-open"
+    bar, *layers = lines(found, "v", "v", by="layer", hover="{layer}").data
+    assert [one.meta["layer"] for one in layers] == [0, 1, 2]
+    assert len({one.line.color for one in layers}) == 3
+    assert bar.marker.colorbar.title.text == "layer"
+    assert not any(one.showlegend for one in layers)
+    again = dots(found.assign(arm="a"), "v", "layer", by=("arm", "kind"), onto=figure)
+    assert [one.showlegend for one in again.data] == [True, True, False, False]
 
 
-def test_knowledge_by_layer_draws_effective_shares(results, layers):
-    from analysis.figures import knowledge_by_layer
+def test_a_row_for_every_name_the_first_at_the_top():
+    from analysis.figures import colours_of, dots_by_name
 
-    figure = knowledge_by_layer(layers)
-    traces = {trace.name: trace for trace in data_traces(figure)}
-    assert list(traces) == [
-        "general",
-        "general, by contribution",
-        "biomedical",
-        "biomedical, by contribution",
+    means = pd.DataFrame({"arm": ["b", "a"], "value": [0.25, -0.5]})
+    means = means.assign(low=[0.2, np.nan], high=[0.4, np.nan])
+    seeds = pd.DataFrame({"arm": ["a", "a"], "value": [-0.75, -0.25]})
+    figure = dots_by_name(means, colours_of(["a", "b"]), "A", seeds=seeds, form=".1%")
+    of_seeds, first, second = figure.data
+    assert (list(of_seeds.x), list(of_seeds.y)) == ([-0.75, -0.25], [1, 1])
+    assert [(one.x[0], one.y[0]) for one in (first, second)] == [(0.25, 0), (-0.5, 1)]
+    assert first.error_x.array[0] == pytest.approx(0.15)
+    assert first.error_x.arrayminus[0] == pytest.approx(0.05)
+    assert second.error_x.array is None
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
+    assert list(figure.layout.yaxis.ticktext) == ["b", "a"]
+
+
+def test_heatmap_puts_every_number_in_its_cell():
+    from analysis.figures import heatmap
+
+    cells = [
+        (layer, name, 10.0 * layer + place)
+        for layer in (2, 0, 1)
+        for place, name in enumerate("zy")
     ]
-    for series, result in zip(("general", "biomedical"), results, strict=True):
-        used = result.knowledge.effective_memory_vectors.numpy()
-        np.testing.assert_allclose(traces[series].x, used / 211, rtol=1e-12)
-        np.testing.assert_array_equal(traces[series].y, range(5))
-    assert traces["general"].line.color != traces["biomedical"].line.color
-    assert traces["general, by contribution"].marker.symbol == "circle-open"
+    rows = pd.DataFrame(cells, columns=["layer", "model", "value"]).iloc[:-1]
+    settings = {"unit": "nats", "titles": ("model", "layer"), "hover": "{model}, {layer}: {value}"}
+    figure = heatmap(rows, "model", "layer", "value", **settings)
+    (grid,) = figure.data
+    # Names in the order in which they come, numbers by size; what is missing has no colour.
+    np.testing.assert_array_equal(grid.z, [[0, 1], [10, np.nan], [20, 21]])
+    assert list(figure.layout.xaxis.ticktext) == ["z", "y"]
+    assert list(grid.y) == [0, 1, 2]
+    assert list(grid.customdata[2][1]) == ["y", 2]
+    signed = heatmap(rows, "model", "layer", "value", **settings, signed=True).data[0]
+    assert (signed.zmin, signed.zmid, signed.zmax) == (-21, 0, 21)
+    limited = heatmap(rows, "model", "layer", "value", **settings, limits=(0, 30)).data[0]
+    assert (limited.zmin, limited.zmax) == (0, 30)
 
 
-def test_upper_axis_names_the_same_places_in_nats(layers):
-    from analysis.figures import knowledge_by_layer
+def test_histogram_is_of_all_rows_also_of_those_at_no_layer():
+    from analysis.figures import histogram
 
-    axis = knowledge_by_layer(layers).layout.xaxis2
-    assert axis.matches == "x"
-    named = [float(text) for text in axis.ticktext]
-    np.testing.assert_allclose(axis.tickvals, np.exp(-np.array(named)), rtol=1e-12)
-    assert named[0] == 0.0
-    assert len(named) > 2
-
-
-def test_attention_by_layer_has_means_and_heads(results, layers, heads):
-    from analysis.figures import attention_by_layer
-
-    dots, _, mean, _ = attention_by_layer(layers, heads).data
-    per_head = results[0].attention.per_head.numpy()
-    np.testing.assert_array_equal(dots.x, per_head.ravel())
-    np.testing.assert_array_equal(dots.y, np.repeat(np.arange(5), 3))
-    np.testing.assert_allclose(mean.x, per_head.mean(axis=1), rtol=1e-12)
-
-
-def test_heatmap_is_layers_by_heads_on_the_shared_scale(results, heads):
-    from analysis.figures import attention_heads
-
-    (grid,) = attention_heads(heads[heads["series"] == "biomedical"], (0.0, 7.0)).data
-    np.testing.assert_array_equal(grid.z, results[1].attention.per_head)
-    assert (grid.zmin, grid.zmax) == (0.0, 7.0)
-    np.testing.assert_array_equal(grid.y, range(5))
-
-
-def test_difference_is_signed_around_zero(results, heads):
-    from analysis.figures import attention_difference
-
-    general, biomedical = (heads[heads["series"] == name] for name in ("general", "biomedical"))
-    (grid,) = attention_difference(biomedical, general).data
-    expected = (results[1].attention.per_head - results[0].attention.per_head).numpy()
-    np.testing.assert_allclose(grid.z, expected, rtol=1e-12, atol=1e-15)
-    assert (grid.zmid, grid.zmin) == (0.0, -grid.zmax)
-    assert grid.zmax == pytest.approx(np.abs(expected).max())
-
-
-def test_difference_of_equal_series_is_drawn(heads):
-    from analysis.figures import attention_difference
-
-    general = heads[heads["series"] == "general"]
-    (grid,) = attention_difference(general, general).data
-    assert not np.any(grid.z)
-    assert grid.zmax > 0
-
-
-def test_sorted_coefficients_fall_from_the_largest_to_the_smallest(results):
-    from analysis.entropy.tables import coefficient_table
-    from analysis.figures import sorted_coefficients
-
-    table = coefficient_table(results[:1], points=300)
-    figure = sorted_coefficients(table)
-    traces = [trace for trace in figure.data if trace.meta]
-    assert [trace.meta["layer"] for trace in traces] == [0, 1, 2, 3, 4]
-    values = results[0].mean_coefficients.numpy()[3]
-    expected = np.sort(values)[::-1] / values.mean()
-    # The figure holds float32: half its last digit.
-    np.testing.assert_allclose(traces[3].y, expected, rtol=6e-8)
-    assert figure.layout.yaxis.type == "log"
-
-
-@pytest.mark.parametrize(("size", "points"), [(1, 7), (7, 7), (211, 60), (11008, 120)])
-def test_kept_ranks_cover_both_ends_within_the_budget(size, points):
-    from analysis.entropy.tables import kept_ranks
-
-    ranks = kept_ranks(size, points)
-    assert ranks[0] == 0
-    assert ranks[-1] == size - 1
-    assert len(ranks) <= points
-    assert np.all(np.diff(ranks) > 0)
-
-
-def test_downsampled_line_stays_close_to_the_whole_one():
-    from analysis.entropy.tables import coefficient_table
-
-    results = [make_result(d_mlp=1531)]
-    whole, thin = (coefficient_table(results, points=points) for points in (1531, 120))
-    for layer in range(5):
-        x, y = (whole.loc[whole["layer"] == layer, name] for name in ("rank", "ratio"))
-        kept = thin[thin["layer"] == layer]
-        guess = np.interp(x, kept["rank"], np.log(kept["ratio"]))
-        # Seen on an axis of several decades: a twentieth of a decade is a line's width.
-        assert np.abs(guess - np.log(y)).max() < 0.05 * np.log(10)
-
-
-def test_a_coefficient_of_zero_does_not_break_the_logarithmic_axis():
-    from analysis.figures import sorted_coefficients
-
-    table = pd.DataFrame(
-        {"layer": [0, 0], "rank": [0, 1], "quantile": [0.0, 0.5], "ratio": [2.0, 0.0]}
-    )
-    assert np.isfinite(sorted_coefficients(table).layout.yaxis.range).all()
-
-
-def test_names_are_text_to_plotly():
-    from analysis.entropy.tables import layer_table
-    from analysis.figures import knowledge_by_layer
-
-    figure = knowledge_by_layer(layer_table([make_result(NASTY)]))
-    assert data_traces(figure)[0].name == "&lt;b&gt;bold&lt;/b&gt; %{x} &lt;script&gt;"
-
-
-@pytest.mark.parametrize(
-    ("results", "labels"),
-    [
-        ([("m", None, "a")], ["a"]),
-        ([("m", None, "a"), ("m", None, "b")], ["a", "b"]),
-        ([("m", "step1", "a"), ("m", "step2", "a")], ["step1", "step2"]),
-        ([("m", None, "a"), ("n", None, "b")], ["m · a", "n · b"]),
-        ([("m", None, "a"), ("m", None, "a")], ["a", "a (2)"]),
-    ],
-)
-def test_series_are_called_after_what_varies(results, labels):
-    from analysis.entropy.tables import series_labels
-
-    made = [make_result(c, model=m, revision=r, kinds=()) for m, r, c in results]
-    assert series_labels(made) == labels
-
-
-def test_convergence_is_drawn_as_it_was_measured():
-    import dataclasses
-
-    from analysis.entropy.findings import convergence_figure, convergence_table
-    from probes.choices import EntropyKind
-    from probes.intervals import Interval
-    from probes.results import ConvergencePoint
-
-    points = tuple(
-        ConvergencePoint(EntropyKind.KNOWLEDGE, n, 11 * n, 30.0 + 1 / n, interval)
-        for n, interval in ((1, None), (3, Interval(29.0, 31.5)), (7, Interval(29.7, 30.8)))
-    )
-    result = dataclasses.replace(make_result(), convergence=points)
-    figure = convergence_figure(convergence_table([result]), "knowledge")
-    low, high, total = figure.data
-    assert (list(low.y), list(high.y)) == ([29.0, 29.7], [31.5, 30.8])
-    assert list(total.x) == [3, 7]
-    # The estimates that the intervals are of, in their middle.
-    assert list(total.y) == [30.25, 30.25]
+    found = ["0", "2", "2", None, "1"]
+    rows = pd.DataFrame({"model": ["m"] * 4 + ["n"], "first": found})
+    figure = histogram(rows, "first", ["embed", "0", "1", "2"], by="model")
+    assert [list(bar.x) for bar in figure.data] == [[0, 0.25, 0, 0.5], [0, 0, 1, 0]]
+    assert list(figure.layout.yaxis.ticktext) == ["embed", "0", "1", "2"]
+    assert figure.layout.yaxis.range[0] < figure.layout.yaxis.range[1]
