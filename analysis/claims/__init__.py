@@ -2,8 +2,8 @@
 
 | question | module |
 |---|---|
-| Which claims are there, and what is one? | `analysis.claims.catalogue`, `analysis.claims.claim` |
-| What is it tested on? | `analysis.claims.measurements` |
+| Which claims are there, and what is one? | `analysis.claims.catalogue`, `analysis.claims.papers` |
+| What is it tested on? | `analysis.measurements` |
 | What is compared with what? | `analysis.claims.selection` |
 | How is it tested? | `analysis.claims.designs` |
 | What came out? | `analysis.claims.judging` |
@@ -15,14 +15,14 @@ from probes.lazy_exports import lazily
 _PACKAGE = "analysis.claims"
 _EXPORTS = {
     "CLAIMS": f"{_PACKAGE}.catalogue",
-    "COLUMNS": f"{_PACKAGE}.measurements",
-    "Claim": f"{_PACKAGE}.claim",
+    "COLUMNS": "analysis.measurements",
+    "Claim": f"{_PACKAGE}.catalogue",
     "Evidence": f"{_PACKAGE}.designs",
     "Finding": f"{_PACKAGE}.judging",
-    "MEASURES": f"{_PACKAGE}.measurements",
+    "MEASURES": "analysis.measurements",
     "Paper": f"{_PACKAGE}.choices",
     "Scale": f"{_PACKAGE}.designs",
-    "Table": f"{_PACKAGE}.measurements",
+    "Table": "analysis.measurements",
     "Verdict": f"{_PACKAGE}.choices",
     "claim_named": f"{_PACKAGE}.catalogue",
     "Ledger": f"{_PACKAGE}.ledger",

@@ -29,15 +29,15 @@ Example:
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analysis.claims.measurements import NONE, Table
 from analysis.claims.selection import Arm, along, matched
-from analysis.statistics.results import CheckpointCluster, Correlation, CorrelationKind, Direction
+from analysis.measurements import NONE, Table
+from analysis.statistics.results import CheckpointCluster, Correlation, Direction
 from analysis.statistics.series import (
     LEAST_CHECKPOINTS,
     LEAST_SEEDS,
@@ -55,6 +55,10 @@ from probes.intervals import Interval
 
 LEVEL = 0.95
 """Of intervals; claims are tested at 1 less it."""
+LEAST_ITEMS = 8
+"""Of fewer items signs have too few ways to be flipped, once several claims are tested."""
+LEAST_POINTS = 3
+"""Of a line along anything but checkpoints."""
 _REPLICATES = 9999
 
 
@@ -68,7 +72,7 @@ class Scale:
         items: passages, questions or facts; 0 where a claim is about numbers of whole runs.
     """
 
-    seeds: int
+    seeds: int = LEAST_SEEDS
     checkpoints: int = 0
     items: int = 0
 
@@ -96,89 +100,82 @@ class Evidence:
     test: str
 
 
-ACROSS_SEEDS = Scale(seeds=LEAST_SEEDS)
-OVER_CHECKPOINTS = Scale(seeds=LEAST_SEEDS, checkpoints=LEAST_CHECKPOINTS)
-ACROSS_ITEMS = Scale(seeds=LEAST_SEEDS, items=8)
-"""Of fewer items signs have too few ways to be flipped, once several claims are tested."""
-LEAST_POINTS = 3
-"""Of a line along anything but checkpoints."""
-Named = tuple[str, ...]
-
-
-@runtime_checkable
-class Design(Protocol):
-    """A way to test a claim."""
-
-    @property
-    def least(self) -> Scale:
-        """What it needs."""
-
-    def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """What rows of a table say."""
-
-
 @dataclass(frozen=True)
-class Contrast:
-    """One arm against another.
+class _OfArms:
+    """A test of the values of an arm, or of their differences from a base.
 
     Attributes:
         arm: less
         base: this one, `scale` times; None for nothing.
         scale: of the base.
         averaged: columns that need not agree.
-        least: what it needs; with items, the test is over these too.
     """
 
     arm: Arm
     base: Arm | None = None
     scale: float = 1.0
-    averaged: Named = ()
-    least: Scale = ACROSS_SEEDS
+    averaged: tuple[str, ...] = ()
 
-    def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """See `Design.evidence`."""
-        differences, scale = _differences(frame, table, self)
-        by_seed = _checked_seeds(differences, self.least)
-        by_cluster = np.array([])
-        if self.least.items:
-            clusters = differences[differences.index.get_level_values("cluster") != NONE]
-            by_cluster = clusters.groupby(level="cluster", sort=False).mean().to_numpy()
-            if len(by_cluster) < self.least.items:
-                raise ScaleError(f"found {len(by_cluster)} items, {self.least.items} are needed")
-        return of_units(by_seed.to_numpy(), by_cluster, towards, scale)
+    def differences(self, frame: pd.DataFrame, table: Table) -> tuple[pd.Series, float]:
+        """Values of the arm less those of its base, by all other settings; the size of both."""
+        arms = [self.arm] if self.base is None else [self.arm, self.base]
+        found = matched(frame, table, arms, self.averaged)
+        less = 0.0 if self.base is None else self.scale * found[1]
+        return found[0] - less, float(found.abs().to_numpy().max())
 
 
 @dataclass(frozen=True)
-class Trend:
-    """A line through the values of an arm, or its differences from a base.
+class Contrast(_OfArms):
+    """Whether an arm differs from its base.
 
     Attributes:
-        arm: whose values, less
-        base: those of this one; None for nothing.
-        axis: the column along which they are put in order.
-        averaged: columns that need not agree.
-        least: what it needs; its checkpoints are points along the axis.
+        by_item: whether there are passages, questions or facts, over which the test is too.
     """
 
-    arm: Arm
-    base: Arm | None = None
-    axis: str = "step"
-    averaged: Named = ()
-    least: Scale = OVER_CHECKPOINTS
-    scale: float = 1.0
+    by_item: bool = False
+
+    @property
+    def least(self) -> Scale:
+        """What it needs."""
+        return Scale(items=LEAST_ITEMS if self.by_item else 0)
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """See `Design.evidence`; the effect is from the first to the last point of the line."""
-        points = max(self.least.checkpoints, LEAST_POINTS)
-        differences, scale = _differences(frame, table, self)
-        whole = along(differences, self.axis, points)
-        found = whole.shape[1]
-        place = np.linspace(-0.5, 0.5, found)
+        """What rows of a table say."""
+        differences, size = self.differences(frame, table)
+        by_seed, by_cluster = _by_seed(differences), np.array([])
+        if self.by_item:
+            clusters = differences[differences.index.get_level_values("cluster") != NONE]
+            by_cluster = clusters.groupby(level="cluster", sort=False).mean().to_numpy()
+            if len(by_cluster) < LEAST_ITEMS:
+                raise ScaleError(f"found {len(by_cluster)} items, {LEAST_ITEMS} are needed")
+        return of_units(by_seed, by_cluster, towards, size)
+
+
+@dataclass(frozen=True)
+class Trend(_OfArms):
+    """Whether a line through the differences rises or falls.
+
+    Attributes:
+        axis: the column along which they are put in order.
+    """
+
+    axis: str = "step"
+
+    @property
+    def least(self) -> Scale:
+        """What it needs."""
+        return Scale(checkpoints=LEAST_CHECKPOINTS if self.axis == "step" else 0)
+
+    def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
+        """What rows of a table say; the effect is from the first to the last point of the line."""
+        differences, size = self.differences(frame, table)
+        whole = along(differences, self.axis, max(self.least.checkpoints, LEAST_POINTS))
+        points = whole.shape[1]
+        place = np.linspace(-0.5, 0.5, points)
         lines = pd.Series(whole.to_numpy() @ place / (place @ place), index=whole.index)
-        by_seed = _checked_seeds(lines, self.least).to_numpy()
-        tested = of_units(by_seed, np.array([]), towards, scale)
-        test = f"line over {found} values of {self.axis} in each seed, {tested.test}"
-        return replace(tested, n=found, test=test)
+        tested = of_units(_by_seed(lines), np.array([]), towards, size)
+        test = f"line over {points} values of {self.axis} in each seed, {tested.test}"
+        return replace(tested, n=points, test=test)
 
 
 @dataclass(frozen=True)
@@ -188,23 +185,21 @@ class Follows:
     Attributes:
         outcome: rows of one.
         cause: rows of the other.
-        kind: of correlation.
-        least: what it needs.
     """
 
     outcome: Arm
     cause: Arm
-    kind: CorrelationKind = CorrelationKind.SPEARMAN
-    least: Scale = OVER_CHECKPOINTS
+
+    least: ClassVar[Scale] = Scale(checkpoints=LEAST_CHECKPOINTS)
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """See `Design.evidence`; the effect is the correlation of first differences."""
+        """What rows of a table say; the effect is the correlation of first differences."""
         assert table is Table.ACQUISITION, "only there are starts of a trajectory told apart"
-        x, y, cluster = _series(frame, self.cause, self.outcome, self.least)
+        x, y, cluster = _series(frame, self.cause, self.outcome)
         steps = np.array(x.columns, dtype=np.float64)
         try:
             found = checkpoint_correlation(
-                x.to_numpy(), y.to_numpy(), np.log1p(steps), cluster, self.kind, level=LEVEL
+                x.to_numpy(), y.to_numpy(), np.log1p(steps), cluster, level=LEVEL
             )
         except ScaleError as error:
             raise ScaleError(f"{error} (x: {self.cause.name}, y: {self.outcome.name})") from error
@@ -223,21 +218,17 @@ class Follows:
 
 @dataclass(frozen=True)
 class AllOf:
-    """Several designs at once.
+    """Several designs at once, which are alike in what they need."""
 
-    Attributes:
-        parts: of them.
-    """
-
-    parts: tuple[Design, ...]
+    parts: tuple["Design", ...]
 
     @property
     def least(self) -> Scale:
-        """What the first part needs; parts are alike."""
+        """What the parts need."""
         return self.parts[0].least
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """See `Design.evidence`."""
+        """What rows of a table say."""
         return all_of([part.evidence(frame, table, towards) for part in self.parts], towards)
 
 
@@ -251,7 +242,7 @@ class EachOf:
         fewest: how many values there have to be.
     """
 
-    design: Design
+    design: "Design"
     column: str
     fewest: int = 2
 
@@ -261,7 +252,7 @@ class EachOf:
         return self.design.least
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """See `Design.evidence`."""
+        """What rows of a table say."""
         parts = [
             self.design.evidence(rows, table, towards)
             for _, rows in _apart(frame, self.column, self.fewest)
@@ -287,56 +278,63 @@ class Foremost:
         return self.trend.least
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """See `Design.evidence`."""
-        values = [value for value, _ in _apart(frame, self.column, 2)]
-        first, *others = sorted(values, reverse=True)
-        arm = self.trend.arm
-        found = [
-            Arm(f"{self.column} {value}", {**arm.settings, self.column: value})
-            for value in (first, *others)
-        ]
-        parts = [replace(self.trend, arm=found[0], base=other) for other in found[1:]]
-        return all_of([part.evidence(frame, table, towards) for part in parts], towards)
+        """What rows of a table say."""
+        values = sorted((value for value, _ in _apart(frame, self.column, 2)), reverse=True)
+        settings = self.trend.arm.settings
+        first, *others = (
+            Arm(f"{self.column} {value}", {**settings, self.column: value}) for value in values
+        )
+        parts = tuple(replace(self.trend, arm=first, base=other) for other in others)
+        return AllOf(parts).evidence(frame, table, towards)
+
+
+Design: TypeAlias = Contrast | Trend | Follows | AllOf | EachOf | Foremost
+"""A way to test a claim."""
 
 
 def of_units(
     by_seed: Float[np.ndarray, "seed"],
     by_cluster: Float[np.ndarray, "cluster"],
     towards: Direction,
-    scale: float = 0.0,
+    size: float = 0.0,
 ) -> Evidence:
-    """Whether a mean is on the side claimed of 0."""
-    by_seed, by_cluster = (without_rounding(each, scale) for each in (by_seed, by_cluster))
-    p_for, p_against, interval, test = _over_seeds(by_seed, towards)
-    n = len(by_seed)
-    if len(by_cluster):
+    """Whether a mean is on the side claimed of 0; `size` is that of what it is a difference of."""
+    by_seed, by_cluster = (without_rounding(each, size) for each in (by_seed, by_cluster))
+    sides = (towards, Direction.FALLS if towards is Direction.RISES else Direction.RISES)
+
+    def flipped(values: Float[np.ndarray, "unit"]) -> list[tuple[float, str]]:
         generator = np.random.default_rng(0)
-        over = [
-            sign_flips(by_cluster, generator, side, _REPLICATES)
-            for side in (towards, opposite(towards))
-        ]
-        p_for, p_against = max(p_for, over[0][0]), max(p_against, over[1][0])
-        interval = hull([interval, student_interval(by_cluster)])
-        n = len(by_cluster)
-        test = f"{test}; signs of {n} items, {over[0][1]}; the larger p-value"
+        return [sign_flips(values, generator, side, _REPLICATES) for side in sides]
+
+    if alike := is_constant(by_seed):
+        test = f"sign test over {len(by_seed)} seeds, which are all alike"
+        p_values = [p for p, _ in flipped(by_seed)]
+    else:
+        test = f"t-test over {len(by_seed)} seeds"
+        p_values = [mean_over_seeds(by_seed, side, level=LEVEL).p_value for side in sides]
+    intervals = [student_interval(by_seed)]
+    if len(by_cluster):
+        over = flipped(by_cluster)
+        p_values = [max(p, each) for p, (each, _) in zip(p_values, over, strict=True)]
+        intervals.append(student_interval(by_cluster))
+        test = f"{test}; signs of {len(by_cluster)} items, {over[0][1]}; the larger p-value"
+    interval = hull(intervals)
     # A mean of equal values could be off by rounding, and outside its interval.
-    effect = float(by_seed[0] if is_constant(by_seed) else by_seed.mean())
+    effect = float(by_seed[0] if alike else by_seed.mean())
     check_finite(np.array([effect, *interval[:2]]), "the effect and the ends of its interval")
     return Evidence(
         effect=effect,
         interval=interval,
-        p_for=p_for,
-        p_against=p_against,
-        n=n,
+        p_for=p_values[0],
+        p_against=p_values[1],
+        n=len(by_cluster) or len(by_seed),
         seeds=len(by_seed),
         test=test,
     )
 
 
 def all_of(parts: Sequence[Evidence], towards: Direction) -> Evidence:
-    """Whether all of several things are on the side claimed; effect and
-    interval are the weakest's.
-    """
+    """Whether all of several are on the side claimed; the effect is the weakest's."""
     if len(parts) == 1:
         return parts[0]
     weakest = min(parts, key=lambda part: towards.sign * part.effect)
@@ -351,29 +349,10 @@ def all_of(parts: Sequence[Evidence], towards: Direction) -> Evidence:
     )
 
 
-def opposite(direction: Direction) -> Direction:
-    """The other direction."""
-    return Direction.FALLS if direction is Direction.RISES else Direction.RISES
-
-
 def hull(intervals: Sequence[Interval]) -> Interval:
     """The interval that all of some lie in."""
-    return Interval(
-        min(each.low for each in intervals), max(each.high for each in intervals), LEVEL
-    )
-
-
-def _over_seeds(
-    values: Float[np.ndarray, "seed"], towards: Direction
-) -> tuple[float, float, Interval, str]:
-    sides = (towards, opposite(towards))
-    if is_constant(values):
-        generator = np.random.default_rng(0)
-        p_for, p_against = (sign_flips(values, generator, side, _REPLICATES)[0] for side in sides)
-        test = f"sign test over {len(values)} seeds, which are all alike"
-        return p_for, p_against, student_interval(values), test
-    p_for, p_against = (mean_over_seeds(values, side, level=LEVEL).p_value for side in sides)
-    return p_for, p_against, student_interval(values), f"t-test over {len(values)} seeds"
+    low, high = min(each.low for each in intervals), max(each.high for each in intervals)
+    return Interval(low, high, LEVEL)
 
 
 def student_interval(values: Float[np.ndarray, "unit"]) -> Interval:
@@ -383,21 +362,11 @@ def student_interval(values: Float[np.ndarray, "unit"]) -> Interval:
     return mean_over_seeds(values, level=LEVEL).interval
 
 
-def _differences(
-    frame: pd.DataFrame, table: Table, design: Contrast | Trend
-) -> tuple[pd.Series, float]:
-    """Values of an arm, less those of its base, by all other settings; and the size of both."""
-    arms: Sequence[Arm] = [design.arm] if design.base is None else [design.arm, design.base]
-    found = matched(frame, table, arms, design.averaged)
-    less = 0.0 if design.base is None else design.scale * found[1]
-    return found[0] - less, float(found.abs().to_numpy().max())
-
-
-def _checked_seeds(values: pd.Series, least: Scale) -> pd.Series:
-    by_seed = values.groupby(level="seed", sort=False).mean()
-    if len(by_seed) < least.seeds:
-        raise ScaleError(f"found {len(by_seed)} seeds, {least.seeds} are needed")
-    return by_seed
+def _by_seed(values: pd.Series) -> Float[np.ndarray, "seed"]:
+    found = values.groupby(level="seed", sort=False).mean().to_numpy()
+    if len(found) < LEAST_SEEDS:
+        raise ScaleError(f"found {len(found)} seeds, {LEAST_SEEDS} are needed")
+    return found
 
 
 def _apart(frame: pd.DataFrame, column: str, fewest: int) -> Iterator[tuple[float, pd.DataFrame]]:
@@ -411,34 +380,25 @@ def _apart(frame: pd.DataFrame, column: str, fewest: int) -> Iterator[tuple[floa
 
 
 def _series(
-    frame: pd.DataFrame, cause: Arm, outcome: Arm, least: Scale
+    frame: pd.DataFrame, cause: Arm, outcome: Arm
 ) -> tuple[pd.DataFrame, pd.DataFrame, CheckpointCluster]:
     """Both measures of the same runs by step, a row for each seed (one of a shared cause)."""
     both = matched(frame, Table.ACQUISITION, [cause, outcome])
-    x, y = (along(both[place], "step", least.checkpoints) for place in (0, 1))
-    seeds = list(y.index)
-    runs = _trajectories(both.index, least)
+    x, y = (along(both[place], "step", LEAST_CHECKPOINTS) for place in (0, 1))
+    runs = 1
+    if "trajectory" in both.index.names:
+        # A pretraining run of another size may have its last checkpoint alone.
+        rows = both.index.to_frame(index=False)
+        steps = rows[rows["trajectory"] != NONE].groupby("trajectory")["step"].nunique()
+        runs = int((steps >= LEAST_CHECKPOINTS).sum())
     if runs == 1:
-        return x.iloc[:1] if _alike(x) else x, y, CheckpointCluster.CHECKPOINT
-    if runs == len(seeds):
+        alike = len(x) > 0 and bool((x == x.iloc[0]).all(axis=None))
+        return x.iloc[:1] if alike else x, y, CheckpointCluster.CHECKPOINT
+    if runs == len(y):
         return x, y, CheckpointCluster.SEED
     raise ScaleError(
-        f"found {runs} pretraining runs for {len(seeds)} seeds; one for all, or one for each, is "
-        "needed"
+        f"found {runs} pretraining runs for {len(y)} seeds; one for all, or one for each, is needed"
     )
-
-
-def _trajectories(settings: pd.MultiIndex, least: Scale) -> int:
-    """How many pretraining runs have enough checkpoints; one of another size has its last alone."""
-    if "trajectory" not in settings.names:
-        return 1
-    rows = settings.to_frame(index=False)
-    steps = rows[rows["trajectory"] != NONE].groupby("trajectory", sort=False)["step"].nunique()
-    return int((steps >= least.checkpoints).sum())
-
-
-def _alike(x: pd.DataFrame) -> bool:
-    return len(x) > 0 and bool((x == x.iloc[0]).all(axis=None))
 
 
 def _one_sided(found: Correlation, sign: int) -> float:

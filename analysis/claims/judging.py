@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from analysis.claims.catalogue import Claim
 from analysis.claims.choices import Paper, Unit, Verdict
-from analysis.claims.claim import Claim
 from analysis.claims.designs import LEVEL, Evidence
-from analysis.claims.measurements import Table, checked
 from analysis.claims.selection import rows_with
+from analysis.measurements import Table, checked
 from analysis.numbers import capital, nats, p_text, points, signed
 from analysis.statistics.results import Direction
 from analysis.statistics.tests import ScaleError, check_finite, holm
@@ -36,6 +36,11 @@ _UNITS = {
     Unit.SLOPE: lambda value: f"{nats(value)} a decade",
     Unit.AIC: lambda value: f"{nats(value, 1)} AIC",
 }
+_SHARED = (
+    *("statement", "paper", "place", "quantity", "unit", "published", "doubts", "family"),
+    "command",
+)
+"""What a finding has from its claim."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +119,7 @@ def judge(
 
     Args:
         claims: whole families, since p-values hold for those judged together.
-        tables: of measurements (`analysis.claims.measurements`); those that are missing, or are
+        tables: of measurements (`analysis.measurements`); those that are missing, or are
             too few, leave claims untested.
         level: 1 less the chance of any false verdict in a family.
 
@@ -185,44 +190,36 @@ def _sides(claim: Claim, evidence: Evidence) -> tuple[float, float]:
 def _finding(
     claim: Claim, found: Evidence | str, p_values: tuple[float, float] | None, alpha: float
 ) -> Finding:
-    reason = found if isinstance(found, str) else found.test
+    test = found if isinstance(found, str) else found.test
     untested = Finding(
         claim=claim.identifier,
-        statement=claim.statement,
-        paper=claim.paper,
-        place=claim.place,
-        quantity=claim.quantity,
-        unit=claim.unit,
-        published=claim.value,
-        doubts=claim.doubts,
         question=claim.is_question,
         verdict=Verdict.NOT_TESTED,
-        test=reason,
-        family=claim.family,
-        sentence=f"{capital(Verdict.NOT_TESTED)}: {claim.statement} ({reason}).",
-        command=claim.command,
+        test=test,
+        sentence=f"{capital(Verdict.NOT_TESTED)}: {claim.statement} ({test}).",
+        **{name: getattr(claim, name) for name in _SHARED},
     )
     if isinstance(found, str):
         return untested
     assert p_values is not None
     verdict = _verdict(claim, p_values, alpha)
-    shown = shown_effect(claim.unit, found.effect, *found.interval[:2])
-    effect, _, ends = shown.removesuffix(")").partition(" (")
+    low, high = found.interval[:2]
+    shown = shown_effect(claim.unit, found.effect, low, high)
     p = p_text(p_values[verdict is Verdict.CONTRADICTED])
     return replace(
         untested,
         verdict=verdict,
         shown=shown,
         effect=found.effect,
-        low=found.interval.low,
-        high=found.interval.high,
+        low=low,
+        high=high,
         p_value=p_values[0],
         p_against=None if claim.is_question else p_values[1],
         n=found.n,
         seeds=found.seeds,
-        sentence=f"{capital(verdict)}: {claim.statement} ({claim.quantity}: {effect}, {ends}; "
-        f"p {p} by Holm's method among claims on {claim.family}; n {found.n}, "
-        f"{found.seeds} seeds).",
+        sentence=f"{capital(verdict)}: {claim.statement} ({claim.quantity}: "
+        f"{shown.removesuffix(')').replace(' (', ', ')}; p {p} by Holm's method among claims on "
+        f"{claim.family}; n {found.n}, {found.seeds} seeds).",
         figure=f"#{claim.figure}",
     )
 

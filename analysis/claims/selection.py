@@ -2,32 +2,34 @@
 
 An `Arm` is a few settings. Rows of two arms are matched where all other settings agree, so that an
 effect is never the difference of something else; what has no match is left out. Settings that are
-named to be averaged need not agree.
+named to be averaged need not agree. `ROWS` and `ARMS` are those of `papers/selections.toml`.
 
 Example:
-    >>> resuscitated(2.0).name, BOTH_MIXES.settings["mix_later"]
-    ('resuscitated, factor 2', 'generic')
+    >>> ARMS["resuscitated, factor 2"].settings["site"], ROWS["last"]
+    ('up', {'step': <Extreme.LARGEST: 'largest'>})
 """
 
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from analysis.claims.choices import Extreme
-from analysis.claims.measurements import NONE, Table, settings_of
+from analysis.measurements import NONE, Table, settings_of
 from analysis.statistics.tests import ScaleError
 
 Setting: TypeAlias = str | float | int | bool | Extreme | tuple[str | float | int, ...] | None
 """A value; None where there is none; several for any of them; or the place of a number."""
 Settings: TypeAlias = Mapping[str, Setting]
-_PARTS = {Extreme.SMALLEST: 0.0, Extreme.EARLY: 0.2, Extreme.MIDDLE: 0.5, Extreme.LARGEST: 1.0}
-
+PAPERS = Path(__file__).with_name("papers")
+"""The folder of the catalogue's files."""
+_PLACES = {Extreme.SMALLEST: 0.0, Extreme.EARLY: 0.2, Extreme.MIDDLE: 0.5, Extreme.LARGEST: 1.0}
 _KEPT = ("seed", "cluster", "step")
 """Settings by which values are put together later, even where there is one only."""
-UNEDITED: Settings = dict.fromkeys(("site", "ratio", "factor", "control", "temperature"))
 
 
 @dataclass(frozen=True)
@@ -43,57 +45,33 @@ class Arm:
     settings: Settings
 
 
-MET: Settings = {"exposure": "met", "kind": "all"}
-NO_PROBES: Settings = {"exposure": None, "kind": None}
-PER_PASSAGE: Settings = {**MET, "moment": None, "against": None}
-LAST: Settings = {"step": Extreme.LARGEST}
-"""The last checkpoint of pretraining."""
-KNOWN: Settings = {"measure": "K", "moment": "last injection", "against": None, **MET}
-"""K right after the last encounter, which is the paper's final score."""
-DOWNSTREAM: Settings = {"measure": "P", "moment": "end", "against": None, **NO_PROBES}
-ACQUIRED: Settings = {"measure": "A", "moment": "last injection", "against": "start", **MET}
-FORGOTTEN: Settings = {"measure": "F", "moment": "end", "against": "start", **NO_PROBES}
-UNEDITED_START = Arm("unedited", UNEDITED)
-
-NO_REPLAY: Settings = {"replay": None, "replay_ratio": None}
-RIGHT: Settings = {"measure": "share right", "moment": "after B", "stages": 2, "familiar": False}
-FACTOID: Settings = {"later_kind": "factoid"}
-NON_FACTOID: Settings = {"later_kind": "non-factoid"}
-TRAINED: Settings = {**UNEDITED, **NO_REPLAY, "equal": None}
-"""Runs with nothing but data, and perhaps a mix."""
+def read_settings(given: Mapping[str, Any], rows: Mapping[str, Settings]) -> Settings:
+    """Settings as a file says them: those of named rows, then its own."""
+    found: dict[str, Setting] = {}
+    for name in given.get("rows", ()):
+        found |= rows[name]
+    return found | {name: _setting(value) for name, value in given.items() if name != "rows"}
 
 
-def resuscitated(factor: float, ratio: float = 0.5, site: str = "up") -> Arm:
-    """A model whose inactive memory vectors were resuscitated."""
-    settings = {**UNEDITED, "site": site, "ratio": ratio, "factor": factor}
-    return Arm(f"resuscitated, factor {factor:g}", settings)
+def _setting(value: Any) -> Setting:
+    if isinstance(value, list):
+        return tuple(value)
+    if value == NONE:
+        return None
+    is_place = isinstance(value, str) and value.upper() in Extreme.__members__
+    return Extreme[value.upper()] if is_place else value
 
 
-def cooled(temperature: float) -> Arm:
-    """A model whose attention was made broader by a temperature."""
-    return Arm(f"attention temperature {temperature:g}", {**UNEDITED, "temperature": temperature})
+def _selections() -> tuple[dict[str, Settings], dict[str, Arm]]:
+    content = tomllib.loads((PAPERS / "selections.toml").read_text(encoding="utf-8"))
+    rows: dict[str, Settings] = {}
+    for name, given in content["rows"].items():
+        rows[name] = read_settings(given, rows)
+    return rows, {name: Arm(name, read_settings(g, rows)) for name, g in content["arms"].items()}
 
 
-def instead(control: str, ratio: float = 0.5, factor: float = 2.0) -> Arm:
-    """A model on which something else was done than a resuscitation."""
-    settings = {**UNEDITED, "ratio": ratio, "factor": factor, "control": control}
-    return Arm(control.replace("_", " "), settings)
-
-
-def mixed(first: str | None, later: str | None) -> Arm:
-    """A mix at stage A and at later stages."""
-    name = f"{first or 'no'} mix at A, {later or 'none'} later"
-    return Arm(name, {"mix_first": first, "mix_later": later})
-
-
-NO_MIX, RANDOM_FIRST = mixed(None, None), mixed("random", None)
-GENERIC_LATER, BOTH_MIXES = mixed(None, "generic"), mixed("random", "generic")
-
-
-def replayed(ratio: float) -> Arm:
-    """Earlier items shown again, and no mix."""
-    settings = {**NO_MIX.settings, "replay": "items", "replay_ratio": ratio}
-    return Arm(f"{100 * ratio:g} % replay", settings)
+ROWS, ARMS = _selections()
+"""Settings and arms by name."""
 
 
 def rows_with(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -165,5 +143,5 @@ def _placed(column: pd.Series, wanted: Extreme) -> float:
     numbers = sorted({float(value) for value in column if value != NONE})
     if not numbers:
         raise ScaleError(f"no row has a {column.name}")
-    goal = _PARTS[wanted] * numbers[-1]
+    goal = _PLACES[wanted] * numbers[-1]
     return min(numbers, key=lambda value: abs(value - goal))

@@ -3,8 +3,7 @@
 | question | module |
 |---|---|
 | What was reported, and what of it does not go together? | `.published_numbers` |
-| Which runs stand for a number of Kim et al. or Chang et al.? | `.acquisition_selectors` |
-| Which runs stand for a number of Chen et al.? | `.memorization_selectors` |
+| Which runs stand for a number? | `.selectors`, `.result_rows` |
 | What were these results made with? | `.result_settings` |
 | Does a measurement agree with a number? | `.comparing` |
 | Do results agree, and how is that shown? | `.verification` |

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
+from itertools import dropwhile
 from pathlib import Path
 
 from analysis.claims.choices import Paper
@@ -41,19 +42,13 @@ class Reading(StrEnum):
     """Only which way something goes is known."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Inconsistency:
-    """Numbers that do not go together.
-
-    Attributes:
-        identifier: of it.
-        says: what does not go together.
-        no_target: whether these numbers should not be compared with at all.
-    """
+    """Numbers that do not go together; with `no_target` they should not be compared with at all."""
 
     identifier: str
     says: str
-    no_target: bool = False
+    no_target: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +70,7 @@ class Published:
         change: value less what it is compared with there; None where that is no published number.
         change_from: what that is, in words.
         base: identifier of what it is compared with; empty where that is no published number.
-        told: which way it goes, where there is no `change`.
+        goes: which way it goes, where there is no `change`.
         inconsistencies: what is known against it.
     """
 
@@ -93,14 +88,14 @@ class Published:
     change: float | None = None
     change_from: str = ""
     base: str = ""
-    told: Direction | None = None
+    goes: Direction | None = None
     inconsistencies: tuple[Inconsistency, ...] = ()
 
     @property
     def direction(self) -> Direction | None:
         """Which way it goes; None where the change is within the tolerance, or not known."""
         if self.change is None:
-            return self.told
+            return self.goes
         if abs(self.change) <= self.tolerance:
             return None
         return Direction.RISES if self.change > 0 else Direction.FALLS
@@ -112,16 +107,25 @@ class Published:
         return f"the published number is no target: {wrong[0]}" if wrong else ""
 
 
-def _rows(name: str) -> list[dict[str, str]]:
+def published_named(identifier: str) -> Published:
+    """The published number of a name."""
+    if identifier in PUBLISHED:
+        return PUBLISHED[identifier]
+    near = get_close_matches(identifier, PUBLISHED, 1)
+    hint = f"did you mean {near[0]!r}?" if near else "they begin with kim-, chang- or chen-"
+    raise ValueError(f"there is no published number {identifier!r}; {hint}")
+
+
+def _rows(name: str) -> dict[str, dict[str, str]]:
+    """The rows of a file by their first column."""
     with Path(__file__).with_name(name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        return {next(iter(row.values())): row for row in csv.DictReader(file)}
 
 
 def _numbers() -> Iterator[Published]:
-    rows = {row["number"]: row for row in _rows("numbers.csv")}
+    rows = _rows("numbers.csv")
     for name, row in rows.items():
-        columns = list(row)
-        conditions = columns[columns.index(_LAST_FIELD) + 1 :]
+        _, *conditions = dropwhile(lambda column: column != _LAST_FIELD, row)
         value, low, high = (
             float(row[end]) if row[end] else None for end in ("value", "low", "high")
         )
@@ -141,7 +145,7 @@ def _numbers() -> Iterator[Published]:
             change=None if base is None else round(float(row["value"]) - float(base), _DIGITS),
             change_from=row["change_from"],
             base=row["base"],
-            told=Direction(row["told"]) if row["told"] else None,
+            goes=Direction(row["goes"]) if row["goes"] else None,
             inconsistencies=tuple(
                 INCONSISTENCIES[one] for one in row[_LAST_FIELD].split("; ") if one
             ),
@@ -149,20 +153,9 @@ def _numbers() -> Iterator[Published]:
 
 
 INCONSISTENCIES: Mapping[str, Inconsistency] = {
-    row["inconsistency"]: Inconsistency(
-        identifier=row["inconsistency"], says=row["says"], no_target=row["no_target"] == "yes"
-    )
-    for row in _rows("inconsistencies.csv")
+    name: Inconsistency(name, row["says"], row["no_target"] == "yes")
+    for name, row in _rows("inconsistencies.csv").items()
 }
 """All that are known, by their identifiers."""
 PUBLISHED: Mapping[str, Published] = {one.identifier: one for one in _numbers()}
 """Every number by its identifier, in the order of the papers."""
-
-
-def published_named(identifier: str) -> Published:
-    """The published number of a name."""
-    if identifier in PUBLISHED:
-        return PUBLISHED[identifier]
-    near = get_close_matches(identifier, PUBLISHED, 1)
-    hint = f"did you mean {near[0]!r}?" if near else "they begin with kim-, chang- or chen-"
-    raise ValueError(f"there is no published number {identifier!r}; {hint}")

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.designs import hull, student_interval
-from analysis.claims.measurements import NONE, Table, checked
 from analysis.claims.selection import Arm, Settings, matched, rows_with
+from analysis.measurements import NONE, Table, checked
 from analysis.published.comparing import Measured
 from analysis.statistics.tests import ScaleError
 from probes.intervals import Interval

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from analysis.claim_tables.folders import Results
-from analysis.claim_tables.settings import series_of
-from analysis.claims.measurements import Table
+from analysis.measurements import Table
 from analysis.published.result_rows import Conditions
+from analysis.result_folders import Results
+from analysis.run_settings import series_of
 from training.ckl_config import SIX_TASKS, ProbeReduction
 from training.data.mixes import MixName
 from training.runs.directory import read_manifest

@@ -12,21 +12,20 @@ Example:
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.claims.choices import Paper
-from analysis.claims.measurements import Table as Measurements
+from analysis.measurements import Table as Measurements
 from analysis.numbers import MINUS
-from analysis.published.acquisition_selectors import acquisition_measured
 from analysis.published.comparing import Agreement, Comparison, Measured, compare, not_compared
-from analysis.published.memorization_selectors import memorization_measured
 from analysis.published.published_numbers import INCONSISTENCIES, PUBLISHED, Published
 from analysis.published.result_rows import Conditions, ResultRows, result_rows
+from analysis.published.selectors import measured_of
 from analysis.statistics.bootstrap import LEVEL
 from analysis.statistics.tests import ScaleError
 from probes.intervals import Interval
@@ -81,8 +80,8 @@ def verification_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 def verify_command(paths: Sequence[Path], out: Path | None) -> None:
     """Compare results with the published numbers, print it, and write it where that is wanted."""
-    from analysis.claim_tables.folders import find_results, tables_of
     from analysis.published.result_settings import settings_of_results
+    from analysis.result_folders import find_results, tables_of
 
     if out is not None:
         _refuse(out)
@@ -120,11 +119,11 @@ def verification_markdown(comparisons: Sequence[Comparison]) -> str:
     lines = ["# Results beside published numbers", "", headline(comparisons), "", _DEFINITIONS]
     for table in text_tables(comparisons):
         lines += ["", *markdown_table(table)]
-    known = [one.published.inconsistencies for one in _comparable(comparisons)]
-    doubts = [one for one in INCONSISTENCIES.values() if any(one in several for several in known)]
-    if doubts:
+    known = {each for one in _comparable(comparisons) for each in one.published.inconsistencies}
+    if known:
         lines += ["", "## Inconsistencies of the sources", ""]
-        lines += [f"- {one.identifier}: {one.says}" for one in doubts]
+        of_ours = (one for one in INCONSISTENCIES.values() if one in known)
+        lines += [f"- {one.identifier}: {one.says}" for one in of_ours]
     return "\n".join(lines) + "\n"
 
 
@@ -132,16 +131,14 @@ def text_tables(comparisons: Sequence[Comparison]) -> list[Table]:
     """The counts by published table, and for each paper a table of what was compared."""
     by_paper = groupby(_comparable(comparisons), key=lambda one: str(one.published.paper))
     compared = [_paper_table(paper, list(group)) for paper, group in by_paper]
-    return [_counts(list(_by_place(comparisons))), *compared]
+    return [_counts(comparisons), *compared]
 
 
 def _compared(published: Published, rows: ResultRows) -> Comparison:
     if published.refusal:
         return not_compared(published, published.refusal)
-    is_kept = published.paper is Paper.CONTINUAL_MEMORIZATION
-    select = memorization_measured if is_kept else acquisition_measured
     try:
-        measured = select(published, PUBLISHED.get(published.base), rows)
+        measured = measured_of(published, PUBLISHED.get(published.base), rows)
     except ScaleError as error:
         return not_compared(published, str(error))
     return compare(measured, published)
@@ -202,17 +199,10 @@ def _ours(measured: Measured) -> dict[str, Any]:
     return dict(zip(_OURS, found, strict=True))
 
 
-def _by_place(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
-    def place(one: Comparison) -> str:
-        return f"{one.published.paper}, {one.published.place}"
-
-    for name, group in groupby(comparisons, key=place):
-        yield name, list(group)
-
-
-def _counts(found: Sequence[tuple[str, Sequence[Comparison]]]) -> Table:
+def _counts(comparisons: Sequence[Comparison]) -> Table:
     rows = []
-    for place, group in found:
+    by_place = groupby(comparisons, key=lambda one: f"{one.published.paper}, {one.published.place}")
+    for place, group in ((place, list(group)) for place, group in by_place):
         counts = Counter(one.agreement for one in group)
         left_out = Counter(one.way for one in group if one.agreement is Agreement.NOT_COMPARABLE)
         reason = left_out.most_common(1)[0][0] if left_out else ""
@@ -226,11 +216,10 @@ def _paper_table(paper: str, compared: Sequence[Comparison]) -> Table:
     unmet = dict.fromkeys(name for one in compared for name in one.unmet)
     note = f"Not all as published: {', '.join(unmet)}." if unmet else "Measured as published."
     header = ("source", "number", "published", "ours", "verdict", "why")
-    rows = []
-    for place, group in _by_place(compared):
-        # A place is named once, so that its numbers stand together.
-        named = [place.removeprefix(f"{paper}, "), *[""] * (len(group) - 1)]
-        rows += [(name, *_cells(one)) for name, one in zip(named, group, strict=True)]
+    # A place is named once, so that its numbers stand together.
+    places = ["", *(one.published.place for one in compared)]
+    named = [place if place != before else "" for before, place in pairwise(places)]
+    rows = [(name, *_cells(one)) for name, one in zip(named, compared, strict=True)]
     return Table.of_rows(paper, header, rows, note=note)
 
 
@@ -262,9 +251,8 @@ def _published(published: Published, unit: str) -> str:
 
 
 def _with_ends(value: float, interval: Interval | None, unit: str = "") -> str:
-    if interval is None:
-        return f"{_shown(value)}{unit}"
-    return f"{_shown(value)}{unit} [{_shown(interval.low)}, {_shown(interval.high)}]"
+    ends = f" [{_shown(interval.low)}, {_shown(interval.high)}]" if interval else ""
+    return f"{_shown(value)}{unit}{ends}"
 
 
 def _shown(value: float) -> str:

@@ -9,11 +9,13 @@ from analysis.arm_figures import arm_colours
 from analysis.arms import CklArm
 from analysis.ckl_measures import ALL_KINDS
 from analysis.claims.choices import Anchor
-from analysis.claims.measurements import Table
-from analysis.claims.selection import UNEDITED
+from analysis.claims.selection import (
+    ROWS,
+)
 from analysis.document import Panel, Switches
 from analysis.document import Part as Piece
 from analysis.encounter_measures import curve_tables
+from analysis.measurements import Table
 from analysis.metrics import HELD_OUT
 from analysis.numbers import MINUS, nats, steps_text, with_interval
 from analysis.report.figures import arm_dots, linked, mark_maxima
@@ -28,7 +30,7 @@ KINDS = ("memorization", "semantic", "compositional")
 _EXPOSURES = ("paraphrase", "duplication", "once", HELD_OUT)
 _EFFECTIVITY = {
     **{"measure": "effectivity", "exposure": "met", "moment": None, "against": None},
-    **UNEDITED,
+    **ROWS["unedited"],
 }
 
 

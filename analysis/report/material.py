@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from analysis.claims.ledger import Ledger, read_ledger
-from analysis.claims.measurements import COLUMNS, NONE, Table, checked
 from analysis.claims.selection import Settings, rows_with
+from analysis.measurements import COLUMNS, NONE, Table, checked
 from analysis.report.names import without_seed
 from analysis.statistics.tests import ScaleError
 
 if TYPE_CHECKING:
-    from analysis.claim_tables.folders import Results
+    from analysis.result_folders import Results
 
 CURVES = 6
 """Arms of which single curves are drawn, unless more are asked for."""
@@ -63,7 +63,7 @@ class Material:
 
 def read_material(paths: Sequence[Path], *, curves: int = CURVES) -> Material:
     """Find results and read what was measured."""
-    from analysis.claim_tables.folders import find_results, tables_of
+    from analysis.result_folders import find_results, tables_of
 
     results = find_results(paths)
     kinds = {name: found for name, found in vars(results).items() if found}

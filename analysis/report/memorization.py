@@ -7,9 +7,9 @@ import pandas as pd
 from analysis.arm_figures import arm_colours, over_stages
 from analysis.arms import PLAIN_NAME
 from analysis.claims.choices import Anchor
-from analysis.claims.measurements import NONE, Table
 from analysis.document import Panel, Switches
 from analysis.document import Part as Piece
+from analysis.measurements import NONE, Table
 from analysis.numbers import points, share, signed
 from analysis.report.figures import arm_dots, has_order, lines_over
 from analysis.report.material import Material, is_set, varied

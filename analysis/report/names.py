@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.arms import PLAIN_NAME, UNEDITED_NAME, edit_label
-from analysis.claims.measurements import NONE
+from analysis.measurements import NONE
 from analysis.numbers import shown_value
 from training.choices import Replay
 

@@ -7,10 +7,12 @@ import pandas as pd
 
 from analysis.arm_figures import arm_colours
 from analysis.claims.choices import Anchor
-from analysis.claims.measurements import MEASURES, Table
-from analysis.claims.selection import ACQUIRED, FORGOTTEN, UNEDITED
+from analysis.claims.selection import (
+    ROWS,
+)
 from analysis.document import Panel, Switches
 from analysis.document import Part as Piece
+from analysis.measurements import MEASURES, Table
 from analysis.numbers import capital, course, nats, share, with_interval
 from analysis.report.figures import between_ends, has_order, layer_heatmap, lines_over
 from analysis.report.material import Material, is_set, varied
@@ -73,8 +75,8 @@ def _outcomes(material: Material) -> pd.DataFrame:
     """The same of acquisition and forgetting, and of text and facts where F is not tested."""
     rows = pd.concat(
         [
-            material.rows(Table.ACQUISITION, {**wanted, **UNEDITED})
-            for wanted in (ACQUIRED, FORGOTTEN)
+            material.rows(Table.ACQUISITION, {**wanted, **ROWS["unedited"]})
+            for wanted in (ROWS["acquired"], ROWS["forgotten"])
         ]
     )
     rows = rows[is_set(rows["step"])]

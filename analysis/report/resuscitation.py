@@ -14,10 +14,10 @@ import plotly.graph_objects as go
 from analysis.arm_figures import arm_colours
 from analysis.arms import UNEDITED_NAME
 from analysis.claims.choices import Anchor
-from analysis.claims.measurements import Table
-from analysis.claims.selection import ACQUIRED, DOWNSTREAM, FORGOTTEN, KNOWN, Settings
+from analysis.claims.selection import ROWS, Settings
 from analysis.document import Figure, Panel, Switches
 from analysis.document import Part as Piece
+from analysis.measurements import Table
 from analysis.numbers import nats, points, share, signed, with_interval
 from analysis.report.figures import add_reference, arm_dots, has_order, lines_over
 from analysis.report.material import Material, as_numbers, is_set, varied
@@ -46,13 +46,13 @@ class _Measure:
 
 Drawing: TypeAlias = Callable[[pd.DataFrame, pd.DataFrame, _Measure], go.Figure]
 """A figure of means and of single seeds."""
-_UNEDITED_START: Settings = {**ACQUIRED, "against": "unedited start"}
+_UNEDITED_START: Settings = {**ROWS["acquired"], "against": "unedited start"}
 _MEASURES = (
-    _Measure("A, from its own start", ACQUIRED, ".1%", share, points),
+    _Measure("A, from its own start", ROWS["acquired"], ".1%", share, points),
     _Measure("A, from the unedited start", _UNEDITED_START, ".1%", share, points),
-    _Measure("K, last injection", KNOWN, ".3f", nats, lambda value: f"{nats(value)} nats"),
-    _Measure("F, end", FORGOTTEN, ".1%", share, points),
-    _Measure("P, end", DOWNSTREAM, ".1%", share, points),
+    _Measure("K, last injection", ROWS["known"], ".3f", nats, lambda value: f"{nats(value)} nats"),
+    _Measure("F, end", ROWS["forgotten"], ".1%", share, points),
+    _Measure("P, end", ROWS["downstream"], ".1%", share, points),
 )
 _AXES = {"factor": "amplifying factor", "ratio": "resuscitation ratio"}
 _OTHER = {"factor": "ratio", "ratio": "factor"}

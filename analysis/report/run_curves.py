@@ -17,17 +17,17 @@ from jaxtyping import Float, Int
 
 from analysis.arms import UNEDITED_NAME, CklArm, RemixArm, ckl_arms, edit_label, pooled, remix_arms
 from analysis.ckl_measures import knowledge_over_steps, level_table
-from analysis.claim_tables.memorization import memorization_table
-from analysis.claim_tables.settings import settings_of_runs
-from analysis.claims.measurements import NONE, Table, checked
 from analysis.encounter_measures import encounter_steps, look_grid
 from analysis.encounters import find_local_maxima
+from analysis.measurements import NONE, Table, checked
 from analysis.numbers import shown_path
 from analysis.observations import FACTS, RECALLED, TEXT
 from analysis.remix_curves import recall_curves
 from analysis.remix_measures import SHARE
+from analysis.remix_rows import memorization_table
 from analysis.report.figures import thinned
 from analysis.report.names import memory_name, run_name, without_seed
+from analysis.run_settings import settings_of_runs
 from analysis.runs import Chain, Moment, TrainingRun
 
 _MOST_LOOKS = 400

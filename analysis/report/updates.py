@@ -6,9 +6,9 @@ import pandas as pd
 
 from analysis.arm_figures import arm_colours
 from analysis.claims.choices import Anchor
-from analysis.claims.measurements import MEASURES, Table
 from analysis.document import Figure, Panel, Switches
 from analysis.document import Part as Piece
+from analysis.measurements import MEASURES, Table
 from analysis.numbers import nats, with_interval
 from analysis.report.figures import has_order, layer_heatmap, lines_over
 from analysis.report.material import Material

@@ -19,19 +19,19 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.claim_tables.folders import Results, find_results, tables_of
-from analysis.claim_tables.memorization import fact_depths, memorization_table
+from analysis.claims.catalogue import Claim
 from analysis.claims.choices import Experiment
-from analysis.claims.claim import Claim
 from analysis.claims.judging import judge
 from analysis.claims.ledger import MARKDOWN_FILE, counts_text, ledger_of, write_ledger
-from analysis.claims.measurements import Table
 from analysis.jobs import RUNS, Job, duration_text, run_jobs
+from analysis.measurements import Table
 from analysis.published import headline, settings_of_results, verify, write_verification
+from analysis.remix_rows import fact_depths, memorization_table
 from analysis.report.material import Material
 from analysis.report.writing import write_page
 from analysis.reproduce.plan import located_names
 from analysis.reproduce.scales import ReproductionScale
+from analysis.result_folders import Results, find_results, tables_of
 from analysis.runs import Chain, read_chain
 from training.runs.directory import CHECKPOINTS_FOLDER
 from training.runs.durable_files import write_whole

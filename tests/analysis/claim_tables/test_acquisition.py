@@ -14,8 +14,8 @@ EDITED = {"edit": UP, "shift": -1.0, "unedited": True, "gain": 0.5, "entropy": 2
 
 
 def table_of(*runs, **given):
-    from analysis.claim_tables.acquisition import acquisition_table
-    from analysis.claims.measurements import COLUMNS, Table, checked, settings_of
+    from analysis.ckl_rows import acquisition_table
+    from analysis.measurements import COLUMNS, Table, checked, settings_of
     from analysis.runs import read_run
 
     table = acquisition_table(

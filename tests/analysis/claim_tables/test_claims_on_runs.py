@@ -51,7 +51,7 @@ def table(tmp_path_factory):
 @pytest.fixture(scope="module")
 def findings(table):
     from analysis.claims import CLAIMS, judge
-    from analysis.claims.measurements import Table
+    from analysis.measurements import Table
 
     claims = [claim for claim in CLAIMS.values() if claim.table is Table.ACQUISITION]
     return {one.claim: one for one in judge(claims, {Table.ACQUISITION: table})}
@@ -98,7 +98,7 @@ def test_effects_are_those_that_were_planted(findings):
 def test_spacing_on_all_rows_would_keep_claims_from_their_rows(table):
     """Why net gains alone say it: a claim about the last checkpoint loses what it compares."""
     from analysis.claims import claim_named, judge
-    from analysis.claims.measurements import Table
+    from analysis.measurements import Table
 
     everywhere = table.copy()
     told = everywhere["step"].eq(STEPS[-1]) & everywhere["site"].isna()

@@ -70,7 +70,7 @@ WANTED = {
 
 
 def found_in(*paths, root):
-    from analysis.claim_tables import find_results
+    from analysis.result_folders import find_results
 
     results = find_results(paths)
     kinds = [field.name for field in fields(results)]
@@ -103,7 +103,7 @@ def test_a_path_may_be_a_result_and_stands_once(folder):
     ],
 )
 def test_folders_without_results_are_refused(folder, name, complaint):
-    from analysis.claim_tables import find_results
+    from analysis.result_folders import find_results
 
     with pytest.raises(ValueError, match=complaint) as error:
         find_results([folder / "lens", folder / name])
@@ -111,7 +111,7 @@ def test_folders_without_results_are_refused(folder, name, complaint):
 
 
 def test_a_file_that_is_no_json_is_refused(tmp_path):
-    from analysis.claim_tables import find_results
+    from analysis.result_folders import find_results
 
     (tmp_path / "lens.json").write_text("{")
     with pytest.raises(ValueError, match=r"lens.json is no readable JSON"):
@@ -119,8 +119,9 @@ def test_a_file_that_is_no_json_is_refused(tmp_path):
 
 
 def test_tables_are_those_that_have_rows(tmp_path):
-    from analysis.claim_tables import Results, find_results, tables_of, updates_table
     from analysis.claims import Table
+    from analysis.entropy_measures import updates_table
+    from analysis.result_folders import Results, find_results, tables_of
 
     assert tables_of(Results()) == {}
     write_updates(tmp_path / "updates", model="a/model")
@@ -130,9 +131,9 @@ def test_tables_are_those_that_have_rows(tmp_path):
 
 
 def test_runs_of_every_kind_come_to_their_tables(tmp_path):
-    from analysis.claim_tables import find_results, tables_of
     from analysis.claims import Table
-    from analysis.claims.measurements import checked
+    from analysis.measurements import checked
+    from analysis.result_folders import find_results, tables_of
 
     ckl_runs.make_run(tmp_path / "ckl")
     write_factoid_run(tmp_path / "remix")
@@ -162,7 +163,7 @@ def change(path, how):
 
 @pytest.mark.parametrize("kind", ["ckl", "remix"])
 def test_runs_of_another_version_are_refused_in_one_line(tmp_path, kind):
-    from analysis.claim_tables import find_results, tables_of
+    from analysis.result_folders import find_results, tables_of
 
     path: Path = tmp_path / "old"
     (ckl_runs if kind == "ckl" else remix_runs).make_run(path)

@@ -29,8 +29,8 @@ def run_of(folder, kinds=KINDS, about=None, **given):
 
 
 def table_of(*folders, **given):
-    from analysis.claim_tables import memorization_table
-    from analysis.claims.measurements import Table, checked
+    from analysis.measurements import Table, checked
+    from analysis.remix_rows import memorization_table
     from analysis.runs import read_chain
 
     table = memorization_table([read_chain(folder) for folder in folders], **given)
@@ -204,7 +204,7 @@ def first_layers(run, stage, k):
 def test_depths_are_those_of_hidden_states(real_run):
     import numpy as np
 
-    from analysis.claim_tables.memorization import fact_depths
+    from analysis.remix_rows import fact_depths
     from analysis.runs import read_chain
 
     depths = fact_depths([read_chain(real_run)], 7, k=FOUND)

@@ -43,8 +43,8 @@ def write_manifest(run, command, seed):
 
 
 def table_of(*sweeps):
-    from analysis.claim_tables import pretraining_table
-    from analysis.claims.measurements import Table, checked
+    from analysis.entropy_measures import pretraining_table
+    from analysis.measurements import Table, checked
 
     return checked(Table.PRETRAINING, pretraining_table(sweeps))
 

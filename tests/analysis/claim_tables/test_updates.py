@@ -8,8 +8,8 @@ from tests.analysis.claim_tables_records import write_updates
 
 
 def table_of(*folders):
-    from analysis.claim_tables import updates_table
-    from analysis.claims.measurements import Table, checked
+    from analysis.entropy_measures import updates_table
+    from analysis.measurements import Table, checked
 
     return checked(Table.UPDATES, updates_table(folders))
 

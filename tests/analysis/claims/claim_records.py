@@ -124,7 +124,7 @@ class _Maker:
                 self.row(settings, seed, None, value)
 
     def row(self, settings, seed, cluster, value):
-        from analysis.claims.measurements import COLUMNS
+        from analysis.measurements import COLUMNS
 
         columns = COLUMNS[self.claim.table]
         found = dict.fromkeys(columns) | {name: place(v) for name, v in settings.items()}

@@ -23,7 +23,7 @@ def verdict(claim, frame):
 
 def test_the_catalogue_says_everything_of_every_claim():
     from analysis.claims import MEASURES
-    from analysis.claims.measurements import COLUMNS
+    from analysis.measurements import COLUMNS
 
     claims = every()
     assert len(claims) > 60

@@ -77,8 +77,8 @@ def test_numbers_are_those_of_the_measurement(inputs, series):
 
 
 def test_the_table_of_claims_reads_it(series):
-    from analysis.claim_tables import find_results, tables_of
     from analysis.claims import Table
+    from analysis.result_folders import find_results, tables_of
 
     results = find_results([series.parent])
     assert results.updates == (series,)

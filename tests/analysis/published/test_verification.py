@@ -42,14 +42,14 @@ MOMENTS = {
 
 
 def frame(table, rows):
-    from analysis.claims.measurements import COLUMNS, Table
+    from analysis.measurements import COLUMNS, Table
 
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS[Table(table)])).astype(object)
 
 
 def found_in(settings=None, **tables):
     """Comparisons by number, of rows by their table."""
-    from analysis.claims.measurements import Table
+    from analysis.measurements import Table
     from analysis.published import verify
 
     frames = {Table(name): frame(name, rows) for name, rows in tables.items()}
@@ -416,7 +416,7 @@ def test_bad_folders_and_tables_are_refused_in_a_line(sweep, tmp_path):
 @pytest.fixture
 def results(tmp_path):
     """Manifests of the papers' own settings, of one run after another."""
-    from analysis.claim_tables.folders import Results
+    from analysis.result_folders import Results
     from training.ckl_config import CKL_RECIPES
     from training.recipes import as_json
     from training.remix.recipes import REMIX_RECIPES
@@ -445,7 +445,7 @@ def results(tmp_path):
 
 
 def test_manifests_of_the_papers_meet_the_published_conditions(results):
-    from analysis.claims.measurements import Table
+    from analysis.measurements import Table
     from analysis.published import settings_of_results
 
     found = settings_of_results(results())

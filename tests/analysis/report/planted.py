@@ -22,7 +22,7 @@ KINDS = {"memorization": 0.75, "semantic": 0.5, "compositional": 0.25}
 
 def tables():
     """The four tables, as measured."""
-    from analysis.claims.measurements import Table
+    from analysis.measurements import Table
 
     makers = {
         Table.PRETRAINING: pretraining,
@@ -34,7 +34,7 @@ def tables():
 
 
 def filled(table, rows):
-    from analysis.claims.measurements import COLUMNS
+    from analysis.measurements import COLUMNS
 
     columns = COLUMNS[table]
     return pd.DataFrame([{**dict.fromkeys(columns), **row} for row in rows], columns=list(columns))
@@ -211,9 +211,9 @@ def tell_kinds(run):
 
 def material(folder, **given):
     """All kinds of results; runs are those of the reports' tests."""
-    from analysis.claim_tables.folders import find_results
     from analysis.claims.ledger import read_ledger
     from analysis.report.material import Material
+    from analysis.result_folders import find_results
     from tests.analysis import ckl_runs, remix_runs
 
     for seed in (0, 1):

@@ -29,10 +29,10 @@ def acquired(step, seed, value, learning_rate=1e-3, **edit):
 
 
 def resuscitation(rows):
-    from analysis.claim_tables.folders import Results
-    from analysis.claims.measurements import Table
+    from analysis.measurements import Table
     from analysis.report.material import Material
     from analysis.report.resuscitation import resuscitation_part
+    from analysis.result_folders import Results
 
     table = planted.filled(Table.ACQUISITION, rows)
     return resuscitation_part(Material(results=Results(), measured={Table.ACQUISITION: table}))
@@ -130,10 +130,10 @@ def right(seed, value, **settings):
 
 
 def memorization(rows):
-    from analysis.claim_tables.folders import Results
-    from analysis.claims.measurements import Table
+    from analysis.measurements import Table
     from analysis.report.material import Material
     from analysis.report.memorization import memorization_part
+    from analysis.result_folders import Results
 
     table = planted.filled(Table.MEMORIZATION, rows)
     return memorization_part(Material(results=Results(), measured={Table.MEMORIZATION: table}))

@@ -20,8 +20,8 @@ def tables():
 @pytest.fixture(scope="module")
 def material(tables):
     """Tables alone: no runs, no ledger."""
-    from analysis.claim_tables.folders import Results
     from analysis.report.material import Material
+    from analysis.result_folders import Results
 
     return Material(results=Results(), measured=tables)
 
@@ -228,19 +228,19 @@ def test_effectivity_is_a_mean_over_passages_then_seeds(parts):
 
 
 def test_nothing_measured_has_no_part():
-    from analysis.claim_tables.folders import Results
     from analysis.report.material import Material
     from analysis.report.page import MEASURED
+    from analysis.result_folders import Results
 
     nothing = Material(results=Results())
     assert [name for name, make in MEASURED.items() if make(nothing) is not None] == []
 
 
 def test_one_checkpoint_is_no_trajectory(tables):
-    from analysis.claim_tables.folders import Results
-    from analysis.claims.measurements import Table
+    from analysis.measurements import Table
     from analysis.report.material import Material
     from analysis.report.pretraining import pretraining_part
+    from analysis.result_folders import Results
 
     rows = tables[Table.PRETRAINING]
     alone = Material(results=Results(), measured={Table.PRETRAINING: rows[rows["step"] == 100]})
@@ -294,7 +294,7 @@ def test_series_between_their_ends():
     ],
 )
 def test_edits_have_the_names_of_the_reports(settings, name):
-    from analysis.claims.measurements import NONE
+    from analysis.measurements import NONE
     from analysis.report.names import EDITS, edit_name
 
     assert edit_name({**dict.fromkeys(EDITS, NONE), **settings}) == name

@@ -1,40 +1,24 @@
-"""Folders: which results lie in a folder, and the tables that claims are tested on, from them.
+"""Folders: which results lie in a folder, and the tables of measurements that are made from them.
 
-A result is known by its files. What lies below a result belongs to it and is not looked at, but for
-a ledger, which is written beside the runs that it is about; nor are checkpoints, models and what
-begins with a dot. What is not over is told apart, and read by nothing.
+A result is known by its files. What lies below a result belongs to it and is passed over, but for a
+ledger, which is written beside the runs that it is about; so are checkpoints, models and what
+begins with a dot. Runs that are not over are named, and read by nothing.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.claims.measurements import Table
+from analysis.measurements import Table
 from analysis.runs import Chain, TrainingRun, read_chain, read_run
 from training.runs.directory import CHECKPOINTS_FOLDER, DONE_FILE, MANIFEST_FILE
 
 _SWEEP, _MODEL = "sweep.json", "config.json"
-
-
-class Kind(StrEnum):
-    """Kinds of results, by their fields in `Results`."""
-
-    PRETRAINING_RUN = "pretraining_runs"
-    CKL_RUN = "ckl_runs"
-    REMIX_RUN = "remix_runs"
-    ENTROPY_SWEEP = "entropy_sweeps"
-    ENTROPY_RESULT = "entropy_results"
-    LENS_RESULT = "lens_results"
-    EDIT_SWEEP = "edit_sweeps"
-    UPDATES = "updates"
-    LEDGER = "ledgers"
-    UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True)
@@ -77,16 +61,16 @@ class Results:
 
 
 _COMMANDS = {
-    "training.pretrain": Kind.PRETRAINING_RUN,
-    "training.ckl": Kind.CKL_RUN,
-    "training.remix": Kind.REMIX_RUN,
+    "training.pretrain": "pretraining_runs",
+    "training.ckl": "ckl_runs",
+    "training.remix": "remix_runs",
 }
 _FILES = {
-    Kind.UPDATES: ("updates.json", "checkpoints"),
-    Kind.EDIT_SWEEP: ("edits.json", "edits"),
-    Kind.ENTROPY_RESULT: ("entropy.json", "knowledge_entropy"),
-    Kind.LENS_RESULT: ("lens.json", "items"),
-    Kind.LEDGER: ("ledger.json", None),
+    "updates": ("updates.json", "checkpoints"),
+    "edit_sweeps": ("edits.json", "edits"),
+    "entropy_results": ("entropy.json", "knowledge_entropy"),
+    "lens_results": ("lens.json", "items"),
+    "ledgers": ("ledger.json", None),
 }
 """The file of a kind, and what it has in it: other programs have files of these names, too."""
 
@@ -100,7 +84,7 @@ def find_results(paths: Sequence[Path]) -> Results:
     Raises:
         ValueError: a path is no folder, or holds no result.
     """
-    found: dict[Kind, dict[Path, Path]] = {kind: {} for kind in Kind}
+    found: dict[str, dict[Path, Path]] = {field.name: {} for field in fields(Results)}
     for path in paths:
         folder = path.expanduser()
         if not folder.is_dir():
@@ -113,11 +97,11 @@ def find_results(paths: Sequence[Path]) -> Results:
             )
         for kind, place in here:
             found[kind].setdefault(place.resolve(), place)
-    return Results(**{kind.value: tuple(places.values()) for kind, places in found.items()})
+    return Results(**{kind: tuple(places.values()) for kind, places in found.items()})
 
 
 def tables_of(results: Results, *, located: int | None = None) -> dict[Table, pd.DataFrame]:
-    """The tables that claims are tested on, of those that have rows.
+    """The tables of measurements that have rows.
 
     Args:
         results: from `find_results`.
@@ -127,21 +111,32 @@ def tables_of(results: Results, *, located: int | None = None) -> dict[Table, pd
     Raises:
         ValueError: a result cannot be read, was written by another version, or is there twice.
     """
-    tables = {
-        Table.PRETRAINING: _pretraining(results),
-        Table.ACQUISITION: _acquisition(results),
-        Table.MEMORIZATION: _memorization(results, located),
-        Table.UPDATES: _updates(results),
-    }
-    return {table: rows for table, rows in tables.items() if rows is not None and len(rows)}
+    # What reads one kind of result loads much that another does not need.
+    tables: dict[Table, pd.DataFrame] = {}
+    if results.entropy_sweeps or results.updates:
+        from analysis.entropy_measures import pretraining_table, updates_table
+
+        tables[Table.PRETRAINING] = pretraining_table(results.entropy_sweeps)
+    if results.ckl_runs:
+        from analysis.ckl_rows import acquisition_table
+
+        tables[Table.ACQUISITION] = acquisition_table(results.runs)
+    if results.remix_runs:
+        from analysis.remix_rows import fact_depths, memorization_table
+
+        depths = None if located is None else fact_depths(results.chains, located)
+        tables[Table.MEMORIZATION] = memorization_table(results.chains, depths=depths)
+    if results.updates:
+        tables[Table.UPDATES] = updates_table(results.updates)
+    return {table: rows for table, rows in tables.items() if len(rows)}
 
 
-def _below(folder: Path) -> Iterator[tuple[Kind, Path]]:
+def _below(folder: Path) -> Iterator[tuple[str, Path]]:
     """A folder's result, or those below it."""
     kind = _kind(folder)
     if kind is not None:
         yield kind, folder
-    if kind not in (None, Kind.LEDGER) or (folder / _MODEL).is_file():
+    if kind not in (None, "ledgers") or (folder / _MODEL).is_file():
         return
     for inner in sorted(folder.iterdir()):
         skipped = inner.name.startswith(".") or inner.name == CHECKPOINTS_FOLDER
@@ -149,26 +144,18 @@ def _below(folder: Path) -> Iterator[tuple[Kind, Path]]:
             yield from _below(inner)
 
 
-def _kind(folder: Path) -> Kind | None:
-    if (kind := _kind_of_run(folder)) is not None:
-        return kind
+def _kind(folder: Path) -> str | None:
+    """The kind of a folder's result; None where it has none, and for a stage of a run."""
+    manifest = _content(folder / MANIFEST_FILE) if (folder / MANIFEST_FILE).is_file() else {}
+    kind = _COMMANDS.get(str(manifest.get("command")))
+    if kind is not None and "stage" not in manifest.get("inputs", {}):
+        return kind if (folder / DONE_FILE).is_file() else "unfinished"
     for kind, (name, content) in _FILES.items():
         if (folder / name).is_file() and (content is None or content in _content(folder / name)):
             return kind
     if not (folder / _SWEEP).is_file():
         return None
-    return Kind.ENTROPY_SWEEP if (folder / "trajectory.csv").is_file() else Kind.UNFINISHED
-
-
-def _kind_of_run(folder: Path) -> Kind | None:
-    """The kind of a run; None for another folder, and for a stage of a run."""
-    if not (folder / MANIFEST_FILE).is_file():
-        return None
-    manifest = _content(folder / MANIFEST_FILE)
-    kind = _COMMANDS.get(str(manifest.get("command")))
-    if kind is None or "stage" in manifest.get("inputs", {}):
-        return None
-    return kind if (folder / DONE_FILE).is_file() else Kind.UNFINISHED
+    return "entropy_sweeps" if (folder / "trajectory.csv").is_file() else "unfinished"
 
 
 def _content(file: Path) -> dict[str, Any]:
@@ -177,32 +164,3 @@ def _content(file: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is no readable JSON; remove it, or make it again") from error
     return read if isinstance(read, dict) else {}
-
-
-def _pretraining(results: Results) -> pd.DataFrame | None:
-    from analysis.claim_tables.pretraining import pretraining_table
-
-    return pretraining_table(results.entropy_sweeps)
-
-
-def _acquisition(results: Results) -> pd.DataFrame | None:
-    if not results.ckl_runs:
-        return None
-    from analysis.claim_tables.acquisition import acquisition_table
-
-    return acquisition_table(results.runs)
-
-
-def _memorization(results: Results, located: int | None) -> pd.DataFrame | None:
-    if not results.remix_runs:
-        return None
-    from analysis.claim_tables.memorization import fact_depths, memorization_table
-
-    depths = None if located is None else fact_depths(results.chains, located)
-    return memorization_table(results.chains, depths=depths)
-
-
-def _updates(results: Results) -> pd.DataFrame | None:
-    from analysis.claim_tables.pretraining import updates_table
-
-    return updates_table(results.updates)

@@ -1,4 +1,4 @@
-"""Acquisition selectors: which runs and sweeps stand for a number of Kim et al. or Chang et al.
+"""Selectors: which runs and sweeps stand for a published number.
 
 | numbers | stand for |
 |---|---|
@@ -6,11 +6,14 @@
 | Kim et al., tables | scores of unedited runs from checkpoints of all ages |
 | Kim et al., text | correlations and gaps of these |
 | Chang et al. | encounters and forgetting curves, in the arms of our claims about them |
+| Chen et al. | shares of facts kept, by the data of both stages and what was mixed in |
 
 A checkpoint stands for a published one where it is as far on the way to the last one, a recipe
 where batch and learning rate are the same; else the usual one stands for the baseline, the largest
 batch for the larger one, and the largest and smallest learning rate for these. New text stands for
-PubMed.
+PubMed. A cell of Chen et al. stands for runs with the same data at both stages; a mean over sets
+for runs with any later set of its kind, matched set by set between arms. Mixes are taken in the
+amount that most runs have.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,43 +22,40 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.catalogue import CLAIMS
-from analysis.claims.choices import Extreme, Paper
+from analysis.claims.choices import Paper
 from analysis.claims.designs import Contrast
-from analysis.claims.measurements import NONE, Table
-from analysis.claims.selection import (
-    ACQUIRED,
-    DOWNSTREAM,
-    FORGOTTEN,
-    KNOWN,
-    MET,
-    NO_PROBES,
-    UNEDITED,
-    Arm,
-    Settings,
-    along,
-    matched,
-    rows_with,
-)
+from analysis.claims.selection import ARMS, ROWS, Arm, Settings, along, matched, rows_with
+from analysis.measurements import NONE, Table
 from analysis.numbers import shown_path
 from analysis.published.comparing import Measured
-from analysis.published.published_numbers import Published, Reading
-from analysis.published.result_rows import PERCENT, ResultRows, measured, measured_arm, usual
-from analysis.published.result_settings import FAMILIAR, NEW, novelty_of, published_model
-from analysis.statistics.results import CheckpointCluster, CorrelationKind
-from analysis.statistics.series import (
-    LEAST_CHECKPOINTS,
-    ScaleError,
-    checkpoint_correlation,
+from analysis.published.published_numbers import PUBLISHED, Published, Reading
+from analysis.published.result_rows import (
+    PERCENT,
+    Conditions,
+    ResultRows,
+    measured,
+    measured_arm,
+    usual,
 )
+from analysis.published.result_settings import (
+    FAMILIAR,
+    MIX_CORPUS,
+    NEW,
+    SETS,
+    novelty_of,
+    published_model,
+)
+from analysis.statistics.results import CheckpointCluster, CorrelationKind
+from analysis.statistics.series import LEAST_CHECKPOINTS, ScaleError, checkpoint_correlation
 
 _FREE = ("spacing",)
 """Settings that follow from what a run did, and need not agree between checkpoints."""
 
 
-def acquisition_measured(
-    published: Published, base: Published | None, rows: ResultRows
-) -> Measured:
-    """What results say of a number of Kim et al. or Chang et al."""
+def measured_of(published: Published, base: Published | None, rows: ResultRows) -> Measured:
+    """What results say of a published number; `base` is what it is compared with there."""
+    if published.paper is Paper.CONTINUAL_MEMORIZATION:
+        return _kept(published, base, rows)
     if published.paper is Paper.FACTUAL_KNOWLEDGE:
         return _encounters(published, rows)
     if published.reading is Reading.TICKS:
@@ -83,82 +83,58 @@ _ENTROPIES = {
 }
 _YOUNGEST = 18_000 / 738_000
 """Updates at the first checkpoint of Figure 8, over those at the last."""
-_ENDS = (
-    Arm("last checkpoint", {"step": Extreme.LARGEST}),
-    Arm("first checkpoint", {"step": Extreme.SMALLEST}),
-)
 
 
 def _curve(published: Published, rows: ResultRows) -> Measured:
+    assert published.goes is not None
     what, wanted = published.measure, published.conditions["corpus"]
     frame = rows.having(Table.PRETRAINING, {"measure": _ENTROPIES[what]}, what)
-    has_layer = frame["layer"] != NONE
-    frame = frame[has_layer if what == _BY_LAYER else ~has_layer]
+    frame = frame[(frame["layer"] != NONE) == (what == _BY_LAYER)]
     names = frame["corpus"].astype(str)
-    is_same = names.str.casefold() == wanted.casefold()
-    if not is_same.any():
-        is_same = names.map(novelty_of) == novelty_of(wanted)
-        if not is_same.any():
-            raise ScaleError(f"no {what} over {novelty_of(wanted)} text")
-    frame = usual(frame[is_same], "corpus")
+    same = names.str.casefold() == wanted.casefold()
+    is_ours = same if same.any() else names.map(novelty_of) == novelty_of(wanted)
+    if not is_ours.any():
+        raise ScaleError(f"no {what} over {novelty_of(wanted)} text")
+    frame = usual(frame[is_ours], "corpus")
     frame = frame[frame["step"] >= _YOUNGEST * frame["step"].max()]
     if frame["step"].nunique() == 1:
         raise ScaleError(f"one checkpoint of {what}, a change needs two")
-    corpus = str(frame["corpus"].iloc[0])
-    same = corpus.casefold() == wanted.casefold()
+    corpus = shown_path(str(frame["corpus"].iloc[0]))
     curves = [curve for _, curve in frame.groupby(["measure", "layer"], sort=False)]
-    first, last = (f"{int(place):,}" for place in (frame["step"].min(), frame["step"].max()))
-    return measured(
-        _farthest(curves, published),
-        _weakest(curves, published),
-        conditions={
-            "corpus": wanted if same else shown_path(corpus),
-            **rows.conditions(Table.PRETRAINING),
-        },
-        rows=f"{shown_path(corpus)}, steps {first} to {last}",
-    )
-
-
-def _farthest(curves: Sequence[pd.DataFrame], published: Published) -> pd.Series:
-    """Values by seed at the point of the curves that is farthest from the published range."""
-    assert published.low is not None
-    assert published.high is not None
-    middle = (published.low + published.high) / 2
+    middle, sign = np.mean([published.low, published.high]), published.goes.sign
     points = [
         point.groupby("seed")["value"].mean()
         for curve in curves
         for _, point in curve.groupby("step")
     ]
-    return max(points, key=lambda values: abs(float(values.mean()) - middle))
-
-
-def _weakest(curves: Sequence[pd.DataFrame], published: Published) -> pd.Series:
-    """Changes by seed of the curve that goes the published way least."""
-    assert published.told is not None
-    sign = published.told.sign
-    both = [matched(curve, Table.PRETRAINING, _ENDS) for curve in curves]
-    return min((one[0] - one[1] for one in both), key=lambda change: sign * float(change.mean()))
+    ends = (ARMS["last checkpoint"], ARMS["first checkpoint"])
+    both = [matched(curve, Table.PRETRAINING, ends) for curve in curves]
+    first, last = (f"{int(place):,}" for place in (frame["step"].min(), frame["step"].max()))
+    return measured(
+        max(points, key=lambda values: abs(float(values.mean()) - middle)),
+        min((one[0] - one[1] for one in both), key=lambda change: sign * float(change.mean())),
+        conditions={
+            "corpus": wanted if same.any() else corpus,
+            **rows.conditions(Table.PRETRAINING),
+        },
+        rows=f"{corpus}, steps {first} to {last}",
+    )
 
 
 # Kim et al., tables: scores of runs from checkpoints of all ages.
 
-_SCORES: Mapping[str, Settings] = {"A": ACQUIRED, "F": FORGOTTEN, "K": KNOWN, "P": DOWNSTREAM}
+_SCORES = {"A": "acquired", "F": "forgotten", "K": "known", "P": "downstream"}
 _BASELINE, _EPOCHS, _ONE_EPOCH = "baseline", "3 epochs", "1"
 _LARGER_BATCH = "batch size 2048"
 _LARGER_RATE, _SMALLER_RATE = "learning rate 1e-3", "learning rate 1e-4"
 _RECIPES = {
-    _BASELINE: "paper-1b",
-    _LARGER_BATCH: "batch-2048",
-    _LARGER_RATE: "lr-1e-3",
-    _SMALLER_RATE: "lr-1e-4",
-    _EPOCHS: "three-epochs",
+    _BASELINE: ("paper-1b", ""),
+    _EPOCHS: ("three-epochs", ""),
+    _LARGER_BATCH: ("batch-2048", "with a larger batch than the usual one"),
+    _LARGER_RATE: ("lr-1e-3", "at a larger learning rate than the usual one"),
+    _SMALLER_RATE: ("lr-1e-4", "at a smaller learning rate than the usual one"),
 }
-"""Recipes of `training.ckl` by their published names."""
-_VARIED = {
-    _LARGER_BATCH: "with a larger batch than the usual one",
-    _LARGER_RATE: "at a larger learning rate than the usual one",
-    _SMALLER_RATE: "at a smaller learning rate than the usual one",
-}
+"""By their published names: recipes of `training.ckl`, and what is other than usual in them."""
 _FIRST, _LAST = "118k", "738k"
 """The first and the last checkpoint of the tables, in updates."""
 _NEAR = 0.1
@@ -167,17 +143,16 @@ _NEAR = 0.1
 
 def _score(published: Published, base: Published | None, rows: ResultRows) -> Measured:
     name, recipe = published.measure, published.conditions["recipe"]
-    frame = _runs_on(rows, _SCORES[name], NEW, name)
+    frame = _runs_on(rows, ROWS[_SCORES[name]], NEW, name)
     settings = _recipe_settings(recipe, frame, rows)
 
     def aged(one: Published) -> Arm:
         return _checkpoint(one.conditions["checkpoint"], frame, settings)
 
     arm, known = aged(published), rows.conditions(Table.ACQUISITION)
-    batch, rate = settings["batch_size"], settings["learning_rate"]
+    batch, rate, step = (*settings.values(), arm.settings["step"])
     is_published = "epochs" in known and settings == _published_settings(recipe)
-    step = arm.settings["step"]
-    assert isinstance(step, float)
+    metric = f"metric of {'tasks' if name in 'FP' else 'knowledge'}"
     return measured_arm(
         frame,
         Table.ACQUISITION,
@@ -187,9 +162,7 @@ def _score(published: Published, base: Published | None, rows: ResultRows) -> Me
         averaged=_FREE,
         conditions={
             **_run_conditions(frame, rows, NEW),
-            "metric": known.get(
-                f"metric of {'tasks' if name in 'FP' else 'knowledge'}", "not said"
-            ),
+            "metric": known.get(metric, "not said"),
             "recipe": recipe if is_published else f"batch {batch}, rate {rate}",
             "checkpoint": f"{round(step / 1000)}k",
         },
@@ -202,7 +175,7 @@ def _runs_on(rows: ResultRows, where: Settings, novelty: str, what: str) -> pd.D
     words = f"{what}, unedited, on {novelty} text"
     if where["measure"] in ("F", "P"):
         words = f"{words} (not asked for, or its tasks are at chance)"
-    found = rows.having(Table.ACQUISITION, {**UNEDITED, **where, "novelty": novelty}, words)
+    found = rows.having(Table.ACQUISITION, {**ROWS["unedited"], **where, "novelty": novelty}, words)
     return usual(found, "parameters", "interval")
 
 
@@ -243,16 +216,16 @@ def _recipe_settings(recipe: str, frame: pd.DataFrame, rows: ResultRows) -> Sett
     rates = frame[frame["batch_size"] == batch]["learning_rate"]
     if recipe in (_LARGER_RATE, _SMALLER_RATE):
         rate = max(rates) if recipe == _LARGER_RATE else min(rates)
-    same = (batch, rate) == (common["batch_size"], common["learning_rate"])
-    if same and recipe in _VARIED:
-        raise ScaleError(f"no runs {_VARIED[recipe]}")
+    _, varied = _RECIPES[recipe]
+    if varied and (batch, rate) == (common["batch_size"], common["learning_rate"]):
+        raise ScaleError(f"no runs {varied}")
     return {"batch_size": batch, "learning_rate": rate}
 
 
 def _published_settings(recipe: str) -> Settings:
     from training.ckl_config import CKL_RECIPES
 
-    config = CKL_RECIPES[_RECIPES[recipe]]()
+    config = CKL_RECIPES[_RECIPES[recipe][0]]()
     return {"batch_size": config.batch_size, "learning_rate": config.learning_rate}
 
 
@@ -260,22 +233,16 @@ def _published_settings(recipe: str) -> Settings:
 # anyway, which `analysis.claims` tests and this does not), and gaps in acquisition between the last
 # and the first checkpoint of the tables.
 
-_ENTROPY: Settings = {
-    "measure": "knowledge entropy",
-    "moment": "unedited start",
-    "against": None,
-    **NO_PROBES,
-}
-
 
 def _correlation(published: Published, rows: ResultRows) -> Measured:
-    wanted = FORGOTTEN if "forgetting" in published.measure else ACQUIRED
+    wanted = ROWS["forgotten" if "forgetting" in published.measure else "acquired"]
+    entropy = ARMS["knowledge entropy of the start"].settings
     frame = _runs_on(rows, wanted, NEW, str(wanted["measure"]))
     settings = _recipe_settings(_BASELINE, frame, rows)
     both = matched(
-        pd.concat([frame, _runs_on(rows, _ENTROPY, NEW, "knowledge entropy")]),
+        pd.concat([frame, _runs_on(rows, entropy, NEW, "knowledge entropy")]),
         Table.ACQUISITION,
-        [Arm(str(one["measure"]), {**one, **settings}) for one in (_ENTROPY, wanted)],
+        [Arm(str(one["measure"]), {**one, **settings}) for one in (entropy, wanted)],
         _FREE,
     )
     cause, outcome = (along(both[place], "step", LEAST_CHECKPOINTS) for place in (0, 1))
@@ -297,13 +264,13 @@ def _correlation(published: Published, rows: ResultRows) -> Measured:
 def _gap(published: Published, base: Published | None, rows: ResultRows) -> Measured:
     """A gap on one corpus, and its change from that on another of runs alike in all else."""
     novelty = novelty_of(published.conditions["corpus"])
-    frame = _runs_on(rows, ACQUIRED, novelty, "A")
+    frame = _runs_on(rows, ROWS["acquired"], novelty, "A")
     gaps = _gaps(frame, (novelty,), rows)
     change, unchanged = gaps, ""
     if base is not None:
         other = novelty_of(base.conditions["corpus"])
         try:
-            both = pd.concat([frame, _runs_on(rows, ACQUIRED, other, "A")])
+            both = pd.concat([frame, _runs_on(rows, ROWS["acquired"], other, "A")])
             change = _gaps(both, (novelty, other), rows)
         except ScaleError as error:
             change, unchanged = None, str(error)
@@ -339,20 +306,18 @@ _CLAIMS: Mapping[str, str] = {
     "chang-batch-size": "larger-batches-forget-more-slowly",
     "chang-threshold": "encounters-within-the-threshold-add-up",
 }
-_TURNED = ("chang-threshold",)
-"""Told of what the claim takes as its base."""
-_FADING: Settings = {**UNEDITED, "measure": "slope", "moment": None, "against": None, **MET}
+_TURNED = "chang-threshold"
+"""A number of what the claim takes as its base."""
 
 
 def _encounters(published: Published, rows: ResultRows) -> Measured:
-    where: Settings = _FADING
-    arm, base = Arm("all unedited runs", {"measure": "slope"}), None
-    averaged = {*_FREE}
+    where: Settings = {**ROWS["unedited"], **ROWS["per passage"], "measure": "slope"}
+    arm, base, averaged = Arm("all unedited runs", {"measure": "slope"}), None, {*_FREE}
     if published.identifier in _CLAIMS:
         claim = CLAIMS[_CLAIMS[published.identifier]]
         assert isinstance(claim.design, Contrast)
         where, arm, base = claim.where, claim.design.arm, claim.design.base
-        if published.identifier in _TURNED and base is not None:
+        if published.identifier == _TURNED and base is not None:
             arm, base = base, arm
         averaged = {*claim.design.averaged, *_FREE} - set(arm.settings)
     frame = rows.having(Table.ACQUISITION, where, str(where["measure"]))
@@ -363,3 +328,127 @@ def _encounters(published: Published, rows: ResultRows) -> Measured:
         conditions=_run_conditions(frame, rows, FAMILIAR),
         rows=arm.name,
     )
+
+
+# Chen et al.: shares of facts kept.
+
+_OTHER_MEAN, _TWO_STAGES, _IN_DOMAIN = "other mean", "two stages", "ID"
+_FACTOID_SETS, _OTHER_SETS = {"LAMA", "EQ", "WQ"}, {"GSM8K", "MATH", "EC", "APPS", "UC"}
+_KINDS: Mapping[str, Settings] = {
+    "factoid mean": ROWS["factoid"],
+    _OTHER_MEAN: ROWS["non-factoid"],
+    _TWO_STAGES: ROWS["factoid"],
+}
+_GENERIC = "generic"
+_CORPORA = ("knowledge pile", "arxiv", "fineweb")
+"""Generic text; the first is what the paper means by it where it says no more."""
+_MIXES: Mapping[str, Arm] = {
+    "none": ARMS["no mix at A, none later"],
+    "random at A": ARMS["random mix at A, none later"],
+    "generic at A": ARMS["generic mix at A, none later"],
+    **dict.fromkeys(("random later", "random"), ARMS["no mix at A, random later"]),
+    "both": ARMS["random mix at A, generic later"],
+    **dict.fromkeys(("generic later", *_CORPORA), ARMS["no mix at A, generic later"]),
+}
+"""Mixes by their names in the tables."""
+_NO_AMOUNT: Settings = {"mix_ratio": None, "mix_words": None}
+_UNMIXED: Settings = {**_MIXES["none"].settings, **ROWS["no replay"], **_NO_AMOUNT}
+_USUAL_AMOUNT = "2 items of 50 words"
+"""What is mixed in for each item of a stage, wherever something is."""
+
+
+def _kept(published: Published, base: Published | None, rows: ResultRows) -> Measured:
+    frame = _with_data_of(published, rows)
+    arm = _mix_or_replay(published, frame)
+    kind = _KINDS.get(published.conditions["later"], {})
+
+    def other() -> Arm | None:
+        if base is not None:
+            return _mix_or_replay(base, frame)
+        # The text compares with no mix and no replay.
+        return None if published.goes is None else Arm("no mix", {**_UNMIXED, **kind})
+
+    across = base is not None and base.conditions["later"] != published.conditions["later"]
+    later = _later_sets(frame, arm)
+    return measured_arm(
+        frame,
+        Table.MEMORIZATION,
+        arm,
+        other,
+        factor=PERCENT,
+        averaged=("later",) if across else (),
+        conditions=_kept_conditions(published, arm, later, rows.conditions(Table.MEMORIZATION)),
+        rows=f"{arm.name}; {', '.join(sorted(later))} later",
+    )
+
+
+def _with_data_of(published: Published, rows: ResultRows) -> pd.DataFrame:
+    wanted = published.conditions
+    first, later = wanted["first"], wanted["later"]
+    familiar = wanted.get("facts") == FAMILIAR
+    stages: Settings = {"stages": 3, "moment": "after C"} if later == _TWO_STAGES else {}
+    data: Settings = {"equal": None, "first": SETS[first], "familiar": familiar}
+    words = f"{'familiar ' if familiar else ''}{first} at stage A, {'three' if stages else 'two'}"
+    where = {**ROWS["right"], **ROWS["unedited"], **data, **stages}
+    frame = rows.having(Table.MEMORIZATION, where, f"{words} stages")
+    if later in _KINDS:
+        return frame
+    found = rows_with(frame, {"later": SETS[first if later == _IN_DOMAIN else later]})
+    if found.empty:
+        raise ScaleError(f"no results of {words} stages with {later} later")
+    return found
+
+
+def _mix_or_replay(published: Published, frame: pd.DataFrame) -> Arm:
+    wanted = published.conditions
+    kind = _KINDS.get(wanted["later"], {})
+    if "replay ratio" in wanted:
+        ratio = float(wanted["replay ratio"])
+        if not ratio:
+            return Arm("no replay", {**_UNMIXED, **kind})
+        again: Settings = {"replay": "items", "replay_ratio": ratio}
+        return Arm(f"{100 * ratio:g} % replay", {**_UNMIXED, **again, **kind})
+    mix = _MIXES[wanted.get("mix", wanted.get("mix later", "none"))]
+    settings = {**mix.settings, **ROWS["no replay"], **kind}
+    found = rows_with(frame, settings)
+    if found.empty:
+        raise ScaleError(f"no rows of: {mix.name}")
+    amount = usual(found, *_NO_AMOUNT).iloc[0]
+    amounts = {name: None if amount[name] == NONE else amount[name] for name in _NO_AMOUNT}
+    return Arm(mix.name, {**settings, **amounts})
+
+
+def _kept_conditions(
+    published: Published, arm: Arm, later: set[str], known: Conditions
+) -> dict[str, str]:
+    """What is known of the runs; what they were chosen by is met."""
+    wanted = published.conditions
+    chosen = ("first", "facts", "mix", "replay ratio", "mix later")
+    met = {name: wanted[name] for name in chosen if name in wanted}
+    if _GENERIC in (arm.settings["mix_first"], arm.settings["mix_later"]):
+        # A mix of generic text is a published one where the text is the same.
+        name = "mix" if "mix" in wanted else "mix later"
+        text = known.get(MIX_CORPUS, "not said")
+        same = text == (wanted[name] if wanted[name] in _CORPORA else _CORPORA[0])
+        met[name] = wanted[name] if same else f"{_GENERIC} text: {text}"
+    full = wanted["later"] not in _KINDS or later == _mean_sets(published)
+    met["later"] = wanted["later"] if full else " and ".join(sorted(later))
+    ratio, words = (arm.settings[name] for name in _NO_AMOUNT)
+    met["mixing"] = _USUAL_AMOUNT if ratio is None else f"{ratio:g} items of {words:g} words"
+    return {**met, **known}
+
+
+def _mean_sets(published: Published) -> set[str]:
+    """The later sets that a mean is over; those of three stages are not said."""
+    later, first = published.conditions["later"], published.conditions["first"]
+    if later != "factoid mean":
+        return {_TWO_STAGES} if later == _TWO_STAGES else _OTHER_SETS
+    in_domain = published.identifier.replace("factoid-mean", _IN_DOMAIN)
+    has_own = in_domain != published.identifier and in_domain in PUBLISHED
+    return _FACTOID_SETS | {first} if has_own else _FACTOID_SETS
+
+
+def _later_sets(frame: pd.DataFrame, arm: Arm) -> set[str]:
+    """Later sets of an arm, by their published names where they have one."""
+    published = {name: known for known, names in SETS.items() for name in names}
+    return {published.get(str(name), str(name)) for name in rows_with(frame, arm.settings)["later"]}

@@ -1,4 +1,4 @@
-"""The table `MEMORIZATION`: what runs of continual memorization kept, fact by fact.
+"""What runs of continual memorization kept, fact by fact, as the table `MEMORIZATION`.
 
 A fact of stage A is right where every token of its answer is the most probable one after those
 before it (teacher forcing, the match `tokens`): every run asks that, whether or not it also writes
@@ -6,7 +6,7 @@ answers. Facts that the start knew are asked for in a list of their own, `famili
 stage A are not familiar where that was tried (`--familiarity-items`) and for made-up key-value
 pairs; of others it is not known, and `familiar` is missing.
 
-A run whose edit was made before a later stage than A is left out: no column tells that. Where mixed
+A run whose edit was made before a later stage than A is left out: no column says that. Where mixed
 stages have different ratios, `mix_ratio` is missing; where later stages have different mixes, or
 some have none, `mix_later` names all ("generic+None"). A stage is called by the name of its data, a
 file by its own; kinds of later stages are those of `training.data.primary_sets`.
@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.arms import remix_arms
-from analysis.claim_tables.settings import SOURCE, edit_settings, of_one_source_each
-from analysis.claims.measurements import COLUMNS, Table
+from analysis.measurements import COLUMNS, SOURCE, Table, of_one_source_each
 from analysis.remix_curves import TOP_K, is_hooked, model_keys, ranks_by_model
+from analysis.run_settings import edit_settings
 from analysis.runs import Chain
 from probes.localization import NEVER, Localization, localize
 from training.choices import Replay
@@ -34,6 +34,7 @@ from training.remix.looks import FAMILIAR
 
 FIRST = "A"
 RIGHT = "share right"
+FIRST_LAYER, EFFECTIVE_LAYERS = "first layer", "effective layers"
 _KINDS = {PrimaryKind.FACTOIDS: "factoid", PrimaryKind.INSTRUCTIONS: "non-factoid"}
 
 
@@ -44,7 +45,7 @@ def memorization_table(
 
     Args:
         chains: finished runs.
-        depths: where their facts are readable; None where that was not looked at.
+        depths: where their facts are readable (`fact_depths`); None where nobody looked.
 
     Returns:
         The columns of `Table.MEMORIZATION`; `cluster` is all that is known of a fact, as JSON, so
@@ -54,94 +55,11 @@ def memorization_table(
         ValueError: two runs are alike in all settings that the table has.
     """
     columns = list(COLUMNS[Table.MEMORIZATION])
-    told = [chain for chain in chains if _is_told(chain)]
-    found = [rows for chain in told for rows in _rows(chain, depths)]
+    found = [rows for chain in chains for rows in _rows(chain, depths)]
     if not found:
         return pd.DataFrame(columns=columns)
     table = of_one_source_each(Table.MEMORIZATION, pd.concat(found, ignore_index=True))
     return table[columns]
-
-
-def _is_told(chain: Chain) -> bool:
-    configuration = chain.configuration
-    unedited = all(value is None for value in edit_settings(configuration).values())
-    return unedited or configuration["edit_before"] == FIRST
-
-
-def _rows(chain: Chain, depths: pd.DataFrame | None) -> Iterator[pd.DataFrame]:
-    settings: dict[str, Any] = {**_settings(chain), SOURCE: str(chain.path)}
-    for items, known in ((FIRST, _familiar(chain)), (FAMILIAR, True)):
-        for moment in chain.moments[1:]:
-            answers = chain.answers(items, moment)
-            if answers is not None:
-                found = pd.DataFrame({"cluster": answers.index, "value": answers.to_numpy()})
-                told = {"measure": RIGHT, "moment": moment, "familiar": known}
-                yield found.assign(**settings, **told)
-    if depths is not None:
-        ours = depths[depths["run"] == str(chain.path)].drop(columns="run")
-        yield ours.assign(**settings, familiar=_familiar(chain))
-
-
-def _settings(chain: Chain) -> dict[str, Any]:
-    """What the columns say of a run, but for moment, fact and whether it was familiar."""
-    config = from_json(RemixConfig, {**chain.configuration, **chain.manifest["execution"]})
-    first, *later = config.stages
-    replays = config.replay is not Replay.NONE
-    return {
-        "seed": chain.seed,
-        **edit_settings(chain.configuration),
-        "first": _name(first),
-        "later": "+".join(map(_name, later)) or None,
-        "later_kind": _only(_kind(chain, stage) for stage in later),
-        "stages": len(config.stages),
-        **_mix(config),
-        "replay": str(config.replay) if replays else None,
-        "replay_ratio": config.replay_ratio if replays else None,
-    }
-
-
-def _mix(config: RemixConfig) -> dict[str, Any]:
-    """What is mixed in; of a control without its mix, what it has as much of."""
-    first, *later = map(_mixed_in, config.stages)
-    ratios = [stage.mix_ratio for stage in config.stages if _mixed_in(stage) is not None]
-    return {
-        "mix_first": first,
-        "mix_later": "+".join(dict.fromkeys(map(str, later))) if any(later) else None,
-        "mix_ratio": _only(ratios),
-        "mix_words": config.mix_words if ratios else None,
-        "equal": None if config.no_mix_control is None else str(config.no_mix_control),
-    }
-
-
-def _mixed_in(stage: StageConfig) -> str | None:
-    """Random words, or passages of any text; None for nothing."""
-    if stage.mix is None or stage.control is not None:
-        return None
-    return stage.mix if stage.mix == MixName.RANDOM else str(MixName.GENERIC)
-
-
-def _name(stage: StageConfig) -> str:
-    return PurePath(stage.data).name
-
-
-def _kind(chain: Chain, stage: StageConfig) -> str:
-    return _KINDS[PrimaryKind(chain.manifest["inputs"]["stages"][stage.name]["data"]["kind"])]
-
-
-def _familiar(chain: Chain) -> bool | None:
-    """Whether the start knew the facts of stage A; None where nobody asked."""
-    data = chain.manifest["inputs"]["stages"][FIRST]["data"]
-    return False if data["name"] == KEY_VALUE_RECALL or "familiarity" in data else None
-
-
-def _only(values: Iterable[Any]) -> Any:
-    """The one value that there is; None where there are several, or none."""
-    found = {*values}
-    return found.pop() if len(found) == 1 else None
-
-
-FIRST_LAYER, EFFECTIVE_LAYERS = "first layer", "effective layers"
-_COLUMNS = ("run", "moment", "measure", "cluster", "value")
 
 
 def fact_depths(
@@ -158,7 +76,7 @@ def fact_depths(
         if moment in chain.moments[1:]
         for found in _depth_rows(chain, localize(read[key].ranks, k, read[key].d_vocab))
     ]
-    return pd.DataFrame(rows, columns=list(_COLUMNS))
+    return pd.DataFrame(rows, columns=["run", "moment", "measure", "cluster", "value"])
 
 
 def _depth_rows(chain: Chain, found: Localization) -> Iterator[tuple[str, str | None, float]]:
@@ -169,3 +87,63 @@ def _depth_rows(chain: Chain, found: Localization) -> Iterator[tuple[str, str | 
             yield FIRST_LAYER, fact, float(layer)
     if (found.first_layer != NEVER).any():
         yield EFFECTIVE_LAYERS, None, found.effective_layers
+
+
+def _rows(chain: Chain, depths: pd.DataFrame | None) -> Iterator[pd.DataFrame]:
+    edit = edit_settings(chain.configuration)
+    is_edited = any(value is not None for value in edit.values())
+    if is_edited and chain.configuration["edit_before"] != FIRST:
+        return
+    settings = {**edit, **_settings(chain), SOURCE: str(chain.path)}
+    data = chain.manifest["inputs"]["stages"][FIRST]["data"]
+    was_tried = data["name"] == KEY_VALUE_RECALL or "familiarity" in data
+    known = False if was_tried else None
+    for items, familiar in ((FIRST, known), (FAMILIAR, True)):
+        for moment in chain.moments[1:]:
+            answers = chain.answers(items, moment)
+            if answers is not None:
+                found = pd.DataFrame({"cluster": answers.index, "value": answers.to_numpy()})
+                yield found.assign(**settings, measure=RIGHT, moment=moment, familiar=familiar)
+    if depths is not None:
+        ours = depths[depths["run"] == str(chain.path)].drop(columns="run")
+        yield ours.assign(**settings, familiar=known)
+
+
+def _settings(chain: Chain) -> dict[str, Any]:
+    """What the columns say of a run, but for its edit, moment, fact and whether it was familiar."""
+    config = from_json(RemixConfig, {**chain.configuration, **chain.manifest["execution"]})
+    first, *later = config.stages
+    replays = config.replay is not Replay.NONE
+    mix_first, *mix_later = map(_mixed_in, config.stages)
+    ratios = [stage.mix_ratio for stage in config.stages if _mixed_in(stage) is not None]
+    return {
+        "seed": chain.seed,
+        "first": PurePath(first.data).name,
+        "later": "+".join(PurePath(stage.data).name for stage in later) or None,
+        "later_kind": _only(_kind(chain, stage) for stage in later),
+        "stages": len(config.stages),
+        "mix_first": mix_first,
+        "mix_later": "+".join(dict.fromkeys(map(str, mix_later))) if any(mix_later) else None,
+        "mix_ratio": _only(ratios),
+        "mix_words": config.mix_words if ratios else None,
+        "equal": None if config.no_mix_control is None else str(config.no_mix_control),
+        "replay": str(config.replay) if replays else None,
+        "replay_ratio": config.replay_ratio if replays else None,
+    }
+
+
+def _mixed_in(stage: StageConfig) -> str | None:
+    """Random words, or passages of any text; None for nothing."""
+    if stage.mix is None or stage.control is not None:
+        return None
+    return stage.mix if stage.mix == MixName.RANDOM else str(MixName.GENERIC)
+
+
+def _kind(chain: Chain, stage: StageConfig) -> str:
+    return _KINDS[PrimaryKind(chain.manifest["inputs"]["stages"][stage.name]["data"]["kind"])]
+
+
+def _only(values: Iterable[Any]) -> Any:
+    """The one value that there is; None where there are several, or none."""
+    found = {*values}
+    return found.pop() if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""Measurements: the tables that claims are tested on, and what stands in their columns.
+"""Measurements: the tables that reports, claims and the page read, and what is in their columns.
 
 There are four, one for each kind of run. All have a row for each value, with `measure`, `value`
 and `seed`; `cluster` names the passage, question or fact that a value belongs to, and is missing
@@ -6,16 +6,16 @@ for what is a number of a whole run. The other columns are settings: an effect i
 between rows that agree in all of them but the ones that a claim varies. A setting that does not
 apply is missing. Rows without a number (forgetting that is not tested, say) are left out.
 
-| table          | a row is                                         | from                      |
-|----------------|--------------------------------------------------|---------------------------|
-| `PRETRAINING`  | an entropy of a checkpoint                       | `analysis.entropy`        |
-| `ACQUISITION`  | a score of a run of continual knowledge learning | `training.ckl`            |
-| `MEMORIZATION` | a score of a run of continual memorization       | `training.remix`          |
-| `UPDATES`      | a correlation over the memory vectors of a layer | gradients of a checkpoint |
+| table          | a row is                                         | made by                      |
+|----------------|--------------------------------------------------|------------------------------|
+| `PRETRAINING`  | an entropy of a checkpoint                       | `analysis.entropy_measures`  |
+| `UPDATES`      | a correlation over the memory vectors of a layer | `analysis.entropy_measures`  |
+| `ACQUISITION`  | a score of a run of continual knowledge learning | `analysis.ckl_rows`          |
+| `MEMORIZATION` | a score of a run of continual memorization       | `analysis.remix_rows`        |
 
 `COLUMNS` says what each column means, `MEASURES` what each table can have values of, and in which
-unit. Names are those of the reports: a moment is a `Moment` of `analysis.ckl_report`, or "after A",
-"after B" of `analysis.remix_report`; measures of `PRETRAINING` are those of `trajectory.csv`.
+unit. A moment is a `Moment` of `analysis.runs`, or "after A", "after B"; measures of `PRETRAINING`
+are those of `trajectory.csv`.
 
 Example:
     >>> sorted(COLUMNS[Table.PRETRAINING])
@@ -29,7 +29,9 @@ import numpy as np
 import pandas as pd
 
 NONE = "(none)"
-"""What a missing setting is called inside this package."""
+"""What a missing setting is called in tables that were `checked`."""
+SOURCE = "source"
+"""The column, in tables that are being made, that says which result a row is from."""
 
 
 class Table(StrEnum):
@@ -139,6 +141,11 @@ MEASURES: Mapping[Table, Mapping[str, str]] = {
     },
 }
 """By table and measure, what it is."""
+BY_ITEM = (
+    *("K", "P", "effectivity", "rise", "fall", "net gain"),
+    *("share right", "first layer"),
+)
+"""Measures that have a value for each passage, question or fact."""
 
 
 def settings_of(table: Table) -> tuple[str, ...]:
@@ -174,3 +181,18 @@ def checked(table: Table, frame: pd.DataFrame, *, finite: bool = True) -> pd.Dat
         kept = named[column].astype(object)
         named[column] = kept.where(named[column].notna(), NONE)
     return named
+
+
+def of_one_source_each(table: Table, frame: pd.DataFrame) -> pd.DataFrame:
+    """A table without its `SOURCE`, if it has every value once."""
+    keys = [*settings_of(table), "measure"]
+    repeated = frame[frame.duplicated(keys, keep=False)]
+    if len(repeated):
+        first = repeated.iloc[0]
+        groups = repeated.groupby(keys, sort=False, dropna=False)[SOURCE]
+        one, other, *_ = next(sources for _, sources in groups)
+        raise ValueError(
+            f"{one} and {other} both have {first['measure']!r} of seed {first['seed']} with the "
+            f"same settings of the table {table.value!r}; give one of them"
+        )
+    return frame.drop(columns=SOURCE).reset_index(drop=True)
