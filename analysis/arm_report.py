@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.numbers import shown_path
 from training.ckl_config import CKL_RECIPES, CklConfig
-from training.pretrain import PRETRAIN_RECIPES, PretrainConfig
+from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
 from training.recipes import command_words, from_json, recipe_named
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES

@@ -39,9 +39,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int64, Num
 from torch import Tensor
 
-from analysis.statistics.bootstrap import BATCH_VALUES, LEVEL, REPLICATES, check_level
-from analysis.statistics.results import Comparison
-from analysis.statistics.tests import holm, mcnemar, paired_permutation
+from analysis.statistics.tests import (
+    BATCH_VALUES,
+    LEVEL,
+    REPLICATES,
+    Comparison,
+    check_level,
+    holm,
+    mcnemar,
+    paired_permutation,
+)
 from probes.hooked_model import HookedModel
 from probes.intervals import Interval, jackknife_interval
 from probes.lens import target_ranks

@@ -42,9 +42,15 @@ from jaxtyping import Float
 from analysis.arms import RemixArm, base_of
 from analysis.observations import FACTS, RECALLED, TASKS, levels_at
 from analysis.runs import TOKENS, Chain, after
-from analysis.statistics.bootstrap import LEVEL, ClusterBootstrap
-from analysis.statistics.results import Comparison
-from analysis.statistics.tests import holm, mcnemar, mean_over_seeds, paired_permutation
+from analysis.statistics.bootstrap import ClusterBootstrap
+from analysis.statistics.tests import (
+    LEVEL,
+    Comparison,
+    holm,
+    mcnemar,
+    mean_over_seeds,
+    paired_permutation,
+)
 from probes.intervals import Interval
 from training.runs.records import WeightDriftRecord, records_of
 from training.weight_drift import drift_table as drift_rows

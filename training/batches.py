@@ -14,14 +14,14 @@ Example:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from training.runs.records import InjectionRecord
@@ -33,24 +33,27 @@ _TENSORS = ("input_ids", "labels", "attention_mask", "segment_ids", "sources", "
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatch:
-    """Rows of tokens, and which of them are trained on."""
+    """Rows of tokens, and which of them are trained on.
+
+    Attributes:
+        labels: the tokens themselves, or -100.
+        attention_mask: 1 on tokens, 0 on pads.
+        segment_ids: a number for each document in a row; where given, attention stays inside a
+            document and its positions count from 0. The first token of a document is then still
+            predicted from the last of the document before, unless its label is -100.
+        sources: which of its source's `source_names` each token is from; where given, the loss is
+            also recorded for each of them.
+        weights: how much the loss of each token counts: where given, the loss is a weighted mean.
+        examples: how many examples there are, where rows are packed with several.
+    """
 
     input_ids: Int64[Tensor, "batch pos"]
     labels: Int64[Tensor, "batch pos"]
-    """The tokens themselves, or -100."""
     attention_mask: Int64[Tensor, "batch pos"]
-    """1 on tokens, 0 on pads."""
     segment_ids: Int64[Tensor, "batch pos"] | None = None
-    """A number for each document in a row; where given, attention stays inside a document and its
-    positions count from 0. The first token of a document is then still predicted from the last of
-    the document before, unless its label is -100."""
     sources: Int64[Tensor, "batch pos"] | None = None
-    """Which of its source's `source_names` each token is from; where given, the loss is also
-    recorded for each of them."""
     weights: Float[Tensor, "batch pos"] | None = None
-    """How much the loss of each token counts: where given, the loss is a weighted mean."""
     examples: int | None = None
-    """How many examples there are, where rows are packed with several."""
 
     @property
     def n_rows(self) -> int:
@@ -60,21 +63,19 @@ class TrainingBatch:
     @property
     def trained_tokens(self) -> int:
         """Tokens that are predicted and count in the loss; the first of a row cannot be."""
-        return int((self.labels[:, 1:] != IGNORED).sum())
+        return int(self._trained().sum())
 
     @property
     def trained_weight(self) -> float:
         """What the summed loss is divided by: the trained tokens, each by its weight."""
         if self.weights is None:
             return float(self.trained_tokens)
-        trained = self.labels[:, 1:] != IGNORED
-        return float(self.weights[:, 1:][trained].double().sum())
+        return float(self.weights[:, 1:][self._trained()].double().sum())
 
     def trained_by_source(self, sources: int) -> Int64[Tensor, " source"]:
         """Trained tokens of each of so many sources."""
         assert self.sources is not None
-        trained = self.labels[:, 1:] != IGNORED
-        return self.sources[:, 1:][trained].bincount(minlength=sources)
+        return self.sources[:, 1:][self._trained()].bincount(minlength=sources)
 
     def rows(self, which: slice) -> "TrainingBatch":
         """Some of the rows."""
@@ -87,32 +88,28 @@ class TrainingBatch:
         """
         each = math.ceil(self.n_rows / processes)
         own = self.rows(slice(rank * each, (rank + 1) * each))
-        missing = each - own.n_rows
-        if not missing:
-            return own
         last = self.rows(slice(-1, None))
         filling = replace(last, labels=torch.full_like(last.labels, IGNORED))
-        return joined([own, *(filling for _ in range(missing))])
+        return joined([own, *[filling] * (each - own.n_rows)])
 
     def cut(self, rows: int | None) -> list["TrainingBatch"]:
         """The batch in pieces of so many rows, the last perhaps of fewer; None for one piece.
 
         Columns at the end of a piece that hold nothing but pads are left out.
         """
-        size = rows or self.n_rows
-        pieces = (self.rows(slice(i, i + size)) for i in range(0, self.n_rows, size))
-        return [piece._without_last_pads() for piece in pieces]
+        size, pieces = rows or self.n_rows, []
+        for first in range(0, self.n_rows, size):
+            piece = self.rows(slice(first, first + size))
+            used = ((piece.attention_mask != 0) | (piece.labels != IGNORED)).any(dim=0).nonzero()
+            width = int(used[-1]) + 1 if len(used) else 1
+            whole = width == piece.input_ids.shape[1]
+            pieces.append(piece if whole else piece._each(lambda t, width=width: t[:, :width]))
+        return pieces
 
-    def to(self, device: torch.device | str) -> "TrainingBatch":
-        """The batch on another device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+    def _trained(self) -> Bool[Tensor, "batch following"]:
+        return self.labels[:, 1:] != IGNORED
 
-    def _without_last_pads(self) -> "TrainingBatch":
-        used = ((self.attention_mask != 0) | (self.labels != IGNORED)).any(dim=0).nonzero()
-        width = int(used[-1]) + 1 if len(used) else 1
-        return self if width == self.input_ids.shape[1] else self._each(lambda t: t[:, :width])
-
-    def _each(self, function: Any) -> "TrainingBatch":
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "TrainingBatch":
         given = ((name, getattr(self, name)) for name in _TENSORS)
         return replace(self, **{name: function(t) for name, t in given if t is not None})
 
@@ -186,10 +183,8 @@ class RowSource:
             )
         if rows.shape[1] < 2:
             raise ValueError(f"rows of {rows.shape[1]} tokens predict nothing; give longer rows")
-        self._rows = rows
-        self._batch_size = batch_size
-        self._epochs = epochs
-        self._shuffle_seed = shuffle_seed
+        self._rows, self._batch_size = rows, batch_size
+        self._epochs, self._shuffle_seed = epochs, shuffle_seed
         self._per_epoch = len(rows) // batch_size
         self.steps_available: int | None = self._per_epoch * epochs
 
@@ -199,8 +194,7 @@ class RowSource:
         Raises:
             ValueError: there are not so many batches.
         """
-        ids = torch.from_numpy(self._rows[self.rows_at(step)].astype(np.int64))
-        return TrainingBatch(ids, ids.clone(), torch.ones_like(ids))
+        return as_training_batch(torch.from_numpy(self._rows[self.rows_at(step)].astype(np.int64)))
 
     def rows_at(self, step: int) -> Int[np.ndarray, " batch"]:
         """Which rows `batch(step)` has."""
@@ -208,8 +202,10 @@ class RowSource:
         if not 0 <= step < self.steps_available:
             raise ValueError(f"there is no batch {step}; these rows give {self.steps_available}")
         epoch, within = divmod(step, self._per_epoch)
-        first = within * self._batch_size
-        return self._order(epoch)[first : first + self._batch_size]
+        order = np.arange(len(self._rows))
+        if self._shuffle_seed is not None:
+            order = _shuffled(len(self._rows), self._shuffle_seed, epoch)
+        return order[within * self._batch_size :][: self._batch_size]
 
     def describe(self) -> dict[str, Any]:
         """The number and length of the rows, and how they are gone through."""
@@ -222,11 +218,6 @@ class RowSource:
             "shuffle_seed": self._shuffle_seed,
             "rows_dropped_each_epoch": len(self._rows) % self._batch_size,
         }
-
-    def _order(self, epoch: int) -> Int64[np.ndarray, " row"]:
-        if self._shuffle_seed is None:
-            return np.arange(len(self._rows))
-        return _shuffled(len(self._rows), self._shuffle_seed, epoch)
 
 
 @lru_cache(maxsize=4)

@@ -41,8 +41,6 @@ from training.commands import (
     with_changes,
 )
 
-__all__ = ["COMMAND", "CklArguments", "ckl_plan", "main"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class CklArguments(RunFields):
@@ -56,84 +54,74 @@ class CklArguments(RunFields):
 
 def ckl_plan(config: CklConfig, recipe: CklConfig | None = None) -> Plan:
     """What a run of continual knowledge learning would do."""
-    corpus = f"{config.corpus or 'to be given'}, {_epochs(config)}"
-    knowledge, injections = _knowledge(config), _injections(config)
-    evaluation = (
-        ("probes", _probes(config)),
-        ("the rest", _everything_else(config)),
-        ("which is", evaluated_on(config)),
-        ("checkpoints", _kept(config)),
+    rows, epochs = config.rows_needed(), config.epochs
+    corpus = ", ".join(
+        [
+            config.corpus or "to be given",
+            "all of it" if rows is None else f"{rows:,} rows of it",
+            "once" if epochs == 1 else f"{epochs} times",
+            "shuffled" if config.shuffle else "in order",
+        ]
     )
+    exposed = {
+        "paraphrased": config.paraphrase,
+        "duplicated": config.duplication,
+        "once": config.once,
+        "held out": config.held_out,
+    }
+    counts = ", ".join(f"{count} {name}" for name, count in exposed.items() if count)
+    source = ", ".join(config.knowledge) or "to be given"
+    injections = (
+        f"{config.injection_rounds * config.injection_cycles} rounds, {config.injection_interval} "
+        f"steps apart, in batches {config.first_injection} to {config.last_injection}; "
+        f"{config.injection_mode}"
+    )
+    probes = f"{every(config.probe_every)}, {config.probe_reduction}"
+    if config.generate_every is not None:
+        probes += f"; targets generated {every(config.generate_every)}"
+    between = [] if config.evaluate_every is None else [every(config.evaluate_every)]
+    lags = " and ".join(map(str, config.lags))
+    after_injections = [f"{lags} steps after the last injection"] if lags else []
+    checkpoints = config.checkpoint_every
     sections = (
         base_section(config),
-        ("texts", (("corpus", corpus), ("knowledge", knowledge), ("injections", injections))),
+        (
+            "texts",
+            (
+                ("corpus", corpus),
+                ("knowledge", f"{source}: {config.passages} passages ({counts})"),
+                ("injections", injections),
+            ),
+        ),
         training_section(config, config.steps, config.row_length),
-        ("evaluation", evaluation),
+        (
+            "evaluation",
+            (
+                ("probes", probes),
+                ("others", evaluated_on(config)),
+                ("others when", ", ".join(["before", *between, "after", *after_injections])),
+                ("checkpoints", "the last" if checkpoints is None else every(checkpoints)),
+            ),
+        ),
     )
     changes = with_changes(sections, config, recipe)
     return Plan("continual knowledge learning", changes, tuple(config.missing()))
 
 
-def _epochs(config: CklConfig) -> str:
-    rows = config.rows_needed()
-    times = "once" if config.epochs == 1 else f"{config.epochs} times"
-    what = "all of it" if rows is None else f"{rows:,} rows of it"
-    return f"{what}, {times}, {'shuffled' if config.shuffle else 'in order'}"
+def _run(config: CklConfig, out: Path, *, recipe: str, **how: Any) -> None:
+    from training.ckl_run import prepare, print_ckl
+    from training.single_run import make_run
 
-
-def _knowledge(config: CklConfig) -> str:
-    source = ", ".join(config.knowledge) or "to be given"
-    counts = [
-        f"{count} {name}"
-        for name, count in (
-            ("paraphrased", config.paraphrase),
-            ("duplicated", config.duplication),
-            ("once", config.once),
-            ("held out", config.held_out),
-        )
-        if count
-    ]
-    return f"{source}: {config.passages} passages ({', '.join(counts)})"
-
-
-def _injections(config: CklConfig) -> str:
-    rounds = config.injection_rounds * config.injection_cycles
-    return (
-        f"{rounds} rounds, {config.injection_interval} steps apart, in batches "
-        f"{config.first_injection} to {config.last_injection}; {config.injection_mode}"
-    )
-
-
-def _probes(config: CklConfig) -> str:
-    scored = f"{every(config.probe_every)}, {config.probe_reduction}"
-    if config.generate_every is None:
-        return scored
-    return f"{scored}; targets generated {every(config.generate_every)}"
-
-
-def _everything_else(config: CklConfig) -> str:
-    when = ["before", "after"]
-    if config.evaluate_every is not None:
-        when.insert(1, every(config.evaluate_every))
-    if config.lags:
-        when.append(f"{' and '.join(map(str, config.lags))} steps after the last injection")
-    return ", ".join(when)
-
-
-def _kept(config: CklConfig) -> str:
-    return "the last" if config.checkpoint_every is None else every(config.checkpoint_every)
-
-
-def _run(config: CklConfig, out: Path, **how: Any) -> None:
-    from training.ckl_run import run_ckl
-
-    run_ckl(config, out, **how)
+    if missing := config.missing():
+        raise ValueError(f"recipe {recipe!r} leaves to be given: {'; '.join(missing)}")
+    make_run("training.ckl", prepare, print_ckl, config, out, recipe=recipe, **how)
 
 
 def _attempt(config: CklConfig, _recipe: CklConfig, out: Path | None) -> tuple[str, ...]:
-    from training.ckl_run import try_ckl
+    from training.ckl_run import prepare
+    from training.single_run import try_run
 
-    try_ckl(config, out)
+    try_run(prepare, config, out)
     return ()
 
 

@@ -1,7 +1,29 @@
-"""What decides a run of continual knowledge learning.
+"""What decides a run of continual knowledge learning, and its recipes.
+
+| recipe           | is                                                                          |
+|------------------|-----------------------------------------------------------------------------|
+| `smoke`          | the model of `training.pretrain --recipe tiny`; two minutes on two CPU cores |
+| `lab`            | SmolLM2-135M on biomedical text; minutes on one GPU                          |
+| `paper-1b`       | OLMo-1B as the released configuration has it                                 |
+| `batch-2048`     | the same with batches of 2,048 rows                                          |
+| `lr-1e-3`        | the same at a peak learning rate of 1e-3                                     |
+| `lr-1e-4`        | the same at 1e-4                                                             |
+| `three-epochs`   | the same through the text three times, injections repeated in each           |
+| `fka-every-step` | factual acquisition, OLMo-7B: injections every 100 steps, scores every step  |
+
+The papers' recipes leave two things to be given: the text, whose rows were not released, and the
+passages, which were (`--knowledge` takes their files). Released runs were on several GPUs under
+FSDP: start them with torchrun, or give `--parallel none`.
+
+`fka-every-step` differs from the released runs in one thing that cannot be had: the optimizer's
+state at the checkpoint. Its learning rate is the constant that the released schedule has there.
+
+Learning rates are counted from one in all of them, as in OLMo's trainer, which the released code of
+both papers keeps: it counts the step up before it asks for the rate.
+
+Source: configurations and code released with Kim et al., ICLR 2025, and Chang et al., NeurIPS 2024.
 
 Example:
-    >>> from training.ckl_config import paper_1b
     >>> paper_1b().learning_rate, paper_1b().first_injection
     (0.0004, 159)
 """
@@ -25,13 +47,11 @@ from training.settings import LoopSettings, Misfits
 class ProbeReduction(StrEnum):
     """How the log-probabilities of a target's tokens become its score."""
 
-    TOKEN_MEAN = "token_mean"
-    """Their mean."""
+    TOKEN_MEAN = "token_mean"  # their mean
     SUM = "sum"
-    """Their sum."""
+    # Their sum over the length of a padded row, in batches of 16 over 4 processes: the released
+    # code's.
     PADDED_MEAN = "padded_mean"
-    """Their sum over the length of a padded row, in batches of 16 over 4 processes: the released
-    code's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +128,6 @@ class ProbeFields:
     """Steps between checkpoints that stay; the last one only."""
 
 
-_AT_LEAST_ONE = (
-    *("row_length", "epochs", "injection_interval", "injection_rounds", "injection_cycles"),
-    *("probe_every", "generate_every", "passage_words", "evaluation_tokens"),
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class CklConfig(
     LoopFields, EvaluationFields, ProbeFields, EditFields, InjectionFields, TextFields, BaseFields
@@ -125,22 +139,23 @@ class CklConfig(
     """
 
     def __post_init__(self) -> None:
-        misfits = Misfits()
-        with misfits.noted():
-            refuse_below_one(self, _AT_LEAST_ONE)
-        with misfits.noted():
-            self.settings(self.steps if self.steps is not None else 1)
-        for check in (self._check_knowledge, self.check_edits, self.check_evaluation):
-            with misfits.noted():
-                check()
-        misfits.refuse()
+        at_least_one = (
+            *("row_length", "epochs", "injection_interval", "injection_rounds", "injection_cycles"),
+            *("probe_every", "generate_every", "passage_words", "evaluation_tokens"),
+        )
+        Misfits().check(
+            lambda: refuse_below_one(self, at_least_one),
+            lambda: self.settings(self.steps if self.steps is not None else 1),
+            self._check_knowledge,
+            self.check_edits,
+            self.check_evaluation,
+        )
 
     @property
     def first_injection(self) -> int:
         """The batch of the first round of injections, counted from 0."""
-        if self.injection_first is not None:
-            return self.injection_first
-        return self.injection_interval - 1
+        first = self.injection_first
+        return self.injection_interval - 1 if first is None else first
 
     @property
     def last_injection(self) -> int:
@@ -159,19 +174,17 @@ class CklConfig(
 
     def missing(self) -> list[str]:
         """What a recipe leaves to be given, as a user reads it."""
-        found = []
-        if self.corpus is None:
-            found.append("--corpus, the text to train on")
-        if not self.knowledge:
-            found.append("--knowledge, the released files of passages and probes, or generated")
-        return found
+        lacking = {
+            "--corpus, the text to train on": self.corpus is None,
+            "--knowledge, the released files of passages and probes, or generated": (
+                not self.knowledge
+            ),
+        }
+        return [option for option, is_lacking in lacking.items() if is_lacking]
 
     def rows_needed(self) -> int | None:
         """Rows of the corpus that the run goes through in an epoch; None for all that it has."""
-        if self.steps is None:
-            return None
-        batches = -(-self.steps // self.epochs)
-        return batches * self.batch_size
+        return None if self.steps is None else -(-self.steps // self.epochs) * self.batch_size
 
     def _check_knowledge(self) -> None:
         counts = (self.paraphrase, self.duplication, self.once, self.held_out)
@@ -282,9 +295,11 @@ def paper_1b() -> CklConfig:
     )
 
 
-def batch_2048() -> CklConfig:
-    """As `paper-1b`, with batches of 2,048 rows."""
-    return replace(
+CKL_RECIPES: Mapping[str, Callable[[], CklConfig]] = {
+    "smoke": smoke,
+    "lab": lab,
+    "paper-1b": paper_1b,
+    "batch-2048": lambda: replace(
         paper_1b(),
         batch_size=2048,
         steps=100,
@@ -292,27 +307,11 @@ def batch_2048() -> CklConfig:
         probe_every=10,
         evaluate_every=10,
         checkpoint_every=10,
-    )
-
-
-def lr_1e_3() -> CklConfig:
-    """As `paper-1b`, at a peak learning rate of 1e-3."""
-    return replace(paper_1b(), learning_rate=1e-3)
-
-
-def lr_1e_4() -> CklConfig:
-    """As `paper-1b`, at a peak learning rate of 1e-4."""
-    return replace(paper_1b(), learning_rate=1e-4)
-
-
-def three_epochs() -> CklConfig:
-    """As `paper-1b`, through the text three times."""
-    return replace(paper_1b(), epochs=3, steps=4800, injection_cycles=3)
-
-
-def fka_every_step() -> CklConfig:
-    """Factual acquisition on OLMo-7B: scores after every one of 2,000 steps."""
-    return replace(
+    ),
+    "lr-1e-3": lambda: replace(paper_1b(), learning_rate=1e-3),
+    "lr-1e-4": lambda: replace(paper_1b(), learning_rate=1e-4),
+    "three-epochs": lambda: replace(paper_1b(), epochs=3, steps=4800, injection_cycles=3),
+    "fka-every-step": lambda: replace(
         paper_1b(),
         model="allenai/OLMo-7B-hf",
         row_length=2048,
@@ -334,16 +333,5 @@ def fka_every_step() -> CklConfig:
         lags=(0,),
         checkpoint_every=500,
         resume_every=50,
-    )
-
-
-CKL_RECIPES: Mapping[str, Callable[[], CklConfig]] = {
-    "smoke": smoke,
-    "lab": lab,
-    "paper-1b": paper_1b,
-    "batch-2048": batch_2048,
-    "lr-1e-3": lr_1e_3,
-    "lr-1e-4": lr_1e_4,
-    "three-epochs": three_epochs,
-    "fka-every-step": fka_every_step,
+    ),
 }

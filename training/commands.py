@@ -1,12 +1,13 @@
 """A training command: arguments from a recipe, a plan on request, or a run.
 
 What the commands have in common stands here once; each says what its settings and recipes are, and
-how a run is planned and made.
+how a run is planned and made. A plan says what a run would do, from its configuration alone: no
+text is read, no weight loaded. `--dry-run` prints it, and tries what the run needs.
 
 Example:
-    >>> from training.pretrain import COMMAND
-    >>> COMMAND.program, "tiny" in COMMAND.recipes
-    ('training.pretrain', True)
+    >>> plan = Plan("a run", (("training", (("tokens", "4,096 in 1 step"),)),))
+    >>> plan.lines()
+    ['a run', '', 'training', '  tokens  4,096 in 1 step']
 """
 
 import textwrap
@@ -26,23 +27,15 @@ from training.recipes import (
     recipe_named,
 )
 
-Lines = tuple[tuple[str, str], ...]
-"""Names and values."""
-Section = tuple[str, Lines]
-
+Section = tuple[str, tuple[tuple[str, str], ...]]
+"""A heading, then names and values."""
 _WIDTH = 100
 _SHOWN_STEPS = 12
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Lines of a plan, in sections.
-
-    Attributes:
-        title: what is planned.
-        sections: section, then name and value of each of its lines.
-        missing: what has still to be given.
-    """
+    """What is planned, its lines in sections, and what has still to be given."""
 
     title: str
     sections: tuple[Section, ...]
@@ -75,10 +68,13 @@ def training_section(
 ) -> Section:
     """How a model is trained."""
     rows = f"{config.batch_size} rows of {row_length}"
+    first, second = config.betas
+    decay = "none" if not config.weight_decay else f"{config.weight_decay:g} of {config.decay}"
+    optimizer = f"AdamW, betas {first:g} and {second:g}, eps {config.eps:g}, weight decay {decay}"
     lines = [
         ("tokens", f"all that the corpus has, in steps of {rows}"),
         ("learning rate", _rate(config, steps)),
-        ("optimizer", _optimizer(config)),
+        ("optimizer", optimizer),
         ("clipping", "none" if config.clip_norm is None else f"gradient norm {config.clip_norm:g}"),
         ("precision", str(config.precision)),
         ("processes", "one" if config.parallel is Parallel.NONE else str(config.parallel)),
@@ -92,16 +88,32 @@ def training_section(
     return "training", tuple(lines)
 
 
+def _rate(config: LoopFields, steps: int | None) -> str:
+    warmup = f"{config.warmup_fraction:.0%} of the steps"
+    if steps is not None:
+        warmup = f"{config.loop_settings(steps).warmup_updates} steps"
+    rises = f"rises over {warmup}, then " if config.warmup_fraction else ""
+    falls = "stays"
+    if config.schedule is not ScheduleKind.CONSTANT:
+        falls = f"falls ({config.schedule}) to {config.final_fraction:g} of it"
+    from_one = config.schedule_count == RateCount.FROM_ONE
+    counted = "" if from_one else "; the first update has point 0"
+    return f"{config.learning_rate:g}; {rises}{falls}{counted}"
+
+
 def with_changes(sections: Sequence[Section], config: Any, recipe: Any) -> tuple[Section, ...]:
     """Sections, and one more that says what differs from the recipe, if anything does."""
-    names = [] if recipe is None else changed(config, recipe)
-    if not names:
-        return tuple(sections)
+
+    def shown(value: Any) -> str:
+        if isinstance(value, tuple):
+            return " ".join(map(str, value)) or "none"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
     lines = tuple(
-        (name, f"{_shown(getattr(config, name))}, not {_shown(getattr(recipe, name))}")
-        for name in names
+        (name, f"{shown(getattr(config, name))}, not {shown(getattr(recipe, name))}")
+        for name in ([] if recipe is None else changed(config, recipe))
     )
-    return (*sections, ("changed from the recipe", lines))
+    return (*sections, ("changed from the recipe", lines)) if lines else tuple(sections)
 
 
 def every(steps: int) -> str:
@@ -163,32 +175,6 @@ def task_names(names: Iterable[str], limit: int | None) -> list[str]:
     return [name if limit is None else f"{name} ({limit} questions)" for name in names]
 
 
-def _rate(config: LoopFields, steps: int | None) -> str:
-    warmup = f"{config.warmup_fraction:.0%} of the steps"
-    if steps is not None:
-        warmup = f"{config.loop_settings(steps).warmup_updates} steps"
-    rises = f"rises over {warmup}, then " if config.warmup_fraction else ""
-    falls = "stays"
-    if config.schedule is not ScheduleKind.CONSTANT:
-        falls = f"falls ({config.schedule}) to {config.final_fraction:g} of it"
-    counted = (
-        "" if config.schedule_count == RateCount.FROM_ONE else "; the first update has point 0"
-    )
-    return f"{config.learning_rate:g}; {rises}{falls}{counted}"
-
-
-def _optimizer(config: LoopFields) -> str:
-    decay = "none" if not config.weight_decay else f"{config.weight_decay:g} of {config.decay}"
-    first, second = config.betas
-    return f"AdamW, betas {first:g} and {second:g}, eps {config.eps:g}, weight decay {decay}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunFields:
     """Where a run goes, and how much of it is done now."""
@@ -203,22 +189,6 @@ class RunFields:
     """Stop after so many with a checkpoint, to be gone on with later; at the end of the run."""
     debug: bool = False
     """Show the traceback of an error."""
-
-    @property
-    def folder(self) -> Path:
-        """Where the run goes."""
-        if self.out is None:
-            raise ValueError("--out is missing; give a folder for the run, or --dry-run")
-        return self.out
-
-    @property
-    def seconds(self) -> float | None:
-        """How long to go on for; None to the end."""
-        if self.minutes is None:
-            return None
-        if not self.minutes > 0:
-            raise ValueError(f"--minutes must be above 0, found {self.minutes:g}")
-        return 60 * self.minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,8 +224,8 @@ class TrainingCommand:
 
     def parsed(self, words: Sequence[str]) -> Any:
         """The arguments of a command line."""
-        start = self.defaults(words)
-        return parse_arguments(self.arguments, words, program=self.program, defaults=start)
+        defaults = self.defaults(words)
+        return parse_arguments(self.arguments, words, program=self.program, defaults=defaults)
 
     def recipe_defaults(self, words: Sequence[str]) -> dict[str, Any]:
         """The name and the configuration of the recipe that a command line starts from."""
@@ -265,9 +235,13 @@ class TrainingCommand:
     def defaults(self, words: Sequence[str]) -> dict[str, Any]:
         """What a command line starts from: a recipe, or the run that is to be gone on with."""
         given = beginning_of(words)
-        stored = None if given.recipe is not None else _stored(given.out, given.resume)
-        if stored is None:
+        if given.recipe is not None or not given.resume or given.out is None:
             return self.recipe_defaults(words)
+        from training.runs.directory import MANIFEST_FILE, read_manifest
+
+        if not (Path(given.out) / MANIFEST_FILE).is_file():
+            return self.recipe_defaults(words)
+        stored = read_manifest(given.out)
         if stored["command"] != self.program:
             raise ValueError(
                 f"--out {given.out} holds a run of {stored['command']}; go on with that, or give "
@@ -278,32 +252,19 @@ class TrainingCommand:
         return {"recipe": stored["recipe"], "config": config}
 
     def _body(self, arguments: Any, _words: Sequence[str]) -> None:
-        config = arguments.config
+        config, minutes, name = arguments.config, arguments.minutes, arguments.recipe
         if arguments.dry_run:
-            self._dry_run(config, self.recipes[arguments.recipe](), arguments.out)
+            recipe = self.recipes[name]()
+            print("\n".join(self.plan(config, recipe).lines()))
+            if (why := self.untried(config)) is not None:
+                print(f"\nnot tried: {why}")
+                return
+            lines = self.attempt(config, recipe, arguments.out)
+            print("\n".join(["", *lines, "tried, with a checkpoint read back: all fits"]))
             return
-        self.run(
-            config,
-            arguments.folder,
-            recipe=arguments.recipe,
-            resume=arguments.resume,
-            seconds=arguments.seconds,
-        )
-
-    def _dry_run(self, config: Any, recipe: Any, out: Path | None) -> None:
-        """Print the plan, and try what can be tried here."""
-        print("\n".join(self.plan(config, recipe).lines()))
-        if (why := self.untried(config)) is not None:
-            print(f"\nnot tried: {why}")
-            return
-        lines = self.attempt(config, recipe, out)
-        print("\n".join(["", *lines, "tried, with a checkpoint read back: all fits"]))
-
-
-def _stored(out: str | None, resume: bool) -> Mapping[str, Any] | None:
-    """The manifest of the run that is to be gone on with; None where there is none yet."""
-    if not resume or out is None:
-        return None
-    from training.runs.directory import MANIFEST_FILE, read_manifest
-
-    return read_manifest(out) if (Path(out) / MANIFEST_FILE).is_file() else None
+        if arguments.out is None:
+            raise ValueError("--out is missing; give a folder for the run, or --dry-run")
+        if minutes is not None and not minutes > 0:
+            raise ValueError(f"--minutes must be above 0, found {minutes:g}")
+        seconds = None if minutes is None else 60 * minutes
+        self.run(config, arguments.out, recipe=name, resume=arguments.resume, seconds=seconds)

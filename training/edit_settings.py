@@ -1,9 +1,9 @@
 """What a run of a training command does to its model before the first step.
 
-Mean coefficients are measured on the start, over the text and as many tokens of it as were asked
-for, or taken from an entropy result of the same model. From them come the resuscitation or the
-control that is wanted; a temperature of attention may be added. Edits are then hooks for the length
-of the run, or written into the weights; learning rates of rows are neither.
+Mean coefficients are measured on the initial model, over the text and as many tokens of it as were
+asked for, or taken from an entropy result of the same model. From them come the resuscitation or
+the control that is wanted; a temperature of attention may be added. Edits are then hooks for the
+length of the run, or written into the weights; learning rates of rows are neither.
 
 Nothing of this depends on how far a run has come, so one that goes on finds the same edits.
 """
@@ -54,7 +54,7 @@ class RunEdits:
 
     @property
     def all(self) -> tuple[Edit, ...]:
-        """Hooks and weights: what changes the function that the start computes."""
+        """Hooks and weights: what changes the function that the model computes."""
         return (*self.hooks, *self.weights)
 
     def write(self, model: HookedModel) -> None:
@@ -83,7 +83,7 @@ def edits_of(
     row_length: int,
     watched: bool = True,
 ) -> RunEdits:
-    """The edits that a run makes, measured and tried on its start; the model is left as it is."""
+    """The edits that a run makes, measured and tried on its model, which is left as it is."""
     if not fields.is_edited:
         return RunEdits()
     edits: list[Edit] = []
@@ -91,11 +91,11 @@ def edits_of(
     coefficients = None
     if fields.resuscitates:
         like, coefficients = _resuscitation(fields, model, row_length, watched)
-        made = _made(fields, like, seed)
-        if isinstance(made, RowLearningRates):
-            rates = (made,)
+        if fields.control is Control.ROW_LEARNING_RATES:
+            # Attached to an optimizer, which may be that of a run which has come some way since.
+            rates = (RowLearningRates(replace(like, model_hash=None)),)
         else:
-            edits.append(made)
+            edits.append(like if fields.control is None else _control(fields.control, like, seed))
     if fields.attention_temperature is not None:
         schedule = fields.temperature_schedule
         edits.append(AttentionTemperature(fields.attention_temperature, schedule=schedule))
@@ -107,11 +107,9 @@ def edits_of(
     return RunEdits(hooks=tuple(edits), optimizer=rates, coefficients=coefficients)
 
 
-def _made(fields: EditFields, like: Resuscitation, seed: int) -> Edit | RowLearningRates:
-    """The resuscitation, or what is done in its place."""
-    match fields.control:
-        case None:
-            return like
+def _control(control: Control, like: Resuscitation, seed: int) -> Edit:
+    """What is done in the place of a resuscitation."""
+    match control:
         case Control.RANDOM_ROWS:
             return RandomRows(like, seed=seed)
         case Control.MOST_ACTIVE_ROWS:
@@ -119,16 +117,9 @@ def _made(fields: EditFields, like: Resuscitation, seed: int) -> Edit | RowLearn
         case Control.MATCHED_NOISE:
             return MatchedNoise(like, seed=seed)
         case Control.REDO:
-            return ReDo(
-                like.coefficients,
-                ratio=like.ratio,
-                seed=seed,
-                model_hash=like.model_hash,
-            )
-        case Control.ROW_LEARNING_RATES:
-            # Attached to an optimizer, which may be that of a run which has come some way since.
-            return RowLearningRates(replace(like, model_hash=None))
-        case Control.IDENTITY:
+            given = {"ratio": like.ratio, "seed": seed, "model_hash": like.model_hash}
+            return ReDo(like.coefficients, **given)
+        case _:
             return Identity()
 
 
@@ -148,22 +139,17 @@ def _resuscitation(
     }
     require_site(model, site)
     if fields.coefficients is not None:
-        saved = probes.load_result(fields.coefficients)
-        edit = Resuscitation(saved, ratio, factor, **settings)
+        edit = Resuscitation(probes.load_result(fields.coefficients), ratio, factor, **settings)
         edit.require(model)
         return edit, {"from": str(fields.coefficients)}
-    kept = coefficient_text(fields, model.tokenizer, row_length)
-    passes = model.n_layers if fields.sequential else 1
-    total = kept.tokens * passes
+    kept, sequential = coefficient_text(fields, model.tokenizer, row_length), fields.sequential
+    total = kept.tokens * (model.n_layers if sequential else 1)
     with progress("mean coefficients, tokens", total, shown=watched) as advance:
         edit = resuscitate(
-            model, kept, ratio, factor, sequential=fields.sequential, on_batch=advance, **settings
+            model, kept, ratio, factor, sequential=sequential, on_batch=advance, **settings
         )
-    return edit, {
-        "corpus": kept.corpus.name,
-        "corpus_sha256": kept.content_hash,
-        "tokens": kept.tokens,
-    }
+    text = {"corpus": kept.corpus.name, "corpus_sha256": kept.content_hash, "tokens": kept.tokens}
+    return edit, text
 
 
 def coefficient_text(fields: EditFields, tokenizer: Any, row_length: int) -> KeptBatches:
@@ -180,11 +166,11 @@ def coefficient_text(fields: EditFields, tokenizer: Any, row_length: int) -> Kep
 def write_baseline(
     model: HookedModel, observers: Sequence[Observer], directory: RunDirectory
 ) -> None:
-    """Look at a start before it is edited; nothing is done where that is written already."""
+    """Evaluate a model before it is edited; nothing is done where that is written already."""
     path = directory.path / BASELINE_FILE
     if path.is_file():
         return
-    # Every process looks, since they share the items out; the first one writes.
+    # Every process observes, since they share the items out; the first one writes.
     with random_states_kept(), model.evaluating(), torch.no_grad():
         lines = [
             as_line(record)

@@ -7,7 +7,7 @@ copies the model and averages gradients; FSDP (`fully_shard`) also shards weight
 optimizer state, block by block.
 
 Hooks stay where they are, on the modules of the Hugging Face model, so edits and captures work the
-same in all of these. To look at the model, its weights are gathered and compiled code is left alone
+same in all of these. To observe the model, its weights are gathered and compiled code is left alone
 (under FSDP they are then in the precision that it computes in).
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -38,17 +38,15 @@ from training.processes import Processes, own_device, random_states_kept, this_p
 from training.settings import LoopSettings
 
 _PAD = -1
+_COMPUTES_IN = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
 
 class Separation(Enum):
-    """How a model is told where documents begin."""
+    """How a model learns where documents begin."""
 
-    POSITIONS = auto()
-    """By positions that start again."""
-    MASK = auto()
-    """By these and a mask for every query and key."""
-    IMPOSSIBLE = auto()
-    """Not in any way known here."""
+    POSITIONS = auto()  # by positions that start again
+    MASK = auto()  # by these and a mask for every query and key
+    IMPOSSIBLE = auto()  # not in any way known here
 
 
 def refuse_misfits(batch: TrainingBatch, model: HookedModel) -> None:
@@ -76,36 +74,39 @@ def forward_inputs(
 ) -> dict[str, Tensor]:
     """Keyword arguments for a forward pass."""
     inputs = {"input_ids": batch.input_ids}
-    documents = _documents(batch)
-    apart = _matters(documents)
+    numbers = batch.segment_ids
+    numbers = torch.zeros_like(batch.input_ids) if numbers is None else numbers
+    documents = torch.where(batch.attention_mask == 1, numbers, _PAD)
+    # Whether any token has another document, or pads, before it in its row.
+    changes = documents[:, 1:] != documents[:, :-1]
+    apart = bool((changes & (documents[:, 1:] != _PAD)).any())
     longer = rope_border is not None and documents.shape[1] > rope_border
     if apart or (longer and bool((documents == _PAD).any())):
         inputs["position_ids"] = positions_within(documents)
-    if apart:
-        if separation is Separation.IMPOSSIBLE:
-            raise ValueError(
-                "this model does not keep the documents of a row apart; put one in a row, or leave "
-                "out document masks"
-            )
-        if separation is Separation.MASK:
-            inputs["attention_mask"] = _causal_within(documents)
+    if apart and separation is Separation.IMPOSSIBLE:
+        raise ValueError(
+            "this model does not keep the documents of a row apart; put one in a row, or leave "
+            "out document masks"
+        )
+    if apart and separation is Separation.MASK:
+        queries = rearrange(documents, "batch query -> batch 1 query 1")
+        keys = rearrange(documents, "batch key -> batch 1 1 key")
+        earlier = torch.ones(documents.shape[1], documents.shape[1]).tril().bool()
+        inputs["attention_mask"] = (queries == keys) & earlier
     return {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}
 
 
 def separation_of(hf_model: Any) -> Separation:
-    """How a model is to be told where documents begin, found out on a row of two."""
+    """How a model is to learn where documents begin, found out on a row of two."""
     device = next(hf_model.parameters()).device
     rows = torch.tensor([[1, 1, 1, 2], [2, 2, 1, 2]])
     documents = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]])
     batch = TrainingBatch(rows, rows, torch.ones_like(rows), documents)
     for separation in (Separation.POSITIONS, Separation.MASK):
         inputs = forward_inputs(batch, separation, device)
+        refusing = refusing_failures("it takes no such inputs")
         try:
-            with (
-                evaluating(hf_model),
-                torch.no_grad(),
-                refusing_failures("it takes no such inputs"),
-            ):
+            with evaluating(hf_model), torch.no_grad(), refusing:
                 one, other = hf_model(**inputs, use_cache=False).logits[:, 2:]
         except ValueError:
             continue
@@ -126,29 +127,6 @@ def positions_within(documents: Int64[Tensor, "batch pos"]) -> Int64[Tensor, "ba
     return here - torch.where(begins, here, 0).cummax(dim=1).values
 
 
-def _documents(batch: TrainingBatch) -> Int64[Tensor, "batch pos"]:
-    """A number for every token's document, another one for pads."""
-    segments = batch.segment_ids
-    numbers = torch.zeros_like(batch.input_ids) if segments is None else segments
-    return torch.where(batch.attention_mask == 1, numbers, _PAD)
-
-
-def _matters(documents: Int64[Tensor, "batch pos"]) -> bool:
-    """Whether any token has another document, or pads, before it in its row."""
-    changes = documents[:, 1:] != documents[:, :-1]
-    return bool((changes & (documents[:, 1:] != _PAD)).any())
-
-
-def _causal_within(documents: Int64[Tensor, "batch pos"]) -> Bool[Tensor, "batch 1 pos pos"]:
-    """Which keys a query may attend to: those before it in its own document."""
-    queries = rearrange(documents, "batch query -> batch 1 query 1")
-    keys = rearrange(documents, "batch key -> batch 1 1 key")
-    return (queries == keys) & torch.ones(documents.shape[1], documents.shape[1]).tril().bool()
-
-
-_COMPUTES_IN = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
-
-
 class Engine(AbstractContextManager["Engine"]):
     """Runs forward passes of a model in training; a context manager, which puts it back after.
 
@@ -162,12 +140,11 @@ class Engine(AbstractContextManager["Engine"]):
 
     def __init__(self, model: HookedModel, settings: LoopSettings) -> None:
         self.here: Processes = this_process()
-        self._model = model
-        self._hf_model = model.hf_model
-        self._settings = settings
         self.device = model.device
+        self._model, self._hf_model, self._settings = model, model.hf_model, settings
         self._separation = separation_of(self._hf_model)
         self._rope_border = rope_border(self._hf_model.config)
+        self._computes_in = _COMPUTES_IN.get(Precision(settings.precision))
         self._summed_loss: Callable[[Tensor, Tensor], Tensor] = summed_cross_entropy
         self._token_losses: Callable[[Tensor, Tensor], Tensor] = token_cross_entropy
         with ExitStack() as stack:
@@ -233,7 +210,7 @@ class Engine(AbstractContextManager["Engine"]):
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Around what looks at the model: it finds whole weights, and leaves nothing behind."""
+        """Around what observes the model: it finds whole weights, and leaves nothing behind."""
         shards = [part for part in self._hf_model.modules() if isinstance(part, FSDPModule)]
         # Compiled code would not notice hooks that are attached only now.
         eagerly = torch.compiler.set_stance("force_eager") if self._settings.compile else None
@@ -260,7 +237,11 @@ class Engine(AbstractContextManager["Engine"]):
 
     def _prepare(self, stack: ExitStack) -> None:
         """Training mode, recomputation and compilation, to be undone at the end."""
-        stack.enter_context(_training(self._hf_model))
+        # Dropout and gradient checkpointing go by the mode of each module.
+        for part in self._hf_model.modules():
+            if not part.training:
+                stack.callback(setattr, part, "training", False)
+        self._hf_model.train()
         if self._settings.gradient_checkpointing:
             self._hf_model.activation_checkpointing_enable({"use_reentrant": False})
             stack.callback(self._hf_model.activation_checkpointing_disable)
@@ -277,10 +258,9 @@ class Engine(AbstractContextManager["Engine"]):
             case Parallel.NONE:
                 return self._hf_model
             case Parallel.DDP:
-                devices = [self.device] if self.device.type == "cuda" else None
                 return DistributedDataParallel(
                     self._hf_model,
-                    device_ids=devices,
+                    device_ids=[self.device] if self.device.type == "cuda" else None,
                     broadcast_buffers=False,
                     gradient_as_bucket_view=True,
                 )
@@ -289,9 +269,8 @@ class Engine(AbstractContextManager["Engine"]):
                 return self._hf_model
 
     def _shard(self) -> None:
-        computes_in = _COMPUTES_IN.get(Precision(self._settings.precision))
         mesh = torch.distributed.init_device_mesh(self.device.type, (self.here.count,))
-        policy = MixedPrecisionPolicy(param_dtype=computes_in, reduce_dtype=torch.float32)
+        policy = MixedPrecisionPolicy(param_dtype=self._computes_in, reduce_dtype=torch.float32)
         for layer in self._model.anatomy.layers:
             fully_shard(layer.block, mesh=mesh, mp_policy=policy)
         fully_shard(self._hf_model, mesh=mesh, mp_policy=policy)
@@ -316,10 +295,9 @@ class Engine(AbstractContextManager["Engine"]):
             handle.remove()
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        computes_in = _COMPUTES_IN.get(Precision(self._settings.precision))
-        if computes_in is None or self._settings.parallel is Parallel.FSDP:
+        if self._computes_in is None or self._settings.parallel is Parallel.FSDP:
             return nullcontext()
-        return torch.autocast(self.device.type, computes_in)
+        return torch.autocast(self.device.type, self._computes_in)
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,15 +346,3 @@ def hold_in_float32(model: HookedModel) -> None:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that may be sharded, gathered; all processes call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-@contextmanager
-def _training(module: nn.Module) -> Iterator[None]:
-    """Training mode, which dropout and gradient checkpointing go by."""
-    resting = [part for part in module.modules() if not part.training]
-    module.train()
-    try:
-        yield
-    finally:
-        for part in resting:
-            part.training = False

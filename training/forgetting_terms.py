@@ -40,13 +40,13 @@ from probes.intervals import Interval
 from training.runs.records import GradientAlignmentRecord
 
 MOVED = "moved"
-"""What records call the weights now less those at the start."""
+"""The weights now less those at the start, in records."""
+START = "@start"
+"""Stands after the name of a sample for its gradient at the start."""
 NEAR_ZERO = 1e-3
 """A gradient is near zero if its norm is at most this share of the largest in the record: then no
 step along another one could move its sample's loss by more than a thousandth of what it may move
 its own."""
-START = "@start"
-"""What stands after the name of a sample for its gradient at the start."""
 
 
 def at_start(sample: str) -> str:
@@ -60,14 +60,10 @@ class Alignment:
 
     product: float
     norms: tuple[float, float]
-    cosine: float | None
-    """Of the angle between them; None where a norm is 0."""
-    interval: Interval | None
-    """Of the product, over items; None unless both are gradients of now."""
-    near_zero: tuple[str, ...]
-    """Which of the two are gradients too small to have a direction."""
-    sign: int | None
-    """Of the product, 1 or -1; None where it cannot be told."""
+    cosine: float | None  # None where a norm is 0
+    interval: Interval | None  # of the product, over items; None unless both are gradients of now
+    near_zero: tuple[str, ...]  # which of the two are gradients too small to have a direction
+    sign: int | None  # of the product, 1 or -1; None where it is not known
 
 
 def alignment(
@@ -93,21 +89,25 @@ def alignment(
     Raises:
         ValueError: the record has no such vector or part.
     """
-    product = _product(record, first, second, part)
-    norms = (vector_norm(record, first, part), vector_norm(record, second, part))
-    whole = [
-        vector_norm(record, name) for name in (*record.samples, *map(at_start, record.samples))
-    ]
+    place, product = _product(record, first, second, part)
+
+    def norm(name: str, part: str | None = None) -> float:
+        return math.sqrt(_product(record, name, name, part)[1])
+
+    norms = (norm(first, part), norm(second, part))
+    largest = max(norm(name) for name in (*record.samples, *map(at_start, record.samples)))
     small = tuple(
         name
         for name in dict.fromkeys((first, second))
-        if name != MOVED and vector_norm(record, name) <= near_zero * max(whole)
+        if name != MOVED and norm(name) <= near_zero * largest
     )
-    error = None if part is not None else record.errors[_place(record, first, second)]
-    interval = None
-    if error is not None:
-        count = min(record.blocks[record.samples.index(name)] for name in (first, second))
-        interval = _interval_around(product, error, count, level)
+    interval, error = None, record.errors[place]
+    if part is None and error is not None:
+        from scipy.stats import t
+
+        blocks = min(record.blocks[record.samples.index(name)] for name in (first, second))
+        half = float(t.ppf((1 + level) / 2, blocks - 1)) * error
+        interval = Interval(product - half, product + half, level)
     return Alignment(
         product=product,
         norms=norms,
@@ -118,19 +118,6 @@ def alignment(
     )
 
 
-def vector_norm(record: GradientAlignmentRecord, name: str, part: str | None = None) -> float:
-    """The norm of a vector of a record, in one part or in the whole."""
-    return math.sqrt(_product(record, name, name, part))
-
-
-def _interval_around(product: float, error: float, blocks: int, level: float) -> Interval:
-    """The t interval of a product whose standard error is from so many blocks."""
-    from scipy.stats import t
-
-    half = float(t.ppf((1 + level) / 2, blocks - 1)) * error
-    return Interval(product - half, product + half, level)
-
-
 def sign_of(interval: Interval) -> int | None:
     """1 or -1 for an interval on one side of 0; None for one that holds it."""
     if interval.low <= 0 <= interval.high:
@@ -138,44 +125,43 @@ def sign_of(interval: Interval) -> int | None:
     return 1 if interval.low > 0 else -1
 
 
-def _product(record: GradientAlignmentRecord, first: str, second: str, part: str | None) -> float:
-    by_part = record.products[_place(record, first, second)]
+def _product(
+    record: GradientAlignmentRecord, first: str, second: str, part: str | None
+) -> tuple[int, float]:
+    """Where a pair of vectors stands in a record, and their inner product."""
+    pairs = [pair for pair in ([first, second], [second, first]) if pair in record.pairs]
+    if not pairs:
+        there = ", ".join(dict.fromkeys(name for pair in record.pairs for name in pair))
+        raise ValueError(f"there are no {first!r} and {second!r}; the record has {there}")
+    place = record.pairs.index(pairs[0])
+    by_part = record.products[place]
     if part is None:
-        return math.fsum(by_part)
+        return place, math.fsum(by_part)
     if part not in record.parts:
         raise ValueError(f"there is no part {part!r}; the record has {', '.join(record.parts)}")
-    return by_part[record.parts.index(part)]
-
-
-def _place(record: GradientAlignmentRecord, first: str, second: str) -> int:
-    for pair in ([first, second], [second, first]):
-        if pair in record.pairs:
-            return record.pairs.index(pair)
-    there = dict.fromkeys(name for pair in record.pairs for name in pair)
-    raise ValueError(f"there are no {first!r} and {second!r}; the record has {', '.join(there)}")
+    return place, by_part[record.parts.index(part)]
 
 
 @dataclass(frozen=True)
 class MixingTerm:
-    r"""\(\Delta_2\), and how sure its sign is."""
+    r"""\(\Delta_2\), and how sure its sign is.
 
-    value: float
-    """Nats per token; above zero where mixing saves loss on A."""
+    The interval is over items. Its errors are added as if all went the same way, so that it is too
+    wide rather than too narrow.
+    """
+
+    value: float  # nats per token; above zero where mixing saves loss on A
     interval: Interval
-    """Over items. Its errors are added as if all went the same way, so that it is too wide rather
-    than too narrow."""
     near_zero: tuple[str, ...]
     sign: int | None
 
 
 @dataclass(frozen=True)
 class LossChange:
-    """What became of the loss of a sample since the start."""
+    """What became of the loss of a sample since the start, in nats per token."""
 
-    measured: float
-    """The loss now less that at the start, in nats per token."""
-    first_order: float
-    """The way that the weights have moved times the gradient at the start."""
+    measured: float  # the loss now less that at the start
+    first_order: float  # the way that the weights have moved times the gradient at the start
 
 
 def delta_1(
@@ -234,13 +220,21 @@ def delta_2(
         )
     if mixed == alone and not mix_share:
         raise ValueError("both records are of one start, and mix_share is 0: nothing was mixed")
+    # The gradients whose products with A's make up the term, and how much each counts.
+    counted = [(mixed, later, 1 - mix_share), (mixed, mix, mix_share), (alone, later, -1.0)]
+    if mixed == alone:
+        counted = [(alone, mix, mix_share), (alone, later, -mix_share)]
     found = [
         (weight, alignment(record, name, earlier, level=level, near_zero=near_zero))
-        for record, name, weight in _weights(alone, mixed, mix_share, later, mix)
+        for record, name, weight in counted
+        if weight
     ]
-    errors = [abs(weight) * _half_width(pair.interval) * learning_rate for weight, pair in found]
     value = learning_rate * sum(weight * pair.product for weight, pair in found)
-    interval = Interval(value - sum(errors), value + sum(errors), level)
+    error = 0.0
+    for weight, pair in found:
+        assert pair.interval is not None
+        error += abs(weight) * (pair.interval.width / 2) * learning_rate
+    interval = Interval(value - error, value + error, level)
     small = tuple(dict.fromkeys(name for _, pair in found for name in pair.near_zero))
     return MixingTerm(value, interval, small, None if small else sign_of(interval))
 
@@ -255,25 +249,6 @@ def change_of_loss(record: GradientAlignmentRecord, sample: str) -> LossChange:
         _loss(record, sample) - record.start_losses[record.samples.index(sample)],
         alignment(record, MOVED, at_start(sample)).product,
     )
-
-
-def _weights(
-    alone: GradientAlignmentRecord,
-    mixed: GradientAlignmentRecord,
-    share: float,
-    later: str,
-    mix: str,
-) -> list[tuple[GradientAlignmentRecord, str, float]]:
-    """The gradients whose products with A's make up the term, and how much each counts."""
-    if mixed == alone:
-        return [(alone, mix, share), (alone, later, -share)]
-    of_mixed = [(mixed, later, 1 - share), (mixed, mix, share)]
-    return [*(entry for entry in of_mixed if entry[2]), (alone, later, -1.0)]
-
-
-def _half_width(interval: Interval | None) -> float:
-    assert interval is not None
-    return interval.width / 2
 
 
 def _loss(record: GradientAlignmentRecord, sample: str) -> float:

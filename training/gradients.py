@@ -2,7 +2,7 @@ r"""Gradient alignment: does learning one set of items pull the loss on another 
 
 A small step along \(-\nabla L(\theta; D_B)\) changes the loss on \(D_A\) by minus the learning rate
 times \(\nabla L(\theta; D_A) \cdot \nabla L(\theta; D_B)\). A product below zero means that
-learning B makes A worse there. `GradientAlignmentObserver` looks at fixed samples of the data sets
+learning B makes A worse there. `GradientAlignmentObserver` takes fixed samples of the data sets
 along a run, and records the inner products, part by part, of
 
 - the samples' gradients now (`A`, `B`, `M`),
@@ -20,11 +20,12 @@ Source: Lopez-Paz and Ranzato, "Gradient Episodic Memory" (2017), Eq. 2, for the
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
+from typing import Any
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor, nn
 from torch import distributed as dist
 
@@ -65,7 +66,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GradientSample:
-    """Items whose gradient is looked at, always the same, dealt into batches."""
+    """Items whose gradient is measured, always the same, dealt into batches."""
 
     name: str
     blocks: tuple[TrainingBatch, ...]
@@ -73,13 +74,11 @@ class GradientSample:
 
 @dataclass(frozen=True, eq=False)
 class SampleGradient:
-    """The gradient of a sample's mean loss over its trained tokens."""
+    """The gradient of a sample's mean loss over its trained tokens, in nats."""
 
     loss: float
-    """Mean cross-entropy of a trained token, in nats."""
     tokens: int
     vector: Weights
-    """By the names of parameters."""
 
 
 def gradient_sample(name: str, rows: Sequence[Rendered], *, blocks: int = 8) -> GradientSample:
@@ -100,8 +99,10 @@ def gradient_sample(name: str, rows: Sequence[Rendered], *, blocks: int = 8) -> 
         )
     if empty := [place for place, row in enumerate(rows) if not any(row.trained[1:])]:
         raise ValueError(f"item {empty[0]} of sample {name!r} trains no token; leave it out")
+    dealt = [rows[place::blocks] for place in range(min(blocks, len(rows)))]
+    layout: dict[str, Any] = {"packing": Packing.BUCKETED, "normalisation": LossNormalisation.TOKEN}
     return GradientSample(
-        name, tuple(_batch(rows[k::blocks]) for k in range(min(blocks, len(rows))))
+        name, tuple(rows_of_examples(some, [""] * len(some), [""], **layout) for some in dealt)
     )
 
 
@@ -137,17 +138,14 @@ class GradientReader:
             for name, value in gradient.items():
                 total[name] += value
         _add_up([loss, *total.values()], self._model.device)
-        self._refuse_not_finite(sample, {"its loss": loss, **total})
+        found = {"its loss": loss, **total}
+        if not all(map(all_finite, found.values())):
+            weights = self._hf_model.state_dict()
+            helps = what_makes_finite(self._model.name, weights, self._model.dtype)
+            refuse_not_finite(found, f"the gradient of sample {sample.name!r}", helps)
         return SampleGradient(
             float(loss) / tokens, tokens, {name: value / tokens for name, value in total.items()}
         )
-
-    def _refuse_not_finite(self, sample: GradientSample, found: Weights) -> None:
-        if all(map(all_finite, found.values())):
-            return
-        weights = self._hf_model.state_dict()
-        helps = what_makes_finite(self._model.name, weights, self._model.dtype)
-        refuse_not_finite(found, f"the gradient of sample {sample.name!r}", helps)
 
     def variances(
         self, sample: GradientSample, own: SampleGradient, others: Sequence[Weights]
@@ -170,32 +168,19 @@ class GradientReader:
         inputs = forward_inputs(block, self._separation, self._model.device, border)
         with torch.enable_grad():
             logits = self._hf_model(**inputs, use_cache=False).logits
-            loss = _summed_loss(logits, block.labels.to(logits.device))
+            following = nn.functional.pad(block.labels.to(logits.device), (0, 1), value=IGNORED)
+            # As in training, but float64 stays float64.
+            loss = nn.functional.cross_entropy(
+                wide(logits).flatten(0, 1),
+                following[:, 1:].flatten(),
+                ignore_index=IGNORED,
+                reduction="sum",
+            )
             # Not `backward`: the gradients of the run itself stay what they are.
             found = torch.autograd.grad(
                 loss, list(self._trained.values()), allow_unused=True, materialize_grads=True
             )
         return float(loss.detach()), dict(zip(self._trained, found, strict=True))
-
-
-def _summed_loss(
-    logits: Float[Tensor, "batch pos d_vocab"], labels: Int64[Tensor, "batch pos"]
-) -> Float[Tensor, ""]:
-    # As in training, but float64 stays float64.
-    following = nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
-    return nn.functional.cross_entropy(
-        wide(logits).flatten(0, 1), following.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-
-
-def _batch(rows: Sequence[Rendered]) -> TrainingBatch:
-    return rows_of_examples(
-        rows,
-        [""] * len(rows),
-        [""],
-        packing=Packing.BUCKETED,
-        normalisation=LossNormalisation.TOKEN,
-    )
 
 
 def _add_up(tensors: Iterable[Tensor], device: torch.device) -> None:
@@ -208,12 +193,12 @@ def _add_up(tensors: Iterable[Tensor], device: torch.device) -> None:
 
 
 class GradientAlignmentObserver(Timed):
-    """Looks at how the gradients of some samples lie to each other.
+    """Measures how the gradients of some samples lie to each other.
 
-    Each look costs two forward and backward passes over the samples, and a gradient as large as the
-    weights for each of them on the model's device; as many again, and a copy of the weights, stay
-    on the CPU. Samples are seen through edits, in evaluation mode. The start is read
-    at the first look; where that comes later (after a resume, too), an edit that changes over the
+    Each measurement costs two forward and backward passes over the samples, and a gradient as large
+    as the weights for each of them on the model's device; as many again, and a copy of the weights,
+    stay on the CPU. Samples are seen through edits, in evaluation mode. The start is read at the
+    first measurement; where that comes later (after a resume, too), an edit that changes over the
     run, such as a linear temperature, is then no longer what it was.
 
     Args:
@@ -247,56 +232,40 @@ class GradientAlignmentObserver(Timed):
                 a gradient is not finite.
         """
         refuse_others(model, self._start)
+        samples = self._samples
         with model.evaluating():
             reader = GradientReader(model)
-            now = [reader.read(sample) for sample in self._samples]
+            now = [reader.read(sample) for sample in samples]
             moved = {n: w - self._start[n] for n, w in start_weights(model).items()}
             if self._at_start is None:
-                self._at_start = self._read_at_start(model, reader, now, moved)
-            errors = _errors(reader, self._samples, now)
-        return [self._record(model, step, now, moved, errors)]
-
-    def _read_at_start(
-        self,
-        model: HookedModel,
-        reader: GradientReader,
-        now: list[SampleGradient],
-        moved: Weights,
-    ) -> list[SampleGradient]:
-        if any(bool(difference.any()) for difference in moved.values()):
-            with with_weights(model, self._start):
-                now = [reader.read(sample) for sample in self._samples]
-        return [
-            SampleGradient(found.loss, found.tokens, {n: g.cpu() for n, g in found.vector.items()})
-            for found in now
-        ]
-
-    def _record(
-        self,
-        model: HookedModel,
-        step: int,
-        now: list[SampleGradient],
-        moved: Weights,
-        errors: Float64[Tensor, "sample sample"],
-    ) -> GradientAlignmentRecord:
-        assert self._at_start is not None
-        names = [sample.name for sample in self._samples]
-        vectors = [*(g.vector for g in now), *(g.vector for g in self._at_start), moved]
+                first = now
+                if any(bool(difference.any()) for difference in moved.values()):
+                    with with_weights(model, self._start):
+                        first = [reader.read(sample) for sample in samples]
+                self._at_start = [
+                    replace(found, vector={n: g.cpu() for n, g in found.vector.items()})
+                    for found in first
+                ]
+            errors = _errors(reader, samples, now)
+        names = [sample.name for sample in samples]
+        called = [*names, *map(at_start, names), MOVED]
+        vectors = [*(found.vector for found in (*now, *self._at_start)), moved]
         by_part = products_by_part(vectors, parameter_parts(model))
         places = list(combinations_with_replacement(range(len(vectors)), 2))
-        called = [*names, *map(at_start, names), MOVED]
-        return GradientAlignmentRecord(
-            step,
-            samples=names,
-            losses=[found.loss for found in now],
-            start_losses=[found.loss for found in self._at_start],
-            tokens=[found.tokens for found in now],
-            blocks=[len(sample.blocks) for sample in self._samples],
-            parts=[str(part) for part in by_part],
-            pairs=[[called[i], called[j]] for i, j in places],
-            products=[[float(found[i, j]) for found in by_part.values()] for i, j in places],
-            errors=[float(errors[i, j]) if j < len(names) else None for i, j in places],
-        )
+        return [
+            GradientAlignmentRecord(
+                step,
+                samples=names,
+                losses=[found.loss for found in now],
+                start_losses=[found.loss for found in self._at_start],
+                tokens=[found.tokens for found in now],
+                blocks=[len(sample.blocks) for sample in samples],
+                parts=[str(part) for part in by_part],
+                pairs=[[called[i], called[j]] for i, j in places],
+                products=[[float(found[i, j]) for found in by_part.values()] for i, j in places],
+                errors=[float(errors[i, j]) if j < len(names) else None for i, j in places],
+            )
+        ]
 
 
 def _errors(

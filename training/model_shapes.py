@@ -1,4 +1,4 @@
-"""Model shapes: small models of a known family, made from scratch.
+"""Model shapes: small models of a known family, and their tokenizers, made from scratch.
 
 | family   | like                                                  | its MLP                |
 |----------|-------------------------------------------------------|------------------------|
@@ -30,7 +30,10 @@ from probes.choices import as_choice
 if TYPE_CHECKING:
     from probes.hooked_model import HookedModel
 
-
+END = "<|endoftext|>"
+PADDING = "<|padding|>"
+MINIMUM_VOCABULARY = 256 + 2
+"""One entry for every byte, and the two special ones."""
 _SIZES = {
     "d_model": "hidden_size",
     "n_layers": "num_hidden_layers",
@@ -44,12 +47,9 @@ _SIZES = {
 class ModelFamily(StrEnum):
     """Which models a new one is like."""
 
-    OLMO = "olmo"
-    """OLMo-1B: the Knowledge Entropy paper's."""
-    LLAMA = "llama"
-    """SmolLM2, of the Llama family."""
-    PYTHIA = "pythia"
-    """Pythia, of the GPT-NeoX family."""
+    OLMO = "olmo"  # OLMo-1B: the Knowledge Entropy paper's
+    LLAMA = "llama"  # SmolLM2
+    PYTHIA = "pythia"  # of the GPT-NeoX family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,27 +89,20 @@ class ModelShape:
             )
 
     def config(self, tokenizer: Any | None = None) -> Any:
-        """The configuration as transformers has it.
-
-        Args:
-            tokenizer: whose end and padding tokens the model is to know of.
-        """
+        """The configuration as transformers has it, with a tokenizer's special tokens."""
         import transformers
 
-        sizes = {theirs: getattr(self, ours) for ours, theirs in _SIZES.items()}
-        special = {
-            name: getattr(tokenizer, name, None)
-            for name in ("bos_token_id", "eos_token_id", "pad_token_id")
-        }
+        given = {theirs: getattr(self, ours) for ours, theirs in _SIZES.items()}
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            given[name] = getattr(tokenizer, name, None)
         match ModelFamily(self.family):
             case ModelFamily.OLMO:
-                return transformers.OlmoConfig(**sizes, **special, tie_word_embeddings=True)
+                return transformers.OlmoConfig(**given, tie_word_embeddings=True)
             case ModelFamily.LLAMA:
-                return transformers.LlamaConfig(**sizes, **special, tie_word_embeddings=True)
+                return transformers.LlamaConfig(**given, tie_word_embeddings=True)
             case ModelFamily.PYTHIA:
-                return transformers.GPTNeoXConfig(
-                    **sizes, **special, tie_word_embeddings=False, hidden_dropout=0.0
-                )
+                given |= {"tie_word_embeddings": False, "hidden_dropout": 0.0}
+                return transformers.GPTNeoXConfig(**given)
 
     def parameters(self) -> int:
         """How many parameters such a model has, tied ones counted once; nothing is allocated."""
@@ -150,12 +143,6 @@ def _module(config: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-
-
-END = "<|endoftext|>"
-PADDING = "<|padding|>"
-MINIMUM_VOCABULARY = 256 + 2
-"""One entry for every byte, and the two special ones."""
 
 
 def train_byte_pairs(texts: Iterable[str], d_vocab: int) -> Any:

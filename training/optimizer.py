@@ -1,4 +1,4 @@
-"""Optimizer: fused AdamW, and which weights it lets decay.
+"""Optimizer: fused AdamW, which weights it lets decay, and the learning rate of every update.
 
 Example:
     >>> import torch
@@ -11,10 +11,10 @@ Example:
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from training.choices import DecayGroup, RateCount, ScheduleKind
-from training.settings import LoopSettings, OptimizerSettings, ScheduleSettings
+from training.settings import LoopSettings, OptimizerSettings
 
 
 def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
@@ -22,7 +22,18 @@ def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
         raise ValueError("every parameter of the model is frozen; let some require gradients")
-    decaying = _decaying(module, DecayGroup(settings.decay))
+    match DecayGroup(settings.decay):
+        case DecayGroup.NONE:
+            decaying: set[torch.Tensor] = set()
+        case DecayGroup.ALL_MATRICES:
+            decaying = {p for p in trainable if p.ndim >= 2}
+        case DecayGroup.LINEAR_WEIGHTS:
+            from transformers.pytorch_utils import Conv1D
+
+            parts = list(module.modules())
+            decaying = {part.weight for part in parts if isinstance(part, nn.Linear | Conv1D)}
+            # An unembedding that is tied to the embedding is one.
+            decaying -= {part.weight for part in parts if isinstance(part, nn.Embedding)}
     groups = [
         {"params": [p for p in trainable if p in decaying], "weight_decay": settings.weight_decay},
         {"params": [p for p in trainable if p not in decaying], "weight_decay": 0.0},
@@ -36,24 +47,6 @@ def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
     )
 
 
-def _decaying(module: nn.Module, group: DecayGroup) -> set[Tensor]:
-    match group:
-        case DecayGroup.NONE:
-            return set()
-        case DecayGroup.ALL_MATRICES:
-            return {p for p in module.parameters() if p.ndim >= 2}
-        case DecayGroup.LINEAR_WEIGHTS:
-            from transformers.pytorch_utils import Conv1D
-
-            linear = _weights_of(module, (nn.Linear, Conv1D))
-            return linear - _weights_of(module, (nn.Embedding,))
-
-
-def _weights_of(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> set[Tensor]:
-    found = (part.weight for part in module.modules() if isinstance(part, kinds))
-    return {weight for weight in found if isinstance(weight, Tensor)}
-
-
 def learning_rate(update: int, settings: LoopSettings) -> float:
     """The learning rate of one update.
 
@@ -61,24 +54,17 @@ def learning_rate(update: int, settings: LoopSettings) -> float:
         update: which, from 1 to the steps of the run.
         settings: the run's.
     """
-    steps, schedule = settings.steps, settings.schedule
+    steps, schedule, warmup = settings.steps, settings.schedule, settings.warmup_updates
     assert 1 <= update <= steps
-    peak = settings.optimizer.learning_rate
+    peak, final = settings.optimizer.learning_rate, schedule.final_fraction
     point = update - 1 if schedule.count is RateCount.FROM_ZERO else update
-    warmup = settings.warmup_updates
     if point < warmup:
         return peak * (schedule.warmup_start + (1 - schedule.warmup_start) * point / warmup)
     along = (point - warmup) / (steps - warmup) if steps > warmup else 0.0
-    return peak * _share_left(along, schedule)
-
-
-def _share_left(along: float, settings: ScheduleSettings) -> float:
-    """Share of the peak when so much of the time after the warm-up is over."""
-    final = settings.final_fraction
-    match ScheduleKind(settings.kind):
+    match ScheduleKind(schedule.kind):
         case ScheduleKind.COSINE:
-            return final + (1 - final) * (1 + math.cos(math.pi * along)) / 2
+            return peak * (final + (1 - final) * (1 + math.cos(math.pi * along)) / 2)
         case ScheduleKind.LINEAR:
-            return 1 - (1 - final) * along
+            return peak * (1 - (1 - final) * along)
         case ScheduleKind.CONSTANT:
-            return 1.0
+            return peak

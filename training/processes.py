@@ -1,7 +1,9 @@
-"""Processes: which one of a training run this is, and what it does together with the others.
+"""Processes: which one of a run this is, what it does together with the others, what it draws.
 
 `torchrun` starts several processes and says so in their environment; without it there is one. The
-same code serves gloo (CPU) and NCCL (GPU).
+same code serves gloo (CPU) and NCCL (GPU). Random states of PyTorch, its GPUs, NumPy and Python are
+taken and put back together: dropout draws from PyTorch's, and a user's data or observers may draw
+from any, so all of them belong to a run's state.
 
 Example:
     >>> with joined_processes() as here:
@@ -69,22 +71,17 @@ def own_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
-    """Join the other processes of `torchrun`, if there are any, for the
-    length of a `with` block.
-    """
-    here = this_process()
+    """Join the other processes of `torchrun`, if there are any, for a `with` block."""
     under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ or "MASTER_ADDR" in os.environ
     if dist.is_initialized() or not under_torchrun:
-        yield here
+        yield this_process()
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        # Checkpoints are put together on the CPU, and gradients on the GPU.
-        dist.init_process_group("cpu:gloo,cuda:nccl")
-    else:
-        dist.init_process_group("gloo")
+    # Checkpoints are put together on the CPU, and gradients on the GPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
-        yield here
+        yield this_process()
     finally:
         dist.destroy_process_group()
 
@@ -94,10 +91,9 @@ def random_states() -> dict[str, Any]:
     # NumPy's global generator is nothing that we use; that others do is why it is kept.
     name, keys, *numpy_rest = np.random.get_state(legacy=True)  # noqa: NPY002
     version, internal, gauss = random.getstate()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return {
         "torch": torch.get_rng_state(),
-        "cuda": cuda,
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *numpy_rest],
         "python": [version, list(internal), gauss],
     }

@@ -1,4 +1,4 @@
-"""Progress: what a run shows of itself while it trains.
+"""Progress: what a run shows of itself while it trains, and how fast it is.
 
 On a terminal a bar, otherwise a plain line at the start, every ten seconds and at the end; on the
 error stream, in one process of several.
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -71,23 +72,15 @@ def _bar(steps: int, done: int) -> Iterator[Show]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Remaining(),
-        TextColumn("{task.fields[text]}"),
-    )
+    text = TextColumn("{task.fields[text]}")
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), Remaining(), text)
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("training", total=steps, completed=done, text="")
-
-        def show(record: StepRecord, speed: Mapping[str, float]) -> None:
-            bar.update(task, completed=record.step, text=progress_text(record, speed))
-
-        yield show
+        yield lambda record, speed: bar.update(
+            task, completed=record.step, text=progress_text(record, speed)
+        )
 
 
-_TERA = 1e12
 _HALF_PRECISION_PEAKS = {
     "H200": 989.4,
     "H100 PCIe": 756.0,
@@ -106,24 +99,22 @@ _HALF_PRECISION_PEAKS = {
 
 def flops_per_token(model: HookedModel, row_length: int) -> int:
     """Floating-point operations that one token costs in training."""
-    hf_model = model.hf_model
+    hf_model, config = model.hf_model, model.hf_model.config
     embeddings = (part for part in hf_model.modules() if isinstance(part, torch.nn.Embedding))
-    looked_up = {id(part.weight) for part in embeddings}
-    looked_up.discard(id(model.anatomy.unembed.weight))
+    looked_up = {id(part.weight) for part in embeddings} - {id(model.anatomy.unembed.weight)}
     weights = sum(
         p.numel() for p in hf_model.parameters() if p.ndim >= 2 and id(p) not in looked_up
     )
-    width = model.n_heads * _head_width(model)
-    return 6 * weights + 12 * model.n_layers * width * row_length
+    head_width = getattr(config, "head_dim", None) or model.d_model // model.n_heads
+    return 6 * weights + 12 * model.n_layers * model.n_heads * head_width * row_length
 
 
 def peak_flops(device_name: str, precision: Precision) -> float | None:
     """Floating-point operations that a device can do in a second; None where it is not known."""
     if precision is Precision.FP32:
         return None
-    known = (peak for name, peak in _HALF_PRECISION_PEAKS.items() if name in device_name)
-    peak = next(known, None)
-    return None if peak is None else peak * _TERA
+    known = (1e12 * peak for name, peak in _HALF_PRECISION_PEAKS.items() if name in device_name)
+    return next(known, None)
 
 
 def memory_bytes(device: torch.device) -> int:
@@ -138,32 +129,18 @@ class Throughput:
     """Tokens a second and model FLOP utilisation of a run."""
 
     def __init__(self, model: HookedModel, precision: Precision, processes: int) -> None:
-        self._model = model
         self._device = model.device
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else ""
         peak = peak_flops(name, precision)
         self._peak = None if peak is None else peak * processes
-        self._flops: dict[int, int] = {}
+        self._flops_per_token = cache(lambda row_length: flops_per_token(model, row_length))
 
     def of_step(self, batch: TrainingBatch, seconds: float) -> dict[str, float]:
         """What a step gave."""
         rows, length = batch.input_ids.shape
         speed = rows * length / seconds
-        found = {
-            "seconds": seconds,
-            "tokens_per_second": speed,
-            "memory_bytes": float(memory_bytes(self._device)),
-        }
+        memory = float(memory_bytes(self._device))
+        found = {"seconds": seconds, "tokens_per_second": speed, "memory_bytes": memory}
         if self._peak is not None:
             found["flop_utilisation"] = speed * self._flops_per_token(length) / self._peak
         return found
-
-    def _flops_per_token(self, row_length: int) -> int:
-        if row_length not in self._flops:
-            self._flops[row_length] = flops_per_token(self._model, row_length)
-        return self._flops[row_length]
-
-
-def _head_width(model: HookedModel) -> int:
-    config = model.hf_model.config
-    return getattr(config, "head_dim", None) or model.d_model // model.n_heads

@@ -2,6 +2,7 @@
 
 A training command takes a recipe and changes of it: every field of the configuration is an option
 whose default is the recipe's value, as `--help` shows. `changed` says what then differs from it.
+Settings that several commands share stand here once, in groups that their configurations inherit.
 
 Example:
     >>> recipe_named("tny", {"tiny": dict, "lab": dict})
@@ -32,8 +33,7 @@ def recipe_named(name: str, recipes: Mapping[str, Callable[[], Configuration]]) 
     """The configuration of a recipe."""
     if name in recipes:
         return recipes[name]()
-    near = difflib.get_close_matches(name, recipes, n=1)
-    question = f"did you mean {near[0]}? " if near else ""
+    question = "".join(f"did you mean {n}? " for n in difflib.get_close_matches(name, recipes, n=1))
     raise ValueError(f"there is no recipe {name!r}; {question}There are {', '.join(recipes)}")
 
 
@@ -48,7 +48,15 @@ def beginning_of(words: Sequence[str]) -> argparse.Namespace:
 
 def as_json(configuration: Any) -> dict[str, Any]:
     """The fields of a configuration as JSON has them: what a manifest holds."""
-    return {name: _json(value) for name, value in vars(configuration).items()}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(inner) for inner in value]
+        if isinstance(value, Enum):
+            return value.value
+        return str(value) if isinstance(value, Path) else value
+
+    return {name: plain(value) for name, value in vars(configuration).items()}
 
 
 def from_json(kind: type[Configuration], stored: Mapping[str, Any]) -> Configuration:
@@ -69,30 +77,21 @@ def changed(configuration: Any, recipe: Any) -> list[str]:
 
 
 def command_words(configuration: Any, recipe: Any, name: str) -> list[str]:
-    """The words of a command line that ask for a configuration.
-
-    Args:
-        configuration: all settings.
-        recipe: what it is a change of.
-        name: of the recipe.
-    """
+    """The words of a command line that ask for a configuration, as changes of a named recipe."""
     stored = as_json(configuration)
     words = ["--recipe", name]
     for field in changed(configuration, recipe):
-        flag, value = field.replace("_", "-"), stored[field]
+        value = stored[field]
         if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
+            words.append(flag(field) if value else flag(f"no_{field}"))
         else:
-            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+            words += [flag(field), *map(str, value if isinstance(value, list) else [value])]
     return words
 
 
-def _json(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_json(inner) for inner in value]
-    if isinstance(value, Enum):
-        return value.value
-    return str(value) if isinstance(value, Path) else value
+def flag(name: str) -> str:
+    """The option of a field."""
+    return "--" + name.replace("_", "-")
 
 
 def _restored(hint: Any, value: Any) -> Any:
@@ -188,34 +187,23 @@ class LoopFields(ComputeFields, OptimizerFields):
         checkpoint_steps: tuple[int, ...] = (),
     ) -> LoopSettings:
         """The settings of a loop of so many steps."""
-        return LoopSettings(
-            steps=steps,
-            batch_size=self.batch_size,
-            micro_batch_size=self.micro_batch_size,
-            optimizer=OptimizerSettings(
-                learning_rate=self.learning_rate,
-                betas=self.betas,
-                eps=self.eps,
-                weight_decay=self.weight_decay,
-                decay=self.decay,
-                clip_norm=self.clip_norm,
-            ),
-            schedule=ScheduleSettings(
-                kind=self.schedule,
-                warmup_fraction=self.warmup_fraction,
-                warmup_start=self.warmup_start,
-                final_fraction=self.final_fraction,
-                count=self.schedule_count,
-            ),
-            precision=self.precision,
-            parallel=self.parallel,
-            compile=self.compile,
-            gradient_checkpointing=self.gradient_checkpointing,
-            seed=self.seed,
-            checkpoint_every=checkpoint_every,
-            checkpoint_steps=checkpoint_steps,
-            resume_every=self.resume_every,
+
+        def own(kind: type[Any]) -> dict[str, Any]:
+            names = (field.name for field in dataclasses.fields(kind))
+            return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+        schedule = ScheduleSettings(
+            kind=self.schedule, count=self.schedule_count, **own(ScheduleSettings)
         )
+        chosen = {
+            **own(LoopSettings),
+            "steps": steps,
+            "optimizer": OptimizerSettings(**own(OptimizerSettings)),
+            "schedule": schedule,
+            "checkpoint_every": checkpoint_every,
+            "checkpoint_steps": checkpoint_steps,
+        }
+        return LoopSettings(**chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,18 +234,12 @@ class EvaluationFields:
             )
 
 
-def flag(name: str) -> str:
-    """The option of a field."""
-    return "--" + name.replace("_", "-")
-
-
 def refuse_below_one(config: Any, names: Iterable[str]) -> None:
     """Make sure that numbers are 1 or more, where they are given."""
     misfits = Misfits()
     for name in names:
-        value = getattr(config, name)
         with misfits.noted():
-            if value is not None and value < 1:
+            if (value := getattr(config, name)) is not None and value < 1:
                 raise ValueError(f"{flag(name)} must be 1 or more, found {value}")
     misfits.refuse()
 
@@ -265,27 +247,20 @@ def refuse_below_one(config: Any, names: Iterable[str]) -> None:
 class Control(StrEnum):
     """What is done instead of a resuscitation, to see what it is that matters about one."""
 
-    RANDOM_ROWS = "random_rows"
-    """Its multipliers, on neurons drawn at random."""
-    MOST_ACTIVE_ROWS = "most_active_rows"
-    """Its multipliers, on the most active neurons."""
-    MATCHED_NOISE = "matched_noise"
-    """Noise of its size, on its rows."""
-    REDO = "redo"
-    """Its neurons started afresh; weights only."""
+    RANDOM_ROWS = "random_rows"  # its multipliers, on neurons drawn at random
+    MOST_ACTIVE_ROWS = "most_active_rows"  # its multipliers, on the most active neurons
+    MATCHED_NOISE = "matched_noise"  # noise of its size, on its rows
+    REDO = "redo"  # its neurons started afresh; weights only
+    # What the preserving one does in training: learning rates of rows, and no edit.
     ROW_LEARNING_RATES = "row_learning_rates"
-    """What the preserving one does in training: learning rates of rows, and no edit."""
-    IDENTITY = "identity"
-    """Nothing."""
+    IDENTITY = "identity"  # nothing
 
 
 class EditForm(StrEnum):
     """How edits are made."""
 
-    HOOKS = "hooks"
-    """By hooks, which gradients pass through; checkpoints hold the weights without the edit."""
-    WEIGHTS = "weights"
-    """In the weights, once, before the first step."""
+    HOOKS = "hooks"  # gradients pass through; checkpoints hold the weights without the edit
+    WEIGHTS = "weights"  # written once, before the first step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,7 +291,7 @@ class EditFields:
     edit_form: EditForm = EditForm.HOOKS
     """Whether edits are hooks, or are written into the weights."""
     coefficient_corpus: str = "general-train"
-    """Text that mean coefficients are measured on at the start."""
+    """Text that mean coefficients are measured on, before the first step."""
     coefficient_tokens: int = 16384
     """Tokens of it."""
     coefficients: Path | None = None
@@ -330,7 +305,7 @@ class EditFields:
 
     @property
     def is_edited(self) -> bool:
-        """Whether the model that is trained differs from the start, or is trained differently."""
+        """Whether the model that is trained differs from the base, or is trained differently."""
         return self.resuscitates or self.attention_temperature is not None
 
     def check_edits(self) -> None:

@@ -1,9 +1,13 @@
 """Run setup: everything that has to be there before the first update, in the order that matters.
 
-Edits are made to the start, not to what a checkpoint holds, since what some of them add is taken
-from the weights that they find: the checkpoint is loaded under them. Weights are loaded whole and
-then sharded; the optimizer's state is loaded shard by shard. Random states come last, because
+Edits are made to the initial model, not to what a checkpoint holds, since what some of them add is
+taken from the weights that they find: the checkpoint is loaded under them. Weights are loaded whole
+and then sharded; the optimizer's state is loaded shard by shard. Random states come last, because
 anything before may have drawn.
+
+What a run needs at its end is tried before its first step (`try_end`): its first batch, whether its
+stop rule can ever be fulfilled, and a checkpoint, which is read back and compared. `tried` does the
+same for a run that is not made.
 """
 
 import tempfile
@@ -46,18 +50,21 @@ from training.stop_rules import Waits
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run that is ready to go on."""
+    """A run that is ready to go on.
+
+    Attributes:
+        scaler: of the loss; does nothing but for float16.
+        clock: what edits that change over the run go by.
+        state: what checkpoints hold.
+        found: the checkpoint that it goes on from; None at the beginning.
+    """
 
     engine: Engine
     optimizer: torch.optim.AdamW
     scaler: GradScaler
-    """Of the loss; does nothing but for float16."""
     clock: Clock
-    """What edits that change over the run go by."""
     state: TrainingState
-    """What checkpoints hold."""
     found: CheckpointFound | None
-    """Where it goes on from; None at the start."""
 
     @property
     def here(self) -> Processes:
@@ -66,7 +73,7 @@ class Run:
 
     @property
     def is_new(self) -> bool:
-        """Whether it begins at the start."""
+        """Whether it begins at the beginning."""
         return self.found is None
 
     @property
@@ -97,7 +104,9 @@ def made_ready(
         stack.enter_context(random_states_kept())
         hold_in_float32(model)
         clock = stack.enter_context(applied(model, *edits))
-        found = _newest(directory, resume)
+        if not resume and directory.has_begun:
+            raise ValueError(f"{directory.path} holds records already; resume, or record elsewhere")
+        found = directory.latest() if resume else None
         if found is not None:
             refuse_other_processes(found)
             load_weights(model, found.path)
@@ -117,19 +126,20 @@ def made_ready(
         yield Run(engine, optimizer, scaler, clock, state, found)
 
 
-def _newest(directory: RunDirectory, resume: bool) -> CheckpointFound | None:
-    if resume:
-        return directory.latest()
-    if directory.has_begun:
-        raise ValueError(f"{directory.path} holds records already; resume, or record elsewhere")
-    return None
-
-
 def refuse_unfit(
     source: BatchSource, settings: LoopSettings, optimizer_edits: Sequence[RowLearningRates]
 ) -> None:
     """Make sure that data, settings and processes go together, before any work is done."""
-    _refuse_processes(settings)
+    alone, count = settings.parallel is Parallel.NONE, this_process().count
+    if alone and count > 1:
+        raise ValueError(
+            f"torchrun has started {count} processes, and parallel is 'none'; use 'ddp' or 'fsdp'"
+        )
+    if not alone and not (dist.is_initialized() or dist.is_torchelastic_launched()):
+        raise ValueError(
+            f"parallel={str(settings.parallel)!r} needs torchrun to start the processes; start it "
+            "so, or use 'none'"
+        )
     if optimizer_edits and settings.parallel is Parallel.FSDP:
         raise ValueError(
             "learning rates of rows need whole parameters, and 'fsdp' shards them; use 'ddp'"
@@ -145,7 +155,7 @@ def refuse_unfit(
 def fitting_batch(
     source: BatchSource, step: int, model: HookedModel, settings: LoopSettings
 ) -> TrainingBatch:
-    """The global batch of a step, after a look at whether model and settings are made for it."""
+    """The global batch of a step, refused where model and settings are not made for it."""
     batch = source.batch(step)
     refuse_misfits(batch, model)
     # Passages may be given rows of their own.
@@ -161,20 +171,6 @@ def fitting_batch(
     return batch
 
 
-def _refuse_processes(settings: LoopSettings) -> None:
-    alone = settings.parallel is Parallel.NONE
-    count = this_process().count
-    if alone and count > 1:
-        raise ValueError(
-            f"torchrun has started {count} processes, and parallel is 'none'; use 'ddp' or 'fsdp'"
-        )
-    if not alone and not (dist.is_initialized() or dist.is_torchelastic_launched()):
-        raise ValueError(
-            f"parallel={str(settings.parallel)!r} needs torchrun to start the processes; start it "
-            "so, or use 'none'"
-        )
-
-
 def try_end(
     run: Run,
     model: HookedModel,
@@ -184,15 +180,12 @@ def try_end(
     observers: Sequence[Observer],
     stop: StopRule | None,
 ) -> None:
-    """Try what a run needs at its end."""
-    misfits = Misfits()
-    with misfits.noted():
-        fitting_batch(source, 0, model, settings)
-    with misfits.noted():
-        refuse_unreachable(stop, source, settings.steps, observers)
-    with misfits.noted():
-        run.state.try_in(directory.checkpoints)
-    misfits.refuse()
+    """Try what a run needs at its end, and refuse all that does not fit at once."""
+    Misfits().check(
+        lambda: fitting_batch(source, 0, model, settings),
+        lambda: _refuse_unreachable(stop, source, settings.steps, observers),
+        lambda: run.state.try_in(directory.checkpoints),
+    )
 
 
 def tried(
@@ -215,19 +208,19 @@ def tried(
             try_end(run, model, source, settings, directory, observers, stop)
 
 
-def refuse_unreachable(
+def _refuse_unreachable(
     stop: object, source: BatchSource, steps: int, observers: Sequence[Observer]
 ) -> None:
     """Make sure that a rule can be fulfilled by what the run records."""
     if not isinstance(stop, Waits):
         return
-    looks: dict[str, int] = {}
+    evaluated: dict[str, int] = {}
     for observer in observers:
         if isinstance(observer, ItemsObserver):
             times = sum(1 for step in range(steps + 1) if observer.due(step))
-            looks |= {name: max(times, looks.get(name, 0)) for name in observer.items()}
+            evaluated |= {name: max(times, evaluated.get(name, 0)) for name in observer.items()}
     names = source.source_names if isinstance(source, NamedSources) else ()
-    if (why := stop.unreachable(steps, names, looks)) is not None:
+    if (why := stop.unreachable(steps, names, evaluated)) is not None:
         raise ValueError(why)
 
 

@@ -1,7 +1,8 @@
 """Settings of the training loop: how long, how fast, how precisely, and what is kept.
 
 Plain frozen dataclasses that check themselves, so that a command can show and compare them without
-loading PyTorch. Choices take their strings as well.
+loading PyTorch. Choices take their strings as well. `Misfits` collects what is wrong with several
+settings, to refuse all of it at once.
 
 Example:
     >>> LoopSettings(steps=1600, batch_size=128, checkpoint_every=160).checkpoint_is_due(320)
@@ -9,12 +10,63 @@ Example:
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from probes.choices import as_choice
 from training.choices import DecayGroup, Parallel, Precision, RateCount, ScheduleKind
+
+
+class Misfits:
+    """Collects refusals (`ValueError`), each of which is a line, to be one refusal in the end."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def noted(self) -> "_Noted":
+        """Around one thing that may be refused; what comes after it is done all the same."""
+        return _Noted(self.found)
+
+    def check(self, *checks: Callable[[], object]) -> None:
+        """Call every check, whatever the others refuse; then refuse what they and others did."""
+        for one in checks:
+            with self.noted():
+                one()
+        self.refuse()
+
+    def refuse(self) -> None:
+        """Refuse all that was noted; nothing is done where nothing was."""
+        if self.found:
+            raise Refusals(self.found)
+
+
+class _Noted:
+    """Its type says that it keeps refusals to itself, which `contextmanager` could not."""
+
+    def __init__(self, found: list[str]) -> None:
+        self._found = found
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if not isinstance(error, ValueError):
+            return False
+        lines = error.lines if isinstance(error, Refusals) else [str(error)]
+        self._found += [line for line in lines if line not in self._found]
+        return True
+
+
+class Refusals(ValueError):
+    """Several refusals in one; `lines` has each of them."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = list(lines)
+        listed = "; ".join(f"({number}) {line}" for number, line in enumerate(lines, start=1))
+        several = f"{len(lines)} things do not fit: {listed}"
+        super().__init__(lines[0] if len(lines) == 1 else several)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +92,8 @@ class OptimizerSettings:
         _require(self, "betas", all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1")
         _require(self, "eps", 0 < self.eps < math.inf, "above 0 and finite")
         _require(self, "weight_decay", 0 <= self.weight_decay < math.inf, "0 or more and finite")
-        _require(
-            self, "clip_norm", self.clip_norm is None or self.clip_norm > 0, "above 0, or None"
-        )
+        clips = self.clip_norm is None or self.clip_norm > 0
+        _require(self, "clip_norm", clips, "above 0, or None")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +133,9 @@ class LoopSettings:
     micro_batch_size: int | None = None
     """Rows of one forward pass in one process; None for all that it has."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    """AdamW and clipping."""
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    """The learning rate over the run."""
     precision: Precision | str = Precision.FP32
-    """What forward and backward passes compute in."""
     parallel: Parallel | str = Parallel.NONE
-    """How processes share a step; several need `torchrun`."""
     compile: bool = False
     """Compile the blocks and the loss (`torch.compile`)."""
     gradient_checkpointing: bool = False
@@ -98,7 +145,7 @@ class LoopSettings:
     checkpoint_every: int | None = None
     """Steps between checkpoints; None for those of `checkpoint_steps` and the last alone."""
     checkpoint_steps: tuple[int, ...] = ()
-    """More steps at which to write one; 0 is the unchanged start. The last always has one."""
+    """More steps at which to write one; 0 is the unchanged model. The last always has one."""
     resume_every: int | None = None
     """Steps between checkpoints that only serve resuming: the next one of any kind replaces it."""
     keep_training_states: int = 1
@@ -127,10 +174,9 @@ class LoopSettings:
 
     def checkpoint_is_due(self, step: int) -> bool:
         """Whether the run's plan has a checkpoint after this many updates."""
-        at_interval = (
-            self.checkpoint_every is not None and step and not step % self.checkpoint_every
-        )
-        return bool(at_interval) or step in self.checkpoint_steps or step == self.steps
+        every = self.checkpoint_every
+        at_interval = every is not None and step > 0 and step % every == 0
+        return at_interval or step in self.checkpoint_steps or step == self.steps
 
     def resume_point_is_due(self, step: int) -> bool:
         """Whether a checkpoint is written at this step only so that a run can go on from it."""
@@ -166,55 +212,3 @@ def _as_choice(settings: Any, name: str, kind: type[StrEnum]) -> None:
 def _require(settings: Any, name: str, holds: bool, allowed: str) -> None:
     if not holds:
         raise ValueError(f"{name} must be {allowed}, found {getattr(settings, name)!r}")
-
-
-class Misfits:
-    """Collects refusals, each of which is a line, to be one refusal in the end."""
-
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    def noted(self) -> "_Noted":
-        """Around one thing that may be refused; what comes after it is looked at all the same."""
-        return _Noted(self)
-
-    def refuse(self) -> None:
-        """Refuse all that was noted; nothing is done where nothing was."""
-        if self.found:
-            raise Refusals(self.found)
-
-    def note(self, error: ValueError) -> None:
-        """Take up a refusal, or each of several in one."""
-        told = error.lines if isinstance(error, Refusals) else [str(error)]
-        self.found += [line for line in told if line not in self.found]
-
-
-class _Noted:
-    """Says by its type that it keeps refusals to itself, which `contextmanager` could not."""
-
-    def __init__(self, misfits: Misfits) -> None:
-        self._misfits = misfits
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
-        if isinstance(error, ValueError):
-            self._misfits.note(error)
-        return isinstance(error, ValueError)
-
-
-class Refusals(ValueError):
-    """Several refusals in one.
-
-    Attributes:
-        lines: each of them.
-    """
-
-    def __init__(self, lines: list[str]) -> None:
-        self.lines = list(lines)
-        if len(lines) == 1:
-            super().__init__(lines[0])
-            return
-        listed = "; ".join(f"({number}) {line}" for number, line in enumerate(lines, start=1))
-        super().__init__(f"{len(lines)} things do not fit: {listed}")

@@ -1,7 +1,12 @@
-"""One run of a training command that has no stages: prepared, made or tried, and shown.
+"""One run of a training command: prepared, made or tried, and shown; and whether it is over.
 
 Everything is prepared again when a run goes on, from the same seeds; the manifest holds hashes of
-it all. What an edited model scored before it was edited is kept in `baseline.jsonl`.
+it all. What an edited model scored before it was edited is kept in `baseline.jsonl`. Runs in stages
+share what is observed: text, entropies, tasks and earlier facts.
+
+Example:
+    >>> is_over(Path("runs/nothing-there"), None)
+    False
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +23,7 @@ from training.batches import BatchSource
 from training.data.downstream import load_task
 from training.data.fact_world import ClozeItem, read_cloze
 from training.edit_settings import RunEdits, coefficient_text, write_baseline
-from training.loop import TrainingResult, train
+from training.loop import train
 from training.observers import (
     Cadence,
     ClozeObserver,
@@ -34,7 +39,6 @@ from training.run_setup import tried
 from training.runs.checkpoints import checkpoint_folders
 from training.runs.directory import (
     CHECKPOINTS_FOLDER,
-    RunDirectory,
     is_finished,
     opened_directory,
     read_manifest,
@@ -43,9 +47,6 @@ from training.runs.directory import (
 )
 from training.settings import LoopSettings, Misfits
 from training.start_models import Start, find_start
-
-_ROWS_AT_ONCE = 8
-_AUTO = "auto"
 
 
 @dataclass
@@ -65,28 +66,21 @@ class ObserverSet:
         row_length: int,
     ) -> None:
         """Add the text, entropies, earlier facts and tasks of a configuration."""
-        misfits = Misfits()
-        with misfits.noted():
-            self.add_text(
-                config.evaluation_corpora,
-                tokenizer,
-                cadence,
-                tokens=config.evaluation_tokens,
-                entropy_tokens=config.entropy_tokens,
-                row_length=row_length,
-            )
-        with misfits.noted():
-            self.add_facts(_earlier_facts(config.cloze, start), cadence)
-        with misfits.noted():
-            self.add_tasks(config.tasks, config.task_limit, cadence)
-        misfits.refuse()
+        tokens, entropy_tokens = config.evaluation_tokens, config.entropy_tokens
+        corpora = config.evaluation_corpora
+        cloze = None if config.cloze is None else Path(config.cloze)
+        path = start.cloze if config.cloze == "auto" else cloze
+        Misfits().check(
+            lambda: self.add_text(corpora, tokenizer, cadence, tokens, entropy_tokens, row_length),
+            lambda: self.add_facts(() if path is None else read_cloze(path), cadence),
+            lambda: self.add_tasks(config.tasks, config.task_limit, cadence),
+        )
 
     def add_text(
         self,
         corpora: Sequence[str],
         tokenizer: Any,
         cadence: Cadence,
-        *,
         tokens: int,
         entropy_tokens: int | None,
         row_length: int,
@@ -95,14 +89,14 @@ class ObserverSet:
         misfits = Misfits()
         for name in corpora:
             with misfits.noted():
-                corpus, batches = held_out_text(name, tokenizer, tokens, row_length)
+                corpus, batches = _held_out_text(name, tokenizer, tokens, row_length)
                 self.observers.append(HeldOutObserver(corpus, batches, cadence))
-                self.inputs.setdefault("held_out", {})[corpus] = identity_of(batches)
+                self.inputs.setdefault("held_out", {})[corpus] = _identity_of(batches)
         misfits.refuse()
         if entropy_tokens is not None:
-            corpus, batches = held_out_text(corpora[0], tokenizer, entropy_tokens, row_length)
+            corpus, batches = _held_out_text(corpora[0], tokenizer, entropy_tokens, row_length)
             self.observers.append(EntropyObserver(batches, cadence))
-            self.inputs["entropies"] = {"corpus": corpus, **identity_of(batches)}
+            self.inputs["entropies"] = {"corpus": corpus, **_identity_of(batches)}
 
     def add_tasks(self, names: Iterable[str], limit: int | None, cadence: Cadence) -> None:
         """Add downstream tasks."""
@@ -116,31 +110,23 @@ class ObserverSet:
 
     def add_facts(self, items: Sequence[ClozeItem], cadence: Cadence) -> None:
         """Add cloze items, if there are any."""
-        if not items:
-            return
-        content = ContentHash()
-        for item in items:
-            content.add_text(repr(item))
-        self.observers.append(ClozeObserver(items, cadence))
-        self.inputs["cloze"] = {"items": len(items), "sha256": content.value}
+        if items:
+            content = ContentHash()
+            for item in items:
+                content.add_text(repr(item))
+            self.observers.append(ClozeObserver(items, cadence))
+            self.inputs["cloze"] = {"items": len(items), "sha256": content.value}
 
 
-def _earlier_facts(cloze: str | None, start: Start) -> tuple[ClozeItem, ...]:
-    path = start.cloze if cloze == _AUTO else None if cloze is None else Path(cloze)
-    return () if path is None else read_cloze(path)
-
-
-def held_out_text(
+def _held_out_text(
     name: str, tokenizer: Any, tokens: int, row_length: int
 ) -> tuple[str, list[TokenBatch]]:
     """A corpus's name, and its first tokens."""
     corpus = probes.load_corpus(name)
-    return corpus.name, held_out_batches(
-        corpus, tokenizer, tokens, row_length=row_length, batch_size=_ROWS_AT_ONCE
-    )
+    return corpus.name, held_out_batches(corpus, tokenizer, tokens, row_length=row_length)
 
 
-def identity_of(batches: Iterable[TokenBatch]) -> dict[str, Any]:
+def _identity_of(batches: Iterable[TokenBatch]) -> dict[str, Any]:
     """How many tokens batches have, and their hash."""
     content, tokens = ContentHash(), 0
     for batch in batches:
@@ -156,8 +142,6 @@ class PreparedRun:
 
     Attributes:
         model: the model, not edited yet.
-        source: its batches.
-        settings: of the loop.
         observed: what is evaluated.
         inputs: hashes and counts of all of it, for the manifest.
         sentences: what is about to be trained.
@@ -171,26 +155,6 @@ class PreparedRun:
     inputs: dict[str, Any]
     sentences: Sequence[str]
     edits: RunEdits = field(default_factory=RunEdits)
-
-    def train(
-        self, directory: RunDirectory, *, resume: bool, seconds: float | None
-    ) -> TrainingResult:
-        """Edit the model and train it."""
-        observers = self.observed.observers
-        if self.edits.all:
-            write_baseline(self.model, observers, directory)
-        self.edits.write(self.model)
-        return train(
-            self.model,
-            self.source,
-            self.settings,
-            directory,
-            edits=self.edits.hooks,
-            observers=observers,
-            optimizer_edits=self.edits.optimizer,
-            resume=resume,
-            time_limit=seconds,
-        )
 
 
 def make_run(
@@ -211,24 +175,35 @@ def make_run(
         # Other settings are refused at once; all else is prepared again, and compared.
         is_finished(out, config, resume=resume)
         prepared = prepare(config)
+        edits, observers = prepared.edits, prepared.observed.observers
         manifest = run_manifest(program, recipe, config, prepared.inputs)
         directory = opened_directory(out, manifest, resume=resume)
         result = None
         if not directory.is_done:
             if here.is_first:
                 print("\n".join(prepared.sentences))
-            result = prepared.train(directory, resume=resume, seconds=seconds)
+            if edits.all:
+                write_baseline(prepared.model, observers, directory)
+            edits.write(prepared.model)
+            result = train(
+                prepared.model,
+                prepared.source,
+                prepared.settings,
+                directory,
+                edits=edits.hooks,
+                observers=observers,
+                optimizer_edits=edits.optimizer,
+                resume=resume,
+                time_limit=seconds,
+            )
         if here.is_first:
             show(out, config)
-            _print_end(result, prepared.settings.steps)
+            if result is None:
+                print("this run was over already; nothing was done")
+            elif not result.finished:
+                done, steps = result.steps_done, prepared.settings.steps
+                print(f"stopped after {done:,} of {steps:,} steps; go on with --resume")
             print(f"run: {out}")
-
-
-def _print_end(result: TrainingResult | None, steps: int) -> None:
-    if result is None:
-        print("this run was over already; nothing was done")
-    elif not result.finished:
-        print(f"stopped after {result.steps_done:,} of {steps:,} steps; go on with --resume")
 
 
 def try_run(prepare: Callable[[Any], PreparedRun], config: Any, out: Path | None) -> None:
@@ -248,7 +223,17 @@ def try_run(prepare: Callable[[Any], PreparedRun], config: Any, out: Path | None
 
 
 def is_over(folder: Path, configuration: Any) -> bool:
-    """Whether a folder holds a run, finished."""
+    """Whether a folder holds a finished run of this configuration.
+
+    Its settings, the weights that it began from and the texts that it was trained, evaluated and
+    edited on must be those of now, as far as that can be found out without preparing the run again:
+    where a model is a folder or a text a file here. What is gone cannot differ; built-in models and
+    texts are pinned, and what the hub holds under a name is not asked for again. The training
+    commands themselves compare everything that went into a run.
+
+    Raises:
+        ValueError: it is a finished run of something else.
+    """
     if not is_finished(folder, configuration, resume=True):
         return False
     inputs = read_manifest(folder)["inputs"]
@@ -256,50 +241,50 @@ def is_over(folder: Path, configuration: Any) -> bool:
     if start is not None and "start_sha256" in inputs:
         _refuse_changed(folder, f"weights in {start}", inputs["start_sha256"], _weights(start))
     text, host = getattr(configuration, "corpus", None), inputs.get("data", {}).get("host")
-    if host is not None and isinstance(text, str) and Path(text).expanduser().exists():
+    if host is not None and isinstance(text, str) and _is_here(text):
         found = _text(text, configuration.column, host["documents"])
         _refuse_changed(folder, f"text in {text}", host["content_hash"], found)
-    # A chain has looked at texts in its stages.
+    # A chain has evaluated texts in its stages.
     for stage in (folder, *sorted(folder.glob("stage-*"))):
         if folders := checkpoint_folders(stage / CHECKPOINTS_FOLDER):
-            _refuse_changed_looks(stage, configuration, str(folders[-1]))
+            _refuse_other_texts(stage, configuration, str(folders[-1]))
     return True
 
 
-def _refuse_changed_looks(folder: Path, configuration: Any, tokenizer: str) -> None:
+def _refuse_other_texts(folder: Path, configuration: Any, tokenizer: str) -> None:
     """Refuse other texts that a run was evaluated on, or its edits measured on."""
     inputs, length = read_manifest(folder)["inputs"], configuration.row_length
-    for name, tokens in _evaluated(configuration):
-        if Path(name).expanduser().exists():
-            corpus, now = _held_out(name, tokenizer, tokens, length)
-            before = inputs.get("held_out", {}).get(corpus, {}).get("sha256", now)
-            _refuse_changed(folder, f"text in {name}", before, now)
+    if hasattr(configuration, "evaluation_corpora"):
+        names, tokens = configuration.evaluation_corpora, configuration.evaluation_tokens
+    else:
+        names, tokens = configuration.held_out, configuration.held_out_tokens
+    for name in filter(_is_here, names):
+        corpus, now = _held_out(name, tokenizer, tokens, length)
+        before = inputs.get("held_out", {}).get(corpus, {}).get("sha256", now)
+        _refuse_changed(folder, f"text in {name}", before, now)
     measured = inputs.get("edits", {}).get("coefficients") or {}
-    if "corpus_sha256" in measured and Path(configuration.coefficient_corpus).expanduser().exists():
+    if "corpus_sha256" in measured and _is_here(configuration.coefficient_corpus):
         kept = coefficient_text(configuration, _tokenizer(tokenizer), length)
         what = f"text in {configuration.coefficient_corpus}"
         _refuse_changed(folder, what, measured["corpus_sha256"], kept.content_hash)
 
 
-def _evaluated(configuration: Any) -> list[tuple[str, int]]:
-    """The texts that a run is evaluated on, and how many tokens of each."""
-    if hasattr(configuration, "evaluation_corpora"):
-        return [(n, configuration.evaluation_tokens) for n in configuration.evaluation_corpora]
-    return [(name, configuration.held_out_tokens) for name in configuration.held_out]
-
-
 def _start(configuration: Any) -> str | None:
     """The folder that a run begins from, where it is one that is there."""
     model = getattr(configuration, "model", None)
-    if model is None or not Path(model).expanduser().exists():
+    if model is None or not _is_here(model):
         return None
     try:
-        start = find_start(model, configuration.revision)
+        start = find_start(model, configuration.revision).model
     except ValueError:
         # Checkpoints that nothing needed any more have been removed.
         return None
-    path = Path(start.model).expanduser()
-    return start.model if path.is_file() or (path / "config.json").is_file() else None
+    path = Path(start).expanduser()
+    return start if path.is_file() or (path / "config.json").is_file() else None
+
+
+def _is_here(name: str) -> bool:
+    return Path(name).expanduser().exists()
 
 
 @cache
@@ -316,8 +301,8 @@ def _tokenizer(checkpoint: str) -> Any:
 
 @cache
 def _held_out(name: str, tokenizer: str, tokens: int, row_length: int) -> tuple[str, str]:
-    corpus, batches = held_out_text(name, _tokenizer(tokenizer), tokens, row_length)
-    return corpus, identity_of(batches)["sha256"]
+    corpus, batches = _held_out_text(name, _tokenizer(tokenizer), tokens, row_length)
+    return corpus, _identity_of(batches)["sha256"]
 
 
 @cache

@@ -25,12 +25,11 @@ CLOZE = "cloze"
 
 @dataclass(frozen=True)
 class Start:
-    """A model to be loaded."""
+    """A model to be loaded, and the run directory that it comes from, where it does."""
 
     model: str
     revision: str | None
     run: Path | None
-    """The run directory that it comes from, where it does."""
 
     @property
     def cloze(self) -> Path | None:
@@ -46,16 +45,15 @@ def find_start(model: str, revision: str | None = None) -> Start:
         parent = path.parent.parent
         inside = path.parent.name == CHECKPOINTS_FOLDER and _is_run(parent)
         return Start(model, revision, parent if inside else None)
-    folders = checkpoint_folders(path / CHECKPOINTS_FOLDER)
-    names = [folder.name for folder in folders]
+    folders = {folder.name: folder for folder in checkpoint_folders(path / CHECKPOINTS_FOLDER)}
     if not folders:
         raise ValueError(f"the run {model} has no checkpoint yet; go on with it, with --resume")
-    if revision is not None and revision not in names:
+    name = list(folders)[-1] if revision is None else revision
+    if name not in folders:
         raise ValueError(
-            f"the run {model} has no checkpoint {revision!r}; it has {', '.join(names)}"
+            f"the run {model} has no checkpoint {revision!r}; it has {', '.join(folders)}"
         )
-    chosen = folders[-1] if revision is None else folders[names.index(revision)]
-    return Start(str(chosen), None, path)
+    return Start(str(folders[name]), None, path)
 
 
 def find_base(model: str, revision: str | None) -> Start:
@@ -68,14 +66,13 @@ def find_base(model: str, revision: str | None) -> Start:
     return find_start(model, revision)
 
 
-def _is_run(path: Path) -> bool:
-    return (path / MANIFEST_FILE).is_file() and (path / CHECKPOINTS_FOLDER).is_dir()
-
-
 def why_not_here(model: str) -> str | None:
     """Why a model cannot be loaded without the hub, as a clause; None where it can."""
     if model in asset_names():
         return None if is_here(model) else f"the built-in model {model} is not fetched yet"
-    return (
-        None if Path(model).expanduser().exists() else f"the model {model} is not on this machine"
-    )
+    here = Path(model).expanduser().exists()
+    return None if here else f"the model {model} is not on this machine"
+
+
+def _is_run(path: Path) -> bool:
+    return (path / MANIFEST_FILE).is_file() and (path / CHECKPOINTS_FOLDER).is_dir()

@@ -1,16 +1,19 @@
-"""How a tuned lens is trained: the model predicts, and every layer learns to say the same.
+"""How a tuned lens is trained, and whether it is nearer to the model than the logit lens.
 
 The model is frozen. A step runs one batch, draws some positions from it and moves the translators
-of all layers towards a smaller KL divergence from the model's output, in nats; what exactly a step
-does is in `training.tuned_lens_fit`, and whether it helped in `training.tuned_lens_fit`.
+of all layers towards a smaller KL divergence from the model's output, in nats.
+
+The two lenses are compared on text held out: for each layer the mean over positions of the KL
+divergence of the model's final distribution from what a lens reads there; smaller is nearer. Both
+read the same positions, so the difference comes with a standard error over positions (which is a
+little too small, since positions of one document are alike).
 
 Source: Belrose et al., "Eliciting Latent Predictions from Transformers with the Tuned Lens",
-arXiv 2303.08112, section 3.
+arXiv 2303.08112, sections 3 and 4.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -21,7 +24,7 @@ from torch.optim.lr_scheduler import LinearLR
 
 from probes.anatomy import Anatomy
 from probes.checking import all_finite, refuse_not_finite, what_makes_finite
-from probes.choices import SampleBy
+from probes.choices import SampleBy, as_choice
 from probes.corpus.sources import MORE_DOCUMENTS, Corpus, ReadCounts, load_corpus
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
@@ -70,6 +73,17 @@ class LensComparison:
             }
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "layer_labels": list(self.layer_labels),
+            "logit_kl": self.logit.tolist(),
+            "tuned_kl": self.tuned.tolist(),
+            "difference_standard_error": self.difference_error.tolist(),
+            "positions": self.positions,
+            "layers_nearer": self.layers_nearer,
+        }
+
 
 def compare_lenses(
     model: HookedModel,
@@ -111,11 +125,11 @@ def _divergences(
         read = read_streams(
             model.anatomy, streams, targets, top_k=1, embedding=True, translate=translate
         )
-    require_finite_layers(model, read.kl[:-1], "the KL divergence")
+    _require_finite_layers(model, read.kl[:-1], "the KL divergence")
     return read.kl[:-1].double()
 
 
-def require_finite_layers(
+def _require_finite_layers(
     model: HookedModel, values: Float[Tensor, "layer *rest"], of: str
 ) -> None:
     """Refuse values of the layers but the last, of which one is not finite."""
@@ -156,29 +170,21 @@ HELD_OUT_OF = 8
 """One document in so many is held out."""
 
 
-@dataclass(frozen=True)
-class LensCorpora:
-    """What to learn from and what to judge on."""
-
-    learning: Corpus
-    heldout: Corpus
-
-
 def learning_and_heldout(
     corpus: str,
     heldout: str | None,
     *,
     column: str | None,
     sample_by: SampleBy = SampleBy.DOCUMENT,
-) -> LensCorpora:
-    """Open the two corpora of a tuned lens."""
+) -> tuple[Corpus, Corpus]:
+    """Open the text to learn from and the text to compare on."""
     if heldout == corpus:
         raise ValueError(
             f"--held-out {heldout} is the corpus itself; give another, or leave it out"
         )
     learning = load_corpus(corpus, column=column, sample_by=sample_by)
     if heldout is not None:
-        return LensCorpora(learning, load_corpus(heldout, column=column, sample_by=sample_by))
+        return learning, load_corpus(heldout, column=column, sample_by=sample_by)
     if learning.open_texts is None:
         raise ValueError(
             f"{corpus} holds rows of token ids, of which none is known to be another document; "
@@ -189,19 +195,17 @@ def learning_and_heldout(
             f"{corpus} has fewer than {HELD_OUT_OF} documents, too few to hold any out; name the "
             f"text to judge on with --held-out, or {MORE_DOCUMENTS}"
         )
-    return LensCorpora(_part(learning, heldout=False), _part(learning, heldout=True))
 
+    def part(name: str, *, held_out: bool) -> Corpus:
+        def texts() -> Iterator[str]:
+            for index, text in enumerate(learning.documents()):
+                if (index % HELD_OUT_OF == HELD_OUT_OF - 1) == held_out:
+                    yield text
 
-def _part(corpus: Corpus, *, heldout: bool) -> Corpus:
-    name = f"{corpus.name} (held out)" if heldout else f"{corpus.name} (without held out)"
-    texts = partial(_texts, corpus, heldout=heldout)
-    return replace(corpus, name=name, open_texts=texts, counts=ReadCounts())
+        name = f"{learning.name} ({name})"
+        return replace(learning, name=name, open_texts=texts, counts=ReadCounts())
 
-
-def _texts(corpus: Corpus, *, heldout: bool) -> Iterator[str]:
-    for index, text in enumerate(corpus.documents()):
-        if (index % HELD_OUT_OF == HELD_OUT_OF - 1) == heldout:
-            yield text
+    return part("without held out", held_out=False), part("held out", held_out=True)
 
 
 DEFAULT_RATES = {TranslatorOptimizer.ADAM: 1e-3, TranslatorOptimizer.SGD: 1.0}
@@ -239,17 +243,20 @@ class TranslatorSettings:
 
 
 class TranslatorFit:
-    """Translators on their way.
-
-    Attributes:
-        positions: how many positions they have learnt from.
-    """
+    """Translators on their way; `positions` counts what they have learnt from."""
 
     def __init__(self, model: HookedModel, settings: TranslatorSettings) -> None:
         self._model, self._settings = model, settings
         self._fitted = identity_translators(model)
         self._generator = torch.Generator().manual_seed(settings.seed)
-        self._optimizer = _optimizer_of([self._fitted.weight, self._fitted.bias], settings)
+        parameters, momentum = [self._fitted.weight, self._fitted.bias], settings.momentum
+        self._optimizer: torch.optim.Optimizer
+        if settings.optimizer is TranslatorOptimizer.ADAM:
+            self._optimizer = torch.optim.Adam(parameters, settings.rate, betas=(momentum, 0.999))
+        else:
+            # The rate is that of a step that goes on for ever; momentum multiplies it by 1/(1 - m).
+            rate = settings.rate * (1 - momentum)
+            self._optimizer = torch.optim.SGD(parameters, rate, momentum=momentum, nesterov=True)
         # It reaches 0 after the last step.
         self._decay = LinearLR(self._optimizer, 1.0, 0.0, total_iters=settings.steps)
         self.positions = 0
@@ -262,12 +269,9 @@ class TranslatorFit:
         inner, final = streams[:-1].float(), streams[-1]
         moved = inner + torch.baddbmm(bias[:, None], inner, weight.mT)
         kl, slope = kl_and_slope(self._model.anatomy, moved, final)
-        for values, what in (
-            (moved, "a translated stream"),
-            (kl, "the KL divergence"),
-            (slope, "its gradient"),
-        ):
-            require_finite_layers(self._model, values, what)
+        named = {"a translated stream": moved, "the KL divergence": kl, "its gradient": slope}
+        for what, values in named.items():
+            _require_finite_layers(self._model, values, what)
         # By hand, since autograd would keep the streams of all layers for the same two products.
         weight.grad, bias.grad = slope.mT @ inner, slope.sum(dim=1)
         _clip(weight.grad, bias.grad, self._settings.largest_gradient)
@@ -283,14 +287,6 @@ class TranslatorFit:
             {"weight": weight, "bias": bias}, "a translator", "try a lower learning rate"
         )
         return replace(self._fitted, weight=weight, bias=bias)
-
-
-def _optimizer_of(parameters: list[Tensor], settings: TranslatorSettings) -> torch.optim.Optimizer:
-    if settings.optimizer is TranslatorOptimizer.ADAM:
-        return torch.optim.Adam(parameters, settings.rate, betas=(settings.momentum, 0.999))
-    # The rate is that of a step that goes on for ever; momentum multiplies it by 1 / (1 - m).
-    rate = settings.rate * (1 - settings.momentum)
-    return torch.optim.SGD(parameters, rate, momentum=settings.momentum, nesterov=True)
 
 
 def _clip(
@@ -343,19 +339,12 @@ def _of_chunk(
 
 @dataclass(frozen=True, eq=False)
 class TranslatorHistory:
-    """What happened while translators were fitted.
+    """What happened while translators were fitted."""
 
-    Attributes:
-        kl: mean KL divergence over the positions of every step, before it, in nats.
-        positions: how many positions were learnt from.
-        passes: how often the batches were gone through to their end.
-        validation: by the number of steps done, how the lenses compared on the validation text.
-    """
-
-    kl: Float[Tensor, "step layer"]
-    positions: int
-    passes: int
-    validation: Mapping[int, LensComparison]
+    kl: Float[Tensor, "step layer"]  # mean over the positions of every step, before it, in nats
+    positions: int  # that were learnt from
+    passes: int  # how often the batches were gone through to their end
+    validation: Mapping[int, LensComparison]  # on the validation text, by steps done
 
 
 def train_translators(
@@ -387,7 +376,7 @@ def train_translators(
         largest_gradient: norm that each layer's gradient is clipped to.
         seed: of the draw of positions.
         validation: other text, to follow the lenses on.
-        validate_every: how many steps lie between two looks at it.
+        validate_every: steps from one evaluation on it to the next.
         on_step: called with 1 after every step.
 
     Returns:
@@ -400,7 +389,7 @@ def train_translators(
     settings = TranslatorSettings(
         steps=steps,
         rows_per_step=rows_per_step,
-        optimizer=_optimizer(optimizer),
+        optimizer=as_choice(TranslatorOptimizer, optimizer, "optimizer"),
         learning_rate=learning_rate,
         momentum=momentum,
         largest_gradient=largest_gradient,
@@ -422,14 +411,6 @@ def train_translators(
     training = {**asdict(settings), "learning_rate": settings.rate, **text.origin()}
     training["positions"] = fit.positions
     return replace(fit.translators(), training=training), history
-
-
-def _optimizer(given: TranslatorOptimizer | str) -> TranslatorOptimizer:
-    try:
-        return TranslatorOptimizer(given)
-    except ValueError:
-        known = ", ".join(TranslatorOptimizer)
-        raise ValueError(f"optimizer must be one of {known}, found {given!r}") from None
 
 
 class _Text:

@@ -52,53 +52,27 @@ def run_tuned_lens(arguments: Any) -> None:
         dtype=arguments.dtype,
         backend=arguments.backend,
     )
-    batches = _batches(arguments, model, corpora.learning, arguments.max_tokens)
-    heldout = _batches(arguments, model, corpora.heldout, arguments.held_out_tokens)
-    try_lens(
-        model,
-        batches,
-        heldout,
-        steps=arguments.steps,
-        validate_every=arguments.validate_every,
-        out=arguments.out,
+    batches, heldout = (
+        probes.token_batches(
+            corpus,
+            model.tokenizer,
+            sequence_length=arguments.sequence_length,
+            batch_size=arguments.batch_size,
+            layout=arguments.layout,
+            prepend_bos=arguments.prepend_bos,
+            max_tokens=tokens,
+        )
+        for corpus, tokens in zip(
+            corpora, (arguments.max_tokens, arguments.held_out_tokens), strict=True
+        )
     )
+    _try_lens(model, batches, heldout, arguments)
     if arguments.dry_run:
         print(f"{arguments.steps:,} steps; tried on the model, a lens read back: all fits")
         return
-    heldout = heldout.kept()
-    translators, history = _train(arguments, model, batches, heldout)
-    with progress("held-out batches", len(heldout.batches)) as advance:
-        found = compare_lenses(
-            model,
-            heldout,
-            translators,
-            rows_per_batch=arguments.rows_per_step,
-            on_batch=advance,
-        )
-    with output_folder(arguments.out) as folder:
-        translators.save(folder)
-        save_comparison(folder, model, found, history, heldout, translators.training)
-    print_comparison(found, history)
-    print(f"lens: {arguments.out}")
-
-
-def _batches(arguments: Any, model: Any, corpus: Any, most: int | None) -> Any:
-    return probes.token_batches(
-        corpus,
-        model.tokenizer,
-        sequence_length=arguments.sequence_length,
-        batch_size=arguments.batch_size,
-        layout=arguments.layout,
-        prepend_bos=arguments.prepend_bos,
-        max_tokens=most,
-    )
-
-
-def _train(
-    arguments: Any, model: Any, batches: Any, heldout: Any
-) -> tuple[Translators, TranslatorHistory]:
+    kept = heldout.kept()
     with progress(f"{batches.corpus.name}, steps", arguments.steps) as advance:
-        return train_translators(
+        translators, history = train_translators(
             model,
             batches,
             steps=arguments.steps,
@@ -106,24 +80,33 @@ def _train(
             optimizer=arguments.optimizer,
             learning_rate=arguments.learning_rate,
             seed=arguments.seed,
-            validation=None if arguments.validate_every is None else heldout,
+            validation=None if arguments.validate_every is None else kept,
             validate_every=arguments.validate_every,
             on_step=advance,
         )
+    with progress("held-out batches", len(kept.batches)) as advance:
+        rows = arguments.rows_per_step
+        found = compare_lenses(model, kept, translators, rows_per_batch=rows, on_batch=advance)
+    with output_folder(arguments.out) as folder:
+        translators.save(folder)
+        _save_comparison(folder, model, found, history, kept, translators)
+    _print_comparison(found, history)
+    print(f"lens: {arguments.out}")
 
 
-def save_comparison(
+def _save_comparison(
     folder: Path,
     model: HookedModel,
     found: LensComparison,
     history: TranslatorHistory,
     heldout: KeptBatches,
-    training: Mapping[str, Any],
+    translators: Translators,
 ) -> None:
     """Write `tuned_lens.json` and `tuned_lens.csv`."""
+    training = dict(translators.training)
     provenance = provenance_of(
         model,
-        {"backend": model.backend, "heldout": heldout.configuration, "training": dict(training)},
+        {"backend": model.backend, "heldout": heldout.configuration, "training": training},
         documents=int(max(batch.segment_ids.max() for batch in heldout)) + 1,
         rows=sum(len(batch.input_ids) for batch in heldout),
         tokens=heldout.tokens,
@@ -132,14 +115,13 @@ def save_comparison(
         corpus_sha256=heldout.content_hash,
     )
     content = {
-        **comparison_dict(found),
+        **found.to_dict(),
         "history": {
             "kl": history.kl.tolist(),
             "positions": history.positions,
             "passes": history.passes,
             "validation": [
-                {"steps": steps, **comparison_dict(seen)}
-                for steps, seen in history.validation.items()
+                {"steps": steps, **seen.to_dict()} for steps, seen in history.validation.items()
             ],
         },
         "provenance": asdict(provenance),
@@ -149,19 +131,7 @@ def save_comparison(
     found.to_dataframe().to_csv(folder / TABLE_FILE, index=False)
 
 
-def comparison_dict(found: LensComparison) -> dict[str, Any]:
-    """A comparison as plain values."""
-    return {
-        "layer_labels": list(found.layer_labels),
-        "logit_kl": found.logit.tolist(),
-        "tuned_kl": found.tuned.tolist(),
-        "difference_standard_error": found.difference_error.tolist(),
-        "positions": found.positions,
-        "layers_nearer": found.layers_nearer,
-    }
-
-
-def print_comparison(found: LensComparison, history: TranslatorHistory) -> None:
+def _print_comparison(found: LensComparison, history: TranslatorHistory) -> None:
     """Print the divergences by layer, and at how many layers the tuned lens is nearer."""
     difference = found.tuned - found.logit
     columns = (found.logit, found.tuned, difference, found.difference_error)
@@ -185,43 +155,38 @@ def print_comparison(found: LensComparison, history: TranslatorHistory) -> None:
     print_tables([table], sentences)
 
 
-def try_lens(
+def _try_lens(
     model: HookedModel,
     batches: Iterable[Mapping[str, Tensor]],
     heldout: Iterable[Mapping[str, Tensor]],
-    *,
-    steps: int,
-    validate_every: int | None,
-    out: Path,
+    arguments: Any,
 ) -> None:
-    """Read a batch of either text, look at the held-out one, and write and read a lens."""
-    misfits, start = Misfits(), identity_translators(model)
-    with misfits.noted():
-        _first(batches, "--corpus")
-    with misfits.noted():
-        compare_lenses(model, [_first(heldout, "--held-out")], start, rows_per_batch=1)
-    with misfits.noted():
+    """Read a batch of either text, evaluate on the held-out one, and write and read a lens."""
+    initial, out = identity_translators(model), arguments.out
+    steps, validate_every = arguments.steps, arguments.validate_every
+
+    def first(texts: Iterable[Mapping[str, Tensor]], option: str) -> Mapping[str, Tensor]:
+        found = next(iter(texts), None)
+        if found is None:
+            raise ValueError(f"{option} fills no row; give more text, or shorter rows")
+        return found
+
+    def compare() -> None:
+        compare_lenses(model, [first(heldout, "--held-out")], initial, rows_per_batch=1)
+
+    def refuse_late() -> None:
         if validate_every is not None and validate_every > steps:
             raise ValueError(
                 f"--validate-every {validate_every} is never reached in {steps} steps; give "
                 f"{steps} at most, or as many --steps"
             )
-    with misfits.noted():
-        _write_and_read(start, model, out)
-    misfits.refuse()
 
+    def write_and_read() -> None:
+        with (
+            one_line_for_disk_errors(f"trying to write a lens for {out}"),
+            tempfile.TemporaryDirectory(prefix=".trial-", dir=existing_folder(out)) as folder,
+        ):
+            initial.save(folder)
+            load_translators(folder, model)
 
-def _write_and_read(start: Translators, model: HookedModel, out: Path) -> None:
-    with (
-        one_line_for_disk_errors(f"trying to write a lens for {out}"),
-        tempfile.TemporaryDirectory(prefix=".trial-", dir=existing_folder(out)) as folder,
-    ):
-        start.save(folder)
-        load_translators(folder, model)
-
-
-def _first(batches: Iterable[Mapping[str, Tensor]], option: str) -> Mapping[str, Tensor]:
-    found = next(iter(batches), None)
-    if found is None:
-        raise ValueError(f"{option} fills no row; give more text, or shorter rows")
-    return found
+    Misfits().check(lambda: first(batches, "--corpus"), compare, refuse_late, write_and_read)

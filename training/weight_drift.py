@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Float64
@@ -73,22 +73,22 @@ class Part:
 def parameter_parts(model: HookedModel) -> dict[str, Part]:
     """The part of every parameter, by the parameter's name."""
     anatomy = model.anatomy
-    owners: dict[int, Part] = {}
-
-    def own(module: nn.Module | None, part: ModulePart, layer: int | None = None) -> None:
-        if module is not None:
-            owners.update((id(weight), Part(part, layer)) for weight in module.parameters())
-
     # What comes later is inside of what came before, or tied to it.
-    own(anatomy.unembed, ModulePart.UNEMBEDDING)
-    own(anatomy.embed, ModulePart.EMBEDDING)
-    own(anatomy.final_norm, ModulePart.NORM)
+    modules: list[tuple[nn.Module | None, Part]] = [
+        (anatomy.unembed, Part(ModulePart.UNEMBEDDING)),
+        (anatomy.embed, Part(ModulePart.EMBEDDING)),
+        (anatomy.final_norm, Part(ModulePart.NORM)),
+    ]
     for number, layer in enumerate(anatomy.layers):
-        own(layer.block, ModulePart.NORM, number)
-        for module in (layer.mlp, layer.up, layer.gate):
-            own(module, ModulePart.MLP_IN, number)
-        own(layer.down, ModulePart.MLP_OUT, number)
-        own(layer.attention, ModulePart.ATTENTION, number)
+        modules += [
+            (layer.block, Part(ModulePart.NORM, number)),
+            *((m, Part(ModulePart.MLP_IN, number)) for m in (layer.mlp, layer.up, layer.gate)),
+            (layer.down, Part(ModulePart.MLP_OUT, number)),
+            (layer.attention, Part(ModulePart.ATTENTION, number)),
+        ]
+    owners = {
+        id(w): part for module, part in modules if module is not None for w in module.parameters()
+    }
     named = model.hf_model.named_parameters()
     return {name: owners.get(id(weight), Part(ModulePart.OTHER)) for name, weight in named}
 
@@ -115,11 +115,17 @@ def with_weights(model: HookedModel, weights: Weights) -> Iterator[None]:
     refuse_others(model, weights)
     parameters = dict(model.hf_model.named_parameters())
     own = {name: weight.detach().clone() for name, weight in parameters.items()}
+
+    def write(values: Weights) -> None:
+        with torch.no_grad():
+            for name, weight in parameters.items():
+                weight.copy_(values[name])
+
     try:
-        _write(parameters, weights)
+        write(weights)
         yield
     finally:
-        _write(parameters, own)
+        write(own)
 
 
 def refuse_others(model: HookedModel, weights: Weights) -> None:
@@ -139,12 +145,6 @@ def refuse_sharded(model: HookedModel, what: str, instead: str) -> None:
         raise ValueError(f"{what} needs whole float32 weights, and 'fsdp' shards them; {instead}")
 
 
-@torch.no_grad()
-def _write(parameters: Weights, values: Weights) -> None:
-    for name, weight in parameters.items():
-        weight.copy_(values[name])
-
-
 _VALUES_AT_ONCE = 2**20
 
 
@@ -154,9 +154,7 @@ def inner_products(
     """Inner products of vectors over all parameters that the first row has, in float64."""
     total = torch.zeros(len(rows), len(columns), dtype=torch.float64)
     for name in rows[0]:
-        total += _products(
-            [row[name].flatten() for row in rows], [column[name].flatten() for column in columns]
-        )
+        total += _products(*([one[name].flatten() for one in some] for some in (rows, columns)))
     return total
 
 
@@ -211,7 +209,7 @@ class WeightDriftObserver(Timed):
 
 
 def drift_since(start: Weights, model: HookedModel, step: int = 0) -> WeightDriftRecord:
-    """How far a model is from some start.
+    """How far a model is from earlier weights.
 
     Args:
         start: the weights to compare with, on the CPU.
@@ -235,7 +233,7 @@ def drift_since(start: Weights, model: HookedModel, step: int = 0) -> WeightDrif
         step,
         [str(part) for part in lengths],
         list(distances),
-        [_relative(*pair) for pair in zip(distances, start_norms, strict=True)],
+        [d / n if n else None for d, n in zip(distances, start_norms, strict=True)],
         [angle_of(*three) for three in zip(start_norms, norms, distances, strict=True)],
         list(start_norms),
         list(norms),
@@ -252,22 +250,26 @@ def drift_table(record: WeightDriftRecord) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    names = [Part.named(name) for name in record.parts]
-    lengths = zip(record.start_norm, record.norm, record.distance, strict=True)
-    parts = dict(zip(names, lengths, strict=True))
-    layers = sorted({part.layer for part in parts if part.layer is not None})
-    rows = [_row("model", None, None, parts.values())]
-    rows += [
-        _row("layer", layer, None, [v for part, v in parts.items() if part.layer == layer])
-        for layer in layers
-    ]
-    rows += [
-        _row("module", None, module, [v for part, v in parts.items() if part.module == module])
-        for module in dict.fromkeys(part.module for part in parts)
-    ]
-    rows += [_row("part", part.layer, part.module, [lengths]) for part, lengths in parts.items()]
-    table = pd.DataFrame(rows)
-    table.insert(0, "step", record.step)
+    parts = [Part.named(name) for name in record.parts]
+    lengths = list(zip(record.start_norm, record.norm, record.distance, strict=True))
+    rows = []
+
+    def add(level: str, layer: int | None, module: str | None, among: Iterable[Part]) -> None:
+        chosen = [own for part, own in zip(parts, lengths, strict=True) if part in among]
+        start_norm, norm, distance = (math.hypot(*own) for own in zip(*chosen, strict=True))
+        relative = distance / start_norm if start_norm else None
+        angle = angle_of(start_norm, norm, distance)
+        rows.append((record.step, level, layer, module, distance, relative, angle))
+
+    add("model", None, None, parts)
+    for layer in sorted({part.layer for part in parts if part.layer is not None}):
+        add("layer", layer, None, [part for part in parts if part.layer == layer])
+    for module in dict.fromkeys(part.module for part in parts):
+        add("module", None, module, [part for part in parts if part.module == module])
+    for part in parts:
+        add("part", part.layer, part.module, [part])
+    columns = ["step", "level", "layer", "module", "distance", "relative", "angle"]
+    table = pd.DataFrame(rows, columns=columns)
     return table.astype({"layer": "Int64", "relative": float, "angle": float})
 
 
@@ -281,21 +283,3 @@ def angle_of(first: float, second: float, apart: float) -> float | None:
     across = max((long - short) + apart, 0.0) * max(inside, 0.0)
     along = (long + (short + apart)) * max((long - apart) + short, 0.0)
     return 2 * math.atan2(math.sqrt(across), math.sqrt(along))
-
-
-def _relative(distance: float, start_norm: float) -> float | None:
-    return distance / start_norm if start_norm else None
-
-
-def _row(
-    level: str, layer: int | None, module: str | None, parts: Iterable[tuple[float, float, float]]
-) -> dict[str, Any]:
-    start_norm, norm, distance = (math.hypot(*lengths) for lengths in zip(*parts, strict=True))
-    return {
-        "level": level,
-        "layer": layer,
-        "module": module,
-        "distance": distance,
-        "relative": _relative(distance, start_norm),
-        "angle": angle_of(start_norm, norm, distance),
-    }

@@ -26,7 +26,7 @@ from analysis.claims.choices import Anchor, Experiment, Paper, Unit
 from analysis.claims.designs import AllOf, Contrast, Design, EachOf, Follows, Foremost, Scale, Trend
 from analysis.claims.selection import ARMS, PAPERS, ROWS, Arm, Settings, read_settings
 from analysis.measurements import BY_ITEM, Table
-from analysis.statistics.results import Direction
+from analysis.statistics.tests import Direction
 
 _FILES = ("kim", "chang", "chen", "open_questions")
 _COMMANDS = {

@@ -7,8 +7,8 @@ r"""Designs: how a claim is tested, as data.
   how far apart they are, and points of a seed may hang together; seeds must not.
 - `Follows`: two measures follow each other over checkpoints, in first differences and beside a
   line over the logarithm of steps, so that a common drift is not taken for a connection
-  (`analysis.statistics.series`). Seeds that share a pretraining run add no checkpoints: they are
-  averaged. Seeds with pretraining runs of their own are tested against each other.
+  (`analysis.statistics.correlations`). Seeds that share a pretraining run add no checkpoints: they
+  are averaged. Seeds with pretraining runs of their own are tested against each other.
 - `AllOf`: several of these at once; `EachOf`: one for each value of a column, such as each layer.
 - `Foremost`: the trend of one value of a column is ahead of that of every other value.
 
@@ -37,14 +37,16 @@ from jaxtyping import Float
 
 from analysis.claims.selection import Arm, along, matched
 from analysis.measurements import NONE, Table
-from analysis.statistics.results import CheckpointCluster, Correlation, Direction
-from analysis.statistics.series import (
+from analysis.statistics.correlations import (
     LEAST_CHECKPOINTS,
     LEAST_SEEDS,
-    ScaleError,
+    CheckpointCluster,
     checkpoint_correlation,
 )
 from analysis.statistics.tests import (
+    Correlation,
+    Direction,
+    ScaleError,
     check_finite,
     is_constant,
     mean_over_seeds,

@@ -24,8 +24,7 @@ from analysis.claims.designs import LEVEL, Evidence
 from analysis.claims.selection import rows_with
 from analysis.measurements import Table, checked
 from analysis.numbers import capital, nats, p_text, points, signed
-from analysis.statistics.results import Direction
-from analysis.statistics.tests import ScaleError, check_finite, holm
+from analysis.statistics.tests import Direction, ScaleError, check_finite, holm
 from probes.intervals import Interval
 
 _UNITS = {

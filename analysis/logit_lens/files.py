@@ -20,8 +20,7 @@ from analysis.logit_lens.tables import (
     readouts_table,
     target_text,
 )
-from analysis.statistics.results import Comparison
-from analysis.statistics.tests import holm, mcnemar, paired_permutation
+from analysis.statistics.tests import Comparison, holm, mcnemar, paired_permutation
 from probes.causal import CausalResult
 from probes.cli import output_folder
 from probes.json_text import finite_or_none, json_text

@@ -36,8 +36,7 @@ from torch.nn.functional import cross_entropy
 
 from analysis.checkpoints import Checkpoint, origin_in, refuse_another
 from analysis.memory_updates.report import MEASURES
-from analysis.statistics.correlations import in_kind
-from analysis.statistics.results import CorrelationKind
+from analysis.statistics.correlations import CorrelationKind, in_kind
 from interventions.rows import Rows, memory_rows
 from probes.choices import Backend
 from probes.cli import output_folder

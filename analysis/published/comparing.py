@@ -26,7 +26,7 @@ from enum import StrEnum
 from math import isfinite
 
 from analysis.published.published_numbers import Published
-from analysis.statistics.results import Direction
+from analysis.statistics.tests import Direction
 from probes.intervals import Interval
 
 

@@ -26,7 +26,7 @@ from itertools import dropwhile
 from pathlib import Path
 
 from analysis.claims.choices import Paper
-from analysis.statistics.results import Direction
+from analysis.statistics.tests import Direction
 
 _DIGITS = 6
 _LAST_FIELD = "inconsistencies"

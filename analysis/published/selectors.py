@@ -45,8 +45,13 @@ from analysis.published.result_settings import (
     novelty_of,
     published_model,
 )
-from analysis.statistics.results import CheckpointCluster, CorrelationKind
-from analysis.statistics.series import LEAST_CHECKPOINTS, ScaleError, checkpoint_correlation
+from analysis.statistics.correlations import (
+    LEAST_CHECKPOINTS,
+    CheckpointCluster,
+    CorrelationKind,
+    checkpoint_correlation,
+)
+from analysis.statistics.tests import ScaleError
 
 _FREE = ("spacing",)
 """Settings that follow from what a run did, and need not agree between checkpoints."""

@@ -26,8 +26,7 @@ from analysis.published.comparing import Agreement, Comparison, Measured, compar
 from analysis.published.published_numbers import INCONSISTENCIES, PUBLISHED, Published
 from analysis.published.result_rows import Conditions, ResultRows, result_rows
 from analysis.published.selectors import measured_of
-from analysis.statistics.bootstrap import LEVEL
-from analysis.statistics.tests import ScaleError
+from analysis.statistics.tests import LEVEL, ScaleError
 from probes.intervals import Interval
 from probes.json_text import json_text
 from probes.tables import Table, markdown_table, print_tables

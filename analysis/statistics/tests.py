@@ -1,15 +1,17 @@
-r"""Do two measurements of the same items differ? Tests for results that come item by item.
+r"""Do two measurements of the same items differ? Would other seeds do the same? Which tests count?
 
 - `paired_permutation`: whether two measurements of the same items differ in their mean. Under the
   null hypothesis they could change places within any item. All \(2^n\) ways are taken where there
-  are no more of them than `replicates`, else as many random ones.
+  are no more of them than `replicates`, else as many random ones. The interval is BCa's.
 - `mcnemar`: whether two models find the same items equally often. Of the items that one alone
   finds, half should be the first one's (exact binomial); the interval is Agresti and Min's.
+- `mean_over_seeds`: a t-test of one number for each seed.
+- `holm`: p-values of a family of tests, adjusted.
 
-Both are two-sided. Items must be independent of each other: where they come in passages, take the
-mean of each passage first. Intervals of one set of items are in `analysis.statistics.bootstrap`.
+The first two are two-sided. Items must be independent of each other: where they come in passages,
+take the mean of each passage first.
 
-Source: Efron and Tibshirani (1993), chapter 15; McNemar (1947); Agresti and Min (2005),
+Source: Efron and Tibshirani (1993), chapters 14 and 15; McNemar (1947); Agresti and Min (2005),
 "Simple improved confidence intervals for comparing matched proportions".
 
 Example:
@@ -20,28 +22,77 @@ Example:
 """
 
 import math
+import warnings
 from collections.abc import Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from analysis.statistics.bootstrap import (
-    LEVEL,
-    REPLICATES,
-    batch_size,
-    bootstrap_interval,
-    check_level,
-)
-from analysis.statistics.results import Comparison, Direction, Tested, chosen
+from probes.choices import as_choice
 from probes.intervals import Interval
 
+REPLICATES = 9999
+LEVEL = 0.95
+BATCH_VALUES = 4_000_000
+"""Most values of draws to hold at a time."""
 ROUNDING = 1e-13
 """Share of the largest number within which two numbers are the same."""
 
 
+@dataclass(frozen=True)
+class Tested:
+    """An effect, how sure it is, and whether it is more than chance; alike for all tests.
+
+    Attributes:
+        effect: in the units of what was tested.
+        interval: where it would be with other items, seeds or checkpoints.
+        p_value: chance of data as extreme if there were no effect.
+        n: how many independent ones the result rests on: what they are is said in `test`.
+        test: what was done, in words.
+    """
+
+    effect: float
+    interval: Interval
+    p_value: float
+    n: int
+    test: str
+
+
+@dataclass(frozen=True)
+class Comparison(Tested):
+    """Two measurements of the same items: the effect is the first less the second."""
+
+
+@dataclass(frozen=True)
+class Correlation(Tested):
+    """How far two things rise together: the effect is from -1 to 1."""
+
+
+class Direction(StrEnum):
+    """Which way something is expected to go; a test of it is one-sided."""
+
+    RISES = "rises"
+    FALLS = "falls"
+
+    @property
+    def sign(self) -> int:
+        """1 where it rises, -1 where it falls."""
+        return 1 if self is Direction.RISES else -1
+
+
+_SIDES = {None: "two-sided", Direction.RISES: "greater", Direction.FALLS: "less"}
+
+
 class ScaleError(ValueError):
     """There is too little to test anything, or nothing that varies: no verdict, for or against."""
+
+
+def check_level(level: float) -> None:
+    """Refuse a level that is no share."""
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}: give a share between 0 and 1, such as {LEVEL}")
 
 
 def check_number(found: int, least: int, what: str, purpose: str) -> None:
@@ -88,6 +139,11 @@ def without_rounding(
     return np.where(np.abs(found) <= least, 0.0, found)
 
 
+def batch_size(n: int) -> int:
+    """How many draws of n items to hold at a time."""
+    return max(1, BATCH_VALUES // n)
+
+
 def paired_permutation(
     a: Float[np.ndarray, "item"],
     b: Float[np.ndarray, "item"],
@@ -111,22 +167,54 @@ def paired_permutation(
     """
     wide = a.astype(np.float64)
     difference = without_rounding(wide - b, float(np.abs([wide, b]).max(initial=0.0)))
+    n = len(difference)
     if not np.isfinite(difference).all():
         raise ValueError(
-            f"{(~np.isfinite(difference)).sum()} of {len(difference)} pairs are not finite: leave "
-            f"these items out of both"
+            f"{(~np.isfinite(difference)).sum()} of {n} pairs are not finite: leave these items "
+            f"out of both"
         )
-    estimate = bootstrap_interval(
-        np.mean, difference, generator, level=level, replicates=replicates
-    )
+    if n < 2:
+        raise ValueError(f"found {n} items: an interval needs two or more")
+    if replicates < 1:
+        raise ValueError(f"replicates is {replicates}: give 1 or more")
+    check_level(level)
+    interval = _interval_of_mean(difference, generator, level, replicates)
     p_value, done = sign_flips(difference, generator, None, replicates)
-    return Comparison(
-        estimate.effect,
-        estimate.interval,
-        p_value,
-        estimate.n,
-        f"paired permutation, {done}",
-    )
+    effect = float(difference.mean())
+    return Comparison(effect, interval, p_value, n, f"paired permutation, {done}")
+
+
+def _interval_of_mean(
+    values: Float[np.ndarray, "item"],
+    generator: np.random.Generator,
+    level: float,
+    replicates: int,
+) -> Interval:
+    """The BCa bootstrap interval over items; of items that are all alike the one value."""
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # What they warn of shows in the result, and is refused below.
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        found = bootstrap(
+            (values,),
+            np.mean,
+            vectorized=True,
+            batch=batch_size(len(values)),
+            rng=generator,
+            method="bca",
+            confidence_level=level,
+            n_resamples=replicates,
+        )
+    drawn, ends = found.bootstrap_distribution, found.confidence_interval
+    if np.ptp(drawn) == 0:
+        return Interval(float(drawn[0]), float(drawn[0]), level)
+    if not np.isfinite([ends.low, ends.high]).all():
+        raise ValueError(
+            f"the mean is {values.mean():.4g} and from {drawn.min():.4g} to {drawn.max():.4g} on "
+            f"{replicates} draws, for which no BCa interval exists: take more replicates"
+        )
+    return Interval(float(ends.low), float(ends.high), level)
 
 
 def sign_flips(
@@ -138,13 +226,12 @@ def sign_flips(
     """The p-value of a mean difference when signs could be the other way, and what was done."""
     from scipy.stats import permutation_test
 
-    sides = {None: "two-sided", Direction.RISES: "greater", Direction.FALLS: "less"}
     # To change places within an item is to change the sign of its difference.
     tested = permutation_test(
         (differences, -differences),
         lambda x, y, axis: (x - y).mean(axis=axis) / 2,
         permutation_type="samples",
-        alternative=sides[direction],
+        alternative=_SIDES[direction],
         vectorized=True,
         n_resamples=replicates,
         batch=batch_size(len(differences)),
@@ -171,32 +258,20 @@ def mcnemar(
     from scipy.stats import binomtest, norm
 
     check_level(level)
-    n, only_a, only_b = discordant(found_a, found_b)
-    apart = only_a + only_b
-    centre, spread = matched_difference(n, only_a, only_b)
+    n = len(found_a)
+    check_number(n, 1, "items", "a comparison of shares")
+    only_a, only_b = int((found_a & ~found_b).sum()), int((found_b & ~found_a).sum())
+    # Agresti and Min's difference of two shares of the same items, and its standard error.
+    apart, more = only_a + only_b, only_a - only_b
+    centre, spread = more / (n + 2), math.sqrt(apart + 1 - more**2 / (n + 2)) / (n + 2)
     half = float(norm.ppf((1 + level) / 2)) * spread
     return Comparison(
-        (only_a - only_b) / n,
+        more / n,
         Interval(max(centre - half, -1.0), min(centre + half, 1.0), level),
         float(binomtest(only_a, apart).pvalue) if apart else 1.0,
         n,
         f"McNemar, exact, {only_a} found by the first alone and {only_b} by the second",
     )
-
-
-def discordant(
-    found_a: Bool[np.ndarray, "item"], found_b: Bool[np.ndarray, "item"]
-) -> tuple[int, int, int]:
-    """How many items there are, how many the first alone finds, and how many the second alone."""
-    check_number(len(found_a), 1, "items", "a comparison of shares")
-    return len(found_a), int((found_a & ~found_b).sum()), int((found_b & ~found_a).sum())
-
-
-def matched_difference(n: int, only_a: int, only_b: int) -> tuple[float, float]:
-    """Agresti and Min's difference of two shares of the same items, and its standard error."""
-    centre = (only_a - only_b) / (n + 2)
-    spread = math.sqrt(only_a + only_b + 1 - (only_a - only_b) ** 2 / (n + 2)) / (n + 2)
-    return centre, spread
 
 
 def mean_over_seeds(
@@ -223,19 +298,15 @@ def mean_over_seeds(
     check_finite(values, "seeds")
     check_varied(values, "seeds", "a t-test")
     wide = values.astype(np.float64)
-    side = None if direction is None else chosen(Direction, direction, "direction")
-    sides = {None: "two-sided", Direction.RISES: "greater", Direction.FALLS: "less"}
+    side = _SIDES[None if direction is None else as_choice(Direction, direction, "direction")]
     ends = ttest_1samp(wide, 0.0).confidence_interval(level)
     return Tested(
         float(wide.mean()),
         Interval(float(ends.low), float(ends.high), level),
-        float(ttest_1samp(wide, 0.0, alternative=sides[side]).pvalue),
+        float(ttest_1samp(wide, 0.0, alternative=side).pvalue),
         len(wide),
-        f"t-test over {len(wide)} seeds, {sides[side]}",
+        f"t-test over {len(wide)} seeds, {side}",
     )
-
-
-Result = TypeVar("Result", bound=Tested)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -244,31 +315,12 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     Raises:
         ValueError: one is not between 0 and 1.
     """
+    if wrong := [p for p in p_values if not 0 <= p <= 1]:
+        raise ValueError(f"a p-value is {wrong[0]}: give values from 0 to 1")
     # statsmodels has it too, but collects garbage at every call: a sixth of a second each.
-    _check(p_values)
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for done, test in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         largest = max(largest, min(1.0, (len(p_values) - done) * p_values[test]))
         adjusted[test] = largest
     return tuple(adjusted)
-
-
-def benjamini_hochberg(p_values: Sequence[float]) -> tuple[float, ...]:
-    """p-values of a family of tests, adjusted for the false discovery rate, in the order given.
-
-    Raises:
-        ValueError: one is not between 0 and 1.
-    """
-    from scipy.stats import false_discovery_control
-
-    _check(p_values)
-    if not p_values:
-        return ()
-    return tuple(float(p) for p in false_discovery_control(list(p_values)))
-
-
-def _check(p_values: Sequence[float]) -> None:
-    wrong = [p for p in p_values if not 0 <= p <= 1]
-    if wrong:
-        raise ValueError(f"a p-value is {wrong[0]}: give values from 0 to 1")

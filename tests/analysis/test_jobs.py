@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis.jobs import Job, duration_text, in_groups, in_waves, run_jobs, shard_of
-from analysis.reproduce.concluding import remove_unneeded
+from analysis.reproduce_concluding import remove_unneeded
 
 FAKE = "tests.analysis.fake_program"
 _KILLED = """

@@ -53,10 +53,8 @@ class CheckpointFound:
 
     path: Path
     step: int
-    records_bytes: int
-    """Length of the records when it was made."""
-    state: Mapping[str, Any]
-    """What training has put beside the weights, as JSON."""
+    records_bytes: int  # length of the records when it was made
+    state: Mapping[str, Any]  # what training has put beside the weights, as JSON
 
 
 def checkpoint_name(step: int) -> str:
@@ -83,10 +81,8 @@ def seal(
         "files": _sizes(partial),
         "state": state,
     }
-    write_whole(
-        partial / STATE_FILE,
-        json_text(header, f"{final / STATE_FILE}", indent=1) + "\n",
-    )
+    text = json_text(header, f"{final / STATE_FILE}", indent=1)
+    write_whole(partial / STATE_FILE, text + "\n")
     sync_tree(partial)
     partial.rename(final)
     sync_folder(final.parent)
@@ -113,44 +109,6 @@ def read_checkpoint(folder: Path, *, run: str | None = None) -> CheckpointFound:
             f"{folder} comes from another run, with another configuration or other inputs; take "
             "it out of this directory"
         )
-    _refuse_incomplete(folder, files)
-    return CheckpointFound(folder, header["step"], header["records_bytes"], header["state"])
-
-
-def prune(checkpoints: Path, keep_states: int) -> None:
-    """Take away what newer checkpoints have made needless."""
-    assert keep_states >= 1
-    kept = 0
-    for place, folder in enumerate(reversed(checkpoint_folders(checkpoints))):
-        if place and not _is_planned(folder):
-            _remove_folder(folder)
-        elif kept >= keep_states:
-            # Without its header it is no checkpoint to go on from, so that goes first.
-            (folder / STATE_FILE).unlink(missing_ok=True)
-            shutil.rmtree(folder / STATE_FOLDER, ignore_errors=True)
-        else:
-            kept += 1
-
-
-def remove_partial(checkpoints: Path) -> None:
-    """Remove what a killed process has left half-written, or half-removed."""
-    for path in checkpoints.glob(".step-*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_planned(folder: Path) -> bool:
-    path = folder / STATE_FILE
-    return not path.is_file() or bool(json.loads(path.read_text(encoding="utf-8"))["planned"])
-
-
-def _remove_folder(folder: Path) -> None:
-    """Rename it first: whoever looks must not take what is left of it for a checkpoint."""
-    going = folder.with_name(f".{folder.name}.removed")
-    folder.rename(going)
-    shutil.rmtree(going, ignore_errors=True)
-
-
-def _refuse_incomplete(folder: Path, files: Mapping[str, int]) -> None:
     there = _sizes(folder)
     for name, size in files.items():
         if name not in there:
@@ -160,6 +118,33 @@ def _refuse_incomplete(folder: Path, files: Mapping[str, int]) -> None:
                 f"{name} in {folder} has {there[name]} bytes, not the {size} that were written; "
                 "restore it, or remove the folder"
             )
+    return CheckpointFound(folder, header["step"], header["records_bytes"], header["state"])
+
+
+def prune(checkpoints: Path, keep_states: int) -> None:
+    """Take away what newer checkpoints have made needless."""
+    assert keep_states >= 1
+    kept = 0
+    for place, folder in enumerate(reversed(checkpoint_folders(checkpoints))):
+        header = folder / STATE_FILE
+        is_planned = not header.is_file() or json.loads(header.read_text("utf-8"))["planned"]
+        if place and not is_planned:
+            # Renamed first: whoever looks must not take what is left of it for a checkpoint.
+            going = folder.with_name(f".{folder.name}.removed")
+            folder.rename(going)
+            shutil.rmtree(going, ignore_errors=True)
+        elif kept >= keep_states:
+            # Without its header it is no checkpoint to go on from, so that goes first.
+            header.unlink(missing_ok=True)
+            shutil.rmtree(folder / STATE_FOLDER, ignore_errors=True)
+        else:
+            kept += 1
+
+
+def remove_partial(checkpoints: Path) -> None:
+    """Remove what a killed process has left half-written, or half-removed."""
+    for path in checkpoints.glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -175,8 +160,8 @@ def _step_of(folder: Path) -> int:
 
 _OPTIMIZER_FOLDER = "optimizer"
 _FLOAT_BYTES = 4
+# A checkpoint that is tried; what a killed trial leaves goes as partial ones do.
 _TRIAL = ".step-trial.partial"
-"""What a checkpoint is called that is tried; a killed one goes as partial ones do."""
 
 
 @runtime_checkable
@@ -197,10 +182,8 @@ class TrainingState:
     model: HookedModel
     engine: Engine
     optimizer: torch.optim.Optimizer
-    scaler: Remembers
-    """Of the loss, for float16."""
-    stop: Remembers | None
-    """The stop rule."""
+    scaler: Remembers  # of the loss, for float16
+    stop: Remembers | None  # the stop rule
 
     def save(
         self, folder: Path, moments: Mapping[str, Mapping[str, Tensor]] | None = None
@@ -213,7 +196,10 @@ class TrainingState:
                 f"{len(wrong)} weights are not finite, {wrong[0]} first, so no checkpoint is "
                 "written; the one before is whole: try a lower learning rate"
             )
-        moments = self._moments() if moments is None else dict(moments)
+        if moments is None:
+            # Empty before the first update.
+            of = self.optimizer.state
+            moments = {name: dict(of[p]) for name, p in self._trainable() if p in of}
         states = folder / STATE_FOLDER
         with _disk_errors_as_such():
             if here.is_first:
@@ -223,8 +209,11 @@ class TrainingState:
             if moments:
                 with _no_word_about_being_alone():
                     path = states / _OPTIMIZER_FOLDER
-                    sharded.save(moments, checkpoint_id=path, no_dist=here.is_alone)
-            _write_tensors(random_states(), states / _random_file(here.rank))
+                    sharded.save(dict(moments), checkpoint_id=path, no_dist=here.is_alone)
+            # Not straight to the file: PyTorch hides an error of the disk behind one of its own.
+            buffer = io.BytesIO()
+            torch.save(random_states(), buffer)
+            (states / _random_file(here.rank)).write_bytes(buffer.getvalue())
         return {
             "processes": here.count,
             "optimized": sorted(moments),
@@ -306,11 +295,6 @@ class TrainingState:
                 sharded.load(template, checkpoint_id=path, no_dist=self.engine.here.is_alone)
         return template
 
-    def _moments(self) -> dict[str, Any]:
-        """AdamW's state by the names of parameters; empty before the first update."""
-        state = self.optimizer.state
-        return {name: dict(state[p]) for name, p in self._trainable() if p in state}
-
     def _template(self, names: list[str]) -> dict[str, dict[str, Tensor]]:
         """Tensors to load AdamW's state into, laid out as AdamW itself does."""
         parameters = dict(self._trainable())
@@ -361,13 +345,6 @@ def load_weights(model: HookedModel, folder: Path) -> None:
 
 def _random_file(rank: int) -> str:
     return f"random-{rank:05d}.pt"
-
-
-def _write_tensors(content: Any, path: Path) -> None:
-    # Not straight to the file: PyTorch hides an error of the disk behind one of its own.
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    path.write_bytes(buffer.getvalue())
 
 
 @contextmanager

@@ -52,11 +52,10 @@ MANIFEST_FILE = "manifest.json"
 TIMING_FILE = "timing.jsonl"
 DONE_FILE = "done.json"
 CHECKPOINTS_FOLDER = "checkpoints"
-DECISIVE = ("configuration", "inputs")
-"""What in a manifest decides the bits of a run."""
-_TO_GIVE = {"configuration": "the settings", "inputs": "the weights and texts"}
-_COUNTED_AT_FIRST = str(RateCount.FROM_ONE)
-"""How runs count their learning rates whose version had no setting for it."""
+DECISIVE = {"configuration": "the settings", "inputs": "the weights and texts"}
+"""What in a manifest decides the bits of a run, as a user reads it."""
+_ADDED = {"schedule_count": str(RateCount.FROM_ONE), "prepend_bos": None}
+"""Settings that earlier versions had not, and what their runs did."""
 
 
 class RunDirectory:
@@ -123,9 +122,8 @@ class RunDirectory:
     def has_begun(self) -> bool:
         """Whether there are records, or checkpoints."""
         records = self.path / RECORDS_FILE
-        return (records.is_file() and records.stat().st_size > 0) or any(
-            checkpoint_folders(self.checkpoints)
-        )
+        recorded = records.is_file() and records.stat().st_size > 0
+        return recorded or bool(checkpoint_folders(self.checkpoints))
 
     @property
     def checkpoints(self) -> Path:
@@ -188,7 +186,16 @@ class RunDirectory:
                 state = write(partial)
                 self._here.wait_for_all()
                 if self._here.is_first:
-                    self._seal(partial, final, planned, state)
+                    for lines in self._lines.values():
+                        lines.sync()
+                    seal(
+                        partial,
+                        final,
+                        run=self._fingerprint(),
+                        records_bytes=self._lines[RECORDS_FILE].length,
+                        planned=planned,
+                        state=state,
+                    )
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -223,18 +230,6 @@ class RunDirectory:
             with one_line_for_disk_errors(f"writing {self.path / DONE_FILE}"):
                 write_whole(self.path / DONE_FILE, _as_text(summary, DONE_FILE))
 
-    def _seal(self, partial: Path, final: Path, planned: bool, state: Any) -> None:
-        for lines in self._lines.values():
-            lines.sync()
-        seal(
-            partial,
-            final,
-            run=self._fingerprint(),
-            records_bytes=self._lines[RECORDS_FILE].length,
-            planned=planned,
-            state=state,
-        )
-
     def _fingerprint(self) -> str:
         decisive = {name: self.manifest[name] for name in DECISIVE}
         decisive["configuration"] = _as_at_first(decisive["configuration"])
@@ -247,36 +242,29 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: there is no run.
     """
-    file = Path(path) / MANIFEST_FILE
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = json.loads((Path(path) / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} holds no run ({type(error).__name__} at {MANIFEST_FILE}); to begin one there, "
             "leave out --resume"
         ) from error
-    if "configuration" in manifest:
-        _complete(manifest["configuration"])
+    # What this version has a setting for and an earlier one had not: nested, or flat.
+    configuration = manifest.get("configuration", {})
+    if isinstance(configuration.get("schedule"), dict):
+        configuration["schedule"].setdefault("count", _ADDED["schedule_count"])
+    elif "warmup_start" in configuration:
+        manifest["configuration"] = {**_ADDED, **configuration}
     return manifest
 
 
-def _complete(configuration: dict[str, Any]) -> None:
-    """Add what this version has a setting for and an earlier one had not: flat, or nested."""
-    if isinstance(configuration.get("schedule"), dict):
-        configuration["schedule"].setdefault("count", _COUNTED_AT_FIRST)
-    elif "warmup_start" in configuration:
-        configuration.setdefault("schedule_count", _COUNTED_AT_FIRST)
-        configuration.setdefault("prepend_bos", None)
-
-
 def _as_at_first(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what `_complete` adds, so that the run is known by the same fingerprint."""
+    """Without what `read_manifest` adds, so that the run is known by the same fingerprint."""
     schedule = configuration.get("schedule")
-    if isinstance(schedule, dict) and schedule.get("count") == _COUNTED_AT_FIRST:
+    if isinstance(schedule, dict) and schedule.get("count") == _ADDED["schedule_count"]:
         left = {name: value for name, value in schedule.items() if name != "count"}
         return {**configuration, "schedule": left}
-    added = {"schedule_count": _COUNTED_AT_FIRST, "prepend_bos": None}
-    return {k: v for k, v in configuration.items() if k not in added or v != added[k]}
+    return {k: v for k, v in configuration.items() if k not in _ADDED or v != _ADDED[k]}
 
 
 def _refuse_used(folder: Path) -> None:
@@ -292,12 +280,11 @@ def _refuse_used(folder: Path) -> None:
 def refuse_other_inputs(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse a folder whose run has other settings, weights or texts."""
     stored = read_manifest(folder)
-    for part in DECISIVE:
-        difference = next(_differences(stored[part], manifest[part], part), None)
-        if difference is not None:
+    for part, to_give in DECISIVE.items():
+        for difference in _differences(stored[part], manifest[part], part):
             raise ValueError(
-                f"{folder} holds a run with another {difference}; give {_TO_GIVE[part]} that it "
-                "was begun with, or another folder"
+                f"{folder} holds a run with another {difference}; give {to_give} that it was begun "
+                "with, or another folder"
             )
 
 
@@ -311,16 +298,12 @@ def _differences(stored: Any, asked: Any, name: str) -> Iterator[str]:
 
 def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """As it comes back from the file: tuples as lists, for one."""
-    for part in DECISIVE:
-        assert part in manifest, f"a manifest needs {part!r}"
+    assert manifest.keys() >= DECISIVE.keys(), f"a manifest needs {' and '.join(DECISIVE)}"
     return json.loads(json.dumps(manifest))
 
 
 def _as_text(content: Mapping[str, Any], file: str) -> str:
     return json_text(content, file, indent=2) + "\n"
-
-
-_VERSIONS = ("mnemoscope", "torch", "transformers", "tokenizers")
 
 
 def run_manifest(
@@ -334,7 +317,9 @@ def run_manifest(
         "configuration": {k: v for k, v in fields.items() if k not in NOT_DECISIVE},
         "inputs": dict(inputs),
         "execution": {name: fields[name] for name in NOT_DECISIVE},
-        "versions": {name: version(name) for name in _VERSIONS},
+        "versions": {
+            name: version(name) for name in ("mnemoscope", "torch", "transformers", "tokenizers")
+        },
     }
 
 
@@ -351,7 +336,7 @@ def is_finished(folder: Path, configuration: Any, *, resume: bool) -> bool:
         return False
     stored = read_manifest(folder)
     asked = run_manifest(stored["command"], stored["recipe"], configuration, stored["inputs"])
-    RunDirectory.reopen(folder, asked)
+    refuse_other_inputs(folder, _plain(asked))
     return True
 
 

@@ -74,9 +74,7 @@ class AppendedLines:
         self.length = path.stat().st_size
 
     def append(self, line: str) -> None:
-        """Add a line and its end. It outlives this process at once, and a
-        power cut after `sync`.
-        """
+        """Add a line and its end. It outlives this process at once, a power cut after `sync`."""
         data = (line + "\n").encode()
         with (
             one_line_for_disk_errors(f"writing to {self.path}"),

@@ -13,7 +13,7 @@ Example:
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -22,16 +22,15 @@ from probes.json_text import json_text
 
 RECORDS_FILE = "records.jsonl"
 BASELINE_FILE = "baseline.jsonl"
-"""Records of a start before it was edited."""
+"""Records of the initial model before it was edited."""
 ITEMS_FOLDER = "items"
 
 
 @dataclass(frozen=True)
 class Record:
-    """Something that was so after `step` updates."""
+    """Something that was so after `step` updates; `record` is what the line calls itself."""
 
     record: ClassVar[str]
-    """What the line calls itself."""
     step: int
 
 
@@ -40,56 +39,44 @@ class StepRecord(Record):
     """One update, and the batch that it was made from."""
 
     record: ClassVar[str] = "step"
-    loss: float
-    """Mean cross-entropy over the trained tokens of the global batch, before the update; weighted
-    where the data give tokens weights."""
+    loss: float  # of a trained token before the update, by weights where the data give any
     learning_rate: float
-    """Of this update."""
-    gradient_norm: float
-    """Of all parameters together, before clipping."""
+    gradient_norm: float  # of all parameters together, before clipping
     trained_tokens: int
-    """Tokens that the loss is a mean of."""
-    loss_by_source: dict[str, float] = field(default_factory=dict)
-    """The mean over the tokens of each source in the batch, where the data have several."""
+    loss_by_source: dict[str, float] = field(default_factory=dict)  # where the data have several
 
 
 @dataclass(frozen=True)
 class ScoresRecord(Record):
-    """A score for every item of a list."""
+    """A score for every item of a list: entry i scores line i of `items/<items>.jsonl`."""
 
     record: ClassVar[str] = "scores"
     items: str
-    """The list: entry i scores line i of `items/<items>.jsonl`."""
     log_probs: list[float]
 
 
 @dataclass(frozen=True)
 class TaskRecord(Record):
-    """What a downstream task gave."""
+    """The score of a downstream task, whose questions are the list `items`."""
 
     record: ClassVar[str] = "task"
     task: str
     metric: str
     score: float
     items: str
-    """The list that the task's questions are in, as for `ScoresRecord`."""
+    # Choices whose tokens were split apart from those of their context; a line leaves out 0.
     split_apart: int = 0
-    """Choices whose tokens were split apart from those of their context; a line leaves out 0."""
 
 
 @dataclass(frozen=True)
 class RecallRecord(Record):
-    """Which items of a list are answered right."""
+    """Which items of a list are answered right: 1 where one is, 0 where it is not."""
 
     record: ClassVar[str] = "recall"
     items: str
-    """The list: entry i is about line i of `items/<items>.jsonl`."""
     correct: list[int]
-    """1 where the answer is right, 0 where it is not."""
-    log_probs: list[float] | None = None
-    """Of the whole answer that was to be given, its end included; None where it was not asked."""
-    match: str = "tokens"
-    """What counts as right: a `training.recall.Match`."""
+    log_probs: list[float] | None = None  # of the whole right answer with its end, if measured
+    match: str = "tokens"  # what counts as right: a `training.recall.Match`
 
 
 @dataclass(frozen=True)
@@ -98,36 +85,29 @@ class PerplexityRecord(Record):
 
     record: ClassVar[str] = "perplexity"
     corpus: str
-    mean_loss: float
-    """Mean cross-entropy of a token."""
-    bits_per_byte: float | None
-    """None where the bytes of the text are not known."""
+    mean_loss: float  # mean cross-entropy of a token
+    bits_per_byte: float | None  # None where the bytes of the text are not known
     tokens: int
 
 
 @dataclass(frozen=True)
 class EntropyRecord(Record):
-    """One of the three entropies, in nats."""
+    """An entropy, in nats; per layer where it has layers."""
 
     record: ClassVar[str] = "entropy"
-    kind: str
-    """`knowledge`, `attention`, `next_token` or `contribution`."""
+    kind: str  # knowledge, attention, next_token or contribution
     total: float
     per_layer: list[float]
-    """Empty for what has no layers."""
-    interval: list[float] | None
-    """Lower and upper end, of the total."""
+    interval: list[float] | None  # lower and upper end, of the total
 
 
 @dataclass(frozen=True)
 class NeuronRecord(Record):
-    """What share of the neurons of every layer does next to nothing."""
+    """The share of each layer's neurons whose mean |c| is at most `threshold` of the layer's."""
 
     record: ClassVar[str] = "neurons"
     dormant_share: list[float]
-    """For each layer, from 0 to 1."""
     threshold: float
-    """A neuron is dormant whose mean absolute coefficient is at most this share of its layer's."""
 
 
 @dataclass(frozen=True)
@@ -140,41 +120,27 @@ class GradientAlignmentRecord(Record):
 
     record: ClassVar[str] = "gradient_alignment"
     samples: list[str]
-    losses: list[float]
-    """Mean cross-entropy of a trained token, for each sample."""
+    losses: list[float]  # mean cross-entropy of a trained token, for each sample
     start_losses: list[float]
-    """The same at the start."""
-    tokens: list[int]
-    """Trained tokens of each sample."""
-    blocks: list[int]
-    """How many blocks each sample's errors are from."""
-    parts: list[str]
-    """The parts of the model, such as `3.mlp_out`."""
-    pairs: list[list[str]]
-    """Two vectors each."""
-    products: list[list[float]]
-    """The inner product of each pair, part by part; their sum is that of the whole."""
-    errors: list[float | None]
-    """Standard error over items of each pair's whole product; None where one is not of now."""
+    tokens: list[int]  # trained ones of each sample
+    blocks: list[int]  # how many blocks each sample's errors are from
+    parts: list[str]  # of the model, such as 3.mlp_out
+    pairs: list[list[str]]  # two vectors each
+    products: list[list[float]]  # inner product of each pair, by part; their sum is the whole's
+    errors: list[float | None]  # standard error over items of it; None where one is not of now
 
 
 @dataclass(frozen=True)
 class WeightDriftRecord(Record):
-    """How far the weights are from those at the start, part by part."""
+    """How far the weights are from those at the start, by part: Frobenius norms, and an angle."""
 
     record: ClassVar[str] = "weight_drift"
-    parts: list[str]
-    """The parts of the model, such as `3.mlp_out`."""
-    distance: list[float]
-    """Frobenius norm of the difference."""
-    relative: list[float | None]
-    """Of the norm at the start; None where that is 0."""
-    angle: list[float | None]
-    """Between the weights then and now, in radians; None where one norm is 0."""
+    parts: list[str]  # such as 3.mlp_out
+    distance: list[float]  # norm of the difference
+    relative: list[float | None]  # distance over the norm at the start; None where that is 0
+    angle: list[float | None]  # in radians; None where one norm is 0
     start_norm: list[float]
-    """Frobenius norm at the start."""
     norm: list[float]
-    """Frobenius norm now."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +149,7 @@ class InjectionRecord(Record):
 
     record: ClassVar[str] = "injection"
     passages: list[int]
-    displaced_tokens: int
-    """Tokens of the corpus that they took the place of."""
+    displaced_tokens: int  # of the corpus, whose place they took
 
 
 @dataclass(frozen=True)
@@ -195,14 +160,7 @@ class StopRecord(Record):
     reason: str
 
 
-KINDS: dict[str, type[Record]] = {
-    kind.record: kind
-    for kind in (
-        *(StepRecord, ScoresRecord, TaskRecord, RecallRecord, PerplexityRecord, EntropyRecord),
-        NeuronRecord,
-        *(GradientAlignmentRecord, WeightDriftRecord, InjectionRecord, StopRecord),
-    )
-}
+KINDS: dict[str, type[Record]] = {kind.record: kind for kind in Record.__subclasses__()}
 Kind = TypeVar("Kind", bound=Record)
 
 
@@ -246,11 +204,19 @@ def read_records(
         raise ValueError(f"{directory} holds no {RECORDS_FILE}; give the directory of a run")
     wanted = kind if kind is None or isinstance(kind, str) else kind.record
     # Only the kinds asked for are parsed whole: scores of every step make long files.
-    mark = None if wanted is None else f'{{"record": "{wanted}"'
+    mark = "" if wanted is None else f'{{"record": "{wanted}"'
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            if line.endswith("\n") and (mark is None or line.startswith(mark)):
-                yield _parsed(line, path, number)
+            if not line.endswith("\n") or not line.startswith(mark):
+                continue
+            try:
+                record = from_line(line)
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"line {number} of {path} is no record ({type(error).__name__}: {error}); a "
+                    "newer version may have written it"
+                ) from error
+            yield record
 
 
 def records_of(directory: str | Path, kind: type[Kind]) -> list[Kind]:
@@ -267,16 +233,6 @@ def read_items(directory: str | Path, name: str) -> list[dict[str, Any]]:
     folder = Path(directory) / ITEMS_FOLDER
     path = folder / f"{name}.jsonl"
     if not path.is_file():
-        there: Sequence[str] = sorted(found.stem for found in folder.glob("*.jsonl"))
-        raise ValueError(f"{directory} has no items {name!r}, only {', '.join(there) or 'none'}")
+        there = ", ".join(sorted(found.stem for found in folder.glob("*.jsonl"))) or "none"
+        raise ValueError(f"{directory} has no items {name!r}, only {there}")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _parsed(line: str, path: Path, number: int) -> Record | dict[str, Any]:
-    try:
-        return from_line(line)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"line {number} of {path} is no record ({type(error).__name__}: {error}); a newer "
-            "version may have written it"
-        ) from error

@@ -36,29 +36,21 @@ _ENTROPIES = {
     "next_token": "next-token entropy",
 }
 _WORDINGS = {"seen": "  log p, seen wording", "unseen": "  log p, new wording"}
-KNOWN_FACTS = "facts recalled"
+_KNOWN_FACTS = "facts recalled"
 P = "P, mean of the six tasks"
 Items = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 @dataclass
 class Row:
-    """One thing that was evaluated.
-
-    Attributes:
-        label: what.
-        values: at each step.
-        shown: a value as text.
-    """
+    """One thing that was evaluated: what, how a value is written, and its values by step."""
 
     label: str
     shown: Callable[[float], str]
     values: dict[int, float] = field(default_factory=dict)
 
     def change(self, first: int, last: int) -> str:
-        """By how much the value has changed between two steps, as text;
-        empty if it is not known.
-        """
+        """The change of the value between two steps, as text; empty if it is not known."""
         if first not in self.values or last not in self.values:
             return ""
         text = self.shown(self.values[last] - self.values[first])
@@ -74,10 +66,18 @@ def observed(records: Iterable[Record], items: Items) -> list[Row]:
             # Indented rows belong to the one before, and may be there several times.
             about = about if label.startswith(" ") else label
             rows.setdefault(about + label, Row(label, shown)).values[record.step] = value
-    found = _in_order(list(rows.values()))
-    if score := _downstream_score({row.label: row for row in found}):
+    # Scores of facts stand after the share that is right, which is recorded later than they are.
+    wordings = [row for row in rows.values() if row.label in _WORDINGS.values()]
+    found = [row for row in rows.values() if row not in wordings]
+    labels = [row.label for row in found]
+    place = labels.index(_KNOWN_FACTS) + 1 if _KNOWN_FACTS in labels else len(found)
+    found[place:place] = wordings
+    tasks = {row.label: row.values for row in found if row.label in TASKS}
+    if tasks.keys() == set(TASKS):
+        steps = set.intersection(*map(set, tasks.values()))
+        means = {step: fmean(values[step] for values in tasks.values()) for step in steps}
         last = max(place for place, row in enumerate(found) if row.label in TASKS)
-        found.insert(last + 1, score)
+        found.insert(last + 1, Row(P, share, means))
     return found
 
 
@@ -116,8 +116,7 @@ def rows_table(
         for row in rows
         if columns.keys() & row.values.keys()
     )
-    header = ["", *columns.values(), *(["change"] if change else [])]
-    return Table.of_rows(title, header, cells)
+    return Table.of_rows(title, ["", *columns.values(), *(["change"] if change else [])], cells)
 
 
 def share(value: float) -> str:
@@ -140,29 +139,10 @@ def _values(record: Record, items: Items) -> Iterable[tuple[str, float, Callable
         case EntropyRecord():
             yield _ENTROPIES.get(record.kind, record.kind), record.total, nats
         case TaskRecord():
-            yield (KNOWN_FACTS if record.task == CLOZE else record.task), record.score, share
+            yield (_KNOWN_FACTS if record.task == CLOZE else record.task), record.score, share
         case ScoresRecord() if record.items in items:
             for wording, label in _WORDINGS.items():
                 pairs = zip(items[record.items], record.log_probs, strict=True)
                 scores = [score for item, score in pairs if item.get("wording") == wording]
                 if scores:
                     yield label, fmean(scores), nats
-        case _:
-            return
-
-
-def _in_order(rows: Sequence[Row]) -> list[Row]:
-    """Scores of facts after the share that is right, which is recorded later than they are."""
-    wordings = [row for row in rows if row.label in _WORDINGS.values()]
-    others = [row for row in rows if row not in wordings]
-    places = [place for place, row in enumerate(others, start=1) if row.label == KNOWN_FACTS]
-    place = places[0] if places else len(others)
-    return [*others[:place], *wordings, *others[place:]]
-
-
-def _downstream_score(rows: Mapping[str, Row]) -> Row | None:
-    """P at every step at which all six tasks were evaluated."""
-    if not set(TASKS) <= rows.keys():
-        return None
-    steps = set.intersection(*({*rows[name].values} for name in TASKS))
-    return Row(P, share, {step: fmean(rows[name].values[step] for name in TASKS) for step in steps})

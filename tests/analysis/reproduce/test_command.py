@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.reproduce.command import main
-from analysis.reproduce.experiments import Experiment
+from analysis.reproduce import Experiment, main
 from tests.training.small_runs import write_texts
 
 CLAIMS = ("entropy-falls", "three-stages")
@@ -16,7 +15,7 @@ CLAIMS = ("entropy-falls", "three-stages")
 
 def small_scale(texts):
     """The smoke scale with everything smaller; nine steps of pretraining, eight checkpoints."""
-    from analysis.reproduce.scales import smoke
+    from analysis.reproduce_scales import smoke
 
     scale, text = smoke(), str(texts / "familiar.jsonl")
     pretrained = replace(
@@ -44,7 +43,7 @@ def small_scale(texts):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A reproduction in two pieces; its folder, and what was printed."""
-    from analysis.reproduce import scales
+    from analysis import reproduce_scales as scales
 
     texts = write_texts(tmp_path_factory.mktemp("texts"))
     out = tmp_path_factory.mktemp("reproduced") / "small"

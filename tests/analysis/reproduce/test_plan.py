@@ -7,8 +7,8 @@ import pytest
 
 from analysis.claims import CLAIMS, Scale
 from analysis.jobs import in_waves
-from analysis.reproduce.experiments import Experiment, claims_of, needed
-from analysis.reproduce.plan import (
+from analysis.reproduce import Experiment, claims_of, needed
+from analysis.reproduce_plan import (
     knowledge_work,
     located_names,
     memorization_work,
@@ -16,7 +16,7 @@ from analysis.reproduce.plan import (
     pretraining_work,
     whole_plan,
 )
-from analysis.reproduce.scales import SCALES, smoke
+from analysis.reproduce_scales import SCALES, smoke
 from tests.analysis.job_words import check_words
 from training.choices import NoMixControl
 from training.recipes import Control

@@ -129,7 +129,12 @@ NOISE = np.sin(X * X)
         ("correlation", (X[:3], X[:3]), {}, "found 3 points: an interval of a correlation needs 4"),
         ("correlation", (X, ONES), {}, "all 7 values of y are 1: a correlation needs a spread"),
         ("correlation", (X * np.nan, X), {}, "7 of 7 values of x are not finite"),
-        ("correlation", (X, X, "kendall"), {}, "kind is 'kendall': choose from pearson, spearman"),
+        (
+            "correlation",
+            (X, X, "kendall"),
+            {},
+            "kind must be one of pearson, spearman, found 'kendall'",
+        ),
         ("correlation", (X, X), {"level": 95.0}, "level is 95.0: give a share between 0 and 1"),
     ],
 )

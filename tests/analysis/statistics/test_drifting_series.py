@@ -177,7 +177,7 @@ TABLE = np.stack([Y, Y + 1, X])
         ("series_correlation", (X[:5], Y[:5], CLOCK[:5]), "found 5 points: a correlation of ser"),
         ("series_correlation", (X, Y, CLOCK[::-1]), "the clock does not rise at 10 of 10 steps"),
         ("series_correlation", (X, Y, np.full(N, np.nan)), "11 of 11 values of the clock are not"),
-        ("series_correlation", (X, Y, CLOCK, "cosine"), "kind is 'cosine': choose from pearson"),
+        ("series_correlation", (X, Y, CLOCK, "cosine"), "kind must be one of pearson"),
         ("series_correlation", (X, 3.0 * CLOCK, CLOCK), "all 10 values of the steps of y are 3"),
         ("series_correlation", (X, 3.0 * CLOCK**2, CLOCK**2), "y follows wholly from what is held"),
         (
@@ -186,7 +186,11 @@ TABLE = np.stack([Y, Y + 1, X])
             "found 2 points: a series of differences needs 3",
         ),
         ("checkpoint_correlation", (X[None], TABLE, CLOCK, "seed"), "one row of x for 3 seeds"),
-        ("checkpoint_correlation", (X[None], TABLE, CLOCK, "run"), "cluster is 'run': choose from"),
+        (
+            "checkpoint_correlation",
+            (X[None], TABLE, CLOCK, "run"),
+            "cluster must be one of checkpoint",
+        ),
         (
             "checkpoint_correlation",
             (X[None], TABLE * np.nan, CLOCK),

@@ -1,10 +1,14 @@
-"""Paired permutation and McNemar: against enumeration, statsmodels and coverage."""
+"""Paired permutation, McNemar and Holm: against enumeration, statsmodels and coverage."""
 
 import math
 from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
+
+from analysis import statistics
+from analysis.statistics import holm, mcnemar, paired_permutation
 
 N = 29
 
@@ -23,8 +27,6 @@ def sign_flips(differences):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_few_items_are_permuted_exactly(seed):
-    from analysis.statistics.tests import paired_permutation
-
     a, b = generator(seed).normal(loc=[[0.6], [0]], size=(2, 11))
     found = paired_permutation(a, b, generator())
     assert found.p_value == pytest.approx(sign_flips(a - b), rel=1e-12)
@@ -38,8 +40,6 @@ def test_few_items_are_permuted_exactly(seed):
 
 
 def test_many_items_are_permuted_at_random_to_the_same_end():
-    from analysis.statistics.tests import paired_permutation
-
     a, b = generator(8).normal(loc=[[0.5], [0]], size=(2, 13))
     exact = paired_permutation(a, b, generator())
     drawn = paired_permutation(a, b, generator(), replicates=4999)
@@ -52,8 +52,6 @@ def test_many_items_are_permuted_at_random_to_the_same_end():
 
 
 def test_pairing_is_what_counts():
-    from analysis.statistics.tests import paired_permutation
-
     a = generator(1).normal(scale=100, size=N)
     b = a - 1 + generator(2).normal(scale=0.1, size=N)
     found = paired_permutation(a, b, generator(), replicates=999)
@@ -66,8 +64,6 @@ def test_pairing_is_what_counts():
 
 
 def test_no_difference_is_found_no_more_often_than_the_level():
-    from analysis.statistics.tests import mcnemar, paired_permutation
-
     random, trials = generator(3), 150
     alarms = {"permutation": 0, "mcnemar": 0}
     for _ in range(trials):
@@ -79,11 +75,55 @@ def test_no_difference_is_found_no_more_often_than_the_level():
     assert alarms["permutation"] > 0
 
 
+def bca_by_hand(values, replicates, seed, level=0.95):
+    """The BCa interval of a mean from its definition, a draw and an item at a time."""
+    random, normal, n = generator(seed), stats.norm, len(values)
+    draws = [values[random.choice(n, n)].mean() for _ in range(replicates)]
+    below = [(draw < values.mean()) + (draw == values.mean()) / 2 for draw in draws]
+    bias = normal.ppf(np.mean(below))
+    left_out = np.array([np.delete(values, i).mean() for i in range(n)])
+    pull = left_out.mean() - left_out
+    skew = (pull**3).sum() / (6 * (pull**2).sum() ** 1.5)
+    moved = [bias + normal.ppf(tail) for tail in ((1 - level) / 2, (1 + level) / 2)]
+    return np.quantile(draws, [normal.cdf(bias + z / (1 - skew * z)) for z in moved])
+
+
+def test_the_interval_of_a_mean_follows_its_definition(monkeypatch):
+    values = generator(3).exponential(size=N)
+    found = paired_permutation(values, np.zeros(N), generator(5), replicates=4999)
+    # Both ends come from draws of their own. A 2.5 % quantile of 4999 draws has a standard error of
+    # some 0.06 standard deviations of the mean (0.2 here); four of the difference is 0.07.
+    expected = bca_by_hand(values, 4999, seed=6)
+    assert (found.interval.low, found.interval.high) == pytest.approx(expected, abs=0.07)
+    assert found.interval.level == 0.95
+    # Many items are drawn in parts, from the same stream.
+    monkeypatch.setattr(statistics.tests, "BATCH_VALUES", 5 * N)
+    assert statistics.tests.batch_size(N) == 5
+    parts = paired_permutation(values, np.zeros(N), generator(5), replicates=4999)
+    assert parts.interval == pytest.approx(found.interval, rel=1e-12)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_intervals_of_a_skewed_mean_cover_the_truth(level):
+    random, trials, covered = generator(1), 200, 0
+    for _ in range(trials):
+        items, options = random.exponential(size=40), {"level": level, "replicates": 199}
+        found = paired_permutation(items, np.zeros(40), random, **options)
+        covered += found.interval.low <= 1 <= found.interval.high
+    # Four standard errors of a share of 200 (2.8 points at 80 %, 1.5 at 95 %), and two points that
+    # any bootstrap of 40 exponential values falls short by.
+    error = 4 * math.sqrt(level * (1 - level) / trials)
+    assert level - error - 0.02 < covered / trials < level + error
+
+
+def test_items_that_are_all_alike_have_an_interval_of_one_value():
+    found = paired_permutation(np.ones(N), np.zeros(N), generator(), replicates=99)
+    assert (found.interval.low, found.interval.high, found.effect) == (1, 1, 1)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_mcnemar_is_that_of_statsmodels(seed):
     from statsmodels.stats.contingency_tables import mcnemar as reference
-
-    from analysis.statistics.tests import mcnemar
 
     a = generator(seed).random(37) < 0.6
     b = np.where(generator(seed + 100).random(37) < 0.5, a, generator(seed + 9).random(37) < 0.3)
@@ -98,8 +138,6 @@ def test_mcnemar_is_that_of_statsmodels(seed):
 
 
 def test_the_interval_of_mcnemar_by_hand():
-    from analysis.statistics.tests import mcnemar
-
     a = np.array([True] * 12 + [False] * 8)
     b = np.array([True] * 5 + [False] * 12 + [True] * 3)
     # 7 by the first alone, 3 by the second; with half an item more in each cell 7.5 and 3.5 of 22.
@@ -112,8 +150,6 @@ def test_the_interval_of_mcnemar_by_hand():
 
 
 def test_the_interval_of_mcnemar_covers_the_truth():
-    from analysis.statistics.tests import mcnemar
-
     random, trials, covered = generator(4), 800, 0
     for _ in range(trials):
         kind = random.choice(4, size=50, p=[0.4, 0.2, 0.1, 0.3])
@@ -124,8 +160,6 @@ def test_the_interval_of_mcnemar_covers_the_truth():
 
 
 def test_models_that_agree_on_every_item():
-    from analysis.statistics.tests import mcnemar
-
     everywhere = np.ones(7, dtype=bool)
     found = mcnemar(everywhere, everywhere)
     assert (found.effect, found.p_value) == (0, 1)
@@ -135,31 +169,34 @@ def test_models_that_agree_on_every_item():
     assert apart.p_value == 2 / 2**7
 
 
+@pytest.mark.parametrize(
+    "p_values",
+    [[0.03], [], [0.04, 0.01, 0.01, 1.0, 0.0, 0.013, 0.5], [0.5, 0.4, 0.3], [0.7, 0.6, 0.01]],
+)
+def test_holms_p_values_are_those_of_statsmodels(p_values):
+    from statsmodels.stats.multitest import multipletests
+
+    expected = multipletests(p_values, method="holm")[1] if p_values else []
+    # One multiplication and one division each.
+    assert holm(p_values) == pytest.approx(tuple(expected), rel=1e-14)
+
+
 ONES = np.ones(5)
 
 
 @pytest.mark.parametrize(
     ("function", "arguments", "options", "message"),
     [
-        (
-            "paired_permutation",
-            (ONES, ONES * np.nan, generator()),
-            {},
-            "5 of 5 pairs are not finite",
-        ),
+        ("paired_permutation", (ONES, ONES * np.nan, generator()), {}, "5 of 5 pairs are not fin"),
         ("paired_permutation", (ONES[:1], ONES[:1], generator()), {}, "found 1 items"),
-        (
-            "mcnemar",
-            (ONES[:0] > 0, ONES[:0] > 0),
-            {},
-            "found 0 items: a comparison of shares needs 1 or more",
-        ),
+        ("paired_permutation", (ONES, ONES, generator()), {"replicates": 0}, "replicates is 0"),
+        ("paired_permutation", (ONES, ONES, generator()), {"level": 95.0}, "level is 95.0: give"),
+        ("mcnemar", (ONES[:0] > 0, ONES[:0] > 0), {}, "found 0 items: a comparison of shares"),
         ("mcnemar", (ONES > 0, ONES > 0), {"level": 1.0}, "level is 1.0"),
+        ("holm", ([0.5, math.nan],), {}, "a p-value is nan: give values from 0 to 1"),
     ],
 )
 def test_bad_input_is_answered_in_one_line(function, arguments, options, message):
-    from analysis import statistics
-
     with pytest.raises(ValueError, match=message) as raised:
         getattr(statistics, function)(*arguments, **options)
     assert "\n" not in str(raised.value)

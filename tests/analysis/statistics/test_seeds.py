@@ -29,7 +29,7 @@ def test_the_mean_over_seeds_is_a_t_test(direction):
         ((VALUES[:1],), {}, "found 1 seeds: a test over seeds needs 2 or more"),
         ((np.ones(3) / 3,), {}, "all 3 values of seeds are 0.333333: a t-test n"),
         ((VALUES * np.nan,), {}, "5 of 5 values of seeds are not finite"),
-        ((VALUES, "up"), {}, "direction is 'up': choose from rises, falls"),
+        ((VALUES, "up"), {}, "direction must be one of rises, falls, found 'up'"),
         ((VALUES,), {"level": 0.0}, "level is 0.0: give a share"),
     ],
 )

@@ -7,7 +7,8 @@ import pytest
 from interventions.choices import Schedule
 from training.ckl import ckl_plan
 from training.ckl_config import lab, paper_1b, smoke
-from training.pretrain import pretrain_plan, tiny
+from training.pretrain import pretrain_plan
+from training.pretrain_config import tiny
 from training.recipes import Control
 
 

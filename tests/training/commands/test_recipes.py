@@ -8,7 +8,7 @@ import pytest
 from interventions.choices import ResuscitationSite
 from training.choices import DecayGroup, Precision, RateCount, ScheduleKind
 from training.ckl_config import CKL_RECIPES, CklConfig
-from training.pretrain import PRETRAIN_RECIPES, PretrainConfig
+from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
 from training.recipes import Control, as_json, changed, from_json, recipe_named
 from training.settings import OptimizerSettings, ScheduleSettings
 

@@ -105,11 +105,11 @@ def test_every_eighth_document_is_held_out_and_no_other(inputs):
     from training.tuned_lens_fit import learning_and_heldout
 
     corpora = learning_and_heldout(str(inputs / "plants.jsonl"), None, column=None)
-    learning, heldout = list(corpora.learning.documents()), list(corpora.heldout.documents())
+    learning, heldout = (list(corpus.documents()) for corpus in corpora)
     every = [_text(i) for i in range(41)]
     assert heldout == [every[7], every[15], every[23], every[31], every[39]]
     assert learning == [text for text in every if text not in heldout]
-    assert list(corpora.heldout.documents()) == heldout
+    assert list(corpora[1].documents()) == heldout
 
 
 def test_a_lens_that_falls_behind_is_said_to(run, capsys):

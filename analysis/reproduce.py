@@ -11,7 +11,7 @@ a time, and writes into `--out`:
 
 Stopped at any moment and started again it goes on where it was. For many machines with one disk,
 `--list` prints the commands, in sets that can be made at the same time, and `--shard` makes a part;
-`--minutes` stops in time. Scales are in `analysis.reproduce.scales`. `--verify` makes no runs, and
+`--minutes` stops in time. Scales are in `analysis.reproduce_scales`. `--verify` makes no runs, and
 holds results that are there against the published numbers.
 
 Example:
@@ -21,13 +21,31 @@ Example:
     $ python -m analysis.reproduce --verify runs/ckl runs/sweep
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from analysis.reproduce.experiments import Experiment, claims_of, needed
+from analysis.claims.choices import Experiment
 from probes.cli import command_main
+
+
+def needed(claims: Iterable[str]) -> tuple[Experiment, ...]:
+    """The experiments that some claims need, in the order of the ledger."""
+    from analysis.claims.catalogue import CLAIMS
+
+    wanted = {experiment for claim in claims for experiment in CLAIMS[claim].needs}
+    return tuple(experiment for experiment in Experiment if experiment in wanted)
+
+
+def claims_of(experiments: Iterable[Experiment]) -> list[str]:
+    """The claims that can be tested with some experiments, and with unedited runs beside them."""
+    from analysis.claims.catalogue import CLAIMS
+
+    there = {*experiments, Experiment.UNEDITED}
+    return [name for name, claim in CLAIMS.items() if there.issuperset(claim.needs)]
+
 
 PROGRAM = "analysis.reproduce"
 
@@ -83,8 +101,8 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
         raise ValueError("--out is missing; give a folder for the reproduction")
     from analysis.claims.catalogue import claim_named
     from analysis.jobs import RUNS, in_waves, shard_of
-    from analysis.reproduce.plan import plan_part, whole_plan
-    from analysis.reproduce.scales import SCALES
+    from analysis.reproduce_plan import plan_part, whole_plan
+    from analysis.reproduce_scales import SCALES
 
     names = _chosen(arguments)
     claims = [claim_named(name) for name in names]
@@ -103,7 +121,7 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
             print("\n".join([f"# set {number}", *(job.line() for job in wave)]))
         return
     from analysis.numbers import command_line
-    from analysis.reproduce.concluding import Reproduction, reproduce
+    from analysis.reproduce_concluding import Reproduction, reproduce
 
     reproduce(
         Reproduction(scale, tuple(jobs), tuple(whole), tuple(claims), wanted, arguments.out),
@@ -128,3 +146,7 @@ def _chosen(arguments: ReproduceArguments) -> list[str]:
 
 
 main = command_main(ReproduceArguments, _run, program=PROGRAM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,7 +10,7 @@ trained on, \(2 N\) for one that is read (Kaplan et al., 2020, "Scaling Laws for
 Models": section 2.1).
 
 Example:
-    >>> from analysis.reproduce.scales import smoke
+    >>> from analysis.reproduce_scales import smoke
     >>> jobs = plan_part(whole_plan(smoke(), Path("runs")), [Experiment.ENTROPIES])
     >>> [job.name for job in jobs if "seed-0" in job.name]
     ['trajectory-seed-0', 'entropies-seed-0']
@@ -25,14 +25,14 @@ from analysis.checkpoints import step_of
 from analysis.ckl_study import FACTOR, RATIO, Changes, control_arm, evenly_spread, resuscitation
 from analysis.jobs import Job, in_waves, training_job
 from analysis.remix_study import mix_amounts, placements, stage_jobs
-from analysis.reproduce.experiments import Experiment
-from analysis.reproduce.scales import Knowledge, Memorization, ReproductionScale
+from analysis.reproduce import Experiment
+from analysis.reproduce_scales import Knowledge, Memorization, ReproductionScale
 from interventions.choices import ResuscitationSite
 from training.choices import NoMixControl, Replay
 from training.ckl import COMMAND as CKL
 from training.ckl_config import CklConfig
 from training.pretrain import COMMAND as PRETRAIN
-from training.pretrain import PretrainConfig
+from training.pretrain_config import PretrainConfig
 from training.recipes import Control
 from training.remix.config import RemixConfig
 from training.runs.checkpoints import checkpoint_name

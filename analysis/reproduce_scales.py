@@ -23,9 +23,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from analysis.ckl_study import Changes
-from analysis.reproduce.experiments import Experiment
+from analysis.reproduce import Experiment
 from training.ckl_config import CKL_RECIPES, CklConfig
-from training.pretrain import PRETRAIN_RECIPES, PretrainConfig
+from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES
 

@@ -5,7 +5,7 @@ judged when all runs are over: measurements become tables, tables become verdict
 ledger, the comparison with published numbers and the report.
 
 Example:
-    >>> from analysis.reproduce.scales import smoke
+    >>> from analysis.reproduce_scales import smoke
     >>> Reproduction(smoke(), (), (), (), (), Path("runs/smoke")).runs
     PosixPath('runs/smoke/runs')
 """
@@ -29,8 +29,8 @@ from analysis.published import headline, settings_of_results, verify, write_veri
 from analysis.remix_rows import fact_depths, memorization_table
 from analysis.report.material import Material
 from analysis.report.writing import write_page
-from analysis.reproduce.plan import located_names
-from analysis.reproduce.scales import ReproductionScale
+from analysis.reproduce_plan import located_names
+from analysis.reproduce_scales import ReproductionScale
 from analysis.result_folders import Results, find_results, tables_of
 from analysis.runs import Chain, read_chain
 from training.runs.directory import CHECKPOINTS_FOLDER
