@@ -31,7 +31,7 @@ _EXPORTS = {
     "load_edits": "interventions.checkpoint",
     "nnsight_edited": "interventions.nnsight_edits",
     "patch_weights": "interventions.edits",
-    "resuscitate": "interventions.measured_resuscitation",
+    "resuscitate": "interventions.resuscitation",
     "save_patched": "interventions.checkpoint",
 }
 

@@ -1,8 +1,8 @@
 """Attention temperature: divide attention scores by T, so that attention spreads over more tokens.
 
 The scores that the softmax sees, scaled and soft-capped, are divided before the mask; fused
-attention stays. As weights it is the query's projection, or its norm, divided by T
-(`interventions.attention_temperature`); where weights cannot express it, the patch is refused.
+attention stays. As weights it is the query's projection, or its norm, divided by T; where weights
+cannot express it, the patch is refused.
 
 A temperature may go straight to 1 over a run (`schedule="linear"`), as it does by default in the
 released code, which the paper does not say: T(p) = T - (T - 1) p at progress p.
@@ -29,56 +29,69 @@ _SEPARATE = ("llama", "mistral", "olmo", "qwen2", "gemma2", "opt", "gptj", "gpt_
 _NORM_OVER_HEADS = ("olmo2", "olmo3")
 _SHARED_NORM = ("qwen3", "gemma3_text")
 _FUSED = ("phi3", "gpt2", "gpt_neox", "codegen", "falcon")
+_KNOWN = (*_SEPARATE, *_NORM_OVER_HEADS, *_SHARED_NORM, *_FUSED)
 _ALIBI = ("bloom", "mpt")
 # CodeGen's weights lie as they were shared out over four chips.
 _CODEGEN_PARTS = 4
 # Their norms multiply by one plus the weight.
 _NORM_PLUS_ONE = ("gemma3_text",)
 
+OfLayer = float | Float[Tensor, "head"]
 
-def query_changes(
-    model: HookedModel, layer: int, temperature: float | Float[Tensor, "head"]
-) -> list[WeightChange]:
+
+def query_changes(model: HookedModel, layer: int, temperature: OfLayer) -> list[WeightChange]:
     """Divide the attention scores of a layer by a temperature, or by one for each query head."""
     family = model.architecture.family
-    _refuse_inexpressible(model, family)
+    if (why := _inexpressible(model, family)) is not None:
+        raise ValueError(f"{why}; use the attention temperature as a hook")
     attention: Any = model.anatomy.layers[layer].attention
     per_head = torch.as_tensor(temperature, dtype=torch.float64).expand(model.n_heads).cpu()
     name = next(n for n, m in model.hf_model.named_modules() if m is attention)
-    if family in _SHARED_NORM:
-        return [_shared_norm(name, layer, family, per_head)]
-    if family in _NORM_OVER_HEADS:
+    if family in (*_SHARED_NORM, *_NORM_OVER_HEADS):
+        if family in _SHARED_NORM and len(per_head.unique()) > 1:
+            raise ValueError(
+                f"all heads of a layer of {family} share one query norm, so weights cannot give "
+                f"those of layer {layer} temperatures of their own; pass one per layer, or use "
+                "hooks"
+            )
         width = attention.q_norm.weight.shape[0]
-        return [WeightChange(f"{name}.q_norm.weight", 0, None, _over(_repeated(per_head, width)))]
+        by = per_head[0] if family in _SHARED_NORM else _repeated(per_head, width)
+        over = _over(by, plus=1 if family in _NORM_PLUS_ONE else 0)
+        return [WeightChange(f"{name}.q_norm.weight", 0, None, over)]
     projection, rows = _queries_of(family, attention, model.n_heads)
-    return _projection(model, projection, rows, _repeated(per_head, len(rows)))
+    name, conv1d = name_and_layout(model, projection)
+    by = _repeated(per_head, len(rows))
+    of_rows = by if conv1d else by[:, None]
+    changes = [WeightChange(f"{name}.weight", int(conv1d), rows, _over(of_rows))]
+    if projection.bias is not None:
+        changes.append(WeightChange(f"{name}.bias", 0, rows, _over(by)))
+    return changes
 
 
-def _refuse_inexpressible(model: HookedModel, family: str) -> None:
+def _inexpressible(model: HookedModel, family: str) -> str | None:
+    """Why no weights of this model divide its attention scores; None where some do."""
     config = model.engine.config
     if family in _ALIBI or (family == "falcon" and config.alibi):
-        raise ValueError(
+        return (
             f"this {family} adds alibi to the products of queries and keys, and a temperature "
-            "divides both, which no weights of the query do; use the attention temperature as a "
-            "hook"
+            "divides both, which no weights of the query do"
         )
-    known = (*_SEPARATE, *_NORM_OVER_HEADS, *_SHARED_NORM, *_FUSED)
-    if model.architecture.recognised or family not in known:
-        raise ValueError(
+    if model.architecture.recognised or family not in _KNOWN:
+        return (
             f"it is not known where {family} keeps its queries, so an attention temperature cannot "
-            f"be patched into its weights; use it as a hook (the patch knows {', '.join(known)})"
+            f"be patched into its weights (as it can for {', '.join(_KNOWN)})"
         )
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        raise ValueError(
-            f"{family} caps its attention scores after the queries (attn_logit_softcapping="
-            f"{config.attn_logit_softcapping}), so no weights divide the capped scores; use the "
-            "attention temperature as a hook"
+    if (cap := getattr(config, "attn_logit_softcapping", None)) is not None:
+        return (
+            f"{family} caps its attention scores after the queries (attn_logit_softcapping={cap}), "
+            "so no weights divide the capped scores"
         )
-    if getattr(config, "clip_qkv", None) is not None:
-        raise ValueError(
-            f"this {family} clips its queries (clip_qkv={config.clip_qkv}), so scaling their "
-            "weights does not scale them; use the attention temperature as a hook"
+    if (clip := getattr(config, "clip_qkv", None)) is not None:
+        return (
+            f"this {family} clips its queries (clip_qkv={clip}), so scaling their weights does not "
+            "scale them"
         )
+    return None
 
 
 def _queries_of(family: str, attention: Any, n_heads: int) -> tuple[Any, Int64[Tensor, "n"]]:
@@ -101,43 +114,13 @@ def _queries_of(family: str, attention: Any, n_heads: int) -> tuple[Any, Int64[T
     return attention.query_key_value, of_groups.flatten()
 
 
-def _projection(
-    model: HookedModel, module: Any, rows: Int64[Tensor, "n"], by: Float[Tensor, "n"]
-) -> list[WeightChange]:
-    name, conv1d = name_and_layout(model, module)
-    axis, of_rows = (1, by) if conv1d else (0, by[:, None])
-    changes = [WeightChange(f"{name}.weight", axis, rows, _over(of_rows))]
-    if module.bias is not None:
-        changes.append(WeightChange(f"{name}.bias", 0, rows, _over(by)))
-    return changes
-
-
-def _shared_norm(
-    name: str, layer: int, family: str, per_head: Float[Tensor, "head"]
-) -> WeightChange:
-    if len(per_head.unique()) > 1:
-        raise ValueError(
-            f"all heads of a layer of {family} share one query norm, so weights cannot give those "
-            f"of layer {layer} temperatures of their own; pass one per layer, or use hooks"
-        )
-    by = per_head[0]
-    if family not in _NORM_PLUS_ONE:
-        return WeightChange(f"{name}.q_norm.weight", 0, None, _over(by))
-    return WeightChange(
-        f"{name}.q_norm.weight", 0, None, lambda w: (1 + w) / by.to(w.device, w.dtype) - 1
-    )
-
-
 def _repeated(per_head: Float[Tensor, "head"], width: int) -> Float[Tensor, "n"]:
     """One for every row, the rows of a head lying together."""
     return per_head.repeat_interleave(width // len(per_head))
 
 
-def _over(by: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda values: values / by.to(values.device, values.dtype)
-
-
-OfLayer = float | Float[Tensor, "head"]
+def _over(by: Tensor, plus: int = 0) -> Callable[[Tensor], Tensor]:
+    return lambda values: (values + plus) / by.to(values.device, values.dtype) - plus
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,22 +150,25 @@ class AttentionTemperature:
         values = list(given.values()) if isinstance(given, Mapping) else given
         checked = torch.as_tensor(values, dtype=torch.float64)
         if not (checked.isfinite() & (checked > 0)).all():
-            raise ValueError(
-                f"attention temperatures must be finite and above 0, found {_as_text(given)}"
-            )
+            shown = given.tolist() if isinstance(given, Tensor) else given
+            raise ValueError(f"attention temperatures must be finite and above 0, found {shown}")
 
     def attached(self, model: HookedModel, clock: Clock) -> AbstractContextManager[None]:
-        """Divide the scores for the length of a `with` block."""
         at_start = self._of_layers(model)
-        if self.schedule is Schedule.CONSTANT:
-            placed = {layer: _placed(value, model) for layer, value in at_start.items()}
-            return model.attention_temperature(placed)
+        if self.schedule is not Schedule.CONSTANT:
+            return model.attention_temperature(
+                {layer: _decaying(value, clock) for layer, value in at_start.items()}
+            )
+        # As the forward pass uses them, so that they need not be converted in every one.
+        where: Any = (model.device, torch.promote_types(model.dtype, torch.float32))
         return model.attention_temperature(
-            {layer: _decaying(value, clock) for layer, value in at_start.items()}
+            {
+                layer: value.to(*where) if isinstance(value, Tensor) else value
+                for layer, value in at_start.items()
+            }
         )
 
     def weight_changes(self, model: HookedModel) -> list[WeightChange]:
-        """Divide the query's projection or its norm."""
         if self.schedule is not Schedule.CONSTANT:
             raise ValueError(
                 f"an attention temperature that changes over a run (schedule="
@@ -192,7 +178,6 @@ class AttentionTemperature:
         return [change for layer, value in pairs for change in query_changes(model, layer, value)]
 
     def describe(self) -> dict[str, Any]:
-        """The temperatures and their schedule."""
         given: Any = self.temperature
         if isinstance(given, Tensor):
             given = given.tolist()
@@ -206,11 +191,17 @@ class AttentionTemperature:
 
     def _of_layers(self, model: HookedModel) -> dict[int, OfLayer]:
         """Temperatures of the layers that have one other than 1."""
-        given = self.temperature
+        given, found = self.temperature, {}
         if isinstance(given, Mapping):
-            found: dict[int, OfLayer] = dict(given)
+            found = dict(given)
         elif isinstance(given, Tensor | Sequence):
-            self._require_fit(given, model)
+            shape = tuple(given.shape) if isinstance(given, Tensor) else (len(given),)
+            expected = (model.n_layers, model.n_heads)[: len(shape)]
+            if shape != expected:
+                raise ValueError(
+                    f"attention temperatures have shape {shape}, but {model.name} needs "
+                    f"{expected} ({'layer, head' if len(shape) == 2 else 'layers'})"
+                )
             found = dict(enumerate(given))
         else:
             found = dict.fromkeys(range(model.n_layers), given)
@@ -219,27 +210,15 @@ class AttentionTemperature:
                 f"layer {wrong[0]} does not exist; {model.name} has layers 0 to "
                 f"{model.n_layers - 1}"
             )
-        return {layer: value for layer, value in found.items() if bool((_tensor(value) != 1).any())}
-
-    def _require_fit(self, given: Tensor | Sequence[float], model: HookedModel) -> None:
-        shape = tuple(given.shape) if isinstance(given, Tensor) else (len(given),)
-        expected = (model.n_layers, model.n_heads)[: len(shape)]
-        if shape != expected:
-            raise ValueError(
-                f"attention temperatures have shape {shape}, but {model.name} needs {expected} "
-                f"({'layer, head' if len(shape) == 2 else 'layers'})"
-            )
+        return {
+            layer: value
+            for layer, value in found.items()
+            if bool((torch.as_tensor(value) != 1).any())
+        }
 
 
 def _decaying(at_start: OfLayer, clock: Clock) -> Callable[[], OfLayer]:
     return lambda: at_start - (at_start - 1) * clock.progress
-
-
-def _placed(value: OfLayer, model: HookedModel) -> OfLayer:
-    """As the forward pass uses it, so that it need not be converted in every one."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.to(model.device, torch.promote_types(model.dtype, torch.float32))
 
 
 def _as_numbers(given: Any) -> Any:
@@ -262,11 +241,3 @@ def _as_numbers(given: Any) -> Any:
             f"an attention temperature is a number, one for each layer, or a tensor [layer head], "
             f"found {given!r}"
         ) from None
-
-
-def _tensor(value: OfLayer) -> Tensor:
-    return torch.as_tensor(value)
-
-
-def _as_text(given: Any) -> str:
-    return str(given.tolist() if isinstance(given, Tensor) else given)

@@ -1,25 +1,21 @@
 """Checkpoints of edited models: an ordinary Hugging Face folder, and what was done to it.
 
-`save_patched` writes configuration, safetensors, tokenizer and generation configuration, so that
-plain transformers loads the edited model with no code of ours. Beside them lies `edits.json`: the
-edits with every setting, the model that they were made to (name, revision and the hashes of its
-weights before and after), what became of each tensor, and library versions.
-
-Edits that `patch_weights` has written already are saved as they are; the others are written for the
-length of the saving, and the same bits put back.
+Plain transformers loads it with no code of ours. `edits.json` beside the weights holds the edits
+with every setting, the model that they were made to (with hashes of its weights before and after),
+what became of each tensor, and library versions. Edits that `patch_weights` has written already are
+saved as they are; the others are written for the length of the saving.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from interventions.edit_forms import some_edits
-from interventions.edits import Edit, TensorChange, patch_weights, patched_edits
+from interventions.edit_forms import Edit, some_edits
+from interventions.edits import patch_weights, patched_edits
 from probes.cli import output_folder
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
@@ -70,26 +66,35 @@ def save_patched(
             "as it is"
         )
     before = None if earlier else model.content_hash()
-    with _patched(model, made) as changes:
+    report = patch_weights(model, *made) if made else None
+    try:
         weights = ordinary_weights(model.hf_model)
         record = {
             "format": FORMAT,
-            "model": _about(model, before, sha256_of(weights)),
+            "model": {
+                "name": model.name,
+                "revision": model.revision,
+                "architecture": model.architecture.family,
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "weights_sha256_before": before,
+                "weights_sha256_after": sha256_of(weights),
+            },
             "edits": [edit.describe() for edit in (*earlier, *made)],
-            "changes": [_plain(change) for change in changes],
+            # JSON has no infinity: the change of a norm that was zero.
+            "changes": [finite_or_none(asdict(c)) for c in (report.changes if report else ())],
             "measured": None if measured is None else dict(measured),
             "earlier": _record_of_source(model, before),
             "versions": {name: version(name) for name in _VERSIONS},
         }
         with output_folder(target) as folder:
-            write_model(
-                model.hf_model,
-                model.tokenizer,
-                folder,
-                weights=weights,
-                max_shard_size=max_shard_size,
-            )
-            _write_record(record, folder)
+            hf_model, tokenizer = model.hf_model, model.tokenizer
+            write_model(hf_model, tokenizer, folder, weights=weights, max_shard_size=max_shard_size)
+            record["files"] = sorted([*(path.name for path in folder.iterdir()), EDITS_FILE])
+            path = folder / EDITS_FILE
+            path.write_text(json_text(record, f"{path}", indent=2) + "\n", encoding="utf-8")
+    finally:
+        if report is not None:
+            report.undo()
     return target
 
 
@@ -164,44 +169,9 @@ def _not_made(edits: Sequence[Edit], earlier: Sequence[Edit]) -> list[Edit]:
     return left
 
 
-@contextmanager
-def _patched(model: HookedModel, edits: Sequence[Edit]) -> Iterator[tuple[TensorChange, ...]]:
-    if not edits:
-        yield ()
-        return
-    report = patch_weights(model, *edits)
-    try:
-        yield report.changes
-    finally:
-        report.undo()
-
-
-def _about(model: HookedModel, before: str | None, after: str) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "revision": model.revision,
-        "architecture": model.architecture.family,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "weights_sha256_before": before,
-        "weights_sha256_after": after,
-    }
-
-
-def _plain(change: TensorChange) -> dict[str, Any]:
-    """As JSON, which has no infinity: of a norm that was zero."""
-    found: dict[str, Any] = finite_or_none(asdict(change))
-    return found
-
-
 def _record_of_source(model: HookedModel, before: str | None) -> dict[str, Any] | None:
     """What was done to the model before, if it was loaded from a patched checkpoint."""
     if not (Path(model.name) / EDITS_FILE).is_file():
         return None
     record = load_edits(model.name)
     return record if record["model"]["weights_sha256_after"] == before else None
-
-
-def _write_record(record: dict[str, Any], folder: Path) -> None:
-    files = sorted([*(path.name for path in folder.iterdir()), EDITS_FILE])
-    text = json_text(record | {"files": files}, f"{folder / EDITS_FILE}", indent=2)
-    (folder / EDITS_FILE).write_text(text + "\n", encoding="utf-8")

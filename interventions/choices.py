@@ -1,7 +1,7 @@
 """Choices: the settings of an edit that have a few named values.
 
-They stand apart from the code that acts on them, so that a command can name them in its help
-without loading PyTorch. Each is a `StrEnum`: wherever one is asked for, its string will do.
+Commands name them in their help, so no PyTorch is loaded here. Wherever one is asked for, its
+string will do.
 
 Example:
     >>> ResuscitationSite("down") is ResuscitationSite.DOWN

@@ -1,12 +1,8 @@
 """Controls: edits that resemble a resuscitation in all but the point that is to be tested.
 
-* `RandomRows`: the same multipliers, on neurons drawn at random. Does it matter which are scaled?
-* `MostActiveRows`: the same multipliers, on the most active neurons.
-* `MatchedNoise` (`interventions.controls`): Gaussian noise of the same size on the same rows.
-  Does it matter that they are scaled, rather than merely changed?
-* `ReDo` (`interventions.controls`): dormant neurons started afresh instead.
-* `RowLearningRates` (`interventions.learning_rates`): other learning rates, the same weights.
-* `Identity`: nothing.
+Does it matter which neurons are scaled (`RandomRows`, `MostActiveRows`), or that rows are scaled
+rather than merely changed (`MatchedNoise`)? `ReDo` starts dormant neurons afresh, `Identity` does
+nothing; other learning rates for the same weights are in `interventions.learning_rates`.
 
 Example:
     >>> import torch
@@ -16,10 +12,11 @@ Example:
     [[1.0, 1.0, 6.0, 3.0]]
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -27,25 +24,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interventions.choices import Selection
+from interventions.choices import ResuscitationSite, Selection
 from interventions.edit_forms import Clock, WeightChange
 from interventions.resuscitation import Resuscitation
 from interventions.rows import (
     Piece,
     Rows,
+    ScalesRows,
     gate_rows,
     memory_rows,
-    neurons_of,
     require_native,
-    rows_scaled,
     scaled_pieces,
-    scaling_changes,
     up_rows,
-    with_rows_added,
-    with_rows_replaced,
+    with_rows,
 )
-from interventions.selection import inactive, require_some
-from interventions.self_check import measured_means, require_measured_on
+from interventions.selection import inactive, measured_means, require_measured_on, require_some
 from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
 from probes.model_folder import sha256_of
@@ -53,7 +46,7 @@ from probes.results import EntropyResult
 
 
 @dataclass(frozen=True, eq=False)
-class _OtherRows(ABC):
+class _OtherRows(ScalesRows):
     """The multipliers of a resuscitation, moved to other neurons of the same layer."""
 
     like: Resuscitation
@@ -67,20 +60,18 @@ class _OtherRows(ABC):
             moved[layer, self.rows(layer, len(values))] = values
         return moved
 
+    @property
+    def at(self) -> ResuscitationSite:
+        """The site."""
+        return self.like.at
+
+    def require(self, model: HookedModel) -> None:
+        """Refuse a model that the coefficients are not of."""
+        self.like.require(model)
+
     @abstractmethod
     def rows(self, layer: int, count: int) -> Tensor:
         """Which neurons of a layer get multipliers, from the largest to the smallest."""
-
-    def attached(self, model: HookedModel, clock: Clock) -> AbstractContextManager[None]:
-        """Multiply the neurons by hooks for the length of a `with` block."""
-        del clock
-        self.like.require(model)
-        return rows_scaled(model, self.multipliers(), self.like.at)
-
-    def weight_changes(self, model: HookedModel) -> list[WeightChange]:
-        """Multiply the rows that belong to the neurons."""
-        self.like.require(model)
-        return scaling_changes(model, self.multipliers(), self.like.at)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +91,6 @@ class RandomRows(_OtherRows):
         return torch.randperm(self.like.coefficients.shape[1], generator=generator)[:count]
 
     def describe(self) -> dict[str, Any]:
-        """The seed, and the resuscitation that it is a control of."""
         return {"kind": "random_rows", "seed": self.seed, "like": self.like.describe()}
 
 
@@ -120,7 +110,6 @@ class MostActiveRows(_OtherRows):
         return order[len(order) - count :]
 
     def describe(self) -> dict[str, Any]:
-        """The resuscitation that it is a control of."""
         return {"kind": "most_active_rows", "like": self.like.describe()}
 
 
@@ -130,17 +119,14 @@ class Identity:
 
     @contextmanager
     def attached(self, model: HookedModel, clock: Clock) -> Iterator[None]:
-        """Do nothing for the length of a `with` block."""
         del model, clock
         yield
 
     def weight_changes(self, model: HookedModel) -> list[WeightChange]:
-        """None."""
         del model
         return []
 
     def describe(self) -> dict[str, Any]:
-        """Its kind."""
         return {"kind": "identity"}
 
 
@@ -177,24 +163,20 @@ class MatchedNoise:
                 bias = rows.bias(neurons)
                 if bias is not None:
                     bias = self._noise(rows, bias[:, None], by)[:, 0]
-                stack.callback(with_rows_added(rows, neurons, noise, bias).remove)
+                stack.callback(with_rows(rows, neurons, noise, bias, instead=False).remove)
             yield
 
     def weight_changes(self, model: HookedModel) -> list[WeightChange]:
-        """Add the noise to the rows."""
-        return [
-            change for piece in self._pieces(model) for change in self._changes_of_piece(*piece)
-        ]
+        return [change for piece in self._pieces(model) for change in self._noisy(*piece)]
 
     def describe(self) -> dict[str, Any]:
-        """The seed, and the resuscitation that it is a control of."""
         return {"kind": "matched_noise", "seed": self.seed, "like": self.like.describe()}
 
     def _pieces(self, model: HookedModel) -> list[Piece]:
         self.like.require(model)
         return scaled_pieces(model, self.like.multipliers(), self.like.at)
 
-    def _changes_of_piece(self, rows: Rows, neurons: Tensor, by: Tensor) -> list[WeightChange]:
+    def _noisy(self, rows: Rows, neurons: Tensor, by: Tensor) -> list[WeightChange]:
         return rows.changes(
             neurons,
             lambda old: old + self._noise(rows, old, by),
@@ -260,34 +242,30 @@ class ReDo:
 
     @contextmanager
     def attached(self, model: HookedModel, clock: Clock) -> Iterator[None]:
-        """Have the projections work with new rows, and the memory vectors not count."""
         del clock
         require_native(model, "ReDo")
         self._require(model)
         kept: dict[int, Tensor] = {}
         with ExitStack() as stack:
-            for layer, neurons in _dormant(self.selected()):
+            for layer, neurons in self._dormant():
                 kept[layer] = torch.ones(model.d_mlp).index_fill(0, neurons, 0.0)
-                for rows in _incoming(model, layer):
-                    new, bias = self._drawn(model, rows, len(neurons)), _no_bias(rows, neurons)
-                    stack.callback(with_rows_replaced(rows, neurons, new, bias).remove)
+                for rows, new in self._drawn(model, layer, len(neurons)):
+                    bias = torch.zeros(len(neurons)) if rows.has_bias else None
+                    stack.callback(with_rows(rows, neurons, new, bias, instead=True).remove)
             stack.enter_context(model.memory_vectors_scaled(kept))
             yield
 
     def weight_changes(self, model: HookedModel) -> list[WeightChange]:
-        """New incoming rows, and zero biases and memory vectors."""
         self._require(model)
         changes: list[WeightChange] = []
-        for layer, neurons in _dormant(self.selected()):
-            for rows in _incoming(model, layer):
-                drawn = self._drawn(model, rows, len(neurons))
-                changes += rows.changes(neurons, _instead(drawn), torch.zeros_like)
+        for layer, neurons in self._dormant():
+            for rows, new in self._drawn(model, layer, len(neurons)):
+                changes += rows.changes(neurons, partial(_instead, new), torch.zeros_like)
             vectors = memory_rows(model, layer)
             changes += vectors.changes(neurons, torch.zeros_like, torch.zeros_like)
         return changes
 
     def describe(self) -> dict[str, Any]:
-        """All settings, and hashes of the coefficients and of what they were measured on."""
         assert isinstance(self.mean_coefficients, Tensor)
         return {
             "kind": "redo",
@@ -303,32 +281,26 @@ class ReDo:
         shape = tuple(self.mean_coefficients.shape)
         require_measured_on(model, shape, self.model_hash, whose="ReDo")
 
-    def _drawn(self, model: HookedModel, rows: Rows, count: int) -> Float[Tensor, "n d_model"]:
-        weight = rows.module.weight
-        width = weight.shape[1 - rows.axis]
-        drawn = gaussian((count, width), self.seed, f"{rows.name} weight {rows.first}")
-        # Rounded as the weights are, so that the hook computes with the same numbers.
-        return (drawn * _initial_std(model)).to(weight.device, weight.dtype)
+    def _dormant(self) -> list[tuple[int, Tensor]]:
+        """Layers that have dormant neurons, and which these are."""
+        found = [torch.nonzero(chosen).flatten() for chosen in self.selected()]
+        return [(layer, neurons) for layer, neurons in enumerate(found) if len(neurons)]
+
+    def _drawn(
+        self, model: HookedModel, layer: int, count: int
+    ) -> Iterator[tuple[Rows, Float[Tensor, "n d_model"]]]:
+        """New incoming rows for so many neurons of a layer, and where they belong."""
+        for part in (up_rows, gate_rows) if model.architecture.gated else (up_rows,):
+            rows = part(model, layer)
+            weight = rows.module.weight
+            shape = (count, weight.shape[1 - rows.axis])
+            drawn = gaussian(shape, self.seed, f"{rows.name} weight {rows.first}")
+            # Rounded as the weights are, so that the hook computes with the same numbers.
+            yield rows, (drawn * _initial_std(model)).to(weight.device, weight.dtype)
 
 
-def _dormant(selected: Bool[Tensor, "layer d_mlp"]) -> list[tuple[int, Tensor]]:
-    """Layers that have dormant neurons, and which these are."""
-    found = ((layer, neurons_of(chosen)) for layer, chosen in enumerate(selected))
-    return [(layer, neurons) for layer, neurons in found if len(neurons)]
-
-
-def _incoming(model: HookedModel, layer: int) -> list[Rows]:
-    found = [up_rows(model, layer)]
-    return [*found, gate_rows(model, layer)] if model.architecture.gated else found
-
-
-def _no_bias(rows: Rows, neurons: Tensor) -> Tensor | None:
-    bias = rows.bias(neurons)
-    return None if bias is None else torch.zeros_like(bias)
-
-
-def _instead(drawn: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda old: drawn.to(old.device, old.dtype)
+def _instead(new: Tensor, old: Tensor) -> Tensor:
+    return new.to(old.device, old.dtype)
 
 
 def _initial_std(model: HookedModel) -> float:

@@ -9,7 +9,7 @@ Example:
     [[2.0, 2.0, 2.0]]
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -27,25 +27,21 @@ class Clock:
     """How far a run has come; edits that change over it ask in every forward pass.
 
     Args:
-        progress: 0 at the start, 1 at the end.
+        progress: 0 at the start, 1 at the end; can be set.
 
     Raises:
         ValueError: the progress is not between 0 and 1.
     """
 
+    progress: float
+
     def __init__(self, progress: float = 0.0) -> None:
         self.progress = progress
 
-    @property
-    def progress(self) -> float:
-        """0 at the start of the run, 1 at its end."""
-        return self._progress
-
-    @progress.setter
-    def progress(self, value: float) -> None:
-        if not 0 <= value <= 1:
+    def __setattr__(self, name: str, value: float) -> None:
+        if name == "progress" and not 0 <= value <= 1:
             raise ValueError(f"progress of a run goes from 0 to 1, found {value}; set a share")
-        self._progress = value
+        super().__setattr__(name, value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,22 +123,24 @@ class TensorChange:
     relative_change: float
     """Norm of the difference, relative to the norm before."""
 
-    def line(self, width: int) -> str:
-        """One line of a table whose first column is so wide."""
-        return (
-            f"{self.parameter:{width}}  {self.rows_changed:>6}/{self.rows:<6}  "
-            f"{self.norm_before:>11.5g}  {self.norm_after:>11.5g}  {self.relative_change:.2%}"
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
     """Rows of one parameter as they were."""
 
+    weight: Tensor
     axis: int
     index: Int64[Tensor, "n"] | None
     before: Float[Tensor, "..."]
     norm_before: float
+
+    def now(self) -> Tensor:
+        return self.weight.detach()[_place(self.axis, self.index)]
+
+    def rows_changed(self) -> int:
+        now = self.now()
+        differs = (now != self.before.to(now.device)).movedim(self.axis, 0)
+        return int(differs.reshape(len(differs), -1).any(dim=1).sum())
 
 
 class WeightWrites:
@@ -162,28 +160,40 @@ class WeightWrites:
             self._refuse_unwritable(change.parameter)
             by_parameter.setdefault(change.parameter, []).append(change)
         for name, own in by_parameter.items():
-            self._kept[name] = self._keep(name, own)
+            weight, axis, index = self._weights[name], own[0].axis, _union(own)
+            before = weight.detach()[_place(axis, index)].clone()
+            norm = 0.0 if self._in_passing else _norm(weight.detach())
+            self._kept[name] = _Kept(weight, axis, index, before, norm)
         try:
             for change in changes:
                 self._write(change)
             if not self._in_passing:
-                self._hashes = {name: self._hash(name) for name in self._kept}
+                self._hashes = {name: sha256_of({name: k.now()}) for name, k in self._kept.items()}
         except BaseException:
             self._put_back()
             raise
 
     def changed(self, *, but_for: Collection[str] = ()) -> bool:
         """Whether any weight has other bits than before, those of some names left aside."""
-        return any(self._rows_changed(name) for name in self._kept if name not in but_for)
+        return any(k.rows_changed() for name, k in self._kept.items() if name not in but_for)
 
     def changes(self) -> tuple[TensorChange, ...]:
         """What became of every parameter that was written to."""
-        return tuple(self._change(name, kept) for name, kept in self._kept.items())
+        found = []
+        for name, kept in self._kept.items():
+            weight, now = kept.weight.detach(), kept.now()
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            moved = _norm(now.to(wide) - kept.before.to(now.device, wide))
+            relative = moved / kept.norm_before if kept.norm_before else float("inf")
+            rows, counts = weight.shape[kept.axis], kept.rows_changed()
+            norms = (kept.norm_before, _norm(weight))
+            found.append(TensorChange(name, counts, rows, *norms, relative))
+        return tuple(found)
 
     def restore(self) -> None:
         """Put the old bits back."""
         for name, written in self._hashes.items():
-            if self._hash(name) != written:
+            if sha256_of({name: self._kept[name].now()}) != written:
                 raise ValueError(
                     f"{name} was changed since the patch, so its old values are not put back; "
                     "undo later patches first, or load the model again"
@@ -203,71 +213,32 @@ class WeightWrites:
                 "load the model without quantization"
             )
 
-    def _keep(self, name: str, changes: Sequence[WeightChange]) -> _Kept:
-        weight = self._weights[name].detach()
-        axis, index = changes[0].axis, _union(changes)
-        before = _selected(weight, axis, index).clone()
-        return _Kept(axis, index, before, 0.0 if self._in_passing else _norm(weight))
-
-    @torch.no_grad()
     def _write(self, change: WeightChange) -> None:
-        weight = self._weights[change.parameter].detach()
-        old = _selected(weight, change.axis, change.index)
+        old = self._weights[change.parameter].detach()[_place(change.axis, change.index)]
         new = change.new(old.to(torch.promote_types(old.dtype, torch.float32)))
         assert new.shape == old.shape, (change.parameter, new.shape, old.shape)
-        self._store(change.parameter, change.axis, change.index, new.to(weight.dtype))
+        self._store(change.parameter, change.axis, change.index, new)
 
     @torch.no_grad()
     def _store(self, name: str, axis: int, index: Tensor | None, rows: Tensor) -> None:
         # `data` is the same memory without the counter by which autograd sees changes.
         weight = self._weights[name].data if self._in_passing else self._weights[name]
-        rows = rows.to(weight.device)
-        if index is None:
-            weight.copy_(rows)
-        else:
-            weight.index_copy_(axis, index.to(weight.device), rows)
+        weight[_place(axis, index)] = rows.to(weight)
 
     def _put_back(self) -> None:
         for name, kept in self._kept.items():
             self._store(name, kept.axis, kept.index, kept.before)
 
-    def _now(self, name: str) -> Tensor:
-        kept = self._kept[name]
-        return _selected(self._weights[name].detach(), kept.axis, kept.index)
 
-    def _hash(self, name: str) -> str:
-        return sha256_of({name: self._now(name)})
-
-    def _rows_changed(self, name: str) -> int:
-        kept, now = self._kept[name], self._now(name)
-        differs = (now != kept.before.to(now.device)).movedim(kept.axis, 0)
-        return int(differs.reshape(len(differs), -1).any(dim=1).sum())
-
-    def _change(self, name: str, kept: _Kept) -> TensorChange:
-        weight, now = self._weights[name].detach(), self._now(name)
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        moved = _norm(now.to(wide) - kept.before.to(now.device, wide))
-        return TensorChange(
-            parameter=name,
-            rows_changed=self._rows_changed(name),
-            rows=weight.shape[kept.axis],
-            norm_before=kept.norm_before,
-            norm_after=_norm(weight),
-            relative_change=moved / kept.norm_before if kept.norm_before else float("inf"),
-        )
-
-
-def _union(changes: Iterable[WeightChange]) -> Tensor | None:
+def _union(changes: Sequence[WeightChange]) -> Tensor | None:
     """All rows that any of the changes selects; None for the whole of the parameter."""
-    axes, indices = {c.axis for c in changes}, [c.index for c in changes]
-    found = [index for index in indices if index is not None]
-    if len(axes) > 1 or len(found) < len(indices):
-        return None
-    return torch.cat(found).unique()
+    found = [change.index for change in changes if change.index is not None]
+    on_one_axis = len({change.axis for change in changes}) == 1
+    return torch.cat(found).unique() if on_one_axis and len(found) == len(changes) else None
 
 
-def _selected(weight: Tensor, axis: int, index: Tensor | None) -> Tensor:
-    return weight if index is None else weight.index_select(axis, index.to(weight.device))
+def _place(axis: int, index: Tensor | None) -> tuple[slice | Tensor, ...]:
+    return (slice(None),) * axis + (slice(None) if index is None else index,)
 
 
 def _norm(weight: Tensor) -> float:

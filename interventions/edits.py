@@ -1,36 +1,39 @@
-"""Edits: change a model by hooks for a while, or in its weights.
+"""Edits: change a model by hooks for a while (`applied`), or in its weights (`patch_weights`).
 
-`applied` attaches edits to the model and takes them off again; `patch_weights` writes them into
-its weights and can put the same bits back. Several edits act in the order in which they are given.
-Both first try them on a few tokens (`interventions.self_check`): an edit that changes nothing, or
-that does one thing as hooks and another as weights, is refused.
+Several edits act in the order in which they are given. Both forms compute the same function, but
+train differently: behind a hook, the optimizer sees the weights as they were.
 
-A hook and a patch compute the same function, but train differently: behind a hook, the optimizer
-sees the weights as they were, and gradients pass through the edit on their way to them.
+Edits are tried on a few fixed tokens first (`check_edits`), once all by hooks and once by weights
+where weights can express them. An edit is refused that changes neither logits nor coefficients nor
+any weight but attention's (`Identity` may), that makes numbers which are not finite, or whose two
+forms differ by more than rounding. The hooks of others are off meanwhile on the native backend, and
+the weights get the same bits back; autograd does not notice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from interventions.edit_forms import Clock, Edit, TensorChange, WeightChange, WeightWrites, an_edit
-from interventions.self_check import check_edits
+from interventions.edit_forms import (
+    Clock,
+    Edit,
+    TensorChange,
+    WeightChange,
+    WeightWrites,
+    an_edit,
+)
+from probes.checking import difference, few_tokens, tolerance
+from probes.choices import Backend
+from probes.corpus.token_batch import as_token_batch
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
-
-__all__ = [
-    "Clock",
-    "Edit",
-    "PatchReport",
-    "TensorChange",
-    "WeightChange",
-    "applied",
-    "patch_weights",
-    "patched_edits",
-]
+from probes.sites import HookPoint, Site
 
 _reports: "WeakKeyDictionary[nn.Module, list[PatchReport]]" = WeakKeyDictionary()
 
@@ -62,10 +65,11 @@ class PatchReport:
         _reports[self._hf_model].remove(self)
 
     def __str__(self) -> str:
-        """One line for each tensor: rows changed, norms, and change relative to its norm."""
-        width = max((len(change.parameter) for change in self.changes), default=0)
-        head = f"{'parameter':{width}}  {'rows':>13}  {'norm before':>11}  {'after':>11}  change"
-        return "\n".join([head, *(change.line(width) for change in self.changes)])
+        """A row for each tensor: rows changed, norms, and change relative to its norm."""
+        import pandas as pd
+
+        table = pd.DataFrame([asdict(change) for change in self.changes])
+        return table.to_string(index=False, float_format="{:.5g}".format)
 
 
 @takes(model=hooked_model, edits=an_edit)
@@ -133,3 +137,149 @@ def patched_edits(model: HookedModel) -> tuple[Edit, ...]:
     """The edits that are in a model's weights through `patch_weights`, in order."""
     reports = _reports.get(model.hf_model, [])
     return tuple(edit for report in reports for edit in report.edits)
+
+
+# Hooks without which a sharded, offloaded or compiled model does not run.
+_LIBRARIES = ("torch", "accelerate", "transformers")
+
+# In half precision, weights that are rounded once more can move a deep model whose layers an edit
+# has thrown off by a tenth of what the edit does; another edit would move it by all of that.
+_HALF_PRECISION_SHARE = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What the model computes with the first edits made."""
+
+    logits: Float[Tensor, "batch pos d_vocab"]
+    coefficients: Float[Tensor, "layer batch pos d_mlp"]
+    wrote: bool = False
+    """Whether the last of the edits changed a weight that a few tokens may not have used."""
+
+    def same(self, other: "_Seen") -> bool:
+        return torch.equal(self.logits, other.logits) and torch.equal(
+            self.coefficients, other.coefficients
+        )
+
+    def gap(self, other: "_Seen") -> float:
+        """The larger of the differences in logits and in coefficients of a layer."""
+        pairs = zip(self.coefficients, other.coefficients, strict=True)
+        return max(difference(self.logits, other.logits), *(difference(a, b) for a, b in pairs))
+
+    def finite(self) -> bool:
+        return bool(self.logits.isfinite().all() and self.coefficients.isfinite().all())
+
+
+def check_edits(model: HookedModel, edits: Sequence[Edit]) -> None:
+    """Try edits on a few tokens; the model is left as it was."""
+    changes = [_changes_or_none(edit, model) for edit in edits]
+    with torch.no_grad(), model.evaluating(), _without_hooks_of_others(model):
+        before = _observed(model)
+        forms = [
+            [before, *_observed_in_turn(model, edits, own)]
+            for own in ([None] * len(edits), changes)
+        ]
+    for i, edit in enumerate(edits):
+        tried = [form[i : i + 2] for form in forms if i + 1 < len(form)]
+        if not tried:
+            return
+        _require(edit, *zip(*tried, strict=True), finite=before.finite(), dtype=model.dtype)
+
+
+def _require(
+    edit: Edit, earlier: Sequence[_Seen], made: Sequence[_Seen], *, finite: bool, dtype: torch.dtype
+) -> None:
+    kind = edit.describe()["kind"]
+    if finite and not all(seen.finite() for seen in made):
+        raise ValueError(
+            f"edit {kind!r} makes numbers that are not finite in {dtype}; set max_multiplier, or "
+            "leave neurons with tiny coefficients out"
+        )
+    idle = all(now.same(then) and not now.wrote for now, then in zip(made, earlier, strict=True))
+    if idle and kind != "identity":
+        raise ValueError(
+            f"edit {kind!r} changes nothing: no weight, and on a few tokens neither logits nor "
+            "coefficients; leave it out, or use Identity() where that is meant"
+        )
+    if len(made) < 2:
+        return
+    # Also a float64 model computes norms and rotations in float32, in most families.
+    allowed = tolerance(torch.float32 if dtype is torch.float64 else dtype)
+    if dtype.itemsize < 4:
+        allowed = max(allowed, _HALF_PRECISION_SHARE * made[0].gap(earlier[0]))
+    if not (gap := made[0].gap(made[1])) <= allowed:
+        raise ValueError(
+            f"edit {kind!r} does one thing as hooks and another as weights: what the model "
+            f"computes differs by {gap:.2g} of the largest value, where rounding explains "
+            f"{allowed:.2g}; it is refused"
+        )
+
+
+def _observed_in_turn(
+    model: HookedModel, edits: Sequence[Edit], changes: Sequence[list[WeightChange] | None]
+) -> Iterator[_Seen]:
+    """After each of the edits, made by weights where there are changes and by hooks elsewhere.
+
+    It ends at the first that hooks cannot do here.
+    """
+    with ExitStack() as stack:
+        for edit, own in zip(edits, changes, strict=True):
+            wrote = False
+            if own is None:
+                try:
+                    stack.enter_context(edit.attached(model, Clock()))
+                except ValueError:
+                    return
+            else:
+                writes = WeightWrites(model.hf_model, in_passing=True)
+                stack.callback(writes.restore)
+                writes.write(own)
+                wrote = writes.changed(but_for=_of_attention(model))
+            yield _observed(model, wrote=wrote)
+
+
+def _of_attention(model: HookedModel) -> set[str]:
+    """Names of attention's weights, which every token uses, as it need not each memory vector."""
+    layers = model.anatomy.layers
+    own = {id(weight) for layer in layers for weight in layer.attention.parameters()}
+    named = model.hf_model.named_parameters(remove_duplicate=False)
+    return {name for name, weight in named if id(weight) in own}
+
+
+def _changes_or_none(edit: Edit, model: HookedModel) -> list[WeightChange] | None:
+    try:
+        _ = model.hf_model  # raises on a backend that has rewritten it
+        return edit.weight_changes(model)
+    except ValueError:
+        return None
+
+
+def _observed(model: HookedModel, *, wrote: bool = False) -> _Seen:
+    kept: dict[HookPoint, Tensor] = {}
+
+    def keep(tensor: Tensor, point: HookPoint) -> None:
+        kept[point] = tensor.clone()
+
+    points = [HookPoint(Site.MLP_COEFFICIENTS, layer) for layer in range(model.n_layers)]
+    ids = few_tokens(model.anatomy.n_tokens, model.device)
+    with model.hooks([(point, keep) for point in points]):
+        logits = model.logits(as_token_batch({"input_ids": ids})).clone()
+    coefficients = torch.stack([kept[point].to(logits.device) for point in points])
+    return _Seen(logits, coefficients, wrote)
+
+
+@contextmanager
+def _without_hooks_of_others(model: HookedModel) -> Iterator[None]:
+    parts = model.engine.module.modules() if model.backend is Backend.NATIVE else ()
+    held = [hooks for part in parts for hooks in (part._forward_pre_hooks, part._forward_hooks)]
+    taken = [(hooks, dict(hooks)) for hooks in held if hooks]
+    for hooks, before in taken:
+        for key, hook in before.items():
+            if (getattr(hook, "__module__", None) or "").split(".")[0] not in _LIBRARIES:
+                del hooks[key]
+    try:
+        yield
+    finally:
+        for hooks, before in taken:
+            hooks.clear()
+            hooks.update(before)

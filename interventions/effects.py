@@ -1,9 +1,7 @@
 """Effects: what entropies a model has now, and how well it predicts text; before or after an edit.
 
-One pass over a text gives knowledge entropy (and, beside it, the contribution entropy, which no
-rescaling of rows and memory vectors moves), attention entropy, next-token entropy and the loss on
-that text. A second one, where there is held-out text, gives the loss on what no coefficient was
-measured on. Entropies and losses are in nats.
+One pass over a text gives its entropies and the loss on it; a second one, where there is held-out
+text, the loss on what no coefficient was measured on. All are in nats.
 
 Norms of memory vectors are those of the weights: measure an edit of memory vectors in the weights
 (`patch_weights`), not as hooks, or the contribution entropy is that of the vectors as they were.
@@ -16,7 +14,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.choices import RowLayout, SampleBy
+from probes.choices import SampleBy
 from probes.corpus.batching import KeptBatches, token_batches
 from probes.corpus.sources import Corpus, load_corpus, split_held_out
 from probes.corpus.token_batch import Batches
@@ -77,13 +75,10 @@ def measure_effects(
 
     with model.hooks([(HookPoint(Site.FINAL_NORM, None), read)]):
         entropies = measure_entropy(model, loss.watching(batches), blocks=blocks, on_batch=on_batch)
-    return Effects(
-        entropies,
-        loss.results()["perplexity"],
-        None
-        if held_out is None
-        else measure_perplexity(model, held_out, blocks=blocks, on_batch=on_batch),
-    )
+    apart = None
+    if held_out is not None:
+        apart = measure_perplexity(model, held_out, blocks=blocks, on_batch=on_batch)
+    return Effects(entropies, loss.results()["perplexity"], apart)
 
 
 def open_texts(
@@ -103,25 +98,13 @@ def keep_tokens(
     texts: tuple[Corpus, Corpus],
     tokenizer: Any,
     *,
-    sequence_length: int = 512,
-    batch_size: int = 8,
-    layout: RowLayout = RowLayout.PACKED,
     max_tokens: int | None = None,
     held_out_tokens: int | None = None,
-    prepend_bos: bool | None = None,
+    **settings: Any,
 ) -> tuple[KeptBatches, KeptBatches]:
-    """Both as token batches in memory, since they are gone through before and after an edit."""
-
-    def kept(corpus: Corpus, limit: int | None) -> KeptBatches:
-        return token_batches(
-            corpus,
-            tokenizer,
-            sequence_length=sequence_length,
-            batch_size=batch_size,
-            layout=layout,
-            max_tokens=limit,
-            prepend_bos=prepend_bos,
-        ).kept()
-
+    """Both as batches of `token_batches` in memory: they are needed before and after an edit."""
     measured, held_out = texts
-    return kept(measured, max_tokens), kept(held_out, held_out_tokens)
+    return (
+        token_batches(measured, tokenizer, max_tokens=max_tokens, **settings).kept(),
+        token_batches(held_out, tokenizer, max_tokens=held_out_tokens, **settings).kept(),
+    )

@@ -1,21 +1,13 @@
 """Row learning rates: what the preserving resuscitation does in training, on unedited weights.
 
-Multiplying up rows by u and dividing memory vectors by u leaves the function as it is, but an
-optimizer then moves other weights. Adam's steps do not grow with the gradient, so training the
-edited weights is training the unedited ones with a learning rate of its own for each row: memory
-vectors times u, up rows (and biases) divided by u. The two runs keep computing the same function,
-up to Adam's epsilon, clipping of gradients, L2 weight decay and rounding. Here only the rates
-change: knowledge entropy stays where it is.
+Multiplying up rows by u and dividing memory vectors by u leaves the function as it is. Adam's steps
+do not grow with the gradient, so training the edited weights is training the unedited ones with
+learning rates times u for memory vectors, and divided by u for up rows and biases, up to Adam's
+epsilon, clipping of gradients, L2 weight decay and rounding. (Under SGD it would be u squared.)
+Only the rates change: knowledge entropy stays where it is.
 
-Decoupled weight decay (AdamW) shrinks both alike and keeps the optimizer's own rate: what is
-multiplied is the step without the decay, where the optimizer says that it is decoupled, as
-PyTorch's do. Decay that is added to the gradient is part of the step, and is multiplied with it.
-
-A step is read off the weights that it has moved, so they need more digits than the step: weights
-in half precision are refused (keep float32 ones, under autocast if need be).
-
-Under SGD the same edit would be rates times and over the square of u; the multipliers here are
-Adam's.
+A step is read off the weights that it has moved, less the decay where the optimizer says that it is
+decoupled, as PyTorch's do. Weights in half precision have too few digits for that and are refused.
 """
 
 from dataclasses import dataclass, replace
@@ -39,6 +31,13 @@ class _Rates:
     axis: int
     index: Int64[Tensor, "n"]
     by: Float[Tensor, "n"]
+
+    def along(self, parameter: Tensor) -> Tensor:
+        """The factors, as they broadcast against these rows."""
+        return self.by.view([-1 if axis == self.axis else 1 for axis in range(parameter.ndim)])
+
+    def rows(self, parameter: Tensor) -> Tensor:
+        return parameter.index_select(self.axis, self.index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +66,9 @@ class RowLearningRates:
         weights = model.hf_model.state_dict()
         for rates in self._rates(model):
             weight = weights[rates.name]
-            shape = [1] * weight.ndim
-            shape[rates.axis] = weight.shape[rates.axis]
+            shape = [n if axis == rates.axis else 1 for axis, n in enumerate(weight.shape)]
             whole = found.setdefault(rates.name, torch.ones(shape, dtype=torch.float64))
-            whole.index_copy_(rates.axis, rates.index, rates.by.view(_along(rates, weight)))
+            whole.index_copy_(rates.axis, rates.index, rates.along(weight))
         return found
 
     def attach_to(self, optimizer: torch.optim.Optimizer, model: HookedModel) -> "RateHandle":
@@ -95,7 +93,11 @@ class RowLearningRates:
         for one in self._rates(model):
             parameter = parameters[one.name]
             if parameter in optimized:
-                _refuse_half_precision(one.name, parameter)
+                if parameter.dtype.itemsize < 4:
+                    raise ValueError(
+                        f"{one.name} is {parameter.dtype}, which rounds a step before it could be "
+                        "multiplied; train float32 weights, under autocast if need be"
+                    )
                 placed = replace(one, index=one.index.to(parameter.device), by=one.by.to(parameter))
                 rates.append((parameter, placed))
             elif parameter.requires_grad:
@@ -148,41 +150,17 @@ class RateHandle:
 
     @torch.no_grad()
     def _remember(self, *_args: Any) -> None:
-        self._before = [_rows(parameter, rates) for parameter, rates in self._rates]
+        self._before = [rates.rows(parameter) for parameter, rates in self._rates]
 
     @torch.no_grad()
     def _multiply(self, *_args: Any) -> None:
-        shrinking = {
-            p: _decay(group) for group in self._optimizer.param_groups for p in group["params"]
-        }
+        groups = {p: group for group in self._optimizer.param_groups for p in group["params"]}
         for (parameter, rates), before in zip(self._rates, self._before, strict=True):
-            now = _rows(parameter, rates)
-            start = before * (1 - shrinking[parameter])
-            stepped = start + rates.by.view(_along(rates, parameter)) * (now - start)
+            now, group, start = rates.rows(parameter), groups[parameter], before
+            if group.get("decoupled_weight_decay", False):
+                start = before * (1 - float(group["lr"]) * float(group["weight_decay"]))
+            stepped = start + rates.along(parameter) * (now - start)
             # Where nothing has moved there was no step: no gradient, or one that was not finite.
             stepped = torch.where(now == before, before, stepped)
             parameter.index_copy_(rates.axis, rates.index, stepped)
         self._before = []
-
-
-def _refuse_half_precision(name: str, parameter: Tensor) -> None:
-    if parameter.dtype.itemsize < 4:
-        raise ValueError(
-            f"{name} is {parameter.dtype}, which rounds a step before it could be multiplied; "
-            "train float32 weights, under autocast if need be"
-        )
-
-
-def _rows(parameter: Tensor, rates: _Rates) -> Tensor:
-    return parameter.index_select(rates.axis, rates.index)
-
-
-def _along(rates: _Rates, parameter: Tensor) -> list[int]:
-    return [-1 if axis == rates.axis else 1 for axis in range(parameter.ndim)]
-
-
-def _decay(group: dict[str, Any]) -> float:
-    """The share by which a step of decoupled weight decay shrinks the weights first."""
-    if not group.get("decoupled_weight_decay", False):
-        return 0.0
-    return float(group["lr"]) * float(group["weight_decay"])

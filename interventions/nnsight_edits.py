@@ -1,17 +1,10 @@
-"""nnsight edits: an nnsight model in whose own traces edits run, through nnsight's `edit`.
+"""nnsight edits: an nnsight model in whose own traces and generations edits run.
 
-`applied` reaches passes through the hooked model. Whoever goes on to write traces of their own, or
-generates, wants the edits there: `nnsight_edited` gives an nnsight model that has them, beside the
-one that stays as it was. Both share their weights, which are not touched.
-
-nnsight runs edits in its own entry points only (`trace`, `generate`): whoever calls the Hugging
-Face model under it, a trainer for example, runs the unedited one, and nothing of an edit is saved;
-for that there is `patch_weights`. Edits run in every pass of a generation, by an open loop of
-nnsight's, at whose end it warns that the loop "was cut short", as it always does.
-
-What cannot be done there is refused by name: a temperature unless the model runs eager attention,
-in which nnsight reaches the scores, controls that need PyTorch hooks, and models that flatten their
-batch in the MLP.
+`applied` reaches passes through the hooked model; `nnsight_edited` gives an nnsight model that has
+the edits in its own entry points, beside the one that stays as it was. Whoever calls the Hugging
+Face model under it runs the unedited one, and nothing of an edit is saved. Edits run in every pass
+of a generation by an open loop, at whose end nnsight warns that it "was cut short", as it always
+does. What cannot be done there is refused by name.
 """
 
 from contextlib import ExitStack
@@ -20,7 +13,7 @@ from typing import Any
 import torch
 
 from interventions.edit_forms import Clock, Edit
-from interventions.self_check import check_edits
+from interventions.edits import check_edits
 from probes.backends.nnsight import NnsightEngine
 from probes.choices import Backend
 from probes.hooked_model import HookedModel
@@ -77,8 +70,13 @@ class _Recorder(NnsightEngine):
             for edit in edits:
                 stack.enter_context(edit.attached(inner, clock))
             hooks, last = self._hooks, self._last
-        if any(point.site is Site.ATTENTION_SCORES for point, _ in hooks):
-            _require_eager(self.config)
+        kernel = self.config._attn_implementation
+        if kernel != "eager" and any(point.site is Site.ATTENTION_SCORES for point, _ in hooks):
+            raise ValueError(
+                f"an attention temperature inside nnsight's traces needs eager attention, found "
+                f"{kernel!r}; call set_attn_implementation('eager') on the model first, or use "
+                "applied"
+            )
         self._hooks, self._last = hooks, last
 
     @property
@@ -91,12 +89,3 @@ class _Recorder(NnsightEngine):
         self.wrapped = edited
         # Shapes matter to models that flatten their batch only.
         self._visit_all({"input_ids": torch.empty(0)}, unembed=True)
-
-
-def _require_eager(config: Any) -> None:
-    if config._attn_implementation != "eager":
-        raise ValueError(
-            f"an attention temperature inside nnsight's traces needs eager attention, found "
-            f"{config._attn_implementation!r}; call set_attn_implementation('eager') on the model "
-            "first, or use applied"
-        )

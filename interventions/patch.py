@@ -1,12 +1,9 @@
 r"""Edit a model and save it: `python -m interventions.patch`.
 
-Measures mean coefficients over a corpus (or reads them), makes the edits that they call for, writes
-them into the weights, and saves an ordinary Hugging Face folder with `edits.json` beside the
-weights. Prints knowledge entropy and the contribution entropy beside it, attention and next-token
-entropy before and after (and as predicted), and perplexity on documents that no coefficient was
-measured on. `--dry-run` does the same and writes nothing.
-
-Entropies are in nats; what they are is defined in `probes.entropy`, and what the edits do in
+Measures mean coefficients over a corpus (or reads them), writes the edits that they call for into
+the weights, and saves an ordinary Hugging Face folder with `edits.json` beside the weights. Prints
+entropies in nats, and perplexity on documents that no coefficient was measured on, before and after
+(and as predicted). `--dry-run` does the same and writes nothing. What the edits do is defined in
 `interventions.resuscitation` and `interventions.attention_temperature`.
 
 Example:
@@ -140,10 +137,11 @@ def _refuse_contradictions(given: PatchArguments) -> None:
 def _of_resuscitation(given: PatchArguments) -> str | None:
     """The first option given that does nothing without a resuscitation."""
     plain = PatchArguments(model=given.model)
-    for name in ("coefficients", "site", "layers", "selection", "max_multiplier", "sequential"):
+    settings = ("coefficients", "site", "layers", "selection", "max_multiplier", "sequential")
+    for name in (*settings, "compat"):
         if getattr(given, name) != getattr(plain, name):
             return f"--{name.replace('_', '-')}"
-    return None if given.compat is None else "--compat"
+    return None
 
 
 main = command_main(PatchArguments, _run, program="interventions.patch")

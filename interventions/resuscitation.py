@@ -1,15 +1,10 @@
 """Resuscitation: make the least active memory vectors of every layer as active as the others.
 
-Per layer, the neurons whose mean coefficient is at or below the quantile `ratio` are multiplied by
-`factor` times the layer's mean coefficient over their own (`interventions.selection`), at one of
-the sites of `interventions.rows`. The paper scales the rows of the linear half of the up
-projection (`site="up"`); all its neurons then have the same mean coefficient.
-
-`site="preserving"` divides the memory vectors by what it multiplies the rows with. It moves
-knowledge entropy without changing anything that the model computes, and the contribution entropy
-(|c| times the norm of the memory vector) does not move with it. In training it is not idle: under
-Adam it is the same as a learning rate of its own for each row (`RowLearningRates`).
-
+The neurons whose mean coefficient is at or below the quantile `ratio` are multiplied by `factor`
+times the layer's mean coefficient over their own (`interventions.selection`), at one of the sites
+of `interventions.rows`; the paper scales up rows (`site="up"`). `site="preserving"` also divides
+the memory vectors, which moves knowledge entropy without changing what the model computes; in
+training, under Adam, it is the same as a learning rate of its own for each row.
 `compat="official"` computes multipliers as the released code does: in float32, by `torch.quantile`,
 with no guard for coefficients of zero.
 
@@ -22,9 +17,8 @@ Example:
     [[6.0, 6.0, 3.0, 6.0]]
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -33,13 +27,27 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interventions.choices import ResuscitationSite, Selection, as_choice
-from interventions.edit_forms import Clock, WeightChange
-from interventions.rows import rows_scaled, scaling_changes
-from interventions.selection import PredictedEntropy, inactive, multipliers, require_some
-from interventions.self_check import measured_means, require_measured_on
-from probes.choices import Compat
+from interventions.edit_forms import Clock
+from interventions.rows import ScalesRows, require_site
+from interventions.selection import (
+    PredictedEntropy,
+    content_hash,
+    inactive,
+    measured_means,
+    multipliers,
+    require_measured_on,
+    require_solvable,
+    require_some,
+    solve_factor,
+)
+from probes.choices import Coefficient, Compat, Weighting
+from probes.corpus.token_batch import Batches
 from probes.entropy import knowledge_entropy
+from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
+from probes.intervals import Resampling
+from probes.measure import PassSettings, run_pass
+from probes.meters import KnowledgeMeter
 from probes.model_folder import sha256_of
 from probes.projections import bias_of
 from probes.results import EntropyResult
@@ -50,7 +58,7 @@ _MOVES_CONTRIBUTIONS = (ResuscitationSite.UP, ResuscitationSite.DOWN)
 
 
 @dataclass(frozen=True, eq=False)
-class Resuscitation:
+class Resuscitation(ScalesRows):
     """Multiplies the rows of inactive neurons.
 
     Args:
@@ -99,7 +107,7 @@ class Resuscitation:
             self._set("compat", as_choice(Compat, self.compat, "compat"))
         if self.layers is not None:
             self._set("layers", tuple(self.layers))
-        _check(self)
+        self._check()
 
     @property
     def coefficients(self) -> Float[Tensor, "layer d_mlp"]:
@@ -151,21 +159,24 @@ class Resuscitation:
 
     def warnings(self) -> tuple[str, ...]:
         """What a user of this edit should know, one line each."""
-        return warnings_of(self)
+        return (*self._about_entropy(), *self._about_multipliers(), *_ABOUT_SITES.get(self.at, ()))
 
-    def attached(self, model: HookedModel, clock: Clock) -> AbstractContextManager[None]:
-        """Multiply the neurons by hooks for the length of a `with` block."""
-        del clock
-        self.require(model)
-        return rows_scaled(model, self.multipliers(), self.at)
+    def reaching(self, target_entropy: float) -> "Resuscitation":
+        """The same with the smallest factor that is predicted to give a knowledge entropy.
 
-    def weight_changes(self, model: HookedModel) -> list[WeightChange]:
-        """Multiply the rows that belong to the neurons."""
-        self.require(model)
-        return scaling_changes(model, self.multipliers(), self.at)
+        Args:
+            target_entropy: in nats, summed over layers.
+
+        Raises:
+            ValueError: the site does not multiply coefficients, or no factor reaches it.
+        """
+        require_solvable(self.at)
+        found = solve_factor(
+            self.coefficients, self.selected(), target_entropy, self.max_multiplier
+        )
+        return replace(self, factor=found)
 
     def describe(self) -> dict[str, Any]:
-        """All settings, and hashes of the coefficients and of what they were measured on."""
         return {
             "kind": "resuscitation",
             "ratio": self.ratio,
@@ -207,88 +218,170 @@ class Resuscitation:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
+    def _check(self) -> None:
+        means, layers = self.coefficients, self.layers or ()
+        if not (isfinite(self.factor) and self.factor > 0):
+            raise ValueError(f"factor must be a finite number above 0, found {self.factor}")
+        if self.max_multiplier is not None and not self.max_multiplier > 0:
+            raise ValueError(f"max_multiplier must be above 0, found {self.max_multiplier}")
+        if wrong := [layer for layer in layers if not 0 <= layer < len(means)]:
+            raise ValueError(f"layer {wrong[0]} does not exist; there are 0 to {len(means) - 1}")
+        knowledge_entropy(means)  # refuses what are no means of absolute values
+        require_some(self.selected(), f"the ratio of {self.ratio:g}")
+        given = self.mean_contributions
+        if given is not None and given.shape != means.shape:
+            raise ValueError(
+                f"mean_contributions have shape {tuple(given.shape)}, but mean_coefficients "
+                f"{tuple(means.shape)}; pass one for each neuron, or leave them out"
+            )
+        papers = (ResuscitationSite.UP, Selection.QUANTILE, None)
+        if self.compat and (self.at, self.selection, self.max_multiplier) != papers:
+            raise ValueError(
+                "compat='official' scales up rows, chosen by quantile, without a cap; leave out "
+                "site, selection and max_multiplier, or compat"
+            )
 
-def _check(edit: Resuscitation) -> None:
-    if not (isfinite(edit.factor) and edit.factor > 0):
-        raise ValueError(f"factor must be a finite number above 0, found {edit.factor}")
-    if edit.max_multiplier is not None and not edit.max_multiplier > 0:
-        raise ValueError(f"max_multiplier must be above 0, found {edit.max_multiplier}")
-    n_layers = len(edit.coefficients)
-    if wrong := [layer for layer in edit.layers or () if not 0 <= layer < n_layers]:
-        raise ValueError(f"layer {wrong[0]} does not exist; there are 0 to {n_layers - 1}")
-    knowledge_entropy(edit.coefficients)  # refuses what are no means of absolute values
-    require_some(edit.selected(), f"the ratio of {edit.ratio:g}")
-    given = edit.mean_contributions
-    if given is not None and given.shape != edit.coefficients.shape:
+    def _about_entropy(self) -> list[str]:
+        predicted = self.predicted_entropy()
+        before = float(knowledge_entropy(self.coefficients).sum())
+        if predicted is None or predicted.total >= before:
+            return []
+        instead = "smaller" if self.factor > 1 else "larger"
+        return [
+            f"The edit lowers knowledge entropy, from {before:.4f} to {predicted.total:.4f} nats "
+            f"as predicted; a {instead} factor may raise it."
+        ]
+
+    def _about_multipliers(self) -> list[str]:
+        found, scale = [], self.multipliers()[self.selected()]
+        if skipped := int(self.skipped().sum()):
+            found.append(
+                f"{skipped} neurons were never active; no multiplier helps, so none is used."
+            )
+        if weaker := int((scale < 1).sum()):
+            found.append(
+                f"{weaker} of {len(scale)} multipliers are below 1: these neurons were more active "
+                "than factor times the mean, and become less so."
+            )
+        cap = self.max_multiplier
+        if cap is not None and (capped := int((scale == cap).sum())):
+            found.append(
+                f"{capped} multipliers are capped at {cap:g}; the mean coefficients of these "
+                "neurons stay below factor times the mean."
+            )
+        return found
+
+
+_BEFORE = (
+    "acts before the nonlinearity: mean coefficients do not become factor times the mean, and "
+    "nothing is predicted."
+)
+_ABOUT_SITES = {
+    ResuscitationSite.PRESERVING: [
+        "Site 'preserving' moves knowledge entropy without changing what the model computes "
+        "(contribution entropy stays); under Adam it is the same as a learning rate of its own for "
+        "each row."
+    ],
+    ResuscitationSite.DOWN: [
+        "Site 'down' scales memory vectors: coefficients, and with them knowledge entropy, change "
+        "in later layers only; contribution entropy does in all."
+    ],
+    ResuscitationSite.GATE: [f"Site 'gate' {_BEFORE}"],
+    ResuscitationSite.UP_PREACTIVATION: [f"Site 'up_preactivation' {_BEFORE}"],
+}
+
+
+@takes(model=hooked_model)
+def resuscitate(
+    model: HookedModel,
+    batches: Batches,
+    ratio: float = 0.5,
+    factor: float | None = None,
+    *,
+    target_entropy: float | None = None,
+    site: ResuscitationSite | str = ResuscitationSite.UP,
+    sequential: bool = False,
+    layers: Sequence[int] | None = None,
+    selection: Selection | str = Selection.QUANTILE,
+    max_multiplier: float | None = None,
+    weighting: Weighting | str = Weighting.INSTANCE,
+    on_batch: Callable[[int], None] | None = None,
+) -> Resuscitation:
+    """Measure a model's mean coefficients and make a resuscitation from them.
+
+    The model is not edited; hand the result to `applied` or `patch_weights`.
+
+    Args:
+        model: the model to measure.
+        batches: what to measure on; gone through once, or once a layer if `sequential`.
+        ratio: the share of neurons of a layer that are multiplied, above 0 and at most 1.
+        factor: what their mean coefficients are to become, in means of the layer.
+        target_entropy: instead of the factor, the knowledge entropy to reach, in nats, summed over
+            layers; the smallest factor that is predicted to give it is solved for.
+        site: what is multiplied.
+        sequential: measure each layer with all earlier ones edited, so that its neurons end at
+            `factor` times its mean although its inputs have shifted.
+        layers: in which layers; None for all.
+        selection: by quantile, or an exact number.
+        max_multiplier: no multiplier exceeds it; None for no cap.
+        weighting: whether instances or tokens count the same in the means.
+        on_batch: called with the number of tokens of every batch when it is done.
+
+    Raises:
+        ValueError: not exactly one of factor and target is given, the target cannot be reached,
+            the model has no such site, or batches that are needed again are an iterator.
+    """
+    at, counting = (
+        as_choice(ResuscitationSite, site, "site"),
+        as_choice(Weighting, weighting, "weighting"),
+    )
+    if (factor is None) == (target_entropy is None):
+        given = "neither" if factor is None else "both"
+        raise ValueError(f"resuscitate takes a factor or a target_entropy, found {given}; pass one")
+    if target_entropy is not None:
+        require_solvable(at)
+    if sequential and target_entropy is not None:
         raise ValueError(
-            f"mean_contributions have shape {tuple(given.shape)}, but mean_coefficients "
-            f"{tuple(edit.coefficients.shape)}; pass one for each neuron, or leave them out"
+            "target_entropy is solved from one measurement, sequential makes one a layer; pass "
+            "the factor that it gives, or leave sequential out"
         )
-    if edit.compat and (
-        edit.at is not ResuscitationSite.UP
-        or edit.selection is not Selection.QUANTILE
-        or edit.max_multiplier is not None
-    ):
+    if sequential and isinstance(batches, Iterator):
         raise ValueError(
-            "compat='official' scales up rows, chosen by quantile, without a cap; leave out site, "
-            "selection and max_multiplier, or compat"
+            "sequential goes through the batches once a layer, but was given an iterator, which "
+            "ends after one; pass a list"
         )
+    require_site(model, at)
 
+    def measured() -> Float[Tensor, "layer d_mlp"]:
+        resampling = Resampling(blocks=2)
+        meter = KnowledgeMeter(model, Coefficient.ABS, resampling, kind=None)
+        settings = PassSettings(weighting=counting, blocks=resampling.blocks)
+        run_pass(model, batches, [meter], settings, on_batch)
+        return meter.means.mean()
 
-def warnings_of(edit: Resuscitation) -> tuple[str, ...]:
-    """One line for each thing that a user may not expect of an edit."""
-    return (*_about_entropy(edit), *_about_multipliers(edit), *_about_site(edit))
-
-
-def _about_entropy(edit: Resuscitation) -> list[str]:
-    predicted = edit.predicted_entropy()
-    before = float(knowledge_entropy(edit.coefficients).sum())
-    if predicted is None or predicted.total >= before:
-        return []
-    return [
-        f"The edit lowers knowledge entropy, from {before:.4f} to {predicted.total:.4f} nats as "
-        "predicted; a smaller factor may raise it."
-        if edit.factor > 1
-        else f"The edit lowers knowledge entropy, from {before:.4f} to {predicted.total:.4f} nats "
-        "as predicted; a larger factor may raise it."
-    ]
-
-
-def _about_multipliers(edit: Resuscitation) -> list[str]:
-    found, scale, selected = [], edit.multipliers(), edit.selected()
-    if skipped := int(edit.skipped().sum()):
-        found.append(f"{skipped} neurons were never active; no multiplier helps, so none is used.")
-    if weaker := int((scale[selected] < 1).sum()):
-        found.append(
-            f"{weaker} of {int(selected.sum())} multipliers are below 1: these neurons were more "
-            "active than factor times the mean, and become less so."
-        )
-    if edit.max_multiplier is not None and (
-        capped := int((scale[selected] == edit.max_multiplier).sum())
-    ):
-        found.append(
-            f"{capped} multipliers are capped at {edit.max_multiplier:g}; the mean coefficients of "
-            "these neurons stay below factor times the mean."
-        )
-    return found
-
-
-def _about_site(edit: Resuscitation) -> list[str]:
-    match edit.at:
-        case ResuscitationSite.PRESERVING:
-            return [
-                "Site 'preserving' moves knowledge entropy without changing what the model "
-                "computes (contribution entropy stays); under Adam it is the same as a learning "
-                "rate of its own for each row."
-            ]
-        case ResuscitationSite.DOWN:
-            return [
-                "Site 'down' scales memory vectors: coefficients, and with them knowledge entropy, "
-                "change in later layers only; contribution entropy does in all."
-            ]
-        case ResuscitationSite.GATE | ResuscitationSite.UP_PREACTIVATION:
-            return [
-                f"Site {str(edit.at)!r} acts before the nonlinearity: mean coefficients do not "
-                "become factor times the mean, and nothing is predicted."
-            ]
-    return []
+    edit = Resuscitation(
+        measured(),
+        ratio,
+        1.0 if factor is None else factor,
+        at,
+        layers=layers,
+        selection=selection,
+        max_multiplier=max_multiplier,
+        model_hash=content_hash(model),
+        sequential=sequential,
+    )
+    if target_entropy is not None:
+        edit = edit.reaching(target_entropy)
+    # An edit that preserves the function shifts no inputs, so that there is nothing to repeat.
+    if sequential and at is not ResuscitationSite.PRESERVING:
+        edited = range(model.n_layers) if edit.layers is None else sorted(edit.layers)
+        for layer in edited[1:]:
+            earlier = replace(edit, layers=[one for one in edited if one < layer])
+            with earlier.attached(model, Clock()):
+                now = measured()
+            # Layers that come later are measured again; those without an edit keep these means.
+            means = torch.cat([edit.coefficients[:layer], now[layer:]])
+            edit = replace(edit, mean_coefficients=means)
+    vectors = (layer.memory_vectors.detach() for layer in model.anatomy.layers)
+    norms = torch.stack([rows.double().norm(dim=1).cpu() for rows in vectors])
+    return replace(edit, mean_contributions=edit.coefficients * norms)

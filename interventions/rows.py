@@ -4,9 +4,11 @@ A projection is a `Linear` (`[out, in]`) or GPT-2's `Conv1D` (`[in, out]`); gate
 two halves of one. `Rows` hides that: it turns "multiply these neurons' rows" into weight changes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from interventions.choices import ResuscitationSite
-from interventions.edit_forms import WeightChange
-from probes.attach import HookFunction
+from interventions.edit_forms import Clock, WeightChange
 from probes.choices import Backend
 from probes.hooked_model import HookedModel
 from probes.projections import device_of, is_conv1d, is_plain, stored_type
@@ -70,39 +71,28 @@ class Rows:
             found.append(WeightChange(f"{self.name}.bias", 0, index, new_bias))
         return found
 
-    def scaled(self, neurons: Int64[Tensor, "n"], by: Float[Tensor, "n"]) -> list[WeightChange]:
-        """Multiply the rows, and biases, of some neurons."""
-
-        def times(rows: Tensor) -> Tensor:
-            factors = by.to(rows.device, rows.dtype)
-            return rows * (factors[:, None] if rows.ndim == 2 else factors)
-
-        return self.changes(neurons, times, times)
-
 
 def up_rows(model: HookedModel, layer: int) -> Rows:
     """Rows of the up projection, the linear half where there is a gate."""
     fused = model.architecture.gate_up_fused
-    return _producing(model, model.anatomy.layers[layer].up, model.d_mlp if fused else 0)
+    return _rows(model, model.anatomy.layers[layer].up, first=model.d_mlp if fused else 0)
 
 
 def gate_rows(model: HookedModel, layer: int) -> Rows:
     """Rows of the gate, in a gated MLP."""
     module = model.anatomy.layers[layer].gate
     assert module is not None
-    return _producing(model, module, 0)
+    return _rows(model, module)
 
 
 def memory_rows(model: HookedModel, layer: int) -> Rows:
     """The memory vectors."""
-    module = model.anatomy.layers[layer].down
-    name, conv1d = name_and_layout(model, module)
-    return Rows(module, name, axis=0 if conv1d else 1, first=0, produces=False)
+    return _rows(model, model.anatomy.layers[layer].down, produces=False)
 
 
-def _producing(model: HookedModel, module: nn.Module, first: int) -> Rows:
+def _rows(model: HookedModel, module: nn.Module, *, first: int = 0, produces: bool = True) -> Rows:
     name, conv1d = name_and_layout(model, module)
-    return Rows(module, name, axis=1 if conv1d else 0, first=first, produces=True)
+    return Rows(module, name, axis=int(conv1d == produces), first=first, produces=produces)
 
 
 def name_and_layout(model: HookedModel, module: nn.Module) -> tuple[str, bool]:
@@ -117,70 +107,80 @@ def name_and_layout(model: HookedModel, module: nn.Module) -> tuple[str, bool]:
     return name, is_conv1d(module)
 
 
-def neurons_of(chosen: Tensor) -> Int64[Tensor, "n"]:
-    """Indices of the neurons of a layer for which a mask is true."""
-    return torch.nonzero(chosen).flatten()
-
-
 Piece = tuple[Rows, Tensor, Tensor]
 """Rows of a projection, indices of neurons, and what each is multiplied by."""
 
-_HOOKED = {
-    ResuscitationSite.UP: Site.MLP_UP,
-    ResuscitationSite.UP_PREACTIVATION: Site.MLP_UP,
-    ResuscitationSite.PRESERVING: Site.MLP_UP,
-    ResuscitationSite.GATE: Site.MLP_GATE,
+
+_WITHOUT_GATE = {
+    ResuscitationSite.UP: ": its up rows act before the nonlinearity, and scaling them does not "
+    "scale coefficients; ask for that by name with site='up_preactivation', or use site='down'",
+    ResuscitationSite.PRESERVING: ": no rescaling of its up rows passes through the nonlinearity, "
+    "so site='preserving' does not exist; use site='down'",
+    ResuscitationSite.GATE: " to scale; use site='down' or 'up_preactivation'",
 }
 
 
 def require_site(model: HookedModel, site: ResuscitationSite) -> None:
     """Refuse a site that the model's MLP does not have."""
     family, gated = model.architecture.family, model.architecture.gated
-    match site:
-        case ResuscitationSite.UP if not gated:
-            raise ValueError(
-                f"the MLP of {family} has no gate: its up rows act before the nonlinearity, and "
-                "scaling them does not scale coefficients; ask for that by name with "
-                "site='up_preactivation', or use site='down'"
+    if not gated and site in _WITHOUT_GATE:
+        raise ValueError(f"the MLP of {family} has no gate{_WITHOUT_GATE[site]}")
+    if gated and site is ResuscitationSite.UP_PREACTIVATION:
+        raise ValueError(f"the up rows of {family} act after the nonlinearity; use site='up'")
+
+
+class ScalesRows(ABC):
+    """An edit that multiplies the rows of neurons, each by a number of its own."""
+
+    @property
+    @abstractmethod
+    def at(self) -> ResuscitationSite:
+        """The site."""
+
+    @abstractmethod
+    def multipliers(self) -> Float[Tensor, "layer d_mlp"]:
+        """What every neuron is multiplied by, float64; 1 where it is left alone."""
+
+    @abstractmethod
+    def require(self, model: HookedModel) -> None:
+        """Refuse a model that the coefficients are not of."""
+
+    @contextmanager
+    def attached(self, model: HookedModel, clock: Clock) -> Iterator[None]:
+        del clock
+        self.require(model)
+        require_site(model, self.at)
+        hooks, of_vectors = [], {}
+        for layer, row in _edited_layers(self.multipliers()):
+            # float32 for a half-precision model, which is not enough for multipliers.
+            down = model.anatomy.layers[layer].down
+            wide = torch.promote_types(stored_type(down), torch.float32)
+            for part, u in _parts(self.at, row.to(device_of(down), wide)):
+                if part is memory_rows:
+                    of_vectors[layer] = u
+                else:
+                    site = Site.MLP_UP if part is up_rows else Site.MLP_GATE
+                    hooks.append(((site, layer), partial(_times, u)))
+        with ExitStack() as stack:
+            if hooks:
+                stack.enter_context(model.hooks(hooks))
+            if of_vectors:
+                stack.enter_context(model.memory_vectors_scaled(of_vectors))
+            yield
+
+    def weight_changes(self, model: HookedModel) -> list[WeightChange]:
+        self.require(model)
+
+        def times(by: Tensor) -> Callable[[Tensor], Tensor]:
+            return lambda values: (
+                values * by.to(values.device, values.dtype).view(-1, *[1] * (values.ndim - 1))
             )
-        case ResuscitationSite.PRESERVING if not gated:
-            raise ValueError(
-                f"the MLP of {family} has no gate: no rescaling of its up rows passes through the "
-                "nonlinearity, so site='preserving' does not exist; use site='down'"
-            )
-        case ResuscitationSite.GATE if not gated:
-            raise ValueError(
-                f"the MLP of {family} has no gate to scale; use site='down' or 'up_preactivation'"
-            )
-        case ResuscitationSite.UP_PREACTIVATION if gated:
-            raise ValueError(f"the up rows of {family} act after the nonlinearity; use site='up'")
 
-
-@contextmanager
-def rows_scaled(
-    model: HookedModel, multipliers: Float[Tensor, "layer d_mlp"], site: ResuscitationSite
-) -> Iterator[None]:
-    """Multiply neurons by hooks for the length of a `with` block; 1 leaves a neuron alone."""
-    require_site(model, site)
-    placed = {layer: _placed(model, layer, u) for layer, u in _edited_layers(multipliers).items()}
-    with ExitStack() as stack:
-        if site in _HOOKED:
-            pairs = [((_HOOKED[site], layer), _times(u)) for layer, u in placed.items()]
-            stack.enter_context(model.hooks(pairs))
-        if site is ResuscitationSite.DOWN:
-            stack.enter_context(model.memory_vectors_scaled(placed))
-        if site is ResuscitationSite.PRESERVING:
-            inverse = {layer: 1 / u for layer, u in placed.items()}
-            stack.enter_context(model.memory_vectors_scaled(inverse))
-        yield
-
-
-def scaling_changes(
-    model: HookedModel, multipliers: Float[Tensor, "layer d_mlp"], site: ResuscitationSite
-) -> list[WeightChange]:
-    """The same as weight changes."""
-    pieces = scaled_pieces(model, multipliers, site)
-    return [change for rows, neurons, by in pieces for change in rows.scaled(neurons, by)]
+        return [
+            change
+            for rows, neurons, by in scaled_pieces(model, self.multipliers(), self.at)
+            for change in rows.changes(neurons, times(by), times(by))
+        ]
 
 
 def scaled_pieces(
@@ -188,36 +188,34 @@ def scaled_pieces(
 ) -> list[Piece]:
     """Which rows of which projections are multiplied, and by what."""
     require_site(model, site)
-    pieces: list[Piece] = []
-    for layer, row in _edited_layers(multipliers).items():
-        neurons = neurons_of(row != 1)
-        u = row[neurons]
-        if site in _HOOKED:
-            rows = gate_rows if site is ResuscitationSite.GATE else up_rows
-            pieces.append((rows(model, layer), neurons, u))
-        if site is ResuscitationSite.DOWN:
-            pieces.append((memory_rows(model, layer), neurons, u))
-        if site is ResuscitationSite.PRESERVING:
-            pieces.append((memory_rows(model, layer), neurons, 1 / u))
-    return pieces
+    return [
+        (part(model, layer), neurons, by)
+        for layer, row in _edited_layers(multipliers)
+        for neurons in [torch.nonzero(row != 1).flatten()]
+        for part, by in _parts(site, row[neurons])
+    ]
 
 
-def _edited_layers(multipliers: Float[Tensor, "layer d_mlp"]) -> dict[int, Tensor]:
-    return {layer: row for layer, row in enumerate(multipliers) if bool((row != 1).any())}
+def _parts(
+    site: ResuscitationSite, u: Tensor
+) -> list[tuple[Callable[[HookedModel, int], Rows], Tensor]]:
+    """Which rows of a layer a site multiplies, and by what, where u are the multipliers."""
+    match site:
+        case ResuscitationSite.DOWN:
+            return [(memory_rows, u)]
+        case ResuscitationSite.PRESERVING:
+            return [(up_rows, u), (memory_rows, 1 / u)]
+        case ResuscitationSite.GATE:
+            return [(gate_rows, u)]
+    return [(up_rows, u)]
 
 
-def _placed(model: HookedModel, layer: int, row: Tensor) -> Tensor:
-    """On the device of the layer; float32 for a half-precision model, which is not enough for u."""
-    down = model.anatomy.layers[layer].down
-    return row.to(device_of(down), torch.promote_types(stored_type(down), torch.float32))
+def _edited_layers(multipliers: Float[Tensor, "layer d_mlp"]) -> Iterator[tuple[int, Tensor]]:
+    return ((layer, row) for layer, row in enumerate(multipliers) if bool((row != 1).any()))
 
 
-def _times(u: Tensor) -> HookFunction:
-    def scale(tensor: Tensor, point: HookPoint) -> Tensor:
-        del point
-        return (tensor * u).to(tensor.dtype)
-
-    return scale
+def _times(u: Tensor, tensor: Tensor, _point: HookPoint) -> Tensor:
+    return (tensor * u).to(tensor.dtype)
 
 
 def require_native(model: HookedModel, kind: str) -> None:
@@ -229,52 +227,25 @@ def require_native(model: HookedModel, kind: str) -> None:
         )
 
 
-def with_rows_added(
+def with_rows(
     rows: Rows,
     neurons: Int64[Tensor, "n"],
-    added: Float[Tensor, "n d_model"],
-    added_bias: Float[Tensor, "n"] | None,
+    values: Float[Tensor, "n d_model"],
+    bias: Float[Tensor, "n"] | None,
+    *,
+    instead: bool,
 ) -> RemovableHandle:
-    """Have a projection work as if these values had been added to the rows of some neurons."""
-    index, more, more_bias = _on_device(rows, neurons, added, added_bias)
-
-    def add(received: Tensor, output: Tensor) -> Tensor:
-        if not rows.produces:
-            return output + nn.functional.linear(received.index_select(-1, index), more.T)
-        by_them = nn.functional.linear(received, more, more_bias)
-        return output.index_add(-1, index, by_them.to(output.dtype))
-
-    return _hooked(rows.module, add)
-
-
-def with_rows_replaced(
-    rows: Rows,
-    neurons: Int64[Tensor, "n"],
-    new: Float[Tensor, "n d_model"],
-    new_bias: Float[Tensor, "n"] | None,
-) -> RemovableHandle:
-    """Have a projection work as if some of its neurons had these rows and biases."""
-    assert rows.produces
-    index, other, other_bias = _on_device(rows, neurons, new, new_bias)
-
-    def replace(received: Tensor, output: Tensor) -> Tensor:
-        by_them = nn.functional.linear(received, other, other_bias)
-        return output.index_copy(-1, index, by_them.to(output.dtype))
-
-    return _hooked(rows.module, replace)
-
-
-def _hooked(module: Any, function: Callable[[Tensor, Tensor], Tensor]) -> RemovableHandle:
-    def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return function(args[0], output)
-
-    return module.register_forward_hook(hook)
-
-
-def _on_device(
-    rows: Rows, neurons: Tensor, values: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Indices, rows and biases where the projection has its own, once for all forward passes."""
+    """Have a projection work as if some neurons had these rows and biases, added or instead."""
+    assert rows.produces or not instead
     weight = rows.module.weight
-    index = (neurons + rows.first).to(weight.device)
-    return index, values.to(weight), None if bias is None else bias.to(weight)
+    index, values = (neurons + rows.first).to(weight.device), values.to(weight)
+    of_bias = None if bias is None else bias.to(weight)
+
+    def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if not rows.produces:
+            return output + nn.functional.linear(args[0].index_select(-1, index), values.T)
+        by_them = nn.functional.linear(args[0], values, of_bias).to(output.dtype)
+        put = output.index_copy if instead else output.index_add
+        return put(-1, index, by_them)
+
+    return rows.module.register_forward_hook(hook)

@@ -49,10 +49,10 @@ class PassSettings:
     """How tokens are weighed, and when the pass ends."""
 
     weighting: Weighting
-    compat: Compat | None
     blocks: int
-    until_interval: float | None
-    distributed: bool
+    compat: Compat | None = None
+    until_interval: float | None = None
+    distributed: bool = False
 
 
 @dataclass

@@ -181,13 +181,7 @@ def measure_perplexity(
             finite.
     """
     meter = LossMeter(model, Resampling(blocks=blocks))
-    settings = PassSettings(
-        weighting=Weighting.TOKEN,
-        compat=None,
-        blocks=blocks,
-        until_interval=None,
-        distributed=False,
-    )
+    settings = PassSettings(weighting=Weighting.TOKEN, blocks=blocks)
     run_pass(model, meter.watching(batches), [meter], settings, on_batch)
     return meter.results()["perplexity"]
 

@@ -3,6 +3,14 @@
 from functools import cache
 from typing import Any
 
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, PreTrainedTokenizer, PreTrainedTokenizerFast
+
+import probes
+from tests.models import tiny_config
+
 SPECIAL = {"<unk>": 0, "<s>": 1, "</s>": 2}
 _WORDS = ("Paris", "The", "is", "at", "co", "capital", "of", "France")
 _BEGUN, _ENDED, _BARE = "<s> $A", "$A </s>", "$A"
@@ -25,9 +33,6 @@ def _vocabulary(alphabet: list[str], merges: list[tuple[str, str]]) -> dict[str,
 
 
 def _fast(backend: Any, frame: str) -> Any:
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
     backend.post_processor = TemplateProcessing(
         single=frame, special_tokens=[("<s>", 1), ("</s>", 2)]
     )
@@ -42,8 +47,6 @@ def _fast(backend: Any, frame: str) -> Any:
 
 def _underlined(frame: str, scheme: str | None) -> Any:
     """A SentencePiece model with bytes to fall back on; without a scheme as Llama 2 writes it."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-
     alphabet = [f"<0x{byte:02X}>" for byte in range(256)] + ["▁", *map(chr, range(97, 123))]
     alphabet += [*"PTF", ",", "."]
     merges = _merges("▁")
@@ -59,8 +62,6 @@ def _underlined(frame: str, scheme: str | None) -> Any:
 
 
 def _bytes(frame: str, *, prefix: bool = False) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
     merges = _merges("Ġ")
     vocabulary = _vocabulary(sorted(pre_tokenizers.ByteLevel.alphabet()), merges)
     backend = Tokenizer(models.BPE(vocabulary, merges))
@@ -71,7 +72,6 @@ def _bytes(frame: str, *, prefix: bool = False) -> Any:
 
 def _python() -> Any:
     """A tokenizer written in Python: a token a character, no offsets, begun with a BOS."""
-    from transformers import PreTrainedTokenizer
 
     class Characters(PreTrainedTokenizer):
         @property
@@ -134,12 +134,6 @@ KINDS = (
 
 def tiny_llama(kind: str, *, double: bool = False) -> Any:
     """A tiny hooked Llama for such a tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    import probes
-    from tests.models import tiny_config
-
     tokenizer = tokenizer_of(kind)
     config = tiny_config("llama")
     config.vocab_size = len(tokenizer)

@@ -21,6 +21,25 @@ def smollm2():
         pytest.skip(f"the built-in model cannot be fetched here: {error}")
 
 
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory):
+    """A folder with small corpora and a file of passages, to be read only."""
+    from tests.training.small_runs import write_texts
+
+    return write_texts(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture(scope="session")
+def pretrained(texts, tmp_path_factory):
+    """A pretraining run of 20,000 parameters with checkpoints 0, 1, 2, 3, 6, 7, to be read only."""
+    from tests.training.small_runs import pretrain_arguments
+    from training.pretrain import main
+
+    out = tmp_path_factory.mktemp("pretrained") / "tiny"
+    assert main(pretrain_arguments(texts, out)) == 0
+    return out
+
+
 BROWSER_FLAGS = (
     "--headless",
     "--no-sandbox",

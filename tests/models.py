@@ -8,6 +8,11 @@ from functools import cache
 from typing import Any
 
 import torch
+import transformers as hf
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+import probes
 
 D_VOCAB = 101
 N_LAYERS = 3
@@ -17,8 +22,6 @@ POSITIONS = 61
 
 
 def tiny_config(family: str) -> Any:
-    import transformers as hf
-
     common = {
         "vocab_size": D_VOCAB,
         "hidden_size": 42,
@@ -138,8 +141,6 @@ SEQUENTIAL = tuple(family for family in FAMILIES if family != "gpt_neox")
 
 def tiny_hf_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
     """A fresh tiny model; the same bits for the same arguments."""
-    from transformers import AutoModelForCausalLM
-
     state = torch.get_rng_state()
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(tiny_config(family)).eval()
@@ -156,17 +157,12 @@ def tiny_hf_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0
 
 def tiny_model(family: str, dtype: torch.dtype = torch.float32) -> Any:
     """A fresh tiny hooked model with a tokenizer."""
-    import probes
-
     return probes.load_model(tiny_hf_model(family, dtype), tokenizer=tiny_tokenizer())
 
 
 @cache
 def tiny_tokenizer() -> Any:
     """Words `w0` to `w97` are the ids 3 to 100; 0 pads, 1 begins, 2 ends."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i + 3 for i in range(D_VOCAB - 3)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

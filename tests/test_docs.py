@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from probes import cli
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,8 +57,6 @@ class Parsed(Exception):
 
 
 def parse_only(monkeypatch):
-    from probes import cli
-
     def stopping(parse):
         def parsed(*args, **kwargs):
             parse(*args, **kwargs)

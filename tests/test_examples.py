@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import probes
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -57,8 +59,6 @@ def test_the_notebook_runs_from_top_to_bottom():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, smollm2, tmp_path, monkeypatch):
-    import probes
-
     load = probes.load_model
     # Loading by name is what the scripts above do.
     built_in = "smollm2-135m-instruct-q4"

@@ -8,6 +8,7 @@ from importlib import import_module
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 WRONG_RANK = torch.zeros(1, 1, 1, 1, 1)
 CALLS = {
@@ -21,8 +22,6 @@ KEYWORDS = {"analysis.depth.depth_change": {"k": 1, "d_vocab": 1, "seed": 0}}
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_tensor_of_the_wrong_rank_is_refused(name):
-    from jaxtyping import TypeCheckError
-
     module, _, function = name.rpartition(".")
     with pytest.raises(TypeCheckError):
         getattr(import_module(module), function)(*CALLS[name], **KEYWORDS.get(name, {}))

@@ -19,12 +19,10 @@ from interventions.attention_temperature import AttentionTemperature
 from interventions.choices import ResuscitationSite
 from interventions.controls import Identity, MatchedNoise, MostActiveRows, RandomRows, ReDo
 from interventions.edit_forms import Edit
-from interventions.edits import patch_weights
+from interventions.edits import check_edits, patch_weights
 from interventions.learning_rates import RowLearningRates
-from interventions.measured_resuscitation import resuscitate
-from interventions.resuscitation import Resuscitation
+from interventions.resuscitation import Resuscitation, resuscitate
 from interventions.rows import require_site
-from interventions.self_check import check_edits
 from probes.cli import progress
 from probes.corpus.batching import KeptBatches
 from probes.hooked_model import HookedModel

@@ -375,13 +375,7 @@ class EntropyObserver(Timed):
             AttentionMeter(model, resampling),
             NextTokenMeter(model, resampling),
         ]
-        settings = PassSettings(
-            weighting=Weighting.INSTANCE,
-            compat=None,
-            blocks=self._blocks,
-            until_interval=None,
-            distributed=False,
-        )
+        settings = PassSettings(weighting=Weighting.INSTANCE, blocks=self._blocks)
         run_pass(model, self._batches, meters, settings, None)
         return {name: value for meter in meters for name, value in meter.results().items()}
 

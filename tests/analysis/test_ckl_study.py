@@ -6,23 +6,13 @@ import shlex
 import pytest
 
 from analysis.ckl_study import evenly_spread, main, plan_study
+from analysis.jobs import training_job
+from interventions.choices import ResuscitationSite
 from tests.analysis.job_words import check_words
-from tests.training.small_runs import ckl_arguments, pretrain_arguments, write_texts
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    return write_texts(tmp_path_factory.mktemp("texts"))
-
-
-@pytest.fixture(scope="module")
-def trajectory(texts, tmp_path_factory):
-    """A pretraining run with checkpoints 0, 1, 2, 3, 6 and 7."""
-    from training.pretrain import main
-
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    assert main(pretrain_arguments(texts, out)) == 0
-    return out
+from tests.training.small_runs import ckl_arguments
+from training.ckl import COMMAND
+from training.ckl_config import smoke
+from training.recipes import Control, EditForm
 
 
 @pytest.fixture
@@ -34,16 +24,13 @@ def folders(tmp_path):
 
 
 def plan_of(folders, **given):
-    from interventions.choices import ResuscitationSite
-    from training.ckl_config import smoke
-
     options = {"checkpoints": 8, "seeds": 3, "sites": tuple(ResuscitationSite)[:4]}
     return plan_study(given.pop("config", smoke()), folders, **{**options, **given})
 
 
 def study_arguments(texts, trajectory, out, *extra):
     """The arguments of small runs, less what a study chooses itself."""
-    words = ckl_arguments(texts, trajectory, out)
+    words = ckl_arguments(texts, pretrained, out)
     place = words.index("--model")
     words[place : place + 2] = ["--trajectory", str(trajectory)]
     return [*words, "--checkpoints", "2", "--seeds", "1", *extra]
@@ -61,8 +48,6 @@ def test_starts_are_spread_over_the_steps_and_end_with_the_last():
 
 
 def test_a_plan_has_every_start_site_and_control_with_every_seed(folders):
-    from training.recipes import Control, EditForm
-
     plan = plan_of(folders)
     configs = list(plan.values())
     assert len(plan) == 3 * (8 + 4 + len(Control))
@@ -86,16 +71,13 @@ def test_a_plan_has_every_start_site_and_control_with_every_seed(folders):
 
 
 def test_the_words_of_a_run_are_parsed_to_its_configuration(folders, tmp_path):
-    from analysis.jobs import training_job
-    from training.ckl import COMMAND
-
     for name, config in plan_of(folders).items():
         check_words(training_job(COMMAND, name, config, "smoke", tmp_path), COMMAND, tmp_path)
 
 
-def test_a_study_lists_makes_skips_and_reports_its_runs(texts, trajectory, tmp_path, capsys):
+def test_a_study_lists_makes_skips_and_reports_its_runs(texts, pretrained, tmp_path, capsys):
     out = tmp_path / "study"
-    arguments = study_arguments(texts, trajectory, out, "--no-edits")
+    arguments = study_arguments(texts, pretrained, out, "--no-edits")
     assert main([*arguments, "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [shlex.split(line)[:3] for line in lines] == [["python", "-m", "training.ckl"]] * 2
@@ -126,11 +108,9 @@ def test_a_study_lists_makes_skips_and_reports_its_runs(texts, trajectory, tmp_p
     assert "all 2 are over" in capsys.readouterr().out
 
 
-def test_all_edits_of_a_real_model_can_be_listed(texts, trajectory, tmp_path, capsys):
-    from training.recipes import Control
-
+def test_all_edits_of_a_real_model_can_be_listed(texts, pretrained, tmp_path, capsys):
     out = tmp_path / "study"
-    assert main([*study_arguments(texts, trajectory, out), "--list"]) == 0
+    assert main([*study_arguments(texts, pretrained, out), "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     # The model has a gate, so four sites.
     assert len(lines) == 2 + 4 + len(Control)
@@ -149,8 +129,8 @@ def test_all_edits_of_a_real_model_can_be_listed(texts, trajectory, tmp_path, ca
         (["--trajectory", "nowhere"], "--trajectory nowhere has no checkpoints; give the --out"),
     ],
 )
-def test_bad_input_is_one_line(texts, trajectory, tmp_path, capsys, extra, message):
-    words = study_arguments(texts, trajectory, tmp_path / "study", "--no-edits", *extra)
+def test_bad_input_is_one_line(texts, pretrained, tmp_path, capsys, extra, message):
+    words = study_arguments(texts, pretrained, tmp_path / "study", "--no-edits", *extra)
     if "--recipe" in extra:
         words = words[2:]
     assert main(words) == 2
@@ -161,9 +141,9 @@ def test_bad_input_is_one_line(texts, trajectory, tmp_path, capsys, extra, messa
     assert not (tmp_path / "study").exists()
 
 
-def test_a_run_that_fails_stops_the_study_and_says_which(texts, trajectory, tmp_path, capsys):
+def test_a_run_that_fails_stops_the_study_and_says_which(texts, pretrained, tmp_path, capsys):
     out = tmp_path / "study"
-    words = study_arguments(texts, trajectory, out, "--no-edits", "--steps", "999")
+    words = study_arguments(texts, pretrained, out, "--no-edits", "--steps", "999")
     assert main(words) == 2
     error = capsys.readouterr().err
     assert "training.ckl: error: " in error

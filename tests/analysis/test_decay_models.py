@@ -4,6 +4,13 @@ import numpy as np
 import pytest
 from scipy import optimize
 
+from analysis.forgetting_curve import (
+    DecayModel,
+    fit_decay_models,
+    fit_forgetting_curve,
+    log_spaced_offsets,
+)
+
 PLANTED = {
     "log_linear": lambda t: 0.9 - 0.21 * np.log10(t),
     "power": lambda t: 0.9 * t**-0.31,
@@ -13,8 +20,6 @@ PLANTED = {
 
 @pytest.mark.parametrize("shape", PLANTED)
 def test_the_planted_shape_is_told_from_the_others(shape):
-    from analysis.forgetting_curve import DecayModel, fit_forgetting_curve, log_spaced_offsets
-
     offsets = log_spaced_offsets(499, per_decade=11)
     noise = np.random.default_rng(6).normal(0, 0.01, len(offsets))
     found = fit_forgetting_curve(offsets, PLANTED[shape](offsets) + noise)
@@ -27,8 +32,6 @@ def test_the_planted_shape_is_told_from_the_others(shape):
     ("shape", "scale", "rate"), [("power", 0.9, 0.31), ("exponential", 0.9, 1 / 71)]
 )
 def test_planted_rates_are_found(shape, scale, rate):
-    from analysis.forgetting_curve import fit_decay_models
-
     offsets = np.array([3.0, 7.0, 20.0, 55.0, 148.0])
     found = fit_decay_models(offsets, PLANTED[shape](offsets))[shape]
     # The search stops where the squares no longer change, at the root of the precision.
@@ -38,8 +41,6 @@ def test_planted_rates_are_found(shape, scale, rate):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_fits_are_scipys_least_squares(seed):
-    from analysis.forgetting_curve import fit_decay_models
-
     generator = np.random.default_rng(seed)
     offsets = np.array([1.0, 2.0, 5.0, 11.0, 23.0, 47.0, 101.0])
     curve = 0.8 - 0.25 * np.log10(offsets) + generator.normal(0, 0.1, 7)
@@ -58,8 +59,6 @@ def test_fits_are_scipys_least_squares(seed):
 
 
 def test_cross_validation_by_hand():
-    from analysis.forgetting_curve import fit_decay_models
-
     # Three offsets: each is predicted by the line through the other two.
     offsets = np.array([1.0, 10.0, 100.0])
     curve = np.array([0.9, 0.6, 0.5])

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from analysis.encounters import effectivity, find_local_maxima, net_gain, retainability
+from analysis.outliers import OutlierRule, mean_without_outliers
 from tests.reference import official_metrics
 
 WINDOW, INJECTIONS, N_STEPS = 5, [0, 11, 22], 61
@@ -31,8 +33,6 @@ def retained_by_loops(log_probs, offset):
 
 
 def test_by_hand():
-    from analysis.encounters import effectivity, find_local_maxima, net_gain, retainability
-
     # Encounters in the batches of updates 2 and 6; entry t is after t updates.
     log = torch.tensor([-4.0, -5.0, -3.0, -3.0, -3.5, -4.0, -2.0, -3.0, -4.0, -5.0, -6.0])
     maxima = find_local_maxima(log, [1, 5], window=3)
@@ -47,8 +47,6 @@ def test_by_hand():
 
 
 def test_an_encounter_counts_from_the_update_whose_batch_holds_it():
-    from analysis.encounters import effectivity, find_local_maxima
-
     # Highest just before the encounter, which is not after it; and just beyond the window.
     log = np.array([-9.0, -1.0, -3.0, -2.0, -4.0, -1.0])
     assert find_local_maxima(log, [1], window=3).steps.tolist() == [3]
@@ -57,8 +55,6 @@ def test_an_encounter_counts_from_the_update_whose_batch_holds_it():
 
 @pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
 def test_against_loops(kind):
-    from analysis.encounters import effectivity, retainability
-
     log = noisy_log_probs()
     log[3] = np.linspace(-3, -8, N_STEPS)  # a probe that only ever loses
     found = retainability(kind(log), INJECTIONS, range(1, 30, 3), window=WINDOW)
@@ -74,8 +70,6 @@ def test_against_loops(kind):
 
 
 def test_leading_axes_and_half_precision():
-    from analysis.encounters import effectivity, net_gain, retainability
-
     log = torch.from_numpy(noisy_log_probs(n_probes=14)).to(torch.bfloat16)
     shaped = log.view(7, 2, N_STEPS)
     for function, extra in ((effectivity, ()), (net_gain, ()), (retainability, ([1, 2, 4],))):
@@ -89,8 +83,6 @@ def test_leading_axes_and_half_precision():
 
 
 def test_every_probe_may_have_injections_of_its_own():
-    from analysis.encounters import effectivity, retainability
-
     log = noisy_log_probs()
     steps = np.stack([np.array([i, i + 7]) for i in range(len(log))])
     together = retainability(log, steps, [1, 3, 7], window=WINDOW)
@@ -104,8 +96,6 @@ def test_every_probe_may_have_injections_of_its_own():
 
 
 def test_the_probe_set_is_the_same_at_every_offset():
-    from analysis.encounters import net_gain, retainability
-
     log = noisy_log_probs(n_probes=23, seed=4)
     log[[2, 5]] -= np.linspace(0, 9, N_STEPS)
     found = retainability(log, INJECTIONS, range(31), window=WINDOW, min_gain=2.8)
@@ -117,9 +107,6 @@ def test_the_probe_set_is_the_same_at_every_offset():
 
 
 def test_official_is_the_released_script():
-    from analysis.encounters import effectivity, retainability
-    from analysis.outliers import mean_without_outliers
-
     log = noisy_log_probs(n_probes=37, seed=2)
     log[4] -= np.linspace(0, 5, N_STEPS)  # loses: kept, with its sign turned
     log[7, 23:28] = log[7, 0]  # gains exactly nothing: skipped
@@ -141,8 +128,6 @@ def test_official_is_the_released_script():
 
 
 def test_official_starts_at_entry_0_and_keeps_probes_that_lost():
-    from analysis.encounters import retainability
-
     log = np.array([[-5.0, -4.0, -3.0, -3.5, -3.75], [-3.0, -4.0, -5.0, -6.0, -6.5]])
     # Encounter in update 2: the start is entry 1 by the definition, entry 0 by the script.
     found = retainability(log, [1], [0, 1, 2], window=1)
@@ -153,8 +138,6 @@ def test_official_starts_at_entry_0_and_keeps_probes_that_lost():
 
 
 def test_outliers_by_hand_and_by_column():
-    from analysis.outliers import OutlierRule, mean_without_outliers
-
     # Quartiles 2 and 4, so the fences are -1 and 7 by the paper, -2 and 8 by the code.
     values = np.array([1.0, 2.0, 3.0, 4.0, 7.5])
     assert float(mean_without_outliers(values, OutlierRule.PAPER)) == 2.5
@@ -179,8 +162,6 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_refused_in_one_line(case):
-    from analysis.encounters import effectivity
-
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message) as caught:
         call(effectivity)
@@ -192,15 +173,11 @@ def test_bad_input_is_refused_in_one_line(case):
     [([1, 6], "longest possible offset is 5"), ([], "offsets are empty"), ([-1], "found -1")],
 )
 def test_bad_offsets_are_refused_in_one_line(offsets, message):
-    from analysis.encounters import retainability
-
     with pytest.raises(ValueError, match=message):
         retainability(LOG, [20], offsets, window=5)
 
 
 def test_the_longest_offset_is_allowed_wherever_the_maxima_are():
-    from analysis.encounters import retainability
-
     # The maximum is at the end of the window: the last entry is 5 after it.
     assert retainability(LOG, [20], [5], window=5).shape == (3, 1)
 
@@ -213,16 +190,11 @@ def test_the_longest_offset_is_allowed_wherever_the_maxima_are():
     ],
 )
 def test_bad_values_have_no_mean(values, message):
-    from analysis.outliers import mean_without_outliers
-
     with pytest.raises(ValueError, match=message):
         mean_without_outliers(values)
 
 
 def test_an_unknown_choice_is_refused():
-    from analysis.encounters import effectivity
-    from analysis.outliers import mean_without_outliers
-
     with pytest.raises(ValueError, match="'released' is not a valid Compat"):
         effectivity(LOG, [0], window=5, compat="released")
     with pytest.raises(ValueError, match="'iqr' is not a valid OutlierRule"):

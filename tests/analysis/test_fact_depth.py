@@ -6,8 +6,19 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t
 
-from tests.models import D_VOCAB, tiny_model, tokens
+import analysis
+import probes
+from analysis.depth import (
+    checkpoint_ranks,
+    compare_spread,
+    depth_change,
+    depth_changes,
+    depth_table,
+)
+from analysis.statistics import holm, mcnemar, paired_permutation
+from tests.models import D_VOCAB, tiny_hf_model, tiny_model, tokens
 
 N_LAYERS = 7
 
@@ -22,8 +33,6 @@ def drawn(n, seed, low=0, high=N_LAYERS):
 
 
 def compared(a, b, **given):
-    from analysis.depth import compare_spread
-
     return compare_spread(a, b, N_LAYERS, np.random.default_rng(5), **given)
 
 
@@ -53,8 +62,6 @@ def test_random_ways_come_close_to_all_of_them():
 
 
 def test_the_interval_is_the_jackknife_over_items():
-    from scipy.stats import t
-
     a, b = drawn(17, 2), drawn(17, 3, 1, 4)
     without = [
         effective_by_hand(np.delete(a, i)) - effective_by_hand(np.delete(b, i)) for i in range(17)
@@ -106,8 +113,6 @@ def ranks_of(first_layers):
 
 
 def change(before, after, **given):
-    from analysis.depth import depth_change
-
     options = {"k": 5, "d_vocab": D_VOCAB, "seed": 3} | given
     return depth_change(ranks_of(before), ranks_of(after), **options)
 
@@ -146,8 +151,6 @@ def test_items_that_one_side_does_not_find_count_for_finding_alone():
 
 
 def test_p_values_are_adjusted_together():
-    from analysis.statistics import holm, mcnemar, paired_permutation
-
     before, after = drawn(23, 4, -1), drawn(23, 5, -1, 5)
     found = change(before.tolist(), after.tolist())
     both = (before >= 0) & (after >= 0)
@@ -174,8 +177,6 @@ def test_too_few_found_in_both():
 
 
 def test_ranks_of_other_items_are_refused():
-    from analysis.depth import depth_change
-
     with pytest.raises(ValueError, match=r"ranks are \[7, 3\] in A and \[7, 2\] in B; read the"):
         depth_change(
             ranks_of([1, 2, 3]), ranks_of([1, 2]), k=5, d_vocab=101, seed=0, names=("A", "B")
@@ -200,10 +201,6 @@ def checkpoints(tmp_path_factory):
 
 
 def test_ranks_of_checkpoints_are_those_of_the_lens(checkpoints):
-    import analysis
-    import probes
-    from analysis.depth import checkpoint_ranks, depth_table
-
     items = [
         (tokens(1, 5 + i % 3, seed=i)[0].tolist(), tokens(1, 2, seed=50 + i)[0].tolist())
         for i in range(13)
@@ -225,8 +222,6 @@ def test_ranks_of_checkpoints_are_those_of_the_lens(checkpoints):
 
 
 def test_every_checkpoint_is_compared_with_the_one_before():
-    from analysis.depth import depth_changes
-
     ranks = {name: ranks_of([layer] * 19) for name, layer in (("0", 5), ("A", 2), ("B", 4))}
     changes = depth_changes(ranks, k=5, d_vocab=D_VOCAB, seed=0)
     assert [(c.names, str(c.depth)) for c in changes] == [
@@ -236,18 +231,12 @@ def test_every_checkpoint_is_compared_with_the_one_before():
 
 
 def test_a_table_of_nothing_found():
-    from analysis.depth import depth_table
-
     (row,) = depth_table({"0": ranks_of([-1] * 3)}, k=5, d_vocab=D_VOCAB).to_dict("records")
     assert (row["items"], row["share_found"]) == (3, 0.0)
     assert all(math.isnan(row[name]) for name in ("mean_first_layer", "effective_layers", "low"))
 
 
 def test_checkpoints_with_other_tokenizers_are_refused(checkpoints):
-    import probes
-    from analysis.depth import checkpoint_ranks
-    from tests.models import tiny_hf_model
-
     class Shifted:
         eos_token_id = bos_token_id = None
 

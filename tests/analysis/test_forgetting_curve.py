@@ -6,6 +6,9 @@ import pytest
 import torch
 from scipy import stats
 
+from analysis.encounters import net_gain, retainability
+from analysis.forgetting_curve import fit_forgetting_curve, log_spaced_offsets
+from analysis.statistics.bootstrap import ClusterBootstrap
 from tests.reference import official_metrics
 
 SLOPE, INTERCEPT = -0.23, 0.83
@@ -25,8 +28,6 @@ def planted_probes(generator, offsets, *, n_passages=29, per_passage=5, spread=0
 
 @pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
 def test_a_planted_line_is_found(kind):
-    from analysis.forgetting_curve import fit_forgetting_curve, log_spaced_offsets
-
     offsets = log_spaced_offsets(997)
     found = fit_forgetting_curve(kind(offsets), kind(INTERCEPT + SLOPE * np.log10(offsets)))
     # Least squares of a line through points on it.
@@ -42,8 +43,6 @@ def test_a_planted_line_is_found(kind):
 
 
 def test_the_line_is_scipys():
-    from analysis.forgetting_curve import fit_forgetting_curve
-
     offsets = [1, 2, 5, 11, 23, 47]
     curve = np.random.default_rng(0).normal(0.5, 0.2, 6)
     found = fit_forgetting_curve(offsets, curve)
@@ -55,8 +54,6 @@ def test_the_line_is_scipys():
 
 
 def test_offset_zero_is_left_out_and_the_unit_moves_only_the_threshold():
-    from analysis.forgetting_curve import fit_forgetting_curve
-
     offsets = np.array([0, 1, 3, 7, 19, 53])
     curve = np.array([1.0, 0.8, 0.7, 0.55, 0.4, 0.35])
     found = fit_forgetting_curve(offsets, curve)
@@ -68,8 +65,6 @@ def test_offset_zero_is_left_out_and_the_unit_moves_only_the_threshold():
 
 
 def test_a_curve_that_does_not_fall_never_reaches_zero():
-    from analysis.forgetting_curve import fit_forgetting_curve
-
     assert fit_forgetting_curve([1, 10, 100], np.array([0.5, 0.6, 0.7])).threshold == np.inf
     flat = fit_forgetting_curve([1, 10, 100], np.array([0.5, 0.5, 0.5]))
     assert np.isnan(flat.r_squared)
@@ -79,8 +74,6 @@ def test_a_curve_that_does_not_fall_never_reaches_zero():
 
 
 def test_the_official_fit_is_the_released_script():
-    from analysis.forgetting_curve import fit_forgetting_curve
-
     generator = np.random.default_rng(1)
     steps = np.arange(83)
     curve = 0.9 - 0.3 * np.log10(np.maximum(steps, 1)) + generator.normal(0, 0.05, 83)
@@ -103,8 +96,6 @@ def test_the_official_fit_is_the_released_script():
 
 
 def test_probes_become_their_mean_and_weights_their_weighted_mean():
-    from analysis.forgetting_curve import fit_forgetting_curve
-
     generator = np.random.default_rng(2)
     offsets = np.array([1, 2, 5, 13, 31])
     values, passages = planted_probes(generator, offsets, n_passages=7, per_passage=3)
@@ -130,9 +121,6 @@ def test_probes_become_their_mean_and_weights_their_weighted_mean():
 
 
 def test_weighted_by_net_gain_it_is_the_share_of_the_pooled_gain():
-    from analysis.encounters import net_gain, retainability
-    from analysis.forgetting_curve import fit_forgetting_curve
-
     log = np.random.default_rng(3).normal(-4, 1, (17, 31)) + np.linspace(2, 0, 31)
     log[:, 0] -= 3
     offsets = [1, 2, 5, 13]
@@ -147,8 +135,6 @@ def test_weighted_by_net_gain_it_is_the_share_of_the_pooled_gain():
 
 
 def test_intervals_draw_passages_and_not_probes():
-    from analysis.forgetting_curve import fit_forgetting_curve
-
     offsets = np.array([1, 3, 11, 37])
     values, passages = planted_probes(np.random.default_rng(4), offsets, per_passage=1)
     once = fit_forgetting_curve(offsets, values, passages=passages)
@@ -163,9 +149,6 @@ def test_intervals_draw_passages_and_not_probes():
 
 
 def test_intervals_cover_the_truth_at_their_level():
-    from analysis.forgetting_curve import fit_forgetting_curve
-    from analysis.statistics.bootstrap import ClusterBootstrap
-
     generator, trials = np.random.default_rng(5), 200
     offsets = np.array([1, 3, 11, 37, 113])
     covered = np.zeros(2)
@@ -183,8 +166,6 @@ def test_intervals_cover_the_truth_at_their_level():
 
 
 def test_a_threshold_that_may_never_come_has_no_upper_end():
-    from analysis.forgetting_curve import fit_forgetting_curve
-
     offsets = np.array([1, 3, 11, 37])
     x = np.log10(offsets)
     slopes = np.array([-0.3, -0.2, -0.1, 0.1, 0.2])
@@ -194,8 +175,6 @@ def test_a_threshold_that_may_never_come_has_no_upper_end():
 
 
 def test_curves_that_cross_zero_or_rise_have_fits_too():
-    from analysis.forgetting_curve import fit_forgetting_curve
-
     offsets = np.array([1, 5, 25, 125, 625])
     for curve in ([0.9, 0.4, 0.1, -0.3, -0.6], [0.1, 0.2, 0.4, 0.8, 1.6], [-0.1] * 5, [0.0] * 5):
         found = fit_forgetting_curve(offsets, np.array(curve))
@@ -205,8 +184,6 @@ def test_curves_that_cross_zero_or_rise_have_fits_too():
 
 
 def test_offsets_are_spread_over_decades():
-    from analysis.forgetting_curve import log_spaced_offsets
-
     offsets = log_spaced_offsets(1050, per_decade=20)
     assert (offsets[0], offsets[-1]) == (1, 1050)
     assert (np.diff(offsets) > 0).all()
@@ -237,8 +214,6 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_refused_in_one_line(case):
-    from analysis.forgetting_curve import fit_forgetting_curve
-
     arguments, keywords, message = BAD[case]
     with pytest.raises(ValueError, match=message) as caught:
         fit_forgetting_curve(*arguments, **keywords)
@@ -246,7 +221,5 @@ def test_bad_input_is_refused_in_one_line(case):
 
 
 def test_offsets_that_reach_nowhere_are_refused():
-    from analysis.forgetting_curve import log_spaced_offsets
-
     with pytest.raises(ValueError, match="found 1 and 20"):
         log_spaced_offsets(1)

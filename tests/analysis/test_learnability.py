@@ -5,6 +5,9 @@ import pytest
 import torch
 from scipy import optimize
 
+from analysis.encounters import final_gains, learnability_threshold
+from analysis.statistics.bootstrap import ClusterBootstrap
+
 SPACINGS = np.array([10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0])
 
 
@@ -15,8 +18,6 @@ def hinge(threshold, slope):
 @pytest.mark.parametrize("threshold", [31.0, 100.0, 420.0, 2999.0])
 @pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
 def test_a_planted_hinge_is_found(kind, threshold):
-    from analysis.encounters import learnability_threshold
-
     found = learnability_threshold(kind(SPACINGS), kind(hinge(threshold, -0.7)))
     # Least squares of lines through points on them.
     assert found.threshold == pytest.approx(threshold, rel=1e-9)
@@ -28,8 +29,6 @@ def test_a_planted_hinge_is_found(kind, threshold):
 
 @pytest.mark.parametrize("seed", range(7))
 def test_it_is_the_best_of_all_hinges(seed):
-    from analysis.encounters import learnability_threshold
-
     generator = np.random.default_rng(seed)
     gains = hinge(200.0, -0.5) + generator.normal(0, 0.15, 6)
     found = learnability_threshold(SPACINGS, gains)
@@ -51,8 +50,6 @@ def test_it_is_the_best_of_all_hinges(seed):
 
 
 def test_where_the_threshold_lies_outside_what_was_tried():
-    from analysis.encounters import learnability_threshold
-
     none = learnability_threshold(SPACINGS, -hinge(300.0, -0.5))
     assert (none.threshold, none.slope, none.bracketed) == (10.0, 0.0, False)
     beyond = learnability_threshold(SPACINGS, hinge(20000.0, -0.5))
@@ -63,8 +60,6 @@ def test_where_the_threshold_lies_outside_what_was_tried():
 
 
 def test_the_interval_comes_from_passages_paired_or_not():
-    from analysis.encounters import learnability_threshold
-
     generator = np.random.default_rng(0)
     level = generator.gamma(4, 0.25, 23)
     gains = hinge(200.0, -0.5)[:, None] * level + generator.normal(0, 0.02, (6, 23))
@@ -82,9 +77,6 @@ def test_the_interval_comes_from_passages_paired_or_not():
 
 
 def test_intervals_cover_the_truth_at_their_level():
-    from analysis.encounters import learnability_threshold
-    from analysis.statistics.bootstrap import ClusterBootstrap
-
     generator, trials, covered = np.random.default_rng(1), 150, np.zeros(2)
     for trial in range(trials):
         gains = hinge(200.0, -0.5)[:, None] + generator.normal(0, 0.2, (6, 19))
@@ -97,8 +89,6 @@ def test_intervals_cover_the_truth_at_their_level():
 
 
 def test_accumulated_gains_vanish_where_the_forgetting_curve_says():
-    from analysis.encounters import final_gains, learnability_threshold
-
     # Every encounter adds one nat; t updates after the last, 1 - log10(t) / 2 of all there was is
     # left, and nothing from 100 on.
     def run(spacing):
@@ -119,8 +109,6 @@ def test_accumulated_gains_vanish_where_the_forgetting_curve_says():
 
 
 def test_final_gains_by_hand():
-    from analysis.encounters import final_gains
-
     log = torch.tensor([[-9.0, -5.0, -3.0, -4.0, -2.0, -2.5], [-9.0, -6.0, -5.0, -5.0, -4.0, -5.5]])
     assert final_gains(log, [1, 3], lag=2).tolist() == [2.5, 0.5]
     own = final_gains(log.numpy(), np.array([[1, 3], [2, 4]]), lag=1)
@@ -143,8 +131,6 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_gains_are_refused_in_one_line(case):
-    from analysis.encounters import learnability_threshold
-
     arguments, message = BAD[case]
     with pytest.raises(ValueError, match=message) as caught:
         learnability_threshold(*arguments)
@@ -161,7 +147,5 @@ def test_bad_gains_are_refused_in_one_line(case):
     ],
 )
 def test_bad_logs_are_refused_in_one_line(log, steps, lag, message):
-    from analysis.encounters import final_gains
-
     with pytest.raises(ValueError, match=message):
         final_gains(log, steps, lag)

@@ -6,6 +6,10 @@ import pytest
 import torch
 from scipy import stats
 
+from analysis.ckl_measures import knowledge_scores
+from analysis.metrics import acquisition, forgetting
+from analysis.statistics.bootstrap import ClusterBootstrap
+
 # Tables 1 and 2 of the paper, at 118k, 369k, 554k and 738k pretraining steps: A and F in percent, K
 # and P after training. K and P before training are what all five rows agree on.
 K_BEFORE = (-0.3755, -0.3725, -0.3720, -0.3710)
@@ -26,8 +30,6 @@ def rounding(before, after, digit):
 
 @pytest.mark.parametrize("row", TABLES)
 def test_the_papers_tables_in_their_own_sign(row):
-    from analysis.metrics import acquisition, forgetting
-
     acquired, forgotten, k_after, p_after = TABLES[row]
     for stage in range(4):
         k, p = (K_BEFORE[stage], k_after[stage]), (P_BEFORE[stage], p_after[stage])
@@ -38,8 +40,6 @@ def test_the_papers_tables_in_their_own_sign(row):
 
 
 def test_by_hand():
-    from analysis.metrics import acquisition, forgetting
-
     # Less surprise is acquired, in the tables' sign; Eq. 4 as printed says the opposite.
     assert acquisition(-4.0, -3.0) == 0.25
     assert acquisition(-4.0, -3.0, convention="printed") == -0.25
@@ -53,8 +53,6 @@ def test_by_hand():
 
 
 def test_an_edited_start_inflates_acquisition():
-    from analysis.metrics import acquisition
-
     unedited, edited, after = -0.371, -0.95, -0.29
     assert acquisition(edited, after) == pytest.approx(0.695, abs=5e-4)
     assert acquisition(unedited, after) == pytest.approx(0.218, abs=5e-4)
@@ -82,8 +80,6 @@ def k_by_loops(table):
 
 
 def test_tables_of_probes_against_loops():
-    from analysis.metrics import acquisition
-
     generator = np.random.default_rng(0)
     before, after = probe_table(generator), probe_table(generator, shift=1.0)
     uneven = before.index[3:7]
@@ -102,8 +98,6 @@ def test_tables_of_probes_against_loops():
 
 
 def test_an_array_is_a_table_with_passages_first():
-    from analysis.metrics import acquisition
-
     generator = np.random.default_rng(1)
     values = generator.normal(-4, 1, (2, 13, 5))
     rows = [(p, q, *values[:, p, q]) for p in range(13) for q in range(5)]
@@ -117,8 +111,6 @@ def test_an_array_is_a_table_with_passages_first():
 
 
 def test_downstream_score_weighs_tasks_alike():
-    from analysis.metrics import forgetting
-
     generator = np.random.default_rng(2)
     sizes = {"sciq": 101, "piqa": 211, "openbook_qa": 53}
     rows = [(task, item) for task, n in sizes.items() for item in range(n)]
@@ -138,8 +130,6 @@ def test_downstream_score_weighs_tasks_alike():
 
 
 def test_intervals_draw_passages_and_not_probes():
-    from analysis.metrics import acquisition
-
     generator = np.random.default_rng(3)
     before, after = generator.normal(-4, 1, (2, 17, 3))
     once = acquisition(before, after).interval
@@ -148,8 +138,6 @@ def test_intervals_draw_passages_and_not_probes():
 
 
 def test_intervals_stay_within_exposures():
-    from analysis.metrics import acquisition
-
     # Exposures differ, passages of one do not: nothing is left to vary.
     rows = [(p, "once" if p < 5 else "paraphrase", 0, -3.0 if p < 5 else -2.0) for p in range(12)]
     before = pd.DataFrame(rows, columns=["passage", "exposure", "probe", "log_prob"])
@@ -162,9 +150,6 @@ def test_intervals_stay_within_exposures():
 
 
 def test_intervals_cover_the_truth_at_their_level():
-    from analysis.metrics import acquisition
-    from analysis.statistics.bootstrap import ClusterBootstrap
-
     generator, trials, covered = np.random.default_rng(4), 500, 0
     for trial in range(trials):
         before = generator.normal(-4, 0.7, (13, 1)) + generator.normal(0, 0.5, (13, 5))
@@ -178,8 +163,6 @@ def test_intervals_cover_the_truth_at_their_level():
 
 
 def test_a_mean_has_about_the_t_interval():
-    from analysis.statistics.bootstrap import ClusterBootstrap
-
     sample = np.random.default_rng(5).normal(size=11)
     found = ClusterBootstrap(level=0.9, replicates=40000).mean_interval(sample)
     expected = stats.t.interval(0.9, 10, loc=sample.mean(), scale=stats.sem(sample))
@@ -189,17 +172,12 @@ def test_a_mean_has_about_the_t_interval():
 
 
 def test_one_passage_gives_no_interval():
-    from analysis.metrics import acquisition, forgetting
-
     assert acquisition(np.array([[-4.0, -3.0]]), np.array([[-2.0, -1.0]])).interval is None
     # Every other draw scores 0 before: a share of it has no bounds.
     assert forgetting(np.array([0.0, 1.0]), np.array([0.0, 0.0])).interval is None
 
 
 def test_intervals_are_the_same_twice_and_take_a_seed():
-    from analysis.metrics import acquisition
-    from analysis.statistics.bootstrap import ClusterBootstrap
-
     before, after = np.random.default_rng(6).normal(-4, 1, (2, 13, 5))
     first = acquisition(before, after).interval
     assert acquisition(before, after).interval == first
@@ -207,8 +185,6 @@ def test_intervals_are_the_same_twice_and_take_a_seed():
 
 
 def test_knowledge_scores_against_loops():
-    from analysis.ckl_measures import knowledge_scores
-
     table = probe_table(np.random.default_rng(7), exposures=(("once", 5), ("held_out", 3)))
     found = knowledge_scores(table)
     assert found.columns.tolist() == [
@@ -233,8 +209,6 @@ def test_knowledge_scores_against_loops():
 
 
 def test_knowledge_scores_by_step():
-    from analysis.ckl_measures import knowledge_scores
-
     generator = np.random.default_rng(8)
     tables = [probe_table(generator).assign(step=step) for step in (0, 160, 320)]
     found = knowledge_scores(pd.concat(tables, ignore_index=True), by=("step", "exposure"))
@@ -244,8 +218,6 @@ def test_knowledge_scores_by_step():
 
 
 def test_a_group_of_one_passage_has_no_interval():
-    from analysis.ckl_measures import knowledge_scores
-
     found = knowledge_scores(probe_table(np.random.default_rng(9), exposures=(("once", 1),)))
     assert found.low.isna().all()
     assert found.low.dtype == float
@@ -273,8 +245,6 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_scores_are_refused_in_one_line(case):
-    from analysis.metrics import acquisition
-
     scores, message = BAD[case]
     with pytest.raises(ValueError, match=message) as caught:
         acquisition(*scores)
@@ -282,10 +252,6 @@ def test_bad_scores_are_refused_in_one_line(case):
 
 
 def test_bad_settings_are_refused_in_one_line():
-    from analysis.ckl_measures import knowledge_scores
-    from analysis.metrics import acquisition
-    from analysis.statistics.bootstrap import ClusterBootstrap
-
     with pytest.raises(ValueError, match="'eq4' is not a valid Convention"):
         acquisition(-1, -1, convention="eq4")
     with pytest.raises(ValueError, match="level must be between 0 and 1, found 95"):

@@ -5,28 +5,22 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
+import probes
 from analysis.jobs import in_groups
+from analysis.remix_report.command import main as report
 from analysis.remix_study import Study, StudySettings, main, plan_study, stage_jobs
 from tests.analysis.job_words import check_words
-from tests.training.small_runs import pretrain_arguments, write_texts
+from training.recipes import from_json
+from training.remix import COMMAND
+from training.remix import main as train
+from training.remix.config import RemixConfig
+from training.remix.items import stage_items
+from training.remix.recipes import smoke
 
 RUNS = Path("runs")
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    return write_texts(tmp_path_factory.mktemp("texts"))
-
-
-@pytest.fixture(scope="module")
-def model(texts, tmp_path_factory):
-    """A pretrained model of 20,000 parameters."""
-    from training.pretrain import main
-
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    assert main(pretrain_arguments(texts, out)) == 0
-    return out
 
 
 def study_arguments(texts, model, out, *extra):
@@ -46,8 +40,6 @@ def run_arguments(texts, model, out, *extra):
 
 
 def plan_of(study="arms", **given):
-    from training.remix.recipes import smoke
-
     seeds = given.pop("seeds", 1)
     config = given.pop("config", smoke())
     return plan_study(config, Study(study), StudySettings(**given), seeds=seeds)
@@ -137,15 +129,13 @@ def test_every_study_has_its_arms(study, count, arm, field, value):
 
 @pytest.mark.parametrize("study", ["arms", "mix-ratios", "three-stages", "familiar"])
 def test_the_words_of_a_run_are_parsed_to_its_configuration(study):
-    from training.remix import COMMAND
-
     for job in stage_jobs(plan_of(study), "smoke", RUNS):
         check_words(job, COMMAND, RUNS)
 
 
-def test_a_study_lists_makes_skips_and_reports_its_runs(texts, model, tmp_path, capsys):
+def test_a_study_lists_makes_skips_and_reports_its_runs(texts, pretrained, tmp_path, capsys):
     out = tmp_path / "study"
-    words = study_arguments(texts, model, out, "--arms", "no-mixing", "replay", "random-at-a")
+    words = study_arguments(texts, pretrained, out, "--arms", "no-mixing", "replay", "random-at-a")
     words += ["--mix-words", "2", "--replay-ratio", "0.5"]
     assert main([*words, "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -194,14 +184,11 @@ def test_a_study_lists_makes_skips_and_reports_its_runs(texts, model, tmp_path, 
     assert "all 3 are over" in capsys.readouterr().out
 
 
-def test_arms_whose_edits_are_hooks_are_not_located(texts, model, tmp_path):
-    from analysis.remix_report.command import main as report
-    from training.remix import main as train
-
+def test_arms_whose_edits_are_hooks_are_not_located(texts, pretrained, tmp_path):
     edit = ["--resuscitation-ratio", "0.5", "--resuscitation-factor", "2"]
     edit += ["--coefficient-corpus", str(texts / "familiar.jsonl"), "--coefficient-tokens", "199"]
     for name, extra in (("plain", []), ("hooked", edit)):
-        assert train(run_arguments(texts, model, tmp_path / name, *extra)) == 0
+        assert train(run_arguments(texts, pretrained, tmp_path / name, *extra)) == 0
     runs = [str(tmp_path / name) for name in ("plain", "hooked")]
     out = tmp_path / "report"
     assert report([*runs, "--localization", "--localization-items", "5", "--out", str(out)]) == 0
@@ -213,14 +200,6 @@ def test_arms_whose_edits_are_hooks_are_not_located(texts, model, tmp_path):
 def share_readable(run, k):
     """Of the items of stage A the share whose answer begins with a top token at some layer, from
     the hidden states that transformers gives."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    import probes
-    from training.recipes import from_json
-    from training.remix.config import RemixConfig
-    from training.remix.items import stage_items
-
     (checkpoint,) = (run / "stage-B/checkpoints").iterdir()
     manifest = json.loads((run / "manifest.json").read_text())
     config = from_json(RemixConfig, {**manifest["configuration"], **manifest["execution"]})
@@ -260,9 +239,9 @@ def test_bad_input_is_one_line(tmp_path, capsys, extra, message):
     assert not (tmp_path / "study").exists()
 
 
-def test_another_study_in_the_same_folder_is_refused(texts, model, tmp_path, capsys):
+def test_another_study_in_the_same_folder_is_refused(texts, pretrained, tmp_path, capsys):
     out = tmp_path / "study"
-    words = [*study_arguments(texts, model, out, "--arms", "no-mixing"), "--no-localization"]
+    words = [*study_arguments(texts, pretrained, out, "--arms", "no-mixing"), "--no-localization"]
     assert main(words) == 0
     capsys.readouterr()
     assert main([*words, "--epochs", "7"]) == 2

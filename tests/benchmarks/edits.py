@@ -6,16 +6,15 @@ one bare, one with the edit attached throughout, one patched; a fourth, bare aga
 from 1 a ratio is by itself.
 """
 
-import argparse
 import copy
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
+import interventions
+import probes
 from tests.benchmarks.entropy_workers import ASSET
-from tests.benchmarks.timing import THREADS, alternating, ratio
+from tests.benchmarks.timing import THREADS, alternating, options, ratio, write
 
 ROWS, LENGTH = 2, 256
 SITES = ("up", "down", "preserving", "gate")
@@ -24,10 +23,8 @@ BARS = {"hooks": "at most 1.05", "patch": "1.00"}
 
 def overheads(rounds: int) -> dict[str, float]:
     """Time of a forward pass with each edit over one without, and of a bare copy over another."""
-    import probes
-
     bare = probes.load_model(ASSET)
-    hooked, patched, again = (_copy_of(bare) for _ in range(3))
+    hooked, patched, again = (probes.load_model(copy.deepcopy(bare.hf_model)) for _ in range(3))
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(3, bare.d_vocab, (ROWS, LENGTH), generator=generator)
     found: dict[str, float] = {}
@@ -36,17 +33,8 @@ def overheads(rounds: int) -> dict[str, float]:
     return found
 
 
-def _copy_of(model):
-    import probes
-
-    return probes.load_model(copy.deepcopy(model.hf_model))
-
-
 def _edits(model, ids):
     """Every kind of edit that is both hooks and a patch."""
-    import interventions
-    import probes
-
     found = probes.measure_entropy(model, [{"input_ids": ids}], kinds=("knowledge",))
     means = found.mean_coefficients
     resuscitations = {site: interventions.Resuscitation(means, site=site) for site in SITES}
@@ -61,8 +49,6 @@ def _edits(model, ids):
 
 
 def _overheads_of(name, edits, ids, rounds, bare, hooked, patched, again) -> dict[str, float]:
-    import interventions
-
     report = interventions.patch_weights(patched, *edits, check=False)
     with interventions.applied(hooked, *edits, check=False):
         models = {"bare": bare, "hooks": hooked, "patch": patched, "bare again": again}
@@ -82,24 +68,11 @@ def _forward(model, ids) -> Callable[[], None]:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    given = options(__doc__, rounds=7).parse_args()
     torch.set_num_threads(THREADS)
-    found = overheads(arguments.rounds)
-    for name, value in found.items():
-        bar = next((text for form, text in BARS.items() if f": {form} /" in name), "")
-        print(f"{name:<48}{value:>8.3f}  {bar}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    report = {
-        "threads": THREADS,
-        "torch": torch.__version__,
-        "tokens": [ROWS, LENGTH],
-        "results": found,
-        "bars": BARS,
-    }
-    (arguments.out / "edits.json").write_text(json.dumps(report, indent=2) + "\n")
+    found = overheads(given.rounds)
+    bars = {name: BARS[form] for name in found for form in BARS if f": {form} /" in name}
+    write(given.out, "edits", found, bars, tokens=[ROWS, LENGTH])
 
 
 if __name__ == "__main__":

@@ -4,24 +4,35 @@ Run as `make bench`; prints a table and writes `entropy.json`. Times are medians
 runs in one process, memory comes from fresh processes, everything on two threads.
 """
 
-import argparse
-import json
+import contextlib
+import io
 import platform
 import statistics
+import tempfile
+import time
 from pathlib import Path
+from unittest import mock
 
 import torch
 
+import probes
+from analysis.entropy import command as entropy
 from tests.benchmarks import entropy_workers as workers
-from tests.benchmarks.timing import THREADS, alternating, in_fresh_process, ratio
+from tests.benchmarks.timing import (
+    THREADS,
+    alternating,
+    help_of,
+    in_fresh_process,
+    options,
+    ratio,
+    write,
+)
 
 WORKER = "tests.benchmarks.entropy_workers"
 
 
 def knowledge_against_bare_forward_and_transformer_lens(rounds: int) -> dict[str, float]:
     """Time of our pass over the bare trunk's, and of TransformerLens's full cache over ours."""
-    import probes
-
     some = workers.batches(workers.ROWS, workers.LENGTH, workers.BATCHES)
     model = probes.load_model(workers.ASSET)
     model.content_hash = lambda: "not hashed"
@@ -78,15 +89,6 @@ def _nnsight(wrapped, some):
 
 def sweep_over_its_passes(checkpoints: int = 8) -> dict[str, float]:
     """Time of a sweep over local checkpoints, over the sum of its passes."""
-    import contextlib
-    import io
-    import tempfile
-    import time
-    from unittest import mock
-
-    import probes
-    from analysis.entropy import command as entropy
-
     passes: list[float] = []
     measure = entropy.measure
 
@@ -137,16 +139,6 @@ def attention_against_eager() -> dict[str, float]:
     }
 
 
-def help_of_the_command(repeats: int) -> dict[str, float]:
-    """Seconds until `python -m analysis.entropy --help` has answered."""
-    import subprocess
-    import sys
-
-    command = [sys.executable, "-m", "analysis.entropy", "--help"]
-    runs = alternating({"help": lambda: subprocess.run(command, capture_output=True)}, repeats)
-    return {"analysis.entropy --help, seconds": statistics.median(runs["help"])}
-
-
 BARS = {
     "knowledge pass / bare trunk": "at most 1.10 (goal 1.03)",
     "TransformerLens run_with_cache, all hooks / ours": "at least 5 (goal 8)",
@@ -161,33 +153,18 @@ BARS = {
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = options(__doc__, rounds=9)
     parser.add_argument("--skip-long", action="store_true", help="leave out 4,096 tokens (minutes)")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     torch.set_num_threads(THREADS)
-    found = help_of_the_command(5)
-    found |= knowledge_against_bare_forward_and_transformer_lens(arguments.rounds)
+    found = help_of("analysis.entropy")
+    found |= knowledge_against_bare_forward_and_transformer_lens(given.rounds)
     found |= memory_of_the_knowledge_pass(3)
     found |= sweep_over_its_passes()
-    if not arguments.skip_long:
+    if not given.skip_long:
         found |= attention_against_eager()
-    _print(found)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    where = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-    report = {"threads": THREADS, **where, "results": found, "bars": BARS}
-    (arguments.out / "entropy.json").write_text(json.dumps(report, indent=2) + "\n")
-
-
-def _print(found: dict[str, float]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("what", "found", "bar", box=None)
-    for name, value in found.items():
-        table.add_row(name, f"{value:.3g}", BARS.get(name, ""))
-    Console().print(table)
+    machine = platform.processor() or platform.machine()
+    write(given.out, "entropy", found, BARS, machine=machine)
 
 
 if __name__ == "__main__":

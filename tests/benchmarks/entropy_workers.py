@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 
+import probes
 from tests.benchmarks.timing import THREADS, forget_peak, peak_mb, resident_mb
 
 ASSET = "smollm2-135m-instruct-q4"
@@ -19,8 +20,6 @@ LONG = 4096
 
 def batches(rows: int, length: int, count: int) -> list[dict[str, torch.Tensor]]:
     """Rows of real text from the built-in corpus, token ids only."""
-    import probes
-
     tokenizer = probes.load_model(ASSET).tokenizer
     made = probes.token_batches(
         probes.load_corpus("general"),
@@ -45,15 +44,11 @@ def bare_trunk(model, some) -> Callable[[], object]:
 
 def knowledge(model, some) -> Callable[[], object]:
     """Our pass for knowledge entropy, interval and all."""
-    import probes
-
     return lambda: probes.measure_entropy(model, some, ["knowledge"])
 
 
 def attention(model, some) -> Callable[[], object]:
     """Our pass for attention entropy: mean entropy per head."""
-    import probes
-
     return lambda: probes.measure_entropy(model, some, ["attention"]).attention.per_head
 
 
@@ -83,8 +78,6 @@ WORKERS = {
 
 def main(name: str) -> None:
     """Run one worker on the built-in model and print seconds and peak memory."""
-    import probes
-
     torch.set_num_threads(THREADS)
     make, rows, length, count = WORKERS[name]
     some = batches(rows, length, count)

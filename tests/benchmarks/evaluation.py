@@ -13,22 +13,29 @@ peak of a process of its own over what the loaded model holds, for the probes of
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
 
+import probes
+from probes.prompts import encoded_items
+from probes.target_pass import target_sums
 from tests.benchmarks.entropy_workers import ASSET
 from tests.benchmarks.timing import (
     THREADS,
+    alternating,
     forget_peak,
     in_fresh_process,
+    options,
     peak_mb,
     resident_mb,
+    write,
 )
+from training.data.downstream import load_task, task_names
+from training.data.fictional import load_knowledge
+from training.tasks import encoded_task
 
 BATCH = 16
 MEMORY_PASSAGES = 8
@@ -43,9 +50,6 @@ Pair = tuple[Sequence[int], Sequence[int]]
 
 def probe_pairs(model, files: Sequence[str], passages: int) -> list[Pair]:
     """The probes of some passages as tokens, passage after passage."""
-    from probes.prompts import encoded_items
-    from training.data.fictional import load_knowledge
-
     known = (
         load_knowledge([Path(file) for file in files], limit=passages)
         if files
@@ -79,56 +83,31 @@ def padded(model, pairs: Sequence[Pair]) -> list[float]:
 
 def ours(model, pairs: Sequence[Pair]) -> list[float]:
     """The same numbers, from our pass."""
-    from probes.target_pass import target_sums
-
     return target_sums(model, pairs).tolist()
 
 
-@dataclass(frozen=True)
-class Seconds:
-    """Medians over rounds.
+def against_each_other(model, pairs: Sequence[Pair], rounds: int) -> dict[str, float]:
+    """Median seconds of both, in turn, having seen that the numbers are the same."""
+    scores: dict[str, list[float]] = {}
 
-    Attributes:
-        padded: of padded passes.
-        ours: of ours.
-    """
+    def scoring(name, run):
+        return lambda: scores.__setitem__(name, run(model, pairs))
 
-    padded: float
-    ours: float
-
-    @property
-    def ratio(self) -> float:
-        """How many times as long the padded pass takes."""
-        return self.padded / self.ours
-
-
-def against_each_other(model, pairs: Sequence[Pair], rounds: int) -> Seconds:
-    """What both take, in turn, having seen that the numbers are the same."""
-    seconds: dict[str, list[float]] = {"padded": [], "ours": []}
-    for _ in range(rounds):
-        scores = {}
-        for name, run in (("padded", padded), ("ours", ours)):
-            began = time.perf_counter()
-            scores[name] = run(model, pairs)
-            seconds[name].append(time.perf_counter() - began)
-        gap = max(abs(a - b) for a, b in zip(scores["ours"], scores["padded"], strict=True))
-        # Sums of up to some hundred float32 log-probabilities after 30 layers.
-        assert gap < 5e-3, f"the scores differ by {gap}"
-    return Seconds(**{name: statistics.median(found) for name, found in seconds.items()})
+    runs = {name: scoring(name, run) for name, run in (("padded", padded), ("ours", ours))}
+    seconds = alternating(runs, rounds, warmup=0)
+    gap = max(abs(a - b) for a, b in zip(scores["ours"], scores["padded"], strict=True))
+    # Sums of up to some hundred float32 log-probabilities after 30 layers.
+    assert gap < 5e-3, f"the scores differ by {gap}"
+    return {name: statistics.median(found) for name, found in seconds.items()}
 
 
 def task_pairs(model, limit: int) -> dict[str, list[Pair]]:
     """The choices of every task as tokens."""
-    from training.data.downstream import load_task, task_names
-    from training.tasks import encoded_task
-
     return {n: list(encoded_task(model, load_task(n, limit)).items) for n in task_names()}
 
 
 def memory_of(which: str, files: Sequence[str], passages: int) -> None:
     """Print how much more memory one way of scoring probes takes at its peak."""
-    import probes
-
     torch.set_num_threads(THREADS)
     model = probes.load_model(ASSET)
     pairs = probe_pairs(model, files, passages)
@@ -142,54 +121,42 @@ def memory_of(which: str, files: Sequence[str], passages: int) -> None:
 
 def measured(arguments: argparse.Namespace) -> dict[str, float]:
     """All numbers of the table."""
-    import probes
-
     model = probes.load_model(ASSET)
     pairs = probe_pairs(model, arguments.probes, arguments.passages)
     # What happens once is not to be counted.
     padded(model, pairs[:BATCH])
     ours(model, pairs[:BATCH])
-    found = {"probes: padded pass / ours": against_each_other(model, pairs, arguments.rounds).ratio}
-    options = ["--passages", str(MEMORY_PASSAGES), "--probes", *arguments.probes]
+    taken = against_each_other(model, pairs, arguments.rounds)
+    found = {"probes: padded pass / ours": taken["padded"] / taken["ours"]}
+    more = ["--passages", str(MEMORY_PASSAGES), "--probes", *arguments.probes]
     memory = {
-        which: in_fresh_process("tests.benchmarks.evaluation", "--memory-of", which, *options)["mb"]
+        which: in_fresh_process("tests.benchmarks.evaluation", "--memory-of", which, *more)["mb"]
         for which in ("ours", "padded")
     }
     found["probes: our memory / padded pass"] = memory["ours"] / memory["padded"]
     found["probes: our memory, MB"] = memory["ours"]
-    by_task = {
-        name: against_each_other(model, choices, arguments.rounds)
-        for name, choices in task_pairs(model, arguments.limit).items()
-    }
-    found |= {f"{name}: padded rows / ours": taken.ratio for name, taken in by_task.items()}
-    together = Seconds(
-        sum(taken.padded for taken in by_task.values()),
-        sum(taken.ours for taken in by_task.values()),
-    )
-    found["tasks: padded rows / ours"] = together.ratio
+    together = {"padded": 0.0, "ours": 0.0}
+    for name, choices in task_pairs(model, arguments.limit).items():
+        taken = against_each_other(model, choices, arguments.rounds)
+        found[f"{name}: padded rows / ours"] = taken["padded"] / taken["ours"]
+        together = {which: together[which] + taken[which] for which in together}
+    found["tasks: padded rows / ours"] = together["padded"] / together["ours"]
     return found
 
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
-    parser.add_argument("--rounds", type=int, default=1)
+    parser = options(__doc__, rounds=1)
     parser.add_argument("--probes", nargs="*", default=[], help="files of published probes")
     parser.add_argument("--passages", type=int, default=130, help="of 15 probes each")
     parser.add_argument("--limit", type=int, default=16, help="questions of a task")
     parser.add_argument("--memory-of", choices=("ours", "padded"))
-    arguments = parser.parse_args()
-    if arguments.memory_of:
-        memory_of(arguments.memory_of, arguments.probes, arguments.passages)
+    given = parser.parse_args()
+    if given.memory_of:
+        memory_of(given.memory_of, given.probes, given.passages)
         return
     torch.set_num_threads(THREADS)
-    found = measured(arguments)
-    for name, value in found.items():
-        print(f"{name:<48}{value:>8.3g}  {BARS.get(name, '')}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    report = {"threads": THREADS, "torch": torch.__version__, "results": found, "bars": BARS}
-    (arguments.out / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
+    write(given.out, "evaluation", measured(given), BARS)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,15 @@ Run as `make bench`; prints a table and writes `lens.json`. 64 TriviaQA question
 times are medians of alternating runs in one process, on two threads.
 """
 
-import argparse
-import json
-import statistics
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
 
+import probes
+from probes.lens import LensSettings, batches_of, padded_batch, read_lens, target_ranks
+from probes.localization import localize
+from probes.prompts import lens_items
 from tests.benchmarks.entropy_workers import ASSET
-from tests.benchmarks.timing import THREADS, alternating, ratio
+from tests.benchmarks.timing import THREADS, alternating, help_of, options, ratio, write
+from training.data import load_factoids, prompt_and_target
 
 ITEMS = 64
 BARS = {
@@ -26,12 +24,6 @@ BARS = {
 
 def localization(rounds: int) -> dict[str, float]:
     """Time of the lens over the bare trunk's on the same batches, and of TransformerLens's."""
-    import probes
-    from probes.lens import LensSettings, read_lens, target_ranks
-    from probes.localization import localize
-    from probes.prompts import lens_items
-    from training.data import load_factoids, prompt_and_target
-
     model = probes.load_model(ASSET)
     factoids = load_factoids("triviaqa", limit=ITEMS)
     pairs = [prompt_and_target(factoid, factoids.template) for factoid in factoids]
@@ -61,8 +53,6 @@ def localization(rounds: int) -> dict[str, float]:
 
 
 def _bare(model, items, settings):
-    from probes.lens import batches_of, padded_batch
-
     with torch.no_grad():
         for batch in batches_of(items, settings):
             model.trunk(padded_batch([items[i] for i in batch], settings, model.engine.config))
@@ -71,8 +61,6 @@ def _bare(model, items, settings):
 def _rival(bridge, items, settings):
     """Ranks, log-probabilities, entropies and top tokens of every layer, as its users get them."""
     from transformer_lens.tools.analysis import logit_lens
-
-    from probes.lens import batches_of, padded_batch
 
     for batch in batches_of(items, settings):
         some = [items[i] for i in batch]
@@ -88,26 +76,12 @@ def _rival(bridge, items, settings):
             values.topk(settings.top_k, dim=-1)
 
 
-def help_of_the_command(repeats: int) -> dict[str, float]:
-    """Seconds until `python -m analysis.logit_lens --help` has answered."""
-    command = [sys.executable, "-m", "analysis.logit_lens", "--help"]
-    runs = alternating({"help": lambda: subprocess.run(command, capture_output=True)}, repeats)
-    return {"analysis.logit_lens --help, seconds": statistics.median(runs["help"])}
-
-
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    given = options(__doc__, rounds=7).parse_args()
     torch.set_num_threads(THREADS)
-    found = help_of_the_command(5) | localization(arguments.rounds)
-    for name, value in found.items():
-        print(f"{name:<48}{value:>8.3g}  {BARS.get(name, '')}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    report = {"threads": THREADS, "torch": torch.__version__, "results": found, "bars": BARS}
-    (arguments.out / "lens.json").write_text(json.dumps(report, indent=2) + "\n")
+    found = help_of("analysis.logit_lens") | localization(given.rounds)
+    write(given.out, "lens", found, BARS)
 
 
 if __name__ == "__main__":

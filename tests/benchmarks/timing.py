@@ -1,5 +1,6 @@
-"""How the benchmarks measure: alternating runs for time, fresh processes for memory."""
+"""How the benchmarks measure and report: alternating runs for time, fresh processes for memory."""
 
+import argparse
 import json
 import os
 import statistics
@@ -8,29 +9,55 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
 
 ROOT = Path(__file__).parent.parent.parent
 THREADS = 2
+Found = TypeVar("Found")
+
+
+def in_turn(
+    runs: Mapping[str, Callable[[], Found]], rounds: int, warmup: int = 1
+) -> dict[str, list[Found]]:
+    """What each run gives, taken in turn so that a drift of the machine meets all alike."""
+    found: dict[str, list[Found]] = {name: [] for name in runs}
+    for turn in range(warmup + rounds):
+        for name, run in runs.items():
+            value = run()
+            if turn >= warmup:
+                found[name].append(value)
+    return found
 
 
 def alternating(
     runs: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each run, taken in turn so that a drift of the machine meets all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(warmup + rounds):
-        for name, run in runs.items():
+    """Seconds of each run, taken in turn."""
+
+    def timed(run: Callable[[], object]) -> Callable[[], float]:
+        def seconds() -> float:
             start = time.perf_counter()
             run()
-            if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+            return time.perf_counter() - start
+
+        return seconds
+
+    return in_turn({name: timed(run) for name, run in runs.items()}, rounds, warmup)
 
 
-def ratio(seconds: Mapping[str, list[float]], numerator: str, denominator: str) -> float:
+def ratio(found: Mapping[str, list[float]], numerator: str, denominator: str) -> float:
     """Median over rounds of the ratio within a round."""
-    pairs = zip(seconds[numerator], seconds[denominator], strict=True)
+    pairs = zip(found[numerator], found[denominator], strict=True)
     return statistics.median(a / b for a, b in pairs)
+
+
+def help_of(module: str, repeats: int = 5) -> dict[str, float]:
+    """Seconds until a command's `--help` has answered."""
+    command = [sys.executable, "-m", module, "--help"]
+    runs = alternating({"help": lambda: subprocess.run(command, capture_output=True)}, repeats)
+    return {f"{module} --help, seconds": statistics.median(runs["help"])}
 
 
 def in_fresh_process(module: str, *arguments: str) -> dict[str, float]:
@@ -63,3 +90,27 @@ def forget_peak() -> None:
 def _status(field: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def options(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
+    """The options that all benchmarks have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--rounds", type=int, default=rounds)
+    return parser
+
+
+def show(found: Mapping[str, float], bars: Mapping[str, str]) -> None:
+    """Print the numbers, and what they are to be."""
+    for name, value in found.items():
+        print(f"{name:<52}{value:>12.4g}  {bars.get(name, '')}")
+
+
+def write(
+    out: Path, name: str, found: Mapping[str, float], bars: Mapping[str, str], **facts: Any
+) -> None:
+    """Print the numbers, and write them as `NAME.json`."""
+    show(found, bars)
+    out.mkdir(parents=True, exist_ok=True)
+    report = {"threads": THREADS, "torch": torch.__version__, "results": found, "bars": bars}
+    (out / f"{name}.json").write_text(json.dumps(report | facts, indent=2) + "\n")

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+import interventions
+import probes
 from tests.models import D_MLP, GATED, N_HEADS, N_LAYERS, tiny_model, tokens
 from tests.reference.scaled_rows import PLACES
 
@@ -18,8 +20,6 @@ def shared(family: str, dtype: torch.dtype = torch.float32) -> Any:
 @cache
 def measured(family: str) -> Any:
     """Coefficients of the tiny model of a family, on the tokens that the tests run."""
-    import probes
-
     batches = [{"input_ids": tokens(2, 11)}]
     return probes.measure_entropy(shared(family), batches, kinds=("knowledge",))
 
@@ -33,8 +33,6 @@ def sites_of(family: str) -> tuple[str, ...]:
 
 def resuscitation(family: str, site: str | None = None, **settings: Any) -> Any:
     """The usual edit, at the first site of the family."""
-    import interventions
-
     options: dict[str, Any] = {"ratio": 0.5, "factor": 2.0, "site": site or sites_of(family)[0]}
     return interventions.Resuscitation(measured(family).mean_coefficients, **(options | settings))
 
@@ -58,6 +56,12 @@ def relative_gap(found: torch.Tensor, expected: torch.Tensor) -> float:
 def weights_of(model: Any) -> dict[str, torch.Tensor]:
     """Copies of all its weights."""
     return {name: weight.clone() for name, weight in model.hf_model.state_dict().items()}
+
+
+def assert_weights(model: Any, before: dict[str, torch.Tensor]) -> None:
+    """All its weights have the bits that they had."""
+    for name, weight in model.hf_model.state_dict().items():
+        assert torch.equal(weight, before[name]), name
 
 
 def rows_of(

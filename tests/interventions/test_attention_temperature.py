@@ -1,12 +1,18 @@
 """The attention temperature as hooks, as weights and by hand; what weights cannot express."""
 
 import copy
+import json
 
 import pytest
 import torch
+import transformers
 from torch.testing import assert_close
 
+import interventions
+import probes
+from interventions.attention_temperature import _as_numbers
 from tests.interventions.editing import (
+    assert_weights,
     logits,
     measured,
     relative_gap,
@@ -75,8 +81,6 @@ def as_heads(given):
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_hooks_and_patch_are_eager_attention_with_its_scores_divided(family, given):
-    import interventions
-
     model = shared(family, torch.float64)
     edit = interventions.AttentionTemperature(GIVEN[given])
     expected = eager_reference(model, as_heads(GIVEN[given]))(tokens(2, 11)).logits
@@ -96,16 +100,12 @@ def test_hooks_and_patch_are_eager_attention_with_its_scores_divided(family, giv
         # Divided elsewhere, in float64; Gemma's norms are in float32.
         assert relative_gap(logits(model), hooked) < (EAGER if "gemma" in family else 1e-11)
         report.undo()
-    for name, weight in model.hf_model.state_dict().items():
-        assert torch.equal(weight, bits[name]), name
+    assert_weights(model, bits)
     assert torch.equal(logits(model), before)
 
 
 @torch.no_grad()
 def test_gemma2_without_its_cap_can_be_patched():
-    import interventions
-    import probes
-
     hf_model = tiny_hf_model("gemma2", torch.float64)
     hf_model.config.attn_logit_softcapping = None
     for layer in hf_model.model.layers:
@@ -130,8 +130,6 @@ CHANGED = {
 
 @pytest.mark.parametrize("family", CHANGED)
 def test_only_queries_are_changed(family):
-    import interventions
-
     model, (parameter, rows) = tiny_model(family), CHANGED[family]
     report = interventions.patch_weights(model, interventions.AttentionTemperature({1: 1.7}))
     weights = [c for c in report.changes if c.parameter.endswith("weight")]
@@ -143,8 +141,6 @@ def test_only_queries_are_changed(family):
 
 
 def test_heads_left_at_1_keep_their_bits():
-    import interventions
-
     model = tiny_model("gpt_neox")
     before = model.hf_model.gpt_neox.layers[0].attention.query_key_value.weight.detach().clone()
     by = torch.ones(N_LAYERS, N_HEADS)
@@ -157,8 +153,6 @@ def test_heads_left_at_1_keep_their_bits():
 
 
 def test_a_temperature_goes_straight_to_1_with_the_clock():
-    import interventions
-
     model = shared("llama", torch.float64)
     heads = temperatures_of_heads()
     edit = interventions.AttentionTemperature(heads, schedule="linear")
@@ -177,8 +171,6 @@ def test_a_temperature_goes_straight_to_1_with_the_clock():
 
 
 def test_each_context_has_a_clock_of_its_own():
-    import interventions
-
     model, edit = shared("llama"), interventions.AttentionTemperature(3.0, schedule="linear")
     plain = logits(model)
     with interventions.applied(model, edit) as outer:
@@ -193,9 +185,6 @@ def test_each_context_has_a_clock_of_its_own():
 
 
 def test_entropies_and_scores_seen_meanwhile_are_those_at_the_temperature():
-    import interventions
-    import probes
-
     model, batch = shared("llama"), {"input_ids": tokens(2, 11)}
     edit = interventions.AttentionTemperature(1.7)
     scores = probes.capture(model, batch, ["attention_scores"])
@@ -235,16 +224,12 @@ def test_entropies_and_scores_seen_meanwhile_are_those_at_the_temperature():
     ],
 )
 def test_temperatures_that_are_none_are_refused_in_one_line(given, message):
-    import interventions
-
     with pytest.raises(ValueError, match=message) as caught:
         interventions.AttentionTemperature(given)
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_number_is_refused_in_one_line():
-    from interventions.attention_temperature import _as_numbers
-
     for given in ("warm", [[1.0, 2.0]], None, {0: "x"}):
         with pytest.raises(ValueError, match="a number, one for each layer, or a tensor"):
             _as_numbers(given)
@@ -262,8 +247,6 @@ def test_what_is_no_number_is_refused_in_one_line():
 )
 @pytest.mark.parametrize("form", ["applied", "patch_weights"])
 def test_temperatures_that_do_not_fit_the_model_are_refused_in_one_line(form, given, message):
-    import interventions
-
     edit = interventions.AttentionTemperature(given)
     with pytest.raises(ValueError, match=message) as caught:  # noqa: PT012
         done = getattr(interventions, form)(shared("llama"), edit)
@@ -272,9 +255,6 @@ def test_temperatures_that_do_not_fit_the_model_are_refused_in_one_line(form, gi
 
 
 def test_clipped_queries_are_refused_and_hooks_divide_their_scores():
-    import interventions
-    import probes
-
     hf_model = tiny_hf_model("olmo", torch.float64)
     hf_model.config.clip_qkv = 0.5
     model = probes.load_model(hf_model)
@@ -288,11 +268,6 @@ def test_clipped_queries_are_refused_and_hooks_divide_their_scores():
 
 
 def test_a_family_whose_queries_are_unknown_is_refused_by_name_and_hooks_work():
-    import transformers
-
-    import interventions
-    import probes
-
     # A family that is not in the architecture table, but recognised by its parts.
     names = {k: v for k, v in tiny_config("llama").to_dict().items() if k in _SIZES}
     torch.manual_seed(0)
@@ -315,8 +290,6 @@ _SIZES = (
 
 
 def test_a_query_projection_that_is_not_a_plain_one_is_refused_by_name():
-    import interventions
-
     class Adapted(torch.nn.Module):
         def __init__(self, base):
             super().__init__()
@@ -334,10 +307,6 @@ def test_a_query_projection_that_is_not_a_plain_one_is_refused_by_name():
 
 
 def test_descriptions_are_json_and_say_everything():
-    import json
-
-    import interventions
-
     for given, shown in [
         (1.5, 1.5),
         ([1, 2.0, 3.0], [1.0, 2.0, 3.0]),
@@ -356,8 +325,6 @@ def test_descriptions_are_json_and_say_everything():
 
 
 def test_a_temperature_and_a_resuscitation_measured_once_go_together():
-    import interventions
-
     # A result knows the weights that it was measured on; both edits are of those.
     model = tiny_model("llama", torch.float32)
     edits = (
@@ -386,9 +353,6 @@ def test_a_temperature_and_a_resuscitation_measured_once_go_together():
     ],
 )
 def test_a_temperature_where_each_query_sees_one_key_is_refused(family, window, temperature, idle):
-    import interventions
-    import probes
-
     hf_model = tiny_hf_model(family)
     if window is not None:
         config = hf_model.config
@@ -411,8 +375,6 @@ def test_a_temperature_where_each_query_sees_one_key_is_refused(family, window, 
 
 
 def _entered(model, edit):
-    import interventions
-
     with interventions.applied(model, edit):
         pass
 
@@ -420,9 +382,6 @@ def _entered(model, edit):
 @pytest.mark.parametrize("backend", ["native", "transformer_lens", "nnsight"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_temperature_on_rows_of_one_token_is_refused(family, backend):
-    import interventions
-    import probes
-
     model = probes.load_model(tiny_hf_model(family), backend=backend)
     edit = interventions.AttentionTemperature({1: 1.7})
 
@@ -441,8 +400,6 @@ def test_a_temperature_on_rows_of_one_token_is_refused(family, backend):
 
 
 def test_a_temperature_of_attention_of_their_own_on_rows_of_one_token_is_refused():
-    import interventions
-
     model = tiny_model("bloom")
     edit = interventions.AttentionTemperature(1.7)
     with (

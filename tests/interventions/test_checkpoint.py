@@ -3,10 +3,24 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+import probes
+from interventions import (
+    AttentionTemperature,
+    Resuscitation,
+    applied,
+    load_edits,
+    patch_weights,
+    save_patched,
+)
+from interventions.edits import patched_edits
 from tests.changed_models import CHANGES, changed_layers
 from tests.models import FAMILIES, OWN_ATTENTION, tiny_hf_model, tiny_model, tiny_tokenizer, tokens
 
@@ -16,8 +30,6 @@ WITH_TEMPERATURE = ("llama", "olmo2", "phi3", "gpt_neox", "gpt2", "opt")
 
 def resuscitation(model, factor=2.0, site="down"):
     """A resuscitation by random coefficients, which are as good as any to save."""
-    from interventions import Resuscitation
-
     generator = torch.Generator().manual_seed(3)
     means = torch.rand(model.n_layers, model.d_mlp, generator=generator) + 0.1
     return Resuscitation(means, 0.5, factor, site, model_hash=model.content_hash())
@@ -32,22 +44,16 @@ def same_bits(left, right):
 
 
 def plain(directory):
-    from transformers import AutoModelForCausalLM
-
     return AutoModelForCausalLM.from_pretrained(directory).eval()
 
 
 def edits_of(model, family):
-    from interventions import AttentionTemperature
-
     temperature = [AttentionTemperature(1.5)] if family in WITH_TEMPERATURE else []
     return [resuscitation(model), *temperature]
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *OWN_ATTENTION])
 def test_plain_transformers_loads_what_the_hooks_compute(family, tmp_path):
-    from interventions import applied, patch_weights, save_patched
-
     model = tiny_model(family)
     edits, ids, before = edits_of(model, family), tokens(2, 11), bits(model.hf_model)
     assert save_patched(model, tmp_path / "out", edits) == tmp_path / "out"
@@ -90,10 +96,6 @@ save_file(found, pathlib.Path(sys.argv[2]) / "logits.safetensors")
 
 def test_a_fresh_process_without_our_code_computes_the_same_logits(tmp_path):
     """Tied weights in shards, bfloat16, a fused projection, and GPT-2's transposed layout."""
-    from safetensors.torch import load_file
-
-    from interventions import applied, save_patched
-
     cases = {
         "llama": (torch.float32, {"max_shard_size": "8KB"}),
         "qwen3": (torch.bfloat16, {"max_shard_size": "20KB"}),
@@ -123,11 +125,6 @@ def test_a_fresh_process_without_our_code_computes_the_same_logits(tmp_path):
 
 
 def test_edits_json_says_what_was_done_to_what_and_from_what(tmp_path):
-    from importlib.metadata import version
-
-    import probes
-    from interventions import AttentionTemperature, Resuscitation, load_edits, save_patched
-
     model = tiny_model("llama")
     result = probes.measure_entropy(model, [{"input_ids": tokens(3, 13)}], ("knowledge",))
     edits = [Resuscitation(result, 0.3, 1.5, "preserving"), AttentionTemperature(0.8)]
@@ -158,8 +155,6 @@ def test_edits_json_says_what_was_done_to_what_and_from_what(tmp_path):
 
 
 def test_files_are_those_that_transformers_writes_and_one_more(tmp_path):
-    from interventions import AttentionTemperature, save_patched
-
     model = tiny_model("llama")
     model.hf_model.save_pretrained(tmp_path / "plain")
     model.tokenizer.save_pretrained(tmp_path / "plain")
@@ -172,10 +167,6 @@ def test_files_are_those_that_transformers_writes_and_one_more(tmp_path):
 
 
 def test_tied_weights_are_saved_once_and_tied_again(tmp_path):
-    from safetensors import safe_open
-
-    from interventions import AttentionTemperature, save_patched
-
     save_patched(tiny_model("llama"), tmp_path / "out", [AttentionTemperature(2.0)])
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as saved:
         assert "lm_head.weight" not in saved.keys()  # noqa: SIM118
@@ -185,8 +176,6 @@ def test_tied_weights_are_saved_once_and_tied_again(tmp_path):
 
 @pytest.mark.parametrize("named", ["not", "the same", "an equal one"])
 def test_edits_in_the_weights_are_not_made_twice(named, tmp_path):
-    from interventions import AttentionTemperature, load_edits, patch_weights, save_patched
-
     model = tiny_model("llama")
     first, second = AttentionTemperature(1.5), resuscitation(model)
     report = patch_weights(model, first)
@@ -210,8 +199,6 @@ def test_edits_in_the_weights_are_not_made_twice(named, tmp_path):
 
 
 def test_an_edit_named_twice_is_made_twice(tmp_path):
-    from interventions import AttentionTemperature, patch_weights, save_patched
-
     model = tiny_model("llama")
     halves = AttentionTemperature(2.0)
     patch_weights(model, halves)
@@ -223,9 +210,6 @@ def test_an_edit_named_twice_is_made_twice(tmp_path):
 
 
 def test_after_an_error_the_bits_are_back_and_nothing_is_written(tmp_path, monkeypatch):
-    from interventions import save_patched
-    from interventions.edits import patched_edits
-
     model = tiny_model("llama")
     before = bits(model.hf_model)
 
@@ -242,8 +226,6 @@ def test_after_an_error_the_bits_are_back_and_nothing_is_written(tmp_path, monke
 
 
 def test_a_model_that_cannot_be_saved_is_refused_in_one_line(tmp_path, monkeypatch):
-    from interventions import save_patched
-
     model = tiny_model("llama")
     before = bits(model.hf_model)
 
@@ -259,8 +241,6 @@ def test_a_model_that_cannot_be_saved_is_refused_in_one_line(tmp_path, monkeypat
 
 
 def test_hooks_that_are_on_meanwhile_are_not_saved(tmp_path):
-    from interventions import AttentionTemperature, applied, save_patched
-
     model = tiny_model("llama")
     edit = resuscitation(model)
     with applied(model, AttentionTemperature(3.0)), model.attention_entropies(lambda *_: None):
@@ -273,9 +253,6 @@ def test_hooks_that_are_on_meanwhile_are_not_saved(tmp_path):
 
 
 def test_what_was_done_before_is_kept_on_record(tmp_path):
-    import probes
-    from interventions import AttentionTemperature, load_edits, save_patched
-
     save_patched(tiny_model("llama"), tmp_path / "one", [AttentionTemperature(1.5)])
     model = probes.load_model(str(tmp_path / "one"))
     save_patched(model, tmp_path / "two", [resuscitation(model)])
@@ -289,8 +266,6 @@ def test_what_was_done_before_is_kept_on_record(tmp_path):
 
 
 def test_overwriting_replaces_patched_checkpoints_only(tmp_path):
-    from interventions import AttentionTemperature, load_edits, save_patched
-
     model, out = tiny_model("llama"), tmp_path / "out"
     save_patched(model, out, [AttentionTemperature(1.5)], max_shard_size="8KB")
     with pytest.raises(ValueError, match="is not empty; give another folder, or allow"):
@@ -308,8 +283,6 @@ def test_overwriting_replaces_patched_checkpoints_only(tmp_path):
 
 
 def test_bad_input_is_refused_before_anything_is_written(tmp_path):
-    from interventions import AttentionTemperature, save_patched
-
     model, edit = tiny_model("llama"), AttentionTemperature(1.5)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file; give a folder"):
@@ -328,9 +301,6 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path):
 
 
 def test_a_bridge_is_refused_and_an_nnsight_model_is_saved(tmp_path):
-    import probes
-    from interventions import AttentionTemperature, save_patched
-
     hf_model, edit = tiny_hf_model("llama"), AttentionTemperature(2.0)
     bridged = probes.load_model(hf_model, tokenizer=tiny_tokenizer(), backend="transformer_lens")
     with pytest.raises(ValueError, match="TransformerBridge"):
@@ -343,9 +313,6 @@ def test_a_bridge_is_refused_and_an_nnsight_model_is_saved(tmp_path):
 
 
 def test_an_adapted_model_is_saved_with_its_adapters_merged_and_its_hash_is_the_reloads(tmp_path):
-    import probes
-    from interventions import AttentionTemperature, applied, load_edits, save_patched
-
     model, edit = tiny_model("qwen2"), AttentionTemperature(1.5)
     model.hf_model.lm_head.weight = model.hf_model.model.embed_tokens.weight
     weights = changed_layers(model.hf_model, "adapter")
@@ -365,8 +332,6 @@ def test_an_adapted_model_is_saved_with_its_adapters_merged_and_its_hash_is_the_
 @pytest.mark.parametrize("kind", CHANGES)
 @pytest.mark.parametrize("edited", ["projection", "queries"])
 def test_rows_that_a_model_does_not_store_are_not_patched(kind, edited):
-    from interventions import AttentionTemperature, applied, patch_weights
-
     model = tiny_model("qwen2")
     if edited == "projection":
         changed_layers(model.hf_model, kind, names=("down_proj",))
@@ -389,8 +354,6 @@ def test_rows_that_a_model_does_not_store_are_not_patched(kind, edited):
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"format": 99}'])
 def test_folders_without_a_readable_record(content, tmp_path):
-    from interventions import load_edits
-
     if content is not None:
         (tmp_path / "edits.json").write_text(content)
     with pytest.raises(ValueError, match=r"no readable edits\.json|has format 99"):

@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import interventions
+import probes
 from tests.interventions.editing import (
+    assert_weights,
     logits,
     measured,
     relative_gap,
@@ -23,8 +26,6 @@ INITIAL_STD = 0.25
 
 
 def controls(like, means):
-    import interventions
-
     return {
         "random": interventions.RandomRows(like, seed=5),
         "most active": interventions.MostActiveRows(like),
@@ -47,8 +48,6 @@ KINDS = [
 
 @pytest.mark.parametrize(("family", "control"), KINDS)
 def test_hooks_are_the_patch_and_leave_no_trace(family, control):
-    import interventions
-
     model = shared(family, torch.float64)
     before, unedited = weights_of(model), logits(model)
     # Gemma's norms compute in float32 in a float64 model as well.
@@ -63,15 +62,12 @@ def test_hooks_are_the_patch_and_leave_no_trace(family, control):
         assert relative_gap(logits(model), hooked) < rounding
         assert (relative_gap(hooked, unedited) < 10 * rounding) == (control == "identity")
         report.undo()
-        for name, weight in model.hf_model.state_dict().items():
-            assert torch.equal(weight, before[name]), name
+        assert_weights(model, before)
         json.dumps(edit.describe())
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3", "gpt2", "opt"])
 def test_random_rows_get_the_same_multipliers_and_most_active_ones_in_order(family):
-    import interventions
-
     like = resuscitation(family, "down", ratio=0.4)
     scale, means = like.multipliers(), like.coefficients
     drawn = interventions.RandomRows(like, seed=1).multipliers()
@@ -92,9 +88,6 @@ def test_random_rows_get_the_same_multipliers_and_most_active_ones_in_order(fami
 
 
 def test_seeds_repeat_and_differ():
-    import interventions
-    import probes
-
     like, model = resuscitation("llama", "up"), shared("llama")
     means = measured("llama").mean_coefficients
     for make in (
@@ -118,8 +111,6 @@ def test_seeds_repeat_and_differ():
 
 
 def test_random_rows_are_drawn_evenly():
-    import interventions
-
     means = torch.rand(1, 5, generator=torch.Generator().manual_seed(0)) + 0.1
     like = interventions.Resuscitation(means, ratio=0.4, factor=2.0, selection="exact")
     counts = torch.zeros(5)
@@ -134,8 +125,6 @@ CASES = [(family, site) for family in FAMILIES for site in sites_of(family)]
 
 @pytest.mark.parametrize(("family", "site"), CASES)
 def test_noise_is_on_the_rows_that_are_scaled_and_as_large(family, site):
-    import interventions
-
     model, like = tiny_model(family, torch.float64), resuscitation(family, site)
     before = weights_of(model)
     report = interventions.patch_weights(model, like)
@@ -164,8 +153,6 @@ def test_noise_is_on_the_rows_that_are_scaled_and_as_large(family, site):
 
 
 def test_noise_on_rows_that_another_edit_has_scaled_by_hooks_is_refused_rather_than_wrong():
-    import interventions
-
     model, like = tiny_model("llama"), resuscitation("llama", "up")
     noise = interventions.MatchedNoise(like)
     with pytest.raises(ValueError, match="'matched_noise' does one thing as hooks and another as"):
@@ -180,8 +167,6 @@ def test_noise_on_rows_that_another_edit_has_scaled_by_hooks_is_refused_rather_t
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_redo_draws_incoming_rows_again_and_empties_what_they_write(family):
-    import interventions
-
     model, means = tiny_model(family), measured(family).mean_coefficients
     edit = interventions.ReDo(means, ratio=0.4, seed=9)
     before = weights_of(model)
@@ -212,8 +197,6 @@ def test_redo_draws_incoming_rows_again_and_empties_what_they_write(family):
 
 
 def test_redo_by_threshold_is_the_papers_definition():
-    import interventions
-
     means = torch.tensor([[0.1, 1.0, 2.0, 0.9], [4.0, 4.0, 0.0, 0.0]])
     edit = interventions.ReDo(means, threshold=0.5)
     # s_i = mean / layer mean: 0.1, 1, 2, 0.9 and 2, 2, 0, 0.
@@ -223,9 +206,6 @@ def test_redo_by_threshold_is_the_papers_definition():
 
 
 def test_redo_takes_nothing_away_but_what_dormant_neurons_gave():
-    import interventions
-    import probes
-
     model = shared("llama", torch.float64)
     means = measured("llama").mean_coefficients
     edit = interventions.ReDo(means, ratio=0.4)
@@ -246,8 +226,6 @@ def test_redo_takes_nothing_away_but_what_dormant_neurons_gave():
 
 
 def test_an_edit_that_comes_after_redo_acts_on_the_new_rows():
-    import interventions
-
     model = tiny_model("llama", torch.float64)
     redo = interventions.ReDo(measured("llama").mean_coefficients, ratio=0.4)
     up = resuscitation("llama", "preserving")
@@ -272,15 +250,11 @@ def test_an_edit_that_comes_after_redo_acts_on_the_new_rows():
     ],
 )
 def test_settings_of_redo_out_of_range_are_refused(settings, message):
-    import interventions
-
     with pytest.raises(ValueError, match=message):
         interventions.ReDo(torch.ones(2, 3), **settings)
 
 
 def test_controls_refuse_other_models_as_their_resuscitation_does():
-    import interventions
-
     like = interventions.Resuscitation(measured("llama"), ratio=0.5, factor=2.0)
     other = tiny_model("llama")
     with torch.no_grad():
@@ -302,8 +276,6 @@ def test_controls_refuse_other_models_as_their_resuscitation_does():
 
 
 def test_redo_refuses_a_configuration_without_a_standard_deviation():
-    import interventions
-
     model = tiny_model("llama")
     model.hf_model.config.__dict__["initializer_range"] = None
     with pytest.raises(ValueError, match="names no initial standard deviation"):

@@ -6,7 +6,19 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from tests.interventions.editing import logits, measured, resuscitation, shared, weights_of
+import interventions
+from interventions import WeightChange
+from interventions.edit_forms import WeightWrites
+from interventions.edits import check_edits, patched_edits
+from tests.interventions.editing import (
+    assert_weights,
+    logits,
+    measured,
+    resuscitation,
+    shared,
+    sites_of,
+    weights_of,
+)
 from tests.models import FAMILIES, tiny_model, tokens
 
 
@@ -25,8 +37,6 @@ class Scaling:
         return model.hooks([(point, lambda tensor, _point: tensor * self.by_hooks)])
 
     def weight_changes(self, model):
-        from interventions import WeightChange
-
         if self.by_weights is None:
             raise ValueError("no weights")
         name, by = "model.layers.1.mlp.down_proj.weight", self.by_weights
@@ -37,17 +47,12 @@ class Scaling:
 
 
 def refused(edits, message, model=None):
-    from interventions.self_check import check_edits
-
     with pytest.raises(ValueError, match=message) as caught:
         check_edits(model or shared("llama"), edits)
     assert "\n" not in str(caught.value)
 
 
 def test_an_edit_that_changes_nothing_is_refused_by_name():
-    import interventions
-    from interventions.self_check import check_edits
-
     for idle in (Scaling(1.0), Scaling(by_weights=1.0)):
         refused([idle], "edit 'scaling' changes nothing: no weight, and on a few tokens neither")
         refused([resuscitation("llama"), idle], "edit 'scaling' changes nothing")
@@ -101,8 +106,6 @@ def test_numbers_that_are_not_finite_are_refused(edit):
 
 
 def test_multipliers_that_overflow_half_precision_are_refused():
-    import interventions
-
     means = torch.full((3, 29), 1.0)
     means[:, 4] = 1e-7
     edit = interventions.Resuscitation(means, ratio=0.01, factor=1.0, site="up")
@@ -110,8 +113,6 @@ def test_multipliers_that_overflow_half_precision_are_refused():
 
 
 def test_an_edit_with_one_form_is_tried_in_that_one():
-    from interventions.self_check import check_edits
-
     for edit in (Scaling(2.0), Scaling(by_weights=2.0)):
         check_edits(shared("llama"), [edit])
         check_edits(shared("llama"), [edit, resuscitation("llama"), edit])
@@ -119,20 +120,15 @@ def test_an_edit_with_one_form_is_tried_in_that_one():
     check_edits(shared("llama"), [Scaling()])
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_edits_that_agree_pass_in_every_type(family, dtype):
-    import interventions
-    from interventions.self_check import check_edits
-
-    edits = [resuscitation(family, "down"), interventions.AttentionTemperature(1.7)]
+    edits = [resuscitation(family, site) for site in sites_of(family)]
+    edits.append(interventions.AttentionTemperature(1.7))
     check_edits(shared(family, dtype), edits)
 
 
 def test_nothing_is_left_of_it_and_hooks_of_others_see_none_of_it():
-    import interventions
-    from interventions.self_check import check_edits
-
     model, seen = tiny_model("llama"), []
     first, last = model.anatomy.layers[0].up, model.anatomy.layers[2].down
     first.register_forward_hook(lambda *_: seen.append("up"))
@@ -156,16 +152,13 @@ def test_nothing_is_left_of_it_and_hooks_of_others_see_none_of_it():
     assert all(w.grad is None for w in model.hf_model.parameters())
     after = [(dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in model.hf_model.modules()]
     assert after == hooks
-    for name, weight in model.hf_model.state_dict().items():
-        assert torch.equal(weight, before[name]), name
+    assert_weights(model, before)
     with torch.no_grad():
         model.hf_model(tokens(1, 5))
     assert seen == ["up", "down"]
 
 
 def test_an_error_while_trying_restores_weights_and_hooks():
-    from interventions.self_check import check_edits
-
     model, plain = tiny_model("llama"), logits(shared("llama"))
 
     class Stopped(Scaling):
@@ -184,10 +177,6 @@ def test_an_error_while_trying_restores_weights_and_hooks():
 
 
 def test_a_patch_interrupted_while_it_is_written_down_is_taken_back(monkeypatch):
-    import interventions
-    from interventions.edit_forms import WeightWrites
-    from interventions.edits import patched_edits
-
     model = tiny_model("llama")
     before = weights_of(model)
 
@@ -198,13 +187,10 @@ def test_a_patch_interrupted_while_it_is_written_down_is_taken_back(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         interventions.patch_weights(model, resuscitation("llama"))
     assert patched_edits(model) == ()
-    for name, weight in model.hf_model.state_dict().items():
-        assert torch.equal(weight, before[name]), name
+    assert_weights(model, before)
 
 
 def test_unchecked_edits_are_made_all_the_same():
-    import interventions
-
     model = tiny_model("llama")
     with interventions.applied(model, Scaling(2.0, 3.0), check=False):
         assert not torch.equal(logits(model), logits(shared("llama")))

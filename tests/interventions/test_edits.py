@@ -6,14 +6,19 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import interventions
+import probes
+from interventions.edit_forms import WeightChange, WeightWrites
+from interventions.edits import patched_edits
 from tests.interventions.editing import (
+    assert_weights,
     logits,
     measured,
     relative_gap,
     resuscitation,
     shared,
     sites_of,
-    temperatures_of_heads,
+    weights_of,
 )
 from tests.models import FAMILIES, tiny_hf_model, tiny_model, tokens
 from tests.reference.scaled_rows import multiply
@@ -41,21 +46,10 @@ def by_hand(family, site, dtype=torch.float32):
     return hf_model
 
 
-def bits(model):
-    return {name: weight.clone() for name, weight in model.hf_model.state_dict().items()}
-
-
-def assert_same_bits(model, before):
-    for name, weight in model.hf_model.state_dict().items():
-        assert torch.equal(weight, before[name]), name
-
-
 @pytest.mark.parametrize(("family", "site"), CASES)
 def test_hooks_and_patch_are_the_rows_multiplied_by_hand(family, site):
-    import interventions
-
     model, edit = shared(family, torch.float64), resuscitation(family, site)
-    before, unedited = bits(model), logits(model)
+    before, unedited = weights_of(model), logits(model)
     with torch.no_grad():
         expected = by_hand(family, site, torch.float64)(tokens(2, 11)).logits
     with interventions.applied(model, edit, check=False):
@@ -64,45 +58,14 @@ def test_hooks_and_patch_are_the_rows_multiplied_by_hand(family, site):
     report = interventions.patch_weights(model, edit, check=False)
     patched = logits(model)
     report.undo()
-    assert_same_bits(model, before)
+    assert_weights(model, before)
     # Float64 products in another order, through three layers; multipliers go up to about a hundred.
     assert relative_gap(hooked, expected) < 1e-11
     assert relative_gap(patched, expected) < 1e-11
     assert (site == "preserving") == (relative_gap(expected, unedited) < 1e-11)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_hooks_and_patch_agree_in_float32(family):
-    import interventions
-
-    heads = interventions.AttentionTemperature(temperatures_of_heads())
-    edits = [resuscitation(family, site) for site in sites_of(family)]
-    model, unedited = shared(family), logits(shared(family))
-    for edit in (*edits, interventions.AttentionTemperature(1.5), heads):
-        with interventions.applied(model, edit):
-            hooked = logits(model)
-        try:
-            report = interventions.patch_weights(model, edit)
-        except ValueError:
-            assert edit in INEXPRESSIBLE(family, edit, heads)
-            continue
-        assert edit not in INEXPRESSIBLE(family, edit, heads)
-        # Gemma 2 caps its logits at 2.3 after rounding errors of logits as large as the others'.
-        largest = max(5.0, float(hooked.abs().max()))
-        assert float((logits(model) - hooked).abs().max()) < 1e-5 * largest
-        report.undo()
-        assert torch.equal(logits(model), unedited)
-
-
-def INEXPRESSIBLE(family, edit, heads):
-    if family == "gemma2" and edit.describe()["kind"] == "attention_temperature":
-        return [edit]
-    return [heads] if family in ("qwen3", "gemma3_text") else []
-
-
 def test_edits_compose_in_order_as_hooks_and_as_weights():
-    import interventions
-
     model = tiny_model("llama", torch.float64)
     up, down = resuscitation("llama", "up"), resuscitation("llama", "down", factor=1.0)
     noise = interventions.MatchedNoise(resuscitation("llama", "up"), seed=3)
@@ -120,8 +83,6 @@ def test_edits_compose_in_order_as_hooks_and_as_weights():
 
 
 def test_an_exception_takes_the_edits_off_and_leaves_the_users_hooks():
-    import interventions
-
     model, seen = tiny_model("llama"), []
     before = logits(model)
     mine = model.hf_model.model.layers[0].mlp.up_proj.register_forward_hook(
@@ -141,9 +102,6 @@ def test_an_exception_takes_the_edits_off_and_leaves_the_users_hooks():
 
 
 def test_captures_inside_and_outside_see_the_edited_coefficients():
-    import interventions
-    import probes
-
     model, edit = tiny_model("llama"), resuscitation("llama", "up")
     batch = {"input_ids": tokens(2, 11)}
     plain = probes.capture(model, batch, ["mlp_coefficients"], layers=[0])["mlp_coefficients", 0]
@@ -161,8 +119,6 @@ def test_captures_inside_and_outside_see_the_edited_coefficients():
 
 
 def test_trying_edits_out_between_forward_and_backward_disturbs_nothing():
-    import interventions
-
     model, ids = tiny_model("llama"), tokens(2, 11)
     loss = model.hf_model(ids, labels=ids).loss
     with interventions.applied(model, resuscitation("llama", "preserving")):
@@ -176,8 +132,6 @@ def test_trying_edits_out_between_forward_and_backward_disturbs_nothing():
 
 
 def test_a_patch_between_forward_and_backward_is_noticed():
-    import interventions
-
     model, ids = tiny_model("llama"), tokens(2, 11)
     loss = model.hf_model(ids, labels=ids).loss
     interventions.patch_weights(model, resuscitation("llama", "preserving"))
@@ -186,8 +140,6 @@ def test_a_patch_between_forward_and_backward_is_noticed():
 
 
 def test_half_precision_weights_are_rounded_once():
-    import interventions
-
     model, edit = tiny_model("phi3", torch.bfloat16), resuscitation("phi3", "up")
     before = model.hf_model.model.layers[1].mlp.gate_up_proj.weight.detach().clone()
     interventions.patch_weights(model, edit)
@@ -203,8 +155,6 @@ class Failing:
         raise ValueError("no hooks")
 
     def weight_changes(self, model):
-        from interventions.edit_forms import WeightChange
-
         def fail(rows):
             raise KeyboardInterrupt
 
@@ -217,29 +167,25 @@ class Failing:
 
 
 def test_an_error_half_way_restores_the_bits():
-    import interventions
-
     model = tiny_model("llama")
-    before = bits(model)
+    before = weights_of(model)
     with pytest.raises(KeyboardInterrupt):
         interventions.patch_weights(model, resuscitation("llama"), Failing(), check=False)
-    assert_same_bits(model, before)
+    assert_weights(model, before)
     with pytest.raises(KeyboardInterrupt):
         interventions.patch_weights(model, resuscitation("llama"), Failing())
-    assert_same_bits(model, before)
+    assert_weights(model, before)
     with pytest.raises(ValueError, match="clips its queries"):  # noqa: PT012
         clipped = model.hf_model.config.clip_qkv = 8.0
         edits = (resuscitation("llama"), interventions.AttentionTemperature(clipped))
         interventions.patch_weights(model, *edits)
-    assert_same_bits(model, before)
+    assert_weights(model, before)
 
 
 def test_a_report_says_what_was_changed():
-    import interventions
-
     model, edit = tiny_model("gpt2"), resuscitation("gpt2", "up_preactivation", layers=[1])
     names = ["transformer.h.1.mlp.c_fc.weight", "transformer.h.1.mlp.c_fc.bias"]
-    before = bits(model)
+    before = weights_of(model)
     report = interventions.patch_weights(model, edit)
     assert [change.parameter for change in report.changes] == names
     for change in report.changes:
@@ -252,29 +198,23 @@ def test_a_report_says_what_was_changed():
         assert change.relative_change == pytest.approx(expected, rel=1e-5)
     lines = str(report).splitlines()
     assert len(lines) == 3
-    assert lines[1].startswith(names[0])
-    assert "15/29" in lines[1]
+    assert lines[1].split()[:3] == [names[0], "15", "29"]
 
 
 def test_rows_that_two_edits_change_are_reported_once_and_undone():
-    import interventions
-
     model = tiny_model("llama")
-    before = bits(model)
+    before = weights_of(model)
     first, second = resuscitation("llama", ratio=0.3), resuscitation("llama", ratio=0.6)
     report = interventions.patch_weights(model, first, second)
     union = (first.selected() | second.selected()).sum(dim=1)
     assert [c.rows_changed for c in report.changes] == union.tolist()
     report.undo()
-    assert_same_bits(model, before)
+    assert_weights(model, before)
 
 
 def test_patches_are_remembered_and_undone_in_any_order_that_keeps_the_bits():
-    import interventions
-    from interventions.edits import patched_edits
-
     model = tiny_model("llama")
-    before = bits(model)
+    before = weights_of(model)
     up, warm = resuscitation("llama"), interventions.AttentionTemperature(1.5)
     more = resuscitation("llama", factor=3.0)
     first = interventions.patch_weights(model, up)
@@ -288,27 +228,23 @@ def test_patches_are_remembered_and_undone_in_any_order_that_keeps_the_bits():
     third.undo()
     first.undo()
     assert patched_edits(model) == ()
-    assert_same_bits(model, before)
+    assert_weights(model, before)
     with pytest.raises(ValueError, match="undone already"):
         first.undo()
 
 
 def test_a_patch_of_weights_that_were_trained_since_is_not_undone():
-    import interventions
-
     model = tiny_model("llama")
     report = interventions.patch_weights(model, resuscitation("llama"))
     with torch.no_grad():
         model.hf_model.model.layers[2].mlp.up_proj.weight.add_(0.01)
-    trained = bits(model)
+    trained = weights_of(model)
     with pytest.raises(ValueError, match=r"layers.2.mlp.up_proj.weight was changed since"):
         report.undo()
-    assert_same_bits(model, trained)
+    assert_weights(model, trained)
 
 
 def test_a_copy_made_of_an_edited_model_is_not_edited():
-    import interventions
-
     model = tiny_model("llama")
     with interventions.applied(model, resuscitation("llama", "down")):
         other = copy.deepcopy(model.hf_model)
@@ -317,8 +253,6 @@ def test_a_copy_made_of_an_edited_model_is_not_edited():
 
 
 def test_the_clock_runs_from_0_to_1():
-    import interventions
-
     clock = interventions.Clock()
     assert clock.progress == 0
     clock.progress = 1.0
@@ -327,8 +261,6 @@ def test_the_clock_runs_from_0_to_1():
 
 
 def test_quantized_weights_are_refused_by_name():
-    from interventions.edit_forms import WeightChange, WeightWrites
-
     layer = torch.nn.Linear(3, 2)
     layer.weight = torch.nn.Parameter(torch.zeros(2, 3, dtype=torch.int8), requires_grad=False)
     with pytest.raises(ValueError, match=r"weight holds torch.int8, not floating-point"):

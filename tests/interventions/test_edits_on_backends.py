@@ -5,6 +5,8 @@ from functools import cache
 import pytest
 import torch
 
+import interventions
+import probes
 from tests.interventions.editing import (
     logits,
     measured,
@@ -26,14 +28,10 @@ LOOP_ENDS = "ignore:.*was never reached. the loop asked for a step:UserWarning"
 @cache
 def on(backend, family):
     """One model of each kind, for tests that leave it as it was."""
-    import probes
-
     return probes.load_model(tiny_hf_model(family), tokenizer=tiny_tokenizer(), backend=backend)
 
 
 def edits_of(family):
-    import interventions
-
     like = resuscitation(family, "down")
     found = [resuscitation(family, site) for site in sites_of(family)]
     found += [interventions.RandomRows(like, seed=1), interventions.MostActiveRows(like)]
@@ -44,8 +42,6 @@ def edits_of(family):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_edit_by_hooks_is_the_native_one(backend, family):
-    import interventions
-
     model, native = on(backend, family), shared(family)
     plain = logits(model)
     for edit in edits_of(family):
@@ -67,9 +63,6 @@ def test_every_edit_by_hooks_is_the_native_one(backend, family):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_edits_compose_there_and_measurements_see_them(backend):
-    import interventions
-    import probes
-
     model, native, batch = on(backend, "llama"), shared("llama"), {"input_ids": tokens(2, 11)}
     edits = (resuscitation("llama", "preserving"), interventions.AttentionTemperature(1.7))
     found = []
@@ -84,8 +77,6 @@ def test_edits_compose_there_and_measurements_see_them(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_clock_is_looked_at_there_too(backend):
-    import interventions
-
     model, native = on(backend, "llama"), shared("llama")
     edit = interventions.AttentionTemperature(3.0, schedule="linear")
     for progress in (0.0, 0.6):
@@ -99,8 +90,6 @@ def test_a_clock_is_looked_at_there_too(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_controls_that_need_the_models_own_projections_are_refused_by_name(backend):
-    import interventions
-
     model = on(backend, "llama")
     noise = interventions.MatchedNoise(resuscitation("llama"))
     redo = interventions.ReDo(measured("llama").mean_coefficients, ratio=0.4)
@@ -111,9 +100,6 @@ def test_controls_that_need_the_models_own_projections_are_refused_by_name(backe
 
 
 def test_a_bridge_has_no_weights_to_patch_and_nnsight_has():
-    import interventions
-    import probes
-
     edit = resuscitation("llama", "preserving")
     with pytest.raises(ValueError, match="TransformerBridge"):
         interventions.patch_weights(on("transformer_lens", "llama"), edit)
@@ -134,8 +120,6 @@ def test_a_bridge_has_no_weights_to_patch_and_nnsight_has():
 
 
 def fresh_nnsight(family, attention="sdpa"):
-    import probes
-
     hf_model = tiny_hf_model(family)
     hf_model.set_attn_implementation(attention)
     return probes.load_model(hf_model, tokenizer=tiny_tokenizer(), backend="nnsight")
@@ -152,8 +136,6 @@ def traced(nnsight_model, ids):
 @pytest.mark.filterwarnings(LOOP_ENDS)
 @pytest.mark.parametrize("family", ["llama", "phi3", "gpt2"])
 def test_nnsights_own_traces_run_edits_made_by_its_edit(family):
-    import interventions
-
     model, native, ids = fresh_nnsight(family, "eager"), shared(family), tokens(2, 11)
     wrapped = model.engine.wrapped
     plain = traced(wrapped, ids)
@@ -178,8 +160,6 @@ def test_nnsights_own_traces_run_edits_made_by_its_edit(family):
 
 @pytest.mark.filterwarnings(LOOP_ENDS)
 def test_they_run_in_every_pass_of_a_generation():
-    import interventions
-
     model, native, ids = fresh_nnsight("llama", "eager"), shared("llama"), tokens(1, 5)
     edits = (resuscitation("llama"), interventions.AttentionTemperature(1.7))
     settings = {"max_new_tokens": 12, "do_sample": False}
@@ -195,9 +175,6 @@ def test_they_run_in_every_pass_of_a_generation():
 def test_native_hooks_reach_the_traces_of_nnsight_over_the_same_model():
     import nnsight
 
-    import interventions
-    import probes
-
     wrapped = nnsight.TransformersModel(tiny_hf_model("llama"), tokenizer=tiny_tokenizer())
     native = probes.load_model(wrapped._module)
     noise = interventions.MatchedNoise(resuscitation("llama"))
@@ -207,8 +184,6 @@ def test_native_hooks_reach_the_traces_of_nnsight_over_the_same_model():
 
 
 def test_what_nnsights_edit_cannot_do_is_refused_by_name():
-    import interventions
-
     up, warm = resuscitation("llama"), interventions.AttentionTemperature(1.7)
     with pytest.raises(ValueError, match="needs a model on the nnsight backend, found 'native'"):
         interventions.nnsight_edited(shared("llama"), up)

@@ -3,6 +3,10 @@
 import pytest
 import torch
 
+import probes
+from interventions import Resuscitation, patch_weights
+from interventions.effects import measure_effects
+from probes.perplexity import measure_perplexity
 from tests.models import tiny_hf_model, tiny_model, tokens
 
 
@@ -11,10 +15,6 @@ def batches(seed=0):
 
 
 def test_one_pass_gives_what_separate_measurements_give():
-    import probes
-    from interventions.effects import measure_effects
-    from probes.perplexity import measure_perplexity
-
     model, runs = tiny_model("qwen3"), []
     counter = model.hf_model.model.register_forward_hook(lambda *_: runs.append(1))
     found = measure_effects(model, batches(), batches(5), blocks=3)
@@ -38,8 +38,6 @@ def test_one_pass_gives_what_separate_measurements_give():
 
 
 def test_without_held_out_text_nothing_is_said_of_it():
-    from interventions.effects import measure_effects
-
     seen = []
     found = measure_effects(tiny_model("gpt2"), batches(), on_batch=seen.append)
     assert found.held_out is None
@@ -48,9 +46,6 @@ def test_without_held_out_text_nothing_is_said_of_it():
 
 
 def test_provenance_says_which_corpus():
-    import probes
-    from interventions.effects import measure_effects
-
     model = tiny_model("llama")
     texts = ["w1 w2 w3 w4", "w5 w6 w7"]
     tokenised = probes.token_batches(texts, model.tokenizer, sequence_length=5)
@@ -64,10 +59,6 @@ def test_provenance_says_which_corpus():
 @pytest.mark.parametrize("site", ["up", "down", "preserving"])
 def test_in_the_weights_both_entropies_are_those_of_an_edited_model(site):
     """Against a model whose weights are scaled by hand; first layers, whose inputs stay."""
-    import probes
-    from interventions import Resuscitation, patch_weights
-    from interventions.effects import measure_effects
-
     model = tiny_model("llama", torch.float64)
     before = measure_effects(model, batches())
     edit = Resuscitation(before.entropies, 0.4, 3.0, site)

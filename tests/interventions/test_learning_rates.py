@@ -4,8 +4,11 @@ import copy
 
 import pytest
 import torch
+import transformers
 from torch.testing import assert_close
 
+import interventions
+import probes
 from tests.interventions.editing import (
     logits,
     measured,
@@ -23,10 +26,6 @@ TINY = 1e-30
 
 def fresh(family):
     """A float64 model; Llama's with biases in its MLP, which are to be scaled too."""
-    import transformers
-
-    import probes
-
     model = tiny_model(family, torch.float64)
     if family != "llama":
         return model
@@ -68,8 +67,6 @@ def rescaled(model, family, like):
 
 
 def entropies(model):
-    import probes
-
     batch = {"input_ids": tokens(2, 11)}
     found = probes.measure_entropy(model, [batch], kinds=("knowledge",))
     return found.knowledge.total, found.contribution.total
@@ -78,8 +75,6 @@ def entropies(model):
 @pytest.mark.parametrize("decay", [0.0, 0.2])
 @pytest.mark.parametrize("family", ["llama", "phi3"])
 def test_adam_on_the_preserving_patch_is_adam_with_these_rates(family, decay):
-    import interventions
-
     like = resuscitation(family, "preserving")
     patched, unedited = fresh(family), fresh(family)
     plain, before = fresh(family), entropies(fresh(family))
@@ -107,8 +102,6 @@ def test_adam_on_the_preserving_patch_is_adam_with_these_rates(family, decay):
 
 
 def test_under_sgd_these_rates_are_not_the_patch():
-    import interventions
-
     like = resuscitation("llama", "preserving")
     patched, unedited = fresh("llama"), fresh("llama")
     interventions.patch_weights(patched, like)
@@ -122,8 +115,6 @@ def test_under_sgd_these_rates_are_not_the_patch():
 
 @pytest.mark.parametrize("optimizer_of", ["AdamW", "Adam with L2 decay", "SGD"])
 def test_every_step_is_multiplied_row_by_row(optimizer_of):
-    import interventions
-
     like = resuscitation("llama", "up", layers=[0, 2])
     model = fresh("llama")
     reference = copy.deepcopy(model)
@@ -159,8 +150,6 @@ def test_every_step_is_multiplied_row_by_row(optimizer_of):
 
 @pytest.mark.parametrize("family", ["llama", "phi3"])
 def test_multipliers_broadcast_against_their_parameters(family):
-    import interventions
-
     like, model = resuscitation(family, "up", layers=[1]), fresh(family)
     found = interventions.RowLearningRates(like).parameter_multipliers(model)
     u = like.multipliers()[1]
@@ -187,8 +176,6 @@ def test_multipliers_broadcast_against_their_parameters(family):
 
 
 def test_saved_and_loaded_optimizers_go_on_with_the_same_bits():
-    import interventions
-
     rates = interventions.RowLearningRates(resuscitation("llama", "preserving"))
     straight = fresh("llama")
     optimizer = adam(straight, 0.1, eps=1e-8)
@@ -215,8 +202,6 @@ def test_saved_and_loaded_optimizers_go_on_with_the_same_bits():
 
 
 def test_removed_rates_and_steps_without_gradients_leave_no_trace():
-    import interventions
-
     model = fresh("llama")
     optimizer = adam(model, 0.5)
     handle = interventions.RowLearningRates(resuscitation("llama")).attach_to(optimizer, model)
@@ -233,8 +218,6 @@ def test_removed_rates_and_steps_without_gradients_leave_no_trace():
 
 
 def test_frozen_parameters_are_left_out_and_forgotten_ones_are_refused():
-    import interventions
-
     model, rates = fresh("llama"), interventions.RowLearningRates(resuscitation("llama"))
     ups = [w for n, w in model.hf_model.named_parameters() if "up_proj" in n]
     optimizer = torch.optim.AdamW(ups)
@@ -247,8 +230,6 @@ def test_frozen_parameters_are_left_out_and_forgotten_ones_are_refused():
 
 
 def test_what_cannot_have_rates_is_refused_in_one_line():
-    import interventions
-
     rates = interventions.RowLearningRates(resuscitation("llama"))
     half = tiny_model("llama", torch.bfloat16)
     with pytest.raises(ValueError, match=r"is torch.bfloat16, which rounds a step before it could"):
@@ -267,8 +248,6 @@ def test_what_cannot_have_rates_is_refused_in_one_line():
 
 
 def test_learning_rates_of_no_row_are_refused():
-    import interventions
-
     model = tiny_model("llama")
     like = interventions.Resuscitation(
         torch.ones(3, 29), 0.5, 1.0, "preserving", max_multiplier=1.0

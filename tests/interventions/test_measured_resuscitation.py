@@ -1,19 +1,19 @@
 """Resuscitations made by measuring: the coefficients, layer after layer, and a factor solved for."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.testing import assert_close
 
+import interventions
+from probes import knowledge_entropy
 from tests.interventions.editing import shared
 from tests.models import N_LAYERS, padded, tiny_model, tokens
 
 
 def means_by_hand(model, rows, layers_patched=(), edit=None):
     """Mean |c| of every neuron, row by row through PyTorch hooks of our own."""
-    import dataclasses
-
-    import interventions
-
     report = None
     if layers_patched:
         some = dataclasses.replace(edit, layers=list(layers_patched))
@@ -47,8 +47,6 @@ def padded_rows():
 
 
 def test_coefficients_are_measured_and_the_edit_knows_on_what():
-    import interventions
-
     model = shared("llama")
     batch, rows = padded_rows()
     edit = interventions.resuscitate(model, [batch], 0.4, 1.5, site="down", layers=[0, 2])
@@ -66,8 +64,6 @@ def test_coefficients_are_measured_and_the_edit_knows_on_what():
 
 
 def test_sequential_measures_every_layer_with_the_earlier_ones_edited():
-    import interventions
-
     model = tiny_model("llama", torch.float64)
     batch, rows = padded_rows()
     plain = interventions.resuscitate(model, [batch], 0.5, 2.0)
@@ -86,8 +82,6 @@ def test_sequential_measures_every_layer_with_the_earlier_ones_edited():
 
 
 def test_sequential_goes_by_the_layers_that_are_edited_and_once_if_nothing_shifts():
-    import interventions
-
     model = shared("llama")
     batch, rows = padded_rows()
     passes = []
@@ -106,11 +100,6 @@ def test_sequential_goes_by_the_layers_that_are_edited_and_once_if_nothing_shift
 
 @pytest.mark.parametrize("site", ["up", "preserving"])
 def test_a_target_is_reached_by_the_smallest_factor(site):
-    import dataclasses
-
-    import interventions
-    from probes import knowledge_entropy
-
     model, batch = shared("llama"), padded_rows()[0]
     plain = interventions.resuscitate(model, [batch], 0.5, 1.0, site=site)
     before = float(knowledge_entropy(plain.coefficients).sum())
@@ -123,8 +112,6 @@ def test_a_target_is_reached_by_the_smallest_factor(site):
 
 
 def test_neurons_that_are_never_active_are_skipped_and_reported():
-    import interventions
-
     means = torch.tensor([[0.0, 0.0, 1.0, 4.0, 5.0, 6.0]])
     edit = interventions.Resuscitation(means, ratio=0.5, factor=1.0)
     assert edit.skipped().tolist() == [[True, True, False, False, False, False]]
@@ -147,16 +134,12 @@ def test_neurons_that_are_never_active_are_skipped_and_reported():
     ],
 )
 def test_settings_that_do_not_go_together_are_refused_in_one_line(settings, message):
-    import interventions
-
     with pytest.raises(ValueError, match=message) as caught:
         interventions.resuscitate(shared("llama"), [{"input_ids": tokens(2, 5)}], **settings)
     assert "\n" not in str(caught.value)
 
 
 def test_batches_that_are_needed_again_cannot_be_an_iterator():
-    import interventions
-
     batches = iter([{"input_ids": tokens(2, 5)}])
     with pytest.raises(ValueError, match="once a layer, but was given an iterator"):
         interventions.resuscitate(shared("llama"), batches, 0.5, 2.0, sequential=True)

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import entropy as scipy_entropy
+from transformers import LlamaForCausalLM
 
+import interventions
+import probes
 from tests.interventions.editing import logits, measured, relative_gap, resuscitation, shared
-from tests.models import D_MLP, N_LAYERS, tiny_model, tokens
+from tests.models import D_MLP, N_LAYERS, tiny_config, tiny_hf_model, tiny_model, tokens
 from tests.reference.official_resuscitation import official_resuscitation
 
 
@@ -33,8 +36,6 @@ def official_state(hf_model):
 @pytest.mark.parametrize("ratio", [0.001, 0.3, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0, 3.0])
 def test_official_selects_the_rows_and_writes_the_values_of_the_released_code(ratio, factor):
-    import interventions
-
     average = means().float()
     average[0, 3:11] = average[0].quantile(0.5)  # ties at the threshold
     model = tiny_model("olmo")
@@ -52,8 +53,6 @@ def test_official_selects_the_rows_and_writes_the_values_of_the_released_code(ra
 
 
 def test_official_has_no_guard_for_zeros_and_the_default_has():
-    import interventions
-
     average = means().float()
     average[1, 5] = 0.0
     model = tiny_model("olmo")
@@ -76,15 +75,9 @@ def test_official_has_no_guard_for_zeros_and_the_default_has():
 
 
 def test_official_refuses_what_the_released_code_does_not_do():
-    import interventions
-    import probes
-    from tests.models import tiny_config
-
     for setting in ({"site": "down"}, {"selection": "exact"}, {"max_multiplier": 9.0}):
         with pytest.raises(ValueError, match="compat='official' scales up rows"):
             interventions.Resuscitation(means(), compat="official", **setting)
-    from transformers import LlamaForCausalLM
-
     config = tiny_config("llama")
     config.mlp_bias = True
     biased = probes.load_model(LlamaForCausalLM(config).eval())
@@ -94,12 +87,6 @@ def test_official_refuses_what_the_released_code_does_not_do():
 
 
 def test_a_bias_of_a_gated_mlp_is_scaled_with_its_row():
-    from transformers import LlamaForCausalLM
-
-    import interventions
-    import probes
-    from tests.models import tiny_config
-
     config = tiny_config("llama")
     config.mlp_bias = True
     hf_model = LlamaForCausalLM(config).eval().double()
@@ -121,9 +108,6 @@ def test_a_bias_of_a_gated_mlp_is_scaled_with_its_row():
 
 @pytest.mark.parametrize("site", ["up", "down", "preserving"])
 def test_what_is_predicted_is_what_is_measured_in_the_first_layer(site):
-    import interventions
-    import probes
-
     model = shared("llama")
     edit = interventions.Resuscitation(measured("llama"), 0.5, 2.0, site)
     batches = [{"input_ids": tokens(2, 11)}]
@@ -151,8 +135,6 @@ def test_what_is_predicted_is_what_is_measured_in_the_first_layer(site):
 
 
 def test_nothing_is_predicted_through_a_nonlinearity():
-    import interventions
-
     for site in ("gate", "up_preactivation"):
         edit = interventions.Resuscitation(means(), site=site)
         assert edit.predicted_mean_coefficients() is None
@@ -162,8 +144,6 @@ def test_nothing_is_predicted_through_a_nonlinearity():
 
 
 def test_only_the_layers_asked_for_are_edited():
-    import interventions
-
     model = shared("llama")
     edit = resuscitation("llama", layers=[2])
     report = interventions.patch_weights(model, edit)
@@ -175,8 +155,6 @@ def test_only_the_layers_asked_for_are_edited():
 
 
 def test_warnings_name_what_a_user_may_not_expect():
-    import interventions
-
     coefficients = means(1)
     lowered = interventions.Resuscitation(coefficients, 0.5, 40.0).warnings()
     assert "lowers knowledge entropy" in lowered[0]
@@ -199,8 +177,6 @@ def test_warnings_name_what_a_user_may_not_expect():
 
 
 def test_a_description_is_json_and_names_coefficients_and_model():
-    import interventions
-
     result = measured("llama")
     edit = interventions.Resuscitation(result, 0.3, 1.5, "down", layers=[0, 2])
     read = json.loads(json.dumps(edit.describe()))
@@ -218,10 +194,6 @@ def test_a_description_is_json_and_names_coefficients_and_model():
 
 
 def test_coefficients_of_another_model_are_refused():
-    import interventions
-    import probes
-    from tests.models import tiny_hf_model
-
     other = probes.load_model(tiny_hf_model("llama", seed=1))
     edit = interventions.Resuscitation(measured("llama"))
     with (
@@ -243,9 +215,6 @@ def test_coefficients_of_another_model_are_refused():
 
 
 def test_a_result_of_another_coefficient_is_refused():
-    import interventions
-    import probes
-
     result = probes.measure_entropy(
         shared("llama"),
         [{"input_ids": tokens(2, 11)}],
@@ -281,8 +250,6 @@ def test_a_result_of_another_coefficient_is_refused():
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
-    import interventions
-
     with pytest.raises(ValueError, match=message) as refused:
         interventions.Resuscitation(**({"mean_coefficients": means()} | settings))
     assert "\n" not in str(refused.value)
@@ -306,8 +273,6 @@ def test_settings_out_of_range_are_refused(settings, message):
     ],
 )
 def test_sites_that_a_family_does_not_have_are_refused_as_hooks_and_as_patch(family, site, message):
-    import interventions
-
     model, edit = shared(family), interventions.Resuscitation(means(), site=site)
     with pytest.raises(ValueError, match=message), interventions.applied(model, edit):
         pass
@@ -316,8 +281,6 @@ def test_sites_that_a_family_does_not_have_are_refused_as_hooks_and_as_patch(fam
 
 
 def test_coefficients_of_another_shape_are_refused():
-    import interventions
-
     edit = interventions.Resuscitation(means()[:2])
     message = r"2 layers of 29 neurons, but .* has 3 layers of 29; measure them on this model"
     with pytest.raises(ValueError, match=message), interventions.applied(shared("llama"), edit):
@@ -325,9 +288,6 @@ def test_coefficients_of_another_shape_are_refused():
 
 
 def test_preserving_leaves_smollm2_as_it_is_and_gives_every_edited_neuron_its_mean(smollm2):
-    import interventions
-    import probes
-
     corpus = probes.load_corpus("general", max_documents=2)
     batch = next(
         iter(probes.token_batches(corpus, smollm2.tokenizer, sequence_length=48, batch_size=1))

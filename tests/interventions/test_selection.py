@@ -6,6 +6,8 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 
 from interventions.choices import Selection
+from interventions.selection import inactive, multipliers, solve_factor
+from probes.entropy import knowledge_entropy
 
 
 def means(seed=0, layers=3, width=29):
@@ -19,8 +21,6 @@ def total_entropy(coefficients):
 
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5, 0.77, 1.0])
 def test_by_quantile_all_up_to_numpys_linear_quantile_are_inactive(ratio):
-    from interventions.selection import inactive
-
     coefficients = means()
     # Ties at the bound must all be in.
     coefficients[1, :7] = np.quantile(coefficients[1].numpy(), 0.5)
@@ -31,8 +31,6 @@ def test_by_quantile_all_up_to_numpys_linear_quantile_are_inactive(ratio):
 
 @pytest.mark.parametrize(("ratio", "count"), [(0.1, 3), (0.5, 14), (0.77, 22), (1.0, 29)])
 def test_by_count_it_is_exactly_the_least_active_and_ties_go_by_index(ratio, count):
-    from interventions.selection import inactive
-
     coefficients = means()
     coefficients[2] = 1.0
     found = inactive(coefficients, ratio, Selection.EXACT)
@@ -42,8 +40,6 @@ def test_by_count_it_is_exactly_the_least_active_and_ties_go_by_index(ratio, cou
 
 
 def test_a_multiplied_neuron_has_factor_times_the_mean_unless_capped():
-    from interventions.selection import inactive, multipliers
-
     coefficients = means()
     chosen = inactive(coefficients, 0.5, Selection.QUANTILE)
     for cap in (None, 3.0):
@@ -60,8 +56,6 @@ def test_a_multiplied_neuron_has_factor_times_the_mean_unless_capped():
 
 @pytest.mark.parametrize("cap", [None, 4.0])
 def test_the_factor_is_the_smallest_that_reaches_the_target(cap):
-    from interventions.selection import inactive, multipliers, solve_factor
-
     coefficients = means(3)
     chosen = inactive(coefficients, 0.6, Selection.QUANTILE)
 
@@ -76,8 +70,6 @@ def test_the_factor_is_the_smallest_that_reaches_the_target(cap):
 
 
 def test_a_target_just_below_the_summit_is_found_and_one_above_is_refused():
-    from interventions.selection import inactive, multipliers, solve_factor
-
     coefficients = means(4)
     chosen = inactive(coefficients, 0.5, Selection.QUANTILE)
     scan = [
@@ -97,9 +89,6 @@ def test_a_target_just_below_the_summit_is_found_and_one_above_is_refused():
 
 
 def test_at_the_summit_of_one_layer_edited_neurons_equal_the_weighted_geometric_mean():
-    from interventions.selection import inactive, solve_factor
-    from probes.entropy import knowledge_entropy
-
     coefficients = means(5, layers=1)
     chosen = inactive(coefficients, 0.5, Selection.QUANTILE)
     others = coefficients[~chosen]

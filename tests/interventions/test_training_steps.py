@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
+import interventions
+import probes
 from tests.interventions.editing import (
     logits,
     measured,
@@ -23,8 +25,6 @@ EDITS = ("temperature", "of heads", "random", "noise", "redo", "identity")
 
 
 def edit_called(name, family):
-    import interventions
-
     like = resuscitation(family)
     match name:
         case "temperature":
@@ -74,8 +74,6 @@ def loss_of(hf_model, values=None):
 
 def expected_gradients(family, edit):
     """By the chain rule through the weights of the edit."""
-    import probes
-
     hf_model = tiny_hf_model(family, torch.float64)
     leaves = dict(hf_model.named_parameters())
     values = dict(leaves)
@@ -97,8 +95,6 @@ def expected_gradients(family, edit):
 
 @pytest.mark.parametrize(("family", "name", "checkpointing"), CASES)
 def test_gradients_behind_hooks_are_those_through_the_edited_weights(family, name, checkpointing):
-    import interventions
-
     edit = edit_called(name, family)
     model = tiny_model(family, torch.float64)
     first = model.anatomy.layers[0].up
@@ -119,8 +115,6 @@ def test_gradients_behind_hooks_are_those_through_the_edited_weights(family, nam
 
 
 def test_a_run_behind_hooks_learns_and_leaves_an_ordinary_model():
-    import interventions
-
     model = tiny_model("llama")
     edits = (
         resuscitation("llama", "up"),
@@ -147,15 +141,11 @@ def test_a_run_behind_hooks_learns_and_leaves_an_ordinary_model():
 
 
 def read_and_fail(model):
-    import probes
-
     probes.capture(model, {"input_ids": tokens(2, 11)}, ["attention_scores"])
     raise KeyError("inner")
 
 
 def test_edits_nest_with_hooks_and_captures_and_come_off_in_any_order_of_errors():
-    import interventions
-
     model = tiny_model("llama")
     plain = logits(model)
     up, warm = resuscitation("llama", "up"), interventions.AttentionTemperature(1.7)
@@ -179,8 +169,6 @@ def test_edits_nest_with_hooks_and_captures_and_come_off_in_any_order_of_errors(
 
 
 def test_an_edit_that_fails_to_attach_takes_the_earlier_ones_off():
-    import interventions
-
     class Broken:
         def attached(self, model, clock):
             raise ValueError("nothing to attach")

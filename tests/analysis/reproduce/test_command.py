@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import reproduce_scales as scales
 from analysis.reproduce import Experiment, main
+from analysis.reproduce_scales import smoke
 from tests.training.small_runs import write_texts
 
 CLAIMS = ("entropy-falls", "three-stages")
@@ -15,8 +17,6 @@ CLAIMS = ("entropy-falls", "three-stages")
 
 def small_scale(texts):
     """The smoke scale with everything smaller; nine steps of pretraining, eight checkpoints."""
-    from analysis.reproduce_scales import smoke
-
     scale, text = smoke(), str(texts / "familiar.jsonl")
     pretrained = replace(
         scale.trajectory.config,
@@ -43,8 +43,6 @@ def small_scale(texts):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A reproduction in two pieces; its folder, and what was printed."""
-    from analysis import reproduce_scales as scales
-
     texts = write_texts(tmp_path_factory.mktemp("texts"))
     out = tmp_path_factory.mktemp("reproduced") / "small"
     words = ["--scale", "smoke", "--claims", *CLAIMS, "--out", str(out)]

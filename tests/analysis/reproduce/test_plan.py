@@ -19,7 +19,10 @@ from analysis.reproduce_plan import (
 from analysis.reproduce_scales import SCALES, smoke
 from tests.analysis.job_words import check_words
 from training.choices import NoMixControl
+from training.ckl import COMMAND as CKL
+from training.pretrain import COMMAND as PRETRAIN
 from training.recipes import Control
+from training.remix import COMMAND as REMIX
 
 RUNS = Path("runs")
 
@@ -62,10 +65,6 @@ def test_each_run_is_there_once_after_what_it_needs(jobs):
 
 
 def test_jobs_are_made_by_the_words_of_their_configurations(jobs):
-    from training.ckl import COMMAND as CKL
-    from training.pretrain import COMMAND as PRETRAIN
-    from training.remix import COMMAND as REMIX
-
     commands = {command.program: command for command in (CKL, PRETRAIN, REMIX)}
     by_program = Counter(job.program for job in jobs)
     assert by_program == {

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from analysis import statistics
+from analysis.statistics import correlation
+
 N = 17
 
 
@@ -19,8 +22,6 @@ def sample(seed, n=N, slope=0.7, columns=0):
 
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_pearson_is_that_of_scipy(level):
-    from analysis.statistics import correlation
-
     x, y, _ = sample(1)
     found, expected = correlation(x, y, "pearson", level=level), stats.pearsonr(x, y)
     # Twelve digits of the correlation are kept.
@@ -33,8 +34,6 @@ def test_pearson_is_that_of_scipy(level):
 
 
 def test_spearman_is_that_of_scipy_with_bonett_and_wrights_interval():
-    from analysis.statistics import correlation
-
     x, y, _ = sample(2)
     y[3] = y[5]
     found, expected = correlation(x, np.exp(3 * y)), stats.spearmanr(x, y).statistic
@@ -47,8 +46,6 @@ def test_spearman_is_that_of_scipy_with_bonett_and_wrights_interval():
 
 @pytest.mark.parametrize("n", [5, 7])
 def test_few_points_are_put_in_every_order(n):
-    from analysis.statistics import correlation
-
     x, y, _ = sample(6, n)
     y[1] = y[2]
     found = correlation(x, y)
@@ -64,8 +61,6 @@ def test_few_points_are_put_in_every_order(n):
 
 
 def test_more_points_are_put_in_random_orders_to_the_same_end():
-    from analysis.statistics import correlation
-
     x, y, _ = sample(11, 9, slope=0.6)
     found, others = correlation(x, y), stats.rankdata(y) - 5.0
     every = np.array(list(permutations(range(9))), dtype=np.float64) @ others / 60
@@ -77,8 +72,6 @@ def test_more_points_are_put_in_random_orders_to_the_same_end():
 
 
 def test_perfect_ranks_have_an_interval_that_ends_at_one():
-    from analysis.statistics import correlation
-
     rising = np.arange(5.0)
     found, falling = correlation(rising, rising**3), correlation(rising, -rising)
     assert (found.effect, falling.effect) == (1, -1)
@@ -93,8 +86,6 @@ def test_perfect_ranks_have_an_interval_that_ends_at_one():
 @pytest.mark.parametrize("kind", ["pearson", "spearman"])
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_intervals_cover_the_truth_at_their_level(kind, level):
-    from analysis.statistics import correlation
-
     random, trials, covered, rho = np.random.default_rng(5), 300, 0, 0.6
     # Spearman's correlation of two normal variables.
     truth = rho if kind == "pearson" else 6 / math.pi * math.asin(rho / 2)
@@ -109,8 +100,6 @@ def test_intervals_cover_the_truth_at_their_level(kind, level):
 
 @pytest.mark.parametrize("kind", ["pearson", "spearman"])
 def test_nothing_is_found_no_more_often_than_the_level(kind):
-    from analysis.statistics import correlation
-
     random, trials, alarms = np.random.default_rng(6), 200, 0
     for _ in range(trials):
         x, y = random.normal(size=(2, 6))
@@ -139,8 +128,6 @@ NOISE = np.sin(X * X)
     ],
 )
 def test_bad_input_is_answered_in_one_line(function, arguments, options, message):
-    from analysis import statistics
-
     with pytest.raises(ValueError, match=message) as raised:
         getattr(statistics, function)(*arguments, **options)
     assert "\n" not in str(raised.value)

@@ -5,6 +5,15 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.api import OLS, add_constant
+
+from analysis import statistics
+from analysis.statistics import (
+    ScaleError,
+    checkpoint_correlation,
+    first_differences,
+    series_correlation,
+)
 
 N = 11
 CLOCK = np.arange(N)
@@ -18,8 +27,6 @@ def series(seed, n=N, link=0.0):
 
 @pytest.mark.parametrize("kind", ["pearson", "spearman"])
 def test_each_correlation_is_what_it_says(kind):
-    from analysis.statistics import series_correlation
-
     x, y = series(1)
     found = series_correlation(x, y, CLOCK, kind)
     reference = getattr(stats, f"{kind}r")
@@ -36,10 +43,6 @@ def test_each_correlation_is_what_it_says(kind):
 
 
 def test_gaps_are_held_fixed_where_they_differ():
-    from statsmodels.api import OLS, add_constant
-
-    from analysis.statistics import first_differences, series_correlation
-
     clock = np.array([1, 2, 4, 8, 16, 32, 64, 128, 256])
     x, y = series(2, len(clock))
     gaps = add_constant(np.diff(clock).astype(float))
@@ -68,8 +71,6 @@ def drifts(random, wander, n):
 
 @pytest.mark.parametrize("wander", [0.0, 0.7, 100.0])
 def test_what_merely_drifts_is_found_no_more_often_than_the_level(wander):
-    from analysis.statistics import series_correlation
-
     random, trials, n = np.random.default_rng(3), 300, 9
     found = [
         series_correlation(
@@ -85,8 +86,6 @@ def test_what_merely_drifts_is_found_no_more_often_than_the_level(wander):
 
 
 def test_what_follows_is_found():
-    from analysis.statistics import series_correlation
-
     random, clock, found = np.random.default_rng(4), np.arange(12), []
     for _ in range(40):
         x = np.cumsum(random.normal(size=12))
@@ -96,8 +95,6 @@ def test_what_follows_is_found():
 
 
 def test_signs_that_differ_support_nothing():
-    from analysis.statistics import series_correlation
-
     # They rise and fall together over the long run, and against each other from step to step.
     swing, zigzag = np.sin(np.arange(12) / 2), np.resize([1.0, -1.0], 12)
     found = series_correlation(3 * swing + zigzag, 3 * swing - zigzag, np.arange(12), "pearson")
@@ -113,8 +110,6 @@ def over_seeds(seeds=3, checkpoints=8, seed=5):
 
 
 def test_seeds_that_share_checkpoints_are_averaged_and_add_no_number():
-    from analysis.statistics import checkpoint_correlation, series_correlation
-
     x, y, clock = over_seeds(seeds=5)
     found = checkpoint_correlation(x[:1], y, clock)
     means = [sum(row[i] for row in y) / 5 for i in range(8)]
@@ -124,8 +119,6 @@ def test_seeds_that_share_checkpoints_are_averaged_and_add_no_number():
 
 @pytest.mark.parametrize("kind", ["pearson", "spearman"])
 def test_seeds_with_checkpoints_of_their_own_are_what_is_counted(kind):
-    from analysis.statistics import checkpoint_correlation, series_correlation
-
     x, y, clock = over_seeds()
     found = checkpoint_correlation(x, y, clock, "seed", kind).differences
     each = [
@@ -141,8 +134,6 @@ def test_seeds_with_checkpoints_of_their_own_are_what_is_counted(kind):
 
 
 def test_walks_of_several_seeds_are_found_no_more_often_than_the_level():
-    from analysis.statistics import checkpoint_correlation
-
     random, trials, alarms = np.random.default_rng(6), 60, np.zeros(2)
     for _ in range(trials):
         x, y = np.cumsum(random.normal(size=(2, 3, 8)), axis=2)
@@ -156,8 +147,6 @@ def test_walks_of_several_seeds_are_found_no_more_often_than_the_level():
 
 @pytest.mark.parametrize(("seeds", "checkpoints"), [(2, 8), (3, 7), (1, 40)])
 def test_too_few_checkpoints_or_seeds_are_not_tested(seeds, checkpoints):
-    from analysis.statistics import ScaleError, checkpoint_correlation
-
     x, y, clock = over_seeds(seeds, checkpoints)
     message = (
         f"not tested at this scale: found {checkpoints} checkpoints and {seeds} seeds, a "
@@ -199,8 +188,6 @@ TABLE = np.stack([Y, Y + 1, X])
     ],
 )
 def test_bad_input_is_answered_in_one_line(function, arguments, message):
-    from analysis import statistics
-
     with pytest.raises(ValueError, match=message) as raised:
         getattr(statistics, function)(*arguments)
     assert "\n" not in str(raised.value)

@@ -6,6 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as reference
+from statsmodels.stats.multitest import multipletests
 
 from analysis import statistics
 from analysis.statistics import holm, mcnemar, paired_permutation
@@ -123,8 +125,6 @@ def test_items_that_are_all_alike_have_an_interval_of_one_value():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_mcnemar_is_that_of_statsmodels(seed):
-    from statsmodels.stats.contingency_tables import mcnemar as reference
-
     a = generator(seed).random(37) < 0.6
     b = np.where(generator(seed + 100).random(37) < 0.5, a, generator(seed + 9).random(37) < 0.3)
     table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
@@ -174,8 +174,6 @@ def test_models_that_agree_on_every_item():
     [[0.03], [], [0.04, 0.01, 0.01, 1.0, 0.0, 0.013, 0.5], [0.5, 0.4, 0.3], [0.7, 0.6, 0.01]],
 )
 def test_holms_p_values_are_those_of_statsmodels(p_values):
-    from statsmodels.stats.multitest import multipletests
-
     expected = multipletests(p_values, method="holm")[1] if p_values else []
     # One multiplication and one division each.
     assert holm(p_values) == pytest.approx(tuple(expected), rel=1e-14)

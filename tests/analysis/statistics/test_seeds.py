@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from analysis import statistics
+from analysis.statistics import mean_over_seeds
+
 VALUES = np.random.default_rng(4).normal(size=5)
 
 
 @pytest.mark.parametrize("direction", [None, "rises", "falls"])
 def test_the_mean_over_seeds_is_a_t_test(direction):
-    from analysis.statistics import mean_over_seeds
-
     values = np.random.default_rng(1).normal(loc=1.0, size=5)
     found = mean_over_seeds(values, direction, level=0.9)
     t = values.mean() / (values.std(ddof=1) / math.sqrt(5))
@@ -34,8 +35,6 @@ def test_the_mean_over_seeds_is_a_t_test(direction):
     ],
 )
 def test_bad_input_is_answered_in_one_line(arguments, options, message):
-    from analysis import statistics
-
     with pytest.raises(ValueError, match=message) as raised:
         statistics.mean_over_seeds(*arguments, **options)
     assert "\n" not in str(raised.value)
