@@ -14,7 +14,8 @@ from probes.cli import COMMANDS
 ROOT = Path(__file__).parent.parent
 
 HELP_BOTH_WAYS = """
-import contextlib, io, json, os, runpy, sys, time
+import contextlib, io, json, os, runpy, sys, time, warnings
+warnings.simplefilter("error", RuntimeWarning)  # as runpy gives where a package imports its command
 os.environ["COLUMNS"] = "100"
 def told(start, words):
     sys.argv, raw = words, io.BytesIO()

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from math import log
 
 import pytest
@@ -160,6 +158,7 @@ def test_a_damaged_model_is_called_one(worse, site, warning):
 
 def test_temperature_alone(run, inputs, tmp_path, capsys):
     assert run(*WARM) == 0
+    assert "before, tokens" in capsys.readouterr().err
     found = record(tmp_path)
     assert found["measured"]["predicted"] == {}
     assert (
@@ -360,16 +359,3 @@ def test_a_folder_that_is_there_is_refused_before_anything_is_loaded(run, tmp_pa
     assert run(*WARM, "--overwrite", model="no-such-model") == 2
     assert "also holds mine.txt" in capsys.readouterr().err
     assert (tmp_path / "out" / "mine.txt").read_text() == "years of work"
-
-
-def test_in_a_process_of_its_own(inputs, tmp_path):
-    command = [sys.executable, "-m", "interventions.patch", "--model", str(inputs / "gpt2")]
-    command += ["--corpus", str(inputs / "plants.jsonl"), *SMALL, *USUAL, "--site", "down"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "perplexity on held-out text" in done.stdout
-    assert "before, tokens" in done.stderr
-    assert "RuntimeWarning" not in done.stderr
-    assert plain(tmp_path / "out").config.model_type == "gpt2"
