@@ -1,7 +1,11 @@
 """Fixtures. Our packages are imported inside them, after the shape checks are installed."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +42,17 @@ def pretrained(texts, tmp_path_factory):
     out = tmp_path_factory.mktemp("pretrained") / "tiny"
     assert main(pretrain_arguments(texts, out)) == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def both_found():
+    """By test module, what either of two processes has found: see `tests/two_processes.py`."""
+    words = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command = [sys.executable, "-m", *words, "tests.two_processes"]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 BROWSER_FLAGS = (

@@ -30,7 +30,7 @@ def plan_of(folders, **given):
 
 def study_arguments(texts, trajectory, out, *extra):
     """The arguments of small runs, less what a study chooses itself."""
-    words = ckl_arguments(texts, pretrained, out)
+    words = ckl_arguments(texts, trajectory, out)
     place = words.index("--model")
     words[place : place + 2] = ["--trajectory", str(trajectory)]
     return [*words, "--checkpoints", "2", "--seeds", "1", *extra]
@@ -71,7 +71,7 @@ def test_a_plan_has_every_start_site_and_control_with_every_seed(folders):
 
 
 def test_the_words_of_a_run_are_parsed_to_its_configuration(folders, tmp_path):
-    for name, config in plan_of(folders).items():
+    for name, config in plan_of(folders, seeds=1).items():
         check_words(training_job(COMMAND, name, config, "smoke", tmp_path), COMMAND, tmp_path)
 
 

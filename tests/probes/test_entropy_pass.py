@@ -1,18 +1,16 @@
 """Variants on the side, stopping early, intervals of other kinds, and several processes."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
+import probes
+from probes.choices import IntervalMethod
+from probes.entropy import knowledge_entropy
+from probes.intervals import Resampling
+from probes.streaming import BlockedMean, spread
 from tests.models import tiny_model, tokens
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def documents(count, batch=3):
@@ -21,8 +19,6 @@ def documents(count, batch=3):
 
 
 def test_variants_on_the_side_are_what_they_are_alone():
-    import probes
-
     model = tiny_model("llama", torch.float64)
     names = ["relu_output", "relu_gate", "contribution"]
     together = probes.measure_entropy(model, documents(5), ["knowledge"], variants=names)
@@ -41,8 +37,6 @@ def test_variants_on_the_side_are_what_they_are_alone():
 
 
 def test_a_pass_stops_when_its_intervals_are_narrow_enough_and_says_so():
-    import probes
-
     model = tiny_model("llama")
     whole = probes.measure_entropy(model, documents(60), ["next_token"])
     wide = 3 * whole.next_token.interval.width
@@ -60,8 +54,6 @@ def test_a_pass_stops_when_its_intervals_are_narrow_enough_and_says_so():
 
 
 def test_a_corpus_that_ends_too_early_says_so():
-    import probes
-
     found = probes.measure_entropy(
         tiny_model("llama"), documents(6), ["next_token"], until_interval=1e-9
     )
@@ -70,8 +62,6 @@ def test_a_corpus_that_ends_too_early_says_so():
 
 
 def test_the_convergence_curve_is_the_totals_of_shorter_passes():
-    import probes
-
     model = tiny_model("llama", torch.float64)
     found = probes.measure_entropy(model, documents(24), ["knowledge", "attention"])
     assert {point.kind for point in found.convergence} == {"knowledge", "attention"}
@@ -82,8 +72,6 @@ def test_the_convergence_curve_is_the_totals_of_shorter_passes():
 
 
 def test_a_bootstrap_of_documents_agrees_with_the_jackknife():
-    import probes
-
     model = tiny_model("llama")
     jackknife, bootstrap = (
         probes.measure_entropy(model, documents(60), ["next_token"], interval=method, blocks=60)
@@ -102,11 +90,6 @@ def test_a_bootstrap_of_documents_agrees_with_the_jackknife():
 @pytest.mark.parametrize("method", ["jackknife", "bootstrap"])
 def test_intervals_of_an_entropy_cover_the_truth_at_their_level(method):
     """Means over few documents are uneven by chance, so their entropy is too low; see intervals."""
-    from probes.choices import IntervalMethod
-    from probes.entropy import knowledge_entropy
-    from probes.intervals import Resampling
-    from probes.streaming import BlockedMean, spread
-
     generator = torch.Generator().manual_seed(11)
     n_documents, width, trials = 40, 997, 120
     truth = (0.3 * torch.randn(1, width, generator=generator).double()).exp()
@@ -129,41 +112,20 @@ def test_intervals_of_an_entropy_cover_the_truth_at_their_level(method):
     assert uncorrected / trials < 0.75
 
 
-WORKER = """
-import json, sys, torch
-from torch import distributed as dist
-sys.path.insert(0, {root!r})
-import probes
-from tests.models import tiny_model
-from tests.probes.test_entropy_pass import documents
-distributed = {distributed}
-if distributed:
-    dist.init_process_group("gloo")
-found = probes.measure_entropy(
-    tiny_model("llama", torch.float64), documents({count}), distributed=distributed
-)
-if not distributed or dist.get_rank() == {rank}:
-    print(json.dumps(found.to_dict()))
-if distributed:
-    dist.destroy_process_group()
-"""
+def measured_by_all(count, *, distributed):
+    model = tiny_model("llama", torch.float64)
+    return probes.measure_entropy(model, documents(count), distributed=distributed).to_dict()
 
 
-def in_processes(tmp_path, *, distributed, count, rank=0):
-    path = tmp_path / f"worker_{distributed}_{rank}.py"
-    path.write_text(WORKER.format(root=str(ROOT), distributed=distributed, count=count, rank=rank))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *(launcher if distributed else []), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+def found_by_a_process():
+    return {count: measured_by_all(count, distributed=True) for count in (13, 2)}
 
 
 # 13 documents are five batches, shared 3 and 2; 2 documents are one batch, shared 1 and 0.
 @pytest.mark.parametrize(("count", "rank"), [(13, 0), (13, 1), (2, 1)])
-def test_two_processes_give_what_one_gives(tmp_path, count, rank):
-    one = in_processes(tmp_path, distributed=False, count=count)
-    two = in_processes(tmp_path, distributed=True, count=count, rank=rank)
+def test_two_processes_give_what_one_gives(count, rank, both_found):
+    one = measured_by_all(count, distributed=False)
+    two = both_found[__name__][rank][str(count)]
     assert (
         (two["documents"], two["tokens"])
         == (one["documents"], one["tokens"])
@@ -193,7 +155,5 @@ def test_two_processes_give_what_one_gives(tmp_path, count, rank):
     ],
 )
 def test_settings_that_make_no_sense_are_refused(arguments, message):
-    import probes
-
     with pytest.raises(ValueError, match=message):
         probes.measure_entropy(tiny_model("llama"), documents(3), ["knowledge"], **arguments)

@@ -1,17 +1,16 @@
 """Target log-probabilities against Hugging Face's logits, one row at a time, by nested loops."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
+import probes
+import probes.target_pass
+from interventions import AttentionTemperature, applied
+from probes import target_pass
+from probes.target_pass import why_not_shared
 from tests.models import FAMILIES, tiny_hf_model, tiny_model, tokens
 from tests.reference.official_probe_score import official_scores
 
-ROOT = Path(__file__).parent.parent.parent
 WINDOWED = ("mistral", "olmo3", "gemma2", "gemma3_text")
 LOOSE = 3e-5
 """Logits of float32 eager attention, or of its float32 softmax in a float64 model, on sums of up to
@@ -40,8 +39,6 @@ def by_hand(hf_model, prompt, target):
 
 
 def model_of(family, attention="sdpa", dtype=torch.float64, window=None):
-    import probes
-
     hf_model = tiny_hf_model(family, dtype)
     if family in WINDOWED and window is not None:
         hf_model.config.sliding_window = window
@@ -54,9 +51,6 @@ def model_of(family, attention="sdpa", dtype=torch.float64, window=None):
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_are_those_of_every_item_by_itself(family, attention):
-    import probes
-    from probes.target_pass import why_not_shared
-
     model = model_of(family, attention, window=53)
     items = some_items()
     expected = [sum(by_hand(model.hf_model, *item)) for item in items]
@@ -71,8 +65,6 @@ def test_scores_are_those_of_every_item_by_itself(family, attention):
 @pytest.mark.parametrize("family", WINDOWED)
 def test_windows_narrower_than_a_sequence_are_respected(family):
     """The tiny models see three tokens back; a shared row would let them see all."""
-    import probes
-
     model = model_of(family)
     items = some_items()
     expected = [sum(by_hand(model.hf_model, *item)) for item in items]
@@ -81,8 +73,6 @@ def test_windows_narrower_than_a_sequence_are_respected(family):
 
 
 def test_starts_in_common_run_once():
-    import probes
-
     model = tiny_model("llama")
     stem = tokens(1, 23)[0].tolist()
     items = [(stem, [i, i + 1, i + 2]) for i in range(3, 9)]
@@ -96,9 +86,6 @@ def test_starts_in_common_run_once():
 
 
 def test_only_positions_that_predict_a_target_are_unembedded(monkeypatch):
-    import probes
-    import probes.target_pass
-
     model = tiny_model("qwen2", torch.float64)
     rows = []
     real = probes.target_pass.unembed
@@ -118,9 +105,6 @@ def test_only_positions_that_predict_a_target_are_unembedded(monkeypatch):
 
 
 def test_batches_do_not_matter(monkeypatch):
-    import probes
-    import probes.target_pass
-
     model = tiny_model("gpt_neox", torch.float64)
     whole = probes.target_log_probs(model, some_items())
     monkeypatch.setattr(probes.target_pass, "_BATCH_TOKENS", {"cpu": 29})
@@ -133,8 +117,6 @@ def test_batches_do_not_matter(monkeypatch):
 
 
 def test_reductions_by_hand():
-    import probes
-
     model = tiny_model("opt", torch.float64)
     items = some_items()
     each = [by_hand(model.hf_model, *item) for item in items]
@@ -152,8 +134,6 @@ def test_reductions_by_hand():
 @pytest.mark.parametrize("count", [21, 2])
 @pytest.mark.parametrize(("batch_size", "world_size"), [(16, 4), (3, 2), (4, 1), (2, 5)])
 def test_the_padded_mean_is_that_of_the_released_code(count, batch_size, world_size):
-    import probes
-
     model = tiny_model("olmo", torch.float64)
     # The longest first, so that it matters who meets them twice.
     items = sorted(some_items()[:count], key=lambda item: -len(item[0]))
@@ -166,8 +146,6 @@ def test_the_padded_mean_is_that_of_the_released_code(count, batch_size, world_s
 
 def test_text_is_split_as_the_lens_splits_it(smollm2):
     """Both sides of a border that the tokenizer would join, and a clean one."""
-    import probes
-
     items = [("The capital of France is", " Paris"), ("unbeliev", "able"), ("I saw a co", "at")]
     encoded = probes.prompts.lens_items(smollm2, *zip(*items, strict=True))
     ids = [(list(item.prompt_ids), list(item.target_ids)) for item in encoded]
@@ -179,8 +157,6 @@ def test_text_is_split_as_the_lens_splits_it(smollm2):
 
 
 def test_half_precision_logits_are_widened_before_the_softmax():
-    import probes
-
     hf_model = tiny_hf_model("llama", torch.bfloat16)
     items = some_items()[:1]
     found = probes.target_log_probs(probes.load_model(hf_model), items, share_prefixes=False)
@@ -191,9 +167,6 @@ def test_half_precision_logits_are_widened_before_the_softmax():
 
 @pytest.mark.parametrize("backend", ["transformer_lens", "nnsight"])
 def test_other_backends_run_every_item_by_itself(backend):
-    import probes
-    from probes.target_pass import why_not_shared
-
     hf_model = tiny_hf_model("gpt_neox")
     items = some_items(5)
     expected = [sum(by_hand(hf_model, *item)) for item in items]
@@ -207,9 +180,6 @@ def test_other_backends_run_every_item_by_itself(backend):
 
 def test_a_model_that_counts_places_itself_gets_rows_of_their_own():
     """An edit that adds to every stream what its place in the row is, as a recurrence might."""
-    import probes
-    from probes.target_pass import why_not_shared
-
     model = tiny_model("llama")
 
     def by_place(stream, _point):
@@ -224,17 +194,12 @@ def test_a_model_that_counts_places_itself_gets_rows_of_their_own():
 
 
 def test_attention_that_takes_no_mask_is_said():
-    from probes.target_pass import why_not_shared
-
     model = tiny_model("llama")
     model.hf_model.config._attn_implementation = "flash_attention_2"
     assert why_not_shared(model) == "flash_attention_2 attention takes no mask of one's own"
 
 
 def test_edits_count_and_are_the_same_in_shared_rows():
-    import probes
-    from interventions import AttentionTemperature, applied
-
     model = tiny_model("olmo2", torch.float64)
     before = probes.target_log_probs(model, some_items())
     with applied(model, AttentionTemperature(1.7)):
@@ -246,8 +211,6 @@ def test_edits_count_and_are_the_same_in_shared_rows():
 
 
 def test_the_model_is_left_as_it_was():
-    import probes
-
     model = tiny_model("gpt2")
     model.hf_model.train()
     probes.target_log_probs(model, some_items(5))
@@ -256,38 +219,18 @@ def test_the_model_is_left_as_it_was():
     assert all(parameter.grad is None for parameter in model.hf_model.parameters())
 
 
-WORKER = """
-import json, os, sys, torch
-from torch import distributed as dist
-sys.path.insert(0, {root!r})
-import probes, probes.target_pass
-from tests.models import tiny_model
-from tests.probes.test_target_scoring import some_items
-probes.target_pass._BATCH_TOKENS = {{"cpu": 61}}
-dist.init_process_group("gloo")
-found = probes.target_log_probs(tiny_model("llama"), some_items(), distributed=True)
-if dist.get_rank() == 1:
-    print(json.dumps(found.tolist()), flush=True)
-dist.destroy_process_group()
-os._exit(0)  # gloo's threads now and then abort an interpreter that takes itself apart
-"""
+def found_by_a_process():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target_pass, "_BATCH_TOKENS", {"cpu": 61})
+        model = tiny_model("llama")
+        return probes.target_log_probs(model, some_items(), distributed=True).tolist()
 
 
-def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
-    import probes
-    import probes.target_pass
-
-    path = tmp_path / "worker.py"
-    path.write_text(WORKER.format(root=str(ROOT)))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(path)], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    monkeypatch.setattr(probes.target_pass, "_BATCH_TOKENS", {"cpu": 61})
+def test_two_processes_give_what_one_gives(both_found, monkeypatch):
+    monkeypatch.setattr(target_pass, "_BATCH_TOKENS", {"cpu": 61})
     one = probes.target_log_probs(tiny_model("llama"), some_items())
     # The same batches in the same order; only who runs them differs.
-    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(one.tolist(), abs=1e-6)
+    assert both_found[__name__][1] == pytest.approx(one.tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -308,15 +251,11 @@ def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
     ],
 )
 def test_what_cannot_be_scored_is_refused(items, reduction, message):
-    import probes
-
     with pytest.raises(ValueError, match=message):
         probes.target_log_probs(tiny_model("llama"), items, reduction)
 
 
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("world_size", -1)])
 def test_batches_of_nothing_are_refused(name, value):
-    import probes
-
     with pytest.raises(ValueError, match=f"{name} is {value}: give 1 or more"):
         probes.PaddedMean(**{name: value})

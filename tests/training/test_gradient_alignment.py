@@ -1,14 +1,13 @@
 """Gradient alignment: products against `backward` on copies, errors against a jackknife."""
 
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
+from dataclasses import asdict
 
 import pytest
 import torch
+from torch.distributed.fsdp import fully_shard
 
+import interventions
 from tests.models import tiny_model
 from tests.training.gradient_samples import (
     gradient_by_hand,
@@ -18,14 +17,18 @@ from tests.training.gradient_samples import (
     rows_of,
 )
 from tests.training.loop_runs import model_of, run, same_bits, weights_of
+from training.forgetting_terms import change_of_loss
+from training.gradients import GradientAlignmentObserver, alignment, gradient_sample
+from training.gradients import start_weights as start
+from training.observers import Cadence
+from training.runs.records import GradientAlignmentRecord, records_of
+from training.weight_drift import WeightDriftObserver, start_weights
 
-ROOT = Path(__file__).parent.parent.parent
 ROWS = {"A": rows_of(7, 1), "B": rows_of(5, 2), "M": rows_of(11, 3, answer=(4, 2, 1))}
 
 
 def observer_of(model, *, blocks=3, **cadence):
     from training.gradients import GradientAlignmentObserver, gradient_sample, start_weights
-    from training.observers import Cadence
 
     samples = [gradient_sample(name, rows, blocks=blocks) for name, rows in ROWS.items()]
     return GradientAlignmentObserver(
@@ -71,8 +74,6 @@ def test_products_are_those_of_backward_on_copies(family):
 
 
 def test_parts_are_parts_of_the_model():
-    from training.gradients import alignment
-
     model = tiny_model("llama", torch.float64)
     (record,) = observer_of(model).observe(model, 0)
     a, b = (gradient_by_hand(model.hf_model, ROWS[name]) for name in "AB")
@@ -98,8 +99,6 @@ def test_parts_are_parts_of_the_model():
 
 def test_a_small_step_along_b_changes_the_loss_on_a_as_the_product_says():
     """Central differences, so that what is left is of third order in the step."""
-    from training.gradients import alignment
-
     model = tiny_model("gpt2", torch.float64)
     (record,) = observer_of(model).observe(model, 0)
     b = gradient_by_hand(model.hf_model, ROWS["B"])
@@ -115,8 +114,6 @@ def test_a_small_step_along_b_changes_the_loss_on_a_as_the_product_says():
 
 
 def test_first_order_and_measured_change_agree_the_better_the_smaller_the_step():
-    from training.forgetting_terms import change_of_loss
-
     left = []
     for size in (4e-3, 2e-3, 1e-3):
         model = tiny_model("gpt2", torch.float64)
@@ -138,10 +135,6 @@ def test_first_order_and_measured_change_agree_the_better_the_smaller_the_step()
 
 def test_errors_are_those_of_a_jackknife_over_blocks():
     """Exactly so where all items train as many tokens and all blocks hold as many items."""
-    from training.gradients import GradientAlignmentObserver, gradient_sample
-    from training.gradients import start_weights as start
-    from training.observers import Cadence
-
     model = tiny_model("gpt2", torch.float64)
     rows = {"A": rows_of(15, 4, answer=(3,)), "B": rows_of(10, 5, answer=(2,))}
     samples = [gradient_sample(name, items, blocks=5) for name, items in rows.items()]
@@ -201,8 +194,6 @@ def test_a_frozen_weight_is_left_out():
 
 
 def test_edits_are_gone_through():
-    import interventions
-
     model = tiny_model("llama", torch.float64)
     (plain,) = observer_of(model).observe(model, 0)
     with interventions.applied(model, interventions.AttentionTemperature(1.7)), torch.no_grad():
@@ -241,8 +232,6 @@ def trained(tmp_path_factory):
 
 
 def test_a_run_is_not_changed_by_being_looked_at(trained, tmp_path):
-    from training.runs.records import GradientAlignmentRecord, records_of
-
     path, model = trained
     plain, _ = run(tmp_path / "plain")
     assert same_bits(weights_of(model), weights_of(plain))
@@ -268,47 +257,26 @@ def test_a_run_that_goes_on_records_the_same(trained, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-WORKER = """
-import json, os, sys
-from dataclasses import asdict
-import torch
-from torch import distributed as dist
-from torch.distributed.fsdp import fully_shard
-sys.path.insert(0, {root!r})
-from tests.models import tiny_model
-from tests.training.test_gradient_alignment import observer_of
-from training.weight_drift import WeightDriftObserver, start_weights
-from training.observers import Cadence
-dist.init_process_group("gloo")
-model = tiny_model("llama", torch.float64)
-observer, drift = observer_of(model), WeightDriftObserver(start_weights(model), Cadence(every=1))
-found = asdict(observer.observe(model, 1)[0])
-mesh = torch.distributed.init_device_mesh("cpu", (2,))
-fully_shard(model.hf_model, mesh=mesh)
-refused = []
-for one in (observer, drift):
-    try:
-        one.observe(model, 2)
-    except ValueError as error:
-        refused.append(str(error))
-both = [None, None]
-dist.all_gather_object(both, (found, refused))
-if dist.get_rank() == 0:
-    print(json.dumps(both), flush=True)
-dist.destroy_process_group()
-os._exit(0)  # gloo's threads now and then abort an interpreter that takes itself apart
-"""
-
-
-def test_two_processes_come_to_the_same_record_and_shards_are_refused(tmp_path):
-    path = tmp_path / "worker.py"
-    path.write_text(WORKER.format(root=str(ROOT)))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(path)], capture_output=True, text=True, cwd=ROOT
+def found_by_a_process():
+    """The record, and what is said once the weights are sharded."""
+    model = tiny_model("llama", torch.float64)
+    observer, drift = (
+        observer_of(model),
+        WeightDriftObserver(start_weights(model), Cadence(every=1)),
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (first, refused), (second, _) = json.loads(done.stdout.splitlines()[-1])
+    found = asdict(observer.observe(model, 1)[0])
+    mesh = torch.distributed.init_device_mesh("cpu", (2,))
+    fully_shard(model.hf_model, mesh=mesh)
+    refused = []
+    for one in (observer, drift):
+        with pytest.raises(ValueError, match="shards them") as refusal:
+            one.observe(model, 2)
+        refused.append(str(refusal.value))
+    return found, refused
+
+
+def test_two_processes_come_to_the_same_record_and_shards_are_refused(both_found):
+    (first, refused), (second, _) = both_found[__name__]
     assert first == second
     model = tiny_model("llama", torch.float64)
     (alone,) = observer_of(model).observe(model, 1)
@@ -328,9 +296,6 @@ def test_two_processes_come_to_the_same_record_and_shards_are_refused(tmp_path):
 
 @pytest.mark.parametrize("names", [["A"], ["A", "A"], ["A", "moved"], ["A", "B@start"]])
 def test_names_that_records_cannot_tell_apart_are_refused(names):
-    from training.gradients import GradientAlignmentObserver, gradient_sample
-    from training.observers import Cadence
-
     samples = [gradient_sample(name, ROWS["A"]) for name in names]
     with pytest.raises(ValueError, match="gradient alignment needs two samples or more, each with"):
         GradientAlignmentObserver(samples, Cadence(every=1), {})
@@ -349,17 +314,11 @@ def test_names_that_records_cannot_tell_apart_are_refused(names):
     ],
 )
 def test_samples_that_say_nothing_are_refused(rows, blocks, message):
-    from training.gradients import gradient_sample
-
     with pytest.raises(ValueError, match=message):
         gradient_sample("A", rows, blocks=blocks)
 
 
 def test_a_sample_of_another_vocabulary_or_another_start_is_refused():
-    from training.gradients import GradientAlignmentObserver, gradient_sample
-    from training.gradients import start_weights as start
-    from training.observers import Cadence
-
     model = tiny_model("llama")
     wrong = [row_of((5, 6, 101), (False, True, True))] * 2
     samples = [gradient_sample("A", ROWS["A"]), gradient_sample("B", wrong)]
@@ -371,8 +330,6 @@ def test_a_sample_of_another_vocabulary_or_another_start_is_refused():
 
 def record_of(norms, product, errors):
     """A record of two samples, in one part."""
-    from training.runs.records import GradientAlignmentRecord
-
     a, b = norms
     return GradientAlignmentRecord(
         step=0,
@@ -401,8 +358,6 @@ def record_of(norms, product, errors):
     ],
 )
 def test_when_a_sign_is_claimed(norms, product, error, sign, small):
-    from training.gradients import alignment
-
     found = alignment(record_of(norms, product, [0.1, error, 0.1]), "A", "B")
     assert (found.sign, found.near_zero) == (sign, small)
     assert found.interval is not None
@@ -413,8 +368,6 @@ def test_when_a_sign_is_claimed(norms, product, error, sign, small):
 
 
 def test_what_a_record_does_not_have_is_named():
-    from training.gradients import alignment
-
     record = record_of((1.0, 1.0), 0.5, [0.1] * 3)
     with pytest.raises(ValueError, match="there are no 'A' and 'C'; the record has A, B, A@start"):
         alignment(record, "A", "C")

@@ -1,17 +1,32 @@
 """Observers: records against what is computed by hand from the model."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+from dataclasses import asdict
 
 import pytest
 import torch
 
-from tests.models import tiny_hf_model, tiny_model, tokens
+import probes
+from probes.corpus.sources import Corpus
+from probes.scoring import PaddedMean
+from tests.border_tokenizers import tiny_llama
+from tests.models import tiny_hf_model, tiny_model, tiny_tokenizer, tokens
 from tests.reference.official_probe_score import official_scores
-
-ROOT = Path(__file__).parent.parent.parent
+from training.choices import Exposure, ProbeKind
+from training.data.downstream import Task, TaskMetric, TaskQuestion
+from training.data.fact_world import ClozeItem, Wording
+from training.data.passages import KnowledgeProbe, Passage, knowledge_set
+from training.observers import (
+    Cadence,
+    ClozeObserver,
+    EntropyObserver,
+    HeldOutObserver,
+    ItemsObserver,
+    ProbeObserver,
+    TaskObserver,
+    held_out_batches,
+)
+from training.runs.records import as_line, from_line
 
 
 def words(length, seed):
@@ -20,9 +35,6 @@ def words(length, seed):
 
 def knowledge():
     """Seven passages of three probes each."""
-    from training.choices import ProbeKind
-    from training.data.passages import KnowledgeProbe, Passage, knowledge_set
-
     passages = []
     for index in range(7):
         probes = tuple(
@@ -48,8 +60,6 @@ def by_hand(hf_model, prompt, target):
 
 
 def always():
-    from training.observers import Cadence
-
     return Cadence(every=1)
 
 
@@ -64,8 +74,6 @@ def always():
     ],
 )
 def test_when_a_cadence_is_due(arguments, expected):
-    from training.observers import Cadence
-
     cadence = Cadence(**arguments)
     assert [step for step in range(11) if cadence.due(step)] == expected
 
@@ -79,16 +87,11 @@ def test_when_a_cadence_is_due(arguments, expected):
     ],
 )
 def test_a_cadence_that_makes_no_sense_is_refused(arguments, message):
-    from training.observers import Cadence
-
     with pytest.raises(ValueError, match=message):
         Cadence(**arguments)
 
 
 def test_probes_are_scored_in_the_order_of_their_list():
-    from training.choices import Exposure
-    from training.observers import ItemsObserver, ProbeObserver
-
     model, known = tiny_model("olmo", torch.float64), knowledge()
     exposures = dict.fromkeys(range(7), Exposure.ONCE) | {2: Exposure.HELD_OUT}
     observer = ProbeObserver(known, always(), exposures=exposures, name="seven")
@@ -105,10 +108,6 @@ def test_probes_are_scored_in_the_order_of_their_list():
 
 def test_the_padded_mean_goes_by_exposure_and_kind():
     """As the released code does, which evaluates each of these sets by itself."""
-    from probes.scoring import PaddedMean
-    from training.choices import Exposure
-    from training.observers import ProbeObserver
-
     model, known = tiny_model("olmo", torch.float64), knowledge()
     exposures = {i: Exposure.PARAPHRASE if i < 4 else Exposure.ONCE for i in range(7)}
     observer = ProbeObserver(
@@ -135,8 +134,6 @@ def test_the_padded_mean_goes_by_exposure_and_kind():
 
 
 def some_task():
-    from training.data.downstream import Task, TaskMetric, TaskQuestion
-
     questions = tuple(
         TaskQuestion(
             f"made-{i}", tuple((words(9, i), f" {words(n, 10 * i + n)}") for n in (2, 5, 3)), i % 3
@@ -147,8 +144,6 @@ def some_task():
 
 
 def test_a_task_gives_a_score_and_what_it_is_made_of():
-    from training.observers import TaskObserver
-
     model, task = tiny_model("llama", torch.float64), some_task()
     observer = TaskObserver(task, always())
     scores, record = observer.observe(model, 3)
@@ -168,9 +163,6 @@ def test_a_task_gives_a_score_and_what_it_is_made_of():
 
 
 def test_a_cloze_is_right_if_its_value_beats_all_alternatives():
-    from training.data.fact_world import ClozeItem, Wording
-    from training.observers import ClozeObserver
-
     model = tiny_model("gpt2", torch.float64)
     items = [
         ClozeItem(
@@ -191,20 +183,13 @@ def test_a_cloze_is_right_if_its_value_beats_all_alternatives():
 
 
 def test_a_tie_is_not_right():
-    from training.data.fact_world import ClozeItem, Wording
-    from training.observers import ClozeObserver
-
     item = ClozeItem("w1 w2", " w3", "s", "r", Wording.SEEN, (" w3",))
     _, record = ClozeObserver([item], always()).observe(tiny_model("llama"), 0)
     assert record.score == 0
 
 
 def test_held_out_loss_is_that_of_hugging_face():
-    from training.observers import HeldOutObserver
-
     hf_model = tiny_hf_model("qwen3", torch.float64)
-    import probes
-
     ids = tokens(5, 13)
     batches = [{"input_ids": ids[:2]}, {"input_ids": ids[2:]}]
     (record,) = HeldOutObserver("held", batches, always()).observe(probes.load_model(hf_model), 7)
@@ -221,9 +206,6 @@ def test_held_out_loss_is_that_of_hugging_face():
 
 
 def test_entropies_are_those_of_the_command_and_dormant_neurons_are_counted():
-    import probes
-    from training.observers import EntropyObserver
-
     model = tiny_model("llama", torch.float64)
     batches = [{"input_ids": tokens(2, 11, seed=i)} for i in range(4)]
     expected = probes.measure_entropy(model, batches)
@@ -247,10 +229,6 @@ def test_entropies_are_those_of_the_command_and_dormant_neurons_are_counted():
 
 
 def test_held_out_batches_have_so_many_tokens():
-    from probes.corpus.sources import Corpus
-    from tests.models import tiny_tokenizer
-    from training.observers import held_out_batches
-
     corpus = Corpus.from_texts([words(n, n) for n in (17, 5, 29)])
     batches = held_out_batches(corpus, tiny_tokenizer(), 31, row_length=11, batch_size=2)
     assert sum(int(batch.attention_mask.sum()) for batch in batches) == 31
@@ -258,49 +236,20 @@ def test_held_out_batches_have_so_many_tokens():
 
 
 def test_a_threshold_below_zero_is_refused():
-    from training.observers import EntropyObserver
-
     with pytest.raises(ValueError, match=r"dormant is -1.0: give 0 or more, in means of the layer"):
         EntropyObserver([], always(), dormant=-1.0)
 
 
-WORKER = """
-import json, os, sys
-from dataclasses import asdict
-from torch import distributed as dist
-sys.path.insert(0, {root!r})
-from tests.models import tiny_model
-from tests.training.test_observers import always, knowledge, some_task
-from training.observers import ProbeObserver, TaskObserver
-dist.init_process_group("gloo")
-observers = ProbeObserver(knowledge(), always()), TaskObserver(some_task(), always())
-found = [asdict(record) for o in observers for record in o.observe(tiny_model("llama"), 1)]
-both = [None, None]
-dist.all_gather_object(both, found)
-if dist.get_rank() == 0:
-    print(json.dumps(both), flush=True)
-dist.destroy_process_group()
-os._exit(0)  # gloo's threads now and then abort an interpreter that takes itself apart
-"""
-
-
-def test_two_processes_come_to_the_same_records(tmp_path):
-    from dataclasses import asdict
-
-    from training.observers import ProbeObserver, TaskObserver
-
-    path = tmp_path / "worker.py"
-    path.write_text(WORKER.format(root=str(ROOT)))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(path)], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = json.loads(done.stdout.splitlines()[-1])
-    assert first == second
-    model = tiny_model("llama")
+def found_by_a_process():
     observers = ProbeObserver(knowledge(), always()), TaskObserver(some_task(), always())
-    alone = [asdict(record) for o in observers for record in o.observe(model, 1)]
+    model = tiny_model("llama")
+    return [asdict(record) for o in observers for record in o.observe(model, 1)]
+
+
+def test_two_processes_come_to_the_same_records(both_found):
+    first, second = both_found[__name__]
+    assert first == second
+    alone = found_by_a_process()
     for one, two in zip(alone, first, strict=True):
         # float32; the same batches, run by someone else.
         assert one.pop("log_probs", []) == pytest.approx(two.pop("log_probs", []), rel=1e-5)
@@ -309,10 +258,6 @@ def test_two_processes_come_to_the_same_records(tmp_path):
 
 def test_records_say_how_many_choices_were_split_apart_from_their_context():
     """The tokens of "co" and of "at" join to "coat", so they are split apart."""
-    from tests.border_tokenizers import tiny_llama
-    from training.data.fact_world import ClozeItem, Wording
-    from training.observers import ClozeObserver
-    from training.runs.records import as_line, from_line
 
     def asked(*items):
         model = tiny_llama("gpt2")
