@@ -8,13 +8,12 @@ Example:
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.hooked_model import HookedModel
-from probes.results import Provenance, provenance_of
-
+MANIFEST, TABLE = "sweep.json", "trajectory.csv"
+"""Files of a folder with results of several checkpoints: its settings, and all entropies."""
 _WILDCARDS = set("*?[")
 
 
@@ -41,9 +40,23 @@ def is_series(model: str, revisions: Sequence[str]) -> bool:
 
 
 def checkpoints(model: str, revisions: Sequence[str]) -> list[Checkpoint]:
-    """The checkpoints meant, by growing step; those without a step last, as they were given."""
+    """The checkpoints meant, by growing step; those without a step last, as they were given.
+
+    Args:
+        model: a hub id, a run directory, or a pattern of folders.
+        revisions: of a hub id or of a run; one may be several, with commas.
+
+    Raises:
+        ValueError: there are none, one stands twice, or revisions do not go with the model.
+    """
+    revisions = [name for part in revisions for name in part.split(",") if name]
     if revisions and _is_run(Path(model)):
-        found = _of_run(model, revisions)
+        there = {path.name: path for path in _folders(model)}
+        if missing := [name for name in revisions if name not in there]:
+            raise ValueError(
+                f"the run {model} has no checkpoint {missing[0]!r}; it has {', '.join(there)}"
+            )
+        found = [Checkpoint(str(there[name]), None, name, step_of(name)) for name in revisions]
     elif not revisions:
         found = [
             Checkpoint(str(path), None, path.name, step_of(path.name)) for path in _folders(model)
@@ -67,16 +80,6 @@ def step_of(label: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _of_run(model: str, names: Sequence[str]) -> list[Checkpoint]:
-    """Checkpoints of a run directory, by their names."""
-    there = {path.name: path for path in _folders(model)}
-    if missing := [name for name in names if name not in there]:
-        raise ValueError(
-            f"the run {model} has no checkpoint {missing[0]!r}; it has {', '.join(there)}"
-        )
-    return [Checkpoint(str(there[name]), None, name, step_of(name)) for name in names]
-
-
 def _is_run(path: Path) -> bool:
     return (path / "checkpoints").is_dir() and not (path / "config.json").is_file()
 
@@ -98,40 +101,3 @@ def _folders(model: str) -> list[Path]:
             "runs/a/checkpoints/*, quoted, or a run directory"
         )
     return found
-
-
-_SHOWN = 12
-"""Digits of a hash in a message."""
-
-
-def origin_of(model: HookedModel, **texts: str | None) -> dict[str, str | None]:
-    """What a result that is measured now would belong to."""
-    now = provenance_of(model, {}, documents=0, rows=0, tokens=0)
-    return _origin(now, texts)
-
-
-def origin_in(kept: Provenance) -> dict[str, str | None]:
-    """What a kept result belongs to that was measured on one corpus."""
-    return _origin(kept, {"corpus": kept.corpus_sha256})
-
-
-def refuse_another(
-    path: Path, before: Mapping[str, str | None], now: Mapping[str, str | None]
-) -> None:
-    """Refuse a kept result that belongs to something else."""
-    for name in {**now, **before}:
-        if (then := before.get(name)) != (today := now.get(name)):
-            raise ValueError(
-                f"{path} was measured with {name.replace('_', ' ')} {str(then)[:_SHOWN]}, now it "
-                f"is {str(today)[:_SHOWN]}; give another --out, or remove it to measure again"
-            )
-
-
-def _origin(known: Provenance, texts: Mapping[str, str | None]) -> dict[str, str | None]:
-    return {
-        "weights": known.weights_sha256,
-        "dtype": known.dtype,
-        "device": known.device,
-        **texts,
-        **known.versions,
-    }

@@ -184,7 +184,7 @@ def _plan(arguments: CklStudyArguments) -> dict[str, CklConfig]:
 
 def _sites(trajectory: Path) -> Sequence[ResuscitationSite]:
     """The sites that the model of a trajectory can be resuscitated at."""
-    from analysis.edit_sweep.measurements import sites_of
+    from analysis.edit_measures import sites_of
     from probes import load_model
     from training.start_models import find_start
 

@@ -2,7 +2,8 @@ r"""Fact depth: did training move facts to earlier layers, over more layers, or 
 
 The targets of the same items are read through the lens in two checkpoints, one before and one after
 a stage, or one of each of two arms. With the first layer where a target is among the top `k`
-(`probes.localization`), four things are compared, item by item:
+(`probes.localization`), four things are compared, item by item (`compare_lenses` does the like for
+two whole readings):
 
 - **found**: how many targets come up at any layer (McNemar);
 - **first layer**: of targets found in both, in layers (paired permutation);
@@ -28,17 +29,19 @@ Example:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import pairwise
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int, Int64, Num
+from scipy.special import entr
 from torch import Tensor
 
+from analysis.lens_result import LensResult
 from analysis.statistics.tests import (
     BATCH_VALUES,
     LEVEL,
@@ -53,10 +56,8 @@ from probes.hooked_model import HookedModel
 from probes.intervals import Interval, jackknife_interval
 from probes.lens import target_ranks
 from probes.localization import NEVER, Localization, effective_layers_interval, localize
+from probes.models import load_model
 from probes.prompts import Item, encoded_items
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def compare_spread(
@@ -69,39 +70,32 @@ def compare_spread(
     replicates: int = REPLICATES,
 ) -> Comparison:
     """Whether the same items lie in more layers in one measurement than in another."""
-    _check(a, b, n_layers)
+    if len(a) < 2:
+        raise ValueError(f"found {len(a)} items: a test over items needs two or more")
+    low, high = min(a.min(), b.min()), max(a.max(), b.max())
+    if low < 0 or high >= n_layers:
+        raise ValueError(
+            f"layers run from {low} to {high}: give 0 to {n_layers - 1}, and leave out items that "
+            "have none"
+        )
     difference = float(_differences(a[None], b[None], n_layers)[0])
-    interval = jackknife_interval(
-        difference, (_without_each(a, n_layers) - _without_each(b, n_layers)).tolist(), level
-    )
+    without = [_effective(_counts(x[None], n_layers) - np.eye(n_layers)[x]) for x in (a, b)]
+    interval = jackknife_interval(difference, (without[0] - without[1]).tolist(), level)
     assert interval is not None
     # The correction for few items can go beyond what there are layers for.
     most = float(n_layers - 1)
-    low, effect, high = np.clip([interval.low, interval.centre, interval.high], -most, most)
-    interval = Interval(float(low), float(high), level)
-    p_value, done = _p_value(a, b, n_layers, generator, replicates)
-    return Comparison(float(effect), interval, p_value, len(a), f"paired permutation, {done}")
-
-
-def _p_value(
-    a: Int[np.ndarray, "item"],
-    b: Int[np.ndarray, "item"],
-    n_layers: int,
-    generator: np.random.Generator,
-    replicates: int,
-) -> tuple[float, str]:
-    ways = 2 ** len(a)
-    exact = ways <= replicates
-    seen = abs(_differences(a[None], b[None], n_layers)[0])
+    ends = np.clip([interval.low, interval.high, interval.centre], -most, most).tolist()
+    exact = 2 ** len(a) <= replicates
     as_large = 0
     for swapped in _swaps(len(a), generator, None if exact else replicates):
         drawn = _differences(np.where(swapped, b, a), np.where(swapped, a, b), n_layers)
         # Ways that are the same up to rounding count as equal.
-        as_large += int((abs(drawn) >= seen - 1e-9).sum())
-    if exact:
-        return as_large / ways, f"exact, {ways} ways"
-    # The way that was measured is one of them.
-    return (as_large + 1) / (replicates + 1), f"{replicates} random ways"
+        as_large += int((abs(drawn) >= abs(difference) - 1e-9).sum())
+    # Among random ways the one that was measured is one more.
+    p_value = as_large / 2 ** len(a) if exact else (as_large + 1) / (replicates + 1)
+    ways = f"exact, {2 ** len(a)} ways" if exact else f"{replicates} random ways"
+    within = Interval(ends[0], ends[1], level)
+    return Comparison(ends[2], within, p_value, len(a), f"paired permutation, {ways}")
 
 
 def _swaps(
@@ -124,11 +118,6 @@ def _differences(
     return _effective(_counts(a, n_layers)) - _effective(_counts(b, n_layers))
 
 
-def _without_each(layers: Int[np.ndarray, "item"], n_layers: int) -> Float[np.ndarray, "item"]:
-    """Effective number of layers without each item."""
-    return _effective(_counts(layers[None], n_layers) - np.eye(n_layers)[layers])
-
-
 def _counts(layers: Int[np.ndarray, "way item"], n_layers: int) -> Int[np.ndarray, "way layer"]:
     places = layers + n_layers * np.arange(len(layers))[:, None]
     counts = np.bincount(places.ravel(), minlength=n_layers * len(layers))
@@ -136,20 +125,7 @@ def _counts(layers: Int[np.ndarray, "way item"], n_layers: int) -> Int[np.ndarra
 
 
 def _effective(counts: Num[np.ndarray, "way layer"]) -> Float[np.ndarray, " way"]:
-    from scipy.special import entr
-
     return np.exp(entr(counts / counts.sum(axis=1, keepdims=True)).sum(axis=1))
-
-
-def _check(a: np.ndarray, b: np.ndarray, n_layers: int) -> None:
-    if len(a) < 2:
-        raise ValueError(f"found {len(a)} items: a test over items needs two or more")
-    both = np.concatenate([a, b])
-    if both.min() < 0 or both.max() >= n_layers:
-        raise ValueError(
-            f"layers run from {both.min()} to {both.max()}: give 0 to {n_layers - 1}, and leave "
-            "out items that have none"
-        )
 
 
 class Depth(StrEnum):
@@ -168,16 +144,8 @@ class Spread(StrEnum):
     NOT_SHOWN = "not shown"
 
 
-_DEPTHS = {
-    Depth.EARLIER: "they lie earlier",
-    Depth.LATER: "they lie later",
-    Depth.NOT_SHOWN: "no move is shown",
-}
-_SPREADS = {
-    Spread.MORE_LAYERS: "they lie in more layers",
-    Spread.FEWER_LAYERS: "they lie in fewer layers",
-    Spread.NOT_SHOWN: "no change is shown",
-}
+_DEPTHS = {-1: Depth.EARLIER, 0: Depth.NOT_SHOWN, 1: Depth.LATER}
+_SPREADS = {-1: Spread.FEWER_LAYERS, 0: Spread.NOT_SHOWN, 1: Spread.MORE_LAYERS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,74 +173,18 @@ class DepthChange:
     @property
     def depth(self) -> Depth:
         """Whether targets come up earlier."""
-        sign = self._sign("first_layer")
-        return {-1: Depth.EARLIER, 1: Depth.LATER, 0: Depth.NOT_SHOWN}[sign]
+        return _DEPTHS[self._sign("first_layer")]
 
     @property
     def spread(self) -> Spread:
         """Whether they come up in more layers."""
-        sign = self._sign("effective_layers")
-        return {-1: Spread.FEWER_LAYERS, 1: Spread.MORE_LAYERS, 0: Spread.NOT_SHOWN}[sign]
-
-    def findings(self) -> list[str]:
-        """What the tests say, in plain sentences."""
-        first, second = self.names
-        counts = [int((side.first_layer != NEVER).sum()) for side in (self.before, self.after)]
-        items = len(self.before.first_layer)
-        start = (
-            f"Targets found at some layer: {counts[0]} in {first}, {counts[1]} in {second}, of "
-            f"{items} ({_p(self.tests['found'])})."
-        )
-        if "first_layer" not in self.tests:
-            return [start, f"Found in both: {self.found_in_both}, too few to compare depths."]
-        return [
-            start,
-            f"The first layer of the {self.found_in_both} found in both moves by "
-            f"{_effect(self.tests['first_layer'])} layers: {_DEPTHS[self.depth]}.",
-            "The effective number of these layers changes by "
-            f"{_effect(self.tests['effective_layers'])}: {_SPREADS[self.spread]}.",
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Numbers and verdicts, as JSON takes them."""
-        return {
-            "names": list(self.names),
-            "k": self.before.k,
-            "items": len(self.before.first_layer),
-            "found_in_both": self.found_in_both,
-            "depth": str(self.depth),
-            "spread": str(self.spread),
-            "tests": {
-                name: asdict(test) | {"interval": list(test.interval)}
-                for name, test in self.tests.items()
-            },
-        }
+        return _SPREADS[self._sign("effective_layers")]
 
     def _sign(self, name: str) -> int:
         test = self.tests.get(name)
         if test is None or not test.p_value < 1 - self.level:
             return 0
         return int(np.sign(test.effect))
-
-
-def depth_changes(
-    ranks: Mapping[str, Int[Tensor, "layer item"]], *, k: int, d_vocab: int, seed: int
-) -> list[DepthChange]:
-    """What every stage did: each checkpoint against the one before it.
-
-    Args:
-        ranks: of the checkpoints in order, from `analysis.depth`.
-        k: a target is found where it is among so many top tokens.
-        d_vocab: number of tokens that ranks run over.
-        seed: of the resampling.
-
-    Raises:
-        ValueError: as `depth_change`.
-    """
-    return [
-        depth_change(ranks[one], ranks[other], k=k, d_vocab=d_vocab, seed=seed, names=(one, other))
-        for one, other in pairwise(ranks)
-    ]
 
 
 def depth_change(
@@ -309,47 +221,108 @@ def depth_change(
         )
     check_level(level)
     one, other = localize(before, k, d_vocab), localize(after, k, d_vocab)
-    generator = np.random.default_rng(seed)
-    tests = _tests(one, other, len(before), generator, {"level": level, "replicates": replicates})
-    both = (one.first_layer != NEVER) & (other.first_layer != NEVER)
-    return DepthChange(names, one, other, int(both.sum()), tests, level)
-
-
-def _tests(
-    one: Localization,
-    other: Localization,
-    n_layers: int,
-    generator: np.random.Generator,
-    options: dict[str, Any],
-) -> dict[str, Comparison]:
-    """The second less the first, with p-values that hold for all tests together."""
-    found = [(side.first_layer != NEVER).numpy() for side in (one, other)]
-    both = found[0] & found[1]
-    before, after = (side.first_layer.numpy()[both] for side in (one, other))
-    areas = [side.rank_area.numpy() for side in (other, one)]
-    tests = {"found": mcnemar(found[1], found[0], level=options["level"])}
-    if len(after) > 1:
+    found, both = _found_in(one, other)
+    earlier, later = (side.first_layer.numpy()[both] for side in (one, other))
+    draw: dict[str, Any] = {"level": level, "replicates": replicates}
+    draw["generator"] = np.random.default_rng(seed)
+    tests = {"found": mcnemar(found[1], found[0], level=level)}
+    if len(later) > 1:
         tests |= {
-            "first_layer": paired_permutation(
-                after.astype(float), before.astype(float), generator, **options
-            ),
-            "effective_layers": compare_spread(after, before, n_layers, generator, **options),
+            "first_layer": paired_permutation(later.astype(float), earlier.astype(float), **draw),
+            "effective_layers": compare_spread(later, earlier, len(before), **draw),
         }
-    tests["rank_area"] = paired_permutation(areas[0], areas[1], generator, **options)
+    areas = other.rank_area.numpy(), one.rank_area.numpy()
+    tests["rank_area"] = paired_permutation(*areas, **draw)
+    return DepthChange(names, one, other, int(both.sum()), _adjusted(tests), level)
+
+
+def _found_in(one: Localization, other: Localization) -> tuple[list[np.ndarray], np.ndarray]:
+    """Which items each side finds at some layer, and which both do."""
+    found = [(side.first_layer != NEVER).numpy() for side in (one, other)]
+    return found, found[0] & found[1]
+
+
+def _adjusted(tests: Mapping[str, Comparison]) -> dict[str, Comparison]:
+    """The same with p-values that hold for all of them together."""
     adjusted = holm([test.p_value for test in tests.values()])
-    return {
-        name: replace(test, p_value=p)
-        for (name, test), p in zip(tests.items(), adjusted, strict=True)
-    }
+    pairs = zip(tests.items(), adjusted, strict=True)
+    return {name: replace(test, p_value=p) for (name, test), p in pairs}
 
 
-def _effect(test: Comparison) -> str:
-    low, high = test.interval[:2]
-    return f"{test.effect:+.2f} ({low:+.2f} to {high:+.2f}; {_p(test)})"
+@dataclass(frozen=True)
+class PairedLenses:
+    """How two readings of the same items differ.
+
+    Attributes:
+        names: the two models.
+        k: a target is found where it is among so many top tokens.
+        found: how many items each model finds at some layer.
+        items: how many there are.
+        tests: by what was compared, effect (second less first), interval, p-value and number of
+            items; p-values are Holm's.
+    """
+
+    names: tuple[str, str]
+    k: int
+    found: tuple[int, int]
+    items: int
+    tests: dict[str, Comparison]
+
+    def findings(self) -> list[str]:
+        """What the tests say, in plain sentences."""
+        return [
+            f"Targets found at some layer: {self.found[0]} in {self.names[0]}, {self.found[1]} in "
+            f"{self.names[1]}, of {self.items} ({_p(self.tests['found'])}).",
+            *(
+                f"On {test.n} items, {what} moves by {test.effect:+.3f} ({test.interval.low:.3f} "
+                f"to {test.interval.high:.3f}) {unit} ({_p(test)}, adjusted for "
+                f"{len(_WORDING) + 1} tests)."
+                for name, (what, unit) in _WORDING.items()
+                if (test := self.tests.get(name))
+            ),
+        ]
 
 
 def _p(test: Comparison) -> str:
     return "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
+
+
+_WORDING = {
+    "first_layer": ("the first layer of targets found in both", "layers"),
+    "rank_area": ("the area under the rank curve", "of 1"),
+    "log_prob": ("the target's log-probability at the last layer", "nats"),
+}
+
+
+def compare_lenses(first: LensResult, second: LensResult, *, k: int, seed: int) -> PairedLenses:
+    """Compare two readings of the same items.
+
+    Raises:
+        ValueError: they are of different items.
+    """
+    texts = [[(i.prompt, i.target) for i in result.items] for result in (first, second)]
+    if texts[0] != texts[1]:
+        raise ValueError("the two readings are of different items; read the same ones in both")
+    one, other = first.localization(k), second.localization(k)
+    found, both = _found_in(one, other)
+    pairs = {
+        "rank_area": (one.rank_area, other.rank_area),
+        "log_prob": (first.log_prob[-1], second.log_prob[-1]),
+    }
+    if both.sum() > 1:
+        pairs["first_layer"] = (one.first_layer[both], other.first_layer[both])
+    generator = np.random.default_rng(seed)
+    tests = {"found": mcnemar(found[1], found[0])}
+    for name, (before, after) in pairs.items():
+        sides = after.double().numpy(), before.double().numpy()
+        tests[name] = paired_permutation(*sides, generator)
+    return PairedLenses(
+        names=(first.provenance.model, second.provenance.model),
+        k=k,
+        found=(int(found[0].sum()), int(found[1].sum())),
+        items=len(both),
+        tests=_adjusted(tests),
+    )
 
 
 def checkpoint_ranks(
@@ -368,8 +341,6 @@ def checkpoint_ranks(
         ValueError: there are no items, a checkpoint cannot be read, or its tokenizer splits the
             items in another way than the first one's.
     """
-    from probes.models import load_model
-
     ranks: dict[str, Int64[Tensor, "layer item"]] = {}
     first = None
     for name, given in checkpoints.items():
@@ -388,7 +359,7 @@ def checkpoint_ranks(
 
 def depth_table(
     ranks: Mapping[str, Int[Tensor, "layer item"]], *, k: int, d_vocab: int, level: float = LEVEL
-) -> "pd.DataFrame":
+) -> pd.DataFrame:
     """Where targets become readable in each checkpoint, over the targets that do.
 
     Returns:
@@ -399,8 +370,6 @@ def depth_table(
     Raises:
         ValueError: as `probes.localize`.
     """
-    import pandas as pd
-
     rows = []
     for name, rank in ranks.items():
         found = localize(rank, k, d_vocab)

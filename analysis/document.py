@@ -24,7 +24,6 @@ from probes.tables import Cell, Column, Table, Where, as_cell, markdown_table, p
 
 if TYPE_CHECKING:
     import jinja2
-    import markupsafe
     import pandas as pd
     import plotly.graph_objects as go
     from rich.console import Console
@@ -72,8 +71,6 @@ class Figure:
     anchor: str | None = None
     is_wide: bool = False
 
-    kind = "figure"
-
 
 @dataclass(frozen=True)
 class Paragraph:
@@ -82,16 +79,12 @@ class Paragraph:
     lead: str
     text: str
 
-    kind = "paragraph"
-
 
 @dataclass(frozen=True)
 class Bullets:
     """A list."""
 
     items: Sequence[str]
-
-    kind = "bullets"
 
 
 @dataclass(frozen=True)
@@ -100,16 +93,12 @@ class Facts:
 
     pairs: Mapping[str, object]
 
-    kind = "facts"
-
 
 @dataclass(frozen=True)
 class Heading:
     """A heading within a section."""
 
     text: str
-
-    kind = "heading"
 
 
 @dataclass(frozen=True)
@@ -118,16 +107,12 @@ class Code:
 
     text: str
 
-    kind = "code"
-
 
 @dataclass(frozen=True)
 class Settings:
     """Plain values, as indented JSON."""
 
     value: object
-
-    kind = "settings"
 
     @property
     def text(self) -> str:
@@ -141,8 +126,6 @@ class Fold:
 
     summary: str
     parts: "Sequence[Part]"
-
-    kind = "fold"
 
 
 @dataclass(frozen=True)
@@ -159,8 +142,6 @@ class Switches:
     groups: Mapping[str, Mapping[str, str | None]]
     off: Sequence[str] = ()
 
-    kind = "switches"
-
 
 @dataclass(frozen=True)
 class Template:
@@ -174,23 +155,9 @@ class Template:
     name: str
     values: Mapping[str, Any] = field(default_factory=dict)
 
-    kind = "template"
 
-
-Part = (
-    str
-    | Paragraph
-    | Table
-    | Figure
-    | Bullets
-    | Facts
-    | Heading
-    | Code
-    | Settings
-    | Fold
-    | Switches
-    | Template
-)
+_Text = str | Paragraph | Bullets | Facts | Heading | Code | Settings
+Part = _Text | Table | Figure | Fold | Switches | Template
 
 
 @dataclass(frozen=True)
@@ -304,7 +271,10 @@ def markdown(report: Report) -> str:
     if report.findings:
         lines += ["", "What was found:", "", *(f"- {sentence}" for sentence in report.findings)]
     if report.definitions:
-        lines += ["", "How it is defined:", "", *map(_markdown_definition, report.definitions)]
+        lines += ["", "How it is defined:", ""]
+    for definition in report.definitions:
+        is_plain = isinstance(definition, str)
+        lines.append(f"- {definition if is_plain else f'**{definition.lead}**{definition.text}'}")
     for table in report.tables(Where.DOCUMENT):
         lines += ["", *markdown_table(table)]
     if report.runs:
@@ -312,12 +282,6 @@ def markdown(report: Report) -> str:
     for name, commands in report.runs.items():
         lines += [f"{name}:", "", *(f"    {one}" for one in commands), ""]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _markdown_definition(definition: str | Paragraph) -> str:
-    if isinstance(definition, str):
-        return f"- {definition}"
-    return f"- **{definition.lead}**{definition.text}"
 
 
 def html(report: Report) -> str:
@@ -330,28 +294,15 @@ def html(report: Report) -> str:
     return template.render(report=report, plotly=get_plotlyjs(), version=version("mnemoscope"))
 
 
-def _script(value: object) -> "markupsafe.Markup":
-    """Plain values as JSON for a script element."""
-    import markupsafe
-
-    return markupsafe.Markup(_unclosing(json_text(value, "the page")))
-
-
 def _unclosing(text: str) -> str:
     """JSON in which "<" is an escape, so that no text in it can end the script element."""
     return text.replace("<", "\\u003c")
 
 
-def _beside(name: str) -> "markupsafe.Markup":
-    """A file beside the templates, which is markup already."""
-    import markupsafe
-
-    return markupsafe.Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
-
-
 @cache
 def _environment() -> "jinja2.Environment":
     import jinja2
+    from markupsafe import Markup
 
     found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -360,7 +311,11 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    found.filters["cell"] = as_cell
-    found.filters["script"] = _script
-    found.filters["text"] = _beside
+    found.filters |= {
+        "cell": as_cell,
+        "kind": lambda part: type(part).__name__.lower(),
+        # Plain values as JSON for a script element, and a file beside the templates.
+        "script": lambda value: Markup(_unclosing(json_text(value, "the page"))),
+        "text": lambda name: Markup((_TEMPLATES / name).read_text(encoding="utf-8")),
+    }
     return found

@@ -12,10 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.entropy.trajectory import MANIFEST, TABLE
+from analysis.checkpoints import MANIFEST, TABLE
 from analysis.measurements import COLUMNS, SOURCE, Table, of_one_source_each
-from analysis.memory_updates.command import NAME
-from analysis.memory_updates.report import MEASURES, update_table
+from analysis.memory_updates import MEASURES, NAME, update_table
 from analysis.run_settings import series_of
 
 _ALIKE = ("layout", "sequence_length", "max_tokens", "max_documents", "weighting", "compat")

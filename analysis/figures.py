@@ -223,7 +223,8 @@ def heatmap(
         text: the column that is written into the cells.
         **trace: anything else that a plotly heatmap takes.
     """
-    across, upwards = (_order(rows[name]) for name in (x, y))
+    across, places, ticks = _axis(rows[x])
+    upwards, heights, y_ticks = _axis(rows[y])
     cells = rows.set_index([y, x], drop=False).reindex(product(upwards, across))
     shape = (len(upwards), len(across))
     numbers = cells[z].to_numpy(float).reshape(shape)
@@ -233,8 +234,8 @@ def heatmap(
     ends = {"zmin": -reach, "zmid": 0.0, "zmax": reach} if signed else {"zmin": low, "zmax": high}
     figure = empty(*titles, height or int(np.clip(160 + 14 * len(upwards), 260, 760)))
     figure.add_heatmap(
-        x=_places(across),
-        y=_places(upwards),
+        x=places,
+        y=heights,
         z=numbers,
         customdata=_shown(cells[columns]).reshape(*shape, -1),
         text=None if text is None else _shown(cells[[text]]).reshape(shape),
@@ -244,8 +245,8 @@ def heatmap(
         colorbar={**colour_bar(unit), **(bar or {})},
         **{"xgap": 1, "ygap": 1, **ends, **trace},
     )
-    figure.update_xaxes(showgrid=False, **_ticks(across))
-    return figure.update_yaxes(showgrid=False, **_ticks(upwards))
+    figure.update_xaxes(showgrid=False, **ticks)
+    return figure.update_yaxes(showgrid=False, **y_ticks)
 
 
 def histogram(
@@ -261,19 +262,18 @@ def histogram(
         title: of the axis of shares.
     """
     kinds = rows.groupby(by, sort=False)
-    counted = kinds[layer].value_counts(dropna=True)
     figure = empty(title, "layer").update_layout(bargap=0.15, showlegend=len(kinds) > 1)
     for (kind, found), colour in zip(kinds, colours_of(kinds.groups).values(), strict=False):
-        counts = [int(counted.get((kind, one), 0)) for one in labels]
+        counts = found[layer].value_counts().reindex(labels, fill_value=0)
         figure.add_bar(
-            x=[count / len(found) for count in counts],
+            x=(counts / len(found)).to_numpy(),
             y=list(range(len(labels))),
             orientation="h",
             name=label(str(kind)),
             marker={"color": colour},
-            customdata=np.array([[count, one] for count, one in zip(counts, labels, strict=True)]),
-            hovertemplate="%{fullData.name}<br>layer %{customdata[1]}: <b>%{x:.1%}</b>, "
-            f"%{{customdata[0]}} of {len(found):,}<extra></extra>",
+            customdata=_shown(counts.rename_axis("at").reset_index()),
+            hovertemplate="%{fullData.name}<br>layer %{customdata[0]}: <b>%{x:.1%}</b>, "
+            f"%{{customdata[1]}} of {len(found):,}<extra></extra>",
         )
     figure.update_xaxes(tickformat=".0%", rangemode="tozero")
     return layer_axis(figure, labels)
@@ -281,10 +281,15 @@ def histogram(
 
 def layer_axis(figure: go.Figure, labels: int | Sequence[str]) -> go.Figure:
     """The layers upwards from the bottom: so many, or by these labels."""
-    names = list(map(str, range(labels))) if isinstance(labels, int) else list(labels)
-    figure.update_layout(height=int(np.clip(190 + 14 * len(names), 320, 760)))
-    ends = {"range": [-0.7, len(names) - 0.3], "title": "layer"}
-    return figure.update_yaxes(**ends, **_ticks(names))
+    names = map(str, range(labels)) if isinstance(labels, int) else labels
+    _, places, ticks = _axis(pd.Series(list(names), dtype=object))
+    figure.update_layout(height=layer_height(len(places)))
+    return figure.update_yaxes(title="layer", range=[-0.7, len(places) - 0.3], **ticks)
+
+
+def layer_height(n_layers: int) -> int:
+    """Pixels of a figure with the layers upwards."""
+    return int(np.clip(190 + 14 * n_layers, 320, 760))
 
 
 def mark(
@@ -297,18 +302,12 @@ def mark(
 ) -> go.Figure:
     """A line across the figure for what is not data: zero, a maximum, the unedited model."""
     looks: dict[str, Any] = {"line": {"color": REFERENCE_COLOUR, "width": 1, "dash": "dot", **line}}
+    place: dict[str, Any] = {"y": y, "yanchor": "bottom", "xref": "paper", "x": 1}
     if x is not None:
+        place = {"x": x, "xanchor": "left", "yref": "paper", "y": 0.5, "textangle": -90}
         figure.add_vline(x=x, **looks)
-        place: dict[str, Any] = {
-            "x": x,
-            "xanchor": "left",
-            "yref": "paper",
-            "y": 0.5,
-            "textangle": -90,
-        }
     else:
         figure.add_hline(y=y, **looks)
-        place = {"y": y, "yanchor": "bottom", "xref": "paper", "x": 1, "font": {"size": 11}}
     if text:
         figure.add_annotation(text=label(text), showarrow=False, **place)
     return figure
@@ -378,27 +377,16 @@ def _band(
     }
 
 
-def _order(values: pd.Series) -> list[Any]:
-    """Numbers by their size, names as they come."""
-    found = list(values.unique())
-    return sorted(found) if pd.api.types.is_numeric_dtype(values) else found
-
-
-def _is_named(order: Sequence[Any]) -> bool:
-    return any(isinstance(one, str) for one in order)
-
-
-def _places(order: Sequence[Any]) -> list[Any]:
-    return list(range(len(order))) if _is_named(order) else np.array(order).tolist()
-
-
-def _ticks(order: Sequence[Any]) -> dict[str, Any]:
-    """As many ticks as there is room for."""
+def _axis(values: pd.Series) -> tuple[list[Any], list[Any], dict[str, Any]]:
+    """Numbers by their size and names as they come, where they stand, and ticks with room."""
+    order = list(values.unique())
     step = _step(len(order))
-    if not _is_named(order):
-        return {"dtick": step}
-    shown = range(0, len(order), step)
-    return {"tickvals": list(shown), "ticktext": [label(order[place]) for place in shown]}
+    if pd.api.types.is_numeric_dtype(values):
+        order.sort()
+        return order, np.array(order).tolist(), {"dtick": step}
+    shown = list(range(0, len(order), step))
+    ticks = {"tickvals": shown, "ticktext": [label(order[place]) for place in shown]}
+    return order, list(range(len(order))), ticks
 
 
 def _step(n: int) -> int:

@@ -140,6 +140,11 @@ def shown_path(text: str) -> str:
     return PurePosixPath(text).name if re.match(r"/|~|[A-Za-z]:[\\/]", text) else text
 
 
+def model_name(model: str, revision: str | None) -> str:
+    """A model, with its revision where it has one."""
+    return f"{model} at {revision}" if revision else model
+
+
 def command_line(program: str, words: Sequence[str]) -> str:
     """A command as a document shows it."""
     return shlex.join(["python", "-m", program, *map(shown_path, words)])

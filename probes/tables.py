@@ -90,8 +90,6 @@ class Table:
     where: Where = Where.FILES
     is_open: bool | None = None
 
-    kind = "table"
-
     @classmethod
     def of_rows(
         cls,

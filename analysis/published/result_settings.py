@@ -94,7 +94,7 @@ def _agreed(found: Iterable[Conditions]) -> Conditions:
 
 
 def _sweep_conditions(folder: Path) -> Conditions:
-    from analysis.entropy.trajectory import MANIFEST
+    from analysis.checkpoints import MANIFEST
 
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return {"model": published_model(series_of(manifest["model"]).name)}

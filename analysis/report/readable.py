@@ -13,8 +13,9 @@ from analysis.arm_figures import empty_figure
 from analysis.claims.choices import Anchor
 from analysis.document import Figure, Panel
 from analysis.document import Part as Piece
-from analysis.edit_sweep.report import trade_off
-from analysis.logit_lens.figures import figure_height, rank_ticks
+from analysis.edit_sweep_page import trade_off
+from analysis.figures import layer_height as figure_height
+from analysis.lens_figures import rank_ticks
 from analysis.numbers import shown_path, visible
 from analysis.report.material import Material
 from analysis.report.over_seeds import rounded

@@ -32,7 +32,7 @@ def make_lens(
 
     Tokens are called ` t0`, ` t1`, ... unless `vocabulary` says otherwise.
     """
-    from analysis.logit_lens.result import LensResult
+    from analysis.lens_result import LensResult
     from probes.prompts import LensItem
 
     random = torch.Generator().manual_seed(seed)
@@ -121,6 +121,6 @@ def _provenance(model, lens, n_items):
 def lens_page(*arguments, **keywords):
     """The page of `lens_report`."""
     from analysis.document import html
-    from analysis.logit_lens.report import lens_report
+    from analysis.lens_page import lens_report
 
     return html(lens_report(*arguments, **keywords))

@@ -71,7 +71,7 @@ def _provenance(model: str, revision: str | None, corpus: str) -> Provenance:
 def entropy_page(results):
     """The page of `entropy_report`."""
     from analysis.document import html
-    from analysis.entropy.report import entropy_report
+    from analysis.entropy_page import entropy_report
 
     return html(entropy_report(results))
 
@@ -79,6 +79,6 @@ def entropy_page(results):
 def trajectory_page(measured):
     """The page of `trajectory_report`."""
     from analysis.document import html
-    from analysis.entropy.trajectory_report import trajectory_report
+    from analysis.trajectory import trajectory_report
 
     return html(trajectory_report(measured))

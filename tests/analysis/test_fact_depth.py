@@ -14,7 +14,6 @@ from analysis.depth import (
     checkpoint_ranks,
     compare_spread,
     depth_change,
-    depth_changes,
     depth_table,
 )
 from analysis.statistics import holm, mcnemar, paired_permutation
@@ -143,11 +142,6 @@ def test_items_that_one_side_does_not_find_count_for_finding_alone():
     assert found.tests["found"].effect == pytest.approx(10 / 23)
     # Ten of ten one way: 2 / 2^10, and Holm's factor of four tests at most.
     assert 2 / 2**10 <= found.tests["found"].p_value <= 8 / 2**10
-    assert found.findings()[0].startswith(
-        "Targets found at some layer: 9 in start, 19 in A, of 23 (p = 0.00"
-    )
-    assert found.findings()[1].endswith("layers: no move is shown.")
-    assert found.findings()[2].endswith(": no change is shown.")
 
 
 def test_p_values_are_adjusted_together():
@@ -166,14 +160,12 @@ def test_p_values_are_adjusted_together():
     # Other random ways of the same tests.
     assert adjusted == pytest.approx(holm(alone), abs=0.05)
     assert list(found.tests) == ["found", "first_layer", "effective_layers", "rank_area"]
-    assert found.to_dict()["tests"]["found"]["p_value"] == adjusted[0]
 
 
 def test_too_few_found_in_both():
     found = change([-1] * 12 + [3], [2] * 13)
     assert list(found.tests) == ["found", "rank_area"]
     assert (found.depth, found.spread) == ("not shown", "not shown")
-    assert found.findings()[1] == "Found in both: 1, too few to compare depths."
 
 
 def test_ranks_of_other_items_are_refused():
@@ -219,15 +211,6 @@ def test_ranks_of_checkpoints_are_those_of_the_lens(checkpoints):
     assert table.loc["two", "share_found"] == expected.share_found
     assert table.loc["two", "mean_first_layer"] == expected.mean_first_layer
     assert table.loc["two", "effective_layers"] == expected.effective_layers
-
-
-def test_every_checkpoint_is_compared_with_the_one_before():
-    ranks = {name: ranks_of([layer] * 19) for name, layer in (("0", 5), ("A", 2), ("B", 4))}
-    changes = depth_changes(ranks, k=5, d_vocab=D_VOCAB, seed=0)
-    assert [(c.names, str(c.depth)) for c in changes] == [
-        (("0", "A"), "earlier"),
-        (("A", "B"), "later"),
-    ]
 
 
 def test_a_table_of_nothing_found():

@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 
 import probes
-from analysis.entropy import command as entropy
+from analysis import entropy
 from tests.benchmarks import entropy_workers as workers
 from tests.benchmarks.timing import (
     THREADS,

@@ -171,9 +171,8 @@ def test_the_lens_looks_for_the_first_token_that_is_more_than_a_space(kind, targ
 
 def test_the_token_looked_for_is_named():
     import analysis
-    from analysis.logit_lens.files import lens_dict
-    from analysis.logit_lens.findings import lens_findings
-    from analysis.logit_lens.tables import items_table
+    from analysis.lens_page import lens_findings
+    from analysis.lens_tables import items_table, lens_dict
 
     found = analysis.lens(tiny_llama("llama"), ["The is", "The is"], [" 北京", " Paris"])
     assert items_table(found)["token"].tolist() == ["<0xE5>", "Paris"]

@@ -121,7 +121,7 @@ def test_what_does_not_go_together_is_refused(tmp_path):
 
 def test_a_sweep_that_was_measured_is_read(tmp_path):
     """What the command writes, with numbers of the results that it wrote beside the table."""
-    from analysis.entropy.command import main
+    from analysis.entropy import main
     from tests.models import tiny_hf_model, tiny_tokenizer
 
     for step in (3, 17):

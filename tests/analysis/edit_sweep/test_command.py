@@ -36,7 +36,7 @@ def inputs(tmp_path_factory):
 @pytest.fixture
 def run(inputs, tmp_path):
     """Run the command on a tiny model; exit code."""
-    from analysis.edit_sweep.command import main
+    from analysis.edit_sweep import main
 
     def call(*extra, model="llama", corpus="plants.jsonl"):
         given = ["--model", str(inputs / model), "--corpus", str(inputs / corpus), *SMALL]
@@ -132,8 +132,8 @@ def test_up_and_down_are_one_function(run, tmp_path):
 
 
 def usual_settings(family):
-    from analysis.edit_sweep.command import EditSweepArguments
-    from analysis.edit_sweep.measurements import edit_settings, sites_of
+    from analysis.edit_measures import edit_settings, sites_of
+    from analysis.edit_sweep import EditSweepArguments
 
     given = EditSweepArguments(model="m", corpus="c", out=Path())
     return edit_settings(
@@ -220,7 +220,7 @@ def test_an_mlp_without_a_gate_is_swept_at_its_own_sites(run, tmp_path, capsys):
 
 def stopped_after(monkeypatch, passes):
     """Interrupt the measuring of effects after so many; gives the list of passes begun."""
-    import analysis.edit_sweep.measurements as measurements
+    import analysis.edit_measures as measurements
 
     measure, begun = measurements.measure_effects, []
 
@@ -267,8 +267,8 @@ def test_a_sweep_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
 
 
 def test_edits_are_hooks_that_come_off_again(inputs, tmp_path, monkeypatch):
-    import analysis.edit_sweep.measurements as measurements
-    from analysis.edit_sweep.measurements import edit_settings
+    import analysis.edit_measures as measurements
+    from analysis.edit_measures import edit_settings
 
     model = tiny_model("llama")
     weights, kept = model.content_hash(), kept_parts(inputs, model)

@@ -30,7 +30,7 @@ def moved(knowledge=0.0, contribution=0.0, attention=0.0, loss=0.0):
 
 
 def edit_row(after, predicted=None, *, refused=None, **setting):
-    from analysis.edit_sweep.measurements import EditRow, EditSetting
+    from analysis.edit_measures import EditRow, EditSetting
     from interventions.choices import ResuscitationSite
 
     if site := setting.get("site"):
@@ -49,7 +49,7 @@ def edit_row(after, predicted=None, *, refused=None, **setting):
 def sweep_of(*rows, model="tiny"):
     from dataclasses import replace
 
-    from analysis.edit_sweep.measurements import EditSweep, HeldOut
+    from analysis.edit_measures import EditSweep, HeldOut
 
     result = make_result(model=model)
     settings = result.provenance.configuration | {"layout": "packed", "sequence_length": 256}
@@ -73,16 +73,10 @@ def usual_sweep(model="tiny"):
     return sweep_of(*rows, model=model)
 
 
-def table_of(sweep):
-    from analysis.edit_sweep.findings import edit_table
-
-    return edit_table(sweep)
-
-
 def test_a_series_is_in_order_and_without_refused_edits():
-    from analysis.edit_sweep.report import series
+    from analysis.edit_sweep_page import series
 
-    table = table_of(usual_sweep()).iloc[::-1]
+    table = usual_sweep().table.iloc[::-1]
     assert series(table, "up", "factor")["factor"].tolist() == [0.5, 1.0, 2.0]
     assert series(table, "up", "ratio")["ratio"].tolist() == [0.3, 0.5]
     assert series(table, "gate", "ratio").empty
@@ -90,9 +84,9 @@ def test_a_series_is_in_order_and_without_refused_edits():
 
 
 def test_figures_draw_changes_of_entropies_and_losses_as_they_are():
-    from analysis.edit_sweep.report import entropy_changes, losses, series
+    from analysis.edit_sweep_page import entropy_changes, losses, series
 
-    rows = series(table_of(usual_sweep()), "up", "factor")
+    rows = series(usual_sweep().table, "up", "factor")
     drawn = {trace.name: trace for trace in entropy_changes(rows, "factor").data}
     assert list(drawn["knowledge"].x) == [0.5, 1.0, 2.0]
     assert list(drawn["knowledge"].y) == [-2.5, 1.5, 1.25]
@@ -109,9 +103,9 @@ def test_figures_draw_changes_of_entropies_and_losses_as_they_are():
 
 
 def test_temperatures_are_drawn_without_predictions():
-    from analysis.edit_sweep.report import entropy_changes, series
+    from analysis.edit_sweep_page import entropy_changes, series
 
-    rows = series(table_of(usual_sweep()), None, "temperature")
+    rows = series(usual_sweep().table, None, "temperature")
     names = ("attention_entropy", "next_token_entropy")
     drawn = {trace.name: trace for trace in entropy_changes(rows, "temperature", names).data}
     assert drawn.keys() == {"attention", "next-token"}
@@ -119,9 +113,9 @@ def test_temperatures_are_drawn_without_predictions():
 
 
 def test_the_trade_off_has_a_mark_for_every_edit_that_was_made():
-    from analysis.edit_sweep.report import trade_off
+    from analysis.edit_sweep_page import trade_off
 
-    drawn = {trace.name: trace for trace in trade_off(table_of(usual_sweep())).data}
+    drawn = {trace.name: trace for trace in trade_off(usual_sweep().table).data}
     assert list(drawn) == ["up", "down", "preserving", "temperature"]
     assert list(drawn["up"].x) == [-2.5, 1.5, 1.25, 1.0]
     assert list(drawn["up"].y) == pytest.approx([0.35, 0.6, 6.0, 0.4])
@@ -131,7 +125,7 @@ def test_the_trade_off_has_a_mark_for_every_edit_that_was_made():
 
 
 def test_rounding_is_not_drawn_as_a_mountain_range():
-    from analysis.edit_sweep.report import losses, series, trade_off
+    from analysis.edit_sweep_page import losses, series, trade_off
 
     alike = BEFORE | {"loss": 4.0}
     rows = [
@@ -141,15 +135,15 @@ def test_rounding_is_not_drawn_as_a_mountain_range():
     from dataclasses import replace
 
     sweep = replace(sweep_of(*rows), before=alike)
-    axis = losses(series(table_of(sweep), "preserving", "factor"), "factor").layout.yaxis
+    axis = losses(series(sweep.table, "preserving", "factor"), "factor").layout.yaxis
     assert axis.range == pytest.approx((3.9, 4.1), abs=1e-6)
-    axis = trade_off(table_of(sweep)).layout.yaxis
+    axis = trade_off(sweep.table).layout.yaxis
     assert axis.range == pytest.approx((-0.1, 0.1), abs=1e-6)
-    assert trade_off(table_of(usual_sweep())).layout.yaxis.range is None
+    assert trade_off(usual_sweep().table).layout.yaxis.range is None
 
 
 def test_findings_say_what_the_numbers_are():
-    from analysis.edit_sweep.findings import findings
+    from analysis.edit_findings import findings
 
     found = findings(usual_sweep())
     share = make_result().knowledge
@@ -196,7 +190,7 @@ def test_findings_say_what_the_numbers_are():
     ],
 )
 def test_the_verdict_on_the_papers_edit_is_measured(loss, verdict):
-    from analysis.edit_sweep.findings import findings
+    from analysis.edit_findings import findings
 
     after = moved(1.0) | {"held_out_loss": 4.0 + loss}
     row = edit_row(after, 1.0, site="up", ratio=0.5, factor=2.0)
@@ -204,7 +198,7 @@ def test_the_verdict_on_the_papers_edit_is_measured(loss, verdict):
 
 
 def test_what_was_not_found_is_not_said():
-    from analysis.edit_sweep.findings import findings
+    from analysis.edit_findings import findings
 
     # An edit called preserving that does harm; up and down that are not one function.
     rows = [
@@ -221,7 +215,7 @@ def test_what_was_not_found_is_not_said():
 def test_half_precision_rounds_more():
     from dataclasses import replace
 
-    from analysis.edit_sweep.findings import findings
+    from analysis.edit_findings import findings
 
     row = edit_row(moved(1.5, 1e-3, loss=0.004), 1.5, site="preserving", ratio=0.5, factor=2.0)
     sweep = sweep_of(row)
@@ -235,7 +229,7 @@ def test_half_precision_rounds_more():
 
 
 def test_many_edits_that_lower_the_entropy_are_counted_by_site():
-    from analysis.edit_sweep.findings import findings
+    from analysis.edit_findings import findings
 
     rows = [
         edit_row(moved(-1.0), -1.0, site=site, ratio=ratio, factor=1.0)
@@ -249,7 +243,7 @@ def test_many_edits_that_lower_the_entropy_are_counted_by_site():
 
 def test_the_document_has_every_number_in_its_place():
     from analysis.document import markdown
-    from analysis.edit_sweep.report import edit_report
+    from analysis.edit_sweep_page import edit_report
 
     sweep = usual_sweep()
     report = edit_report(sweep, "python -m analysis.edit_sweep")
@@ -281,7 +275,7 @@ def test_the_document_has_every_number_in_its_place():
 
 
 def test_the_page_has_a_section_for_every_site():
-    from analysis.edit_sweep.report import edit_report
+    from analysis.edit_sweep_page import edit_report
 
     report = edit_report(usual_sweep(), "python -m analysis.edit_sweep")
     assert [section.heading for section in report.sections] == [

@@ -33,7 +33,7 @@ def _text(shift):
 @pytest.fixture
 def run(inputs, tmp_path):
     """Run the command on the tiny model; exit code. `corpus` and `out` may be replaced."""
-    from analysis.entropy.command import main
+    from analysis.entropy import main
 
     def call(*extra, corpus=("plants.txt",), model=None, out=None):
         paths = [str(inputs / name) if (inputs / name).exists() else name for name in corpus]
@@ -184,7 +184,7 @@ def test_debug_shows_the_traceback(run):
     ],
 )
 def test_every_corpus_has_a_folder_of_its_own(names, folders):
-    from analysis.entropy.command import _folders
+    from analysis.entropy import _folders
 
     assert _folders(names) == folders
 

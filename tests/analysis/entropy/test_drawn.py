@@ -16,14 +16,14 @@ def results():
 
 @pytest.fixture
 def layers(results):
-    from analysis.entropy.tables import layer_table
+    from analysis.entropy_tables import layer_table
 
     return layer_table(results)
 
 
 @pytest.fixture
 def heads(results):
-    from analysis.entropy.tables import head_table
+    from analysis.entropy_tables import head_table
 
     return head_table(results)
 
@@ -39,7 +39,7 @@ def test_entropy_figure_holds_each_results_entropies_and_the_maximum(results):
     np.testing.assert_array_equal(traces[0].x, results[0].knowledge.per_layer)
     np.testing.assert_array_equal(traces[0].y, range(5))
 
-    from analysis.entropy.figures import entropy_figure
+    from analysis.entropy_figures import entropy_figure
 
     figure = entropy_figure(results)
     assert [trace.name for trace in data_traces(figure)] == ["general", "biomedical"]
@@ -47,7 +47,7 @@ def test_entropy_figure_holds_each_results_entropies_and_the_maximum(results):
 
 
 def test_entropy_figure_marks_the_maximum_of_every_size_of_model(results):
-    from analysis.entropy.figures import entropy_figure
+    from analysis.entropy_figures import entropy_figure
 
     wider = make_result("general", model="wide", d_mlp=307)
     lines = entropy_figure([results[0], wider]).layout.shapes
@@ -60,7 +60,7 @@ def test_entropy_figure_refuses_results_without_knowledge():
 
 
 def test_knowledge_by_layer_draws_effective_shares(results, layers):
-    from analysis.entropy.figures import knowledge_by_layer
+    from analysis.entropy_figures import knowledge_by_layer
 
     figure = knowledge_by_layer(layers)
     traces = {trace.name: trace for trace in data_traces(figure)}
@@ -79,7 +79,7 @@ def test_knowledge_by_layer_draws_effective_shares(results, layers):
 
 
 def test_upper_axis_names_the_same_places_in_nats(layers):
-    from analysis.entropy.figures import knowledge_by_layer
+    from analysis.entropy_figures import knowledge_by_layer
 
     axis = knowledge_by_layer(layers).layout.xaxis2
     assert axis.matches == "x"
@@ -90,9 +90,9 @@ def test_upper_axis_names_the_same_places_in_nats(layers):
 
 
 def test_attention_by_layer_has_means_and_heads(results, layers, heads):
-    from analysis.entropy.figures import attention_by_layer
+    from analysis.entropy_figures import attention_by_layer
 
-    dots, _, mean, _ = attention_by_layer(layers, heads).data
+    mean, _, dots, _ = attention_by_layer(layers, heads).data
     per_head = results[0].attention.per_head.numpy()
     np.testing.assert_array_equal(dots.x, per_head.ravel())
     np.testing.assert_array_equal(dots.y, np.repeat(np.arange(5), 3))
@@ -100,7 +100,7 @@ def test_attention_by_layer_has_means_and_heads(results, layers, heads):
 
 
 def test_heatmap_is_layers_by_heads_on_the_shared_scale(results, heads):
-    from analysis.entropy.figures import attention_heads
+    from analysis.entropy_figures import attention_heads
 
     (grid,) = attention_heads(heads[heads["series"] == "biomedical"], (0.0, 7.0)).data
     np.testing.assert_array_equal(grid.z, results[1].attention.per_head)
@@ -109,10 +109,10 @@ def test_heatmap_is_layers_by_heads_on_the_shared_scale(results, heads):
 
 
 def test_difference_is_signed_around_zero(results, heads):
-    from analysis.entropy.figures import attention_difference
+    from analysis.entropy_figures import attention_heads
 
     general, biomedical = (heads[heads["series"] == name] for name in ("general", "biomedical"))
-    (grid,) = attention_difference(biomedical, general).data
+    (grid,) = attention_heads(biomedical, baseline=general).data
     expected = (results[1].attention.per_head - results[0].attention.per_head).numpy()
     np.testing.assert_allclose(grid.z, expected, rtol=1e-12, atol=1e-15)
     assert (grid.zmid, grid.zmin) == (0.0, -grid.zmax)
@@ -120,17 +120,17 @@ def test_difference_is_signed_around_zero(results, heads):
 
 
 def test_difference_of_equal_series_is_drawn(heads):
-    from analysis.entropy.figures import attention_difference
+    from analysis.entropy_figures import attention_heads
 
     general = heads[heads["series"] == "general"]
-    (grid,) = attention_difference(general, general).data
+    (grid,) = attention_heads(general, baseline=general).data
     assert not np.any(grid.z)
     assert grid.zmax > 0
 
 
 def test_sorted_coefficients_fall_from_the_largest_to_the_smallest(results):
-    from analysis.entropy.figures import sorted_coefficients
-    from analysis.entropy.tables import coefficient_table
+    from analysis.entropy_figures import sorted_coefficients
+    from analysis.entropy_tables import coefficient_table
 
     table = coefficient_table(results[:1], points=300)
     figure = sorted_coefficients(table)
@@ -145,7 +145,7 @@ def test_sorted_coefficients_fall_from_the_largest_to_the_smallest(results):
 
 @pytest.mark.parametrize(("size", "points"), [(1, 7), (7, 7), (211, 60), (11008, 120)])
 def test_kept_ranks_cover_both_ends_within_the_budget(size, points):
-    from analysis.entropy.tables import kept_ranks
+    from analysis.entropy_tables import kept_ranks
 
     ranks = kept_ranks(size, points)
     assert ranks[0] == 0
@@ -155,7 +155,7 @@ def test_kept_ranks_cover_both_ends_within_the_budget(size, points):
 
 
 def test_downsampled_line_stays_close_to_the_whole_one():
-    from analysis.entropy.tables import coefficient_table
+    from analysis.entropy_tables import coefficient_table
 
     results = [make_result(d_mlp=1531)]
     whole, thin = (coefficient_table(results, points=points) for points in (1531, 120))
@@ -168,7 +168,7 @@ def test_downsampled_line_stays_close_to_the_whole_one():
 
 
 def test_a_coefficient_of_zero_does_not_break_the_logarithmic_axis():
-    from analysis.entropy.figures import sorted_coefficients
+    from analysis.entropy_figures import sorted_coefficients
 
     table = pd.DataFrame(
         {"layer": [0, 0], "rank": [0, 1], "quantile": [0.0, 0.5], "ratio": [2.0, 0.0]}
@@ -177,8 +177,8 @@ def test_a_coefficient_of_zero_does_not_break_the_logarithmic_axis():
 
 
 def test_names_are_text_to_plotly():
-    from analysis.entropy.figures import knowledge_by_layer
-    from analysis.entropy.tables import layer_table
+    from analysis.entropy_figures import knowledge_by_layer
+    from analysis.entropy_tables import layer_table
 
     figure = knowledge_by_layer(layer_table([make_result(NASTY)]))
     assert data_traces(figure)[0].name == "&lt;b&gt;bold&lt;/b&gt; %{x} &lt;script&gt;"
@@ -195,7 +195,7 @@ def test_names_are_text_to_plotly():
     ],
 )
 def test_series_are_called_after_what_varies(results, labels):
-    from analysis.entropy.tables import series_labels
+    from analysis.entropy_tables import series_labels
 
     made = [make_result(c, model=m, revision=r, kinds=()) for m, r, c in results]
     assert series_labels(made) == labels
@@ -204,7 +204,8 @@ def test_series_are_called_after_what_varies(results, labels):
 def test_convergence_is_drawn_as_it_was_measured():
     import dataclasses
 
-    from analysis.entropy.findings import convergence_figure, convergence_table
+    from analysis.entropy_figures import convergence_figure
+    from analysis.entropy_tables import convergence_table
     from probes.choices import EntropyKind
     from probes.intervals import Interval
     from probes.results import ConvergencePoint
@@ -215,8 +216,8 @@ def test_convergence_is_drawn_as_it_was_measured():
     )
     result = dataclasses.replace(make_result(), convergence=points)
     figure = convergence_figure(convergence_table([result]), "knowledge")
-    low, high, total = figure.data
-    assert (list(low.y), list(high.y)) == ([29.0, 29.7], [31.5, 30.8])
+    band, total = figure.data
+    assert list(band.y) == [31.5, 30.8, 29.7, 29.0]
     assert list(total.x) == [3, 7]
     # The estimates that the intervals are of, in their middle.
     assert list(total.y) == [30.25, 30.25]

@@ -60,8 +60,7 @@ def test_sentences_and_terminal_tables_print_the_estimate_beside_its_interval():
     from rich.console import Console
 
     from analysis.document import print_report
-    from analysis.entropy.findings import findings
-    from analysis.entropy.report import entropy_report
+    from analysis.entropy_page import entropy_report, findings
 
     text = " ".join(findings([result()]))
     inside(text, r"([\d.]+) nats \(95% interval ([\d.]+) to ([\d.]+)")
@@ -72,7 +71,7 @@ def test_sentences_and_terminal_tables_print_the_estimate_beside_its_interval():
 
 
 def test_the_page_and_its_settling_curve_print_it_too():
-    from analysis.entropy.findings import convergence_table
+    from analysis.entropy_tables import convergence_table
 
     text = entropy_page([result()])
     assert text.count("95% interval 26.45 to 26.55; 26.43 before") >= 3
@@ -96,7 +95,7 @@ def test_the_file_names_both(tmp_path):
 
 
 def test_a_share_of_the_maximum_is_at_most_all_of_it():
-    from analysis.entropy.findings import used_share
+    from analysis.entropy_page import used_share
     from probes.intervals import Interval
     from probes.results import KnowledgeEntropy
 
@@ -156,7 +155,7 @@ def test_a_turn_is_named_with_its_place(values, told):
 def test_a_sweep_names_the_turn_and_draws_the_estimate():
     import pandas as pd
 
-    from analysis.entropy.trajectory_report import totals_over_training, trajectory_findings
+    from analysis.trajectory import totals_over_training, trajectory_findings
 
     rows = [
         (

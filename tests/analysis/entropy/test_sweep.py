@@ -49,7 +49,7 @@ def results(out):
 
 def test_a_sweep_gives_a_folder_per_checkpoint_a_table_and_a_page(inputs, tmp_path, capsys):
     import probes
-    from analysis.entropy.command import main
+    from analysis.entropy import main
 
     assert main(arguments(inputs, tmp_path / "out", "--variants", "relu_gate")) == 0
     out = tmp_path / "out"
@@ -79,7 +79,7 @@ def test_a_sweep_gives_a_folder_per_checkpoint_a_table_and_a_page(inputs, tmp_pa
 
 
 def test_going_on_repeats_nothing_that_is_finished(inputs, tmp_path, monkeypatch):
-    from analysis.entropy import command as entropy
+    import analysis.entropy as entropy
 
     out = tmp_path / "out"
     assert entropy.main(arguments(inputs, out)) == 0
@@ -107,7 +107,7 @@ def test_results_of_other_weights_texts_or_versions_are_refused(
     """Nothing is measured either: what changed is found out before."""
     import shutil
 
-    from analysis.entropy import command as entropy
+    import analysis.entropy as entropy
 
     shutil.copytree(inputs, tmp_path / "in")
     given = arguments(tmp_path / "in", tmp_path / "out", "--kinds", "next_token")
@@ -142,7 +142,7 @@ def start(argv):
 
 @pytest.mark.parametrize("moment", ["between", "within"])
 def test_a_killed_sweep_ends_the_same(inputs, tmp_path, moment):
-    from analysis.entropy.command import main
+    from analysis.entropy import main
 
     assert main(arguments(inputs, tmp_path / "whole")) == 0
     out = tmp_path / "killed"
@@ -164,7 +164,7 @@ def test_a_killed_sweep_ends_the_same(inputs, tmp_path, moment):
 
 
 def test_two_processes_sweep_like_one(inputs, tmp_path):
-    from analysis.entropy.command import main
+    from analysis.entropy import main
 
     assert main(arguments(inputs, tmp_path / "one")) == 0
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -201,7 +201,7 @@ def test_one_model_over_two_processes_prints_once(inputs, tmp_path):
     ],
 )
 def test_a_sweep_of_other_settings_is_refused(inputs, tmp_path, capsys, extra, line):
-    from analysis.entropy.command import main
+    from analysis.entropy import main
 
     assert main(arguments(inputs, tmp_path / "out", "--kinds", "next_token")) == 0
     before = results(tmp_path / "out")
@@ -211,7 +211,7 @@ def test_a_sweep_of_other_settings_is_refused(inputs, tmp_path, capsys, extra, l
 
 
 def test_a_folder_that_holds_something_else_is_refused(inputs, tmp_path, capsys):
-    from analysis.entropy.command import main
+    from analysis.entropy import main
 
     (tmp_path / "notes.txt").write_text("mine")
     assert main(arguments(inputs, tmp_path)) == 2
@@ -220,7 +220,7 @@ def test_a_folder_that_holds_something_else_is_refused(inputs, tmp_path, capsys)
 
 
 def test_a_mistake_before_the_first_result_binds_nobody(inputs, tmp_path, capsys):
-    from analysis.entropy.command import main
+    from analysis.entropy import main
 
     out = tmp_path / "out"
     assert main(arguments(inputs, out, "--kinds", "next_token", "--blocks", "1")) == 2

@@ -11,7 +11,7 @@ from tests.analysis.results import make_result, trajectory_page
 
 def measured(steps=(8, 64, 512), corpora=("plants", "stars")):
     from analysis.checkpoints import Checkpoint
-    from analysis.entropy.trajectory import Measured
+    from analysis.trajectory import Measured
 
     found = []
     for place, step in enumerate(steps):
@@ -31,7 +31,7 @@ def measured(steps=(8, 64, 512), corpora=("plants", "stars")):
 
 
 def test_the_table_holds_every_number_of_every_result():
-    from analysis.entropy.trajectory_tables import trajectory_table
+    from analysis.trajectory import trajectory_table
 
     series = measured()
     table = trajectory_table(series)
@@ -50,8 +50,7 @@ def test_the_table_holds_every_number_of_every_result():
 
 
 def test_totals_are_drawn_over_steps_with_their_intervals():
-    from analysis.entropy.trajectory_report import totals_over_training
-    from analysis.entropy.trajectory_tables import trajectory_table
+    from analysis.trajectory import totals_over_training, trajectory_table
 
     series = measured()
     figure = totals_over_training(trajectory_table(series), "|c|")
@@ -67,8 +66,7 @@ def test_totals_are_drawn_over_steps_with_their_intervals():
 
 
 def test_layers_are_drawn_as_changes_since_the_first_checkpoint():
-    from analysis.entropy.trajectory_report import layers_over_training
-    from analysis.entropy.trajectory_tables import trajectory_table
+    from analysis.trajectory import layers_over_training, trajectory_table
 
     series = measured()
     figure = layers_over_training(trajectory_table(series), "|c|", "stars")
@@ -79,8 +77,7 @@ def test_layers_are_drawn_as_changes_since_the_first_checkpoint():
 
 
 def test_checkpoints_without_a_step_stand_in_their_order():
-    from analysis.entropy.trajectory_report import totals_over_training
-    from analysis.entropy.trajectory_tables import trajectory_table
+    from analysis.trajectory import totals_over_training, trajectory_table
 
     figure = totals_over_training(trajectory_table(measured(steps=(None, None))), "|c|")
     assert list(figure.data[0].x) == [0, 1]
@@ -88,8 +85,7 @@ def test_checkpoints_without_a_step_stand_in_their_order():
 
 
 def test_findings_say_which_way_a_total_moved_and_when_it_may_be_chance():
-    from analysis.entropy.trajectory_report import trajectory_findings
-    from analysis.entropy.trajectory_tables import trajectory_table
+    from analysis.trajectory import trajectory_findings, trajectory_table
 
     found = trajectory_findings(trajectory_table(measured()))
     line = next(s for s in found if s.startswith("Knowledge entropy by |c| over plants falls"))

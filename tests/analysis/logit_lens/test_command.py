@@ -35,7 +35,7 @@ def inputs(tmp_path_factory):
 @pytest.fixture
 def run(inputs, tmp_path):
     """Run the command on a tiny model; exit code."""
-    from analysis.logit_lens.command import main
+    from analysis.logit_lens import main
 
     def call(*extra, model="model", out=None):
         given = ["--model", str(inputs / model), "--out", str(out or tmp_path / "out")]

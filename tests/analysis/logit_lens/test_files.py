@@ -8,13 +8,9 @@ import math
 import pytest
 import torch
 
+import analysis
+from analysis.lens_tables import save_numbers
 from tests.analysis.lens_results import D_VOCAB, make_lens
-
-
-def lens_files():
-    import analysis.logit_lens.files as files
-
-    return files
 
 
 def rows_by_hand(result):
@@ -25,10 +21,10 @@ def rows_by_hand(result):
 
 
 def test_readouts_are_one_row_per_place_and_layer():
-    from analysis.logit_lens.tables import readouts_table
+    from analysis.lens_tables import lens_table
 
     result = make_lens(target_length=3, embedding=True, controls=("shuffled", "frequency"))
-    table = readouts_table(result)
+    table = lens_table(result)
     read, at = result.per_token.readout, 0
     for item, position, place, row in rows_by_hand(result):
         given = result.items[item].prompt_ids + result.items[item].target_ids
@@ -65,7 +61,7 @@ def first_and_settling(ranks, k):
 @pytest.mark.parametrize("k", [1, 7])
 def test_json_holds_every_item(tmp_path, k):
     result = make_lens(n_items=11, controls=("shuffled",), embedding=True)
-    lens_files().save_numbers(result, tmp_path, k)
+    save_numbers(result, tmp_path, k)
     content = json.loads((tmp_path / "lens.json").read_text(encoding="utf-8"))
     assert content["layer_labels"] == ["embed", "0", "1", "2", "3", "4"]
     assert content["k"] == k
@@ -96,7 +92,7 @@ def test_a_target_that_never_comes_up_has_no_layer(tmp_path):
     result = dataclasses.replace(
         result, per_token=dataclasses.replace(result.per_token, readout=never)
     )
-    lens_files().save_numbers(result, tmp_path)
+    save_numbers(result, tmp_path)
     content = json.loads((tmp_path / "lens.json").read_text(encoding="utf-8"))
     assert [item["first_layer"] for item in content["items"]] == [None, None]
     assert content["first_layer_histogram"] == [0.0] * 5
@@ -112,14 +108,14 @@ def test_a_log_probability_of_nothing_is_still_json(tmp_path):
     result = dataclasses.replace(
         result, per_token=dataclasses.replace(result.per_token, readout=nothing)
     )
-    lens_files().save_numbers(result, tmp_path)
+    save_numbers(result, tmp_path)
     text = (tmp_path / "lens.json").read_text(encoding="utf-8")
     assert "Infinity" not in text
     assert json.loads(text)["items"][0]["log_prob"] == [None] * 5
 
 
 def test_items_name_layers_and_give_the_last_rank():
-    from analysis.logit_lens.tables import items_table
+    from analysis.lens_tables import items_table
 
     result = make_lens(n_items=7, embedding=True)
     table = items_table(result, k=3)
@@ -135,7 +131,7 @@ def test_items_name_layers_and_give_the_last_rank():
 
 
 def test_prompts_of_token_ids_are_spelt_out():
-    from analysis.logit_lens.tables import items_table
+    from analysis.lens_tables import items_table
 
     result = make_lens(n_items=1, prompts=(None,), targets=(None,), length=3, target_length=2)
     row = items_table(result).iloc[0]
@@ -146,7 +142,7 @@ def test_prompts_of_token_ids_are_spelt_out():
 def test_layers_are_summarised_over_items():
     import numpy as np
 
-    from analysis.logit_lens.tables import layers_table
+    from analysis.lens_tables import layers_table
 
     result = make_lens(n_items=7, embedding=True)
     table = layers_table(result, k=5)
@@ -168,18 +164,19 @@ def test_all_four_files_are_written(tmp_path):
 
 def test_nothing_is_written_for_a_k_that_finds_everything(tmp_path):
     with pytest.raises(ValueError, match=f"k is {D_VOCAB}, but there are {D_VOCAB} tokens"):
-        lens_files().save_lens(make_lens(), tmp_path / "out", k=D_VOCAB)
+        analysis.save_lens(make_lens(), tmp_path / "out", k=D_VOCAB)
     assert not (tmp_path / "out").exists()
 
 
-def test_two_results_share_a_page_and_have_a_comparison(tmp_path):
-    pair = [(make_lens(n_items=7), None), (make_lens(n_items=7, model="other", n_layers=3), None)]
-    report = lens_files().write_lens(tmp_path / "out", pair, k=5, seed=0)
-    names = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")}
-    inside = {"lens.json", "lens.csv", "items.csv"}
-    assert names == {*inside, *(f"compared/{n}" for n in inside), "lens.html", "comparison.json"}
-    second = json.loads((tmp_path / "out" / "compared" / "lens.json").read_text(encoding="utf-8"))
-    assert second["model"] == "other"
-    written = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
-    assert written["items"] == 7
-    assert any("7 items" in sentence or "7 targets" in sentence for sentence in report.findings)
+def test_two_readings_are_compared_item_by_item():
+    from analysis.depth import compare_lenses
+
+    pair = make_lens(n_items=7), make_lens(n_items=7, model="other", n_layers=3)
+    compared = compare_lenses(*pair, k=5, seed=0)
+    assert (compared.items, compared.names) == (7, ("tiny", "other"))
+    assert list(compared.found) == [int((one.first_layer(5) >= 0).sum()) for one in pair]
+    gaps = pair[1].log_prob[-1].double() - pair[0].log_prob[-1].double()
+    assert compared.tests["log_prob"].effect == pytest.approx(float(gaps.mean()))
+    assert any("7 items" in sentence for sentence in compared.findings())
+    with pytest.raises(ValueError, match="of different items"):
+        compare_lenses(pair[0], make_lens(n_items=5), k=5, seed=0)

@@ -69,7 +69,7 @@ def test_page_data_is_what_was_read():
     [(255, "Uint8Array"), (256, "Uint16Array"), (65535, "Uint16Array"), (65536, "Uint32Array")],
 )
 def test_arrays_are_as_small_as_they_can_be(highest, kind):
-    from analysis.logit_lens.page_data import packed
+    from analysis.lens_explorer import packed
 
     found = packed(np.array([0, highest]))
     assert found["type"] == kind
@@ -210,7 +210,7 @@ def make_causal(n_items=3, n_layers=5, least_drop=0.1):
 
 
 def test_the_causal_check_stands_beside_what_can_be_read():
-    from analysis.logit_lens.figures import causal_figure
+    from analysis.lens_figures import causal_figure
 
     result = make_lens()
     readable, stream, mlp = causal_figure(make_causal(), [result], k=5).data
@@ -245,88 +245,67 @@ def test_a_causal_check_of_other_items_is_refused():
     ],
 )
 def test_layers_are_told_as_ranges(chosen, text):
-    from analysis.logit_lens.findings import layer_ranges
+    from analysis.lens_page import layer_ranges
 
     assert layer_ranges(chosen) == text
 
 
-@pytest.mark.parametrize("measure", ["rank", "probability", "log_prob", "entropy", "kl"])
-def test_heatmap_holds_one_items_numbers(measure):
+def test_heatmap_holds_one_items_numbers():
     result = make_lens()
-    figure = result.plot(1) if measure == "log_prob" else None
-    if figure is None:
-        from analysis.logit_lens.figures import heatmap
-
-        figure = heatmap(result, 1, measure)
+    figure = result.plot(1)
     (trace,) = figure.data
     rows = [row for row in range(len(result.per_token.item)) if result.per_token.item[row] == 1]
     read = result.per_token.readout
-    expected = {
-        "rank": np.log10(read.rank.numpy() + 1),
-        "probability": np.exp(read.log_prob.numpy()),
-    }.get(measure)
-    expected = getattr(read, measure).numpy() if expected is None else expected
-    np.testing.assert_array_equal(trace.z, expected[:, rows])
+    np.testing.assert_array_equal(trace.z, read.log_prob.numpy()[:, rows])
     assert list(figure.layout.yaxis.ticktext) == ["0", "1", "2", "3", "4"]
     assert [t.lstrip("·") for t in figure.layout.xaxis.ticktext] == [
         f"t{token}" for token in result.items[1].prompt_ids
     ]
-    hover = trace.customdata[2][3]
-    row = rows[3]
-    assert f"rank {int(read.rank[2, row]):,}, " in hover
-    for token in read.top_ids[2, row].tolist():
-        assert f"·t{token}" in hover
+    row, hover = rows[3], trace.customdata[2][3]
+    assert int(read.rank[2, row]) in hover
+    best = next(text for text in hover if "<br>" in str(text))
+    assert [line.split("·")[1] for line in best.split("<br>")] == [
+        f"t{token}" for token in read.top_ids[2, row].tolist()
+    ]
 
 
 def test_heatmap_shows_markup_as_text():
     result = make_lens(vocabulary={token: "<b>x</b>" for token in range(D_VOCAB)})
     (trace,) = result.plot(0).data
     assert trace.text[0][0] == "&lt;b&gt;x&lt;/b&gt;"
-    assert "<b>x" not in trace.customdata[0][0]
+    assert not any("<b>x" in str(text) for text in trace.customdata[0][0])
     assert "&lt;b&gt;x" in result._repr_html_() or "\\u0026lt;b" in result._repr_html_()
 
 
-@pytest.mark.parametrize(
-    ("item", "measure", "message"),
-    [
-        (3, "rank", "there is no item 3; this result has 0 to 2"),
-        (-1, "rank", "there is no item -1"),
-        (0, "ranks", "measure must be one of rank, probability, .* found 'ranks'"),
-    ],
-)
-def test_a_heatmap_of_nothing_is_refused(item, measure, message):
-    from analysis.logit_lens.figures import heatmap
-
-    with pytest.raises(ValueError, match=message):
-        heatmap(make_lens(), item, measure)
+@pytest.mark.parametrize("item", [3, -1])
+def test_a_heatmap_of_nothing_is_refused(item):
+    with pytest.raises(ValueError, match=f"there is no item {item}; this result has 0 to 2"):
+        make_lens().plot(item)
 
 
 def test_histograms_are_of_all_items_and_start_beneath_layer_0():
-    from analysis.logit_lens.figures import localization_figure
+    from analysis.lens_figures import Criterion, layer_histogram
 
     result = make_lens(n_items=11, embedding=True, seed=1)
-    first, settling = localization_figure([result], k=1).data
+    other = make_lens(n_items=11, model="other", n_layers=3)
     assert ((result.first_layer(1) == -1) & (result.settling_layer(1) == -1)).any(), (
         "some items must be missing from the bars"
     )
-    for bar, layers in ((first, result.first_layer(1)), (settling, result.settling_layer(1))):
-        assert list(bar.y) == [-1, 0, 1, 2, 3, 4]
+    for criterion in Criterion:
+        figure = layer_histogram([result, other], criterion, k=1)
+        assert [bar.name for bar in figure.data] == ["tiny", "other"]
+        assert list(figure.layout.yaxis.ticktext) == ["embed", "0", "1", "2", "3", "4"]
+        layers = getattr(result, f"{criterion}_layer")(1)
         by_hand = [sum(int(x) == row for x in layers) / 11 for row in range(6)]
-        assert list(bar.x) == by_hand
-
-
-def test_histograms_of_two_models_share_their_layers():
-    from analysis.logit_lens.figures import localization_figure
-
-    both = [make_lens(embedding=True), make_lens(model="other", n_layers=3)]
-    figure = localization_figure(both, k=5)
-    assert [bar.name for bar in figure.data] == ["tiny", "other"] * 2
-    assert list(figure.data[1].y) == [0, 1, 2]
-    assert list(figure.layout.yaxis.ticktext) == ["embed", "0", "1", "2", "3", "4"]
+        assert list(figure.data[0].x) == by_hand
+        of_other = getattr(other, f"{criterion}_layer")(1)
+        assert list(figure.data[1].x)[1:4] == [
+            sum(int(x) == row for x in of_other) / 11 for row in range(3)
+        ]
 
 
 def test_rank_trajectories_are_medians_with_controls():
-    from analysis.logit_lens.figures import rank_trajectories
+    from analysis.lens_figures import rank_trajectories
 
     result = make_lens(n_items=7, controls=("shuffled",))
     figure = rank_trajectories(result)

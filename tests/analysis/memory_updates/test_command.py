@@ -49,7 +49,7 @@ def series(inputs, tmp_path_factory):
 
 def test_numbers_are_those_of_the_measurement(inputs, series):
     import probes
-    from analysis.memory_updates.measurement import measure_updates, rank_correlations
+    from analysis.update_measures import measure_updates, rank_correlations
     from training.settings import OptimizerSettings
 
     content = json.loads((series / "updates.json").read_text())
@@ -96,7 +96,7 @@ def test_the_page_holds_both_figures_and_asks_nobody(series):
 
 
 def test_the_figure_has_a_row_for_each_layer_and_a_column_for_each_checkpoint():
-    from analysis.memory_updates.report import correlations, update_table
+    from analysis.memory_updates import updates_report
 
     def layers(*values):
         return [{"layer": n, "gradients": v, "updates": -1.0} for n, v in enumerate(values)]
@@ -104,14 +104,16 @@ def test_the_figure_has_a_row_for_each_layer_and_a_column_for_each_checkpoint():
     # In the order of the series, which is not that of the names.
     named = (("step9", 9, layers(0.5, None, 0.25)), ("step10", 10, layers(-0.5, 0.75, 0.0)))
     checkpoints = [{"checkpoint": n, "step": s, "layers": v} for n, s, v in named]
-    (heatmap,) = correlations(update_table(checkpoints), "gradients").data
+    content = {"model": "m", "corpus": "c", "tokens": 7, "batches": 1, "checkpoints": checkpoints}
+    gradients, _ = updates_report(content, "command").sections[0].parts[0].panels
+    (heatmap,) = gradients.plot.data
     found = pd.DataFrame(heatmap.z).astype(object).where(lambda cells: cells.notna(), None)
     assert found.values.tolist() == [[0.5, -0.5], [None, 0.75], [0.25, 0.0]]
     assert (heatmap.zmin, heatmap.zmid, heatmap.zmax) == (-1, 0, 1)
 
 
 def test_a_series_that_was_stopped_goes_on(inputs, tmp_path, monkeypatch):
-    from analysis.memory_updates import measurement as checkpoint_results
+    from analysis import update_measures as checkpoint_results
 
     measured = []
     measure = checkpoint_results.checkpoint_result

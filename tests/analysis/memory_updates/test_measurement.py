@@ -71,7 +71,7 @@ def by_hand(family, given):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_norms_are_those_of_backward_and_of_adam(family):
-    from analysis.memory_updates import measure_updates
+    from analysis.update_measures import measure_updates
 
     found = measure_updates(tiny_model(family, torch.float64), batches(), settings())
     gradients, updates, tokens = by_hand(family, batches())
@@ -82,7 +82,7 @@ def test_norms_are_those_of_backward_and_of_adam(family):
 
 
 def test_pads_on_the_left_change_nothing():
-    from analysis.memory_updates import measure_updates
+    from analysis.update_measures import measure_updates
 
     model = tiny_model("llama", torch.float64)
     found, other = (measure_updates(model, batches(side), settings()) for side in ("right", "left"))
@@ -92,7 +92,7 @@ def test_pads_on_the_left_change_nothing():
 
 def test_coefficients_are_those_of_the_entropy():
     import probes
-    from analysis.memory_updates import measure_updates
+    from analysis.update_measures import measure_updates
 
     model = tiny_model("llama", torch.float64)
     found = measure_updates(model, batches(), settings())
@@ -106,7 +106,7 @@ def test_coefficients_are_those_of_the_entropy():
 def test_correlations_are_spearmans():
     from scipy.stats import spearmanr
 
-    from analysis.memory_updates.measurement import measure_updates, rank_correlations
+    from analysis.update_measures import measure_updates, rank_correlations
 
     found = measure_updates(tiny_model("llama"), batches(), settings())
     coefficients = found.mean_coefficients
@@ -123,7 +123,7 @@ def test_correlations_are_spearmans():
 
 
 def test_the_defaults_are_those_of_training():
-    from analysis.memory_updates.command import UpdatesArguments
+    from analysis.memory_updates import UpdatesArguments
     from training.settings import OptimizerSettings
 
     theirs = OptimizerSettings()
@@ -156,7 +156,7 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_stays_as_it_was(fails):
-    from analysis.memory_updates import measure_updates
+    from analysis.update_measures import measure_updates
 
     model = tiny_model("llama")
     hf_model = model.hf_model
@@ -179,7 +179,7 @@ def test_the_model_stays_as_it_was(fails):
 
 def test_what_cannot_be_measured_is_refused():
     import probes
-    from analysis.memory_updates import measure_updates
+    from analysis.update_measures import measure_updates
 
     model = tiny_model("llama")
     with pytest.raises(ValueError, match="there are no batches"):

@@ -175,7 +175,7 @@ def write_ledger(folder):
 
 
 def write_lens(folder):
-    from analysis.logit_lens.files import save_numbers
+    from analysis.lens_tables import save_numbers
     from tests.analysis.lens_results import make_lens
 
     prompts = (f"{NASTY} 0", "prompt 1", "prompt 2")
@@ -184,7 +184,7 @@ def write_lens(folder):
 
 def write_edit_sweep(folder):
     """Two edits: one raises knowledge entropy by 1 nat and the loss by 0.5, one does nothing."""
-    from analysis.edit_sweep.findings import MEASURES
+    from analysis.edit_measures import MEASURES
 
     rows = [
         {

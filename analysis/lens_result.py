@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from probes.choices import LensPositions, TargetSpan
+from probes.choices import LensPositions, TargetSpan, as_choice
 from probes.corpus.batching import token_batches
 from probes.corpus.sources import load_corpus
 from probes.hooked_model import HookedModel
@@ -65,25 +65,15 @@ class LensResult:
     def rank(self) -> Int64[Tensor, "layer item"]:
         """How many tokens come before the target; the worst or the mean of a span."""
         ranks = self.per_token.readout.rank
-        match self.span:
-            case TargetSpan.FIRST:
-                return ranks[:, self.first_rows]
-            case TargetSpan.EVERY:
-                return self._over_span(ranks, "amax")
-            case TargetSpan.MEAN:
-                return self._over_span(ranks.double(), "mean").round().long()
+        if self.span is TargetSpan.MEAN:
+            return self._over_span(ranks.double(), "mean").round().long()
+        return self._over_span(ranks, "amax")
 
     @cached_property
     def log_prob(self) -> Float[Tensor, "layer item"]:
         """Log-probability of the target, in nats; the sum or the mean of a span."""
-        values = self.per_token.readout.log_prob
-        match self.span:
-            case TargetSpan.FIRST:
-                return values[:, self.first_rows]
-            case TargetSpan.EVERY:
-                return self._over_span(values, "sum")
-            case TargetSpan.MEAN:
-                return self._over_span(values, "mean")
+        how = "mean" if self.span is TargetSpan.MEAN else "sum"
+        return self._over_span(self.per_token.readout.log_prob, how)
 
     @property
     def entropy(self) -> Float[Tensor, "layer item"]:
@@ -94,11 +84,6 @@ class LensResult:
     def kl(self) -> Float[Tensor, "layer item"]:
         """KL divergence of the model's final distribution from the readout, in nats."""
         return self.per_token.readout.kl[:, self.first_rows]
-
-    @property
-    def probability(self) -> Float[Tensor, "layer item"]:
-        """Exp of `log_prob`."""
-        return self.log_prob.exp()
 
     def control_rank(self, name: str) -> Int64[Tensor, "layer item"]:
         """Ranks of a control's tokens at the readout position.
@@ -130,15 +115,15 @@ class LensResult:
 
     def to_dataframe(self) -> Any:
         """One row per item, position and layer, tidy, as a pandas DataFrame."""
-        from analysis.logit_lens.tables import readouts_table
+        import analysis
 
-        return readouts_table(self)
+        return analysis.lens_table(self)
 
     def plot(self, item: int = 0) -> Any:
         """Heatmap of one item, layer by position (a `plotly` Figure)."""
-        from analysis.logit_lens.figures import heatmap
+        import analysis
 
-        return heatmap(self, item)
+        return analysis.lens_heatmap(self, item)
 
     def save(self, directory: str | Path) -> Path:
         """Write `lens.json`, `lens.csv`, `items.csv` and `lens.html`.
@@ -149,9 +134,9 @@ class LensResult:
         Returns:
             The directory.
         """
-        from analysis.logit_lens.files import save_lens
+        import analysis
 
-        return save_lens(self, Path(directory))
+        return analysis.save_lens(self, Path(directory))
 
     def _repr_html_(self) -> str:
         return self.plot()._repr_html_()
@@ -164,6 +149,8 @@ class LensResult:
 
     def _over_span(self, values: Tensor, how: str) -> Tensor:
         """Values of the rows of every target, put together by item."""
+        if self.span is TargetSpan.FIRST:
+            return values[:, self.first_rows]
         in_target = self.per_token.place >= 0
         index = self.per_token.item[in_target].expand(len(values), -1)
         start = torch.zeros(len(values), len(self.items), dtype=values.dtype)
@@ -221,8 +208,12 @@ def lens(
     """
     items = lens_items(model, prompts, targets, subjects=subjects, prepend_bos=prepend_bos)
     settings = LensSettings(
-        positions=_positions(positions),
-        span=_choice(TargetSpan, span, "span"),
+        positions=(
+            as_choice(LensPositions, positions, "positions")
+            if isinstance(positions, str)
+            else tuple(map(int, positions))
+        ),
+        span=as_choice(TargetSpan, span, "span"),
         norm=norm,
         embedding=embedding,
         top_k=top_k,
@@ -242,6 +233,8 @@ def lens(
         "prepend_bos": Prompts.of(model, prepend_bos).puts_bos,
         **asdict(settings),
     }
+    tokens = sum(len(item.prompt_ids) for item in items)
+    counts = {"documents": len(items), "rows": len(items), "tokens": tokens}
     return LensResult(
         items=tuple(items),
         layer_labels=("embed",) * embedding + tuple(map(str, range(model.n_layers))),
@@ -250,29 +243,9 @@ def lens(
         control_names=tuple(controls or ()),
         vocabulary=_vocabulary(model.tokenizer, items, read),
         d_vocab=model.d_vocab,
-        provenance=provenance_of(
-            model,
-            configuration,
-            documents=len(items),
-            rows=len(items),
-            tokens=sum(len(item.prompt_ids) for item in items),
-            corpus=source,
-        ),
+        provenance=provenance_of(model, configuration, corpus=source, **counts),
         notes=_notes(settings, items),
     )
-
-
-def _positions(given: LensPositions | str | Sequence[int]) -> LensPositions | tuple[int, ...]:
-    if isinstance(given, str):
-        return _choice(LensPositions, given, "positions")
-    return tuple(int(position) for position in given)
-
-
-def _choice(choices: Any, given: Any, name: str) -> Any:
-    try:
-        return choices(given)
-    except ValueError:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, found {given!r}") from None
 
 
 def _vocabulary(tokenizer: Any, items: Iterable[LensItem], read: LensReadouts) -> dict[int, str]:
@@ -290,24 +263,17 @@ def _vocabulary(tokenizer: Any, items: Iterable[LensItem], read: LensReadouts) -
 
 
 def _notes(settings: LensSettings, items: Sequence[LensItem]) -> tuple[str, ...]:
-    notes = []
-    if apart := sum(item.split_apart for item in items):
-        notes.append(
-            f"In {apart} of {len(items)} items the target was split by itself: the tokenizer joins "
-            "it with the prompt, or the prompt is token ids."
-        )
-    later = sum(item.first > 0 for item in items)
-    if later and settings.span is TargetSpan.FIRST:
-        notes.append(
-            f"In {later} of {len(items)} items the target begins with a token that is a space "
-            "alone; the token after it is looked for, with the space given."
-        )
-    if not settings.norm:
-        notes.append(
-            "Streams were unembedded without the final norm: not even the last layer's "
-            "readout is what the model computes."
-        )
-    return tuple(notes)
+    apart = sum(item.split_apart for item in items)
+    later = sum(item.first > 0 for item in items) if settings.span is TargetSpan.FIRST else 0
+    notes = {
+        f"In {apart} of {len(items)} items the target was split by itself: the tokenizer joins it "
+        "with the prompt, or the prompt is token ids.": apart > 0,
+        f"In {later} of {len(items)} items the target begins with a token that is a space alone; "
+        "the token after it is looked for, with the space given.": later > 0,
+        "Streams were unembedded without the final norm: not even the last layer's readout is what "
+        "the model computes.": not settings.norm,
+    }
+    return tuple(note for note, holds in notes.items() if holds)
 
 
 COUNTED_TOKENS = 200_000
@@ -334,14 +300,11 @@ def control_tokens(
     )
     counts = token_counts(batches, model.d_vocab)
     generator = np.random.default_rng(seed)
+    tokenizer: Any = model.tokenizer
+    # Special tokens, and ids of the unembedding that no token has, are no words.
+    no_words = {*tokenizer.all_special_ids, *range(len(tokenizer), model.d_vocab)}
     drawn = {
         "shuffled": shuffled_targets(ids, generator),
-        "frequency": frequency_matched(ids, counts, generator, special_ids=_no_words(model)),
+        "frequency": frequency_matched(ids, counts, generator, special_ids=no_words),
     }
     return {name: [tokens[0] for tokens in others] for name, others in drawn.items()}
-
-
-def _no_words(model: HookedModel) -> set[int]:
-    """Special tokens, and ids of the unembedding that no token has."""
-    tokenizer: Any = model.tokenizer
-    return {*tokenizer.all_special_ids, *range(len(tokenizer), model.d_vocab)}

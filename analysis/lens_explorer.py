@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.logit_lens.result import LensResult
-from analysis.logit_lens.tables import input_ids, items_table, series_labels
+from analysis.lens_result import LensResult
+from analysis.lens_tables import input_ids, items_table, series_labels
 from analysis.numbers import visible
 from analysis.theme import SEQUENTIAL_SCALE
 

@@ -6,8 +6,6 @@ Figures, pages and the terminal draw from these tables and never from results di
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from math import log
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,13 +33,17 @@ def series_labels(results: Sequence[EntropyResult]) -> list[str]:
     """A name for every result: what varies among model, revision and corpus, else the corpus."""
     parts = [(r.provenance.model, r.provenance.revision, r.provenance.corpus) for r in results]
     varying = [place for place in range(3) if len({part[place] for part in parts}) > 1]
-    labels: list[str] = []
-    for model, revision, corpus in parts:
-        named = [(model, revision, corpus)[place] for place in varying] or [corpus or model]
-        base = " · ".join(str(name) for name in named if name) or model
-        repeats = sum(label == base or label.startswith(f"{base} (") for label in labels)
-        labels.append(f"{base} ({repeats + 1})" if repeats else base)
-    return labels
+    names = []
+    for part in parts:
+        named = [part[place] for place in varying] or [part[2] or part[0]]
+        names.append(" · ".join(str(name) for name in named if name) or part[0])
+    return numbered(names)
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names; a later one that is there already gets a number."""
+    repeats = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"{name} ({n + 1})" if n else name for name, n in zip(names, repeats, strict=True)]
 
 
 def symbol(result: EntropyResult) -> str:
@@ -50,38 +52,32 @@ def symbol(result: EntropyResult) -> str:
 
 
 def layer_table(results: Sequence[EntropyResult]) -> pd.DataFrame:
-    """Entropy of every layer."""
-    rows: list[dict[str, Any]] = []
-    for series, result in zip(series_labels(results), results, strict=True):
-        for measure, entropies, maximum in _per_layer(result):
-            rows += (
-                {
-                    "series": series,
-                    "measure": measure,
-                    "layer": layer,
-                    "entropy": entropy,
-                    "maximum": maximum,
-                }
-                for layer, entropy in enumerate(entropies)
-            )
-    columns = ["series", "measure", "layer", "entropy", "maximum"]
-    table = pd.DataFrame(rows, columns=columns)
-    table["effective"] = np.exp(table["entropy"].astype(float))
-    table["share"] = np.exp((table["entropy"] - table["maximum"]).astype(float))
-    return table
+    """Entropy of every layer: `series`, `measure`, `layer`, `entropy`, its `maximum`,
+    `effective` outcomes and their `share` of all.
+    """
+    rows = [
+        (series, measure, layer, entropy, maximum)
+        for series, result in zip(series_labels(results), results, strict=True)
+        for measure, entropies, maximum in _per_layer(result)
+        for layer, entropy in enumerate(entropies)
+    ]
+    table = pd.DataFrame(rows, columns=["series", "measure", "layer", "entropy", "maximum"])
+    table = table.astype({"entropy": float, "maximum": float})
+    return table.assign(
+        effective=np.exp(table["entropy"]), share=np.exp(table["entropy"] - table["maximum"])
+    )
 
 
 def _per_layer(result: EntropyResult) -> Iterator[tuple[Measure, list[float], float]]:
-    if result.knowledge is not None:
-        yield Measure.KNOWLEDGE, *_of_maximum(result.knowledge)
-    if result.contribution is not None:
-        yield Measure.CONTRIBUTION, *_of_maximum(result.contribution)
+    weighed: dict[Measure, KnowledgeEntropy | None] = {
+        Measure.KNOWLEDGE: result.knowledge,
+        Measure.CONTRIBUTION: result.contribution,
+    }
+    for measure, found in weighed.items():
+        if found is not None:
+            yield measure, found.per_layer.tolist(), np.log(found.mean_coefficients.shape[1])
     if result.attention is not None:
-        yield Measure.ATTENTION, result.attention.per_layer.tolist(), float("nan")
-
-
-def _of_maximum(found: KnowledgeEntropy) -> tuple[list[float], float]:
-    return found.per_layer.tolist(), log(found.mean_coefficients.shape[1])
+        yield Measure.ATTENTION, result.attention.per_layer.tolist(), np.nan
 
 
 def head_table(results: Sequence[EntropyResult]) -> pd.DataFrame:
@@ -97,19 +93,19 @@ def head_table(results: Sequence[EntropyResult]) -> pd.DataFrame:
 
 
 def coefficient_table(results: Sequence[EntropyResult], points: int = 120) -> pd.DataFrame:
-    """Mean coefficients of every layer from the largest to the smallest, in layer means."""
+    """Mean coefficients of every layer from the largest to the smallest: `series`, `layer`,
+    `rank`, `quantile` and the `ratio` to the layer's mean.
+    """
     frames = []
     for series, result in zip(series_labels(results), results, strict=True):
         if result.knowledge is None:
             continue
-        coefficients = result.knowledge.mean_coefficients.double().cpu().numpy()
-        for layer, values in enumerate(coefficients):
+        for layer, values in enumerate(result.knowledge.mean_coefficients.double().cpu().numpy()):
             ranks = kept_ranks(len(values), points)
             ratio = np.sort(values)[::-1][ranks] / values.mean()
-            frame = {"series": series, "layer": layer, "rank": ranks, "ratio": ratio}
-            frames.append(pd.DataFrame({**frame, "quantile": ranks / len(values)}))
-    columns = ["series", "layer", "rank", "quantile", "ratio"]
-    return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
+            frame = {"rank": ranks, "quantile": ranks / len(values), "ratio": ratio}
+            frames.append(pd.DataFrame({"series": series, "layer": layer, **frame}))
+    return pd.concat(frames)
 
 
 def kept_ranks(size: int, points: int) -> np.ndarray:
@@ -118,5 +114,16 @@ def kept_ranks(size: int, points: int) -> np.ndarray:
         return np.arange(size)
     even = np.linspace(0, size - 1, points // 3)
     ends = np.geomspace(1, size / 2, points // 3) - 1
-    ranks = np.concatenate([even, ends, size - 1 - ends])
-    return np.unique(ranks.round().astype(int))
+    return np.unique(np.concatenate([even, ends, size - 1 - ends]).round().astype(int))
+
+
+def convergence_table(results: Sequence[EntropyResult]) -> pd.DataFrame:
+    """One row per series, kind and look, its estimate; those without an interval are left out."""
+    rows = [
+        (series, str(p.kind), p.documents, p.tokens, p.estimate, p.interval.low, p.interval.high)
+        for series, result in zip(series_labels(results), results, strict=True)
+        for p in result.convergence
+        if p.interval is not None
+    ]
+    columns = ["series", "kind", "documents", "tokens", "estimate", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)

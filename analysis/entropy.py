@@ -25,20 +25,19 @@ Example:
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.options import LoadingSettings, TextSettings
 from probes.choices import (
     Backend,
     Coefficient,
     Compat,
     EntropyKind,
     IntervalMethod,
-    RowLayout,
-    SampleBy,
     Weighting,
 )
 from probes.cli import command_main, progress
@@ -48,10 +47,12 @@ if TYPE_CHECKING:
 
 PAGE = "entropy.html"
 FILES = (PAGE, "entropy.json", "entropy.csv", "mean_coefficients.safetensors")
+# Where results go, or how they are shown; nothing in them depends on these.
+_NOT_OF_THE_RESULT = ("out", "overwrite", "debug", "revision", "revisions", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EntropyArguments:
+class EntropyArguments(TextSettings, LoadingSettings):
     """Measure knowledge, attention and next-token entropy of a model over corpora."""
 
     model: str
@@ -62,23 +63,9 @@ class EntropyArguments:
     several are compared."""
     out: Path
     """Folder for the results; made if it is not there."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub model."""
     revisions: tuple[str, ...] = ()
     """Several of them, or checkpoints of a run directory, for a sweep over training; separated by
     spaces or commas."""
-    column: str | None = None
-    """Column of the text in files with columns and data sets; theirs is "text"."""
-    sample_by: SampleBy = SampleBy.DOCUMENT
-    """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
-    layout: RowLayout = RowLayout.PACKED
-    """packed: documents end to end in full rows; document: one document a row, padded."""
-    prepend_bos: bool | None = None
-    """Whether documents begin with a BOS token; None for the tokenizer's own habit."""
-    sequence_length: int = 512
-    """Tokens of a row."""
-    batch_size: int = 8
-    """Rows run at once."""
     max_tokens: int | None = 16384
     """Tokens of each corpus to read, None for all; 16384 take a small model about a minute on two
     CPU cores."""
@@ -103,10 +90,6 @@ class EntropyArguments:
     """Stop as soon as every interval is at most this wide, in nats."""
     backend: Backend = Backend.NATIVE
     """What runs the model; native is the fastest."""
-    device: str | None = None
-    """cpu or cuda; cuda where there is one."""
-    dtype: str | None = None
-    """float32, bfloat16, ...; the checkpoint's own."""
     overwrite: bool = False
     """Replace earlier results in --out."""
     debug: bool = False
@@ -117,31 +100,16 @@ def _run(arguments: EntropyArguments, _words: Sequence[str]) -> None:
     from analysis.checkpoints import is_series
     from analysis.processes import process_group
 
+    folders = _folders(arguments.corpus)
     with process_group() as rank:
         if is_series(arguments.model, arguments.revisions):
-            from analysis.entropy.trajectory import run_trajectory
-
-            run_trajectory(arguments, _folders(arguments.corpus), rank)
+            _run_series(arguments, folders, writes=rank == 0)
         else:
-            _run_one(arguments, rank)
-
-
-def _run_one(arguments: EntropyArguments, rank: int) -> None:
-    from probes.cli import refuse_existing
-
-    folders = _folders(arguments.corpus)
-    refuse_existing(arguments.out, overwrite=arguments.overwrite, known=FILES)
-    opened = open_corpora(arguments)
-    model = load(arguments, arguments.model, arguments.revision)
-    results = [measure(arguments, model, batches(arguments, model, c)) for c in opened]
-    if rank:
-        return
-    _write(results, folders, arguments.out)
-    # Not through rich, which would break a long path between lines.
-    print(f"page: {arguments.out / PAGE}")
+            _run_one(arguments, folders, writes=rank == 0)
 
 
 def _folders(corpora: Sequence[str]) -> list[str]:
+    """A folder for each corpus: of a path its last part, of a data set the whole id."""
     if not corpora:
         raise ValueError("--corpus is empty; name at least one, for example: --corpus general")
     twice = next((name for name in corpora if list(corpora).count(name) > 1), None)
@@ -151,59 +119,80 @@ def _folders(corpora: Sequence[str]) -> list[str]:
         return ["."]
     slugs: list[str] = []
     for name in corpora:
-        slug = corpus_slug(name)
-        numbered = (f"{slug}-{number}" for number in count(2))
-        slugs.append(slug if slug not in slugs else next(n for n in numbered if n not in slugs))
+        stem = Path(name).stem if Path(name).exists() else name
+        slug = re.sub(r"[^\w.-]+", "-", stem.lower()).strip("-.") or "corpus"
+        names = (slug, *(f"{slug}-{number}" for number in range(2, len(corpora) + 2)))
+        slugs.append(next(one for one in names if one not in slugs))
     return slugs
 
 
-def corpus_slug(name: str) -> str:
-    """A folder name for a corpus: of a path its last part, of a data set the whole id."""
-    stem = Path(name).stem if Path(name).exists() else name
-    return re.sub(r"[^\w.-]+", "-", stem.lower()).strip("-.") or "corpus"
+def _run_one(arguments: EntropyArguments, folders: Sequence[str], *, writes: bool) -> None:
+    from analysis.document import html, print_report
+    from analysis.entropy_page import entropy_report
+    from probes.cli import output_folder, refuse_existing
+
+    refuse_existing(arguments.out, overwrite=arguments.overwrite, known=FILES)
+    corpora = [arguments.corpus_of(name, arguments.max_documents) for name in arguments.corpus]
+    model = arguments.load(arguments.model, backend=arguments.backend)
+    batches = [arguments.batches_of(model, one, arguments.max_tokens) for one in corpora]
+    results = [measure(arguments, model, tokens) for tokens in batches]
+    if not writes:
+        return
+    report = entropy_report(results)
+    with output_folder(arguments.out) as folder:
+        for result, name in zip(results, folders, strict=True):
+            result.save(folder / name)
+        (folder / PAGE).write_text(html(report), encoding="utf-8")
+    print_report(report)
+    # Not through rich, which would break a long path between lines.
+    print(f"page: {arguments.out / PAGE}")
 
 
-def open_corpora(arguments: EntropyArguments) -> list[Any]:
-    """The corpora to measure over."""
-    import probes
+def _run_series(arguments: EntropyArguments, folders: Sequence[str], *, writes: bool) -> None:
+    from torch import distributed as dist
 
-    return [
-        probes.load_corpus(
-            name,
-            column=arguments.column,
-            sample_by=arguments.sample_by,
-            max_documents=arguments.max_documents,
+    from analysis.checkpoints import checkpoints
+    from analysis.processes import is_shared
+    from analysis.resuming import begin, origin_of, plain_settings
+    from analysis.trajectory import sweep, write_trajectory
+
+    if arguments.overwrite:
+        raise ValueError(
+            "--overwrite is for single results; a sweep goes on where it stopped, or give "
+            "another --out"
         )
-        for name in arguments.corpus
-    ]
+    todo = checkpoints(arguments.model, arguments.revisions)
+    corpora = [arguments.corpus_of(name, arguments.max_documents) for name in arguments.corpus]
+    if writes:
+        begin(arguments.out, plain_settings(arguments, _NOT_OF_THE_RESULT))
+    if is_shared():
+        dist.barrier()
+    kept: dict[int, list[Any]] = {}
 
+    def tokenised(model: Any) -> list[Any]:
+        """Batches of all corpora, made once for checkpoints that share a tokenizer."""
+        words = model.tokenizer.get_vocab() if model.tokenizer is not None else {}
+        key = hash(frozenset(words.items()))
+        if key not in kept:
+            batches = [arguments.batches_of(model, one, arguments.max_tokens) for one in corpora]
+            kept[key] = [tokens.kept() for tokens in batches]
+        return kept[key]
 
-def load(arguments: EntropyArguments, model: str, revision: str | None) -> Any:
-    """One model, hooked."""
-    import probes
-
-    return probes.load_model(
-        model,
-        revision=revision,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        backend=arguments.backend,
+    measured = sweep(
+        todo,
+        folders,
+        arguments.out,
+        load=lambda one: arguments.load(one.model, one.revision, backend=arguments.backend),
+        measure=lambda one, model: [
+            measure(arguments, model, tokens, one.label) for tokens in tokenised(model)
+        ],
+        origins=lambda model: [
+            origin_of(model, corpus=tokens.content_hash) for tokens in tokenised(model)
+        ],
+        writes=writes,
     )
-
-
-def batches(arguments: EntropyArguments, model: Any, corpus: Any) -> Any:
-    """The token batches of a corpus for a model's tokenizer."""
-    import probes
-
-    return probes.token_batches(
-        corpus,
-        model.tokenizer,
-        sequence_length=arguments.sequence_length,
-        batch_size=arguments.batch_size,
-        layout=arguments.layout,
-        prepend_bos=arguments.prepend_bos,
-        max_tokens=arguments.max_tokens,
-    )
+    if writes:
+        write_trajectory(measured, arguments.out)
 
 
 def measure(
@@ -231,17 +220,7 @@ def measure(
         )
 
 
-def _write(results: "Sequence[EntropyResult]", folders: Sequence[str], out: Path) -> None:
-    from analysis.document import html, print_report
-    from analysis.entropy.report import entropy_report
-    from probes.cli import output_folder
-
-    report = entropy_report(results)
-    with output_folder(out) as folder:
-        for result, name in zip(results, folders, strict=True):
-            result.save(folder / name)
-        (folder / PAGE).write_text(html(report), encoding="utf-8")
-    print_report(report)
-
-
 main = command_main(EntropyArguments, _run, program="analysis.entropy")
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,7 +21,7 @@ Source: Kim et al., ICLR 2025: appendix A.1; Kingma and Ba, "Adam", 2015: Algori
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from math import isfinite
@@ -34,8 +34,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from analysis.checkpoints import Checkpoint, origin_in, refuse_another
-from analysis.memory_updates.report import MEASURES
+from analysis.checkpoints import Checkpoint
+from analysis.resuming import origin_in, refuse_another
 from analysis.statistics.correlations import CorrelationKind, in_kind
 from interventions.rows import Rows, memory_rows
 from probes.choices import Backend
@@ -96,25 +96,36 @@ def measure_updates(
         )
     rows = [memory_rows(model, layer) for layer in range(model.n_layers)]
     weights = [one.module.weight for one in rows]
-    coefficients = _Coefficients(model)
+    sums = torch.zeros(model.n_layers, model.d_mlp, dtype=torch.float64)
+    mask = torch.zeros(0, 0)
+
+    def take(tensor: Tensor, point: HookPoint) -> None:
+        """Add up |c| over the tokens of the batch, pads left out."""
+        wide = tensor.detach().abs().to(torch.promote_types(tensor.dtype, torch.float32))
+        assert point.layer is not None
+        real = mask.to(wide.device, wide.dtype)
+        sums[point.layer] += torch.einsum("bpn,bp->n", wide, real).cpu()
+
+    points = [((Site.MLP_COEFFICIENTS, layer), take) for layer in range(model.n_layers)]
     adam = [_Adam(weight, settings) for weight in weights]
     summed = [torch.zeros_like(one.mean) for one in adam]
-    loss, predicted = 0.0, 0
-    with _requiring_gradients(weights), model.evaluating(), coefficients.attached(model):
+    loss, predicted, tokens = 0.0, 0, 0
+    with _requiring_gradients(weights), model.evaluating(), model.hooks(points):
         for mapping in as_batches(batches):
             batch = as_token_batch(mapping)
-            coefficients.expect(batch)
+            mask = batch.attention_mask
             mean_loss, count, gradients = _gradients(model, batch, weights)
             for total, one, gradient in zip(summed, adam, gradients, strict=True):
                 total.add_(gradient.to(total.dtype), alpha=count)
                 one.see(gradient)
             loss, predicted = loss + mean_loss * count, predicted + count
+            tokens += int(mask.sum())
             if on_batch is not None:
-                on_batch(int(batch.attention_mask.sum()))
+                on_batch(int(mask.sum()))
     if not predicted:
         raise ValueError("there are no batches to take gradients of; give a corpus with texts")
     return MemoryUpdates(
-        mean_coefficients=coefficients.means(),
+        mean_coefficients=sums / tokens,
         gradient_norms=_norms([total / predicted for total in summed], rows),
         update_norms=_norms([one.direction() for one in adam], rows),
         loss=loss / predicted,
@@ -158,36 +169,6 @@ class _Adam:
             for value, beta in zip((self.mean, self._squares), self._settings.betas, strict=True)
         )
         return mean / (square.sqrt() + self._settings.eps)
-
-
-class _Coefficients:
-    """Sums of |c| over the tokens of batches, pads left out."""
-
-    def __init__(self, model: HookedModel) -> None:
-        self._sums = torch.zeros(model.n_layers, model.d_mlp, dtype=torch.float64)
-        self._tokens = 0
-        self._mask = torch.zeros(0, 0)
-
-    def attached(self, model: HookedModel) -> AbstractContextManager[None]:
-        """Attach to the model for the length of a `with` block."""
-        points = [(Site.MLP_COEFFICIENTS, layer) for layer in range(model.n_layers)]
-        return model.hooks([(point, self._take) for point in points])
-
-    def expect(self, batch: TokenBatch) -> None:
-        """Take note of the batch that runs next."""
-        self._mask = batch.attention_mask
-        self._tokens += int(batch.attention_mask.sum())
-
-    def means(self) -> Float64[Tensor, "layer d_mlp"]:
-        """Mean |c| of every memory vector."""
-        return self._sums / self._tokens
-
-    def _take(self, tensor: Tensor, point: HookPoint) -> None:
-        found = tensor.detach().abs()
-        wide = found.to(torch.promote_types(found.dtype, torch.float32))
-        real = self._mask.to(wide.device, wide.dtype)
-        assert point.layer is not None
-        self._sums[point.layer] += torch.einsum("bpn,bp->n", wide, real).cpu()
 
 
 @contextmanager
@@ -284,29 +265,12 @@ def checkpoint_result(
 ) -> dict[str, Any]:
     """Correlations of one checkpoint, as plain values."""
     found = measure_updates(model, batches, settings, on_batch=on_batch)
-    norms = dict(zip(MEASURES, (found.gradient_norms, found.update_norms), strict=True))
-    layers = {name: rank_correlations(found.mean_coefficients, of) for name, of in norms.items()}
-    return {
-        "checkpoint": checkpoint.label,
-        "step": checkpoint.step,
-        "revision": checkpoint.revision,
-        "loss": found.loss,
-        "layers": [
-            {"layer": layer, **{name: values[layer] for name, values in layers.items()}}
-            for layer in range(model.n_layers)
-        ],
-        "provenance": _provenance(model, tokens, batches, settings),
-    }
-
-
-def _provenance(
-    model: HookedModel,
-    tokens: TokenBatches,
-    batches: Sequence[TokenBatch],
-    settings: OptimizerSettings,
-) -> dict[str, Any]:
+    gradients, updates = (
+        rank_correlations(found.mean_coefficients, norms)
+        for norms in (found.gradient_norms, found.update_norms)
+    )
     used = {"betas": list(settings.betas), "eps": settings.eps, "batches": len(batches)}
-    found = provenance_of(
+    provenance = provenance_of(
         model,
         {**tokens.configuration, **used},
         documents=1 + max(int(batch.segment_ids.max()) for batch in batches),
@@ -316,4 +280,14 @@ def _provenance(
         corpus_licence=tokens.corpus.licence,
         corpus_sha256=tokens.content_hash,
     )
-    return asdict(found)
+    return {
+        "checkpoint": checkpoint.label,
+        "step": checkpoint.step,
+        "revision": checkpoint.revision,
+        "loss": found.loss,
+        "layers": [
+            {"layer": layer, "gradients": gradient, "updates": update}
+            for layer, (gradient, update) in enumerate(zip(gradients, updates, strict=True))
+        ],
+        "provenance": asdict(provenance),
+    }

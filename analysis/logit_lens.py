@@ -20,23 +20,25 @@ Example:
           --factoids triviaqa --limit 64 --out runs/triviaqa
 """
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.options import LoadingSettings
 from probes.choices import Backend, Lens, RestoredPositions, TargetSpan
 from probes.cli import command_main, progress
 
 if TYPE_CHECKING:
-    from analysis.logit_lens.result import LensResult
+    from analysis.lens_result import LensResult
 
 PAGE = "lens.html"
 FILES = (PAGE, "lens.json", "lens.csv", "items.csv", "comparison.json", "causal.csv")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LensArguments:
+class LensArguments(LoadingSettings):
     """Read what every layer's residual stream says about a target."""
 
     model: str
@@ -53,8 +55,6 @@ class LensArguments:
     """How many factoids to read."""
     seed: int = 0
     """Of what is drawn: generated factoids, controls, noise, resampled items."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub model."""
     compare: str | None = None
     """A second model to read the same items in: a patched or fine-tuned one, say."""
     compare_revision: str | None = None
@@ -88,10 +88,6 @@ class LensArguments:
     """Where layers are restored: last is where the lens reads, subject where the noise is."""
     backend: Backend = Backend.NATIVE
     """What runs the model; native is the fastest."""
-    device: str | None = None
-    """cpu or cuda; cuda where there is one."""
-    dtype: str | None = None
-    """float32, bfloat16, ...; the checkpoint's own."""
     overwrite: bool = False
     """Replace earlier results in --out."""
     debug: bool = False
@@ -118,10 +114,16 @@ def _run(arguments: LensArguments, _words: Sequence[str]) -> None:
         asked = _asked(arguments)
         results = [_read(arguments, asked)]
         if arguments.compare is not None:
-            results.append(_read(_second(arguments), asked))
-        if rank:
-            return
-        _write(arguments, results)
+            second = replace(
+                arguments,
+                model=arguments.compare,
+                revision=arguments.compare_revision,
+                translators=arguments.compare_translators,
+                controls=False,
+            )
+            results.append(_read(second, asked))
+        if rank == 0:
+            _write(arguments, results)
 
 
 def _refuse_contradictions(arguments: LensArguments) -> None:
@@ -175,31 +177,17 @@ def _asked(arguments: LensArguments) -> Asked:
     )
 
 
-def _second(arguments: LensArguments) -> LensArguments:
-    """The same for the model that is compared."""
-    assert arguments.compare is not None
-    return replace(
-        arguments,
-        model=arguments.compare,
-        revision=arguments.compare_revision,
-        translators=arguments.compare_translators,
-        controls=False,
-    )
-
-
 def _read(arguments: LensArguments, asked: Asked) -> "tuple[LensResult, Any]":
     """What one model's layers say, and its causal check if it was asked for."""
     import analysis
-    import probes
     from analysis.processes import is_shared, is_watched
 
-    model = probes.load_model(
-        arguments.model,
-        revision=arguments.revision,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        backend=arguments.backend,
-    )
+    model = arguments.load(arguments.model, backend=arguments.backend)
+    translators = None
+    if arguments.translators is not None:
+        from probes.translators import load_translators
+
+        translators = load_translators(arguments.translators, model)
     controls = _controls(arguments, model, asked)
     with progress(f"{model.name}, items", len(asked.prompts), shown=is_watched()) as advance:
         result = analysis.lens(
@@ -211,7 +199,7 @@ def _read(arguments: LensArguments, asked: Asked) -> "tuple[LensResult, Any]":
             span=arguments.span,
             norm=arguments.norm,
             embedding=arguments.embedding,
-            translators=_translators(arguments, model),
+            translators=translators,
             controls=controls,
             subjects=asked.subjects,
             prepend_bos=arguments.prepend_bos,
@@ -222,21 +210,13 @@ def _read(arguments: LensArguments, asked: Asked) -> "tuple[LensResult, Any]":
     return result, _causal(arguments, model, result)
 
 
-def _translators(arguments: LensArguments, model: Any) -> Any:
-    if arguments.translators is None:
-        return None
-    from probes.translators import load_translators
-
-    return load_translators(arguments.translators, model)
-
-
 def _controls(
     arguments: LensArguments, model: Any, asked: Asked
 ) -> Mapping[str, Sequence[int]] | None:
     """The first tokens of shuffled and of frequency-matched targets; two items or more have any."""
     if not arguments.controls or len(asked.prompts) < 2:
         return None
-    from analysis.logit_lens.result import control_tokens
+    from analysis.lens_result import control_tokens
 
     return control_tokens(
         model,
@@ -268,12 +248,36 @@ def _causal(arguments: LensArguments, model: Any, result: "LensResult") -> Any:
 
 
 def _write(arguments: LensArguments, read: "Sequence[tuple[LensResult, Any]]") -> None:
-    from analysis.document import print_report
-    from analysis.logit_lens.files import write_lens
+    """Write all files at once: of one result, or of two that are compared."""
+    from analysis.document import html, print_report
+    from analysis.lens_page import lens_report
+    from analysis.lens_tables import save_numbers
+    from probes.cli import output_folder
+    from probes.json_text import finite_or_none, json_text
 
-    print_report(write_lens(arguments.out, read, k=arguments.top_k, seed=arguments.seed))
+    results, k, compared = [result for result, _ in read], arguments.top_k, None
+    if len(results) == 2 and len(results[0].items) > 1:
+        from analysis.depth import compare_lenses
+
+        compared = compare_lenses(results[0], results[1], k=k, seed=arguments.seed)
+    further = compared.findings() if compared else ()
+    report = lens_report(results, k=k, causal=read[0][1], findings=further)
+    with output_folder(arguments.out) as folder:
+        for (result, causal), inside in zip(read, (".", "compared"), strict=False):
+            save_numbers(result, folder / inside, k)
+            if causal is not None:
+                causal.to_dataframe().to_csv(folder / inside / "causal.csv", index=False)
+        if compared is not None:
+            content = finite_or_none(asdict(compared))
+            text = json_text(content, "comparison.json", indent=2)
+            (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        (folder / PAGE).write_text(html(report), encoding="utf-8")
+    print_report(report)
     # Not through rich, which would break a long path between lines.
     print(f"page: {arguments.out / PAGE}")
 
 
 main = command_main(LensArguments, _run, program="analysis.logit_lens")
+
+if __name__ == "__main__":
+    sys.exit(main())

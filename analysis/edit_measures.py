@@ -8,15 +8,18 @@ because it changes nothing or its numbers are not finite, is a row that says so.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+from torch import Tensor
 
-from analysis.checkpoints import origin_of, refuse_another
+from analysis.resuming import Origin, origin_of, refuse_another, write_whole
 from interventions.attention_temperature import AttentionTemperature
 from interventions.choices import ResuscitationSite, as_choice
 from interventions.edits import Edit, applied
@@ -27,7 +30,6 @@ from probes.cli import output_folder
 from probes.corpus.batching import KeptBatches
 from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
-from probes.json_text import json_text
 from probes.results import EntropyResult, load_result
 
 AT_RATIO, AT_FACTOR = 0.5, 1.0
@@ -57,7 +59,7 @@ class EditSetting:
             return f"{self.site}, ratio {self.ratio:g}, factor {self.factor:g}"
         return "unedited" if self.temperature is None else f"temperature {self.temperature:g}"
 
-    def edit(self, measured: EntropyResult) -> Resuscitation | AttentionTemperature:
+    def edit(self, measured: EntropyResult | Tensor) -> Resuscitation | AttentionTemperature:
         """The edit, from the coefficients of the unedited model."""
         if self.temperature is not None:
             return AttentionTemperature(self.temperature)
@@ -89,7 +91,8 @@ def edit_settings(
     if not found:
         raise ValueError("the sweep is empty; give factors, ratios or temperatures")
     for setting in found:
-        _refuse_out_of_range(setting)
+        # What is out of range is refused by a model of two neurons, before hours of measuring.
+        replace(setting, site=setting.site and ResuscitationSite.UP).edit(torch.ones(1, 2))
     return list(dict.fromkeys(found))
 
 
@@ -108,16 +111,6 @@ def _has(model: HookedModel, site: ResuscitationSite) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _refuse_out_of_range(setting: EditSetting) -> None:
-    """Try the setting on a model of two neurons, before hours of measuring."""
-    if setting.temperature is not None:
-        AttentionTemperature(setting.temperature)
-    else:
-        assert setting.ratio is not None
-        assert setting.factor is not None
-        Resuscitation(torch.ones(1, 2), setting.ratio, setting.factor)
 
 
 UNEDITED, ROWS = "unedited", "rows"
@@ -152,6 +145,19 @@ class EditRow:
     """Why the edit cannot be made or measured."""
 
 
+MEASURES = {
+    "knowledge_entropy": "knowledge",
+    "contribution_entropy": "contribution",
+    "attention_entropy": "attention",
+    "next_token_entropy": "next-token",
+    "loss": "loss",
+    "held_out_loss": "held-out loss",
+    "held_out_perplexity": "held-out perplexity",
+}
+"""What is measured, and what a column of it is called."""
+PREDICTED = ("knowledge_entropy", "contribution_entropy")
+
+
 @dataclass(frozen=True)
 class EditSweep:
     """The unedited model, and what every edit makes of it."""
@@ -166,10 +172,28 @@ class EditSweep:
         """The unedited model as a row like the others."""
         return EditRow(EditSetting(), {}, self.before, None)
 
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each edit, as plain values: before it, as predicted, and after it."""
+        found = []
+        for row in self.rows:
+            one = {"edit": row.setting.label, **asdict(row.setting), "neurons": row.neurons}
+            for name in MEASURES:
+                one[f"{name}_before"] = self.before.get(name)
+                if name in PREDICTED:
+                    one[f"{name}_predicted"] = row.predicted.get(name)
+                one[f"{name}_after"] = row.after.get(name)
+            found.append(one | {"refused": row.refused})
+        return found
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The records."""
+        return pd.DataFrame(self.records())
+
 
 def passes_left(settings: Sequence[EditSetting], out: Path) -> int:
     """How many times both texts are still to be run through the model."""
-    rows = sum(not _row_file(out, setting).is_file() for setting in settings)
+    rows = sum(not (out / ROWS / f"{setting.slug}.json").is_file() for setting in settings)
     return rows + (not (out / UNEDITED).is_dir())
 
 
@@ -189,36 +213,29 @@ def sweep_edits(
     def measure() -> Effects:
         return measure_effects(model, batches, held_out, on_batch=on_batch)
 
-    result, facts = _unedited(out, origin, held_out, measure)
-    (out / ROWS).mkdir(exist_ok=True)
-    rows = []
-    for setting in settings:
-        path = _row_file(out, setting)
-        if not path.is_file():
-            row = _measured(model, setting, result, measure)
-            _write(path, {"origin": origin} | asdict(row))
-        rows.append(_row(path, origin, setting))
-    return EditSweep(result, HeldOut(**facts["held_out"]), facts["totals"], tuple(rows))
-
-
-def _unedited(
-    out: Path,
-    origin: Mapping[str, str | None],
-    held_out: KeptBatches,
-    measure: Callable[[], Effects],
-) -> tuple[EntropyResult, dict[str, Any]]:
     folder = out / UNEDITED
     if not folder.is_dir():
         found = measure()
         assert found.held_out is not None
-        read = HeldOut(
-            held_out.corpus.name, held_out.content_hash, found.held_out.documents, held_out.tokens
-        )
+        documents = found.held_out.documents
+        read = HeldOut(held_out.corpus.name, held_out.content_hash, documents, held_out.tokens)
         facts = {"origin": origin, "held_out": asdict(read), "totals": _finite(found.totals())}
         with output_folder(folder) as partial:
             found.entropies.save(partial)
-            _write(partial / _FACTS, facts)
-    return load_result(folder), _read(folder / _FACTS, origin)
+            write_whole(partial / _FACTS, facts)
+    result, facts = load_result(folder), _read(folder / _FACTS, origin)
+    (out / ROWS).mkdir(exist_ok=True)
+    rows = []
+    for setting in settings:
+        path = out / ROWS / f"{setting.slug}.json"
+        if not path.is_file():
+            row = _measured(model, setting, result, measure)
+            write_whole(path, {"origin": origin} | asdict(row))
+        kept = _read(path, origin)
+        if kept.get("setting") != asdict(setting):
+            raise ValueError(f"{path} is of another edit than its name says; remove it and go on")
+        rows.append(EditRow(**kept | {"setting": setting}))
+    return EditSweep(result, HeldOut(**facts["held_out"]), facts["totals"], tuple(rows))
 
 
 def _measured(
@@ -228,21 +245,20 @@ def _measured(
     measure: Callable[[], Effects],
 ) -> EditRow:
     edit = setting.edit(result)
-    resuscitation = edit if isinstance(edit, Resuscitation) else None
-    neurons = None if resuscitation is None else int((resuscitation.multipliers() != 1).sum())
-    predicted = _predicted(resuscitation)
+    scales = isinstance(edit, Resuscitation)
+    neurons = int((edit.multipliers() != 1).sum()) if scales else None
+    closed = edit.predicted_entropy() if scales else None
+    predicted: Totals = {}
+    if closed is not None:
+        predicted = dict(zip(PREDICTED, (closed.total, closed.contribution_total), strict=True))
     # What is wrong with the texts was found out on the unedited model: the edit is to blame.
     try:
         with applied(model, edit):
-            after = _totals(measure(), edit)
+            found = measure()
+        after = _finite(found.totals() | _contribution(found.entropies, edit))
         return EditRow(setting, predicted, after, neurons)
     except ValueError as error:
         return EditRow(setting, predicted, {}, neurons, str(error))
-
-
-def _totals(found: Effects, edit: Edit) -> Totals:
-    """The numbers of an edited model, with contributions of the memory vectors as edited."""
-    return _finite(found.totals() | _contribution(found.entropies, edit))
 
 
 def _finite(totals: Totals) -> Totals:
@@ -257,42 +273,15 @@ def _finite(totals: Totals) -> Totals:
 
 def _contribution(found: EntropyResult, edit: Edit) -> Totals:
     """Contribution entropy where hooks scale memory vectors, whose norms in the weights stay."""
-    if not isinstance(edit, Resuscitation):
+    sides = {ResuscitationSite.DOWN: 1, ResuscitationSite.PRESERVING: -1}
+    if not isinstance(edit, Resuscitation) or edit.at not in sides:
         return {}
-    scale = edit.multipliers()
-    match edit.at:
-        case ResuscitationSite.DOWN:
-            pass
-        case ResuscitationSite.PRESERVING:
-            scale = 1 / scale
-        case _:
-            return {}
     assert found.contribution is not None
-    means = found.contribution.mean_coefficients * scale
+    means = found.contribution.mean_coefficients * edit.multipliers() ** sides[edit.at]
     return {"contribution_entropy": float(knowledge_entropy(means).sum())}
 
 
-def _predicted(edit: Resuscitation | None) -> Totals:
-    found = None if edit is None else edit.predicted_entropy()
-    if found is None:
-        return {}
-    return {
-        "knowledge_entropy": found.total,
-        "contribution_entropy": found.contribution_total,
-    }
-
-
-def _row_file(out: Path, setting: EditSetting) -> Path:
-    return out / ROWS / f"{setting.slug}.json"
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json_text(content, f"{path}", indent=2) + "\n", encoding="utf-8")
-    partial.rename(path)
-
-
-def _read(path: Path, origin: Mapping[str, str | None]) -> dict[str, Any]:
+def _read(path: Path, origin: Origin) -> dict[str, Any]:
     """What was measured before, of the same origin."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
@@ -301,10 +290,3 @@ def _read(path: Path, origin: Mapping[str, str | None]) -> dict[str, Any]:
         raise ValueError(f"{path} is no measurement of an edit; remove it and go on") from error
     refuse_another(path, before, origin)
     return read
-
-
-def _row(path: Path, origin: Mapping[str, str | None], setting: EditSetting) -> EditRow:
-    read = _read(path, origin)
-    if read.get("setting") != asdict(setting):
-        raise ValueError(f"{path} is of another edit than its name says; remove it and go on")
-    return EditRow(**read | {"setting": setting})

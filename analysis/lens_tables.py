@@ -1,0 +1,202 @@
+"""Tidy tables of a lens result, and its files.
+
+`lens.json` holds every item's numbers by layer, `lens.csv` one row per item, position and layer,
+`items.csv` one row per item. Layers are called by their labels: `"embed"` for the stream before
+block 0, then block numbers. Ranks count from 0, the top; the other numbers are in nats.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.entropy_tables import numbered
+from analysis.lens_result import LensResult
+from analysis.numbers import model_name
+from probes.choices import TargetSpan
+from probes.json_text import finite_or_none, json_text
+from probes.localization import NEVER, Localization, localize
+
+DEFAULT_K = 10
+"""How many top tokens a target must be among to count as found, as in the paper."""
+EMBED, EMBED_LAYER = "embed", -1
+"""Label of the stream before block 0, and where it stands on an axis of layers."""
+_READ = ("rank", "log_prob", "entropy", "kl")
+
+
+def lens_table(result: LensResult) -> pd.DataFrame:
+    """All that was read: one row per item, position, target token and layer."""
+    read, n_layers = result.per_token, len(result.layer_labels)
+    rows = {
+        "item": read.item.numpy(),
+        "position": read.position.numpy(),
+        "place": read.place.numpy(),
+        "token": input_texts(result),
+        "target": [result.text(token) for token in read.target.tolist()],
+    }
+    table = pd.DataFrame({name: np.repeat(values, n_layers) for name, values in rows.items()})
+    table.insert(1, "layer", np.tile(np.array(result.layer_labels, object), len(read.item)))
+    for name in _READ:
+        # `[layer row]` in rows that run through the layers first.
+        table[name] = getattr(read.readout, name).T.flatten().numpy()
+    table.insert(8, "probability", np.exp(table["log_prob"]))
+    for index, name in enumerate(result.control_names):
+        table[f"rank_{name}"] = read.readout.control_rank[:, :, index].T.flatten().numpy()
+    ids = read.readout.top_ids.transpose(0, 1).flatten(end_dim=1).tolist()
+    # Written once per token: a result has a thousand times as many places as tokens.
+    texts = {
+        token: json.dumps(result.text(token), ensure_ascii=False)
+        for token in set(chain.from_iterable(ids))
+    }
+    table["top_tokens"] = [f"[{', '.join(texts[token] for token in row)}]" for row in ids]
+    return table
+
+
+def items_table(result: LensResult, k: int = DEFAULT_K) -> pd.DataFrame:
+    """One row per item: how well its target is read in the end, and from which layer on."""
+    found, indices = result.localization(k), range(len(result.items))
+    labels = {NEVER: None, **dict(enumerate(result.layer_labels))}
+    is_one = [result.span is TargetSpan.FIRST or len(one.target_ids) == 1 for one in result.items]
+    return pd.DataFrame(
+        {
+            "item": list(indices),
+            "prompt": [prompt_text(result, index) for index in indices],
+            "target": [target_text(result, index) for index in indices],
+            "token": [
+                result.text(item.first_id) if one else None
+                for item, one in zip(result.items, is_one, strict=True)
+            ],
+            "rank": result.rank[-1].tolist(),
+            "log_prob": result.log_prob[-1].tolist(),
+            "first_layer": [labels[row] for row in found.first_layer.tolist()],
+            "settling_layer": [labels[row] for row in found.settling_layer.tolist()],
+            "rank_area": found.rank_area.tolist(),
+        }
+    )
+
+
+def layers_table(result: LensResult, k: int = DEFAULT_K) -> pd.DataFrame:
+    """One row per layer, over all items: where in depth targets become readable."""
+    ranks = result.rank.double().numpy()
+    low, middle, high = np.quantile(ranks, [0.25, 0.5, 0.75], axis=1)
+    means = {name: getattr(result, name).double().mean(dim=1).numpy() for name in _READ[1:]}
+    return pd.DataFrame(
+        {
+            "layer": list(result.layer_labels),
+            "depth": [EMBED_LAYER if one == EMBED else int(one) for one in result.layer_labels],
+            "rank_low": low,
+            "rank_median": middle,
+            "rank_high": high,
+            "share_found": (ranks < k).mean(axis=1),
+            **means,
+        }
+    )
+
+
+def input_ids(result: LensResult) -> np.ndarray:
+    """The token id that stands at the position of every row that was read."""
+    read = result.per_token
+    inputs = [item.prompt_ids + item.target_ids for item in result.items]
+    places = zip(read.item.tolist(), read.position.tolist(), strict=True)
+    return np.array([inputs[item][position] for item, position in places])
+
+
+def input_texts(result: LensResult) -> list[str]:
+    """The same tokens as text."""
+    return [result.text(token) for token in input_ids(result).tolist()]
+
+
+def prompt_text(result: LensResult, item: int) -> str:
+    """An item's prompt as it was given, or its tokens as text."""
+    given = result.items[item]
+    return "".join(map(result.text, given.prompt_ids)) if given.prompt is None else given.prompt
+
+
+def target_text(result: LensResult, item: int) -> str:
+    """An item's target as it was given, or its tokens as text."""
+    given = result.items[item]
+    return "".join(map(result.text, given.target_ids)) if given.target is None else given.target
+
+
+def read_target(result: LensResult, item: int) -> str:
+    """What an item's numbers are of: its target, and which of its tokens if not the first."""
+    given, text = result.items[item], target_text(result, item)
+    if result.span is not TargetSpan.FIRST or not given.first:
+        return text
+    token = result.text(given.first_id)
+    return f"{text}, token {given.first + 1} of {len(given.target_ids)} ({token})"
+
+
+def series_labels(results: Sequence[LensResult]) -> list[str]:
+    """A name for each result: its model, and whatever else tells it from the others."""
+    lenses = [f"{one.provenance.configuration['lens']} lens" for one in results]
+    names = [model_name(one.provenance.model, one.provenance.revision) for one in results]
+    if len(set(lenses)) > 1:
+        names = [f"{name}, {lens}" for name, lens in zip(names, lenses, strict=True)]
+    return numbered(names)
+
+
+def save_numbers(result: LensResult, folder: str | Path, k: int = DEFAULT_K) -> Path:
+    """Write `lens.json`, `lens.csv` and `items.csv`, without a page."""
+    folder = Path(folder)
+    text = json_text(lens_dict(result, k), f"{folder / 'lens.json'}", indent=2)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "lens.json").write_text(text + "\n", encoding="utf-8")
+    lens_table(result).to_csv(folder / "lens.csv", index=False)
+    items_table(result, k).to_csv(folder / "items.csv", index=False)
+    return folder
+
+
+def lens_dict(result: LensResult, k: int = DEFAULT_K) -> dict[str, Any]:
+    """The content of `lens.json`; layers are places in its `layer_labels`, None for never."""
+    found, controls = result.localization(k), {}
+    for name in result.control_names:
+        rank = result.control_rank(name)
+        there = localize(rank, k, result.d_vocab)
+        controls[name] = {"rank": rank.T.tolist(), **_histograms(there)}
+    return {
+        "model": result.provenance.model,
+        "revision": result.provenance.revision,
+        "lens": result.provenance.configuration["lens"],
+        "span": str(result.span),
+        "k": k,
+        "layer_labels": list(result.layer_labels),
+        "d_vocab": result.d_vocab,
+        "items": [_item(result, index, found) for index in range(len(result.items))],
+        **_histograms(found),
+        "controls": controls,
+        "units": "nats",
+        "notes": list(result.notes),
+        "provenance": asdict(result.provenance),
+    }
+
+
+def _item(result: LensResult, index: int, found: Localization) -> dict[str, Any]:
+    item = result.items[index]
+    layers = {name: int(getattr(found, name)[index]) for name in ("first_layer", "settling_layer")}
+    return {
+        "prompt": prompt_text(result, index),
+        "target": target_text(result, index),
+        "prompt_ids": list(item.prompt_ids),
+        "target_ids": list(item.target_ids),
+        "first": item.first,
+        "split_apart": item.split_apart,
+        **{name: finite_or_none(getattr(result, name)[:, index].tolist()) for name in _READ},
+        **{name: None if layer == NEVER else layer for name, layer in layers.items()},
+        "rank_area": float(found.rank_area[index]),
+    }
+
+
+def _histograms(found: Localization) -> dict[str, Any]:
+    lists = ("first_histogram", "settling_histogram", "occurrence_histogram")
+    numbers = ("share_found", "share_settled", "mean_first_layer", "effective_layers")
+    names = ("first_layer_histogram", "settling_layer_histogram", "occurrence_histogram")
+    return {
+        **{name: getattr(found, one).tolist() for name, one in zip(names, lists, strict=True)},
+        **{name: getattr(found, name) for name in numbers},
+    }
