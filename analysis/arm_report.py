@@ -1,4 +1,4 @@
-"""Reports of runs: their folders, the tables they are made from, and what is behind the numbers.
+"""What both reports on runs are made of: arms from folders, their tables, sentences and sections.
 
 Example:
     >>> plain_records(pd.DataFrame({"arm": ["none"], "low": [float("nan")]}))
@@ -6,95 +6,320 @@ Example:
 """
 
 import math
+import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
-from analysis.numbers import shown_path
+from analysis.document import (
+    Code,
+    Column,
+    Facts,
+    Figure,
+    Fold,
+    Panel,
+    Report,
+    Section,
+    Settings,
+    Table,
+    save_report,
+    titled,
+)
+from analysis.figures import colours_of, dots_by_name
+from analysis.numbers import (
+    one_seed,
+    runs_in_words,
+    share,
+    shown_path,
+    value_range,
+    with_interval,
+)
+from analysis.runs import Recorded
+from probes.cli import progress, refuse_existing
 from training.ckl_config import CKL_RECIPES, CklConfig
 from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
 from training.recipes import command_words, from_json, recipe_named
 from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES
 
-if TYPE_CHECKING:
-    from analysis.document import Report
-    from analysis.runs import Recorded
-
-
-Each = TypeVar("Each")
+MOST_ARMS = 4
+"""So many arms have sentences of their own; of more, the lowest and the highest are named."""
+LEVEL = 0.05
+"""Of tests."""
 _HASH = 12
 """Characters of a hash that are shown."""
+_PROGRAMS: Mapping[str, tuple[type[Any], Any]] = {
+    "training.pretrain": (PretrainConfig, PRETRAIN_RECIPES),
+    "training.ckl": (CklConfig, CKL_RECIPES),
+    "training.remix": (RemixConfig, REMIX_RECIPES),
+}
+Shown = str | tuple[str, Callable[[Any], str]] | Callable[[Any], str]
+"""A cell of a row: a text to be filled in from it, a column and how it is shown, or a function."""
+Cells = Mapping[str, str]
+"""Texts of a column, by what the rows are called."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Summary:
-    """Tables of arms; subclasses have a field for each."""
+    """Arms, all tables that a report is made from, and what `more` is written beside them."""
 
     arms: tuple[Any, ...]
+    tables: Mapping[str, pd.DataFrame]
+    more: Mapping[str, Any] = field(default_factory=dict)
 
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """All tables by their names."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: table for name, table in found.items() if isinstance(table, pd.DataFrame)}
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        """The table of that name."""
+        return self.tables[name]
 
-
-def counting(on_table: Callable[[int], None] | None) -> Callable[[Each], Each]:
-    """A function that hands back what it is given and says that one more is made."""
-
-    def made(found: Each) -> Each:
-        if on_table is not None:
-            on_table(1)
-        return found
-
-    return made
+    @property
+    def names(self) -> list[str]:
+        """What its arms are called."""
+        return [arm.name for arm in self.arms]
 
 
-def read_folders(
-    folders: Sequence[Path], base: Path | None, read: Callable[[Path], Each]
-) -> list[Each]:
-    """The runs that a report is of, each once, and that of the base."""
-    return [read(folder) for folder in dict.fromkeys([*folders, *([base] if base else [])])]
+def summarised(arms: Sequence[Any], found: Iterable[Mapping[str, Any]], count: int) -> Summary:
+    """A summary from so many steps, each of which finds tables or what else there is to say."""
+    every: dict[str, Any] = {}
+    with progress(f"{len(arms)} arms, tables", count) as advance:
+        for some in found:
+            every |= some
+            advance(1)
+    tables = {name: value for name, value in every.items() if isinstance(value, pd.DataFrame)}
+    more = {name: value for name, value in every.items() if name not in tables}
+    return Summary(tuple(arms), tables, more)
 
 
-def save_summary(
-    report: "Report", summary: Summary, out: Path, name: str, *, units: str, **more: Any
-) -> None:
+def read_arms(
+    arguments: Any,
+    name: str,
+    read: Callable[[Path], Any],
+    arms_of: Callable[[Sequence[Any]], list[Any]],
+) -> tuple[list[Any], Any]:
+    """The arms of the runs that a command is given, and the arm of its base."""
+    refuse_folder(arguments.out, name)
+    folders = [*arguments.runs, *([arguments.base] if arguments.base else [])]
+    arms = arms_of([read(folder) for folder in dict.fromkeys(folders)])
+    if arguments.base is None:
+        return arms, None
+    path = arguments.base.expanduser()
+    return arms, next(arm for arm in arms for run in arm.runs if run.path == path)
+
+
+def refuse_folder(out: Path, name: str) -> None:
+    """Refuse a folder that no report can be written to, before any work is done."""
+    if (out / f"{name}.json").is_file():
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"--out {out} exists and holds no report; give another folder")
+    refuse_existing(out, overwrite=False, known=())
+
+
+def save_summary(report: Report, summary: Summary, out: Path, name: str, *, units: str) -> None:
     """Print a report and write it, its numbers as JSON and its tables as CSV."""
-    from analysis.document import save_report
-
-    tables = summary.tables()
     content = {
         "command": report.command,
         "units": units,
         "provenance": report.provenance,
         "runs": report.runs,
         "findings": report.findings,
-        **more,
-        "tables": {name: plain_records(table) for name, table in tables.items()},
+        **summary.more,
+        "tables": {name: plain_records(table) for name, table in summary.tables.items()},
     }
-    files = {f"tables/{name}": table for name, table in tables.items()}
+    files = {f"tables/{name}": table for name, table in summary.tables.items()}
     save_report(report, out, name, content=content, tables=files)
 
 
-def commands_of(arms: Sequence[Any]) -> dict[str, list[str]]:
-    """The commands that make the runs of every arm."""
-    return {arm.name: [command_of(run.manifest) for run in arm.runs] for arm in arms}
+def plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain values, None for what is missing or has no number."""
+    rows = table.astype(object).to_dict(orient="records")
+    return [{str(name): _plain(value) for name, value in row.items()} for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    """As JSON takes it: it has no infinity either."""
+    if pd.isna(value) or (isinstance(value, float) and math.isinf(value)):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def arm_report(
+    summary: Summary,
+    command: str,
+    *,
+    kind: str,
+    first: str,
+    provenance: Mapping[str, str],
+    sections: Iterable[Section],
+    **parts: Any,
+) -> Report:
+    """The report on arms of a `kind` of training, which learnt what `first` says.
+
+    Sections without parts are left out; `parts` are what else a report has.
+    """
+    runs = {arm.name: [command_of(run.manifest) for run in arm.runs] for arm in summary.arms}
+    origin = Section(
+        "Provenance", [Code(command), Facts(provenance), Fold("The runs", [Settings(runs)])]
+    )
+    how_many = runs_in_words(
+        f"of {kind}",
+        arms=len(summary.arms),
+        runs=sum(len(arm.runs) for arm in summary.arms),
+        seeds={len(arm.seeds) for arm in summary.arms},
+    )
+    return Report(
+        kicker=f"mnemoscope · {kind}",
+        deck=f"{how_many}; {first}.",
+        command=command,
+        provenance=provenance,
+        runs=runs,
+        sections=[*(section for section in sections if section.parts), origin],
+        **parts,
+    )
+
+
+class View:
+    """A summary as its page draws it: with a colour for every arm, and its tables."""
+
+    def __init__(self, summary: Summary, tables: Iterable[Table]) -> None:
+        self.summary = summary
+        self.colours = colours_of(summary.names)
+        self.tables = {table.title: table for table in tables if table.rows}
+
+    def section(self, heading: str, *parts: Any, tables: Sequence[str] = ()) -> Section:
+        """A section of these parts, and of the tables whose titles begin so."""
+        return Section(heading, [*parts, *titled(self.tables, *tables)])
+
+    def dots(self, table: pd.DataFrame, x_title: str, heading: str, **style: Any) -> list[Panel]:
+        """A number of every arm, where there is one."""
+        ends = {end: float("nan") for end in ("low", "high") if end not in table}
+        drawn = dots_by_name(table.assign(**ends), self.colours, x_title, **style)
+        return [Panel(drawn, heading or None)] if len(table) else []
+
+    def dots_by(self, by: str, table: pd.DataFrame, x_title: str, **style: Any) -> list[Panel]:
+        """The same for each value of a column."""
+        groups = table.groupby(by, sort=False)
+        return [p for one, rows in groups for p in self.dots(rows, x_title, str(one), **style)]
+
+
+def figure(title: str, caption: str, panels: Sequence[Panel]) -> list[Figure]:
+    """A figure, where it has panels."""
+    return [Figure(title, caption, panels)] if panels else []
+
+
+def panels(table: pd.DataFrame, by: str, draw: Callable[[pd.DataFrame], go.Figure]) -> list[Panel]:
+    """A plot for each value of a column."""
+    return [
+        Panel(draw(rows), str(value).replace("_", " ") or None)
+        for value, rows in table.groupby(by, sort=False)
+    ]
+
+
+def arm_table(
+    title: str, columns: Mapping[str, Cells], rows: Iterable[str] | None = None, **settings: Any
+) -> Table:
+    """A table from columns by heading, without those that are empty.
+
+    `rows` are what rows are called, in order; without them they stand as columns have them.
+    """
+    names = dict.fromkeys(name for cells in columns.values() for name in cells)
+    names = names if rows is None else dict.fromkeys(rows)
+    filled = [(name, *(column.get(name, "") for column in columns.values())) for name in names]
+    header = (settings.pop("corner", ""), *columns)
+    filled = filled if any(columns.values()) else []
+    return Table.of_rows(title, header, filled, **settings).without_empty()
+
+
+def cells(table: pd.DataFrame, show: Shown) -> dict[str, str]:
+    """A text for every arm."""
+    return {str(row["arm"]): _shown(show, row) for _, row in table.iterrows()}
+
+
+def ranged(show: Callable[[float], str], value: str = "value") -> Callable[[Any], str]:
+    """How a row is shown by a number and its interval; empty where it has none."""
+    return lambda row: "" if pd.isna(row[value]) else with_interval(row, show, value)
+
+
+def table_of(title: str, frame: pd.DataFrame, columns: Mapping[str, Shown], note: str) -> Table:
+    """A table with a row for each row of a frame; its columns by their headings."""
+    shown = [Column(heading, partial(_shown, show)) for heading, show in columns.items()]
+    return Table.of_frame(title, frame, shown, note=note).without_empty()
+
+
+def _shown(show: Shown, row: pd.Series) -> str:
+    if isinstance(show, str):
+        return show.format(**{str(name): value for name, value in row.items()})
+    if callable(show):
+        return show(row)
+    name, text = show
+    return "" if pd.isna(row[name]) else text(row[name])
+
+
+def columns_of(
+    table: pd.DataFrame, heading: str, show: Shown, row: str = "{arm}"
+) -> dict[str, dict[str, str]]:
+    """Columns of texts from a long table; `heading` and `row` are filled in from its rows."""
+    found: dict[str, dict[str, str]] = {}
+    for _, values in table.iterrows():
+        found.setdefault(_shown(heading, values), {})[_shown(row, values)] = _shown(show, values)
+    return found
+
+
+def each_or_range(
+    what: str,
+    values: Mapping[str, float] | pd.Series,
+    show: Callable[[float], str],
+    sentence: Callable[[str], str],
+    arms: int = 0,
+    *,
+    most: int = MOST_ARMS,
+) -> Iterator[str]:
+    """A sentence for each of a few arms; of more, one about the least and the most."""
+    if len(values) and max(len(values), arms) > most:
+        yield value_range(what, dict(values), show)
+    else:
+        yield from map(sentence, values.keys())
+
+
+def differing(
+    what: str,
+    rows: pd.DataFrame,
+    show: Callable[[float], str],
+    *,
+    over: str,
+    beside: Callable[[Any], str] = lambda _: "",
+) -> str:
+    """How many arms differ from their bases, and by how much."""
+    differ = rows[rows["p_holm"] < LEVEL]
+    texts = [
+        (row["arm"], with_interval(row, show, "effect") + beside(row))
+        for _, row in differ.iterrows()
+    ]
+    # Rounding alone can differ the same way in every item.
+    each = [f"{arm} by {text}" for arm, text in texts if re.search("[1-9]", text)]
+    if less := len(texts) - len(each):
+        each.append(f"{less} by less than the digits shown")
+    return (
+        f"In {what}, {len(differ)} of {len(rows)} arms differ from their base beyond chance over "
+        f"{over}{one_seed(rows['seeds'])} (Holm, {share(LEVEL)}){': ' if each else ''}"
+        f"{'; '.join(each)}."
+    )
 
 
 def provenance_of(
-    runs: "Sequence[Recorded]",
-    told: Mapping[str, Iterable[str]],
+    runs: Sequence[Recorded],
+    learnt: Mapping[str, Iterable[str]],
     held_out: Iterable[Mapping[str, Any]],
 ) -> dict[str, str]:
     """Models, data, held-out texts and versions behind the numbers, in words."""
     return {
         "starts": in_order(f"{r.start.label} (weights {r.start.sha256[:_HASH]})" for r in runs),
-        **{name: in_order(texts) for name, texts in told.items()},
+        **{name: in_order(texts) for name, texts in learnt.items()},
         "held out": in_order(
             f"{shown_path(name)}, {text['tokens']:,} tokens (text {text['sha256'][:_HASH]})"
             for texts in held_out
@@ -107,40 +332,9 @@ def provenance_of(
     }
 
 
-def refuse_folder(out: Path, name: str) -> None:
-    """Refuse a folder that no report can be written to, before any work is done."""
-    from probes.cli import refuse_existing
-
-    if (out / f"{name}.json").is_file():
-        return
-    if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"--out {out} exists and holds no report; give another folder")
-    refuse_existing(out, overwrite=False, known=())
-
-
-def plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain values, None for what is missing or has no number."""
-    rows = table.astype(object).to_dict(orient="records")
-    return [{str(name): _plain(value) for name, value in row.items()} for row in rows]
-
-
 def in_order(texts: Iterable[str]) -> str:
     """Different texts in the order in which they come, as one."""
     return "; ".join(dict.fromkeys(texts)) or "none"
-
-
-def _plain(value: Any) -> Any:
-    """As JSON takes it: it has no infinity either."""
-    if pd.isna(value) or (isinstance(value, float) and math.isinf(value)):
-        return None
-    return value.item() if hasattr(value, "item") else value
-
-
-_PROGRAMS: Mapping[str, tuple[type[Any], Any]] = {
-    "training.pretrain": (PretrainConfig, PRETRAIN_RECIPES),
-    "training.ckl": (CklConfig, CKL_RECIPES),
-    "training.remix": (RemixConfig, REMIX_RECIPES),
-}
 
 
 def command_of(manifest: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pandas as pd
 
 from analysis.numbers import shown_value
-from analysis.observations import Observations
+from analysis.observations import Observations, rows_where
 from analysis.runs import CKL, TOKENS, Chain, Moment, Recorded, Start, TrainingRun
 from training.choices import Replay
 from training.ckl_config import CklConfig
@@ -39,21 +39,17 @@ Run = TypeVar("Run", bound=Recorded)
 def edit_label(configuration: Mapping[str, Any], *, strength: bool = True) -> str:
     """How a start was edited before training, in words."""
     parts = []
+    control, temperature = configuration["control"], configuration["attention_temperature"]
     if configuration["resuscitation_ratio"] is not None:
         site = configuration["resuscitation_site"]
-        control = configuration["control"]
         parts.append(str(site) if control is None else str(control).replace("_", " "))
         if control is None and strength:
-            parts.append(
-                f"ratio {configuration['resuscitation_ratio']:g}, factor "
-                f"{configuration['resuscitation_factor']:g}"
-            )
-    if configuration["attention_temperature"] is not None:
+            amounts = "ratio {resuscitation_ratio:g}, factor {resuscitation_factor:g}"
+            parts.append(amounts.format_map(configuration))
+    if temperature is not None:
         schedule = configuration["temperature_schedule"]
-        parts.append(
-            f"attention temperature {configuration['attention_temperature']:g}"
-            + (f" ({schedule})" if schedule != "constant" else "")
-        )
+        varied = "" if schedule == "constant" else f" ({schedule})"
+        parts.append(f"attention temperature {temperature:g}{varied}")
     return ", ".join(parts) or UNEDITED_NAME
 
 
@@ -69,7 +65,7 @@ class Arm(Generic[Run]):
     name: str
     runs: tuple[Run, ...]
 
-    told: ClassVar[tuple[str, ...]]
+    in_words: ClassVar[tuple[str, ...]]
     """Settings that `words` say."""
     varied: ClassVar[tuple[str, ...]]
     """Settings in which an arm may differ from its base."""
@@ -118,11 +114,11 @@ class Arm(Generic[Run]):
 
     def different(self, arms: Sequence["Arm[Run]"], leave_out: Sequence[str] = ()) -> list[str]:
         """The settings in which some of the arms differ from this one."""
-        others = [arm.settings for arm in arms]
         return [
             f"{name.replace('_', ' ')} {shown_value(value)}"
             for name, value in self.settings.items()
-            if name not in leave_out and any(other.get(name, value) != value for other in others)
+            if name not in leave_out
+            and any(other.settings.get(name, value) != value for other in arms)
         ]
 
 
@@ -133,18 +129,21 @@ AnyArm = TypeVar("AnyArm", bound=Arm[Any])
 class CklArm(Arm[TrainingRun]):
     """Runs of continual knowledge learning."""
 
-    told = varied = EDIT_FIELDS
+    in_words = varied = EDIT_FIELDS
 
     @classmethod
     def words(cls, arms: Sequence["CklArm"]) -> list[list[str]]:
         """Start and edit where arms differ in them, or where there is one arm."""
         alone = len(arms) == 1
         several = alone or len({arm.start.model for arm in arms}) > 1
-        labels = [arm.start.label if several else arm.start.short for arm in arms]
-        strengths = {strength for arm in arms if (strength := _strength(arm)) is not None}
-        strong = alone or len(strengths) > 1
-        edits = [edit_label(arm.runs[0].configuration, strength=strong) for arm in arms]
-        columns = [column for column in (labels, edits) if alone or len(set(column)) > 1]
+        amounts = ("resuscitation_ratio", "resuscitation_factor")
+        strengths = {tuple(arm.settings[name] for name in amounts) for arm in arms}
+        strong = alone or sum(ratio is not None for ratio, _ in strengths) > 1
+        columns = [
+            [arm.start.label if several else arm.start.short for arm in arms],
+            [edit_label(arm.runs[0].configuration, strength=strong) for arm in arms],
+        ]
+        columns = [column for column in columns if alone or len(set(column)) > 1]
         return [[column[place] for column in columns] for place in range(len(arms))]
 
     @property
@@ -175,10 +174,8 @@ class CklArm(Arm[TrainingRun]):
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Every moment after the start, with those that it is compared with."""
-        for against in self.compared_with:
-            for moment in self.moments:
-                if moment != Moment.START:
-                    yield against, moment
+        later = [moment for moment in self.moments if moment != Moment.START]
+        yield from ((against, moment) for against in self.compared_with for moment in later)
 
     def probes(self, moment: str, run: TrainingRun | None = None) -> pd.DataFrame:
         """Knowledge probes at a moment: means over seeds, or those of one run."""
@@ -187,11 +184,10 @@ class CklArm(Arm[TrainingRun]):
 
     def questions(self, moment: str, run: TrainingRun | None = None) -> pd.DataFrame:
         """Questions of the downstream tasks at a moment; empty where none were asked."""
-
-        def of(seen: Observations, step: int) -> pd.DataFrame:
-            return seen.tasks[seen.tasks["step"] == step]
-
-        return self._mean(of, moment, run, ["task", "item"], "score")
+        keys = ["task", "item"]
+        return self._mean(
+            lambda seen, at: rows_where(seen.tasks, step=at), moment, run, keys, "score"
+        )
 
     def facts(self, moment: str, run: TrainingRun | None = None) -> pd.DataFrame:
         """Earlier facts at a moment; empty where none were asked for."""
@@ -211,14 +207,14 @@ class CklArm(Arm[TrainingRun]):
 
     def _mean(
         self,
-        look: Callable[[Observations, int], pd.DataFrame],
+        read: Callable[[Observations, int], pd.DataFrame],
         moment: str,
         run: TrainingRun | None,
         keys: list[str],
         value: str,
     ) -> pd.DataFrame:
         runs = self.runs if run is None else (run,)
-        first, *others = (look(*self.seen(one, moment)).reset_index(drop=True) for one in runs)
+        first, *others = (read(*self.seen(one, moment)).reset_index(drop=True) for one in runs)
         for one, table in zip(runs[1:], others, strict=True):
             # The same settings, and yet other items: an input that is not a setting has changed.
             if len(table) != len(first) or not (len(table) == 0 or table[keys].equals(first[keys])):
@@ -231,17 +227,11 @@ class CklArm(Arm[TrainingRun]):
         return first.assign(**{value: sum(table[value] for table in (first, *others)) / len(runs)})
 
 
-def _strength(arm: Arm[TrainingRun]) -> tuple[float, float] | None:
-    """Ratio and factor of a resuscitation, or of what it is a control of."""
-    ratio, factor = (arm.settings[f"resuscitation_{name}"] for name in ("ratio", "factor"))
-    return None if ratio is None else (ratio, factor)
-
-
 @dataclass(frozen=True, eq=False)
 class RemixArm(Arm[Chain]):
     """Runs of continual memorization."""
 
-    told = ("mix", "no_mix_control", "replay", "replay_ratio", *EDIT_FIELDS, "edit_before")
+    in_words = ("mix", "no_mix_control", "replay", "replay_ratio", *EDIT_FIELDS, "edit_before")
     varied = (*_MIX_FIELDS, *EDIT_FIELDS, "edit_before")
 
     @classmethod
@@ -274,7 +264,7 @@ class RemixArm(Arm[Chain]):
         pairs = zip(found["mix"], found["mix_ratio"], strict=True)
         ratios = [ratio for mix, ratio in pairs if mix != NO_MIX]
         found["mix_ratio"] = ratios[:1] if len(set(ratios)) == 1 else ratios
-        idle = () if found["mix_ratio"] else _OF_A_MIX
+        idle = () if ratios else _OF_A_MIX
         if found["replay"] == Replay.NONE:
             idle = (*idle, "replay_ratio")
         return {name: value for name, value in found.items() if name not in idle}
@@ -292,24 +282,17 @@ class RemixArm(Arm[Chain]):
     def _beside(self) -> list[str]:
         """What is done beside plain training, each in a few words."""
         configuration = self.runs[0].configuration
-        parts = list(self._mixes())
-        ratio = f"{100 * configuration['replay_ratio']:g} %"
-        if configuration["replay"] == Replay.ITEMS:
-            parts.append(f"replay of {ratio}")
-        elif configuration["replay"] == Replay.SELF:
-            parts.append(f"self-generated replay of {ratio}")
+        control = configuration["no_mix_control"]
+        pairs = zip(self.stages, self.settings["mix"], strict=True)
+        parts = [f"{name} at {stage}" for stage, name in pairs if name != NO_MIX]
+        if parts and control is not None:
+            parts = [f"{PLAIN_NAME}, as many {control} as with {' and '.join(parts)}"]
+        if configuration["replay"] != Replay.NONE:
+            own = "self-generated " * (configuration["replay"] == Replay.SELF)
+            parts.append(f"{own}replay of {100 * configuration['replay_ratio']:g} %")
         if self.edit != UNEDITED_NAME:
             parts.append(f"{self.edit} before {configuration['edit_before']}")
         return parts
-
-    def _mixes(self) -> Iterator[str]:
-        control = self.runs[0].configuration["no_mix_control"]
-        pairs = zip(self.stages, self.settings["mix"], strict=True)
-        mixed = [f"{name} at {stage}" for stage, name in pairs if name != NO_MIX]
-        if mixed and control is not None:
-            yield f"{PLAIN_NAME}, as many {control} as with {' and '.join(mixed)}"
-        else:
-            yield from mixed
 
 
 def ckl_arms(runs: Sequence[TrainingRun]) -> list[CklArm]:
@@ -331,13 +314,6 @@ def base_of(arm: AnyArm, arms: Sequence[AnyArm], named: AnyArm | None) -> AnyArm
     if arm.is_plain:
         return None
     return next((one for one in arms if one.is_plain and one.base_key == arm.base_key), None)
-
-
-def arm_with(arms: Sequence[AnyArm], folder: Any) -> AnyArm | None:
-    """The arm of the run in a folder; None for no folder."""
-    if folder is None:
-        return None
-    return next(arm for arm in arms for run in arm.runs if run.path == folder.expanduser())
 
 
 def pooled(arms: Sequence[AnyArm], names: Sequence[str]) -> list[AnyArm]:
@@ -364,23 +340,19 @@ def _arms(kind: type[AnyArm], runs: Sequence[Any]) -> list[AnyArm]:
         if one.seed == other.seed:
             raise ValueError(f"{one.path} and {other.path} are the same run; give one of them")
     arms = [kind("", tuple(found)) for found in sets]
-    return [replace(arm, name=name) for arm, name in zip(arms, _names(arms), strict=True)]
-
-
-def _names(arms: Sequence[Arm[Any]]) -> list[str]:
-    words = arms[0].words(arms)
-    said = [one + arm.different(arms, arm.told) for arm, one in zip(arms, words, strict=True)]
-    alike = [[o for o, other in zip(arms, said, strict=True) if other == mine] for mine in said]
-    return [
-        ", ".join([*mine, *arm.different(same), *_weights(arm, same)])
-        for arm, mine, same in zip(arms, said, alike, strict=True)
+    words = [
+        one + arm.different(arms, arm.in_words)
+        for arm, one in zip(arms, kind.words(arms), strict=True)
     ]
-
-
-def _weights(arm: Arm[Any], alike: Sequence[Arm[Any]]) -> list[str]:
-    """Two starts of one name are told apart by their weights."""
-    same = [other for other in alike if other.settings == arm.settings]
-    return [f"weights {arm.start.sha256[:8]}"] if len(same) > 1 else []
+    named = []
+    for arm, mine in zip(arms, words, strict=True):
+        alike = [other for other, theirs in zip(arms, words, strict=True) if theirs == mine]
+        name = [*mine, *arm.different(alike)]
+        # Two starts of one name are told apart by their weights.
+        if sum(other.settings == arm.settings for other in alike) > 1:
+            name.append(f"weights {arm.start.sha256[:8]}")
+        named.append(replace(arm, name=", ".join(name)))
+    return named
 
 
 def _refuse(run: TrainingRun) -> None:

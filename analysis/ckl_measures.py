@@ -22,11 +22,11 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from analysis.arms import CklArm
-from analysis.metrics import HELD_OUT, PROBE_TABLE, TASK_TABLE, Items, acquisition, forgetting
-from analysis.observations import TASKS, WORDING, levels_at
+from analysis.metrics import HELD_OUT, PROBE_TABLE, TASK_TABLE, acquisition, forgetting
+from analysis.numbers import share
+from analysis.observations import TASKS, WORDING, levels_at, rows_where
 from analysis.runs import Moment, TrainingRun
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
-from analysis.theme import percent
 from probes.intervals import Interval
 
 MET = "met"
@@ -34,23 +34,15 @@ MET = "met"
 ALL_KINDS = "all"
 ALL_TASKS = "P"
 """The mean over tasks."""
-_KNOWLEDGE = (
-    *("arm", "seed", "moment", "step", "exposure", "kind"),
-    *("score", "low", "high", "passages", "probes"),
-)
-_ACQUISITION = (
-    *("arm", "seed", "against", "moment", "exposure", "kind"),
-    *("value", "low", "high", "before", "after", "passages", "probes"),
-)
-_BEYOND = (
-    *("arm", "moment", "value", "low", "high", "met", "held_out"),
-    *("passages", "held_out_passages"),
-)
-_CHANCE = ("arm", "moment", "task", "score", "low", "high", "chance", "above", "questions")
-_FORGETTING = (
-    *("arm", "seed", "against", "moment", "task", "value", "low", "high"),
-    *("before", "after", "questions", "reason"),
-)
+_KNOWLEDGE = "arm seed moment step exposure kind score low high passages probes"
+_ACQUISITION = "arm seed against moment exposure kind value low high before after passages probes"
+_BEYOND = "arm moment value low high met held_out passages held_out_passages"
+_CHANCE = "arm moment task score low high chance above questions"
+_FORGETTING = "arm seed against moment task value low high before after questions reason"
+_LEVELS = "arm seed moment group measure value"
+_CHANGES = "arm against moment group measure before after change low high least most seeds"
+_SCORES = ("score", "low", "high", "passages", "probes")
+_TEXTS = ("arm", "against", "moment", "exposure", "kind", "task", "measure")
 
 
 class Group(NamedTuple):
@@ -90,18 +82,11 @@ class PassageMeans:
         every = ((exposure, kind) for exposure in exposures for kind in kinds)
         return {what: found[what] for what in every if what in found}
 
-    @cached_property
-    def strata(self) -> Mapping[tuple[str, str], Int[np.ndarray, "passage"]]:
-        """The exposure of each passage as a number, by exposure and kind."""
+    def strata(self, exposure: str, kind: str) -> Int[np.ndarray, "passage"]:
+        """The exposure of each passage as a number."""
         own = {g.cluster: g.exposure for g in self.groups if g.exposure != MET}
-        return {
-            what: pd.factorize(np.array([own[self.groups[p].cluster] for p in some]))[0]
-            for what, some in self.places.items()
-        }
-
-    def probes(self, exposure: str, kind: str) -> int:
-        """How many probes there are."""
-        return int(np.count_nonzero(self.weights[self.places[exposure, kind]]))
+        passages = (self.groups[place].cluster for place in self.places[exposure, kind])
+        return pd.factorize(np.array([own[passage] for passage in passages]))[0]
 
     def over_passages(
         self, means: Float[np.ndarray, "group column"]
@@ -112,32 +97,24 @@ class PassageMeans:
 
 def passage_means(probes: pd.DataFrame) -> PassageMeans:
     """The means of a list of probes."""
-    groups, weights = zip(*_weighted(probes), strict=True)
-    return PassageMeans(groups, np.stack(weights))
-
-
-def _weighted(probes: pd.DataFrame) -> Iterator[tuple[Group, Float[np.ndarray, "probe"]]]:
-    kinds, exposures = probes["kind"].to_numpy(), probes["exposure"].to_numpy()
-    codes, passages = pd.factorize(probes["passage"])
-    masks = {ALL_KINDS: np.ones(len(probes), dtype=bool)}
-    masks |= {str(kind): kinds == kind for kind in pd.unique(kinds)}
-    for code, passage in enumerate(passages):
-        here = codes == code
-        exposure = str(exposures[here.argmax()])
-        for kind, mask in masks.items():
-            members = here & mask
-            if not members.any():
-                continue
-            weights = members / members.sum()
-            yield Group(exposure, kind, f"passage {passage}"), weights
-            if exposure != HELD_OUT:
-                yield Group(MET, kind, f"passage {passage}"), weights
+    groups, weights = [], []
+    for passage, rows in probes.reset_index(drop=True).groupby("passage", sort=False):
+        own = str(rows["exposure"].iloc[0])
+        for kind in (ALL_KINDS, *probes["kind"].unique()):
+            members = rows.index if kind == ALL_KINDS else rows.index[rows["kind"] == kind]
+            weight = np.zeros(len(probes))
+            weight[members] = 1 / max(len(members), 1)
+            for exposure in (own,) if own == HELD_OUT else (own, MET):
+                if len(members):
+                    groups.append(Group(exposure, str(kind), f"passage {passage}"))
+                    weights.append(weight)
+    return PassageMeans(tuple(groups), np.stack(weights))
 
 
 def knowledge_over_steps(
     arm: CklArm, exposure: str
-) -> tuple[Int[np.ndarray, "look"], Float[np.ndarray, "look"]]:
-    """K at every step at which all seeds of an arm were looked at, mean over seeds.
+) -> tuple[Int[np.ndarray, "step"], Float[np.ndarray, "step"]]:
+    """K at every step at which all seeds of an arm were evaluated, mean over seeds.
 
     Args:
         arm: of runs with the same items.
@@ -147,121 +124,125 @@ def knowledge_over_steps(
     steps = sorted(set.intersection(*(set(one.steps.tolist()) for one in scores)))
     means = []
     for one in scores:
-        looks = one.log_probs[np.searchsorted(one.steps, steps)]
+        there = one.log_probs[np.searchsorted(one.steps, steps)]
         of = passage_means(one.items)
-        means.append(of.over_passages(of.of(looks.T))[exposure, ALL_KINDS])
+        means.append(of.over_passages(of.of(there.T))[exposure, ALL_KINDS])
     return np.array(steps, dtype=np.int64), np.mean(means, axis=0)
+
+
+def scores_over_steps(arms: Sequence[CklArm], exposure: str) -> pd.DataFrame:
+    """The same of several arms, as far as they have such passages."""
+    found = [pd.DataFrame(columns=["arm", "step", "score"])]
+    for arm in arms:
+        if exposure == MET or (arm.runs[0].probe_scores.items["exposure"] == exposure).any():
+            steps, scores = knowledge_over_steps(arm, exposure)
+            found.append(pd.DataFrame({"arm": arm.name, "step": steps, "score": scores}))
+    return pd.concat(found[1:] or found)
 
 
 @dataclass(frozen=True)
 class _Scores:
-    """K of one group of probes at every moment, and under every draw of passages."""
+    """Scores of the passages of one exposure and one kind of probes."""
 
     exposure: str
     kind: str
-    moments: Sequence[str]
     means: Float[np.ndarray, "passage moment"]
     strata: Int[np.ndarray, "passage"]
     n_probes: int
-    bootstrap: ClusterBootstrap
 
-    @cached_property
-    def values(self) -> Float[np.ndarray, "moment"]:
-        """K at every moment."""
-        return self.means.mean(axis=0)
 
-    @cached_property
-    def drawn(self) -> Float[np.ndarray, "replicate moment"]:
-        """The same under every draw of passages."""
-        return self.bootstrap.resampled_sums(self.means / len(self.means), self.strata)
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """Passages and probes."""
-        return len(self.strata), self.n_probes
-
-    def score(self, moment: str) -> tuple[Any, ...]:
-        """K at a moment, its interval and how many passages and probes it is of."""
-        place = self.moments.index(moment)
-        return self.values[place], *self._bounds(self.drawn[:, place]), *self.counts
-
-    def change(self, against: str, moment: str) -> tuple[Any, ...]:
-        """A from one moment to another."""
-        places = [self.moments.index(against), self.moments.index(moment)]
-        before, after = self.values[places]
-        drawn_before, drawn_after = self.drawn[:, places].T
-        value = acquisition(float(before), float(after))
-        # A share of a score that may as well have been 0 has no bounds.
-        found: tuple[float | None, float | None] = (None, None)
-        if drawn_before.all():
-            found = self._bounds((drawn_after - drawn_before) / np.abs(drawn_before))
-        return value, *found, before, after, *self.counts
-
-    def _bounds(self, drawn: Float[np.ndarray, "replicate"]) -> tuple[float | None, float | None]:
-        return bounds(self.bootstrap.interval(drawn, len(self.strata), self.strata))
+def _scored(arm: CklArm, run: TrainingRun | None) -> Iterator[_Scores]:
+    """Every exposure and kind of probes; of single runs all kinds together."""
+    probes = [arm.probes(moment, run) for moment in arm.all_moments]
+    scores = np.stack([table["log_prob"] for table in probes], axis=1)
+    if not np.isfinite(scores).all():
+        of = arm.name if run is None else run.path
+        raise ValueError(f"{of} has scores of probes that are not finite; they give no K")
+    means = passage_means(probes[0])
+    by_passage = means.of(scores)
+    for what, places in means.places.items():
+        if run is None or what[1] == ALL_KINDS:
+            count = int(np.count_nonzero(means.weights[places]))
+            yield _Scores(*what, by_passage[places], means.strata(*what), count)
 
 
 def score_tables(
     arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """K at every moment, and A at every moment after the start."""
-    knowledge: list[tuple[Any, ...]] = []
-    acquired: list[tuple[Any, ...]] = []
-    for arm, run, seed in units(arms):
-        for one in _scored(arm, run, bootstrap):
-            what = (one.exposure, one.kind)
-            knowledge += [
-                (arm.name, seed, moment, step, *what, *one.score(moment))
-                for moment, step in arm.all_moments.items()
-            ]
-            acquired += [
-                (arm.name, seed, against, moment, *what, *one.change(against, moment))
-                for against, moment in arm.pairs()
-            ]
-    return (
-        typed(pd.DataFrame(knowledge, columns=list(_KNOWLEDGE))),
-        typed(pd.DataFrame(acquired, columns=list(_ACQUISITION))),
-    )
+    knowledge: list[dict[str, Any]] = []
+    acquired: list[dict[str, Any]] = []
+    for arm, run, seed in _units(arms):
+        for one in _scored(arm, run):
+            values, n_passages = one.means.mean(axis=0), len(one.means)
+            drawn = bootstrap.resampled_sums(one.means / n_passages, one.strata)
+            what = {"arm": arm.name, "seed": seed, "exposure": one.exposure, "kind": one.kind}
+            what |= {"passages": n_passages, "probes": one.n_probes}
+            k = {}
+            for place, (moment, step) in enumerate(arm.all_moments.items()):
+                k[moment] = values[place], drawn[:, place]
+                interval = bootstrap.interval(drawn[:, place], n_passages, one.strata)
+                known = {"moment": moment, "step": step, "score": values[place]}
+                knowledge.append({**what, **known, **bounds(interval)})
+            for against, moment in arm.pairs():
+                (before, drawn_before), (after, drawn_after) = k[against], k[moment]
+                # A share of a score that may as well have been 0 has no bounds.
+                interval = None
+                if drawn_before.all():
+                    change = (drawn_after - drawn_before) / np.abs(drawn_before)
+                    interval = bootstrap.interval(change, n_passages, one.strata)
+                value = acquisition(float(before), float(after))
+                known = {"against": against, "moment": moment, "value": value}
+                known |= {"before": before, "after": after}
+                acquired.append({**what, **known, **bounds(interval)})
+    return _typed(knowledge, _KNOWLEDGE), _typed(acquired, _ACQUISITION)
 
 
 def beyond_table(
     arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> pd.DataFrame:
     """Gains since the start of passages met less those of held-out ones, means over seeds."""
-    rows = [row for arm in arms for row in _beyond(arm, bootstrap)]
-    return typed(pd.DataFrame(rows, columns=list(_BEYOND)))
-
-
-def _beyond(arm: CklArm, bootstrap: ClusterBootstrap) -> Iterator[tuple[Any, ...]]:
-    scores = {one.exposure: one for one in _scored(arm, None, bootstrap) if one.kind == ALL_KINDS}
-    if HELD_OUT not in scores:
-        return
-    both = [scores[MET], scores[HELD_OUT]]
-    strata = np.concatenate([both[0].strata, both[1].strata + both[0].strata.max() + 1])
-    start = both[0].moments.index(Moment.START)
-    for moment in arm.moments:
-        if moment == Moment.START:
+    rows = []
+    for arm in arms:
+        scores = {one.exposure: one for one in _scored(arm, None) if one.kind == ALL_KINDS}
+        if HELD_OUT not in scores:
             continue
-        place = both[0].moments.index(moment)
-        gains = [one.means[:, place] - one.means[:, start] for one in both]
-        signed = [sign * gain / len(gain) for sign, gain in zip((1, -1), gains, strict=True)]
-        drawn = bootstrap.resampled_sums(np.concatenate(signed)[:, None], strata)[:, 0]
-        interval = bootstrap.interval(drawn, len(strata), strata)
-        met, held_out = (gain.mean() for gain in gains)
-        yield (
-            *(arm.name, moment, met - held_out, *bounds(interval)),
-            *(met, held_out, *map(len, gains)),
-        )
+        both = [scores[MET], scores[HELD_OUT]]
+        strata = np.concatenate([both[0].strata, both[1].strata + both[0].strata.max() + 1])
+        moments = list(arm.all_moments)
+        start = moments.index(Moment.START)
+        for moment in moments[start + 1 :]:
+            place = moments.index(moment)
+            gains = [one.means[:, place] - one.means[:, start] for one in both]
+            shares = np.concatenate([gains[0] / len(gains[0]), -gains[1] / len(gains[1])])
+            drawn = bootstrap.resampled_sums(shares[:, None], strata)[:, 0]
+            met, held_out = (gain.mean() for gain in gains)
+            row = {"arm": arm.name, "moment": moment, "value": met - held_out, "met": met}
+            row |= {"held_out": held_out, "passages": len(gains[0])}
+            row |= bounds(bootstrap.interval(drawn, len(strata), strata))
+            rows.append(row | {"held_out_passages": len(gains[1])})
+    return _typed(rows, _BEYOND)
 
 
 def chance_table(
     arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> pd.DataFrame:
     """How well every task is answered at the start, against guessing."""
-    rows = [
-        row for arm in arms for moment in arm.compared_with for row in _at(arm, moment, bootstrap)
-    ]
-    return pd.DataFrame(rows, columns=list(_CHANCE)).astype({"low": float, "high": float})
+    rows = []
+    for arm, moment in [(one, moment) for one in arms for moment in one.compared_with]:
+        seen, _ = arm.seen(arm.runs[0], moment)
+        chances = dict(zip(seen.task_scores["task"], seen.task_scores["chance"], strict=True))
+        questions = arm.questions(moment)
+        tasks = [] if questions.empty else list(questions.groupby("task", sort=False)["score"])
+        for task, scores in tasks:
+            shared = replace(bootstrap, level=1 - (1 - bootstrap.level) / len(tasks))
+            interval = shared.mean_interval(scores.to_numpy(dtype=float))
+            above = interval is not None and interval.low > chances[task]
+            row = {"arm": arm.name, "moment": str(moment), "task": task, **bounds(interval)}
+            row |= {"score": scores.mean(), "chance": chances[task], "above": above}
+            rows.append(row | {"questions": len(scores)})
+    table = pd.DataFrame(rows, columns=_CHANCE.split())
+    return table.astype({"low": float, "high": float, "above": bool})
 
 
 def forgetting_table(
@@ -269,21 +250,27 @@ def forgetting_table(
     chances: pd.DataFrame,
     bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP,
 ) -> pd.DataFrame:
-    """F at every moment after the start, of all tasks together and of each."""
-    rows = [
-        (arm.name, seed, against, moment, *found)
-        for arm, run, seed in units(arms)
-        for against, moment in arm.pairs()
-        if not (before := arm.questions(against, run)).empty
-        for found in _forgotten(
-            before,
-            arm.questions(moment, run),
-            untested(chances, arm.name, against),
-            bootstrap,
-            by_task=run is None,
-        )
-    ]
-    return typed(pd.DataFrame(rows, columns=list(_FORGETTING)))
+    """F at every moment after the start, of all tasks together, and of each over the seeds."""
+    rows = []
+    for arm, run, seed in _units(arms):
+        for against, moment in arm.pairs():
+            before, after = arm.questions(against, run), arm.questions(moment, run)
+            if before.empty:
+                continue
+            reasons = untested(chances, arm.name, against)
+            for task in (ALL_TASKS, *(before["task"].unique() if run is None else ())):
+                both = [
+                    table if task == ALL_TASKS else rows_where(table, task=task)
+                    for table in (before, after)
+                ]
+                row = {"arm": arm.name, "seed": seed, "against": against, "moment": moment}
+                row |= {"task": task, "questions": len(both[0]), "reason": reasons.get(task)}
+                row["before"], row["after"] = (TASK_TABLE.items(table).score for table in both)
+                if task not in reasons:
+                    change = forgetting(*both, bootstrap=bootstrap)
+                    row |= {"value": change.value, **bounds(change.interval)}
+                rows.append(row)
+    return _typed(rows, _FORGETTING)
 
 
 def untested(chances: pd.DataFrame, arm: str, moment: str) -> dict[str, str]:
@@ -300,96 +287,29 @@ def untested(chances: pd.DataFrame, arm: str, moment: str) -> dict[str, str]:
 
 
 def _against_chance(row: Any) -> str:
-    interval = "" if pd.isna(row.low) else f" [{percent(row.low)}, {percent(row.high)}]"
-    return f"{row.task} {percent(row.score)}{interval}, guessing {percent(row.chance)}"
+    interval = "" if pd.isna(row.low) else f" [{share(row.low)}, {share(row.high)}]"
+    return f"{row.task} {share(row.score)}{interval}, guessing {share(row.chance)}"
 
 
-def _at(arm: CklArm, moment: str, bootstrap: ClusterBootstrap) -> Iterator[tuple[Any, ...]]:
-    questions = arm.questions(moment)
-    if questions.empty:
-        return
-    seen, _ = arm.seen(arm.runs[0], moment)
-    chances = dict(zip(seen.task_scores["task"], seen.task_scores["chance"], strict=True))
-    tasks = list(questions.groupby("task", sort=False))
-    shared = replace(bootstrap, level=1 - (1 - bootstrap.level) / len(tasks))
-    for task, rows in tasks:
-        scores = rows["score"].to_numpy(dtype=float)
-        interval = shared.mean_interval(scores)
-        above = interval is not None and interval.low > chances[task]
-        found = (scores.mean(), *bounds(interval), chances[task], above, len(rows))
-        yield arm.name, str(moment), task, *found
-
-
-def _forgotten(
-    before: pd.DataFrame,
-    after: pd.DataFrame,
-    reasons: dict[str, str],
-    bootstrap: ClusterBootstrap,
-    *,
-    by_task: bool,
-) -> Iterator[tuple[Any, ...]]:
-    of_tasks = list(before.groupby("task", sort=False)) if by_task else []
-    for task, rows in [(ALL_TASKS, before), *of_tasks]:
-        later = after if task == ALL_TASKS else after[after["task"] == task]
-        reason = reasons.get(task)
-        scores = [TASK_TABLE.items(table).score for table in (rows, later)]
-        if reason is not None:
-            yield task, None, None, None, *scores, len(rows), reason
-            continue
-        change = forgetting(rows, later, bootstrap=bootstrap)
-        yield task, change.value, *bounds(change.interval), *scores, len(rows), None
-
-
-def spread_over_seeds(table: pd.DataFrame, value: str = "value") -> pd.DataFrame:
-    """Means over seeds with the `least` and the `most` of single seeds,
-    and their number `seeds`.
-    """
-    keys = [name for name in _KEYS if name in table.columns]
-    single = table[table["seed"].notna()].groupby(keys, sort=False)[value]
-    spread = single.agg(least="min", most="max", seeds="count").reset_index()
-    return table[table["seed"].isna()].drop(columns="seed").merge(spread, on=keys, how="left")
-
-
-_KEYS = ("arm", "against", "moment", "exposure", "kind", "task", "measure")
-
-
-def units(arms: Sequence[CklArm]) -> Iterator[tuple[CklArm, TrainingRun | None, int | None]]:
+def _units(arms: Sequence[CklArm]) -> Iterator[tuple[CklArm, TrainingRun | None, int | None]]:
     """Every arm, then each of its runs."""
     for arm in arms:
         yield arm, None, None
-        for run, seed in zip(arm.runs, arm.seeds, strict=True):
-            yield arm, run, seed
+        for run in arm.runs:
+            yield arm, run, run.seed
 
 
-def _scored(arm: CklArm, run: TrainingRun | None, bootstrap: ClusterBootstrap) -> Iterator[_Scores]:
-    """Every exposure and kind of probes; of single runs all kinds together."""
-    moments = list(arm.all_moments)
-    probes = [arm.probes(moment, run) for moment in moments]
-    scores = np.stack([table["log_prob"] for table in probes], axis=1)
-    if not np.isfinite(scores).all():
-        of = arm.name if run is None else run.path
-        raise ValueError(f"{of} has scores of probes that are not finite; they give no K")
-    means = passage_means(probes[0])
-    by_passage = means.of(scores)
-    for (exposure, kind), places in means.places.items():
-        if run is None or kind == ALL_KINDS:
-            strata, n_probes = means.strata[exposure, kind], means.probes(exposure, kind)
-            yield _Scores(exposure, kind, moments, by_passage[places], strata, n_probes, bootstrap)
-
-
-def bounds(interval: Interval | None) -> tuple[float | None, float | None]:
+def bounds(interval: Interval | None) -> dict[str, float | None]:
     """Both ends of an interval; missing where there is none."""
-    return (None, None) if interval is None else (interval.low, interval.high)
+    return dict(zip(("low", "high"), interval[:2] if interval else (None, None), strict=True))
 
 
-def typed(table: pd.DataFrame) -> pd.DataFrame:
-    """Missing seeds and bounds in the columns of numbers."""
-    kinds: dict[str, Any] = {"seed": "Int64", "low": float, "high": float}
-    kinds |= dict.fromkeys(_KEYS, str)
+def _typed(rows: Sequence[Any] | pd.DataFrame, columns: str) -> pd.DataFrame:
+    """A table in which missing seeds and bounds are in columns of numbers."""
+    kinds: dict[str, Any] = {"seed": "Int64", "low": float, "high": float, "value": float}
+    kinds |= dict.fromkeys(_TEXTS, str)
+    table = pd.DataFrame(rows, columns=columns.split())
     return table.astype({name: kind for name, kind in kinds.items() if name in table.columns})
-
-
-COLUMNS = ("score", "low", "high", "passages", "probes")
 
 
 def knowledge_scores(
@@ -419,60 +339,41 @@ def knowledge_scores(
             f"groups need the columns {', '.join(by)}, found "
             f"{', '.join(map(str, table.columns)) or 'none'}; add {', '.join(missing)}"
         )
-    rows = [
-        (*values, *_described(PROBE_TABLE.items(group), bootstrap))
-        for values, group in _groups(table, list(by))
-    ]
-    return pd.DataFrame(rows, columns=[*by, *COLUMNS]).astype({"low": float, "high": float})
-
-
-def _groups(table: pd.DataFrame, by: list[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    if not by:
-        yield (), table
-        return
-    yield from table.groupby(by, sort=False, dropna=False, observed=True)
-
-
-def _described(
-    items: Items, bootstrap: ClusterBootstrap
-) -> tuple[float, float | None, float | None, int, int]:
-    weighted = (items.weights * items.means)[:, None]
-    drawn = bootstrap.resampled_sums(weighted, items.strata)[:, 0]
-    found = bootstrap.interval(drawn, len(items.means), items.strata)
-    low, high = (found.low, found.high) if found else (None, None)
-    return items.score, low, high, len(items.means), items.n_items
-
-
-_LEVELS = ("arm", "seed", "moment", "group", "measure", "value")
-_CHANGES = (
-    *("arm", "against", "moment", "group", "measure", "before", "after"),
-    *("change", "low", "high", "least", "most", "seeds"),
-)
+    rows = []
+    groups = table.groupby([*by], sort=False, dropna=False, observed=True) if by else [((), table)]
+    for values, group in groups:
+        items = PROBE_TABLE.items(group)
+        weighted = (items.weights * items.means)[:, None]
+        drawn = bootstrap.resampled_sums(weighted, items.strata)[:, 0]
+        interval = bootstrap.interval(drawn, len(items.means), items.strata)
+        known = {"score": items.score, "passages": len(items.means), "probes": items.n_items}
+        rows.append({**dict(zip(by, values, strict=True)), **known, **bounds(interval)})
+    return pd.DataFrame(rows, columns=[*by, *_SCORES]).astype({"low": float, "high": float})
 
 
 def level_table(arms: Sequence[CklArm]) -> pd.DataFrame:
-    """Every measure at every moment."""
+    """Text, facts, entropies and neurons at every moment; means over seeds, then single seeds."""
     rows = [
-        (arm.name, seed, moment, *found)
+        (arm.name, run.seed, moment, *found)
         for arm in arms
-        for run, seed in zip(arm.runs, arm.seeds, strict=True)
+        for run in arm.runs
         for moment in arm.all_moments
         for found in levels_at(*arm.seen(run, moment))
         if found[0] != TASKS
     ]
-    single = pd.DataFrame(rows, columns=list(_LEVELS))
+    single = pd.DataFrame(rows, columns=_LEVELS.split())
     keys = ["arm", "moment", "group", "measure"]
     means = single.groupby(keys, sort=False, as_index=False)["value"].mean()
-    return typed(pd.concat([means, single], ignore_index=True)[list(_LEVELS)])
+    return _typed(pd.concat([means, single], ignore_index=True), _LEVELS)
 
 
 def change_table(
     arms: Sequence[CklArm], levels: pd.DataFrame, bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> pd.DataFrame:
-    """By how much every measure moved since the start."""
-    single = levels[levels["seed"].notna()]
+    """By how much every measure moved since the start; intervals draw the subjects of facts."""
     keys = ["arm", "group", "measure", "seed"]
-    values = single.set_index([*keys, "moment"])["value"].unstack("moment", sort=False)
+    single = levels.dropna(subset="seed").set_index([*keys, "moment"])["value"]
+    values = single.unstack("moment", sort=False)
     rows = []
     for arm in arms:
         for against, moment in arm.pairs():
@@ -480,29 +381,23 @@ def change_table(
             pairs = values.loc[arm.name, [against, moment]].dropna()
             for (group, measure), seeds in pairs.groupby(level=[0, 1], sort=False):
                 moved = seeds[moment] - seeds[against]
-                rows.append(
-                    (
-                        *(arm.name, against, moment, group, measure),
-                        *(seeds[against].mean(), seeds[moment].mean(), moved.mean()),
-                        *intervals.get(measure, (None, None)),
-                        *(moved.min(), moved.max(), len(moved)),
-                    )
-                )
-    return typed(pd.DataFrame(rows, columns=list(_CHANGES)))
+                row = {"arm": arm.name, "against": against, "moment": moment, "group": group}
+                row |= {"measure": measure, **bounds(intervals.get(measure))}
+                row |= {"before": seeds[against].mean(), "after": seeds[moment].mean()}
+                row |= {"change": moved.mean(), "least": moved.min(), "most": moved.max()}
+                rows.append(row | {"seeds": len(moved)})
+    return _typed(rows, _CHANGES)
 
 
 def _fact_intervals(
     arm: CklArm, against: str, moment: str, bootstrap: ClusterBootstrap
-) -> dict[str, tuple[float | None, float | None]]:
+) -> dict[str, Interval | None]:
     before, after = arm.facts(against), arm.facts(moment)
     if before.empty:
         return {}
     moved = before.assign(moved=after["log_prob"] - before["log_prob"])
+    means = moved.groupby(["wording", "subject"], sort=False)["moved"].mean()
     return {
-        WORDING.format(wording): bounds(
-            bootstrap.mean_interval(
-                rows.groupby("subject", sort=False)["moved"].mean().to_numpy(dtype=np.float64)
-            )
-        )
-        for wording, rows in moved.groupby("wording", sort=False)
+        WORDING.format(wording): bootstrap.mean_interval(values.to_numpy(dtype=np.float64))
+        for wording, values in means.groupby(level=0, sort=False)
     }

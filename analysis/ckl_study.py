@@ -195,7 +195,7 @@ def _sites(trajectory: Path) -> Sequence[ResuscitationSite]:
 def _report(runs: Sequence[Path], out: Path, given: Sequence[str]) -> None:
     from analysis.arm_report import refuse_folder
     from analysis.arms import ckl_arms
-    from analysis.ckl_report.command import NAME, write_report
+    from analysis.ckl_report import NAME, write_report
     from analysis.numbers import command_line
     from analysis.runs import read_run
 

@@ -5,24 +5,24 @@ gains that is left later, the forgetting curve a line through it in the logarith
 (`analysis.encounters`, `analysis.forgetting_curve`). A probe counts by what it gained, so that a
 share of next to nothing cannot decide a curve. A maximum is looked for in a window of 50 steps,
 which ends at the next encounter where that comes sooner, and before the end of the run; two
-evaluations at least must lie in it. Gains hold up to k - 1 steps of drift where scores are of every
-k-th step. Arms pool their seeds, with intervals over passages; of single runs
-there are numbers of passages, and curves without intervals.
+evaluations at least must lie in it. Gains hold up to k - 1 steps of drift where probes are scored
+at every k-th step. Arms pool their seeds, with intervals over passages; of single runs there are
+numbers of passages, and curves without intervals.
 
 Numbers of passages, in nats, means over their probes:
 
-- effectivity: the local maximum after an encounter less the look before it, mean over encounters;
-- rise: the first look after an encounter less the last look before it, mean over encounters. Where
+- effectivity: the local maximum after an encounter less the score before it, mean over encounters;
+- rise: the first score after an encounter less the last before it, mean over encounters. Where
   probes are scored after every step it is the change over the one update;
-- fall: the last look before the next encounter less the local maximum, mean over all encounters but
-  the last. Passages met once have none;
-- net gain: the last look before another encounter would come, an interval after the last, less the
-  look before the first. Runs that end before have none.
+- fall: the last score before the next encounter less the local maximum, mean over all encounters
+  but the last. Passages met once have none;
+- net gain: the last score before another encounter would come, an interval after the last, less the
+  score before the first. Runs that end before have none.
 
 Source: Chang et al., NeurIPS 2024: sections 3.3 and 4.1 to 4.4.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ from analysis.forgetting_curve import (
     log_spaced_offsets,
 )
 from analysis.metrics import HELD_OUT
+from analysis.observations import rows_where
 from analysis.runs import TrainingRun
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 
@@ -49,6 +50,14 @@ LEAST_LOOKS = 2
 """In a window."""
 LEAST_OFFSETS = 3
 """Of a forgetting curve."""
+NET_GAIN = "net gain"
+PER_PASSAGE = ("effectivity", "rise", "fall", NET_GAIN)
+_GAINS = "arm exposure kind encounter gain low high passages probes"
+_CURVES = (
+    "arm exposure kind slope low high intercept threshold threshold_low threshold_high r_squared "
+    "best_by_aic first last window every probes all_probes passages"
+)
+_POINTS = "arm exposure offset retained fitted"
 
 
 @dataclass(frozen=True)
@@ -56,9 +65,9 @@ class LookGrid:
     """When the probes of some runs were scored.
 
     Attributes:
-        every: steps from a look to the next.
-        looks: how many there are, from step 0 on.
-        window: looks after an encounter among which a maximum is looked for.
+        every: steps from an evaluation to the next.
+        looks: how many evaluations there are, from step 0 on.
+        window: evaluations after an encounter among which a maximum is looked for.
     """
 
     every: int
@@ -66,29 +75,22 @@ class LookGrid:
     window: int
 
     @property
-    def steps(self) -> np.ndarray:
-        """Updates done at each look, `[look]`."""
+    def steps(self) -> Int[np.ndarray, "look"]:
+        """Updates done at each evaluation."""
         return np.arange(self.looks) * self.every
 
-    def log_probs(self, run: TrainingRun) -> np.ndarray:
-        """Scores of the probes of a run at every look, `[probe look]`, in nats."""
-        scores = run.probe_scores
-        return scores.log_probs[np.searchsorted(scores.steps, self.steps)].T
+    def offsets(self, last: int) -> Int[np.ndarray, "offset"] | str:
+        """Evaluations after a maximum at which a forgetting curve is taken; or why there are none.
 
-    def places(self, run: TrainingRun) -> dict[Any, np.ndarray]:
-        """The last look before each encounter, `[encounter]`, by passage."""
-        return {passage: steps // self.every for passage, steps in encounter_steps(run).items()}
-
-    def offsets(self, last: int) -> np.ndarray | None:
-        """Looks after a maximum at which a forgetting curve is taken, `[offset]`."""
-        longest = self.longest(last)
+        `last` is the evaluation before the last encounter.
+        """
+        longest = self.looks - 1 - last - self.window
         if longest < LEAST_OFFSETS:
-            return None
+            return (
+                f"a forgetting curve needs {LEAST_OFFSETS} evaluations after the window of the "
+                f"last encounter, found {max(longest, 0)}"
+            )
         return np.arange(1, longest + 1) if longest < WINDOW else log_spaced_offsets(longest)
-
-    def longest(self, last: int) -> int:
-        """Looks that are left after the window of the last encounter; may be negative."""
-        return self.looks - 1 - last - self.window
 
 
 def look_grid(runs: Sequence[TrainingRun]) -> LookGrid | str:
@@ -105,7 +107,7 @@ def look_grid(runs: Sequence[TrainingRun]) -> LookGrid | str:
     if window < LEAST_LOOKS:
         return (
             f"probes were scored every {every} steps; between an encounter and the next, or the "
-            f"end, {LEAST_LOOKS} looks are needed, found {max(window, 0)}"
+            f"end, {LEAST_LOOKS} evaluations are needed, found {max(window, 0)}"
         )
     return LookGrid(every, looks, window)
 
@@ -116,25 +118,14 @@ def encounter_steps(run: TrainingRun) -> Mapping[Any, np.ndarray]:
     return {passage: np.sort(steps.to_numpy()) for passage, steps in met}
 
 
-NET_GAIN = "net gain"
-PER_PASSAGE = ("effectivity", "rise", "fall", NET_GAIN)
-_GAINS = ("arm", "exposure", "kind", "encounter", "gain", "low", "high", "passages", "probes")
-_CURVES = (
-    *("arm", "exposure", "kind", "slope", "low", "high", "intercept", "threshold"),
-    *("threshold_low", "threshold_high", "r_squared", "best_by_aic", "first", "last"),
-    *("window", "every", "probes", "all_probes", "passages"),
-)
-_POINTS = ("arm", "exposure", "offset", "retained", "fitted")
-
-
 @dataclass(frozen=True)
 class MetProbes:
     """Probes that are met equally often, of one run or of several.
 
     Attributes:
         items: a row for each; the index are its places in the list of its run.
-        log_probs: at every look, in nats.
-        places: the last look before each encounter.
+        log_probs: at every evaluation, in nats.
+        places: the last evaluation before each encounter.
     """
 
     items: pd.DataFrame
@@ -143,25 +134,25 @@ class MetProbes:
 
     def where(self, **columns: str) -> "MetProbes":
         """Those with these values in their columns."""
-        of = np.ones(len(self.items), dtype=bool)
-        for name, value in columns.items():
-            of &= (self.items[name] == value).to_numpy()
-        return MetProbes(self.items[of], self.log_probs[of], self.places[of])
+        numbered = self.items.assign(place=range(len(self.items)))
+        of = rows_where(numbered, **columns)["place"].to_numpy()
+        return MetProbes(self.items.iloc[of], self.log_probs[of], self.places[of])
 
 
 def met_probes(runs: Sequence[TrainingRun], grid: LookGrid) -> list[MetProbes]:
     """The probes that runs met, apart by how often."""
     items, log_probs, places = [], [], []
     for run in runs:
-        of_run, met = run.probe_scores.items, grid.places(run)
-        of_run = of_run[of_run["passage"].isin(list(met))]
+        scores, met = run.probe_scores, encounter_steps(run)
+        of_run = scores.items[scores.items["passage"].isin(list(met))]
         items.append(of_run)
-        log_probs.append(grid.log_probs(run)[of_run.index])
-        places += [met[passage] for passage in of_run["passage"]]
-    probes, scores = pd.concat(items), np.concatenate(log_probs)
+        on_grid = np.searchsorted(scores.steps, grid.steps)
+        log_probs.append(scores.log_probs[on_grid].T[of_run.index])
+        places += [met[passage] // grid.every for passage in of_run["passage"]]
+    probes, every = pd.concat(items), np.concatenate(log_probs)
     counts = np.array([len(one) for one in places])
     return [
-        MetProbes(probes[of], scores[of], np.stack([places[p] for p in np.flatnonzero(of)]))
+        MetProbes(probes[of], every[of], np.stack([places[p] for p in np.flatnonzero(of)]))
         for of in (counts == count for count in np.unique(counts))
     ]
 
@@ -181,11 +172,8 @@ def curve_of(
     """
     last = max(int(some.places.max()) for some in met)
     offsets = grid.offsets(last)
-    if offsets is None:
-        return (
-            f"a forgetting curve needs {LEAST_OFFSETS} looks after the window of the last "
-            f"encounter, found {max(grid.longest(last), 0)}"
-        )
+    if isinstance(offsets, str):
+        return offsets
     each = [(some.log_probs, some.places) for some in met]
     gained = np.concatenate([np.asarray(net_gain(*one, grid.window)) for one in each])
     if not (gained > 0).any():
@@ -239,10 +227,10 @@ def _at(
 def curve_tables(
     arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, str]]:
-    """Gains of encounters, forgetting curves, and why an arm has none."""
-    gains: list[tuple[Any, ...]] = []
-    curves: list[tuple[Any, ...]] = []
-    points: list[tuple[Any, ...]] = []
+    """Gains of encounters, forgetting curves and their points, and why an arm lacks some."""
+    gains: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    points: list[pd.DataFrame] = []
     reasons: dict[str, str] = {}
     for arm in arms:
         grid = look_grid(arm.runs)
@@ -252,29 +240,30 @@ def curve_tables(
         lacking: list[str] = []
         met = met_probes(arm.runs, grid)
         for exposure in _exposures(arm.runs[0]):
-            found = _met_alike(arm, exposure, met)
-            if found is None:
+            alike = of_exposure(met, exposure)
+            wanted = sum((run.probe_scores.items["exposure"] == exposure).sum() for run in arm.runs)
+            if len(alike) != 1 or len(alike[0].items) != wanted:
                 lacking.append(f"passages of {exposure} are met at different rates")
                 continue
-            for kind in (ALL_KINDS, *found.items["kind"].unique()):
-                some = found if kind == ALL_KINDS else found.where(kind=kind)
-                what = (arm.name, exposure, str(kind))
-                gains += [(*what, *row) for row in _gain_rows(some, grid, bootstrap)]
+            for kind in (ALL_KINDS, *alike[0].items["kind"].unique()):
+                some = alike[0] if kind == ALL_KINDS else alike[0].where(kind=kind)
+                what = {"arm": arm.name, "exposure": exposure, "kind": str(kind)}
+                gains += [{**what, **row} for row in _gains(some, grid, bootstrap)]
                 curve = curve_of([some], grid, bootstrap)
-                if isinstance(curve, str):
-                    lacking += [f"{exposure}: {curve}"] if kind == ALL_KINDS else []
-                    continue
-                curves.append((*what, *_curve_row(*curve, some, grid)))
-                points += (
-                    [(arm.name, exposure, *p) for p in _points(*curve)] if kind == ALL_KINDS else []
-                )
+                if not isinstance(curve, str):
+                    curves.append({**what, **_curve_row(*curve, some, grid)})
+                if kind == ALL_KINDS and isinstance(curve, str):
+                    lacking.append(f"{exposure}: {curve}")
+                elif kind == ALL_KINDS:
+                    points.append(_points(*curve).assign(arm=arm.name, exposure=exposure))
         if lacking:
             reasons[arm.name] = "; ".join(lacking)
-    ends = ("low", "high", "threshold_low", "threshold_high")
+    numbers = dict.fromkeys(("low", "high", "threshold_low", "threshold_high"), float)
+    of_points = pd.DataFrame(columns=_POINTS.split())
     return (
-        pd.DataFrame(gains, columns=list(_GAINS)).astype({"low": float, "high": float}),
-        pd.DataFrame(curves, columns=list(_CURVES)).astype(dict.fromkeys(ends, float)),
-        pd.DataFrame(points, columns=list(_POINTS)),
+        pd.DataFrame(gains, columns=_GAINS.split()).astype({"low": float, "high": float}),
+        pd.DataFrame(curves, columns=_CURVES.split()).astype(numbers),
+        pd.concat(points, ignore_index=True)[list(of_points)] if points else of_points,
         reasons,
     )
 
@@ -284,37 +273,33 @@ def _exposures(run: TrainingRun) -> list[str]:
     return [str(exposure) for exposure in found if exposure != HELD_OUT]
 
 
-def _met_alike(arm: CklArm, exposure: str, met: Sequence[MetProbes]) -> MetProbes | None:
-    """The probes of an exposure; None where its passages are not met equally often."""
-    found = of_exposure(met, exposure)
-    wanted = sum((run.probe_scores.items["exposure"] == exposure).sum() for run in arm.runs)
-    return found[0] if len(found) == 1 and len(found[0].items) == wanted else None
-
-
-def _gain_rows(
-    found: MetProbes, grid: LookGrid, bootstrap: ClusterBootstrap
-) -> Iterator[tuple[Any, ...]]:
-    gains = effectivity(found.log_probs, found.places, grid.window)
-    passages, codes = np.unique(found.items["passage"].to_numpy(), return_inverse=True)
-    for place, column in enumerate(gains.T):
-        means = np.bincount(codes, column) / np.bincount(codes)
-        interval = bounds(bootstrap.mean_interval(means))
-        yield place + 1, float(means.mean()), *interval, len(passages), len(column)
+def _gains(found: MetProbes, grid: LookGrid, bootstrap: ClusterBootstrap) -> list[dict[str, Any]]:
+    """What each encounter gained."""
+    gains = pd.DataFrame(effectivity(found.log_probs, found.places, grid.window))
+    means = gains.groupby(found.items["passage"].to_numpy()).mean()
+    return [
+        {"encounter": place + 1, "gain": float(values.mean())}
+        | bounds(bootstrap.mean_interval(values))
+        | {"passages": len(means), "probes": len(gains)}
+        for place, values in enumerate(means.to_numpy().T)
+    ]
 
 
 def _curve_row(
     curve: ForgettingCurve, steps: Int[np.ndarray, "offset"], found: MetProbes, grid: LookGrid
-) -> tuple[Any, ...]:
-    return (
-        *(curve.slope, *bounds(curve.interval), curve.intercept, curve.threshold),
-        *(*bounds(curve.threshold_interval), curve.r_squared, str(curve.best_by_aic)),
-        *(int(steps[0]), int(steps[-1]), grid.window * grid.every, grid.every),
-        *(curve.n_probes, len(found.items), curve.n_clusters),
-    )
+) -> dict[str, Any]:
+    threshold = bounds(curve.threshold_interval)
+    named = ("slope", "intercept", "threshold", "r_squared")
+    return {
+        **{name: getattr(curve, name) for name in named},
+        **bounds(curve.interval),
+        **{f"threshold_{end}": value for end, value in threshold.items()},
+        **{"best_by_aic": str(curve.best_by_aic), "first": int(steps[0]), "last": int(steps[-1])},
+        **{"window": grid.window * grid.every, "every": grid.every, "probes": curve.n_probes},
+        **{"all_probes": len(found.items), "passages": curve.n_clusters},
+    }
 
 
-def _points(
-    curve: ForgettingCurve, steps: Int[np.ndarray, "offset"]
-) -> Iterator[tuple[int, float, float]]:
+def _points(curve: ForgettingCurve, steps: Int[np.ndarray, "offset"]) -> pd.DataFrame:
     fitted = curve.intercept + curve.slope * np.log10(steps)
-    yield from zip(steps.tolist(), curve.retainability.tolist(), fitted.tolist(), strict=True)
+    return pd.DataFrame({"offset": steps, "retained": curve.retainability, "fitted": fitted})

@@ -49,6 +49,16 @@ def signed(value: float, show: Callable[[float], str]) -> str:
     return f"{MINUS if value < 0 else '+'}{text}"
 
 
+def signed_nats(value: float) -> str:
+    """A difference in nats, or in bits."""
+    return signed(value, nats)
+
+
+def signed_points(value: float) -> str:
+    """A difference of shares, in percentage points."""
+    return signed(value, points)
+
+
 def nats(value: float, digits: int = 3) -> str:
     """A number of nats, or of bits."""
     return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", MINUS)
@@ -70,7 +80,9 @@ def nats_or_none(value: float | None) -> str:
 
 
 def p_text(value: float) -> str:
-    """A p-value."""
+    """A p-value; empty where there is none."""
+    if pd.isna(value):
+        return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

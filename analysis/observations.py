@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from analysis.numbers import shown_path
+from analysis.numbers import shorten, shown_path
 from training.data.downstream import TASKS as DOWNSTREAM
 from training.data.downstream import TaskMetric
 from training.runs.records import (
@@ -29,9 +29,20 @@ from training.runs.records import (
     read_items,
 )
 
-_TASK_SCORES = ("step", "task", "metric", "score", "chance")
-_PERPLEXITIES = ("step", "corpus", "mean_loss", "bits_per_byte", "tokens")
-_ENTROPIES = ("step", "kind", "layer", "entropy", "low", "high")
+TEXT, TASKS, FACTS, ENTROPY, NEURONS = "text", "tasks", "facts", "entropy", "neurons"
+"""Groups of measures."""
+RECALLED, DORMANT = "facts recalled", "dormant neurons"
+ENTROPIES = {
+    "knowledge": "knowledge entropy",
+    "contribution": "contribution entropy",
+    "attention": "attention entropy",
+    "next_token": "next-token entropy",
+}
+"""Kinds of entropy, and what their measures are called."""
+WORDING = "facts, log-probability, {} wording"
+_TASK_SCORES = "step task metric score chance"
+_PERPLEXITIES = "step corpus mean_loss bits_per_byte tokens"
+_ENTROPIES = "step kind layer entropy low high"
 
 
 @dataclass(frozen=True)
@@ -48,9 +59,9 @@ class ItemScores:
         """The items with their `log_prob` at a step."""
         (places,) = np.nonzero(self.steps == step)
         if not len(places):
+            there = shorten(", ".join(map(str, self.steps)), 60)
             raise ValueError(
-                f"items were not scored at step {step}, only at {_few(self.steps)}; ask for one of "
-                "those"
+                f"items were not scored at step {step}, only at {there}; ask for one of those"
             )
         return self.items.assign(step=step, log_prob=self.log_probs[places[0]])
 
@@ -108,7 +119,20 @@ class Observations:
             for name, scores in self.scores.items()
             if "choice" in scores.items.columns and name in metrics
         ]
-        return pd.concat(tables, ignore_index=True) if tables else _empty("task item score step")
+        return (
+            pd.concat(tables, ignore_index=True)
+            if tables
+            else pd.DataFrame(columns=["task", "item", "score", "step"])
+        )
+
+
+def rows_where(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """Rows with these values in their columns; None stands for a missing one, a list for any."""
+    for name, value in values.items():
+        column = table[name]
+        known = column.isin(value) if isinstance(value, list) else column == value
+        table = table[column.isna() if value is None else known]
+    return table
 
 
 def observations_of(path: Path, records: Sequence[Any]) -> dict[str, Any]:
@@ -134,9 +158,9 @@ def observations_of(path: Path, records: Sequence[Any]) -> dict[str, Any]:
     bounds = {"layer": "Int64", "low": float, "high": float}
     return {
         "scores": scores,
-        "task_scores": pd.DataFrame(tasks, columns=list(_TASK_SCORES)),
-        "perplexities": record_table(records, PerplexityRecord, _PERPLEXITIES),
-        "entropies": pd.DataFrame(entropies, columns=list(_ENTROPIES)).astype(bounds),
+        "task_scores": pd.DataFrame(tasks, columns=_TASK_SCORES.split()),
+        "perplexities": record_table(records, PerplexityRecord, _PERPLEXITIES.split()),
+        "entropies": pd.DataFrame(entropies, columns=_ENTROPIES.split()).astype(bounds),
         "neurons": pd.DataFrame(neurons, columns=["step", "layer", "dormant_share"]),
     }
 
@@ -146,15 +170,15 @@ def _item_scores(path: Path, records: Sequence[Any]) -> dict[str, ItemScores]:
     for record in records_of_kind(records, ScoresRecord):
         by_list.setdefault(record.items, []).append(record)
     found = {}
-    for name, looks in by_list.items():
+    for name, scored in by_list.items():
         items = pd.DataFrame(read_items(path, name))
-        if wrong := [look for look in looks if len(look.log_probs) != len(items)]:
+        if wrong := [record for record in scored if len(record.log_probs) != len(items)]:
             raise ValueError(
                 f"the run {path} scored {len(wrong[0].log_probs)} items at step {wrong[0].step}, "
                 f"but its list {name!r} has {len(items)}; its files are not of one run"
             )
-        steps = np.array([look.step for look in looks], dtype=np.int64)
-        log_probs = np.array([look.log_probs for look in looks], dtype=np.float64)
+        steps = np.array([record.step for record in scored], dtype=np.int64)
+        log_probs = np.array([record.log_probs for record in scored], dtype=np.float64)
         found[name] = ItemScores(items, steps, log_probs)
     return found
 
@@ -165,33 +189,21 @@ def _answered(task: str, scores: ItemScores, metric: TaskMetric) -> pd.DataFrame
     if metric is TaskMetric.LEN_NORM:
         ranked = ranked / scores.items["characters"].to_numpy()
     questions, names = pd.factorize(scores.items["question"])
-    right = np.stack([_first_best(row, questions) for row in ranked])
-    hits = right & scores.items["right"].to_numpy(dtype=bool)
-    score = np.stack([np.bincount(questions, row, len(names)) for row in hits])
+    # The first of several best choices counts.
+    best = pd.DataFrame(ranked.T).groupby(questions).idxmax().to_numpy().T
     return pd.DataFrame(
         {
             "task": task,
             "item": np.tile(names, len(scores.steps)),
-            "score": score.reshape(-1),
+            "score": scores.items["right"].to_numpy(dtype=float)[best].reshape(-1),
             "step": np.repeat(scores.steps, len(names)),
         }
     )
 
 
-def _first_best(
-    ranked: Float[np.ndarray, "choice"], questions: Int[np.ndarray, "choice"]
-) -> Bool[np.ndarray, "choice"]:
-    order = np.lexsort((np.arange(len(ranked)), -ranked, questions))
-    chosen = np.zeros(len(ranked), dtype=bool)
-    chosen[order[np.unique(questions[order], return_index=True)[1]]] = True
-    return chosen
-
-
 def _chance(scores: ItemScores | None) -> float | None:
     """The score of one who guesses; None where the choices are not known."""
-    if scores is None:
-        return None
-    items = scores.items
+    items = pd.DataFrame() if scores is None else scores.items
     if "choice" in items.columns:
         return float((1 / items.groupby("question").size()).mean())
     if "alternatives" in items.columns:
@@ -212,47 +224,24 @@ def record_table(
     return pd.DataFrame(rows, columns=list(columns))
 
 
-def _empty(columns: str) -> pd.DataFrame:
-    return pd.DataFrame(columns=columns.split())
-
-
-def _few(steps: Int[np.ndarray, "step"]) -> str:
-    shown = ", ".join(map(str, steps[:6]))
-    return f"{shown}, ... {steps[-1]}" if len(steps) > 7 else shown
-
-
-TEXT, TASKS, FACTS, ENTROPY, NEURONS = "text", "tasks", "facts", "entropy", "neurons"
-"""Groups of measures."""
-RECALLED, DORMANT = "facts recalled", "dormant neurons"
-ENTROPIES = {
-    "knowledge": "knowledge entropy",
-    "contribution": "contribution entropy",
-    "attention": "attention entropy",
-    "next_token": "next-token entropy",
-}
-"""Kinds of entropy, and what their measures are called."""
-WORDING = "facts, log-probability, {} wording"
-
-
 def levels_at(
     seen: Observations, step: int, text: str = "{unit}, {corpus}"
 ) -> Iterator[tuple[str, str, float]]:
     """Group, measure and value of everything that was seen at a step; `text` names texts."""
-    for row in seen.perplexities[seen.perplexities["step"] == step].itertuples():
+    for row in rows_where(seen.perplexities, step=step).itertuples():
         known = not pd.isna(row.bits_per_byte)
         unit = "bits per byte" if known else "loss"
         measure = text.format(unit=unit, corpus=shown_path(str(row.corpus)))
         yield TEXT, measure, row.bits_per_byte if known else row.mean_loss
-    for row in seen.task_scores[seen.task_scores["step"] == step].itertuples():
+    for row in rows_where(seen.task_scores, step=step).itertuples():
         is_task = row.task in list(DOWNSTREAM)
         yield (TASKS, str(row.task), row.score) if is_task else (FACTS, RECALLED, row.score)
     if (facts := seen.fact_scores) is not None and step in facts.steps:
         for wording, rows in facts.at(step).groupby("wording", sort=False):
             yield FACTS, WORDING.format(wording), rows["log_prob"].mean()
-    totals = seen.entropies[(seen.entropies["step"] == step) & seen.entropies["layer"].isna()]
-    for row in totals.itertuples():
+    for row in rows_where(seen.entropies, step=step, layer=None).itertuples():
         yield ENTROPY, ENTROPIES.get(row.kind, row.kind), row.entropy
-    dormant = seen.neurons[seen.neurons["step"] == step]["dormant_share"]
+    dormant = rows_where(seen.neurons, step=step)["dormant_share"]
     if len(dormant):
         yield NEURONS, DORMANT, float(dormant.mean())
 

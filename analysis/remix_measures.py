@@ -5,16 +5,14 @@ A run answers every item of a list right or wrong (or gives it a log-probability
 that differ in their seed are an arm; an item's value in an arm is its mean over the seeds that
 asked for it.
 
-- `retention_of`: the mean of an arm, its deviation over seeds, and an interval over items. For
-  shares it is Wilson's, whose ends stay apart where all items are wrong or all are right, with as
-  many independent answers as the spread of the item means shows there to be: as many as items where
-  there is one seed, more where seeds miss different items, never more than there are answers.
-- `retention_difference`: two arms against each other, item by item and seed by seed. Of one seed
-  McNemar's exact test, of several the paired permutation test over items. Both hold for the runs
-  that were made. Whether other seeds would do the same is told by the t interval of the differences
-  of seeds, which two or three seeds leave wide.
-- `kept_share`: of the items that were right after the first stage, the share that is right later:
-  it tells what was lost from what was never learnt.
+Intervals of shares are Wilson's, with as many independent answers as the spread of the item means
+shows there to be: as many as items where there is one seed, more where seeds miss different items,
+never more than there are answers. Differences are tested by McNemar's exact test where there is one
+seed and by paired permutations over items otherwise; both hold for the runs that were made. Whether
+other seeds would do the same is the question of the t interval of the differences of seeds.
+
+A list is called by the letter of the stage that taught it; what is not a stage's is a control, such
+as facts that the initial checkpoint knew.
 
 Source: Wilson (1927); Korn and Graubard (1998), "Confidence intervals for proportions with small
 expected number of positive counts estimated from survey data", for the effective number; the
@@ -40,8 +38,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from analysis.arms import RemixArm, base_of
-from analysis.observations import FACTS, RECALLED, TASKS, levels_at
-from analysis.runs import TOKENS, Chain, after
+from analysis.observations import FACTS, RECALLED, TASKS, levels_at, rows_where
+from analysis.runs import TOKENS, after
 from analysis.statistics.bootstrap import ClusterBootstrap
 from analysis.statistics.tests import (
     LEVEL,
@@ -232,45 +230,82 @@ def _over_seeds(effects: Sequence[float], level: float) -> tuple[Interval | None
 
 SHARE, LOG_PROB = "share right", "log-probability"
 """Measures: of all items, and the mean over items in nats."""
-_RECALLS = (
-    *("arm", "seed", "items", "match", "moment", "measure"),
-    *("value", "low", "high", "deviation", "seeds", "count"),
-)
+_RECALLS = "arm seed items match moment measure value low high deviation seeds count"
 _DIFFERENCES = (
-    *("arm", "base", "items", "match", "moment", "measure", "effect", "low", "high"),
-    *("p_value", "p_holm", "test", "seed_low", "seed_high", "seed_p_value", "seeds", "count"),
+    "arm base items match moment measure effect low high p_value p_holm test seed_low seed_high "
+    "seed_p_value seeds count"
 )
-_KEPT = ("arm", "items", "moment", "value", "learnt")
+_LEVELS = "arm seed moment group measure value"
+_STAGES = "arm seed stage status reason steps trained_tokens shared"
+_DRIFT = ["arm", "stage", "level", "layer", "module"]
 
 
 def recall_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """Every list at every moment."""
-    rows = [
-        row for arm in arms for key in _keys(arm) for row in _rows(arm, *key) if row is not None
-    ]
-    table = pd.DataFrame(rows, columns=list(_RECALLS))
+    """Every list at every moment, means over seeds and single seeds."""
+    rows = []
+    for arm in arms:
+        for items, match, moment, measure in _asked(arm):
+            answers = arm.answers(items, moment, match, log_probs=measure == LOG_PROB)
+            single = [(seed, {seed: answers[seed]}) for seed in answers]
+            for seed, ours in [(None, answers), *single] if answers else ():
+                found = retention_of(ours, shares=measure == SHARE)
+                low, high = (None, None) if found.interval is None else found.interval[:2]
+                rows.append(
+                    (
+                        *(arm.name, seed, items, match, moment, measure, found.mean, low, high),
+                        *(found.deviation, len(ours), found.items),
+                    )
+                )
+    table = pd.DataFrame(rows, columns=_RECALLS.split())
     return table.astype({"seed": "Int64", "low": float, "high": float, "deviation": float})
 
 
+def _asked(arm: RemixArm) -> Iterator[tuple[str, str, str, str]]:
+    """List, match, moment and measure of all that was asked."""
+    lists = dict.fromkeys(key for chain in arm.runs for key in chain.lists)
+    yield from ((*k, m, of) for k in lists for m in arm.moments for of in (SHARE, LOG_PROB))
+
+
 def difference_table(arms: Sequence[RemixArm], base: RemixArm | None = None) -> pd.DataFrame:
-    """Every arm against its base, after every stage."""
-    rows = [
-        (arm.name, other.name, *key, measure, *_numbers(found))
-        for arm in arms
-        if (other := base_of(arm, arms, base)) is not None
-        for key in _keys(arm)
-        if key[1] == TOKENS and key[2] in _taught(arm, key[0])
-        for measure in (SHARE, LOG_PROB)
-        if (found := _difference(arm, other, *key, measure)) is not None
-    ]
-    table = pd.DataFrame(rows, columns=[name for name in _DIFFERENCES if name != "p_holm"])
-    numbers = ("seed_low", "seed_high", "seed_p_value")
-    table = table.astype(dict.fromkeys(numbers, float))
+    """Every arm against its base, after every stage from which on a list was taught."""
+    rows = []
+    for arm in arms:
+        other = base_of(arm, arms, base)
+        for items, match, moment, measure in () if other is None else _asked(arm):
+            taught = arm.stages.index(items) if items in arm.stages else 0
+            if match == TOKENS and moment in arm.moments[taught + 1 :]:
+                found = _difference(arm, other, items, moment, measure)
+                names = (arm.name, other.name, items, match, moment, measure)
+                rows += (
+                    [dict(zip(_DIFFERENCES.split(), names, strict=False)) | found] if found else []
+                )
+    table = pd.DataFrame(rows, columns=_DIFFERENCES.split())
     # Arms compared in the same thing are one family.
-    table["p_holm"] = table.groupby(["items", "match", "moment", "measure"], sort=False)[
-        "p_value"
-    ].transform(lambda values: list(holm(values.tolist())))
-    return table[list(_DIFFERENCES)]
+    family = table.groupby(["items", "match", "moment", "measure"], sort=False)["p_value"]
+    table["p_holm"] = family.transform(lambda values: list(holm(values.tolist())))
+    return table.astype(dict.fromkeys(("seed_low", "seed_high", "seed_p_value"), float))
+
+
+def _difference(
+    arm: RemixArm, base: RemixArm, items: str, moment: str, measure: str
+) -> dict[str, Any]:
+    """Empty where there is nothing to compare: other items, or no common seed."""
+    if moment not in base.moments:
+        return {}
+    scores = measure == LOG_PROB
+    ours, theirs = (one.answers(items, moment, log_probs=scores) for one in (arm, base))
+    shared = [seed for seed in ours if seed in theirs]
+    same = all({*ours[seed].index} == {*theirs[seed].index} for seed in shared)
+    if not shared or not same or len(ours[shared[0]]) < LEAST_ITEMS:
+        return {}
+    found = retention_difference(ours, theirs, shares=measure == SHARE)
+    over, seeds = found.items, found.seed_interval
+    low, high = (None, None) if seeds is None else seeds[:2]
+    return {
+        **{"effect": over.effect, "low": over.interval.low, "high": over.interval.high},
+        **{"p_value": over.p_value, "test": over.test, "seed_low": low, "seed_high": high},
+        **{"seed_p_value": found.seed_p_value, "seeds": len(found.by_seed), "count": over.n},
+    }
 
 
 def kept_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
@@ -279,112 +314,46 @@ def kept_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
     for arm in arms:
         for place, stage in enumerate(arm.stages):
             before = arm.answers(stage, after(stage))
-            if not before:
-                continue
-            for later in arm.stages[place + 1 :]:
+            for later in arm.stages[place + 1 :] if before else ():
                 value = kept_share(before, arm.answers(stage, after(later)))
-                learnt = retention_of(before).mean
-                rows.append((arm.name, stage, after(later), value, learnt))
-    return pd.DataFrame(rows, columns=list(_KEPT)).astype({"value": float})
+                rows.append((arm.name, stage, after(later), value, retention_of(before).mean))
+    table = pd.DataFrame(rows, columns=["arm", "items", "moment", "value", "learnt"])
+    return table.astype({"value": float})
 
 
-def _keys(arm: RemixArm) -> Iterator[tuple[str, str, str]]:
-    """List, match and moment of all that was asked."""
-    lists = dict.fromkeys(key for chain in arm.runs for key in chain.lists)
-    yield from ((*key, moment) for key in lists for moment in arm.moments)
-
-
-def _taught(arm: RemixArm, items: str) -> tuple[str, ...]:
-    """The moments from which on a list has been taught; all after the start for other lists."""
-    place = arm.stages.index(items) if items in arm.stages else 0
-    return arm.moments[place + 1 :]
-
-
-def _rows(arm: RemixArm, items: str, match: str, moment: str) -> Iterator[tuple[Any, ...] | None]:
-    for measure in (SHARE, LOG_PROB):
-        answers = arm.answers(items, moment, match, log_probs=measure == LOG_PROB)
-        if not answers:
-            continue
-        for seed, ours in ((None, answers), *((s, {s: answers[s]}) for s in answers)):
-            found = retention_of(ours, shares=measure == SHARE)
-            low, high = (None, None) if found.interval is None else found.interval[:2]
-            yield (
-                *(arm.name, seed, items, match, moment, measure, found.mean, low, high),
-                *(found.deviation, len(ours), found.items),
-            )
-
-
-def _difference(
-    arm: RemixArm, base: RemixArm, items: str, match: str, moment: str, measure: str
-) -> RetentionDifference | None:
-    """None where there is nothing to compare: other items, or no common seed."""
-    if moment not in base.moments:
-        return None
-    scores = measure == LOG_PROB
-    ours, theirs = (one.answers(items, moment, match, log_probs=scores) for one in (arm, base))
-    shared = [seed for seed in ours if seed in theirs]
-    same = all({*ours[seed].index} == {*theirs[seed].index} for seed in shared)
-    if not shared or not same or len(ours[shared[0]]) < LEAST_ITEMS:
-        return None
-    return retention_difference(ours, theirs, shares=measure == SHARE)
-
-
-def _numbers(found: RetentionDifference) -> tuple[Any, ...]:
-    items, seeds = found.items, found.seed_interval
-    ends = (None, None) if seeds is None else seeds[:2]
-    return (
-        *(items.effect, items.interval.low, items.interval.high, items.p_value, items.test),
-        *(*ends, found.seed_p_value, len(found.by_seed), items.n),
-    )
-
-
-def retained(table: pd.DataFrame, moment: str, items: str = "A", match: str = TOKENS) -> Any:
-    """Rows of a table of shares about one list at one moment, by arm."""
-    rows = table[(table["items"] == items) & (table["match"] == match)]
-    rows = rows[(rows["moment"] == moment) & (rows["measure"] == SHARE)]
-    if "seed" in rows.columns:
-        rows = rows[rows["seed"].isna()]
-    return rows.set_index("arm")
-
-
-_LEVELS = ("arm", "seed", "moment", "group", "measure", "value")
-_MEANS = ("arm", "moment", "group", "measure", "value", "deviation", "change", "seeds")
+def retained(
+    table: pd.DataFrame, moment: str, items: str = "A", match: str = TOKENS, *, seeds: bool = False
+) -> pd.DataFrame:
+    """Shares of right items of a list at a moment: means over seeds, or those of single seeds."""
+    rows = rows_where(table, items=items, match=match, moment=moment, measure=SHARE)
+    return rows[rows["seed"].notna() == seeds] if "seed" in rows else rows
 
 
 def level_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """Every measure at every moment."""
+    """Text, tasks, entropies and neurons at every moment, and their change since the start."""
     rows = [
-        (arm.name, chain.seed, moment, *found)
+        # Earlier facts are one of the tasks here, and their wordings are left out.
+        (arm.name, chain.seed, moment, TASKS if group == FACTS else group, measure, value)
         for arm in arms
         for chain in arm.runs
-        for moment in arm.moments
-        for found in _levels(chain, moment)
+        for moment, (stage, step) in ((moment, chain.step_of(moment)) for moment in arm.moments)
+        for group, measure, value in levels_at(stage.run, step, "{corpus}, {unit}")
+        if group != FACTS or measure == RECALLED
     ]
-    single = pd.DataFrame(rows, columns=list(_LEVELS))
-    if single.empty:
-        return pd.DataFrame(columns=list(_MEANS))
-    keys = ["arm", "seed", "group", "measure"]
-    single["change"] = single["value"] - single.groupby(keys)["value"].transform("first")
-    grouped = single.groupby(["arm", "moment", "group", "measure"], sort=False)
-    means = grouped.agg(
-        value=("value", "mean"),
-        deviation=("value", "std"),
-        change=("change", "mean"),
-        seeds=("seed", "size"),
+    single = pd.DataFrame(rows, columns=_LEVELS.split())
+    first = single.groupby(["arm", "seed", "group", "measure"])["value"].transform("first")
+    single["change"] = single["value"] - first
+    keys = ["arm", "moment", "group", "measure"]
+    return (
+        single.groupby(keys, sort=False)
+        .agg(
+            value=("value", "mean"),
+            deviation=("value", "std"),
+            change=("change", "mean"),
+            seeds=("seed", "size"),
+        )
+        .reset_index()
     )
-    return means.reset_index()[list(_MEANS)]
-
-
-def _levels(chain: Chain, moment: str) -> Iterator[tuple[str, str, float]]:
-    stage, step = chain.step_of(moment)
-    for group, measure, value in levels_at(stage.run, step, "{corpus}, {unit}"):
-        # Earlier facts are one of the tasks here, and their wordings are not told.
-        if group != FACTS or measure == RECALLED:
-            yield (TASKS if group == FACTS else group), measure, value
-
-
-_STAGES = ("arm", "seed", "stage", "status", "reason", "steps", "trained_tokens", "shared")
-_DRIFT = ("arm", "stage", "level", "layer", "module", "distance", "relative", "angle", "seeds")
 
 
 def stage_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
@@ -398,11 +367,12 @@ def stage_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
         for chain in arm.runs
         for name, stage in chain.stages.items()
     ]
-    return pd.DataFrame(rows, columns=list(_STAGES))
+    return pd.DataFrame(rows, columns=_STAGES.split())
 
 
 def drift_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
     """How far weights are at the end of every stage from where it began, mean over seeds."""
+    numbers = ["distance", "relative", "angle"]
     tables = [
         drift_rows(records[-1]).assign(arm=arm.name, stage=name)
         for arm in arms
@@ -411,8 +381,6 @@ def drift_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
         if (records := records_of(stage.run.path, WeightDriftRecord))
     ]
     if not tables:
-        return pd.DataFrame(columns=list(_DRIFT))
-    keys = ["arm", "stage", "level", "layer", "module"]
-    grouped = pd.concat(tables, ignore_index=True).groupby(keys, sort=False, dropna=False)
-    means = grouped[["distance", "relative", "angle"]].mean()
-    return means.assign(seeds=grouped.size()).reset_index()[list(_DRIFT)]
+        return pd.DataFrame(columns=[*_DRIFT, *numbers, "seeds"])
+    grouped = pd.concat(tables, ignore_index=True).groupby(_DRIFT, sort=False, dropna=False)
+    return grouped[numbers].mean().assign(seeds=grouped.size()).reset_index()

@@ -304,7 +304,7 @@ def _report(runs: Sequence[Path], arguments: RemixStudyArguments, given: Sequenc
     from analysis.arm_report import refuse_folder
     from analysis.arms import remix_arms
     from analysis.numbers import command_line
-    from analysis.remix_report.command import NAME, write_report
+    from analysis.remix_report import NAME, write_report
     from analysis.runs import read_chain
 
     out = arguments.out / REPORT

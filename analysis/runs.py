@@ -8,11 +8,12 @@ is compared: at the start, after a stage, and for runs that inject passages a `M
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -84,28 +85,6 @@ class Start:
         return self.model if self.step is None else f"{self.model} at {self.short}"
 
 
-def start_named(model: str, revision: str | None, sha256: str) -> Start:
-    """The start that a configuration names."""
-    path = PurePosixPath(model)
-    if path.parent.name == CHECKPOINTS_FOLDER:
-        return Start(path.parent.parent.name, step_of(path.name), sha256)
-    name = path.name
-    if revision is not None:
-        return Start(name, step_of(revision), sha256)
-    if step_of(path.name) is None and (last := _last_checkpoint(model)) is not None:
-        return Start(name, step_of(last), sha256)
-    return Start(name, None, sha256)
-
-
-def _last_checkpoint(model: str) -> str | None:
-    """The checkpoint that a run directory stands for, where it is still there."""
-    try:
-        found = find_start(model)
-    except ValueError:
-        return None
-    return Path(found.model).name if found.run is not None else None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
     """A folder that a training command wrote."""
@@ -131,8 +110,18 @@ class Recorded:
     @cached_property
     def start(self) -> Start:
         """The model that it began from."""
-        sha256 = str(self.manifest["inputs"]["start_sha256"])
-        return start_named(self.configuration["model"], self.configuration["revision"], sha256)
+        model, revision = (self.configuration[name] for name in ("model", "revision"))
+        path = PurePosixPath(model)
+        name, checkpoint = path.name, revision
+        if path.parent.name == CHECKPOINTS_FOLDER:
+            name, checkpoint = path.parent.parent.name, path.name
+        elif revision is None and step_of(name) is None:
+            # A run directory stands for its last checkpoint, where it is still there.
+            with suppress(ValueError):
+                found = find_start(model)
+                checkpoint = None if found.run is None else Path(found.model).name
+        step = None if checkpoint is None else step_of(checkpoint)
+        return Start(name, step, str(self.manifest["inputs"]["start_sha256"]))
 
     def require_settings(self, kind: type[Any]) -> None:
         """Refuse a run whose configuration lacks settings that a kind of configuration has.
@@ -220,17 +209,13 @@ def _baseline(path: Path) -> Observations | None:
     return Observations(**observations_of(path, [from_line(line) for line in lines]))
 
 
-@dataclass(frozen=True)
-class RecallLooks:
-    """Looks at one list of items: rows are steps, columns are items.
-
-    Attributes:
-        correct: 1 where the answer is right, 0 where it is not.
-        log_probs: of the answers, in nats; None where they were not asked for.
-    """
+class Answers(NamedTuple):
+    """Answers to one list of items: rows are steps, columns are items."""
 
     correct: pd.DataFrame
+    """1 where the answer is right, 0 where it is not."""
     log_probs: pd.DataFrame | None
+    """In nats; None where they were not asked for."""
 
 
 @dataclass(frozen=True)
@@ -250,27 +235,28 @@ class StageRun:
     shared: bool
 
     @cached_property
-    def recalls(self) -> dict[tuple[str, str], RecallLooks]:
-        """Looks at items, by the list and by what counts as right."""
-        found: dict[tuple[str, str], list[RecallRecord]] = {}
+    def recalls(self) -> dict[tuple[str, str], Answers]:
+        """Answers to items, by the list and by what counts as right."""
+        by_list: dict[tuple[str, str], list[RecallRecord]] = {}
         for record in records_of(self.run.path, RecallRecord):
-            found.setdefault((record.items, record.match), []).append(record)
-        return {key: self._looks(key[0], records) for key, records in found.items()}
-
-    def _looks(self, items: str, records: list[RecallRecord]) -> RecallLooks:
-        # An item is called by all that is known of it, so that seeds with the same items pair up.
-        names = [json.dumps(row, sort_keys=True) for row in read_items(self.run.path, items)]
-        steps = [record.step for record in records]
-        if wrong := [record for record in records if len(record.correct) != len(names)]:
-            raise ValueError(
-                f"{self.run.path} asked for {len(wrong[0].correct)} items at step {wrong[0].step}, "
-                f"but its list {items!r} has {len(names)}; its files are not of one run"
+            by_list.setdefault((record.items, record.match), []).append(record)
+        found = {}
+        for (items, match), records in by_list.items():
+            # An item is called by all that is known of it, so that seeds with the same pair up.
+            names = [json.dumps(row, sort_keys=True) for row in read_items(self.run.path, items)]
+            if wrong := [record for record in records if len(record.correct) != len(names)]:
+                raise ValueError(
+                    f"{self.run.path} asked for {len(wrong[0].correct)} items at step "
+                    f"{wrong[0].step}, but its list {items!r} has {len(names)}; its files are not "
+                    "of one run"
+                )
+            steps = [record.step for record in records]
+            scored = all(record.log_probs is not None for record in records)
+            found[items, match] = Answers(
+                pd.DataFrame([r.correct for r in records], steps, names, dtype=float),
+                pd.DataFrame([r.log_probs for r in records], steps, names) if scored else None,
             )
-        scored = all(record.log_probs is not None for record in records)
-        return RecallLooks(
-            pd.DataFrame([r.correct for r in records], steps, names, dtype=float),
-            pd.DataFrame([r.log_probs for r in records], steps, names) if scored else None,
-        )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,8 +289,8 @@ class Chain(Recorded):
     ) -> pd.Series | None:
         """What the model made of every item at a moment; None where it was not asked."""
         stage, step = self.step_of(moment)
-        looks = stage.recalls.get((items, match))
-        table = None if looks is None else looks.log_probs if log_probs else looks.correct
+        correct, scores = stage.recalls.get((items, match), (None, None))
+        table = scores if log_probs else correct
         return None if table is None or step not in table.index else table.loc[step]
 
     @property
@@ -331,16 +317,16 @@ def read_chain(directory: str | Path) -> Chain:
 
 
 def _stage(path: Path, outcome: Mapping[str, Any]) -> StageRun:
-    told = Path(outcome["folder"])
-    # The folder of another run's stage is told as it was, and may have moved along with this one.
-    places = [path / told, path.parent / told.parent.name / told.name]
+    given = Path(outcome["folder"])
+    # The folder of another run's stage is named as it was, and may have moved along with this one.
+    places = [path / given, path.parent / given.parent.name / given.name]
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         raise ValueError(
             f"{path} has no stage {outcome['name']}, found no {places[0]}; give all runs that it "
             "went on from where they were, or beside it"
         )
-    return StageRun(outcome["name"], read_run(folder), outcome, told.is_absolute())
+    return StageRun(outcome["name"], read_run(folder), outcome, given.is_absolute())
 
 
 def _folder(directory: str | Path, command: str) -> Path:

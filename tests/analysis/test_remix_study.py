@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import probes
 from analysis.jobs import in_groups
-from analysis.remix_report.command import main as report
+from analysis.remix_report import main as report
 from analysis.remix_study import Study, StudySettings, main, plan_study, stage_jobs
 from tests.analysis.job_words import check_words
 from training.recipes import from_json

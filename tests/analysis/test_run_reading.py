@@ -133,9 +133,7 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path, spoil, message):
 
 
 def test_a_step_that_was_not_scored_is_named(run):
-    with pytest.raises(
-        ValueError, match=r"not scored at step 61, only at 0, 1, 2, 3, 4, 5, ... 60"
-    ):
+    with pytest.raises(ValueError, match=r"not scored at step 61, only at 0, 1, 2, 3, .* 59, 60"):
         run.probe_scores.at(61)
 
 

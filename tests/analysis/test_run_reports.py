@@ -13,7 +13,7 @@ from tests.analysis import ckl_runs, remix_runs
 KINDS = {"ckl": ckl_runs, "remix": remix_runs}
 LOADS = """
 import sys
-from analysis.{}_report.command import main
+from analysis.{}_report import main
 try:
     main(["--help"])
 except SystemExit:
@@ -22,7 +22,7 @@ except SystemExit:
 
 
 def run_report(kind, *arguments):
-    return import_module(f"analysis.{kind}_report.command").main([*map(str, arguments)])
+    return import_module(f"analysis.{kind}_report").main([*map(str, arguments)])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,31 +1,60 @@
-"""The tables of `analysis.remix_report`, on planted runs whose numbers are known by hand."""
+"""`python -m analysis.remix_report` and its tables, on planted runs whose numbers are known by hand."""
+
+import json
+import shutil
 
 import pandas as pd
 import pytest
 from scipy import stats
 
 from tests.analysis.remix_runs import A_ITEMS, arms_from, make_run, study
+from tests.analysis.test_document import plots_of
 
 PLAIN, REPLAY, BOTH = "no mixing", "replay of 10 %", "random at A, generic at B"
 
 
 @pytest.fixture(scope="module")
-def arms(tmp_path_factory):
-    return arms_from(*study(tmp_path_factory.mktemp("runs")))
+def folders(tmp_path_factory):
+    """Plain, replay and both, of two seeds each; the last is asked what it knew before."""
+    return study(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
-def recalls(arms):
-    from analysis.remix_measures import recall_table
-
-    return recall_table(arms)
+def arms(folders):
+    return arms_from(*folders)
 
 
 @pytest.fixture(scope="module")
-def differences(arms):
-    from analysis.remix_measures import difference_table
+def summary(arms):
+    from analysis.remix_report import summarise
 
-    return difference_table(arms)
+    return summarise(arms)
+
+
+@pytest.fixture(scope="module")
+def report(folders, tmp_path_factory):
+    """The folder of a report."""
+    from analysis.remix_report import main
+
+    out = tmp_path_factory.mktemp("report") / "out"
+    assert main([*map(str, folders), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def content(report):
+    return json.loads((report / "remix.json").read_text())
+
+
+def findings_of(*folders):
+    from analysis.remix_findings import findings
+    from analysis.remix_report import summarise
+
+    return plain("\n".join(findings(summarise(arms_from(*folders)))))
+
+
+def plain(text):
+    return text.replace("\N{MINUS SIGN}", "-")
 
 
 def one(table, **where):
@@ -44,39 +73,39 @@ def test_runs_are_grouped_into_arms_by_what_they_mix_and_replay(arms):
     assert [arm.runs[0].stages["A"].shared for arm in arms] == [False, True, False]
 
 
-def test_shares_are_those_that_were_planted(recalls):
+def test_shares_are_those_that_were_planted(summary):
     tokens = {"items": "A", "match": "tokens", "measure": "share right"}
     for arm, seed, moment, right in (
         (PLAIN, 0, "start", 0), (PLAIN, 0, "after A", 12), (PLAIN, 0, "after B", 1),
         (PLAIN, 1, "after B", 2), (REPLAY, 1, "after A", 12), (REPLAY, 0, "after B", 6),
         (BOTH, 1, "after B", 11),
     ):  # fmt: skip
-        row = one(recalls, arm=arm, seed=seed, moment=moment, **tokens)
+        row = one(summary["recalls"], arm=arm, seed=seed, moment=moment, **tokens)
         assert row["value"] == pytest.approx(right / A_ITEMS)
         # One seed: Wilson's interval as SciPy has it; both evaluate one closed form.
         found = stats.binomtest(right, A_ITEMS).proportion_ci(method="wilson")
         assert (row["low"], row["high"]) == pytest.approx((found.low, found.high), abs=1e-12)
-    mean = one(recalls, arm=PLAIN, seed=None, moment="after B", **tokens)
+    mean = one(summary["recalls"], arm=PLAIN, seed=None, moment="after B", **tokens)
     assert mean["value"] == pytest.approx(1.5 / A_ITEMS)
     assert mean["deviation"] == pytest.approx((1 / A_ITEMS) / 2**0.5)
     assert (mean["seeds"], mean["count"]) == (2, A_ITEMS)
     scores = {**tokens, "measure": "log-probability"}
-    row = one(recalls, arm=REPLAY, seed=None, moment="after B", **scores)
+    row = one(summary["recalls"], arm=REPLAY, seed=None, moment="after B", **scores)
     assert row["value"] == pytest.approx((6 * -0.5 + 7 * -8) / A_ITEMS)
-    later = one(recalls, arm=BOTH, seed=0, **{**tokens, "items": "B"}, moment="after B")
+    later = one(summary["recalls"], arm=BOTH, seed=0, **{**tokens, "items": "B"}, moment="after B")
     assert later["value"] == pytest.approx(9 / 11)
 
 
-def test_arms_are_compared_with_the_plain_one_item_by_item(differences):
+def test_arms_are_compared_with_the_plain_one_item_by_item(summary):
     where = {"items": "A", "moment": "after B", "measure": "share right"}
-    replay = one(differences, arm=REPLAY, **where)
+    replay = one(summary["differences"], arm=REPLAY, **where)
     assert replay["base"] == PLAIN
     # Items 1 (half of the seeds) and 2 to 5 are right with replay and not without.
     changed = [0.5, 1, 1, 1, 1]
     assert replay["effect"] == pytest.approx(sum(changed) / A_ITEMS)
     # By hand: five items may change signs, the rest are 0; only all or none reach the sum.
     assert replay["p_value"] == pytest.approx(2 / 2**5)
-    both = one(differences, arm=BOTH, **where)
+    both = one(summary["differences"], arm=BOTH, **where)
     # Ten of the eleven items that change do so in both seeds.
     assert both["effect"] == pytest.approx((11 - 1.5) / A_ITEMS)
     # Nine whole items and one half item change: 2 of 2^10 ways.
@@ -89,16 +118,15 @@ def test_arms_are_compared_with_the_plain_one_item_by_item(differences):
     assert (replay["seed_low"], replay["seed_high"]) == pytest.approx((ends.low, ends.high))
 
 
-def test_lists_are_compared_from_when_they_were_taught(differences):
-    asked = set(zip(differences["items"], differences["moment"], strict=True))
+def test_lists_are_compared_from_when_they_were_taught(summary):
+    table = summary["differences"]
+    asked = set(zip(table["items"], table["moment"], strict=True))
     assert asked == {("A", "after A"), ("A", "after B"), ("B", "after B")}
-    assert set(differences["match"]) == {"tokens"}
+    assert set(table["match"]) == {"tokens"}
 
 
-def test_kept_is_of_what_was_learnt(arms):
-    from analysis.remix_measures import kept_table
-
-    table = kept_table(arms)
+def test_kept_is_of_what_was_learnt(summary):
+    table = summary["kept"]
     row = one(table, arm=PLAIN, items="A", moment="after B")
     # Both seeds learnt 12; seed 0 keeps 1 of them, seed 1 keeps 2.
     assert row["value"] == pytest.approx(3 / 24)
@@ -107,10 +135,8 @@ def test_kept_is_of_what_was_learnt(arms):
     assert one(table, arm=BOTH, items="A", moment="after B")["value"] == pytest.approx(20 / 24)
 
 
-def test_curves_run_over_the_stages(arms):
-    from analysis.remix_curves import recall_curves
-
-    table = recall_curves(arms)
+def test_curves_run_over_the_stages(summary):
+    table = summary["curves"]
     ours = table[(table["arm"] == PLAIN) & (table["items"] == "A")]
     ours = ours[ours["measure"] == "share right"]
     assert ours["place"].tolist() == pytest.approx(
@@ -136,10 +162,8 @@ def test_seeds_that_were_looked_at_elsewhere_are_interpolated():
     assert found["step"].tolist() == pytest.approx([0, 0.25 * 15, 15])
 
 
-def test_losses_are_told_by_source(arms):
-    from analysis.remix_curves import source_curves
-
-    table = source_curves(arms)
+def test_losses_are_told_by_source(summary):
+    table = summary["sources"]
     assert set(table[table["arm"] == PLAIN]["source"]) == {"A", "B"}
     assert set(table[table["arm"] == BOTH]["source"]) == {"A", "B", "random", "generic"}
     own = table[(table["arm"] == BOTH) & (table["source"] == "A")]
@@ -147,13 +171,13 @@ def test_losses_are_told_by_source(arms):
     assert own["value"].tolist() == pytest.approx([4 / step for step in range(1, 41)])
 
 
-def test_the_share_of_the_mix_is_read_off_the_losses(arms):
-    from analysis.remix_curves import loss_share, term_table
+def test_the_share_of_the_mix_is_read_off_the_losses(arms, summary):
+    from analysis.remix_curves import loss_share
 
     chain = arms[2].runs[0]
     assert loss_share(chain, "B", "generic") == pytest.approx(0.25)
     assert loss_share(chain, "B", "B") == pytest.approx(0.75)
-    table = term_table(arms)
+    table = summary["terms"]
     assert table["arm"].tolist() == [BOTH, BOTH]
     row = table.iloc[0]
     # A's loss is 1 at the start of stage B without mixing, and 0.75 with it.
@@ -163,44 +187,39 @@ def test_the_share_of_the_mix_is_read_off_the_losses(arms):
     assert row["sign"] == 1
 
 
-def test_gradients_drift_levels_and_endings(arms):
-    from analysis.remix_curves import alignment_curves, sign_table
-    from analysis.remix_measures import drift_table, level_table, stage_table
-
-    cosines = alignment_curves(arms)
+def test_gradients_drift_levels_and_endings(summary):
+    cosines = summary["alignments"]
     at = cosines[(cosines["arm"] == BOTH) & (cosines["stage"] == "B")]
     assert dict(at.groupby("pair")["value"].mean()) == pytest.approx(
         {"A and B": -2 / 6, "A and M": 1 / 2, "B and M": 0.5 / 3}
     )
-    signs = one(sign_table(arms), arm=PLAIN, stage="B", pair="A and B")
+    signs = one(summary["signs"], arm=PLAIN, stage="B", pair="A and B")
     # Two seeds, looks at 0, 10, 20 and 30.
     assert signs[["looks", "positive", "negative", "untold"]].tolist() == [8, 0, 8, 0]
-    drift = drift_table(arms)
+    drift = summary["drift"]
     # Layer 1: 5 and 12 of 5 and 12; layer 0: 3 and 4 of 6 and 8.
     layer = {"arm": PLAIN, "stage": "A", "level": "layer"}
     assert one(drift, layer=1, **layer)["relative"] == pytest.approx(1)
     assert one(drift, layer=0, **layer)["distance"] == pytest.approx(5)
-    levels = level_table(arms)
+    levels = summary["levels"]
     text = one(levels, arm=BOTH, moment="after B", group="text")
     # From 2 at the start to 3.5.
     assert (text["value"], text["change"]) == pytest.approx((3.5, 1.5))
     entropy = one(levels, arm=PLAIN, moment="after A", measure="knowledge entropy")
     assert (entropy["value"], entropy["change"]) == pytest.approx((19.5, -0.5))
-    stages = stage_table(arms)
+    stages = summary["stages"]
     row = one(stages, arm=BOTH, seed=1, stage="B")
     assert (row["status"], row["steps"], row["trained_tokens"]) == ("rule fulfilled", 30, 30 * 192)
     assert stages[stages["arm"] == REPLAY].set_index("stage")["shared"]["A"].all()
 
 
-def test_relearning_is_a_mean_over_the_runs_that_tried_it(arms):
-    from analysis.remix_curves import relearning_table, spill_table
-
-    table = relearning_table(arms)
+def test_relearning_is_a_mean_over_the_runs_that_tried_it(summary):
+    table = summary["relearning"]
     assert set(table["arm"]) == {PLAIN, BOTH}
     where = {"arm": PLAIN, "measure": "share right"}
     assert one(table, of="again", step=1, **where)["value"] == pytest.approx(1 / 3)
     assert one(table, of="other", step=2, **where)["value"] == pytest.approx(0.4)
-    spills = spill_table(arms)
+    spills = summary["spills"]
     row = one(spills, arm=PLAIN)
     assert (row["other_before"], row["other"]) == pytest.approx((0.1, 0.4))
     assert row["never_taught"] == pytest.approx(1 / 7)
@@ -261,9 +280,6 @@ def test_arms_of_other_starts_have_bases_of_their_own(tmp_path):
     ],
 )
 def test_what_is_no_finished_run_is_refused(tmp_path, given, message):
-    import json
-    import shutil
-
     from analysis.runs import read_chain
 
     plain = make_run(tmp_path / "plain")
@@ -306,3 +322,134 @@ def test_scores_of_other_items_are_refused(tmp_path):
     items.write_text("".join(items.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(ValueError, match="asked for 13 items at step 0, but its list 'A' has 12"):
         recall_table(arms_from(run))
+
+
+def test_findings_say_what_was_planted(content):
+    text = plain("\n".join(content["findings"]))
+    for words in [
+        "No mixing: of the items of stage A, the share that is right is 92.3% [66.7%, 98.6%] after "
+        "A, 11.5% [",
+        "after B (seeds 7.7% to 15.4%).",
+        "1 of 2 arms differ from their base beyond chance over items (Holm, 5.0%): random at A, "
+        "generic at B by +73.1 points [",
+        "] (beyond what seeds do).",
+        "The share of B that is right after B is 81.8% in all 3 arms.",
+        "runs from +0.500 (no mixing) to +1.500 (random at A, generic at B), over 3 arms.",
+        "runs from -4.3 points (random at A, generic at B) to +15.7 points (no mixing), over 2 arms.",
+        # Three arms, two seeds, four evaluations.
+        "makes the loss on A larger in 24 of 24 evaluations, smaller in 0.",
+    ]:
+        assert words in text
+    assert "cap" not in text
+
+
+def test_findings_of_one_arm_name_caps_and_earlier_knowledge(tmp_path):
+    text = findings_of(make_run(tmp_path / "a", status="cap reached", familiar=3, spill=0.3))
+    for words in [
+        "in 1 of 1 runs (exact match of B of 1 (0.818 at last)).",
+        "of familiar, 85.7% at the start and 42.9% [",
+        "Of the items of stage B, 81.8% [",
+        "of the others +15.7 points came back beyond items never taught.",
+        "General-heldout, bits per byte changed by +0.500 since the start.",
+    ]:
+        assert words in text
+    assert "seeds" not in text
+
+
+def test_of_many_arms_the_lowest_and_the_highest_are_named(tmp_path):
+    words = [
+        make_run(
+            *(tmp_path / str(n),),
+            **{"mix": ("random", "none"), "mix_words": n, "kept": n, "gradients": False},
+        )
+        for n in range(1, 6)
+    ]
+    text = findings_of(*words)
+    assert (
+        "runs from 7.7% (random at A, mix words 1) to 38.5% (random at A, mix words 5), over 5 arms."
+    ) in text
+    assert "is 92.3% in all 5 arms." in text
+    assert "differ from their base" not in text
+
+
+def test_a_document_names_everything_but_the_machine(report, folders):
+    text = (report / "remix.md").read_text()
+    assert str(folders[0].parent) not in text
+    assert "/home/someone" not in text
+    for words in [
+        "    python -m analysis.remix_report plain-0 replay-0 both-0 plain-1 replay-1 both-1 --out",
+        "6 runs of continual memorization: 3 arms, 2 seeds each; 13 items of kvr, then 11 items of",
+        "- starts: tiny",
+        "A: 13 items of kvr (x; licence: none needed; rows cdcdcdcdcdcd)",
+        "- mixed in: A: 26 items of random (x; ",
+        "- versions: mnemoscope ",
+        "| replay of 10 % | 92.3% [66.7%, 98.6%] | 46.2% [23.2%, 70.9%] | 50.0% | +34.6 points [",
+        "| replay of 10 %: A | rule fulfilled (2) | 40 | 2,560 | yes |",
+        "| random at A, generic at B, seed 0 | 25.0% | +0.250 | +1.750 [",
+        "| no mixing | 0.0% to 100.0% | 10.0% to 40.0% | 0.0% to 14.3% | +15.7 points [",
+        "--from-stage-a plain-1 --mix-ratio 2.0 --replay items --no-generation --seed 1",
+    ]:
+        assert words in text
+    assert all(line.endswith("|") for line in text.splitlines() if line.startswith("|"))
+
+
+def test_numbers_are_in_json_and_in_csv(report, content):
+    assert {path.name for path in report.iterdir()} == {
+        *("remix.md", "remix.html", "remix.json", "tables")
+    }
+    assert {path.stem for path in (report / "tables").iterdir()} == set(content["tables"])
+    for name in ("recalls", "differences", "curves", "terms", "spills"):
+        table = pd.read_csv(report / "tables" / f"{name}.csv")
+        assert len(table) == len(content["tables"][name]) > 0
+    assert content["tables"]["spills"][0]["spill_over"] == pytest.approx(0.3 - 1 / 7)
+
+
+def test_a_base_can_be_named(tmp_path):
+    from analysis.remix_report import main
+
+    both = make_run(tmp_path / "both", kept=9, mix=("random", "generic"))
+    run = make_run(tmp_path / "plain")
+    out = tmp_path / "report"
+    assert main([str(run), "--base", str(both), "--out", str(out)]) == 0
+    found = json.loads((out / "remix.json").read_text())["tables"]["differences"]
+    named = {(row["arm"], row["base"]) for row in found}
+    assert named == {("no mixing", "random at A, generic at B")}
+    at = next(row for row in found if (row["items"], row["moment"]) == ("A", "after B"))
+    assert at["effect"] == pytest.approx((2 - 9) / 13)
+    assert at["test"].startswith("McNemar")
+
+
+def test_figures_show_numbers_in_their_places(summary):
+    from analysis.arm_figures import arm_colours, by_layer, over_stages
+
+    curve = summary["curves"]
+    curve = curve[curve["arm"] == PLAIN]
+    curve = curve[(curve["items"] == "A") & (curve["measure"] == "share right")]
+    figure = over_stages(curve, arm_colours(["no mixing"]), ("A", "B"), "share", band=True)
+    band, line = figure.data
+    assert list(line.x) == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1, 4 / 3, 5 / 3, 2])
+    assert line.y[-1] == pytest.approx(1.5 / 13)
+    # Out along the most of the seeds, back along the least.
+    assert (band.y[8], band.y[9]) == pytest.approx((2 / 13, 1 / 13))
+    assert figure.layout.shapes[0].x0 == 1
+    assert list(figure.layout.xaxis.ticktext) == ["A", "B"]
+    table = pd.DataFrame({"arm": "no mixing", "layer": [0, 1, 2], "value": [0.5, 0.25, 1.0]})
+    drawn = by_layer(table, arm_colours(["no mixing"]), "drift")
+    assert list(drawn.data[0].y) == [0, 1, 2]
+    # Layer 0 is at the bottom.
+    assert drawn.layout.yaxis.range[0] < drawn.layout.yaxis.range[1]
+
+
+def test_every_section_has_its_figures(summary):
+    from analysis.remix_page import sections
+
+    plots = {section.heading: len(plots_of(section)) for section in sections(summary)}
+    # A and B kept, two curves; three pairs of gradients; drift in two stages.
+    assert {heading: count for heading, count in plots.items() if count} == {
+        "What was kept": 2 + 2,
+        "Loss by source": 1,
+        "Gradients": 3,
+        "Weight drift": 2,
+        "Relearning": 1,
+        "Text and entropies": 1,
+    }

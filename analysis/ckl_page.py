@@ -1,0 +1,381 @@
+"""What the report on continual knowledge learning shows: tables, figures and sections.
+
+K in nats, A and F in percent. A number in brackets is an interval over passages or questions; what
+stands under "seeds" are the least and the most of single seeds.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pandas as pd
+
+from analysis.arm_figures import (
+    forgetting_curves,
+    knowledge_over_steps,
+    over_pretraining,
+)
+from analysis.arm_report import (
+    Cells,
+    Shown,
+    Summary,
+    View,
+    arm_table,
+    cells,
+    columns_of,
+    figure,
+    panels,
+    ranged,
+    table_of,
+)
+from analysis.ckl_findings import (
+    KNOWLEDGE_ENTROPY,
+    acquired_seeds,
+    correlation,
+    facts_by_guessing,
+    forgotten_text,
+    from_to,
+    shown_by,
+    signed_by,
+)
+from analysis.ckl_measures import ALL_KINDS, MET, scores_over_steps
+from analysis.ckl_summary import (
+    END,
+    INJECTED,
+    K_INJECTED,
+    START,
+    acquired_rows,
+    forgotten_rows,
+    moved_rows,
+    outcomes_of,
+)
+from analysis.document import Figure, Panel, Section, Table, Where
+from analysis.metrics import HELD_OUT
+from analysis.numbers import (
+    NOT_TESTED,
+    count,
+    nats,
+    p_text,
+    share,
+    signed_nats,
+    steps_text,
+    with_interval,
+)
+from analysis.observations import ENTROPIES, ENTROPY, RECALLED, TEXT, rows_where
+from analysis.runs import Moment
+
+SHARE = ranged(share)
+
+
+def sections(summary: Summary) -> list[Section]:
+    """Of the report, but for where it is from."""
+    view = View(summary, tables_of(summary))
+    return [_acquired_section(view), *_other_sections(view)]
+
+
+def tables_of(summary: Summary) -> list[Table]:
+    """All tables; those without rows are not shown."""
+    return [
+        _acquired_table(summary),
+        _parts_table(summary, INJECTED),
+        _parts_table(summary, END),
+        _kept_table(summary),
+        _chance_table(summary),
+        _entropy_table(summary),
+        arm_table(
+            "Effectivity",
+            columns_of(
+                rows_where(summary["gains"], kind=ALL_KINDS),
+                "{encounter}",
+                ranged(nats, "gain"),
+                row="{arm}, {exposure}",
+            ),
+            note="What each encounter gained at its local maximum, in nats. A maximum over noise "
+            "is a little too high, so it is positive where nothing was learnt.",
+        ),
+        _curve_table(summary),
+        *_trajectory_tables(summary),
+        _comparison_table(summary),
+    ]
+
+
+def _acquired(summary: Summary, moment: str, show: Shown = SHARE, **where: str) -> Cells:
+    return cells(acquired_rows(summary, moment, **where), show)
+
+
+def _acquired_table(summary: Summary) -> Table:
+    k = rows_where(summary["knowledge"], seed=None, exposure=MET, kind=ALL_KINDS)
+    beyond = rows_where(summary["beyond"], moment=INJECTED)
+    columns = {
+        **{f"K, {m}": cells(rows_where(k, moment=m), ("score", nats)) for m in Moment},
+        "A, last injection": _acquired(summary, INJECTED),
+        "seeds": acquired_seeds(summary),
+        "A, end": _acquired(summary, END),
+        "A, last injection, against the unedited start": _acquired(
+            summary, INJECTED, against=Moment.UNEDITED
+        ),
+        "A of held-out passages, last injection": _acquired(summary, INJECTED, exposure=HELD_OUT),
+        "gain beyond theirs, nats": cells(beyond, ranged(signed_nats)),
+    }
+    return arm_table(
+        "What was acquired",
+        columns,
+        summary.names,
+        note="K of all passages that were met, in nats, and its change as a share of its size "
+        "before, A. Held-out passages were never met: what they gain is not knowledge of them.",
+    )
+
+
+def _terminal_table(summary: Summary) -> Table:
+    """K, A and F, as far as a terminal has room for them."""
+    k = rows_where(summary["knowledge"], seed=None, exposure=MET, kind=ALL_KINDS, moment=START)
+    brief = ("value", share)
+    columns = {
+        "\nK, start": cells(k, ("score", nats)),
+        "A of passages met,\nlast injection": _acquired(summary, INJECTED),
+        "\nA, end": _acquired(summary, END, brief),
+        "held out,\nlast inj.": _acquired(summary, INJECTED, brief, exposure=HELD_OUT),
+        **columns_of(forgotten_rows(summary), "\nF, end", forgotten_text),
+    }
+    rows, where = summary.names, Where.TERMINAL
+    return arm_table("K in nats, A and F", columns, rows, corner="\narm", where=where)
+
+
+def _parts_table(summary: Summary, moment: str) -> Table:
+    rows = rows_where(summary["acquired"], seed=None, against=START, moment=moment)
+    whole = rows["kind"] == ALL_KINDS
+    part = rows["exposure"].str.replace("_", " ").where(whole, rows["kind"])
+    rows = rows[whole | (rows["exposure"] == MET)]
+    return arm_table(
+        f"A by exposure and by kind of probe, {moment}",
+        columns_of(rows.assign(part=part), "{part}", SHARE),
+        summary.names,
+        note="Against the start that training began from. Kinds are of all passages that were met.",
+    )
+
+
+def _kept_table(summary: Summary) -> Table:
+    """P and F, text and facts from the start to the end."""
+    moved, forgotten = moved_rows(summary), forgotten_rows(summary)
+    chance = facts_by_guessing(summary) if (moved["measure"] == RECALLED).any() else ""
+    worth = f"; {chance}; an untrained model, to which short values are likelier, can recall more"
+    columns = {
+        **columns_of(forgotten, "P", lambda row: from_to(row, share)),
+        **columns_of(forgotten, "F", forgotten_text),
+        **columns_of(moved, "{measure}", _change_text),
+    }
+    return arm_table(
+        "What was kept",
+        columns,
+        summary.names,
+        note="From the start to the end, and the change; its interval over the subjects of "
+        "facts. P is the mean accuracy of the downstream tasks, F its fall as a share of its "
+        "size before, with its interval over questions. A rise in bits per byte is "
+        f"forgetting, and so is a fall in facts{worth if chance else ''}.",
+    )
+
+
+def _change_text(row: pd.Series) -> str:
+    measure = row["measure"]
+    change = with_interval(row, signed_by(measure), "change")
+    return f"{from_to(row, shown_by(measure))}: {change}"
+
+
+def _chance_table(summary: Summary) -> Table:
+    return table_of(
+        "The downstream tasks at the start, against guessing",
+        summary["chances"],
+        {
+            "": "{arm}, {moment}",
+            "task": "{task}",
+            "accuracy": ranged(share, "score"),
+            "guessing": ("chance", share),
+            "above": lambda row: "yes" if row["above"] else "no",
+            "questions": ("questions", count),
+        },
+        note="Intervals of all tasks of a start hold together. Where no task stands above "
+        "guessing, there is nothing to forget, and F is not tested.",
+    )
+
+
+def _entropy_table(summary: Summary) -> Table:
+    levels = rows_where(summary["levels"], seed=None, group=ENTROPY)
+    columns = {
+        f"{kind}, {moment}": cells(rows_where(levels, measure=kind, moment=moment), ("value", nats))
+        for kind in ENTROPIES.values()
+        for moment in (Moment.UNEDITED, START, END)
+    }
+    note = "In nats: summed over layers, next-token entropy a mean over positions."
+    return arm_table("Entropies", columns, summary.names, note=note)
+
+
+def _curve_table(summary: Summary) -> Table:
+    def name(row: pd.Series) -> str:
+        kind = [] if row["kind"] == ALL_KINDS else [row["kind"]]
+        return ", ".join([row["arm"], row["exposure"], *kind])
+
+    return table_of(
+        "Forgetting curves",
+        summary["curves"],
+        {
+            "": name,
+            "slope": ranged(signed_nats, "slope"),
+            "threshold, steps": ("threshold", steps_text),
+            "R\N{SUPERSCRIPT TWO}": ("r_squared", nats),
+            "offsets": "{first} to {last}",
+            "probes that gained": "{probes} of {all_probes}",
+        },
+        note="The share of all gains that is left falls in a straight line over the logarithm of "
+        "the steps since the last local maximum: its slope per decade, where it reaches zero "
+        "(the learnability threshold), and how well the line fits. Probes count by what they "
+        "gained.",
+    )
+
+
+def _trajectory_tables(summary: Summary) -> Iterator[Table]:
+    found = summary["trajectory"]
+    if found.empty:
+        return
+    several = found["series"].nunique() > 1
+    kinds = [name for name in ENTROPIES.values() if name in found.columns]
+
+    def shown(name: str) -> Callable[[pd.Series], str]:
+        show = nats if name in kinds else share if name[0] in "AF" else signed_by(name)
+        none = NOT_TESTED if name.startswith("F") else ""
+        return lambda row: none if pd.isna(row[name]) else show(row[name])
+
+    yield table_of(
+        "Over the trajectory",
+        found,
+        {
+            "start": lambda row: f"{row['series'] + ', ' if several else ''}step {row['step']:,}",
+            **{name: shown(name) for name in [*kinds, *outcomes_of(found)]},
+        },
+        note="Starts by the steps of their pretraining: entropies of the start in nats, and what "
+        "became of it.",
+    )
+    yield table_of(
+        "Rank correlations with entropies of the start",
+        summary["correlations"],
+        {
+            "": lambda row: (
+                f"{row['series'] + ': ' if several else ''}{row['outcome']}; {row['entropy']}"
+            ),
+            "starts": "{starts}",
+            "levels": lambda row: correlation(row, ""),
+            "p": ("p_value", p_text),
+            "differences": lambda row: correlation(row, "_differences"),
+            "p of differences": ("p_value_differences", p_text),
+        },
+        note="Spearman's over starts, with its interval; differences are from each start to the "
+        "next, which a common trend does not move.",
+    )
+
+
+def _comparison_table(summary: Summary) -> Table:
+    return table_of(
+        "Arms against their bases",
+        summary["comparisons"],
+        {
+            "": "{arm}, less {base}",
+            "measure": "{measure}",
+            "difference": lambda row: with_interval(row, signed_by(row["measure"]), "effect"),
+            "p": ("p_value", p_text),
+            "p, Holm": ("p_holm", p_text),
+            "paired by": "{clusters} {of}, {seeds} seeds",
+        },
+        note="Differences in nats (P in points), paired by item and seed; paired permutation "
+        "tests over what is counted in the last column, adjusted by Holm's method over the "
+        "arms of a measure.",
+    )
+
+
+def _acquired_section(view: View) -> Section:
+    summary, run = view.summary, view.summary.arms[0].runs[0]
+    injections = sorted(run.injections["step"].unique().tolist())
+    curves, dots = [], []
+    for exposure, heading in ((MET, "passages met"), (HELD_OUT, "held-out passages")):
+        rows = scores_over_steps(summary.arms, exposure)
+        if len(rows):
+            curves.append(Panel(knowledge_over_steps(rows, view.colours, injections), heading))
+    for moment in (INJECTED, END):
+        where = {"kind": ALL_KINDS, "against": START, "moment": moment, "exposure": MET}
+        seeds = rows_where(summary["acquired"], **where).dropna(subset="seed")
+        held_out = acquired_rows(summary, moment, exposure=HELD_OUT)
+        met = acquired_rows(summary, moment)
+        dots += view.dots(met, "A", str(moment), seeds=seeds, controls=held_out, form=".1%")
+    return view.section(
+        "What was acquired",
+        _terminal_table(summary),
+        *figure(
+            "Knowledge scores during training.",
+            "The mean log-probability of the probes' targets, every passage counting the same, a "
+            "line for each arm (mean over seeds). Marks at the bottom are injections of the first "
+            "arm. What held-out passages gain is not knowledge of them.",
+            curves,
+        ),
+        *figure(
+            "Acquisition of every arm.",
+            "The change of K since the start as a share of its size. Full dots with intervals over "
+            "passages: passages that were met; faint dots: single seeds; open dots: held-out "
+            "passages.",
+            dots,
+        ),
+        tables=("What was acquired", "A by exposure"),
+    )
+
+
+def _other_sections(view: View) -> Iterator[Section]:
+    summary, colours = view.summary, view.colours
+    yield view.section(
+        "Over the trajectory",
+        *_trajectory_figures(summary["trajectory"], colours),
+        tables=("Rank correlations", "Over the trajectory"),
+    )
+    compared = rows_where(summary["comparisons"], measure=K_INJECTED)
+    yield view.section(
+        "Arms against their bases",
+        *figure(
+            "Difference in K of passages met, right after the last injection.",
+            "Arm less base, in nats, paired by passage and seed, with intervals over passages. On "
+            "the dotted line both know as much.",
+            view.dots(compared.rename(columns={"effect": "value"}), "nats", "", form="+.3f"),
+        ),
+        tables=("Arms against their bases",),
+    )
+    moved = rows_where(moved_rows(summary), group=TEXT).rename(columns={"change": "value"})
+    yield view.section(
+        "What was kept",
+        *figure(
+            "Held-out text, from the start to the end.",
+            "The change in bits per byte; to the right, text is predicted worse than before.",
+            view.dots_by("measure", moved, "change", form="+.3f"),
+        ),
+        tables=("What was kept", "The downstream tasks", "Entropies"),
+    )
+    yield view.section(
+        "How gains fade",
+        *figure(
+            "Forgetting curves.",
+            "Dots: the share of all gains that is left, after the last local maximum; lines: "
+            "fitted in the logarithm of the steps.",
+            panels(summary["retained"], "exposure", lambda rows: forgetting_curves(rows, colours)),
+        ),
+        tables=("Forgetting curves", "Effectivity"),
+    )
+
+
+def _trajectory_figures(found: pd.DataFrame, colours: Mapping[str, str]) -> Iterator[Figure]:
+    if found.empty:
+        return
+    measures = [name for name in outcomes_of(found) if found[name].notna().any()][:2]
+    entropy = [KNOWLEDGE_ENTROPY] if KNOWLEDGE_ENTROPY in found.columns else []
+    yield from figure(
+        "What starts of different ages have, and what became of them.",
+        "Each dot is a start: a checkpoint of one pretraining run.",
+        [Panel(over_pretraining(found, "step", m, colours), m) for m in [*entropy, *measures]],
+    )
+    yield from figure(
+        "Against the knowledge entropy of the start.",
+        "Numbers are pretraining steps. Two things that both change with age correlate without "
+        "having to do with each other; the table has first differences as well.",
+        [Panel(over_pretraining(found, kind, m, colours), m) for kind in entropy for m in measures],
+    )

@@ -1,6 +1,0 @@
-"""Report on runs of continual memorization: `python -m analysis.remix_report`."""
-
-from probes.lazy_exports import lazily
-
-__all__ = ["main"]
-__getattr__, __dir__ = lazily(__name__, {"main": "analysis.remix_report.command"})

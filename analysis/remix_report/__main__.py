@@ -1,8 +1,0 @@
-"""Run `python -m analysis.remix_report`."""
-
-import sys
-
-from analysis.remix_report.command import main
-
-if __name__ == "__main__":
-    sys.exit(main())
