@@ -7,7 +7,6 @@ Example:
 
 import math
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +32,7 @@ from analysis.document import (
 )
 from analysis.figures import colours_of, dots_by_name
 from analysis.numbers import (
+    command_line,
     one_seed,
     runs_in_words,
     share,
@@ -42,10 +42,9 @@ from analysis.numbers import (
 )
 from analysis.runs import Recorded
 from probes.cli import progress, refuse_existing
-from training.ckl_config import CKL_RECIPES, CklConfig
-from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
+from training.ckl_config import CKL_RECIPES
+from training.pretrain_config import PRETRAIN_RECIPES
 from training.recipes import command_words, from_json, recipe_named
-from training.remix.config import RemixConfig
 from training.remix.recipes import REMIX_RECIPES
 
 MOST_ARMS = 4
@@ -54,10 +53,10 @@ LEVEL = 0.05
 """Of tests."""
 _HASH = 12
 """Characters of a hash that are shown."""
-_PROGRAMS: Mapping[str, tuple[type[Any], Any]] = {
-    "training.pretrain": (PretrainConfig, PRETRAIN_RECIPES),
-    "training.ckl": (CklConfig, CKL_RECIPES),
-    "training.remix": (RemixConfig, REMIX_RECIPES),
+_RECIPES: Mapping[str, Mapping[str, Callable[[], Any]]] = {
+    "training.pretrain": PRETRAIN_RECIPES,
+    "training.ckl": CKL_RECIPES,
+    "training.remix": REMIX_RECIPES,
 }
 Shown = str | tuple[str, Callable[[Any], str]] | Callable[[Any], str]
 """A cell of a row: a text to be filled in from it, a column and how it is shown, or a function."""
@@ -120,21 +119,6 @@ def refuse_folder(out: Path, name: str) -> None:
     refuse_existing(out, overwrite=False, known=())
 
 
-def save_summary(report: Report, summary: Summary, out: Path, name: str, *, units: str) -> None:
-    """Print a report and write it, its numbers as JSON and its tables as CSV."""
-    content = {
-        "command": report.command,
-        "units": units,
-        "provenance": report.provenance,
-        "runs": report.runs,
-        "findings": report.findings,
-        **summary.more,
-        "tables": {name: plain_records(table) for name, table in summary.tables.items()},
-    }
-    files = {f"tables/{name}": table for name, table in summary.tables.items()}
-    save_report(report, out, name, content=content, tables=files)
-
-
 def plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain values, None for what is missing or has no number."""
     rows = table.astype(object).to_dict(orient="records")
@@ -148,39 +132,43 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def arm_report(
+def write_summary(
     summary: Summary,
-    command: str,
+    out: Path,
+    name: str,
     *,
+    command: str,
+    units: str,
     kind: str,
     first: str,
-    provenance: Mapping[str, str],
     sections: Iterable[Section],
+    provenance: Mapping[str, str],
     **parts: Any,
-) -> Report:
-    """The report on arms of a `kind` of training, which learnt what `first` says.
+) -> None:
+    """Print the report on arms of a `kind` of training, which learnt what `first` says; write it.
 
     Sections without parts are left out; `parts` are what else a report has.
     """
     runs = {arm.name: [command_of(run.manifest) for run in arm.runs] for arm in summary.arms}
-    origin = Section(
-        "Provenance", [Code(command), Facts(provenance), Fold("The runs", [Settings(runs)])]
-    )
-    how_many = runs_in_words(
-        f"of {kind}",
-        arms=len(summary.arms),
-        runs=sum(len(arm.runs) for arm in summary.arms),
-        seeds={len(arm.seeds) for arm in summary.arms},
-    )
-    return Report(
+    known = [Code(command), Facts(provenance), Fold("The runs", [Settings(runs)])]
+    counts = {"arms": len(runs), "runs": sum(map(len, runs.values()))}
+    how_many = runs_in_words(f"of {kind}", **counts, seeds={len(arm.seeds) for arm in summary.arms})
+    report = Report(
         kicker=f"mnemoscope · {kind}",
         deck=f"{how_many}; {first}.",
         command=command,
         provenance=provenance,
         runs=runs,
-        sections=[*(section for section in sections if section.parts), origin],
+        sections=[*(one for one in sections if one.parts), Section("Provenance", known)],
         **parts,
     )
+    content = {
+        **{"command": command, "units": units, "provenance": provenance, "runs": runs},
+        **{"findings": report.findings, **summary.more},
+        "tables": {of: plain_records(table) for of, table in summary.tables.items()},
+    }
+    files = {f"tables/{of}": table for of, table in summary.tables.items()}
+    save_report(report, out, name, content=content, tables=files)
 
 
 class View:
@@ -272,18 +260,18 @@ def columns_of(
 
 def each_or_range(
     what: str,
-    values: Mapping[str, float] | pd.Series,
+    rows: pd.DataFrame,
     show: Callable[[float], str],
-    sentence: Callable[[str], str],
-    arms: int = 0,
+    sentence: Callable[[pd.Series], str],
+    value: str = "value",
     *,
     most: int = MOST_ARMS,
 ) -> Iterator[str]:
-    """A sentence for each of a few arms; of more, one about the least and the most."""
-    if len(values) and max(len(values), arms) > most:
-        yield value_range(what, dict(values), show)
+    """A sentence for each row of a few arms; of more, one about the least and the most."""
+    if len(rows) > most:
+        yield value_range(what, dict(rows.set_index("arm")[value]), show)
     else:
-        yield from map(sentence, values.keys())
+        yield from (sentence(row) for _, row in rows.iterrows())
 
 
 def differing(
@@ -339,11 +327,10 @@ def in_order(texts: Iterable[str]) -> str:
 
 def command_of(manifest: Mapping[str, Any]) -> str:
     """The command that makes a run, but for where it goes."""
-    program = str(manifest["command"])
-    kind, recipes = _PROGRAMS[program]
+    program, name = str(manifest["command"]), manifest["recipe"]
+    recipe = recipe_named(name, _RECIPES[program])
     try:
-        config = from_json(kind, {**manifest["configuration"], **manifest["execution"]})
+        config = from_json(type(recipe), {**manifest["configuration"], **manifest["execution"]})
     except ValueError:
-        return f"python -m {program} --recipe {manifest['recipe']} # of another version"
-    words = command_words(config, recipe_named(manifest["recipe"], recipes), manifest["recipe"])
-    return shlex.join(["python", "-m", program, *map(shown_path, words)])
+        return f"python -m {program} --recipe {name} # of another version"
+    return command_line(program, command_words(config, recipe, name))

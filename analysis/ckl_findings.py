@@ -84,39 +84,39 @@ def _stopped(summary: Summary) -> Iterator[str]:
 
 
 def _acquired(summary: Summary) -> Iterator[str]:
-    rows = acquired_rows(summary, INJECTED).set_index("arm")
     a = {at: cells(acquired_rows(summary, at), ranged(share)) for at in (INJECTED, END)}
     unedited = cells(acquired_rows(summary, INJECTED, against=Moment.UNEDITED), ranged(share))
     seeds = acquired_seeds(summary)
 
-    def sentence(arm: str) -> str:
+    def sentence(row: pd.Series) -> str:
+        arm = row["arm"]
         return (
             f"{capital(arm)}: right after the last injection, K of the passages that were met went "
-            f"from {from_to(rows.loc[arm], nats)} nats, A = {a[INJECTED][arm]}"
+            f"from {from_to(row, nats)} nats, A = {a[INJECTED][arm]}"
             + (f" (seeds {seeds[arm]})" if arm in seeds else "")
             + (f", {unedited[arm]} against the unedited start" if arm in unedited else "")
             + f"; at the end A = {a[END][arm]}."
         )
 
-    return each_or_range("A right after the last injection", rows["value"], share, sentence)
+    rows = acquired_rows(summary, INJECTED)
+    return each_or_range("A right after the last injection", rows, share, sentence)
 
 
 def _held_out(summary: Summary) -> Iterator[str]:
     """How much of the gain passages show that were never met."""
-    rows = rows_where(summary["beyond"], moment=INJECTED).set_index("arm")
+    rows = rows_where(summary["beyond"], moment=INJECTED)
 
-    def sentence(arm: str) -> str:
-        row = rows.loc[arm]
+    def sentence(row: pd.Series) -> str:
         unsure = not pd.isna(row["low"]) and row["low"] <= 0 <= row["high"]
         return (
-            f"{capital(arm)}: held-out passages, which were never met, gained "
+            f"{capital(row['arm'])}: held-out passages, which were never met, gained "
             f"{signed_nats(row['held_out'])} nats, passages met {signed_nats(row['met'])}; the "
             f"difference, which meeting them made, is {with_interval(row, signed_nats)} nats"
             f"{', which is not beyond chance' if unsure else ''}."
         )
 
     what = "What passages met gained beyond held-out ones, right after the last injection,"
-    yield from each_or_range(what, rows["value"], lambda v: f"{signed_nats(v)} nats", sentence)
+    yield from each_or_range(what, rows, lambda value: f"{signed_nats(value)} nats", sentence)
     if len(rows) > MOST_ARMS:
         above = int((rows["low"] > 0).sum())
         seeds = one_seed(len(arm.seeds) for arm in summary.arms)
@@ -131,41 +131,44 @@ def _left(summary: Summary) -> Iterator[str]:
     rows = [acquired_rows(summary, at).set_index("arm") for at in (INJECTED, END)]
     gained, left = (one["after"] - one["before"] for one in rows)
     later = {arm.name: arm.moments[END] - arm.moments[INJECTED] for arm in summary.arms}
-    shares = {arm: left[arm] / gained[arm] for arm in later if later[arm] > 0 and gained[arm] > 0}
-
-    def sentence(arm: str) -> str:
-        return (
-            f"{capital(arm)}: at the end, {count(later[arm])} steps later, {share(shares[arm])} of "
-            "the gain of passages met is there."
-        )
-
-    what = "The share of that gain that is left at the end"
-    return each_or_range(what, shares, share, sentence, len(summary.arms))
+    found = pd.DataFrame({"later": later, "gained": gained, "value": left / gained})
+    found = found.query("later > 0 and gained > 0").rename_axis("arm").reset_index()
+    most = MOST_ARMS if len(summary.arms) <= MOST_ARMS else 0
+    return each_or_range(
+        "The share of that gain that is left at the end",
+        found,
+        share,
+        lambda row: (
+            f"{capital(row['arm'])}: at the end, {count(int(row['later']))} steps later, "
+            f"{share(row['value'])} of the gain of passages met is there."
+        ),
+        most=most,
+    )
 
 
 def _forgotten(summary: Summary) -> Iterator[str]:
-    rows = forgotten_rows(summary).set_index("arm")
+    rows = forgotten_rows(summary)
     if rows.empty:
         yield "F is not tested: no downstream tasks were asked."
-    guessing_arms, tested = rows[rows["reason"].notna()], rows[rows["reason"].isna()]
-    if len(guessing_arms) > MOST_ARMS:
+    untested, tested = rows[rows["reason"].notna()], rows[rows["reason"].isna()]
+    if len(untested) > MOST_ARMS:
+        one = untested.iloc[0]
         yield (
-            f"F is not tested for {len(guessing_arms)} of {len(rows)} arms, at whose starts no "
-            f"task is answered better than by guessing. {capital(guessing_arms.index[0])}, for "
-            f"one: {guessing_arms['reason'].iloc[0]}."
+            f"F is not tested for {len(untested)} of {len(rows)} arms, at whose starts no task is "
+            f"answered better than by guessing. {capital(one['arm'])}, for one: {one['reason']}."
         )
     else:
-        for arm, reason in guessing_arms["reason"].items():
-            yield f"{capital(str(arm))}: F is not tested; {reason}."
-
-    def sentence(arm: str) -> str:
-        row = tested.loc[arm]
-        return (
-            f"{capital(arm)}: P went from {from_to(row, share)} at the end, "
+        for _, row in untested.iterrows():
+            yield f"{capital(row['arm'])}: F is not tested; {row['reason']}."
+    yield from each_or_range(
+        "F at the end",
+        tested,
+        share,
+        lambda row: (
+            f"{capital(row['arm'])}: P went from {from_to(row, share)} at the end, "
             f"F = {forgotten_text(row)}."
-        )
-
-    yield from each_or_range("F at the end", tested["value"], share, sentence)
+        ),
+    )
 
 
 def _moved(summary: Summary) -> Iterator[str]:
@@ -207,10 +210,11 @@ def _curves(summary: Summary) -> Iterator[str]:
 
 
 def _curve(row: pd.Series) -> str:
-    ending = "and does not fall"
-    if row["threshold"] > _FAR * row["last"]:
+    if row["threshold"] == float("inf"):
+        ending = "and does not fall"
+    elif row["threshold"] > _FAR * row["last"]:
         ending = "and reaches zero far beyond what was seen"
-    elif row["threshold"] != float("inf"):
+    else:
         beyond = ", beyond what was seen" if row["threshold"] > row["last"] else ""
         ending = f"and reaches zero after {steps_text(row['threshold'])} steps{beyond}"
     return (
@@ -223,21 +227,20 @@ def _curve(row: pd.Series) -> str:
 
 def _entropies(summary: Summary) -> Iterator[str]:
     levels = rows_where(summary["levels"], seed=None, measure=KNOWLEDGE_ENTROPY)
-    if levels.empty:
-        return
-    wide = levels.pivot_table("value", "arm", "moment", sort=False).dropna(subset=[END])
+    wide = levels.pivot(index="arm", columns="moment", values="value")
+    wide = wide.reindex(index=summary.names, columns=[Moment.UNEDITED, START, END])
 
-    def sentence(arm: str) -> str:
-        h = wide.loc[arm].dropna()
-        edited = f"{nats(h[Moment.UNEDITED])} unedited, " if Moment.UNEDITED in h else ""
+    def sentence(row: pd.Series) -> str:
+        before = row[Moment.UNEDITED]
         return (
-            f"{capital(arm)}: knowledge entropy {edited}{nats(h[START])} nats at the start, "
-            f"{nats(h[END])} at the end."
+            f"{capital(row['arm'])}: knowledge entropy "
+            f"{'' if pd.isna(before) else f'{nats(before)} unedited, '}{nats(row[START])} nats at "
+            f"the start, {nats(row[END])} at the end."
         )
 
-    moved = wide[END] - wide[START]
+    rows = wide.assign(value=wide[END] - wide[START]).dropna(subset="value").reset_index()
     what = "The change of knowledge entropy in training"
-    yield from each_or_range(what, moved, lambda v: f"{signed_nats(v)} nats", sentence)
+    yield from each_or_range(what, rows, lambda value: f"{signed_nats(value)} nats", sentence)
 
 
 def _trajectory(summary: Summary) -> Iterator[str]:

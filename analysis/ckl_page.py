@@ -57,7 +57,6 @@ from analysis.numbers import (
     share,
     signed_nats,
     steps_text,
-    with_interval,
 )
 from analysis.observations import ENTROPIES, ENTROPY, RECALLED, TEXT, rows_where
 from analysis.runs import Moment
@@ -75,25 +74,10 @@ def tables_of(summary: Summary) -> list[Table]:
     """All tables; those without rows are not shown."""
     return [
         _acquired_table(summary),
-        _parts_table(summary, INJECTED),
-        _parts_table(summary, END),
+        *_spread_tables(summary),
         _kept_table(summary),
-        _chance_table(summary),
-        _entropy_table(summary),
-        arm_table(
-            "Effectivity",
-            columns_of(
-                rows_where(summary["gains"], kind=ALL_KINDS),
-                "{encounter}",
-                ranged(nats, "gain"),
-                row="{arm}, {exposure}",
-            ),
-            note="What each encounter gained at its local maximum, in nats. A maximum over noise "
-            "is a little too high, so it is positive where nothing was learnt.",
-        ),
-        _curve_table(summary),
+        *_row_tables(summary),
         *_trajectory_tables(summary),
-        _comparison_table(summary),
     ]
 
 
@@ -139,16 +123,34 @@ def _terminal_table(summary: Summary) -> Table:
     return arm_table("K in nats, A and F", columns, rows, corner="\narm", where=where)
 
 
-def _parts_table(summary: Summary, moment: str) -> Table:
-    rows = rows_where(summary["acquired"], seed=None, against=START, moment=moment)
-    whole = rows["kind"] == ALL_KINDS
-    part = rows["exposure"].str.replace("_", " ").where(whole, rows["kind"])
-    rows = rows[whole | (rows["exposure"] == MET)]
-    return arm_table(
-        f"A by exposure and by kind of probe, {moment}",
-        columns_of(rows.assign(part=part), "{part}", SHARE),
-        summary.names,
-        note="Against the start that training began from. Kinds are of all passages that were met.",
+def _spread_tables(summary: Summary) -> Iterator[Table]:
+    """Tables with a column for every value of some columns of a frame."""
+    for moment in (INJECTED, END):
+        rows = rows_where(summary["acquired"], seed=None, against=START, moment=moment)
+        whole = rows["kind"] == ALL_KINDS
+        part = rows["exposure"].str.replace("_", " ").where(whole, rows["kind"])
+        rows = rows.assign(part=part)[whole | (rows["exposure"] == MET)]
+        yield arm_table(
+            f"A by exposure and by kind of probe, {moment}",
+            columns_of(rows, "{part}", SHARE),
+            summary.names,
+            note="Against the start that training began from. Kinds are of all passages that were "
+            "met.",
+        )
+    levels = rows_where(summary["levels"], seed=None, group=ENTROPY)
+    columns: dict[str, Cells] = {}
+    for kind in ENTROPIES.values():
+        for moment in (Moment.UNEDITED, START, END):
+            rows = rows_where(levels, measure=kind, moment=moment)
+            columns[f"{kind}, {moment}"] = cells(rows, ("value", nats))
+    note = "In nats: summed over layers, next-token entropy a mean over positions."
+    yield arm_table("Entropies", columns, summary.names, note=note)
+    gains = rows_where(summary["gains"], kind=ALL_KINDS)
+    yield arm_table(
+        "Effectivity",
+        columns_of(gains, "{encounter}", ranged(nats, "gain"), row="{arm}, {exposure}"),
+        note="What each encounter gained at its local maximum, in nats. A maximum over noise is a "
+        "little too high, so it is positive where nothing was learnt.",
     )
 
 
@@ -157,10 +159,15 @@ def _kept_table(summary: Summary) -> Table:
     moved, forgotten = moved_rows(summary), forgotten_rows(summary)
     chance = facts_by_guessing(summary) if (moved["measure"] == RECALLED).any() else ""
     worth = f"; {chance}; an untrained model, to which short values are likelier, can recall more"
+
+    def change(row: pd.Series) -> str:
+        by = ranged(signed_by(row["measure"]), "change")(row)
+        return f"{from_to(row, shown_by(row['measure']))}: {by}"
+
     columns = {
         **columns_of(forgotten, "P", lambda row: from_to(row, share)),
         **columns_of(forgotten, "F", forgotten_text),
-        **columns_of(moved, "{measure}", _change_text),
+        **columns_of(moved, "{measure}", change),
     }
     return arm_table(
         "What was kept",
@@ -173,14 +180,9 @@ def _kept_table(summary: Summary) -> Table:
     )
 
 
-def _change_text(row: pd.Series) -> str:
-    measure = row["measure"]
-    change = with_interval(row, signed_by(measure), "change")
-    return f"{from_to(row, shown_by(measure))}: {change}"
-
-
-def _chance_table(summary: Summary) -> Table:
-    return table_of(
+def _row_tables(summary: Summary) -> Iterator[Table]:
+    """Tables with a row for every row of a frame."""
+    yield table_of(
         "The downstream tasks at the start, against guessing",
         summary["chances"],
         {
@@ -194,29 +196,13 @@ def _chance_table(summary: Summary) -> Table:
         note="Intervals of all tasks of a start hold together. Where no task stands above "
         "guessing, there is nothing to forget, and F is not tested.",
     )
-
-
-def _entropy_table(summary: Summary) -> Table:
-    levels = rows_where(summary["levels"], seed=None, group=ENTROPY)
-    columns = {
-        f"{kind}, {moment}": cells(rows_where(levels, measure=kind, moment=moment), ("value", nats))
-        for kind in ENTROPIES.values()
-        for moment in (Moment.UNEDITED, START, END)
-    }
-    note = "In nats: summed over layers, next-token entropy a mean over positions."
-    return arm_table("Entropies", columns, summary.names, note=note)
-
-
-def _curve_table(summary: Summary) -> Table:
-    def name(row: pd.Series) -> str:
-        kind = [] if row["kind"] == ALL_KINDS else [row["kind"]]
-        return ", ".join([row["arm"], row["exposure"], *kind])
-
-    return table_of(
+    curves = summary["curves"]
+    kinds = (", " + curves["kind"].astype(str)).where(curves["kind"] != ALL_KINDS, "")
+    yield table_of(
         "Forgetting curves",
-        summary["curves"],
+        curves.assign(which=kinds),
         {
-            "": name,
+            "": "{arm}, {exposure}{which}",
             "slope": ranged(signed_nats, "slope"),
             "threshold, steps": ("threshold", steps_text),
             "R\N{SUPERSCRIPT TWO}": ("r_squared", nats),
@@ -224,9 +210,23 @@ def _curve_table(summary: Summary) -> Table:
             "probes that gained": "{probes} of {all_probes}",
         },
         note="The share of all gains that is left falls in a straight line over the logarithm of "
-        "the steps since the last local maximum: its slope per decade, where it reaches zero "
-        "(the learnability threshold), and how well the line fits. Probes count by what they "
-        "gained.",
+        "the steps since the last local maximum: its slope per decade, where it reaches zero (the "
+        "learnability threshold), and how well the line fits. Probes count by what they gained.",
+    )
+    yield table_of(
+        "Arms against their bases",
+        summary["comparisons"],
+        {
+            "": "{arm}, less {base}",
+            "measure": "{measure}",
+            "difference": lambda row: ranged(signed_by(row["measure"]), "effect")(row),
+            "p": ("p_value", p_text),
+            "p, Holm": ("p_holm", p_text),
+            "paired by": "{clusters} {of}, {seeds} seeds",
+        },
+        note="Differences in nats (P in points), paired by item and seed; paired permutation "
+        "tests over what is counted in the last column, adjusted by Holm's method over the "
+        "arms of a measure.",
     )
 
 
@@ -267,24 +267,6 @@ def _trajectory_tables(summary: Summary) -> Iterator[Table]:
         },
         note="Spearman's over starts, with its interval; differences are from each start to the "
         "next, which a common trend does not move.",
-    )
-
-
-def _comparison_table(summary: Summary) -> Table:
-    return table_of(
-        "Arms against their bases",
-        summary["comparisons"],
-        {
-            "": "{arm}, less {base}",
-            "measure": "{measure}",
-            "difference": lambda row: with_interval(row, signed_by(row["measure"]), "effect"),
-            "p": ("p_value", p_text),
-            "p, Holm": ("p_holm", p_text),
-            "paired by": "{clusters} {of}, {seeds} seeds",
-        },
-        note="Differences in nats (P in points), paired by item and seed; paired permutation "
-        "tests over what is counted in the last column, adjusted by Holm's method over the "
-        "arms of a measure.",
     )
 
 

@@ -1,17 +1,10 @@
-r"""What runs of continual knowledge learning acquired and forgot: `python -m analysis.ckl_report`.
+"""What runs of continual knowledge learning acquired and forgot: `python -m analysis.ckl_report`.
 
-Runs that differ in nothing but their seed are an arm. Of every arm and every run: knowledge K at
-the start, right after the last injection and later, by exposure and kind of probe; acquisition A
-and forgetting F against the start, edited and not; text and earlier facts, which still measure
-forgetting where a model only guesses at the tasks; what encounters gained and how it faded; the
-entropies; over starts of different ages, how all of it follows knowledge entropy; and edited arms
-against unedited ones. Writes into `--out`:
-
-- `ckl.md`: findings and tables, with the commands, weights, texts and versions behind them
-- `ckl.html`: the same with interactive figures, one self-contained page
-- `ckl.json`: all numbers, and `tables/*.csv`, one file for each table
-
-Scores are log-probabilities in nats; definitions are in `analysis.metrics` and in the document.
+Runs that differ in nothing but their seed are an arm. Of every arm: knowledge K, acquisition A and
+forgetting F, text and earlier facts, gains of encounters and how they fade, entropies; over starts
+of different ages, how all of it follows knowledge entropy; and edited arms against unedited ones.
+Writes findings, tables and where they are from as `ckl.md` and as an interactive page `ckl.html`,
+all numbers as `ckl.json` and `tables/*.csv`. Scores are log-probabilities in nats.
 
 Example:
     $ python -m analysis.ckl_report runs/ckl-0 runs/ckl-1 runs/ckl-2 --out runs/report
@@ -80,16 +73,19 @@ def write_report(
     arms: "Sequence[CklArm]", out: Path, command: str, *, base: "CklArm | None" = None
 ) -> None:
     """Summarise arms, print it, and write the report into a folder."""
-    from analysis.arm_report import arm_report, save_summary
+    from analysis.arm_report import write_summary
     from analysis.ckl_findings import findings
     from analysis.ckl_page import sections
     from analysis.ckl_summary import summarise
 
     summary = summarise(arms, base)
     first = arms[0].runs[0].manifest["inputs"]["knowledge"]
-    report = arm_report(
+    write_summary(
         summary,
-        command,
+        out,
+        NAME,
+        command=command,
+        units="nats; A, F and accuracies are shares",
         title="What was acquired and what was forgotten",
         kind="continual knowledge learning",
         first=f"{first['passages']} passages with {first['probes']} probes",
@@ -98,7 +94,6 @@ def write_report(
         provenance=_provenance(arms),
         sections=sections(summary),
     )
-    save_summary(report, summary, out, NAME, units="nats; A, F and accuracies are shares")
 
 
 def _provenance(arms: "Sequence[CklArm]") -> dict[str, str]:

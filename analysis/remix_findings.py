@@ -138,17 +138,17 @@ def _others(summary: Summary) -> Iterator[str]:
 
 
 def _relearnt(summary: Summary) -> Iterator[str]:
-    rows = summary["spills"].set_index("arm")
+    rows = summary["spills"]
     beyond = " beyond items never taught" * bool(rows["never_taught"].notna().any())
-    spills = rows["spill_over"].astype(float)
     yield from each_or_range(
         f"What came back{beyond} of the items of A that were not taught again, while others were,",
-        spills,
+        rows.astype({"spill_over": float}),
         signed_points,
-        lambda arm: (
-            f"{capital(arm)}: while a few items of A were taught again, of the others "
-            f"{signed_points(spills[arm])} came back{beyond}."
+        lambda row: (
+            f"{capital(row['arm'])}: while a few items of A were taught again, of the others "
+            f"{signed_points(row['spill_over'])} came back{beyond}."
         ),
+        "spill_over",
         most=1,
     )
 

@@ -1,15 +1,11 @@
-r"""What runs of continual memorization learnt and kept: `python -m analysis.remix_report`.
+"""What runs of continual memorization learnt and kept: `python -m analysis.remix_report`.
 
 Runs that differ in nothing but their seed are an arm. Of every arm: the share of each stage's items
-that is right after every stage, with intervals; the difference from plain training of one stage
-after the other, paired by item and seed, with p-values adjusted for the number of arms; what was
-known while stages were trained, the loss on every source, gradients, weight drift, text, entropies,
-and what came back when a few items were taught again. With `--localization` also where in depth the
-items are readable before and after each stage. Writes into `--out`:
-
-- `remix.md`: findings and tables, with the commands, weights, data and versions behind them
-- `remix.html`: the same with interactive figures, one self-contained page
-- `remix.json`: all numbers, and `tables/*.csv`, one file for each table
+that is right after every stage; the difference from plain training of one stage after the other;
+what was known while stages were trained, losses by source, gradients, weight drift, text,
+entropies, and what came back when a few items were taught again; with `--localization` also where
+in depth the items are readable. Writes findings, tables and where they are from as `remix.md` and
+as an interactive page `remix.html`, all numbers as `remix.json` and `tables/*.csv`.
 
 Example:
     $ python -m analysis.remix_report runs/plain runs/remix --out runs/report
@@ -102,7 +98,7 @@ def write_report(
     device: str | None = None,
 ) -> None:
     """Summarise arms, print it, and write the report into a folder."""
-    from analysis.arm_report import arm_report, save_summary
+    from analysis.arm_report import write_summary
     from analysis.remix_curves import depth_tables
     from analysis.remix_findings import findings
     from analysis.remix_page import sections
@@ -112,9 +108,12 @@ def write_report(
     configuration = arms[0].runs[0].configuration
     data, items = configuration["data"], configuration["items"]
     items = items * len(data) if len(items) == 1 else items
-    report = arm_report(
+    write_summary(
         summary,
-        command,
+        out,
+        NAME,
+        command=command,
+        units="log-probabilities and entropies in nats; the rest are shares",
         title="What was learnt by heart, and what was kept",
         kind="continual memorization",
         first=", then ".join(f"{n} items of {of}" for of, n in zip(data, items, strict=True)),
@@ -123,8 +122,6 @@ def write_report(
         provenance=_provenance(arms),
         sections=sections(summary),
     )
-    units = "log-probabilities and entropies in nats; the rest are shares"
-    save_summary(report, summary, out, NAME, units=units)
 
 
 def summarise(

@@ -450,22 +450,13 @@ def test_every_section_has_its_figures(many):
 
 
 def test_figures_show_numbers_in_their_places(many):
-    from analysis.arm_figures import arm_colours, dots_by_arm, over_pretraining
+    from analysis.arm_figures import over_pretraining
     from analysis.ckl_measures import scores_over_steps
+    from analysis.figures import colours_of
 
-    table = pd.DataFrame(
-        {"arm": ["b", "a"], "value": [0.25, -0.5], "low": [0.2, float("nan")], "high": [0.4, 0.0]}
-    )
-    figure = dots_by_arm(table, arm_colours(["a", "b"]), "A", form=".1%")
-    assert [(trace.x[0], trace.y[0]) for trace in figure.data] == [(0.25, 0), (-0.5, 1)]
-    assert figure.data[0].error_x.array[0] == pytest.approx(0.15)
-    assert figure.data[0].error_x.arrayminus[0] == pytest.approx(0.05)
-    assert figure.data[1].error_x.array is None
-    # The first arm is at the top.
-    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
-    colours = arm_colours(many.names)
-    assert len(set(colours.values())) == 6
-    points = over_pretraining(many["trajectory"], "step", "A, last injection", colours).data[0]
+    points = over_pretraining(
+        many["trajectory"], "step", "A, last injection", colours_of(many.names)
+    ).data[0]
     assert list(points.x) == [0, 25, 50, 75, 100]
     assert list(points.y) == pytest.approx([0.25 * (1 + 0.1 * n**2) for n in range(5)])
     scores = scores_over_steps(many.arms, "met")

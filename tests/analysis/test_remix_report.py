@@ -420,12 +420,13 @@ def test_a_base_can_be_named(tmp_path):
 
 
 def test_figures_show_numbers_in_their_places(summary):
-    from analysis.arm_figures import arm_colours, by_layer, over_stages
+    from analysis.arm_figures import by_layer, over_stages
+    from analysis.figures import colours_of
 
     curve = summary["curves"]
     curve = curve[curve["arm"] == PLAIN]
     curve = curve[(curve["items"] == "A") & (curve["measure"] == "share right")]
-    figure = over_stages(curve, arm_colours(["no mixing"]), ("A", "B"), "share", band=True)
+    figure = over_stages(curve, colours_of(["no mixing"]), ("A", "B"), "share", band=True)
     band, line = figure.data
     assert list(line.x) == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1, 4 / 3, 5 / 3, 2])
     assert line.y[-1] == pytest.approx(1.5 / 13)
@@ -434,7 +435,7 @@ def test_figures_show_numbers_in_their_places(summary):
     assert figure.layout.shapes[0].x0 == 1
     assert list(figure.layout.xaxis.ticktext) == ["A", "B"]
     table = pd.DataFrame({"arm": "no mixing", "layer": [0, 1, 2], "value": [0.5, 0.25, 1.0]})
-    drawn = by_layer(table, arm_colours(["no mixing"]), "drift")
+    drawn = by_layer(table, colours_of(["no mixing"]), "drift")
     assert list(drawn.data[0].y) == [0, 1, 2]
     # Layer 0 is at the bottom.
     assert drawn.layout.yaxis.range[0] < drawn.layout.yaxis.range[1]
@@ -453,3 +454,37 @@ def test_every_section_has_its_figures(summary):
         "Relearning": 1,
         "Text and entropies": 1,
     }
+
+
+def test_moves_in_depth_have_findings_tables_and_figures(summary):
+    from dataclasses import replace
+
+    from analysis.remix_findings import findings
+    from analysis.remix_page import sections
+
+    numbers = {"share_found": 0.5, "mean_first_layer": 2.0, "effective_layers": 1.5}
+    depths = pd.DataFrame(
+        {"arm": arm, "checkpoint": moment, "seed": seed, **numbers, "rank_area": 0.25}
+        for arm in summary.names
+        for moment in ("start", "after A", "after B")
+        for seed in range(2)
+    )
+    moved = pd.DataFrame(
+        {
+            **{"arm": PLAIN, "seed": seed, "compared": "stages", "before": "start"},
+            **{"after": "after A", "depth": "earlier", "spread": "not shown"},
+            **{"test": test, "effect": effect + seed},
+        }
+        for seed in range(2)
+        for test, effect in (("found", 0.25), ("first_layer", -1.0))
+    )
+    told = {**summary.tables, "depths": depths, "depth_changes": moved}
+    summary = replace(summary, tables=told)
+    assert "readable earlier in 2 and later in 0 of 2 runs" in "\n".join(findings(summary))
+    section = next(one for one in sections(summary) if one.heading == "Where in depth")
+    assert len(plots_of(section)) == 3
+    levels, changes = section.parts[1:]
+    assert levels.rows[0] == (f"{PLAIN}: start", "50.0%", "2.000", "1.500", "25.0%")
+    assert changes.header == ("", "readable", "first layer", "depth", "spread")
+    row = (f"{PLAIN}: start to after A", "+0.75", "-0.50")
+    assert changes.rows == ((*row, "earlier, earlier", "not shown, not shown"),)
