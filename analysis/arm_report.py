@@ -45,7 +45,7 @@ from probes.cli import progress, refuse_existing
 from training.ckl_config import CKL_RECIPES
 from training.pretrain_config import PRETRAIN_RECIPES
 from training.recipes import command_words, from_json, recipe_named
-from training.remix.recipes import REMIX_RECIPES
+from training.remix import REMIX_RECIPES
 
 MOST_ARMS = 4
 """So many arms have sentences of their own; of more, the lowest and the highest are named."""

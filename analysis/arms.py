@@ -22,7 +22,7 @@ from analysis.runs import CKL, TOKENS, Chain, Moment, Recorded, Start, TrainingR
 from training.choices import Replay
 from training.ckl_config import CklConfig
 from training.recipes import EditFields
-from training.remix.config import NO_MIX, MixFields
+from training.remix_config import NO_MIX, MixFields
 
 UNEDITED_NAME, PLAIN_NAME = "unedited", "no mixing"
 EDIT_FIELDS = tuple(field.name for field in fields(EditFields))

@@ -165,7 +165,7 @@ def _asked(arguments: LensArguments) -> Asked:
     if arguments.factoids is None:
         nowhere = (None,) * len(arguments.prompt)
         return Asked(arguments.prompt, arguments.target, nowhere, None)
-    from training.data import load_factoids, prompt_and_target, subject_span
+    from training.data.factoids import load_factoids, prompt_and_target, subject_span
 
     factoids = load_factoids(arguments.factoids, limit=arguments.limit, seed=arguments.seed)
     pairs = [prompt_and_target(factoid, factoids.template) for factoid in factoids]

@@ -33,9 +33,8 @@ from training.choices import Replay
 from training.forgetting_terms import alignment, delta_1, delta_2
 from training.recipes import from_json
 from training.relearning import Relearned
-from training.remix.config import NO_MIX, RemixConfig
-from training.remix.items import stage_items
-from training.remix.looks import MIX_SAMPLE
+from training.remix_config import MIX_SAMPLE, NO_MIX, RemixConfig
+from training.remix_items import stage_items
 from training.runs.directory import CHECKPOINTS_FOLDER
 from training.runs.records import GradientAlignmentRecord, StepRecord, records_of
 from training.start_models import find_start

@@ -25,12 +25,11 @@ from analysis.run_settings import edit_settings
 from analysis.runs import Chain
 from probes.localization import NEVER, Localization, localize
 from training.choices import Replay
-from training.data.factoid_sources import KEY_VALUE_RECALL
+from training.data.factoids import KEY_VALUE_RECALL
 from training.data.mixes import MixName
 from training.data.primary_sets import PrimaryKind
 from training.recipes import from_json
-from training.remix.config import RemixConfig, StageConfig
-from training.remix.looks import FAMILIAR
+from training.remix_config import FAMILIAR, RemixConfig, StageConfig
 
 FIRST = "A"
 RIGHT = "share right"

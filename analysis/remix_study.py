@@ -57,7 +57,7 @@ from analysis.jobs import (
 from probes.cli import command_main
 from training.choices import NoMixControl, Replay
 from training.remix import COMMAND
-from training.remix.config import NO_MIX, RemixConfig
+from training.remix_config import NO_MIX, RemixConfig
 
 PROGRAM = "analysis.remix_study"
 REPLAY_RATIOS = (0.01, 0.05, 0.1)

@@ -34,7 +34,7 @@ from training.ckl_config import CklConfig
 from training.pretrain import COMMAND as PRETRAIN
 from training.pretrain_config import PretrainConfig
 from training.recipes import Control
-from training.remix.config import RemixConfig
+from training.remix_config import RemixConfig
 from training.runs.checkpoints import checkpoint_name
 
 _TRAINED, _READ = 6, 2

@@ -26,8 +26,8 @@ from analysis.ckl_study import Changes
 from analysis.reproduce import Experiment
 from training.ckl_config import CKL_RECIPES, CklConfig
 from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
-from training.remix.config import RemixConfig
-from training.remix.recipes import REMIX_RECIPES
+from training.remix import REMIX_RECIPES
+from training.remix_config import RemixConfig
 
 
 @dataclass(frozen=True, kw_only=True)

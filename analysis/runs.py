@@ -19,8 +19,7 @@ import pandas as pd
 
 from analysis.checkpoints import step_of
 from analysis.observations import Observations, observations_of, record_table, records_of_kind
-from training.remix.config import RemixConfig
-from training.remix.looks import RELEARNING_FILE
+from training.remix_config import RELEARNING_FILE, RemixConfig
 from training.runs.directory import CHECKPOINTS_FOLDER, DONE_FILE, MANIFEST_FILE, read_manifest
 from training.runs.records import (
     BASELINE_FILE,

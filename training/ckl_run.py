@@ -13,15 +13,20 @@ import pandas as pd
 
 import probes
 from probes.hooked_model import HookedModel
-from probes.prompts import encoded_items, set_bos_habit
+from probes.prompts import encoded_items
 from probes.scoring import PaddedMean, TargetReduction
 from probes.tables import print_tables
 from training.choices import Exposure, ProbeKind
 from training.ckl_config import CklConfig, ProbeReduction
-from training.data.fictional import GENERATED, load_knowledge
 from training.data.fictional_generator import generate_knowledge
 from training.data.packed_rows import corpus_source
-from training.data.passages import Exposures, KnowledgeSet, assign_exposures
+from training.data.passages import (
+    GENERATED,
+    Exposures,
+    KnowledgeSet,
+    assign_exposures,
+    load_knowledge,
+)
 from training.edit_settings import edits_of
 from training.injection import InjectedSource, InjectionSchedule, encode_passages
 from training.observers import Cadence, ProbeObserver
@@ -64,10 +69,7 @@ class CklData:
 def prepare(config: CklConfig) -> PreparedRun:
     """Load the model, measure what edits need, and read the texts."""
     start = find_base(config.model, config.revision)
-    model = probes.load_model(
-        start.model, revision=start.revision, device=config.device, dtype="float32"
-    )
-    set_bos_habit(model.tokenizer, config.prepend_bos)
+    model = start.load(config)
     misfits, data, observed = Misfits(), None, ObserverSet()
     with misfits.noted():
         data = ckl_data(config, model)

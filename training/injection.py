@@ -22,9 +22,9 @@ Example:
     ([90, 91, 20, 21, 22], 2)
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -37,13 +37,9 @@ from probes.corpus.token_batch import PAD_SEGMENT
 from probes.prompts import Prompts
 from training.batches import IGNORED, BatchSource, TrainingBatch, joined
 from training.choices import Exposure, InjectionMode, OncePlacement
-from training.data.passages import Exposures, KnowledgeSet, official_exposures
+from training.data.passages import Exposures, KnowledgeSet
 from training.runs.records import InjectionRecord
-from training.settings import Misfits
-
-ROUNDS = 10
-KNOWLEDGE_ENTROPY_INTERVAL = 160
-FACTUAL_ACQUISITION_INTERVAL = 100
+from training.settings import Refusals
 
 
 class Encounter(NamedTuple):
@@ -57,13 +53,12 @@ class Encounter(NamedTuple):
 class InjectionSchedule:
     """What is injected, by step: an encounter at step t is in the batch of update t + 1.
 
-    The model after t updates has not seen it, and the model after t + 1 has.
+    The model after t updates has not seen it, and the model after t + 1 has. `encounters` maps a
+    step to those of its batch, in the order of their rows.
     """
 
     encounters: Mapping[int, tuple[Encounter, ...]]
-    """Step to the encounters in its batch, in the order of their rows."""
-    interval: int | None = None
-    """Steps between rounds; None where there is no regular one."""
+    interval: int | None = None  # steps between rounds; None where there is no regular one
 
     def __post_init__(self) -> None:
         if not any(self.encounters.values()):
@@ -79,7 +74,7 @@ class InjectionSchedule:
         exposures: Exposures,
         *,
         interval: int,
-        rounds: int = ROUNDS,
+        rounds: int = 10,
         first: int = 0,
         once: OncePlacement | str = OncePlacement.SPREAD,
         cycles: int = 1,
@@ -110,42 +105,6 @@ class InjectionSchedule:
         }
         return cls(encounters, interval)
 
-    @classmethod
-    def official_knowledge_entropy(
-        cls,
-        exposures: Exposures | None = None,
-        *,
-        interval: int = KNOWLEDGE_ENTROPY_INTERVAL,
-        epochs: int = 1,
-    ) -> "InjectionSchedule":
-        """The Knowledge Entropy paper's: 1,600 steps with 70 paraphrases and 6 others a round.
-
-        The last of ten rounds is in the last batch of an epoch (steps 159, 319, ..., 1599).
-
-        Args:
-            exposures: the paper's by default.
-            interval: 160 in the paper's base run, 10 with its batches of 2,048 rows.
-            epochs: how often the corpus is gone through; the rounds repeat in each.
-        """
-        dealt = exposures or official_exposures("knowledge-entropy")
-        return cls.regular(dealt, interval=interval, first=interval - 1, cycles=epochs)
-
-    @classmethod
-    def official_factual_acquisition(
-        cls,
-        exposures: Exposures | None = None,
-        *,
-        interval: int = FACTUAL_ACQUISITION_INTERVAL,
-    ) -> "InjectionSchedule":
-        """The factual acquisition paper's: ten rounds from step 0 on, all 120 passages at first.
-
-        Args:
-            exposures: the paper's by default.
-            interval: 100 in the paper.
-        """
-        dealt = exposures or official_exposures("factual-acquisition")
-        return cls.regular(dealt, interval=interval, once=OncePlacement.FIRST)
-
     @property
     def last_encounter(self) -> dict[int, int]:
         """The step of the last encounter with each passage that is met at all."""
@@ -158,17 +117,10 @@ class InjectionSchedule:
         return max(self.encounters)
 
     def evaluation_steps(self, lags: Sequence[int], steps: int | None = None) -> tuple[int, ...]:
-        """When to evaluate: so many updates after the update that the last encounter is part of.
+        """When to evaluate, in updates done: so many updates after the one with the last encounter.
 
-        Args:
-            lags: updates in between; 0 is right after that update, as the papers' final score is.
-            steps: updates of the run.
-
-        Returns:
-            Numbers of updates done, in order.
-
-        Raises:
-            ValueError: a lag is negative, or lies beyond the end of the run.
+        A lag of 0 is right after that update, as the papers' final score is. A lag below 0 or
+        beyond the end of a run of so many steps is refused.
         """
         if lags and min(lags) < 0:
             raise ValueError(
@@ -191,53 +143,53 @@ class InjectionSchedule:
         row_length: int,
         lengths: Mapping[Encounter, int],
     ) -> None:
-        """Refuse a schedule that a run cannot carry out.
-
-        Args:
-            steps: updates of the run; None where it is not known.
-            rows: rows of a batch that passages can take; None for any number.
-            row_length: tokens in a row.
-            lengths: tokens of every wording there is, end token included.
-
-        Raises:
-            ValueError: an encounter comes after the end, a batch has fewer rows than passages, a
-                wording does not exist, or one does not fit a row.
+        """Refuse a schedule that a run of so many updates cannot carry out (None where that is not
+        known), whose batches have so many rows for passages (None for any number) of so many
+        tokens, with wordings of these lengths, end token included.
         """
-        misfits = Misfits()
-        if steps is not None:
-            with misfits.noted():
-                self._check_steps(steps)
-        with misfits.noted():
-            self._check_rows(rows)
-        planned = [encounter for met in self.encounters.values() for encounter in met]
-        with misfits.noted():
-            _check_wordings(planned, lengths)
-        with misfits.noted():
-            _check_lengths({e: lengths[e] for e in planned if e in lengths}, row_length)
-        misfits.refuse()
-
-    def _check_rows(self, rows: int | None) -> None:
-        step, most = max(((s, len(met)) for s, met in self.encounters.items()), key=lambda x: x[1])
-        if rows is not None and most > rows:
-            raise ValueError(
-                f"{most} passages are to be injected at step {step}, but a batch has {rows} rows: "
-                f"give batches of {most} or more, fewer passages, or mode extra_row"
-            )
-
-    def _check_steps(self, steps: int) -> None:
-        if steps < 1:
-            raise ValueError(f"the run has {steps} steps: give 1 or more")
-        if self.interval is not None and self.interval > steps:
-            raise ValueError(
+        found: list[str] = []
+        last = self.last_step
+        if steps is not None and steps < 1:
+            found.append(f"the run has {steps} steps: give 1 or more")
+        elif steps is not None and self.interval is not None and self.interval > steps:
+            found.append(
                 f"passages are injected every {self.interval} steps, but the run has {steps}: give "
                 "a shorter interval or a longer run"
             )
-        if self.last_step >= steps:
-            raise ValueError(
-                f"the last injection is at step {self.last_step}, but the run has {steps} steps, 0 "
-                f"to {steps - 1}: give {self.last_step + 1} steps or more, a shorter interval or "
-                "fewer rounds"
+        elif steps is not None and last >= steps:
+            found.append(
+                f"the last injection is at step {last}, but the run has {steps} steps, 0 to "
+                f"{steps - 1}: give {last + 1} steps or more, a shorter interval or fewer rounds"
             )
+        fullest = max(self.encounters, key=lambda step: len(self.encounters[step]))
+        most = len(self.encounters[fullest])
+        if rows is not None and most > rows:
+            found.append(
+                f"{most} passages are to be injected at step {fullest}, but a batch has {rows} "
+                f"rows: give batches of {most} or more, fewer passages, or mode extra_row"
+            )
+        planned = list(chain.from_iterable(self.encounters.values()))
+        if missing := [encounter for encounter in planned if encounter not in lengths]:
+            passage, version = max(missing, key=lambda encounter: encounter.version)
+            there = sum(other.passage == passage for other in lengths)
+            more = len({encounter.passage for encounter in missing}) - 1
+            others = f", as do {more} more passages" * bool(more)
+            found.append(
+                f"passage {passage} has {there} wordings, but wording {version + 1} is to be "
+                f"injected{others}: give {version} paraphrases of each, or at most {there} rounds"
+            )
+        longer = {e: lengths[e] for e in planned if lengths.get(e, 0) > row_length}
+        if longer:
+            longest = max(longer, key=longer.__getitem__)
+            length = longer[longest]
+            others = f" (and {len(longer) - 1} more do not fit)" * (len(longer) > 1)
+            found.append(
+                f"passage {longest.passage}, version {longest.version}, has {length} tokens with "
+                f"its end token, but a row has {row_length}{others}: give rows of {length} or "
+                "more, or shorter passages"
+            )
+        if found:
+            raise Refusals(found)
 
     def describe(self) -> dict[str, Any]:
         """The whole schedule, as JSON takes it."""
@@ -250,46 +202,21 @@ class InjectionSchedule:
         }
 
 
-def _check_wordings(planned: Sequence[Encounter], lengths: Mapping[Encounter, int]) -> None:
-    missing = [encounter for encounter in planned if encounter not in lengths]
-    if missing:
-        passage, version = max(missing, key=lambda encounter: encounter.version)
-        there = sum(other.passage == passage for other in lengths)
-        among = len({encounter.passage for encounter in missing})
-        others = f", as do {among - 1} more passages" if among > 1 else ""
-        raise ValueError(
-            f"passage {passage} has {there} wordings, but wording {version + 1} is to be injected"
-            f"{others}: give {version} paraphrases of each, or at most {there} rounds"
-        )
-
-
-def _check_lengths(lengths: Mapping[Encounter, int], row_length: int) -> None:
-    longer = {encounter: length for encounter, length in lengths.items() if length > row_length}
-    if longer:
-        passage, version = longest = max(longer, key=longer.__getitem__)
-        others = f" (and {len(longer) - 1} more do not fit)" if len(longer) > 1 else ""
-        raise ValueError(
-            f"passage {passage}, version {version}, has {longer[longest]} tokens with its end "
-            f"token, but a row has {row_length}{others}: give rows of {longer[longest]} or more, "
-            "or shorter passages"
-        )
-
-
 def _rounds(exposures: Exposures, rounds: int, once: OncePlacement) -> list[tuple[Encounter, ...]]:
+    """What is met in each round, in the order of the passages."""
     shown_once = [passage for passage, how in exposures.items() if how is Exposure.ONCE]
     share = {
         passage: 0 if once is OncePlacement.FIRST else place * rounds // len(shown_once)
         for place, passage in enumerate(shown_once)
     }
-    found: dict[int, list[Encounter]] = defaultdict(list)
-    for passage, how in exposures.items():
-        for number in range(rounds):
-            if how is Exposure.ONCE and share[passage] != number:
-                continue
-            if how is not Exposure.HELD_OUT:
-                version = number if how is Exposure.PARAPHRASE else 0
-                found[number].append(Encounter(passage, version))
-    return [tuple(found[number]) for number in range(rounds)]
+    return [
+        tuple(
+            Encounter(passage, number if how is Exposure.PARAPHRASE else 0)
+            for passage, how in exposures.items()
+            if how is not Exposure.HELD_OUT and share.get(passage, number) == number
+        )
+        for number in range(rounds)
+    ]
 
 
 EncodedPassages = Mapping[Encounter, Int64[Tensor, " pos"]]
@@ -300,11 +227,7 @@ def encode_passages(
 ) -> dict[Encounter, Int64[Tensor, " pos"]]:
     """Every wording of every passage as token ids, each with the end token after it.
 
-    Args:
-        knowledge: the passages.
-        tokenizer: a Hugging Face tokenizer with an end token.
-        prepend_bos: whether each begins with a BOS; None for the tokenizer's own habit, which
-            documents of a corpus follow too.
+    They begin with a BOS as documents of a corpus do: by `prepend_bos`, or as the tokenizer likes.
 
     Raises:
         ValueError: there is no tokenizer, or it has no end token.
@@ -398,9 +321,10 @@ class InjectedSource:
         mask = self._host.batch(step).attention_mask
         if self._mode is InjectionMode.REPLACE:
             return int(mask[: len(met)].sum())
-        width = mask.shape[1]
-        kept = (width - len(self._passages[encounter]) for encounter in met)
-        return sum(int(mask[row, start:].sum()) for row, start in enumerate(kept))
+        lengths = [len(self._passages[encounter]) for encounter in met]
+        return sum(
+            int(mask[row, mask.shape[1] - length :].sum()) for row, length in enumerate(lengths)
+        )
 
     def injections_at(self, step: int) -> InjectionRecord | None:
         """What was put into `batch(step)`; None where nothing was."""
@@ -414,9 +338,6 @@ class InjectedSource:
         """Assert that after so many steps every planned encounter has happened.
 
         Steps before the first batch that this object gave are a run's that it goes on from.
-
-        Raises:
-            AssertionError: an encounter is planned for a later step, or its batch was left out.
         """
         started = min(self._given, default=steps_done)
         missed = [

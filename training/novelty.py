@@ -8,17 +8,16 @@ entities of their losses, and its entity perplexity :math:`e` to that: the geome
 single rare token would make up most of an arithmetic one. The more documents of a corpus have high
 values, the less of what it is about has been met before.
 
-The paper had GPT-4o find the entities. Here they are spans of words that are written like names
-(`training.novelty`), so numbers are to be compared between corpora and models measured
-here, not with the paper's.
+The paper had GPT-4o find the entities. Here they are spans of words that are written like names, so
+numbers are to be compared between corpora and models measured here, not with the paper's.
 
 Source: Kim et al., "Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
 Acquisition", ICLR 2025: appendix B.1, Figure 10.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import astuple, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -40,6 +39,7 @@ JOINERS = ("of", "de", "la", "le", "du", "van", "von", "der", "den", "di", "da",
 SENTENCE_END = '.!?:;\n"()[]\u201c\u201d'
 OPENING = " \t\"'([\u2018\u2019\u201c\u201d"
 """What may stand between the end of a sentence and the next one's first word."""
+SEQUENCE_LENGTH = 512
 
 
 def known_names(texts: Iterable[str]) -> frozenset[str]:
@@ -102,10 +102,8 @@ class EntityMention:
 
     document: int
     text: str
-    tokens: int
-    """Its predicted tokens."""
-    mean_loss: float
-    """Nats per token."""
+    tokens: int  # its predicted tokens
+    mean_loss: float  # nats per token
 
 
 @dataclass(frozen=True)
@@ -134,56 +132,31 @@ class CorpusNovelty:
 
     def to_dataframe(self, by: NoveltyUnit | str = NoveltyUnit.DOCUMENT) -> Any:
         """One row per document, token of the vocabulary, or mention, as a pandas DataFrame."""
-        match as_choice(NoveltyUnit, by, "by"):
-            case NoveltyUnit.DOCUMENT:
-                return self._by_document()
-            case NoveltyUnit.TOKEN:
-                return self._by_token()
-        return self._by_entity()
-
-    def _by_document(self) -> Any:
         import pandas as pd
 
-        losses = pd.DataFrame({"document": self.documents, "loss": self.losses})
-        table = losses.groupby("document")["loss"].agg(tokens="size", mean_loss="mean")
+        unit = as_choice(NoveltyUnit, by, "by")
+        rows = list(map(astuple, self.entities))
+        entities = pd.DataFrame(rows, columns=["document", "entity", "tokens", "mean_loss"])
+        # Without any row, pandas would not know that these are numbers.
+        entities = entities.astype({"document": int, "tokens": int, "mean_loss": float})
+        if unit is NoveltyUnit.ENTITY:
+            return entities.assign(perplexity=np.exp(entities["mean_loss"]))
+        key, count, of_token = (
+            ("document", "tokens", self.documents)
+            if unit is NoveltyUnit.DOCUMENT
+            else ("token_id", "occurrences", self.token_ids)
+        )
+        losses = pd.DataFrame({key: of_token, "loss": self.losses})
+        table = losses.groupby(key)["loss"].agg(**{count: "size", "mean_loss": "mean"})
         table["perplexity"] = np.exp(table["mean_loss"])
-        mentions = self._by_entity().groupby("document")["mean_loss"]
+        if unit is NoveltyUnit.TOKEN:
+            table.insert(0, "token", [self.vocabulary[token] for token in table.index])
+            return table.reset_index().sort_values("mean_loss", ascending=False, ignore_index=True)
+        mentions = entities.groupby("document")["mean_loss"]
         table["entities"] = mentions.size().reindex(table.index, fill_value=0)
         table["entity_loss"] = mentions.mean().reindex(table.index)
         table["entity_perplexity"] = np.exp(table["entity_loss"])
         return table.reset_index()
-
-    def _by_token(self) -> Any:
-        import pandas as pd
-
-        losses = pd.DataFrame({"token_id": self.token_ids, "loss": self.losses})
-        table = losses.groupby("token_id")["loss"].agg(occurrences="size", mean_loss="mean")
-        table["perplexity"] = np.exp(table["mean_loss"])
-        table.insert(0, "token", [self.vocabulary[token] for token in table.index])
-        return table.reset_index().sort_values("mean_loss", ascending=False, ignore_index=True)
-
-    def _by_entity(self) -> Any:
-        import pandas as pd
-
-        rows = [(e.document, e.text, e.tokens, e.mean_loss) for e in self.entities]
-        table = pd.DataFrame(rows, columns=["document", "entity", "tokens", "mean_loss"])
-        # Without any row, pandas would not know that these are numbers.
-        table = table.astype({"document": int, "tokens": int, "mean_loss": float})
-        table["perplexity"] = np.exp(table["mean_loss"])
-        return table
-
-
-SEQUENCE_LENGTH = 512
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """A document as tokens, and the characters that each stands for."""
-
-    index: int
-    text: str
-    ids: tuple[int, ...]
-    offsets: tuple[tuple[int, int], ...]
 
 
 def corpus_novelty(
@@ -209,67 +182,32 @@ def corpus_novelty(
         ValueError: the corpus is rows of token ids, no document has two tokens, rows would be
             longer than the model takes, or there is no fast tokenizer.
     """
-    tokenizer = model.tokenizer
+    tokenizer, positions = model.tokenizer, model.n_positions
     if tokenizer is None or not tokenizer.is_fast:
         raise ValueError(
             f"entities are found in texts, and {model.name} has no fast tokenizer to tell which "
             "characters a token stands for: load the model with one"
         )
-    positions = model.n_positions
     if sequence_length is None:
         sequence_length = min(SEQUENCE_LENGTH, positions or SEQUENCE_LENGTH)
     if sequence_length < 2:
         raise ValueError(f"sequence_length is {sequence_length}: give 2 or more")
     check_row_length(sequence_length, positions)
-    prompts = Prompts.of(model, prepend_bos)
-    documents, mentions, losses = _measured(model, corpus, prompts, sequence_length, on_documents)
-    ids = np.array([token for doc in documents for token in doc.ids[1:]], dtype=np.int64)
-    configuration = {
-        "sequence_length": sequence_length,
-        "prepend_bos": prompts.puts_bos,
-        "entities": "spans written like names",
-    }
-    return CorpusNovelty(
-        ids,
-        np.repeat([doc.index for doc in documents], [len(doc.ids) - 1 for doc in documents]),
-        losses,
-        tuple(mentions),
-        {int(token): tokenizer.decode([int(token)]) for token in np.unique(ids)},
-        provenance_of(
-            model,
-            configuration,
-            documents=len(documents),
-            rows=len(documents),
-            tokens=sum(len(doc.ids) for doc in documents),
-            corpus=corpus.name,
-            corpus_licence=corpus.licence,
-            corpus_sha256=corpus.content_hash,
-        ),
-    )
-
-
-def _measured(
-    model: HookedModel,
-    corpus: Corpus,
-    prompts: Prompts,
-    sequence_length: int,
-    on_documents: Callable[[int], None] | None,
-) -> tuple[list[_Encoded], list[EntityMention], Float64[np.ndarray, " token"]]:
-    """Documents, mentions and the losses of all tokens but the first of each document."""
-    names = known_names(corpus.documents())
-    documents: list[_Encoded] = []
+    prompts, names = Prompts.of(model, prepend_bos), known_names(corpus.documents())
+    documents: list[_Document] = []
     mentions: list[EntityMention] = []
     losses: list[Float64[np.ndarray, " token"]] = []
     seen = 0
     for texts in text_chunks(corpus.documents()):
-        part = _encoded(prompts, texts, sequence_length, first=seen)
+        every = _encoded(prompts, texts, sequence_length, first=seen)
+        part = [document for document in every if len(document.ids) > 1]
         seen += len(texts)
         if part:
-            items = [(doc.ids[:1], doc.ids[1:]) for doc in part]
+            items = [(document.ids[:1], document.ids[1:]) for document in part]
             found = -token_log_probs(model, items, share_prefixes=False).numpy()
-            ends = np.cumsum([len(doc.ids) - 1 for doc in part])
-            for doc, own in zip(part, np.split(found, ends[:-1]), strict=True):
-                mentions += _mentions(doc, own, names)
+            ends = np.cumsum([len(document.ids) - 1 for document in part])
+            for document, own in zip(part, np.split(found, ends[:-1]), strict=True):
+                mentions += _mentions(document, own, names)
             documents += part
             losses.append(found)
         if on_documents is not None:
@@ -279,31 +217,59 @@ def _measured(
             f"no token can be predicted: none of the {seen} documents of {corpus.name} has two "
             "tokens; give longer documents"
         )
-    return documents, mentions, np.concatenate(losses)
+    ids = np.array([token for one in documents for token in one.ids[1:]], dtype=np.int64)
+    configuration = {
+        "sequence_length": sequence_length,
+        "prepend_bos": prompts.puts_bos,
+        "entities": "spans written like names",
+    }
+    return CorpusNovelty(
+        ids,
+        np.repeat([one.index for one in documents], [len(one.ids) - 1 for one in documents]),
+        np.concatenate(losses),
+        tuple(mentions),
+        {int(token): tokenizer.decode([int(token)]) for token in np.unique(ids)},
+        provenance_of(
+            model,
+            configuration,
+            documents=len(documents),
+            rows=len(documents),
+            tokens=sum(len(one.ids) for one in documents),
+            corpus=corpus.name,
+            corpus_licence=corpus.licence,
+            corpus_sha256=corpus.content_hash,
+        ),
+    )
 
 
-def _encoded(
-    prompts: Prompts, texts: Sequence[str], sequence_length: int, first: int
-) -> list[_Encoded]:
-    """The documents that have two tokens or more."""
+@dataclass(frozen=True)
+class _Document:
+    """A document as tokens, and the characters that each stands for."""
+
+    index: int
+    text: str
+    ids: tuple[int, ...]
+    offsets: list[tuple[int, int]]
+
+
+def _encoded(prompts: Prompts, texts: list[str], length: int, first: int) -> list[_Document]:
     encoding = prompts.tokenizer(
-        list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
     found = []
     for number, (text, plain) in enumerate(zip(texts, encoding["input_ids"], strict=True)):
         ids = prompts.begun(plain)
         # What is put before a text stands for none of its characters.
         offsets = [(0, 0)] * (len(ids) - len(plain)) + encoding["offset_mapping"][number]
-        if len(ids) > 1:
-            found.append(_Encoded(first + number, text, ids[:sequence_length], tuple(offsets)))
+        found.append(_Document(first + number, text, ids[:length], offsets[:length]))
     return found
 
 
 def _mentions(
-    document: _Encoded, losses: Float64[np.ndarray, " token"], names: frozenset[str]
+    document: _Document, losses: Float64[np.ndarray, " token"], names: frozenset[str]
 ) -> list[EntityMention]:
     """The mentions of which at least one token was predicted."""
-    starts, stops = np.array(document.offsets[1 : len(document.ids)]).reshape(-1, 2).T
+    starts, stops = np.array(document.offsets[1:]).reshape(-1, 2).T
     found = []
     for start, stop in entity_spans(document.text, names):
         own = losses[(starts < stop) & (stops > start)]

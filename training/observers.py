@@ -1,13 +1,15 @@
-"""Observers: how well items are answered, looked at during a run.
+"""Observers: what is recorded of a model during a run, between its updates.
 
-| observer        | looks at                      | records                                       |
-|-----------------|-------------------------------|-----------------------------------------------|
-| `ProbeObserver` | knowledge probes              | a score for each                              |
-| `ClozeObserver` | sentences without their value | a score for each, and the share of right ones |
-| `TaskObserver`  | a downstream task             | a log-probability for each choice, the score  |
+| observer          | records of                    |                                              |
+|-------------------|-------------------------------|----------------------------------------------|
+| `ProbeObserver`   | knowledge probes              | a score for each                             |
+| `ClozeObserver`   | sentences without their value | a score for each, the share of right ones    |
+| `TaskObserver`    | a downstream task             | a log-probability for each choice, the score |
+| `HeldOutObserver` | text                          | its loss and bits per byte                   |
+| `EntropyObserver` | text                          | the entropies, and how many neurons sleep    |
 
-Those that look at text are in `training.observers`. Each is asked at the steps of its
-`Cadence`. In a run of several processes the items are shared out, and all come to the same records.
+Each is asked at the steps of its `Cadence`. In a run of several processes the items are shared
+out, and all come to the same records.
 
 Example:
     >>> when = Cadence(every=50, at=(3,), last=120)
@@ -17,6 +19,7 @@ Example:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -29,14 +32,12 @@ from probes.corpus.token_batch import Batches, TokenBatch, as_batches
 from probes.hooked_model import HookedModel
 from probes.intervals import Interval, Resampling
 from probes.measure import PassSettings, run_pass
-from probes.meters import AttentionMeter, KnowledgeMeter, Meter, NextTokenMeter
+from probes.meters import AttentionMeter, KnowledgeMeter, NextTokenMeter
 from probes.perplexity import measure_perplexity
 from probes.prompts import LensItem, encoded_items
-from probes.results import KnowledgeEntropy
 from probes.scoring import (
     EncodedQuestions,
     PaddedMean,
-    Reduction,
     TargetReduction,
     as_reduction,
     choice_scores,
@@ -61,6 +62,51 @@ from training.runs.records import (
 from training.tasks import choice_rows, encoded_task, evaluate_task
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Lists of items, by the names that records use."""
+DORMANT = 0.025
+"""The threshold of Sokar et al. (ICML 2023) for the agents they looked at."""
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Looks at the model during a run.
+
+    It runs in evaluation mode, without gradients, through the edits, and on the float32 weights
+    (under FSDP on those of the precision that the run computes in); random states are put back
+    afterwards. In a run of several processes every one of them observes, and they must come to the
+    same records.
+    """
+
+    def due(self, step: int) -> bool:
+        """Whether to look after this many updates; 0 is the initial checkpoint."""
+
+    def observe(self, model: HookedModel, step: int) -> Iterable[Record]:
+        """What is seen."""
+
+
+@runtime_checkable
+class ItemsObserver(Observer, Protocol):
+    """An observer whose records refer to lists of items."""
+
+    def items(self) -> Rows:
+        """The lists, by the names that its records use; written when the run begins."""
+
+
+@runtime_checkable
+class StopRule(Protocol):
+    """Ends a run before its last step."""
+
+    def after(self, record: StepRecord, batch: TrainingBatch) -> str | None:
+        """Why to stop after this update; None to go on. The batch is the global one."""
+
+    def after_looking(self, records: Sequence[Record]) -> str | None:
+        """Why to stop after what observers saw at a step; None to go on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as JSON takes it."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember that again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +116,7 @@ class Cadence:
     every: int | None = None
     """At every multiple of this number of steps, 0 left out; None for no multiple."""
     at: tuple[int, ...] = ()
-    first: bool = True
-    """At step 0, the unchanged start."""
+    first: bool = True  # at step 0, the initial checkpoint
     last: int | None = None
     """At this step, the run's last; None where nothing is to be added to the others."""
 
@@ -126,16 +171,18 @@ class ProbeObserver(Timed):
         exposures: Mapping[int, Exposure] | None = None,
         name: str = "knowledge",
     ) -> None:
-        self._probes = knowledge.probes
         super().__init__(cadence)
-        self._reduction: Reduction = as_reduction(reduction)
-        self._exposures = exposures
-        self._name = name
+        self._probes, self._name = knowledge.probes, name
+        self._reduction, self._exposures = as_reduction(reduction), exposures
         self._encoded: list[LensItem] = []
 
     def items(self) -> Rows:
         """The probes, one a row, with the exposure of their passage."""
-        return {self._name: [self._row(probe) for probe in self._probes]}
+        rows = []
+        for probe in self._probes:
+            exposure = self._exposure(probe)
+            rows.append(asdict(probe) | ({} if exposure is None else {"exposure": exposure}))
+        return {self._name: rows}
 
     def observe(self, model: HookedModel, step: int) -> list[Record]:
         """A score for every probe."""
@@ -143,37 +190,28 @@ class ProbeObserver(Timed):
             self._encoded = encoded_items(model, [probe.pair for probe in self._probes])
         sums = target_log_probs(model, self._encoded, TargetReduction.SUM, distributed=shared_out())
         scores = torch.empty_like(sums)
-        for some in self._sets():
+
+        def batch_of(place: int) -> tuple[str, str]:
+            """What the probes share that share batches, where batches matter."""
+            probe = self._probes[place]
+            return str(self._exposure(probe)), str(probe.kind)
+
+        for _, places in groupby(sorted(range(len(sums)), key=batch_of), key=batch_of):
+            some = list(places)
             items = [self._encoded[place] for place in some]
             scores[some] = reduced_sums(sums[some], items, self._reduction)
         return [ScoresRecord(step, self._name, scores.tolist())]
 
-    def _sets(self) -> list[list[int]]:
-        """The probes that share batches where batches matter, in their order."""
-        found: dict[tuple[Any, Any], list[int]] = {}
-        for place, probe in enumerate(self._probes):
-            found.setdefault((self._exposure(probe), probe.kind), []).append(place)
-        return list(found.values())
-
     def _exposure(self, probe: KnowledgeProbe) -> Exposure | None:
         return None if self._exposures is None else self._exposures[probe.passage]
 
-    def _row(self, probe: KnowledgeProbe) -> dict[str, Any]:
-        exposure = self._exposure(probe)
-        return asdict(probe) | ({} if exposure is None else {"exposure": exposure})
-
 
 class TaskObserver(Timed):
-    """Lets the model answer a downstream task: the items of P.
-
-    Args:
-        task: the questions.
-        cadence: when.
-    """
+    """Lets the model answer a downstream task: the items of P."""
 
     def __init__(self, task: Task, cadence: Cadence) -> None:
-        self._task = task
         super().__init__(cadence)
+        self._task = task
         self._questions: EncodedQuestions | None = None
 
     def items(self) -> Rows:
@@ -182,14 +220,13 @@ class TaskObserver(Timed):
 
     def observe(self, model: HookedModel, step: int) -> list[Record]:
         """The log-probability of every choice, in nats, and the score."""
-        if self._questions is None:
-            self._questions = encoded_task(model, self._task)
+        self._questions = self._questions or encoded_task(model, self._task)
         found = evaluate_task(
             model, self._task, questions=self._questions, distributed=shared_out()
         )
-        name = self._task.name
+        name, values = self._task.name, torch.cat(found.scores.log_probs).tolist()
         return [
-            ScoresRecord(step, name, torch.cat(found.scores.log_probs).tolist()),
+            ScoresRecord(step, name, values),
             TaskRecord(step, name, self._task.metric, found.score, name, found.scores.split_apart),
         ]
 
@@ -198,19 +235,13 @@ class ClozeObserver(Timed):
     """Asks for values that sentences stop before: what is left of facts that were learnt before.
 
     An item is answered right if its value is more probable than every alternative.
-
-    Args:
-        items: sentences, values and alternatives.
-        cadence: when.
-        name: of the list of items, and of the task.
     """
 
     def __init__(
         self, items: Iterable[ClozeItem], cadence: Cadence, *, name: str = "cloze"
     ) -> None:
-        self._items = list(items)
         super().__init__(cadence)
-        self._name = name
+        self._items, self._name = list(items), name
         self._questions: EncodedQuestions | None = None
 
     def items(self) -> Rows:
@@ -219,66 +250,20 @@ class ClozeObserver(Timed):
 
     def observe(self, model: HookedModel, step: int) -> list[Record]:
         """The log-probability of every value, in nats, and the share that beat all alternatives."""
-        if self._questions is None:
-            choices = [
+        self._questions = self._questions or encode_questions(
+            model,
+            [
                 [(item.prompt, text) for text in (item.target, *item.alternatives)]
                 for item in self._items
-            ]
-            self._questions = encode_questions(model, choices)
+            ],
+        )
         found = choice_scores(model, self._questions, distributed=shared_out())
         best = [bool((each[0] > each[1:]).all()) for each in found.log_probs]
-        right = sum(best) / len(best)
-        values = [float(log_probs[0]) for log_probs in found.log_probs]
+        values, right = [float(each[0]) for each in found.log_probs], sum(best) / len(best)
         return [
             ScoresRecord(step, self._name, values),
             TaskRecord(step, self._name, "acc", right, self._name, found.split_apart),
         ]
-
-
-@runtime_checkable
-class Observer(Protocol):
-    """Looks at the model during a run.
-
-    It runs in evaluation mode, without gradients, through the edits, and on the float32 weights
-    (under FSDP on those of the precision that the run computes in); random states are put back
-    afterwards. In a run of several processes every one of them observes, and they must come to the
-    same records.
-    """
-
-    def due(self, step: int) -> bool:
-        """Whether to look after this many updates; 0 is the unchanged start."""
-
-    def observe(self, model: HookedModel, step: int) -> Iterable[Record]:
-        """What is seen."""
-
-
-@runtime_checkable
-class ItemsObserver(Observer, Protocol):
-    """An observer whose records refer to lists of items."""
-
-    def items(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """The lists, by the names that its records use; written when the run begins."""
-
-
-@runtime_checkable
-class StopRule(Protocol):
-    """Ends a run before its last step."""
-
-    def after(self, record: StepRecord, batch: TrainingBatch) -> str | None:
-        """Why to stop after this update; None to go on. The batch is the global one."""
-
-    def after_looking(self, records: Sequence[Record]) -> str | None:
-        """Why to stop after what observers saw at a step; None to go on."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What it remembers, as JSON takes it."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Remember that again."""
-
-
-DORMANT = 0.025
-"""The threshold of Sokar et al. (ICML 2023) for the agents they looked at."""
 
 
 def held_out_batches(
@@ -291,30 +276,25 @@ def held_out_batches(
     prepend_bos: bool | None = None,
 ) -> list[TokenBatch]:
     """The first tokens of a corpus, packed into rows and kept."""
-    options: dict[str, Any] = {
-        "sequence_length": row_length,
-        "batch_size": batch_size,
-        "max_tokens": tokens,
-    }
-    batches = list(token_batches(corpus, tokenizer, **options, prepend_bos=prepend_bos))
-    if not batches:
+    batches = token_batches(
+        corpus,
+        tokenizer,
+        sequence_length=row_length,
+        batch_size=batch_size,
+        max_tokens=tokens,
+        prepend_bos=prepend_bos,
+    )
+    if not (found := list(batches)):
         raise ValueError(f"{corpus.name} has no tokens to look at; give another corpus")
-    return batches
+    return found
 
 
 class HeldOutObserver(Timed):
-    """Measures how well text is predicted.
-
-    Args:
-        corpus: what to call it.
-        batches: the same every time.
-        cadence: when.
-    """
+    """Measures how well text is predicted: batches, the same every time, of a corpus so called."""
 
     def __init__(self, corpus: str, batches: Batches, cadence: Cadence) -> None:
-        self._corpus = corpus
-        self._batches = list(as_batches(batches))
         super().__init__(cadence)
+        self._corpus, self._batches = corpus, list(as_batches(batches))
 
     def observe(self, model: HookedModel, step: int) -> list[Record]:
         """Mean loss in nats per token, and bits per byte where the bytes are known."""
@@ -325,59 +305,40 @@ class HeldOutObserver(Timed):
 
 
 class EntropyObserver(Timed):
-    """Measures the three entropies, the invariant contribution entropy, and dormant neurons.
-
-    A neuron is dormant if its mean absolute coefficient is at most `dormant` times the mean of its
-    layer.
-
-    Args:
-        batches: the same every time.
-        cadence: when.
-        dormant: the threshold.
-        blocks: how many blocks the documents are dealt into, for the intervals.
+    """Measures the three entropies, the invariant contribution entropy, and dormant neurons: those
+    whose mean absolute coefficient is at most `DORMANT` means of their layer.
     """
 
-    def __init__(
-        self,
-        batches: Batches,
-        cadence: Cadence,
-        *,
-        dormant: float = DORMANT,
-        blocks: int = Resampling.blocks,
-    ) -> None:
-        if not dormant >= 0:
-            raise ValueError(f"dormant is {dormant}: give 0 or more, in means of the layer")
-        self._batches = list(as_batches(batches))
+    def __init__(self, batches: Batches, cadence: Cadence) -> None:
         super().__init__(cadence)
-        self._dormant = dormant
-        self._blocks = blocks
+        self._batches = list(as_batches(batches))
 
     def observe(self, model: HookedModel, step: int) -> list[Record]:
         """The entropies in nats, and the share of dormant neurons of every layer."""
-        found = self._measured(model)
-        knowledge: KnowledgeEntropy = found["knowledge"]
-        means = knowledge.mean_coefficients
-        shares = (means <= self._dormant * means.mean(dim=1, keepdim=True)).double().mean(dim=1)
+        # Not `measure_entropy`: it also hashes the weights, which a run writes down once.
+        resampling = Resampling()
+        meters = [
+            KnowledgeMeter(model, Coefficient.ABS, resampling),
+            AttentionMeter(model, resampling),
+            NextTokenMeter(model, resampling),
+        ]
+        settings = PassSettings(weighting=Weighting.INSTANCE, blocks=resampling.blocks)
+        run_pass(model, self._batches, meters, settings, None)
+        found: dict[str, Any] = {}
+        for meter in meters:
+            found |= meter.results()
         records: list[Record] = [
             EntropyRecord(step, kind, one.total, one.per_layer.tolist(), _ends(one.interval))
             for kind in ("knowledge", "contribution", "attention")
             for one in [found[kind]]
         ]
-        last = found["next_token"]
-        records.append(EntropyRecord(step, "next_token", last.mean, [], _ends(last.interval)))
-        return [*records, NeuronRecord(step, shares.tolist(), self._dormant)]
-
-    def _measured(self, model: HookedModel) -> dict[str, Any]:
-        # Not `measure_entropy`: it also hashes the weights, which a run writes down once.
-        resampling = Resampling(blocks=self._blocks)
-        meters: list[Meter] = [
-            KnowledgeMeter(model, Coefficient.ABS, resampling),
-            AttentionMeter(model, resampling),
-            NextTokenMeter(model, resampling),
+        last, means = found["next_token"], found["knowledge"].mean_coefficients
+        shares = (means <= DORMANT * means.mean(dim=1, keepdim=True)).double().mean(dim=1)
+        return [
+            *records,
+            EntropyRecord(step, "next_token", last.mean, [], _ends(last.interval)),
+            NeuronRecord(step, shares.tolist(), DORMANT),
         ]
-        settings = PassSettings(weighting=Weighting.INSTANCE, blocks=self._blocks)
-        run_pass(model, self._batches, meters, settings, None)
-        return {name: value for meter in meters for name, value in meter.results().items()}
 
 
 def _ends(interval: Interval | None) -> list[float] | None:

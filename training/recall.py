@@ -33,9 +33,10 @@ from typing import Any
 from probes.choices import as_choice
 from probes.generation import generate
 from probes.hooked_model import HookedModel
+from probes.prompts import Ids
 from probes.scoring import target_readings
 from training.data.factoids import Factoid
-from training.data.rendering import Rendered
+from training.data.rendering import Rendered, decoded
 from training.observers import Cadence, Timed, shared_out
 from training.runs.records import RecallRecord, Record
 
@@ -44,18 +45,13 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class Match(StrEnum):
-    """What counts as a right answer."""
+    """What counts as a right answer; see the module."""
 
     TOKENS = "tokens"
-    """Token for token the answer that was taught, its end included."""
     STRICT = "strict"
-    """The canonical answer, but for case and for space at its ends."""
     NORMALISED = "normalised"
-    """The canonical answer, but for case, punctuation, articles and space."""
     ALIASES = "aliases"
-    """Any accepted answer, but for case, punctuation, articles and space."""
     SUBSTRING = "substring"
-    """Any piece of the canonical answer, the empty one included, as the released code has it."""
 
     @property
     def needs_text(self) -> bool:
@@ -77,15 +73,16 @@ def is_right(answer: str, accepted: str | Sequence[str], match: Match | str) -> 
     accepted = [accepted] if isinstance(accepted, str) else accepted
     if not accepted:
         raise ValueError("no answer is accepted: give the canonical one, and others after it")
+    plain, canonical = answer.strip().lower(), accepted[0].strip().lower()
     match as_choice(Match, match, "match"):
         case Match.STRICT:
-            return _stripped(answer) == _stripped(accepted[0])
+            return plain == canonical
         case Match.NORMALISED:
             return normalised(answer) == normalised(accepted[0])
         case Match.ALIASES:
             return normalised(answer) in map(normalised, accepted)
         case Match.SUBSTRING:
-            return _stripped(answer) in _stripped(accepted[0])
+            return plain in canonical
         case Match.TOKENS:
             raise ValueError(
                 "match 'tokens' compares tokens and not texts; use probes.exact_matches, or choose "
@@ -97,17 +94,7 @@ def normalised(text: str) -> str:
     """A text in lower case, without punctuation and articles, and with single spaces."""
     lower = text.lower()
     bare = lower.translate(_PUNCTUATION)
-    words = _ARTICLES.sub(" ", bare).split() or bare.split() or lower.split()
-    return " ".join(words)
-
-
-def _stripped(text: str) -> str:
-    return text.strip().lower()
-
-
-Ids = tuple[int, ...]
-MARGIN = 16
-"""Tokens that an answer may have more than the longest that was taught."""
+    return " ".join(_ARTICLES.sub(" ", bare).split() or bare.split() or lower.split())
 
 
 @dataclass(frozen=True)
@@ -117,11 +104,9 @@ class RecallItem:
     identifier: str
     source: str
     prompt_ids: Ids
-    answer_ids: Ids
-    """Tokens of the answer that was taught; the last one ends it."""
+    answer_ids: Ids  # tokens of the answer that was taught; the last one ends it
     prompt: str
-    accepted: tuple[str, ...]
-    """The accepted answers, the canonical one first."""
+    accepted: tuple[str, ...]  # the accepted answers, the canonical one first
 
     @property
     def pair(self) -> tuple[Ids, Ids]:
@@ -145,30 +130,28 @@ def recall_items(
     tokenizer: Any,
     accepted: Mapping[str, Sequence[str]] | None = None,
 ) -> list[RecallItem]:
-    """What to ask of rows that were, or could be, trained on."""
+    """What to ask of rows that were, or could be, trained on; the answer that is taught is accepted
+    where no others are given by identifier.
+    """
     items = []
     for row in rows:
-        taught = (_text(tokenizer, row.answer_ids[:-1]).strip(),)
+        taught = (decoded(tokenizer, row.answer_ids[:-1], with_special=True).strip(),)
         answers = taught if accepted is None else tuple(accepted.get(row.identifier, ()))
         if not answers:
             raise ValueError(
                 f"item {row.identifier!r} has no accepted answer; give at least the one that is "
                 "taught"
             )
-        prompt, answer = row.prompt_ids, row.answer_ids
-        text = _text(tokenizer, prompt)
-        items.append(RecallItem(row.identifier, row.source, prompt, answer, text, answers))
+        prompt = decoded(tokenizer, row.prompt_ids, with_special=True)
+        item = (row.identifier, row.source, row.prompt_ids, row.answer_ids, prompt, answers)
+        items.append(RecallItem(*item))
     if not items:
         raise ValueError("there are no rows to ask about; give at least one")
     return items
 
 
 def accepted_answers(factoids: Iterable[Factoid]) -> dict[str, tuple[str, ...]]:
-    """The accepted answers of factoids by their identifiers.
-
-    Raises:
-        ValueError: two factoids share an identifier and differ in their answers.
-    """
+    """The accepted answers of factoids by identifier; two of one identifier may not differ."""
     found: dict[str, tuple[str, ...]] = {}
     for factoid in factoids:
         if found.setdefault(factoid.identifier, factoid.answers) != factoid.answers:
@@ -195,8 +178,8 @@ def written_answers(
         distributed: share the work out over the processes of the default group.
 
     Returns:
-        Texts without their end, other special tokens written out; one that was cut off is as far as
-        it got.
+        Texts without their end, other special tokens written out, since one inside an answer makes
+        it another; an answer that was cut off is as far as it got.
 
     Raises:
         ValueError: the model has no tokenizer, or `probes.generation.generate` refuses.
@@ -209,35 +192,22 @@ def written_answers(
     ends = {item.answer_ids[-1] for item in items}
     if model.tokenizer.eos_token_id is not None:
         ends.add(model.tokenizer.eos_token_id)
-    longest = max(len(item.answer_ids) for item in items)
+    if max_new_tokens is None:
+        max_new_tokens = max(len(item.answer_ids) for item in items) + 16
     found = generate(
         model,
         [item.prompt_ids for item in items],
-        max_new_tokens=longest + MARGIN if max_new_tokens is None else max_new_tokens,
+        max_new_tokens=max_new_tokens,
         stop_ids=sorted(ends),
         distributed=distributed,
     )
     bare = [ids[:-1] if ids[-1] in ends else ids for ids in found]
-    return [_text(model.tokenizer, ids) for ids in bare]
-
-
-def _text(tokenizer: Any, ids: Sequence[int]) -> str:
-    # A special token inside an answer makes it another one, and is not to be passed over.
-    return tokenizer.decode(
-        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
+    return [decoded(model.tokenizer, ids, with_special=True) for ids in bare]
 
 
 class RecallObserver(Timed):
-    """Asks items, and records which are answered right.
-
-    Args:
-        name: of the list of items.
-        items: what to ask.
-        cadence: when.
-        how: what counts as right; one record for each, in this order.
-        max_new_tokens: of an answer that is written out; None for 16 more than the longest that was
-            taught.
+    """Asks items of a list that is so called, and records for each of `how`, in this order, which
+    are answered right.
 
     Raises:
         ValueError: there are no items, nothing is said to count, or something unknown or twice.
@@ -250,8 +220,8 @@ class RecallObserver(Timed):
         cadence: Cadence,
         *,
         how: Sequence[Match | str] = (Match.TOKENS,),
-        max_new_tokens: int | None = None,
     ) -> None:
+        super().__init__(cadence)
         if not items:
             raise ValueError(f"there are no items to ask in {name!r}; give at least one")
         self._matches = [as_choice(Match, match, "match") for match in how]
@@ -260,10 +230,7 @@ class RecallObserver(Timed):
                 f"{name!r} is to be matched by {', '.join(self._matches) or 'nothing'}: give each "
                 "match once, and at least one"
             )
-        self._name = name
-        self._items = list(items)
-        super().__init__(cadence)
-        self._max_new_tokens = max_new_tokens
+        self._name, self._items = name, list(items)
 
     def items(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         """The items, one a row."""
@@ -273,9 +240,7 @@ class RecallObserver(Timed):
         """For each match, which items are answered right."""
         written: list[str] = []
         if any(match.needs_text for match in self._matches):
-            written = written_answers(
-                model, self._items, max_new_tokens=self._max_new_tokens, distributed=shared_out()
-            )
+            written = written_answers(model, self._items, distributed=shared_out())
         records: list[Record] = []
         for match in self._matches:
             sums = None

@@ -20,7 +20,7 @@ the question; exact match by teacher forcing (`probes.scoring`).
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from probes.hooked_model import HookedModel
-from probes.scoring import TargetReadings, target_readings
+from probes.scoring import target_readings
 from training.choices import Packing
 from training.data.mixed_batches import MixedSource
 from training.data.rendering import Rendered
@@ -42,43 +42,39 @@ from training.processes import random_states_kept, seed_all
 from training.settings import LoopSettings, OptimizerSettings
 from training.weight_drift import refuse_sharded
 
-Ids = tuple[int, ...]
+CLIP_NORM = 1.0
 
 
 class Relearned(StrEnum):
     """What became of an item in a relearning probe."""
 
-    AGAIN = "again"
-    """Trained on again."""
-    OTHER = "other"
-    """Of the same set, and only asked."""
-    NEVER_TAUGHT = "never taught"
-    """Of the same form, never trained on, and only asked."""
+    AGAIN = "again"  # trained on again
+    OTHER = "other"  # only asked
+    NEVER_TAUGHT = "never taught"  # of the same form, never trained on, and only asked
 
 
 @dataclass(frozen=True, eq=False)
 class RelearningCurve:
-    """What was answered before relearning and after each of its steps."""
+    """What was answered before relearning (evaluation 0) and after each of its steps."""
 
-    groups: tuple[Relearned, ...]
-    """What became of each item; those never taught come last."""
+    groups: tuple[Relearned, ...]  # what became of each item; those never taught come last
     identifiers: tuple[str, ...]
-    correct: Bool[Tensor, "look item"]
-    """Whether each is answered exactly, by teacher forcing; `look` 0 is before."""
-    log_probs: Float64[Tensor, "look item"]
+    correct: Bool[Tensor, "evaluation item"]
+    """Whether each is answered exactly, by teacher forcing."""
+    log_probs: Float64[Tensor, "evaluation item"]
     """Of each whole answer, in nats."""
     configuration: dict[str, Any]
 
-    def exact_match(self, group: Relearned | str) -> Float64[Tensor, "look"]:
-        """Share of a group that is answered exactly, at each look; NaN for a group of none."""
+    def exact_match(self, group: Relearned | str) -> Float64[Tensor, "evaluation"]:
+        """Share of a group that is answered exactly; NaN for a group of none."""
         return self.correct[:, self._of(group)].double().mean(dim=1)
 
-    def mean_log_prob(self, group: Relearned | str) -> Float64[Tensor, "look"]:
-        """Mean log-probability of a group's answers in nats, at each look."""
+    def mean_log_prob(self, group: Relearned | str) -> Float64[Tensor, "evaluation"]:
+        """Mean log-probability of a group's answers in nats."""
         return self.log_probs[:, self._of(group)].mean(dim=1)
 
     @property
-    def rises(self) -> Float64[Tensor, "look"]:
+    def rises(self) -> Float64[Tensor, "evaluation"]:
         """Exact match of the other items above that before, less the same of those never taught."""
         other = self.exact_match(Relearned.OTHER)
         if Relearned.NEVER_TAUGHT not in self.groups:
@@ -91,17 +87,19 @@ class RelearningCurve:
         """The largest of the rises."""
         return float(self.rises.max())
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One row for every look and item."""
-        return [
-            {"step": step, "identifier": name, "group": str(group), "correct": c, "log_prob": p}
-            for step, (correct, log_probs) in enumerate(
-                zip(self.correct.tolist(), self.log_probs.tolist(), strict=True)
-            )
-            for name, group, c, p in zip(
-                self.identifiers, self.groups, correct, log_probs, strict=True
-            )
-        ]
+    def as_json(self) -> dict[str, Any]:
+        """All of it as JSON takes it."""
+        groups = [group for group in Relearned if group in self.groups]
+        return {
+            "configuration": self.configuration,
+            "groups": [str(group) for group in self.groups],
+            "identifiers": list(self.identifiers),
+            "exact_match": {group: self.exact_match(group).tolist() for group in groups},
+            "log_prob": {group: self.mean_log_prob(group).tolist() for group in groups},
+            "spill_over": self.spill_over,
+            "correct": self.correct.int().tolist(),
+            "log_probs": self.log_probs.tolist(),
+        }
 
     def _of(self, group: Relearned | str) -> Bool[Tensor, "item"]:
         return torch.tensor([one is Relearned(group) for one in self.groups])
@@ -135,66 +133,56 @@ def relearn(
         ValueError: a number is out of range, no other item would be left, the batch is larger than
             the items that are relearned, or the weights cannot be trained here.
     """
-    _check(len(rows), count, steps)
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: give 1 or more")
+    if not 0 < count < len(rows):
+        raise ValueError(
+            f"{count} of {len(rows)} items are to be relearned: give at least one, and fewer than "
+            "all, so that others are left to be asked"
+        )
     refuse_sharded(model, "relearning", "load the last checkpoint and relearn from there")
     again = set(np.random.default_rng(seed).choice(len(rows), count, replace=False).tolist())
-    chosen = [row for place, row in enumerate(rows) if place in again]
-    epochs = -(-steps * batch_size // count)
     source = MixedSource(
-        chosen, batch_size=batch_size, epochs=epochs, seed=seed, packing=Packing.BUCKETED
+        [row for place, row in enumerate(rows) if place in again],
+        batch_size=batch_size,
+        epochs=-(-steps * batch_size // count),
+        seed=seed,
+        packing=Packing.BUCKETED,
     )
-    optimizer = OptimizerSettings(learning_rate=learning_rate, eps=1e-8, weight_decay=0.0)
-    settings = LoopSettings(steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizer)
+    optimizing = OptimizerSettings(
+        learning_rate=learning_rate, eps=1e-8, weight_decay=0.0, clip_norm=CLIP_NORM
+    )
+    settings = LoopSettings(steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizing)
     asked = [*rows, *never_taught]
     pairs = [(row.prompt_ids, row.answer_ids) for row in asked]
-    looks = _looks(model, source, settings, pairs)
+    readings = []
+    with random_states_kept(), torch.enable_grad(), _put_back(model):
+        hold_in_float32(model)
+        with Engine(model, settings) as engine:
+            optimizer = adamw(model.hf_model, optimizing)
+            seed_all(seed)
+            for step in range(steps + 1):
+                with engine.looking():
+                    readings.append(target_readings(model, pairs))
+                if step < steps:
+                    _update(engine, optimizer, source, step)
     groups = [Relearned.AGAIN if i in again else Relearned.OTHER for i in range(len(rows))]
     return RelearningCurve(
         (*groups, *(Relearned.NEVER_TAUGHT for _ in never_taught)),
         tuple(row.identifier for row in asked),
-        torch.stack([look.matches for look in looks]),
-        torch.stack([look.sums for look in looks]),
+        torch.stack([reading.matches for reading in readings]),
+        torch.stack([reading.sums for reading in readings]),
         {"count": count, "items": len(rows), "never_taught": len(never_taught), "seed": seed}
-        | {"steps": steps, "batch_size": batch_size, "optimizer": asdict(settings.optimizer)},
+        | {"steps": steps, "batch_size": batch_size, "optimizer": asdict(optimizing)},
     )
 
 
-def _looks(
-    model: HookedModel,
-    source: MixedSource,
-    settings: LoopSettings,
-    pairs: Sequence[tuple[Ids, Ids]],
-) -> list[TargetReadings]:
-    """What is answered before the first update and after each."""
-    looks = []
-    with ExitStack() as stack:
-        stack.enter_context(random_states_kept())
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(_put_back(model))
-        hold_in_float32(model)
-        engine = stack.enter_context(Engine(model, settings))
-        optimizer = adamw(model.hf_model, settings.optimizer)
-        seed_all(settings.seed)
-        for step in range(settings.steps + 1):
-            with engine.looking():
-                looks.append(target_readings(model, pairs))
-            if step < settings.steps:
-                _update(engine, optimizer, source, settings, step)
-    return looks
-
-
 def _update(
-    engine: Engine,
-    optimizer: torch.optim.Optimizer,
-    source: MixedSource,
-    settings: LoopSettings,
-    step: int,
+    engine: Engine, optimizer: torch.optim.Optimizer, source: MixedSource, step: int
 ) -> None:
     batch = source.batch(step)
-    loss = engine.loss(batch).total / batch.trained_weight
-    loss.backward()
-    assert settings.optimizer.clip_norm is not None
-    norm = clip_grad_norm_(engine.parameters, settings.optimizer.clip_norm)
+    (engine.loss(batch).total / batch.trained_weight).backward()
+    norm = clip_grad_norm_(engine.parameters, CLIP_NORM)
     if not bool(torch.isfinite(norm)):
         raise ValueError(
             f"the gradient of relearning step {step + 1} is {float(norm)}; try a lower learning "
@@ -208,25 +196,14 @@ def _update(
 def _put_back(model: HookedModel) -> Iterator[None]:
     """Weights and gradients as they were before a `with` block, whatever happens in it."""
     parts = [*model.hf_model.parameters(), *model.hf_model.buffers()]
-    kept = [part.detach().clone() for part in parts]
-    gradients = [part.grad for part in parts]
+    kept = [(part, part.detach().clone(), part.grad) for part in parts]
     try:
         for part in parts:
             part.grad = None
         yield
     finally:
-        for part, value, gradient in zip(parts, kept, gradients, strict=True):
+        for part, value, gradient in kept:
             part.grad = None
             part.data = part.data.to(value.device, value.dtype)
             part.data.copy_(value)
             part.grad = gradient
-
-
-def _check(items: int, count: int, steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"steps is {steps}: give 1 or more")
-    if not 0 < count < items:
-        raise ValueError(
-            f"{count} of {items} items are to be relearned: give at least one, and fewer than all, "
-            "so that others are left to be asked"
-        )

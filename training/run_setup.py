@@ -45,7 +45,7 @@ from training.runs.checkpoints import (
 )
 from training.runs.directory import RunDirectory
 from training.settings import LoopSettings, Misfits
-from training.stop_rules import Waits
+from training.stop_rules import Rule
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +212,7 @@ def _refuse_unreachable(
     stop: object, source: BatchSource, steps: int, observers: Sequence[Observer]
 ) -> None:
     """Make sure that a rule can be fulfilled by what the run records."""
-    if not isinstance(stop, Waits):
+    if not isinstance(stop, Rule):
         return
     evaluated: dict[str, int] = {}
     for observer in observers:

@@ -1,6 +1,6 @@
 """Stages: training runs one after the other, each from where the one before it ended.
 
-A chain of stages A, B, C, ... is a folder with a run directory for each (`training.stages`).
+A chain of stages A, B, C, ... is a folder with a run directory for each.
 
 A stage starts from the last checkpoint of the one before, loaded anew, with a fresh optimizer or
 with the moments that the one before left. What it trains on is made when its turn comes, since some
@@ -20,19 +20,16 @@ from typing import Any
 
 import torch
 
-import probes
 from interventions.edit_forms import Edit
 from interventions.learning_rates import RowLearningRates
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
-from probes.prompts import set_bos_habit
 from training.batches import BatchSource
 from training.choices import OptimizerStart, StageStatus
 from training.data.mixed_batches import MixedSource
 from training.loop import TrainingResult, train
 from training.observers import Observer
 from training.processes import this_process
-from training.recipes import NOT_DECISIVE, as_json
 from training.runs.directory import (
     CHECKPOINTS_FOLDER,
     DONE_FILE,
@@ -49,22 +46,6 @@ from training.settings import LoopSettings
 from training.start_models import Start
 from training.stop_rules import Rule
 
-__all__ = [
-    "OUTCOME_FILE",
-    "ChainIdentity",
-    "ChainResult",
-    "OptimizerStart",
-    "ReadyStage",
-    "Stage",
-    "StageOutcome",
-    "StageStatus",
-    "finished_chain",
-    "read_outcome",
-    "run_stages",
-    "stage_folder",
-]
-
-
 OUTCOME_FILE = "outcome.json"
 
 
@@ -74,12 +55,9 @@ class StageOutcome:
 
     name: str
     status: StageStatus
-    steps: int
-    """Updates."""
-    reason: str
-    """What its rule said, or what was missing; empty where there is no rule."""
-    checkpoint: Path
-    """Where its last weights are."""
+    steps: int  # updates
+    reason: str  # what its rule said, or what was missing; empty where there is no rule
+    checkpoint: Path  # where its last weights are
 
     @property
     def folder(self) -> Path:
@@ -93,13 +71,23 @@ class StageOutcome:
         reason = f" {missing}{self.reason}" if missing else f": {self.reason}" * bool(self.reason)
         return f"stage {self.name}: {self.status}{reason}, after {self.steps:,} steps"
 
+    def as_json(self) -> dict[str, Any]:
+        """As its file has it; the checkpoint by name."""
+        return {**asdict(self), "checkpoint": self.checkpoint.name}
+
+    @classmethod
+    def from_json(cls, folder: Path, stored: Mapping[str, Any]) -> "StageOutcome":
+        """That of a stage in a folder, from what `as_json` gave."""
+        checkpoint = folder / CHECKPOINTS_FOLDER / stored["checkpoint"]
+        status = StageStatus(stored["status"])
+        return cls(stored["name"], status, stored["steps"], stored["reason"], checkpoint)
+
 
 @dataclass(frozen=True)
 class ChainResult:
     """How a chain, or a piece of one, ended."""
 
-    outcomes: tuple[StageOutcome, ...]
-    """Of the stages that are over."""
+    outcomes: tuple[StageOutcome, ...]  # of the stages that are over
     unfinished: tuple[str, int] | None = None
     """Name and steps of a stage that the time limit has interrupted."""
 
@@ -115,10 +103,8 @@ class ChainIdentity:
 
     command: str
     recipe: str
-    configuration: Any
-    """Every setting, a dataclass with the fields of `LoopFields`."""
-    inputs: Mapping[str, Any]
-    """Hashes and counts of what all stages share."""
+    configuration: Any  # every setting, a dataclass with the fields of `LoopFields`
+    inputs: Mapping[str, Any]  # hashes and counts of what all stages share
 
     def manifest(self, **inputs: Any) -> dict[str, Any]:
         """What goes into a manifest."""
@@ -139,23 +125,30 @@ def read_outcome(folder: Path) -> StageOutcome:
             f"{folder} holds no stage that is over; give the folder of a finished stage, or go on "
             "with its run, with --resume"
         )
-    return _restored(folder, json.loads(path.read_text(encoding="utf-8")))
+    return StageOutcome.from_json(folder, json.loads(path.read_text(encoding="utf-8")))
 
 
 def finished_chain(out: Path, identity: ChainIdentity) -> ChainResult | None:
     """How a chain ended that is over; None where it is not, or is not there."""
     if not (out / DONE_FILE).is_file():
         return None
-    _refuse_another(out, identity)
+    refuse_other_inputs(out, json.loads(json.dumps(identity.manifest())))
     done = json.loads((out / DONE_FILE).read_text(encoding="utf-8"))
-    found = [_restored(out / stored.pop("folder"), stored) for stored in done["stages"]]
+    found = (StageOutcome.from_json(out / stored["folder"], stored) for stored in done["stages"])
     return ChainResult(tuple(found))
 
 
-def begin_chain(out: Path, identity: ChainIdentity, resume: bool) -> None:
+def refuse_other_settings(out: Path, configuration: Any) -> None:
+    """Refuse a folder whose chain has other settings, before anything is loaded."""
+    stored = read_manifest(out)
+    asked = run_manifest(stored["command"], stored["recipe"], configuration, stored["inputs"])
+    refuse_other_inputs(out, json.loads(json.dumps(asked)))
+
+
+def _begin_chain(out: Path, identity: ChainIdentity, resume: bool) -> None:
     """Write the manifest of a chain, or see that the one there is the same."""
     if resume and (out / MANIFEST_FILE).is_file():
-        _refuse_another(out, identity)
+        refuse_other_inputs(out, json.loads(json.dumps(identity.manifest())))
         return
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; give a folder, which need not exist")
@@ -166,53 +159,14 @@ def begin_chain(out: Path, identity: ChainIdentity, resume: bool) -> None:
     _write(out / MANIFEST_FILE, identity.manifest())
 
 
-def _refuse_another(out: Path, identity: ChainIdentity) -> None:
-    refuse_other_settings(out, identity.configuration)
-    refuse_other_inputs(out, json.loads(json.dumps(identity.manifest())))
-
-
-def refuse_other_settings(out: Path, configuration: Any) -> None:
-    """Refuse a folder whose chain has other settings, before anything is loaded."""
-    stored = read_manifest(out)["configuration"]
-    asked = json.loads(json.dumps(as_json(configuration)))
-    for name, value in asked.items():
-        if name not in NOT_DECISIVE and stored.get(name) != value:
-            raise ValueError(
-                f"{out} holds a run with another {name}: {json.dumps(stored.get(name))} there, "
-                f"{json.dumps(value)} asked for; give the settings that it was begun with, or "
-                "another folder"
-            )
-
-
-def write_outcome(outcome: StageOutcome) -> None:
-    """Write down how a stage ended, in its folder."""
-    _write(outcome.folder / OUTCOME_FILE, _plain(outcome))
-
-
-def finish_chain(out: Path, outcomes: Sequence[StageOutcome]) -> None:
-    """Say that a chain has come to its end."""
-    _write(out / DONE_FILE, {"stages": [_located(outcome, out) for outcome in outcomes]})
-
-
-def _plain(outcome: StageOutcome) -> dict[str, Any]:
-    return {**asdict(outcome), "checkpoint": outcome.checkpoint.name}
-
-
-def _located(outcome: StageOutcome, out: Path) -> dict[str, Any]:
-    """An outcome with its folder, as seen from the chain's where it is inside that."""
-    folder = outcome.folder
-    inside = folder.relative_to(out) if folder.is_relative_to(out) else folder.resolve()
-    return {**_plain(outcome), "folder": str(inside)}
-
-
-def _restored(folder: Path, stored: Mapping[str, Any]) -> StageOutcome:
-    return StageOutcome(
-        stored["name"],
-        StageStatus(stored["status"]),
-        stored["steps"],
-        stored["reason"],
-        folder / CHECKPOINTS_FOLDER / stored["checkpoint"],
-    )
+def _finish_chain(out: Path, outcomes: Sequence[StageOutcome]) -> None:
+    """Say that a chain has come to its end; folders are seen from its own where they are inside."""
+    stages = []
+    for outcome in outcomes:
+        folder = outcome.folder
+        inside = folder.relative_to(out) if folder.is_relative_to(out) else folder.resolve()
+        stages.append({**outcome.as_json(), "folder": str(inside)})
+    _write(out / DONE_FILE, {"stages": stages})
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -225,12 +179,10 @@ class ReadyStage:
     """A stage whose turn has come."""
 
     source: BatchSource
-    settings: LoopSettings
-    """Its steps are the cap where there is a rule."""
+    settings: LoopSettings  # its steps are the cap where there is a rule
     stop: Rule | None = None
     observers: Sequence[Observer] = ()
-    edits: Sequence[Edit] = ()
-    """Made by hooks for its length."""
+    edits: Sequence[Edit] = ()  # made by hooks for its length
     optimizer_edits: Sequence[RowLearningRates] = ()
     inputs: Mapping[str, Any] = field(default_factory=dict)
     """Hashes and counts of what goes in, for the manifest."""
@@ -284,7 +236,7 @@ def run_stages(
     """
     began = time.monotonic()
     if this_process().is_first:
-        begin_chain(out, identity, resume)
+        _begin_chain(out, identity, resume)
     outcomes: list[StageOutcome] = []
     has_trained = False
     for stage in stages:
@@ -308,7 +260,7 @@ def run_stages(
     if at_end is not None:
         at_end(outcomes[-1].checkpoint)
     if this_process().is_first:
-        finish_chain(out, outcomes)
+        _finish_chain(out, outcomes)
     return ChainResult(tuple(outcomes))
 
 
@@ -319,11 +271,10 @@ def _finished(
     if stage.done_in is not None:
         return read_outcome(stage.done_in)
     folder = stage_folder(out, stage.name)
-    if not (folder / OUTCOME_FILE).is_file():
-        return None
-    return (
-        read_outcome(folder) if is_finished(folder, identity.configuration, resume=resume) else None
+    is_over = (folder / OUTCOME_FILE).is_file() and is_finished(
+        folder, identity.configuration, resume=resume
     )
+    return read_outcome(folder) if is_over else None
 
 
 def _run(
@@ -337,12 +288,10 @@ def _run(
     on_stage: Callable[[str, ReadyStage], None] | None,
 ) -> StageOutcome | TrainingResult:
     """Run a stage, or what is left of it; a result where it is not over yet."""
-    folder = stage_folder(out, stage.name)
-    model = _load(start, before, identity.configuration.device)
-    set_bos_habit(model.tokenizer, identity.configuration.prepend_bos)
+    model = (start if before is None else Start(str(before))).load(identity.configuration)
     ready = stage.prepare(model)
     manifest = identity.manifest(stage=stage.name, **ready.inputs)
-    directory = opened_directory(folder, manifest, resume=resume)
+    directory = opened_directory(stage_folder(out, stage.name), manifest, resume=resume)
     if on_stage is not None and this_process().is_first:
         on_stage(stage.name, ready)
     if ready.begin is not None:
@@ -364,24 +313,13 @@ def _run(
         return result
     if isinstance(ready.source, MixedSource):
         ready.source.assert_complete(result.steps_done)
-    outcome = _outcome(stage.name, ready, result)
-    if this_process().is_first:
-        write_outcome(outcome)
-    this_process().wait_for_all()
-    return outcome
-
-
-def _load(start: Start, before: Path | None, device: str | None) -> HookedModel:
-    if before is not None:
-        return probes.load_model(str(before), device=device, dtype="float32")
-    return probes.load_model(start.model, revision=start.revision, device=device, dtype="float32")
-
-
-def _outcome(name: str, ready: ReadyStage, result: TrainingResult) -> StageOutcome:
+    status, reason = StageStatus.COMPLETE, ""
     if result.stop_reason is not None:
         status, reason = StageStatus.RULE_FULFILLED, result.stop_reason
     elif ready.stop is not None:
         status, reason = StageStatus.CAP_REACHED, ready.stop.shortfall()
-    else:
-        status, reason = StageStatus.COMPLETE, ""
-    return StageOutcome(name, status, result.steps_done, reason, result.checkpoint)
+    outcome = StageOutcome(stage.name, status, result.steps_done, reason, result.checkpoint)
+    if this_process().is_first:
+        _write(outcome.folder / OUTCOME_FILE, outcome.as_json())
+    this_process().wait_for_all()
+    return outcome

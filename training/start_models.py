@@ -11,9 +11,13 @@ Example:
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import probes
 from probes.assets.fetching import is_here
 from probes.assets.table import asset_names
+from probes.hooked_model import HookedModel
+from probes.prompts import set_bos_habit
 from training.recipes import TINY_RUN
 from training.runs.checkpoints import checkpoint_folders
 from training.runs.directory import CHECKPOINTS_FOLDER, MANIFEST_FILE
@@ -28,8 +32,16 @@ class Start:
     """A model to be loaded, and the run directory that it comes from, where it does."""
 
     model: str
-    revision: str | None
-    run: Path | None
+    revision: str | None = None
+    run: Path | None = None
+
+    def load(self, config: Any) -> HookedModel:
+        """The model in float32, on the device and with the BOS habit of a configuration."""
+        found = probes.load_model(
+            self.model, revision=self.revision, device=config.device, dtype="float32"
+        )
+        set_bos_habit(found.tokenizer, config.prepend_bos)
+        return found
 
     @property
     def cloze(self) -> Path | None:

@@ -17,27 +17,10 @@ Example:
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from training.batches import TrainingBatch
 from training.runs.records import RecallRecord, Record, StepRecord
-
-RELEASED_THRESHOLD = 1e-4
-"""Nats; the released code's."""
-RELEASED_HITS = 10
-"""Updates below it after which the released code stops; they need not follow each other."""
-
-
-@runtime_checkable
-class Waits(Protocol):
-    """A rule that can say before the first step whether it waits in vain."""
-
-    def unreachable(
-        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
-    ) -> str | None:
-        """Why a run of so many steps cannot fulfil it, with these sources of batches and so many
-        looks at each list of items; None where it can.
-        """
 
 
 class Rule(ABC):
@@ -48,13 +31,15 @@ class Rule(ABC):
     def fulfilled(self) -> str | None:
         """Why a run may stop now; None while it may not."""
 
-    @abstractmethod
     def after(self, record: StepRecord, batch: TrainingBatch | None) -> str | None:
         """Why to stop after an update; None to go on."""
+        del record, batch
+        return None
 
-    @abstractmethod
     def after_looking(self, records: Sequence[Record]) -> str | None:
-        """Why to stop after a look at the model; None to go on."""
+        """Why to stop after an evaluation; None to go on."""
+        del records
+        return None
 
     @abstractmethod
     def shortfall(self) -> str:
@@ -62,9 +47,11 @@ class Rule(ABC):
 
     @abstractmethod
     def unreachable(
-        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+        self, steps: int, sources: Sequence[str], evaluations: Mapping[str, int]
     ) -> str | None:
-        """See `Waits`."""
+        """Why a run of so many steps cannot fulfil it, with these sources of batches and so many
+        evaluations of each list of items; None where it can.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -76,34 +63,37 @@ class Rule(ABC):
 
 
 class _CountingRule(Rule):
-    def __init__(self, patience: int = 1, consecutive: bool = True) -> None:
+    """Waits until something has been low or high enough so many times."""
+
+    _unit: str  # what is counted
+    _digits: str
+    _reached = ""
+    """What is said after the aim once it is reached."""
+
+    def __init__(self, aim: str, patience: int, consecutive: bool = True) -> None:
         if patience < 1:
             raise ValueError(f"patience is {patience}: give 1 or more times")
-        self._patience = patience
-        self._consecutive = consecutive
+        self._aim, self._patience, self._consecutive = aim, patience, consecutive
         self._times = 0
         self._last: float | None = None
 
     @property
     def fulfilled(self) -> str | None:
-        return self._reason() if self._times >= self._patience else None
+        if self._times < self._patience:
+            return None
+        in_a_row = " in a row" * self._consecutive
+        times = f" in {self._patience} {self._unit}{in_a_row}" if self._patience > 1 else ""
+        return f"{self._aim}{self._reached}{times}"
 
-    def after(self, record: StepRecord, batch: TrainingBatch | None) -> str | None:
-        del record, batch
-        return None
-
-    def after_looking(self, records: Sequence[Record]) -> str | None:
-        del records
-        return None
+    def shortfall(self) -> str:
+        last = "none yet" if self._last is None else f"{self._last:{self._digits}} at last"
+        return f"{self._aim} ({last})"
 
     def state_dict(self) -> dict[str, Any]:
         return {"times": self._times, "last": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._times, self._last = state["times"], state["last"]
-
-    @abstractmethod
-    def _reason(self) -> str: ...
 
     def _count(self, value: float, holds: bool) -> str | None:
         self._last = value
@@ -117,8 +107,8 @@ class _CountingRule(Rule):
         if self._patience <= times:
             return None
         return (
-            f"a rule waits for {self._patience} {what}, and the run has {times}; give a patience "
-            f"of at most {times}, or a longer run"
+            f"a rule waits for {self._patience} {self._unit} {what}, and the run has {times}; give "
+            f"a patience of at most {times}, or a longer run"
         )
 
 
@@ -137,6 +127,8 @@ class LossBelow(_CountingRule):
             does not record losses by source.
     """
 
+    _unit, _digits = "updates", ".2g"
+
     def __init__(
         self,
         threshold: float,
@@ -145,12 +137,11 @@ class LossBelow(_CountingRule):
         patience: int = 1,
         consecutive: bool = True,
     ) -> None:
-        super().__init__(patience, consecutive)
+        self._what = "loss" if source is None else f"loss of {source}"
+        super().__init__(f"{self._what} below {threshold:g} nats", patience, consecutive)
         if not threshold > 0:
             raise ValueError(f"the loss threshold is {threshold}: give nats above 0")
-        self._threshold = threshold
-        self._source = source
-        self._what = "loss" if source is None else f"loss of {source}"
+        self._threshold, self._source = threshold, source
 
     def after(self, record: StepRecord, batch: TrainingBatch | None) -> str | None:
         del batch
@@ -164,80 +155,58 @@ class LossBelow(_CountingRule):
             loss = record.loss_by_source.get(self._source)
         return None if loss is None else self._count(loss, loss < self._threshold)
 
-    def shortfall(self) -> str:
-        last = "none yet" if self._last is None else f"{self._last:.2g} at last"
-        return f"{self._what} below {self._threshold:g} nats ({last})"
-
     def unreachable(
-        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+        self, steps: int, sources: Sequence[str], evaluations: Mapping[str, int]
     ) -> str | None:
-        del looks
+        del evaluations
         if self._source is not None and self._source not in sources:
             return (
                 f"a rule waits for the loss of {self._source!r}, and the batches have "
                 f"{', '.join(sources) or 'no named sources'}; use one of theirs, or the loss of "
                 "all tokens"
             )
-        return self._too_often(steps, f"updates with a low {self._what}")
-
-    def _reason(self) -> str:
-        in_a_row = " in a row" if self._consecutive and self._patience > 1 else ""
-        times = "" if self._patience == 1 else f" in {self._patience} updates{in_a_row}"
-        return f"{self._what} below {self._threshold:g} nats{times}"
+        return self._too_often(steps, f"with a low {self._what}")
 
 
 class ExactMatchReached(_CountingRule):
-    """Items were answered exactly.
+    """Items were answered exactly: every token of the answer, each after the right ones before it.
 
     Args:
         items: the list of items, as recall records call it.
         share: of them, above 0 and up to 1.
-        patience: in how many looks in a row.
-        match: what counts as right, as recall records say it; the default is every token of the
-            answer, each after the right ones before it.
+        patience: in how many evaluations in a row.
 
     Raises:
         ValueError: the share or the patience is out of range.
     """
 
-    def __init__(
-        self, items: str, *, share: float = 1.0, patience: int = 1, match: str = "tokens"
-    ) -> None:
-        super().__init__(patience)
+    _unit, _digits, _reached = "evaluations", ".3f", " or more"
+
+    def __init__(self, items: str, *, share: float = 1.0, patience: int = 1) -> None:
+        super().__init__(f"exact match of {items} of {share:g}", patience)
         if not 0 < share <= 1:
             raise ValueError(f"the share to be answered is {share}: give one above 0 and up to 1")
-        self._items = items
-        self._share = share
-        self._match = match
+        self._items, self._share = items, share
 
     def after_looking(self, records: Sequence[Record]) -> str | None:
         for record in records:
-            if isinstance(record, RecallRecord) and (record.items, record.match) == (
-                self._items,
-                self._match,
-            ):
+            if not isinstance(record, RecallRecord):
+                continue
+            if (record.items, record.match) == (self._items, "tokens"):
                 found = sum(record.correct) / len(record.correct)
                 return self._count(found, found >= self._share)
         return None
 
-    def shortfall(self) -> str:
-        last = "not looked at" if self._last is None else f"{self._last:.3f} at last"
-        return f"exact match of {self._items} of {self._share:g} ({last})"
-
     def unreachable(
-        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+        self, steps: int, sources: Sequence[str], evaluations: Mapping[str, int]
     ) -> str | None:
         del steps, sources
-        if self._items not in looks:
+        if self._items not in evaluations:
             return (
-                f"a rule waits for exact matches of {self._items!r}, and observers look at "
-                f"{', '.join(looks) or 'no items'}; add a RecallObserver of that name"
+                f"a rule waits for exact matches of {self._items!r}, and observers evaluate "
+                f"{', '.join(evaluations) or 'no items'}; add a RecallObserver of that name"
             )
-        return self._too_often(looks[self._items], f"looks at {self._items} in a row")
-
-    def _reason(self) -> str:
-        times = "" if self._patience == 1 else f" in {self._patience} looks in a row"
-        return f"exact match of {self._items} of {self._share:g} or more{times}"
+        return self._too_often(evaluations[self._items], f"of {self._items} in a row")
 
 
 class AllOf(Rule):
@@ -265,13 +234,12 @@ class AllOf(Rule):
         return self.fulfilled
 
     def shortfall(self) -> str:
-        open_ones = [rule for rule in self._rules if rule.fulfilled is None]
-        return ", ".join(rule.shortfall() for rule in open_ones)
+        return ", ".join(rule.shortfall() for rule in self._rules if rule.fulfilled is None)
 
     def unreachable(
-        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
+        self, steps: int, sources: Sequence[str], evaluations: Mapping[str, int]
     ) -> str | None:
-        reasons = (rule.unreachable(steps, sources, looks) for rule in self._rules)
+        reasons = (rule.unreachable(steps, sources, evaluations) for rule in self._rules)
         return next(filter(None, reasons), None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -282,20 +250,8 @@ class AllOf(Rule):
             rule.load_state_dict(own)
 
 
-class AnyOf(AllOf):
-    """One of the rules is fulfilled."""
-
-    @property
-    def fulfilled(self) -> str | None:
-        return next((rule.fulfilled for rule in self._rules if rule.fulfilled), None)
-
-    def unreachable(
-        self, steps: int, sources: Sequence[str], looks: Mapping[str, int]
-    ) -> str | None:
-        reasons = [rule.unreachable(steps, sources, looks) for rule in self._rules]
-        return None if None in reasons else reasons[0]
-
-
 def released_loss_rule() -> LossBelow:
-    """The rule of the released code; its batches count pads, if those of the run do."""
-    return LossBelow(RELEASED_THRESHOLD, patience=RELEASED_HITS, consecutive=False)
+    """The rule of the released code: ten losses below 1e-4 nats, which need not follow each other;
+    its batches count pads, if those of the run do.
+    """
+    return LossBelow(1e-4, patience=10, consecutive=False)

@@ -8,7 +8,7 @@ over the six tasks, each counting the same whatever its number of questions.
 Source: Kim et al., ICLR 2025, section 4.1; the evaluation of OLMo (`ai2-olmo-eval`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -32,14 +32,10 @@ class TaskResult:
 
     @cached_property
     def correct(self) -> Bool[Tensor, "question"]:
-        """Whether each question is answered right, by the task's own metric."""
-        return self.correct_by(self.task.metric)
-
-    def correct_by(self, metric: TaskMetric | str) -> Bool[Tensor, "question"]:
-        """Whether each question is answered right, by some metric."""
+        """Whether each question is answered right, by the task's metric."""
         answers = []
         for log_probs, question in zip(self.scores.log_probs, self.task.questions, strict=True):
-            if TaskMetric(metric) is TaskMetric.LEN_NORM:
+            if self.task.metric is TaskMetric.LEN_NORM:
                 log_probs = log_probs / torch.tensor([_characters(c) for _, c in question.choices])
             answers.append(int(log_probs.argmax()) == question.label)
         return torch.tensor(answers)
@@ -49,22 +45,14 @@ class TaskResult:
         """Share of the questions that are answered right."""
         return float(self.correct.double().mean())
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One row for every choice, with its question, its log-probability and what is right."""
-        found = torch.cat(self.scores.log_probs).tolist()
-        rows = zip(choice_rows(self.task), found, strict=True)
-        return [row | {"log_prob": log_prob} for row, log_prob in rows]
-
 
 def evaluate_task(
     model: HookedModel,
     task: Task,
     *,
     questions: EncodedQuestions | None = None,
-    prepend_bos: bool | None = None,
     compat: Compat | str | None = None,
     distributed: bool = False,
-    on_items: Callable[[int], None] | None = None,
 ) -> TaskResult:
     """Let a model answer the questions of a task.
 
@@ -72,40 +60,26 @@ def evaluate_task(
         model: the hooked model; what is attached to it counts.
         task: the questions.
         questions: the same as tokens (`encoded_task`), where they are asked again and again.
-        prepend_bos: as `probes.choice_scores`.
         compat: "official" to split every continuation by itself, as OLMo's evaluation does.
         distributed: share the work out over the processes of the default group; every process
             returns the result of all.
-        on_items: called with the number of choices of every batch when it is done.
 
     Raises:
         ValueError: as `probes.choice_scores`.
     """
-    if questions is None:
-        questions = encoded_task(model, task, prepend_bos=prepend_bos, compat=compat)
-    return TaskResult(
-        task, choice_scores(model, questions, distributed=distributed, on_items=on_items)
-    )
+    questions = questions or encoded_task(model, task, compat=compat)
+    return TaskResult(task, choice_scores(model, questions, distributed=distributed))
 
 
 def encoded_task(
-    model: HookedModel,
-    task: Task,
-    *,
-    prepend_bos: bool | None = None,
-    compat: Compat | str | None = None,
+    model: HookedModel, task: Task, *, compat: Compat | str | None = None
 ) -> EncodedQuestions:
     """The questions of a task as a model's tokens; see `evaluate_task`."""
-    choices = [question.choices for question in task.questions]
-    return encode_questions(model, choices, prepend_bos=prepend_bos, compat=compat)
+    return encode_questions(model, [one.choices for one in task.questions], compat=compat)
 
 
 def downstream_score(results: Iterable[TaskResult]) -> float:
-    """P: the mean score of the six tasks.
-
-    Raises:
-        ValueError: a task is missing, or there twice.
-    """
+    """P: the mean score of the six tasks, of which none may be missing or there twice."""
     scores = [(result.task.name, result.score) for result in results]
     names = sorted(name for name, _ in scores)
     if names != sorted(TASKS):

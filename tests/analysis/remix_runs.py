@@ -20,7 +20,7 @@ START_HASH = "ab" * 32
 
 def config_of(**given):
     from training.choices import NoMixControl, Replay
-    from training.remix.recipes import smoke
+    from training.remix import smoke
 
     kinds = {"replay": Replay, "no_mix_control": NoMixControl}
     given |= {name: kind(given[name]) for name, kind in kinds.items() if name in given}

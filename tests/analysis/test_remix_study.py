@@ -14,11 +14,10 @@ from analysis.remix_report import main as report
 from analysis.remix_study import Study, StudySettings, main, plan_study, stage_jobs
 from tests.analysis.job_words import check_words
 from training.recipes import from_json
-from training.remix import COMMAND
+from training.remix import COMMAND, smoke
 from training.remix import main as train
-from training.remix.config import RemixConfig
-from training.remix.items import stage_items
-from training.remix.recipes import smoke
+from training.remix_config import RemixConfig
+from training.remix_items import stage_items
 
 RUNS = Path("runs")
 

@@ -34,7 +34,8 @@ from tests.benchmarks.timing import (
     write,
 )
 from training.data.downstream import load_task, task_names
-from training.data.fictional import load_knowledge
+from training.data.fictional_generator import generate_knowledge
+from training.data.passages import load_knowledge
 from training.tasks import encoded_task
 
 BATCH = 16
@@ -53,7 +54,7 @@ def probe_pairs(model, files: Sequence[str], passages: int) -> list[Pair]:
     known = (
         load_knowledge([Path(file) for file in files], limit=passages)
         if files
-        else load_knowledge("generated", entities=passages)
+        else generate_knowledge(passages)
     )
     items = encoded_items(model, [probe.pair for probe in known.probes])
     return [(item.prompt_ids, item.target_ids) for item in items]

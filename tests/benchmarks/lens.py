@@ -12,7 +12,7 @@ from probes.localization import localize
 from probes.prompts import lens_items
 from tests.benchmarks.entropy_workers import ASSET
 from tests.benchmarks.timing import THREADS, alternating, help_of, options, ratio, write
-from training.data import load_factoids, prompt_and_target
+from training.data.factoids import load_factoids, prompt_and_target
 
 ITEMS = 64
 BARS = {

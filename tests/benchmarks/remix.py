@@ -38,11 +38,10 @@ from tests.benchmarks.contenders import (
 )
 from tests.benchmarks.timing import THREADS, in_turn, ratio, show, write
 from training import LoopSettings, OptimizerSettings
-from training.data.conversations import factoid_conversations
-from training.data.factoid_sources import load_factoids
+from training.data.factoids import load_factoids
 from training.data.mixed_batches import MixedSource
 from training.data.mixes import generic_passages
-from training.data.rendering import render_all
+from training.data.rendering import factoid_conversations, render_all
 
 WARM_UP = 2
 """Steps at the beginning of a round that are not counted."""
@@ -52,8 +51,17 @@ BARS = {
     "packed / Trainer, data set": "at least 2.50",
     "packed / Trainer, batch": "at least 1.20",
 }
-GENERIC = (("general", 3400, None), ("biomedical", 600, 1))
-"""Where 4,000 passages can be had offline: how many of which corpus, how many of a document."""
+GENERIC = (("general", 3400), ("biomedical", 600))
+"""Where 4,000 passages can be had offline: how many of which corpus."""
+
+
+def cut_up(corpus: str) -> Any:
+    """The documents of a corpus as pieces of 100 words."""
+    import probes
+
+    words = [text.split() for text in probes.load_corpus(corpus).documents()]
+    pieces = [" ".join(w[i : i + 100]) for w in words for i in range(0, len(w) - 99, 100)]
+    return probes.Corpus.from_texts(pieces, name=corpus)
 
 
 @dataclass(frozen=True)
@@ -95,8 +103,8 @@ class Setting:
         """Pairs and passages as tokens."""
         texts = [
             passage
-            for corpus, count, per_document in GENERIC
-            for passage in generic_passages(corpus, count, seed=0, per_document=per_document)
+            for corpus, count in GENERIC
+            for passage in generic_passages(cut_up(corpus), count, seed=0)
         ]
         pairs = factoid_conversations(load_factoids("kvr", limit=self.given.pairs))
         own, mix = (render_all(g, self.tokenizer) for g in (pairs, texts[: 2 * self.given.pairs]))

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from training.data.downstream import TASKS, Task, TaskQuestion, task_table
+from training.tasks import encoded_task, evaluate_task
+
 RECORDED = json.loads((Path(__file__).parent / "olmo_eval_scores.json").read_text())
 """Made by `tests/reference/record_downstream.py`, which says how."""
 CHANCE = {
@@ -20,8 +23,6 @@ CHANCE = {
 
 def questions_of(name, rows):
     """Some questions of a task, by their place."""
-    from training.data.downstream import TASKS, Task, TaskQuestion, task_table
-
     try:
         table = task_table(name)
     except ValueError as error:
@@ -32,7 +33,7 @@ def questions_of(name, rows):
         TaskQuestion(f"{name}-{place}", *task.read(row))
         for place, row in zip(rows, table.take(list(rows)).to_pylist(), strict=True)
     ]
-    return Task(name, task.metric, tuple(questions), task.source.licence, task.source.url)
+    return Task(name, task.metric, tuple(questions), task.licence, task.url)
 
 
 def samples_hash(task, places, items):
@@ -52,8 +53,6 @@ def samples_hash(task, places, items):
 @pytest.mark.parametrize("name", RECORDED)
 def test_samples_are_those_of_the_package(name, smollm2):
     """Contexts and continuations as tokens, lengths in characters and labels."""
-    from training.tasks import encoded_task
-
     recorded = RECORDED[name]
     places = range(0, recorded["questions"], recorded["hashed_every"])
     task = questions_of(name, places)
@@ -66,8 +65,6 @@ def test_samples_are_those_of_the_package(name, smollm2):
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_scores_are_those_of_the_package_item_by_item(name, smollm2):
-    from training.tasks import evaluate_task
-
     recorded = RECORDED[name]
     places = [int(place) for place in recorded["scores"]][:3]
     task = questions_of(name, places)

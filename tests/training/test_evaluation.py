@@ -1,12 +1,16 @@
 """Downstream results: metrics by hand, samples, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from probes.scoring import ChoiceScores
+from training.data.downstream import Task, TaskMetric, TaskQuestion, load_task, task_names
+from training.tasks import TaskResult, choice_rows, downstream_score
+
 
 def task_of(metric="acc", label=0):
-    from training.data.downstream import Task, TaskMetric, TaskQuestion
-
     questions = (
         TaskQuestion("t-0", (("c", " ab"), ("c", " abcdefgh")), label),
         TaskQuestion("t-1", (("c", " abcd"), ("c", " ab"), ("c", " a")), label),
@@ -15,9 +19,6 @@ def task_of(metric="acc", label=0):
 
 
 def result_of(task):
-    from probes.scoring import ChoiceScores
-    from training.tasks import TaskResult
-
     log_probs = (torch.tensor([-4.0, -8.0]), torch.tensor([-6.0, -2.0, -1.5]))
     return TaskResult(task, ChoiceScores(tuple(x.double() for x in log_probs), 0))
 
@@ -29,7 +30,6 @@ def test_metrics_by_hand(metric, answers, label):
     found = result_of(task_of(metric, label))
     assert found.correct.tolist() == [answer == label for answer in answers]
     assert found.score == sum(answer == label for answer in answers) / 2
-    assert torch.equal(result_of(task_of("acc", label)).correct_by(metric), found.correct)
 
 
 def test_chance_is_that_of_questions_with_so_many_choices():
@@ -37,23 +37,12 @@ def test_chance_is_that_of_questions_with_so_many_choices():
 
 
 def test_rows_say_what_a_choice_is():
-    rows = result_of(task_of(label=1)).rows()
-    assert rows[3] == {
-        "question": "t-1",
-        "choice": 1,
-        "right": True,
-        "characters": 2,
-        "log_prob": -2.0,
-    }
+    rows = choice_rows(task_of(label=1))
+    assert rows[3] == {"question": "t-1", "choice": 1, "right": True, "characters": 2}
     assert [row["characters"] for row in rows] == [2, 8, 4, 2, 1]
 
 
 def test_p_is_the_mean_of_six_tasks_and_of_nothing_else():
-    from dataclasses import replace
-
-    from training.data.downstream import task_names
-    from training.tasks import downstream_score
-
     results = [
         result_of(replace(task_of("acc", label), name=name))
         for name, label in zip(task_names(), (0, 0, 0, 1, 2, 2), strict=True)
@@ -67,8 +56,6 @@ def test_p_is_the_mean_of_six_tasks_and_of_nothing_else():
 
 
 def test_a_smaller_sample_is_part_of_a_larger_one():
-    from training.data.downstream import load_task
-
     try:
         few, more = load_task("arc_easy", 7), load_task("arc_easy", 23)
     except ValueError as error:
@@ -91,7 +78,5 @@ def test_a_smaller_sample_is_part_of_a_larger_one():
     ],
 )
 def test_what_there_is_not_is_refused(name, limit, message):
-    from training.data.downstream import load_task
-
     with pytest.raises(ValueError, match=message):
         load_task(name, limit)

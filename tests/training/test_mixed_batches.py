@@ -11,6 +11,14 @@ import torch
 
 from tests.models import D_VOCAB, POSITIONS, tiny_model, tiny_tokenizer
 from tests.reference import released_collator
+from tests.refusals import refused
+from training.data.mixed_batches import MixedSource, OfficialSource, packed_rows
+from training.data.rendering import Conversation, Rendered, Turn, render_all
+from training.engine import Engine, hold_in_float32
+from training.loop import train
+from training.runs.directory import RunDirectory
+from training.runs.records import StepRecord, read_records
+from training.settings import LoopSettings
 
 END = 2
 OWN, MIX = 13, 29
@@ -18,8 +26,6 @@ OWN, MIX = 13, 29
 
 def rendered(prompt, answer, identifier, source, seed):
     """A row of random words of so many tokens; the answer's end is one of them."""
-    from training.data.rendering import Rendered
-
     draw = random.Random(seed)
     ids = [draw.randrange(3, D_VOCAB) for _ in range(prompt + answer - 1)] + [END]
     return Rendered(tuple(ids), tuple([False] * prompt + [True] * answer), identifier, source)
@@ -34,8 +40,6 @@ def passages(count=MIX, source="generic"):
 
 
 def source_of(own=OWN, mix=MIX, **given):
-    from training.data.mixed_batches import MixedSource
-
     return MixedSource(facts(own), passages(mix), **{"batch_size": 5, "epochs": 3, **given})
 
 
@@ -204,8 +208,6 @@ def partitions(items):
 
 
 def test_packing_is_nearly_the_cheapest_there_is():
-    from training.data.mixed_batches import packed_rows
-
     excess = []
     for lengths, limit in packings():
         found = packed_rows(lengths, longest_row=limit)
@@ -263,9 +265,6 @@ def loss_by_hand(hf_model, examples, normalisation):
 
 
 def engine_loss(model, batch, micro_batch_size):
-    from training.engine import Engine, hold_in_float32
-    from training.settings import LoopSettings
-
     hold_in_float32(model)
     for part in model.hf_model.modules():
         if isinstance(part, torch.nn.Dropout):
@@ -295,11 +294,6 @@ def test_the_loss_is_that_of_the_examples_alone(family, packing, positions, piec
 
 
 def test_the_loop_trains_on_mixed_batches_and_tells_losses_apart(tmp_path):
-    from training.loop import train
-    from training.runs.directory import RunDirectory
-    from training.runs.records import StepRecord, read_records
-    from training.settings import LoopSettings
-
     source = source_of(batch_size=7, epochs=1, mixing="batch", loss_normalisation="source")
     settings = LoopSettings(steps=source.steps_available, batch_size=7)
     manifest = {"configuration": asdict(settings), "inputs": source.describe()}
@@ -323,8 +317,6 @@ def test_the_loop_trains_on_mixed_batches_and_tells_losses_apart(tmp_path):
 
 
 def conversations(count=OWN, mix=MIX):
-    from training.data.conversations import Conversation, Turn
-
     draw = random.Random(17)
 
     def words(number):
@@ -346,9 +338,6 @@ def conversations(count=OWN, mix=MIX):
 
 
 def official_of(tokenizer=None, *, longest=2048, **given):
-    from training.data.official_batches import OfficialSource
-    from training.data.rendering import render_all
-
     tokenizer = tokenizer or tiny_tokenizer()
     own, mix = (
         render_all(group, tokenizer, "tulu", longest, compat="official").items
@@ -390,8 +379,6 @@ def test_official_batches_are_those_of_the_released_trainer(processes, seed, lon
 
 
 def test_two_thousand_examples_lose_the_same_sixteen():
-    from training.data.official_batches import OfficialSource
-
     source = OfficialSource(facts(2000), batch_size=32, end_id=END, processes=2)
     assert (source.steps_available, len(source.never_trained)) == (20 * 62, 16)
 
@@ -420,84 +407,10 @@ def test_the_official_loss_is_the_mean_over_processes(processes):
     assert engine_loss(model, batch, None) == pytest.approx(float(expected), rel=1e-5)
 
 
-# What the loss is made of
-
-
-def key_values_and_passages(count=61):
-    """Key-value recall and passages of 50 + 50 words at 1:2, in a vocabulary of their own."""
-    from training.data.conversations import Conversation, Turn, factoid_conversations
-    from training.data.factoid_sources import load_factoids
-    from training.model_shapes import train_byte_pairs
-
-    draw = random.Random(5)
-    words = [
-        "".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randrange(2, 11)))
-        for _ in range(401)
-    ]
-    texts = [draw.choices(words, k=100) for _ in range(2 * count)]
-    prompt = "Complete the following partial passage:\n\n"
-    mix = [
-        Conversation(
-            (Turn(prompt + " ".join(text[:50]), " ".join(text[50:])),), f"text {i}", "generic"
-        )
-        for i, text in enumerate(texts)
-    ]
-    tokenizer = train_byte_pairs([prompt, *(" ".join(text) for text in texts)], 700)
-    return factoid_conversations(load_factoids("kvr", limit=count)), mix, tokenizer
-
-
-def shares_of(source):
-    from training.data.mixed_batches import loss_shares
-
-    return loss_shares(source, range(source.steps_available))
-
-
-def test_shares_of_the_loss_ours_and_official(record_property):
-    from training.data.mixed_batches import MixedSource
-    from training.data.official_batches import OfficialSource
-    from training.data.rendering import render_all
-
-    own, mix, tokenizer = key_values_and_passages()
-    size = len(own) + len(mix)
-    rows = [render_all(group, tokenizer).items for group in (own, mix)]
-    counts = [sum(sum(row.trained) for row in group) for group in rows]
-    ours = {
-        name: shares_of(MixedSource(*rows, batch_size=size, loss_normalisation=name))
-        for name in ("token", "example", "source")
-    }
-    # The shares are averaged in float64.
-    assert ours["token"]["kvr"] == pytest.approx(counts[0] / sum(counts), rel=1e-12)
-    # Weights are float32; there are thousands of them.
-    assert ours["example"] == pytest.approx({"kvr": 1 / 3, "generic": 2 / 3}, rel=1e-6)
-    assert ours["source"] == pytest.approx({"kvr": 1 / 2, "generic": 1 / 2}, rel=1e-6)
-    rows = [render_all(group, tokenizer, compat="official").items for group in (own, mix)]
-    end = tokenizer.eos_token_id
-    given = {"batch_size": size, "end_id": end, "processes": 1}
-    official = shares_of(OfficialSource(*rows, **given))
-    width = max(len(row.input_ids) for group in rows for row in group)
-    pads = sum(width - len(row.input_ids) for group in rows for row in group)
-    assert official == pytest.approx(
-        {
-            "kvr": counts[0] / (sum(counts) + pads),
-            "generic": counts[1] / (sum(counts) + pads),
-            "pads": pads / (sum(counts) + pads),
-        },
-        rel=1e-12,
-    )
-    # The diagnosis: pads take up a good part of the loss, and facts are hardly in it.
-    assert official["pads"] > 0.3
-    assert official["kvr"] < ours["token"]["kvr"] < 0.1 < ours["example"]["kvr"]
-    report = {**{f"ours, by {name}": found for name, found in ours.items()}, "official": official}
-    for name, found in report.items():
-        record_property(name, ", ".join(f"{kind} {share:.1%}" for kind, share in found.items()))
-
-
 # Bad input
 
 
 def order_of(**given):
-    from training.data.mixed_batches import MixedSource
-
     fields = {"primary": facts(3), "mix": passages(5), "batch_size": 4, **given}
     return MixedSource(fields.pop("primary"), fields.pop("mix"), **fields)
 
@@ -542,9 +455,8 @@ BAD = {
 
 @pytest.mark.parametrize(("attempt", "message"), BAD.values(), ids=BAD)
 def test_bad_input_is_one_line(attempt, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with refused(message):
         attempt()
-    assert "\n" not in str(caught.value)
 
 
 def test_a_batch_of_the_smallest_size_allowed_has_some_of_both():
@@ -554,8 +466,6 @@ def test_a_batch_of_the_smallest_size_allowed_has_some_of_both():
 
 
 def test_examples_that_name_no_set_are_told_apart_all_the_same():
-    from training.data.mixed_batches import MixedSource
-
     source = MixedSource(facts(3, source=""), passages(5, source=""), batch_size=4)
     assert source.source_names == ("primary", "mix")
     replayed = MixedSource(facts(3), facts(2) + passages(2), batch_size=4)

@@ -4,8 +4,15 @@ import json
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
+
+from probes.assets import AssetError, fetch
+from tests.refusals import refused
+from training.data import mixes as mixing
+from training.data.factoids import Factoid, load_factoids
+from training.data.mixes import generic_passages, load_mix, mix_size, overlap, random_sequences
 
 WORDS = ["ant", "Bee", "cow", "dog", "eel"]
 # 53 texts, of 1 to 53 words; word k of text i is "i.k".
@@ -13,9 +20,6 @@ TEXTS = [" ".join(f"{i}.{k}" for k in range(i)) for i in range(1, 54)]
 
 
 def loaded(name, n, **options):
-    from probes.assets import AssetError
-    from training.data.mixes import load_mix
-
     try:
         return load_mix(name, n, **options)
     except AssetError as error:
@@ -23,14 +27,11 @@ def loaded(name, n, **options):
 
 
 def sequences(n, words=7, seed=3):
-    from training.data.mixes import random_sequences
-
     return random_sequences(WORDS, n, words=words, seed=seed)
 
 
 def passages(n, texts=TEXTS, **options):
     from probes.corpus.sources import Corpus
-    from training.data.mixes import generic_passages
 
     options = {"words": 11, "seed": 3} | options
     return generic_passages(Corpus.from_texts(texts, "counted"), n, **options)
@@ -79,11 +80,9 @@ def test_random_words_are_uniform_and_independent():
 
 def test_random_mix_draws_from_the_webster_list():
     mix = loaded("random", 5, words=50, seed=7)
-    assert [len(told(c)[1].split(" ")) for c in mix.conversations] == [50] * 5
-    from probes.assets import fetch
-
+    assert [len(told(c)[1].split(" ")) for c in mix] == [50] * 5
     listed = set(fetch("webster-words").read_text(encoding="utf-8").split())
-    drawn = {word for c in mix.conversations for word in told(c)[1].split()}
+    drawn = {word for c in mix for word in told(c)[1].split()}
     assert drawn <= listed
     assert any(word[0].isupper() for word in drawn)  # capitals are kept
     assert mix.configuration["items"] == len(mix) == 5
@@ -117,17 +116,6 @@ def test_passages_nest_in_number_and_follow_the_seed():
     assert passages(32) != sorted(passages(32), key=lambda c: int(c.identifier.split("-")[1]))
 
 
-@pytest.mark.parametrize(("per_document", "expected"), [(1, 32), (2, 42), (None, 42), (3, 42)])
-def test_more_passages_of_a_document_do_not_overlap(per_document, expected):
-    # Texts of 44 to 53 words have two passages of 11 + 11.
-    found = passages(expected, per_document=per_document)
-    assert len({c.identifier for c in found}) == expected
-    words = [word for c in found for part in told(c) for word in part.split()]
-    assert len(words) == len(set(words)) == expected * 22
-    with pytest.raises(ValueError, match=f"{expected + 1} passages .* counted has {expected} of"):
-        passages(expected + 1, per_document=per_document)
-
-
 def test_only_so_many_documents_are_read(monkeypatch):
     monkeypatch.setattr("training.data.mixes.READ_DOCUMENTS", 31)
     assert len(passages(10)) == 10  # texts of 22 to 31 words
@@ -142,7 +130,7 @@ def test_generic_is_the_general_corpus_unless_one_is_given(tmp_path):
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     own = loaded("generic", 7, words=5, seed=1, corpus=path)
     assert own.source == str(path)
-    assert {c.source for c in own.conversations} == {"generic"}
+    assert {c.source for c in own} == {"generic"}
     assert own.content_hash != mix.content_hash
     assert own.content_hash == loaded("generic", 7, words=5, seed=1, corpus=str(path)).content_hash
 
@@ -151,10 +139,6 @@ def test_generic_is_the_general_corpus_unless_one_is_given(tmp_path):
     ("name", "column"), [("knowledge-pile", "content"), ("arxiv-pile", "text"), ("fineweb", "text")]
 )
 def test_sets_of_the_hub_are_read_from_their_column(name, column, tmp_path, monkeypatch):
-    from dataclasses import replace
-
-    from training.data import mixes as mixing
-
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "set"
@@ -169,8 +153,8 @@ def test_sets_of_the_hub_are_read_from_their_column(name, column, tmp_path, monk
     local = replace(row, dataset=str(folder))
     monkeypatch.setitem(mixing.HUB_MIXES, mixing.MixName(name), local)
     mix = mixing.load_mix(name, 32, words=11, seed=3)
-    assert list(map(told, mix.conversations)) == list(map(told, passages(32)))
-    assert {c.source for c in mix.conversations} == {name}
+    assert list(map(told, mix)) == list(map(told, passages(32)))
+    assert {c.source for c in mix} == {name}
     assert mix.configuration["revision"] == "main"
     assert mix.configuration["unverified"] is True
     pinned = mixing.load_mix(name, 32, words=11, seed=3, revision="abc1234")
@@ -179,9 +163,8 @@ def test_sets_of_the_hub_are_read_from_their_column(name, column, tmp_path, monk
 
 def test_a_set_that_the_hub_does_not_give_is_one_line(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match="cannot open data set 'kh4dien/fineweb") as raised:
+    with refused("cannot open data set 'kh4dien/fineweb"):
         loaded("fineweb", 3)
-    assert "\n" not in str(raised.value)
 
 
 def test_identities_follow_what_is_in_the_mix():
@@ -195,8 +178,6 @@ def test_identities_follow_what_is_in_the_mix():
     [(128, 2.0, 256), (100, 0.29, 29), (7, 0.5, 3), (3, 1 / 3, 1), (2, 0.9, 1), (1, 1.0, 1)],
 )
 def test_mix_sizes_are_exact(primary, ratio, expected):
-    from training.data.mixes import mix_size
-
     assert mix_size(primary, ratio) == expected
 
 
@@ -211,11 +192,8 @@ def test_mix_sizes_are_exact(primary, ratio, expected):
     ],
 )
 def test_ratios_that_come_to_nothing_are_refused(ratio, message):
-    from training.data.mixes import mix_size
-
-    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+    with refused(re.escape(message)):
         mix_size(99, ratio)
-    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -226,23 +204,16 @@ def test_ratios_that_come_to_nothing_are_refused(ratio, message):
         (("random", 0), {}, "a mix of 0 items was asked for: give 1 or more"),
         (("random", 3), {"words": 0}, "mix items of 0 words were asked for: give 1 or more"),
         (("random", 3), {"corpus": "general"}, "a corpus was given, but mix random has its own"),
-        (("random", 3), {"per_document": 2}, "per_document is 2, but mix random has no documents"),
         (("generic", 3), {"revision": "x"}, "revision 'x' was given, but mix generic is not from"),
-        (("generic", 3), {"per_document": 0}, "per_document is 0: give 1 or more, or None"),
         (("generic", 3), {"corpus": "genera"}, "no corpus 'genera'"),
     ],
 )
 def test_bad_options_are_one_line(arguments, options, message):
-    from training.data.mixes import load_mix
-
-    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+    with refused(re.escape(message)):
         load_mix(*arguments, **options)
-    assert "\n" not in str(raised.value)
 
 
 def factoid(identifier, answers, subject=None):
-    from training.data.factoids import Factoid
-
     return Factoid(f"What is {identifier}?", answers, identifier, subject=subject)
 
 
@@ -265,8 +236,6 @@ FACTS = [
 
 
 def test_overlap_by_hand():
-    from training.data.mixes import overlap
-
     mix = mix_of(
         "in emma, AUSTEN is very funny",
         "all roads to Rome they say",
@@ -278,22 +247,11 @@ def test_overlap_by_hand():
     assert report.answers == ("pair", "apart", "across", "case")
     assert report.subjects == ("pair", "apart", "case")
     assert report.pairs == ("pair", "case")
-    assert (report.factoids, report.with_subject, report.mix_items) == (7, 6, 5)
-    assert (report.answer_share, report.subject_share, report.pair_share) == (4 / 7, 3 / 6, 2 / 6)
-
-
-def test_overlap_without_subjects_has_no_pair_share():
-    from training.data.mixes import overlap
-
-    report = overlap([factoid("a", ("Rome",))], mix_of("all roads to Rome they say"))
-    assert (report.answer_share, report.subject_share, report.pair_share) == (1.0, None, None)
-    assert overlap([], mix_of("all roads to Rome they say")).answer_share is None
+    assert report.factoids == 7
 
 
 def test_overlap_against_padded_text_search():
     """Phrases of numbers in passages of numbers, looked for by hand as text between spaces."""
-    from training.data.mixes import overlap
-
     draw = random.Random(5)
     texts = [" ".join(draw.choices("0123456789", k=6)) for _ in range(31)]
     facts = [
@@ -319,9 +277,6 @@ def test_overlap_against_padded_text_search():
 
 
 def test_a_made_up_set_does_not_overlap_with_its_mix():
-    from training.data.factoid_sources import load_factoids
-    from training.data.mixes import overlap
-
     mix = loaded("random", 61, words=50, seed=0)
-    report = overlap(load_factoids("kvr", limit=97), mix.conversations)
+    report = overlap(load_factoids("kvr", limit=97), mix)
     assert (report.answers, report.subjects, report.pairs) == ((), (), ())

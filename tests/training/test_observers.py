@@ -15,7 +15,7 @@ from tests.reference.official_probe_score import official_scores
 from training.choices import Exposure, ProbeKind
 from training.data.downstream import Task, TaskMetric, TaskQuestion
 from training.data.fact_world import ClozeItem, Wording
-from training.data.passages import KnowledgeProbe, Passage, knowledge_set
+from training.data.passages import KnowledgeProbe, KnowledgeSet, Passage
 from training.observers import (
     Cadence,
     ClozeObserver,
@@ -48,7 +48,7 @@ def knowledge():
             for place, kind in enumerate(ProbeKind)
         )
         passages.append(Passage(index, words(11, index), (), probes))
-    return knowledge_set("seven", passages, licence="none", source="made up")
+    return KnowledgeSet("seven", tuple(passages), "none", "made up")
 
 
 def by_hand(hf_model, prompt, target):
@@ -205,11 +205,12 @@ def test_held_out_loss_is_that_of_hugging_face():
     )
 
 
-def test_entropies_are_those_of_the_command_and_dormant_neurons_are_counted():
+def test_entropies_are_those_of_the_command_and_dormant_neurons_are_counted(monkeypatch):
+    monkeypatch.setattr("training.observers.DORMANT", 1.0)
     model = tiny_model("llama", torch.float64)
     batches = [{"input_ids": tokens(2, 11, seed=i)} for i in range(4)]
     expected = probes.measure_entropy(model, batches)
-    *entropies, neurons = EntropyObserver(batches, always(), dormant=1.0).observe(model, 4)
+    *entropies, neurons = EntropyObserver(batches, always()).observe(model, 4)
     found = {record.kind: record for record in entropies}
     assert list(found) == ["knowledge", "contribution", "attention", "next_token"]
     for kind in ("knowledge", "attention"):
@@ -233,11 +234,6 @@ def test_held_out_batches_have_so_many_tokens():
     batches = held_out_batches(corpus, tiny_tokenizer(), 31, row_length=11, batch_size=2)
     assert sum(int(batch.attention_mask.sum()) for batch in batches) == 31
     assert max(batch.input_ids.shape[1] for batch in batches) == 11
-
-
-def test_a_threshold_below_zero_is_refused():
-    with pytest.raises(ValueError, match=r"dormant is -1.0: give 0 or more, in means of the layer"):
-        EntropyObserver([], always(), dormant=-1.0)
 
 
 def found_by_a_process():

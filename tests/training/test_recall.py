@@ -5,16 +5,31 @@ import json
 import pytest
 import torch
 
+import probes
 from tests.models import tiny_hf_model, tiny_model, tiny_tokenizer, tokens
 from tests.probes.test_generation import by_hand, model_of
+from tests.training.loop_runs import model_of as fresh
+from tests.training.loop_runs import run, settings_of
+from training.data.factoids import Factoid, FactoidSet
+from training.data.mixed_batches import MixedSource
+from training.data.rendering import Rendered, factoid_conversations, render_all
+from training.observers import Cadence
+from training.recall import (
+    Match,
+    RecallObserver,
+    accepted_answers,
+    is_right,
+    normalised,
+    recall_items,
+    written_answers,
+)
+from training.runs.records import RecallRecord, as_line, from_line, read_items, records_of
 
 END = 2
 
 
 def rows_of(model, count=7, right=lambda number: number % 2 == 0):
     """Rows whose answers the model would write, or nearly; each ends in the end token."""
-    from training.data.rendering import Rendered
-
     rows = []
     for number in range(count):
         prompt = tokens(1, 2 + (3 * number) % 7, seed=number)[0].tolist()
@@ -28,8 +43,6 @@ def rows_of(model, count=7, right=lambda number: number % 2 == 0):
 
 
 def always():
-    from training.observers import Cadence
-
     return Cadence(every=1)
 
 
@@ -55,8 +68,6 @@ def always():
     ],
 )
 def test_what_each_match_calls_right(answer, accepted, right):
-    from training.recall import Match, is_right
-
     texts = [match for match in Match if match.needs_text]
     assert texts == ["strict", "normalised", "aliases", "substring"]
     assert [is_right(answer, accepted, match) for match in texts] == [bool(one) for one in right]
@@ -64,8 +75,6 @@ def test_what_each_match_calls_right(answer, accepted, right):
 
 def test_normalisation_is_that_of_squad():
     """Against the four steps of its evaluation, one after the other."""
-    from training.recall import normalised
-
     for text in ("The Cat, the (dog) & a bee!", "an   A-Team's\tthe", "1,234.5 km", "Theatre Anna"):
         lower = text.lower()
         bare = "".join(c for c in lower if c not in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
@@ -82,18 +91,11 @@ def test_normalisation_is_that_of_squad():
     ],
 )
 def test_what_cannot_be_matched_is_refused(accepted, match, message):
-    from training.recall import is_right
-
     with pytest.raises(ValueError, match=message):
         is_right("a", accepted, match)
 
 
 def test_items_are_made_from_rows_and_what_is_accepted():
-    from training.data.conversations import factoid_conversations
-    from training.data.factoids import Factoid, FactoidSet
-    from training.data.rendering import render_all
-    from training.recall import accepted_answers, recall_items
-
     factoids = FactoidSet(
         "two",
         "none",
@@ -117,17 +119,12 @@ def test_items_are_made_from_rows_and_what_is_accepted():
 
 
 def test_factoids_that_share_an_identifier_are_told_apart():
-    from training.data.factoids import Factoid
-    from training.recall import accepted_answers
-
     pair = [Factoid("one?", ("a",), "x"), Factoid("two?", ("b",), "x")]
     with pytest.raises(ValueError, match="two factoids are called 'x' and have other answers"):
         accepted_answers(pair)
 
 
 def test_tokens_are_recorded_with_their_log_probabilities():
-    from training.recall import RecallObserver, recall_items
-
     model = model_of("llama")
     items = recall_items(rows_of(model), tiny_tokenizer())
     observer = RecallObserver("seven", items, always())
@@ -151,9 +148,6 @@ def test_tokens_are_recorded_with_their_log_probabilities():
 
 def test_written_answers_end_where_taught_answers_end():
     """The head's row of the end token is made that of a word; of equal ones, the end comes first."""
-    from training.data.rendering import Rendered
-    from training.recall import RecallObserver, recall_items, written_answers
-
     model = model_of("qwen3")
     model.tokenizer = tiny_tokenizer()
     prompts = [tokens(1, 2 + number % 7, seed=number)[0].tolist() for number in range(11)]
@@ -178,10 +172,11 @@ def test_written_answers_end_where_taught_answers_end():
     assert found == expected
     assert len({len(text.split()) for text in found}) > 1
     records = RecallObserver(
-        "written", items, always(), how=("strict", "tokens", "aliases"), max_new_tokens=5
+        "written", items, always(), how=("strict", "tokens", "aliases")
     ).observe(model, 3)
     assert [record.match for record in records] == ["strict", "tokens", "aliases"]
-    right = [int(text == item.accepted[0]) for text, item in zip(found, items, strict=True)]
+    whole = written_answers(model, items)
+    right = [int(text == item.accepted[0]) for text, item in zip(whole, items, strict=True)]
     assert records[0].correct == records[2].correct == right
     assert records[0].log_probs is None
     assert any(records[1].correct)
@@ -190,9 +185,6 @@ def test_written_answers_end_where_taught_answers_end():
 
 
 def test_a_record_goes_to_a_file_and_back():
-    from training.recall import Match
-    from training.runs.records import RecallRecord, as_line, from_line
-
     record = RecallRecord(160, "primary", [1, 0, 1], [-0.5, -7.25, -0.125], Match.STRICT)
     assert from_line(as_line(record)) == record
     assert json.loads(as_line(record))["record"] == "recall"
@@ -208,8 +200,6 @@ def test_a_record_goes_to_a_file_and_back():
     ],
 )
 def test_observers_that_make_no_sense_are_refused(items, how, message):
-    from training.recall import RecallObserver, recall_items
-
     if items is None:
         items = recall_items(rows_of(tiny_model("llama"), count=1), tiny_tokenizer())
     with pytest.raises(ValueError, match=message):
@@ -217,9 +207,6 @@ def test_observers_that_make_no_sense_are_refused(items, how, message):
 
 
 def test_texts_need_a_tokenizer():
-    import probes
-    from training.recall import recall_items, written_answers
-
     model = probes.load_model(tiny_hf_model("llama"))
     items = recall_items(rows_of(model), tiny_tokenizer())
     with pytest.raises(ValueError, match="has no tokenizer to read its answers with; load it"):
@@ -231,12 +218,6 @@ def test_texts_need_a_tokenizer():
 
 def test_a_run_learns_to_answer_and_says_so(tmp_path):
     """The observer in the loop, also where a backward pass computes blocks again (no cache then)."""
-    from tests.training.loop_runs import model_of as fresh
-    from tests.training.loop_runs import run, settings_of
-    from training.data.mixed_batches import MixedSource
-    from training.recall import RecallObserver, recall_items
-    from training.runs.records import RecallRecord, read_items, records_of
-
     model = fresh()
     rows = rows_of(model, count=5, right=lambda _: False)
     items = recall_items(rows, model.tokenizer)
@@ -255,8 +236,6 @@ def test_a_run_learns_to_answer_and_says_so(tmp_path):
 
 
 def test_an_answer_by_itself_is_one_and_not_its_letters():
-    from training.recall import is_right
-
     for match in ("strict", "normalised", "aliases", "substring"):
         assert is_right("Paris", "Paris", match)
         assert not is_right("P", "Paris", match) or match == "substring"

@@ -4,9 +4,24 @@ import copy
 from functools import cache
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from tests.models import tiny_tokenizer
 from tests.reference import released_collator
+from tests.refusals import refused
+from training.data.factoids import ANSWER_IS, PLAIN, Factoid, FactoidSet
+from training.data.rendering import (
+    Conversation,
+    Rendered,
+    Turn,
+    factoid_conversations,
+    render,
+    render_all,
+    render_prompt,
+    rows_hash,
+)
 
 TEXTS = [
     "The value of key 3f9c2e is? 81ab04 Complete the following partial passage: user assistant",
@@ -27,29 +42,17 @@ CONVERSATIONS = {
 }
 
 
-def rendering():
-    import training.data.rendering
-
-    return training.data.rendering
-
-
 def conversation(turns, identifier="item-7", source="set"):
-    from training.data.conversations import Conversation, Turn
-
     return Conversation(tuple(Turn(*turn) for turn in turns), identifier, source)
 
 
 def fast(backend, **given):
-    from transformers import PreTrainedTokenizerFast
-
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, clean_up_tokenization_spaces=False, **{**ENDS, **given}
     )
 
 
 def trained_backend(split, vocabulary=360):
-    from tokenizers import Tokenizer, models, trainers
-
     backend = Tokenizer(models.BPE(unk_token="<pad>"))
     backend.pre_tokenizer = split
     # Every character that the tests use, so that nothing is unknown.
@@ -63,8 +66,6 @@ def trained_backend(split, vocabulary=360):
 
 
 def framed(backend, single):
-    from tokenizers.processors import TemplateProcessing
-
     backend.post_processor = TemplateProcessing(
         single=single, special_tokens=[("<s>", 1), ("</s>", 2)]
     )
@@ -74,8 +75,6 @@ def framed(backend, single):
 @cache
 def tokenizer_of(kind):
     """A tokenizer of each kind that there is among models."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     match kind:
         case "bytes":
@@ -115,7 +114,7 @@ def labels_of(row):
 def test_official_rows_are_those_of_the_released_trainer(kind, turns):
     tokenizer = tokenizer_of(kind)
     ids, labels = released_collator.encoded(messages(turns), tokenizer)
-    row = rendering().render(conversation(turns), tokenizer, compat="official")
+    row = render(conversation(turns), tokenizer, compat="official")
     assert (list(row.input_ids), labels_of(row)) == (ids, labels)
 
 
@@ -130,7 +129,7 @@ def test_rows_differ_from_the_released_ones_in_the_line_after_an_answer_alone(ki
         closed = closed and label != -100
         expected.append(-100 if closed else label)
         closed = closed or token == tokenizer.eos_token_id
-    row = rendering().render(conversation(turns), tokenizer)
+    row = render(conversation(turns), tokenizer)
     assert (list(row.input_ids), labels_of(row)) == (ids, expected)
     assert (expected == labels) == (len(turns) == 1)
 
@@ -138,20 +137,20 @@ def test_rows_differ_from_the_released_ones_in_the_line_after_an_answer_alone(ki
 def test_official_rows_of_the_built_in_tokenizer(smollm2):
     for turns in CONVERSATIONS.values():
         ids, labels = released_collator.encoded(messages(turns), smollm2.tokenizer)
-        row = rendering().render(conversation(turns), smollm2.tokenizer, compat="official")
+        row = render(conversation(turns), smollm2.tokenizer, compat="official")
         assert (list(row.input_ids), labels_of(row)) == (ids, labels)
 
 
 def test_rows_by_hand():
     turns = [("w5 w6", "w7"), ("w8", "w9 w10")]
     unknown, end = 0, 2
-    tulu = rendering().render(conversation(turns), tiny_tokenizer())
+    tulu = render(conversation(turns), tiny_tokenizer())
     first = [unknown, 8, 9, unknown, 10, end]
     assert list(tulu.input_ids) == [*first, unknown, 11, unknown, 12, 13, end]
     assert [i for i, flag in enumerate(tulu.trained) if flag] == [4, 5, 9, 10, 11]
     assert (tulu.prompt_ids, tulu.answer_ids) == (tulu.input_ids[:9], (12, 13, end))
     assert (tulu.identifier, tulu.source, tulu.trained_tokens) == ("item-7", "set", 5)
-    plain = rendering().render(conversation(turns), tiny_tokenizer(), "plain")
+    plain = render(conversation(turns), tiny_tokenizer(), "plain")
     assert list(plain.input_ids) == [8, 9, 10, end, 11, 12, 13, end]
     assert [i for i, flag in enumerate(plain.trained) if flag] == [2, 3, 5, 6, 7]
 
@@ -162,8 +161,8 @@ def test_a_prompt_in_evaluation_is_the_beginning_of_the_row(kind, template):
     tokenizer = tokenizer_of(kind)
     tokenizer.chat_template = CHATML
     for turns in CONVERSATIONS.values():
-        row = rendering().render(conversation(turns), tokenizer, template)
-        first = rendering().render_prompt(turns[0][0], tokenizer, template)
+        row = render(conversation(turns), tokenizer, template)
+        first = render_prompt(turns[0][0], tokenizer, template)
         assert row.input_ids[: len(first)] == first
         assert row.trained.index(True) == len(first)
         if len(turns) == 1:
@@ -186,8 +185,7 @@ def text_of(tokenizer, ids):
 def test_an_end_that_the_tokenizer_adds_is_not_doubled():
     turns = CONVERSATIONS["three turns"]
     one, other = (
-        rendering().render(conversation(turns), tokenizer_of(kind))
-        for kind in ("begun", "begun and ended")
+        render(conversation(turns), tokenizer_of(kind)) for kind in ("begun", "begun and ended")
     )
     assert one.input_ids == other.input_ids
     assert one.input_ids[0] == 1
@@ -199,10 +197,10 @@ def test_a_token_across_a_border_is_split():
     tokenizer = tokenizer_of("joining")
     turns = CONVERSATIONS["three turns"]
     joined = tokenizer.convert_tokens_to_ids("\nA")
-    row = rendering().render(conversation(turns), tokenizer)
+    row = render(conversation(turns), tokenizer)
     assert joined in tokenizer("<|assistant|>\nAda")["input_ids"]
     assert joined not in row.input_ids
-    official = rendering().render(conversation(turns), tokenizer, compat="official")
+    official = render(conversation(turns), tokenizer, compat="official")
     ids, labels = released_collator.encoded(messages(turns), tokenizer)
     assert joined in ids
     assert (list(official.input_ids), labels_of(official)) == (ids, labels)
@@ -211,11 +209,11 @@ def test_a_token_across_a_border_is_split():
 def test_the_released_evaluation_does_not_strip_its_prompt():
     tokenizer = tokenizer_of("begun")
     prompt = "Who?\nThe answer is: "
-    trained = rendering().render(conversation([(prompt, "Ada")]), tokenizer, compat="official")
-    asked = rendering().render_prompt(prompt, tokenizer, compat="official")
+    trained = render(conversation([(prompt, "Ada")]), tokenizer, compat="official")
+    asked = render_prompt(prompt, tokenizer, compat="official")
     assert list(asked) == tokenizer(f"<|user|>\n{prompt}\n<|assistant|>\n")["input_ids"]
     assert asked != trained.prompt_ids
-    assert rendering().render_prompt(prompt, tokenizer) == trained.prompt_ids
+    assert render_prompt(prompt, tokenizer) == trained.prompt_ids
 
 
 @pytest.mark.parametrize("turns", CONVERSATIONS.values(), ids=CONVERSATIONS)
@@ -226,7 +224,7 @@ def test_chats_are_trained_on_what_their_template_marks(turns):
     found = tokenizer.apply_chat_template(
         chat, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
-    row = rendering().render(conversation(turns), tokenizer, "chat")
+    row = render(conversation(turns), tokenizer, "chat")
     length = len(row.input_ids)
     assert list(row.input_ids) == found["input_ids"][:length]
     assert list(map(int, row.trained)) == found["assistant_masks"][:length]
@@ -238,31 +236,28 @@ def test_sets_say_what_they_left_out():
     conversations = [
         conversation([(f"w{i}", " ".join(["w3"] * i))], f"item {i}") for i in range(1, 8)
     ]
-    found = rendering().render_all(conversations, tiny_tokenizer(), "plain", 6)
+    found = render_all(conversations, tiny_tokenizer(), "plain", 6)
     assert [len(row.input_ids) for row in found] == [3, 4, 5, 6]
     assert found.too_long == ("item 5", "item 6", "item 7")
     assert found.configuration["too_long"] == ["item 5", "item 6", "item 7"]
     assert (found.configuration["items"], found.configuration["template"]) == (4, "plain")
     assert found[1:3] == found.items[1:3]
-    assert not rendering().render_all(conversations, tiny_tokenizer(), "plain").too_long
+    assert not render_all(conversations, tiny_tokenizer(), "plain").too_long
 
 
 def test_hashes_tell_tokens_labels_and_sources_apart():
-    made = rendering().Rendered
+    made = Rendered
     rows = [
         made((3, 4, 2), (False, True, True), "a", "set"),
         made((3, 4, 2), (False, False, True), "a", "set"),
         made((3, 4, 2), (False, True, True), "a", "other"),
         made((34, 2), (False, True), "a", "set"),
     ]
-    assert len({rendering().rows_hash([row]) for row in rows}) == 4
-    assert rendering().rows_hash(rows[:2]) != rendering().rows_hash(rows[1::-1])
+    assert len({rows_hash([row]) for row in rows}) == 4
+    assert rows_hash(rows[:2]) != rows_hash(rows[1::-1])
 
 
 def test_factoids_are_conversations_of_one_turn():
-    from training.data.conversations import factoid_conversations
-    from training.data.factoids import ANSWER_IS, PLAIN, Factoid, FactoidSet
-
     items = (Factoid("Who?", ("Ada Lovelace", "Ada"), "a"), Factoid("When?", ("1843",), "b"))
     asked = FactoidSet("popqa", "none", "nowhere", items, ANSWER_IS)
     one, two = factoid_conversations(asked)
@@ -291,8 +286,6 @@ def chatting(template):
 
 def silent():
     """A tokenizer that knows one word, and drops all else."""
-    from tokenizers import Tokenizer, models
-
     return fast(Tokenizer(models.BPE({"<pad>": 0, "<s>": 1, "</s>": 2, "a": 3}, [])))
 
 
@@ -307,26 +300,20 @@ BAD = {
         "the prompt of item 'item-7' has no tokens",
     ),
     "asked nothing": (
-        lambda: rendering().render_prompt(" ", tokenizer_of("bytes"), "plain"),
+        lambda: render_prompt(" ", tokenizer_of("bytes"), "plain"),
         "prompt ' ' has no tokens",
     ),
-    "too long": (
-        lambda: render_turns([("Who?", "Ada")], max_length=5),
-        r"item 'item-7' has \d+ tokens, more than max_length 5",
-    ),
     "all too long": (
-        lambda: rendering().render_all(
-            [conversation([("w1", "w2")])], tiny_tokenizer(), "plain", 2
-        ),
+        lambda: render_all([conversation([("w1", "w2")])], tiny_tokenizer(), "plain", 2),
         "none of 1 conversations is left to train on: the shortest has 3 tokens, and max_length is 2",
     ),
     "no conversations": (
-        lambda: rendering().render_all([], tiny_tokenizer()),
+        lambda: render_all([], tiny_tokenizer()),
         "none of 0 conversations is left",
     ),
     "no turns": (lambda: conversation([]), "conversation 'item-7' has no turns"),
     "no tokenizer": (
-        lambda: rendering().render(conversation([("Who?", "Ada")]), None),
+        lambda: render(conversation([("Who?", "Ada")]), None),
         "rows are made by a tokenizer, and there is none",
     ),
     "no end": (
@@ -369,11 +356,10 @@ BAD = {
 
 def render_turns(turns, template="tulu", *, tokenizer=None, **given):
     tokenizer = tokenizer or tokenizer_of("bytes")
-    return rendering().render(conversation(turns), tokenizer, template, **given)
+    return render(conversation(turns), tokenizer, template, **given)
 
 
 @pytest.mark.parametrize(("attempt", "message"), BAD.values(), ids=BAD)
 def test_bad_input_is_one_line(attempt, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with refused(message):
         attempt()
-    assert "\n" not in str(caught.value)

@@ -92,7 +92,7 @@ def test_counted_from_zero_rates_are_those_that_transformers_updates_with(name, 
 def test_the_recipes_of_continual_memorization_have_the_released_trainers_rates():
     """2,000 items and 4,000 of a mix in batches of 32, 20 epochs: 187.5 updates of warm-up."""
     from training.optimizer import learning_rate
-    from training.remix.recipes import paper_llama3_8b
+    from training.remix import paper_llama3_8b
 
     config = paper_llama3_8b()
     settings = config.settings(config.stages[0], 3750)

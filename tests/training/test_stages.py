@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import probes
+import training.stages as chain_folder
+import training.stages as stages
 from tests.training.loop_runs import (
     losses_of,
     model_of,
@@ -209,9 +212,6 @@ MOMENTS = {
 def test_killed_at_a_boundary_it_leaves_the_bits_of_the_whole(
     moment, whole, start, tmp_path, monkeypatch
 ):
-    import training.stages as chain_folder
-    import training.stages as stages
-
     name, target, calls = MOMENTS[moment]
     owner = chain_folder if name == "write_whole" else stages
     original, left = getattr(owner, name), [calls]
@@ -290,9 +290,13 @@ def test_manifests_hold_what_a_chain_and_its_stages_are(whole):
 
 def test_what_is_no_chain_or_another_is_refused(whole, start, tmp_path):
     path, _ = whole
-    with pytest.raises(ValueError, match="holds a run with another extra: 0 there, 1 asked for"):
+    with pytest.raises(
+        ValueError, match=r"holds a run with another configuration\.extra: 0 there, 1 asked for"
+    ):
         run_stages(both(), path, start, identity(extra=1), resume=True)
-    with pytest.raises(ValueError, match="holds a run with another extra: 0 there, 1 asked for"):
+    with pytest.raises(
+        ValueError, match=r"holds a run with another configuration\.extra: 0 there, 1 asked for"
+    ):
         finished_chain(path, identity(extra=1))
     with pytest.raises(ValueError, match="is not empty, and is not to be gone on with"):
         run(path, start)
@@ -305,8 +309,6 @@ def test_what_is_no_chain_or_another_is_refused(whole, start, tmp_path):
 
 def test_weights_of_stages_differ(whole):
     _, result = whole
-    import probes
-
     first, second = (
         weights_of(probes.load_model(str(outcome.checkpoint))) for outcome in result.outcomes
     )

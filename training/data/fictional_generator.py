@@ -1,21 +1,32 @@
 """Made-up knowledge: passages about invented things, their paraphrases, and probes.
 
 Each passage is about one of several kinds of subject (a lighthouse, a treaty, a town), and states
-ten facts about it (`training.data.fictional_subjects`). The text is an entry of an
-encyclopaedia; its paraphrases tell the same facts in other genres, such as a letter, an interview
-or a list, in other words and another order. Every passage has fifteen probes:
+ten facts about it. Five are **direct**: they name something about the subject (who built it). Five
+are **onward**: they say something about what a direct fact names (where its builder was born). The
+text is an entry of an encyclopaedia; its paraphrases tell the same facts in other genres, such as a
+letter or a list, in other words and another order. Every passage has fifteen probes:
 
-- five **memorization** probes: sentences of the text, up to the name, date or number they end with;
+- five **memorization** probes: sentences of the text, up to the name, date or number at their end;
 - five **semantic** probes: the same five facts and targets, in words that no version has;
-- five **compositional** probes: what the text says of a person, place or thing that it says the
-  subject is connected with, which the prompt does not name.
+- five **compositional** probes: onward facts, in prompts that leave out the name in between.
 
 No target can be had without its passage: names are invented, dates and numbers drawn, all of them
 uniformly, independently of each other and of the kind of subject, and none occurs in any other
-passage or in any prompt (`training.data.fictional_subjects`). What can be learnt from the other
-passages is only of what sort an answer is.
+passage or in any prompt. What can be learnt from the other passages is only of what sort an answer
+is. The first passages of a large set are the smaller set with the same seed.
 
-The first passages of a large set are the smaller set with the same seed.
+The texts are in `fictional_texts/`, a file per subject. In them `{S}` is the subject, `{key}` what
+fact `key` names, `{key+}` the same with an onward fact in apposition, `[one|another]` a choice.
+
+| field                           | of           | holds                                         |
+|---------------------------------|--------------|-----------------------------------------------|
+| `title`, `named`, `gloss`       | the subject  | its name, the type of that, what it is        |
+| `openings`, `details`           |              | first sentences; remarks in several wordings  |
+| `pools`                         |              | words of which each passage has one           |
+| `type`, `frames`                | each fact    | type of what it names; sentences that state it |
+| `question`, `label`             |              | what it is called in an interview, in a list  |
+| `memorization`, `semantic`      | direct facts | beginnings of sentences that it ends          |
+| `of`, `aside`, `compositional`  | onward facts | the direct fact; an apposition; beginnings    |
 
 Source: the fields and the semantics of the probes are those of Chang et al., "How Do Large Language
 Models Acquire Factual Knowledge During Pretraining?", NeurIPS 2024; the texts are our own.
@@ -29,41 +40,178 @@ Example:
 
 import random
 import re
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from training.choices import ProbeKind
-from training.data.fictional_subjects import (
-    GENRES_FILE,
-    SLOT,
-    WORDS,
-    Fact,
-    NameSource,
-    Subject,
-    read_texts,
-    subjects,
-    vocabulary,
+from training.data.passages import KnowledgeProbe, KnowledgeSet, Passage
+
+FOLDER = Path(__file__).parent / "fictional_texts"
+GENRES_FILE = "genres.toml"
+_NAMES = tomllib.loads((FOLDER.parent / "invented_names.toml").read_text(encoding="utf-8"))
+ONSETS, VOWELS, MIDDLES, ENDINGS, MONTHS = (
+    tuple(_NAMES[part]) for part in ("onsets", "vowels", "middles", "endings", "months")
 )
-from training.data.passages import KnowledgeProbe, KnowledgeSet, Passage, knowledge_set
+REAL_WORDS = frozenset(_NAMES["real_words"])
+DAYS, YEARS, CODES = range(1, 29), range(1700, 2000), range(10_000, 100_000)
+WORDS = len(ONSETS) * len(VOWELS) * len(MIDDLES) * len(ENDINGS)
+
+LEAD_CHANCE = 0.5  # that something stands before a sentence, in genres that have that
+ASIDE_CHANCE = 0.5  # that an onward fact is told as an apposition where it can be
+TRIES = 8  # how often facts that take more words than there is room for are put again
+_SLOT = re.compile(r"\{(?P<key>\w+)(?P<aside>\+?)\}")
+_ALTERNATIVES = re.compile(r"\[([^\[\]]*)\]")
+_CAPITALS_KEPT = ("Mount ", "Lake ")
 
 
-class Form(StrEnum):
-    """What a text is made of."""
+class ValueType(StrEnum):
+    """What sort of thing a fact names."""
 
-    PROSE = "prose"
-    QUESTIONS = "questions"
-    SHEET = "sheet"
+    PERSON = "person"
+    PLACE = "place"
+    NAME = "name"
+    DATE = "date"
+    CODE = "code"
 
 
-class Order(StrEnum):
-    """In which order facts come; see the module."""
+class NameSource:
+    """Values that have not been given out before."""
 
-    TOPICS = "topics"
-    DIRECT_FIRST = "direct_first"
-    ONWARD_FIRST = "onward_first"
-    SHUFFLED = "shuffled"
+    def __init__(self, seed: int | str, excluded: Collection[str] = ()) -> None:
+        self._random = random.Random(f"names {seed}")
+        self._excluded = frozenset(excluded) | REAL_WORDS
+        self._given: set[str] = set()
+
+    def value(self, kind: ValueType) -> str:
+        """A fresh value."""
+        draw = self._random.choice
+        match kind:
+            case ValueType.PERSON:
+                return f"{self.word()} {self.word()}"
+            case ValueType.DATE:
+                return self._fresh(lambda: f"{draw(DAYS)} {draw(MONTHS)} {draw(YEARS)}")
+            case ValueType.CODE:
+                return self._fresh(lambda: str(draw(CODES)))
+        return self.word()
+
+    def word(self) -> str:
+        """A fresh invented word, with a capital."""
+        parts = (ONSETS, VOWELS, MIDDLES, ENDINGS)
+        while True:
+            found = self._fresh(lambda: "".join(map(self._random.choice, parts)))
+            if found.lower() not in self._excluded:
+                return found
+
+    def _fresh(self, draw: Callable[[], str]) -> str:
+        while (found := draw()) in self._given:
+            pass
+        self._given.add(found)
+        return found
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that a passage says; see the module for the fields."""
+
+    key: str
+    type: ValueType
+    of: str | None
+    frames: tuple[str, ...]
+    question: str
+    label: str
+    prompts: dict[str, tuple[str, ...]]  # beginnings of sentences that it ends, by kind of probe
+    aside: str
+
+    @property
+    def frames_with_aside(self) -> tuple[str, ...]:
+        """Those that have room for an apposition."""
+        return tuple(frame for frame in self.frames if f"{{{self.key}+}}" in frame)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a passage is about; see the module for the fields."""
+
+    key: str
+    title: str
+    named: ValueType
+    gloss: str
+    openings: tuple[str, ...]
+    pools: dict[str, tuple[str, ...]]
+    facts: tuple[Fact, ...]
+    details: tuple[tuple[str, ...], ...]
+
+    @property
+    def direct(self) -> tuple[Fact, ...]:
+        """Facts about the subject itself."""
+        return self.about(None)
+
+    @property
+    def onward(self) -> tuple[Fact, ...]:
+        """Facts about what direct facts name."""
+        return tuple(fact for fact in self.facts if fact.of is not None)
+
+    def about(self, key: str | None) -> tuple[Fact, ...]:
+        """The onward facts that go on from a direct one; None for the direct ones."""
+        return tuple(fact for fact in self.facts if fact.of == key)
+
+
+@cache
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((FOLDER / name).read_text(encoding="utf-8"))
+
+
+@cache
+def subjects() -> tuple[Subject, ...]:
+    """All subjects, in the order of their names."""
+    names = sorted(path.name for path in FOLDER.glob("*.toml") if path.name != GENRES_FILE)
+    return tuple(_subject(name.removesuffix(".toml"), _read(name)) for name in names)
+
+
+def _subject(key: str, content: dict[str, Any]) -> Subject:
+    facts = tuple(
+        Fact(
+            name,
+            ValueType(fields["type"]),
+            fields.get("of"),
+            tuple(fields["frames"]),
+            fields["question"],
+            fields["label"],
+            {kind: tuple(fields[kind]) for kind in ProbeKind if kind in fields},
+            fields.get("aside", ""),
+        )
+        for name, fields in content["facts"].items()
+    )
+    found = Subject(
+        key,
+        content["title"],
+        ValueType(content.get("named", ValueType.PLACE)),
+        content["gloss"],
+        tuple(content["openings"]),
+        {name: tuple(words) for name, words in content["pools"].items()},
+        facts,
+        _details(content),
+    )
+    assert len(found.direct) == len(found.onward) == 5, key
+    assert {fact.of for fact in found.onward} <= {fact.key for fact in found.direct}, key
+    return found
+
+
+def _details(content: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """Remarks, each in several wordings."""
+    return tuple(tuple(detail["texts"]) for detail in content["details"])
+
+
+@cache
+def vocabulary() -> frozenset[str]:
+    """All words of all texts, in lower case: no invented name may be among them."""
+    texts = (path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.toml")))
+    return frozenset(word.lower() for text in texts for word in re.findall(r"[^\W\d_]+", text))
 
 
 @dataclass(frozen=True)
@@ -71,62 +219,36 @@ class Genre:
     """One way to tell a passage."""
 
     name: str
-    form: Form
-    order: Order
-    leads: tuple[str, ...]
-    """What can stand before a sentence."""
-    openings: tuple[str, ...]
-    """Empty where the subject has its own."""
-    closings: tuple[str, ...]
+    form: str  # what its texts are made of: prose, questions or a sheet
+    order: str  # in which facts come: topics, direct_first, onward_first or shuffled
+    leads: Sequence[str]  # what can stand before a sentence
+    openings: Sequence[str]  # empty where the subject has its own
+    closings: Sequence[str]
 
 
 @cache
 def genres() -> tuple[Genre, ...]:
     """All genres; the first is that of the passage itself."""
-    several = ("leads", "openings", "closings")
-    return tuple(
-        Genre(
-            row["name"],
-            Form(row["form"]),
-            Order(row["order"]),
-            *(tuple(row[field]) for field in several),
-        )
-        for row in read_texts(GENRES_FILE)["genres"]
-    )
+    return tuple(Genre(**row) for row in _read(GENRES_FILE)["genres"])
 
 
-@cache
-def general_details() -> tuple[tuple[str, ...], ...]:
-    """Remarks that fit any subject, each in several wordings."""
-    return tuple(tuple(detail["texts"]) for detail in read_texts(GENRES_FILE)["details"])
-
-
-def ordered_facts(subject: Subject, order: Order, draw: random.Random) -> list[Fact]:
+def ordered_facts(subject: Subject, order: str, draw: random.Random) -> list[Fact]:
     """The facts of a subject in an order of a kind."""
-    topics = [(direct, _shuffled(subject.about(direct), draw)) for direct in subject.direct]
+
+    def shuffled(facts: Sequence[Fact]) -> list[Fact]:
+        return draw.sample(facts, len(facts))
+
+    topics = [(direct, shuffled(subject.about(direct.key))) for direct in subject.direct]
     draw.shuffle(topics)
     match order:
-        case Order.TOPICS:
+        case "topics":
             return [fact for direct, onward in topics for fact in (direct, *onward)]
-        case Order.ONWARD_FIRST:
+        case "onward_first":
             return [fact for direct, onward in topics for fact in (*onward, direct)]
-        case Order.DIRECT_FIRST:
-            return [direct for direct, _ in topics] + _shuffled(subject.onward, draw)
-    return _shuffled(subject.facts, draw)
-
-
-def _shuffled(facts: tuple[Fact, ...], draw: random.Random) -> list[Fact]:
-    return draw.sample(facts, len(facts))
-
-
-LEAD_CHANCE = 0.5
-"""That something stands before a sentence, in genres that have that; never twice in a row."""
-ASIDE_CHANCE = 0.5
-"""That an onward fact is told as an apposition where it can be."""
-TRIES = 8
-"""How often facts that take more words than there is room for are put again, more shortly."""
-ALTERNATIVES = re.compile(r"\[([^\[\]]*)\]")
-CAPITALS_KEPT = ("Mount ", "Lake ")
+        case "direct_first":
+            return [direct for direct, _ in topics] + shuffled(subject.onward)
+    assert order == "shuffled", order
+    return shuffled(subject.facts)
 
 
 class Story:
@@ -139,9 +261,10 @@ class Story:
         self.values["gloss"] = subject.gloss
         self._draw = draw
         self._pools = {name: draw.choice(words) for name, words in subject.pools.items()}
+        general = _details(_read(GENRES_FILE))
         self._details = [
             *draw.sample(subject.details, len(subject.details)),
-            *draw.sample(general_details(), len(general_details())),
+            *draw.sample(general, len(general)),
         ]
         self._unused: dict[Sequence[str], list[str]] = {}
 
@@ -151,33 +274,33 @@ class Story:
 
     def text(self, genre: Genre, words: int, sentences: dict[str, str] | None = None) -> str:
         """The passage in one genre."""
-        first = _sentence_case(self._filled(self._fresh(genre.openings or self.subject.openings)))
+        first = self.prompt(self._fresh(genre.openings or self.subject.openings))
         facts = self._facts(genre, sentences or {})
         for _ in range(TRIES):
             if _words(first, *facts) <= words:
                 break
             facts = min(facts, self._facts(genre, sentences or {}), key=lambda one: _words(*one))
-        last = _sentence_case(self._filled(self._fresh(genre.closings)))
+        last = self.prompt(self._fresh(genre.closings))
         room = words - _words(first, *facts)
         ending = [last] if room >= _words(last) // 2 else []
         details = self._remarks(room - _words(*ending))
-        if genre.form is Form.SHEET:
-            return "\n".join([first, *facts, *(f"Note: {text}" for text in details), *ending])
-        if genre.form is Form.QUESTIONS:
-            asked = [f"What else is there to say? {' '.join(details)}"] if details else []
-            return "\n".join([first, *facts, *asked, *ending])
-        body = list(facts)
+        match genre.form:
+            case "sheet":
+                return "\n".join([first, *facts, *(f"Note: {one}" for one in details), *ending])
+            case "questions":
+                asked = [f"What else is there to say? {' '.join(details)}"] if details else []
+                return "\n".join([first, *facts, *asked, *ending])
         for detail in details:
-            body.insert(self._draw.randint(1, len(body)), detail)
-        return " ".join([first, *body, *ending])
+            facts.insert(self._draw.randint(1, len(facts)), detail)
+        return " ".join([first, *facts, *ending])
 
     def _facts(self, genre: Genre, sentences: dict[str, str]) -> list[str]:
         """The facts in the order and the form of a genre."""
         facts = ordered_facts(self.subject, genre.order, self._draw)
         match genre.form:
-            case Form.SHEET:
+            case "sheet":
                 return [f"{self._filled(f.label)}: {self.values[f.key]}." for f in facts]
-            case Form.QUESTIONS:
+            case "questions":
                 return [
                     f"{self._filled(fact.question)} "
                     + (
@@ -187,56 +310,50 @@ class Story:
                     )
                     for number, fact in enumerate(facts)
                 ]
-        return self._sentences(facts, genre, sentences)
-
-    def _sentences(
-        self, facts: Sequence[Fact], genre: Genre, sentences: dict[str, str]
-    ) -> list[str]:
         found: list[str] = []
-        told: set[str] = set()
+        said: set[str] = set()
         led = True
         for fact in facts:
-            if fact.key in told:
+            if fact.key in said:
                 continue
-            told.add(fact.key)
+            said.add(fact.key)
             if fact.key in sentences:
                 found.append(sentences[fact.key])
                 continue
-            aside = None if genre.order is Order.ONWARD_FIRST else self._aside(fact, told)
-            frame = self._fresh(_with_aside(fact) if aside else fact.frames)
+            aside = None if genre.order == "onward_first" else self._aside(fact, said)
+            frame = self._fresh(fact.frames if aside is None else fact.frames_with_aside)
             if aside is not None:
-                told.add(aside.key)
+                said.add(aside.key)
             led = not led and bool(genre.leads) and self._draw.random() < LEAD_CHANCE
             found.append(self._sentence(frame, aside, self._fresh(genre.leads) if led else ""))
         return found
 
-    def _aside(self, fact: Fact, told: set[str]) -> Fact | None:
-        """An onward fact, not yet told, to be put in apposition; None to leave it for later."""
-        onward = [other for other in self.subject.about(fact) if other.key not in told]
-        if not onward or not _with_aside(fact) or self._draw.random() >= ASIDE_CHANCE:
+    def _aside(self, fact: Fact, said: set[str]) -> Fact | None:
+        """An onward fact, not yet said, to be put in apposition; None to leave it for later."""
+        onward = [other for other in self.subject.about(fact.key) if other.key not in said]
+        if not onward or not fact.frames_with_aside or self._draw.random() >= ASIDE_CHANCE:
             return None
         return self._draw.choice(onward)
 
     def _sentence(self, frame: str, aside: Fact | None, lead: str) -> str:
         chosen = self._chosen(frame)
-        if lead and not chosen.startswith(("{", *CAPITALS_KEPT)):
+        if lead and not chosen.startswith(("{", *_CAPITALS_KEPT)):
             chosen = chosen[0].lower() + chosen[1:]
         return _sentence_case(f"{lead} {self._filled(chosen, aside)}".strip())
 
     def _filled(self, text: str, aside: Fact | None = None) -> str:
         """A text with its choices made and its slots filled."""
-        filled = SLOT.sub(lambda found: self._value(found, aside), self._chosen(text))
-        return filled.replace(",,", ",").replace(",.", ".")
 
-    def _value(self, found: re.Match[str], aside: Fact | None) -> str:
-        key = found["key"]
-        known = self._pools[key] if key in self._pools else self.values[key]
-        if not found["aside"] or aside is None:
-            return known
-        return f"{known}, {self._filled(aside.aside)},"
+        def value(found: re.Match[str]) -> str:
+            known = (self.values | self._pools)[found["key"]]
+            if not found["aside"] or aside is None:
+                return known
+            return f"{known}, {self._filled(aside.aside)},"
+
+        return _SLOT.sub(value, self._chosen(text)).replace(",,", ",").replace(",.", ".")
 
     def _chosen(self, text: str) -> str:
-        return ALTERNATIVES.sub(lambda found: self._draw.choice(found[1].split("|")), text)
+        return _ALTERNATIVES.sub(lambda found: self._draw.choice(found[1].split("|")), text)
 
     def _fresh(self, texts: Sequence[str]) -> str:
         """One of some texts, none a second time before all have been used."""
@@ -249,17 +366,12 @@ class Story:
         """As many remarks as come nearest to a number of words."""
         found: list[str] = []
         for _ in self._details:
-            text = _sentence_case(self._filled(self._fresh(self._details[0])))
+            text = self.prompt(self._fresh(self._details[0]))
             if _words(*found) + _words(text) / 2 > words:
                 break
             found.append(text)
             self._details.append(self._details.pop(0))
         return found
-
-
-def _with_aside(fact: Fact) -> tuple[str, ...]:
-    """The frames of a fact that have room for an apposition."""
-    return tuple(frame for frame in fact.frames if f"{{{fact.key}+}}" in frame)
 
 
 def _sentence_case(text: str) -> str:
@@ -271,20 +383,10 @@ def _words(*texts: str) -> int:
 
 
 DEFAULT_ENTITIES = 130
-DEFAULT_PARAPHRASES = 10
-DEFAULT_WORDS = 240
-MINIMUM_WORDS, MAXIMUM_WORDS = 140, 420
-MAXIMUM_ENTITIES = WORDS // 40
-"""Beyond, most invented words would have been used up."""
-LICENCE = "none needed (generated)"
 
 
 def generate_knowledge(
-    entities: int = DEFAULT_ENTITIES,
-    *,
-    paraphrases: int = DEFAULT_PARAPHRASES,
-    words: int = DEFAULT_WORDS,
-    seed: int = 0,
+    entities: int = DEFAULT_ENTITIES, *, paraphrases: int = 10, words: int = 240, seed: int = 0
 ) -> KnowledgeSet:
     """Make up a set of passages and probes.
 
@@ -298,54 +400,45 @@ def generate_knowledge(
     Raises:
         ValueError: a number is out of range.
     """
-    _check("entities", entities, 1, MAXIMUM_ENTITIES)
-    _check("paraphrases", paraphrases, 0, 1000)
-    _check("words", words, MINIMUM_WORDS, MAXIMUM_WORDS)
-    names = NameSource(seed, vocabulary())
-    passages = []
+    for name, value, low, high in (
+        ("entities", entities, 1, WORDS // 40),  # more would use up most invented words
+        ("paraphrases", paraphrases, 0, 1000),
+        ("words", words, 140, 420),
+    ):
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value}: give {low} to {high}")
+    names, passages = NameSource(seed, vocabulary()), []
     for index in range(entities):
+        # The kinds of subject take turns, in an order drawn anew for every round.
+        turn, place = divmod(index, len(subjects()))
+        order = random.Random(f"subjects {seed} {turn}").sample(subjects(), len(subjects()))
         draw = random.Random(f"passage {seed} {index}")
-        story = Story(_subject(seed, index), names, draw)
+        story = Story(order[place], names, draw)
         passages.append(_passage(story, index, paraphrases, words, draw))
     made = f"entities {entities}, paraphrases {paraphrases}, words {words}, seed {seed}"
-    return knowledge_set("generated", passages, licence=LICENCE, source=f"generated: {made}")
-
-
-def _check(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}: give {low} to {high}")
-
-
-def _subject(seed: int, index: int) -> Subject:
-    """The kinds of subject take turns, in an order drawn anew for every round."""
-    turn, place = divmod(index, len(subjects()))
-    return random.Random(f"subjects {seed} {turn}").sample(subjects(), len(subjects()))[place]
+    return KnowledgeSet(
+        "generated", tuple(passages), "none needed (generated)", f"generated: {made}"
+    )
 
 
 def _passage(
     story: Story, index: int, paraphrases: int, words: int, draw: random.Random
 ) -> Passage:
-    probes = _probes(story, index, draw)
-    keys = [fact.key for fact in story.subject.direct]
-    memorized = [f"{probe.prompt} {probe.target}." for probe in probes[: len(keys)]]
-    text = story.text(genres()[0], words, dict(zip(keys, memorized, strict=True)))
-    told = tuple(story.text(genre, words) for genre in _other_genres(paraphrases, draw))
-    return Passage(index, text, told, probes)
-
-
-def _probes(story: Story, index: int, draw: random.Random) -> tuple[KnowledgeProbe, ...]:
-    asked = [(kind, fact) for kind in ProbeKind for fact in story.subject.facts]
-    found = [
-        (kind, story.prompt(draw.choice(fact.prompts[kind])), story.values[fact.key])
-        for kind, fact in asked
-        if kind in fact.prompts
-    ]
-    return tuple(KnowledgeProbe(index, number, *probe) for number, probe in enumerate(found))
-
-
-def _other_genres(number: int, draw: random.Random) -> list[Genre]:
-    """Genres for so many paraphrases, none a second time before all have been used."""
-    found: list[Genre] = []
-    while len(found) < number:
-        found += draw.sample(genres()[1:], len(genres()) - 1)
-    return found[:number]
+    probes: list[KnowledgeProbe] = []
+    for kind in ProbeKind:
+        for fact in story.subject.facts:
+            if kind in fact.prompts:
+                prompt = story.prompt(draw.choice(fact.prompts[kind]))
+                probe = KnowledgeProbe(index, len(probes), kind, prompt, story.values[fact.key])
+                probes.append(probe)
+    memorized = {
+        fact.key: f"{probe.prompt} {probe.target}."
+        for fact, probe in zip(story.subject.direct, probes, strict=False)
+    }
+    text = story.text(genres()[0], words, memorized)
+    # None a second time before all have been used.
+    others: list[Genre] = []
+    while len(others) < paraphrases:
+        others += draw.sample(genres()[1:], len(genres()) - 1)
+    told = tuple(story.text(genre, words) for genre in others[:paraphrases])
+    return Passage(index, text, told, tuple(probes))

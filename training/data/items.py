@@ -1,51 +1,66 @@
-"""Item sets: items in order, where they are from, and what identifies them.
+r"""Item sets: items in order, what identifies them, and the files and hub sets that hold them.
 
 Factoids, instructions and mixes are such sets; each says what its items are and what else decides
-them.
+them. A set is asked for by its name or by a file, of which `limit`, `offset` and `seed` take some.
+Rows come with their place, for errors; what a row must hold is for the reader of the set to say.
+
+| format      | a row is                                                             |
+|-------------|----------------------------------------------------------------------|
+| `.jsonl`    | an object a line; blank lines are skipped                            |
+| `.json`     | an object of the one list that the file holds                        |
+| `.csv`      | a record below the header; named columns hold lists written as JSON  |
+| `.tsv`      | the same, with tabs between the fields                               |
+| `.parquet`  | a row, read some at a time                                           |
+| `.arrow`    | a row of a stream, as `datasets` saves them                          |
+| `.jsonl.gz` | the document of an evaluation request                                |
+
+Text is UTF-8; a byte order mark at the start is passed over.
 
 Example:
-    >>> from training.data.factoid_sources import load_factoids
+    >>> from training.data.factoids import load_factoids
     >>> found = load_factoids("kvr", limit=3)
     >>> isinstance(found, ItemSet), len(found), found.configuration["items"]
     (True, 3, 3)
 """
 
+import gzip
 import json
 import math
 import random
-from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
+from functools import cache, cached_property
+from itertools import chain, islice
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from probes.assets.table import nearest_names
+from probes.assets.table import Source, find_asset, nearest_names
+from probes.corpus.files import BYTE_ORDER_MARK, Row, as_object, json_rows, parsed, separated_rows
+from probes.corpus.readers import PARQUET_BATCH_ROWS
 from probes.corpus.sources import ContentHash
 
+Rows = Iterable[tuple[str, Row]]
+"""Rows with their places."""
+_SHARD = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<rest>\..*)?")
 Item = TypeVar("Item")
-_DECIMALS = 6
 
 
-@dataclass(frozen=True)
-class ItemSet(Sequence[Item]):
-    """Items in order, and where they are from."""
+def hash_of(items: Sequence[Any]) -> str:
+    """SHA-256 of dataclasses in order, all their fields included."""
+    content = ContentHash()
+    for item in items:
+        content.add_text(json.dumps(asdict(item), sort_keys=True, ensure_ascii=False))
+    return content.value
 
-    name: str
-    """What was asked for: a name or a path."""
-    licence: str
-    """Of the texts, as far as known."""
-    source: str
-    """Address, data set with its commit, file, or how they were made."""
 
-    @property
-    @abstractmethod
-    def items(self) -> tuple[Item, ...]:
-        """The items."""
+class Listed(Sequence[Item]):
+    """A sequence of its `items`."""
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What else is to be known of the set, as plain values for a manifest."""
-        return {}
+    items: tuple[Item, ...]
 
     @overload
     def __getitem__(self, index: int) -> Item: ...
@@ -57,14 +72,25 @@ class ItemSet(Sequence[Item]):
     def __len__(self) -> int:
         return len(self.items)
 
+
+@dataclass(frozen=True)
+class ItemSet(Listed[Item]):
+    """Items in order, and where they are from."""
+
+    name: str  # what was asked for: a name or a path
+    licence: str  # of the texts, as far as known
+    source: str  # address, data set with its commit, file, or how they were made
+    items: tuple[Item, ...] = field(repr=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else is to be known of the set, as plain values for a manifest."""
+        return {}
+
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 of the items in order, all their fields included."""
-        content = ContentHash()
-        for item in self.items:
-            fields = asdict(item)  # type: ignore[call-overload]
-            content.add_text(json.dumps(fields, sort_keys=True, ensure_ascii=False))
-        return content.value
+        return hash_of(self.items)
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -79,30 +105,33 @@ class ItemSet(Sequence[Item]):
         }
 
 
-def check_numbers(limit: int | None, offset: int) -> None:
-    """Refuse a limit or an offset that no set can meet."""
+def refuse_options(
+    name: str, limit: int | None, offset: int, revision: str | None, is_hub: bool
+) -> None:
+    """Refuse numbers that no set can meet, and a revision of what is not in the hub."""
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}: give a positive number, or leave it out for all items")
     if offset < 0:
         raise ValueError(f"offset is {offset}: give 0 or more")
-
-
-def refuse_revision(name: str, revision: str | None, is_hub: bool) -> None:
-    """Refuse a revision of what is not in the hub."""
     if revision is not None and not is_hub:
         raise ValueError(f"revision was given, but {name} is no set of the hub: leave it out")
 
 
-def not_found(
+def found_file(
     name: str, file: str, set_of_name: str, names: Sequence[str], suffixes: tuple[str, ...]
-) -> str:
-    """The message for what is neither the name of a set nor a file."""
-    if name.endswith(suffixes):
-        return f"no {file} at {name}: check the path"
-    return (
-        f"no {set_of_name} ({nearest_names(name, list(names))}), and no file of that name; "
-        f"accepted files are {', '.join(suffixes)}"
-    )
+) -> Path:
+    """The file that a set is to be read from; what is neither a name nor a file is refused."""
+    path = Path(name).expanduser()
+    if not path.exists():
+        if name.endswith(suffixes):
+            raise ValueError(f"no {file} at {name}: check the path")
+        raise ValueError(
+            f"no {set_of_name} ({nearest_names(name, list(names))}), and no file of that name; "
+            f"accepted files are {', '.join(suffixes)}"
+        )
+    if path.suffix not in suffixes or path.is_dir():
+        raise ValueError(f"{path} is no {file}: give {', '.join(suffixes)}")
+    return path
 
 
 def chosen(
@@ -125,10 +154,179 @@ def share_of(items: int, ratio: float, what: str) -> int:
         raise ValueError(
             f"{what} is {ratio:g}: give a positive number, or leave it out for no such items"
         )
-    found = math.floor(round(items * ratio, _DECIMALS))
+    found = math.floor(round(items * ratio, 6))
     if found < 1:
         raise ValueError(
             f"{what} is {ratio:g}, which of {items} items is less than one: give a larger ratio or "
             f"more items, or leave it out"
         )
     return found
+
+
+def read_rows(path: Path, *, list_columns: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
+    """The rows of a file in order, each with its place for errors."""
+    match path.suffix:
+        case ".jsonl":
+            return _jsonl_rows(path)
+        case ".json":
+            return json_rows(path)
+        case ".csv" | ".tsv":
+            return separated_rows(path, "," if path.suffix == ".csv" else "\t", list_columns)
+        case ".gz":
+            with gzip.open(path, "rt", encoding="utf-8") as lines:
+                documents = [json.loads(line)["doc"] for line in lines]
+            return _placed(path, "line", documents)
+        case ".arrow":
+            import pyarrow
+
+            with pyarrow.memory_map(str(path)) as file:
+                rows = pyarrow.ipc.open_stream(file).read_all().to_pylist()
+            return _placed(path, "row", rows)
+    assert path.suffix == ".parquet", f"no reader of rows for {path.suffix}"
+    return _placed(path, "row", _parquet_rows(path))
+
+
+def _placed(path: Path, what: str, rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
+    return ((f"{path}, {what} {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            place = f"{path}, line {number}"
+            if number == 1:
+                line = line.removeprefix(BYTE_ORDER_MARK)
+            if line.strip():
+                yield place, as_object(parsed(line.rstrip(), place), place)
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from error
+    with file:
+        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
+            yield from batch.to_pylist()
+
+
+def field_of(row: Row, column: str, place: str, advice: str) -> Any:
+    """What a row holds in a column; it is refused without."""
+    if row.get(column) is None:
+        found = ", ".join(map(repr, row)) or "nothing"
+        raise ValueError(f"{place}: no {column!r}; found {found}: {advice}")
+    return row[column]
+
+
+def text_of(value: Any, column: str, place: str) -> str:
+    """A value as text without white space around it."""
+    if not isinstance(value, str) or not value.strip():
+        found = "an empty text" if isinstance(value, str) else type(value).__name__
+        raise ValueError(f"{place}: {column!r} holds {found}: give text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{place}: {column!r} holds half of a surrogate pair: correct or remove it"
+        ) from error
+    return value.strip()
+
+
+@dataclass(frozen=True)
+class AssetSet:
+    """Files of an asset."""
+
+    asset: str
+    files: tuple[str, ...] = ("",)
+    """Their paths below the asset, in order."""
+    stated: Source | None = None  # where the set is from, if not where the asset is
+
+    @property
+    def licence(self) -> str:
+        """The licence of the texts."""
+        return find_asset(self.asset).licence if self.stated is None else self.stated.licence
+
+    def read(self, revision: str | None = None) -> tuple[Iterator[tuple[str, Row]], str]:
+        """The rows, fetched if need be, and the address that they are from."""
+        from probes.assets import fetch
+
+        assert revision is None
+        folder, source = fetch(self.asset), self.stated or find_asset(self.asset).sources[0]
+        return chain.from_iterable(read_rows(folder / name) for name in self.files), source.url
+
+
+@dataclass(frozen=True)
+class HubSet:
+    """Files of one data set of the hub."""
+
+    dataset: str
+    revision: str  # commit, branch or tag
+    files: tuple[str, ...]
+    """Patterns, each of which must be met; rows come in their order, then in that of the paths."""
+    licence: str
+    max_rows: int | None = None  # only so many rows of its start
+    unverified: bool = True  # nobody could try it against the hub
+
+    def read(self, revision: str | None = None) -> tuple[Iterator[tuple[str, Row]], str]:
+        """The rows, from the hub or its local cache, and which commit they are from."""
+        asked = revision or self.revision
+        folder = hub_snapshot(self.dataset, asked, self.files)
+        paths = _wanted_files(folder, self.files, f"{self.dataset!r}, revision {asked!r}")
+        rows = chain.from_iterable(map(read_rows, paths))
+        return islice(rows, self.max_rows), f"data set {self.dataset}, commit {folder.name}"
+
+
+def hub_set(name: str) -> HubSet:
+    """A data set of the hub as the table beside this module, `hub_sets.toml`, has it."""
+    fields = _table()[name]
+    return HubSet(**{**fields, "files": tuple(fields["files"])})
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("hub_sets.toml").read_text(encoding="utf-8"))
+
+
+def hub_snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The folder with files of a data set, from the hub or its local cache."""
+    import huggingface_hub
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, repo_type="dataset", revision=revision, allow_patterns=list(patterns)
+            )
+        )
+    except (OSError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
+        asked = f"{name!r}, revision {revision!r}" if revision else repr(name)
+        raise ValueError(
+            f"cannot open data set {asked}: {reason}: check the name and the network, or give a "
+            "file"
+        ) from error
+
+
+def _wanted_files(folder: Path, patterns: Sequence[str], asked: str) -> list[Path]:
+    """The files that the patterns name; the cache may hold only some of a data set."""
+    there = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    wanted: dict[str, None] = {}
+    for pattern in patterns:
+        met = [name for name in there if fnmatch(name, pattern)]
+        if not met:
+            found = ", ".join(there[:5]) or "nothing"
+            raise ValueError(
+                f"data set {asked} has no file {pattern!r}, found {found}: check the revision, or "
+                "download the file you want and give its path"
+            )
+        wanted |= dict.fromkeys(met)
+    shards = [shard.group(1, 2, 3) for name in wanted if (shard := _SHARD.fullmatch(name))]
+    for (stem, count, _), parts in Counter(shards).items():
+        if parts != int(count):
+            raise ValueError(
+                f"data set {asked} has {parts} of {int(count)} parts of {stem!r}: fetch it again "
+                "with a network"
+            )
+    return [folder / name for name in wanted]

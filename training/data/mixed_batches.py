@@ -2,12 +2,24 @@
 
 The mix is REMIX's: words or passages that have nothing to do with what is to be learnt, rehearsed
 examples of an earlier stage, or nothing. Batches say of every token which data set it is from, so
-that the loop records the loss of each.
+that the loop records the loss of each. What counts the same in the loss of a batch is a choice
+(`LossNormalisation`). By tokens, as in the paper, the mix makes up most of it: 50 words against the
+few tokens of a factoid.
 
-What counts the same in the loss of a batch is a choice (`LossNormalisation`). By tokens, as in the
-paper, the mix makes up most of it: 50 words against the few tokens of a factoid.
+`OfficialSource` gives what the released trainer trains on. It differs from the paper in this:
 
-Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: 4.
+- Every row is padded to the longest of the whole data set. Pads are end tokens, attended to, and
+  **trained**: after its end a model learns to say the end again, and these tokens count in the loss
+  as all others do. They count as a data set of their own here, so that losses are recorded without
+  them as well.
+- The mix is appended to the examples, and of the two together only the first so many are **kept**.
+  Sets that are not cut to size before lose their whole mix to this.
+- The order is drawn once, and the same in every epoch. Each process drops what does not fill a last
+  batch of its own: those examples are **never** trained on.
+- The loss is the mean over processes of the mean over a process's tokens.
+
+Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: 4, and the
+released trainer.
 
 Example:
     >>> own = [Rendered((5, 6, 2), (False, True, True), str(i), "kvr") for i in range(4)]
@@ -15,23 +27,24 @@ Example:
     >>> source = MixedSource(own, mix, batch_size=3, epochs=2, seed=0, mixing="batch")
     >>> source.steps_available, source.batch(0).examples, source.source_names
     (8, 3, ('kvr', 'mix'))
-    >>> {name: round(share, 2) for name, share in loss_shares(source, range(8)).items()}
-    {'kvr': 0.25, 'mix': 0.75}
+    >>> source = OfficialSource(own[:3], mix[:2], batch_size=4, end_id=2, epochs=2, processes=2)
+    >>> source.steps_available, source.source_names, len(source.never_trained)
+    (2, ('kvr', 'mix', 'pads'), 1)
 """
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
+from torch import Tensor
 
 from probes.corpus.token_batch import PAD_SEGMENT
-from training.batches import IGNORED, NamedSources, TrainingBatch
+from training.batches import IGNORED, TrainingBatch
 from training.choices import LossNormalisation, Mixing, Packing
 from training.data.rendering import Rendered, rows_hash
 
@@ -39,23 +52,26 @@ TOKEN_COST = 4096
 """Multiplications of a token in a layer, attention left out, over the width of the model. That of
 models of a hundred million parameters, halved as masked attention is slow at multiplying. Little
 hangs on it: ten times as many make rows two thirds longer, with three pads in a hundred less."""
+PADS = "pads"
+"""What the pads of official batches count for."""
 
 
 def packed_rows(lengths: Sequence[int], *, longest_row: int | None = None) -> list[list[int]]:
     """Which examples share a row, the first the longest in each."""
-    longest = max(lengths)
-    limit = max(longest, longest_row or 0)
+    limit = max(*lengths, longest_row or 0)
     fewest = -(-sum(lengths) // limit)
-    dealt = (_dealt(lengths, rows) for rows in range(fewest, len(lengths) + 1))
+
+    def longest(rows: Sequence[Sequence[int]]) -> int:
+        return max(sum(lengths[i] for i in row) for row in rows)
 
     def cost(rows: Sequence[Sequence[int]]) -> int:
-        length = _row_length(rows, lengths)
-        return len(rows) * length * (TOKEN_COST + 2 * length)
+        return len(rows) * longest(rows) * (TOKEN_COST + 2 * longest(rows))
 
-    return min((rows for rows in dealt if _row_length(rows, lengths) <= limit), key=cost)
+    dealt = (_dealt_to_rows(lengths, rows) for rows in range(fewest, len(lengths) + 1))
+    return min((rows for rows in dealt if longest(rows) <= limit), key=cost)
 
 
-def _dealt(lengths: Sequence[int], n_rows: int) -> list[list[int]]:
+def _dealt_to_rows(lengths: Sequence[int], n_rows: int) -> list[list[int]]:
     """The longest first, each to the emptiest row."""
     rows: list[list[int]] = [[] for _ in range(n_rows)]
     loads = [(0, row) for row in range(n_rows)]
@@ -64,10 +80,6 @@ def _dealt(lengths: Sequence[int], n_rows: int) -> list[list[int]]:
         rows[row].append(example)
         heapq.heapreplace(loads, (load + lengths[example], row))
     return rows
-
-
-def _row_length(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
-    return max(sum(lengths[i] for i in row) for row in rows)
 
 
 def rows_of_examples(
@@ -89,24 +101,19 @@ def rows_of_examples(
     else:
         rows = [[i] for i in sorted(range(len(examples)), key=lambda i: -lengths[i])]
     shape = (len(rows), max(sum(lengths[i] for i in row) for row in rows))
-    ids = torch.zeros(shape, dtype=torch.long)
-    labels = torch.full(shape, IGNORED)
-    segments = torch.full(shape, PAD_SEGMENT)
-    sources = torch.zeros(shape, dtype=torch.long)
+    ids, sources = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    labels, segments = torch.full(shape, IGNORED), torch.full(shape, PAD_SEGMENT)
     weights = torch.ones(shape)
     weight_of = example_weights(examples, names, normalisation)
     for row, members in enumerate(rows):
         start = 0
-        for example in members:
-            place = (row, slice(start, start + lengths[example]))
-            tokens = torch.tensor(examples[example].input_ids)
-            trained = torch.tensor(examples[example].trained)
-            ids[place] = tokens
-            labels[place] = torch.where(trained, tokens, IGNORED)
-            segments[place] = example
-            sources[place] = source_names.index(names[example])
-            weights[place] = weight_of[example]
-            start += lengths[example]
+        for member in members:
+            place = (row, slice(start, start + lengths[member]))
+            ids[place], labels[place] = _ids_and_labels(examples[member])
+            segments[place] = member
+            sources[place] = source_names.index(names[member])
+            weights[place] = weight_of[member]
+            start += lengths[member]
     return TrainingBatch(
         ids,
         labels,
@@ -116,6 +123,11 @@ def rows_of_examples(
         None if normalisation is LossNormalisation.TOKEN else weights,
         len(examples),
     )
+
+
+def _ids_and_labels(example: Rendered) -> tuple[Int64[Tensor, " pos"], Int64[Tensor, " pos"]]:
+    ids = torch.tensor(example.input_ids)
+    return ids, torch.where(torch.tensor(example.trained), ids, IGNORED)
 
 
 def example_weights(
@@ -129,73 +141,36 @@ def example_weights(
         case LossNormalisation.EXAMPLE:
             return [1 / count for count in tokens]
         case LossNormalisation.SOURCE:
-            totals = dict.fromkeys(names, 0)
+            totals: Counter[str] = Counter()
             for name, count in zip(names, tokens, strict=True):
                 totals[name] += count
             return [1 / totals[name] for name in names]
 
 
-@dataclass(frozen=True)
-class MixedOrder:
-    """The stream of examples; the stage's own are numbered from 0, then the mix."""
-
-    primary: int
-    mix: int
-    seed: int
-    mixing: Mixing
-
-    @property
-    def size(self) -> int:
-        """Examples of an epoch."""
-        return self.primary + self.mix
-
-    def stream(self, start: int, stop: int) -> Int64[np.ndarray, " example"]:
-        """The examples from one place of the stream up to another."""
-        epochs = range(start // self.size, -(-stop // self.size))
-        orders = [_epoch_order(self, epoch) for epoch in epochs]
-        first = epochs.start * self.size
-        return np.concatenate(orders)[start - first : stop - first]
-
-    def refuse_uneven(self, batch_size: int) -> None:
-        """Make sure that, mixed by `batch`, every batch has some of both."""
-        if self.mixing is not Mixing.BATCH:
-            return
-        if not self.mix:
-            raise ValueError("mixing 'batch' has nothing to mix in: give a mix, or use 'example'")
-        rarer = min(self.primary, self.mix)
-        needed = -(-self.size // rarer)
-        if batch_size < needed:
-            raise ValueError(
-                f"batches of {batch_size} cannot all have some of {self.primary} examples and of "
-                f"{self.mix} mixed in: give a batch_size of at least {needed}, or use mixing "
-                "'example'"
-            )
+def _named_sources(
+    primary: Sequence[Rendered], mix: Sequence[Rendered]
+) -> tuple[list[str], tuple[str, ...]]:
+    """The data set that each example counts for, and all of them in the order of their first."""
+    groups = (("primary", primary), ("mix", mix))
+    names = [example.source or unnamed for unnamed, group in groups for example in group]
+    return names, tuple(dict.fromkeys(names))
 
 
 @lru_cache(maxsize=4)
-def _epoch_order(order: MixedOrder, epoch: int) -> Int64[np.ndarray, " example"]:
-    """The order of an epoch: a function of the seed and the epoch, and of nothing before."""
-    generator = np.random.default_rng([order.seed, epoch])
-    if order.mixing is Mixing.EXAMPLE:
-        return generator.permutation(order.size)
-    own = generator.permutation(order.primary)
-    return _interleaved(own, order.primary + generator.permutation(order.mix))
-
-
-def _interleaved(
-    own: Int64[np.ndarray, " own"], mix: Int64[np.ndarray, " mix"]
+def _epoch_order(
+    primary: int, mix: int, mixing: Mixing, seed: int, epoch: int
 ) -> Int64[np.ndarray, " example"]:
-    """Two orders as one, in which those of each kind are spread evenly."""
-    size = len(own) + len(mix)
-    ends = np.arange(size + 1) * len(own) // size
-    is_own = np.diff(ends) == 1
+    """The order of an epoch, the mix numbered after the stage's own: a function of the seed and the
+    epoch, and of nothing before. Mixed by batch, those of each kind are spread evenly.
+    """
+    generator, size = np.random.default_rng([seed, epoch]), primary + mix
+    if mixing is Mixing.EXAMPLE:
+        return generator.permutation(size)
+    is_own = np.diff(np.arange(size + 1) * primary // size) == 1
     found = np.empty(size, dtype=np.int64)
-    found[is_own], found[~is_own] = own, mix
+    found[is_own] = generator.permutation(primary)
+    found[~is_own] = primary + generator.permutation(mix)
     return found
-
-
-UNNAMED = ("primary", "mix")
-"""What examples count for that name no data set."""
 
 
 class MixedSource:
@@ -248,21 +223,31 @@ class MixedSource:
                 f"{batch_size} with any of the stage's own: give more, or a smaller batch"
             )
         self._examples = (*primary, *mix)
-        self._names, self.source_names = named_sources(primary, mix)
-        self._order = MixedOrder(len(primary), len(mix), seed, Mixing(mixing))
-        self._order.refuse_uneven(batch_size)
-        self._batch_size, self._epochs = batch_size, epochs
-        self._normalisation = LossNormalisation(loss_normalisation)
-        self._packing, self._positions = Packing(packing), positions
-        self.steps_available: int | None = -(-self._order.size * epochs // batch_size)
+        self._primary, self._mix, self._size = len(primary), len(mix), len(self._examples)
+        self._names, self.source_names = _named_sources(primary, mix)
+        self._batch_size, self._epochs, self._seed = batch_size, epochs, seed
+        self._mixing, self._packing = Mixing(mixing), Packing(packing)
+        self._normalisation, self._positions = LossNormalisation(loss_normalisation), positions
+        self._refuse_uneven()
+        self.steps_available: int | None = self.steps_of_epochs(epochs)
         self._given: set[int] = set()
 
-    def batch(self, step: int) -> TrainingBatch:
-        """What update `step + 1` is made from.
+    def _refuse_uneven(self) -> None:
+        """Make sure that, mixed by `batch`, every batch has some of both."""
+        if self._mixing is not Mixing.BATCH:
+            return
+        if not self._mix:
+            raise ValueError("mixing 'batch' has nothing to mix in: give a mix, or use 'example'")
+        needed = -(-self._size // min(self._primary, self._mix))
+        if self._batch_size < needed:
+            raise ValueError(
+                f"batches of {self._batch_size} cannot all have some of {self._primary} examples "
+                f"and of {self._mix} mixed in: give a batch_size of at least {needed}, or use "
+                "mixing 'example'"
+            )
 
-        Raises:
-            ValueError: there are not so many batches.
-        """
+    def batch(self, step: int) -> TrainingBatch:
+        """What update `step + 1` is made from."""
         chosen = self.examples_at(step)
         self._given.add(step)
         return rows_of_examples(
@@ -275,30 +260,24 @@ class MixedSource:
         )
 
     def examples_at(self, step: int) -> Int64[np.ndarray, " example"]:
-        """Which examples `batch(step)` has; the mix is numbered after the stage's own.
-
-        Raises:
-            ValueError: there are not so many batches.
-        """
-        assert self.steps_available is not None
-        if not 0 <= step < self.steps_available:
-            raise ValueError(
-                f"there is no batch {step}; these examples give {self.steps_available}"
-            )
-        first = step * self._batch_size
-        return self._order.stream(first, first + self._batch_size)
+        """Which examples `batch(step)` has; the mix is numbered after the stage's own."""
+        _refuse_beyond(step, self.steps_available)
+        start = step * self._batch_size
+        stop = start + self._batch_size
+        epochs = range(start // self._size, -(-stop // self._size))
+        sizes = (self._primary, self._mix, self._mixing)
+        orders = [_epoch_order(*sizes, self._seed, epoch) for epoch in epochs]
+        before = epochs.start * self._size
+        return np.concatenate(orders)[start - before : stop - before]
 
     def steps_of_epochs(self, epochs: int) -> int:
         """After how many updates so many epochs are complete."""
-        return -(-self._order.size * epochs // self._batch_size)
+        return -(-self._size * epochs // self._batch_size)
 
     def assert_complete(self, steps_done: int) -> None:
         """Assert that so many steps have shown every example as often as epochs were complete.
 
         Steps before the first batch that this object gave are a run's that it goes on from.
-
-        Raises:
-            AssertionError: an example was left out, or a batch in between was not asked for.
         """
         started = min(self._given, default=steps_done)
         missed = [step for step in range(started, steps_done) if step not in self._given]
@@ -307,10 +286,10 @@ class MixedSource:
                 f"{len(missed)} batches were never made in {steps_done} steps, the first is number "
                 f"{missed[0]}"
             )
-        seen = np.zeros(self._order.size, dtype=np.int64)
+        seen = np.zeros(self._size, dtype=np.int64)
         for step in range(steps_done):
             np.add.at(seen, self.examples_at(step), 1)
-        complete = steps_done * self._batch_size // self._order.size
+        complete = steps_done * self._batch_size // self._size
         if seen.min(initial=complete) < complete:
             left_out = int(seen.argmin())
             raise AssertionError(
@@ -322,49 +301,142 @@ class MixedSource:
         """The examples and how they are gone through: everything that decides the batches."""
         return {
             "kind": "mixed",
-            "primary": self._order.primary,
-            "mix": self._order.mix,
+            "primary": self._primary,
+            "mix": self._mix,
             "sources": list(self.source_names),
             "content_hash": rows_hash(self._examples),
             "batch_size": self._batch_size,
             "epochs": self._epochs,
-            "seed": self._order.seed,
-            "mixing": str(self._order.mixing),
+            "seed": self._seed,
+            "mixing": str(self._mixing),
             "loss_normalisation": str(self._normalisation),
             "packing": str(self._packing),
             "positions": self._positions,
         }
 
 
-def named_sources(
-    primary: Sequence[Rendered], mix: Sequence[Rendered]
-) -> tuple[list[str], tuple[str, ...]]:
-    """The data set that each example counts for, and all of them in the order of their first."""
-    groups = zip(UNNAMED, (primary, mix), strict=True)
-    names = [example.source or unnamed for unnamed, group in groups for example in group]
-    return names, tuple(dict.fromkeys(names))
+def _refuse_beyond(step: int, steps: int | None) -> None:
+    assert steps is not None
+    if not 0 <= step < steps:
+        raise ValueError(f"there is no batch {step}; these examples give {steps}")
 
 
-def loss_shares(source: NamedSources, steps: Iterable[int]) -> dict[str, float]:
-    """How much of the loss is made up by the trained tokens of each data set, on average.
+class OfficialSource:
+    """Batches as the released trainer makes them.
 
     Args:
-        source: of batches that say where their tokens are from.
-        steps: the batches to look at.
+        primary: the stage's own examples, rendered with `compat="official"`, which trains the line
+            breaks after answers, too.
+        mix: what is appended to them; empty for nothing.
+        batch_size: examples of a batch, over all processes.
+        end_id: the tokenizer's end token, which pads.
+        epochs: how often to go through the examples.
+        seed: of their one order.
+        processes: how many the released trainer would have run.
+        keep: how many of the examples and the mix together; None for all.
 
-    Returns:
-        A share for every data set; they sum to 1.
+    Attributes:
+        source_names: the data sets, and the pads, as batches number them.
+        steps_available: batches in all.
+        never_trained: identifiers of the examples that no batch has.
+
+    Raises:
+        ValueError: there are too few examples for a batch, the processes do not share a batch
+            evenly, or a number is too small.
     """
-    looked_at = list(steps)
-    found: Counter[str] = Counter()
-    for step in looked_at:
-        batch = source.batch(step)
-        assert batch.sources is not None
-        weights = torch.ones(batch.labels.shape) if batch.weights is None else batch.weights
-        trained = batch.labels[:, 1:] != IGNORED
-        parts = batch.sources[:, 1:][trained].bincount(
-            weights[:, 1:][trained].double(), minlength=len(source.source_names)
+
+    def __init__(
+        self,
+        primary: Sequence[Rendered],
+        mix: Sequence[Rendered] = (),
+        *,
+        batch_size: int,
+        end_id: int,
+        epochs: int = 20,
+        seed: int = 0,
+        processes: int = 2,
+        keep: int | None = None,
+    ) -> None:
+        self._settings = {
+            "batch_size": batch_size,
+            "processes": processes,
+            "epochs": epochs,
+            "seed": seed,
+            "keep": keep,
+        }
+        for name, number in self._settings.items():
+            if name != "seed" and number is not None and number < 1:
+                raise ValueError(f"{name} is {number}: give 1 or more")
+        if batch_size % processes:
+            raise ValueError(
+                f"{processes} processes cannot share batches of {batch_size} evenly: give a "
+                "multiple"
+            )
+        self._examples = (*primary, *mix)[:keep]
+        self._processes, self._end_id = processes, end_id
+        self.mix_kept = max(len(self._examples) - len(primary), 0)
+        self._names, every_name = _named_sources(primary, mix)
+        assert PADS not in every_name
+        self.source_names = (*every_name, PADS)
+        self._batches = _dealt(len(self._examples), batch_size, processes, seed)
+        if not len(self._batches):
+            raise ValueError(
+                f"{len(self._examples)} examples do not fill one batch of {batch_size}: give more, "
+                "or a smaller batch"
+            )
+        self._width = max(len(example.input_ids) for example in self._examples)
+        self.steps_available: int | None = len(self._batches) * epochs
+        shown = set(self._batches.flatten().tolist())
+        self.never_trained = tuple(
+            example.identifier for i, example in enumerate(self._examples) if i not in shown
         )
-        for name, part in zip(source.source_names, (parts / parts.sum()).tolist(), strict=True):
-            found[name] += part / len(looked_at)
-    return dict(found)
+
+    def batch(self, step: int) -> TrainingBatch:
+        """What update `step + 1` is made from; the rows of each process come together."""
+        chosen = self.examples_at(step).tolist()
+        shape = (len(chosen), self._width)
+        ids, labels = torch.full(shape, self._end_id), torch.full(shape, self._end_id)
+        sources = torch.full(shape, self.source_names.index(PADS))
+        for row, number in enumerate(chosen):
+            place = (row, slice(len(self._examples[number].input_ids)))
+            ids[place], labels[place] = _ids_and_labels(self._examples[number])
+            sources[place] = self.source_names.index(self._names[number])
+        weights = None
+        if self._processes > 1:
+            # Every process counts the same, however many tokens it trains.
+            of_row = (labels[:, 1:] != IGNORED).sum(dim=1)
+            of_process = of_row.view(self._processes, -1).sum(dim=1)
+            each = (1 / of_process.float()).repeat_interleave(len(chosen) // self._processes)
+            weights = each[:, None].repeat(1, self._width)
+        return TrainingBatch(ids, labels, torch.ones_like(ids), None, sources, weights)
+
+    def examples_at(self, step: int) -> Int64[Tensor, " example"]:
+        """Which examples `batch(step)` has; the mix is numbered after the stage's own."""
+        _refuse_beyond(step, self.steps_available)
+        return self._batches[step % len(self._batches)]
+
+    def describe(self) -> dict[str, Any]:
+        """The examples and how they are gone through: everything that decides the batches."""
+        return {
+            "kind": "official_mixed",
+            "primary": len(self._examples) - self.mix_kept,
+            "mix": self.mix_kept,
+            "sources": list(self.source_names),
+            "content_hash": rows_hash(self._examples),
+            "row_length": self._width,
+            "end_id": self._end_id,
+            **self._settings,
+            "never_trained": list(self.never_trained),
+        }
+
+
+def _dealt(
+    examples: int, batch_size: int, processes: int, seed: int
+) -> Int64[Tensor, "step example"]:
+    """Which examples each batch of an epoch has, as torch's samplers deal them out."""
+    order = torch.randperm(examples, generator=torch.Generator().manual_seed(seed))
+    each, own = -(-examples // processes), batch_size // processes
+    dealt = order.repeat(processes)[: each * processes].view(each, processes).T
+    steps = each // own
+    by_process = dealt[:, : steps * own].reshape(processes, steps, own)
+    return by_process.transpose(0, 1).reshape(steps, batch_size)

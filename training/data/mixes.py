@@ -1,21 +1,33 @@
-r"""Mixing data by name: what is trained beside a data set so that facts stay in memory.
+r"""Mixes and replay: what is trained beside a data set so that facts stay in memory.
 
 A **mix ratio** is the size of the mix over the size of the data set that it is mixed into; the
 paper's main tables have 2.0. One stage has one mix: "random, then generic" are the mixes of two
-stages.
+stages. The three sets of the hub are those of the released code, under the ids and columns that it
+names. They are marked `unverified`, since nobody has read them with this code, and no commit of
+theirs is known to us: `revision` pins one, and the content hash says what a run was given.
 
-The three sets of the hub are those of the released code, under the ids and columns that it names.
-They are marked `unverified`, since nobody has read them with this code, and no commit of theirs is
-known to us: `revision` pins one, and the content hash says what a run was given.
+Of the items of earlier stages a share, the **replay ratio**, is drawn without replacement and shown
+again; the paper has 0.01, 0.05 and 0.1 (`replayed`). The items of a small ratio are among those of
+a larger one with the same seed. Without access to the earlier answers, a model can write them by
+itself: `self_generated`. Items of a replay count for a source of their own, so that their loss is
+told from that of new items of the same data set.
 
-Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section
-4.1 (what is mixed, ratios) and B.5.2 (the prompts).
+Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: sections
+3.2 and 4.1 (what is mixed, ratios), A.2, B.5.2 (the prompts) and table 4.
+
+Example:
+    >>> from training.data.factoids import load_factoids
+    >>> from training.data.rendering import factoid_conversations
+    >>> earlier = factoid_conversations(load_factoids("kvr", limit=128))
+    >>> len(replayed(earlier, 0.05, seed=0))
+    6
 """
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -23,100 +35,29 @@ from typing import Any
 
 from probes.assets.table import find_asset, nearest_names
 from probes.corpus.sources import NO_LICENCE, Corpus, load_corpus
-from training.data.conversations import Conversation, Turn
+from probes.generation import generate
+from probes.hooked_model import HookedModel
+from training.choices import Template
 from training.data.factoids import Factoid
 from training.data.items import ItemSet, share_of
+from training.data.rendering import Conversation, RowEncoder, Turn, decoded
 
 RANDOM_PROMPT = "Memorize the following random-string passage:\n"
-RANDOM_SOURCE = "random"
+GENERIC_PROMPT = "Complete the following partial passage:\n\n"
 WORD_LIST = "webster-words"
 PAPER_WORDS = 50
 """Words in an item of the paper: some 150 tokens of a large vocabulary, 450 of a small one."""
-
-
-def random_sequences(
-    vocabulary: Sequence[str], n: int, *, words: int, seed: int
-) -> list[Conversation]:
-    """Sequences of words of a list, each to be copied."""
-    _check_numbers(n, words)
-    items = []
-    for index in range(n):
-        passage = " ".join(random.Random(f"{seed}/{index}").choices(vocabulary, k=words))
-        turn = Turn(RANDOM_PROMPT + passage, passage)
-        items.append(Conversation((turn,), f"{RANDOM_SOURCE}-{seed}-{index}", RANDOM_SOURCE))
-    return items
-
-
-def _check_numbers(n: int, words: int) -> None:
-    if n < 1:
-        raise ValueError(f"a mix of {n} items was asked for: give 1 or more")
-    if words < 1:
-        raise ValueError(f"mix items of {words} words were asked for: give 1 or more")
-
-
-GENERIC_PROMPT = "Complete the following partial passage:\n\n"
-GENERIC_SOURCE = "generic"
 READ_DOCUMENTS = 20_000
-
-
-def generic_passages(
-    corpus: Corpus | str,
-    n: int,
-    *,
-    words: int = PAPER_WORDS,
-    seed: int,
-    per_document: int | None = 1,
-    source: str = GENERIC_SOURCE,
-) -> list[Conversation]:
-    """Passages of a corpus, the second half of each to be told from the first."""
-    _check_numbers(n, words)
-    if per_document is not None and per_document < 1:
-        raise ValueError(f"per_document is {per_document}: give 1 or more, or None for all")
-    opened = load_corpus(corpus) if isinstance(corpus, str) else corpus
-    passages = list(_passages(opened, words, per_document, source))
-    if len(passages) < n:
-        limited = per_document is not None
-        of_each = f", at most {per_document} of a document" * limited
-        advice = ", more passages of a document (per_document)" * limited
-        raise ValueError(
-            f"a mix of {n} passages was asked for, but {opened.name} has {len(passages)} of "
-            f"{words} + {words} words{of_each}: give a smaller mix, fewer words{advice} or another "
-            "corpus"
-        )
-    random.Random(seed).shuffle(passages)
-    return passages[:n]
-
-
-def _passages(
-    corpus: Corpus, words: int, per_document: int | None, source: str
-) -> Iterator[Conversation]:
-    """All passages, in the order of the corpus."""
-    length = 2 * words
-    cuts = -1 if per_document is None else per_document * length
-    for place, text in enumerate(islice(corpus.documents(), READ_DOCUMENTS)):
-        found = text.split(None, cuts)  # what is left uncut is one entry, too short for a passage
-        for number, start in enumerate(range(0, len(found) - length + 1, length)):
-            piece = found[start : start + length]
-            turn = Turn(GENERIC_PROMPT + " ".join(piece[:words]), " ".join(piece[words:]))
-            yield Conversation((turn,), f"{source}-{place}-{number}", source)
-
-
-DEFAULT_CORPUS = "general"
 
 
 class MixName(StrEnum):
     """What can be mixed into a stage."""
 
-    RANDOM = "random"
-    """Sequences of random words to be copied."""
-    GENERIC = "generic"
-    """Passages of any corpus, `general` if none is named."""
-    KNOWLEDGE_PILE = "knowledge-pile"
-    """Passages of Knowledge-Pile, from the hub."""
-    ARXIV_PILE = "arxiv-pile"
-    """Passages of the Pile's papers, from the hub."""
-    FINEWEB = "fineweb"
-    """Passages of FineWeb, from the hub."""
+    RANDOM = "random"  # sequences of random words to be copied
+    GENERIC = "generic"  # passages of any corpus, `general` if none is named
+    KNOWLEDGE_PILE = "knowledge-pile"  # passages of Knowledge-Pile, from the hub
+    ARXIV_PILE = "arxiv-pile"  # passages of the Pile's papers, from the hub
+    FINEWEB = "fineweb"  # passages of FineWeb, from the hub
 
 
 @dataclass(frozen=True)
@@ -125,8 +66,7 @@ class HubMix:
 
     dataset: str
     column: str
-    licence: str
-    """As far as known; what the data set itself states wins."""
+    licence: str  # as far as known; what the data set itself states wins
     revision: str = "main"
     unverified: bool = True
 
@@ -142,13 +82,7 @@ HUB_MIXES: dict[MixName, HubMix] = {
 class MixSet(ItemSet[Conversation]):
     """Mixing data in an order drawn by the seed, and where it is from."""
 
-    conversations: tuple[Conversation, ...] = field(repr=False)
-    drawn: dict[str, Any]
-    """What else decides which items they are."""
-
-    @property
-    def items(self) -> tuple[Conversation, ...]:
-        return self.conversations
+    drawn: dict[str, Any]  # what else decides which items they are
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -161,11 +95,7 @@ def mix_names() -> list[str]:
 
 
 def mix_size(primary: int, ratio: float) -> int:
-    """How many items to mix into `primary` items, rounded down (`training.data.items`).
-
-    Raises:
-        ValueError: the ratio is not positive, or comes to less than one item.
-    """
+    """How many items to mix into `primary` items, rounded down; refused where that is none."""
     return share_of(primary, ratio, "the mix ratio")
 
 
@@ -177,7 +107,6 @@ def load_mix(
     seed: int = 0,
     corpus: Corpus | str | Path | None = None,
     revision: str | None = None,
-    per_document: int | None = 1,
 ) -> MixSet:
     """Load mixing data by name.
 
@@ -188,7 +117,6 @@ def load_mix(
         seed: decides which items, and their order.
         corpus: what `generic` is cut from; None for `general`. It applies to `generic` alone.
         revision: branch, tag or commit of a set of the hub, in place of the table's.
-        per_document: at most so many passages of a document; None for all that fit.
 
     Raises:
         ValueError: the name is unknown, an option does not apply or is out of range, the data
@@ -196,53 +124,171 @@ def load_mix(
     """
     if name not in mix_names():
         raise ValueError(f"no mix is called {name!r}: {nearest_names(name, mix_names())}")
-    _refuse_options(name, corpus, revision, per_document)
-    if name == MixName.RANDOM:
-        return _random(n, words, seed)
-    settings: dict[str, Any] = {"words": words, "seed": seed, "per_document": per_document}
-    if name == MixName.GENERIC:
-        opened = corpus if isinstance(corpus, Corpus) else load_corpus(corpus or DEFAULT_CORPUS)
-        licence = opened.licence
-    else:
-        row = HUB_MIXES[MixName(name)]
-        opened = load_corpus(
-            row.dataset,
-            column=row.column,
-            revision=revision or row.revision,
-            max_documents=READ_DOCUMENTS,
-        )
-        licence = row.licence if opened.licence == NO_LICENCE else opened.licence
-        settings |= {"revision": revision or row.revision, "unverified": row.unverified}
-    items = generic_passages(
-        opened, n, words=words, seed=seed, per_document=per_document, source=name
-    )
-    return MixSet(name, licence, opened.name, tuple(items), settings)
-
-
-def _refuse_options(
-    name: str, corpus: object | None, revision: str | None, per_document: int | None
-) -> None:
+    if n < 1:
+        raise ValueError(f"a mix of {n} items was asked for: give 1 or more")
+    if words < 1:
+        raise ValueError(f"mix items of {words} words were asked for: give 1 or more")
     if corpus is not None and name != MixName.GENERIC:
         raise ValueError(f"a corpus was given, but mix {name} has its own: leave it out")
-    if revision is not None and name not in HUB_MIXES:
+    hub = HUB_MIXES.get(MixName(name))
+    if revision is not None and hub is None:
         raise ValueError(f"revision {revision!r} was given, but mix {name} is not from the hub")
-    if per_document != 1 and name == MixName.RANDOM:
-        raise ValueError(f"per_document is {per_document}, but mix {name} has no documents")
+    settings: dict[str, Any] = {"words": words, "seed": seed}
+    if name == MixName.RANDOM:
+        from probes.assets import fetch
+
+        asset = find_asset(WORD_LIST)
+        vocabulary = fetch(WORD_LIST).read_text(encoding="utf-8").split()
+        items = random_sequences(vocabulary, n, words=words, seed=seed)
+        return MixSet(name, asset.licence, asset.sources[0].url, items, settings)
+    settings["per_document"] = 1
+    if hub is None:
+        opened = corpus if isinstance(corpus, Corpus) else load_corpus(corpus or "general")
+        licence = opened.licence
+    else:
+        settings |= {"revision": revision or hub.revision, "unverified": hub.unverified}
+        opened = load_corpus(
+            hub.dataset,
+            column=hub.column,
+            revision=revision or hub.revision,
+            max_documents=READ_DOCUMENTS,
+        )
+        licence = hub.licence if opened.licence == NO_LICENCE else opened.licence
+    items = generic_passages(opened, n, words=words, seed=seed, source=name)
+    return MixSet(name, licence, opened.name, items, settings)
 
 
-def _random(n: int, words: int, seed: int) -> MixSet:
-    from probes.assets import fetch
+def random_sequences(
+    vocabulary: Sequence[str], n: int, *, words: int, seed: int
+) -> tuple[Conversation, ...]:
+    """Sequences of words of a list, each to be copied."""
+    found = []
+    for index in range(n):
+        passage = " ".join(random.Random(f"{seed}/{index}").choices(vocabulary, k=words))
+        turn = Turn(RANDOM_PROMPT + passage, passage)
+        found.append(Conversation((turn,), f"random-{seed}-{index}", "random"))
+    return tuple(found)
 
-    vocabulary = fetch(WORD_LIST).read_text(encoding="utf-8").split()
-    items = random_sequences(vocabulary, n, words=words, seed=seed)
-    asset = find_asset(WORD_LIST)
-    settings = {"words": words, "seed": seed}
-    return MixSet(MixName.RANDOM.value, asset.licence, asset.sources[0].url, tuple(items), settings)
+
+def generic_passages(
+    corpus: Corpus, n: int, *, words: int = PAPER_WORDS, seed: int, source: str = "generic"
+) -> tuple[Conversation, ...]:
+    """One passage of each of some documents, the second half to be told from the first."""
+    passages = []
+    for place, text in enumerate(islice(corpus.documents(), READ_DOCUMENTS)):
+        piece = text.split(None, 2 * words)[: 2 * words]
+        if len(piece) == 2 * words:
+            turn = Turn(GENERIC_PROMPT + " ".join(piece[:words]), " ".join(piece[words:]))
+            passages.append(Conversation((turn,), f"{source}-{place}-0", source))
+    if len(passages) < n:
+        raise ValueError(
+            f"a mix of {n} passages was asked for, but {corpus.name} has {len(passages)} of "
+            f"{words} + {words} words, at most 1 of a document: give a smaller mix, fewer words or "
+            "another corpus"
+        )
+    random.Random(seed).shuffle(passages)
+    return tuple(passages[:n])
 
 
-_WORD = re.compile(r"\w+")
+def replay_size(earlier: int, ratio: float) -> int:
+    """How many of `earlier` items to show again, rounded down; refused below one and above all."""
+    if ratio > 1:
+        raise ValueError(
+            f"the replay ratio is {ratio:g}: give at most 1, which shows every earlier item again"
+        )
+    return share_of(earlier, ratio, "the replay ratio")
 
-Phrase = tuple[str, ...]
+
+def replayed(earlier: Sequence[Conversation], ratio: float, seed: int) -> list[Conversation]:
+    """A share of the items of an earlier stage, in an order drawn by a seed, of source "replay"."""
+    size = replay_size(len(earlier), ratio)
+    return [replace(item, source="replay") for item in _in_drawn_order(earlier, seed)[:size]]
+
+
+def _in_drawn_order(items: Sequence[Conversation], seed: int) -> list[Conversation]:
+    """Items in an order drawn by a seed; their first ones are a fair sample."""
+    drawn = list(items)
+    random.Random(seed).shuffle(drawn)
+    return drawn
+
+
+@dataclass(frozen=True)
+class SelfReplay:
+    """Items whose answers a model wrote, and how they were written."""
+
+    conversations: tuple[Conversation, ...] = field(repr=False)
+    """As many as were asked for, of one turn each, as source "self-replay"."""
+    configuration: dict[str, Any]  # settings, and how many answers were not taken, and why
+
+
+def self_generated(
+    model: HookedModel,
+    n: int,
+    *,
+    earlier: Sequence[Conversation],
+    template: Template | str,
+    seed: int,
+    max_answer_tokens: int = 64,
+) -> SelfReplay:
+    """Items as the model remembers them: earlier prompts with its own answers, written greedily.
+
+    Args:
+        model: the model as the earlier stage left it, with its tokenizer.
+        n: how many items.
+        earlier: items of the earlier stage, whose prompts are answered in an order drawn by `seed`.
+        template: how the earlier stage rendered its items.
+        seed: of which prompts are answered.
+        max_answer_tokens: of an answer, its end included; longer and empty ones are not taken.
+
+    Raises:
+        ValueError: `n` is not positive, or more than there are earlier items; too few answers were
+            usable (says how many, and why not); the template does not go with the tokenizer; the
+            model has none.
+    """
+    if not 0 < n <= len(earlier):
+        raise ValueError(
+            f"{n} self-generated items were asked for, and there are {len(earlier)} earlier items "
+            "to answer: ask for 1 or more, and no more than there are"
+        )
+    if (tokenizer := model.tokenizer) is None:
+        raise ValueError(f"{model.name} has no tokenizer to write text with: load it with one")
+    encoder = RowEncoder(tokenizer, template)
+    end = encoder.row(Conversation((Turn("a", "b"),), "shortest")).input_ids[-1]
+    drawn, kept = _in_drawn_order(earlier, seed), list[Conversation]()
+    rejected = Counter(endless_answers=0, empty_answers=0)
+    asked = 0
+    while len(kept) < n:
+        items = drawn[asked : asked + n - len(kept)]
+        if not items:
+            reasons = ", ".join(
+                f"{count} {name.replace('_', ' ')}" for name, count in rejected.items() if count
+            )
+            raise ValueError(
+                f"{n} self-generated items were asked for, but of {asked} prompts {len(kept)} are "
+                f"usable ({reasons}): ask for fewer, or allow longer answers"
+            )
+        asked += len(items)
+        prompts = [encoder.opened(item.turns[0].prompt) for item in items]
+        rows = generate(model, prompts, max_new_tokens=max_answer_tokens, stop_ids=[end])
+        for item, row in zip(items, rows, strict=True):
+            answer = decoded(tokenizer, row[:-1]).strip()
+            if row[-1] != end:
+                rejected["endless_answers"] += 1
+            elif not answer:
+                rejected["empty_answers"] += 1
+            else:
+                turns = (Turn(item.turns[0].prompt, answer),)
+                kept.append(Conversation(turns, f"self-{item.identifier}", "self-replay"))
+    settings = {
+        "items": n,
+        "prompts": "of the earlier stage",
+        "template": str(Template(template)),
+        "seed": seed,
+        "model_sha256": model.content_hash(),
+        "max_answer_tokens": max_answer_tokens,
+        "rejected": dict(rejected),
+    }
+    return SelfReplay(tuple(kept), settings)
 
 
 @dataclass(frozen=True)
@@ -250,27 +296,9 @@ class OverlapReport:
     """How many factoids there are, and which of them a mix holds in part or whole."""
 
     factoids: int
-    with_subject: int
-    """How many of them name a subject."""
-    mix_items: int
     answers: tuple[str, ...]
     subjects: tuple[str, ...]
     pairs: tuple[str, ...]
-
-    @property
-    def answer_share(self) -> float | None:
-        """Share of the factoids; None where there are none."""
-        return len(self.answers) / self.factoids if self.factoids else None
-
-    @property
-    def subject_share(self) -> float | None:
-        """Share of the factoids that name a subject; None where none does."""
-        return len(self.subjects) / self.with_subject if self.with_subject else None
-
-    @property
-    def pair_share(self) -> float | None:
-        """Share of the factoids that name a subject; None where none does."""
-        return len(self.pairs) / self.with_subject if self.with_subject else None
 
 
 def overlap(factoids: Sequence[Factoid], mix: Sequence[Conversation]) -> OverlapReport:
@@ -285,59 +313,45 @@ def overlap(factoids: Sequence[Factoid], mix: Sequence[Conversation]) -> Overlap
     answers, subjects = _Phrases(), _Phrases()
     for number, factoid in enumerate(factoids):
         for answer in factoid.answers:
-            answers.add(_words(answer), number)
-        if factoid.subject:
-            subjects.add(_words(factoid.subject), number)
-    with_answer: set[int] = set()
-    with_subject: set[int] = set()
-    with_both: set[int] = set()
+            answers.add(answer, number)
+        subjects.add(factoid.subject or "", number)
+    found: tuple[set[int], ...] = (set(), set(), set())
     for conversation in mix:
-        words = _words("\n".join(map(_told, conversation.turns)))
+        words = _words("\n".join(map(_content, conversation.turns)))
         in_answer, in_subject = answers.found_in(words), subjects.found_in(words)
-        with_answer |= in_answer
-        with_subject |= in_subject
-        with_both |= in_answer & in_subject
-    return OverlapReport(
-        factoids=len(factoids),
-        with_subject=sum(bool(factoid.subject) for factoid in factoids),
-        mix_items=len(mix),
-        answers=tuple(_identifiers(factoids, with_answer)),
-        subjects=tuple(_identifiers(factoids, with_subject)),
-        pairs=tuple(_identifiers(factoids, with_both)),
-    )
+        for whole, part in zip(found, (in_answer, in_subject, in_answer & in_subject), strict=True):
+            whole |= part
+    names = (tuple(factoids[i].identifier for i in sorted(numbers)) for numbers in found)
+    return OverlapReport(len(factoids), *names)
 
 
-def _told(turn: Turn) -> str:
+def _content(turn: Turn) -> str:
     """What a turn says, without the words by which every item of a mix is asked for."""
     prompt = turn.prompt.removeprefix(GENERIC_PROMPT).removeprefix(RANDOM_PROMPT)
     return f"{prompt}\n{turn.answer}"
 
 
-def _words(text: str) -> Phrase:
-    return tuple(_WORD.findall(text.casefold()))
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+", text.casefold()))
 
 
-def _identifiers(factoids: Sequence[Factoid], numbers: Iterable[int]) -> Iterator[str]:
-    return (factoids[number].identifier for number in sorted(numbers))
-
-
-@dataclass
 class _Phrases:
     """Phrases to look for, each with the numbers of the factoids that it belongs to."""
 
-    owners: dict[Phrase, set[int]] = field(default_factory=dict)
-    # Only these lengths need to be tried where a word is met.
-    lengths: dict[str, set[int]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._owners: dict[tuple[str, ...], set[int]] = {}
+        # Only these lengths need to be tried where a word is met.
+        self._lengths: dict[str, set[int]] = {}
 
-    def add(self, phrase: Phrase, owner: int) -> None:
-        if phrase:
-            self.owners.setdefault(phrase, set()).add(owner)
-            self.lengths.setdefault(phrase[0], set()).add(len(phrase))
+    def add(self, text: str, owner: int) -> None:
+        if phrase := _words(text):
+            self._owners.setdefault(phrase, set()).add(owner)
+            self._lengths.setdefault(phrase[0], set()).add(len(phrase))
 
-    def found_in(self, words: Phrase) -> set[int]:
+    def found_in(self, words: tuple[str, ...]) -> set[int]:
         """The owners of all phrases that occur in a text."""
         found: set[int] = set()
         for start, word in enumerate(words):
-            for length in self.lengths.get(word, ()):
-                found |= self.owners.get(words[start : start + length], set())
+            for length in self._lengths.get(word, ()):
+                found |= self._owners.get(words[start : start + length], set())
         return found

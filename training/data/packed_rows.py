@@ -32,28 +32,7 @@ class PackedRows:
     ids: Integer[np.ndarray, "row pos"]
     segments: Integer[np.ndarray, "row pos"]
     """The running index of the document that each token is of."""
-    corpus: str
-    licence: str
-    content_hash: str
-    """Of the documents that were read."""
-    documents: int
-    dropped_tokens: int
-    """At the end, for want of a full row."""
-    puts_bos: bool = False
-    """Whether documents begin with a BOS."""
-
-    @property
-    def configuration(self) -> dict[str, Any]:
-        """Where the rows are from, as plain values for a manifest."""
-        return {
-            "corpus": self.corpus,
-            "licence": self.licence,
-            "content_hash": self.content_hash,
-            "documents": self.documents,
-            "dropped_tokens": self.dropped_tokens,
-            # Left out where there is none, as in manifests from before there was a choice.
-            **({"prepend_bos": True} if self.puts_bos else {}),
-        }
+    configuration: dict[str, Any]  # where the rows are from, as plain values for a manifest
 
 
 def packed_corpus(
@@ -69,7 +48,12 @@ def packed_corpus(
     check_row_length(row_length, positions)
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows is {max_rows}: give 1 or more, or leave it out for all")
-    _check_width(corpus, row_length)
+    widths = {block.shape[1] for block in corpus.token_rows or ()} - {row_length}
+    if widths:
+        raise ValueError(
+            f"corpus {corpus.name} has rows of {min(widths)} tokens, but {row_length} were asked "
+            f"for: give a row_length of {min(widths)}"
+        )
     batches = token_batches(
         corpus,
         tokenizer,
@@ -90,16 +74,16 @@ def packed_corpus(
             f"corpus {corpus.name} has {dropped} tokens, which do not fill one row of "
             f"{row_length}: give more text or shorter rows"
         )
-    return PackedRows(
-        rows,
-        np.concatenate(segments),
-        corpus.name,
-        corpus.licence,
-        batches.content_hash,
-        batches.counts.documents,
-        dropped,
-        bool(batches.puts_bos),
-    )
+    configuration = {
+        "corpus": corpus.name,
+        "licence": corpus.licence,
+        "content_hash": batches.content_hash,
+        "documents": batches.counts.documents,
+        "dropped_tokens": dropped,
+        # Left out where there is none, as in manifests from before there was a choice.
+        **({"prepend_bos": True} if batches.puts_bos else {}),
+    }
+    return PackedRows(rows, np.concatenate(segments), configuration)
 
 
 def corpus_source(
@@ -115,22 +99,14 @@ def corpus_source(
     document_mask: bool = False,
     prepend_bos: bool | None = None,
 ) -> "CorpusSource":
-    """Batches of a corpus to train on.
+    """Batches of `batch_size` rows of a corpus, of `row_length` tokens each, to train on.
 
-    Args:
-        corpus: texts, or rows of token ids.
-        tokenizer: a Hugging Face tokenizer with an end token.
-        row_length: tokens in a row.
-        batch_size: rows in a batch.
-        epochs: how often to go through the rows.
-        shuffle_seed: of the order of the rows; None for that of the corpus.
-        max_rows: use no more than so many rows.
-        positions: what the model takes at most (`HookedModel.n_positions`).
-        document_mask: keep the documents of a row apart.
-        prepend_bos: as `probes.token_batches`.
+    `positions` is what the model takes at most (`HookedModel.n_positions`); `document_mask` keeps
+    the documents of a row apart; `shuffle_seed=None` keeps the order of the corpus.
 
     Raises:
-        ValueError: as for `packed_corpus`, or the rows do not fill one batch.
+        ValueError: rows are longer than the model takes, or not those of the corpus; they do not
+            fill one batch.
     """
     packed = packed_corpus(
         corpus,
@@ -149,15 +125,9 @@ class CorpusSource(RowSource):
     """Batches of the rows of a corpus."""
 
     def __init__(
-        self,
-        packed: PackedRows,
-        batch_size: int,
-        *,
-        epochs: int = 1,
-        shuffle_seed: int | None = None,
-        document_mask: bool = False,
+        self, packed: PackedRows, batch_size: int, *, document_mask: bool = False, **options: Any
     ) -> None:
-        super().__init__(packed.ids, batch_size, epochs=epochs, shuffle_seed=shuffle_seed)
+        super().__init__(packed.ids, batch_size, **options)
         self.packed = packed
         self._document_mask = document_mask
 
@@ -189,15 +159,4 @@ def check_row_length(row_length: int, positions: int | None) -> None:
         raise ValueError(
             f"rows of {row_length} tokens are longer than the {positions} positions of the model: "
             f"give a row_length of at most {positions}"
-        )
-
-
-def _check_width(corpus: Corpus, row_length: int) -> None:
-    if corpus.token_rows is None:
-        return
-    width = next((b.shape[1] for b in corpus.token_rows if b.shape[1] != row_length), row_length)
-    if width != row_length:
-        raise ValueError(
-            f"corpus {corpus.name} has rows of {width} tokens, but {row_length} were asked for: "
-            f"give a row_length of {width}"
         )

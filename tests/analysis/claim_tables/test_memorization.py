@@ -177,8 +177,8 @@ def first_layers(run, stage, k):
 
     import probes
     from training.recipes import from_json
-    from training.remix.config import RemixConfig
-    from training.remix.items import stage_items
+    from training.remix_config import RemixConfig
+    from training.remix_items import stage_items
 
     (checkpoint,) = (run / f"stage-{stage}/checkpoints").iterdir()
     manifest = json.loads((run / "manifest.json").read_text())

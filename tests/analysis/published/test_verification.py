@@ -419,7 +419,7 @@ def results(tmp_path):
     from analysis.result_folders import Results
     from training.ckl_config import CKL_RECIPES
     from training.recipes import as_json
-    from training.remix.recipes import REMIX_RECIPES
+    from training.remix import REMIX_RECIPES
 
     def manifest(name, config, changes):
         folder = tmp_path / name

@@ -6,8 +6,13 @@ from functools import cache
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
+import probes
 from tests.models import tiny_hf_model
+from tests.refusals import refused
+from training.novelty import corpus_novelty, entity_spans, known_names
 
 TEXT = "then Tolm saw a boat and Marie Brisk met Ada where it lay there was old rope of oak"
 TEXTS = ["then Tolm saw boat", "rope", "old Marie Brisk met old rope", "a boat"]
@@ -16,9 +21,6 @@ TEXTS = ["then Tolm saw boat", "rope", "old Marie Brisk met old rope", "a boat"]
 @cache
 def tokenizer():
     """The words above, as ids from 3 on."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {
         word: n for n, word in enumerate(TEXT.split(), start=3)
     }
@@ -28,9 +30,6 @@ def tokenizer():
 
 
 def novelty(texts, **options):
-    import probes
-    from training.novelty import corpus_novelty
-
     model = probes.load_model(tiny_hf_model("llama"), tokenizer=tokenizer())
     return corpus_novelty(model, probes.Corpus.from_texts(texts, name="words"), **options)
 
@@ -141,16 +140,11 @@ ENTITIES = [
 
 @pytest.mark.parametrize(("text", "expected", "others"), ENTITIES)
 def test_spans_that_are_written_like_names(text, expected, others):
-    from training.novelty import entity_spans, known_names
-
     spans = entity_spans(text, known_names([text, *others]))
     assert [text[start:stop] for start, stop in spans] == expected
 
 
 def without_a_fast_tokenizer():
-    import probes
-    from training.novelty import corpus_novelty
-
     corpus = probes.Corpus.from_texts(TEXTS)
     return corpus_novelty(probes.load_model(tiny_hf_model("llama")), corpus)
 
@@ -169,15 +163,11 @@ def without_a_fast_tokenizer():
     ],
 )
 def test_what_cannot_be_measured(make, message):
-    with pytest.raises(ValueError, match=message) as raised:
+    with refused(message):
         make()
-    assert "\n" not in str(raised.value)
 
 
 def test_entities_are_harder_than_the_text_around_them(smollm2):
-    import probes
-    from training.novelty import corpus_novelty
-
     measured = {}
     for name in ("general", "biomedical"):
         corpus = probes.load_corpus(name, max_documents=5)
@@ -189,9 +179,6 @@ def test_entities_are_harder_than_the_text_around_them(smollm2):
 
 
 def test_after_a_bos_the_first_token_has_a_loss_too():
-    import probes
-    from training.novelty import corpus_novelty
-
     made = copy.deepcopy(tokenizer())
     made.bos_token = "<s>"
     model = probes.load_model(tiny_hf_model("llama"), tokenizer=made)

@@ -2,14 +2,22 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 
 import pytest
+import torch
 
+import probes
+import training.pretrain as pretrain
+import training.remix_items as remix_items
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import change_weights, pretrain_arguments, write_texts
+from training.data.familiarity import FamiliaritySplit
+from training.data.rendering import Turn
 from training.recipes import from_json
 from training.remix import main
-from training.remix.config import RemixConfig
+from training.remix_config import RemixConfig
 from training.runs.records import (
     GradientAlignmentRecord,
     PerplexityRecord,
@@ -33,8 +41,6 @@ def texts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def start(texts, tmp_path_factory):
     """A finished pretraining run."""
-    import training.pretrain as pretrain
-
     out = tmp_path_factory.mktemp("start") / "tiny"
     assert pretrain.main(pretrain_arguments(texts, out)) == 0
     return out
@@ -142,10 +148,6 @@ def test_stage_b_begins_where_stage_a_ended(run):
 
 def test_answers_are_those_of_the_checkpoint(run):
     """Asked again one item at a time, token after token."""
-    import torch
-
-    import probes
-
     model = probes.load_model(str(run / "stage-B" / "checkpoints" / "step-000008"))
     right, sums = [], []
     for row in read_items(run / "stage-B", "B"):
@@ -179,7 +181,7 @@ def test_relearning_is_written(run):
 
 def test_the_terminal_says_what_was_learnt_and_lost(run, capsys):
     assert main(["--recipe", "smoke", "--out", str(run), "--resume"]) == 2
-    assert "holds a run with another model" in capsys.readouterr().err
+    assert "holds a run with another configuration." in capsys.readouterr().err
     assert main(["--out", str(run), "--resume"]) == 0
     printed = capsys.readouterr().out
     for text in ("D_A", "D_B", "after A", "after B", "stage B: complete, after 8 steps"):
@@ -191,8 +193,6 @@ def test_the_terminal_says_what_was_learnt_and_lost(run, capsys):
 
 def copied(texts, start, chain, folder):
     """A chain, its texts and its start elsewhere."""
-    import shutil
-
     texts_here, start_here, out = (folder / name for name in ("texts", "start", "copy"))
     for source, copy in ((texts, texts_here), (start, start_here), (chain, out)):
         shutil.copytree(source, copy)
@@ -380,19 +380,15 @@ def test_items_that_nothing_teaches_must_be_there(texts, start, facts, tmp_path,
 
 def test_familiar_factoids_are_looked_at_and_not_taught(trained, facts, monkeypatch):
     """The start is said to know every third of the set."""
-    import training.remix.items as items
-    from training.data.familiarity import FamiliaritySplit
 
     def split(_model, factoids, *, shots, cache):
         assert (shots, cache) == (2, None)
-        from dataclasses import replace
-
         known = tuple(f for n, f in enumerate(factoids) if n % 3 == 0)
         others = tuple(f for n, f in enumerate(factoids) if n % 3)
-        both = (replace(factoids, factoids=some) for some in (known, others))
+        both = (replace(factoids, items=some) for some in (known, others))
         return FamiliaritySplit(*both, {}, {"shots": shots})
 
-    monkeypatch.setattr(items, "familiarity", split)
+    monkeypatch.setattr(remix_items, "familiarity", split)
     found = trained(
         *("--data", str(facts), str(facts), "--familiarity-items", "19"),
         *("--familiarity-shots", "2", "--relearning-steps", "None"),
@@ -418,7 +414,10 @@ def test_a_dry_run_reads_nothing(texts, capsys):
     ("extra", "line"),
     [
         (["--data", "kvr", "trivaqa"], "called 'trivaqa' .*triviaqa"),
-        (["--data", "kvr", "nowhere.jsonl"], "no file at nowhere.jsonl"),
+        (
+            ["--data", "kvr", "nowhere.jsonl"],
+            "no file of factoids or instructions at nowhere.jsonl",
+        ),
         (["--data"], "a stage has no data"),
         (["--mix", "randm"], "no mix is called 'randm'.*random"),
         (["--mix", "generic", "--mix-ratio", "900"], r"6300.*211|211.*6300"),
@@ -446,15 +445,9 @@ def test_mistakes_are_one_line(extra, line, texts, start, tmp_path, capsys, monk
 
 def test_answers_that_are_nothing_are_named(texts, start, tmp_path, capsys, monkeypatch):
     """No answer that a file may hold is nothing to this tokenizer, so one is made to be."""
-    import training.remix.items as items
-
-    original = items.load_primary
+    original = remix_items.load_primary
 
     def load(name, **how):
-        from dataclasses import replace
-
-        from training.data.conversations import Turn
-
         found = original(name, **how)
         if len(found.conversations) < 3:
             return found
@@ -462,7 +455,7 @@ def test_answers_that_are_nothing_are_named(texts, start, tmp_path, capsys, monk
         together = (*found.conversations[:2], third, *found.conversations[3:])
         return replace(found, conversations=together)
 
-    monkeypatch.setattr(items, "load_primary", load)
+    monkeypatch.setattr(remix_items, "load_primary", load)
     assert main(remix_arguments(texts, start, tmp_path / "run")) == 2
     err = capsys.readouterr().err
     assert re.search(r"item 'kvr-..' has answer ' ', which is nothing to train on", err)

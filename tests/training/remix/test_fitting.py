@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+import training.pretrain as pretrain
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import pretrain_arguments, write_texts
-from training.remix import main
-from training.remix.recipes import fitted, lab, left_over, smoke
+from training.remix import lab, main, smoke
+from training.remix_items import fitted, left_over
 from training.runs.records import read_items
 
 
@@ -25,8 +26,6 @@ def texts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(texts, tmp_path_factory):
-    import training.pretrain as pretrain
-
     out = tmp_path_factory.mktemp("start") / "tiny"
     assert pretrain.main(pretrain_arguments(texts, out)) == 0
     return out

@@ -1,16 +1,19 @@
 """What decides a chain of stages of continual memorization.
 
+Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: B.4, and
+the released configuration.
+
 Example:
-    >>> from training.remix.recipes import paper_llama3_8b
-    >>> config = paper_llama3_8b()
-    >>> [(stage.name, stage.data, stage.mix, stage.mix_ratio) for stage in config.stages]
-    [('A', 'kvr', 'random', 2.0), ('B', 'lama', 'knowledge-pile', 2.0)]
+    >>> from training.remix import paper_llama3_8b
+    >>> [(stage.name, stage.data, stage.mix) for stage in paper_llama3_8b().stages]
+    [('A', 'kvr', 'random'), ('B', 'lama', 'knowledge-pile')]
 """
 
 import string
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from probes.choices import Compat
 from training.choices import (
@@ -38,6 +41,17 @@ from training.recipes import (
 from training.settings import LoopSettings, Misfits
 
 NO_MIX = "none"
+MIX_SAMPLE = "M"
+"""What the mix of a stage is called where gradients are compared."""
+FAMILIAR = "familiar"
+"""The list of factoids that the base knew."""
+RELEARNING_FILE = "relearning.json"
+_AT_LEAST_ONE = (
+    *("key_length", "mix_words", "max_length", "patience", "gradient_items", "relearning_items"),
+    *("row_length", "evaluation_tokens", "familiarity_shots", "familiarity_items"),
+    *("recall_every", "evaluate_every", "gradient_every", "relearning_steps"),
+)
+_OF_EACH_STAGE = ("data", "items", "mix", "mix_ratio", "epochs", "stop", "stage_learning_rates")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,46 +177,27 @@ class ObservationFields:
     """Tokens of a row of text that is evaluated, or that coefficients are measured on."""
 
 
-Value = TypeVar("Value")
-
-_AT_LEAST_ONE = (
-    *("key_length", "mix_words", "max_length", "patience", "gradient_items", "relearning_items"),
-    *("row_length", "evaluation_tokens", "familiarity_shots", "familiarity_items"),
-    *("recall_every", "evaluate_every", "gradient_every", "relearning_steps"),
-)
-_OF_EACH_STAGE = (*("data", "items", "mix", "mix_ratio", "epochs", "stop", "stage_learning_rates"),)
-
-
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """One stage of a chain, as its configuration has it.
-
-    Attributes:
-        name: its letter.
-        data: the set that it learns.
-        items: how many of it.
-        offset: items of the same set that earlier stages have taken.
-        mix: what is mixed in; None for nothing.
-        mix_ratio: size of the mix over that of the data.
-        control: what a stage whose mix is left out has in common with one that has it.
-        replay: what of earlier stages is trained on again.
-        epochs: at most.
-        stop: what ends it before.
-        learning_rate: the peak.
-        optimizer: what it begins with.
-    """
+    """One stage of a chain, as its configuration has it."""
 
     name: str
+    """Its letter."""
     data: str
     items: int
     offset: int
+    """Items of the same set that earlier stages have taken."""
     mix: str | None
+    """None for nothing."""
     mix_ratio: float
     control: NoMixControl | None
+    """What it has in common with the stage whose mix it leaves out; None where it has its mix."""
     replay: Replay
     epochs: int
+    """At most."""
     stop: StopWhen
     learning_rate: float
+    """The peak."""
     optimizer: OptimizerStart
 
 
@@ -226,11 +221,13 @@ class RemixConfig(
 
     def __post_init__(self) -> None:
         misfits = Misfits()
-        checks = (self._check_numbers, self.check_edits, self._check_stages, self.check_evaluation)
-        for check in (*checks, self._check_whole_weights, self._check_settings):
-            with misfits.noted():
-                check()
-        misfits.refuse()
+        misfits.check(
+            lambda: refuse_below_one(self, _AT_LEAST_ONE),
+            self.check_edits,
+            lambda: misfits.found.extend(self._misfits()),
+            self.check_evaluation,
+            lambda: self.data and [self.settings(stage, 1) for stage in self.stages],
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -240,12 +237,34 @@ class RemixConfig(
     @property
     def stages(self) -> tuple[StageConfig, ...]:
         """The stages, in order."""
-        return tuple(self._stage(place) for place in range(len(self.data)))
+        rates = self.stage_learning_rates or (self.learning_rate,)
+        each = {name: self._each(name) for name in ("items", "mix", "mix_ratio", "epochs", "stop")}
+        rates = self._each("stage_learning_rates", rates)
+        found = []
+        for place, (name, data) in enumerate(zip(self.names, self.data, strict=False)):
+            items, mix, mix_ratio, epochs, stop = (values[place] for values in each.values())
+            has_mix = mix != NO_MIX
+            stage = StageConfig(
+                name=name,
+                data=data,
+                items=items,
+                offset=sum(earlier.items for earlier in found if earlier.data == data),
+                mix=mix if has_mix else None,
+                mix_ratio=mix_ratio,
+                control=self.no_mix_control if has_mix else None,
+                replay=Replay(self.replay) if place else Replay.NONE,
+                epochs=epochs,
+                stop=StopWhen(stop),
+                learning_rate=rates[place],
+                optimizer=self.optimizer if place else OptimizerStart.FRESH,
+            )
+            found.append(stage)
+        return tuple(found)
 
     def stage_a(self) -> "RemixConfig":
         """The same with stage A alone, and what has no part in that as it is by default."""
-        firsts: dict[str, Any] = {name: getattr(self, name)[:1] for name in _OF_EACH_STAGE}
-        others: dict[str, Any] = {
+        changes: dict[str, Any] = {name: getattr(self, name)[:1] for name in _OF_EACH_STAGE}
+        changes |= {
             "from_stage_a": None,
             "replay": Replay.NONE,
             "replay_ratio": RemixConfig.replay_ratio,
@@ -253,11 +272,10 @@ class RemixConfig(
             "relearning_steps": None,
             "edit_before": self.names[0],
         }
-        if self.edit_before != self.names[0]:
-            others |= _defaults(EditFields)
-        if self.stages[0].mix is None:
-            others |= _defaults(MixFields)
-        return replace(self, **{**firsts, **others})
+        without = [EditFields] if self.edit_before != self.names[0] else []
+        without += [MixFields] if self.stages[0].mix is None else []
+        defaults = {field.name: field.default for kind in without for field in fields(kind)}
+        return replace(self, **{**changes, **defaults})
 
     def settings(self, stage: StageConfig, steps: int) -> LoopSettings:
         """The settings of the loop, for a stage of so many steps."""
@@ -265,123 +283,85 @@ class RemixConfig(
         optimizer = replace(found.optimizer, learning_rate=stage.learning_rate)
         return replace(found, optimizer=optimizer)
 
-    def _stage(self, place: int) -> StageConfig:
-        data, count = self.data[place], len(self.data)
-        items = _each("items", self.items, count)
-        mixes = _each("mix", self.mix, count)
-        mix = None if mixes[place] == NO_MIX else mixes[place]
-        rates = self.stage_learning_rates or (self.learning_rate,)
-        return StageConfig(
-            name=self.names[place],
-            data=data,
-            items=items[place],
-            offset=sum(items[i] for i in range(place) if self.data[i] == data),
-            mix=mix,
-            mix_ratio=_each("mix_ratio", self.mix_ratio, count)[place],
-            control=self.no_mix_control if mix else None,
-            replay=Replay(self.replay) if place else Replay.NONE,
-            epochs=_each("epochs", self.epochs, count)[place],
-            stop=StopWhen(_each("stop", self.stop, count)[place]),
-            learning_rate=_each("stage_learning_rates", rates, count)[place],
-            optimizer=self.optimizer if place else OptimizerStart.FRESH,
-        )
+    def _each(self, name: str, values: tuple[Any, ...] | None = None) -> tuple[Any, ...]:
+        """A value for each stage."""
+        values, count = getattr(self, name) if values is None else values, len(self.data)
+        if len(values) not in (1, count):
+            raise ValueError(
+                f"{flag(name)} has {len(values)} values for {count} stages; give one, or one for "
+                "each"
+            )
+        return values * count if len(values) == 1 else values
 
-    def _check_settings(self) -> None:
-        for stage in self.stages:
-            self.settings(stage, 1)
-
-    def _check_numbers(self) -> None:
-        refuse_below_one(self, _AT_LEAST_ONE)
+    def _misfits(self) -> Iterator[str]:
         for name in ("items", "epochs"):
             if wrong := [value for value in getattr(self, name) if value < 1]:
-                raise ValueError(f"{flag(name)} must be 1 or more in each stage, found {wrong[0]}")
+                yield f"{flag(name)} must be 1 or more in each stage, found {wrong[0]}"
         if not self.loss_threshold > 0 or not 0 < self.exact_match <= 1:
-            raise ValueError(
+            yield (
                 "--loss-threshold must be above 0 and --exact-match above 0 and up to 1, found "
                 f"{self.loss_threshold:g} and {self.exact_match:g}"
             )
         if not 0 < self.replay_ratio <= 1:
-            raise ValueError(
+            yield (
                 f"--replay-ratio must be above 0 and up to 1, found {self.replay_ratio:g}; "
                 "--replay none is for none"
             )
-
-    def _check_stages(self) -> None:
         if not self.data or "" in self.data:
-            raise ValueError("a stage has no data; name with --data a set for each stage, A first")
+            yield "a stage has no data; name with --data a set for each stage, A first"
+            return
         if len(self.data) > len(string.ascii_uppercase):
-            raise ValueError(f"--data names {len(self.data)} stages; give at most 26")
+            yield f"--data names {len(self.data)} stages; give at most 26"
+            return
         for stage in self.stages:
             if stage.mix is not None and not stage.mix_ratio > 0:
-                raise ValueError(
+                yield (
                     f"--mix-ratio of stage {stage.name} must be above 0, found "
                     f"{stage.mix_ratio:g}; --mix none is for none"
                 )
         if self.no_mix_control is not None and all(stage.mix is None for stage in self.stages):
-            raise ValueError(
+            yield (
                 "--no-mix-control leaves mixes out, and no stage has one; name the --mix whose "
                 "length it is to have"
             )
         if self.edit_before not in self.names:
-            raise ValueError(
+            yield (
                 f"--edit-before is {self.edit_before!r}, and the stages are "
                 f"{', '.join(self.names)}; give one of them"
             )
-        self._check_later_stages()
-        self._check_official()
-
-    def _check_later_stages(self) -> None:
-        if (
-            self.control is Control.MATCHED_NOISE
-            and self.edit_form is EditForm.HOOKS
-            and self.edit_before != self.names[-1]
-        ):
-            raise ValueError(
+        is_noise = (self.control, self.edit_form) == (Control.MATCHED_NOISE, EditForm.HOOKS)
+        if is_noise and self.edit_before != self.names[-1]:
+            yield (
                 "matched_noise as a hook is taken from the weights that a stage begins with, so "
                 "it would be another one in the next; give --edit-form weights"
             )
-        if len(self.data) > 1:
-            if self.from_stage_a is not None and self.is_edited and self.edit_before == "A":
-                raise ValueError(
-                    "--from-stage-a goes on from a run that was not edited here; give "
-                    "--edit-before B, or train stage A too"
-                )
-            return
-        for name, told in (
-            ("--replay", self.replay is not Replay.NONE),
-            ("--optimizer kept", self.optimizer is OptimizerStart.KEPT),
-            ("--from-stage-a", self.from_stage_a is not None),
-        ):
-            if told:
-                raise ValueError(f"{name} is about stages after A; name their --data too")
-
-    def _check_official(self) -> None:
-        if self.compat is not Compat.OFFICIAL:
-            return
-        for name in ("replay", "no_mix_control", "mixing", "loss_normalisation", "template"):
-            if getattr(self, name) != getattr(RemixConfig, name):
-                raise ValueError(
-                    f"the released trainer knows no {flag(name)} {getattr(self, name)}; leave out "
-                    "that or --compat"
-                )
-
-    def _check_whole_weights(self) -> None:
+        yield from self._later_misfits()
+        if self.compat is Compat.OFFICIAL:
+            for name in ("replay", "no_mix_control", "mixing", "loss_normalisation", "template"):
+                if getattr(self, name) != getattr(RemixConfig, name):
+                    yield (
+                        f"the released trainer knows no {flag(name)} {getattr(self, name)}; leave "
+                        "out that or --compat"
+                    )
         if self.parallel is Parallel.FSDP and (self.drift or self.gradient_every is not None):
-            raise ValueError(
+            yield (
                 "drift and gradients need whole weights, and 'fsdp' shards them; give --no-drift "
                 "and --gradient-every None, or use 'ddp'"
             )
 
-
-def _defaults(kind: type[Any]) -> dict[str, Any]:
-    return {field.name: field.default for field in fields(kind)}
-
-
-def _each(name: str, values: tuple[Value, ...], count: int) -> tuple[Value, ...]:
-    if len(values) == 1:
-        return values * count
-    if len(values) != count:
-        raise ValueError(
-            f"{flag(name)} has {len(values)} values for {count} stages; give one, or one for each"
-        )
-    return values
+    def _later_misfits(self) -> Iterator[str]:
+        """What is wrong about stages after A."""
+        if len(self.data) > 1:
+            if self.from_stage_a is not None and self.is_edited and self.edit_before == "A":
+                yield (
+                    "--from-stage-a goes on from a run that was not edited here; give "
+                    "--edit-before B, or train stage A too"
+                )
+            return
+        for name, given in (
+            ("--replay", self.replay is not Replay.NONE),
+            ("--optimizer kept", self.optimizer is OptimizerStart.KEPT),
+            ("--from-stage-a", self.from_stage_a is not None),
+        ):
+            if given:
+                yield f"{name} is about stages after A; name their --data too"
