@@ -26,6 +26,7 @@ from probes.hooked_model import HookedModel
 from probes.json_text import json_text
 from probes.tables import print_tables
 from training.choices import StopWhen
+from training.data.rendering import Rendered
 from training.edit_settings import RunEdits, edits_of, write_baseline
 from training.gradients import GradientAlignmentObserver, gradient_sample
 from training.observers import Cadence, Observer
@@ -336,7 +337,9 @@ class Chain:
             if config.drift:
                 of_weights.append(WeightDriftObserver(beginning, seldom))
         if config.gradient_every is not None:
-            rows = [(name, one.rows) for name, one in zip(config.names, self.items, strict=True)]
+            rows: list[tuple[str, Sequence[Rendered]]] = [
+                (name, one.rows) for name, one in zip(config.names, self.items, strict=True)
+            ]
             if self.items[place].mix_rows:
                 rows.append((MIX_SAMPLE, self.items[place].mix_rows))
             samples = [gradient_sample(name, own[: config.gradient_items]) for name, own in rows]
