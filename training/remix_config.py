@@ -240,7 +240,7 @@ class RemixConfig(
         rates = self.stage_learning_rates or (self.learning_rate,)
         each = {name: self._each(name) for name in ("items", "mix", "mix_ratio", "epochs", "stop")}
         rates = self._each("stage_learning_rates", rates)
-        found = []
+        found: list[StageConfig] = []
         for place, (name, data) in enumerate(zip(self.names, self.data, strict=False)):
             items, mix, mix_ratio, epochs, stop = (values[place] for values in each.values())
             has_mix = mix != NO_MIX
@@ -272,7 +272,7 @@ class RemixConfig(
             "relearning_steps": None,
             "edit_before": self.names[0],
         }
-        without = [EditFields] if self.edit_before != self.names[0] else []
+        without: list[type[Any]] = [EditFields] if self.edit_before != self.names[0] else []
         without += [MixFields] if self.stages[0].mix is None else []
         defaults = {field.name: field.default for kind in without for field in fields(kind)}
         return replace(self, **{**changes, **defaults})

@@ -16,6 +16,7 @@ Example:
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from itertools import takewhile
@@ -167,7 +168,7 @@ class NamedInstructions:
 
     layout: Layout
     files: AssetSet | HubSet
-    only: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def read(self, name: str, revision: str | None) -> tuple[tuple[Conversation, ...], int, str]:
         """The items, how many were unusable, and where they are from."""
