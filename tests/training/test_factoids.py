@@ -4,8 +4,6 @@ import csv
 import gzip
 import json
 import random
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -398,10 +396,3 @@ def test_names_of_built_in_sets_are_assets():
     for name in BUILT_IN_FACTOIDS:
         assert len(find_asset(name).sources) == 1
     assert factoid_names() == ["kvr", *BUILT_IN_FACTOIDS, *HUB_FACTOIDS]
-
-
-def test_importing_the_loaders_brings_in_nothing_heavy():
-    heavy = "('torch', 'transformers', 'datasets', 'pyarrow', 'pandas')"
-    code = f"import sys, training.data.factoids; print([m for m in {heavy} if m in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert shown.stdout.strip() == "[]", shown.stderr

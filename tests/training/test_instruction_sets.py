@@ -94,19 +94,17 @@ def test_math_is_that_of_the_competition():
     assert sum(doc["problem"].strip() in ours for doc in docs) == len(docs) == 500
 
 
-def test_limits_nest_and_offsets_share_nothing(tmp_path):
+def test_a_set_says_what_it_is(tmp_path):
     rows = [{"instruction": f"Add {n}", "output": str(n)} for n in range(31)]
     path = write(tmp_path / "x.jsonl", rows)
-    long = load_instructions(path, limit=23, seed=3)
-    assert tuple(load_instructions(path, limit=7, seed=3)) == long[:7]
-    assert tuple(load_instructions(path, limit=16, offset=7, seed=3)) == long[7:]
-    assert [item.identifier for item in load_instructions(path, seed=None)] == [
-        f"x.jsonl-{n}" for n in range(31)
-    ]
-    assert long.content_hash != load_instructions(path, limit=23, seed=4).content_hash
-    configuration = long.configuration
+    names = [item.identifier for item in load_instructions(path, seed=None)]
+    assert names == [f"x.jsonl-{n}" for n in range(31)]
+    found, other = (load_instructions(path, limit=16, offset=7, seed=seed) for seed in (3, 4))
+    assert tuple(found) == load_instructions(path, limit=23, seed=3)[7:]
+    assert found.content_hash != other.content_hash
+    configuration = found.configuration
     assert json.loads(json.dumps(configuration)) == configuration
-    assert (configuration["items"], configuration["left_out"]) == (23, 0)
+    assert (configuration["items"], configuration["left_out"]) == (16, 0)
 
 
 def test_training_splits_from_the_hub(hub):
