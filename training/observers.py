@@ -78,7 +78,7 @@ class Observer(Protocol):
     """
 
     def due(self, step: int) -> bool:
-        """Whether to look after this many updates; 0 is the initial checkpoint."""
+        """Whether to evaluate after this many updates; 0 is the initial checkpoint."""
 
     def observe(self, model: HookedModel, step: int) -> Iterable[Record]:
         """What is seen."""
@@ -111,7 +111,7 @@ class StopRule(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:
-    """At which steps to look."""
+    """The steps at which to evaluate."""
 
     every: int | None = None
     """At every multiple of this number of steps, 0 left out; None for no multiple."""
@@ -127,7 +127,7 @@ class Cadence:
             raise ValueError(f"step {wrong[0]} was asked for: steps count from 0")
 
     def due(self, step: int) -> bool:
-        """Whether to look after this many updates."""
+        """Whether to evaluate after this many updates."""
         if step == 0:
             return self.first or 0 in self.at
         multiple = self.every is not None and step % self.every == 0
@@ -146,7 +146,7 @@ class Timed:
         self._cadence = cadence
 
     def due(self, step: int) -> bool:
-        """Whether to look after this many updates."""
+        """Whether to evaluate after this many updates."""
         return self._cadence.due(step)
 
 

@@ -62,7 +62,7 @@ class RelearningCurve:
     correct: Bool[Tensor, "evaluation item"]
     """Whether each is answered exactly, by teacher forcing."""
     log_probs: Float64[Tensor, "evaluation item"]
-    """Of each whole answer, in nats."""
+    """Log-probability of each whole answer, in nats."""
     configuration: dict[str, Any]
 
     def exact_match(self, group: Relearned | str) -> Float64[Tensor, "evaluation"]:

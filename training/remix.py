@@ -2,8 +2,8 @@ r"""Teach a model items by heart, then others, and see what is left: `python -m 
 
 Continual memorization: stage A trains the model on a set of factoids until it answers them, stage B
 on another set (and C, ...), and the first are asked for again. What is mixed into a stage (random
-words, generic passages), earlier items that are shown again, an edited start and controls of all of
-that are options. Writes into `--out`:
+words, generic passages), earlier items that are shown again, an edited base model and controls of
+all of that are options. Writes into `--out`:
 
 - `stage-A/`, `stage-B/`, ...: a run directory for each stage, with `records.jsonl` (losses by
   source, exact match and log-probabilities of the items of every stage, text, entropies, gradients,

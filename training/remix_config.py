@@ -182,7 +182,7 @@ class StageConfig:
     """One stage of a chain, as its configuration has it."""
 
     name: str
-    """Its letter."""
+    """The letter of the stage."""
     data: str
     items: int
     offset: int

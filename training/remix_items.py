@@ -1,6 +1,6 @@
 """What the stages of a chain learn: items and mixes, loaded, made into rows, asked for, batched.
 
-Losses are told apart by source: a stage's own items count for its letter, a mix for its name.
+Losses are recorded by source: a stage's own items count for its letter, a mix for its name.
 
 With `familiarity_items` the base is asked so many factoids of each set first. Those that it answers
 are not taught, as in the paper, and those of the set of stage A are evaluated instead. Key-value

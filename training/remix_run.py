@@ -108,7 +108,7 @@ def run_remix(
         config, lines = fitted(config, recipe_config)
         if here.is_first:
             print("\n".join(lines), end="\n" * bool(lines))
-        # What can be told at once: settings. Then everything is made again, and compared.
+        # Settings are compared at once; then everything is made again, and compared.
         if (out / DONE_FILE).is_file():
             refuse_other_settings(out, config)
         chain = Chain(config, out)
@@ -397,7 +397,7 @@ def _later(edits: RunEdits) -> RunEdits:
 
 
 def _shared_stage(config: RemixConfig, start_hash: str) -> tuple[Path, dict[str, Any]]:
-    """Where stage A of the other run is, and what identifies it, for the manifest."""
+    """The folder of stage A of the other run, and what identifies it, for the manifest."""
     given, first = config.from_stage_a, config.names[0]
     assert given is not None
     folder = given if (given / OUTCOME_FILE).is_file() else stage_folder(given, first)

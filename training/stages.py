@@ -61,12 +61,12 @@ class StageOutcome:
 
     @property
     def folder(self) -> Path:
-        """Of the stage."""
+        """The folder of the stage."""
         return self.checkpoint.parents[1]
 
     @property
     def sentence(self) -> str:
-        """It as one line."""
+        """The outcome as one line."""
         missing = "before " if self.status is StageStatus.CAP_REACHED else ""
         reason = f" {missing}{self.reason}" if missing else f": {self.reason}" * bool(self.reason)
         return f"stage {self.name}: {self.status}{reason}, after {self.steps:,} steps"
@@ -113,7 +113,7 @@ class ChainIdentity:
 
 
 def stage_folder(out: Path, name: str) -> Path:
-    """Where a stage of a chain is."""
+    """The folder of a stage of a chain."""
     return out / f"stage-{name}"
 
 

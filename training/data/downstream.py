@@ -151,7 +151,7 @@ class Task:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """Where the questions are from and what identifies them, as plain values for a manifest."""
+        """What identifies the questions and where they are from, as plain values for a manifest."""
         return {
             "name": self.name,
             "metric": self.metric.value,

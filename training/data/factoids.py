@@ -114,7 +114,7 @@ QUESTION_ANSWER = PromptTemplate()
 ANSWER_IS = PromptTemplate("Question: {question}\nThe answer is:")
 """The paper's form of questions (B.5)."""
 PLAIN = PromptTemplate("{question}")
-"""Of key-value recall and of finished prompts."""
+"""What key-value recall and finished prompts are asked with."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def prompt_and_target(factoid: Factoid, template: PromptTemplate) -> tuple[str, 
 
 
 def subject_span(factoid: Factoid, template: PromptTemplate) -> tuple[int, int] | None:
-    """Where the subject stands in the prompt of a factoid.
+    """The place of the subject in the prompt of a factoid.
 
     It is looked for in the question, as whole words, first as it is written and then in any case;
     the first place counts.
@@ -418,7 +418,7 @@ def _lama(rows: Rows) -> Iterator[Factoid]:
 
 @dataclass(frozen=True)
 class NamedFactoids:
-    """Where a set is, how its rows become factoids, and how they are asked."""
+    """A set: its files, how their rows become factoids, and how these are asked."""
 
     files: AssetSet | HubSet
     read: Callable[[Rows], Iterator[Factoid]]

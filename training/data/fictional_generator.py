@@ -62,7 +62,7 @@ DAYS, YEARS, CODES = range(1, 29), range(1700, 2000), range(10_000, 100_000)
 WORDS = len(ONSETS) * len(VOWELS) * len(MIDDLES) * len(ENDINGS)
 
 LEAD_CHANCE = 0.5  # that something stands before a sentence, in genres that have that
-ASIDE_CHANCE = 0.5  # that an onward fact is told as an apposition where it can be
+ASIDE_CHANCE = 0.5  # that an onward fact is put as an apposition where it can be
 TRIES = 8  # how often facts that take more words than there is room for are put again
 _SLOT = re.compile(r"\{(?P<key>\w+)(?P<aside>\+?)\}")
 _ALTERNATIVES = re.compile(r"\[([^\[\]]*)\]")
@@ -129,7 +129,7 @@ class Fact:
 
     @property
     def frames_with_aside(self) -> tuple[str, ...]:
-        """Those that have room for an apposition."""
+        """Frames that have room for an apposition."""
         return tuple(frame for frame in self.frames if f"{{{self.key}+}}" in frame)
 
 
@@ -440,5 +440,5 @@ def _passage(
     others: list[Genre] = []
     while len(others) < paraphrases:
         others += draw.sample(genres()[1:], len(genres()) - 1)
-    told = tuple(story.text(genre, words) for genre in others[:paraphrases])
-    return Passage(index, text, told, tuple(probes))
+    texts = tuple(story.text(genre, words) for genre in others[:paraphrases])
+    return Passage(index, text, texts, tuple(probes))

@@ -94,7 +94,7 @@ class ItemSet(Listed[Item]):
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """Where the items are from and what identifies them, as plain values for a manifest."""
+        """What identifies the items and where they are from, as plain values for a manifest."""
         return {
             "name": self.name,
             "licence": self.licence,
@@ -241,7 +241,7 @@ class AssetSet:
 
     asset: str
     files: tuple[str, ...] = ("",)
-    """Their paths below the asset, in order."""
+    """Paths below the asset, in order."""
     stated: Source | None = None  # where the set is from, if not where the asset is
 
     @property

@@ -10,7 +10,7 @@ Of the items of earlier stages a share, the **replay ratio**, is drawn without r
 again; the paper has 0.01, 0.05 and 0.1 (`replayed`). The items of a small ratio are among those of
 a larger one with the same seed. Without access to the earlier answers, a model can write them by
 itself: `self_generated`. Items of a replay count for a source of their own, so that their loss is
-told from that of new items of the same data set.
+recorded apart from that of new items of the same data set.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: sections
 3.2 and 4.1 (what is mixed, ratios), A.2, B.5.2 (the prompts) and table 4.
@@ -173,7 +173,7 @@ def random_sequences(
 def generic_passages(
     corpus: Corpus, n: int, *, words: int = PAPER_WORDS, seed: int, source: str = "generic"
 ) -> tuple[Conversation, ...]:
-    """One passage of each of some documents, the second half to be told from the first."""
+    """One passage of each of some documents, the second half to be written after the first."""
     passages = []
     for place, text in enumerate(islice(corpus.documents(), READ_DOCUMENTS)):
         piece = text.split(None, 2 * words)[: 2 * words]

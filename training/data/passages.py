@@ -103,7 +103,7 @@ class KnowledgeSet:
 
     @cached_property
     def sha256(self) -> str:
-        """Of passages and probes in order, all their fields included."""
+        """SHA-256 of passages and probes in order, all their fields included."""
         return hash_of(self.passages)
 
     @property

@@ -164,7 +164,7 @@ MATH_SUBJECTS = (
 
 @dataclass(frozen=True)
 class NamedInstructions:
-    """Where a set is, and which of its items are taken: those with such values in some columns."""
+    """A set, and which of its items are taken: those with such values in some columns."""
 
     layout: Layout
     files: AssetSet | HubSet
@@ -290,7 +290,7 @@ class PrimarySet:
     kind: PrimaryKind
     items: FactoidSet | InstructionSet
     conversations: tuple[Conversation, ...]
-    """Its items as the user asks and the model is to answer, in order."""
+    """The items as the user asks and the model is to answer, in order."""
 
     @property
     def factoids(self) -> FactoidSet | None:
@@ -299,7 +299,7 @@ class PrimarySet:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """Where the items are from and what identifies them, as plain values for a manifest."""
+        """What identifies the items and where they are from, as plain values for a manifest."""
         return {"kind": self.kind.value, **self.items.configuration}
 
 

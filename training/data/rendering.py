@@ -50,7 +50,7 @@ class Conversation:
     turns: tuple[Turn, ...]  # one for a factoid; later ones are read after all that came before
     identifier: str
     source: str = ""
-    """The data set that it counts for, where losses are told apart."""
+    """The data set that it counts for, where losses are recorded by source."""
 
     def __post_init__(self) -> None:
         if not self.turns:
