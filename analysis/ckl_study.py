@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.jobs import REPORT, RUNS, refuse_chosen, run_study, training_job
+from analysis.jobs import REPORT, RUNS, RunsFields, refuse_chosen, run_study, training_job
 from interventions.choices import ResuscitationSite
 from probes.cli import command_main
 from training.ckl import COMMAND
@@ -41,35 +41,17 @@ _CHOSEN_BY_THE_STUDY = ("model", "revision", "resuscitation_site", "control")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _StudyFields:
-    """Where the study goes, and how its runs are made."""
+class CklStudyArguments(RunsFields):
+    """Run continual knowledge learning over a trajectory and report what came of it."""
 
     trajectory: Path
     """Run directory of training.pretrain, whose checkpoints runs begin from."""
-    out: Path
-    """Folder of the study; made if it is not there, gone on with if it is."""
     recipe: str
-    """Of training.ckl; where the defaults below are from."""
+    """Recipe of training.ckl, where the defaults below are from."""
     checkpoints: int = 8
     """How many checkpoints, evenly spread over the trajectory up to its last."""
-    seeds: int = 3
-    """Runs of each; the first has --seed."""
     edits: bool = True
     """Whether to begin from the last checkpoint edited as well, every way."""
-    list: bool = False
-    """Print the commands, one a run, and stop."""
-    shard: str | None = None
-    """Only every n-th run, the i-th of them first: i/n."""
-    minutes: float | None = None
-    """Stop after so many, to go on later; at the end of the study."""
-    debug: bool = False
-    """Show the traceback of an error."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CklStudyArguments(_StudyFields):
-    """Run continual knowledge learning over a trajectory and report what came of it."""
-
     config: CklConfig
 
 
@@ -117,7 +99,7 @@ def control_arm(control: Control) -> tuple[str, Changes]:
 
 
 def evenly_spread(steps: Sequence[int], count: int) -> list[int]:
-    """Those steps that are nearest to equal parts of the way to the last one; 0 is left out."""
+    """The steps that are nearest to equal parts of the way to the last one; 0 is left out."""
     left = sorted(step for step in steps if step > 0)
     if len(left) < count:
         raise ValueError(
@@ -152,27 +134,12 @@ def _checkpoint_names(trajectory: Path) -> dict[int, str]:
 
 
 def _run(arguments: CklStudyArguments, given: Sequence[str]) -> None:
-    plan = _plan(arguments)
-    recipe, seeds, runs = arguments.recipe, arguments.seeds, arguments.out / RUNS
-    bases = dict.fromkeys(str(config.revision) for config in plan.values())
-    edits = sum(config.is_edited for config in plan.values()) // seeds
-    over = run_study(
-        [training_job(COMMAND, name, config, recipe, runs) for name, config in plan.items()],
-        arguments,
-        f"{len(plan)} runs: {len(bases)} checkpoints ({', '.join(bases)}) and {edits} edits of the "
-        f"last, {seeds} seed{'s' if seeds > 1 else ''} each",
-    )
-    if over:
-        _report([runs / name for name in plan], arguments.out / REPORT, given)
-
-
-def _plan(arguments: CklStudyArguments) -> dict[str, CklConfig]:
+    config, name, runs = arguments.config, arguments.recipe, arguments.out / RUNS
     why = "it starts from --trajectory and tries every site and control; leave it out"
-    config, recipe = arguments.config, COMMAND.recipes[arguments.recipe]()
-    refuse_chosen(config, recipe, _CHOSEN_BY_THE_STUDY, why)
+    refuse_chosen(config, COMMAND.recipes[name](), _CHOSEN_BY_THE_STUDY, why)
     if missing := config.missing():
-        raise ValueError(f"recipe {arguments.recipe!r} leaves to be given: {'; '.join(missing)}")
-    return plan_study(
+        raise ValueError(f"recipe {name!r} leaves to be given: {'; '.join(missing)}")
+    plan = plan_study(
         config,
         arguments.trajectory,
         checkpoints=arguments.checkpoints,
@@ -180,6 +147,21 @@ def _plan(arguments: CklStudyArguments) -> dict[str, CklConfig]:
         sites=_sites(arguments.trajectory) if arguments.edits else (),
         controls=Control if arguments.edits else (),
     )
+    bases = dict.fromkeys(str(config.revision) for config in plan.values())
+    edits = sum(config.is_edited for config in plan.values()) // arguments.seeds
+    jobs = [training_job(COMMAND, run, config, name, runs) for run, config in plan.items()]
+    bases_text = f"{len(bases)} checkpoints ({', '.join(bases)})"
+    if run_study(jobs, arguments, f"{bases_text} and {edits} edits of the last"):
+        from analysis.arm_report import refuse_folder
+        from analysis.arms import ckl_arms
+        from analysis.ckl_report import NAME, write_report
+        from analysis.numbers import command_line
+        from analysis.runs import read_run
+
+        out = arguments.out / REPORT
+        refuse_folder(out, NAME)
+        arms = ckl_arms([read_run(runs / run) for run in plan])
+        write_report(arms, out, command_line(PROGRAM, given))
 
 
 def _sites(trajectory: Path) -> Sequence[ResuscitationSite]:
@@ -188,19 +170,7 @@ def _sites(trajectory: Path) -> Sequence[ResuscitationSite]:
     from probes import load_model
     from training.start_models import find_start
 
-    last = find_start(str(trajectory))
-    return sites_of(load_model(last.model, device="cpu"), ())
-
-
-def _report(runs: Sequence[Path], out: Path, given: Sequence[str]) -> None:
-    from analysis.arm_report import refuse_folder
-    from analysis.arms import ckl_arms
-    from analysis.ckl_report import NAME, write_report
-    from analysis.numbers import command_line
-    from analysis.runs import read_run
-
-    refuse_folder(out, NAME)
-    write_report(ckl_arms(list(map(read_run, runs))), out, command_line(PROGRAM, given))
+    return sites_of(load_model(find_start(str(trajectory)).model, device="cpu"), ())
 
 
 main = command_main(CklStudyArguments, _run, program=PROGRAM, defaults=COMMAND.recipe_defaults)

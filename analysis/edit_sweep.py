@@ -23,9 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.options import LoadingSettings, TextSettings
 from interventions.choices import ResuscitationSite
 from probes.cli import command_main, progress
+from probes.options import LoadingSettings, TextSettings
 
 NAME = "edits"
 

@@ -49,16 +49,19 @@ Offsets: TypeAlias = Sequence[int] | Real[Tensor, "offset"] | Real[np.ndarray, "
 class LocalMaxima:
     """The best a probe did within the window after each encounter."""
 
-    steps: Int[np.ndarray, "*probe injection"]
-    """How many updates had been made by then."""
+    steps: Int[np.ndarray, "*probe injection"]  # how many updates had been made by then
     log_probs: Float[np.ndarray, "*probe injection"]
-    before: Float[np.ndarray, "*probe injection"]
-    """The log-probability just before each encounter."""
+    before: Float[np.ndarray, "*probe injection"]  # just before each encounter
 
 
 def find_local_maxima(log_probs: LogProbs, injection_steps: Steps, window: int = 50) -> LocalMaxima:
     """The local acquisition maximum of every injection."""
-    log = _checked(log_probs)
+    log = as_float64(log_probs)
+    if (wrong := ~np.isfinite(log)).any():
+        raise ValueError(
+            f"log-probabilities must be finite, found {int(wrong.sum())} of {log.size} that are "
+            f"not (first at {[int(i) for i in np.argwhere(wrong)[0]]}); leave those probes out"
+        )
     steps = _checked_steps(injection_steps, log, window)
     # argmax takes the first of equals.
     seen = steps[..., None] + np.arange(1, window + 1)
@@ -81,7 +84,7 @@ def effectivity(
         injection_steps: as for `find_local_maxima`.
         window: as for `find_local_maxima`.
         compat: `"official"` gives NaN to probes that gained exactly nothing in the end, which the
-            released script leaves out of its mean by the way.
+            released script leaves out of its mean.
 
     Returns:
         Gains `[... injection]`, float64, as the kind of array that was given.
@@ -150,22 +153,20 @@ def retainability(
     official = compat is not None and Compat(compat) is Compat.OFFICIAL
     maxima = find_local_maxima(log_probs, injection_steps, window)
     log = as_float64(log_probs)
-    chosen = _checked_offsets(offsets, log, injection_steps, window)
+    chosen = as_whole_numbers(offsets, "offsets")
+    last = int(as_whole_numbers(injection_steps, "injection steps").max())
+    # Whether an offset is allowed must not hang on where the maxima happen to be.
+    if (needed := last + window + int(chosen.max())) >= log.shape[-1]:
+        raise ValueError(
+            f"an offset of {int(chosen.max())} from a maximum up to {window} after the injection "
+            f"at {last} needs entries up to {needed}, found {log.shape[-1]} entries; the longest "
+            f"possible offset is {log.shape[-1] - 1 - last - window}"
+        )
     later = np.take_along_axis(log, maxima.steps[..., -1:] + chosen, axis=-1)
     start = log[..., :1] if official else maxima.before[..., :1]
     gain = maxima.log_probs[..., -1:] - start
     kept = (gain != 0) if official else (gain > min_gain)
     return like((later - start) / np.where(kept, gain, np.nan), log_probs)
-
-
-def _checked(log_probs: LogProbs) -> np.ndarray:
-    log = as_float64(log_probs)
-    if (wrong := ~np.isfinite(log)).any():
-        raise ValueError(
-            f"log-probabilities must be finite, found {int(wrong.sum())} of {log.size} that are "
-            f"not (first at {[int(i) for i in np.argwhere(wrong)[0]]}); leave those probes out"
-        )
-    return log
 
 
 def _checked_steps(injection_steps: Steps, log: np.ndarray, window: int) -> np.ndarray:
@@ -195,41 +196,29 @@ def _checked_steps(injection_steps: Steps, log: np.ndarray, window: int) -> np.n
     return np.broadcast_to(steps, (*log.shape[:-1], steps.shape[-1]))
 
 
-def _checked_offsets(
-    offsets: Offsets, log: np.ndarray, injection_steps: Steps, window: int
-) -> np.ndarray:
-    chosen = as_whole_numbers(offsets, "offsets")
-    last = int(as_whole_numbers(injection_steps, "injection steps").max())
-    # Whether an offset is allowed must not hang on where the maxima happen to be.
-    if (needed := last + window + int(chosen.max())) >= log.shape[-1]:
-        raise ValueError(
-            f"an offset of {int(chosen.max())} from a maximum up to {window} after the injection "
-            f"at {last} needs entries up to {needed}, found {log.shape[-1]} entries; the longest "
-            f"possible offset is {log.shape[-1] - 1 - last - window}"
-        )
-    return chosen
-
-
 Intervals: TypeAlias = Sequence[float | int] | Real[Tensor, "spacing"] | Real[np.ndarray, "spacing"]
 Gains: TypeAlias = Float[Tensor, "spacing *passage"] | Float[np.ndarray, "spacing *passage"]
 
 
 @dataclass(frozen=True)
 class LearnabilityThreshold:
-    """The interval between encounters beyond which gains vanish."""
+    """The interval between encounters beyond which gains vanish.
+
+    Attributes:
+        threshold: in the unit of the intervals; the shortest one tried where nothing is gained
+            from there on, infinite where gains do not fall.
+        interval: from passages; None for mean gains or a single passage.
+        slope: change of the gain per decade of the interval, below the threshold, in nats.
+        spacings: the injection intervals tried.
+        gains: the mean gain at each, in nats.
+    """
 
     threshold: float
-    """In the unit of the intervals; see the module for what lies outside those tried."""
     interval: Interval | None
-    """From passages; None for mean gains or a single passage."""
     slope: float
-    """Change of the gain per decade of the interval, below the threshold, in nats."""
     spacings: Float[np.ndarray, "spacing"]
-    """The injection intervals tried."""
     gains: Float[np.ndarray, "spacing"]
-    """The mean gain at each, in nats."""
     gain_intervals: tuple[Interval | None, ...]
-    """Of the mean gains."""
 
     @property
     def bracketed(self) -> bool:
@@ -240,9 +229,7 @@ class LearnabilityThreshold:
 def final_gains(
     log_probs: LogProbs, injection_steps: Steps, lag: int
 ) -> Float[Tensor, "*probe"] | Float[np.ndarray, "*probe"]:
-    """What is left of all encounters, some updates after the last: its
-    rise since before the first.
-    """
+    """What is left of all encounters, some updates after the last: the rise since before them."""
     log = as_float64(log_probs)
     steps = as_whole_numbers(injection_steps, "injection steps")
     if (needed := int(steps.max()) + lag) >= log.shape[-1] or lag < 1:
@@ -292,7 +279,15 @@ def learnability_threshold(
     threshold, slope = _hinge(np.log10(tried), means[None])
     bounds: Interval | None = None
     if not single:
-        drawn = _resampled_means(rows, paired, bootstrap)
+        n_spacings, n_passages = rows.shape
+        sums, strata = rows.T, None
+        if not paired:
+            # One row per passage and spacing, zero in the columns of the others.
+            apart = np.zeros((n_spacings, n_passages, n_spacings))
+            apart[range(n_spacings), :, range(n_spacings)] = rows
+            sums = apart.reshape(-1, n_spacings)
+            strata = np.repeat(np.arange(n_spacings), n_passages)
+        drawn = bootstrap.resampled_sums(sums, strata) / n_passages
         bounds = bootstrap.interval(_hinge(np.log10(tried), drawn)[0], rows.shape[1])
     return LearnabilityThreshold(
         threshold=float(threshold[0]),
@@ -302,19 +297,6 @@ def learnability_threshold(
         gains=means,
         gain_intervals=tuple(None if single else bootstrap.mean_interval(row) for row in rows),
     )
-
-
-def _resampled_means(
-    rows: Float[np.ndarray, "spacing passage"], paired: bool, bootstrap: ClusterBootstrap
-) -> Float[np.ndarray, "replicate spacing"]:
-    n_spacings, n_passages = rows.shape
-    if paired:
-        return bootstrap.resampled_sums(rows.T) / n_passages
-    # One row per passage and spacing, zero in the columns of the others.
-    apart = np.zeros((n_spacings, n_passages, n_spacings))
-    apart[range(n_spacings), :, range(n_spacings)] = rows
-    strata = np.repeat(np.arange(n_spacings), n_passages)
-    return bootstrap.resampled_sums(apart.reshape(-1, n_spacings), strata) / n_passages
 
 
 def _hinge(

@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.options import LoadingSettings, TextSettings
 from probes.choices import (
     Backend,
     Coefficient,
@@ -41,6 +40,7 @@ from probes.choices import (
     Weighting,
 )
 from probes.cli import command_main, progress
+from probes.options import LoadingSettings, TextSettings
 
 if TYPE_CHECKING:
     from probes.results import EntropyResult
@@ -98,14 +98,14 @@ class EntropyArguments(TextSettings, LoadingSettings):
 
 def _run(arguments: EntropyArguments, _words: Sequence[str]) -> None:
     from analysis.checkpoints import is_series
-    from analysis.processes import process_group
+    from training.processes import joined_processes
 
     folders = _folders(arguments.corpus)
-    with process_group() as rank:
+    with joined_processes() as here:
         if is_series(arguments.model, arguments.revisions):
-            _run_series(arguments, folders, writes=rank == 0)
+            _run_series(arguments, folders, writes=here.is_first)
         else:
-            _run_one(arguments, folders, writes=rank == 0)
+            _run_one(arguments, folders, writes=here.is_first)
 
 
 def _folders(corpora: Sequence[str]) -> list[str]:
@@ -152,9 +152,9 @@ def _run_series(arguments: EntropyArguments, folders: Sequence[str], *, writes: 
     from torch import distributed as dist
 
     from analysis.checkpoints import checkpoints
-    from analysis.processes import is_shared
     from analysis.resuming import begin, origin_of, plain_settings
     from analysis.trajectory import sweep, write_trajectory
+    from training.processes import this_process
 
     if arguments.overwrite:
         raise ValueError(
@@ -165,7 +165,7 @@ def _run_series(arguments: EntropyArguments, folders: Sequence[str], *, writes: 
     corpora = [arguments.corpus_of(name, arguments.max_documents) for name in arguments.corpus]
     if writes:
         begin(arguments.out, plain_settings(arguments, _NOT_OF_THE_RESULT))
-    if is_shared():
+    if not this_process().is_alone:
         dist.barrier()
     kept: dict[int, list[Any]] = {}
 
@@ -200,10 +200,12 @@ def measure(
 ) -> "EntropyResult":
     """One result, behind a progress bar."""
     import probes
-    from analysis.processes import is_shared, is_watched
+    from training.processes import this_process
+
+    here = this_process()
 
     name = " ".join(filter(None, (label, tokens.corpus.name)))
-    with progress(f"{name}, tokens", arguments.max_tokens, shown=is_watched()) as advance:
+    with progress(f"{name}, tokens", arguments.max_tokens, shown=here.is_first) as advance:
         return probes.measure_entropy(
             model,
             tokens,
@@ -215,7 +217,7 @@ def measure(
             interval=arguments.interval,
             blocks=arguments.blocks,
             until_interval=arguments.until_interval,
-            distributed=is_shared(),
+            distributed=not here.is_alone,
             on_batch=advance,
         )
 

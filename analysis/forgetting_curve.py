@@ -8,7 +8,7 @@ the logarithm is fitted by least squares,
 s being the slope per decade of steps, -s the decay constant, and \(10^{-b / s}\), where the line
 crosses zero, the learnability threshold: a fact met again only after that long has lost all it
 gained. The slope per decade is the same whether offsets count steps or tokens. Other shapes are
-fitted beside it (`analysis.forgetting_curve`).
+fitted beside it: a power law, and an exponential.
 
 Every offset counts the same. Offsets on a linear grid, as in the released analysis, leave nearly
 all weight to the last decade; `log_spaced_offsets` spreads it.
@@ -72,8 +72,23 @@ def cluster_sums(
     shape = values.shape[:-1]
     rows = values.reshape(-1, values.shape[-1])
     kept = kept_mask(rows)
-    counts = _checked_weights(weights, shape, kept)[kept]
-    clusters = np.unique(_names(passages, shape)[kept], return_inverse=True)[1]
+    names = np.arange(len(rows)).reshape(shape) if passages is None else np.asarray(passages)
+    counts = np.ones(shape) if weights is None else as_float64(weights)
+    for given, what, advice in (
+        (names, "passages must name one passage", "leave them out for a single curve"),
+        (counts, "weights must be one number", "pass net_gain of the same log-probabilities"),
+    ):
+        if given.shape != shape:
+            raise ValueError(
+                f"{what} per probe, found {list(given.shape)} for probes {list(shape)}; {advice}"
+            )
+    counts = counts.reshape(-1)[kept]
+    if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.any()):
+        raise ValueError(
+            f"weights must be finite, at least 0 and not all 0, found {counts.min():.3g} to "
+            f"{counts.max():.3g}; net gains are, for the probes that retainability keeps"
+        )
+    clusters = np.unique(names.reshape(-1)[kept], return_inverse=True)[1]
     sums = np.zeros((clusters.max() + 1, rows.shape[1]))
     np.add.at(sums, clusters, counts[:, None] * rows[kept])
     totals = np.bincount(clusters, weights=counts)
@@ -81,40 +96,6 @@ def cluster_sums(
     return ClusterSums(sums[totals > 0], totals[totals > 0], int((counts > 0).sum()))
 
 
-def _names(passages: Passages | None, shape: tuple[int, ...]) -> np.ndarray:
-    if passages is None:
-        return np.arange(int(np.prod(shape)))
-    found = np.asarray(passages)
-    if found.shape != shape:
-        raise ValueError(
-            f"passages must name one passage per probe, found {list(found.shape)} for probes "
-            f"{list(shape)}; leave them out for a single curve"
-        )
-    return found.reshape(-1)
-
-
-def _checked_weights(
-    weights: Weights | None, shape: tuple[int, ...], kept: np.ndarray
-) -> np.ndarray:
-    if weights is None:
-        return np.ones(len(kept))
-    found = as_float64(weights)
-    if found.shape != shape:
-        raise ValueError(
-            f"weights must be one number per probe, found {list(found.shape)} for probes "
-            f"{list(shape)}; pass net_gain of the same log-probabilities"
-        )
-    used = found.reshape(-1)[kept]
-    if not (np.isfinite(used).all() and (used >= 0).all() and used.any()):
-        raise ValueError(
-            f"weights must be finite, at least 0 and not all 0, found {used.min():.3g} to "
-            f"{used.max():.3g}; net gains are, for the probes that retainability keeps"
-        )
-    return found.reshape(-1)
-
-
-FOLDS = 5
-"""Blocks of offsets left out in turn."""
 ROUNDS = 8
 """How often the search for a rate narrows down."""
 
@@ -122,89 +103,50 @@ ROUNDS = 8
 class DecayModel(StrEnum):
     """A shape of forgetting."""
 
-    LOG_LINEAR = "log_linear"
-    """A line in the logarithm of the offset."""
-    POWER = "power"
-    """A power of the offset."""
-    EXPONENTIAL = "exponential"
-    """The same share lost at every update."""
+    LOG_LINEAR = "log_linear"  # a line in the logarithm of the offset
+    POWER = "power"  # a power of the offset
+    EXPONENTIAL = "exponential"  # the same share lost at every update
 
 
 @dataclass(frozen=True)
 class DecayFit:
-    """One shape, fitted."""
+    """One shape, fitted; of Akaike's criterion only differences mean something, lower is better."""
 
     model: DecayModel
-    scale: float
-    """R at offset 1 (log-linear, power) or at offset 0 (exponential)."""
-    rate: float
-    """Loss of R per decade (log-linear), exponent (power), or per update (exponential)."""
+    scale: float  # R at offset 1 (log-linear, power) or at offset 0 (exponential)
+    rate: float  # loss of R per decade (log-linear), exponent (power), or loss per update
     aic: float
-    """Akaike's criterion; lower is better, and only differences mean something."""
-    cross_validation_error: float
-    """Root mean square of the errors at offsets left out, in units of R."""
 
     def predict(self, offsets: Float[np.ndarray, "offset"]) -> Float[np.ndarray, "offset"]:
         """R at other offsets, all above 0."""
-        return _predicted(self.model, (self.scale, self.rate), offsets)
+        if self.model is DecayModel.LOG_LINEAR:
+            return self.scale - self.rate * np.log10(offsets)
+        return self.scale * np.exp(-self.rate * _abscissa(self.model, offsets))
 
 
 def fit_decay_models(
     offsets: Float[np.ndarray, "offset"], curve: Float[np.ndarray, "offset"]
 ) -> dict[DecayModel, DecayFit]:
-    """Every shape, fitted to one curve."""
-    return {model: _fit(model, offsets, curve) for model in DecayModel}
-
-
-def _fit(
-    model: DecayModel, offsets: Float[np.ndarray, "offset"], curve: Float[np.ndarray, "offset"]
-) -> DecayFit:
-    parameters = _parameters(model, offsets, curve)
-    squares = float(np.square(curve - _predicted(model, parameters, offsets)).sum())
-    count = len(offsets)
-    return DecayFit(
-        model,
-        *parameters,
-        aic=count * log(squares / count) + 6 if squares > 0 else -inf,
-        cross_validation_error=_cross_validation_error(model, offsets, curve),
-    )
-
-
-def _cross_validation_error(
-    model: DecayModel, offsets: Float[np.ndarray, "offset"], curve: Float[np.ndarray, "offset"]
-) -> float:
-    errors = []
-    for left_out in np.array_split(np.arange(len(offsets)), min(FOLDS, len(offsets))):
-        rest = np.delete(np.arange(len(offsets)), left_out)
-        parameters = _parameters(model, offsets[rest], curve[rest])
-        errors.append(curve[left_out] - _predicted(model, parameters, offsets[left_out]))
-    return float(np.sqrt(np.square(np.concatenate(errors)).mean()))
-
-
-def _predicted(
-    model: DecayModel, parameters: tuple[float, float], offsets: Float[np.ndarray, "offset"]
-) -> Float[np.ndarray, "offset"]:
-    scale, rate = parameters
-    if model is DecayModel.LOG_LINEAR:
-        return scale - rate * np.log10(offsets)
-    return scale * np.exp(-rate * _abscissa(model, offsets))
+    """Every shape, fitted to one curve by least squares."""
+    fits, count = {}, len(offsets)
+    for model in DecayModel:
+        if model is DecayModel.LOG_LINEAR:
+            slope, intercept = np.polyfit(np.log10(offsets), curve, 1)
+            scale, rate = float(intercept), -float(slope)
+        else:
+            scale, rate = _exponential_parameters(_abscissa(model, offsets), curve)
+        residuals = curve - DecayFit(model, scale, rate, nan).predict(offsets)
+        squares = float(np.square(residuals).sum())
+        aic = count * log(squares / count) + 6 if squares > 0 else -inf
+        fits[model] = DecayFit(model, scale, rate, aic)
+    return fits
 
 
 def _abscissa(
     model: DecayModel, offsets: Float[np.ndarray, "offset"]
 ) -> Float[np.ndarray, "offset"]:
-    """That in which the logarithm of the curve is a line."""
+    """The abscissa on which the logarithm of the curve is a line."""
     return np.log(offsets) if model is DecayModel.POWER else offsets
-
-
-def _parameters(
-    model: DecayModel, offsets: Float[np.ndarray, "offset"], curve: Float[np.ndarray, "offset"]
-) -> tuple[float, float]:
-    """Scale and rate of the least squares fit."""
-    if model is DecayModel.LOG_LINEAR:
-        slope, intercept = np.polyfit(np.log10(offsets), curve, 1)
-        return float(intercept), -float(slope)
-    return _exponential_parameters(_abscissa(model, offsets), curve)
 
 
 def _exponential_parameters(
@@ -212,32 +154,24 @@ def _exponential_parameters(
 ) -> tuple[float, float]:
     """Least squares of `scale * exp(-rate * x)`: the best scale is known for every rate."""
     shifted = x - x[0]
-    rates = _rates(shifted)
-    best = int(_explained(rates, shifted, curve).argmax())
+
+    def best_of(rates: Float[np.ndarray, "rate"]) -> int:
+        """The rate whose best scale explains most of the sum of squares."""
+        shapes = np.exp(-rates[:, None] * shifted)
+        return int((np.square(shapes @ curve) / np.square(shapes).sum(axis=1)).argmax())
+
+    # From growth by e^20 over all offsets to loss of all by the second.
+    falling = np.geomspace(1e-4 / shifted[-1], 20 / shifted[1], 300)
+    rising = -np.geomspace(20 / shifted[-1], 1e-4 / shifted[-1], 100)
+    rates = np.concatenate([rising, [0.0], falling])
+    best = best_of(rates)
     # Every round narrows the bracket to a twentieth: from a step of the grid to rounding.
     for _ in range(ROUNDS):
         rates = np.linspace(rates[max(best - 1, 0)], rates[min(best + 1, len(rates) - 1)], 41)
-        best = int(_explained(rates, shifted, curve).argmax())
+        best = best_of(rates)
     rate = float(rates[best])
     shape = np.exp(-rate * shifted)
     return float(shape @ curve / (shape @ shape) * np.exp(rate * x[0])), rate
-
-
-def _explained(
-    rates: Float[np.ndarray, "rate"],
-    x: Float[np.ndarray, "offset"],
-    curve: Float[np.ndarray, "offset"],
-) -> Float[np.ndarray, "rate"]:
-    """Sum of squares that the best scale explains, at every rate."""
-    shapes = np.exp(-rates[:, None] * x)
-    return np.square(shapes @ curve) / np.square(shapes).sum(axis=1)
-
-
-def _rates(shifted: Float[np.ndarray, "offset"]) -> Float[np.ndarray, "rate"]:
-    """Rates to start from, from growth by e^20 over all offsets to loss of all by the second."""
-    falling = np.geomspace(1e-4 / shifted[-1], 20 / shifted[1], 300)
-    rising = -np.geomspace(20 / shifted[-1], 1e-4 / shifted[-1], 100)
-    return np.concatenate([rising, [0.0], falling])
 
 
 Offsets: TypeAlias = Sequence[float | int] | Real[Tensor, "offset"] | Real[np.ndarray, "offset"]
@@ -246,36 +180,35 @@ Retainability: TypeAlias = Float[Tensor, "*probe offset"] | Float[np.ndarray, "*
 
 @dataclass(frozen=True)
 class ForgettingCurve:
-    """A line in the logarithm of the offset, and the curve that it was fitted to."""
+    """A line in the logarithm of the offset, and the curve that it was fitted to.
+
+    Attributes:
+        offsets: those fitted, which leave out 0.
+        retainability: the mean at them.
+        slope: change of R per decade of steps; negative where gains are forgotten.
+        intercept: R at offset 1.
+        threshold: the offset at which the line crosses zero; infinite where it does not fall.
+        r_squared: share of the curve's variance that the line explains; NaN for a constant curve.
+        residual_error: one standard error of the slope as if offsets were independent; far too
+            small.
+        interval: of the slope, from passages; None for a single curve or a single passage.
+        n_probes: probes behind the curve at every offset; 1 for a single curve.
+        n_clusters: passages that they come from.
+        fits: every shape, fitted to the same curve.
+    """
 
     offsets: Float[np.ndarray, "offset"]
-    """Those fitted, which leave out 0."""
     retainability: Float[np.ndarray, "offset"]
-    """The mean at them."""
     slope: float
-    """Change of R per decade of steps; negative where gains are forgotten."""
     intercept: float
-    """R at offset 1."""
     threshold: float
-    """The offset at which the line crosses zero; infinite where it does not fall."""
     r_squared: float
-    """Share of the curve's variance that the line explains; NaN for a constant curve."""
     residual_error: float
-    """One standard error of the slope as if offsets were independent; far too small."""
     interval: Interval | None
-    """Of the slope, from passages; None for a single curve or a single passage."""
     threshold_interval: Interval | None
     n_probes: int
-    """Probes behind the curve at every offset; 1 for a single curve."""
     n_clusters: int
-    """Passages that they come from."""
     fits: Mapping[DecayModel, DecayFit]
-    """Every shape, fitted to the same curve."""
-
-    @property
-    def decay_constant(self) -> float:
-        """Share of the gain that is lost per decade of steps."""
-        return -self.slope
 
     @property
     def extrapolated(self) -> bool:
@@ -286,11 +219,6 @@ class ForgettingCurve:
     def best_by_aic(self) -> DecayModel:
         """The shape with the lowest Akaike criterion."""
         return min(self.fits, key=lambda model: self.fits[model].aic)
-
-    @property
-    def best_by_cross_validation(self) -> DecayModel:
-        """The shape that best predicts offsets left out."""
-        return min(self.fits, key=lambda model: self.fits[model].cross_validation_error)
 
 
 def fit_forgetting_curve(
@@ -322,7 +250,12 @@ def fit_forgetting_curve(
         ValueError: fewer than three offsets above 0, or not rising; no probe is left; a probe has
             values at some offsets only; `passages` or `weights` do not match the probes.
     """
-    times = _checked_offsets(offsets)
+    times = as_float64(offsets)
+    if not np.isfinite(times).all() or (times < 0).any() or (np.diff(times) <= 0).any():
+        few = ", ".join([*(f"{value:g}" for value in times[:4]), *["..."] * (len(times) > 4)])
+        raise ValueError(
+            f"offsets must be finite, rising and at least 0, found {few}; sort them, each once"
+        )
     values = as_float64(retainability)
     if values.shape[-1] != len(times):
         raise ValueError(
@@ -370,7 +303,14 @@ def _fitted(
     intercept, slope = (float(value) for value in solve @ curve)
     squares = float(np.square(curve - intercept - slope * x).sum())
     total = float(np.square(curve - curve.mean()).sum())
-    slopes, thresholds = (None, None) if single else _intervals(sums, solve, bootstrap)
+    slopes = thresholds = None
+    if not single:
+        columns = np.concatenate([sums.values @ solve.T, sums.weights[:, None]], axis=1)
+        intercepts, inclines, weights = bootstrap.resampled_sums(columns).T
+        intercepts, inclines = intercepts / weights, inclines / weights
+        count = len(sums.weights)
+        slopes = bootstrap.interval(inclines, count)
+        thresholds = bootstrap.interval(_threshold(intercepts, inclines), count)
     return ForgettingCurve(
         offsets=offsets,
         retainability=curve,
@@ -387,33 +327,10 @@ def _fitted(
     )
 
 
-def _intervals(
-    sums: ClusterSums, solve: np.ndarray, bootstrap: ClusterBootstrap
-) -> tuple[Interval | None, Interval | None]:
-    columns = np.concatenate([sums.values @ solve.T, sums.weights[:, None]], axis=1)
-    intercepts, slopes, weights = bootstrap.resampled_sums(columns).T
-    intercepts, slopes = intercepts / weights, slopes / weights
-    count = len(sums.weights)
-    return (
-        bootstrap.interval(slopes, count),
-        bootstrap.interval(_threshold(intercepts, slopes), count),
-    )
-
-
 def _threshold(intercept: np.ndarray, slope: np.ndarray) -> np.ndarray:
     falling = slope < 0
     with np.errstate(over="ignore"):
         return np.where(falling, 10.0 ** (intercept / np.where(falling, -slope, 1.0)), inf)
-
-
-def _checked_offsets(offsets: Offsets) -> np.ndarray:
-    times = as_float64(offsets)
-    if not np.isfinite(times).all() or (times < 0).any() or (np.diff(times) <= 0).any():
-        raise ValueError(
-            f"offsets must be finite, rising and at least 0, found {_few(times)}; sort them, each "
-            "once"
-        )
-    return times
 
 
 def _as_released(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -426,8 +343,3 @@ def _as_released(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.
     if len(values) and values[0] < 0:
         values = -values
     return times[values != -1.0], values[values != -1.0]
-
-
-def _few(values: np.ndarray) -> str:
-    shown = ", ".join(f"{value:g}" for value in values[:4])
-    return f"{shown}, ..." if len(values) > 4 else shown

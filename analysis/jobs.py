@@ -1,7 +1,8 @@
 """Jobs: commands that wait for one another, made once each, and gone on with after a stop.
 
 A study or a reproduction is a list of jobs. Each runs by the `main` of its command, in this process
-or in workers; what it prints goes to `logs/`. Finished jobs are left alone, others resumed.
+or in workers; what it prints goes to `logs/`. Finished jobs are left alone, others resumed; what is
+finished with other settings, weights or texts than a job asks for is refused.
 
 Example:
     >>> Job("tiny", "training.pretrain", ("--recipe", "tiny")).line()
@@ -15,6 +16,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import re
 import shlex
 import signal
 import sys
@@ -22,16 +24,17 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
 from training.commands import TrainingCommand
-from training.recipes import command_words
+from training.recipes import command_words, flag
 
-RUNS, LOGS, REPORT = "runs", "logs", "report"
+RUNS, LOGS, REPORT, CHECKPOINTS = "runs", "logs", "report", "checkpoints"
+_WEIGHTS = re.compile(r'"weights_sha256": ?"(\w+)"')
 _INTERRUPTED = 130
 _ESTIMATED_FROM = 0.05
 """Share of the work that is done before it is said how long the rest will take."""
@@ -51,6 +54,7 @@ class Job:
         needs: names of jobs that must be over before.
         config: of a training run; None for other commands.
         last_file: that a command which is no training run writes when all else is there.
+        asked: what a sweep over checkpoints is asked to do, by the names of its options.
     """
 
     name: str
@@ -61,18 +65,51 @@ class Job:
     needs: tuple[str, ...] = ()
     config: Any = None
     last_file: str = ""
+    asked: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def line(self) -> str:
         """As a command line."""
         return shlex.join(["python", "-m", self.program, *self.words])
 
-    def is_over(self, folder: Path) -> bool:
-        """Whether there is nothing left to do of it."""
-        if self.config is None:
-            return (folder / self.name / self.last_file).is_file()
-        from training.single_run import is_over
+    def is_over(self, runs: Path) -> bool:
+        """Whether there is nothing left to do of it.
 
-        return is_over(folder / self.name, self.config)
+        Raises:
+            ValueError: it was made with other settings, of other weights or texts.
+        """
+        folder = runs / self.name
+        if self.config is not None:
+            from training.single_run import is_over
+
+            return is_over(folder, self.config)
+        if not (folder / self.last_file).is_file():
+            return False
+        if self.asked:
+            _refuse_other_sweep(folder, self.asked)
+        return True
+
+
+def _refuse_other_sweep(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse a sweep with other settings, or of checkpoints that are here with other weights."""
+    from analysis.checkpoints import MANIFEST
+    from training.single_run import weights_hash
+
+    settings = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    differ = {name: value for name, value in asked.items() if settings.get(name, value) != value}
+    for name, value in differ.items():
+        raise ValueError(
+            f"{folder} holds a sweep with {name} {settings[name]!r}, not {value!r}; give another "
+            "folder"
+        )
+    for revision in asked["revisions"]:
+        checkpoint = Path(asked["model"]) / CHECKPOINTS / revision
+        files = (folder / revision).rglob("*.json") if checkpoint.is_dir() else ()
+        kept = {sha for file in files for sha in _WEIGHTS.findall(file.read_text("utf-8"))}
+        if kept - {weights_hash(str(checkpoint))}:
+            raise ValueError(
+                f"{folder} holds results of other weights than {checkpoint} has now; put back what "
+                "they were, or give another folder"
+            )
 
 
 def training_job(
@@ -167,37 +204,49 @@ def refuse_chosen(config: Any, recipe: Any, chosen: Sequence[str], why: str) -> 
     """Refuse settings that a study chooses itself, where they are not the recipe's."""
     for name in chosen:
         if getattr(config, name) != getattr(recipe, name):
-            flag = name.replace("_", "-")
-            raise ValueError(f"--{flag} is the study's to choose: {why}")
+            raise ValueError(f"{flag(name)} is the study's to choose: {why}")
 
 
-def run_study(jobs: Sequence[Job], arguments: Any, headline: str) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class RunsFields:
+    """The folder of a study, and how its runs are made."""
+
+    out: Path
+    """Folder of the study; made if it is not there, gone on with if it is."""
+    seeds: int = 3
+    """Runs of each; the first has --seed."""
+    list: bool = False
+    """Print the commands, one a run, and stop."""
+    shard: str | None = None
+    """Only every n-th run, or group of runs that share stage A, the i-th first: i/n."""
+    minutes: float | None = None
+    """Stop after so many, to go on later; at the end of the study."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def run_study(jobs: Sequence[Job], arguments: Any, arms: str, more: str = "") -> bool:
     """List or make the jobs of a study; whether all of them are over."""
-    groups = shard_of(in_groups(jobs), arguments.shard)
-    mine = [job for group in groups for job in group]
+    mine = [job for group in shard_of(in_groups(jobs), arguments.shard) for job in group]
     if arguments.list:
         print("\n".join(job.line() for job in mine))
         return False
     runs = arguments.out / RUNS
     over = {job.name for job in jobs if job.is_over(runs)}
-    print(headline)
-    print(_cost_text(mine, runs, over))
-    run_jobs(mine, arguments.out, over, minutes=arguments.minutes)
-    # Other machines may have made their shards meanwhile.
-    if left := [job for job in jobs if not job.is_over(runs)]:
-        print(f"{len(left)} of {len(jobs)} runs are not over; the report waits for them")
-    return not left
-
-
-def _cost_text(mine: Sequence[Job], runs: Path, over: Collection[str]) -> str:
-    """How many jobs are over, and how long the others will take at the pace of these."""
+    seeds = arguments.seeds
+    print(f"{len(jobs)} runs: {arms}, {seeds} seed{'s' if seeds > 1 else ''} each{more}")
+    # How many jobs are over, and how long the others will take at the pace of these.
     left = [job for job in mine if job.name not in over]
-    if not left:
-        return f"all {len(mine)} are over"
     cost = "how long they take is known after the first"
     if seconds := [_recorded_seconds(runs / name) for name in over]:
         cost = f"about {duration_text(len(left) * fmean(seconds))}, at the pace of those over"
-    return f"{len(mine) - len(left)} are over; {len(left)} to make, {cost}"
+    counts = f"{len(mine) - len(left)} are over; {len(left)} to make, {cost}"
+    print(counts if left else f"all {len(mine)} are over")
+    run_jobs(mine, arguments.out, over, minutes=arguments.minutes)
+    # Other machines may have made their shards meanwhile.
+    if waiting := [job for job in jobs if not job.is_over(runs)]:
+        print(f"{len(waiting)} of {len(jobs)} runs are not over; the report waits for them")
+    return not waiting
 
 
 def _recorded_seconds(folder: Path) -> float:
@@ -213,9 +262,9 @@ def _progress(job: Job, planned: Sequence[Job], took: Mapping[str, float], elaps
     """A line about a job that is over, and about how long the others will take."""
     made = sum(one.seconds for one in planned if one.name in took)
     left = sum(one.seconds for one in planned if one.name not in took)
-    # The first few are too short a time to tell.
-    told = left and made >= _ESTIMATED_FROM * (made + left)
-    rest = f"; about {duration_text(elapsed * left / made)} to go" if told else ""
+    # The first few are too short a time to go by.
+    is_known = left and made >= _ESTIMATED_FROM * (made + left)
+    rest = f"; about {duration_text(elapsed * left / made)} to go" if is_known else ""
     return f"{len(took)} of {len(planned)}: {job.name}, {duration_text(took[job.name])}{rest}"
 
 
@@ -245,7 +294,7 @@ def _make(job: Job, logs: Path, minutes: float | None, here: bool) -> float:
 
 
 class _ThisProcess(Executor):
-    """Makes what is submitted at once."""
+    """Runs what is submitted at once."""
 
     def submit(self, function: Any, /, *args: Any, **options: Any) -> Future[Any]:
         made: Future[Any] = Future()

@@ -26,9 +26,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.options import LoadingSettings
 from probes.choices import Backend, Lens, RestoredPositions, TargetSpan
 from probes.cli import command_main, progress
+from probes.options import LoadingSettings
 
 if TYPE_CHECKING:
     from analysis.lens_result import LensResult
@@ -105,12 +105,12 @@ class Asked:
 
 
 def _run(arguments: LensArguments, _words: Sequence[str]) -> None:
-    from analysis.processes import process_group
     from probes.cli import refuse_existing
+    from training.processes import joined_processes
 
     _refuse_contradictions(arguments)
     refuse_existing(arguments.out, overwrite=arguments.overwrite, known=FILES)
-    with process_group() as rank:
+    with joined_processes() as here:
         asked = _asked(arguments)
         results = [_read(arguments, asked)]
         if arguments.compare is not None:
@@ -122,7 +122,7 @@ def _run(arguments: LensArguments, _words: Sequence[str]) -> None:
                 controls=False,
             )
             results.append(_read(second, asked))
-        if rank == 0:
+        if here.is_first:
             _write(arguments, results)
 
 
@@ -180,7 +180,7 @@ def _asked(arguments: LensArguments) -> Asked:
 def _read(arguments: LensArguments, asked: Asked) -> "tuple[LensResult, Any]":
     """What one model's layers say, and its causal check if it was asked for."""
     import analysis
-    from analysis.processes import is_shared, is_watched
+    from training.processes import this_process
 
     model = arguments.load(arguments.model, backend=arguments.backend)
     translators = None
@@ -189,7 +189,9 @@ def _read(arguments: LensArguments, asked: Asked) -> "tuple[LensResult, Any]":
 
         translators = load_translators(arguments.translators, model)
     controls = _controls(arguments, model, asked)
-    with progress(f"{model.name}, items", len(asked.prompts), shown=is_watched()) as advance:
+    with progress(
+        f"{model.name}, items", len(asked.prompts), shown=this_process().is_first
+    ) as advance:
         result = analysis.lens(
             model,
             asked.prompts,
@@ -204,7 +206,7 @@ def _read(arguments: LensArguments, asked: Asked) -> "tuple[LensResult, Any]":
             subjects=asked.subjects,
             prepend_bos=arguments.prepend_bos,
             source=asked.source,
-            distributed=is_shared(),
+            distributed=not this_process().is_alone,
             on_items=advance,
         )
     return result, _causal(arguments, model, result)
@@ -233,11 +235,13 @@ def _causal(arguments: LensArguments, model: Any, result: "LensResult") -> Any:
         return None
     import torch
 
-    from analysis.processes import is_watched
     from probes.causal import causal_recovery
+    from training.processes import this_process
 
     generator = torch.Generator().manual_seed(arguments.seed)
-    with progress("causal check, items", len(result.items), shown=is_watched()) as advance:
+    with progress(
+        "causal check, items", len(result.items), shown=this_process().is_first
+    ) as advance:
         return causal_recovery(
             model,
             result.items,

@@ -34,8 +34,8 @@ from analysis.document import (
     Table,
     Where,
 )
-from analysis.options import LoadingSettings, TextSettings
 from probes.cli import command_main, progress
+from probes.options import LoadingSettings, TextSettings
 from training.settings import OptimizerSettings
 
 if TYPE_CHECKING:

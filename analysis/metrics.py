@@ -45,11 +45,10 @@ HELD_OUT = "held_out"
 
 @dataclass(frozen=True)
 class Items:
-    """Scores by cluster, with the weight of each cluster in the score of the whole."""
+    """Scores by cluster, with the weight of each cluster in the score of the whole, in sum 1."""
 
     means: Float[np.ndarray, "cluster"]
     weights: Float[np.ndarray, "cluster"]
-    """They sum to 1."""
     strata: Int[np.ndarray, "cluster"]
     n_items: int
 
@@ -61,18 +60,22 @@ class Items:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """Which columns say what an item is, what it belongs to, and how it scored."""
+    """Which columns say what an item is, what it belongs to, and how it scored.
+
+    Attributes:
+        keys: together they name an item, with `optional_keys` where these are there.
+        cluster: what is drawn for an interval; the mean over its items counts once.
+        stratum: the design fixes how many clusters each has.
+        value: the score.
+        equal_strata: whether strata count the same, or clusters do.
+    """
 
     keys: tuple[str, ...]
-    """Together they name an item."""
     optional_keys: tuple[str, ...]
     cluster: tuple[str, ...]
-    """What is drawn for an interval; the mean over its items counts once."""
     stratum: str
-    """Of what the design fixes the number of clusters."""
     value: str
     equal_strata: bool
-    """Whether strata count the same, or clusters do."""
 
     def items(self, table: pd.DataFrame) -> Items:
         """The scores of a table by cluster."""
@@ -81,14 +84,17 @@ class TableLayout:
         means = clusters[self.value].mean().to_numpy(dtype=np.float64)
         strata = np.zeros(len(means), dtype=np.int64)
         if self.stratum in keyed.columns:
-            self._check_strata(clusters[self.stratum].nunique())
+            several = clusters[self.stratum].nunique()
+            if (several > 1).any():
+                raise ValueError(
+                    f"every passage must have one {self.stratum}, found {int(several.max())} for "
+                    f"passage {several.idxmax()!r}; give passages names of their own"
+                )
             strata = pd.factorize(clusters[self.stratum].first())[0].astype(np.int64)
         sizes = np.bincount(strata)
-        weights = (
-            1 / (len(sizes) * sizes[strata])
-            if self.equal_strata
-            else 1 / np.full(len(means), len(means), dtype=np.float64)
-        )
+        weights = np.full(len(means), 1 / len(means))
+        if self.equal_strata:
+            weights = 1 / (len(sizes) * sizes[strata])
         return Items(means, weights, strata, len(keyed))
 
     def paired(self, before: pd.DataFrame, after: pd.DataFrame) -> tuple[Items, Items]:
@@ -134,25 +140,15 @@ class TableLayout:
                 f"values that are not (such as {_named(keyed.loc[wrong.argmax()], keys)}); leave "
                 "those items out of both tables"
             )
-        self._check_held_out(keyed)
-        return keyed
-
-    def _check_held_out(self, keyed: pd.DataFrame) -> None:
-        if self.stratum not in keyed.columns:
-            return
-        control = (keyed[self.stratum] == HELD_OUT).mean()
+        control = 0.0
+        if self.stratum in keyed.columns:
+            control = (keyed[self.stratum] == HELD_OUT).mean()
         if 0 < control < 1:
             raise ValueError(
                 f"a score of acquired knowledge cannot mix passages that were shown with held-out "
                 f"ones, found {control:.0%} of rows held out; filter by {self.stratum}"
             )
-
-    def _check_strata(self, strata: pd.Series) -> None:
-        if (strata > 1).any():
-            raise ValueError(
-                f"every passage must have one {self.stratum}, found {int(strata.max())} for "
-                f"passage {strata.idxmax()!r}; give passages names of their own"
-            )
+        return keyed
 
 
 PROBE_TABLE = TableLayout(
@@ -196,10 +192,8 @@ ItemScores: TypeAlias = pd.DataFrame | np.ndarray | Tensor
 class Convention(StrEnum):
     """What a change of a score is divided by."""
 
-    TABLES = "tables"
-    """The absolute value of the score before, as in the paper's Table 1."""
-    PRINTED = "printed"
-    """The score before, with its sign, as in the paper's Eq. 4 and Eq. 5."""
+    TABLES = "tables"  # the absolute value of the score before, as in the paper's Table 1
+    PRINTED = "printed"  # the score before, with its sign, as in the paper's Eq. 4 and Eq. 5
 
 
 @dataclass(frozen=True)
@@ -207,13 +201,10 @@ class ScoreChange:
     """A change of a score, as a share of the score before."""
 
     value: float
-    interval: Interval | None
-    """None where there is one passage, or question, to draw from, or draws score 0 before."""
-    before: float
-    """The score before: K in nats, or P."""
+    interval: Interval | None  # None from one passage or question, or where draws score 0 before
+    before: float  # K in nats, or P
     after: float
-    n_clusters: int
-    """Passages, or questions."""
+    n_clusters: int  # passages, or questions
     n_items: int
 
     def __float__(self) -> float:
@@ -322,9 +313,18 @@ def _change(
     if numbers[0] is not None and numbers[1] is not None:
         return sign * _relative(numbers[0], numbers[1], convention)
     first, second = _paired(before, after, layout)
+    value = sign * _relative(first.score, second.score, convention)
+    weighted = first.weights[:, None] * np.stack([first.means, second.means], axis=1)
+    earlier, later = bootstrap.resampled_sums(weighted, first.strata).T
+    interval = None
+    # A share of a score that may as well have been 0 has no bounds.
+    if not (earlier == 0).any():
+        over = np.abs(earlier) if convention is Convention.TABLES else earlier
+        shares = sign * (later - earlier) / over
+        interval = bootstrap.interval(shares, len(first.means), first.strata)
     return ScoreChange(
-        value=sign * _relative(first.score, second.score, convention),
-        interval=_interval(first, second, sign, convention, bootstrap),
+        value=value,
+        interval=interval,
         before=first.score,
         after=second.score,
         n_clusters=len(first.means),
@@ -338,20 +338,6 @@ def _relative(before: float, after: float, convention: Convention) -> float:
             "a change cannot be a share of a score of 0, found 0 before; report the difference"
         )
     return (after - before) / (abs(before) if convention is Convention.TABLES else before)
-
-
-def _interval(
-    first: Items, second: Items, sign: int, convention: Convention, bootstrap: ClusterBootstrap
-) -> Interval | None:
-    weighted = first.weights[:, None] * np.stack([first.means, second.means], axis=1)
-    before, after = bootstrap.resampled_sums(weighted, first.strata).T
-    # A share of a score that may as well have been 0 has no bounds.
-    if (before == 0).any():
-        return None
-    shares = (
-        sign * (after - before) / (np.abs(before) if convention is Convention.TABLES else before)
-    )
-    return bootstrap.interval(shares, len(first.means), first.strata)
 
 
 def _as_number(score: Number | ItemScores) -> float | None:

@@ -49,6 +49,7 @@ from analysis.jobs import (
     REPORT,
     RUNS,
     Job,
+    RunsFields,
     in_groups,
     refuse_chosen,
     run_study,
@@ -61,11 +62,10 @@ from training.remix_config import NO_MIX, RemixConfig
 
 PROGRAM = "analysis.remix_study"
 REPLAY_RATIOS = (0.01, 0.05, 0.1)
-MIX_RATIOS = (0.5, 1.0, 2.0, 4.0)
-LENGTHS = (0.5, 1.0, 2.0, 4.0)
-"""Of mixes, over that of the recipe."""
+MIX_RATIOS = LENGTHS = (0.5, 1.0, 2.0, 4.0)
+"""Sizes of mixes over the items, and their lengths over the recipe's."""
 FAMILIARITY_ITEMS = 500
-"""That the base is asked, where the recipe does not say."""
+"""Items that the base is asked, where the recipe does not say."""
 PLAIN = "no-mixing"
 _CHOSEN_BY_THE_STUDY = (
     *("mix", "no_mix_control", "replay", "from_stage_a", "resuscitation_ratio"),
@@ -74,27 +74,19 @@ _CHOSEN_BY_THE_STUDY = (
 
 
 class Study(StrEnum):
-    """Which arms there are."""
+    """Which arms there are; see the table of the module."""
 
     ARMS = "arms"
-    """Mixes at A, later and both; replay; self-generated replay; as many steps without a mix; an
-    edited base."""
     MAIN_TABLE = "main-table"
-    """Mixes at A, later and both, for every first and later set."""
     REPLAY_RATIOS = "replay-ratios"
-    """Shares of the earlier items shown again."""
     MIX_RATIOS = "mix-ratios"
-    """Sizes of mixes, in items."""
     MIX_LENGTHS = "mix-lengths"
-    """Lengths of mixes, in words."""
     THREE_STAGES = "three-stages"
-    """No mix, at A, later and both, over three stages."""
     FAMILIAR = "familiar"
-    """Factoids that the base knew, with each mix in later stages."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudySettings:
+class ArmSettings:
     """Which arms, mixes and sets a study has."""
 
     arms: tuple[str, ...] = ()
@@ -104,60 +96,42 @@ class StudySettings:
     later_mix: str = "generic"
     """Mix of later stages."""
     first_sets: tuple[str, ...] = ("kvr", "popqa", "triviaqa")
-    """Of main-table: sets that stage A learns."""
+    """Sets that stage A learns in main-table."""
     later_sets: tuple[str, ...] = (
         *("lama", "entityquestions", "webquestions"),
         *("gsm8k", "math", "evolcode", "apps", "ultrachat"),
     )
-    """Of main-table: sets that stage B learns."""
+    """Sets that stage B learns in main-table."""
     familiar_mixes: tuple[str, ...] = ("random", "generic")
-    """Of familiar: mixes of later stages."""
+    """Mixes of later stages in familiar."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _StudyFields:
-    """Where the study goes, and how its runs are made."""
+class RemixStudyArguments(ArmSettings, RunsFields):
+    """Run continual memorization in many ways and report what came of it."""
 
-    out: Path
-    """Folder of the study; made if it is not there, gone on with if it is."""
     recipe: str
-    """Of training.remix; where the defaults below are from."""
+    """Recipe of training.remix, where the defaults below are from."""
     study: Study = Study.ARMS
     """Which arms there are."""
-    seeds: int = 3
-    """Runs of each; the first has --seed."""
     localization: bool = True
     """Whether the report says where in depth items are readable, which loads all models."""
     localization_items: int = 64
-    """Items of stage A that are looked for."""
-    list: bool = False
-    """Print the commands, one a run, and stop."""
-    shard: str | None = None
-    """Only every n-th group of runs that share stage A, the i-th of them first: i/n."""
-    minutes: float | None = None
-    """Stop after so many, to go on later; at the end of the study."""
-    debug: bool = False
-    """Show the traceback of an error."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemixStudyArguments(StudySettings, _StudyFields):
-    """Run continual memorization in many ways and report what came of it."""
-
+    """Items of stage A to localize."""
     config: RemixConfig
 
 
 def plan_study(
     config: RemixConfig,
     study: Study = Study.ARMS,
-    settings: StudySettings | None = None,
+    settings: ArmSettings | None = None,
     *,
     seeds: int,
 ) -> dict[str, RemixConfig]:
     """The settings of all runs by their names, those of the first seed first."""
     if seeds < 1:
         raise ValueError(f"a study needs 1 or more --seeds, found {seeds}")
-    settings = settings or StudySettings()
+    settings = settings or ArmSettings()
     arms = _chosen(dict(_arms(config, study, settings)), settings.arms)
     return {
         f"{name}-seed-{seed}": replace(config, seed=seed, **changes)
@@ -225,7 +199,7 @@ def _chosen(arms: dict[str, Changes], names: Sequence[str]) -> dict[str, Changes
 
 
 def _arms(
-    config: RemixConfig, study: Study, settings: StudySettings
+    config: RemixConfig, study: Study, settings: ArmSettings
 ) -> Iterator[tuple[str, Changes]]:
     """The arms of a study, by the names of their folders."""
     first, later = settings.first_mix, settings.later_mix
@@ -270,52 +244,32 @@ def _name(text: str) -> str:
 
 
 def _run(arguments: RemixStudyArguments, given: Sequence[str]) -> None:
-    settings = {name: getattr(arguments, name) for name in StudySettings.__dataclass_fields__}
-    plan = plan_study(
-        _configuration(arguments),
-        arguments.study,
-        StudySettings(**settings),
-        seeds=arguments.seeds,
-    )
-    jobs = stage_jobs(plan, arguments.recipe, arguments.out / RUNS)
-    seeds = arguments.seeds
-    over = run_study(
-        jobs,
-        arguments,
-        f"{len(plan)} runs: {len(plan) // seeds} arms, {seeds} seed{'s' if seeds > 1 else ''} "
-        f"each; stage A is trained {len(in_groups(jobs))} times",
-    )
-    if over:
-        _report([arguments.out / RUNS / name for name in plan], arguments, given)
-
-
-def _configuration(arguments: RemixStudyArguments) -> RemixConfig:
-    """What all runs have in common, none of what the study tries."""
+    given_config, recipe, runs = arguments.config, arguments.recipe, arguments.out / RUNS
     why = "it tries several ways; leave it out, or run training.remix"
-    recipe = COMMAND.recipes[arguments.recipe]()
-    refuse_chosen(arguments.config, recipe, _CHOSEN_BY_THE_STUDY, why)
+    refuse_chosen(given_config, COMMAND.recipes[recipe](), _CHOSEN_BY_THE_STUDY, why)
+    # What all runs have in common, none of what the study tries.
     plain = RemixConfig(model="", data=("kvr",), batch_size=1, learning_rate=1.0)
-    return replace(
-        arguments.config, **{name: getattr(plain, name) for name in _CHOSEN_BY_THE_STUDY}
-    )
+    common = replace(given_config, **{name: getattr(plain, name) for name in _CHOSEN_BY_THE_STUDY})
+    plan = plan_study(common, arguments.study, arguments, seeds=arguments.seeds)
+    jobs = stage_jobs(plan, recipe, runs)
+    arms, groups = len(plan) // arguments.seeds, len(in_groups(jobs))
+    trained = f"; stage A is trained {groups} times"
+    if run_study(jobs, arguments, f"{arms} arms", trained):
+        from analysis.arm_report import refuse_folder
+        from analysis.arms import remix_arms
+        from analysis.numbers import command_line
+        from analysis.remix_report import NAME, write_report
+        from analysis.runs import read_chain
 
-
-def _report(runs: Sequence[Path], arguments: RemixStudyArguments, given: Sequence[str]) -> None:
-    from analysis.arm_report import refuse_folder
-    from analysis.arms import remix_arms
-    from analysis.numbers import command_line
-    from analysis.remix_report import NAME, write_report
-    from analysis.runs import read_chain
-
-    out = arguments.out / REPORT
-    refuse_folder(out, NAME)
-    write_report(
-        remix_arms(list(map(read_chain, runs))),
-        out,
-        command_line(PROGRAM, given),
-        localized=arguments.localization_items if arguments.localization else None,
-        device=arguments.config.device,
-    )
+        out = arguments.out / REPORT
+        refuse_folder(out, NAME)
+        write_report(
+            remix_arms([read_chain(runs / run) for run in plan]),
+            out,
+            command_line(PROGRAM, given),
+            localized=arguments.localization_items if arguments.localization else None,
+            device=given_config.device,
+        )
 
 
 main = command_main(RemixStudyArguments, _run, program=PROGRAM, defaults=COMMAND.recipe_defaults)

@@ -99,12 +99,15 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
         return
     if arguments.out is None:
         raise ValueError("--out is missing; give a folder for the reproduction")
-    from analysis.claims.catalogue import claim_named
+    from analysis.claims.catalogue import CLAIMS, claim_named
     from analysis.jobs import RUNS, in_waves, shard_of
     from analysis.reproduce_plan import plan_part, whole_plan
     from analysis.reproduce_scales import SCALES
 
-    names = _chosen(arguments)
+    if arguments.claims and arguments.experiments:
+        raise ValueError("--claims and --experiments choose the same thing; give one of them")
+    chosen = claims_of(arguments.experiments) if arguments.experiments else CLAIMS
+    names = list(arguments.claims or chosen)
     claims = [claim_named(name) for name in names]
     scale = SCALES[arguments.scale]()
     wanted = needed(claim.identifier for claim in claims)
@@ -132,17 +135,6 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
         keep_checkpoints=arguments.keep_checkpoints,
         dry_run=arguments.dry_run,
     )
-
-
-def _chosen(arguments: ReproduceArguments) -> list[str]:
-    """Identifiers of the claims that were asked for."""
-    from analysis.claims.catalogue import CLAIMS
-
-    if arguments.claims and arguments.experiments:
-        raise ValueError("--claims and --experiments choose the same thing; give one of them")
-    if arguments.experiments:
-        return claims_of(arguments.experiments)
-    return list(arguments.claims or CLAIMS)
 
 
 main = command_main(ReproduceArguments, _run, program=PROGRAM)

@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -42,22 +41,13 @@ _PRETRAIN, _PRETRAINING = "training.pretrain", "pretraining"
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What is to be made and judged, and where.
-
-    Attributes:
-        scale: of the runs.
-        jobs: to be made.
-        whole: all jobs of the scale, which may be made later.
-        claims: that are judged.
-        experiments: that they need.
-        out: the folder.
-    """
+    """What is to be made and judged, and where."""
 
     scale: ReproductionScale
     jobs: tuple[Job, ...]
-    whole: tuple[Job, ...]
+    whole: tuple[Job, ...]  # all jobs of the scale, which may be made later
     claims: tuple[Claim, ...]
-    experiments: tuple[Experiment, ...]
+    experiments: tuple[Experiment, ...]  # that the claims need
     out: Path
 
     @property
@@ -79,13 +69,21 @@ def reproduce(
     """Make what is not over, and conclude once all is."""
     if at_once < 1:
         raise ValueError(f"--processes must be 1 or more, found {at_once}")
-    _refuse_folder(made)
+    plan, scale = made.out / PLAN_FILE, made.scale.name
+    if plan.is_file():
+        if (found := json.loads(plan.read_text(encoding="utf-8"))["scale"]) != scale:
+            raise ValueError(
+                f"--out {made.out} holds a reproduction at the scale {found}, not {scale}; give "
+                "another folder"
+            )
+    elif made.out.exists() and (not made.out.is_dir() or any(made.out.iterdir())):
+        raise ValueError(f"--out {made.out} exists and holds no reproduction; give another folder")
     over = {job.name for job in made.jobs if job.is_over(made.runs)}
     print_plan(made, over, at_once)
     if dry_run:
         return
     made.out.mkdir(parents=True, exist_ok=True)
-    write_whole(made.out / PLAN_FILE, json.dumps({"scale": made.scale.name}) + "\n")
+    write_whole(plan, json.dumps({"scale": scale}) + "\n")
     removable = {job.name for job in made.jobs if job.program != _PRETRAIN and not keep_checkpoints}
     located = set(located_names(made.scale))
     # A run that went on from another one's stage A has its model there.
@@ -143,12 +141,15 @@ def conclude(made: Reproduction, command: str) -> None:
     """Judge the claims on the runs, and write tables, ledger, verification and report."""
     results = find_results([made.runs / job.name for job in made.jobs])
     tables = measured_tables(made, results)
+    provenance = {
+        "seeds": made.scale.seeds,
+        "checkpoints": made.scale.checkpoints,
+        "runs": len(made.jobs),
+        "experiments": list(_by_experiment(made)),
+    }
+    judged = judge(made.claims, tables)
     ledger = ledger_of(
-        judge(made.claims, tables),
-        scale=made.scale.name,
-        command=command,
-        page=PAGE,
-        provenance=_provenance(made),
+        judged, scale=made.scale.name, command=command, page=PAGE, provenance=provenance
     )
     write_ledger(ledger, made.out)
     comparisons = verify(tables, settings_of_results(results))
@@ -185,7 +186,7 @@ def measured_tables(made: Reproduction, results: Results) -> dict[Table, pd.Data
 
 
 def _depths(chains: Sequence[Chain], items: int, file: Path) -> pd.DataFrame:
-    """Where facts are readable; once measured they are read, for models are removed afterwards."""
+    """The depths at which facts are readable; measured once, for models are removed afterwards."""
     if not file.is_file():
         found = fact_depths(chains, items)
         named = found.assign(run=[Path(path).name for path in found["run"]])
@@ -196,28 +197,6 @@ def _depths(chains: Sequence[Chain], items: int, file: Path) -> pd.DataFrame:
         run=[paths[name] for name in read["run"]],
         cluster=read["cluster"].where(read["cluster"].notna(), None),
     )
-
-
-def _provenance(made: Reproduction) -> dict[str, Any]:
-    return {
-        "seeds": made.scale.seeds,
-        "checkpoints": made.scale.checkpoints,
-        "runs": len(made.jobs),
-        "experiments": list(_by_experiment(made)),
-    }
-
-
-def _refuse_folder(made: Reproduction) -> None:
-    plan = made.out / PLAN_FILE
-    if plan.is_file():
-        found = json.loads(plan.read_text(encoding="utf-8"))["scale"]
-        if found != made.scale.name:
-            raise ValueError(
-                f"--out {made.out} holds a reproduction at the scale {found}, not "
-                f"{made.scale.name}; give another folder"
-            )
-    elif made.out.exists() and (not made.out.is_dir() or any(made.out.iterdir())):
-        raise ValueError(f"--out {made.out} exists and holds no reproduction; give another folder")
 
 
 def _by_experiment(made: Reproduction) -> dict[str, Sequence[Job]]:

@@ -33,7 +33,7 @@ from training.ckl import COMMAND as CKL
 from training.ckl_config import CklConfig
 from training.pretrain import COMMAND as PRETRAIN
 from training.pretrain_config import PretrainConfig
-from training.recipes import Control
+from training.recipes import Control, option_words
 from training.remix_config import RemixConfig
 from training.runs.checkpoints import checkpoint_name
 
@@ -41,9 +41,9 @@ _TRAINED, _READ = 6, 2
 """Operations of a token and a parameter."""
 _PROBES_OF_A_PASSAGE, _TOKENS_OF_A_PROBE = 15, 40
 _TOKENS_OF_A_PAIR, _TOKENS_OF_A_WORD = 24, 1.5
-"""Of a short fact, question and answer; of a random word."""
+"""Tokens of a short fact, question and answer, and of a random word."""
 _STAGE_SHARE = 0.4
-"""Of its epochs that a stage needs, about, where a rule ends it."""
+"""Share of its epochs that a stage needs, about, where a rule ends it."""
 
 _VARIANTS = ("relu_output", "relu_gate")
 _ROW_LENGTH, _UPDATE_ROWS = 256, 4
@@ -57,9 +57,9 @@ _CONTROLS = tuple(control for control in Control if control is not Control.IDENT
 _FIRST, _LATER = "random", "generic"
 _REPLAYED = {"replay": Replay.ITEMS, "replay_ratio": 0.1}
 LOCATED = ("no-mixing", "both")
-"""Arms whose facts are looked for in depth."""
+"""Arms whose facts are localized in depth."""
 Arms = Mapping[Experiment, Mapping[str, Changes]]
-"""By experiment what its runs are called, and which settings they change."""
+"""What the runs of each experiment are called, and which settings they change."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ def plan_part(whole: Sequence[Job], experiments: Collection[Experiment]) -> list
 
 
 def located_names(scale: ReproductionScale) -> list[str]:
-    """The runs whose facts are looked for in depth."""
+    """The runs whose facts are localized in depth."""
     return [f"remix-{arm}-seed-{seed}" for arm in LOCATED for seed in range(scale.seeds)]
 
 
 def starts_of(
     scale: ReproductionScale, folder: Path, *, smaller: bool = False
 ) -> tuple[Starts, ...]:
-    """The starts of every seed."""
+    """The checkpoints of every seed that runs begin from."""
     wanted = scale.trajectory
     config = wanted.smaller if smaller else wanted.config
     if config is None:
@@ -124,46 +124,51 @@ def starts_of(
         shared = Starts(wanted.model, tuple(by_step[step] for step in chosen), wanted.parameters)
         return (shared,) * scale.seeds
     steps = evenly_spread(config.checkpoint_steps(), scale.checkpoints)
-    kind, made = "smaller" if smaller else "trajectory", []
-    for seed in range(scale.seeds):
-        name, seeded = f"{kind}-seed-{seed}", replace(config, seed=seed)
-        seconds = scale.seconds(pretraining_work(seeded))
-        job = training_job(PRETRAIN, name, seeded, wanted.recipe, folder, seconds=seconds)
-        names = tuple(map(checkpoint_name, steps))
-        made.append(Starts(str(folder / name), names, parameters_of(seeded), job))
-    return tuple(made)
+    names, seconds = tuple(map(checkpoint_name, steps)), scale.seconds(pretraining_work(config))
+    jobs = [
+        training_job(
+            *(PRETRAIN, f"{'smaller' if smaller else 'trajectory'}-seed-{seed}"),
+            *(replace(config, seed=seed), wanted.recipe, folder),
+            seconds=seconds,
+        )
+        for seed in range(scale.seeds)
+    ]
+    count = parameters_of(config)
+    return tuple(Starts(str(folder / job.name), names, count, job) for job in jobs)
 
 
 def _measuring_jobs(
     scale: ReproductionScale, folder: Path, starts: Iterable[Starts]
 ) -> Iterator[Job]:
-    """Jobs that look at checkpoints and train nothing; seeds of a hub model are one."""
-    tokens = scale.entropy_tokens * len(scale.corpora)
-    entropies = [
-        *("--corpus", *scale.corpora, "--max-tokens", str(scale.entropy_tokens)),
-        *("--variants", *_VARIANTS, "--sequence-length", str(_ROW_LENGTH)),
-    ]
-    updates = [
-        *("--corpus", scale.corpora[0], "--batches", str(scale.update_batches)),
-        *("--batch-size", str(_UPDATE_ROWS), "--sequence-length", str(_ROW_LENGTH)),
-    ]
-    trained = scale.update_batches * _UPDATE_ROWS * _ROW_LENGTH
+    """Jobs that measure checkpoints and train nothing; seeds of a hub model are one."""
+    rows, batches = {"sequence_length": _ROW_LENGTH}, scale.update_batches
+    tokens = {"max_tokens": scale.entropy_tokens, "variants": [*_VARIANTS]}
+    entropies = {"corpus": [*scale.corpora], **tokens, **rows}
+    updates = {"corpus": scale.corpora[0], "batches": batches, "batch_size": _UPDATE_ROWS, **rows}
+    measured = (
+        (
+            *(Experiment.ENTROPIES, "entropy", entropies),
+            *(_READ * scale.entropy_tokens * len(scale.corpora), "trajectory.csv"),
+        ),
+        (
+            *(Experiment.UPDATES, "memory_updates", updates),
+            *(_TRAINED * batches * _UPDATE_ROWS * _ROW_LENGTH, "updates.csv"),
+        ),
+    )
     for seed, start in enumerate(dict.fromkeys(starts)):
-        for experiment, program, words, work, last_file in (
-            (Experiment.ENTROPIES, "entropy", entropies, _READ * tokens, "trajectory.csv"),
-            (Experiment.UPDATES, "memory_updates", updates, _TRAINED * trained, "updates.csv"),
-        ):
+        for experiment, program, options, work, last_file in measured:
             if experiment in scale.experiments:
                 name = f"{experiment}-seed-{seed}"
-                model = ["--model", start.model, "--revisions", *start.revisions]
+                asked = {"model": start.model, "revisions": [*start.revisions], **options}
                 yield Job(
                     name,
                     f"analysis.{program}",
-                    (*model, *words, "--out", str(folder / name)),
+                    (*option_words(asked), "--out", str(folder / name)),
                     scale.seconds(work * len(start.revisions) * start.parameters),
                     (experiment,),
                     start.needs,
                     last_file=last_file,
+                    asked=asked,
                 )
 
 
@@ -178,12 +183,8 @@ def _knowledge_jobs(
         for name, changes in arms.get(experiment, {}).items():
             for seed, start in enumerate(smaller if prefix else starts):
                 for revision in start.revisions[ages]:
-                    where: dict[str, Any] = {
-                        "model": start.model,
-                        "revision": revision,
-                        "seed": seed,
-                    }
-                    config = replace(scale.knowledge.config, **where, **changes)
+                    base: Changes = {"model": start.model, "revision": revision, "seed": seed}
+                    config = replace(scale.knowledge.config, **base, **changes)
                     yield training_job(
                         *(CKL, f"ckl-{prefix}{revision}{name}-seed-{seed}", config, recipe, folder),
                         seconds=scale.seconds(knowledge_work(config, start.parameters)),

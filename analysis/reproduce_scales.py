@@ -12,7 +12,7 @@ holds over these, too. It has no downstream tasks, at which so small a model onl
 facts that the base knew: claims about these are not tested there.
 
 `paper` is for a cluster: it names models, revisions and data of the hub, none of which was ever
-loaded from here, and is meant to be looked at with `--list` before anything is started.
+loaded from here, and is meant to be read with `--list` before anything is started.
 
 Example:
     >>> SCALES["smoke"]().seeds
@@ -37,12 +37,10 @@ class Trajectory:
     recipe: str = ""
     config: PretrainConfig | None = None
     """What is trained, of another seed each; None for a model of the hub."""
-    smaller: PretrainConfig | None = None
-    """A smaller model on the same text."""
+    smaller: PretrainConfig | None = None  # on the same text
     model: str = ""
     revisions: tuple[str, ...] = ()
-    parameters: int = 0
-    """Of the model of the hub."""
+    parameters: int = 0  # of the model of the hub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +49,9 @@ class Knowledge:
 
     recipe: str
     config: CklConfig
-    curves: Changes
-    """Settings of runs that are evaluated step by step."""
-    familiar_corpus: str
-    """Text that the model knows."""
-    intervals: tuple[int, ...]
-    """Steps from an encounter to the next."""
+    curves: Changes  # settings of runs that are evaluated step by step
+    familiar_corpus: str  # text that the model knows
+    intervals: tuple[int, ...]  # steps from an encounter to the next
     batch_sizes: tuple[int, ...]
     learning_rates: tuple[float, ...]
 
@@ -67,20 +62,15 @@ class Memorization:
 
     recipe: str
     config: RemixConfig
-    own_start: bool
-    """Whether runs begin from the last checkpoint of the trajectories."""
-    parameters: int = 0
-    """Of the model, where they do not."""
+    own_start: bool  # whether runs begin from the last checkpoint of the trajectories
+    parameters: int = 0  # of the model, where they do not
     other_tasks: Changes = field(default_factory=dict)
     """Settings where the second stage learns other tasks."""
     familiar: Changes = field(default_factory=dict)
     """Settings where facts that the base knew are asked for."""
-    mix_sizes: tuple[float, ...] = (1.0, 2.0, 4.0)
-    """Over the items of the data."""
-    mix_lengths: tuple[int, ...] = (25, 50, 100)
-    """In words."""
-    located: int = 32
-    """Facts that are looked for in depth."""
+    mix_sizes: tuple[float, ...] = (1.0, 2.0, 4.0)  # over the items of the data
+    mix_lengths: tuple[int, ...] = (25, 50, 100)  # in words
+    located: int = 32  # facts that are localized in depth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,26 +78,20 @@ class ReproductionScale:
     """How large a reproduction is."""
 
     name: str
-    machine: str
-    """That it is sized for, in words."""
+    machine: str  # that it is sized for, in words
     seeds: int = 3
-    checkpoints: int = 8
-    """That runs begin from, evenly spread over a trajectory."""
+    checkpoints: int = 8  # that runs begin from, evenly spread over a trajectory
     experiments: tuple[Experiment, ...] = tuple(Experiment)
     trajectory: Trajectory
     knowledge: Knowledge
     memorization: Memorization
-    corpora: tuple[str, ...]
-    """That entropies are measured on, over `entropy_tokens` of each."""
+    corpora: tuple[str, ...]  # that entropies are measured on, over `entropy_tokens` of each
     entropy_tokens: int
-    update_batches: int = 8
-    """That gradients of memory vectors are taken over."""
+    update_batches: int = 8  # that gradients of memory vectors are taken over
     rate: float
     """Floating-point operations of one run that the machine makes in a second of training."""
-    overhead: float
-    """Seconds of a run beside that."""
-    at_once: int = 1
-    """Runs that are made at the same time, where nothing else is asked for."""
+    overhead: float  # seconds of a run beside that
+    at_once: int = 1  # runs that are made at the same time, where nothing else is asked for
 
     def seconds(self, operations: float | int) -> float:
         """About how long a run of so many operations takes."""

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interventions.choices import ResuscitationSite, Selection
-from probes.choices import Compat, RowLayout, SampleBy
+from probes.choices import Compat
 from probes.cli import command_main
+from probes.options import LoadingSettings, TextSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchArguments:
+class PatchArguments(TextSettings, LoadingSettings):
     """Edit a model, say what that does to it, and save it as an ordinary checkpoint."""
 
     model: str
@@ -60,29 +61,11 @@ class PatchArguments:
     """official: multipliers as the paper's released code computes them."""
     attention_temperature: float | None = None
     """Divide attention scores by this, in every layer."""
-    column: str | None = None
-    """Column of the text in files with columns and data sets; theirs is "text"."""
-    sample_by: SampleBy = SampleBy.DOCUMENT
-    """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
-    layout: RowLayout = RowLayout.PACKED
-    """packed: documents end to end in full rows; document: one document a row, padded."""
-    prepend_bos: bool | None = None
-    """Whether documents begin with a BOS token; None for the tokenizer's own habit."""
-    sequence_length: int = 512
-    """Tokens of a row."""
-    batch_size: int = 8
-    """Rows run at once."""
     max_tokens: int | None = 16384
     """Tokens to measure on, None for all; 16384 take a small model some minutes on two CPU cores,
     since everything is measured before and after."""
     held_out_tokens: int | None = 8192
     """Held-out tokens to read, None for all."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub model."""
-    device: str | None = None
-    """cpu or cuda; cuda where there is one."""
-    dtype: str | None = None
-    """float32, bfloat16, ...; the checkpoint's own."""
     max_shard_size: str = "5GB"
     """How large a weights file may be."""
     dry_run: bool = False

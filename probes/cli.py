@@ -234,10 +234,18 @@ def _refuse_unknown_flags(groups: Sequence[_Group], argv: Sequence[str]) -> None
 
 
 def _first_paragraph(box: str) -> str:
-    """The text of the first part of one of tyro's message boxes."""
+    """The text of the first part of one of tyro's message boxes, with the nearest choice."""
     lines = [line.strip(" │╭╮╰╯─") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    text = " ".join(lines).strip()
-    return re.split(r"─{3,}|For full helptext|Argument helptext|Got errors", text)[0].strip()
+    borders = r"[─-]{3,}|For full helptext|Argument helptext|Got errors"
+    parts = [part.strip() for part in re.split(borders, " ".join(lines)) if part.strip()]
+    # Where a terminal has no such characters the title is a part of its own.
+    text = parts[0 if box.startswith("╭") or len(parts) < 2 else 1]
+    wrong = re.search(r"invalid choice '(.*?)' for (.*?)\. Expected one of \((.*?)\)", text)
+    if wrong is None:
+        return text
+    known = sorted(re.findall(r"'(.*?)'", wrong[3]))
+    near = "".join(f"; did you mean {n}?" for n in difflib.get_close_matches(wrong[1], known, n=1))
+    return f"invalid choice {wrong[1]!r} for {wrong[2]}{near or '.'} It takes {', '.join(known)}"
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ PROBES = "knowledge"
 GENERATED_PROBES = "probes"
 """The list of their targets, entry by entry the same probes, that are generated."""
 _UNEDITED = -1
-"""Where the baseline stands among the steps."""
+"""The step under which the baseline is shown."""
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ class Engine(AbstractContextManager["Engine"]):
         if isinstance(self._hf_model, FSDPModule):
             return "a run that is not sharded says where it begins"
         for number, rows in enumerate(micro_batches):
-            with self.looking():
+            with self.observing():
                 run = partial(self.loss, rows)
                 origin = where_it_began(self._model, run, rows.attention_mask == 1)
             if origin is not None:
@@ -209,7 +209,7 @@ class Engine(AbstractContextManager["Engine"]):
             yield
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
+    def observing(self) -> Iterator[None]:
         """Around what observes the model: it finds whole weights, and leaves nothing behind."""
         shards = [part for part in self._hf_model.modules() if isinstance(part, FSDPModule)]
         # Compiled code would not notice hooks that are attached only now.

@@ -128,7 +128,7 @@ def sign_of(interval: Interval) -> int | None:
 def _product(
     record: GradientAlignmentRecord, first: str, second: str, part: str | None
 ) -> tuple[int, float]:
-    """Where a pair of vectors stands in a record, and their inner product."""
+    """The place of a pair of vectors in a record, and their inner product."""
     pairs = [pair for pair in ([first, second], [second, first]) if pair in record.pairs]
     if not pairs:
         there = ", ".join(dict.fromkeys(name for pair in record.pairs for name in pair))

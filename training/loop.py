@@ -1,6 +1,6 @@
 """The training loop: the only one there is, to be read from top to bottom.
 
-Between two updates the model is looked at, and a checkpoint is written where one is due; then comes
+Between two updates the model is observed, and a checkpoint is written where one is due; then comes
 one update:
 
     batch       the global batch of the step, a pure function of its number; each process takes a
@@ -92,15 +92,15 @@ def train(
     """Train a model, record what happens, and write checkpoints.
 
     Args:
-        model: the start, on the native backend. Its weights become float32 and are trained in
-            place (under FSDP it stays sharded: load the last checkpoint). To resume, give the same
-            start again: edits are made to it before the checkpoint is loaded.
+        model: the initial model, on the native backend. Its weights become float32 and are trained
+            in place (under FSDP it stays sharded: load the last checkpoint). To resume, give the
+            same model again: edits are made to it before the checkpoint is loaded.
         source: the batches.
         settings: how to train.
         directory: where to record; created, or reopened to resume.
         edits: made by hooks for the length of the run.
-        observers: look at the model at steps that they choose; at the last step of a run that a
-            stop rule ends, all of them do.
+        observers: evaluate the model at steps that they choose; at the last step of a run that
+            a stop rule ends, all of them do.
         stop: may end the run early.
         optimizer_edits: learning rates of rows.
         start_state: checkpoint, of whatever run of this model, whose optimizer state the run
@@ -125,7 +125,7 @@ def train(
         ) as run,
         shown_progress(steps=settings.steps, done=run.step, shown=progress) as show,
     ):
-        # What does not fit is better known before the start is looked at.
+        # What does not fit is better known before anything is evaluated.
         if run.is_new:
             try_end(run, model, source, settings, directory, observers, stop)
         elif run.step < settings.steps:
@@ -135,7 +135,7 @@ def train(
         step, stop_reason = run.step, run.stop_reason
         is_over = step == settings.steps or stop_reason is not None
         while True:
-            # Between two updates: look at the model, and write down where the run is.
+            # Between two updates: observe the model, and write down where the run is.
             run.clock.progress = step / settings.steps
             is_late = step > run.step and _is_late(began, time_limit, run)
             if step > run.step or run.is_new:
@@ -255,12 +255,12 @@ def _observe(
     directory: RunDirectory,
     step: int,
 ) -> list[Record]:
-    """Have observers look, and record what they see."""
+    """Have observers evaluate the model, and record what they find."""
     if not observers:
         return []
     started = time.perf_counter()
     seen = []
-    with run.engine.looking():
+    with run.engine.observing():
         for observer in observers:
             for record in observer.observe(model, step):
                 directory.append(record)

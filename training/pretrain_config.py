@@ -50,7 +50,7 @@ class PretrainFields:
     fact_places: int
     """Places in them."""
     fact_seed: int = 0
-    """Of the facts, so that runs with another --seed have the same."""
+    """Seed of the facts, so that runs with another --seed have the same."""
     facts_asked: int | None = None
     """Facts that are asked for at every checkpoint, each in two wordings; all."""
     row_length: int

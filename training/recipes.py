@@ -79,13 +79,17 @@ def changed(configuration: Any, recipe: Any) -> list[str]:
 def command_words(configuration: Any, recipe: Any, name: str) -> list[str]:
     """The words of a command line that ask for a configuration, as changes of a named recipe."""
     stored = as_json(configuration)
-    words = ["--recipe", name]
-    for field in changed(configuration, recipe):
-        value = stored[field]
+    return option_words({"recipe": name, **{k: stored[k] for k in changed(configuration, recipe)}})
+
+
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """The words of a command line for options, by their names."""
+    words = []
+    for name, value in options.items():
         if isinstance(value, bool):
-            words.append(flag(field) if value else flag(f"no_{field}"))
+            words.append(flag(name if value else f"no_{name}"))
         else:
-            words += [flag(field), *map(str, value if isinstance(value, list) else [value])]
+            words += [flag(name), *map(str, value if isinstance(value, list) else [value])]
     return words
 
 

@@ -162,7 +162,7 @@ def relearn(
             optimizer = adamw(model.hf_model, optimizing)
             seed_all(seed)
             for step in range(steps + 1):
-                with engine.looking():
+                with engine.observing():
                     readings.append(target_readings(model, pairs))
                 if step < steps:
                     _update(engine, optimizer, source, step)

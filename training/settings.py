@@ -43,7 +43,7 @@ class Misfits:
 
 
 class _Noted:
-    """Its type says that it keeps refusals to itself, which `contextmanager` could not."""
+    """Says by its type that it keeps refusals to itself, which `contextmanager` could not."""
 
     def __init__(self, found: list[str]) -> None:
         self._found = found
@@ -141,7 +141,7 @@ class LoopSettings:
     gradient_checkpointing: bool = False
     """Compute the blocks again in the backward pass instead of keeping their insides."""
     seed: int = 0
-    """Of dropout; the data have seeds of their own."""
+    """Seed of dropout; the data have seeds of their own."""
     checkpoint_every: int | None = None
     """Steps between checkpoints; None for those of `checkpoint_steps` and the last alone."""
     checkpoint_steps: tuple[int, ...] = ()
@@ -183,25 +183,11 @@ class LoopSettings:
         return self.resume_every is not None and step > 0 and step % self.resume_every == 0
 
 
-def log_spaced_steps(steps: int, *, first: int = 1, per_doubling: int = 1) -> tuple[int, ...]:
-    """Steps at equal ratios, from `first` up to the last step of a run.
-
-    Args:
-        steps: of the run.
-        first: where to begin.
-        per_doubling: how many lie in each doubling; those that round to the same are one.
-
-    Raises:
-        ValueError: a number is not positive.
-    """
-    if min(steps, first, per_doubling) < 1:
-        raise ValueError(
-            f"steps, first and per_doubling must be 1 or more, found {steps}, {first} and "
-            f"{per_doubling}"
-        )
-    count = math.floor(per_doubling * math.log2(steps / first) + 1e-9) if steps >= first else -1
-    spaced = {round(first * 2 ** (turn / per_doubling)) for turn in range(count + 1)}
-    return tuple(sorted(spaced | {steps}))
+def log_spaced_steps(steps: int) -> tuple[int, ...]:
+    """Steps that double from 1 on, and the last step of a run."""
+    if steps < 1:
+        raise ValueError(f"steps must be 1 or more, found {steps}")
+    return tuple(sorted({2**turn for turn in range(steps.bit_length())} | {steps}))
 
 
 def _as_choice(settings: Any, name: str, kind: type[StrEnum]) -> None:

@@ -239,7 +239,7 @@ def is_over(folder: Path, configuration: Any) -> bool:
     inputs = read_manifest(folder)["inputs"]
     start = _start(configuration)
     if start is not None and "start_sha256" in inputs:
-        _refuse_changed(folder, f"weights in {start}", inputs["start_sha256"], _weights(start))
+        _refuse_changed(folder, f"weights in {start}", inputs["start_sha256"], weights_hash(start))
     text, host = getattr(configuration, "corpus", None), inputs.get("data", {}).get("host")
     if host is not None and isinstance(text, str) and _is_here(text):
         found = _text(text, configuration.column, host["documents"])
@@ -288,7 +288,8 @@ def _is_here(name: str) -> bool:
 
 
 @cache
-def _weights(start: str) -> str:
+def weights_hash(start: str) -> str:
+    """The hash of the weights in a folder."""
     return probes.load_model(start, device="cpu", dtype="float32").content_hash()
 
 

@@ -20,15 +20,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.choices import Backend, RowLayout, SampleBy
+from probes.choices import Backend
 from probes.cli import command_main
+from probes.options import LoadingSettings, TextSettings
 from training.choices import TranslatorOptimizer
 
 __all__ = ["TunedLensArguments", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TunedLensArguments:
+class TunedLensArguments(TextSettings, LoadingSettings):
     """Train the translators of a tuned lens, and compare it with the logit lens by layer."""
 
     model: str
@@ -41,16 +42,6 @@ class TunedLensArguments:
     held_out: str | None = None
     """Text to compare the lenses on; every eighth document of the corpus, which is then left out
     of what is learnt from."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub model."""
-    column: str | None = None
-    """Column of the text in files with columns and data sets; theirs is "text"."""
-    sample_by: SampleBy = SampleBy.DOCUMENT
-    """What a document of a .txt file is: all of it (document), each line, or each paragraph."""
-    layout: RowLayout = RowLayout.PACKED
-    """packed: documents end to end in full rows; document: one document a row, padded."""
-    prepend_bos: bool | None = None
-    """Whether documents begin with a BOS token; None for the tokenizer's own habit."""
     sequence_length: int = 128
     """Tokens of a row."""
     batch_size: int = 1
@@ -68,17 +59,13 @@ class TunedLensArguments:
     optimizer: TranslatorOptimizer = TranslatorOptimizer.ADAM
     """adam, or sgd with Nesterov momentum, which wants far larger steps."""
     learning_rate: float | None = None
-    """Of the first step, falling to 0 in a straight line; 0.001 for adam, 1 for sgd."""
+    """Learning rate of the first step, falling to 0 in a line; 0.001 for adam, 1 for sgd."""
     validate_every: int | None = None
     """Steps between evaluations on the held-out text, recorded in the results; none."""
     seed: int = 0
-    """Of the draw of positions."""
+    """Seed of the draw of positions."""
     backend: Backend = Backend.NATIVE
     """What runs the model; native is the fastest."""
-    device: str | None = None
-    """cpu or cuda; cuda where there is one."""
-    dtype: str | None = None
-    """float32, bfloat16, ...; the checkpoint's own. Translators are float32."""
     dry_run: bool = False
     """Try what the run needs on a model that is here, texts and files, and stop."""
     overwrite: bool = False

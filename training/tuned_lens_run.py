@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-import probes
 from probes.cli import output_folder, progress, refuse_existing
 from probes.corpus.batching import KeptBatches
 from probes.hooked_model import HookedModel
@@ -39,33 +38,11 @@ def run_tuned_lens(arguments: Any) -> None:
         print(f"not tried: {why}")
         return
     refuse_existing(arguments.out, overwrite=arguments.overwrite, known=FILES)
-    corpora = learning_and_heldout(
-        arguments.corpus,
-        arguments.held_out,
-        column=arguments.column,
-        sample_by=arguments.sample_by,
-    )
-    model = probes.load_model(
-        arguments.model,
-        revision=arguments.revision,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        backend=arguments.backend,
-    )
-    batches, heldout = (
-        probes.token_batches(
-            corpus,
-            model.tokenizer,
-            sequence_length=arguments.sequence_length,
-            batch_size=arguments.batch_size,
-            layout=arguments.layout,
-            prepend_bos=arguments.prepend_bos,
-            max_tokens=tokens,
-        )
-        for corpus, tokens in zip(
-            corpora, (arguments.max_tokens, arguments.held_out_tokens), strict=True
-        )
-    )
+    how = {"column": arguments.column, "sample_by": arguments.sample_by}
+    corpora = learning_and_heldout(arguments.corpus, arguments.held_out, **how)
+    model = arguments.load(arguments.model, backend=arguments.backend)
+    batches = arguments.batches_of(model, corpora[0], arguments.max_tokens)
+    heldout = arguments.batches_of(model, corpora[1], arguments.held_out_tokens)
     _try_lens(model, batches, heldout, arguments)
     if arguments.dry_run:
         print(f"{arguments.steps:,} steps; tried on the model, a lens read back: all fits")

@@ -73,7 +73,7 @@ LEAST_SERIES = 6
 """Points of a series: five differences, and a covariate where gaps are uneven."""
 LEAST_CHECKPOINTS, LEAST_SEEDS = 8, 3
 ALL_ORDERS = 8
-"""Of so many points all orders are tried, of more some at random."""
+"""Up to so many points all orders are tried, above that some at random."""
 _DIGITS = 12
 
 

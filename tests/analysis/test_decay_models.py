@@ -1,4 +1,4 @@
-"""The shapes of forgetting: planted ones, SciPy's least squares, and cross-validation by hand."""
+"""The shapes of forgetting: planted ones, and SciPy's least squares."""
 
 import numpy as np
 import pytest
@@ -23,9 +23,7 @@ def test_the_planted_shape_is_told_from_the_others(shape):
     offsets = log_spaced_offsets(499, per_decade=11)
     noise = np.random.default_rng(6).normal(0, 0.01, len(offsets))
     found = fit_forgetting_curve(offsets, PLANTED[shape](offsets) + noise)
-    assert found.best_by_aic == found.best_by_cross_validation == DecayModel(shape)
-    # Blocks left out at the ends are extrapolated, so the error is above the noise, not far above.
-    assert 0.005 < found.fits[DecayModel(shape)].cross_validation_error < 0.03
+    assert found.best_by_aic == DecayModel(shape)
 
 
 @pytest.mark.parametrize(
@@ -56,12 +54,3 @@ def test_fits_are_scipys_least_squares(seed):
         # At the minimum squares are flat: equal to far better than the parameters.
         assert own == pytest.approx(squares, rel=1e-6)
         assert found.aic == pytest.approx(7 * np.log(squares / 7) + 6, abs=1e-4)
-
-
-def test_cross_validation_by_hand():
-    # Three offsets: each is predicted by the line through the other two.
-    offsets = np.array([1.0, 10.0, 100.0])
-    curve = np.array([0.9, 0.6, 0.5])
-    found = fit_decay_models(offsets, curve)["log_linear"]
-    errors = [0.9 - 0.7, 0.6 - 0.7, 0.5 - 0.3]
-    assert found.cross_validation_error == pytest.approx(np.sqrt(np.mean(np.square(errors))))

@@ -32,7 +32,6 @@ def test_a_planted_line_is_found(kind):
     found = fit_forgetting_curve(kind(offsets), kind(INTERCEPT + SLOPE * np.log10(offsets)))
     # Least squares of a line through points on it.
     assert found.slope == pytest.approx(SLOPE, rel=1e-10)
-    assert found.decay_constant == -found.slope
     assert found.intercept == pytest.approx(INTERCEPT, rel=1e-10)
     assert found.threshold == pytest.approx(THRESHOLD, rel=1e-9)
     assert found.extrapolated
@@ -180,7 +179,6 @@ def test_curves_that_cross_zero_or_rise_have_fits_too():
         found = fit_forgetting_curve(offsets, np.array(curve))
         for fit in found.fits.values():
             assert np.isfinite(fit.predict(found.offsets)).all()
-            assert np.isfinite(fit.cross_validation_error)
 
 
 def test_offsets_are_spread_over_decades():

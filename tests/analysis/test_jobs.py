@@ -1,9 +1,11 @@
 """Jobs are made when what they need is over, once each, whatever happens in between."""
 
+import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,3 +190,24 @@ def test_help_answers_without_heavy_libraries(name, flag):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == ""
     assert flag in done.stdout
+
+
+def test_a_sweep_is_over_only_if_it_is_of_what_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.single_run.weights_hash", lambda _folder: "abc")
+    model, folder = tmp_path / "tiny", tmp_path / "runs" / "sweep"
+    (model / "checkpoints" / "step-000007").mkdir(parents=True)
+    (folder / "step-000007").mkdir(parents=True)
+    asked = {"model": str(model), "revisions": ["step-000007", "step-000009"], "max_tokens": 10}
+    job = Job("sweep", "analysis.entropy", (), last_file="trajectory.csv", asked=asked)
+    assert not job.is_over(tmp_path / "runs")
+    (folder / "trajectory.csv").touch()
+    (folder / "sweep.json").write_text(json.dumps({"model": str(model), "max_tokens": 10}))
+    kept = folder / "step-000007" / "entropy.json"
+    kept.write_text(json.dumps({"weights_sha256": "abc"}))
+    assert job.is_over(tmp_path / "runs")
+    more = replace(job, asked={**asked, "max_tokens": 20})
+    with pytest.raises(ValueError, match="a sweep with max_tokens 10, not 20"):
+        more.is_over(tmp_path / "runs")
+    kept.write_text(json.dumps({"weights_sha256": "def"}))
+    with pytest.raises(ValueError, match=r"of other weights than .*step-000007 has now"):
+        job.is_over(tmp_path / "runs")

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 import probes
 from analysis.jobs import in_groups
 from analysis.remix_report import main as report
-from analysis.remix_study import Study, StudySettings, main, plan_study, stage_jobs
+from analysis.remix_study import ArmSettings, Study, main, plan_study, stage_jobs
 from tests.analysis.job_words import check_words
 from training.recipes import from_json
 from training.remix import COMMAND, smoke
@@ -41,7 +41,7 @@ def run_arguments(texts, model, out, *extra):
 def plan_of(study="arms", **given):
     seeds = given.pop("seeds", 1)
     config = given.pop("config", smoke())
-    return plan_study(config, Study(study), StudySettings(**given), seeds=seeds)
+    return plan_study(config, Study(study), ArmSettings(**given), seeds=seeds)
 
 
 def by_name(plan):

@@ -1,9 +1,11 @@
 """A tokenizer of one's own, against merges counted by hand."""
 
+import json
 from collections import Counter
 from itertools import pairwise
 
 import pytest
+from transformers import AutoTokenizer
 
 from training.model_shapes import END, MINIMUM_VOCABULARY, PADDING, train_byte_pairs
 
@@ -38,8 +40,6 @@ def _merged(word, pair):
 
 
 def test_merges_are_the_most_frequent_pairs_each_time():
-    import json
-
     texts = TEXTS[:2]
     tokenizer = train_byte_pairs(texts, MINIMUM_VOCABULARY + 7)
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
@@ -79,8 +79,6 @@ def test_the_same_texts_give_the_same_tokenizer_and_others_another():
 
 
 def test_it_is_saved_and_loaded_as_transformers_does(tmp_path):
-    from transformers import AutoTokenizer
-
     tokenizer = train_byte_pairs(TEXTS, 271)
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)

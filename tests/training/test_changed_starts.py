@@ -5,7 +5,9 @@ import shutil
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, GenerationConfig
 
+import probes
 from tests.changed_models import CHANGES, changed_layers
 from tests.models import D_VOCAB, tiny_hf_model, tiny_tokenizer, tokens
 from tests.refusals import refused
@@ -13,8 +15,6 @@ from tests.training.loop_runs import run, same_bits, settings_of, weights_of
 
 
 def hooked(hf_model):
-    import probes
-
     return probes.load_model(hf_model, tokenizer=tiny_tokenizer())
 
 
@@ -40,8 +40,6 @@ def logits(hf_model):
 
 @pytest.mark.parametrize("start", [tied_by_hand, untied])
 def test_a_checkpoint_computes_what_was_trained_and_a_run_goes_on_from_it(start, tmp_path):
-    from transformers import AutoModelForCausalLM
-
     settings = settings_of(steps=5, checkpoint_every=3, keep_training_states=2)
     model, _ = run(tmp_path / "run", start(), settings=settings)
     last = tmp_path / "run" / "checkpoints" / "step-000005"
@@ -69,8 +67,6 @@ def test_what_cannot_be_gone_on_from_is_refused_before_the_first_step(kind, tmp_
 
 
 def test_a_generation_configuration_that_transformers_does_not_save_stops_no_run(tmp_path):
-    from transformers import GenerationConfig
-
     model = hooked(tiny_hf_model("llama"))
     model.hf_model.generation_config.temperature = 0.9
     run(tmp_path / "run", model, settings=settings_of(steps=2))

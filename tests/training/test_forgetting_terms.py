@@ -8,6 +8,10 @@ import torch
 
 from tests.models import tiny_model
 from tests.training.gradient_samples import gradient_by_hand, loss_by_hand, rows_of
+from training.forgetting_terms import change_of_loss, delta_1, delta_2
+from training.gradients import GradientAlignmentObserver, gradient_sample, start_weights
+from training.observers import Cadence
+from training.runs.records import GradientAlignmentRecord
 
 SIZE = 7
 
@@ -33,8 +37,6 @@ SETS = {name: Quadratic(seed) for seed, name in enumerate("ABM", start=3)}
 
 def record_at(x, errors=0.0):
     """What an observer would see of the quadratics at a point."""
-    from training.runs.records import GradientAlignmentRecord
-
     gradients = {name: one.gradient(x) for name, one in SETS.items()}
     gradients |= {f"{name}@start": gradients[name] for name in SETS}
     names = list(gradients)
@@ -72,8 +74,6 @@ def stage_one(share, rate):
 
 @pytest.mark.parametrize(("first", "second"), [(0.0, 0.6), (0.7, 0.0), (0.7, 0.6)])
 def test_both_terms_make_up_what_a_small_step_saves(first, second):
-    from training.forgetting_terms import delta_1, delta_2
-
     x, mixed_x = stage_one(0.0, 0.2), stage_one(first, 0.2)
     alone, mixed = record_at(x), record_at(mixed_x)
     left = []
@@ -89,8 +89,6 @@ def test_both_terms_make_up_what_a_small_step_saves(first, second):
 
 def test_the_line_as_printed_misses_the_size():
     """The appendix swaps the weights of B and M in its last line of mixing at stage 2."""
-    from training.forgetting_terms import delta_2
-
     x, rate, share = stage_one(0.0, 0.2), 1e-5, 2 / 3
     record = record_at(x)
     a, b, m = (one.gradient(x) for one in SETS.values())
@@ -105,10 +103,6 @@ def test_the_line_as_printed_misses_the_size():
 
 def test_a_step_of_a_model_on_b_and_m_together():
     """The union's gradient comes from one backward pass over all tokens, by their number."""
-    from training.forgetting_terms import delta_2
-    from training.gradients import GradientAlignmentObserver, gradient_sample, start_weights
-    from training.observers import Cadence
-
     rows = {"A": rows_of(5, 1), "B": rows_of(3, 2), "M": rows_of(7, 3, answer=(4, 3))}
     tokens = {name: sum(sum(row.trained) for row in items) for name, items in rows.items()}
     share = tokens["M"] / (tokens["M"] + tokens["B"])
@@ -136,8 +130,6 @@ def test_a_step_of_a_model_on_b_and_m_together():
 
 
 def test_a_sign_is_claimed_only_outside_of_the_errors():
-    from training.forgetting_terms import delta_2
-
     x = stage_one(0.0, 0.2)
     value = delta_2(record_at(x), record_at(x), mix_share=0.5).value
     # Two products, each times 0.5, at 2.776 standard errors (t of 4 degrees of freedom).
@@ -163,16 +155,12 @@ def test_a_sign_is_claimed_only_outside_of_the_errors():
     ],
 )
 def test_terms_that_make_no_sense_are_refused(given, message):
-    from training.forgetting_terms import delta_2
-
     record = record_at(stage_one(0.0, 0.2))
     with pytest.raises(ValueError, match=message):
         delta_2(record, record, **given)
 
 
 def test_a_sample_that_is_not_there_is_named():
-    from training.forgetting_terms import change_of_loss, delta_1
-
     record = record_at(stage_one(0.0, 0.2))
     for ask in (lambda: delta_1(record, record, earlier="N"), lambda: change_of_loss(record, "N")):
         with pytest.raises(ValueError, match="there is no sample 'N'; found A, B, M"):

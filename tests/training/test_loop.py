@@ -1,15 +1,20 @@
 """What the loop computes, against a plain loop written out here and against Hugging Face's loss."""
 
 import json
+import random
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.amp.grad_scaler as grad_scaler
 
+import probes
+from interventions import AttentionTemperature, Resuscitation, RowLearningRates
 from tests.models import FAMILIES, tiny_hf_model, tokens
 from tests.training.loop_runs import (
     directory_of,
@@ -22,6 +27,19 @@ from tests.training.loop_runs import (
     step_records,
     weights_of,
 )
+from training.batches import RowSource, TrainingBatch, as_training_batch
+from training.choices import Precision
+from training.loop import train
+from training.runs.records import (
+    InjectionRecord,
+    PerplexityRecord,
+    StepRecord,
+    StopRecord,
+    read_items,
+    read_records,
+    records_of,
+)
+from training.settings import OptimizerSettings
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -79,8 +97,6 @@ def test_a_run_is_the_plain_loop(family, tmp_path):
 
 
 def test_the_result_and_the_files_say_how_it_ended(tmp_path):
-    import probes
-
     model, result = run(tmp_path / "run", settings=settings_of(checkpoint_every=4))
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["step-000004", "step-000008", "step-000011"]
@@ -158,8 +174,6 @@ class Packed:
         self._packed, self._side = packed, side
 
     def batch(self, step):
-        from training.batches import TrainingBatch
-
         rows = tokens(2, 13, seed=step)
         pieces = [piece for row in rows for piece in row.split(self.lengths)]
         if self._packed:
@@ -185,8 +199,6 @@ class Packed:
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_documents_of_a_row_do_not_see_each_other(family, side, tmp_path):
     def first_step(name, source, batch_size):
-        import probes
-
         model = probes.load_model(tiny_hf_model(family))
         for part in model.hf_model.modules():
             if isinstance(part, torch.nn.Dropout):
@@ -207,8 +219,6 @@ def test_documents_of_a_row_do_not_see_each_other(family, side, tmp_path):
 def test_positions_that_come_from_the_mask_keep_no_documents_apart_and_are_refused(
     family, tmp_path
 ):
-    import probes
-
     model = probes.load_model(tiny_hf_model(family))
     settings = settings_of(steps=1, batch_size=2)
     with pytest.raises(ValueError, match="does not keep the documents of a row apart"):
@@ -224,8 +234,6 @@ def test_bfloat16_weights_become_float32_masters(tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_computes_in_it_and_keeps_float32_weights(precision, tmp_path):
-    from training.choices import Precision
-
     seen = []
     model = model_of()
     hook = lambda _m, _args, output: seen.append(output.dtype)  # noqa: E731
@@ -244,8 +252,6 @@ def test_half_precision_computes_in_it_and_keeps_float32_weights(precision, tmp_
 
 def test_float16_takes_a_batch_again_at_a_lower_loss_scale(tmp_path):
     """Gradients that overflow cost no step and no batch."""
-    import torch.amp.grad_scaler as grad_scaler
-
     made = []
     original = grad_scaler.GradScaler.__init__
 
@@ -299,10 +305,6 @@ class Watching:
         return step % 5 == 0
 
     def observe(self, model, step):
-        import random
-
-        from training.runs.records import PerplexityRecord
-
         torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
         self.states.append((model.hf_model.training, torch.is_grad_enabled()))
         with model.hooks([("blocks.1.mlp.hook_post", lambda _t, _p: self.fired.append(step))]):
@@ -311,8 +313,6 @@ class Watching:
 
 
 def test_observers_see_the_model_at_rest_and_leave_no_trace(tmp_path):
-    from training.runs.records import PerplexityRecord, records_of
-
     quiet, _ = run(tmp_path / "quiet", model_of(dropout=0.3))
     looks = Watching()
     watched, _ = run(tmp_path / "watched", model_of(dropout=0.3), observers=[looks])
@@ -345,15 +345,11 @@ def test_dropout_follows_the_seed(tmp_path):
 
 
 def test_edits_hold_in_training_and_in_observation_and_go_by_the_clock(tmp_path):
-    from interventions import AttentionTemperature
-
     class Progress:
         def due(self, step):
             return True
 
         def observe(self, model, step):
-            from training.runs.records import PerplexityRecord
-
             yield PerplexityRecord(step, "start", float(model(tokens(1, 7)).std()), None, 7)
 
     edit = AttentionTemperature(3.0)
@@ -367,8 +363,6 @@ def test_edits_hold_in_training_and_in_observation_and_go_by_the_clock(tmp_path)
         with applied(model, edit):
             loss = model.hf_model(input_ids=batch, labels=batch).loss
     run(tmp_path / "run", model, edits=[edit], observers=[Progress()])
-    from training.runs.records import PerplexityRecord, records_of
-
     # The same pass over the same weights, in evaluation mode.
     assert records_of(tmp_path / "run", PerplexityRecord)[0].mean_loss == warm
     assert losses_of(tmp_path / "run")[0] == pytest.approx(float(loss), rel=1e-6)
@@ -376,8 +370,6 @@ def test_edits_hold_in_training_and_in_observation_and_go_by_the_clock(tmp_path)
 
 
 def test_the_clock_of_edits_runs_from_start_to_end(tmp_path):
-    from contextlib import contextmanager
-
     class Clocked:
         def __init__(self):
             self.seen = []
@@ -401,8 +393,6 @@ def test_the_clock_of_edits_runs_from_start_to_end(tmp_path):
 
 
 def test_learning_rates_of_rows_are_attached_for_the_run(tmp_path):
-    from interventions import Resuscitation, RowLearningRates
-
     model = model_of()
     means = torch.rand(model.n_layers, model.d_mlp, generator=torch.Generator().manual_seed(1))
     rates = RowLearningRates(Resuscitation(means, ratio=0.5, factor=2.0, site="preserving"))
@@ -435,8 +425,6 @@ class AfterThree:
 
 
 def test_a_stop_rule_ends_a_run_with_a_look_a_checkpoint_and_a_record(tmp_path):
-    from training.runs.records import StopRecord, records_of
-
     looks = Watching()
     _, result = run(tmp_path / "run", stop=AfterThree(), observers=[looks])
     assert (result.steps_done, result.finished, result.stop_reason) == (3, True, "three are enough")
@@ -492,16 +480,12 @@ class Injecting:
         self._source, self.complete_at = rows_of(), None
 
     def batch(self, step):
-        from training.batches import as_training_batch
-
         batch = self._source.batch(step)
         if step % 5:
             return batch
         return as_training_batch(torch.cat([batch.input_ids, tokens(1, 13, seed=step)]))
 
     def injections_at(self, step):
-        from training.runs.records import InjectionRecord
-
         return None if step % 5 else InjectionRecord(step, [step // 5], 0)
 
     def assert_complete(self, steps_done):
@@ -512,8 +496,6 @@ class Injecting:
 
 
 def test_injections_are_recorded_with_the_step_of_their_batch(tmp_path):
-    from training.runs.records import InjectionRecord, StepRecord, read_records
-
     source = Injecting()
     run(tmp_path / "run", source=source)
     found = list(read_records(tmp_path / "run"))
@@ -564,8 +546,6 @@ class Breaking:
     ],
 )
 def test_what_is_not_finite_ends_the_run_before_the_update(what, line, tmp_path):
-    import probes
-
     settings = settings_of(checkpoint_every=3)
     with pytest.raises(ValueError, match=line):
         run(tmp_path / "run", settings=settings, edits=[Breaking(6, what)])
@@ -588,8 +568,6 @@ def test_float16_gives_up_where_no_loss_scale_helps(tmp_path):
 
 
 def test_clipping_can_be_left_out(tmp_path):
-    from training.settings import OptimizerSettings
-
     # Without clipping, what is left to bound Adam's steps is Adam.
     free = OptimizerSettings(learning_rate=1e-2, clip_norm=None)
     run(tmp_path / "free", settings=settings_of(optimizer=free))
@@ -632,8 +610,6 @@ def test_times_are_kept_apart_from_records(tmp_path):
 
 
 def test_items_of_observers_are_written_once(tmp_path):
-    from training.runs.records import read_items
-
     class Itemised(Watching):
         def items(self):
             return {"words": [{"prompt": "w1", "target": "w2"}]}
@@ -660,8 +636,6 @@ def test_data_and_settings_that_do_not_go_together_are_refused(source, settings,
 
 
 def test_tokens_that_the_model_does_not_have_are_refused(tmp_path):
-    from training.batches import RowSource
-
     rows = np.full((8, 5), 101)
     with pytest.raises(ValueError, match=r"run from 101 to 101, but .* has 101 tokens"):
         run(tmp_path / "run", source=RowSource(rows, 4), settings=settings_of(steps=2))
@@ -678,8 +652,6 @@ def test_batches_without_a_label_are_refused(tmp_path):
 
 
 def test_other_backends_are_refused(tmp_path):
-    import probes
-
     model = probes.load_model(tiny_hf_model("llama"), backend="nnsight")
     with pytest.raises(ValueError, match="runs on backend 'nnsight', which cannot be trained"):
         run(tmp_path / "run", model)
@@ -699,8 +671,6 @@ def test_several_processes_need_torchrun(parallel, tmp_path):
 
 
 def test_starting_over_what_is_recorded_is_refused(tmp_path):
-    from training.loop import train
-
     run(tmp_path / "run")
     directory = directory_of(tmp_path / "run", settings_of(), rows_of(), resume=True)
     with pytest.raises(ValueError, match="holds records already; resume, or record elsewhere"):
@@ -709,8 +679,6 @@ def test_starting_over_what_is_recorded_is_refused(tmp_path):
 
 @pytest.mark.parametrize("idle", ["temperature", "factor", "layers"])
 def test_an_edit_that_changes_nothing_is_refused_before_the_first_step(tmp_path, idle):
-    from interventions import AttentionTemperature, Resuscitation
-
     means = torch.ones(3, 29)
     edit = {
         "temperature": AttentionTemperature({0: 1.0, 2: 1.0}),

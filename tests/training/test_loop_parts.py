@@ -5,9 +5,19 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+import probes
 from tests.models import tiny_hf_model, tokens
 from tests.training.loop_runs import model_of, rows_of
+from training.batches import RowSource, as_training_batch
+from training.choices import Precision
+from training.engine import Separation, forward_inputs, positions_within, separation_of
+from training.optimizer import adamw
+from training.processes import random_states, seed_all, set_random_states
+from training.progress import Throughput, flops_per_token, peak_flops, progress_text
+from training.runs.records import StepRecord
+from training.settings import OptimizerSettings
 
 
 def test_every_epoch_goes_through_all_rows_once_in_an_order_of_its_own():
@@ -48,16 +58,11 @@ def test_rows_come_in_their_order_unless_they_are_shuffled():
     ],
 )
 def test_rows_that_cannot_be_trained_on_are_refused(rows, given, line):
-    from training.batches import RowSource
-
     with pytest.raises(ValueError, match=line):
         RowSource(np.zeros(rows, dtype=np.int64), 4, **given)
 
 
 def decaying_names(hf_model, decay):
-    from training.optimizer import adamw
-    from training.settings import OptimizerSettings
-
     optimizer = adamw(hf_model, OptimizerSettings(weight_decay=0.25, decay=decay))
     groups = {p: g for g in optimizer.param_groups for p in g["params"]}
     names = dict(hf_model.named_parameters())
@@ -94,8 +99,6 @@ def test_other_groups_decay():
 
 
 def test_positions_start_again_at_every_document():
-    from training.engine import positions_within
-
     generator = np.random.default_rng(3)
     documents = np.repeat(generator.integers(0, 3, (5, 7)), generator.integers(1, 4, 7), axis=1)
     expected = np.zeros_like(documents)
@@ -107,9 +110,6 @@ def test_positions_start_again_at_every_document():
 
 
 def test_plain_rows_and_pads_at_the_end_need_no_mask():
-    from training.batches import as_training_batch
-    from training.engine import Separation, forward_inputs
-
     ids = tokens(2, 5)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
     one = torch.ones_like(ids)
@@ -120,9 +120,6 @@ def test_plain_rows_and_pads_at_the_end_need_no_mask():
 
 
 def test_a_model_that_cannot_keep_documents_apart_is_refused():
-    from training.batches import as_training_batch
-    from training.engine import Separation, forward_inputs
-
     batch = as_training_batch(tokens(1, 4), segment_ids=torch.tensor([[0, 0, 1, 1]]))
     with pytest.raises(ValueError, match="does not keep the documents of a row apart"):
         forward_inputs(batch, Separation.IMPOSSIBLE, torch.device("cpu"))
@@ -130,15 +127,11 @@ def test_a_model_that_cannot_keep_documents_apart_is_refused():
 
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_how_documents_are_kept_apart_is_found_out(family):
-    from training.engine import Separation, separation_of
-
     expected = {"llama": Separation.POSITIONS, "opt": Separation.MASK}
     assert separation_of(tiny_hf_model(family)) is expected[family]
 
 
 def test_a_model_whose_attention_sees_everything_is_found_out():
-    from training.engine import Separation, separation_of
-
     hf_model = tiny_hf_model("llama")
     spread = lambda _m, _args, out: out + out.mean(dim=1, keepdim=True)  # noqa: E731
     hf_model.model.embed_tokens.register_forward_hook(spread)
@@ -148,11 +141,6 @@ def test_a_model_whose_attention_sees_everything_is_found_out():
 @pytest.mark.parametrize(("family", "tied"), [("llama", True), ("olmo", False), ("gpt2", True)])
 def test_flops_of_a_token_are_counted(family, tied):
     """Every matrix product of the model, forward and twice backward, on one row."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    import probes
-    from training.progress import flops_per_token
-
     hf_model = tiny_hf_model(family)
     # Eager attention spells its products out, over all pairs of positions.
     hf_model.set_attn_implementation("eager")
@@ -181,17 +169,10 @@ def test_flops_of_a_token_are_counted(family, tied):
     ],
 )
 def test_peaks_are_found_by_name_and_not_made_up(name, precision, peak):
-    from training.choices import Precision
-    from training.progress import peak_flops
-
     assert peak_flops(name, Precision(precision)) == peak
 
 
 def test_throughput_counts_tokens_and_shows_no_share_of_an_unknown_peak():
-    from training.batches import as_training_batch
-    from training.choices import Precision
-    from training.progress import Throughput
-
     speed = Throughput(model_of(), Precision.BF16, 1).of_step(as_training_batch(tokens(7, 5)), 0.5)
     assert speed.keys() == {"seconds", "tokens_per_second", "memory_bytes"}
     assert (speed["seconds"], speed["tokens_per_second"]) == (0.5, 70.0)
@@ -199,8 +180,6 @@ def test_throughput_counts_tokens_and_shows_no_share_of_an_unknown_peak():
 
 
 def test_random_states_survive_the_disk(tmp_path):
-    from training.processes import random_states, seed_all, set_random_states
-
     seed_all(3)
     # In the middle of a block of numbers, and with a Gaussian in store.
     torch.rand(5), np.random.randn(), random.gauss(0, 1)  # noqa: NPY002
@@ -212,8 +191,6 @@ def test_random_states_survive_the_disk(tmp_path):
 
 
 def test_python_draws_go_on_too():
-    from training.processes import random_states, set_random_states
-
     states = random_states()
     # Drawn at once: in tests, beartype draws between our calls.
     first = random.Random()
@@ -225,9 +202,6 @@ def test_python_draws_go_on_too():
 
 
 def test_progress_says_what_share_of_the_peak_is_used():
-    from training.progress import progress_text
-    from training.runs.records import StepRecord
-
     record = StepRecord(5, 3.25, 4e-4, 1.0, 7)
     speed = {"tokens_per_second": 6123.4, "memory_bytes": 1.5 * 2**30, "flop_utilisation": 0.447}
     assert progress_text(record, speed) == (

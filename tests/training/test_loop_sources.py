@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.distributed import checkpoint as sharded
 
 from tests.models import tokens
 from tests.training.loop_runs import (
@@ -15,6 +16,7 @@ from tests.training.loop_runs import (
     step_records,
     weights_of,
 )
+from training.runs.records import PerplexityRecord, StopRecord, records_of
 
 
 class Named:
@@ -144,8 +146,6 @@ class Seen:
         return step % self.every == 0
 
     def observe(self, model, step):
-        from training.runs.records import PerplexityRecord
-
         self.looked.append(step)
         return [PerplexityRecord(step, "here", 1.0, None, 1)]
 
@@ -164,8 +164,6 @@ class Seen:
 
 
 def test_a_run_ends_at_what_observers_saw_and_every_other_one_looks_too(tmp_path):
-    from training.runs.records import StopRecord, records_of
-
     rule, other = Seen(3), Seen(100)
     _, result = run(tmp_path / "run", observers=[rule, other], stop=rule)
     assert (result.steps_done, result.finished, result.stop_reason) == (6, True, "seen twice")
@@ -224,8 +222,6 @@ def test_a_checkpoint_without_a_training_state_cannot_be_gone_on_from(tmp_path):
 
 @pytest.mark.parametrize("moment", ["exp_avg", "exp_avg_sq"])
 def test_moments_that_are_not_finite_are_not_gone_on_from(tmp_path, monkeypatch, moment):
-    from torch.distributed import checkpoint as sharded
-
     settings = settings_of(steps=4, checkpoint_every=2)
     model, first = run(tmp_path / "first", settings=settings)
     (tmp_path / "first" / "done.json").unlink()

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import probes
+from tests.models import tiny_tokenizer
 from training.model_shapes import ModelFamily, ModelShape, new_model
 
 SIZES = {
@@ -70,15 +72,11 @@ def test_weights_depend_on_the_seed_alone_and_drawing_them_leaves_no_trace():
 
 
 def test_the_end_token_of_the_tokenizer_is_the_models():
-    from tests.models import tiny_tokenizer
-
     config = new_model(shape("llama"), tiny_tokenizer()).engine.config
     assert (config.eos_token_id, config.pad_token_id) == (2, 0)
 
 
 def test_a_saved_model_comes_back_the_same(tmp_path):
-    import probes
-
     model = new_model(shape("pythia"), seed=1)
     model.hf_model.save_pretrained(tmp_path)
     assert probes.load_model(str(tmp_path)).content_hash() == model.content_hash()
@@ -98,7 +96,5 @@ def test_shapes_that_cannot_be(changes, line):
 
 
 def test_a_tokenizer_with_more_entries_than_the_model_is_refused():
-    from tests.models import tiny_tokenizer
-
     with pytest.raises(ValueError, match="has 101 entries, but the model's vocabulary has 97"):
         new_model(shape("olmo", d_vocab=97), tiny_tokenizer())

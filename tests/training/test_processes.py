@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import probes
+from tests.models import tokens
 from tests.training.loop_runs import losses_of, model_of, run, same_bits, settings_of, step_records
+from tests.training.process_worker import CASES, trained
+from training.batches import as_training_batch
+from training.processes import joined_processes
+from training.runs.records import PerplexityRecord, records_of
 
 ROOT = Path(__file__).parent.parent.parent
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -33,8 +40,6 @@ def shared(tmp_path_factory):
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
     """The same runs in one process."""
-    from tests.training.process_worker import CASES, trained
-
     out = tmp_path_factory.mktemp("single")
     for name, settings in CASES.items():
         alone = {key: value for key, value in settings.items() if key != "parallel"}
@@ -52,8 +57,6 @@ def trained_alone(path, family, settings, trained):
 
 
 def observed(path):
-    from training.runs.records import PerplexityRecord, records_of
-
     return records_of(path, PerplexityRecord)
 
 
@@ -123,8 +126,6 @@ def test_a_run_that_was_left_goes_on_to_the_same_bits(name, shared):
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 def test_the_checkpoint_is_an_ordinary_whole_one(name, shared):
-    import probes
-
     out, seen = shared
     model = probes.load_model(str(out / name / "checkpoints" / "step-000007"))
     norm = float(sum(p.detach().double().square().sum() for p in model.hf_model.parameters()))
@@ -139,7 +140,6 @@ def test_what_several_processes_cannot_do_is_refused(shared):
 
 
 def test_another_number_of_processes_cannot_go_on(shared, tmp_path, monkeypatch):
-    import shutil
     from dataclasses import asdict
 
     from training.run_setup import refuse_other_processes
@@ -156,9 +156,6 @@ def test_another_number_of_processes_cannot_go_on(shared, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(("rows", "processes"), [(5, 2), (7, 3), (2, 4), (6, 3)])
 def test_a_batch_is_shared_out_whole_and_evenly(rows, processes):
-    from tests.models import tokens
-    from training.batches import as_training_batch
-
     batch = as_training_batch(tokens(rows, 5))
     shares = [batch.share(rank, processes) for rank in range(processes)]
     assert len({share.n_rows for share in shares}) == 1
@@ -168,9 +165,6 @@ def test_a_batch_is_shared_out_whole_and_evenly(rows, processes):
 
 
 def test_micro_batches_are_the_batch_in_pieces():
-    from tests.models import tokens
-    from training.batches import as_training_batch
-
     batch = as_training_batch(tokens(7, 5))
     pieces = batch.cut(3)
     assert [piece.n_rows for piece in pieces] == [3, 3, 1]
@@ -179,8 +173,6 @@ def test_micro_batches_are_the_batch_in_pieces():
 
 
 def test_one_process_is_alone(tmp_path):
-    from training.processes import joined_processes
-
     with joined_processes() as here:
         assert (here.rank, here.count, here.is_first, here.is_alone) == (0, 1, True, True)
         assert torch.equal(here.total(torch.tensor([2.0])), torch.tensor([2.0]))

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from interventions import MatchedNoise, Resuscitation
 from tests.training.loop_runs import model_of, run, same_bits, settings_of, weights_of
+from training.runs.checkpoints import load_weights
 
 ROOT = Path(__file__).parent.parent.parent
 NAMED = (
@@ -105,10 +109,6 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     ],
 )
 def test_a_checkpoint_that_does_not_hold_exactly_the_weights_is_refused(tmp_path, change, message):
-    from safetensors.torch import load_file, save_file
-
-    from training.runs.checkpoints import load_weights
-
     model = model_of()
     before = weights_of(model)
     model.hf_model.save_pretrained(tmp_path)
@@ -123,9 +123,6 @@ def test_a_checkpoint_that_does_not_hold_exactly_the_weights_is_refused(tmp_path
 
 def test_edits_are_made_to_the_start_and_not_to_the_checkpoint(tmp_path):
     """Noise is drawn to the size of the weights that an edit finds: those of the start."""
-    import torch
-
-    from interventions import MatchedNoise, Resuscitation
 
     def edited(name, **given):
         model = model_of()

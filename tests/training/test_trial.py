@@ -1,11 +1,14 @@
 """What a run needs at its end is tried before its first step; all that does not fit is named."""
 
 import json
+import shutil
 
 import pytest
 from transformers import AutoTokenizer
 
 import training
+import training.loop as loop
+import training.runs.checkpoints as states
 from tests.refusals import refused
 from tests.training.ckl.test_command import ckl_arguments
 from tests.training.loop_runs import (
@@ -19,24 +22,8 @@ from tests.training.loop_runs import (
     weights_of,
 )
 from tests.training.remix.runs import remix_arguments
-from tests.training.small_runs import pretrain_arguments, write_texts
+from tests.training.small_runs import pretrain_arguments
 from training.settings import Misfits
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    return write_texts(tmp_path_factory.mktemp("texts"))
-
-
-@pytest.fixture(scope="module")
-def start(texts, tmp_path_factory):
-    """A model of the tiny shape that was pretrained for a step."""
-    import training.pretrain as pretrain
-
-    out = tmp_path_factory.mktemp("start") / "tiny"
-    argv = pretrain_arguments(texts, out, "--steps", "1", "--checkpoint-every", "1")
-    assert pretrain.main(argv) == 0
-    return out
 
 
 def untouched(path):
@@ -79,8 +66,6 @@ def test_a_tokenizer_that_cannot_be_saved(tmp_path, monkeypatch):
 
 def test_a_model_that_is_read_as_another(tmp_path, monkeypatch):
     """A buffer that the file holds, and that loading computes anew."""
-    import training.runs.checkpoints as states
-
     true = states.read_weights
 
     def other(kind, folder):
@@ -97,8 +82,6 @@ def test_a_model_that_is_read_as_another(tmp_path, monkeypatch):
 
 def test_a_disk_without_room(tmp_path, monkeypatch):
     """Weights and two moments of each, in float32."""
-    import shutil
-
     model = model_of()
     parameters = sum(p.numel() for p in model.hf_model.parameters())
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(9, 8, 12345))
@@ -111,8 +94,6 @@ def test_a_disk_without_room(tmp_path, monkeypatch):
 
 def test_a_trial_leaves_the_run_as_it_would_be(tmp_path, monkeypatch):
     """The same bits with dropout, which draws, as without the trial."""
-    import training.loop as loop
-
     settings = settings_of(seed=3)
     tried, _ = run(tmp_path / "tried", model_of(dropout=0.3), settings=settings)
     monkeypatch.setattr(loop, "try_end", lambda *_: None)
@@ -197,28 +178,32 @@ def dry(main, argv, capsys):
     return code, found.out, " ".join(found.err.split())
 
 
-def test_a_dry_run_of_ckl_tries_the_real_start(texts, start, tmp_path, capsys):
+def test_a_dry_run_of_ckl_tries_the_real_start(texts, pretrained, tmp_path, capsys):
     from training.ckl import main
 
     out = tmp_path / "deep" / "run"
-    code, printed, _ = dry(main, ckl_arguments(texts, start, out), capsys)
+    code, printed, _ = dry(main, ckl_arguments(texts, pretrained, out), capsys)
     assert code == 0
     assert "tried, with a checkpoint read back: all fits" in printed
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dry_run_of_ckl_names_everything_and_the_least_that_fits(texts, start, tmp_path, capsys):
+def test_a_dry_run_of_ckl_names_everything_and_the_least_that_fits(
+    texts, pretrained, tmp_path, capsys
+):
     from training.ckl import main
 
     wrong = [
         *("--row-length", "3", "--batch-size", "4", "--steps", "9", "--lags", "0", "2"),
         *("--tasks", "piqqa", "--evaluation-corpora", str(tmp_path / "none.jsonl")),
     ]
-    code, printed, err = dry(main, ckl_arguments(texts, start, tmp_path / "run", *wrong), capsys)
+    code, printed, err = dry(
+        main, ckl_arguments(texts, pretrained, tmp_path / "run", *wrong), capsys
+    )
     assert code == 2
     assert "3 rounds, 3 steps apart" in printed, "the plan is there all the same"
     # Two passages in three wordings, and the first wording of four others, with their end tokens.
-    tokenizer = AutoTokenizer.from_pretrained(start / "checkpoints" / "step-000001")
+    tokenizer = AutoTokenizer.from_pretrained(pretrained / "checkpoints" / "step-000001")
     passages = json.loads((texts / "passages.json").read_text())
     met = [text for one in passages[:2] for text in (one["train_context"], *one["paraphrases"][:2])]
     met += [one["train_context"] for one in passages[2:6]]
@@ -246,31 +231,24 @@ def test_a_dry_run_of_pretraining(texts, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dry_run_of_remix_looks_at_later_stages_too(texts, start, tmp_path, capsys):
+def test_a_dry_run_of_remix_looks_at_later_stages_too(texts, pretrained, tmp_path, capsys):
     from training.remix import main
 
-    code, printed, _ = dry(main, remix_arguments(texts, start, tmp_path / "run"), capsys)
+    code, printed, _ = dry(main, remix_arguments(texts, pretrained, tmp_path / "run"), capsys)
     assert (code, "all fits" in printed) == (0, True)
     wrong = ["--items", "7", "2", "--tasks", "piqqa", "--evaluation-corpora", "none.jsonl"]
-    code, _, err = dry(main, remix_arguments(texts, start, tmp_path / "run", *wrong), capsys)
+    code, _, err = dry(main, remix_arguments(texts, pretrained, tmp_path / "run", *wrong), capsys)
     assert code == 2
     # Stage B has two items for batches of three.
     assert all(line in err for line in ("do not make a batch of 3", "piqqa", "none.jsonl"))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_start_that_is_not_here_is_not_tried(texts, tmp_path, capsys):
-    from training.ckl import main
-
-    code, printed, _ = dry(main, ckl_arguments(texts, "some/model", tmp_path / "run"), capsys)
-    assert (code, "not tried: the model some/model is not on this machine" in printed) == (0, True)
-
-
-def test_settings_that_do_not_go_together_are_all_named(texts, start, tmp_path, capsys):
+def test_settings_that_do_not_go_together_are_all_named(texts, pretrained, tmp_path, capsys):
     from training.ckl import main
 
     wrong = ["--steps", "5", "--passage-words", "0", "--control", "redo", "--learning-rate", "0"]
-    code, _, err = dry(main, ckl_arguments(texts, start, tmp_path / "run", *wrong), capsys)
+    code, _, err = dry(main, ckl_arguments(texts, pretrained, tmp_path / "run", *wrong), capsys)
     assert code == 2
     for line in (
         "--passage-words must be 1 or more, found 0",
@@ -281,30 +259,23 @@ def test_settings_that_do_not_go_together_are_all_named(texts, start, tmp_path, 
         assert line in err, (line, err)
 
 
-def test_json_of_a_trial_is_not_left(tmp_path):
-    run(tmp_path / "run")
-    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert names == ["step-000011"]
-    assert json.loads((tmp_path / "run" / "done.json").read_text())["steps"] == 11
-
-
-def lens_arguments(texts, start, out, *extra):
-    model = str(start / "checkpoints" / "step-000001")
+def lens_arguments(texts, pretrained, out, *extra):
+    model = str(pretrained / "checkpoints" / "step-000001")
     return [
         *("--model", model, "--corpus", str(texts / "new.jsonl"), "--out", str(out)),
         *("--sequence-length", "29", "--steps", "3", "--held-out-tokens", "61", *extra),
     ]
 
 
-def test_a_dry_run_of_a_tuned_lens(texts, start, tmp_path, capsys):
+def test_a_dry_run_of_a_tuned_lens(texts, pretrained, tmp_path, capsys):
     from training.tuned_lens import main
 
-    code, printed, _ = dry(main, lens_arguments(texts, start, tmp_path / "lens"), capsys)
+    code, printed, _ = dry(main, lens_arguments(texts, pretrained, tmp_path / "lens"), capsys)
     assert (code, "all fits" in printed) == (0, True)
     short = tmp_path / "short.jsonl"
     short.write_text(json.dumps({"text": "the"}))
     wrong = ["--held-out", str(short), "--validate-every", "5"]
-    code, _, err = dry(main, lens_arguments(texts, start, tmp_path / "lens", *wrong), capsys)
+    code, _, err = dry(main, lens_arguments(texts, pretrained, tmp_path / "lens", *wrong), capsys)
     assert code == 2
     assert "--validate-every 5 is never reached in 3 steps; give 3 at most" in err
     code, printed, _ = dry(main, ["--model", "some/model", "--corpus", "c", "--out", "o"], capsys)

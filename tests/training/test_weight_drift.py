@@ -7,12 +7,22 @@ import torch
 
 from tests.models import tiny_hf_model, tiny_model
 from tests.training.loop_runs import model_of, run, same_bits, weights_of
+from training.observers import Cadence
+from training.runs.records import WeightDriftRecord, records_of
+from training.weight_drift import (
+    Part,
+    WeightDriftObserver,
+    angle_of,
+    drift_since,
+    drift_table,
+    parameter_parts,
+    start_weights,
+    with_weights,
+)
 
 
 def drifted(family="gpt2", dtype=torch.float64):
     """A start, the model moved away from it, and the record of that."""
-    from training.weight_drift import drift_since, start_weights
-
     model = tiny_model(family, dtype)
     start = start_weights(model)
     generator = torch.Generator().manual_seed(11)
@@ -64,8 +74,6 @@ def test_drift_of_parts(part):
     ],
 )
 def test_parts_put_together(where, mark):
-    from training.weight_drift import drift_table
-
     start, model, record = drifted()
     table = drift_table(record)
     for column, value in where.items():
@@ -79,8 +87,6 @@ def test_parts_put_together(where, mark):
 
 
 def test_the_table_has_every_level_once():
-    from training.weight_drift import drift_table
-
     counts = drift_table(drifted()[2])["level"].value_counts().to_dict()
     # Of gpt2's parts: four in each of three layers, the embedding, positions and the final norm.
     assert counts == {"model": 1, "layer": 3, "module": 6, "part": 15}
@@ -103,8 +109,6 @@ def test_the_table_has_every_level_once():
     ],
 )
 def test_parameters_of_families(family, part, count):
-    from training.weight_drift import Part, parameter_parts
-
     parts = parameter_parts(tiny_model(family))
     assert list(map(str, parts.values())).count(part) == count
     assert str(Part.named(part)) == part
@@ -113,8 +117,6 @@ def test_parameters_of_families(family, part, count):
 
 
 def test_a_part_of_no_kind_is_refused():
-    from training.weight_drift import Part
-
     with pytest.raises(ValueError, match=r"part '3\.mlp' is none of embedding, attention, mlp_in"):
         Part.named("3.mlp")
 
@@ -122,8 +124,6 @@ def test_a_part_of_no_kind_is_refused():
 @pytest.mark.parametrize("angle", [1e-9, 1e-4, 0.7, math.pi / 2, 3.0, math.pi])
 @pytest.mark.parametrize("ratio", [1.0, 0.3, 5.0])
 def test_angles_from_lengths(angle, ratio):
-    from training.weight_drift import angle_of
-
     # The law of cosines, in a form that small angles do not cancel in.
     apart = math.hypot(1 - ratio, 2 * math.sqrt(ratio) * math.sin(angle / 2))
     # Lengths are good to 1e-16: unequal ones leave out the square root of that of an angle near 0,
@@ -133,16 +133,12 @@ def test_angles_from_lengths(angle, ratio):
 
 
 def test_an_angle_needs_two_lengths():
-    from training.weight_drift import angle_of
-
     assert angle_of(0.0, 1.0, 1.0) is None
     assert angle_of(1.0, 0.0, 1.0) is None
     assert angle_of(1.0, 1.0, 0.0) == 0.0
 
 
 def test_a_part_of_zeros_has_no_relative_distance():
-    from training.weight_drift import drift_since, drift_table, start_weights
-
     model = tiny_model("gpt2")
     with torch.no_grad():
         model.hf_model.transformer.wpe.weight.zero_()
@@ -158,10 +154,6 @@ def test_a_part_of_zeros_has_no_relative_distance():
 
 
 def test_a_run_records_how_far_it_has_come(tmp_path):
-    from training.observers import Cadence
-    from training.runs.records import WeightDriftRecord, records_of
-    from training.weight_drift import WeightDriftObserver, drift_since, drift_table, start_weights
-
     model = model_of()
     start = start_weights(model)
     observer = WeightDriftObserver(start, Cadence(every=5, last=11))
@@ -175,8 +167,6 @@ def test_a_run_records_how_far_it_has_come(tmp_path):
 
 
 def test_other_weights_for_a_while():
-    from training.weight_drift import start_weights, with_weights
-
     model = model_of()
     start, before = start_weights(model), weights_of(model)
     other = {name: weight + 1 for name, weight in start.items()}
@@ -187,8 +177,6 @@ def test_other_weights_for_a_while():
 
 
 def test_own_weights_are_back_after_an_error():
-    from training.weight_drift import start_weights, with_weights
-
     model = model_of()
     before = weights_of(model)
     other = {name: weight + 1 for name, weight in start_weights(model).items()}
@@ -198,8 +186,6 @@ def test_own_weights_are_back_after_an_error():
 
 
 def test_the_start_is_a_copy_in_float32():
-    from training.weight_drift import start_weights
-
     model = tiny_model("llama", torch.bfloat16)
     start = start_weights(model)
     weight = next(model.hf_model.parameters())
@@ -213,8 +199,6 @@ def test_the_start_is_a_copy_in_float32():
 
 
 def test_the_start_of_another_model_is_refused():
-    from training.weight_drift import drift_since, start_weights
-
     start = start_weights(tiny_model("llama"))
     with pytest.raises(ValueError, match=r"the start weights are not those of .*; take them from"):
         drift_since(start, tiny_model("gpt2"))
@@ -222,8 +206,6 @@ def test_the_start_of_another_model_is_refused():
 
 @pytest.mark.parametrize("of_start", [True, False])
 def test_a_weight_that_is_not_finite_has_no_drift(of_start):
-    from training.weight_drift import drift_since, start_weights
-
     model = tiny_model("gpt2")
     start = start_weights(model)
     weights = start if of_start else dict(model.hf_model.named_parameters())

@@ -129,7 +129,7 @@ def prune(checkpoints: Path, keep_states: int) -> None:
         header = folder / STATE_FILE
         is_planned = not header.is_file() or json.loads(header.read_text("utf-8"))["planned"]
         if place and not is_planned:
-            # Renamed first: whoever looks must not take what is left of it for a checkpoint.
+            # Renamed first: nobody must take what is left of it for a checkpoint.
             going = folder.with_name(f".{folder.name}.removed")
             folder.rename(going)
             shutil.rmtree(going, ignore_errors=True)

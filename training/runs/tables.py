@@ -127,7 +127,7 @@ def recall_rows(records: Iterable[Record], stages: Sequence[str]) -> list[Row]:
 
 
 def items_of(folder: Path, records: Iterable[Record], names: Sequence[str]) -> Items:
-    """Of these lists the ones that records refer to."""
+    """The lists, of these names, that records refer to."""
     there = {record.items for record in records if isinstance(record, ScoresRecord)}
     return {name: read_items(folder, name) for name in names if name in there}
 

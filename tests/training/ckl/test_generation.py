@@ -1,10 +1,13 @@
 """`--generate-every` of `training.ckl`: which targets of probes a model generates, and when."""
 
 import json
+import shutil
 
 import pytest
+import torch
 
-from tests.training.small_runs import ckl_arguments, pretrain_arguments, write_texts
+import probes
+from tests.training.small_runs import ckl_arguments
 from training.ckl import main
 from training.runs.records import RecallRecord, read_items, records_of
 
@@ -12,17 +15,13 @@ OFTEN = ("--generate-every", "3", "--lags", "1", "--learning-rate", "0.03")
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory):
-    """Texts, and a finished pretraining run."""
-    import training.pretrain as pretrain
-
-    texts = write_texts(tmp_path_factory.mktemp("texts"))
-    # Text of a single word, which is the target of the probes of one passage.
+def begun(texts, pretrained, tmp_path_factory):
+    """Text of a single word, which is the target of the probes of one passage, and a model."""
+    folder = tmp_path_factory.mktemp("begun") / "texts"
+    shutil.copytree(texts, folder)
     same = [json.dumps({"text": "the" + " the" * 59}) for _ in range(97)]
-    (texts / "new.jsonl").write_text("\n".join(same), encoding="utf-8")
-    out = tmp_path_factory.mktemp("start") / "tiny"
-    assert pretrain.main(pretrain_arguments(texts, out)) == 0
-    return texts, out
+    (folder / "new.jsonl").write_text("\n".join(same), encoding="utf-8")
+    return folder, pretrained
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +46,6 @@ def test_looks_are_at_the_start_the_last_injection_the_lags_and_the_end(run):
 
 def test_what_is_generated_is_what_greedy_decoding_writes(run, begun):
     """Token by token, one probe at a time, on the models that lie there."""
-    import probes
-
     items = read_items(run, "knowledge")
     origins = {0: begun[1] / "checkpoints/step-000007", 11: run / "checkpoints/step-000011"}
     for step, origin in origins.items():
@@ -60,8 +57,6 @@ def test_what_is_generated_is_what_greedy_decoding_writes(run, begun):
 
 
 def _writes(model, item):
-    import torch
-
     ids = model.tokenizer.encode(item["prompt"])
     target = model.tokenizer.encode(f" {item['target']}")
     for token in target:

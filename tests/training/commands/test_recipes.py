@@ -1,6 +1,7 @@
 """Recipes: what the papers' values are, how options change them, how a run's are read back."""
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -17,8 +18,6 @@ ALL = [*PRETRAIN_RECIPES.values(), *CKL_RECIPES.values()]
 
 @pytest.mark.parametrize("recipe", ALL)
 def test_a_recipe_survives_its_manifest(recipe):
-    import json
-
     config = recipe()
     stored = json.loads(json.dumps(as_json(config)))
     again = from_json(type(config), stored)
@@ -194,6 +193,11 @@ def test_checkpoints_double_and_then_come_at_equal_distances():
         ("smoke", {"once": -1}, "give 0 or more of each"),
         ("smoke", {"resuscitation_ratio": 0.5}, "--resuscitation-factor how much; give both"),
         ("smoke", {"control": Control.REDO}, "a --control is one of a resuscitation"),
+        (
+            "smoke",
+            {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0, "control": Control.REDO},
+            "give --edit-form weights",
+        ),
         ("smoke", {"evaluation_corpora": ()}, "first of --evaluation-corpora; give one"),
     ],
 )

@@ -4,29 +4,27 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 
 import pytest
 
 from tests.training.loop_runs import directory_of, model_of, rows_of, run, settings_of
+from training.runs import records
+from training.runs.directory import RunDirectory, read_manifest
+from training.runs.records import StopRecord, read_items, read_records
 
 MANIFEST = {"configuration": {"steps": 3, "optimizer": {"rate": 0.1}}, "inputs": {"sha256": "ab"}}
 
 
 def created(path, manifest=MANIFEST):
-    from training.runs.directory import RunDirectory
-
     return RunDirectory.create(path, manifest)
 
 
 def reopened(path, manifest=MANIFEST):
-    from training.runs.directory import RunDirectory
-
     return RunDirectory.reopen(path, manifest)
 
 
 def stop(step, reason="enough"):
-    from training.runs.records import StopRecord
-
     return StopRecord(step, reason)
 
 
@@ -49,8 +47,6 @@ def states_of(directory):
 
 
 def test_records_come_back_as_they_were(tmp_path):
-    from training.runs import records
-
     directory = created(tmp_path / "run")
     given = [
         records.StepRecord(1, 0.1 + 0.2, 4e-4, 1 / 3, 17),
@@ -79,8 +75,6 @@ def test_records_come_back_as_they_were(tmp_path):
 
 
 def test_records_of_unknown_kinds_are_dictionaries_and_a_half_line_is_passed_over(tmp_path):
-    from training.runs.records import read_records
-
     created(tmp_path / "run").append(stop(1))
     with (tmp_path / "run" / "records.jsonl").open("a") as file:
         file.write('{"record": "weather", "step": 2, "rain": true}\n{"record": "stop", "st')
@@ -92,8 +86,6 @@ def test_records_of_unknown_kinds_are_dictionaries_and_a_half_line_is_passed_ove
 
 
 def test_a_line_that_is_no_record_is_named(tmp_path):
-    from training.runs.records import read_records
-
     created(tmp_path / "run").append(stop(1))
     with (tmp_path / "run" / "records.jsonl").open("a") as file:
         file.write('{"record": "stop", "why": 3}\n')
@@ -104,8 +96,6 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
 
 
 def test_items_are_written_once_and_others_of_that_name_refused(tmp_path):
-    from training.runs.records import read_items
-
     directory = created(tmp_path / "run")
     rows = [{"prompt": "a", "target": "b"}, {"prompt": "c", "target": "\u00e9"}]
     directory.write_items("probes", rows)
@@ -153,8 +143,6 @@ def test_places_that_are_not_free_are_refused(tmp_path):
 
 
 def test_records_are_cut_back_to_the_checkpoint(tmp_path):
-    from training.runs.records import read_records
-
     directory = created(tmp_path / "run")
     directory.append(stop(1))
     commit(directory, 1)
@@ -281,8 +269,6 @@ def test_a_disk_that_fills_up_in_a_run_keeps_the_last_checkpoint(
 @pytest.mark.slow
 def test_a_disk_that_is_really_full(tmp_path):
     """A file system of two megabytes, mounted for the test; needs the right to mount."""
-    import subprocess
-
     small = tmp_path / "small"
     small.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)]
@@ -375,8 +361,6 @@ def test_a_truncated_checkpoint_of_a_run_is_refused(tmp_path):
 )
 def test_a_run_of_a_version_without_a_count_is_gone_on_with(counted, other, tmp_path):
     """It counted from one; its checkpoints were sealed under what its manifest held then."""
-    from training.runs.directory import read_manifest
-
     manifest = {"configuration": counted, "inputs": {}}
     old = json.loads(json.dumps(manifest))
     for added in ("schedule_count", "prepend_bos"):

@@ -1,11 +1,17 @@
 """`python -m training.tuned_lens`, through `main(argv)`: files, terminal, held-out text, refusals."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+import torch
 
+import probes
+from probes.translators import load_translators
 from tests.models import N_LAYERS, tiny_hf_model, tiny_tokenizer
+from training.tuned_lens import main
+from training.tuned_lens_fit import learning_and_heldout, train_translators
 
 FILES = {"translators.safetensors", "translators.json", "tuned_lens.json", "tuned_lens.csv"}
 SMALL = [
@@ -40,7 +46,6 @@ def _text(shift):
 @pytest.fixture
 def run(inputs, tmp_path):
     """Run the command on the tiny model; exit code."""
-    from training.tuned_lens import main
 
     def call(*extra, corpus="plants.jsonl"):
         given = ["--model", str(inputs / "model"), "--corpus", str(inputs / corpus)]
@@ -81,12 +86,6 @@ def test_a_lens_is_trained_compared_and_kept(run, inputs, tmp_path, capsys):
 
 
 def test_the_command_gives_what_the_library_gives(run, inputs, tmp_path):
-    import torch
-
-    import probes
-    from probes.translators import load_translators
-    from training.tuned_lens_fit import train_translators
-
     extra = ("--optimizer", "sgd", "--learning-rate", "0.5", "--seed", "3", "--rows-per-step", "7")
     assert run(*extra, "--held-out", str(inputs / "stars.jsonl"), "--column", "body") == 0
     model = probes.load_model(str(inputs / "model"))
@@ -102,8 +101,6 @@ def test_the_command_gives_what_the_library_gives(run, inputs, tmp_path):
 
 
 def test_every_eighth_document_is_held_out_and_no_other(inputs):
-    from training.tuned_lens_fit import learning_and_heldout
-
     corpora = learning_and_heldout(str(inputs / "plants.jsonl"), None, column=None)
     learning, heldout = (list(corpus.documents()) for corpus in corpora)
     every = [_text(i) for i in range(41)]
@@ -133,8 +130,6 @@ def test_a_lens_that_falls_behind_is_said_to(run, capsys):
     ],
 )
 def test_bad_input_is_refused_in_one_line(run, inputs, tmp_path, capsys, extra, message):
-    import re
-
     names = {"SAME": "plants.jsonl", "FEW": "few.jsonl", "ROWS": "rows.npy"}
     given = [str(inputs / names[word]) if word in names else word for word in extra]
     assert run(*given) == 2

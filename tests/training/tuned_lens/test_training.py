@@ -2,10 +2,17 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from scipy.special import rel_entr
 
-from tests.models import D_VOCAB, N_LAYERS, padded, tiny_model, tokens
+import probes
+import training.tuned_lens_fit as fitting
+from probes.corpus.token_batch import as_token_batch
+from probes.translators import identity_translators, load_translators
+from tests.models import D_VOCAB, N_LAYERS, padded, tiny_hf_model, tiny_model, tokens
+from tests.probes.test_finite import BAD, PLACE, ROWS, overflowing
 from tests.probes.test_translators import D_MODEL, drawn, streams_of
+from training.tuned_lens_fit import compare_lenses, sampled_streams, train_translators
 
 LAYERS = N_LAYERS  # the stream before block 0, and two of three blocks
 
@@ -31,8 +38,6 @@ def kl_by_scipy(hf_model, stream, final):
 @pytest.mark.parametrize("rows_at_once", [1, 5, 10_000])
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_the_loss_is_scipys_and_its_slope_is_autograds(family, rows_at_once, monkeypatch):
-    import training.tuned_lens_fit as fitting
-
     monkeypatch.setattr(fitting, "CHUNK_BYTES", 4 * D_VOCAB * rows_at_once)
     model = tiny_model(family)
     hf_model = model.hf_model
@@ -57,8 +62,6 @@ def test_the_loss_is_scipys_and_its_slope_is_autograds(family, rows_at_once, mon
 
 def test_a_step_is_a_nesterov_step_along_autograds_gradient():
     """With all positions of one batch, and no clipping."""
-    from training.tuned_lens_fit import train_translators
-
     model, hf_model = tiny_model("llama"), tiny_model("llama").hf_model
     (batch,) = batches(1)
     found, history = train_translators(
@@ -84,8 +87,6 @@ def test_a_step_is_a_nesterov_step_along_autograds_gradient():
 
 
 def test_gradients_are_clipped_layer_by_layer_and_keep_their_direction():
-    import training.tuned_lens_fit as fitting
-
     generator = torch.Generator().manual_seed(6)
     weight, bias = torch.randn(3, 5, 5, generator=generator), torch.randn(3, 5, generator=generator)
     weight[2], bias[2] = weight[2] / 1000, bias[2] / 1000
@@ -101,8 +102,6 @@ def test_gradients_are_clipped_layer_by_layer_and_keep_their_direction():
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_a_tuned_lens_beats_the_logit_lens_on_other_text(family, optimizer):
-    from training.tuned_lens_fit import compare_lenses, train_translators
-
     model = tiny_model(family)
     before = model.content_hash()
     model.hf_model.train()
@@ -125,8 +124,6 @@ def test_a_tuned_lens_beats_the_logit_lens_on_other_text(family, optimizer):
 
 
 def test_the_same_seed_gives_the_same_bits():
-    from training.tuned_lens_fit import train_translators
-
     runs = [
         train_translators(tiny_model("llama"), batches(3), steps=3, rows_per_step=5, seed=seed)[0]
         for seed in (7, 7, 8)
@@ -136,9 +133,6 @@ def test_the_same_seed_gives_the_same_bits():
 
 
 def test_the_rate_falls_in_a_straight_line():
-    import training.tuned_lens_fit as fitting
-    from probes.corpus.token_batch import as_token_batch
-
     settings = fitting.TranslatorSettings(steps=4, rows_per_step=5, learning_rate=0.8)
     fit, rates = fitting.TranslatorFit(tiny_model("llama"), settings), []
     for batch in batches(4):
@@ -149,9 +143,6 @@ def test_the_rate_falls_in_a_straight_line():
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_positions_are_drawn_once_each_and_never_from_pads(side):
-    from probes.corpus.token_batch import as_token_batch
-    from training.tuned_lens_fit import sampled_streams
-
     model = tiny_model("llama")
     ids, mask = padded([5, 11, 2], side)
     batch = as_token_batch({"input_ids": ids, "attention_mask": mask})
@@ -172,8 +163,6 @@ def test_positions_are_drawn_once_each_and_never_from_pads(side):
 
 
 def test_the_comparison_is_scipys():
-    from training.tuned_lens_fit import compare_lenses
-
     model = tiny_model("gemma2")
     hf_model, translators = model.hf_model, drawn(model)
     text = batches(2, seed=3)
@@ -198,9 +187,6 @@ def test_the_comparison_is_scipys():
 
 
 def test_what_was_learnt_from_is_on_record():
-    import probes
-    from training.tuned_lens_fit import train_translators
-
     model = tiny_model("llama")
     texts = [" ".join(f"w{(7 * i + shift) % 97}" for i in range(9)) for shift in range(6)]
     text = probes.token_batches(texts, model.tokenizer, sequence_length=5, batch_size=2)
@@ -222,10 +208,6 @@ def test_what_was_learnt_from_is_on_record():
 
 @pytest.mark.parametrize("backend", ["transformer_lens", "nnsight"])
 def test_other_backends_learn_the_same(backend):
-    import probes
-    from tests.models import tiny_hf_model
-    from training.tuned_lens_fit import train_translators
-
     native, other = (
         train_translators(model, batches(2), steps=2, rows_per_step=39, optimizer="sgd")[0]
         for model in (
@@ -238,8 +220,6 @@ def test_other_backends_learn_the_same(backend):
 
 
 def test_a_narrow_model_gets_translators_in_float32():
-    from training.tuned_lens_fit import train_translators
-
     model = tiny_model("llama", dtype=torch.bfloat16)
     translators, history = train_translators(model, batches(3), steps=30)
     assert translators.weight.dtype == torch.float32
@@ -264,8 +244,6 @@ def test_a_narrow_model_gets_translators_in_float32():
     ],
 )
 def test_bad_settings_are_refused_in_one_line(changes, message):
-    from training.tuned_lens_fit import train_translators
-
     given = {"batches": batches(1), "steps": 1} | changes
     with pytest.raises(ValueError, match=message) as refusal:
         train_translators(tiny_model("llama"), given.pop("batches"), **given)
@@ -273,8 +251,6 @@ def test_bad_settings_are_refused_in_one_line(changes, message):
 
 
 def test_nothing_to_compare_on_is_refused():
-    from training.tuned_lens_fit import compare_lenses
-
     model = tiny_model("llama")
     with pytest.raises(ValueError, match="there were no batches to compare"):
         compare_lenses(model, [], drawn(model))
@@ -282,9 +258,6 @@ def test_nothing_to_compare_on_is_refused():
 
 @pytest.mark.slow
 def test_on_the_built_in_model_it_beats_the_logit_lens_at_every_layer(smollm2):
-    import probes
-    from training.tuned_lens_fit import compare_lenses, train_translators
-
     def text(name, tokens):
         return probes.token_batches(
             probes.load_corpus(name), smollm2.tokenizer,
@@ -299,8 +272,6 @@ def test_on_the_built_in_model_it_beats_the_logit_lens_at_every_layer(smollm2):
 
 @pytest.mark.gpu
 def test_a_gpu_learns_what_the_cpu_does():
-    from training.tuned_lens_fit import train_translators
-
     runs = []
     for device in ("cpu", "cuda"):
         model = tiny_model("llama")
@@ -315,32 +286,21 @@ def test_a_gpu_learns_what_the_cpu_does():
 
 def overflowing_batches():
     """Rows of which the third overflows in float16."""
-    from tests.probes.test_finite import ROWS
-
     return [{"input_ids": ROWS}]
 
 
 def test_a_tuned_lens_of_a_model_that_overflows_is_refused_where_it_begins():
-    from tests.probes.test_finite import BAD, PLACE, overflowing
-    from training.tuned_lens_fit import train_translators
-
     place = rf"a residual stream is not finite: it begins with inf at {PLACE}, in document {BAD}"
     with pytest.raises(ValueError, match=place + r".* load it with dtype='bfloat16'"):
         train_translators(overflowing(), overflowing_batches(), steps=1, rows_per_step=10_000)
 
 
 def test_translators_that_run_away_are_refused():
-    from training.tuned_lens_fit import train_translators
-
     with pytest.raises(ValueError, match=r"a translat(or|ed stream) is not finite, at"):
         train_translators(tiny_model("llama"), batches(3), steps=41, learning_rate=1e37)
 
 
 def test_a_file_of_translators_that_are_not_finite_is_refused(tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    from probes.translators import identity_translators, load_translators
-
     model = tiny_model("llama")
     path = identity_translators(model).save(tmp_path) / "translators.safetensors"
     tensors = load_file(path)
