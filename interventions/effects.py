@@ -11,9 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from probes.choices import SampleBy
 from probes.corpus.batching import KeptBatches, token_batches
 from probes.corpus.sources import Corpus, load_corpus, split_held_out
@@ -25,7 +22,6 @@ from probes.intervals import Resampling
 from probes.measure import measure_entropy
 from probes.perplexity import LossMeter, Perplexity, measure_perplexity
 from probes.results import EntropyResult
-from probes.sites import HookPoint, Site
 
 
 @dataclass(frozen=True)
@@ -69,12 +65,7 @@ def measure_effects(
 ) -> Effects:
     """Measure all entropies and the loss on a text, and the loss on held-out text."""
     loss = LossMeter(model, Resampling(blocks=blocks))
-
-    def read(normed: Float[Tensor, "batch pos d_model"], _point: HookPoint) -> None:
-        loss.after_trunk(model, normed)
-
-    with model.hooks([(HookPoint(Site.FINAL_NORM, None), read)]):
-        entropies = measure_entropy(model, loss.watching(batches), blocks=blocks, on_batch=on_batch)
+    entropies = measure_entropy(model, batches, blocks=blocks, beside=[loss], on_batch=on_batch)
     apart = None
     if held_out is not None:
         apart = measure_perplexity(model, held_out, blocks=blocks, on_batch=on_batch)

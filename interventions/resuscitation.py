@@ -46,8 +46,7 @@ from probes.entropy import knowledge_entropy
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.intervals import Resampling
-from probes.measure import PassSettings, run_pass
-from probes.meters import KnowledgeMeter
+from probes.measure import KnowledgeMeter, PassSettings, run_pass
 from probes.model_folder import sha256_of
 from probes.projections import bias_of
 from probes.results import EntropyResult

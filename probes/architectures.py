@@ -1,17 +1,8 @@
 """Architectures: one row per model family saying where its parts are.
 
 A row holds module paths: from the causal language model to its list of blocks, and from a block to
-its parts. `probes.anatomy` follows them in a real model; a family without a row is described by
-its structure (`probes.anatomy`). Whether the parts really play the part that the row gives them
-is tested on the model when it is loaded (`probes.self_check`), not taken on trust.
-
-The MLP coefficients are the input of the down projection in every family. `mid` is where the
-residual stream between attention and MLP can be read, as a module's input; families whose blocks
-run attention and MLP in parallel have no such place.
-
-Example:
-    >>> ARCHITECTURES["llama"].down
-    'mlp.down_proj'
+its parts. `probes.anatomy` follows them in a real model, or makes up a row for a family without
+one; `probes.self_check` tests on the model that the parts play the part that the row gives them.
 """
 
 from dataclasses import dataclass, replace
@@ -209,13 +200,9 @@ def row_of(config: Any) -> Architecture | None:
         parallel = config.new_decoder_architecture or config.parallel_attn
         mid = None if parallel else "post_attention_layernorm"
         return replace(row, mid=mid, mlp_out_overwritten=parallel)
-    if row.family == "opt":
-        _refuse_opt_350m(config)
-    return row
-
-
-def _refuse_opt_350m(config: Any) -> None:
-    """OPT-350m norms the stream itself, and reads it out through a projection after the norm."""
+    if row.family != "opt":
+        return row
+    # OPT-350m norms the stream itself, and reads it out through a projection after the norm.
     if not config.do_layer_norm_before or config._remove_final_layer_norm:
         raise ValueError(
             "this OPT model norms the residual stream itself or has no final norm (do_layer_norm_"
@@ -227,3 +214,4 @@ def _refuse_opt_350m(config: Any) -> None:
             f"{config.word_embed_proj_dim} after the final norm (word_embed_proj_dim, as in "
             "OPT-350m); such a readout is not supported"
         )
+    return row

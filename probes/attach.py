@@ -1,12 +1,22 @@
-"""Attach functions to the hook points of a model, and take them off again.
+r"""Attach functions to the hook points of a model, or scale parts of it, and take them off again.
 
-How each site is reached: an input or output hook on the module that the architecture table names
-for it; attention scores and pattern by taking the attention over (`attention_interface`). A
-function receives the tensor and its hook point, and may return a replacement. Only our own handles
-are removed, also after an exception; hooks that others put on the model stay.
+A site is reached by an input or output hook on the module that `place_of` names for it; attention
+scores and pattern by taking the attention over (`attention_interface`). A function receives the
+tensor and its hook point, and may return a replacement. Only our own handles are removed, also
+after an exception; hooks that others put on the model stay. Under gradient checkpointing the
+backward pass runs the forward pass again, and so whatever is attached.
 
-Under gradient checkpointing a hook fires twice a step, once in the recomputation: an edit must, a
-reducer must not be attached then.
+A temperature (a number, one for every query head, or a function that is asked for either in every
+forward pass) divides final scores, soft-capped, before the mask. Multipliers have memory vectors
+count so many times, as if the rows of the down projection had been multiplied: after every hook on
+its input, and without its bias. No weights are touched; gradients flow.
+
+Source of the temperature: Kim et al., ICLR 2025, appendix B.8.
+
+Example:
+    >>> import torch
+    >>> temperature_now(torch.tensor([1.0, 2.0]), layer=0, n_heads=2)(n_keys=3).tolist()
+    [1.0, 2.0]
 """
 
 from collections import defaultdict
@@ -15,7 +25,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from probes.anatomy import Anatomy, Layer
+from probes.anatomy import Anatomy
 from probes.architectures import Architecture
 from probes.attention_call import AttentionCall, SoftmaxCall, Temperature, divided, pattern_of
 from probes.attention_interface import Handler, Transform, attention_taken_over
@@ -31,14 +41,45 @@ from probes.projections import device_of, stored_type
 from probes.sites import HookPoint, Site, as_site, hook_name, parse_hook_point
 
 HookFunction = Callable[[Tensor, HookPoint], Tensor | None]
-_Attached = list[RemovableHandle]
-# What a block that flattens its MLP has as `[batch*pos ...]`.
-IN_MLP = (Site.RESID_MID, Site.MLP_UP, Site.MLP_GATE, Site.MLP_COEFFICIENTS, Site.MLP_OUT)
+Hooks = Sequence[tuple[HookPoint, HookFunction]]
+
+_INPUTS = {Site.RESID_PRE: "block", Site.RESID_MID: "mid", Site.MLP_COEFFICIENTS: "down"}
+_OUTPUTS = {
+    Site.ATTENTION_OUT: "attention_out",
+    Site.MLP_GATE: "gate",
+    Site.MLP_UP: "up",
+    Site.MLP_OUT: "mlp_out",
+    Site.RESID_POST: "block",
+}
+_IN_MLP = (Site.RESID_MID, Site.MLP_UP, Site.MLP_GATE, Site.MLP_COEFFICIENTS, Site.MLP_OUT)
 
 
-def fitted(
-    hooks: Sequence[tuple[HookPoint, HookFunction]], architecture: Architecture
-) -> list[tuple[HookPoint, HookFunction]]:
+class Place(NamedTuple):
+    """Where the tensor of a hook point is met."""
+
+    module: Any
+    is_input: bool
+    """Whether the module receives it; otherwise it returns it."""
+    half: int | None
+    """Which half of a fused projection's output it is; None for the whole."""
+    flattened: bool
+    """Whether the block has it as `[batch*pos ...]`."""
+
+
+def place_of(anatomy: Anatomy, point: HookPoint) -> Place:
+    """Where a hook point is met, but for logits, attention scores and pattern."""
+    if point.layer is None:
+        whole = anatomy.embed if point.site is Site.EMBED else anatomy.final_norm
+        return Place(whole, False, None, False)
+    is_input, row = point.site in _INPUTS, anatomy.architecture
+    module = getattr(anatomy.layers[point.layer], (_INPUTS | _OUTPUTS)[point.site])
+    assert module is not None, f"{row.family} has no {point.site}"
+    fused = row.gate_up_fused and point.site in (Site.MLP_GATE, Site.MLP_UP)
+    half = int(point.site is Site.MLP_UP) if fused else None
+    return Place(module, is_input, half, row.flattened_mlp and point.site in _IN_MLP)
+
+
+def fitted(hooks: Hooks, architecture: Architecture) -> list[tuple[HookPoint, HookFunction]]:
     """The same hooks, fitted to what the blocks of a family do."""
     mids: list[tuple[HookPoint, HookFunction]] = []
     others: list[tuple[HookPoint, HookFunction]] = []
@@ -58,6 +99,7 @@ def _on_a_copy(function: HookFunction) -> HookFunction:
 
 
 def _edit_and_carry_over(function: HookFunction) -> tuple[HookFunction, HookFunction]:
+    """A function for the norm that reads the stream, and one that adds its change to the stream."""
     differences: list[Tensor] = []
 
     def edit(stream: Tensor, point: HookPoint) -> Tensor | None:
@@ -73,46 +115,37 @@ def _edit_and_carry_over(function: HookFunction) -> tuple[HookFunction, HookFunc
 
 
 @contextmanager
-def attached(
-    hf_model: Any, anatomy: Anatomy, hooks: Sequence[tuple[HookPoint, HookFunction]]
-) -> Iterator[None]:
+def attached(hf_model: Any, anatomy: Anatomy, hooks: Hooks) -> Iterator[None]:
     """Attach functions to hook points for the length of a `with` block."""
-    of_attention: dict[int, list[tuple[HookPoint, HookFunction]]] = defaultdict(list)
+    of_attention: dict[nn.Module, list[tuple[HookPoint, HookFunction]]] = defaultdict(list)
     with ExitStack() as stack:
         for point, function in fitted(hooks, anatomy.architecture):
             if point.site in (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN):
                 assert point.layer is not None
-                of_attention[point.layer].append((point, function))
+                of_attention[anatomy.layers[point.layer].attention].append((point, function))
                 continue
             for handle in _attach(hf_model, anatomy, point, function):
                 stack.callback(handle.remove)
         if of_attention:
             handlers = {
-                anatomy.layers[layer].attention: _explicit_attention(pairs)
-                for layer, pairs in of_attention.items()
+                module: _explicit_attention(pairs) for module, pairs in of_attention.items()
             }
             stack.enter_context(attention_taken_over(hf_model, handlers))
         yield
 
 
-def _attach(hf_model: Any, anatomy: Anatomy, point: HookPoint, function: HookFunction) -> _Attached:
+def _attach(
+    hf_model: Any, anatomy: Anatomy, point: HookPoint, function: HookFunction
+) -> list[RemovableHandle]:
     if point.site is Site.LOGITS:
         return [_on_logits(hf_model, point, function)]
-    if point.site is Site.EMBED:
-        return [_on_output(anatomy.embed, point, function)]
-    if point.site is Site.FINAL_NORM:
-        return [_on_output(anatomy.final_norm, point, function)]
-    assert point.layer is not None
-    layer = anatomy.layers[point.layer]
-    if anatomy.architecture.flattened_mlp and point.site in IN_MLP:
-        return _attach_flattened(anatomy, layer, point, function)
-    return _attach_in_layer(anatomy, layer, point, function)
-
-
-def _attach_flattened(
-    anatomy: Anatomy, layer: Layer, point: HookPoint, function: HookFunction
-) -> _Attached:
-    """Give the function `batch pos` where the block runs its MLP on `batch*pos`."""
+    module, is_input, half, flattened = place_of(anatomy, point)
+    on = _on_input if is_input else _on_output
+    if half is not None:
+        columns = slice(half * anatomy.d_mlp, (half + 1) * anatomy.d_mlp)
+        return [_on_output(module, point, _on_columns(columns, function))]
+    if not flattened:
+        return [on(module, point, function)]
     shape: list[int] = []
 
     def remember(stream: Tensor, _point: HookPoint) -> None:
@@ -122,33 +155,21 @@ def _attach_flattened(
         new = function(tensor.unflatten(0, shape), where)
         return None if new is None else new.flatten(0, 1)
 
-    first = _on_input(layer.block, point, remember)
-    return [first, *_attach_in_layer(anatomy, layer, point, unflattened)]
+    assert point.layer is not None
+    first = _on_input(anatomy.layers[point.layer].block, point, remember)
+    return [first, on(module, point, unflattened)]
 
 
-def _attach_in_layer(
-    anatomy: Anatomy, layer: Layer, point: HookPoint, function: HookFunction
-) -> _Attached:
-    match point.site:
-        case Site.RESID_PRE:
-            return [_on_input(layer.block, point, function)]
-        case Site.RESID_POST:
-            return [_on_output(layer.block, point, function)]
-        case Site.RESID_MID:
-            assert layer.mid is not None
-            return [_on_input(layer.mid, point, function)]
-        case Site.ATTENTION_OUT:
-            assert layer.attention_out is not None
-            return [_on_output(layer.attention_out, point, function)]
-        case Site.MLP_OUT:
-            assert layer.mlp_out is not None
-            return [_on_output(layer.mlp_out, point, function)]
-        case Site.MLP_COEFFICIENTS:
-            return [_on_input(layer.down, point, function)]
-        case Site.MLP_GATE | Site.MLP_UP:
-            return [_on_branch(anatomy, layer, point, function)]
-        case _:
-            raise AssertionError(f"{point.site} is not in a layer")
+def _on_columns(columns: slice, function: HookFunction) -> HookFunction:
+    def on_whole(output: Tensor, point: HookPoint) -> Tensor | None:
+        new = function(output[..., columns], point)
+        if new is None:
+            return None
+        output = output.clone()
+        output[..., columns] = new
+        return output
+
+    return on_whole
 
 
 def _on_input(module: nn.Module, point: HookPoint, function: HookFunction) -> RemovableHandle:
@@ -183,31 +204,7 @@ def _on_logits(hf_model: nn.Module, point: HookPoint, function: HookFunction) ->
     return hf_model.register_forward_hook(hook)
 
 
-def _on_branch(
-    anatomy: Anatomy, layer: Layer, point: HookPoint, function: HookFunction
-) -> RemovableHandle:
-    """One branch of the MLP, cut out of the projection's output where the two are fused."""
-    module = layer.up if point.site is Site.MLP_UP else layer.gate
-    assert module is not None
-    if not anatomy.architecture.gate_up_fused:
-        return _on_output(module, point, function)
-    width = anatomy.d_mlp
-    half = slice(width, 2 * width) if point.site is Site.MLP_UP else slice(0, width)
-
-    def hook(_module: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        new = function(output[..., half], point)
-        if new is None:
-            return None
-        output = output.clone()
-        output[..., half] = new
-        return output
-
-    return module.register_forward_hook(hook)
-
-
-def _explicit_attention(
-    pairs: Sequence[tuple[HookPoint, HookFunction]],
-) -> Handler:
+def _explicit_attention(pairs: Hooks) -> Handler:
     """Attention with its scores and pattern spelled out, so that they can be read and replaced."""
 
     def run(site: Site, tensor: Tensor) -> Tensor:
@@ -291,6 +288,26 @@ def temperature_now(source: TemperatureSource, *, layer: int, n_heads: int) -> T
     return TemperatureNow(lambda: fixed)
 
 
+def _checked_temperature(temperature: Temperature, layer: int, n_heads: int) -> Temperature:
+    what = f"the attention temperature of layer {layer}"
+    if isinstance(temperature, Tensor):
+        if tuple(temperature.shape) != (n_heads,):
+            raise ValueError(
+                f"{what} has shape {tuple(temperature.shape)}; pass a number, or one for each of "
+                f"the {n_heads} query heads"
+            )
+        values = temperature.detach()
+        sound = bool((values.isfinite() & (values > 0)).all())
+    else:
+        sound = isfinite(temperature) and temperature > 0
+    if not sound:
+        found = temperature.tolist() if isinstance(temperature, Tensor) else temperature
+        raise ValueError(
+            f"{what} is {found}; scores can only be divided by a finite number above 0"
+        )
+    return temperature
+
+
 @contextmanager
 def refusing_idle(
     attached: AbstractContextManager[None], temperatures: Iterable[TemperatureNow]
@@ -324,29 +341,6 @@ def dividing_scores(now: TemperatureNow) -> HookFunction:
     return divide
 
 
-def _checked_temperature(temperature: Temperature, layer: int, n_heads: int) -> Temperature:
-    if isinstance(temperature, Tensor):
-        if tuple(temperature.shape) != (n_heads,):
-            raise ValueError(
-                f"the attention temperature of layer {layer} has shape {tuple(temperature.shape)}; "
-                f"pass a number, or one for each of the {n_heads} query heads"
-            )
-        values = temperature.detach()
-        sound = bool((values.isfinite() & (values > 0)).all())
-    else:
-        sound = isfinite(temperature) and temperature > 0
-    if not sound:
-        raise ValueError(
-            f"the attention temperature of layer {layer} is {_as_text(temperature)}; scores can "
-            "only be divided by a finite number above 0"
-        )
-    return temperature
-
-
-def _as_text(temperature: Temperature) -> str:
-    return str(temperature.tolist() if isinstance(temperature, Tensor) else temperature)
-
-
 _multipliers: "WeakKeyDictionary[nn.Module, list[Tensor]]" = WeakKeyDictionary()
 _forward_before: "WeakKeyDictionary[nn.Module, Any]" = WeakKeyDictionary()
 
@@ -374,29 +368,20 @@ def multiplied(
 
 @contextmanager
 def memory_vectors_scaled(
-    layers: Sequence[Layer], multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
+    multipliers: Mapping[Any, Float[Tensor, "d_mlp"]],
 ) -> Iterator[None]:
-    """Scale memory vectors of some layers for the length of a `with` block."""
+    """Scale the memory vectors of down projections for a `with` block; several multiply."""
     with ExitStack() as stack:
-        for layer, of_layer in multipliers.items():
-            stack.enter_context(projection_scaled(layers[layer].down, of_layer))
+        for down, of_layer in multipliers.items():
+            wide = torch.promote_types(stored_type(down), torch.float32)
+            mine = of_layer.to(device_of(down), wide)
+            if down not in _multipliers:
+                _forward_before[down] = down.__dict__.get("forward")
+                # A method, no closure: a copy of the model made meanwhile runs its own weights.
+                down.forward = MethodType(forward, down)
+            _multipliers.setdefault(down, []).append(mine)
+            stack.callback(_take_off, down, mine)
         yield
-
-
-@contextmanager
-def projection_scaled(down: Any, multipliers: Float[Tensor, "d_mlp"]) -> Iterator[None]:
-    """Scale the memory vectors of one down projection; several at once multiply."""
-    wide = torch.promote_types(stored_type(down), torch.float32)
-    mine = multipliers.to(device_of(down), wide)
-    if down not in _multipliers:
-        _forward_before[down] = down.__dict__.get("forward")
-        # A method, not a closure: a copy of the model made meanwhile then runs its own weights.
-        down.forward = MethodType(forward, down)
-    _multipliers.setdefault(down, []).append(mine)
-    try:
-        yield
-    finally:
-        _take_off(down, mine)
 
 
 def forward(down: Any, coefficients: Tensor) -> Tensor:

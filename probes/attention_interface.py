@@ -1,17 +1,14 @@
 """Take over a model's attention for a while, mostly through transformers' `AttentionInterface`.
 
 Every attention module of a modern transformers model hands its queries, keys and values to a
-function chosen by name in the configuration. `attention_taken_over` registers a function of ours
-under a name of ours, points the configuration at it, and puts everything back afterwards, also
-after an exception. Inside, a handler per attention module receives the `AttentionCall` and
-returns the attention output; modules without a handler run PyTorch's fused attention.
-`attention_transformed` changes the call itself, before whoever reads it: any number of changes add
-up, nested in any order with each other and with the one handler that a module may have.
+function chosen by name in the configuration. `attention_taken_over` points the configuration at a
+function of ours, in which a handler per attention module receives the `AttentionCall`; modules
+without a handler run PyTorch's fused attention. `attention_transformed` changes the call itself,
+before whoever reads it. Contexts nest in any order, and everything is put back afterwards.
 
-Modules of older families (GPT-J, GPT-Neo, Falcon, BLOOM, MPT, CodeGen) compute attention
-themselves, and call one function of PyTorch for it, a softmax or `scaled_dot_product_attention`:
-while they run, `attention_inside` answers that call. A module that makes no such call, or two, is
-refused.
+Modules of older families (GPT-J, GPT-Neo, Falcon, BLOOM, MPT, CodeGen) call one function of PyTorch
+for their attention, a softmax or `scaled_dot_product_attention`; while they run, `attention_inside`
+answers that call. A module that makes no such call, or two, is refused.
 
 Source: `transformers.AttentionInterface`.
 """
@@ -142,13 +139,26 @@ def _fused_call(
     enable_gqa: bool = False,
 ) -> AttentionCall:
     del enable_gqa
-    if attn_mask is None and not is_causal and query.shape[2] > 1:
+    causal = is_causal or query.shape[2] == 1
+    return _call(module, (query, key, value), attn_mask, causal, scale, None, dropout_p)
+
+
+def _call(
+    module: nn.Module,
+    tensors: tuple[Tensor, Tensor, Tensor],
+    mask: Tensor | None,
+    causal: bool,
+    scale: float | None,
+    softcap: float | None,
+    dropout: float,
+) -> AttentionCall:
+    if mask is None and not causal:
         raise ValueError(
             f"{type(module).__name__} attends in both directions; only causal models are measured"
         )
-    allowed, bias = allowed_and_bias(attn_mask)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    return AttentionCall(query, key, value, allowed, scale, None, dropout_p, bias=bias)
+    allowed, bias = allowed_and_bias(mask)
+    scale = tensors[0].shape[-1] ** -0.5 if scale is None else scale
+    return AttentionCall(*tensors, allowed, scale, softcap, dropout, bias=bias)
 
 
 # transformers inspects names: one with "sdpa" or "flash" in it would be treated as that kernel.
@@ -226,13 +236,9 @@ def _attention_function(
                 f"{type(module).__name__} passes {name}, which changes its attention scores in a "
                 "way not supported here; measure this model without attention"
             )
-    if attention_mask is None and not getattr(module, "is_causal", True):
-        raise ValueError(
-            f"{type(module).__name__} attends in both directions; only causal models are measured"
-        )
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    allowed, bias = allowed_and_bias(attention_mask)
-    call = AttentionCall(query, key, value, allowed, scale, softcap, dropout, bias=bias)
+    causal = getattr(module, "is_causal", True)
+    tensors = query, key, value
+    call = _call(module, tensors, attention_mask, causal, scaling, softcap, dropout)
     return _answer(module, call).contiguous(), None
 
 

@@ -1,8 +1,7 @@
 """Checking: what checks of a model share: tokens, activation, agreement, evaluation, refusals.
 
-Two tensors that agree are the same products in another order. Their rounding grows with the widths,
-but stays well below a share of the largest value that depends on the type; a wrong description of a
-model is off by the order of that value.
+The rounding of equal products in another order stays well below a share of the largest value that
+depends on the type; a wrong description of a model is off by the order of that value.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -35,19 +35,73 @@ class RefusedCheckpoint(ValueError):
 
 def what_is_wrong(folder: Path) -> str | None:
     """Why a folder cannot be loaded, and what to do; None where its files show nothing."""
-    return (
-        _adapter(folder)
-        or _pointer(folder)
-        or _bad_json(folder)
-        or _missing_shards(folder)
-        or _cut_short(folder)
-        or _no_weights(folder)
-    )
+    return next(_faults(folder), None)
+
+
+def _faults(folder: Path) -> Iterator[str]:
+    from safetensors import SafetensorError, safe_open
+
+    if (folder / _ADAPTER).is_file():
+        base = (_read(folder / _ADAPTER) or {}).get("base_model_name_or_path", "its base model")
+        yield (
+            f"it holds an adapter ({_ADAPTER}), no model by itself; load {base} with peft, "
+            "merge_and_unload() it and save that"
+        )
+    weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
+    for path in [*weights, *sorted(folder.glob("*.json")), *folder.glob("*.model")]:
+        if is_pointer(path):
+            yield (
+                f"{path.name} is a pointer of git-lfs, not the file itself; run git lfs pull in "
+                "it, or download the folder from the hub"
+            )
+    for name in ("config.json", INDEX):
+        if (folder / name).is_file() and _read(folder / name) is None:
+            yield f"{name} is no JSON object; restore it"
+    if not (folder / WHOLE).is_file():
+        yield from _missing_shards(folder)
+    for path in weights:
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            yield f"{path.name} is damaged or cut short ({error}); fetch or save it again"
+    if not weights and folder.is_dir():
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+        found = f"it has {pickles[0]}, but " if pickles else ""
+        yield (
+            f"{found}it has no safetensors weights; only those are loaded, since other formats can "
+            "run code: save the model again with save_pretrained"
+        )
+
+
+def _missing_shards(folder: Path) -> Iterator[str]:
+    if (folder / INDEX).is_file():
+        named = sorted(set(_weight_map(folder).values()))
+        if gone := [name for name in named if not (folder / name).is_file()]:
+            yield (
+                f"{len(gone)} of {len(named)} shards that {INDEX} names are not there ({gone[0]} "
+                "first)"
+            )
+    elif shards := sorted(folder.glob("model-*-of-*.safetensors")):
+        yield f"it holds {len(shards)} shards but no {INDEX}, which names their tensors"
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    return (_read(folder / INDEX) or {}).get("weight_map", {})
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file, or None."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def refuse_two_sets(folder: Path) -> None:
     """Refuse a folder with a whole file beside shards: saved twice, and only one is loaded."""
-    shards = _read(folder / INDEX).get("weight_map", {}) if (folder / INDEX).is_file() else {}
+    shards = _weight_map(folder)
     if shards and WHOLE not in shards.values() and (folder / WHOLE).is_file():
         raise RefusedCheckpoint(
             f"{str(folder)!r} holds two sets of weights, {WHOLE} and the shards of {INDEX}, and "
@@ -64,88 +118,6 @@ def is_pointer(path: Path) -> bool:
 def has_tokenizer(folder: Path) -> bool:
     """Whether there are files of a tokenizer."""
     return any((folder / name).is_file() for name in _TOKENIZERS)
-
-
-def _adapter(folder: Path) -> str | None:
-    if not (folder / _ADAPTER).is_file():
-        return None
-    base = _read(folder / _ADAPTER).get("base_model_name_or_path", "its base model")
-    return (
-        f"it holds an adapter ({_ADAPTER}), no model by itself; load {base} with peft, "
-        "merge_and_unload() it and save that"
-    )
-
-
-def _pointer(folder: Path) -> str | None:
-    for path in [*_weights(folder), *sorted(folder.glob("*.json")), *folder.glob("*.model")]:
-        if is_pointer(path):
-            return (
-                f"{path.name} is a pointer of git-lfs, not the file itself; run git lfs pull in "
-                "it, or download the folder from the hub"
-            )
-    return None
-
-
-def _bad_json(folder: Path) -> str | None:
-    for name in ("config.json", INDEX):
-        try:
-            whole = isinstance(json.loads((folder / name).read_bytes()), dict)
-        except FileNotFoundError:
-            continue
-        except ValueError:
-            whole = False
-        if not whole:
-            return f"{name} is no JSON object; restore it"
-    return None
-
-
-def _missing_shards(folder: Path) -> str | None:
-    if (folder / WHOLE).is_file():
-        return None
-    if not (folder / INDEX).is_file():
-        if shards := sorted(folder.glob("model-*-of-*.safetensors")):
-            return f"it holds {len(shards)} shards but no {INDEX}, which names their tensors"
-        return None
-    named = sorted(set(_read(folder / INDEX).get("weight_map", {}).values()))
-    gone = [name for name in named if not (folder / name).is_file()]
-    if not gone:
-        return None
-    return f"{len(gone)} of {len(named)} shards that {INDEX} names are not there ({gone[0]} first)"
-
-
-def _cut_short(folder: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
-
-    for path in _weights(folder):
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            return f"{path.name} is damaged or cut short ({error}); fetch or save it again"
-    return None
-
-
-def _no_weights(folder: Path) -> str | None:
-    if _weights(folder) or not folder.is_dir():
-        return None
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
-    found = f"it has {pickles[0]}, but " if pickles else ""
-    return (
-        f"{found}it has no safetensors weights; only those are loaded, since other formats can run "
-        "code: save the model again with save_pretrained"
-    )
-
-
-def _weights(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.safetensors") if path.is_file())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 @contextmanager
@@ -188,24 +160,23 @@ def load_whole(
         wrong = {
             "missing": _in_order(missing),
             "left over": _in_order(extra),
-            "of another shape": [_shapes(*mismatch) for mismatch in sorted(shapes)],
+            "of another shape": [
+                f"{key} {list(in_file)} in the file, {list(in_model)} in the model"
+                for key, in_file, in_model in sorted(shapes)
+            ],
         }
-        said = ", ".join(f"{len(k)} {what} ({_first(k)})" for what, k in wrong.items() if k)
+        said = ", ".join(
+            f"{len(k)} {what} ({', '.join(k[:_SHOWN])}{', ...' * (len(k) > _SHOWN)})"
+            for what, k in wrong.items()
+            if k
+        )
         cause = _likely_cause(hf_model, missing, extra, bool(shapes))
         raise RefusedCheckpoint(f"{name} does not hold the weights of its model: {said}; {cause}")
     return hf_model
 
 
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
-
 def _in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: re.sub(r"\d+", lambda number: number[0].zfill(6), name))
-
-
-def _shapes(key: str, in_file: Iterable[int], in_model: Iterable[int]) -> str:
-    return f"{key} {list(in_file)} in the file, {list(in_model)} in the model"
 
 
 def _likely_cause(hf_model: Any, missing: set[str], extra: set[str], shapes: bool) -> str:
@@ -230,14 +201,21 @@ def _likely_cause(hf_model: Any, missing: set[str], extra: set[str], shapes: boo
     if shapes or (missing and extra):
         return "config.json and the weights belong to different models: take both from one source"
     if missing:
-        if (there := _layers_there(hf_model, missing)) is not None:
+        # Whether those that are missing are the last layers, whole.
+        there = min(map(_layer_of, missing))
+        if there >= 0 and missing == {k for k in hf_model.state_dict() if _layer_of(k) >= there}:
             return f"config.json says {n_layers} layers and the file has {there}: mend config.json"
         return "the file is incomplete: fetch or save it again"
-    above = [int(found[1]) for key in extra if (found := _LAYER.search(key))]
-    if len(above) == len(extra) and n_layers is not None and min(above) >= n_layers:
-        there = max(above) + 1
+    above = sorted(map(_layer_of, extra))
+    if n_layers is not None and above[0] >= n_layers:
+        there = above[-1] + 1
         return f"config.json says {n_layers} layers and the file has {there}: mend config.json"
     return "it has parts that this architecture does not use: load it as what it was saved from"
+
+
+def _layer_of(key: str) -> int:
+    """The layer that a weight belongs to; -1 for none."""
+    return int(found[1]) if (found := _LAYER.search(key)) else -1
 
 
 def _wrapper(own: set[str], missing: set[str], extra: set[str]) -> str | None:
@@ -251,19 +229,6 @@ def _wrapper(own: set[str], missing: set[str], extra: set[str]) -> str | None:
         if any(key.removeprefix(head) in own for key in extra):
             return head
     return None
-
-
-def _layers_there(hf_model: Any, missing: set[str]) -> int | None:
-    """How many layers there are, if those missing are the last ones, whole."""
-    layers = [int(found[1]) for key in missing if (found := _LAYER.search(key))]
-    if len(layers) < len(missing):
-        return None
-    last = {
-        key
-        for key in hf_model.state_dict()
-        if (found := _LAYER.search(key)) and int(found[1]) >= min(layers)
-    }
-    return min(layers) if last == missing else None
 
 
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -284,7 +249,9 @@ def refuse_unreadable(hf_model: Any) -> None:
             kind = type(weight).__name__
             raise _quantised(name, f"{key} is a {kind} of {weight.dtype}")
     for key, module in hf_model.named_modules():
-        if _PROJECTION.search(type(module).__name__) and not _has_matrix(module):
+        weight = getattr(module, "weight", None)
+        is_matrix = isinstance(weight, Tensor) and weight.dtype in _DTYPES
+        if _PROJECTION.search(type(module).__name__) and not is_matrix:
             raise _quantised(name, f"{key} is a {type(module).__name__} without a weight matrix")
     if not hf_model.config.return_dict:
         raise ValueError(
@@ -302,11 +269,6 @@ def refuse_quantised(config: Any, name: str) -> None:
         values = settings if isinstance(settings, dict) else vars(settings)
         method = values.get("quant_method", "an unnamed method")
         raise _quantised(name, f"quantization_config says {getattr(method, 'value', method)}")
-
-
-def _has_matrix(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.dtype in _DTYPES
 
 
 def _quantised(name: str, found: str) -> RefusedCheckpoint:

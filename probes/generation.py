@@ -1,18 +1,15 @@
 r"""Generation: what a model writes after prompts, many prompts at a time, as it would one by one.
 
-The model runs with its key-value cache: the prompts of a batch once, then
-one token for each row and step. Prompts of about equal length share a batch and are padded on the
-left where a trial shows that pads change nothing; where they do, only prompts of one length share a
-batch, which needs no pads and is right in any model. So a prompt gets what it would get by itself,
-but for rounding. In half precision rounding is coarse: of two tokens that are about as probable
-another one may then be taken.
+The model runs with its key-value cache: the prompts of a batch once, then one token for each row
+and step. Prompts of about equal length share a batch and are padded on the left where a trial shows
+that pads change nothing; elsewhere only prompts of one length share a batch. So a prompt gets what
+it would get by itself, but for rounding, which in half precision is coarse: of two tokens that are
+about as probable another one may then be taken.
 
 Greedy decoding takes the most probable token, of equal ones the first. With a temperature T a token
 is drawn from softmax(logits / T), by a number that is drawn for each prompt and place beforehand:
-which prompts share a batch does not matter here either.
-
-Functions attached to the model see whole prompts first, with their pads, and then one position at a
-time.
+which prompts share a batch does not matter here either. Functions attached to the model see whole
+prompts first, with their pads, and then one position at a time.
 """
 
 import inspect
@@ -80,39 +77,31 @@ def why_not_padded(model: HookedModel) -> str | None:
     return _why_not(model, pads=_TRIAL_PADS, what="with pads on the left")
 
 
-def why_not_cached(model: HookedModel) -> str | None:
-    """Why the model cannot be run with its key-value cache; None where it can."""
-    return _why_not(model, pads=0, what="with its key-value cache")
-
-
 def _why_not(model: HookedModel, *, pads: int, what: str) -> str | None:
-    gap = _gap(model, pads)
-    # Also where it is no number.
-    if not gap <= tolerance(model.dtype):
-        return f"{model.name} gives other logits {what}, by {gap:.2g} of the largest"
-    return None
-
-
-def _gap(model: HookedModel, pads: int) -> float:
-    """How far the logits after a short row are, with a cache, from those without one."""
+    """Why logits after a short row with a cache are not those without; None where they are."""
     row = few_tokens(model.d_vocab, torch.device("cpu"))[0].tolist()
     longer = [row[:-1] + row[:pads]] if pads else []
     rows = torch.arange(1 + len(longer), device=model.device)
+    gap = math.inf
     with torch.no_grad(), model.evaluating():
         trial = as_token_batch({"input_ids": [row]})
         whole = model.logits(trial)[:, -1]
         inputs = first_inputs(model, [row[:-1], *longer])
         _, cache = cached_step(model, inputs, None)
-        if cache is None:
-            return math.inf
-        inputs = next_inputs(inputs, torch.full_like(rows, row[-1]), rows)
-        logits, _ = cached_step(model, inputs, cache)
-    largest = whole.amax(dim=-1, keepdim=True)
-    last = torch.arange(len(row))[None] == len(row) - 1
-    require_finite(largest, model, trial, last, "a logit after a few tokens")
-    # Tokens that a function at the logits has forbidden are infinitely improbable both ways.
-    forbidden = (whole == -math.inf) & (logits[:1] == -math.inf)
-    return difference(logits[:1].masked_fill(forbidden, 0.0), whole.masked_fill(forbidden, 0.0))
+        if cache is not None:
+            inputs = next_inputs(inputs, torch.full_like(rows, row[-1]), rows)
+            logits, _ = cached_step(model, inputs, cache)
+            last = torch.arange(len(row))[None] == len(row) - 1
+            largest = whole.amax(dim=-1, keepdim=True)
+            require_finite(largest, model, trial, last, "a logit after a few tokens")
+            # Tokens that a function at the logits forbids are infinitely improbable both ways.
+            forbidden = (whole == -math.inf) & (logits[:1] == -math.inf)
+            pair = (values.masked_fill(forbidden, 0.0) for values in (logits[:1], whole))
+            gap = difference(*pair)
+    # Also where it is no number.
+    if not gap <= tolerance(model.dtype):
+        return f"{model.name} gives other logits {what}, by {gap:.2g} of the largest"
+    return None
 
 
 _BATCH_TOKENS = {"cpu": 4096}
@@ -163,13 +152,20 @@ def generate(
     rows = Prompts.of(model, prepend_bos).ids(texts_of(prompts))
     lengths = [len(row) for row in rows]
     stops = [stop_ids] if isinstance(stop_ids, int) else stop_ids
-    _check_numbers(max_new_tokens, temperature, batch_tokens)
-    _check_prompts(model, lengths, max_new_tokens)
-    choice = _Choice(temperature, _draws(temperature, generator, len(rows), max_new_tokens))
+    _refuse_misfits(model, lengths, max_new_tokens, temperature, generator, batch_tokens)
+    draws = None
+    if generator is not None:
+        shape = len(rows), max_new_tokens
+        draws = torch.rand(shape, generator=generator, dtype=torch.float64)
+    choice = _Choice(temperature, draws)
     budget = batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
     written: dict[int, list[int]] = {}
     with torch.no_grad(), model.evaluating():
-        _refuse_without_cache(model)
+        if reason := _why_not(model, pads=0, what="with its key-value cache"):
+            raise ValueError(
+                f"{reason}, so it cannot generate; see whether it does without what is attached to "
+                "it, or use a model of another family"
+            )
         padded = len(set(lengths)) > 1 and why_not_padded(model) is None
         batches = batches_by_length(
             lengths, tokens=budget, rows=_BATCH_ROWS, more=max_new_tokens, alike=not padded
@@ -237,8 +233,11 @@ class _Continuations:
                 written[row].append(token)
             goes_on = torch.isin(tokens, self._stops, invert=True)
             # Where rotary frequencies change, what the cache holds no longer goes with them.
-            crossing = [row for row in going if len(prompts[row]) + len(written[row]) == self._cut]
-            crossing = [row for row in crossing if goes_on[going.index(row)]]
+            crossing = [
+                row
+                for place, row in enumerate(going)
+                if len(prompts[row]) + len(written[row]) == self._cut and bool(goes_on[place])
+            ]
             if crossing and step + 1 < limit:
                 longer = [[*prompts[row], *written[row]] for row in crossing]
                 rest = self.after(longer, [numbers[row] for row in crossing], limit, step + 1)
@@ -269,15 +268,14 @@ class _Continuations:
         )
 
 
-def _refuse_without_cache(model: HookedModel) -> None:
-    if reason := why_not_cached(model):
-        raise ValueError(
-            f"{reason}, so it cannot generate; see whether it does without what is "
-            "attached to it, or use a model of another family"
-        )
-
-
-def _check_numbers(new: int, temperature: float | None, batch_tokens: int | None) -> None:
+def _refuse_misfits(
+    model: HookedModel,
+    lengths: Sequence[int],
+    new: int,
+    temperature: float | None,
+    generator: torch.Generator | None,
+    batch_tokens: int | None,
+) -> None:
     if new < 1:
         raise ValueError(f"max_new_tokens is {new}: give 1 or more")
     if temperature is not None and not 0 < temperature < math.inf:
@@ -285,11 +283,13 @@ def _check_numbers(new: int, temperature: float | None, batch_tokens: int | None
             f"temperature is {temperature}: give a number above 0, or None for the most probable "
             "token"
         )
+    if (temperature is None) != (generator is None):
+        raise ValueError(
+            f"temperature is {temperature} and generator {'not ' if generator is None else ''}"
+            "given: a temperature needs a generator to draw from, and only a temperature does"
+        )
     if batch_tokens is not None and batch_tokens < 1:
         raise ValueError(f"batch_tokens is {batch_tokens}: give 1 or more, or None")
-
-
-def _check_prompts(model: HookedModel, lengths: Sequence[int], new: int) -> None:
     if model.backend is not Backend.NATIVE:
         raise ValueError(
             f"{model.name} runs on backend {str(model.backend)!r}, which does not generate; load "
@@ -304,16 +304,3 @@ def _check_prompts(model: HookedModel, lengths: Sequence[int], new: int) -> None
             f"a prompt of {max(lengths)} tokens and {new} new ones are more than the {positions} "
             f"positions of {model.name}; lower max_new_tokens or shorten the prompt"
         )
-
-
-def _draws(
-    temperature: float | None, generator: torch.Generator | None, prompts: int, steps: int
-) -> Float64[Tensor, "prompt step"] | None:
-    if (temperature is None) != (generator is None):
-        raise ValueError(
-            f"temperature is {temperature} and generator {'not ' if generator is None else ''}"
-            "given: a temperature needs a generator to draw from, and only a temperature does"
-        )
-    if generator is None:
-        return None
-    return torch.rand(prompts, steps, generator=generator, dtype=torch.float64)

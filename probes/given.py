@@ -61,7 +61,9 @@ def batch(value: Any) -> str | None:
     """What is wrong with a value as one batch."""
     if isinstance(value, Mapping) or hasattr(value, "input_ids"):
         return None
-    return f"{shown(value)}; give a mapping with input_ids [batch pos]{_how_to_encode(value)}"
+    how = ": {'input_ids': ids}" if hasattr(value, "shape") else ""
+    how = ": {'input_ids': model.to_tokens(text)}" if isinstance(value, str) else how
+    return f"{shown(value)}; give a mapping with input_ids [batch pos]{how}"
 
 
 def batches(value: Any) -> str | None:
@@ -109,9 +111,8 @@ def each_of(kind: type[Any], how: str) -> Check:
         if not isinstance(value, list | tuple):
             return f"{shown(value)}; give a list, each of it {how}"
         wrongs = ((place, one(item)) for place, item in enumerate(value))
-        return next(
-            (f"a {type(value).__name__} whose item {n} is {w}" for n, w in wrongs if w), None
-        )
+        found = (f"a {type(value).__name__} whose item {n} is {w}" for n, w in wrongs if w)
+        return next(found, None)
 
     return check
 
@@ -133,12 +134,6 @@ def shown(value: Any) -> str:
         return f"a {type(value).__name__} of shape {list(value.shape)}"
     article = "an" if type(value).__name__[0] in "AEIOUaeiou" else "a"
     return f"{article} {type(value).__name__}"
-
-
-def _how_to_encode(value: Any) -> str:
-    if isinstance(value, str):
-        return ": {'input_ids': model.to_tokens(text)}"
-    return ": {'input_ids': ids}" if hasattr(value, "shape") else ""
 
 
 _SHOWN_LETTERS = 40

@@ -22,7 +22,7 @@ from probes.attach import (
     refusing_idle,
     temperature_now,
 )
-from probes.backends.engine import Engine, Hooks, TakeEntropies, model_inputs, positions_of
+from probes.backends.engine import Engine, TakeEntropies, model_inputs, positions_of
 from probes.checking import evaluating
 from probes.choices import Backend
 from probes.corpus.token_batch import TokenBatch, as_token_batch
@@ -41,14 +41,33 @@ from probes.sites import (
 )
 
 
-class ModelFacts:
-    """What can be said of a model without running it.
+class HookedModel:
+    """A causal language model whose hook points can be read and edited.
 
     Attributes:
         engine: what runs it.
+        tokenizer: its tokenizer, or None.
+        name: what it was loaded as.
+        revision: the hub revision it was loaded at, or None.
     """
 
-    engine: Engine
+    def __init__(
+        self, engine: Engine, tokenizer: Any | None, *, name: str, revision: str | None
+    ) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.name = name
+        self.revision = revision
+        keep_sequences_apart(engine.module)
+        self._attached = 0
+        self._check(engine.anatomy)
+
+    def __repr__(self) -> str:
+        at = f" at {self.revision}" if self.revision else ""
+        return (
+            f"HookedModel({self.name}{at}: {self.architecture.family}, {self.n_layers} layers, "
+            f"d_model {self.d_model}, d_mlp {self.d_mlp}, {self.dtype}, {self.device})"
+        )
 
     @property
     def hf_model(self) -> Any:
@@ -135,38 +154,6 @@ class ModelFacts:
         self._keep_up()
         return sha256_of(self.engine.state_dict() | set_frequencies(self.engine.module))
 
-    def _keep_up(self) -> None:
-        """Notice what was done to the model since it was loaded."""
-
-
-class HookedModel(ModelFacts):
-    """A causal language model whose hook points can be read and edited.
-
-    Attributes:
-        engine: what runs it.
-        tokenizer: its tokenizer, or None.
-        name: what it was loaded as.
-        revision: the hub revision it was loaded at, or None.
-    """
-
-    def __init__(
-        self, engine: Engine, tokenizer: Any | None, *, name: str, revision: str | None
-    ) -> None:
-        self.engine = engine
-        self.tokenizer = tokenizer
-        self.name = name
-        self.revision = revision
-        keep_sequences_apart(engine.module)
-        self._attached = 0
-        self._check(engine.anatomy)
-
-    def __repr__(self) -> str:
-        at = f" at {self.revision}" if self.revision else ""
-        return (
-            f"HookedModel({self.name}{at}: {self.architecture.family}, {self.n_layers} layers, "
-            f"d_model {self.d_model}, d_mlp {self.d_mlp}, {self.dtype}, {self.device})"
-        )
-
     def to_tokens(
         self, text: str | Sequence[str], *, prepend_bos: bool | None = None
     ) -> Int[Tensor, "batch pos"]:
@@ -243,7 +230,7 @@ class HookedModel(ModelFacts):
         pairs = [(self.hook_point(name), function) for name, function in hooks]
         for point, _ in pairs:
             self._require(point.site)
-        return self._counted_while_attached(self.engine.attached(pairs))
+        return self._counted(self.engine.attached(pairs))
 
     def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
         """Hand over every layer's attention entropies for the length of a `with` block.
@@ -255,7 +242,7 @@ class HookedModel(ModelFacts):
         self._keep_up()
         # Its entropies can be had from a pattern alone.
         self._require(Site.ATTENTION_PATTERN)
-        return self._counted_while_attached(self.engine.attention_entropies(take))
+        return self._counted(self.engine.attention_entropies(take))
 
     def memory_vectors_scaled(
         self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
@@ -275,7 +262,7 @@ class HookedModel(ModelFacts):
         for layer, of_layer in multipliers.items():
             self.hook_point((Site.MLP_COEFFICIENTS, layer))
             check_multipliers(layer, of_layer, self.d_mlp)
-        return self._counted_while_attached(self.engine.memory_vectors_scaled(multipliers))
+        return self._counted(self.engine.memory_vectors_scaled(multipliers))
 
     def attention_temperature(
         self, temperatures: Mapping[int, TemperatureSource]
@@ -302,7 +289,7 @@ class HookedModel(ModelFacts):
             for layer, source in temperatures.items()
         }
         attached = self.engine.attention_temperature(now)
-        return self._counted_while_attached(refusing_idle(attached, now.values()))
+        return self._counted(refusing_idle(attached, now.values()))
 
     def __call__(
         self,
@@ -403,7 +390,7 @@ class HookedModel(ModelFacts):
         before, self.engine.anatomy = self.engine.anatomy, anatomy
         try:
             with self.evaluating():
-                refusal = check_model(self._logits_with, anatomy, self.engine.config)
+                refusal = check_model(self.engine)
         except BaseException:
             self.engine.anatomy = before
             raise
@@ -411,8 +398,7 @@ class HookedModel(ModelFacts):
         self._structure = anatomy.structure(self.engine.module)
 
     @contextmanager
-    def _counted_while_attached(self, attached: AbstractContextManager[None]) -> Iterator[None]:
-        """What is attached, counted while it is."""
+    def _counted(self, attached: AbstractContextManager[None]) -> Iterator[None]:
         with attached:
             self._attached += 1
             try:
@@ -423,10 +409,6 @@ class HookedModel(ModelFacts):
     def _require(self, site: Site) -> None:
         if reason := self.lacks(site):
             raise ValueError(reason)
-
-    def _logits_with(self, hooks: Hooks, ids: Tensor) -> Tensor:
-        with self.engine.attached(hooks):
-            return self.engine.logits({"input_ids": ids})
 
     def _batch(
         self, tokens: Any, attention_mask: Tensor | None, prepend_bos: bool | None
@@ -439,8 +421,7 @@ class HookedModel(ModelFacts):
         return model_inputs(batch, self.anatomy, self.engine.config, self.name)
 
     def _selected_points(self, names_filter: NamesFilter) -> list[HookPoint]:
-        if isinstance(names_filter, str):
-            return [self.hook_point(names_filter)]
         if names_filter is None or callable(names_filter):
             return select_points(self.hook_points(), names_filter, gated=self.architecture.gated)
-        return [self.hook_point(name) for name in names_filter]
+        names = [names_filter] if isinstance(names_filter, str) else names_filter
+        return [self.hook_point(name) for name in names]

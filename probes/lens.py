@@ -8,14 +8,14 @@ forcing).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from probes.checking import all_finite, difference, tolerance
+from probes.checking import difference, tolerance
 from probes.choices import LensPositions, TargetSpan
 from probes.corpus.token_batch import (
     TokenBatch,
@@ -42,22 +42,17 @@ from probes.sites import HookPoint, Site
 
 @dataclass(frozen=True, kw_only=True)
 class LensSettings:
-    """What to read, and where.
-
-    Attributes:
-        positions: the readout position alone (`last`), all of the prompt, or some positions of it,
-            counted from its start or, if negative, from its end.
-        span: the target's first token alone, or all of them.
-        norm: whether streams go through the final norm before the unembedding.
-        embedding: whether the stream before block 0 is a layer.
-        top_k: how many of the most likely tokens to keep.
-    """
+    """What to read, and where."""
 
     positions: LensPositions | tuple[int, ...] = LensPositions.LAST
+    """The readout position alone, all of the prompt, or some, from its start or (negative) end."""
     span: TargetSpan = TargetSpan.FIRST
     norm: bool = True
+    """Whether streams go through the final norm before the unembedding."""
     embedding: bool = False
+    """Whether the stream before block 0 is a layer."""
     top_k: int = 10
+    """How many of the most likely tokens to keep."""
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -79,44 +74,7 @@ class Row:
     controls: tuple[int, ...]
 
 
-@dataclass
-class Rows:
-    """Rows that were run and are not read yet."""
-
-    rows: list[Row] = field(default_factory=list)
-    streams: list[Float[Tensor, "layer row d_model"]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def add(self, more: "Rows") -> None:
-        """Take the rows of another batch in."""
-        self.rows += more.rows
-        self.streams += more.streams
-
-
-def groups_of_rows(
-    model: HookedModel,
-    items: Sequence[LensItem],
-    plan: Sequence[Sequence[Row]],
-    settings: LensSettings,
-    distributed: bool,
-    on_items: Callable[[int], None] | None,
-) -> Iterator[Rows]:
-    """Run this process's share of the items; rows of several batches are read together."""
-    waiting = Rows()
-    for batch in own_share(batches_of(items, settings), distributed):
-        waiting.add(_run(model, [items[i] for i in batch], [plan[i] for i in batch], settings))
-        if len(waiting) >= _ROWS_READ_TOGETHER:
-            yield waiting
-            waiting = Rows()
-        if on_items is not None:
-            on_items(len(batch))
-    if len(waiting):
-        yield waiting
-
-
-def rows_of(
+def _rows_of(
     index: int, item: LensItem, settings: LensSettings, controls: Mapping[str, Sequence[int]]
 ) -> list[Row]:
     """The rows of one item."""
@@ -156,15 +114,15 @@ def batches_of(items: Sequence[LensItem], settings: LensSettings) -> Iterator[li
     return batches_by_length(lengths, tokens=_BATCH_TOKENS, rows=_BATCH_ROWS)
 
 
-def _run(
+def _streams(
     model: HookedModel,
     items: Sequence[LensItem],
-    plan: Sequence[Sequence[Row]],
+    rows: Sequence[Sequence[Row]],
     settings: LensSettings,
-) -> Rows:
-    rows = [row for of_item in plan for row in of_item]
-    in_batch = torch.tensor([i for i, of_item in enumerate(plan) for _ in of_item])
-    positions = torch.tensor([row.position for row in rows])
+) -> Float[Tensor, "layer row d_model"]:
+    """The streams of some items at the positions of their rows."""
+    in_batch = torch.tensor([i for i, of_item in enumerate(rows) for _ in of_item])
+    positions = torch.tensor([row.position for of_item in rows for row in of_item])
     kept: list[Tensor] = []
 
     def cut_out(stream: Tensor, _point: HookPoint) -> None:
@@ -176,7 +134,7 @@ def _run(
         points.insert(0, HookPoint(Site.RESID_PRE, 0))
     batch = padded_batch(items, settings, model.engine.config)
     run_hooked(model, batch, [(point, cut_out) for point in points])
-    return Rows(rows, [torch.stack([stream.to(model.device) for stream in kept])])
+    return torch.stack([stream.to(model.device) for stream in kept])
 
 
 def padded_batch(items: Sequence[LensItem], settings: LensSettings, config: Any) -> TokenBatch:
@@ -219,26 +177,64 @@ def check_readout(model: HookedModel, item: LensItem) -> None:
         )
 
 
-_Done = list[tuple[list[Row], Readout]]
+Read = TypeVar("Read")
+
+
+def _read_items(
+    model: HookedModel,
+    items: Sequence[LensItem],
+    settings: LensSettings,
+    read: Callable[
+        [Float[Tensor, "layer row d_model"], list[Row]], tuple[Read, Bool[Tensor, "layer row"]]
+    ],
+    *,
+    controls: Mapping[str, Sequence[int]] | None = None,
+    distributed: bool = False,
+    on_items: Callable[[int], None] | None = None,
+) -> list[tuple[list[Row], Read]]:
+    """Run items, and read the rows of several batches together; `read` says which are finite."""
+    if not items:
+        raise ValueError("there are no items to read; give at least one prompt and target")
+    if settings.norm:
+        check_readout(model, items[0])
+    plan = [_rows_of(index, item, settings, controls or {}) for index, item in enumerate(items)]
+    done: list[tuple[list[Row], Read]] = []
+    rows: list[Row] = []
+    streams: list[Tensor] = []
+
+    def read_waiting() -> None:
+        found, sound = read(torch.cat(streams, dim=1), rows)
+        if not bool(sound.all()):
+            raise _refusal(model, items, settings, rows, sound)
+        done.append((list(rows), found))
+        rows.clear()
+        streams.clear()
+
+    with torch.no_grad():
+        for batch in own_share(batches_of(items, settings), distributed):
+            of_items = [plan[i] for i in batch]
+            streams.append(_streams(model, [items[i] for i in batch], of_items, settings))
+            rows += [row for of_item in of_items for row in of_item]
+            if len(rows) >= _ROWS_READ_TOGETHER:
+                read_waiting()
+            if on_items is not None:
+                on_items(len(batch))
+        if rows:
+            read_waiting()
+    return [pair for part in from_everywhere(done, distributed) for pair in part]
 
 
 @dataclass(frozen=True)
 class LensReadouts:
-    """All that was read: one row per item, position and target token.
-
-    Attributes:
-        item: which item each row is of.
-        position: the position whose stream was read.
-        target: the token id that was looked for there.
-        place: its place in the target: 0 at the readout position, counting up along the target's
-            tokens, and -1 at earlier positions of the prompt, where its first token is looked for.
-        readout: what the streams said, `layer row`.
-    """
+    """All that was read: one row per item, position and target token."""
 
     item: Int64[Tensor, "row"]
     position: Int64[Tensor, "row"]
     target: Int64[Tensor, "row"]
+    """The token id that was looked for there."""
     place: Int64[Tensor, "row"]
+    """0 at the readout position, counting up along the target; -1 at earlier positions of the
+    prompt, where its first token is looked for."""
     readout: Readout
 
 
@@ -253,20 +249,38 @@ def read_lens(
     on_items: Callable[[int], None] | None = None,
 ) -> LensReadouts:
     """Read items through the lens."""
-    if not items:
-        raise ValueError("there are no items to read; give at least one prompt and target")
-    if settings.norm:
-        check_readout(model, items[0])
-    plan = [rows_of(index, item, settings, controls or {}) for index, item in enumerate(items)]
-    groups = groups_of_rows(model, items, plan, settings, distributed, on_items)
-    done = []
-    for group in groups:
-        rows, readout = _read(model, group, settings, translate)
-        read = torch.stack([readout.log_prob, readout.entropy, readout.kl])
-        if not all_finite(read):
-            raise _refusal(model, items, settings, rows, read.isfinite().all(dim=0))
-        done.append((rows, readout))
-    return _in_order([pair for part in from_everywhere(done, distributed) for pair in part])
+
+    def read(streams: Tensor, rows: list[Row]) -> tuple[Readout, Tensor]:
+        others = torch.tensor([row.controls for row in rows], device=streams.device).long()
+        readout = read_streams(
+            model.anatomy,
+            streams,
+            torch.tensor([row.target for row in rows], device=streams.device),
+            top_k=settings.top_k,
+            norm=settings.norm,
+            embedding=settings.embedding,
+            translate=translate,
+            controls=others.reshape(len(rows), -1),
+        )
+        numbers = torch.stack([readout.log_prob, readout.entropy, readout.kl])
+        return readout, numbers.isfinite().all(dim=0)
+
+    done = _read_items(
+        model,
+        items,
+        settings,
+        read,
+        controls=controls,
+        distributed=distributed,
+        on_items=on_items,
+    )
+    rows = [row for some, _ in done for row in some]
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].item, rows[i].position, rows[i].place))
+    whole, index = joined_readouts([readout for _, readout in done]), torch.tensor(order)
+    names = ("item", "position", "target", "place")
+    columns = {name: torch.tensor([getattr(rows[i], name) for i in order]) for name in names}
+    ordered = {f.name: getattr(whole, f.name)[:, index] for f in fields(Readout)}
+    return LensReadouts(**columns, readout=Readout(**ordered))
 
 
 def target_ranks(
@@ -286,42 +300,15 @@ def target_ranks(
         ValueError: there are no items, the last layer's readout is not what the model computes,
             or a layer's is not finite.
     """
-    if not items:
-        raise ValueError("there are no items to read; give at least one prompt and target")
-    check_readout(model, items[0])
-    settings = LensSettings()
-    plan = [rows_of(index, item, settings, {}) for index, item in enumerate(items)]
-    done = []
-    with torch.no_grad():
-        for group in groups_of_rows(model, items, plan, settings, distributed, None):
-            targets = torch.tensor([row.target for row in group.rows], device=model.device)
-            ranks = read_ranks(model.anatomy, torch.cat(group.streams, dim=1), targets)
-            if (ranks == NO_RANK).any():
-                raise _refusal(model, items, settings, group.rows, ranks != NO_RANK)
-            done.append(([row.item for row in group.rows], ranks))
-    parts = [pair for part in from_everywhere(done, distributed) for pair in part]
-    order = torch.tensor([item for places, _ in parts for item in places]).argsort()
+
+    def read(streams: Tensor, rows: list[Row]) -> tuple[Tensor, Tensor]:
+        targets = torch.tensor([row.target for row in rows], device=streams.device)
+        ranks = read_ranks(model.anatomy, streams, targets)
+        return ranks, ranks != NO_RANK
+
+    parts = _read_items(model, items, LensSettings(), read, distributed=distributed)
+    order = torch.tensor([row.item for rows, _ in parts for row in rows]).argsort()
     return torch.cat([ranks for _, ranks in parts], dim=1)[:, order]
-
-
-def _read(
-    model: HookedModel, waiting: Rows, settings: LensSettings, translate: Translate | None
-) -> tuple[list[Row], Readout]:
-    streams = torch.cat(waiting.streams, dim=1)
-    targets = torch.tensor([row.target for row in waiting.rows], device=streams.device)
-    controls = torch.tensor([row.controls for row in waiting.rows], device=streams.device)
-    with torch.no_grad():
-        readout = read_streams(
-            model.anatomy,
-            streams,
-            targets,
-            top_k=settings.top_k,
-            norm=settings.norm,
-            embedding=settings.embedding,
-            translate=translate,
-            controls=controls.long().reshape(len(targets), -1),
-        )
-    return waiting.rows, readout
 
 
 def _refusal(
@@ -344,17 +331,3 @@ def _refusal(
     label = layer - settings.embedding
     what = f"the readout of {'the embedding' if label < 0 else f'layer {label}'}"
     return refusal(model, what, lambda: model.trunk(batch), real, named, (0, row.position))
-
-
-def _in_order(done: _Done) -> LensReadouts:
-    rows = [row for some, _ in done for row in some]
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].item, rows[i].position, rows[i].place))
-    whole = joined_readouts([readout for _, readout in done])
-    index = torch.tensor(order)
-    return LensReadouts(
-        item=torch.tensor([rows[i].item for i in order]),
-        position=torch.tensor([rows[i].position for i in order]),
-        target=torch.tensor([rows[i].target for i in order]),
-        place=torch.tensor([rows[i].place for i in order]),
-        readout=Readout(**{f.name: getattr(whole, f.name)[:, index] for f in fields(Readout)}),
-    )

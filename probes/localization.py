@@ -1,21 +1,21 @@
-r"""Where in depth a target becomes readable, from the rank it has at every layer.
+r"""Where in depth a target becomes readable, and targets that should not, to hold that against.
 
 A **rank** is `[layer item]`: how many tokens a readout of that layer puts before the target of an
 item, 0 being the top. An item is **found** at a layer if its target is among the top `k` there.
+Layers are indices of rows; -1 stands for none.
 
-- `first_layer`: the first layer where an item is found.
-- `settling_layer`: the first layer from which it is found at every layer up to the last.
-- `layer_histogram`: how items spread over those layers, as shares of the items that have one. With
-  `k = 10` and `first_layer` this is what the paper draws.
-- `occurrence_histogram`: every layer where an item is found counts, not the first alone, as the
-  paper's captions (rather than its text) can be read.
+- `layer_histogram`: how items spread over their first layers, as shares of those that have one.
+  With `k = 10` this is what the paper draws; `occurrence_histogram` counts every layer where an
+  item is found, as the paper's captions (rather than its text) can be read.
 - `effective_layers`: exp of the histogram's entropy; 1 if all items share a layer, `n_layers` if
-  they spread evenly. It puts a number on what the paper calls diversification; over few items it
-  comes out too low, which `effective_layers_interval` allows for.
+  they spread evenly: what the paper calls diversification. Over few items it comes out too low,
+  which `effective_layers_interval` allows for.
 - `rank_area`: \(1 - \ln(1 + \mathrm{rank}) / \ln(d_{vocab})\), averaged over layers; 1 for a target
   on top everywhere, 0 for one at the bottom everywhere. It needs no `k`.
 
-Layers are indices of rows; -1 stands for none.
+How early a target is found says little unless another would be found later. Two controls:
+**shuffled targets**, each item with that of another; and **frequency-matched tokens**, about as
+frequent in a corpus as the first of the target, since early layers favour frequent tokens.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section 5
 and Figures 4, 11 and 12.
@@ -25,8 +25,8 @@ Example:
     >>> rank = torch.tensor([[50, 4], [3, 90], [0, 2]])     # 3 layers, 2 items
     >>> first_layer(rank, k=10).tolist(), settling_layer(rank, k=10).tolist()
     ([1, 0], [1, 2])
-    >>> round(localize(rank, k=10, d_vocab=100).effective_layers, 9)
-    2.0
+    >>> shuffled_targets([(5,), (7,)], np.random.default_rng(0))
+    [(7,), (5,)]
 """
 
 import math
@@ -35,7 +35,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from probes.corpus.token_batch import Batches, as_batches, as_token_batch
@@ -47,25 +47,22 @@ NEVER = -1
 
 @dataclass(frozen=True, eq=False)
 class Localization:
-    """Where the targets of some items become readable.
-
-    Attributes:
-        k: an item is found where its target is among so many top tokens.
-        first_layer: first layer where each item is found, -1 for never; `[item]`.
-        settling_layer: first layer from which it stays found, -1 for never; `[item]`.
-        first_histogram: shares of the found items by first layer; `[layer]`.
-        settling_histogram: shares of the settled items by settling layer; `[layer]`.
-        occurrence_histogram: shares of all occurrences by layer; `[layer]`.
-        rank_area: mean over layers of the rank on a logarithmic scale, from 0 to 1; `[item]`.
-    """
+    """Where the targets of some items become readable."""
 
     k: int
+    """An item is found where its target is among so many top tokens."""
     first_layer: Int64[Tensor, "item"]
+    """First layer where each item is found, -1 for never."""
     settling_layer: Int64[Tensor, "item"]
+    """First layer from which it stays found, -1 for never."""
     first_histogram: Float[Tensor, "layer"]
+    """Shares of the found items by first layer."""
     settling_histogram: Float[Tensor, "layer"]
+    """Shares of the settled items by settling layer."""
     occurrence_histogram: Float[Tensor, "layer"]
+    """Shares of all occurrences by layer."""
     rank_area: Float[Tensor, "item"]
+    """Mean over layers of the rank on a logarithmic scale, from 0 to 1."""
 
     @property
     def share_found(self) -> float:
@@ -261,7 +258,10 @@ def frequency_matched(
     pool: int = POOL,
 ) -> list[tuple[int, ...]]:
     """For each item one token that is about as frequent as the first of its target."""
-    first = _first_tokens(target_ids, len(counts))
+    if not all(map(len, target_ids)):
+        raise ValueError("a target has no tokens: give one or more")
+    first = torch.tensor([ids[0] for ids in target_ids], dtype=torch.long)
+    _check_ids(first, len(counts))
     barred = torch.tensor(sorted(set(special_ids)), dtype=torch.long)
     _check_ids(barred, len(counts))
     if not 1 <= pool < len(counts) - len(barred):
@@ -277,30 +277,6 @@ def frequency_matched(
         near = (gaps <= gaps.kthvalue(pool).values).nonzero()[:, 0]
         drawn.append((int(near[generator.integers(len(near))]),))
     return drawn
-
-
-def frequency_gaps(
-    target_ids: Sequence[Sequence[int]],
-    control_ids: Sequence[Sequence[int]],
-    counts: Int64[Tensor, "d_vocab"],
-) -> Float64[Tensor, "item"]:
-    """How far apart the frequencies of first tokens of targets and controls are, in nats."""
-    if len(target_ids) != len(control_ids):
-        raise ValueError(
-            f"found {len(target_ids)} targets and {len(control_ids)} controls: give one for each"
-        )
-    logs = counts.double().log1p()
-    ours, theirs = (_first_tokens(ids, len(counts)) for ids in (target_ids, control_ids))
-    return (logs[ours] - logs[theirs]).abs()
-
-
-def _first_tokens(target_ids: Sequence[Sequence[int]], d_vocab: int) -> Int64[Tensor, "item"]:
-    for item, ids in enumerate(target_ids):
-        if not len(ids):
-            raise ValueError(f"target {item} has no tokens: give one or more")
-    first = torch.tensor([ids[0] for ids in target_ids], dtype=torch.long)
-    _check_ids(first, d_vocab)
-    return first
 
 
 def _check_ids(ids: Int64[Tensor, "item"], d_vocab: int) -> None:

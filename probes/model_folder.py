@@ -1,8 +1,8 @@
 """Model folder: an ordinary Hugging Face folder of a model, read back before it counts as written.
 
-Configuration, safetensors, generation configuration and tokenizer, as plain transformers loads
-them. What is written is what the model computes with. Then the files
-are opened again, and every tensor in them is compared with the model's, bit by bit.
+What is written, as plain transformers loads it, is what the model computes with: weights that an
+adapter or a parametrization makes are made permanent. Then every tensor in the files is compared
+with the model's, bit by bit.
 """
 
 import copy
@@ -23,9 +23,8 @@ from probes.rotary import set_frequencies
 
 def ordinary_model(hf_model: Any) -> Any:
     """A model of the same class and configuration, on the meta device: names and shapes alone."""
-    kind = next(
-        k for k in type(hf_model).__mro__ if issubclass(k, nn.Module) and not _is_sharding(k)
-    )
+    kinds = (kind for kind in type(hf_model).__mro__ if not issubclass(kind, FSDPModule))
+    kind = next(kind for kind in kinds if issubclass(kind, nn.Module))
     with torch.device("meta"):
         made = kind(copy.deepcopy(hf_model.config))
     return made.eval()
@@ -66,9 +65,8 @@ def _weights(hf_model: Any, ordinary: Any) -> dict[str, Tensor]:
             found |= {name: state[name] for name in names}
             accounted.update(names)
         else:
-            found |= dict(
-                zip(names, _computed_weights(hf_model, path, actual, expected), strict=True)
-            )
+            computed = _computed_weights(hf_model, path, actual, expected)
+            found |= dict(zip(names, computed, strict=True))
             accounted.update(name for name in state if name.startswith(prefix))
     _refuse_misfits(hf_model, found, expected_state, state.keys() - accounted)
     return {name: found[name] for name in expected_state}
@@ -107,10 +105,6 @@ def tied_names(model: Any) -> dict[str, str]:
     return found
 
 
-def _is_sharding(kind: type) -> bool:
-    return issubclass(kind, FSDPModule)
-
-
 def _tensor_names(module: nn.Module) -> list[str]:
     """Names of the parameters and saved buffers that a module has itself."""
     buffers = module._buffers.keys() - module._non_persistent_buffers_set
@@ -119,9 +113,8 @@ def _tensor_names(module: nn.Module) -> list[str]:
 
 
 def _is_the_same(actual: nn.Module, expected: nn.Module) -> bool:
-    return type(actual) is type(expected) and set(_tensor_names(actual)) == set(
-        _tensor_names(expected)
-    )
+    names, wanted = set(_tensor_names(actual)), set(_tensor_names(expected))
+    return type(actual) is type(expected) and names == wanted
 
 
 def _computed_weights(hf_model: Any, path: str, actual: Any, expected: Any) -> list[Tensor]:
@@ -214,7 +207,8 @@ def _as_reloaded(hf_model: Any, weights: Mapping[str, Tensor]) -> tuple[Any, dic
 
     ordinary = ordinary_model(hf_model)
     tied = tied_names(ordinary)
-    if any(not _is_same_tensor(weights[name], weights[first]) for name, first in tied.items()):
+    pairs = [(weights[name], weights[first]) for name, first in tied.items()]
+    if any(a.data_ptr() != b.data_ptr() and not torch.equal(a, b) for a, b in pairs):
         # Otherwise whoever loads the folder ties them.
         ordinary.config.tie_word_embeddings, tied = False, {}
     kept = {name: tensor for name, tensor in weights.items() if name not in tied}
@@ -225,10 +219,6 @@ def _as_reloaded(hf_model: Any, weights: Mapping[str, Tensor]) -> tuple[Any, dic
     ordinary._weight_conversions = getattr(hf_model, "_weight_conversions", None)
     ordinary.generation_config = GenerationConfig()
     return ordinary.to(hf_model.dtype), kept
-
-
-def _is_same_tensor(one: Tensor, other: Tensor) -> bool:
-    return one.data_ptr() == other.data_ptr() or torch.equal(one, other)
 
 
 def _refuse_mixed(hf_model: Any, weights: Mapping[str, Tensor]) -> None:
@@ -254,30 +244,26 @@ def _write_generation(hf_model: Any, folder: Path) -> None:
 
 
 def _compare(expected: Mapping[str, Tensor], folder: Path) -> None:
-    """Make sure that the files hold these tensors and no others."""
+    """Make sure that the files hold these tensors and no others, bit by bit."""
     found: set[str] = set()
+    wrong = None
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
                 found.add(name)
                 if name not in expected or not _same_bits(file.get_tensor(name), expected[name]):
-                    raise ValueError(_not_written(folder, f"{name} in {path.name} is another"))
+                    wrong = wrong or f"{name} in {path.name} is another"
     if missing := expected.keys() - found:
-        raise ValueError(_not_written(folder, f"{min(missing)} is missing"))
+        wrong = wrong or f"{min(missing)} is missing"
+    if wrong is not None:
+        raise ValueError(
+            f"{folder} does not hold what was written to it: {wrong}; look at the disk, and write "
+            "it again"
+        )
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
-    return torch.equal(_bytes(one), _bytes(other))
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-
-
-def _not_written(folder: Path, what: str) -> str:
-    return (
-        f"{folder} does not hold what was written to it: {what}; look at the disk, and write it "
-        "again"
-    )
+    flat = (tensor.detach().cpu().contiguous().reshape(-1) for tensor in (one, other))
+    return torch.equal(*(values.view(torch.uint8) for values in flat))

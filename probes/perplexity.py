@@ -2,10 +2,8 @@ r"""Perplexity: how well a model predicts the next token of a text.
 
 The loss of a predicted token is :math:`-\ln p(x_t \mid x_{<t})` in nats; `mean_loss` is its mean
 over all predicted tokens of a corpus, and the perplexity is :math:`e^{\text{mean loss}}`. A token
-is predicted where the token before it, in the same row, is of the same document: the first token
-of a document or of a row is not, pads are not, and nothing is predicted across the border of two
-documents in a packed row (though attention there still reaches back over it). The token that ends
-a document in the packed layout is predicted.
+is predicted where the token before it, in the same row, is of the same document: neither the first
+token of a document or row nor pads are, and the token that ends a document in the packed layout is.
 
 Bits per byte compare models with different tokenizers: the mean loss in bits, times tokens per
 byte of text. Bytes are those of each document's tokens, decoded without special tokens, so they
@@ -14,8 +12,7 @@ are known wherever the model has a tokenizer.
 Source of bits per byte: Gao et al., "The Pile" (2020), section 3.1.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import exp, log
 from typing import Any
@@ -25,17 +22,14 @@ from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from probes.checking import wide
 from probes.choices import Weighting
-from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
+from probes.corpus.token_batch import Batches, TokenBatch
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.hooks import require_finite
-from probes.intervals import Interval, Resampling, estimate_of
-from probes.measure import PassSettings, run_pass
-from probes.meters import Meter
-from probes.readout import unembed
-from probes.streaming import BatchWeights, spread
+from probes.intervals import BatchWeights, Interval, Resampling, estimate_of, spread
+from probes.measure import Meter, PassSettings, run_pass
+from probes.readout import read_in_chunks
 
 
 class TextBytes:
@@ -75,9 +69,6 @@ class TextBytes:
             self._ids = []
 
 
-_LOGITS_BYTES = 32 * 2**20
-
-
 @dataclass(frozen=True)
 class Perplexity:
     """How well a model predicts a corpus."""
@@ -109,17 +100,6 @@ class Perplexity:
     def estimate(self) -> float:
         """The mean loss less the bias of few documents, which the interval is of."""
         return estimate_of(self.mean_loss, self.interval)
-
-    @property
-    def perplexity_interval(self) -> Interval | None:
-        """Of the perplexity: the ends of the interval of the mean loss, as powers of e.
-
-        None where float64 has no number for one of them.
-        """
-        if self.interval is None:
-            return None
-        low, high = power_of_e(self.interval.low), power_of_e(self.interval.high)
-        return None if low is None or high is None else Interval(low, high, self.interval.level)
 
     @property
     def documents(self) -> int:
@@ -182,7 +162,7 @@ def measure_perplexity(
     """
     meter = LossMeter(model, Resampling(blocks=blocks))
     settings = PassSettings(weighting=Weighting.TOKEN, blocks=blocks)
-    run_pass(model, meter.watching(batches), [meter], settings, on_batch)
+    run_pass(model, batches, [meter], settings, on_batch)
     return meter.results()["perplexity"]
 
 
@@ -195,10 +175,7 @@ def predicted_positions(batch: TokenBatch) -> Bool[Tensor, "batch pos"]:
 
 
 class LossMeter(Meter):
-    """Mean next-token loss, measured during a pass; on its own, or beside other meters.
-
-    The batches of the pass must come through `watching`, which shows the meter what is predicted.
-    """
+    """Mean next-token loss, measured during a pass; on its own, or beside other meters."""
 
     kind = None
 
@@ -206,25 +183,10 @@ class LossMeter(Meter):
         super().__init__(1, resampling)
         self._documents = _DocumentSums()
         self._bytes = TextBytes(model.tokenizer)
-        self._batch: TokenBatch | None = None
-
-    def watching(self, batches: Batches) -> "WatchedBatches":
-        """The same batches, each shown to the meter before it runs."""
-        return WatchedBatches(batches, self)
-
-    def expect(self, batch: TokenBatch) -> None:
-        """Take note of the batch that runs next."""
-        self._batch = batch
-
-    def attached(self, model: HookedModel) -> AbstractContextManager[None]:
-        """Nothing: the normed residual stream is handed over after every batch."""
-        del model
-        return nullcontext()
 
     def after_trunk(self, model: HookedModel, normed: Float[Tensor, "batch pos d_model"]) -> None:
         """Unembed the positions whose next token is predicted, a few at a time."""
-        batch = self._batch
-        assert batch is not None, "the batches of the pass do not come through `watching`"
+        batch = self.batch
         follows = predicted_positions(batch)
         weights = spread(follows.double(), batch.segment_ids % len(self.means.weights))
         self.means.count(weights)
@@ -236,7 +198,12 @@ class LossMeter(Meter):
         if not len(places):
             return
         rows = normed.flatten(0, 1)[places.to(normed.device)]
-        losses = _losses(model, rows, batch.input_ids.flatten()[places + 1])
+        targets = batch.input_ids.flatten()[places + 1].to(rows.device)
+
+        def losses_of(logits: Tensor, some: slice) -> Tensor:
+            return cross_entropy(logits, targets[some].to(logits.device), reduction="none")
+
+        losses = read_in_chunks(model.anatomy, rows, losses_of)
         require_finite(losses, model, batch, follows, "the loss of a token")
         self.means.add(0, BatchWeights(weights.matrix, weights.blocks, None), losses[:, None])
         self._documents.add(batch.segment_ids.flatten()[places], losses)
@@ -255,7 +222,7 @@ class LossMeter(Meter):
             )
         found = Perplexity(
             mean_loss=self.total(self.means.mean()),
-            interval=self._interval(self.total),
+            interval=self.interval(),
             tokens=int(counts.sum()),
             per_document_loss=losses,
             per_document_tokens=counts,
@@ -263,39 +230,6 @@ class LossMeter(Meter):
             text_bytes=self._bytes.result(),
         )
         return {"perplexity": found}
-
-
-class WatchedBatches:
-    """Batches with their documents numbered through, each shown to a meter before it is handed on.
-
-    What else the batches have, such as their corpus and its hash, is still there.
-    """
-
-    def __init__(self, batches: Batches, meter: LossMeter) -> None:
-        self._batches, self._meter = as_batches(batches), meter
-
-    def __iter__(self) -> Iterator[TokenBatch]:
-        documents = 0
-        for mapping in self._batches:
-            batch = as_token_batch(mapping, document_offset=documents)
-            documents = max(documents, int(batch.segment_ids.max()) + 1)
-            self._meter.expect(batch)
-            yield batch
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._batches, name)
-
-
-def _losses(
-    model: HookedModel, rows: Float[Tensor, "token d_model"], targets: Int[Tensor, "token"]
-) -> Float[Tensor, "token"]:
-    """Loss of each target after a row of the normed residual stream, float32 or wider."""
-    size = max(1, _LOGITS_BYTES // (4 * model.d_vocab))
-    found = []
-    for chunk, expected in zip(rows.split(size), targets.to(rows.device).split(size), strict=True):
-        logits = wide(unembed(model.anatomy, chunk))
-        found.append(cross_entropy(logits, expected.to(logits.device), reduction="none"))
-    return torch.cat(found)
 
 
 class _DocumentSums:

@@ -37,7 +37,10 @@ def is_conv1d(module: Any) -> bool:
 
 def is_plain(module: Any) -> bool:
     """Whether it is a linear map, of PyTorch or transformers, that computes with what it stores."""
-    linear = type(module) is nn.Linear or is_conv1d(module) or _is_a_familys_own(module)
+    # A `Linear` of a transformers family, such as Falcon's, is one under another name.
+    home = type(module).__module__
+    own = isinstance(module, nn.Linear) and home.startswith("transformers.models.")
+    linear = type(module) is nn.Linear or is_conv1d(module) or own
     return linear and "weight" in module._parameters
 
 
@@ -94,13 +97,6 @@ def _linear_map(module: Any) -> tuple[Tensor, Tensor | None]:
     return weight if is_conv1d(module) else weight.T, module.bias
 
 
-def _is_a_familys_own(module: Any) -> bool:
-    """A `Linear` of a transformers family, such as Falcon's, which is one under another name."""
-    return isinstance(module, nn.Linear) and type(module).__module__.startswith(
-        "transformers.models."
-    )
-
-
 def _makes_its_weight(module: Any) -> bool:
     """Whether it makes its weight of other parameters before it runs; then that is made now."""
     if not isinstance(module, nn.Linear) and not is_conv1d(module):
@@ -127,10 +123,12 @@ def _map_found_by_running(module: Any) -> tuple[Tensor, Tensor | None]:
             "without quantization"
         )
     bias = _run_in_float64(module, torch.zeros(1, width, dtype=torch.float64, device=device))
-    blocks = [
-        _run_in_float64(module, _identity(width, start, device)) - bias
-        for start in range(0, width, _AT_ONCE)
-    ]
+    blocks = []
+    for start in range(0, width, _AT_ONCE):
+        rows = min(_AT_ONCE, width - start)
+        some = torch.zeros(rows, width, dtype=torch.float64, device=device)
+        some.diagonal(start).fill_(1)
+        blocks.append(_run_in_float64(module, some) - bias)
     matrix = torch.cat(blocks)
     # Any two inputs tell a linear map from others.
     sample = torch.linspace(-1, 1, 2 * width, dtype=torch.float64, device=device).view(2, width)
@@ -141,12 +139,6 @@ def _map_found_by_running(module: Any) -> tuple[Tensor, Tensor | None]:
             f"by {gap:.2g} of the largest value; load the model without it"
         )
     return matrix.to(own), bias[0].to(own) if bool(bias.any()) else None
-
-
-def _identity(width: int, start: int, device: torch.device) -> Tensor:
-    rows = torch.zeros(min(_AT_ONCE, width - start), width, dtype=torch.float64, device=device)
-    rows.diagonal(start).fill_(1)
-    return rows
 
 
 class _Forward(nn.Module):

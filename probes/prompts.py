@@ -2,9 +2,9 @@
 
 **Borders.** A prompt and its continuation are split together and cut where the prompt ends, since
 many tokenizers put a space before any text of its own: split by itself, " Paris" becomes "▁", "▁P",
-"ar", "is" where "▁Paris" is meant. Where the prompt's own tokens do not come back (characters join
-across the border), the two are split apart, with nothing added between them, and `Split.apart`
-says so. `compat="official"` splits every continuation by itself, as OLMo's evaluation does.
+"ar", "is" where "▁Paris" is meant. Where the prompt's own tokens do not come back, the two are
+split apart, with nothing added between them. `compat="official"` splits every continuation by
+itself, as OLMo's evaluation does.
 
 **The beginning.** `prepend_bos` is TransformerLens's word: None for the tokenizer's own habit, True
 for a beginning-of-sequence token (BOS) in any case, False for none. A text that begins with it gets
@@ -34,16 +34,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Split:
-    """The tokens of texts that follow each other.
-
-    Attributes:
-        parts: the token ids of each.
-        apart: whether they were split apart from each other, since the tokenizer joins characters
-            across a border or one of them was given as token ids.
-    """
+    """The tokens of texts that follow each other."""
 
     parts: tuple[Ids, ...]
     apart: bool
+    """Whether they were split by themselves: the tokenizer joins characters across a border, or one
+    was given as token ids."""
 
 
 class Prompts:
@@ -141,7 +137,14 @@ class Prompts:
         compat: Compat | None = None,
     ) -> list[Split]:
         """Prompts and what follows them, the prompts begun; checked."""
-        rows = self._rows(pairs, joined=compat is None)
+        texts: dict[str, None] = {}
+        for prompt, continuation in pairs:
+            if isinstance(prompt, str):
+                texts[prompt] = None
+            if isinstance(continuation, str):
+                joined = compat is None and isinstance(prompt, str)
+                texts[f"{prompt}{continuation}" if joined else continuation] = None
+        rows = dict(zip(texts, self.plain(texts), strict=True))
         found = [self._pair(pair, rows, compat) for pair in pairs]
         for number, (pair, split) in enumerate(zip(pairs, found, strict=True)):
             for name, text, ids in zip(what, pair, split.parts, strict=True):
@@ -170,17 +173,6 @@ class Prompts:
             return 0
         pieces = enumerate(_pieces(self._given, ids))
         return next((place for place, piece in pieces if piece.strip(_SPACES)), 0)
-
-    def _rows(self, pairs: Sequence[tuple[Text, Text]], *, joined: bool) -> dict[str, Ids]:
-        """Every text to split, each distinct one once."""
-        texts: dict[str, None] = {}
-        for prompt, continuation in pairs:
-            if isinstance(prompt, str):
-                texts[prompt] = None
-            if isinstance(continuation, str):
-                before = prompt if joined and isinstance(prompt, str) else ""
-                texts[before + continuation] = None
-        return dict(zip(texts, self.plain(texts), strict=True))
 
     def _pair(self, pair: tuple[Text, Text], rows: dict[str, Ids], compat: Compat | None) -> Split:
         prompt, continuation = pair
@@ -216,8 +208,9 @@ class Prompts:
 
     def _check(self, ids: Ids, text: Text, what: str, number: int) -> None:
         if not ids:
+            short = text if not isinstance(text, str) or len(text) <= 40 else f"{text[:40]}..."
             raise ValueError(
-                f"{what} {_shortened(text)!r} has no tokens (item {number}); give one that the "
+                f"{what} {short!r} has no tokens (item {number}); give one that the "
                 "tokenizer turns into some"
             )
         if self._d_vocab is None:
@@ -298,8 +291,7 @@ def _own_front(tokenizer: Any) -> Ids:
     special = set(tokenizer.all_special_ids)
     for token in range(len(tokenizer)):
         text = "" if token in special else tokenizer.decode([token])
-        plain = _ids_without_specials(tokenizer, text)
-        if plain:
+        if plain := _ids_without_specials(tokenizer, text):
             framed = tokenizer(text, verbose=False)["input_ids"]
             starts = range(len(framed) - len(plain) + 1)
             return tuple(framed[: next(i for i in starts if framed[i : i + len(plain)] == plain)])
@@ -325,32 +317,24 @@ def _as_ids(ids: Sequence[int]) -> Ids:
     return tuple(int(token) for token in ids)
 
 
-def _shortened(text: Text) -> Text:
-    return text if not isinstance(text, str) or len(text) <= 40 else f"{text[:40]}..."
-
-
 @dataclass(frozen=True)
 class LensItem:
-    """One prompt and its target.
-
-    Attributes:
-        prompt_ids: token ids of the prompt, special tokens in front included.
-        target_ids: token ids of the target.
-        prompt: the prompt as text; None where it was given as token ids.
-        target: the target as text; None where it was given as token ids.
-        subject: first token of the subject in the prompt and the one after its last, or None.
-        first: place of the first token in the target that tells it apart: 1 where a tokenizer
-            writes a space as a token of its own ("▁" before a byte, say), otherwise 0.
-        split_apart: whether the target was split by itself (`probes.prompts.Split`).
-    """
+    """One prompt and its target, as tokens."""
 
     prompt_ids: Ids
+    """Special tokens in front included."""
     target_ids: Ids
     prompt: str | None = None
+    """As text; None where it was given as token ids."""
     target: str | None = None
+    """As text; None where it was given as token ids."""
     subject: tuple[int, int] | None = None
+    """First token of the subject in the prompt and the one after its last, or None."""
     first: int = 0
+    """Place of the first token in the target that tells it apart: 1 where a tokenizer writes a
+    space as a token of its own ("▁" before a byte, say), otherwise 0."""
     split_apart: bool = False
+    """Whether the target was split by itself (`Split`)."""
 
     @property
     def read_ids(self) -> Ids:
@@ -384,10 +368,28 @@ def lens_items(
     if len(spans) != len(prompts):
         raise ValueError(f"found {len(spans)} subjects for {len(prompts)} prompts; give None where")
     encoder = Prompts.of(model, prepend_bos)
-    pairs = list(zip(prompts, targets, strict=True))
-    splits = encoder.pairs(pairs)
-    items = [_item(encoder, *four) for four in zip(prompts, targets, spans, splits, strict=True)]
-    _refuse_too_long(model, items)
+    splits = encoder.pairs(list(zip(prompts, targets, strict=True)))
+    items = [
+        LensItem(
+            split.parts[0],
+            split.parts[1],
+            prompt if isinstance(prompt, str) else None,
+            target if isinstance(target, str) else None,
+            _subject(encoder, prompt, split.parts[0], span),
+            encoder.telling(split.parts[1]),
+            split.apart,
+        )
+        for prompt, target, span, split in zip(prompts, targets, spans, splits, strict=True)
+    ]
+    longest = max(items, key=lambda item: len(item.prompt_ids) + len(item.target_ids))
+    length, limit = len(longest.prompt_ids) + len(longest.target_ids), model.n_positions
+    # The last token of a target is predicted and not run.
+    if limit is not None and length - 1 > limit:
+        start = (longest.prompt or str(longest.prompt_ids[:8]))[:60]
+        raise ValueError(
+            f"the item that starts {start!r} has {length} tokens with its target; {model.name} "
+            f"takes {limit}"
+        )
     return items
 
 
@@ -406,21 +408,6 @@ def encoded_items(
     return lens_items(model, prompts, targets, prepend_bos=prepend_bos)
 
 
-def _item(
-    encoder: Prompts, prompt: Text, target: Text, subject: tuple[int, int] | None, split: Split
-) -> LensItem:
-    prompt_ids, target_ids = split.parts
-    return LensItem(
-        prompt_ids,
-        target_ids,
-        prompt if isinstance(prompt, str) else None,
-        target if isinstance(target, str) else None,
-        _subject(encoder, prompt, prompt_ids, subject),
-        encoder.telling(target_ids),
-        split.apart,
-    )
-
-
 def _subject(
     encoder: Prompts, prompt: Text, prompt_ids: Ids, subject: tuple[int, int] | None
 ) -> tuple[int, int] | None:
@@ -436,16 +423,3 @@ def _subject(
     if not 0 <= start < stop <= len(prompt_ids):
         raise ValueError(f"subject {subject} lies outside its prompt {prompt!r}")
     return start, stop
-
-
-def _refuse_too_long(model: Any, items: Sequence[LensItem]) -> None:
-    longest = max(items, key=lambda item: len(item.prompt_ids) + len(item.target_ids))
-    length = len(longest.prompt_ids) + len(longest.target_ids)
-    limit = model.n_positions
-    # The last token of a target is predicted and not run.
-    if limit is not None and length - 1 > limit:
-        start = (longest.prompt or str(longest.prompt_ids[:8]))[:60]
-        raise ValueError(
-            f"the item that starts {start!r} has {length} tokens with its target; {model.name} "
-            f"takes {limit}"
-        )

@@ -25,6 +25,9 @@ from torch import Tensor, nn
 from probes.anatomy import Anatomy
 from probes.checking import all_finite, wide
 
+LOGITS_BYTES, CHUNK_BYTES = 32 * 2**20, 24 * 2**20
+"""How much memory the logits of the rows read at once may take: for one layer, and for several."""
+
 
 def norm_and_unembed(
     anatomy: Anatomy, residual: Float[Tensor, "*batch d_model"]
@@ -38,6 +41,18 @@ def unembed(
 ) -> Float[Tensor, "*batch d_vocab"]:
     """Logits of a normed residual stream, with the family's scale and soft-cap."""
     return _scaled_and_capped(anatomy, anatomy.unembed(normed))
+
+
+def read_in_chunks(
+    anatomy: Anatomy,
+    rows: Float[Tensor, "row d_model"],
+    read: Callable[[Float[Tensor, "some d_vocab"], slice], Tensor],
+    most: int | None = None,
+) -> Float[Tensor, "row *rest"]:
+    """What is read off the logits of normed streams, of a bounded number of rows at a time."""
+    size = max(1, (most or LOGITS_BYTES) // (4 * anatomy.d_vocab))
+    parts = [slice(start, start + size) for start in range(0, max(1, len(rows)), size)]
+    return torch.cat([read(wide(unembed(anatomy, rows[part])), part) for part in parts])
 
 
 def unembeds_by_parts(anatomy: Anatomy) -> bool:
@@ -72,8 +87,7 @@ def _scaled_and_capped(anatomy: Anatomy, logits: Tensor) -> Tensor:
 _GROUP = 16
 
 
-@dataclass(frozen=True)
-class BlockSums:
+class BlockSums(NamedTuple):
     """What one block of the vocabulary adds."""
 
     peak: Float[Tensor, "layer row"]
@@ -86,27 +100,35 @@ class BlockSums:
     top_logits: Float[Tensor, "layer row k"]
 
 
-class Distributions(NamedTuple):
-    """What whole rows of logits say; nats."""
+@dataclass(frozen=True)
+class Readout:
+    """What streams say, in nats; leading axes are `layer row`, or `row` for one layer."""
 
-    above: Int64[Tensor, "layer row asked"]
-    log_probs: Float[Tensor, "layer row asked"]
-    entropy: Float[Tensor, "layer row"]
-    kl: Float[Tensor, "layer row"]
-    """Of the last layer's distribution from this one."""
-    top_ids: Int64[Tensor, "layer row k"]
-    top_log_probs: Float[Tensor, "layer row k"]
+    rank: Int64[Tensor, "*layer row"]
+    log_prob: Float[Tensor, "*layer row"]
+    entropy: Float[Tensor, "*layer row"]
+    kl: Float[Tensor, "*layer row"]
+    """Of the model's final distribution from this one."""
+    top_ids: Int64[Tensor, "*layer row k"]
+    top_log_probs: Float[Tensor, "*layer row k"]
+    control_rank: Int64[Tensor, "*layer row control"]
+    """Ranks of other tokens at the same place, to compare the target's with."""
+
+
+def joined_readouts(parts: "list[Readout]") -> Readout:
+    """Readouts of several sets of rows as one."""
+    names = [field.name for field in fields(Readout)]
+    return Readout(**{name: torch.cat([getattr(p, name) for p in parts], dim=1) for name in names})
 
 
 def block_sums(
     logits: Float[Tensor, "layer row block"],
+    scratch: Float[Tensor, "layer row block"],
     start: int,
     asked: Float[Tensor, "layer row asked"],
     top_k: int,
-    scratch: Float[Tensor, "layer row block"] | None = None,
 ) -> BlockSums:
-    """Reduce one block of the vocabulary."""
-    scratch = torch.empty_like(logits) if scratch is None else scratch
+    """Reduce one block of the vocabulary, which is overwritten."""
     top_logits, top_columns = _top(logits, top_k)
     # A comparison written as numbers adds up several times faster than one of truth values.
     counts = [
@@ -131,8 +153,8 @@ def block_sums(
 
 def combined(
     blocks: list[BlockSums], asked: Float[Tensor, "layer row asked"], top_k: int
-) -> Distributions:
-    """Put the blocks of a vocabulary together."""
+) -> Readout:
+    """Put the blocks of a vocabulary together; the last layer gives the final distribution."""
     peaks, masses, tilts, crosses = (
         torch.stack([getattr(block, name) for block in blocks]).double()
         for name in ("peak", "mass", "tilt", "cross")
@@ -150,14 +172,16 @@ def combined(
     logits = torch.cat([block.top_logits for block in blocks], dim=-1)
     top = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
     kind = asked.dtype
-    return Distributions(
-        above=torch.stack([block.above for block in blocks]).sum(dim=0),
-        log_probs=(asked - normaliser[..., None]).to(kind),
+    above = torch.stack([block.above for block in blocks]).sum(dim=0)
+    return Readout(
+        rank=above[..., 0],
+        log_prob=(asked[..., 0] - normaliser).to(kind),
         entropy=(mass.log() - tilt / mass).to(kind),
         # Rounding can leave the divergence of nearly equal distributions a hair below zero.
         kl=(against_final - against_final[-1:]).clamp_min(0.0).to(kind),
         top_ids=ids.gather(-1, top.indices),
         top_log_probs=(top.values - normaliser[..., None]).to(kind),
+        control_rank=above[..., 1:],
     )
 
 
@@ -177,9 +201,6 @@ def _top(
     return found.values, columns.gather(-1, found.indices)
 
 
-CHUNK_BYTES = 24 * 2**20
-"""How much memory the logits of the rows read at once may take."""
-
 _TILES = {"cpu": (480, 2048), "cuda": (1920, 16384)}
 """Streams and tokens whose logits are read at once: as many as stay in a processor's cache."""
 
@@ -192,27 +213,6 @@ Translate = Callable[[int, Float[Tensor, "row d_model"]], Float[Tensor, "row d_m
 
 NO_RANK = -1
 """What `read_ranks` gives where there is no rank, since logits are not finite."""
-
-
-@dataclass(frozen=True)
-class Readout:
-    """What streams say; leading axes are `layer row`, or `row` for one layer."""
-
-    rank: Int64[Tensor, "*layer row"]
-    log_prob: Float[Tensor, "*layer row"]
-    entropy: Float[Tensor, "*layer row"]
-    kl: Float[Tensor, "*layer row"]
-    """Of the model's final distribution from this one."""
-    top_ids: Int64[Tensor, "*layer row k"]
-    top_log_probs: Float[Tensor, "*layer row k"]
-    control_rank: Int64[Tensor, "*layer row control"]
-    """Ranks of other tokens at the same place, to compare the target's with."""
-
-
-def joined_readouts(parts: "list[Readout]") -> Readout:
-    """Readouts of several sets of rows as one."""
-    names = [field.name for field in fields(Readout)]
-    return Readout(**{name: torch.cat([getattr(p, name) for p in parts], dim=1) for name in names})
 
 
 @torch.no_grad()
@@ -231,23 +231,29 @@ def read_streams(
     asked_ids = targets[:, None]
     if controls is not None:
         asked_ids = torch.cat([asked_ids, controls], dim=1)
-    by_parts = unembeds_by_parts(anatomy)
-    tile_rows, width = _TILES["cuda" if streams.is_cuda else "cpu"]
-    if not by_parts:
-        tile_rows = CHUNK_BYTES // (4 * anatomy.d_vocab)
-    rows = max(1, tile_rows // len(streams))
     memory: list[Tensor] = []
     parts = []
-    for start in range(0, streams.shape[1], rows):
-        some = slice(start, start + rows)
-        moved = _translated(streams[:, some], translate, embedding)
-        normed = _ready_to_unembed(anatomy, moved, norm)
-        if by_parts:
-            read = _by_parts(anatomy, normed, asked_ids[some], top_k, width, memory)
-        else:
-            read = _at_once(anatomy, normed, asked_ids[some], top_k)
-        parts.append(_readout(read, len(streams)))
+    for some in _rows_at_once(anatomy, streams):
+        moved = streams[:, some]
+        if translate is not None:
+            early = [translate(layer - embedding, s) for layer, s in enumerate(moved[:-1])]
+            moved = torch.stack([*early, moved[-1]])
+        # The last of the streams gives the model's own distribution.
+        normed = anatomy.final_norm(moved)
+        normed = normed if norm else torch.cat([moved, normed[-1:]])
+        asked, tiles = _tiles(anatomy, normed, asked_ids[some], memory)
+        blocks = [block_sums(*tile, asked, top_k) for tile in tiles]
+        found = vars(combined(blocks, asked, top_k))
+        parts.append(Readout(**{n: part[: len(streams)].cpu() for n, part in found.items()}))
     return joined_readouts(parts)
+
+
+def _rows_at_once(anatomy: Anatomy, streams: Float[Tensor, "layer row d_model"]) -> list[slice]:
+    tile_rows = _TILES["cuda" if streams.is_cuda else "cpu"][0]
+    if not unembeds_by_parts(anatomy):
+        tile_rows = CHUNK_BYTES // (4 * anatomy.d_vocab)
+    rows = max(1, tile_rows // len(streams))
+    return [slice(start, start + rows) for start in range(0, streams.shape[1], rows)]
 
 
 @torch.no_grad()
@@ -261,76 +267,51 @@ def read_ranks(
     # Logits of finite streams and weights are finite or beyond what their type holds, and still in
     # order: so the logits themselves need not be looked at, but for the target's own.
     sound_weights = all_finite(anatomy.unembed.weight)
-    tile_rows, width = _TILES["cuda" if streams.is_cuda else "cpu"]
     memory: list[Tensor] = []
     parts = []
-    for some in torch.arange(streams.shape[1]).split(max(1, tile_rows // len(streams))):
+    for some in _rows_at_once(anatomy, streams):
         normed, ids = anatomy.final_norm(streams[:, some]), targets[some][:, None]
-        asked = _asked_logits(anatomy, normed, ids)
+        asked, tiles = _tiles(anatomy, normed, ids, memory)
         above = torch.zeros(asked.shape, device=asked.device)
-        for _, logits, scratch in _tiles(anatomy, normed, ids, asked, width, memory):
+        for logits, scratch, _ in tiles:
             above += torch.gt(logits, asked, out=scratch).sum(dim=-1, keepdim=True)
         sound = normed.isfinite().all(dim=-1) & asked[..., 0].isfinite() & sound_weights
         parts.append(above[..., 0].long().where(sound, NO_RANK).cpu())
     return torch.cat(parts, dim=1)
 
 
-def _translated(
-    streams: Float[Tensor, "layer row d_model"], translate: Translate | None, embedding: bool
-) -> Float[Tensor, "layer row d_model"]:
-    if translate is None:
-        return streams
-    moved = [translate(layer - embedding, stream) for layer, stream in enumerate(streams[:-1])]
-    return torch.stack([*moved, streams[-1]])
-
-
-def _ready_to_unembed(
-    anatomy: Anatomy, streams: Float[Tensor, "layer row d_model"], norm: bool
-) -> Float[Tensor, "layer_and_final row d_model"]:
-    """Streams to unembed, the last of which gives the model's own distribution."""
-    if norm:
-        return anatomy.final_norm(streams)
-    return torch.cat([streams, anatomy.final_norm(streams[-1:])])
-
-
-def _at_once(
-    anatomy: Anatomy,
-    normed: Float[Tensor, "layer row d_model"],
-    asked_ids: Int64[Tensor, "row asked"],
-    top_k: int,
-) -> Distributions:
-    logits = wide(unembed(anatomy, normed))
-    asked = logits.gather(-1, asked_ids.expand(len(normed), -1, -1))
-    return combined([block_sums(logits, 0, asked, top_k)], asked, top_k)
-
-
-def _by_parts(
-    anatomy: Anatomy,
-    normed: Float[Tensor, "layer row d_model"],
-    asked_ids: Int64[Tensor, "row asked"],
-    top_k: int,
-    width: int,
-    memory: list[Tensor],
-) -> Distributions:
-    asked = _asked_logits(anatomy, normed, asked_ids)
-    blocks = [
-        block_sums(logits, start, asked, top_k, scratch)
-        for start, logits, scratch in _tiles(anatomy, normed, asked_ids, asked, width, memory)
-    ]
-    return combined(blocks, asked, top_k)
+Tile = tuple[Float[Tensor, "layer row block"], Float[Tensor, "layer row block"], int]
+"""Logits of a block of the vocabulary, memory of their shape, and where the block starts."""
 
 
 def _tiles(
     anatomy: Anatomy,
     normed: Float[Tensor, "layer row d_model"],
     asked_ids: Int64[Tensor, "row asked"],
-    asked: Float[Tensor, "layer row asked"],
-    width: int,
     memory: list[Tensor],
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Logits of one block of the vocabulary after another, and memory of their shape."""
+) -> tuple[Float[Tensor, "layer row asked"], Iterator[Tile]]:
+    """Logits of the tokens asked for, and those of one block after another."""
+    if not unembeds_by_parts(anatomy):
+        logits = wide(unembed(anatomy, normed))
+        asked = logits.gather(-1, asked_ids.expand(len(normed), -1, -1))
+        return asked, iter([(logits, torch.empty_like(logits), 0)])
+    rows, width = asked_ids.shape
+    of_all_rows = wide(unembed_tokens(anatomy, normed.flatten(end_dim=1), asked_ids.flatten()))
+    # Row i's own tokens are the i-th group of columns.
+    grouped = of_all_rows.view(len(normed), rows, rows, width)
+    asked = grouped.diagonal(dim1=1, dim2=2).movedim(-1, 1)
+    return asked, _blocks(anatomy, normed, asked_ids, asked, memory)
+
+
+def _blocks(
+    anatomy: Anatomy,
+    normed: Float[Tensor, "layer row d_model"],
+    asked_ids: Int64[Tensor, "row asked"],
+    asked: Float[Tensor, "layer row asked"],
+    memory: list[Tensor],
+) -> Iterator[Tile]:
     layers, rows, _ = normed.shape
-    vocabulary = anatomy.d_vocab
+    vocabulary, width = anatomy.d_vocab, _TILES["cuda" if normed.is_cuda else "cpu"][1]
     streams = normed.flatten(end_dim=1)
     if not memory:
         memory += asked.new_empty((2, layers * rows * width)).unbind()
@@ -344,29 +325,4 @@ def _tiles(
         which, places = inside.nonzero(as_tuple=True)
         # Other shapes of the same product round differently: a token must not outrank itself.
         logits[:, which, asked_ids[which, places] - start] = asked[:, which, places]
-        yield start, logits, scratch.view_as(logits)
-
-
-def _asked_logits(
-    anatomy: Anatomy,
-    normed: Float[Tensor, "layer row d_model"],
-    asked_ids: Int64[Tensor, "row asked"],
-) -> Float[Tensor, "layer row asked"]:
-    rows, asked = asked_ids.shape
-    of_all_rows = wide(unembed_tokens(anatomy, normed.flatten(end_dim=1), asked_ids.flatten()))
-    # Row i's own tokens are the i-th group of columns.
-    grouped = of_all_rows.view(len(normed), rows, rows, asked)
-    return grouped.diagonal(dim1=1, dim2=2).movedim(-1, 1)
-
-
-def _readout(read: Distributions, layers: int) -> Readout:
-    own = Distributions(*(part[:layers].cpu() for part in read))
-    return Readout(
-        rank=own.above[..., 0],
-        log_prob=own.log_probs[..., 0],
-        entropy=own.entropy,
-        kl=own.kl,
-        top_ids=own.top_ids,
-        top_log_probs=own.top_log_probs,
-        control_rank=own.above[..., 1:],
-    )
+        yield logits, scratch.view_as(logits), start

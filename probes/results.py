@@ -7,8 +7,9 @@ its weights, the corpus and its hash, counts, versions and the full configuratio
 import json
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import entry_points, version
+from math import log
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -58,13 +59,15 @@ def provenance_of(
     corpus_sha256: str | None = None,
 ) -> Provenance:
     """What is known of a measurement's origin."""
+    on_gpu = model.device.type == "cuda"
+    libraries = ("mnemoscope", "torch", *_RUNS_ON[model.backend])
     return Provenance(
         model=model.name,
         revision=model.revision,
         weights_sha256=model.content_hash(),
         architecture=model.architecture.family,
         dtype=str(model.dtype).removeprefix("torch."),
-        device=_device_name(model.device),
+        device=torch.cuda.get_device_name(model.device) if on_gpu else str(model.device),
         corpus=corpus,
         corpus_licence=corpus_licence,
         corpus_sha256=corpus_sha256,
@@ -72,18 +75,34 @@ def provenance_of(
         rows=rows,
         tokens=tokens,
         configuration=configuration,
-        versions={
-            name: version(name) for name in ("mnemoscope", "torch", *_RUNS_ON[model.backend])
-        },
+        versions={name: version(name) for name in libraries},
     )
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+class _Estimated:
+    """A number that has an interval, which is centred on the number less its bias."""
+
+    interval: Interval | None
+    _number: ClassVar[str] = "total"
+
+    @property
+    def estimate(self) -> float:
+        """The number less the bias of few documents, which the interval is of."""
+        return estimate_of(getattr(self, self._number), self.interval)
+
+    def _dict(self, *names: str) -> dict[str, Any]:
+        """The named numbers, for JSON."""
+        return {name: _plain(getattr(self, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Interval):
+        return value._asdict()
+    return value.tolist() if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)
-class KnowledgeEntropy:
+class KnowledgeEntropy(_Estimated):
     """Knowledge entropy (Eq. 2) of every layer and of the model."""
 
     per_layer: Float[Tensor, "layer"]
@@ -97,15 +116,8 @@ class KnowledgeEntropy:
         return float(self.per_layer.sum())
 
     @property
-    def estimate(self) -> float:
-        """The total less the bias of few documents, which the interval is of."""
-        return estimate_of(self.total, self.interval)
-
-    @property
     def maximum_per_layer(self) -> float:
         """Ln d_mlp: all memory vectors used alike."""
-        from math import log
-
         return log(self.mean_coefficients.shape[1])
 
     @property
@@ -118,9 +130,15 @@ class KnowledgeEntropy:
         """exp(H): how many equally used memory vectors would have the layer's entropy."""
         return self.per_layer.exp()
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values; the means of coefficients have a file of their own."""
+        return self._dict(
+            *("total", "estimate", "per_layer", "maximum", "effective_memory_vectors", "interval")
+        )
+
 
 @dataclass(frozen=True)
-class AttentionEntropy:
+class AttentionEntropy(_Estimated):
     """Attention entropy (Eq. 3): the mean over queries of the entropy over keys."""
 
     per_head: Float[Tensor, "layer head"]
@@ -137,29 +155,29 @@ class AttentionEntropy:
         """Sum over layers."""
         return float(self.per_layer.sum())
 
-    @property
-    def estimate(self) -> float:
-        """The total less the bias of few documents, which the interval is of."""
-        return estimate_of(self.total, self.interval)
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return self._dict("total", "estimate", "per_layer", "per_head", "interval")
 
 
 @dataclass(frozen=True)
-class NextTokenEntropy:
+class NextTokenEntropy(_Estimated):
     """Next-token entropy (A.4): the mean over positions of the entropy over the vocabulary."""
+
+    _number: ClassVar[str] = "mean"
 
     mean: float
     maximum: float
     """ln d_vocab."""
     interval: Interval | None
 
-    @property
-    def estimate(self) -> float:
-        """The mean less the bias of few documents, which the interval is of."""
-        return estimate_of(self.mean, self.interval)
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return self._dict("mean", "estimate", "maximum", "interval")
 
 
 @dataclass(frozen=True)
-class ConvergencePoint:
+class ConvergencePoint(_Estimated):
     """One total as it stood in the middle of a pass."""
 
     kind: EntropyKind
@@ -168,10 +186,15 @@ class ConvergencePoint:
     total: float
     interval: Interval | None
 
-    @property
-    def estimate(self) -> float:
-        """The total less the bias of few documents, which the interval is of."""
-        return estimate_of(self.total, self.interval)
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return self._dict("kind", "documents", "tokens", "total", "interval", "estimate")
+
+
+RESULT_FILE = "entropy.json"
+TABLE_FILE = "entropy.csv"
+MEANS_FILE = "mean_coefficients.safetensors"
+_AT_THE_TOP = ("model", "revision", "corpus", "documents", "tokens")
 
 
 @dataclass(frozen=True)
@@ -220,14 +243,37 @@ class EntropyResult:
     def plot(self) -> Any:
         """The interactive figure of knowledge entropy, a `plotly` Figure.
 
+        Whoever registers an entry point draws it, as `analysis` does.
+
         Raises:
             ValueError: the result has no knowledge entropy, or nothing here draws results.
         """
-        return _figure_maker("entropy")([self])
+        for registered in entry_points(group="mnemoscope.figures", name="entropy"):
+            try:
+                draw = registered.load()
+            except (ImportError, AttributeError) as error:
+                raise ValueError(
+                    f"{registered.value} draws this result and cannot be imported ({error}); run "
+                    "where no other package of its name comes first"
+                ) from error
+            return draw([self])
+        raise ValueError("nothing here draws entropy results; install mnemoscope again")
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `entropy.json`."""
-        return result_dict(self)
+        origin = asdict(self.provenance)
+        return {
+            **{name: origin.pop(name) for name in _AT_THE_TOP},
+            "knowledge_entropy": self.knowledge and self.knowledge.to_dict(),
+            "contribution_entropy": self.contribution and self.contribution.to_dict(),
+            "variants": {name: found.to_dict() for name, found in self.variants.items()},
+            "attention_entropy": self.attention and self.attention.to_dict(),
+            "next_token_entropy": self.next_token and self.next_token.to_dict(),
+            "convergence": [point.to_dict() for point in self.convergence],
+            "units": "nats",
+            "notes": list(self.notes),
+            "provenance": origin,
+        }
 
     def save(self, directory: str | Path) -> Path:
         """Write `entropy.json`, `entropy.csv` and `mean_coefficients.safetensors`.
@@ -238,104 +284,30 @@ class EntropyResult:
         Returns:
             The directory.
         """
-        return save_result(self, Path(directory))
+        folder = Path(directory)
+        if folder.is_file():
+            raise ValueError(f"{folder} is a file; give a folder, which need not exist")
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.knowledge is not None:
+            (folder / MEANS_FILE).write_bytes(self._means_file())
+        self.to_dataframe().to_csv(folder / TABLE_FILE, index=False)
+        text = json_text(self.to_dict(), f"{folder / RESULT_FILE}", indent=2)
+        (folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
+        return folder
 
+    def _means_file(self) -> bytes:
+        from safetensors.torch import save
 
-def _figure_maker(kind: str) -> Any:
-    """Who draws results of a kind: whoever registers it as an entry point, as `analysis` does."""
-    for registered in entry_points(group="mnemoscope.figures", name=kind):
-        try:
-            return registered.load()
-        except (ImportError, AttributeError) as error:
-            raise ValueError(
-                f"{registered.value} draws this result and cannot be imported ({error}); run where "
-                "no other package of its name comes first"
-            ) from error
-    raise ValueError(f"nothing here draws {kind} results; install mnemoscope again (pip install)")
-
-
-RESULT_FILE = "entropy.json"
-TABLE_FILE = "entropy.csv"
-MEANS_FILE = "mean_coefficients.safetensors"
-_AT_THE_TOP = ("model", "revision", "corpus", "documents", "tokens")
-
-
-def save_result(result: EntropyResult, folder: Path) -> Path:
-    """Write the three files; see `EntropyResult.save`."""
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file; give a folder, which need not exist")
-    folder.mkdir(parents=True, exist_ok=True)
-    if result.knowledge is not None:
-        (folder / MEANS_FILE).write_bytes(_means_file(result))
-    result.to_dataframe().to_csv(folder / TABLE_FILE, index=False)
-    text = json_text(result_dict(result), f"{folder / RESULT_FILE}", indent=2)
-    (folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
-    return folder
-
-
-def _means_file(result: EntropyResult) -> bytes:
-    from safetensors.torch import save
-
-    tensors = {"mean_coefficients": result.mean_coefficients}
-    if result.contribution is not None:
-        tensors["contribution"] = result.contribution.mean_coefficients
-    tensors |= {str(name): found.mean_coefficients for name, found in result.variants.items()}
-    metadata = {
-        "model": result.provenance.model,
-        "weights_sha256": result.provenance.weights_sha256,
-        "coefficient": str(result.provenance.configuration["coefficient"]),
-    }
-    return save({name: rows.contiguous() for name, rows in tensors.items()}, metadata=metadata)
-
-
-def result_dict(result: EntropyResult) -> dict[str, Any]:
-    """The content of `entropy.json`."""
-    origin = asdict(result.provenance)
-    return {
-        **{name: origin.pop(name) for name in _AT_THE_TOP},
-        "knowledge_entropy": _knowledge_dict(result.knowledge),
-        "contribution_entropy": _knowledge_dict(result.contribution),
-        "variants": {name: _knowledge_dict(found) for name, found in result.variants.items()},
-        "attention_entropy": result.attention
-        and {
-            "total": result.attention.total,
-            "estimate": result.attention.estimate,
-            "per_layer": result.attention.per_layer.tolist(),
-            "per_head": result.attention.per_head.tolist(),
-            "interval": _interval_dict(result.attention.interval),
-        },
-        "next_token_entropy": result.next_token
-        and {
-            "mean": result.next_token.mean,
-            "estimate": result.next_token.estimate,
-            "maximum": result.next_token.maximum,
-            "interval": _interval_dict(result.next_token.interval),
-        },
-        "convergence": [
-            asdict(point) | {"estimate": point.estimate, "interval": _interval_dict(point.interval)}
-            for point in result.convergence
-        ],
-        "units": "nats",
-        "notes": list(result.notes),
-        "provenance": origin,
-    }
-
-
-def _knowledge_dict(found: KnowledgeEntropy | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {
-        "total": found.total,
-        "estimate": found.estimate,
-        "per_layer": found.per_layer.tolist(),
-        "maximum": found.maximum,
-        "effective_memory_vectors": found.effective_memory_vectors.tolist(),
-        "interval": _interval_dict(found.interval),
-    }
-
-
-def _interval_dict(interval: Interval | None) -> dict[str, float] | None:
-    return interval and interval._asdict()
+        tensors = {"mean_coefficients": self.mean_coefficients}
+        if self.contribution is not None:
+            tensors["contribution"] = self.contribution.mean_coefficients
+        tensors |= {str(name): found.mean_coefficients for name, found in self.variants.items()}
+        metadata = {
+            "model": self.provenance.model,
+            "weights_sha256": self.provenance.weights_sha256,
+            "coefficient": str(self.provenance.configuration["coefficient"]),
+        }
+        return save({name: rows.contiguous() for name, rows in tensors.items()}, metadata=metadata)
 
 
 def load_result(directory: str | Path) -> EntropyResult:
@@ -354,21 +326,31 @@ def load_result(directory: str | Path) -> EntropyResult:
         read = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
         means = load_file(folder / MEANS_FILE) if read["knowledge_entropy"] else {}
         origin = {name: read[name] for name in _AT_THE_TOP} | read["provenance"]
+        attention, next_token = read["attention_entropy"], read["next_token_entropy"]
         return EntropyResult(
             provenance=Provenance(**origin),
-            knowledge=_knowledge_read(read["knowledge_entropy"], means.get("mean_coefficients")),
-            contribution=_knowledge_read(read["contribution_entropy"], means.get("contribution")),
-            attention=_attention_read(read["attention_entropy"]),
-            next_token=_next_token_read(read["next_token_entropy"]),
+            knowledge=_knowledge(read["knowledge_entropy"], means.get("mean_coefficients")),
+            contribution=_knowledge(read["contribution_entropy"], means.get("contribution")),
+            attention=attention
+            and AttentionEntropy(_tensor(attention["per_head"]), _interval(attention)),
+            next_token=next_token
+            and NextTokenEntropy(next_token["mean"], next_token["maximum"], _interval(next_token)),
             variants={
                 Coefficient(name): KnowledgeEntropy(
-                    torch.tensor(one["per_layer"], dtype=torch.float64),
-                    means[name],
-                    _interval_read(one["interval"]),
+                    _tensor(one["per_layer"]), means[name], _interval(one)
                 )
                 for name, one in read["variants"].items()
             },
-            convergence=tuple(_point_read(point) for point in read["convergence"]),
+            convergence=tuple(
+                ConvergencePoint(
+                    EntropyKind(one["kind"]),
+                    one["documents"],
+                    one["tokens"],
+                    one["total"],
+                    _interval(one),
+                )
+                for one in read["convergence"]
+            ),
             notes=tuple(read["notes"]),
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
@@ -378,35 +360,15 @@ def load_result(directory: str | Path) -> EntropyResult:
         ) from error
 
 
-def _knowledge_read(read: Any, means: Tensor | None) -> KnowledgeEntropy | None:
+def _knowledge(read: Any, means: Tensor | None) -> KnowledgeEntropy | None:
     if read is None or means is None:
         return None
-    per_layer = torch.tensor(read["per_layer"], dtype=torch.float64)
-    return KnowledgeEntropy(per_layer, means, _interval_read(read["interval"]))
+    return KnowledgeEntropy(_tensor(read["per_layer"]), means, _interval(read))
 
 
-def _attention_read(read: Any) -> AttentionEntropy | None:
-    if read is None:
-        return None
-    per_head = torch.tensor(read["per_head"], dtype=torch.float64)
-    return AttentionEntropy(per_head, _interval_read(read["interval"]))
+def _tensor(values: list[Any]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
-def _next_token_read(read: Any) -> NextTokenEntropy | None:
-    if read is None:
-        return None
-    return NextTokenEntropy(read["mean"], read["maximum"], _interval_read(read["interval"]))
-
-
-def _point_read(read: dict[str, Any]) -> ConvergencePoint:
-    return ConvergencePoint(
-        EntropyKind(read["kind"]),
-        read["documents"],
-        read["tokens"],
-        read["total"],
-        _interval_read(read["interval"]),
-    )
-
-
-def _interval_read(read: dict[str, float] | None) -> Interval | None:
-    return None if read is None else Interval(**read)
+def _interval(read: dict[str, Any]) -> Interval | None:
+    return read["interval"] and Interval(**read["interval"])

@@ -1,8 +1,8 @@
 """Rotary frequencies: those that a reload would have, and for each sequence by its own length.
 
 They are buffers that no checkpoint holds: transformers computes them from the configuration, in
-float32. A cast of the whole model in memory (`model.to(torch.bfloat16)`) rounds them too. Rounded
-ones are put right; others that differ from the configuration are left alone and hashed.
+float32. Those that a cast of the model in memory has rounded are put right; others that differ from
+the configuration are left alone and hashed.
 
 Models with `longrope` (Phi-3) or `dynamic` NTK rotate by other frequencies once a sequence is
 longer than a border, and transformers goes by the longest row of a batch, pads included. Here every
@@ -121,7 +121,8 @@ def rope_border(config: Any) -> int | None:
     """Up to how many tokens all sequences have the same frequencies; None where all have."""
     rope = getattr(config, "rope_parameters", None) or {}
     # Some families have one set of parameters for each kind of layer.
-    kinds = [rope] if "rope_type" in rope else [one for one in rope.values() if _is_rope(one)]
+    several = (one for one in rope.values() if isinstance(one, Mapping) and "rope_type" in one)
+    kinds = [rope] if "rope_type" in rope else several
     borders = [_border(str(one.get("rope_type")), one, config) for one in kinds]
     return min((border for border in borders if border is not None), default=None)
 
@@ -185,7 +186,3 @@ def _border(kind: str, parameters: Mapping[str, Any], config: Any) -> int | None
 
 def _depends(kind: Any) -> bool:
     return isinstance(kind, str) and (kind == "longrope" or "dynamic" in kind)
-
-
-def _is_rope(value: Any) -> bool:
-    return isinstance(value, Mapping) and "rope_type" in value

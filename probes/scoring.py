@@ -4,17 +4,16 @@ For target tokens \(y_1 \dots y_n\) after a prompt \(x\) the log-probabilities
 \(\ln p(y_i \mid x, y_{<i})\), in nats, become one score: their mean by default, their sum, or the
 padded mean of the released code. This is what knowledge probes are scored by.
 
-Text is split into tokens by `probes.prompts`: prompt and target together, cut where the prompt
-ends. The pass is `probes.target_pass`: rows of about equal length, starts that items share
-computed once where the model allows it, target positions alone unembedded.
+Text is split by `probes.prompts`: prompt and target together, cut where the prompt ends. The pass
+is `probes.target_pass`.
 
 An item **matches exactly** if at every place of the target no token is more probable than its own
 (of equally probable ones, the first counts as chosen). Greedy decoding then writes the target: for
 one that ends in its end token, `exact_matches` says in one pass what `generate` would find out in
-as many steps as the target has tokens. The two can differ where tokens are about as probable and
-rounding decides, where the model writes the same text in other tokens (`training.recall` compares
-texts), where it goes on after a target without its end, and where a function is attached to the
-logits themselves, which only generation runs.
+as many steps as the target has tokens. The two can differ where rounding decides between tokens,
+where the model writes the same text in other tokens (`training.recall` compares texts), where it
+goes on after a target without its end, and where a function is attached to the logits themselves,
+which only generation runs.
 
 Source: Kim et al., ICLR 2025, Eq. 4; Chang et al., NeurIPS 2024.
 """
@@ -32,7 +31,7 @@ from probes.given import hooked_model, pairs, takes
 from probes.hooked_model import HookedModel
 from probes.prompts import Ids, Item, LensItem, Prompts, Text, encoded_items
 from probes.rotary import rope_border
-from probes.target_pass import read_targets, target_sums
+from probes.target_pass import by_item, read_targets, target_sums
 
 
 class TargetReduction(StrEnum):
@@ -50,14 +49,12 @@ class PaddedMean:
 
     Items are dealt to processes in turn, the first ones once more until all have the same number,
     and every process takes its own in batches, in order.
-
-    Attributes:
-        batch_size: items in a batch of one process.
-        world_size: processes.
     """
 
     batch_size: int = 16
+    """Items in a batch of one process."""
     world_size: int = 4
+    """Processes."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "world_size"):
@@ -75,22 +72,21 @@ class PaddedMean:
         """
         count = len(lengths)
         dealt = range(-(-count // self.world_size) * self.world_size)
-        found = [0] * count
+        found: dict[int, int] = {}
         for process in range(self.world_size):
             own = [place % count for place in dealt[process :: self.world_size]]
             for start in range(0, len(own), self.batch_size):
                 batch = own[start : start + self.batch_size]
                 longest = max(lengths[item] for item in batch)
-                for item in batch:
-                    # An item that is dealt twice keeps what it got first.
-                    found[item] = found[item] or longest - 1
-        return found
+                # An item that is dealt twice keeps what it got first.
+                found = dict.fromkeys(batch, longest - 1) | found
+        return [found[item] for item in range(count)]
 
 
 Reduction = TargetReduction | PaddedMean
 
 
-def as_reduction(given: TargetReduction | PaddedMean | str) -> Reduction:
+def as_reduction(given: Reduction | str) -> Reduction:
     """The reduction that is meant."""
     if isinstance(given, PaddedMean):
         return given
@@ -107,7 +103,7 @@ def as_reduction(given: TargetReduction | PaddedMean | str) -> Reduction:
 def target_log_probs(
     model: HookedModel,
     items: Sequence[Item],
-    reduction: TargetReduction | PaddedMean | str = TargetReduction.TOKEN_MEAN,
+    reduction: Reduction | str = TargetReduction.TOKEN_MEAN,
     *,
     prepend_bos: bool | None = None,
     share_prefixes: bool = True,
@@ -170,34 +166,28 @@ Choice = Sequence[Text]
 
 @dataclass(frozen=True)
 class EncodedQuestions:
-    """Questions as tokens, to be scored again and again.
-
-    Attributes:
-        items: token ids of context and continuation of every choice, question by question.
-        choices: how many choices each question has.
-        truncated: how many choices had the start of their context cut off.
-        split_apart: how many choices were split apart from their context.
-    """
+    """Questions as tokens, to be scored again and again."""
 
     items: tuple[tuple[Ids, Ids], ...]
+    """Context and continuation of every choice, question by question."""
     choices: tuple[int, ...]
+    """How many choices each question has."""
     truncated: int
+    """How many choices had the start of their context cut off."""
     split_apart: int
+    """How many choices were split apart from their context."""
 
 
 @dataclass(frozen=True)
 class ChoiceScores:
-    """What a model makes of the choices of some questions.
-
-    Attributes:
-        log_probs: for each question, the log-probability of each choice's continuation, in nats.
-        truncated: how many choices had the start of their context cut off to fit the model.
-        split_apart: how many choices were split apart from their context.
-    """
+    """What a model makes of the choices of some questions."""
 
     log_probs: tuple[Float64[Tensor, "_choice"], ...]
+    """For each question, the log-probability of each choice's continuation, in nats."""
     truncated: int
+    """How many choices had the start of their context cut off to fit the model."""
     split_apart: int = 0
+    """How many choices were split apart from their context."""
 
 
 @takes(model=hooked_model)
@@ -211,20 +201,10 @@ def choice_scores(
     distributed: bool = False,
     on_items: Callable[[int], None] | None = None,
 ) -> ChoiceScores:
-    """Score the choices of questions.
+    """Score the choices of questions, pairs of context and continuation.
 
-    Args:
-        model: the hooked model; what is attached to it counts.
-        questions: the choices of each, pairs of context and continuation; a continuation of text
-            usually starts with a space. What `encode_questions` returns is taken as it is.
-        prepend_bos: whether contexts of text begin with a BOS; None for the tokenizer's own habit.
-        compat: "official" to split every continuation by itself.
-        share_prefixes: compute what choices have in common once, where that is exact. Elsewhere
-            (other backends, attention without a mask of one's own, sequences longer than a sliding
-            window), and if False, every choice has a row of its own.
-        distributed: share the work out over the processes of the default group; every process
-            returns the scores of all.
-        on_items: called with the number of choices of every batch when it is done.
+    What `encode_questions` returns is taken as it is; `compat="official"` splits every continuation
+    by itself. The other arguments are those of `target_log_probs`, with a choice for an item.
 
     Returns:
         Nats, question by question and choice by choice, on the CPU.
@@ -256,7 +236,9 @@ def encode_questions(
     if not questions or not all(questions):
         raise ValueError("every question needs a choice, and there must be one question at least")
     pairs = [choice for question in questions for choice in question]
-    _refuse_no_pairs(pairs)
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2:
+            raise ValueError(f"a choice is a context and a continuation; found {pair!r}")
     splits = Prompts.of(model, prepend_bos).pairs(
         [(context, continuation) for context, continuation in pairs],
         what=("context", "continuation"),
@@ -279,40 +261,26 @@ def encode_questions(
     return EncodedQuestions(tuple(items), tuple(map(len, questions)), truncated, apart)
 
 
-def _refuse_no_pairs(pairs: Sequence[Choice]) -> None:
-    for pair in pairs:
-        if isinstance(pair, str) or len(pair) != 2:
-            raise ValueError(f"a choice is a context and a continuation; found {pair!r}")
-
-
 @dataclass(frozen=True, eq=False)
 class TargetReadings:
-    """What a model says of the tokens of targets, those of the first target first.
-
-    Attributes:
-        log_probs: of each token, in nats.
-        chosen: whether greedy decoding would take it.
-        lengths: tokens of each target.
-    """
+    """What a model says of the tokens of targets, those of the first target first."""
 
     log_probs: Float64[Tensor, "token"]
+    """Of each token, in nats."""
     chosen: Bool[Tensor, "token"]
+    """Whether greedy decoding would take it."""
     lengths: Int64[Tensor, "item"]
+    """Tokens of each target."""
 
     @property
     def matches(self) -> Bool[Tensor, "item"]:
         """Whether every token of each target would be taken."""
-        return self._summed((~self.chosen).double()) == 0
+        return by_item((~self.chosen).double(), self.lengths.tolist()) == 0
 
     @property
     def sums(self) -> Float64[Tensor, "item"]:
         """Log-probability of each whole target, in nats."""
-        return self._summed(self.log_probs)
-
-    def _summed(self, values: Float64[Tensor, "token"]) -> Float64[Tensor, "item"]:
-        owner = torch.arange(len(self.lengths)).repeat_interleave(self.lengths)
-        zeros = torch.zeros(len(self.lengths), dtype=torch.float64)
-        return zeros.index_add(0, owner, values)
+        return by_item(self.log_probs, self.lengths.tolist())
 
 
 @takes(model=hooked_model)
@@ -340,13 +308,7 @@ def target_readings(
 ) -> TargetReadings:
     """Log-probabilities of the tokens of targets, and whether greedy decoding would take them.
 
-    Args:
-        model: the hooked model; what is attached to it counts, but for functions at the logits.
-        items: pairs of prompt and target, as texts or token ids, or what `lens_items` returns.
-        prepend_bos: whether prompts of text begin with a BOS; None for the tokenizer's own habit.
-        distributed: share the work out over the processes of the default group; every process
-            returns the readings of all.
-        on_items: called with the number of items of every batch when it is done.
+    The arguments are those of `target_log_probs`; functions at the logits do not count.
 
     Raises:
         ValueError: there are no items; a prompt or target is empty, too long or not of this

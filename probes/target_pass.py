@@ -2,9 +2,7 @@
 
 Starts that items have in common run once where the model allows it, rows of about equal length run
 together, and only the positions that predict a target's tokens are unembedded, a bounded number at
-a time. What a token is given, it would be given in a row of its own, but for rounding.
-`token_log_probs` asks for the log-probability of each; `read_targets` for anything that can be read
-off the logits.
+a time. A token is given what it would be given in a row of its own, but for rounding.
 
 Sequences can share a row where tokens meet in attention alone, and attention takes its mask and its
 positions from the caller: on the native backend, in models that take position ids and run eager or
@@ -14,10 +12,11 @@ is run beside its paths in rows of their own.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TypedDict, Unpack
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -34,17 +33,14 @@ from probes.rotary import rope_border
 
 @dataclass
 class PrefixTree:
-    """Sequences that share a row.
-
-    Attributes:
-        ids: the token of each node; a node comes after those before it on its path.
-        depths: the position of each node in its sequences.
-        paths: for each sequence, by its number, the nodes that it runs through.
-    """
+    """Sequences that share a row."""
 
     ids: list[int] = field(default_factory=list)
+    """The token of each node; a node comes after those before it on its path."""
     depths: list[int] = field(default_factory=list)
+    """The position of each node in its sequences."""
     paths: dict[int, list[int]] = field(default_factory=dict)
+    """For each sequence, by its number, the nodes that it runs through."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,11 +57,7 @@ class PrefixTree:
 
     def dissolved(self) -> "list[PrefixTree]":
         """The same sequences, each in a row of its own."""
-        rows = []
-        for sequence, path in self.paths.items():
-            rows.append(PrefixTree())
-            rows[-1].add(sequence, [self.ids[node] for node in path], ())
-        return rows
+        return _apart({n: [self.ids[node] for node in path] for n, path in self.paths.items()})
 
     def add(self, sequence: int, tokens: Sequence[int], along: Sequence[int]) -> list[int]:
         """Put a sequence into the tree, its first nodes being the given ones."""
@@ -84,7 +76,9 @@ def prefix_trees(sequences: Sequence[Sequence[int]], *, d_model: int) -> list[Pr
     before: Sequence[int] = ()
     for number in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
         tokens = sequences[number]
-        shared = _shared_start(before, tokens)
+        pairs = enumerate(zip(before, tokens, strict=False))
+        alike = min(len(before), len(tokens))
+        shared = next((place for place, (a, b) in pairs if a != b), alike)
         if not trees or not _is_cheaper_joined(len(trees[-1]), len(tokens), shared, d_model):
             trees.append(PrefixTree())
             shared = 0
@@ -93,13 +87,26 @@ def prefix_trees(sequences: Sequence[Sequence[int]], *, d_model: int) -> list[Pr
     return trees
 
 
+def _is_cheaper_joined(nodes: int, tokens: int, shared: int, d_model: int) -> bool:
+    """Whether a sequence costs less in a tree of so many nodes than in a row of its own."""
+
+    def cost(tokens: int) -> float:
+        """What a row costs, in tokens of a row without attention."""
+        return tokens + tokens**2 / (6 * d_model)
+
+    return cost(nodes + tokens - shared) - cost(nodes) < cost(tokens)
+
+
 def single_paths(sequences: Sequence[Sequence[int]]) -> list[PrefixTree]:
     """Every sequence in a row of its own."""
+    return _apart(dict(enumerate(sequences)))
+
+
+def _apart(sequences: Mapping[int, Sequence[int]]) -> list[PrefixTree]:
     trees = []
-    for number, tokens in enumerate(sequences):
-        tree = PrefixTree()
-        tree.add(number, tokens, ())
-        trees.append(tree)
+    for number, tokens in sequences.items():
+        trees.append(PrefixTree())
+        trees[-1].add(number, tokens, ())
     return trees
 
 
@@ -124,25 +131,6 @@ def allowed_nodes(trees: Sequence[PrefixTree]) -> Bool[Tensor, "row query_node k
     return allowed
 
 
-def _shared_start(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences have in common at their start."""
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))
-
-
-def _is_cheaper_joined(nodes: int, tokens: int, shared: int, d_model: int) -> bool:
-    """Whether a sequence costs less in a tree of so many nodes than in a row of its own."""
-    joined = nodes + tokens - shared
-    return _cost(joined, d_model) - _cost(nodes, d_model) < _cost(tokens, d_model)
-
-
-def _cost(tokens: int, d_model: int) -> float:
-    """What a row costs, in tokens of a row without attention."""
-    return tokens + tokens**2 / (6 * d_model)
-
-
 _TAKES_ANY_MASK = ("eager", "sdpa", "mnemoscope")
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
@@ -165,12 +153,6 @@ def why_not_shared(model: HookedModel) -> str | None:
     return None
 
 
-def deepest_shared(config: Any) -> int | None:
-    """How many tokens a sequence in a shared row may have: the narrowest window, if any."""
-    widths = [getattr(config, name, None) for name in _WINDOWS]
-    return min((width for width in widths if isinstance(width, int)), default=None)
-
-
 def run_trees(model: HookedModel, trees: Sequence[PrefixTree]) -> Float[Tensor, "row node d_model"]:
     """The normed residual stream at every node; at pads, something meaningless."""
     ids, depths = padded_rows(trees)
@@ -181,43 +163,32 @@ def run_trees(model: HookedModel, trees: Sequence[PrefixTree]) -> Float[Tensor, 
         # Rows are as long as they are without their pads.
         mask = torch.arange(ids.shape[1]) < torch.tensor(list(map(len, trees)))[:, None]
         return model.trunk(as_token_batch({"input_ids": ids, "attention_mask": mask.long()}))
-    inputs = {
-        "input_ids": ids.to(model.device),
-        "position_ids": depths.to(model.device),
-        "attention_mask": _mask(model, allowed_nodes(trees)),
-    }
-    return model.engine.trunk(inputs)
-
-
-def _mask(model: HookedModel, allowed: Bool[Tensor, "row query key"]) -> Tensor:
-    """The mask in the form that the model's attention takes: eager attention adds it to scores."""
-    mask = allowed[:, None].to(model.device)
-    if model.engine.config._attn_implementation != "eager":
-        return mask
-    lowest = torch.finfo(model.dtype).min
-    return torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, lowest)
+    mask = allowed_nodes(trees)[:, None].to(model.device)
+    if model.engine.config._attn_implementation == "eager":
+        # Eager attention adds its mask to the scores.
+        lowest = torch.finfo(model.dtype).min
+        mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, lowest)
+    inputs = {"input_ids": ids, "position_ids": depths, "attention_mask": mask}
+    return model.engine.trunk({name: given.to(model.device) for name, given in inputs.items()})
 
 
 def _gap(model: HookedModel) -> float:
     """How far the ends of three short paths in one row are from what each gets by itself."""
     a, b, c, d, *_ = few_tokens(model.d_vocab, torch.device("cpu"))[0].tolist()
     paths = [(a, b, c), (a, b, d, c), (a, d)]
-    apart, together = single_paths(paths), prefix_trees(paths, d_model=10**6)
+
+    def streams_at_ends(trees: Sequence[PrefixTree]) -> Float[Tensor, "path d_model"]:
+        streams = run_trees(model, trees)
+        ends = {
+            path: streams[row, nodes[-1]]
+            for row, tree in enumerate(trees)
+            for path, nodes in tree.paths.items()
+        }
+        return torch.stack([ends[path] for path in sorted(ends)])
+
     with torch.no_grad(), model.evaluating():
-        expected, found = _streams_at_ends(model, apart), _streams_at_ends(model, together)
-    return difference(found, expected)
-
-
-def _streams_at_ends(
-    model: HookedModel, trees: Sequence[PrefixTree]
-) -> Float[Tensor, "path d_model"]:
-    streams = run_trees(model, trees)
-    ends = {
-        path: streams[row, nodes[-1]]
-        for row, tree in enumerate(trees)
-        for path, nodes in tree.paths.items()
-    }
-    return torch.stack([ends[path] for path in sorted(ends)])
+        expected = streams_at_ends(single_paths(paths))
+        return difference(streams_at_ends(prefix_trees(paths, d_model=10**6)), expected)
 
 
 Ids = Sequence[int]
@@ -234,24 +205,19 @@ Reading = Callable[
 `node[i]` is the row of the logits that predicts `token[i]`."""
 
 
+class PassOptions(TypedDict, total=False):
+    """How targets are read."""
+
+    share_prefixes: bool
+    distributed: bool
+    on_items: Callable[[int], None] | None
+
+
 def token_log_probs(
-    model: HookedModel,
-    items: Sequence[tuple[Ids, Ids]],
-    *,
-    share_prefixes: bool = True,
-    distributed: bool = False,
-    on_items: Callable[[int], None] | None = None,
+    model: HookedModel, items: Sequence[tuple[Ids, Ids]], **options: Unpack[PassOptions]
 ) -> Float64[Tensor, "token"]:
     """Log-probability of every token of every target, given its prompt and what is before it."""
-    found = read_targets(
-        model,
-        items,
-        _log_probs,
-        share_prefixes=share_prefixes,
-        distributed=distributed,
-        on_items=on_items,
-    )
-    return found[:, 0]
+    return read_targets(model, items, _log_probs, **options)[:, 0]
 
 
 def read_targets(
@@ -287,20 +253,17 @@ def read_targets(
 
 
 def target_sums(
-    model: HookedModel,
-    items: Sequence[tuple[Ids, Ids]],
-    *,
-    share_prefixes: bool = True,
-    distributed: bool = False,
-    on_items: Callable[[int], None] | None = None,
+    model: HookedModel, items: Sequence[tuple[Ids, Ids]], **options: Unpack[PassOptions]
 ) -> Float64[Tensor, "item"]:
     """Log-probability of every whole target: the sum over its tokens; see `token_log_probs`."""
-    found = token_log_probs(
-        model, items, share_prefixes=share_prefixes, distributed=distributed, on_items=on_items
-    )
-    lengths = torch.tensor([len(target) for _, target in items])
-    owner = torch.arange(len(items)).repeat_interleave(lengths)
-    return torch.zeros(len(items), dtype=torch.float64).index_add_(0, owner, found)
+    found = token_log_probs(model, items, **options)
+    return by_item(found, [len(target) for _, target in items])
+
+
+def by_item(values: Float64[Tensor, "token"], lengths: Sequence[int]) -> Float64[Tensor, "item"]:
+    """Sums over the tokens of each target."""
+    owner = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    return torch.zeros(len(lengths), dtype=torch.float64).index_add(0, owner, values)
 
 
 @dataclass(frozen=True)
@@ -353,14 +316,15 @@ def _trees(
     trees = prefix_trees(sequences, d_model=model.d_model)
     if not any(tree.branches for tree in trees):
         return trees
-    deepest = deepest_shared(model.engine.config) if why_not_shared(model) is None else 0
-    return [
-        row for tree in trees for row in ([tree] if _can_run(tree, deepest) else tree.dissolved())
-    ]
-
-
-def _can_run(tree: PrefixTree, deepest: int | None) -> bool:
-    return not tree.branches or deepest is None or tree.depth <= deepest
+    deepest: float = 0
+    if why_not_shared(model) is None:
+        # The narrowest window, if there is any.
+        widths = [getattr(model.engine.config, name, None) for name in _WINDOWS]
+        deepest = min((width for width in widths if isinstance(width, int)), default=math.inf)
+    rows: list[PrefixTree] = []
+    for tree in trees:
+        rows += tree.dissolved() if tree.branches and tree.depth > deepest else [tree]
+    return rows
 
 
 def _log_probs(

@@ -5,8 +5,8 @@ Early layers write in other directions than the unembedding reads. A translator 
 comes as near as it can to what the model goes on to predict. :math:`W` and
 :math:`b` start at zero, which is the logit lens. `training.tuned_lens` fits them.
 
-There is one for the stream before block 0 and one for the output of every block but the last; the
-last needs none. They belong to one set of weights, and say by its hash which.
+There is one for the stream before block 0 and one for the output of every block but the last. They
+belong to one set of weights, and say by its hash which.
 
 Source: Belrose et al., "Eliciting Latent Predictions from Transformers with the Tuned Lens",
 arXiv 2303.08112, section 3.
@@ -39,23 +39,19 @@ DESCRIPTION_FILE = "translators.json"
 
 @dataclass(frozen=True, eq=False)
 class Translators:
-    """A tuned lens; call it with a layer and streams.
-
-    Attributes:
-        weight: `W` of the stream before block 0, then of the output of every block but the last.
-        bias: `b`, likewise.
-        model: what the model was loaded as.
-        weights_sha256: hash of the weights they were trained for.
-        training: every setting of their training, and the hash of its text.
-    """
+    """A tuned lens; call it with a layer and streams."""
 
     name: ClassVar[str] = "tuned"
 
     weight: Float32[Tensor, "layer d_model d_model"]
+    """`W` of the stream before block 0, then of the output of every block but the last."""
     bias: Float32[Tensor, "layer d_model"]
     model: str
+    """What the model was loaded as."""
     weights_sha256: str
+    """Of the weights they were trained for."""
     training: Mapping[str, Any] = field(default_factory=dict)
+    """Every setting of their training, and the hash of its text."""
 
     def __call__(
         self, layer: int, stream: Float[Tensor, "row d_model"]
@@ -125,53 +121,39 @@ def load_translators(directory: str | Path, model: HookedModel) -> Translators:
     Raises:
         ValueError: the folder holds no translators, or those of other weights.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     folder = Path(directory)
-    description = _description(folder)
-    if description["weights_sha256"] != model.content_hash():
-        raise ValueError(
-            f"the translators in {folder} were trained for other weights, of "
-            f"{description['model']}; those of {model.name} differ: train some for it with "
-            "python -m training.tuned_lens"
-        )
-    tensors = _tensors(folder)
-    expected = {
-        "weight": (model.n_layers, model.d_model, model.d_model),
-        "bias": (model.n_layers, model.d_model),
-    }
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != expected:
-        raise ValueError(f"{folder / TENSORS_FILE} holds {found}; {model.name} needs {expected}")
-    refuse_not_finite(tensors, f"{folder / TENSORS_FILE}", "train a lens again")
-    return Translators(
-        weight=tensors["weight"].float(),
-        bias=tensors["bias"].float(),
-        model=description["model"],
-        weights_sha256=description["weights_sha256"],
-        training=description["training"],
-    ).to(model.device)
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    path = folder / DESCRIPTION_FILE
-    for needed in (path, folder / TENSORS_FILE):
+    path, tensors_path = folder / DESCRIPTION_FILE, folder / TENSORS_FILE
+    for needed in (path, tensors_path):
         if not needed.is_file():
             raise ValueError(
                 f"there is no {needed.name} in {folder}; give the folder that "
                 "python -m training.tuned_lens wrote"
             )
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        return {key: description[key] for key in ("model", "weights_sha256", "training")}
+        read = json.loads(path.read_text(encoding="utf-8"))
+        description = {key: read[key] for key in ("model", "weights_sha256", "training")}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not describe translators ({error}); train anew") from error
-
-
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    path = folder / TENSORS_FILE
+    if description["weights_sha256"] != model.content_hash():
+        raise ValueError(
+            f"the translators in {folder} were trained for other weights, of "
+            f"{description['model']}; those of {model.name} differ: train some for it with "
+            "python -m training.tuned_lens"
+        )
     try:
-        return load(path.read_bytes())
+        tensors = load(tensors_path.read_bytes())
     except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read ({error}); train anew") from error
+        raise ValueError(f"{tensors_path} cannot be read ({error}); train anew") from error
+    expected = {
+        "weight": (model.n_layers, model.d_model, model.d_model),
+        "bias": (model.n_layers, model.d_model),
+    }
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        raise ValueError(f"{tensors_path} holds {found}; {model.name} needs {expected}")
+    refuse_not_finite(tensors, f"{tensors_path}", "train a lens again")
+    widened = {name: tensor.float() for name, tensor in tensors.items()}
+    return Translators(**widened, **description).to(model.device)

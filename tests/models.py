@@ -139,6 +139,31 @@ SEQUENTIAL = tuple(family for family in FAMILIES if family != "gpt_neox")
 """Attention first, then the MLP on what attention has added to."""
 
 
+OTHERS = ("transformer_lens", "nnsight")
+BACKENDS = ("native", *OTHERS)
+CONTRASTING = ("gemma2", "gpt_neox", "opt")
+"""Soft-caps and windows; parallel blocks; a flattened MLP, and attention that a bridge leaves."""
+
+
+def across(families: tuple[str, ...], backends: tuple[str, ...] = OTHERS) -> list[Any]:
+    """Pairs of backend and family; elsewhere than natively all but a few wait for `-m slow`."""
+    import pytest
+
+    return [
+        pytest.param(b, f, marks=() if b == "native" or f in CONTRASTING else pytest.mark.slow)
+        for b in backends
+        for f in families
+    ]
+
+
+@cache
+def on(backend: str, family: str) -> Any:
+    """One hooked model of each kind, shared by tests that leave it as it was."""
+    import probes
+
+    return probes.load_model(tiny_hf_model(family), backend=backend, tokenizer=tiny_tokenizer())
+
+
 def tiny_hf_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
     """A fresh tiny model; the same bits for the same arguments."""
     state = torch.get_rng_state()

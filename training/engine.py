@@ -184,11 +184,10 @@ class Engine(AbstractContextManager["Engine"]):
             return "a run that is not sharded says where it begins"
         for number, rows in enumerate(micro_batches):
             with self.observing():
-                run = partial(self.loss, rows)
-                origin = where_it_began(self._model, run, rows.attention_mask == 1)
-            if origin is not None:
-                label = f"row {{}} of micro-batch {number}, token {{}}"
-                return origin.described(self._model, label.format)
+                label = f"row {{}} of micro-batch {number}, token {{}}".format
+                run, counted = partial(self.loss, rows), rows.attention_mask == 1
+                if (began := where_it_began(self._model, run, counted, label)) is not None:
+                    return began
         return "it begins at the logits or the loss itself"
 
     def where_gradient_began(self) -> str:

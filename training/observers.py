@@ -31,8 +31,13 @@ from probes.corpus.sources import Corpus
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches
 from probes.hooked_model import HookedModel
 from probes.intervals import Interval, Resampling
-from probes.measure import PassSettings, run_pass
-from probes.meters import AttentionMeter, KnowledgeMeter, NextTokenMeter
+from probes.measure import (
+    AttentionMeter,
+    KnowledgeMeter,
+    NextTokenMeter,
+    PassSettings,
+    run_pass,
+)
 from probes.perplexity import measure_perplexity
 from probes.prompts import LensItem, encoded_items
 from probes.scoring import (

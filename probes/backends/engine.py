@@ -1,25 +1,25 @@
-"""Engine: what a backend has to do, so that a hooked model works the same on all of them.
+"""Engine: what a backend has to do, so that a hooked model works the same on all; the native one.
 
 Hook points, what hooks receive and what they may return are those of `probes.sites`, whatever the
 backend calls them: scores and pattern are float32 or wider, a masked score is -inf.
+
+The native backend is the Hugging Face model itself, untouched: hooks on its own modules, and
+transformers' `AttentionInterface` where attention is read or edited. Entropies come from fused
+kernels, and a temperature leaves attention fused. Any forward pass of the model, ours or the
+user's, runs through what is attached.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from probes.anatomy import Anatomy, locate
-from probes.attach import (
-    HookFunction,
-    TemperatureNow,
-    attached,
-    dividing_calls,
-    memory_vectors_scaled,
-)
+from probes.attach import Hooks, TemperatureNow, attached, dividing_calls, memory_vectors_scaled
 from probes.attention_call import AttentionCall, SoftmaxCall
 from probes.attention_interface import Handler, attention_taken_over, attention_transformed
 from probes.checkpoint_files import refuse_unreadable
@@ -29,66 +29,124 @@ from probes.entropy import attention_entropy, entropy_of_scores
 from probes.rotary import rope_border
 from probes.sites import HookPoint, Site
 
-Hooks = Sequence[tuple[HookPoint, HookFunction]]
 TakeEntropies = Callable[[Float[Tensor, "batch head query_pos"], int], None]
 
 
-@runtime_checkable
-class Engine(Protocol):
+class Engine(ABC):
     """Runs one model with functions attached to its hook points."""
 
     backend: Backend
-    anatomy: Anatomy
     wrapped: Any
     """What runs: the Hugging Face model, a `TransformerBridge` or an nnsight model."""
-    module: nn.Module
-    """What has the training flags."""
+    module: Any
+    """The Hugging Face model in it, which has the training flags."""
     config: Any
     """The model's Hugging Face configuration."""
+    anatomy: Anatomy
 
     def hugging_face(self) -> Any:
         """The Hugging Face model, to patch, train and save."""
+        return self.module
 
     def locate_again(self) -> Anatomy:
         """The parts of the model, whose modules were replaced since."""
+        # A wrapper has wrapped the modules that were there before.
+        raise ValueError(
+            f"modules of this model were replaced since {self.backend} has wrapped it; change the "
+            "model first, and load it then"
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights by name, as they are now."""
+        return self.module.state_dict()
 
     def lacks(self, site: Site) -> str | None:
         """Why there is no such site; None where there is."""
+        return self.anatomy.architecture.lacks(site)
 
+    @abstractmethod
     def attached(self, hooks: Hooks) -> AbstractContextManager[None]:
         """Attach functions for the length of a `with` block."""
 
     def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
         """Hand over every layer's attention entropies, in nats, as it runs."""
+        return self.attached(self._reducing(Site.ATTENTION_SCORES, entropy_of_scores, take))
+
+    def _reducing(
+        self, site: Site, entropy: Callable[[Tensor], Tensor], take: TakeEntropies
+    ) -> Hooks:
+        """Hooks that turn what attention shows into entropies."""
+
+        def reduce(shown: Tensor, point: HookPoint) -> None:
+            assert point.layer is not None
+            take(entropy(shown), point.layer)
+
+        return [(HookPoint(site, layer), reduce) for layer in range(len(self.anatomy.layers))]
 
     def memory_vectors_scaled(
         self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
     ) -> AbstractContextManager[None]:
         """Have memory vectors of some layers count so many times, after all hooks on them."""
+        layers = self.anatomy.layers
+        return memory_vectors_scaled({layers[i].down: by for i, by in multipliers.items()})
 
+    @abstractmethod
     def attention_temperature(
         self, temperatures: Mapping[int, TemperatureNow]
     ) -> AbstractContextManager[None]:
         """Divide the final attention scores of some layers, before all hooks on them."""
 
+    @abstractmethod
     def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
         """The normed residual stream after the last block."""
 
+    @abstractmethod
     def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_vocab"]:
         """The logits."""
 
 
-def taking_from_scores(take: TakeEntropies, n_layers: int) -> Hooks:
-    """Hooks that turn captured attention scores into entropies."""
+class NativeEngine(Engine):
+    """Runs a `PreTrainedModel` as it is."""
 
-    def reduce(scores: Tensor, point: HookPoint) -> None:
-        assert point.layer is not None
-        take(entropy_of_scores(scores), point.layer)
+    backend = Backend.NATIVE
 
-    return [(HookPoint(Site.ATTENTION_SCORES, layer), reduce) for layer in range(n_layers)]
+    def __init__(self, hf_model: Any) -> None:
+        self.wrapped = self.module = hf_model
+        self.config = hf_model.config
+        self.anatomy = locate(hf_model)
+
+    def locate_again(self) -> Anatomy:
+        refuse_unreadable(self.module)
+        return locate(self.module)
+
+    def attached(self, hooks: Hooks) -> AbstractContextManager[None]:
+        return attached(self.module, self.anatomy, hooks)
+
+    def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
+        def taking(layer: int) -> Handler:
+            def handler(call: AttentionCall | SoftmaxCall) -> Tensor:
+                take(attention_entropy(call), layer)
+                return call.output()
+
+            return handler
+
+        modules = [layer.attention for layer in self.anatomy.layers]
+        return attention_taken_over(self.module, {m: taking(i) for i, m in enumerate(modules)})
+
+    def attention_temperature(
+        self, temperatures: Mapping[int, TemperatureNow]
+    ) -> AbstractContextManager[None]:
+        transforms = {
+            self.anatomy.layers[layer].attention: dividing_calls(now)
+            for layer, now in temperatures.items()
+        }
+        return attention_transformed(self.module, transforms)
+
+    def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
+        return self.anatomy.trunk(**inputs, use_cache=False).last_hidden_state
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_vocab"]:
+        return self.module(**inputs, use_cache=False).logits
 
 
 def model_inputs(batch: TokenBatch, anatomy: Anatomy, config: Any, name: str) -> dict[str, Tensor]:
@@ -126,73 +184,3 @@ def _check_ids(ids: Int[Tensor, "batch pos"], vocabulary: int, config: Any, name
             f"rows have {ids.shape[1]} tokens, but {name} has positions for {longest}; "
             "use a shorter sequence length"
         )
-
-
-class NativeEngine:
-    """Runs a `PreTrainedModel` as it is."""
-
-    backend = Backend.NATIVE
-
-    def __init__(self, hf_model: Any) -> None:
-        self.wrapped = hf_model
-        self.module = hf_model
-        self.config = hf_model.config
-        self.anatomy: Anatomy = locate(hf_model)
-
-    def hugging_face(self) -> Any:
-        """The Hugging Face model, to patch, train and save."""
-        return self.module
-
-    def locate_again(self) -> Anatomy:
-        """The parts of the model, whose modules were replaced since."""
-        refuse_unreadable(self.module)
-        return locate(self.module)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The weights by name, as they are now."""
-        return self.module.state_dict()
-
-    def lacks(self, site: Site) -> str | None:
-        """Why there is no such site; None where there is."""
-        return self.anatomy.architecture.lacks(site)
-
-    def attached(self, hooks: Hooks) -> AbstractContextManager[None]:
-        """Attach functions for the length of a `with` block."""
-        return attached(self.module, self.anatomy, hooks)
-
-    def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
-        """Route every attention module through a handler that hands over its entropies."""
-
-        def taking(layer: int) -> Handler:
-            def handler(call: AttentionCall | SoftmaxCall) -> Tensor:
-                take(attention_entropy(call), layer)
-                return call.output()
-
-            return handler
-
-        modules = [layer.attention for layer in self.anatomy.layers]
-        return attention_taken_over(self.module, {m: taking(i) for i, m in enumerate(modules)})
-
-    def memory_vectors_scaled(
-        self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
-    ) -> AbstractContextManager[None]:
-        """Multiply what the down projections receive, after all hooks on it."""
-        return memory_vectors_scaled(self.anatomy.layers, multipliers)
-
-    def attention_temperature(
-        self, temperatures: Mapping[int, TemperatureNow]
-    ) -> AbstractContextManager[None]:
-        """Change the attention calls of some layers; fused kernels keep serving them."""
-        transforms = {
-            self.anatomy.layers[layer].attention: dividing_calls(now)
-            for layer, now in temperatures.items()
-        }
-        return attention_transformed(self.module, transforms)
-
-    def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
-        """The normed residual stream after the last block; the unembedding is not computed."""
-        return self.anatomy.trunk(**inputs, use_cache=False).last_hidden_state
-
-    def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_vocab"]:
-        """The model's own logits."""
-        return self.module(**inputs, use_cache=False).logits

@@ -27,15 +27,9 @@ from torch import Tensor, nn
 from torch.special import entr
 
 from probes.anatomy import Anatomy, locate
-from probes.attach import (
-    HookFunction,
-    TemperatureNow,
-    dividing_scores,
-    fitted,
-    memory_vectors_scaled,
-)
+from probes.attach import HookFunction, Hooks, TemperatureNow, dividing_scores, fitted
 from probes.attention_call import narrowed, widened
-from probes.backends.engine import Hooks, TakeEntropies, taking_from_scores
+from probes.backends.engine import Engine, TakeEntropies
 from probes.checking import difference, evaluating, few_tokens, refusing_failures, tolerance, wide
 from probes.choices import Backend
 from probes.model_folder import refuse_unordinary
@@ -92,7 +86,7 @@ def _without_side_effects() -> Iterator[None]:
         logger.setLevel(level)
 
 
-class TransformerLensEngine:
+class TransformerLensEngine(Engine):
     """Runs a `TransformerBridge`."""
 
     backend = Backend.TRANSFORMER_LENS
@@ -106,27 +100,24 @@ class TransformerLensEngine:
     ) -> None:
         """`weights` and `logits` of `few_tokens` are those before the bridge, where known."""
         self.wrapped = bridge
-        self.module: nn.Module = bridge.original_model
-        self.config: Any = self.module.config
+        self.module = bridge.original_model
+        self.config = self.module.config
         self.anatomy = anatomy or locate(self.module, unwrap=_unwrapped)
-        _refuse_falcon_alibi(self.config)
+        if self.config.model_type == "falcon" and self.config.alibi:
+            # Too little to be noticed on a few tokens in half precision.
+            raise ValueError(
+                "TransformerLens adds Falcon's alibi twice, so its bridge is another model; use "
+                "backend='native'"
+            )
         self._weights = weights
-        self._on_logits: list[tuple[HookPoint, HookFunction]] = []
+        self._on_logits: Hooks = []
         with evaluating(self.module):
             self._scores_readable, self._pattern_readable, self._editable = self._attention(logits)
 
     def hugging_face(self) -> Any:
-        """There is none that could be patched, trained or saved."""
         raise ValueError(
             "a TransformerBridge rewrites the model it wraps, so there is no Hugging Face model to "
             "patch, train, save or hand out; load it with backend='native' for that"
-        )
-
-    def locate_again(self) -> Anatomy:
-        """Impossible: what is wrapped are the modules that were there before."""
-        raise ValueError(
-            "modules of this model were replaced since TransformerLens has wrapped it; change the "
-            "model first, and load it then"
         )
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -134,7 +125,6 @@ class TransformerLensEngine:
         return self.wrapped.state_dict() if self._weights is None else self._weights
 
     def lacks(self, site: Site) -> str | None:
-        """Why there is no such site; None where there is."""
         readable = {
             Site.ATTENTION_SCORES: self._scores_readable,
             Site.ATTENTION_PATTERN: self._pattern_readable,
@@ -144,11 +134,10 @@ class TransformerLensEngine:
                 f"TransformerLens leaves the attention of {self.anatomy.architecture.family} to "
                 f"transformers, so there is no {site} to read; use backend 'native' or 'nnsight'"
             )
-        return self.anatomy.architecture.lacks(site)
+        return super().lacks(site)
 
     @contextmanager
     def attached(self, hooks: Hooks) -> Iterator[None]:
-        """Attach functions through the bridge's own hooks for the length of a `with` block."""
         for point, _ in hooks:
             if reason := self.lacks(point.site):
                 raise ValueError(reason)
@@ -158,7 +147,7 @@ class TransformerLensEngine:
             if point.site is not Site.LOGITS
         ]
         before = self._on_logits
-        self._on_logits = before + [pair for pair in hooks if pair[0].site is Site.LOGITS]
+        self._on_logits = [*before, *(pair for pair in hooks if pair[0].site is Site.LOGITS)]
         try:
             with self.wrapped.hooks(fwd_hooks=inside):
                 yield
@@ -167,71 +156,58 @@ class TransformerLensEngine:
 
     def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
         """Hand over entropies of captured scores; of the pattern where only that can be read."""
-        layers = len(self.anatomy.layers)
         if self._scores_readable:
-            return self.attached(taking_from_scores(take, layers))
+            return super().attention_entropies(take)
         if self.anatomy.dtype in (torch.bfloat16, torch.float16):
             raise ValueError(
                 f"TransformerLens shows only the half-precision pattern of this "
                 f"{self.anatomy.architecture.family}, which is too coarse for its entropy; "
                 "use backend='native', or load it in float32"
             )
-
-        def reduce(pattern: Tensor, point: HookPoint) -> None:
-            assert point.layer is not None
-            take(entr(pattern).sum(dim=-1), point.layer)
-
-        points = (HookPoint(Site.ATTENTION_PATTERN, layer) for layer in range(layers))
-        return self.attached([(point, reduce) for point in points])
-
-    def memory_vectors_scaled(
-        self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
-    ) -> AbstractContextManager[None]:
-        """Multiply what the down projections inside the bridge receive, after all its hooks."""
-        return memory_vectors_scaled(self.anatomy.layers, multipliers)
+        hooks = self._reducing(Site.ATTENTION_PATTERN, lambda p: entr(p).sum(dim=-1), take)
+        return self.attached(hooks)
 
     @contextmanager
     def attention_temperature(self, temperatures: Mapping[int, TemperatureNow]) -> Iterator[None]:
-        """Divide scores before any hook of the bridge, ours or others', sees them."""
         if reason := self.lacks(Site.ATTENTION_SCORES):
             raise ValueError(reason)
         with ExitStack() as stack:
             for layer, now in temperatures.items():
                 point = HookPoint(Site.ATTENTION_SCORES, layer)
-                hook = _before_all(partial(_on_scores, point=point, function=dividing_scores(now)))
+                divide = partial(_on_scores, point=point, function=dividing_scores(now))
                 scores = self.wrapped.hook_dict[self._name(point)]
-                stack.callback(scores.register_forward_hook(hook, prepend=True).remove)
+                handle = scores.register_forward_hook(
+                    lambda _point, _args, tensor, divide=divide: divide(tensor), prepend=True
+                )
+                stack.callback(handle.remove)
             yield
 
     def trunk(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_model"]:
-        """The normed residual stream after the last block; a bridge always unembeds it too."""
+        # A bridge always unembeds it too.
         kept: list[Tensor] = []
         with self.wrapped.hooks(fwd_hooks=[("ln_final.hook_out", _lens_hook(kept.append))]):
             self.logits(inputs)
         return kept[0]
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_vocab"]:
-        """The bridge's logits. It makes positions of the mask itself, so they are not passed."""
+        # It makes positions of the mask itself, so they are not passed.
         mask = inputs.get("attention_mask")
-        if mask is not None:
-            self._refuse_rows_of_other_lengths(mask)
+        border = rope_border(self.config)
+        if mask is not None and border is not None and mask.shape[1] > border:
+            padded = bool((mask[:, -1] == 0).any())
+            if padded and int(mask.sum(dim=1).min()) <= border:
+                # A bridge counts pads after a row into the length that frequencies go by.
+                raise ValueError(
+                    f"rotary frequencies of this {self.anatomy.architecture.family} change beyond "
+                    f"{border} tokens, and TransformerLens goes by the longest row of a batch, of "
+                    f"{mask.shape[1]}; use backend='native', or batch shorter rows apart from "
+                    "longer"
+                )
         logits = self.wrapped(inputs["input_ids"], attention_mask=mask, return_type="logits")
         for point, function in self._on_logits:
             new = function(logits, point)
             logits = logits if new is None else new
         return logits
-
-    def _refuse_rows_of_other_lengths(self, mask: Tensor) -> None:
-        """A bridge counts pads after a row into the length that rotary frequencies go by."""
-        border = rope_border(self.config)
-        if border is None or mask.shape[1] <= border or not bool((mask[:, -1] == 0).any()):
-            return
-        if int(mask.sum(dim=1).min()) <= border:
-            raise ValueError(
-                f"rotary frequencies of this {self.anatomy.architecture.family} change beyond "
-                f"{border} tokens, and TransformerLens goes by the longest row of a batch, of "
-                f"{mask.shape[1]}; use backend='native', or batch shorter rows apart from longer"
-            )
 
     def _name(self, point: HookPoint) -> str:
         if point.site is Site.EMBED:
@@ -292,27 +268,12 @@ class TransformerLensEngine:
         return gap <= bar, True, editable
 
 
-def _refuse_falcon_alibi(config: Any) -> None:
-    """Too little to be noticed on a few tokens in half precision."""
-    if config.model_type == "falcon" and config.alibi:
-        raise ValueError(
-            "TransformerLens adds Falcon's alibi twice, so its bridge is another model; use "
-            "backend='native'"
-        )
-
-
 def _lens_hook(function: Callable[[Tensor], Tensor | None]) -> _LensHook:
-
     def hook(tensor: Tensor, hook: Any) -> Tensor | None:
         del hook
         return function(tensor)
 
     return hook
-
-
-def _before_all(function: Callable[[Tensor], Tensor | None]) -> Callable[..., Tensor | None]:
-    """A hook as PyTorch calls it on a hook point, which returns what it receives."""
-    return lambda _point, _args, tensor: function(tensor)
 
 
 def _on_scores(scores: Tensor, point: HookPoint, function: HookFunction) -> Tensor | None:

@@ -1,26 +1,16 @@
 """How documents become batches of token rows.
 
-Two layouts:
-
 - **packed**: the documents' tokens, each document followed by the tokenizer's end-of-sequence
   token, are joined and cut into rows of exactly `sequence_length`. The last, incomplete row is kept
   and padded, so every token of every document appears exactly once.
 - **document**: one document a row, cut off after `sequence_length` tokens, padded to the longest
   row of its batch.
 
-In both a document begins with a beginning-of-sequence token (BOS) where `prepend_bos` says so: by
-default where the tokenizer begins a text with one. In packed rows that is at the start of every
-document, wherever in a row that comes, and not at the start of every row. A document that begins
-with a BOS of its own gets no second one; an end that the tokenizer would add is left out, since the
-packed layout puts its own.
-
-Segment ids tell which document a token is from (`probes.corpus.token_batch`). Rows of token ids
-are used as they are: neither tokenised nor cut.
-
-    >>> from probes.corpus.batching import token_batches
-    >>> batches = token_batches(["a b c", "d e"], tokenizer, sequence_length=4)    # doctest: +SKIP
-    >>> [batch.input_ids.shape for batch in batches]                               # doctest: +SKIP
-    [torch.Size([2, 4])]
+In both a document begins with a beginning-of-sequence token (BOS) where `prepend_bos` says so: in
+packed rows at the start of every document, not of every row. A document that begins with a BOS of
+its own gets no second one; an end that the tokenizer would add is left out, since the packed layout
+puts its own. Segment ids tell which document a token is from. Rows of token ids are used as they
+are: neither tokenised nor cut.
 
 Counts are in documents, tokens (end-of-sequence tokens included, pads not) and rows.
 """
@@ -39,7 +29,6 @@ from probes.corpus.token_batch import (
     PaddingSide,
     Row,
     TokenBatch,
-    as_token_batch,
     collate,
     document_row,
     grouped,
@@ -48,17 +37,6 @@ from probes.corpus.token_batch import (
     row_limit,
 )
 from probes.prompts import Prompts
-
-__all__ = [
-    "BatchCounts",
-    "Batching",
-    "PaddingSide",
-    "RowLayout",
-    "TokenBatch",
-    "TokenBatches",
-    "as_token_batch",
-    "token_batches",
-]
 
 MINIMUM_SEQUENCE_LENGTH = 2
 
@@ -84,31 +62,19 @@ class Batching:
 
 @dataclass
 class BatchCounts:
-    """What a pass has produced so far.
-
-    Attributes:
-        documents: documents (or rows of a `.npy` corpus) that gave at least one token.
-        empty_documents: documents that the tokenizer turned into nothing.
-        tokens: real tokens in rows.
-        rows: rows handed out.
-        complete: whether the pass has reached its end.
-    """
+    """What a pass has produced so far."""
 
     documents: int = 0
+    """Documents (or rows of a `.npy` corpus) that gave at least one token."""
     empty_documents: int = 0
+    """Documents that the tokenizer turned into nothing."""
     tokens: int = 0
+    """Real tokens in rows."""
     rows: int = 0
-    complete: bool = False
 
 
 class TokenBatches:
-    """Batches of a corpus, re-iterable; every pass reads the corpus anew.
-
-    Attributes:
-        corpus: what is read.
-        batching: the configuration.
-        counts: what the latest pass has produced so far.
-    """
+    """Batches of a corpus, re-iterable; every pass reads the corpus anew."""
 
     def __init__(self, corpus: Corpus, tokenizer: Any, batching: Batching) -> None:
         self.corpus = corpus
@@ -138,20 +104,6 @@ class TokenBatches:
         """Whether documents begin with a BOS; None for rows of token ids, taken as they are."""
         return self._prompts.puts_bos if self.corpus.token_rows is None else None
 
-    @property
-    def total_rows(self) -> int | None:
-        """Rows of a pass, for a progress bar: exact after one, else at most; None if unknown."""
-        batching = self.batching
-        if self.counts.complete:
-            return self.counts.rows
-        if self.corpus.token_rows is not None:
-            return row_limit(self.corpus.token_rows, batching.max_tokens)
-        if batching.layout is RowLayout.DOCUMENT:
-            return self.corpus.max_documents
-        if batching.max_tokens is None:
-            return None
-        return -(-batching.max_tokens // batching.sequence_length)
-
     def kept(self) -> "KeptBatches":
         """The batches of one pass, kept in memory: for several models with one tokenizer."""
         batches = tuple(self)
@@ -168,7 +120,6 @@ class TokenBatches:
                 f"corpus {self.corpus.name} gave no token ({counts.empty_documents} documents "
                 f"tokenise to nothing): give another corpus or tokenizer"
             )
-        counts.complete = True
 
     def _rows(self, counts: BatchCounts, content: ContentHash) -> Iterator[Row]:
         if self.corpus.token_rows is not None:

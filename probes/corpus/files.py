@@ -1,10 +1,13 @@
-r"""Which files are documents: of a folder, a pattern, or several of either.
+r"""Which files are documents, of a folder, a pattern, or several of either; and the rows in them.
 
 A folder is read recursively, in sorted order. Hidden files and folders (`.git`,
 `.ipynb_checkpoints`) and what editors leave behind (`notes.txt~`, `#notes.txt#`) are no documents,
 nor is what a project says about itself (`LICENSE.txt`, `README.txt`, `requirements.txt`). Files of
 `.json` and `.csv` beside `.txt`, `.jsonl` or `.parquet` are taken for notes on these. What is left
 out is named; a file that is asked for by its own name is read whatever it is called.
+
+Rows are read one at a time, a Parquet file a row group at a time; only `.json` and tables are held
+whole. What cannot be read is a `ValueError` that names the file, the line or row, and what to do.
 
     >>> from pathlib import Path
     >>> kind_of(Path("part-01.JSONL.zst")), kind_of(Path("scan.pdf"))
@@ -51,11 +54,10 @@ class Found:
 
 def kind_of(path: Path) -> str | None:
     """The ending that says how a file is read, without that of a packed file; None if unknown."""
-    suffix = path.suffix.lower()
-    if suffix in _PACKED:
+    if path.suffix.lower() in _PACKED:
         inner = Path(path.stem).suffix.lower()
         return inner if inner in PACKABLE else None
-    return suffix if suffix in SUFFIXES else None
+    return path.suffix.lower() if path.suffix.lower() in SUFFIXES else None
 
 
 def is_pattern(source: str | Path) -> bool:
@@ -67,11 +69,18 @@ def corpus_files(sources: Sequence[str | Path]) -> Found:
     """The documents of files, folders and patterns."""
     found = [_documents_of(source) for source in sources]
     files = [file for one in found for file in one.files]
-    _refuse_twice(files)
+    seen: dict[Path, Path] = {}
+    for file in files:
+        plain = file.with_name(_unpacked_name(file)).resolve()
+        if plain in seen:
+            raise ValueError(
+                f"{seen[plain]} and {file} would both be read and have one name: keep one of them"
+            )
+        seen[plain] = file
     if len({kind_of(file) == TOKEN_SUFFIX for file in files}) > 1:
         raise ValueError(
-            f"{_joined_names(sources)} mixes texts with rows of token ids (.npy): keep them in "
-            "folders of their own"
+            f"{', '.join(map(str, sources))} mixes texts with rows of token ids (.npy): keep them "
+            "in folders of their own"
         )
     return Found(tuple(files), tuple(words for one in found for words in one.left_out))
 
@@ -97,18 +106,18 @@ def _documents_of(source: str | Path) -> Found:
     path = Path(source).expanduser()
     if path.is_file():
         if kind_of(path) is None:
-            raise ValueError(f"{path}: found {_kind_shown(path)}: give {ACCEPTED} files")
+            raise ValueError(f"{path}: found {path.suffix or path.name}: give {ACCEPTED} files")
         return Found((path,))
     if path.is_dir():
-        inside = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
-        return _chosen_documents(str(source), path, inside)
-    if not is_pattern(source):
+        root, inside = path, sorted(path.rglob("*"))
+    elif is_pattern(source):
+        # What is hidden above the pattern was asked for by its name.
+        root = Path(*takewhile(lambda part: not has_magic(part), path.parts))
+        inside = sorted(map(Path, glob(str(path), recursive=True)))
+    else:
         raise ValueError(f"{source}: no such file or folder: give {ACCEPTED} files")
-    matches = sorted(map(Path, glob(str(path), recursive=True)))
-    # What is hidden above the pattern was asked for by its name.
-    root = Path(*takewhile(lambda part: not has_magic(part), path.parts))
-    inside = [file.relative_to(root) for file in matches if file.is_file()]
-    return _chosen_documents(str(source), root, inside)
+    there = [file.relative_to(root) for file in inside if file.is_file()]
+    return _chosen_documents(str(source), root, there)
 
 
 def _chosen_documents(name: str, folder: Path, candidates: Sequence[Path]) -> Found:
@@ -121,23 +130,18 @@ def _chosen_documents(name: str, folder: Path, candidates: Sequence[Path]) -> Fo
         about += [file for file in documents if kind_of(file) in _NOTES]
         documents = [file for file in documents if kind_of(file) not in _NOTES]
     if not documents:
-        kinds = {_kind_shown(file) for file in unread} | {str(file) for file in about}
+        kinds = {file.suffix or file.name for file in unread} | {str(file) for file in about}
         hidden = ["hidden files"] * (len(seen) < len(candidates))
         there = [*sorted(kinds), *hidden] or ["nothing"]
         raise ValueError(f"{name}: found {', '.join(there)}: give {ACCEPTED} files")
-    return Found(tuple(folder / file for file in documents), _left_out(unread, about))
-
-
-def _left_out(unread: Iterable[Path], about: Iterable[Path]) -> tuple[str, ...]:
-    """What is left out, in words, by kind."""
-    groups: dict[str, list[Path]] = defaultdict(list)
+    by_kind: dict[str, list[Path]] = defaultdict(list)
     for file in unread:
-        groups[file.suffix.lower() or "other"].append(file)
-    words = [
+        by_kind[file.suffix.lower() or "other"].append(file)
+    left_out = [
         f"{len(files)} {kind} file{'s' * (len(files) > 1)} ({files[0]})"
-        for kind, files in sorted(groups.items())
+        for kind, files in sorted(by_kind.items())
     ]
-    return (*words, *map(str, about))
+    return Found(tuple(folder / file for file in documents), (*left_out, *map(str, about)))
 
 
 def _is_hidden(file: Path) -> bool:
@@ -149,32 +153,18 @@ def _is_hidden(file: Path) -> bool:
 
 def _is_about(file: Path) -> bool:
     """Whether a file is about a project, by its name."""
-    stem = Path(file.stem).stem if file.suffix.lower() in _PACKED else file.stem
-    return _ABOUT.fullmatch(stem) is not None
+    return _ABOUT.fullmatch(Path(_unpacked_name(file)).stem) is not None
 
 
-def _refuse_twice(files: Sequence[Path]) -> None:
-    """Refuse a file that stands there twice, or packed and unpacked."""
-    seen: dict[Path, Path] = {}
-    for file in files:
-        plain = (file.with_suffix("") if file.suffix.lower() in _PACKED else file).resolve()
-        if plain in seen:
-            raise ValueError(
-                f"{seen[plain]} and {file} would both be read and have one name: keep one of them"
-            )
-        seen[plain] = file
-
-
-def _kind_shown(file: Path) -> str:
-    return file.suffix or file.name
-
-
-def _joined_names(sources: Sequence[str | Path]) -> str:
-    return ", ".join(map(str, sources))
+def _unpacked_name(file: Path) -> str:
+    return file.stem if file.suffix.lower() in _PACKED else file.name
 
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LONGEST_FIELD = 2**31 - 1
+
+_BEGINNING = 1024
+PARQUET_BATCH_ROWS = 256
 
 Row = dict[str, Any]
 
@@ -186,9 +176,8 @@ def unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
         with _opened_file(path) as file:
             yield file
     except (OSError, EOFError, zlib.error) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
         raise ValueError(
-            f"{path}: cannot be read ({reason}): see that it is whole and yours to read"
+            f"{path}: cannot be read ({first_line(error)}): see that it is whole and yours to read"
         ) from error
 
 
@@ -203,14 +192,76 @@ def _opened_file(path: Path) -> io.BufferedIOBase:
     return path.open("rb")
 
 
+def first_line(error: BaseException) -> str:
+    """What a library says of an error, in one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
+
+
+def contents(path: Path) -> bytes:
+    """All of a file, without a byte order mark."""
+    with unpacked(path) as file:
+        return file.read().removeprefix(BYTE_ORDER_MARK)
+
+
+def file_rows(path: Path, kind: str, column: str) -> Iterator[tuple[str, Row | None]]:
+    """Where each row of a file stands, and the row; None for a blank line.
+
+    Args:
+        path: the file.
+        kind: its ending, as `kind_of` gives it; not that of plain texts.
+        column: what must be in a Parquet file, of which nothing else is read.
+    """
+    match kind:
+        case ".parquet":
+            return _parquet_rows(path, column)
+        case ".csv" | ".tsv":
+            return separated_rows(path, "," if kind == ".csv" else "\t")
+        case ".json":
+            with unpacked(path) as file:
+                beginning = file.read(_BEGINNING).removeprefix(BYTE_ORDER_MARK)
+            # JSON Lines are called `.json` as well.
+            if beginning.lstrip().startswith(b"["):
+                return json_rows(path)
+    return _json_lines(path)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Row | None]]:
+    with unpacked(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            place = f"{path}, line {number}"
+            line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+            yield place, as_object(parsed(line, place), place) if line.strip() else None
+
+
+def _parquet_rows(path: Path, column: str) -> Iterator[tuple[str, Row]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a Parquet file ({first_line(error)})") from error
+    with file:
+        if column not in file.schema_arrow.names:
+            raise ValueError(missing_column(column, file.schema_arrow.names, str(path)))
+        row = 0
+        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                row += 1
+                yield f"{path}, row {row}", {column: value}
+
+
+def missing_column(column: str, found: Iterable[str], place: str) -> str:
+    """The message for a column that is not there."""
+    return (
+        f"{place}: no column {column!r}; found {', '.join(map(repr, found)) or 'none'}: name the "
+        f"column with the text with column (--column)"
+    )
+
+
 def json_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """The objects of the one list that a `.json` file holds."""
-    text = decoded(_bytes(path).removeprefix(BYTE_ORDER_MARK), str(path))
-    try:
-        items = json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, "
-        raise ValueError(_not_json(str(path), error.msg, where, error.colno)) from error
+    items = parsed(contents(path), str(path))
     if not isinstance(items, list):
         raise ValueError(f"{path}: expected a list of objects, found {type(items).__name__}")
     for number, item in enumerate(items, start=1):
@@ -222,10 +273,9 @@ def separated_rows(
     path: Path, separator: str, list_columns: Sequence[str] = ()
 ) -> Iterator[tuple[str, Row]]:
     """The records below the header of a `.csv` or `.tsv` file."""
-    text = decoded(_bytes(path).removeprefix(BYTE_ORDER_MARK), str(path))
     # A document may be longer than the library's usual limit of a field.
     csv.field_size_limit(_LONGEST_FIELD)
-    lines = io.StringIO(text, newline="")
+    lines = io.StringIO(decoded(contents(path), str(path)), newline="")
     reader = csv.DictReader(lines, delimiter=separator, strict=True)
     try:
         for row in reader:
@@ -249,7 +299,9 @@ def parsed(data: bytes, place: str) -> Any:
         return json.loads(decoded(data, place))
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, " if error.lineno > 1 else ""
-        raise ValueError(_not_json(place, error.msg, where, error.colno)) from error
+        raise ValueError(
+            f"{place}: not valid JSON ({error.msg} at {where}character {error.colno}): correct it"
+        ) from error
 
 
 def decoded(data: bytes, place: str) -> str:
@@ -262,17 +314,8 @@ def decoded(data: bytes, place: str) -> str:
         raise ValueError(f"{where}: not UTF-8 ({error.reason}): save it as UTF-8") from error
 
 
-def _bytes(path: Path) -> bytes:
-    with unpacked(path) as file:
-        return file.read()
-
-
 def as_object(value: Any, place: str) -> Row:
     """A value itself, refused if it is no object of JSON."""
     if not isinstance(value, dict):
         raise ValueError(f"{place}: expected an object, found {type(value).__name__}")
     return value
-
-
-def _not_json(place: str, reason: str, where: str, column: int) -> str:
-    return f"{place}: not valid JSON ({reason} at {where}character {column}): correct it"

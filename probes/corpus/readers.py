@@ -14,19 +14,15 @@ r"""What a document is in each kind of file and object, read one at a time.
 | `IterableDataset` | the same, read anew in every pass |
 | list of lists of ids, array `[row pos]` | a row, used as it is |
 
-Texts may be packed, as `.jsonl.gz` or `.txt.zst`. Every reader is a generator that may yield empty
-texts; `probes.corpus` skips and counts them. What cannot be read is a `ValueError` that names the
-file, the line or row, and what to do.
-
-A missing value (None, or NaN in a data frame) is an empty document. Rows of token ids may differ in
-length. An iterator, which can be gone through once, is read into memory.
+Texts may be packed, as `.jsonl.gz` or `.txt.zst`. A missing value (None, or NaN in a data frame) is
+an empty document, which whoever reads skips and counts. Rows of token ids may differ in length. An
+iterator, which can be gone through once, is read into memory.
 
     >>> documents = opened([{"body": "one"}, {"body": None}], "body")
     >>> list(documents.open_texts())
     ['one', '']
 """
 
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -40,57 +36,29 @@ import numpy as np
 from jaxtyping import Integer
 
 from probes.choices import SampleBy
-from probes.corpus import readers
 from probes.corpus.files import (
-    BYTE_ORDER_MARK,
+    contents,
+    decoded,
+    file_rows,
+    first_line,
     is_saved_dataset,
-    json_rows,
-    separated_rows,
-    unpacked,
+    missing_column,
 )
 
 CHUNK_DOCUMENTS = 64
 CHUNK_CHARACTERS = 1 << 19
-PARQUET_BATCH_ROWS = 256
-_BEGINNING = 1024
 MINIMUM_ROW_TOKENS = 2
+DEFAULT_COLUMN = "text"
+NAME = "texts"
+_MASK = "attention_mask"
 
 
 def read_documents(path: Path, kind: str, column: str, sample_by: SampleBy) -> Iterator[str]:
     """The documents of a file of texts."""
-    match kind:
-        case ".txt":
-            return read_txt(path, sample_by)
-        case ".jsonl":
-            return read_jsonl(path, column)
-        case ".parquet":
-            return read_parquet(path, column)
-        case ".json" if not _begins_list(path):
-            return read_jsonl(path, column)
-        case ".json":
-            rows = json_rows(path)
-        case _:
-            rows = separated_rows(path, "," if kind == ".csv" else "\t")
-    return (text_of_row(row, column, place) for place, row in rows)
-
-
-def _begins_list(path: Path) -> bool:
-    """Whether a file begins with a list; JSON Lines are called `.json` as well."""
-    with unpacked(path) as file:
-        return file.read(_BEGINNING).removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[")
-
-
-def read_txt(path: Path, sample_by: SampleBy = SampleBy.DOCUMENT) -> Iterator[str]:
-    """The documents of a text file: all of it as one, or its lines or paragraphs."""
-    with unpacked(path) as file:
-        data = file.read().removeprefix(BYTE_ORDER_MARK)
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}, line {line}: not UTF-8 ({error.reason}): save the file as UTF-8"
-        ) from error
+    if kind != ".txt":
+        yield from texts_of_rows(file_rows(path, kind, column), column)
+        return
+    text = decoded(contents(path), str(path))
     match sample_by:
         case SampleBy.LINE:
             yield from (line.removesuffix("\r") for line in text.split("\n"))
@@ -100,123 +68,79 @@ def read_txt(path: Path, sample_by: SampleBy = SampleBy.DOCUMENT) -> Iterator[st
             yield text
 
 
-def read_jsonl(path: Path, column: str) -> Iterator[str]:
-    """The documents of a JSON Lines file; blank lines count as empty documents."""
-    with unpacked(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if number == 1:
-                line = line.removeprefix(BYTE_ORDER_MARK)
-            yield text_of_line(line, column, f"{path}, line {number}") if line.strip() else ""
+def texts_of_rows(rows: Iterable[tuple[str, Any]], column: str) -> Iterator[str]:
+    """The texts in `column` of rows with their places; a row that is None is an empty text."""
+    for place, row in rows:
+        if row is None:
+            yield ""
+            continue
+        text = _value_in(row, column, place)
+        if text is not None and not isinstance(text, str):
+            raise ValueError(
+                f"{place}: {column!r} holds {type(text).__name__}, not text: name a column of "
+                "strings with column (--column)"
+            )
+        yield _checked(text, f"{place}: {column!r}")
 
 
-def text_of_line(line: bytes, column: str, place: str) -> str:
-    """The text in `column` of one line of JSON; `place` says where it stands, for errors."""
-    try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{place}: not UTF-8 ({error.reason}): save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{place}: not valid JSON ({error.msg} at character {error.pos + 1}): "
-            f"correct or remove the line"
-        ) from error
-    if not isinstance(row, dict):
-        raise ValueError(
-            f"{place}: expected a JSON object with {column!r}, found {type(row).__name__}: write "
-            f'lines such as {{"{column}": "..."}}'
-        )
-    return text_of_row(row, column, place)
-
-
-def text_of_row(row: Mapping[str, Any], column: str, place: str) -> str:
-    """The text in `column` of a row; a missing value (None) is an empty text."""
+def _value_in(row: Any, column: str, place: str) -> Any:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{place}: found {type(row).__name__}, not a mapping like the first one")
     if column not in row:
         raise ValueError(missing_column(column, row, place))
-    text = row[column]
-    if text is not None and not isinstance(text, str):
-        raise ValueError(
-            f"{place}: {column!r} holds {type(text).__name__}, not text: name a column of strings "
-            f"with column (--column)"
-        )
-    return checked_text(text, f"{place}: {column!r}")
+    return row[column]
 
 
-def checked_text(text: str | None, place: str) -> str:
-    """A text itself; a missing one (None) is empty."""
-    if text is None:
-        return ""
+def _texts(items: Iterable[Any], name: str) -> Iterator[str]:
+    for place, text in _placed(items, f"{name}, item"):
+        if text is not None and not isinstance(text, str):
+            raise ValueError(
+                f"{place}: found {type(text).__name__}, not text: give strings, mappings with a "
+                "column of strings, or lists of token ids"
+            )
+        yield _checked(text, place)
+
+
+def _placed(items: Iterable[Any], what: str) -> Iterator[tuple[str, Any]]:
+    return ((f"{what} {number}", item) for number, item in enumerate(items, start=1))
+
+
+def _checked(text: str | None, place: str) -> str:
+    """A text itself; a missing one is empty."""
     try:
-        text.encode()
+        (text or "").encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{place} holds half of a surrogate pair: correct or remove it") from error
-    return text
-
-
-def missing_column(column: str, found: Iterable[str], place: str) -> str:
-    """The message for a column that is not there."""
-    return (
-        f"{place}: no column {column!r}; found {', '.join(map(repr, found)) or 'none'}: name the "
-        f"column with the text with column (--column)"
-    )
-
-
-def read_parquet(path: Path, column: str) -> Iterator[str]:
-    """The documents of a Parquet file, read one row group at a time."""
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        file = parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a Parquet file ({_first_line(error)})") from error
-    with file:
-        if column not in file.schema_arrow.names:
-            raise ValueError(missing_column(column, file.schema_arrow.names, str(path)))
-        row = 0
-        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=[column]):
-            for value in batch.column(0).to_pylist():
-                row += 1
-                yield text_of_row({column: value}, column, f"{path}, row {row}")
+    return text or ""
 
 
 def open_hub(name: str, config: str | None, split: str, revision: str | None) -> Any:
-    """A Hugging Face data set in streaming mode."""
+    """A Hugging Face data set in streaming mode, or one that `save_to_disk` wrote."""
     import datasets
 
     try:
-        if is_saved_dataset(Path(name)):
-            return _saved(name, split)
-        return datasets.load_dataset(
-            name, name=config, split=split, revision=revision, streaming=True
-        )
+        if not is_saved_dataset(Path(name)):
+            return datasets.load_dataset(
+                name, name=config, split=split, revision=revision, streaming=True
+            )
+        found = datasets.load_from_disk(name)
+        if not isinstance(found, datasets.DatasetDict):
+            return found
+        if split not in found:
+            raise ValueError(f"found the splits {', '.join(found)}")
+        return found[split]
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
-        asked = ", ".join(
-            f"{key} {value!r}"
-            for key, value in (("split", split), ("config", config), ("revision", revision))
-            if value is not None
-        )
+        asked = {"split": split, "config": config, "revision": revision}
+        shown = ", ".join(f"{key} {value!r}" for key, value in asked.items() if value is not None)
         raise ValueError(
-            f"cannot open data set {name!r} ({asked}): {_first_line(error)}: check the names and "
+            f"cannot open data set {name!r} ({shown}): {first_line(error)}: check the names and "
             f"the network, or give a file"
         ) from error
 
 
-def _saved(folder: str, split: str) -> Any:
-    """A data set that was written by `save_to_disk`; of several splits the one asked for."""
-    import datasets
-
-    found = datasets.load_from_disk(folder)
-    if not isinstance(found, datasets.DatasetDict):
-        return found
-    if split not in found:
-        raise ValueError(f"found the splits {', '.join(found)}")
-    return found[split]
-
-
-def read_rows(rows: Iterable[Mapping[str, Any]], column: str, name: str) -> Iterator[str]:
+def read_rows(rows: Iterable[Any], column: str, name: str) -> Iterator[str]:
     """The documents of a data set that is streamed or in memory."""
-    for number, row in enumerate(rows, start=1):
-        yield text_of_row(row, column, f"{name}, row {number}")
+    return texts_of_rows(_placed(rows, f"{name}, row"), column)
 
 
 def open_token_rows(path: Path) -> Integer[np.ndarray, "row pos"]:
@@ -225,7 +149,7 @@ def open_token_rows(path: Path) -> Integer[np.ndarray, "row pos"]:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(
-            f"{path}: not a .npy array of numbers ({_first_line(error)}): save one with numpy.save"
+            f"{path}: not a .npy array of numbers ({first_line(error)}): save one with numpy.save"
         ) from error
     if rows.ndim != 2 or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(
@@ -266,20 +190,6 @@ def text_chunks(texts: Iterable[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def first(items: Iterable[str]) -> str | None:
-    """The first item, or None."""
-    return next(iter(islice(items, 1)), None)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
-
-
-DEFAULT_COLUMN = "text"
-NAME = "texts"
-_MASK = "attention_mask"
-
-
 @dataclass(frozen=True)
 class Opened:
     """What an object in memory holds: texts, or rows of token ids."""
@@ -293,44 +203,26 @@ class Opened:
 def opened(source: Any, column: str | None, name: str = NAME, *, most: int | None = None) -> Opened:
     """What an object in memory holds."""
     _refuse_unordered(source)
-    dataset, frame = _imported_library("datasets"), _imported_library("pandas")
+    # Nothing can be of a library's kinds that the script has not imported.
+    dataset, frame = sys.modules.get("datasets"), sys.modules.get("pandas")
     if dataset is not None and isinstance(source, dataset.Dataset | dataset.IterableDataset):
         return _of_dataset(source, column or DEFAULT_COLUMN, most)
     if frame is not None and isinstance(source, frame.DataFrame):
-        source = _column_of_frame(source, column or DEFAULT_COLUMN)
-        column = None
+        column = column or DEFAULT_COLUMN
+        if column not in source.columns:
+            raise ValueError(missing_column(column, map(str, source.columns), "data frame"))
+        source, column = source[column], None
     if frame is not None and isinstance(source, frame.Series):
         source = [None if missing else x for x, missing in zip(source, source.isna(), strict=True)]
-    items = source if isinstance(source, Sized) else list(source)
-    return _of_items(items, column, name, most)
-
-
-def _of_dataset(source: Any, column: str, most: int | None) -> Opened:
-    info = source.info
-    name = f"data set {info.dataset_name}" if info.dataset_name else "data set"
-    if source.column_names is not None:
-        if column not in source.column_names:
-            raise ValueError(readers.missing_column(column, source.column_names, name))
-        # Columns that are not asked for, pictures say, are not decoded.
-        kept = [column, *({_MASK} & set(source.column_names))]
-        source = source.select_columns(list(dict.fromkeys(kept)))
-    row: Mapping[str, Any] = next(iter(source), {})
-    first = row.get(column)
-    if _is_row(first):
-        return Opened(
-            name, None, _rows(_rows_in_column(source, column, name), name, most), info.license
-        )
-    texts = partial(readers.read_rows, source, column, name)
-    return Opened(name, texts, None, info.license)
-
-
-def _of_items(items: Any, column: str | None, name: str, most: int | None) -> Opened:
+    items: Any = source if isinstance(source, Sized) else list(source)
     first = next(iter(items), None)
     if isinstance(first, Mapping):
         column = column or DEFAULT_COLUMN
         if _is_row(first.get(column)):
             return Opened(name, None, _rows(_rows_in_column(items, column, name), name, most))
-        return Opened(name, partial(_texts_of_mappings, items, column, name))
+        return Opened(
+            name, lambda: texts_of_rows(_placed(items, f"{name}, item"), column or DEFAULT_COLUMN)
+        )
     if column is not None:
         raise ValueError(
             f"column {column!r} was asked for, but {name} have no columns: leave column out"
@@ -340,38 +232,29 @@ def _of_items(items: Any, column: str | None, name: str, most: int | None) -> Op
     return Opened(name, partial(_texts, items, name))
 
 
-def _texts(items: Iterable[Any], name: str) -> Iterator[str]:
-    for number, text in enumerate(items, start=1):
-        place = f"{name}, item {number}"
-        if text is not None and not isinstance(text, str):
-            raise ValueError(
-                f"{place}: found {type(text).__name__}, not text: give strings, mappings with a "
-                "column of strings, or lists of token ids"
-            )
-        yield readers.checked_text(text, place)
-
-
-def _texts_of_mappings(items: Iterable[Any], column: str, name: str) -> Iterator[str]:
-    for number, row in enumerate(items, start=1):
-        place = f"{name}, item {number}"
-        yield readers.text_of_row(_mapping(row, place), column, place)
+def _of_dataset(source: Any, column: str, most: int | None) -> Opened:
+    info = source.info
+    name = f"data set {info.dataset_name}" if info.dataset_name else "data set"
+    if source.column_names is not None:
+        if column not in source.column_names:
+            raise ValueError(missing_column(column, source.column_names, name))
+        # Columns that are not asked for, pictures say, are not decoded.
+        kept = [column, *({_MASK} & set(source.column_names))]
+        source = source.select_columns(list(dict.fromkeys(kept)))
+    row: Mapping[str, Any] = next(iter(source), {})
+    if _is_row(row.get(column)):
+        rows = _rows(_rows_in_column(source, column, name), name, most)
+        return Opened(name, None, rows, info.license)
+    return Opened(name, partial(read_rows, source, column, name), None, info.license)
 
 
 def _rows_in_column(items: Iterable[Any], column: str, name: str) -> Iterator[Any]:
     """The rows of ids in a column, none of them padded."""
-    for number, row in enumerate(items, start=1):
-        place = f"{name}, item {number}"
-        if column not in _mapping(row, place):
-            raise ValueError(readers.missing_column(column, row, place))
+    for place, row in _placed(items, f"{name}, item"):
+        ids = _value_in(row, column, place)
         if not np.all(np.asarray(row.get(_MASK, True))):
             raise ValueError(f"{place}: has pads ({_MASK} is 0): give rows without pads")
-        yield row[column]
-
-
-def _mapping(row: Any, place: str) -> Mapping[str, Any]:
-    if not isinstance(row, Mapping):
-        raise ValueError(f"{place}: found {type(row).__name__}, not a mapping like the first one")
-    return row
+        yield ids
 
 
 def _is_row(value: Any) -> bool:
@@ -386,23 +269,17 @@ def _rows(
 ) -> tuple[Integer[np.ndarray, "_ _"], ...]:
     """Rows of token ids, in one array where they have one length."""
     rows = []
-    for number, item in enumerate(islice(items, most), start=1):
+    for place, item in _placed(islice(items, most), f"{name}, item"):
         ids = np.asarray(item)
-        if ids.ndim != 1 or ids.dtype.kind not in "iu" or len(ids) < readers.MINIMUM_ROW_TOKENS:
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or len(ids) < MINIMUM_ROW_TOKENS:
             raise ValueError(
-                f"{name}, item {number}: found {ids.dtype} of shape {list(ids.shape)}: give a list "
-                f"of {readers.MINIMUM_ROW_TOKENS} token ids or more"
+                f"{place}: found {ids.dtype} of shape {list(ids.shape)}: give a list of "
+                f"{MINIMUM_ROW_TOKENS} token ids or more"
             )
         rows.append(ids.astype(np.int64))
     if len({len(row) for row in rows}) == 1:
         return (np.stack(rows),)
     return tuple(row[None] for row in rows)
-
-
-def _column_of_frame(frame: Any, column: str) -> Any:
-    if column not in frame.columns:
-        raise ValueError(readers.missing_column(column, map(str, frame.columns), "data frame"))
-    return frame[column]
 
 
 def _refuse_unordered(source: Any) -> None:
@@ -419,8 +296,3 @@ def _refuse_unordered(source: Any) -> None:
         raise ValueError(
             f"the corpus is {type(source).__name__}: give a name, a path, or a list of texts"
         )
-
-
-def _imported_library(library: str) -> Any:
-    """A library, if the script has imported it; nothing can be of its kinds otherwise."""
-    return sys.modules.get(library)

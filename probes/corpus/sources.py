@@ -1,11 +1,8 @@
 """Which documents a measurement reads, and what identifies them.
 
 A **corpus** is an ordered, re-iterable series of documents (texts), or rows of token ids that were
-tokenised elsewhere. `load_corpus` takes the name of a built-in asset (`general`, `biomedical`, each
-also `-train` and `-heldout`), files, folders and patterns of files (`probes.corpus.files`), the id
-of a Hugging Face data set ("namespace/name"), which is streamed, or what a script has in memory
-(`probes.corpus.readers`). Documents are read as they are asked for; the whole corpus is never
-held. `probes.corpus.readers` says what a document is in each format.
+tokenised elsewhere. Documents are read as they are asked for (`probes.corpus.readers` says what one
+is in each format); the whole corpus is never held.
 
     >>> corpus = Corpus.from_texts(["One document.", "", "Another."])
     >>> list(corpus.documents()), corpus.counts.empty
@@ -35,12 +32,11 @@ from jaxtyping import Integer
 from probes.assets.table import AssetKind, asset_names, find_asset, nearest_names
 from probes.choices import SampleBy, as_choice
 from probes.corpus import files, readers
-from probes.corpus.readers import DEFAULT_COLUMN, first
+from probes.corpus.readers import DEFAULT_COLUMN
 
 DEFAULT_SPLIT = "train"
 NO_LICENCE = "not stated"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HASHED_ROWS = 4096
 _LONGEST_NAME = 256
 
 
@@ -69,38 +65,32 @@ class ContentHash:
 
 @dataclass
 class ReadCounts:
-    """What the latest pass over a corpus has met.
-
-    Attributes:
-        documents: documents with text.
-        empty: documents skipped because they hold nothing but white space.
-    """
+    """What the latest pass over a corpus has met."""
 
     documents: int = 0
+    """Documents with text."""
     empty: int = 0
+    """Documents skipped because they hold nothing but white space."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents to measure on. Made by `load_corpus` or `Corpus.from_texts`.
-
-    Attributes:
-        name: the source as it was asked for, with the revision of a data set.
-        licence: the licence of the texts as far as known, else "not stated".
-        open_texts: opens the texts anew; None for rows of token ids.
-        token_rows: arrays of token ids `[row pos]`, each of one width; None for texts.
-        max_documents: the most documents (or rows) to read; None for all.
-        left_out: in words, what lies beside the documents and is not read.
-        counts: what the latest pass over `documents()` has met.
-    """
+    """Documents to measure on. Made by `load_corpus` or `Corpus.from_texts`."""
 
     name: str
+    """The source as it was asked for, with the revision of a data set."""
     licence: str = NO_LICENCE
+    """Of the texts, as far as known."""
     open_texts: Callable[[], Iterator[str]] | None = field(default=None, repr=False)
+    """Opens the texts anew; None for rows of token ids."""
     token_rows: tuple[Integer[np.ndarray, "_ _"], ...] | None = field(default=None, repr=False)
+    """Arrays of token ids `[row pos]`, each of one width; None for texts."""
     max_documents: int | None = None
+    """The most documents (or rows) to read; None for all."""
     left_out: tuple[str, ...] = ()
+    """In words, what lies beside the documents and is not read."""
     counts: ReadCounts = field(default_factory=ReadCounts, compare=False)
+    """What the latest pass over `documents()` has met."""
 
     @classmethod
     def from_texts(cls, texts: Sequence[str], name: str = "texts") -> "Corpus":
@@ -191,14 +181,28 @@ def load_corpus(
     is_dataset = files.is_dataset_folder(path) or files.is_saved_dataset(path)
     if str(source) in asset_names(AssetKind.CORPUS):
         _refuse_options(str(source), hub_options)
-        corpus = _asset_corpus(str(source), column, max_documents)
+        from probes.assets import fetch
+
+        name = str(source)
+        asset = fetch(name), ".jsonl", column or DEFAULT_COLUMN, by
+        texts = partial(readers.read_documents, *asset)
+        corpus = Corpus(name, find_asset(name).licence, texts, max_documents=max_documents)
     elif files.is_pattern(source) or (path.exists() and not is_dataset):
         _refuse_options(str(source), hub_options)
         corpus = _file_corpus(str(source), [source], column, by, max_documents)
-    elif path.exists() or _is_hub_id(source):
+    elif path.exists() or (
+        isinstance(source, str)
+        and not source.startswith(".")
+        and files.kind_of(Path(source)) is None
+        and HUB_ID.fullmatch(source)
+    ):
         corpus = _hub_corpus(str(source), column, hub_options, max_documents)
     else:
-        raise ValueError(_not_found(str(source)))
+        nearest = nearest_names(str(source), asset_names(AssetKind.CORPUS))
+        raise ValueError(
+            f"no corpus {str(source)!r}: not a built-in corpus ({nearest}), not a file or folder, "
+            f"and not a data set id (namespace/name); accepted files are {files.ACCEPTED}"
+        )
     return _not_empty(corpus)
 
 
@@ -215,7 +219,9 @@ def _memory_or_files(
         name = " + ".join(map(str, listed))
         _refuse_options(name, hub_options)
         return _not_empty(_file_corpus(name, listed, column, by, max_documents))
-    if path := next((one for one in listed if _names_file(one)), None):
+    texts = (one for one in listed if isinstance(one, str) and "\n" not in one)
+    names = (one for one in texts if len(one) < _LONGEST_NAME and files.kind_of(Path(one)))
+    if path := next((one for one in names if Path(one).is_file()), None):
         raise ValueError(
             f"the texts have {path!r} among them, which is a file: give Path({path!r}) to read it, "
             "or a pattern for several"
@@ -234,32 +240,18 @@ def _memory_or_files(
     )
 
 
-def _names_file(text: Any) -> bool:
-    """Whether a text is the name of a file that could be a corpus."""
-    is_name = isinstance(text, str) and len(text) < _LONGEST_NAME and "\n" not in text
-    return is_name and files.kind_of(Path(text)) is not None and Path(text).is_file()
-
-
 def _not_empty(corpus: Corpus) -> Corpus:
     """The corpus itself, refused if it holds nothing."""
     if corpus.token_rows is not None:
         is_empty = not any(map(len, corpus.token_rows))
     else:
-        is_empty = readers.first(corpus.documents()) is None
+        is_empty = next(corpus.documents(), None) is None
     if is_empty:
         raise ValueError(
             f"corpus {corpus.name} is empty (documents without text: {corpus.counts.empty}): give "
             f"one that holds text"
         )
     return corpus
-
-
-def _asset_corpus(name: str, column: str | None, max_documents: int | None) -> Corpus:
-    from probes.assets import fetch
-
-    path = fetch(name)
-    texts = partial(readers.read_jsonl, path, column or DEFAULT_COLUMN)
-    return Corpus(name, find_asset(name).licence, texts, max_documents=max_documents)
 
 
 def _file_corpus(
@@ -280,40 +272,21 @@ def _file_corpus(
             "files: leave column out"
         )
     if files.TOKEN_SUFFIX in kinds:
-        blocks = _token_blocks(found.files, max_documents)
-        return Corpus(name, token_rows=blocks, left_out=found.left_out)
-    texts = partial(_read_files, found.files, kinds, column or DEFAULT_COLUMN, by)
+        blocks = [readers.open_token_rows(path) for path in found.files]
+        for path, block in zip(found.files, blocks, strict=True):
+            if block.shape[1] != blocks[0].shape[1]:
+                raise ValueError(
+                    f"{path} has rows of {block.shape[1]} tokens, {found.files[0]} of "
+                    f"{blocks[0].shape[1]}: give files with rows of one width"
+                )
+        rows = readers.limit_rows(blocks, max_documents)
+        return Corpus(name, token_rows=rows, left_out=found.left_out)
+
+    def texts() -> Iterator[str]:
+        for path, kind in zip(found.files, kinds, strict=True):
+            yield from readers.read_documents(path, kind, column or DEFAULT_COLUMN, by)
+
     return Corpus(name, open_texts=texts, max_documents=max_documents, left_out=found.left_out)
-
-
-def _read_files(
-    paths: Sequence[Path], kinds: Sequence[str], column: str, by: SampleBy
-) -> Iterator[str]:
-    for path, kind in zip(paths, kinds, strict=True):
-        yield from readers.read_documents(path, kind, column, by)
-
-
-def _token_blocks(
-    paths: Sequence[Path], max_documents: int | None
-) -> tuple[Integer[np.ndarray, "_ _"], ...]:
-    """The arrays in files, which must have rows of one width."""
-    blocks = [readers.open_token_rows(path) for path in paths]
-    for path, block in zip(paths, blocks, strict=True):
-        if block.shape[1] != blocks[0].shape[1]:
-            raise ValueError(
-                f"{path} has rows of {block.shape[1]} tokens, {paths[0]} of {blocks[0].shape[1]}: "
-                f"give files with rows of one width"
-            )
-    return readers.limit_rows(blocks, max_documents)
-
-
-def _is_hub_id(source: str | Path) -> bool:
-    """Whether `source` is written like "namespace/name" and not like a path."""
-    text = str(source)
-    looks_like_path = (
-        isinstance(source, Path) or text.startswith(".") or files.kind_of(Path(text)) is not None
-    )
-    return not looks_like_path and HUB_ID.fullmatch(text) is not None
 
 
 def _hub_corpus(
@@ -338,14 +311,6 @@ def _refuse_options(source: str, hub_options: dict[str, str | None]) -> None:
         )
 
 
-def _not_found(source: str) -> str:
-    nearest = nearest_names(source, asset_names(AssetKind.CORPUS))
-    return (
-        f"no corpus {source!r}: not a built-in corpus ({nearest}), not a file or folder, and not a "
-        f"data set id (namespace/name); accepted files are {files.ACCEPTED}"
-    )
-
-
 EVERY = 5
 MORE_DOCUMENTS = "make each line of a .txt file a document with sample_by='line' (--sample-by line)"
 """What to do about a text that is one document."""
@@ -359,12 +324,8 @@ def split_held_out(corpus: Corpus, every: int = EVERY) -> tuple[Corpus, Corpus]:
         raise ValueError(f"one of every {every} documents was to be held out; give 2 or more")
     rest = _part_of_corpus(corpus, [place for place in range(every) if place != HELD_OUT], every)
     held_out = _part_of_corpus(corpus, [HELD_OUT], every)
-    is_empty = (
-        not held_out.token_rows
-        if held_out.token_rows is not None
-        else first(held_out.documents()) is None
-    )
-    if is_empty:
+    rows = held_out.token_rows
+    if not rows if rows is not None else next(held_out.documents(), None) is None:
         raise ValueError(
             f"corpus {corpus.name} has one document only, so none can be held out: "
             f"name a corpus to hold out (--held-out), or {MORE_DOCUMENTS}"

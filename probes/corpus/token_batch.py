@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Int64, Integer
+from jaxtyping import Int, Int64, Integer
 from torch import Tensor
 
 PAD_SEGMENT = -1
@@ -30,17 +30,13 @@ Batches = Iterable[Mapping[str, Any]] | Mapping[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class TokenBatch(Mapping[str, Tensor]):
-    """One batch; also a mapping with the names of its fields as keys.
-
-    Attributes:
-        input_ids: token ids, `[batch pos]`.
-        attention_mask: 1 on tokens, 0 on pads, `[batch pos]`.
-        segment_ids: running document index, -1 on pads, `[batch pos]`.
-    """
+    """One batch; also a mapping with the names of its fields as keys."""
 
     input_ids: Int64[Tensor, "batch pos"]
     attention_mask: Int64[Tensor, "batch pos"]
+    """1 on tokens, 0 on pads."""
     segment_ids: Int64[Tensor, "batch pos"]
+    """Running document index, -1 on pads."""
 
     def __getitem__(self, key: str) -> Int64[Tensor, "batch pos"]:
         if key not in FIELDS:
@@ -83,34 +79,21 @@ def as_token_batch(batch: Mapping[str, Any], *, document_offset: int = 0) -> Tok
     real = mask.bool()
     given = batch.get("segment_ids")
     if given is None:
-        segments = _row_segments(ids, document_offset)
+        # One document a row.
+        rows = torch.arange(len(ids), device=ids.device) + document_offset
+        segments = rows[:, None].expand_as(ids)
     else:
         segments = _integers(given, "segment_ids", ids)
         if (segments[real] < 0).any():
             raise ValueError(
                 "segment_ids is negative on a token: number the documents of the stream from 0"
             )
-    return TokenBatch(ids, mask, pad_segments(segments, real))
+    return TokenBatch(ids, mask, segments.masked_fill(~real, PAD_SEGMENT))
 
 
 def as_batches(batches: Batches) -> Iterable[Mapping[str, Any]]:
     """Batches to go through; a mapping by itself is one batch, not its names."""
     return [batches] if isinstance(batches, Mapping) else batches
-
-
-def _row_segments(
-    ids: Int64[Tensor, "batch pos"], document_offset: int
-) -> Int64[Tensor, "batch pos"]:
-    """One document a row, counted from `document_offset`."""
-    rows = torch.arange(len(ids), device=ids.device) + document_offset
-    return rows[:, None].expand_as(ids)
-
-
-def pad_segments(
-    segments: Int64[Tensor, "batch pos"], real: Bool[Tensor, "batch pos"]
-) -> Int64[Tensor, "batch pos"]:
-    """The segment ids with -1 wherever there is no real token."""
-    return segments.masked_fill(~real, PAD_SEGMENT)
 
 
 def _integers(
@@ -123,7 +106,8 @@ def _integers(
         raise ValueError(
             f"{name} is not a rectangle of numbers ({error}): pad the rows to one length"
         ) from error
-    if tensor.numel() == 0 or tensor.ndim != 2 or not _is_integer(tensor):
+    is_integer = not (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
+    if tensor.numel() == 0 or tensor.ndim != 2 or not is_integer:
         raise ValueError(
             f"{name} is {tensor.dtype} of shape {list(tensor.shape)}: give integers [batch pos]"
         )
@@ -132,10 +116,6 @@ def _integers(
             f"{name} has shape {list(tensor.shape)}, input_ids {list(like.shape)}: give one shape"
         )
     return tensor.to(like.device if like is not None else tensor.device, torch.int64)
-
-
-def _is_integer(tensor: Tensor) -> bool:
-    return not (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
 
 
 class PaddingSide(StrEnum):
@@ -199,7 +179,7 @@ def packed_rows(documents: Iterable[Int64[np.ndarray, "_"]], length: int) -> Ite
         tokens += len(ids)
         if tokens < length:
             continue
-        joined = _joined_row(held)
+        joined = Row(*map(np.concatenate, zip(*held, strict=True)))
         tokens %= length
         cut = len(joined.ids) - tokens
         for start in range(0, cut, length):
@@ -207,24 +187,13 @@ def packed_rows(documents: Iterable[Int64[np.ndarray, "_"]], length: int) -> Ite
             yield Row(joined.ids[start:stop], joined.segments[start:stop])
         held = [Row(joined.ids[cut:], joined.segments[cut:])]
     if tokens:
-        yield _joined_row(held)
-
-
-def _joined_row(rows: Sequence[Row]) -> Row:
-    return Row(
-        np.concatenate([row.ids for row in rows]), np.concatenate([row.segments for row in rows])
-    )
+        yield Row(*map(np.concatenate, zip(*held, strict=True)))
 
 
 def grouped(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
     """Lists of `size` rows; the last one may be shorter."""
-    group: list[Row] = []
-    for row in rows:
-        group.append(row)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
+    rows = iter(rows)
+    while group := list(islice(rows, size)):
         yield group
 
 

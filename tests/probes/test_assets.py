@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM
 
+import probes
 from probes.assets import (
     asset_names,
     cached_gguf,
@@ -28,6 +30,7 @@ from probes.assets import (
 )
 from probes.assets import table as asset_table
 from probes.assets.__main__ import main
+from probes.assets.gguf import use_the_rest
 from probes.assets.store import (
     AssetError,
     build_once,
@@ -38,6 +41,7 @@ from probes.assets.store import (
     unpack,
 )
 from probes.assets.table import ASSETS, AssetKind, Package
+from tests.models import tiny_config
 
 ROOT = Path(asset_table.__file__).parents[2]
 DATA = "fake_data/words.txt"
@@ -357,8 +361,6 @@ def unpermuted(weight, heads):
 
 
 def test_a_converted_gguf_holds_the_dequantised_weights(home, tmp_path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     stored = write_gguf(tmp_path / "tiny.gguf")
     folder = cached_gguf(tmp_path / "tiny.gguf")
     assert folder.parent == home / "gguf"
@@ -399,8 +401,6 @@ def llama3_factors(factor, length, low=1.0, high=4.0):
 
 
 def read_gguf_model(path):
-    import probes
-
     return probes.load_model(str(path), device="cpu")
 
 
@@ -408,8 +408,6 @@ def read_gguf_model(path):
 def test_rope_factors_of_a_gguf_become_the_scaling_that_they_come_from(
     home, tmp_path, factor, length
 ):
-    from transformers import AutoModelForCausalLM
-
     factors = llama3_factors(factor, length)
     write_gguf(tmp_path / "scaled.GGUF", extra={"rope_freqs.weight": factors})
     write_gguf(tmp_path / "plain.gguf")
@@ -440,10 +438,6 @@ def test_a_linear_rope_scaling_of_a_gguf_is_used(home, tmp_path):
 
 def test_a_linear_scaling_of_gemma_3_is_that_of_its_full_layers(tmp_path):
     import gguf
-    from transformers import Gemma3ForCausalLM
-
-    from probes.assets.gguf import use_the_rest
-    from tests.models import tiny_config
 
     hf_model = Gemma3ForCausalLM(tiny_config("gemma3_text"))
     writer = gguf.GGUFWriter(tmp_path / "file.gguf", "gemma3")
@@ -500,8 +494,6 @@ def test_a_gguf_that_lacks_weights_is_refused(home, tmp_path):
 
 
 def test_the_model_reloads_and_saves_with_the_same_logits(tmp_path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     folder = fetched("smollm2-135m-instruct-q4")
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -538,8 +530,6 @@ def test_what_is_not_gguf_is_refused(home, tmp_path):
     ("name", "end_of_text"), [("olmo-tokenizer", 50279), ("gpt-neox-tokenizer", 0)]
 )
 def test_tokenizers_round_trip_and_know_their_end_of_text(name, end_of_text):
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(fetched(name))
     assert tokenizer.eos_token_id == end_of_text
     assert tokenizer.pad_token_id == 1

@@ -8,14 +8,17 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 from torch.testing import assert_close
 
+import probes.attention_interface
+import probes.entropy as probe
+from probes.attention_interface import AttentionCall
+from probes.entropy import _cuda_kernel_is_sound, attention_entropy
+
 BATCH, HEADS, LENGTH, D_HEAD = 2, 6, 13, 10
 
 
 def make_call(
     *, kv_heads=6, allowed=None, softcap=None, scale=0.3, dtype=torch.float64, length=LENGTH
 ):
-    from probes.attention_interface import AttentionCall
-
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(BATCH, HEADS, length, D_HEAD, generator=generator)
     key, value = (torch.randn(BATCH, kv_heads, length, D_HEAD, generator=generator) for _ in "kv")
@@ -61,8 +64,6 @@ def sliding_mask():
 @pytest.mark.parametrize("mask", [lambda: None, left_padded_mask, sliding_mask])
 @pytest.mark.parametrize("path", ["attention_entropy", "chunked_attention_entropy"])
 def test_entropy_is_scipys_with_grouped_heads_and_masks(path, mask, kv_heads):
-    import probes.entropy as probe
-
     call = make_call(kv_heads=kv_heads, allowed=mask())
     found = getattr(probe, path)(call).numpy()
     real = np.ones((BATCH, 1, LENGTH), dtype=bool)
@@ -75,9 +76,6 @@ def test_entropy_is_scipys_with_grouped_heads_and_masks(path, mask, kv_heads):
 
 @pytest.mark.parametrize("path", ["attention_entropy", "chunked_attention_entropy"])
 def test_small_chunks_give_the_same_numbers(monkeypatch, path):
-    import probes.attention_interface
-    import probes.entropy as probe
-
     call = make_call(kv_heads=2, allowed=left_padded_mask())
     whole = getattr(probe, path)(call)
     # Room for the scores of three queries, so that 13 queries take five chunks.
@@ -87,16 +85,12 @@ def test_small_chunks_give_the_same_numbers(monkeypatch, path):
 
 
 def test_soft_capped_scores_take_the_chunked_path_and_are_capped():
-    from probes.entropy import attention_entropy
-
     call = make_call(softcap=0.7, scale=2.0)
     assert_close(attention_entropy(call).numpy(), brute_force(call), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_inputs_lose_nothing_more(dtype):
-    from probes.entropy import attention_entropy
-
     call = make_call(dtype=dtype, kv_heads=2, scale=1.0)
     found = attention_entropy(call)
     assert found.dtype == torch.float32
@@ -105,16 +99,12 @@ def test_half_precision_inputs_lose_nothing_more(dtype):
 
 
 def test_first_query_has_entropy_zero_and_no_entropy_is_negative():
-    from probes.entropy import attention_entropy
-
     found = attention_entropy(make_call(dtype=torch.float32, scale=3.0))
     assert found.min() >= 0
     assert found[:, :, 0].max() < 1e-5  # one key: logsumexp and mean score differ by rounding
 
 
 def test_without_scores_attention_is_uniform_and_with_huge_ones_one_hot():
-    from probes.entropy import attention_entropy
-
     flat = attention_entropy(make_call(scale=1e-15))
     expected = torch.arange(1, LENGTH + 1).double().log().expand_as(flat)
     assert_close(flat, expected, rtol=0, atol=1e-14)
@@ -138,9 +128,6 @@ def test_output_is_the_pattern_times_the_values(mask, softcap):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cuda_kernel_equals_explicit_scores(dtype):
-    from probes.attention_interface import AttentionCall
-    from probes.entropy import _cuda_kernel_is_sound, attention_entropy
-
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
     cpu = make_call(kv_heads=2, dtype=dtype)
@@ -153,9 +140,6 @@ def test_cuda_kernel_equals_explicit_scores(dtype):
 
 def test_a_head_that_attends_to_the_first_token_keeps_its_digits():
     """Scores of some 60 and entropies of some 1e-5: their difference needs more than float32 has."""
-    from probes.attention_interface import AttentionCall
-    from probes.entropy import attention_entropy
-
     call = make_call(dtype=torch.float32)
     query, key = call.query.clone(), call.key.clone()
     query[..., 0], key[..., 0], key[:, :, 0, 0] = 10.0, 0.0, 20.0

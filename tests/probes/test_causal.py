@@ -1,12 +1,23 @@
 """Causal tracing against runs by hand, one row at a time, with plain hooks on an untouched copy."""
 
+import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
+from scipy import stats
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.testing import assert_close
+from transformers import PreTrainedTokenizerFast
 
+import probes
+from probes import causal
+from probes import causal as causal_runs
+from probes.causal import Noise, causal_recovery, subject_positions
+from probes.prompts import LensItem, lens_items
 from tests.models import FAMILIES, N_LAYERS, tiny_hf_model, tiny_model, tokens
 from tests.reference.causal_tracing import MODULES, ByHand
 
@@ -15,14 +26,10 @@ PROMPT, SUBJECT, TARGET, DRAWS = 11, (2, 5), 47, 2
 
 
 def an_item(length=PROMPT, subject=SUBJECT, seed=0, target=TARGET):
-    from probes.prompts import LensItem
-
     return LensItem(tuple(tokens(1, length, seed)[0].tolist()), (target, 3), subject=subject)
 
 
 def traced(model, items, seed=7, draws=DRAWS, **settings):
-    from probes.causal import causal_recovery
-
     generator = torch.Generator().manual_seed(seed)
     # Tiny models hardly know their targets, so any drop at all is let through.
     settings = {"least_drop": 1e-9} | settings
@@ -31,8 +38,6 @@ def traced(model, items, seed=7, draws=DRAWS, **settings):
 
 def noise_of(result, item):
     """The noise that was added, from the seed that the result has on record."""
-    from probes.causal import Noise
-
     noise = Noise(result.provenance.configuration["noise_seed"], result.noise_std)
     draws = result.provenance.configuration["draws"]
     start, stop = item.subject
@@ -113,8 +118,6 @@ def test_restoring_the_whole_subject_before_the_first_block_undoes_the_corruptio
 @pytest.mark.parametrize("backend", ["transformer_lens", "nnsight"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 def test_backends_agree(backend, family):
-    import probes
-
     expected = traced(tiny_model(family), [an_item()], sites=[*SITES, "resid_mid"])
     other = probes.load_model(tiny_hf_model(family), backend=backend)
     found = traced(other, [an_item()], sites=[*SITES, "resid_mid"])
@@ -125,8 +128,6 @@ def test_backends_agree(backend, family):
 
 
 def test_an_item_does_not_depend_on_the_others_nor_on_how_rows_are_batched(monkeypatch):
-    from probes import causal as causal_runs
-
     model = tiny_model("llama", torch.float64)
     one, other = an_item(), an_item(length=7, subject=(0, 2), seed=5, target=13)
     together, done = [], []
@@ -137,15 +138,13 @@ def test_an_item_does_not_depend_on_the_others_nor_on_how_rows_are_batched(monke
     close = {"rtol": 1e-10, "atol": 1e-10}
     assert_close(together[0].restored, together[1].restored.flip(-1), **close)
     monkeypatch.setattr(causal_runs, "_BATCH_TOKENS", 5 * PROMPT)
-    monkeypatch.setattr(causal_runs, "CHUNK_BYTES", 4 * 101 * 3)
+    monkeypatch.setattr("probes.causal.CHUNK_BYTES", 4 * 101 * 3)
     alone = traced(model, [one])
     assert_close(alone.restored[..., 0], together[0].restored[..., 0], **close)
     assert_close(alone.corrupted[0], together[0].corrupted[0], **close)
 
 
 def test_a_generator_gives_the_same_noise_again_and_then_other_noise():
-    from probes.causal import causal_recovery
-
     model, generator = tiny_model("llama"), torch.Generator().manual_seed(7)
     first, second = (
         causal_recovery(model, [an_item()], generator=generator, sites=["mlp_out"], draws=2)
@@ -157,10 +156,6 @@ def test_a_generator_gives_the_same_noise_again_and_then_other_noise():
 
 
 def test_noise_is_normal_of_its_size_and_its_own_for_every_draw_and_prompt():
-    from scipy import stats
-
-    from probes.causal import Noise
-
     noise = Noise(seed=3, std=0.7)
     one, other = noise.of(an_item(), 5, 13, 101), noise.of(an_item(seed=1), 5, 13, 101)
     # 13,130 draws; a right test falls below 1e-3 once in a thousand seeds, and this seed is fixed.
@@ -173,9 +168,6 @@ def test_noise_is_normal_of_its_size_and_its_own_for_every_draw_and_prompt():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_embedding_std_is_that_of_what_the_hook_point_shows(family, monkeypatch):
-    import probes
-    from probes import causal
-
     monkeypatch.setattr(causal, "_VOCABULARY_CHUNK", 7)
     model = tiny_model(family)
     rows = torch.arange(101).split(53)
@@ -221,11 +213,13 @@ def test_a_prompt_of_one_token_is_all_subject():
 
 
 def test_recovery_by_hand_and_nothing_where_the_corruption_took_nothing():
-    from probes.causal import recovery_of
-
     clean, corrupted = torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([-5.0, -2.05, -1.0])
     restored = torch.tensor([[[-5.0, -2.0, -2.0], [-2.0, -2.5, -3.0], [0.0, 0.0, 0.0]]])
-    found = recovery_of(clean, corrupted, restored, least_drop=0.1)
+    result = dataclasses.replace(
+        traced(tiny_model("llama"), [an_item()]),
+        **{"clean": clean, "corrupted": corrupted, "restored": restored, "least_drop": 0.1},
+    )
+    found = result.recovery
     assert found[0, :, 0].tolist() == [0.0, 0.75, 1.25]
     assert found[:, :, 1:].isnan().all(), "a drop of 0.05 nats, and a rise"
 
@@ -296,10 +290,6 @@ def test_no_items_and_models_without_the_site_or_with_another_readout_are_refuse
 
 
 def test_a_family_whose_mlp_output_no_module_has_is_refused_by_name():
-    import transformers
-
-    import probes
-
     config = transformers.GraniteConfig(
         vocab_size=101,
         hidden_size=42,
@@ -323,8 +313,6 @@ def test_a_family_whose_mlp_output_no_module_has_is_refused_by_name():
 
 
 def test_the_built_in_model_moves_a_capital_from_its_subject_to_the_readout(smollm2):
-    from probes.prompts import lens_items
-
     items = lens_items(smollm2, ["The capital of France is"], [" Paris"])
     subject, last = (
         traced(smollm2, items, sites=["resid_post"], positions=positions, draws=1)
@@ -341,9 +329,6 @@ def test_the_built_in_model_moves_a_capital_from_its_subject_to_the_readout(smol
 
 def by_bytes():
     """A tokenizer that splits nearly everything into bytes, with special tokens in front."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -358,9 +343,6 @@ def by_bytes():
 
 def by_pieces():
     """A SentencePiece-like tokenizer, whose pieces lose their space when decoded alone."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     pieces = ["<s>", "▁The", "▁capital", "▁of", "▁Par", "is", "▁is", ".", "▁"]
     tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -370,11 +352,6 @@ def by_pieces():
 
 def subject_text(tokenizer, text, front=()):
     """Content words as `subject_positions` finds them, put together again."""
-    from types import SimpleNamespace
-
-    from probes.causal import subject_positions
-    from probes.prompts import LensItem
-
     ids = (*front, *tokenizer(text, add_special_tokens=False)["input_ids"])
     model = SimpleNamespace(tokenizer=tokenizer, name="it")
     positions = subject_positions(model, LensItem(ids, (1,), prompt=text))
@@ -401,8 +378,6 @@ def test_content_words_are_the_subject_where_an_item_has_none(text, expected):
 
 
 def test_the_last_token_is_left_out_of_the_content_words_but_not_of_a_given_subject():
-    from probes.causal import subject_positions
-
     assert subject_text(by_bytes(), "The capital of France")[0] == " capital"
     assert subject_text(by_bytes(), "The capital of Denmark")[0] == " capitalDenmar"
     model = tiny_model("llama")
@@ -428,14 +403,10 @@ def test_pieces_of_words_belong_to_their_word():
 
 
 def test_prompts_without_a_subject_are_refused():
-    import probes
-
     bare = probes.load_model(tiny_hf_model("llama"))
     with pytest.raises(ValueError, match="has no tokenizer to find the content words"):
         traced(bare, [an_item(subject=None)])
     with pytest.raises(ValueError, match=r"subject \(9, 12\) lies outside a prompt of 11 tokens"):
         traced(bare, [an_item(subject=(9, 12))])
-    from probes.prompts import LensItem
-
     with pytest.raises(ValueError, match="has only special tokens, so nothing in it can be its s"):
         traced(tiny_model("llama"), [LensItem((1, 2), (5,), prompt="<s></s>")])

@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+import probes
 from tests.changed_models import CHANGES, Adapted, changed_layers, with_weights
 from tests.models import D_MLP, D_VOCAB, N_LAYERS, tiny_hf_model, tiny_model, tokens
 
 
 def contribution(model):
-    import probes
-
     batches = [{"input_ids": tokens(3, 11)}]
     result = probes.measure_entropy(model, batches, ("knowledge",), coefficient="contribution")
     return result.knowledge
@@ -42,8 +41,6 @@ def test_memory_vectors_and_hook_points_are_those_of_the_merged_model(kind):
         torch.testing.assert_close(
             cache[f"blocks.1.mlp.hook_{point}"], expected, rtol=1e-4, atol=1e-3
         )
-    import probes
-
     expected = contribution(probes.load_model(merged))
     found = contribution(model)
     assert found.total == pytest.approx(expected.total, abs=1e-5)
@@ -91,8 +88,6 @@ def _another_trunk(hf_model):
     "change", [_another_head, _larger_vocabulary, _adapted_head, _another_trunk]
 )
 def test_the_readout_is_what_the_model_has_now(change):
-    import probes
-
     model = tiny_model("qwen2")
     model("w1 w2")
     change(model.hf_model)
@@ -163,8 +158,6 @@ def test_modules_are_not_replaced_under_hooks():
 
 def test_an_adapted_model_on_the_other_backends():
     """nnsight runs its modules; a bridge takes their weights by name, so it does not get it."""
-    import probes
-
     hf_model = tiny_hf_model("qwen2")
     changed_layers(hf_model, "adapter")
     native, traced = probes.load_model(hf_model), probes.load_model(hf_model, backend="nnsight")
@@ -181,8 +174,6 @@ def test_an_adapted_model_on_the_other_backends():
 
 
 def test_a_pruned_model_is_not_copied_for_another_backend():
-    import probes
-
     hf_model = tiny_hf_model("qwen2")
     changed_layers(hf_model, "pruning")
     with pytest.raises(ValueError, match="cannot be copied"):
@@ -193,8 +184,6 @@ def test_a_pruned_model_is_not_copied_for_another_backend():
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_a_peft_model_is_read_through_its_adapters():
     from peft import LoraConfig, PromptTuningConfig, get_peft_model
-
-    import probes
 
     hf_model = tiny_hf_model("qwen2")
     config = LoraConfig(r=2, target_modules=["down_proj", "lm_head"], init_lora_weights=False)

@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
-from tests.models import tiny_hf_model, tiny_model, tokens
+import probes
+from probes.scoring import encode_questions
+from tests.models import tiny_hf_model, tiny_model, tiny_tokenizer, tokens
 
 
 def by_hand(hf_model, context, continuation):
@@ -31,8 +35,6 @@ def some_questions():
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "gpt2", "olmo", "opt"])
 def test_scores_are_those_of_every_choice_by_itself(family):
-    import probes
-
     model = tiny_model(family, torch.float64)
     done = []
     found = probes.choice_scores(model, some_questions(), on_items=done.append)
@@ -46,8 +48,6 @@ def test_scores_are_those_of_every_choice_by_itself(family):
 
 def test_context_and_continuation_that_join_are_split_apart(smollm2):
     """`co` and `at` are two tokens here, and together `coat`; so with `coast`, not with `A long`."""
-    import probes
-
     texts = [("I saw a co", "at"), ("I saw a co", "ast line"), ("A", " long fur coat")]
     ids = [
         tuple(smollm2.tokenizer(part, add_special_tokens=False)["input_ids"] for part in choice)
@@ -63,9 +63,6 @@ def test_context_and_continuation_that_join_are_split_apart(smollm2):
 
 
 def test_questions_as_tokens_are_taken_as_they_are():
-    import probes
-    from probes.scoring import encode_questions
-
     model = tiny_model("llama")
     encoded = encode_questions(model, [[("w1 w2", "w3"), ("w4", "w5 w6")]])
     assert encoded.items == (((4, 5), (6,)), ((7,), (8, 9)))
@@ -75,13 +72,6 @@ def test_questions_as_tokens_are_taken_as_they_are():
 
 def test_special_tokens_come_before_contexts_alone():
     """A tokenizer that begins and ends every text: nothing can follow an end."""
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    import probes
-    from probes.scoring import encode_questions
-    from tests.models import tiny_tokenizer
-
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=tiny_tokenizer().backend_tokenizer.from_str(
             tiny_tokenizer().backend_tokenizer.to_str()
@@ -98,9 +88,6 @@ def test_special_tokens_come_before_contexts_alone():
 
 def test_long_contexts_lose_their_first_tokens():
     """The model takes 61 tokens; the last token of a continuation is predicted, not run."""
-    import probes
-    from probes.scoring import encode_questions
-
     model = tiny_model("llama", torch.float64)
     context, continuation = row(70, 1), row(8, 2)
     question = [(context, continuation), (context[-54:], continuation), (context, [5])]
@@ -131,15 +118,11 @@ def test_long_contexts_lose_their_first_tokens():
     ],
 )
 def test_what_cannot_be_scored_is_refused(questions, message):
-    import probes
-
     with pytest.raises(ValueError, match=message):
         probes.choice_scores(tiny_model("llama"), questions)
 
 
 def test_text_without_a_tokenizer_is_refused():
-    import probes
-
     model = probes.load_model(tiny_hf_model("llama"))
     with pytest.raises(ValueError, match=r"has no tokenizer; give token ids, or load"):
         probes.choice_scores(model, [[("w1", "w2")]])

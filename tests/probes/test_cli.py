@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from probes.cli import COMMANDS, command_main, parse_arguments
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -23,8 +25,6 @@ class Arguments:
 
 
 def run(argv, body=lambda arguments: None):
-    from probes.cli import command_main
-
     def told(arguments, words):
         assert words == argv
         body(arguments)
@@ -98,8 +98,6 @@ def script(*argv, cwd=ROOT):
 
 
 def test_the_script_lists_the_commands_and_names_the_nearest():
-    from probes.cli import COMMANDS
-
     listed = script().stdout
     assert all(name in listed for name in COMMANDS)
     done = script("analysis.entropi")
@@ -142,8 +140,6 @@ class MapArguments:
 
 
 def test_a_dataclass_inside_gives_its_options_in_titled_groups(capsys):
-    from probes.cli import parse_arguments
-
     def parsed(*argv, **defaults):
         return parse_arguments(MapArguments, argv, program="map", defaults=defaults)
 

@@ -108,7 +108,7 @@ def test_unknown_hub_data_set_is_one_line():
 BAD_LINES = [
     (b'{"text": "fine"}\n{"text": \n', "line 2: not valid JSON"),
     (b'{"text": "fine"}\n{"text": "\xff"}\n', "line 2: not UTF-8"),
-    (b'{"text": "fine"}\n["a list"]\n', "line 2: expected a JSON object with 'text', found list"),
+    (b'{"text": "fine"}\n["a list"]\n', "line 2: expected an object, found list"),
     (
         b'{"text": "fine"}\n\n{"body": "b", "id": 1}\n',
         "line 3: no column 'text'; found 'body', 'id'",

@@ -8,8 +8,7 @@ from torch.testing import assert_close
 import probes
 from probes.choices import IntervalMethod
 from probes.entropy import knowledge_entropy
-from probes.intervals import Resampling
-from probes.streaming import BlockedMean, spread
+from probes.intervals import BlockedMean, Resampling, spread
 from tests.models import tiny_model, tokens
 
 

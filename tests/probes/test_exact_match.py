@@ -3,7 +3,11 @@
 import pytest
 import torch
 
-from tests.models import FAMILIES, tiny_hf_model, tiny_model, tokens
+import interventions
+from probes.generation import generate
+from probes.scoring import exact_matches, target_readings
+from probes.target_pass import target_sums, token_log_probs
+from tests.models import FAMILIES, tiny_model, tokens
 from tests.probes.test_generation import by_hand, model_of, some_prompts
 
 
@@ -22,9 +26,6 @@ def some_items(model, prompts, length=5):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_match_is_what_greedy_decoding_writes(family):
     """By nested loops over the logits of whole rows, and by batched generation with a cache."""
-    from probes.generation import generate
-    from probes.scoring import exact_matches, target_readings
-
     eager = family == "gemma2"
     model = model_of(family, "eager", torch.float32) if eager else model_of(family)
     items = some_items(model, some_prompts())
@@ -48,9 +49,6 @@ def taken(hf_model, prompt, target):
 
 
 def test_log_probabilities_are_those_of_the_target_pass():
-    from probes.scoring import target_readings
-    from probes.target_pass import target_sums, token_log_probs
-
     model = model_of("olmo2")
     items = some_items(model, some_prompts())
     readings = target_readings(model, items)
@@ -62,9 +60,6 @@ def test_log_probabilities_are_those_of_the_target_pass():
 
 def test_a_target_that_ends_is_the_whole_continuation():
     """With its end in the target, a match is equality with what is generated up to a stop."""
-    from probes.generation import generate
-    from probes.scoring import exact_matches
-
     model = model_of("llama")
     prompts = some_prompts()
     endless = [by_hand(model.hf_model, prompt, 7) for prompt in prompts]
@@ -79,9 +74,6 @@ def test_a_target_that_ends_is_the_whole_continuation():
 
 
 def test_edits_count():
-    import interventions
-    from probes.scoring import exact_matches
-
     model = model_of("qwen3")
     prompts = some_prompts()
     edit = interventions.AttentionTemperature(3.1)
@@ -96,9 +88,6 @@ def test_edits_count():
 
 def test_of_equal_logits_the_first_token_is_chosen():
     """A model whose unembedding has two equal rows; what is generated agrees."""
-    from probes.generation import generate
-    from probes.scoring import exact_matches
-
     model = model_of("mistral")
     prompt = tokens(1, 5)[0].tolist()
     (best,) = by_hand(model.hf_model, prompt, 1)
@@ -112,35 +101,19 @@ def test_of_equal_logits_the_first_token_is_chosen():
     assert generate(model, [prompt], max_new_tokens=1) == [[first]]
 
 
-@pytest.mark.parametrize("backend", ["transformer_lens", "nnsight"])
-def test_other_backends_say_the_same(backend):
-    import probes
-    from probes.scoring import exact_matches
-
-    hf_model = tiny_hf_model("llama")
-    items = some_items(probes.load_model(hf_model), some_prompts())
-    found = exact_matches(probes.load_model(hf_model, backend=backend), items)
-    assert found.tolist() == [not number % 3 for number in range(len(items))]
-
-
 @pytest.mark.parametrize(
     ("items", "message"),
     [
         ([], "each prompt needs a target: found 0 prompts"),
         ([([5], [6]), ([], [6])], r"prompt \[\] has no tokens \(item 1\)"),
         ([([5], [])], r"target \[\] has no tokens \(item 0\)"),
-        (
-            [([5], [6, 101])],
-            r"target has token id 101 \(item 0\); LlamaForCausalLM has ids 0 to 100",
-        ),
+        ([([5], [6, 101])], r"target has token id 101 \(item 0\); LlamaForCausalLM has ids 0 to"),
         ([([-1], [6])], r"prompt has token id -1 \(item 0\)"),
         ([([5] * 50, [6] * 13)], "has 63 tokens with its target; .* takes 61"),
         (("w1", "w2"), "an item is a prompt and a target; found 'w1'"),
     ],
 )
 def test_what_cannot_be_answered_is_refused(items, message):
-    from probes.scoring import exact_matches
-
     with pytest.raises(ValueError, match=message) as caught:
         exact_matches(tiny_model("llama"), items)
     assert "\n" not in str(caught.value)
@@ -148,8 +121,6 @@ def test_what_cannot_be_answered_is_refused(items, message):
 
 def test_the_longest_item_that_fits_is_answered():
     """The last token of a target is not run and needs no position."""
-    from probes.scoring import exact_matches
-
     model = model_of("gpt2")
     prompt = tokens(1, 50)[0].tolist()
     target = by_hand(model.hf_model, prompt, 12)

@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import analysis
+import probes
+from probes.checking import few_tokens
 from probes.entropy import next_token_entropy
+from probes.generation import generate
+from probes.lens import LensSettings, read_lens, target_ranks
+from probes.prompts import lens_items
+from probes.scoring import exact_matches
 from tests.models import padded, tiny_hf_model, tiny_model, tiny_tokenizer, tokens
 
 BACKENDS = ("native", "transformer_lens", "nnsight")
@@ -24,9 +31,6 @@ PLACE = "blocks.1.mlp.hook_post"
 @cache
 def neuron_and_scale() -> tuple[int, float]:
     """A neuron whose largest coefficient is on the bad row, and what brings that over 65504."""
-    import probes
-    from probes.checking import few_tokens
-
     model = probes.load_model(tiny_hf_model("llama"))
     ids = torch.cat([ROWS, few_tokens(101, torch.device("cpu")).repeat(1, 2)[:, :11]])
     largest = model.run_with_cache(ids, PLACE)[1][PLACE].abs().amax(dim=1)
@@ -38,8 +42,6 @@ def neuron_and_scale() -> tuple[int, float]:
 
 
 def overflowing(dtype: torch.dtype = torch.float16, backend: str = "native"):
-    import probes
-
     neuron, scale = neuron_and_scale()
     hf_model = tiny_hf_model("llama")
     hf_model.model.layers[1].mlp.up_proj.weight.data[neuron] *= scale
@@ -59,13 +61,6 @@ def items():
 
 
 def readings():
-    import analysis
-    import probes
-    from probes.generation import generate
-    from probes.lens import target_ranks
-    from probes.prompts import lens_items
-    from probes.scoring import exact_matches
-
     def ranks(model):
         prompts, targets = zip(*items(), strict=True)
         return target_ranks(model, lens_items(model, prompts, targets))
@@ -131,8 +126,6 @@ def test_other_backends_refuse_it_too(backend, name):
 
 
 def test_the_document_and_the_item_are_named():
-    import probes
-
     model = overflowing()
     with pytest.raises(ValueError, match=f"document {BAD} "):
         probes.measure_entropy(model, [batch()], kinds=["next_token"])
@@ -144,8 +137,6 @@ def test_the_document_and_the_item_are_named():
 
 
 def test_pads_that_are_not_finite_are_no_reason_to_refuse():
-    import probes
-
     ids, mask = padded([11, 5, 7], "right")
     rows = {"input_ids": ids, "attention_mask": mask}
     model = tiny_model("llama")
@@ -173,8 +164,6 @@ def test_the_entropy_of_logits_that_are_no_distribution_is_no_number():
 
 
 def test_a_weight_that_is_not_finite_is_named_when_the_model_is_loaded_and_when_it_is_read():
-    import probes
-
     hf_model = tiny_hf_model("llama")
     hf_model.model.layers[2].mlp.gate_proj.weight.data[3, 5] = float("nan")
     with pytest.raises(ValueError, match=r"first at blocks\.2\.mlp\.hook_pre.*layers\.2\.mlp"):
@@ -186,9 +175,6 @@ def test_a_weight_that_is_not_finite_is_named_when_the_model_is_loaded_and_when_
 
 
 def test_a_rank_among_logits_of_which_one_is_no_number_is_refused():
-    from probes.lens import target_ranks
-    from probes.prompts import lens_items
-
     model = overflowing(torch.float32)
     head = model.hf_model.get_output_embeddings()
     head.weight = torch.nn.Parameter(head.weight.detach().clone())
@@ -201,17 +187,12 @@ def test_a_rank_among_logits_of_which_one_is_no_number_is_refused():
 
 
 def test_a_lens_whose_translators_overflow_is_refused_by_its_layer():
-    import analysis
-
     model = overflowing(torch.float32)
 
     def translate(layer, stream):
         return stream * float("inf") if layer == 1 else stream
 
     translate.name = "tuned"
-    from probes.lens import LensSettings, read_lens
-    from probes.prompts import lens_items
-
     asked = lens_items(model, *zip(*items(), strict=True))
     with pytest.raises(ValueError, match="readout of layer 1 is not finite"):
         read_lens(model, asked, LensSettings(), translate=translate)

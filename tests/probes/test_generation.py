@@ -5,7 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from scipy.stats import chisquare
 
+import interventions
+import probes
+from probes.generation import _Choice, generate, why_not_padded
+from probes.scoring import target_readings
 from tests.models import FAMILIES, tiny_hf_model, tiny_model, tokens
 
 
@@ -32,8 +37,6 @@ def until(row, stops):
 
 def model_of(family, attention="sdpa", dtype=torch.float64):
     """In float64, where rounding decides no choice, unless said otherwise."""
-    import probes
-
     hf_model = tiny_hf_model(family, dtype)
     hf_model.set_attn_implementation(attention)
     return probes.load_model(hf_model)
@@ -49,8 +52,6 @@ def model_of(family, attention="sdpa", dtype=torch.float64):
 )
 def test_a_batch_is_continued_as_every_prompt_by_itself(family, attention):
     """Absolute, learned and rotary positions; windows of three tokens; capped scores."""
-    from probes.generation import generate, why_not_padded
-
     # Eager attention takes its softmax in float32, whatever the model is in; it alone caps scores.
     eager = attention == "eager" or family == "gemma2"
     model = model_of(family, "eager", torch.float32) if eager else model_of(family)
@@ -70,8 +71,6 @@ def test_a_batch_is_continued_as_every_prompt_by_itself(family, attention):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
 def test_it_is_what_hugging_face_generates(family):
-    from probes.generation import generate
-
     model = model_of(family)
     prompts = [prompt for prompt in some_prompts() if len(prompt) > 1]
     found = generate(model, prompts, max_new_tokens=11, stop_ids=(2,))
@@ -84,8 +83,6 @@ def test_it_is_what_hugging_face_generates(family):
 
 
 def test_batches_do_not_matter():
-    from probes.generation import generate
-
     model = model_of("olmo3")
     prompts = some_prompts()
     expected = generate(model, prompts, max_new_tokens=5)
@@ -100,8 +97,6 @@ def test_batches_do_not_matter():
 
 def test_eager_attention_in_float64_makes_no_numbers_of_pads():
     """A query that sees nothing gets no number there; so equal lengths run together."""
-    from probes.generation import generate, why_not_padded
-
     model = model_of("llama", "eager")
     prompts = some_prompts()
     assert "with pads on the left, by nan" in why_not_padded(model)
@@ -111,8 +106,6 @@ def test_eager_attention_in_float64_makes_no_numbers_of_pads():
 
 def test_where_pads_change_something_only_equal_lengths_share_a_batch():
     """A function that looks at the start of the row, as learned positions of a family might."""
-    from probes.generation import generate, why_not_padded
-
     model = model_of("llama")
     prompts = some_prompts()
     kept = []
@@ -139,9 +132,6 @@ def test_where_pads_change_something_only_equal_lengths_share_a_batch():
 
 
 def test_what_is_attached_counts():
-    import interventions
-    from probes.generation import generate
-
     model = model_of("qwen2")
     prompts = some_prompts()
     plain = generate(model, prompts, max_new_tokens=7)
@@ -162,8 +152,6 @@ def test_what_is_attached_counts():
 
 
 def test_functions_at_the_logits_count():
-    from probes.generation import generate
-
     model = tiny_model("opt")
 
     def forbid(logits, _point):
@@ -177,8 +165,6 @@ def test_functions_at_the_logits_count():
 
 
 def test_nothing_is_left_behind():
-    from probes.generation import generate
-
     model = tiny_model("gemma3_text")
     model.hf_model.train()
     state = torch.get_rng_state()
@@ -190,10 +176,6 @@ def test_nothing_is_left_behind():
 
 def test_draws_are_those_of_the_softmax_and_of_each_prompt():
     """How often each token comes, against its probability."""
-    from scipy.stats import chisquare
-
-    from probes.generation import generate
-
     model = model_of("llama")
     prompt = tokens(1, 5)[0].tolist()
     draws, temperature = 4001, 1.7
@@ -216,8 +198,6 @@ def test_draws_are_those_of_the_softmax_and_of_each_prompt():
 
 
 def test_what_is_drawn_does_not_depend_on_batches():
-    from probes.generation import generate
-
     model = model_of("gpt_neox")
     prompts = some_prompts()
 
@@ -234,16 +214,7 @@ def test_what_is_drawn_does_not_depend_on_batches():
     assert cold == generate(model, prompts, max_new_tokens=5)
 
 
-def test_ties_go_to_the_first():
-    from probes.generation import _Choice
-
-    logits = torch.tensor([[0.0, 2.0, 2.0, 1.0], [3.0, 3.0, 3.0, 3.0]])
-    assert _Choice(None, None).tokens(logits, [0, 1], 0).tolist() == [1, 0]
-
-
 def test_a_token_without_probability_is_never_drawn():
-    from probes.generation import _Choice
-
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
     for draw, token in ((0.0, 1), (0.5 - 2**-53, 1), (0.5, 3), (1 - 2**-53, 3)):
         draws = torch.tensor([[draw]], dtype=torch.float64)
@@ -265,8 +236,6 @@ def test_a_token_without_probability_is_never_drawn():
     ],
 )
 def test_what_cannot_be_continued_is_refused(prompts, given, message):
-    from probes.generation import generate
-
     with pytest.raises(ValueError, match=message) as caught:
         generate(tiny_model("llama"), prompts, **{"max_new_tokens": 3, **given})
     assert "\n" not in str(caught.value)
@@ -274,8 +243,6 @@ def test_what_cannot_be_continued_is_refused(prompts, given, message):
 
 def test_all_positions_can_be_used():
     """The last new token is not run, so it needs none."""
-    from probes.generation import generate
-
     model = model_of("gpt2")
     prompt = tokens(1, 50)[0].tolist()
     found = generate(model, [prompt, prompt[:3]], max_new_tokens=12)
@@ -283,8 +250,6 @@ def test_all_positions_can_be_used():
 
 
 def test_a_model_that_does_not_cache_is_refused():
-    from probes.generation import generate
-
     model = tiny_model("llama")
 
     def by_place(stream, _point):
@@ -298,9 +263,6 @@ def test_a_model_that_does_not_cache_is_refused():
 
 
 def test_other_backends_are_refused():
-    import probes
-    from probes.generation import generate
-
     model = probes.load_model(tiny_hf_model("llama"), backend="nnsight")
     with pytest.raises(ValueError, match="backend 'nnsight', which does not generate"):
         generate(model, [[5, 6]], max_new_tokens=2)
@@ -308,9 +270,6 @@ def test_other_backends_are_refused():
 
 def test_processes_share_the_prompts_out(monkeypatch):
     """Threads stand for processes: each has a model, and they meet where processes exchange."""
-    from probes.generation import generate
-    from probes.scoring import target_readings
-
     here, slots, meet = threading.local(), [None, None], threading.Barrier(2)
 
     def gather(parts, part):

@@ -7,7 +7,9 @@ import interventions
 import probes
 import training
 from interventions.edits import patched_edits
+from probes.sites import as_site
 from tests.models import tiny_hf_model, tiny_tokenizer, tokens
+from tests.training.loop_runs import directory_of, rows_of, settings_of
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +90,6 @@ def test_learning_rates_of_rows_are_no_edit(model):
 
 
 def test_entry_points_of_training(model, tmp_path):
-    from tests.training.loop_runs import directory_of, rows_of, settings_of
-
     settings, source = settings_of(), rows_of()
     directory = directory_of(tmp_path / "run", settings, source)
     good = {"model": model, "source": source, "settings": settings, "directory": directory}
@@ -152,8 +152,6 @@ def test_what_is_no_site(sites, line, model):
 
 @pytest.mark.parametrize("given", [None, 3, ("resid_post", 1), probes.Site])
 def test_what_is_no_string_is_no_site(given):
-    from probes.sites import as_site
-
     with pytest.raises(ValueError, match=r"no site is named .*; the nearest is"):
         as_site(given)
 

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from probes import load_corpus
+from probes.corpus.sources import Corpus, split_held_out
+
 
 def texts(count):
     return [f"document {number}" for number in range(count)]
@@ -11,8 +14,6 @@ def texts(count):
 @pytest.mark.parametrize("count", [2, 3, 5, 7, 23])
 @pytest.mark.parametrize("every", [2, 3, 5])
 def test_each_document_is_in_one_part_and_in_order(count, every):
-    from probes.corpus.sources import Corpus, split_held_out
-
     rest, held_out = split_held_out(Corpus.from_texts(texts(count), name="plants"), every)
     expected = texts(count)[1::every]
     assert list(held_out.documents()) == expected
@@ -26,9 +27,6 @@ def test_each_document_is_in_one_part_and_in_order(count, every):
 
 
 def test_the_limit_of_the_corpus_is_that_of_both_parts_together(tmp_path):
-    from probes import load_corpus
-    from probes.corpus.sources import split_held_out
-
     lines = "\n".join(f'{{"text": "{text}"}}' for text in texts(40))
     (tmp_path / "plants.jsonl").write_text(lines)
     rest, held_out = split_held_out(load_corpus(tmp_path / "plants.jsonl", max_documents=11))
@@ -37,8 +35,6 @@ def test_the_limit_of_the_corpus_is_that_of_both_parts_together(tmp_path):
 
 
 def test_rows_of_token_ids_are_dealt_out_through_all_blocks_and_not_copied():
-    from probes.corpus.sources import Corpus, split_held_out
-
     rows = np.arange(13 * 3).reshape(13, 3)
     blocks = (rows[:4], rows[4:5], rows[5:])
     rest, held_out = split_held_out(Corpus("ids", token_rows=blocks))
@@ -54,8 +50,6 @@ def test_rows_of_token_ids_are_dealt_out_through_all_blocks_and_not_copied():
 
 @pytest.mark.parametrize("of_ids", [False, True])
 def test_one_document_cannot_be_split(of_ids):
-    from probes.corpus.sources import Corpus, split_held_out
-
     one = (
         Corpus("plants", token_rows=(np.ones((1, 3), dtype=np.int64),))
         if of_ids
@@ -66,7 +60,5 @@ def test_one_document_cannot_be_split(of_ids):
 
 
 def test_a_share_of_everything_is_refused():
-    from probes.corpus.sources import Corpus, split_held_out
-
     with pytest.raises(ValueError, match="one of every 1 documents was to be held out; give 2"):
         split_held_out(Corpus.from_texts(texts(3)), every=1)

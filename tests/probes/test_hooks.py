@@ -4,14 +4,19 @@ import copy
 
 import pytest
 import torch
+import transformers
 from torch.testing import assert_close
 
+import probes
+from probes import Site, attention_interface
 from tests.models import (
+    D_MLP,
     FAMILIES,
     GATED,
     N_LAYERS,
     OWN_ATTENTION,
     SEQUENTIAL,
+    on,
     padded,
     tiny_hf_model,
     tiny_model,
@@ -20,37 +25,27 @@ from tests.models import (
 from tests.reference.entropies import DOWN
 
 
-def hooked_copy(hf_model, path, *, output):
-    """What a module of a deep copy receives, or gives, on the fixed tokens."""
+def hooked_copy(hf_model, path):
+    """What a module of a deep copy receives on the fixed tokens."""
     model, found = copy.deepcopy(hf_model), []
-    module = model.get_submodule(path)
-    if output:
-        module.register_forward_hook(lambda _m, _a, out: found.append(out))
-    else:
-        module.register_forward_pre_hook(lambda _m, args: found.append(args[0]))
+    model.get_submodule(path).register_forward_pre_hook(lambda _m, args: found.append(args[0]))
     with torch.no_grad():
         model(tokens(2, 11))
-    tensor = found[0][0] if isinstance(found[0], tuple) else found[0]
-    return tensor.view(2, 11, -1)  # OPT runs its MLP on [batch*pos d_model]
+    return found[0].view(2, 11, -1)  # OPT runs its MLP on [batch*pos d_model]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("layer", range(N_LAYERS))
-def test_coefficients_are_the_input_of_the_down_projection(family, layer):
-    import probes
-
-    model = tiny_model(family)
-    expected = hooked_copy(model.hf_model, DOWN[family].format(layer), output=False)
-    captured = probes.capture(model, {"input_ids": tokens(2, 11)}, [probes.Site.MLP_COEFFICIENTS])
-    # Twice the same computation: the same bits.
-    assert_close(captured[probes.Site.MLP_COEFFICIENTS, layer], expected, rtol=0, atol=0)
+def test_coefficients_are_the_input_of_the_down_projection(family):
+    model, site = on("native", family), Site.MLP_COEFFICIENTS
+    captured = probes.capture(model, {"input_ids": tokens(2, 11)}, [site])
+    for layer in range(N_LAYERS):
+        expected = hooked_copy(model.hf_model, DOWN[family].format(layer))
+        # Twice the same computation: the same bits.
+        assert_close(captured[site, layer], expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("family", GATED)
 def test_coefficients_are_the_activated_gate_times_up(family):
-    import probes
-    from probes import Site
-
     model = tiny_model(family)
     sites = [Site.MLP_GATE, Site.MLP_UP, Site.MLP_COEFFICIENTS]
     found = probes.capture(model, {"input_ids": tokens(2, 11)}, sites, layers=[1])
@@ -64,9 +59,6 @@ def test_coefficients_are_the_activated_gate_times_up(family):
 
 @pytest.mark.parametrize("family", [*FAMILIES, *OWN_ATTENTION])
 def test_residual_stream_is_hugging_faces_hidden_states_but_for_the_last(family):
-    import probes
-    from probes import Site
-
     model = tiny_model(family)
     with torch.no_grad():
         hidden = copy.deepcopy(model.hf_model)(
@@ -84,9 +76,6 @@ def test_residual_stream_is_hugging_faces_hidden_states_but_for_the_last(family)
 
 @pytest.mark.parametrize("family", [*FAMILIES, *OWN_ATTENTION])
 def test_blocks_add_attention_and_mlp_to_the_stream(family):
-    import probes
-    from probes import Site
-
     model = tiny_model(family, torch.float64)
     sites = [Site.RESID_PRE, Site.ATTENTION_OUT, Site.MLP_OUT, Site.RESID_POST]
     found = probes.capture(model, {"input_ids": tokens(2, 11)}, sites)
@@ -98,9 +87,6 @@ def test_blocks_add_attention_and_mlp_to_the_stream(family):
 
 @pytest.mark.parametrize("family", [*SEQUENTIAL, "gpt_neo", "falcon_rw", "bloom", "mpt"])
 def test_resid_mid_is_the_stream_plus_attention(family):
-    import probes
-    from probes import Site
-
     model = tiny_model(family)
     sites = [Site.RESID_PRE, Site.ATTENTION_OUT, Site.RESID_MID]
     found = probes.capture(model, {"input_ids": tokens(2, 11)}, sites)
@@ -111,9 +97,6 @@ def test_resid_mid_is_the_stream_plus_attention(family):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_pattern_is_hugging_faces_eager_one_on_padded_rows(family, side):
-    import probes
-    from probes import Site
-
     model = tiny_model(family)
     ids, mask = padded([11, 5], side)
     eager = copy.deepcopy(model.hf_model)
@@ -157,9 +140,6 @@ def test_names_filter_takes_a_name_a_list_or_a_predicate():
 
 
 def test_hook_pre_is_the_gate_where_there_is_one_and_the_pre_activation_elsewhere():
-    import probes
-    from probes import Site
-
     for family, site in (("llama", Site.MLP_GATE), ("gpt2", Site.MLP_UP)):
         model = tiny_model(family)
         found = probes.capture(model, {"input_ids": tokens(1, 5)}, [site], layers=[0])
@@ -187,25 +167,20 @@ def uneven(tensor, _point):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", EDITABLE)
-def test_an_edit_reaches_the_logits_and_is_gone_afterwards(family, name):
-    model = tiny_model(family)
-    with torch.no_grad():
-        before = model.hf_model(tokens(1, 7)).logits
+@torch.no_grad()
+def test_an_edit_reaches_the_logits_and_is_gone_afterwards(family):
+    hf_model, model = on("native", family).hf_model, on("native", family)
+    before = hf_model(tokens(1, 7)).logits
+    for name in EDITABLE:
         # Scores of causal attention hold -inf, so multiply rather than add; by several factors,
         # since a norm after the MLP would undo one.
         with model.hooks([(name, uneven)]):
-            edited = model.hf_model(tokens(1, 7)).logits
-        after = model.hf_model(tokens(1, 7)).logits
-    assert not torch.allclose(edited, before)
-    assert_close(after, before, rtol=0, atol=0)
+            assert not torch.allclose(hf_model(tokens(1, 7)).logits, before), name
+        assert_close(hf_model(tokens(1, 7)).logits, before, rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.parametrize("family", SEQUENTIAL)
 def test_an_edit_of_resid_mid_reaches_both_the_mlp_and_the_stream_past_it(family):
-    import probes
-    from probes import Site
-
     model = tiny_model(family, torch.float64)
     shift = torch.randn(42, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     with model.hooks([((Site.RESID_MID, 1), lambda tensor, _point: tensor + shift)]):
@@ -217,31 +192,52 @@ def test_an_edit_of_resid_mid_reaches_both_the_mlp_and_the_stream_past_it(family
     assert not torch.allclose(found[Site.MLP_OUT, 1], unshifted[Site.MLP_OUT, 1])
 
 
-def test_the_model_is_left_as_it_was_even_after_an_exception():
-    model = tiny_model("llama")
+CONTEXTS = {
+    "hooks": lambda model: model.hooks([(name, lambda _t, _p: None) for name in EDITABLE]),
+    "entropies": lambda model: model.attention_entropies(lambda _entropies, _layer: None),
+    "temperature": lambda model: model.attention_temperature({0: 1.7, 2: torch.ones(3)}),
+    "memory": lambda model: model.memory_vectors_scaled({1: torch.linspace(0, 2, D_MLP)}),
+}
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+@torch.no_grad()
+def test_the_model_is_left_as_it_was_even_after_an_exception(name):
+    model, seen = tiny_model("llama"), []
     hf_model = model.hf_model
     keys, attention = list(hf_model.state_dict()), hf_model.config._attn_implementation
-    seen = []
+    before = hf_model(tokens(1, 5)).logits
     mine = hf_model.model.layers[0].mlp.register_forward_hook(lambda *_: seen.append(1))
-
-    def fail(tensor, _point):
+    with CONTEXTS[name](model):
+        assert list(hf_model.state_dict()) == keys
+    with pytest.raises(RuntimeError, match="stop here"), CONTEXTS[name](model):
         raise RuntimeError("stop here")
-
-    hooks = [("blocks.1.attn.hook_pattern", fail), ("blocks.0.mlp.hook_post", lambda t, p: None)]
-    with pytest.raises(RuntimeError, match="stop here"), model.hooks(hooks):
-        hf_model(tokens(1, 5))
-    seen.clear()
-    hf_model(tokens(1, 5))
+    assert_close(hf_model(tokens(1, 5)).logits, before, rtol=0, atol=0)
     assert len(seen) == 1, "the user's own hook must survive"
     mine.remove()
     assert list(hf_model.state_dict()) == keys
     assert hf_model.config._attn_implementation == attention
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in hf_model.modules())
+    for module in hf_model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert "forward" not in module.__dict__
+        assert not attention_interface._transforms.get(module)
+        assert module not in attention_interface._handlers
+
+
+def test_an_exception_of_a_hook_comes_through():
+    def fail(_tensor, _point):
+        raise RuntimeError("stop here")
+
+    model = on("native", "llama")
+    with (
+        pytest.raises(RuntimeError, match="stop here"),
+        model.hooks([("blocks.1.attn.hook_pattern", fail)]),
+    ):
+        model.hf_model(tokens(1, 5))
 
 
 def test_after_reading_it_the_model_still_trains_and_saves(tmp_path):
-    import transformers
-
     model = tiny_model("llama")
     model.run_with_cache(tokens(1, 5))
     model.hf_model.train()
@@ -256,9 +252,6 @@ def test_after_reading_it_the_model_still_trains_and_saves(tmp_path):
 
 
 def test_capturing_from_a_model_in_training_mode_sees_no_dropout_and_leaves_it_training():
-    import probes
-    from probes import Site
-
     hf_model = tiny_hf_model("gpt2")
     model = probes.load_model(hf_model)
     batch = {"input_ids": tokens(2, 11)}
@@ -271,8 +264,6 @@ def test_capturing_from_a_model_in_training_mode_sees_no_dropout_and_leaves_it_t
 
 
 def test_streaming_reduces_what_capturing_keeps_and_leaves_out_pads():
-    import probes
-
     model = tiny_model("llama")
     ids, mask = padded([11, 5], "left")
     batches = [{"input_ids": ids, "attention_mask": mask}, {"input_ids": tokens(3, 7)}]
@@ -314,8 +305,6 @@ def test_reading_attention_twice_at_once_is_refused():
 
 
 def test_a_filter_that_selects_nothing_and_a_stream_of_nothing_are_refused():
-    import probes
-
     model = tiny_model("llama")
     with pytest.raises(ValueError, match="selects no hook point"):
         model.run_with_cache(tokens(1, 5), lambda name: False)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from probes.intervals import jackknife_interval
+
 
 def leave_one_out_means(sample):
     return [(sample.sum() - value) / (len(sample) - 1) for value in sample]
 
 
 def test_for_a_mean_the_jackknife_is_the_t_interval():
-    from probes.intervals import jackknife_interval
-
     sample = np.random.default_rng(0).normal(size=11)
     found = jackknife_interval(sample.mean(), leave_one_out_means(sample), level=0.9)
     expected = stats.t.interval(0.9, 10, loc=sample.mean(), scale=stats.sem(sample))
@@ -20,8 +20,6 @@ def test_for_a_mean_the_jackknife_is_the_t_interval():
 
 
 def test_intervals_cover_the_truth_at_their_level():
-    from probes.intervals import jackknife_interval
-
     generator = np.random.default_rng(1)
     trials, covered = 2000, 0
     for _ in range(trials):
@@ -34,6 +32,4 @@ def test_intervals_cover_the_truth_at_their_level():
 
 @pytest.mark.parametrize("values", [[], [1.0]])
 def test_fewer_than_two_blocks_give_no_interval(values):
-    from probes.intervals import jackknife_interval
-
     assert jackknife_interval(1.0, values) is None

@@ -2,8 +2,11 @@
 
 import json
 
+import huggingface_hub.constants
 import pytest
 import torch
+import transformers as hf
+from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
@@ -35,8 +38,6 @@ def olmo():
 
 
 def write(folder, weights, config):
-    from safetensors.torch import save_file
-
     folder.mkdir(exist_ok=True)
     save_file({name: w.clone() for name, w in weights.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
@@ -106,8 +107,6 @@ def test_weights_that_do_not_fit_exactly_are_refused(
 
 
 def test_weights_missing_in_the_hubs_cache_are_refused(olmo, tmp_path, monkeypatch):
-    import huggingface_hub.constants
-
     hub = tmp_path / "hub"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))
     weights, config = olmo
@@ -294,8 +293,6 @@ def test_weights_in_memory_that_cannot_be_read_are_refused(change, message):
 
 def wrapper(family):
     """A tiny multimodal wrapper, in evaluation mode."""
-    import transformers as hf
-
     vision = {"hidden_size": 16, "intermediate_size": 16}
     patches = {"image_size": 28, "patch_size": 14, "num_hidden_layers": 1, "num_attention_heads": 2}
     rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}

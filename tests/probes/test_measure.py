@@ -1,13 +1,17 @@
 """The three entropies against brute force over unbatched text, whatever the batching."""
 
+import json
 import math
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
+import probes
+from probes.intervals import jackknife_interval
 from tests.models import FAMILIES, N_LAYERS, padded, tiny_hf_model, tiny_model, tokens
 from tests.reference import entropies as reference
 from tests.reference.official_entropy import official_average, official_entropies
@@ -72,8 +76,6 @@ CASES = [
     [(torch.float64, 1e-9, 1e-9, 1e-6), (torch.float32, 1e-6, 1e-5, 1e-5)],
 )
 def test_entropies_are_the_brute_force_ones(family, batching, dtype, bar, next_bar, attention_bar):
-    import probes
-
     if family == "gemma2":  # transformers knows its soft-capped attention as eager only: float32
         bar, next_bar = max(bar, 1e-6), max(next_bar, 1e-5)
     hf_model, means, knowledge, heads, next_token = brute_force(family, dtype)
@@ -87,8 +89,6 @@ def test_entropies_are_the_brute_force_ones(family, batching, dtype, bar, next_b
 
 @pytest.mark.parametrize("weighting", ["instance", "token"])
 def test_weightings_differ_and_each_is_its_brute_force(weighting):
-    import probes
-
     hf_model = tiny_hf_model("llama", torch.float64)
     batches = list(in_batches(*BATCHINGS["all at once, left"]))
     result = probes.measure_entropy(
@@ -130,8 +130,6 @@ def coefficient_by_hand(hf_model, row, coefficient):
 
 @pytest.mark.parametrize("coefficient", ["abs", "relu_output", "relu_gate", "contribution"])
 def test_coefficient_variants_are_what_their_formulas_say(coefficient):
-    import probes
-
     model = probes.load_model(tiny_hf_model("llama", torch.float64))
     batches = [{"input_ids": torch.tensor([rows()[2]])}]
     result = probes.measure_entropy(model, batches, ["knowledge"], coefficient=coefficient)
@@ -140,8 +138,6 @@ def test_coefficient_variants_are_what_their_formulas_say(coefficient):
 
 
 def test_rescaling_rows_and_vectors_moves_plain_entropy_but_not_contribution():
-    import probes
-
     hf_model = tiny_hf_model("llama", torch.float64)
     batches = [{"input_ids": tokens(3, 13)}]
     before = probes.measure_entropy(
@@ -161,8 +157,6 @@ def test_rescaling_rows_and_vectors_moves_plain_entropy_but_not_contribution():
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_official_compat_is_the_released_arithmetic_pads_and_all(family):
-    import probes
-
     hf_model = tiny_hf_model(family)
     ids, mask = padded([11, 5, 7], "right")
     result = probes.measure_entropy(
@@ -186,8 +180,6 @@ def test_official_compat_is_the_released_arithmetic_pads_and_all(family):
 
 @pytest.mark.parametrize("kinds", [("knowledge",), ("attention",), ("next_token",)])
 def test_a_kind_alone_is_what_it_is_in_company(kinds):
-    import probes
-
     model = tiny_model("gpt_neox", torch.float64)
     batches = list(in_batches([[0, 1], [2, 3, 4]], "left"))
     together = probes.measure_entropy(model, batches)
@@ -203,9 +195,6 @@ def test_a_kind_alone_is_what_it_is_in_company(kinds):
 
 
 def test_intervals_leave_out_documents_in_turn():
-    import probes
-    from probes.intervals import jackknife_interval
-
     model = tiny_model("llama", torch.float64)
     result = probes.measure_entropy(
         model, in_batches([[0, 1, 2], [3, 4]]), ["knowledge", "next_token"]
@@ -223,8 +212,6 @@ def test_intervals_leave_out_documents_in_turn():
 
 
 def test_packed_rows_resample_documents_not_rows():
-    import probes
-
     model = tiny_model("llama", torch.float64)
     ids = tokens(1, 23)
     segments = torch.tensor([[0] * 9 + [1] * 8 + [2] * 6])
@@ -240,8 +227,6 @@ def test_packed_rows_resample_documents_not_rows():
 
 
 def test_bfloat16_models_are_measured_from_widened_scores_and_sums():
-    import probes
-
     hf_model = tiny_hf_model("llama", torch.bfloat16)
     result = probes.measure_entropy(
         probes.load_model(hf_model), in_batches(*BATCHINGS["one by one"])
@@ -259,12 +244,6 @@ def test_bfloat16_models_are_measured_from_widened_scores_and_sums():
 
 
 def test_a_result_knows_where_it_comes_from_and_saves(tmp_path):
-    import json
-
-    from safetensors.torch import load_file
-
-    import probes
-
     model = tiny_model("llama")
     seen = []
     result = probes.measure_entropy(
@@ -290,8 +269,6 @@ def test_a_result_knows_where_it_comes_from_and_saves(tmp_path):
 
 
 def test_measuring_leaves_no_trace_on_the_model():
-    import probes
-
     model = tiny_model("gpt2")
     attention = model.hf_model.config._attn_implementation
     before = model.content_hash()
@@ -305,15 +282,9 @@ def test_measuring_leaves_no_trace_on_the_model():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            {"kinds": ["knowlege"]},
-            r"kinds must be one of knowledge, attention, next_token, found 'knowl",
-        ),
+        ({"kinds": ["knowlege"]}, r"kinds must be one of knowledge, attention, next_token,"),
         ({"kinds": []}, r"kinds is empty; choose from knowledge"),
-        (
-            {"coefficient": "absolute"},
-            r"coefficient must be one of abs, relu_output.* found 'absolute'",
-        ),
+        ({"coefficient": "absolute"}, r"coefficient must be one of abs, relu_output.* found"),
         ({"coefficient": "relu_gate"}, r"'relu_gate' needs an MLP with a gate, but .* has none"),
         ({"weighting": "document"}, r"weighting must be one of instance, token"),
         ({"compat": "official"}, r"released code has knowledge entropy only; pass kinds="),
@@ -321,8 +292,6 @@ def test_measuring_leaves_no_trace_on_the_model():
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
-    import probes
-
     with pytest.raises(ValueError, match=message):
         probes.measure_entropy(tiny_model("gpt2"), in_batches([[0]]), **arguments)
 
@@ -335,18 +304,10 @@ def test_arguments_that_make_no_sense_are_refused(arguments, message):
             [{"input_ids": torch.zeros(1, 3).long(), "attention_mask": torch.zeros(1, 3).long()}],
             r"no tokens",
         ),
-        (
-            [{"input_ids": torch.full((1, 3), 101)}],
-            r"ids run from 101 to 101, but .* has 101 tokens",
-        ),
-        (
-            [{"input_ids": torch.full((1, 62), 5)}],
-            r"rows have 62 tokens, but .* has positions for 61",
-        ),
+        ([{"input_ids": torch.full((1, 3), 101)}], r"ids run from 101 to 101, but .* has 101"),
+        ([{"input_ids": torch.full((1, 62), 5)}], r"rows have 62 tokens, but .* has positions"),
     ],
 )
 def test_batches_that_cannot_be_measured_are_refused(batches, message):
-    import probes
-
     with pytest.raises(ValueError, match=message):
         probes.measure_entropy(tiny_model("llama"), batches, ["knowledge"])

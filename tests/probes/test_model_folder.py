@@ -6,22 +6,20 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune
+from transformers import AutoModelForCausalLM, modeling_utils
 
+from probes.model_folder import write_model
 from tests.changed_models import CHANGES, Adapted, changed_layers
 from tests.models import D_VOCAB, tiny_hf_model, tokens
 
 
 def written(hf_model, folder, **given):
-    from probes.model_folder import write_model
-
     folder.mkdir()
     write_model(hf_model, None, folder, **given)
     return folder
 
 
 def reloaded(folder):
-    from transformers import AutoModelForCausalLM
-
     loaded, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] | info["unexpected_keys"], info
     return loaded.eval()
@@ -161,8 +159,6 @@ def test_what_a_reload_would_not_compute_is_refused(change, why, tmp_path):
 
 @pytest.mark.parametrize("fault", ["another value", "left out", "another name"])
 def test_a_file_that_does_not_hold_what_was_written_is_noticed(fault, tmp_path, monkeypatch):
-    from transformers import modeling_utils
-
     save = modeling_utils.safe_save_file
 
     def faulty(tensors, path, **given):

@@ -3,10 +3,13 @@
 import shutil
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
+import transformers
 from torch.testing import assert_close
 
+import probes
 from tests.models import FAMILIES, tiny_hf_model, tiny_tokenizer, tokens
 
 
@@ -33,16 +36,12 @@ def in_hub_cache(folder: Path, hub: Path, repo_id: str, refs: dict[str, str]) ->
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    import huggingface_hub.constants
-
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_in_memory_is_wrapped_as_it_is(family):
-    import probes
-
     hf_model = tiny_hf_model(family)
     model = probes.load_model(hf_model)
     assert model.hf_model is hf_model
@@ -54,8 +53,6 @@ def test_a_model_in_memory_is_wrapped_as_it_is(family):
 
 
 def test_a_folder_loads_with_its_tokenizer_and_the_same_bits(folder):
-    import probes
-
     model = probes.load_model(str(folder))
     assert_close(logits_of(model.hf_model), logits_of(tiny_hf_model("llama")), rtol=0, atol=0)
     assert model.to_tokens("w0 w5").tolist() == [[3, 8]]
@@ -65,16 +62,12 @@ def test_a_folder_loads_with_its_tokenizer_and_the_same_bits(folder):
 
 
 def test_dtype_is_what_was_asked_for(folder):
-    import probes
-
     assert probes.load_model(str(folder)).dtype == torch.float32
     assert probes.load_model(str(folder), dtype="bfloat16").dtype == torch.bfloat16
     assert probes.load_model(str(folder), dtype=torch.float64).dtype == torch.float64
 
 
 def test_a_hub_id_loads_at_a_revision_from_the_local_cache(folder, hub):
-    import probes
-
     refs = {"main": "a" * 40, "step3000": "b" * 40}
     in_hub_cache(folder, hub, "someone/tiny", refs)
     other = tiny_hf_model("llama", seed=5)
@@ -85,16 +78,12 @@ def test_a_hub_id_loads_at_a_revision_from_the_local_cache(folder, hub):
 
 
 def test_a_missing_revision_names_those_there_are(folder, hub):
-    import probes
-
     in_hub_cache(folder, hub, "someone/tiny", {"main": "a" * 40, "step3000": "b" * 40})
     with pytest.raises(ValueError, match=r"no revision 'step4000'; .* main, step3000"):
         probes.load_model("someone/tiny", revision="step4000")
 
 
 def test_weights_that_could_run_code_are_not_loaded(folder):
-    import probes
-
     torch.save(tiny_hf_model("llama").state_dict(), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="has no safetensors weights; only those are loaded"):
@@ -102,8 +91,6 @@ def test_weights_that_could_run_code_are_not_loaded(folder):
 
 
 def test_a_folder_without_a_tokenizer_serves_token_ids(tmp_path):
-    import probes
-
     tiny_hf_model("gpt2").save_pretrained(tmp_path)
     model = probes.load_model(str(tmp_path))
     assert model.tokenizer is None
@@ -113,8 +100,6 @@ def test_a_folder_without_a_tokenizer_serves_token_ids(tmp_path):
 
 
 def test_content_hash_follows_the_weights_and_nothing_else():
-    import probes
-
     model = probes.load_model(tiny_hf_model("llama"))
     again = probes.load_model(tiny_hf_model("llama"))
     assert model.content_hash() == again.content_hash()
@@ -125,29 +110,43 @@ def test_content_hash_follows_the_weights_and_nothing_else():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "./nowhere",
-            r"'./nowhere' is no folder, no .gguf file, no hub id and none of the built-in",
-        ),
+        ("./nowhere", r"'./nowhere' is no folder, no .gguf file, no hub id and none of the"),
         ("/nowhere/at/all", r"is no folder, no .gguf file"),
         ("nowhere.gguf", r"there is no file 'nowhere.gguf'"),
-        (
-            "someone/not-cached",
-            r"could not be loaded from the hub or its local cache; check the id",
-        ),
+        ("someone/not-cached", r"could not be loaded from the hub or its local cache; check the"),
         ("what is this?", r"is no folder, no .gguf file, no hub id"),
     ],
 )
 def test_a_name_that_leads_nowhere_gets_one_clear_line(hub, name, message):
-    import probes
-
     with pytest.raises(ValueError, match=message):
         probes.load_model(name)
 
 
-def test_a_folder_that_holds_no_model_is_named(tmp_path):
-    import probes
+def test_a_hub_out_of_reach_is_asked_once_and_what_is_a_path_never(hub, tmp_path, monkeypatch):
+    asked = []
 
+    def unreachable(_api, name, **_given):
+        asked.append(name)
+        raise RuntimeError("no route")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_refs", unreachable)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", unreachable)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for path in ("runs/x", "runs/x/y", "a/b/c"):
+        with pytest.raises(ValueError, match=f"'{path}' is no folder, no .gguf file, no hub id"):
+            probes.load_model(path)
+    assert asked == []
+    with pytest.raises(ValueError, match="'someone/x' could not be loaded from the hub or its"):
+        probes.load_model("someone/x")
+    assert asked == ["someone/x"]
+    with pytest.raises(ValueError, match=r"no revision 'r'; the hub cannot be asked; .* has none"):
+        probes.load_model("someone/x", revision="r")
+
+
+def test_a_folder_that_holds_no_model_is_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"holds no config.json; pass a folder that save_pretrained"
     ):
@@ -155,8 +154,6 @@ def test_a_folder_that_holds_no_model_is_named(tmp_path):
 
 
 def test_a_revision_of_something_local_is_refused(folder):
-    import probes
-
     with pytest.raises(ValueError, match=r"is local and has no revisions, found revision='main'"):
         probes.load_model(str(folder), revision="main")
 
@@ -170,15 +167,11 @@ def test_a_revision_of_something_local_is_refused(folder):
     ],
 )
 def test_types_and_devices_that_do_not_exist_are_refused(folder, arguments, message):
-    import probes
-
     with pytest.raises(ValueError, match=message):
         probes.load_model(str(folder), **arguments)
 
 
 def test_what_cannot_be_set_on_a_model_in_memory_is_refused():
-    import probes
-
     with pytest.raises(ValueError, match="dtype cannot be set for a model in memory"):
         probes.load_model(tiny_hf_model("llama"), dtype="bfloat16")
     with pytest.raises(ValueError, match="cannot load a dict; pass a name, a path"):
@@ -186,15 +179,11 @@ def test_what_cannot_be_set_on_a_model_in_memory_is_refused():
 
 
 def test_a_trunk_without_an_unembedding_is_refused():
-    import probes
-
     with pytest.raises(ValueError, match="LlamaModel has no unembedding; load the causal language"):
         probes.load_model(tiny_hf_model("llama").model)
 
 
 def test_texts_of_different_lengths_are_not_padded_silently():
-    import probes
-
     model = probes.load_model(tiny_hf_model("llama"), tokenizer=tiny_tokenizer())
     with pytest.raises(ValueError, match=r"texts have \[1, 2\] tokens; pass one text"):
         model.to_tokens(["w1", "w1 w2"])

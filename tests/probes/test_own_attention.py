@@ -7,6 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import interventions
+import probes
+from probes import Site
 from tests.models import ALIBI, N_LAYERS, OWN_ATTENTION, padded, tiny_hf_model, tokens
 from tests.reference import own_attention as reference
 
@@ -16,8 +19,6 @@ PARALLEL = ("gptj", "codegen", "falcon", "falcon_7b")
 
 @cache
 def model_of(family, dtype=torch.float32):
-    import probes
-
     return probes.load_model(tiny_hf_model(family, dtype))
 
 
@@ -47,8 +48,6 @@ def scores_by_hand(family):
 
 
 def seen(family, ids=None, mask=None):
-    import probes
-
     batch = {"input_ids": tokens(1, LENGTH) if ids is None else ids, "attention_mask": mask}
     sites = [probes.Site.ATTENTION_SCORES, probes.Site.ATTENTION_PATTERN, probes.Site.ATTENTION_OUT]
     found = probes.capture(model_of(family), batch, sites)
@@ -57,8 +56,6 @@ def seen(family, ids=None, mask=None):
 
 @pytest.mark.parametrize("family", OWN_ATTENTION)
 def test_scores_pattern_and_output_are_those_of_loops(family):
-    from probes import Site
-
     found, expected = seen(family), scores_by_hand(family)
     for layer in range(N_LAYERS):
         scores = found[Site.ATTENTION_SCORES][layer][0]
@@ -75,8 +72,6 @@ def test_scores_pattern_and_output_are_those_of_loops(family):
 @pytest.mark.parametrize("family", [f for f in OWN_ATTENTION if f != "falcon_rw"])
 def test_entropies_are_those_of_eager_attention_on_padded_rows(family, side):
     """Falcon's eager alibi is wrong in transformers; loops serve it."""
-    import probes
-
     model = model_of(family)
     ids, mask = padded([LENGTH, 5], side)
     result = probes.measure_entropy(model, [{"input_ids": ids, "attention_mask": mask}])
@@ -99,8 +94,6 @@ def test_entropies_are_those_of_eager_attention_on_padded_rows(family, side):
 
 @pytest.mark.parametrize("family", ALIBI)
 def test_entropies_with_alibi_are_those_of_loops(family):
-    import probes
-
     result = probes.measure_entropy(
         model_of(family), [{"input_ids": tokens(1, LENGTH)}], kinds=("attention",)
     )
@@ -110,8 +103,6 @@ def test_entropies_with_alibi_are_those_of_loops(family):
 
 @pytest.mark.parametrize("family", PARALLEL)
 def test_a_parallel_block_adds_attention_and_mlp_of_one_stream(family):
-    from probes import Site
-
     model = model_of(family)
     hf_model, layer = model.hf_model, 1
     names = [f"blocks.{layer}.hook_{n}" for n in ("resid_pre", "mlp_out", "resid_post")]
@@ -134,8 +125,6 @@ def test_a_parallel_block_adds_attention_and_mlp_of_one_stream(family):
 
 @pytest.mark.parametrize("family", OWN_ATTENTION)
 def test_a_temperature_divides_scores_before_the_mask_and_alibi_with_them(family):
-    from probes import Site
-
     model, layer = model_of(family), 0
     per_head = torch.linspace(0.6, 2.3, model.n_heads)
     expected = scores_by_hand(family)[layer] / per_head.double()[:, None, None]
@@ -159,8 +148,6 @@ def test_a_temperature_divides_scores_before_the_mask_and_alibi_with_them(family
 
 @pytest.mark.parametrize("family", OWN_ATTENTION)
 def test_a_temperature_as_weights_is_exact_or_refused(family):
-    import interventions
-
     model = model_of(family)
     rows = torch.linspace(0.6, 2.3, N_LAYERS * model.n_heads).view(N_LAYERS, -1)
     edit = interventions.AttentionTemperature(rows)
@@ -181,8 +168,6 @@ def test_a_temperature_as_weights_is_exact_or_refused(family):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("family", OWN_ATTENTION)
 def test_masked_scores_are_infinite_in_half_precision_too(family, dtype):
-    import probes
-
     model = model_of(family, dtype)
     ids, mask = padded([LENGTH, 7], "right")
     batch = {"input_ids": ids, "attention_mask": mask}
@@ -199,8 +184,6 @@ def test_masked_scores_are_infinite_in_half_precision_too(family, dtype):
 @pytest.mark.parametrize("family", ["gptj", "falcon_rw", "mpt"])
 def test_patterns_are_edited(family):
     """Heads that attend to the first token alone give its value to every position."""
-    from probes import Site
-
     model, layer = model_of(family), 1
 
     def first(pattern, _point):
@@ -248,8 +231,6 @@ def test_a_temperature_also_acts_where_checkpointing_runs_a_block_again(family):
 
 def test_what_a_module_calls_for_attention_is_what_it_hands_to_the_interface(monkeypatch):
     """Llama without `AttentionInterface`: by PyTorch's fused function, and by a softmax."""
-    import probes
-
     found = []
     for attention in ("interface", "sdpa", "eager"):
         model = probes.load_model(tiny_hf_model("llama"))
@@ -270,8 +251,6 @@ def test_attention_that_shows_no_scores_is_refused_by_name_and_the_rest_is_measu
     times, monkeypatch
 ):
     """Two layers of softmax, or none, as linear attention has it."""
-    import probes
-
     hf_model = tiny_hf_model("gpt_neo")
 
     def attend(query, key, value, attention_mask=None):
@@ -302,8 +281,6 @@ def test_attention_that_shows_no_scores_is_refused_by_name_and_the_rest_is_measu
 
 
 def test_falcon_with_eager_alibi_is_refused():
-    import probes
-
     hf_model = tiny_hf_model("falcon_rw")
     hf_model.config._attn_implementation = "eager"
     with pytest.raises(ValueError, match="eager attention adds Falcon's alibi twice"):
@@ -323,8 +300,6 @@ ELSEWHERE = [
 
 @pytest.mark.parametrize(("backend", "family"), ELSEWHERE)
 def test_other_backends_show_the_same(backend, family):
-    import probes
-
     other = probes.load_model(tiny_hf_model(family), backend=backend)
     names = [name for name in other.hook_names() if ".1." in name or not name.startswith("blocks")]
     found = other.run_with_cache(tokens(2, LENGTH), names)[1]
@@ -344,8 +319,6 @@ REFUSED_ELSEWHERE = {
 
 @pytest.mark.parametrize(("backend", "family"), REFUSED_ELSEWHERE)
 def test_what_other_backends_cannot_do_is_refused_by_name(backend, family):
-    import probes
-
     def pattern():
         model = probes.load_model(tiny_hf_model(family), backend=backend)
         return model.run_with_cache(tokens(2, LENGTH), "blocks.1.attn.hook_pattern")

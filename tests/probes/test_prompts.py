@@ -1,12 +1,18 @@
 """Prompts: where a prompt ends and its continuation begins, and what stands before a text."""
 
 import copy
+from copy import deepcopy
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+import analysis
 import probes
-from probes.prompts import Prompts, lens_items, texts_of
+from analysis.lens_page import lens_findings
+from analysis.lens_tables import items_table, lens_dict
+from probes.causal import subject_positions
+from probes.prompts import Prompts, lens_items, set_bos_habit, texts_of
 from tests.border_tokenizers import KINDS, tiny_llama, tokenizer_of
 from tests.models import tiny_model
 
@@ -147,8 +153,6 @@ def test_official_choices_are_split_apart():
 @pytest.mark.parametrize("kind", ["llama", "mistral", "gpt2", "python"])
 @pytest.mark.parametrize("target", [" 北京", " 🙂", " 7", " Ж"])
 def test_the_lens_looks_for_the_first_token_that_is_more_than_a_space(kind, target):
-    import analysis
-
     model = tiny_llama(kind)
     found = analysis.lens(model, "The is", target, positions="all")
     item = found.items[0]
@@ -170,10 +174,6 @@ def test_the_lens_looks_for_the_first_token_that_is_more_than_a_space(kind, targ
 
 
 def test_the_token_looked_for_is_named():
-    import analysis
-    from analysis.lens_page import lens_findings
-    from analysis.lens_tables import items_table, lens_dict
-
     found = analysis.lens(tiny_llama("llama"), ["The is", "The is"], [" 北京", " Paris"])
     assert items_table(found)["token"].tolist() == ["<0xE5>", "Paris"]
     assert "token 2 of 7 (<0xE5>)" in lens_findings(found, k=5)[0]
@@ -198,14 +198,10 @@ def test_a_subject_is_found_without_offsets():
     item = lens_items(model, ["The capital is"], [" at"], subjects=[(4, 11)])[0]
     assert item.subject == (5, 12)
     no_subject = lens_items(model, ["The capital is"], [" at"])[0]
-    from probes.causal import subject_positions
-
     assert subject_positions(model, no_subject) == tuple(range(5, 12))
 
 
 def test_one_prompt_is_one_prompt():
-    import analysis
-
     model = tiny_model("llama")
     one = analysis.lens(model, "w1 w2", "w3")
     assert len(one.items) == 1
@@ -301,12 +297,6 @@ def test_entropy_of_a_tokenizer_with_a_bos_is_that_of_begun_rows():
 @pytest.mark.parametrize("habit", [True, False])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "python"])
 def test_a_tokenizer_takes_the_habit_of_a_bos_and_keeps_it(kind, habit, tmp_path):
-    from copy import deepcopy
-
-    from transformers import AutoTokenizer
-
-    from probes.prompts import Prompts, set_bos_habit
-
     tokenizer = set_bos_habit(deepcopy(tokenizer_of(kind)), habit)
     plain = Prompts(tokenizer_of(kind)).plain(["The capital"])[0]
     begun = (1, *plain) if habit else plain
@@ -319,10 +309,6 @@ def test_a_tokenizer_takes_the_habit_of_a_bos_and_keeps_it(kind, habit, tmp_path
 
 
 def test_a_habit_that_a_tokenizer_cannot_take_is_refused():
-    from copy import deepcopy
-
-    from probes.prompts import Prompts, set_bos_habit
-
     python = tokenizer_of("python")
     assert Prompts(set_bos_habit(python, True)).puts_bos
     with pytest.raises(ValueError, match=r"prepend_bos is False, and Characters cannot take"):

@@ -5,8 +5,12 @@ from functools import cache
 
 import pytest
 import torch
+import transformers
 from torch.testing import assert_close
 
+import probes
+from probes.anatomy import recognise
+from probes.architectures import row_of
 from tests.models import FAMILIES, N_LAYERS, tiny_hf_model, tokens
 from tests.reference import entropies as reference
 
@@ -27,8 +31,6 @@ SIZES = {
 
 @cache
 def unknown_model(name, **changes):
-    import transformers
-
     config = getattr(transformers, f"{name}Config")(**SIZES | changes)
     torch.manual_seed(0)
     return transformers.AutoModelForCausalLM.from_config(config).double().eval()
@@ -48,9 +50,6 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("family", [*FAMILIES, "gptj", "codegen", "gpt_neo", "falcon_rw"])
 def test_recognition_makes_up_the_row_that_the_table_has(family):
-    from probes.anatomy import recognise
-    from probes.architectures import row_of
-
     hf_model = tiny_hf_model(family)
     expected = dataclasses.replace(row_of(hf_model.config), recognised=True)
     assert recognise(hf_model) == expected
@@ -58,8 +57,6 @@ def test_recognition_makes_up_the_row_that_the_table_has(family):
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_an_unknown_family_is_recognised_and_measured(name):
-    import probes
-
     hf_model = unknown_model(name, **UNKNOWN[name])
     model = probes.load_model(hf_model)
     assert model.architecture.recognised
@@ -76,8 +73,6 @@ def test_an_unknown_family_is_recognised_and_measured(name):
 
 @pytest.mark.parametrize("parallel", [True, False])
 def test_a_parallel_block_is_told_from_a_sequential_one(parallel):
-    from probes.anatomy import recognise
-
     changes = UNKNOWN["StableLm"] | {"use_parallel_residual": parallel}
     row = recognise(unknown_model("StableLm", **changes))
     assert row.mid == (None if parallel else "post_attention_layernorm")
@@ -85,8 +80,6 @@ def test_a_parallel_block_is_told_from_a_sequential_one(parallel):
 
 @pytest.mark.parametrize("site", ["attention_out", "mlp_out", "resid_mid"])
 def test_sites_that_do_not_add_up_to_the_stream_are_refused(site):
-    import probes
-
     model = probes.load_model(unknown_model("Granite", **UNKNOWN["Granite"]))
     with pytest.raises(ValueError, match=f"granite was recognised .* there is no {site}, read"):
         probes.capture(model, {"input_ids": tokens(1, 5)}, [site])
@@ -95,8 +88,6 @@ def test_sites_that_do_not_add_up_to_the_stream_are_refused(site):
 
 @pytest.mark.parametrize("name", ["Mixtral", "Olmoe", "Qwen2Moe"])
 def test_mixtures_of_experts_are_refused_with_the_reason(name):
-    import probes
-
     message = rf"{name}ForCausalLM .* is a mixture of experts: .*experts.gate_up_proj is one three-"
     with pytest.raises(ValueError, match=message):
         probes.load_model(unknown_model(name, num_experts=2, num_local_experts=2))
@@ -104,8 +95,6 @@ def test_mixtures_of_experts_are_refused_with_the_reason(name):
 
 def test_a_model_whose_attention_cannot_be_told_is_refused_by_name():
     """Differential attention calls the attention function twice in a block."""
-    import probes
-
     heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
     message = r"family 'diffllama' is not in .* not every block has one module that calls an atten"
     with pytest.raises(ValueError, match=message):
@@ -114,8 +103,6 @@ def test_a_model_whose_attention_cannot_be_told_is_refused_by_name():
 
 def test_a_model_that_does_not_run_is_refused_by_name():
     """Rotations of another width than what they rotate, in a model that is built without a word."""
-    import probes
-
     hf_model = unknown_model("SmolLM3", head_dim=14)
     inverse = hf_model.model.rotary_emb.inv_freq
     hf_model.model.rotary_emb.inv_freq = torch.ones(3)
@@ -131,10 +118,6 @@ def test_a_model_that_does_not_run_is_refused_by_name():
 
 def test_modules_that_return_something_else_are_refused_by_name():
     """Blocks of the first GPT return a list, and norm what they add to."""
-    import transformers
-
-    import probes
-
     config = transformers.OpenAIGPTConfig(vocab_size=101, n_embd=42, n_layer=2, n_head=3)
     with pytest.raises(ValueError, match="what the modules of a openai-gpt do is not understood"):
         probes.load_model(transformers.OpenAIGPTLMHeadModel(config))
@@ -142,8 +125,6 @@ def test_modules_that_return_something_else_are_refused_by_name():
 
 def test_a_mask_that_adds_to_scores_is_a_bias():
     """Doge adds to its scores what each key's value says; its MLP is dense here."""
-    import probes
-
     hf_model = unknown_model("Doge", keep_window_size=61)
     for layer in hf_model.model.layers:
         layer.self_attn.A.data = torch.tensor([0.7, -1.3, 0.4], dtype=torch.float64)
@@ -157,10 +138,6 @@ def test_a_mask_that_adds_to_scores_is_a_bias():
 
 def test_the_text_model_of_llama_4_without_experts_is_measured():
     """Its base model is, for transformers, the model itself."""
-    import transformers
-
-    import probes
-
     sizes = SIZES | {"intermediate_size_mlp": 29, "head_dim": 14, "moe_layers": []}
     torch.manual_seed(0)
     hf_model = transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(**sizes)).eval()
@@ -173,8 +150,6 @@ def test_the_text_model_of_llama_4_without_experts_is_measured():
 
 
 def test_an_mlp_that_does_something_else_is_refused():
-    import probes
-
     hf_model = unknown_model("Arcee", mlp_bias=True)
     hf_model.config.hidden_act = "gelu"
     with pytest.raises(ValueError, match=r"what mlp\.down_proj receives is neither an act"):
@@ -182,10 +157,6 @@ def test_an_mlp_that_does_something_else_is_refused():
 
 
 def test_opt_350m_is_refused_with_its_reasons():
-    import transformers
-
-    import probes
-
     sizes = {"hidden_size": 42, "num_attention_heads": 3, "ffn_dim": 29, "num_hidden_layers": 2}
     for changes, message in (
         ({"do_layer_norm_before": False}, "norms the residual stream itself"),

@@ -5,12 +5,11 @@ import json
 import pytest
 from torch.testing import assert_close
 
+import probes
 from tests.models import tiny_model, tokens
 
 
 def some_result(**arguments):
-    import probes
-
     batches = [{"input_ids": tokens(3, 11, seed)} for seed in range(4)]
     return probes.measure_entropy(tiny_model("llama"), batches, **arguments)
 
@@ -25,8 +24,6 @@ def some_result(**arguments):
     ],
 )
 def test_saving_and_loading_keeps_everything(tmp_path, arguments):
-    import probes
-
     result = some_result(**arguments)
     again = probes.load_result(result.save(tmp_path))
     assert again.to_dict() == json.loads(json.dumps(result.to_dict()))
@@ -45,8 +42,6 @@ def test_saving_and_loading_keeps_everything(tmp_path, arguments):
 
 
 def test_what_is_no_result_is_refused(tmp_path):
-    import probes
-
     with pytest.raises(ValueError, match=r"holds no readable entropy result \(FileNotFoundError"):
         probes.load_result(tmp_path)
     (tmp_path / "entropy.json").write_text("{}")

@@ -2,15 +2,16 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GPTJConfig
 
+import probes
+from probes.rotary import Frequencies
 from tests.models import tiny_hf_model, tokens
 
 ROTARY = ("llama", "gemma3_text", "gpt_neox", "olmo2", "phi3")
 
 
 def reload_of(hf_model, folder):
-    from transformers import AutoModelForCausalLM
-
     hf_model.save_pretrained(folder)
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
@@ -23,8 +24,6 @@ def logits(hf_model):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", ROTARY)
 def test_a_cast_model_computes_what_its_reload_computes(family, dtype, tmp_path):
-    import probes
-
     hf_model = tiny_hf_model(family).to(dtype)
     loaded = reload_of(hf_model, tmp_path)
     assert not torch.equal(logits(hf_model), logits(loaded))
@@ -36,10 +35,6 @@ def test_a_cast_model_computes_what_its_reload_computes(family, dtype, tmp_path)
 
 def test_sinusoids_in_every_attention_are_mended_like_frequencies(tmp_path):
     """GPT-J and CodeGen keep them beside their projections, which stay as they are."""
-    from transformers import AutoModelForCausalLM, GPTJConfig
-
-    from probes.rotary import Frequencies
-
     config = GPTJConfig(
         vocab_size=101, n_positions=61, n_embd=42, n_layer=3, n_head=3, rotary_dim=6
     )
@@ -56,8 +51,6 @@ def test_sinusoids_in_every_attention_are_mended_like_frequencies(tmp_path):
 
 
 def test_a_trunk_put_in_later_is_mended_too():
-    import probes
-
     model = probes.load_model(tiny_hf_model("llama", torch.bfloat16))
     model.hf_model.model = tiny_hf_model("llama", seed=1).to(torch.bfloat16).model
     with pytest.warns(UserWarning, match="rotary frequencies"):
@@ -66,8 +59,6 @@ def test_a_trunk_put_in_later_is_mended_too():
 
 
 def test_a_cast_after_loading_and_a_cast_there_and_back_are_mended_too(tmp_path):
-    import probes
-
     model = probes.load_model(tiny_hf_model("llama"))
     right = model.hf_model.model.rotary_emb.inv_freq.clone()
     model.hf_model.to(torch.float16)
@@ -82,8 +73,6 @@ def test_a_cast_after_loading_and_a_cast_there_and_back_are_mended_too(tmp_path)
 
 
 def test_frequencies_that_somebody_has_set_stay_and_are_hashed():
-    import probes
-
     hf_model = tiny_hf_model("llama")
     ordinary = probes.load_model(hf_model).content_hash()
     rotary = hf_model.model.rotary_emb

@@ -6,9 +6,19 @@ everything here is compared with.
 
 import pytest
 import torch
+import transformers
 from torch.testing import assert_close
+from transformers import AutoModelForCausalLM
 
-from tests.models import tiny_config, tiny_tokenizer, tokens
+import analysis
+import probes
+from probes.generation import generate
+from probes.rotary import keep_sequences_apart, rope_border
+from probes.scoring import exact_matches
+from tests.models import tiny_config, tiny_hf_model, tiny_tokenizer, tokens
+from training.batches import IGNORED, TrainingBatch
+from training.engine import Engine
+from training.settings import LoopSettings
 
 BORDER = 11
 LENGTHS = (3, 11, 12, 17)
@@ -25,19 +35,13 @@ def config_of(rope):
         factors = {"short_factor": [1.0, 1.3, 1.1, 1.7, 1.0, 1.2, 1.9]}
         factors["long_factor"] = [3.0, 5.0, 7.0, 11.0, 2.0, 4.0, 6.0]
         config["rope_parameters"] = {"rope_type": "longrope", "rope_theta": 100.0, **factors}
-        import transformers
-
         return transformers.Phi3Config(**config)
     config = tiny_config("llama").to_dict()
     config["rope_parameters"] = {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0}
-    import transformers
-
     return transformers.LlamaConfig(**config)
 
 
 def hf_model(rope="longrope"):
-    from transformers import AutoModelForCausalLM
-
     state = torch.get_rng_state()
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config_of(rope)).eval()
@@ -46,8 +50,6 @@ def hf_model(rope="longrope"):
 
 
 def loaded(rope="longrope", **how):
-    import probes
-
     return probes.load_model(hf_model(rope), tokenizer=tiny_tokenizer(), **how)
 
 
@@ -93,8 +95,6 @@ def test_rows_of_a_batch_get_what_each_gets_alone(backend, side):
 
 
 def test_entropies_and_losses_are_those_of_documents_apart():
-    import probes
-
     model = loaded()
     together = probes.measure_entropy(model, [batch_of(ROWS)])
     apart = probes.measure_entropy(model, [{"input_ids": torch.tensor([row])} for row in ROWS])
@@ -117,9 +117,6 @@ def items():
 
 
 def test_scores_and_lens_readings_are_those_of_items_apart():
-    import analysis
-    import probes
-
     model, plain = loaded(), hf_model()
     found = probes.target_log_probs(model, items(), "sum")
     lens = analysis.lens(model, *zip(*items(), strict=True))
@@ -148,9 +145,6 @@ def drawn_alone(prompt, new, model):
 
 
 def test_generation_crosses_the_border_as_a_model_without_a_cache_does():
-    from probes.generation import generate
-    from probes.scoring import exact_matches
-
     model, plain = loaded(), hf_model()
     prompts = [ROWS[1][:5], ROWS[1], ROWS[2], ROWS[1][:7], ROWS[3]]
     found = generate(model, prompts, max_new_tokens=8)
@@ -176,10 +170,6 @@ def test_generation_crosses_the_border_as_a_model_without_a_cache_does():
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_loss_of_a_training_batch_is_that_of_its_documents_apart(packed):
-    from training.batches import IGNORED, TrainingBatch
-    from training.engine import Engine
-    from training.settings import LoopSettings
-
     if packed:
         ids = torch.tensor([[*ROWS[0], *ROWS[3], *ROWS[1][:4]], [*ROWS[2], *ROWS[2]]])
         segments = torch.tensor([[0] * 3 + [1] * 17 + [2] * 4, [3] * 12 + [4] * 12])
@@ -200,8 +190,6 @@ def test_the_loss_of_a_training_batch_is_that_of_its_documents_apart(packed):
 
 
 def test_dynamic_frequencies_go_by_each_sequence_and_not_by_what_ran_before():
-    from probes.rotary import keep_sequences_apart, rope_border
-
     model, plain = hf_model("dynamic"), hf_model("dynamic")
     border = rope_border(model.config)
     assert border == 61
@@ -222,9 +210,6 @@ def test_dynamic_frequencies_go_by_each_sequence_and_not_by_what_ran_before():
 
 
 def test_models_without_such_frequencies_are_left_alone():
-    from probes.rotary import keep_sequences_apart, rope_border
-    from tests.models import tiny_hf_model
-
     for family in ("llama", "gpt2", "gemma3_text"):
         model = tiny_hf_model(family)
         assert rope_border(model.config) is None

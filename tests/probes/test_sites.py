@@ -2,11 +2,11 @@
 
 import pytest
 
+from probes.sites import HookPoint, Site, hook_name, parse_hook_point
+
 
 @pytest.mark.parametrize("gated", [True, False])
 def test_every_hook_point_is_found_by_its_name(gated):
-    from probes.sites import HookPoint, Site, hook_name, parse_hook_point
-
     sites = [site for site in Site if gated or site is not Site.MLP_GATE]
     points = [HookPoint(site, 7 if site.per_layer else None) for site in sites]
     names = [hook_name(point, gated=gated) for point in points]
@@ -24,7 +24,5 @@ def test_every_hook_point_is_found_by_its_name(gated):
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(wrong, nearest):
-    from probes.sites import parse_hook_point
-
     with pytest.raises(ValueError, match=f"no hook point is named '{wrong}'; .*'{nearest}'"):
         parse_hook_point(wrong, gated=True)

@@ -5,6 +5,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import probes
+from probes.intervals import BlockedMean, RunningMean, RunningMoments, spread
+
 
 def batches(seed=0):
     generator = torch.Generator().manual_seed(seed)
@@ -19,8 +22,6 @@ def kept_values():
 
 
 def test_running_mean_is_numpys_mean_over_unmasked_positions():
-    from probes.streaming import RunningMean
-
     reducer = RunningMean()
     for values, mask in batches():
         reducer.update(values, mask)
@@ -28,8 +29,6 @@ def test_running_mean_is_numpys_mean_over_unmasked_positions():
 
 
 def test_running_moments_are_numpys_mean_and_unbiased_variance():
-    from probes.streaming import RunningMoments
-
     reducer = RunningMoments()
     for values, mask in batches():
         reducer.update(values, mask)
@@ -39,8 +38,6 @@ def test_running_moments_are_numpys_mean_and_unbiased_variance():
 
 
 def test_running_moments_keep_their_digits_far_from_zero():
-    from probes.streaming import RunningMoments
-
     reducer = RunningMoments()
     for values, mask in batches():
         reducer.update(values.double() + 1e8, mask)
@@ -51,8 +48,6 @@ def test_running_moments_keep_their_digits_far_from_zero():
 @pytest.mark.parametrize("kind", ["RunningMean", "RunningMoments"])
 @pytest.mark.parametrize("split", [0, 1, 2, 3])
 def test_merging_two_halves_equals_one_pass(kind, split):
-    import probes
-
     whole, left, right = (getattr(probes, kind)() for _ in range(3))
     for index, (values, mask) in enumerate(batches()):
         whole.update(values, mask)
@@ -62,8 +57,6 @@ def test_merging_two_halves_equals_one_pass(kind, split):
 
 
 def test_a_mean_of_nothing_is_refused():
-    from probes.streaming import RunningMean, RunningMoments
-
     with pytest.raises(ValueError, match="mean of no positions"):
         RunningMean().result()
     with pytest.raises(ValueError, match="needs two positions, found 0"):
@@ -72,8 +65,6 @@ def test_a_mean_of_nothing_is_refused():
 
 def blocked(ids, n_blocks, values, weights, order):
     """A BlockedMean fed one row at a time, in some order."""
-    from probes.streaming import BlockedMean, spread
-
     means = BlockedMean(n_layers=2, n_blocks=n_blocks)
     for row in order:
         batch = spread(weights[row : row + 1], ids[row : row + 1] % n_blocks)
@@ -122,8 +113,6 @@ def test_merged_blocks_equal_one_pass(documents):
 
 
 def test_sums_of_bfloat16_values_do_not_stop_growing():
-    from probes.streaming import BlockedMean, spread
-
     means = BlockedMean(n_layers=1, n_blocks=1)
     batch = spread(torch.ones(1, 4099, dtype=torch.float64), torch.zeros(1, 4099, dtype=torch.long))
     means.count(batch)

@@ -243,11 +243,7 @@ def test_two_processes_give_what_one_gives(both_found, monkeypatch):
         ([([3] * 60, [4, 5, 6])], "sum", r"has 63 tokens with its target; .* takes 61"),
         ([([3], [4])], "mean", r"reduction must be one of token_mean, sum, or a PaddedMean; found"),
         (["w1 w2"], "sum", r"item 0 is the string 'w1 w2'; give a list of"),
-        (
-            [("w1", "w2", "w3")],
-            "sum",
-            r"item 0 is a tuple of 3; give a list of",
-        ),
+        ([("w1", "w2", "w3")], "sum", r"item 0 is a tuple of 3; give a list of"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(items, reduction, message):

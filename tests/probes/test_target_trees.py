@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from probes.corpus.token_batch import batches_by_length
+from probes.target_pass import allowed_nodes, padded_rows, prefix_trees, single_paths
 from tests.models import tokens
 
 WIDE = 10**6
@@ -19,8 +21,6 @@ def some_sequences():
 
 @pytest.mark.parametrize("d_model", [WIDE, 50, 1])
 def test_every_path_spells_its_sequence(d_model):
-    from probes.target_pass import prefix_trees
-
     sequences = some_sequences()
     trees = prefix_trees(sequences, d_model=d_model)
     found = {number: tree for tree in trees for number in tree.paths}
@@ -32,8 +32,6 @@ def test_every_path_spells_its_sequence(d_model):
 
 
 def test_where_attention_is_free_nothing_is_there_twice():
-    from probes.target_pass import prefix_trees
-
     sequences = some_sequences()
     starts = {row[: n + 1] for row in sequences for n in range(len(row))}
     assert sum(map(len, prefix_trees(sequences, d_model=WIDE))) == len(starts)
@@ -54,14 +52,10 @@ def test_where_attention_is_free_nothing_is_there_twice():
     ],
 )
 def test_sequences_are_joined_where_that_costs_less(sequences, d_model, rows):
-    from probes.target_pass import prefix_trees
-
     assert len(prefix_trees(sequences, d_model=d_model)) == rows
 
 
 def test_a_node_sees_its_own_path_and_nothing_else():
-    from probes.target_pass import allowed_nodes, padded_rows, prefix_trees
-
     trees = prefix_trees(some_sequences(), d_model=WIDE)
     assert len(trees) > 2
     allowed = allowed_nodes(trees)
@@ -81,8 +75,6 @@ def test_a_node_sees_its_own_path_and_nothing_else():
 
 
 def test_what_branches_is_told_from_what_does_not():
-    from probes.target_pass import prefix_trees, single_paths
-
     along, off = prefix_trees([(1, 2), (1, 2, 3), (1, 2, 3, 4), (5, 6), (5, 7)], d_model=WIDE)
     assert (along.branches, len(along), along.depth) == (False, 4, 4)
     assert (off.branches, len(off), off.depth) == (True, 3, 2)
@@ -96,8 +88,6 @@ def _numbered(trees, start):
 
 
 def test_batches_hold_all_items_and_no_more_than_asked():
-    from probes.corpus.token_batch import batches_by_length
-
     lengths = [3, 19, 7, 7, 2, 5, 30, 1]
     batches = list(batches_by_length(lengths, tokens=20, rows=3))
     assert batches == [[6], [1], [2, 3], [5, 0, 4], [7]]
@@ -107,8 +97,6 @@ def test_batches_hold_all_items_and_no_more_than_asked():
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_masks_of_several_rows_are_padded_to_the_longest(rows):
-    from probes.target_pass import allowed_nodes, single_paths
-
     trees = single_paths([tuple(range(2, 2 + n)) for n in (5, 2, 3)[:rows]])
     allowed = allowed_nodes(trees)
     for row, tree in enumerate(trees):

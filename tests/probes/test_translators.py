@@ -1,10 +1,16 @@
 """Translators: against nested loops and Hugging Face's hidden states, and as files."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import probes
+from probes.lens import LensSettings, read_lens
+from probes.prompts import LensItem
+from probes.translators import identity_translators, load_translators
 from tests.models import D_VOCAB, N_LAYERS, tiny_hf_model, tiny_model, tokens
 
 D_MODEL = 42
@@ -12,10 +18,6 @@ D_MODEL = 42
 
 def drawn(model, seed=0, size=0.1):
     """Random translators of a model."""
-    from dataclasses import replace
-
-    from probes.translators import identity_translators
-
     generator = torch.Generator().manual_seed(seed)
     start = identity_translators(model)
     return replace(
@@ -86,9 +88,6 @@ def test_a_narrow_stream_is_translated_in_float32_and_rounded_once():
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 @pytest.mark.parametrize("embedding", [False, True])
 def test_a_lens_with_translators_equals_one_by_hand(family, embedding):
-    from probes.lens import LensSettings, read_lens
-    from probes.prompts import LensItem
-
     model = tiny_model(family)
     ids, target = tuple(tokens(1, 11)[0].tolist()), 17
     translators = drawn(model)
@@ -115,10 +114,6 @@ def test_a_lens_with_translators_equals_one_by_hand(family, embedding):
 
 
 def test_translators_of_zeros_are_the_logit_lens():
-    from probes.lens import LensSettings, read_lens
-    from probes.prompts import LensItem
-    from probes.translators import identity_translators
-
     model = tiny_model("llama")
     items = [LensItem(tuple(tokens(1, 7, seed)[0].tolist()), (23,)) for seed in range(5)]
     plain = read_lens(model, items, LensSettings()).readout
@@ -128,10 +123,6 @@ def test_translators_of_zeros_are_the_logit_lens():
 
 
 def test_files_keep_every_bit_and_say_whose_they_are(tmp_path):
-    from safetensors.torch import load_file
-
-    from probes.translators import load_translators
-
     model = tiny_model("llama")
     translators = drawn(model)
     assert translators.save(tmp_path / "lens") == tmp_path / "lens"
@@ -146,9 +137,6 @@ def test_files_keep_every_bit_and_say_whose_they_are(tmp_path):
 
 
 def test_another_models_translators_are_refused(tmp_path):
-    import probes
-    from probes.translators import load_translators
-
     drawn(tiny_model("llama")).save(tmp_path)
     other = probes.load_model(tiny_hf_model("llama", seed=1))
     with pytest.raises(ValueError, match=r"were trained for other weights, of .*train some for it"):
@@ -162,11 +150,6 @@ def test_another_models_translators_are_refused(tmp_path):
 
 @pytest.mark.parametrize("backend", ["transformer_lens", "nnsight"])
 def test_they_are_for_the_weights_whatever_runs_them(tmp_path, backend):
-    import probes
-    from probes.lens import LensSettings, read_lens
-    from probes.prompts import LensItem
-    from probes.translators import load_translators
-
     native = tiny_model("llama")
     drawn(native).save(tmp_path)
     other = probes.load_model(tiny_hf_model("llama"), backend=backend)
@@ -210,8 +193,6 @@ def broken(folder, case):
     ],
 )
 def test_broken_files_are_refused_in_one_line(tmp_path, case, message):
-    from probes.translators import load_translators
-
     model = tiny_model("llama")
     drawn(model).save(tmp_path)
     broken(tmp_path, case)

@@ -38,8 +38,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from torch.testing import assert_close
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+import probes
+from probes import Site
+from probes.attention_interface import _NAME
 from tests.models import padded, tiny_config, tiny_hf_model, tiny_model, tiny_tokenizer, tokens
 
 BACKENDS = ("native", "transformer_lens", "nnsight")
@@ -47,10 +52,6 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_t3_memory_vectors_of_a_square_gpt2_are_what_a_coefficient_adds():
-    import transformers
-
-    import probes
-
     config = tiny_config("gpt2")
     config.n_inner = config.n_embd
     torch.manual_seed(0)
@@ -72,8 +73,6 @@ def test_t3_memory_vectors_of_a_square_gpt2_are_what_a_coefficient_adds():
 
 
 def test_t4_a_fused_projection_with_up_first_is_found_out():
-    import probes
-
     class UpFirst(torch.nn.Module):
         def __init__(self, mlp):
             super().__init__()
@@ -90,9 +89,6 @@ def test_t4_a_fused_projection_with_up_first_is_found_out():
 
 
 def test_t5_pads_on_the_left_attend_to_nothing_and_give_no_nan():
-    import probes
-    from probes import Site
-
     ids, mask = padded([11, 5], "left")
     batch = {"input_ids": ids, "attention_mask": mask}
     found = probes.capture(tiny_model("mistral"), batch, [Site.ATTENTION_PATTERN, Site.LOGITS])
@@ -105,8 +101,6 @@ def test_t5_pads_on_the_left_attend_to_nothing_and_give_no_nan():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_t7_masked_scores_divided_by_a_small_temperature_give_no_nan(backend):
-    import probes
-
     ids, mask = padded([11, 5], "left")
     model = probes.load_model(tiny_hf_model("llama"), backend=backend)
     names = [f"blocks.{layer}.attn.hook_attn_scores" for layer in range(3)]
@@ -123,8 +117,6 @@ def test_t7_masked_scores_divided_by_a_small_temperature_give_no_nan(backend):
 
 
 def test_t9_under_gradient_checkpointing_an_edit_runs_twice_and_a_measurement_once():
-    import probes
-
     hf_model = tiny_hf_model("llama")
     model = probes.load_model(hf_model)
     batches = [{"input_ids": tokens(2, 7)}]
@@ -151,10 +143,6 @@ def test_t9_under_gradient_checkpointing_an_edit_runs_twice_and_a_measurement_on
 
 
 def test_t10_our_attention_function_has_a_name_of_its_own_and_a_mask_function():
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-
-    from probes.attention_interface import _NAME
-
     model = tiny_model("llama")
     with model.hooks([("blocks.0.attn.hook_pattern", lambda tensor, point: None)]):
         assert model.hf_model.config._attn_implementation == _NAME
@@ -164,8 +152,6 @@ def test_t10_our_attention_function_has_a_name_of_its_own_and_a_mask_function():
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_t13_a_filter_of_names_selects_each_tensor_once_on_every_backend(family):
-    import probes
-
     names = []
     for backend in BACKENDS:
         model = probes.load_model(tiny_hf_model(family), backend=backend)
@@ -177,8 +163,6 @@ def test_t13_a_filter_of_names_selects_each_tensor_once_on_every_backend(family)
 @pytest.mark.parametrize("convert", ["to_transformer_lens", "to_nnsight"])
 @pytest.mark.parametrize("family", ["gpt_neox", "llama", "phi3"])
 def test_t14_a_model_handed_out_leaves_ours_to_patch_train_and_save(tmp_path, family, convert):
-    import transformers
-
     model = tiny_model(family)
     tokenizer, before = model.tokenizer, model.content_hash()
     settings = (tokenizer.padding_side, tokenizer.pad_token, dict(tokenizer.init_kwargs))
@@ -201,8 +185,6 @@ def test_t14_a_model_handed_out_leaves_ours_to_patch_train_and_save(tmp_path, fa
 @pytest.mark.parametrize("family", ["olmo", "olmo2", "olmo3"])
 @pytest.mark.parametrize("tokenizer", [None, "in memory"])
 def test_t15_a_bridge_needs_no_architectures_no_named_tokenizer_and_no_network(family, tokenizer):
-    import probes
-
     hf_model = tiny_hf_model(family, torch.bfloat16)
     hf_model.config.architectures = None
     own = None if tokenizer is None else tiny_tokenizer()
@@ -216,9 +198,6 @@ def test_t15_a_bridge_needs_no_architectures_no_named_tokenizer_and_no_network(f
 
 
 def test_t16_sites_may_be_asked_for_in_any_order():
-    import probes
-    from probes import Site
-
     model = probes.load_model(tiny_hf_model("llama"), backend="nnsight")
     backwards = list(reversed(Site))
     found = probes.capture(model, {"input_ids": tokens(1, 5)}, backwards, layers=[2, 0])
@@ -241,8 +220,6 @@ def test_t16_nothing_of_ours_asks_whether_an_object_can_save():
 
 
 def test_t17_a_trace_works_from_code_that_is_in_no_file():
-    import probes
-
     model = probes.load_model(tiny_hf_model("llama"), backend="nnsight")
     found = {"model": model, "ids": tokens(1, 5), "probes": probes}
     exec("result = probes.measure_entropy(model, [{'input_ids': ids}])", found)
@@ -251,8 +228,6 @@ def test_t17_a_trace_works_from_code_that_is_in_no_file():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_t20_no_token_is_added_to_a_text(backend):
-    import probes
-
     model = probes.load_model(tiny_hf_model("llama"), backend=backend, tokenizer=tiny_tokenizer())
     assert model.to_tokens("w0 w5").tolist() == [[3, 8]]
     handed_over = tiny_model("llama").to_transformer_lens()

@@ -23,8 +23,8 @@ def _logits(spread: float, seed: int = 0) -> torch.Tensor:
 def _by_blocks(logits: torch.Tensor, ids: torch.Tensor, width: int):
     asked = logits.gather(-1, ids.expand(len(logits), -1, -1))
     blocks = [
-        block_sums(logits[..., start : start + width].clone(), start, asked, TOP)
-        for start in range(0, VOCABULARY, width)
+        block_sums(block.clone(), torch.empty_like(block), start, asked, TOP)
+        for start, block in zip(range(0, VOCABULARY, width), logits.split(width, -1), strict=True)
     ]
     return combined(blocks, asked, TOP)
 
@@ -43,7 +43,7 @@ def test_blocks_sum_up_to_what_whole_rows_say(width: int, spread: float) -> None
     order = np.argsort(-exact, axis=-1)
     # Float32 sums of up to 1,009 terms; a log-probability of -300 has an ulp of 3e-5.
     close = {"rtol": 2e-6, "atol": 5e-6}
-    np.testing.assert_allclose(found.log_probs.numpy(), wanted, **close)
+    np.testing.assert_allclose(found.log_prob.numpy(), wanted[..., 0], **close)
     np.testing.assert_allclose(found.entropy.numpy(), entropy(probs, axis=-1), **close)
     kl = rel_entr(probs[-1:], probs).sum(axis=-1)
     np.testing.assert_allclose(found.kl.numpy(), kl, **close)
@@ -51,14 +51,15 @@ def test_blocks_sum_up_to_what_whole_rows_say(width: int, spread: float) -> None
     for layer in range(LAYERS):
         for row in range(ROWS):
             places = [list(order[layer, row]).index(int(token)) for token in ids[row]]
-            assert found.above[layer, row].tolist() == places
+            ranks = [int(found.rank[layer, row]), *found.control_rank[layer, row].tolist()]
+            assert ranks == places
             assert found.top_ids[layer, row].tolist() == order[layer, row, :TOP].tolist()
 
 
 def test_equal_logits_are_not_above_one_another() -> None:
     logits = torch.zeros(LAYERS, ROWS, VOCABULARY)
     found = _by_blocks(logits, torch.full((ROWS, 1), 500), 257)
-    assert (found.above == 0).all()
+    assert (found.rank == 0).all()
     torch.testing.assert_close(found.entropy, torch.full((LAYERS, ROWS), float(np.log(1009))))
 
 

@@ -3,11 +3,11 @@
 import torch
 from torch.testing import assert_close
 
+from probes.corpus.token_batch import as_token_batch
+from probes.intervals import Weighting, spread, weigh
+
 
 def test_instance_weights_of_a_row_add_up_to_one_and_pads_are_dropped():
-    from probes.corpus.token_batch import as_token_batch
-    from probes.streaming import Weighting, weigh
-
     batch = as_token_batch(
         {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": [[1, 1, 1], [0, 1, 0]]}
     )
@@ -20,9 +20,6 @@ def test_instance_weights_of_a_row_add_up_to_one_and_pads_are_dropped():
 
 
 def test_token_weights_are_all_one_and_full_rows_need_no_selection():
-    from probes.corpus.token_batch import as_token_batch
-    from probes.streaming import Weighting, weigh
-
     batch = as_token_batch({"input_ids": torch.ones(2, 3, dtype=torch.long)})
     found = weigh(batch, Weighting.TOKEN, n_blocks=5)
     assert found.tokens is None
@@ -30,9 +27,6 @@ def test_token_weights_are_all_one_and_full_rows_need_no_selection():
 
 
 def test_documents_of_a_packed_row_go_to_blocks_in_turn():
-    from probes.corpus.token_batch import as_token_batch
-    from probes.streaming import Weighting, weigh
-
     batch = as_token_batch(
         {"input_ids": torch.ones(1, 6, dtype=torch.long), "segment_ids": [[3, 3, 4, 5, 5, 6]]}
     )
@@ -42,8 +36,6 @@ def test_documents_of_a_packed_row_go_to_blocks_in_turn():
 
 
 def test_values_on_pads_may_be_nan():
-    from probes.streaming import spread
-
     batch = spread(torch.tensor([[1.0, 0.0]]).double(), torch.zeros(1, 2, dtype=torch.long))
     sums = batch.sums(torch.tensor([[2.0], [float("nan")]]))
     assert sums.tolist() == [[2.0]]

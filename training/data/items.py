@@ -39,8 +39,15 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from probes.assets.table import Source, find_asset, nearest_names
-from probes.corpus.files import BYTE_ORDER_MARK, Row, as_object, json_rows, parsed, separated_rows
-from probes.corpus.readers import PARQUET_BATCH_ROWS
+from probes.corpus.files import (
+    BYTE_ORDER_MARK,
+    PARQUET_BATCH_ROWS,
+    Row,
+    as_object,
+    json_rows,
+    parsed,
+    separated_rows,
+)
 from probes.corpus.sources import ContentHash
 
 Rows = Iterable[tuple[str, Row]]
