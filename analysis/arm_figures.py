@@ -4,6 +4,7 @@ Arms keep their colour in all figures of a report.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -29,7 +30,8 @@ def knowledge_over_steps(
 ) -> go.Figure:
     """K at every evaluation, a line for each arm; ticks at the bottom are injections."""
     titles, hover = ("step", "K (nats)"), "step {step}: <b>{score:.3f}</b> nats"
-    figure = lines(table, "step", "score", by="arm", colours=colours, titles=titles, hover=hover)
+    of: dict[str, Any] = {"by": "arm", "colours": colours, "titles": titles, "keys": True}
+    figure = lines(table, "step", "score", hover=hover, **of)
     if len(table):
         low, high = table["score"].min(), table["score"].max()
         figure.add_scatter(
@@ -48,7 +50,7 @@ def forgetting_curves(points: pd.DataFrame, colours: Colours) -> go.Figure:
     """The share of gains that is left, with the lines fitted to it."""
     titles = ("steps after the last maximum", "share of the gain left")
     hover = "{offset} steps: <b>{retained:.1%}</b>"
-    of = {"by": "arm", "colours": colours, "titles": titles}
+    of: dict[str, Any] = {"by": "arm", "colours": colours, "titles": titles, "keys": True}
     figure = dots(points, "offset", "retained", hover=hover, size=6, **of)
     lines(points, "offset", "fitted", width=1.4, onto=figure, **of)
     figure.update_xaxes(type="log", dtick="D2" if len(points) else None)
@@ -98,6 +100,7 @@ def over_stages(
         hover=f"stage {{stage}}, step {{step:,.0f}}: <b>{{value:{form}}}</b>",
         ends=("low", "high") if band else None,
         band=band,
+        keys=True,
     )
     for place in range(1, len(stages)):
         mark(figure, x=place, width=1.2)

@@ -62,7 +62,7 @@ class Row(NamedTuple):
 
 
 class Spacing(StrEnum):
-    """Where an interval between encounters lies."""
+    """Places of an interval between encounters."""
 
     WITHIN = "within"
     """At the learnability threshold, or below it."""
@@ -70,29 +70,18 @@ class Spacing(StrEnum):
     """Above it."""
 
 
-def acquisition_table(
-    runs: Sequence[TrainingRun], *, novelty: Mapping[str, str] | None = None
-) -> pd.DataFrame:
-    """All numbers of runs that claims are about.
+def acquisition_table(runs: Sequence[TrainingRun]) -> pd.DataFrame:
+    """All numbers of finished runs of `training.ckl` that claims are about.
 
-    Args:
-        runs: finished runs of `training.ckl`.
-        novelty: of corpora ("new" or "familiar"), by the name that a run was given; instead of what
-            is found (`analysis.run_settings`).
-
-    Returns:
-        The columns of `Table.ACQUISITION`; settings that do not apply are None.
-
-    Raises:
-        ValueError: a run is another command's, is not over or is there twice; two runs are alike in
-            all settings that the table has; a score is not finite, or a novelty is none.
+    Refused are runs of another command, runs that are alike in all settings that the table has, and
+    scores that are not finite.
     """
     arms = ckl_arms(runs)
     places = [(arm, run) for arm in arms for run in arm.runs]
     ordered = [run for _, run in places]
     for run in ordered:
         _refuse_not_finite(run)
-    settings = settings_of_runs(ordered, novelty)
+    settings = settings_of_runs(ordered)
     _refuse_alike(ordered, settings)
     curves = [forgetting_curves(run) for run in ordered]
     thresholds = [found[MET].threshold if MET in found else None for found in curves]
@@ -118,7 +107,7 @@ def acquisition_table(
 def spacings(
     settings: Sequence[Mapping[str, Any]], thresholds: Sequence[float | None]
 ) -> list[Spacing | None]:
-    """Where the interval of each run lies; None where runs like it have one interval only.
+    """The place of the interval of each run; None where runs like it have one interval only.
 
     The threshold is that of the run with the shortest interval that has a forgetting curve.
     """

@@ -26,35 +26,17 @@ _ALIKE_UPDATES = (
 
 
 def pretraining_table(sweeps: Sequence[Path]) -> pd.DataFrame:
-    """Entropies of checkpoints, a row for each, in nats.
+    """Entropies in folders that `analysis.entropy --revisions` has written, in nats.
 
-    Args:
-        sweeps: folders that `analysis.entropy --revisions` has written.
-
-    Returns:
-        The columns of `Table.PRETRAINING`; `layer` is missing for numbers of a model.
-
-    Raises:
-        ValueError: a folder holds no finished sweep, two sweeps were measured in different ways or
-            are of two runs of one seed, or a value is there twice.
+    Sweeps that are not over, were measured in different ways, or are of two runs of one seed are
+    refused, and so is a value that is there twice.
     """
     read = {sweep: _sweep_settings(sweep) for sweep in sweeps}
     return _table(Table.PRETRAINING, read, _ALIKE, _entropies)
 
 
 def updates_table(folders: Sequence[Path]) -> pd.DataFrame:
-    """Rank correlations over the memory vectors of a layer, a row for each.
-
-    Args:
-        folders: that `analysis.memory_updates` has written.
-
-    Returns:
-        The columns of `Table.UPDATES`.
-
-    Raises:
-        ValueError: a folder holds no such result, two were measured in different ways or are of two
-            runs of one seed, or a value is there twice.
-    """
+    """Correlations in folders that `analysis.memory_updates` has written; refused are the same."""
     read = {folder: _updates(folder) for folder in folders}
     settings = {f: {**one["configuration"], "model": one["model"]} for f, one in read.items()}
 

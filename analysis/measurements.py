@@ -13,17 +13,18 @@ apply is missing. Rows without a number (forgetting that is not tested, say) are
 | `ACQUISITION`  | a score of a run of continual knowledge learning | `analysis.ckl_rows`          |
 | `MEMORIZATION` | a score of a run of continual memorization       | `analysis.remix_rows`        |
 
-`COLUMNS` says what each column means, `MEASURES` what each table can have values of, and in which
-unit. A moment is a `Moment` of `analysis.runs`, or "after A", "after B"; measures of `PRETRAINING`
-are those of `trajectory.csv`.
+`measurements.csv` says what each column means, what each table can have values of, and in which
+unit; in all tables `seed` is the same in runs that are compared. A moment is a `Moment` of
+`analysis.runs`, or "after A", "after B"; measures of `PRETRAINING` are those of `trajectory.csv`.
 
 Example:
     >>> sorted(COLUMNS[Table.PRETRAINING])
     ['corpus', 'layer', 'measure', 'seed', 'step', 'value']
 """
 
-from collections.abc import Mapping
+import csv
 from enum import StrEnum
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -43,108 +44,21 @@ class Table(StrEnum):
     UPDATES = "updates"
 
 
-_EVERY = {
-    "seed": "number of the run, the same in runs that are compared",
-    "measure": "what the value is of",
-    "value": "finite; its unit is that of the measure",
-}
-_EDIT = {
-    "site": "of a resuscitation: up, down, preserving, gate",
-    "ratio": "share of neurons resuscitated",
-    "factor": "of a resuscitation",
-    "control": "what was done instead of a resuscitation (a `Control`)",
-    "temperature": "of attention",
-}
-COLUMNS: Mapping[Table, Mapping[str, str]] = {
-    Table.PRETRAINING: {
-        **_EVERY,
-        "seed": "of the pretraining run",
-        "step": "updates of pretraining",
-        "corpus": "measured on",
-        "layer": "from 0; missing for what is a number of the model",
-    },
-    Table.ACQUISITION: {
-        **_EVERY,
-        **_EDIT,
-        "trajectory": "name of the pretraining run that the start is from",
-        "step": "updates of pretraining of the start",
-        "parameters": "of the model",
-        "novelty": "of the text trained on: new, familiar",
-        "batch_size": "rows of an update",
-        "learning_rate": "the largest",
-        "interval": "updates from an encounter to the next",
-        "spacing": "whether that is within or beyond the learnability threshold",
-        "exposure": "met, paraphrase, duplication, once, held_out",
-        "kind": "of probe, or all",
-        "moment": "a `Moment`",
-        "against": "the start that a change is from: start, unedited start",
-        "cluster": "passage, question or fact",
-    },
-    Table.MEMORIZATION: {
-        **_EVERY,
-        **_EDIT,
-        "first": "data of stage A",
-        "later": "data of later stages",
-        "later_kind": "factoid, non-factoid",
-        "stages": "how many",
-        "familiar": "whether the start knew the facts asked for",
-        "mix_first": "mixed in at stage A: random, generic",
-        "mix_later": "mixed in at later stages: random, generic",
-        "mix_ratio": "items mixed in, over the stage's own",
-        "mix_words": "words of an item mixed in",
-        "replay": "items, self; missing for none",
-        "replay_ratio": "share of earlier items shown again",
-        "equal": "what a control without a mix has as much of as a run with it: steps, tokens",
-        "moment": "after A, after B, ...",
-        "cluster": "fact",
-    },
-    Table.UPDATES: {
-        **_EVERY,
-        "step": "updates of pretraining",
-        "layer": "from 0",
-    },
-}
-"""By table and column, what is in it."""
-MEASURES: Mapping[Table, Mapping[str, str]] = {
-    Table.PRETRAINING: {
-        "|c|": "knowledge entropy, nats",
-        "max(c, 0)": "knowledge entropy of positive coefficients, nats",
-        "|max(gate, 0) · up|": "knowledge entropy with a ReLU for the gate, nats",
-        "|c| · ‖v‖": "contribution entropy, nats",
-        "attention": "attention entropy, nats",
-        "next-token": "next-token entropy, nats",
-    },
-    Table.ACQUISITION: {
-        "K": "log-probability of probes, nats, by passage",
-        "P": "accuracy of downstream tasks, by question, each weighted by the size of its task",
-        "A": "acquisition, share, of a run",
-        "F": "forgetting, share, of a run",
-        "effectivity": "gain of an encounter at its local maximum, nats, by passage",
-        "rise": "change of the log-probability over the update of an encounter, nats, by passage",
-        "fall": "change from a local maximum to the next encounter, nats, by passage",
-        "slope": "of the forgetting curve, share a decade of steps, of a run",
-        "AIC over power": "of a power less that of a line in log steps, of a run",
-        "AIC over exponential": "of an exponential less that of a line in log steps, of a run",
-        "net gain": "left of all encounters one interval after the last, nats, by passage",
-        "knowledge entropy": "of the start before any edit, nats, of a run",
-        "gain of log-probability": "since the start, nats, of a run",
-        "gain of generated": "rise of the share generated since the start, of a run",
-    },
-    Table.MEMORIZATION: {
-        "share right": "of the facts of stage A, 1 or 0 by fact",
-        "first layer": "where a fact of stage A is readable, layers, by fact",
-        "effective layers": "over which first layers spread, layers, of a run",
-    },
-    Table.UPDATES: {
-        "gradients": "rank correlation of gradient norms with mean coefficients",
-        "updates": "rank correlation of update norms under Adam with mean coefficients",
-    },
-}
-"""By table and measure, what it is."""
-BY_ITEM = (
-    *("K", "P", "effectivity", "rise", "fall", "net gain"),
-    *("share right", "first layer"),
+with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as _file:
+    _DESCRIBED = list(csv.DictReader(_file))
+COLUMNS, MEASURES = (
+    {
+        table: {
+            row["name"]: row["meaning"]
+            for row in _DESCRIBED
+            if (row["table"], row["kind"]) == (table, kind)
+        }
+        for table in Table
+    }
+    for kind in ("column", "measure")
 )
+"""What is in a column and what a measure is, by table and name."""
+BY_ITEM = frozenset(row["name"] for row in _DESCRIBED if row["by_item"])
 """Measures that have a value for each passage, question or fact."""
 
 

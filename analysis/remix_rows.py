@@ -42,16 +42,8 @@ def memorization_table(
 ) -> pd.DataFrame:
     """What runs kept of the facts of stage A, at every moment from the end of stage A on.
 
-    Args:
-        chains: finished runs.
-        depths: where their facts are readable (`fact_depths`); None where nobody looked.
-
-    Returns:
-        The columns of `Table.MEMORIZATION`; `cluster` is all that is known of a fact, as JSON, so
-        that runs with the same facts pair up.
-
-    Raises:
-        ValueError: two runs are alike in all settings that the table has.
+    With `depths` (`fact_depths`) also where they are readable. `cluster` is all that is known of a
+    fact, as JSON, so that runs with the same facts pair up.
     """
     columns = list(COLUMNS[Table.MEMORIZATION])
     found = [rows for chain in chains for rows in _rows(chain, depths)]
@@ -61,12 +53,10 @@ def memorization_table(
     return table[columns]
 
 
-def fact_depths(
-    chains: Sequence[Chain], items: int, *, device: str | None = None, k: int = TOP_K
-) -> pd.DataFrame:
-    """Where facts of stage A are readable after each stage, in layers."""
+def fact_depths(chains: Sequence[Chain], items: int, *, k: int = TOP_K) -> pd.DataFrame:
+    """The layers in which so many facts of stage A are readable after each stage."""
     arms = [arm for arm in remix_arms(chains) if not is_hooked(arm)] if chains else []
-    read = ranks_by_model(arms, items, device)
+    read = ranks_by_model(arms, items, None)
     rows = [
         (str(chain.path), moment, *found)
         for arm in arms

@@ -27,7 +27,7 @@ from analysis.measurements import Table
 from analysis.published import headline, settings_of_results, verify, write_verification
 from analysis.remix_rows import fact_depths, memorization_table
 from analysis.report.material import Material
-from analysis.report.writing import write_page
+from analysis.report.page import write_page
 from analysis.reproduce_plan import located_names
 from analysis.reproduce_scales import ReproductionScale
 from analysis.result_folders import Results, find_results, tables_of

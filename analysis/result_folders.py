@@ -25,17 +25,8 @@ _SWEEP, _MODEL = "sweep.json", "config.json"
 class Results:
     """Folders with results, by kind, in the order in which they were found.
 
-    Attributes:
-        pretraining_runs: of `training.pretrain`.
-        ckl_runs: of `training.ckl`.
-        remix_runs: of `training.remix`; their stages are not runs of their own.
-        entropy_sweeps: of `analysis.entropy`, over checkpoints.
-        entropy_results: of `analysis.entropy`, over one model and corpus.
-        lens_results: of `analysis.logit_lens`.
-        edit_sweeps: of `analysis.edit_sweep`.
-        updates: of `analysis.memory_updates`.
-        ledgers: of `analysis.reproduce`.
-        unfinished: runs and sweeps that are not over.
+    Stages of a REMIX run are not runs of their own; a sweep of entropies is over checkpoints, a
+    result of one model and corpus; unfinished are runs and sweeps that are not over.
     """
 
     pretraining_runs: tuple[Path, ...] = ()
@@ -76,14 +67,7 @@ _FILES = {
 
 
 def find_results(paths: Sequence[Path]) -> Results:
-    """All results in some folders.
-
-    Args:
-        paths: folders, each a result itself or with results below it.
-
-    Raises:
-        ValueError: a path is no folder, or holds no result.
-    """
+    """All results in some folders, each of which is one or has some below it."""
     found: dict[str, dict[Path, Path]] = {field.name: {} for field in fields(Results)}
     for path in paths:
         folder = path.expanduser()
@@ -100,17 +84,8 @@ def find_results(paths: Sequence[Path]) -> Results:
     return Results(**{kind: tuple(places.values()) for kind, places in found.items()})
 
 
-def tables_of(results: Results, *, located: int | None = None) -> dict[Table, pd.DataFrame]:
-    """The tables of measurements that have rows.
-
-    Args:
-        results: from `find_results`.
-        located: of how many facts of stage A to look up where in depth they are readable, which
-            loads the models of all runs of `training.remix`; None for none.
-
-    Raises:
-        ValueError: a result cannot be read, was written by another version, or is there twice.
-    """
+def tables_of(results: Results) -> dict[Table, pd.DataFrame]:
+    """The tables of measurements that have rows."""
     # What reads one kind of result loads much that another does not need.
     tables: dict[Table, pd.DataFrame] = {}
     if results.entropy_sweeps or results.updates:
@@ -122,10 +97,9 @@ def tables_of(results: Results, *, located: int | None = None) -> dict[Table, pd
 
         tables[Table.ACQUISITION] = acquisition_table(results.runs)
     if results.remix_runs:
-        from analysis.remix_rows import fact_depths, memorization_table
+        from analysis.remix_rows import memorization_table
 
-        depths = None if located is None else fact_depths(results.chains, located)
-        tables[Table.MEMORIZATION] = memorization_table(results.chains, depths=depths)
+        tables[Table.MEMORIZATION] = memorization_table(results.chains)
     if results.updates:
         tables[Table.UPDATES] = updates_table(results.updates)
     return {table: rows for table, rows in tables.items() if len(rows)}

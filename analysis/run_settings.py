@@ -36,18 +36,14 @@ class Novelty(StrEnum):
 
 
 _BY_BEGINNING = {"general": Novelty.FAMILIAR, "biomedical": Novelty.NEW}
-"""Of the built-in corpora."""
+"""The built-in corpora."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """What checkpoints are checkpoints of.
+    """What checkpoints are of: a hub id or a run's folder, its seed and its command.
 
-    Attributes:
-        name: the hub id, or the name of the run's folder.
-        seed: of the run that made them: its manifest's, or N where the name ends in `-seedN`,
-            else 0.
-        command: that made them; None where no manifest says so.
+    Without a manifest the command is None and the seed N where the name ends in `-seedN`, else 0.
     """
 
     name: str
@@ -90,17 +86,14 @@ def edit_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def settings_of_runs(
-    runs: Sequence[TrainingRun], novelty: Mapping[str, str] | None = None
-) -> list[dict[str, Any]]:
+def settings_of_runs(runs: Sequence[TrainingRun]) -> list[dict[str, Any]]:
     """The columns of `ACQUISITION` that describe each run; what does not apply is None."""
-    given = {name: _novelty(name, value) for name, value in (novelty or {}).items()}
     return [
         {
             "trajectory": trajectory,
             "step": run.start.step,
             "parameters": _parameters(run),
-            "novelty": given.get(run.configuration["corpus"], _found_novelty(run)),
+            "novelty": _novelty(run),
             "batch_size": run.configuration["batch_size"],
             "learning_rate": run.configuration["learning_rate"],
             "interval": run.configuration["injection_interval"],
@@ -132,15 +125,7 @@ def _folder_of(model: str) -> str:
     return path.parent.name
 
 
-def _novelty(corpus: str, value: str) -> Novelty:
-    if value not in list(Novelty):
-        raise ValueError(
-            f"the novelty of {corpus!r} is {value!r}; choose from {', '.join(Novelty)}"
-        )
-    return Novelty(value)
-
-
-def _found_novelty(run: TrainingRun) -> Novelty | None:
+def _novelty(run: TrainingRun) -> Novelty | None:
     """How the start knows the corpus, from its own pretraining where that is on this machine."""
     corpus, start = run.configuration["corpus"], _start_of(run)
     if start is not None and start.run is not None:

@@ -2,7 +2,7 @@
 
 | question | module |
 |---|---|
-| Which claims are there, and what is one? | `analysis.claims.catalogue`, `analysis.claims.papers` |
+| Which claims are there, and what is one? | `analysis.claims.catalogue`, the files of `papers` |
 | What is it tested on? | `analysis.measurements` |
 | What is compared with what? | `analysis.claims.selection` |
 | How is it tested? | `analysis.claims.designs` |
@@ -12,24 +12,15 @@
 
 from probes.lazy_exports import lazily
 
-_PACKAGE = "analysis.claims"
-_EXPORTS = {
-    "CLAIMS": f"{_PACKAGE}.catalogue",
-    "COLUMNS": "analysis.measurements",
-    "Claim": f"{_PACKAGE}.catalogue",
-    "Evidence": f"{_PACKAGE}.designs",
-    "Finding": f"{_PACKAGE}.judging",
-    "MEASURES": "analysis.measurements",
-    "Paper": f"{_PACKAGE}.choices",
-    "Scale": f"{_PACKAGE}.designs",
-    "Table": "analysis.measurements",
-    "Verdict": f"{_PACKAGE}.choices",
-    "claim_named": f"{_PACKAGE}.catalogue",
-    "Ledger": f"{_PACKAGE}.ledger",
-    "judge": f"{_PACKAGE}.judging",
-    "read_ledger": f"{_PACKAGE}.ledger",
-    "write_ledger": f"{_PACKAGE}.ledger",
+_MODULES = {
+    "analysis.claims.catalogue": ("CLAIMS", "Claim", "claim_named"),
+    "analysis.claims.choices": ("Paper", "Verdict"),
+    "analysis.claims.designs": ("Evidence", "Scale"),
+    "analysis.claims.judging": ("Finding", "judge"),
+    "analysis.claims.ledger": ("Ledger", "read_ledger", "write_ledger"),
+    "analysis.measurements": ("COLUMNS", "MEASURES", "Table"),
 }
+_EXPORTS = {name: where for where, names in _MODULES.items() for name in names}
 
 __all__ = sorted(_EXPORTS)
 __getattr__, __dir__ = lazily(__name__, _EXPORTS)

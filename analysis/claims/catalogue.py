@@ -42,19 +42,15 @@ class Claim:
     """Something that measurements can support or contradict.
 
     Attributes:
-        identifier: for commands and links.
         statement: a sentence without its full stop; of a question, the question.
         place: section, figure or table in the paper.
-        design: of the test.
         expected: the direction of the effect; None for a question without an expected answer.
-        quantity: what is measured, in words.
+        quantity: what is measured, in words, in the `unit` of the effect.
         where: settings of all rows that it is about.
         paper: that makes or raises it; None for a question of later work.
-        table: of measurements.
         family: claims that are tested together; the level is that of the family.
         needs: the experiments whose runs it is tested on.
         figure: where the page shows what it is about.
-        unit: of the effect.
         published: what was published, in words; empty where there is no number.
         doubts: what the sources themselves, their released code or later work say against it.
     """
@@ -123,27 +119,33 @@ def read_claims(text: str) -> Iterator[Claim]:
                     f"the claim {identifier!r} needs {error}, which is neither a field of it nor a "
                     "name of `selections.toml` or of its file's doubts"
                 ) from None
-            except (TypeError, ValueError) as error:
+            except ValueError as error:
                 raise ValueError(f"the claim {identifier!r}: {error}") from None
 
 
 def _claim(identifier: str, given: dict[str, Any], doubts: Mapping[str, str]) -> Claim:
     where = read_settings({"rows": given.pop("rows", ())} | given.pop("where", {}), ROWS)
     expected, paper = given.pop("expected", None), given.pop("paper", None)
-    return Claim(
+    claim = Claim(
         identifier=identifier,
-        where=where,
+        statement=given.pop("statement"),
+        place=given.pop("place"),
         design=_design(given, where),
         expected=expected and Direction(expected),
+        quantity=given.pop("quantity"),
+        where=where,
         paper=paper and Paper(paper),
         table=Table(given.pop("table")),
         family=given.pop("name"),
         needs=tuple(map(Experiment, given.pop("needs"))),
         figure=Anchor(given.pop("figure")),
         unit=Unit(given.pop("unit", Unit.NATS)),
+        published=given.pop("published", ""),
         doubts=tuple(one if " " in one else doubts[one] for one in given.pop("doubts", ())),
-        **given,
     )
+    if given:
+        raise ValueError(f"a claim has no field {next(iter(given))!r}")
+    return claim
 
 
 def _design(given: dict[str, Any], where: Settings) -> Design:
@@ -168,7 +170,10 @@ def _design(given: dict[str, Any], where: Settings) -> Design:
     design = parts[0] if len(parts) == 1 else AllOf(tuple(parts))
     if "each" in given:
         design = EachOf(design, given.pop("each"), given.pop("fewest", 2))
-    return Foremost(design, given.pop("foremost")) if "foremost" in given else design
+    if "foremost" in given:
+        assert isinstance(design, Trend), "a trend is what one value can be ahead in"
+        return Foremost(design, given.pop("foremost"))
+    return design
 
 
 def _arms(names: str | Sequence[str]) -> list[Arm]:

@@ -18,14 +18,13 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
     """Neither is beyond chance."""
     ANSWERED = "answered"
-    """Of a question without an expected answer: an effect beyond chance, whose sign is the
-    answer."""
+    """A question without an expected answer has an effect beyond chance; its sign is the answer."""
     NOT_TESTED = "not tested at this scale"
     """Runs are missing, or there are too few checkpoints, seeds or items."""
 
 
 class Paper(StrEnum):
-    """Where a claim was made."""
+    """The paper that a claim is from."""
 
     KNOWLEDGE_ENTROPY = "Kim et al. 2025"
     """"Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
@@ -98,7 +97,7 @@ class Experiment(StrEnum):
 
 
 class Anchor(StrEnum):
-    """Where links lead: parts, and figures in them that claims are about."""
+    """Places that links lead to: sections, and figures in them that claims are about."""
 
     LEDGER = "ledger"
     TRAJECTORIES = "trajectories"

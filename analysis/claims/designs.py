@@ -12,7 +12,8 @@ r"""Designs: how a claim is tested, as data.
 - `AllOf`: several of these at once; `EachOf`: one for each value of a column, such as each layer.
 - `Foremost`: the trend of one value of a column is ahead of that of every other value.
 
-Each takes rows of its table and the direction that is claimed, and gives `Evidence`. Both p-values
+Each takes rows of its table and the direction that is claimed, gives `Evidence` and says the
+`least` that it needs. Both p-values
 are one-sided: a claim has a direction, and data can be beyond chance either way. Where values come
 by seed and by passage (question, fact), an effect must be beyond chance over both, since a claim is
 about other runs and other facts alike: the larger p-value counts, and the interval reaches as far
@@ -56,11 +57,11 @@ from analysis.statistics.tests import (
 from probes.intervals import Interval
 
 LEVEL = 0.95
-"""Of intervals; claims are tested at 1 less it."""
+"""The level of intervals; claims are tested at 1 less it."""
 LEAST_ITEMS = 8
-"""Of fewer items signs have too few ways to be flipped, once several claims are tested."""
+"""Signs of fewer items have too few ways to be flipped, once several claims are tested."""
 LEAST_POINTS = 3
-"""Of a line along anything but checkpoints."""
+"""A line along anything but checkpoints needs as many."""
 _REPLICATES = 9999
 
 
@@ -128,21 +129,15 @@ class _OfArms:
 
 @dataclass(frozen=True)
 class Contrast(_OfArms):
-    """Whether an arm differs from its base.
-
-    Attributes:
-        by_item: whether there are passages, questions or facts, over which the test is too.
-    """
+    """Whether an arm differs from its base, over passages, questions or facts too (`by_item`)."""
 
     by_item: bool = False
 
     @property
     def least(self) -> Scale:
-        """What it needs."""
         return Scale(items=LEAST_ITEMS if self.by_item else 0)
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """What rows of a table say."""
         differences, size = self.differences(frame, table)
         by_seed, by_cluster = _by_seed(differences), np.array([])
         if self.by_item:
@@ -155,21 +150,16 @@ class Contrast(_OfArms):
 
 @dataclass(frozen=True)
 class Trend(_OfArms):
-    """Whether a line through the differences rises or falls.
-
-    Attributes:
-        axis: the column along which they are put in order.
-    """
+    """Whether a line through the differences rises or falls, in the order of a column."""
 
     axis: str = "step"
 
     @property
     def least(self) -> Scale:
-        """What it needs."""
         return Scale(checkpoints=LEAST_CHECKPOINTS if self.axis == "step" else 0)
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """What rows of a table say; the effect is from the first to the last point of the line."""
+        # The effect is from the first to the last point of the line.
         differences, size = self.differences(frame, table)
         whole = along(differences, self.axis, max(self.least.checkpoints, LEAST_POINTS))
         points = whole.shape[1]
@@ -182,12 +172,7 @@ class Trend(_OfArms):
 
 @dataclass(frozen=True)
 class Follows:
-    """Two measures over checkpoints.
-
-    Attributes:
-        outcome: rows of one.
-        cause: rows of the other.
-    """
+    """Whether an outcome follows a cause over checkpoints."""
 
     outcome: Arm
     cause: Arm
@@ -195,7 +180,7 @@ class Follows:
     least: ClassVar[Scale] = Scale(checkpoints=LEAST_CHECKPOINTS)
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """What rows of a table say; the effect is the correlation of first differences."""
+        # The effect is the correlation of first differences.
         assert table is Table.ACQUISITION, "only there are starts of a trajectory told apart"
         x, y, cluster = _series(frame, self.cause, self.outcome)
         steps = np.array(x.columns, dtype=np.float64)
@@ -226,23 +211,15 @@ class AllOf:
 
     @property
     def least(self) -> Scale:
-        """What the parts need."""
         return self.parts[0].least
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """What rows of a table say."""
         return all_of([part.evidence(frame, table, towards) for part in self.parts], towards)
 
 
 @dataclass(frozen=True)
 class EachOf:
-    """A design for each value of a column.
-
-    Attributes:
-        design: to test.
-        column: whose values are taken apart.
-        fewest: how many values there have to be.
-    """
+    """A design for each value of a column, of which there have to be `fewest`."""
 
     design: "Design"
     column: str
@@ -250,11 +227,9 @@ class EachOf:
 
     @property
     def least(self) -> Scale:
-        """What the design needs."""
         return self.design.least
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """What rows of a table say."""
         parts = [
             self.design.evidence(rows, table, towards)
             for _, rows in _apart(frame, self.column, self.fewest)
@@ -264,23 +239,16 @@ class EachOf:
 
 @dataclass(frozen=True)
 class Foremost:
-    """Whether the trend of one value of a column is ahead of that of every other.
-
-    Attributes:
-        trend: whose arm does not name the column.
-        column: whose values are compared; the largest should be ahead, such as the last layer.
-    """
+    """Whether the trend of a column's largest value (the last layer) is ahead of all others."""
 
     trend: Trend
     column: str
 
     @property
     def least(self) -> Scale:
-        """What the trend needs."""
         return self.trend.least
 
     def evidence(self, frame: pd.DataFrame, table: Table, towards: Direction) -> Evidence:
-        """What rows of a table say."""
         values = sorted((value for value, _ in _apart(frame, self.column, 2)), reverse=True)
         settings = self.trend.arm.settings
         first, *others = (

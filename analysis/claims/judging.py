@@ -46,17 +46,10 @@ _SHARED = (
 class Finding:
     """What measurements say about a claim, as it is written, read and drawn.
 
-    Numbers are None where it is not tested.
+    Numbers are None where it is not tested. What is not said here is the claim's own.
 
     Attributes:
         claim: its identifier.
-        statement: what it says.
-        paper: that makes it; None for a question of later work.
-        place: section, figure or table there.
-        quantity: what is measured, in words.
-        unit: of the effect.
-        published: the published number, in words.
-        doubts: what is known against it.
         question: whether no answer is expected.
         verdict: the word.
         shown: the effect with its interval, as text.
@@ -68,9 +61,7 @@ class Finding:
         n: what it rests on: items, checkpoints or seeds.
         seeds: how many.
         test: what was done; of what is not tested, why not.
-        family: claims that were adjusted together.
         sentence: all of it, in one.
-        command: that makes the runs.
         figure: a link to where it is drawn; None where it is not tested.
     """
 
@@ -100,7 +91,7 @@ class Finding:
 
     @property
     def interval(self) -> Interval | None:
-        """Where the effect would be with other seeds and items."""
+        """The interval of the effect, over seeds and items."""
         if self.low is None or self.high is None:
             return None
         return Interval(self.low, self.high, LEVEL)
@@ -111,23 +102,18 @@ class Finding:
         return self.p_against if self.verdict is Verdict.CONTRADICTED else self.p_value
 
 
-def judge(
-    claims: Sequence[Claim], tables: Mapping[Table, pd.DataFrame], *, level: float = LEVEL
-) -> list[Finding]:
+def judge(claims: Sequence[Claim], tables: Mapping[Table, pd.DataFrame]) -> list[Finding]:
     """What measurements say about claims.
 
     Args:
         claims: whole families, since p-values hold for those judged together.
         tables: of measurements (`analysis.measurements`); those that are missing, or are
             too few, leave claims untested.
-        level: 1 less the chance of any false verdict in a family.
 
     Raises:
-        ValueError: a table is not one or has a row twice, a claim is there twice, or `level` is not
-            between 0.5 and 1. Data that allow no test leave their claim untested, with the reason.
+        ValueError: a table is not one or has a row twice, or a claim is there twice. Data that
+            allow no test leave their claim untested, with the reason.
     """
-    if not 0.5 < level < 1:
-        raise ValueError(f"level is {level}: give a value between 0.5 and 1, such as 0.95")
     names = [claim.identifier for claim in claims]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -136,11 +122,15 @@ def judge(
     found = {claim.identifier: _evidence(claim, ready) for claim in claims}
     adjusted: dict[str, tuple[float, float]] = {}
     for family in dict.fromkeys(claim.family for claim in claims):
-        members = [claim for claim in claims if claim.family == family]
-        adjusted |= _adjusted(members, found)
+        sides = {
+            claim.identifier: _sides(claim, evidence)
+            for claim in claims
+            if claim.family == family and isinstance(evidence := found[claim.identifier], Evidence)
+        }
+        p_for, p_against = (holm([pair[side] for pair in sides.values()]) for side in (0, 1))
+        adjusted |= dict(zip(sides, zip(p_for, p_against, strict=True), strict=True))
     return [
-        _finding(claim, found[claim.identifier], adjusted.get(claim.identifier), 1 - level)
-        for claim in claims
+        _finding(claim, found[claim.identifier], adjusted.get(claim.identifier)) for claim in claims
     ]
 
 
@@ -166,19 +156,6 @@ def _evidence(claim: Claim, tables: Mapping[Table, pd.DataFrame]) -> Evidence | 
         raise ValueError(f"{claim.identifier}: {error}") from error
 
 
-def _adjusted(
-    members: Sequence[Claim], found: Mapping[str, Evidence | str]
-) -> dict[str, tuple[float, float]]:
-    """p-values of a family for and against, of those of its claims that were tested."""
-    sides = {
-        claim.identifier: _sides(claim, evidence)
-        for claim in members
-        if isinstance(evidence := found[claim.identifier], Evidence)
-    }
-    p_for, p_against = (holm([pair[place] for pair in sides.values()]) for place in (0, 1))
-    return dict(zip(sides, zip(p_for, p_against, strict=True), strict=True))
-
-
 def _sides(claim: Claim, evidence: Evidence) -> tuple[float, float]:
     """p-values for and against; of a question, of an effect either way, and none against."""
     if claim.is_question:
@@ -186,9 +163,7 @@ def _sides(claim: Claim, evidence: Evidence) -> tuple[float, float]:
     return evidence.p_for, evidence.p_against
 
 
-def _finding(
-    claim: Claim, found: Evidence | str, p_values: tuple[float, float] | None, alpha: float
-) -> Finding:
+def _finding(claim: Claim, found: Evidence | str, p_values: tuple[float, float] | None) -> Finding:
     test = found if isinstance(found, str) else found.test
     untested = Finding(
         claim=claim.identifier,
@@ -201,7 +176,7 @@ def _finding(
     if isinstance(found, str):
         return untested
     assert p_values is not None
-    verdict = _verdict(claim, p_values, alpha)
+    verdict = _verdict(claim, p_values)
     low, high = found.interval[:2]
     shown = shown_effect(claim.unit, found.effect, low, high)
     p = p_text(p_values[verdict is Verdict.CONTRADICTED])
@@ -223,8 +198,8 @@ def _finding(
     )
 
 
-def _verdict(claim: Claim, p_values: tuple[float, float], alpha: float) -> Verdict:
+def _verdict(claim: Claim, p_values: tuple[float, float]) -> Verdict:
     p_for, p_against = p_values
-    if p_for < alpha:
+    if p_for < 1 - LEVEL:
         return Verdict.ANSWERED if claim.is_question else Verdict.SUPPORTED
-    return Verdict.CONTRADICTED if p_against < alpha else Verdict.INCONCLUSIVE
+    return Verdict.CONTRADICTED if p_against < 1 - LEVEL else Verdict.INCONCLUSIVE

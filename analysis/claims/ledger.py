@@ -31,20 +31,14 @@ _MEANINGS = (
     "answered where there is an effect, whose sign is the answer."
 )
 _CHOICES: Mapping[str, type[StrEnum]] = {"paper": Paper, "unit": Unit, "verdict": Verdict}
-_NEEDED = ("scale", "level", "command", "claims")
 _OPTIONAL = ("shown", "command", "figure")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """Claims and verdicts.
+    """What came of each claim, in the order of the catalogue, and where the numbers are from.
 
-    Attributes:
-        scale: of the runs.
-        level: of the verdicts: 1 less the chance of any false one in a family.
-        command: that made the runs.
-        claims: what came of each, in the order of the catalogue.
-        provenance: where the numbers are from.
+    The level is that of verdicts: 1 less the chance of any false one in a family.
     """
 
     scale: str
@@ -52,11 +46,6 @@ class Ledger:
     command: str
     claims: tuple[Finding, ...]
     provenance: Mapping[str, Any]
-
-    @property
-    def counts(self) -> dict[Verdict, int]:
-        """How many claims have each verdict, of those that any has."""
-        return verdict_counts(self.claims)
 
     @property
     def tested(self) -> int:
@@ -97,15 +86,7 @@ def ledger_of(
     page: str,
     provenance: Mapping[str, Any],
 ) -> Ledger:
-    """A ledger of findings, which link to a page of figures.
-
-    Args:
-        findings: of `judge`.
-        scale: of the runs.
-        command: that made them.
-        page: where figures are, as seen from the ledger.
-        provenance: of the runs.
-    """
+    """A ledger of findings, which link to a page of figures."""
     linked = (replace(one, figure=f"{page}{one.figure}") if one.figure else one for one in findings)
     return Ledger(scale=scale, command=command, claims=tuple(linked), provenance=provenance)
 
@@ -133,21 +114,21 @@ def read_ledger(path: str | Path) -> Ledger:
     """
     file = Path(path) / JSON_FILE if Path(path).is_dir() else Path(path)
     try:
-        content = _having(json.loads(file.read_text(encoding="utf-8")), _NEEDED)
-        claims = tuple(_finding(entry) for entry in content["claims"])
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return Ledger(
+            scale=content["scale"],
+            level=float(content["level"]),
+            command=content["command"],
+            claims=tuple(map(_finding, content["claims"])),
+            provenance=content.get("provenance") or {},
+        )
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise _refusal(file, f"is no ledger, found no JSON ({error})") from None
+        why = f"is no ledger, found no JSON ({error})"
     except KeyError as error:
-        raise _refusal(file, f"was written by another version, found no {error}") from None
-    except ValueError as error:
-        raise _refusal(file, f"was written by another version, {error}") from None
-    return Ledger(
-        scale=str(content["scale"]),
-        level=float(content["level"]),
-        command=str(content["command"]),
-        claims=claims,
-        provenance=content.get("provenance") or {},
-    )
+        why = f"was written by another version, found no {error}"
+    except (TypeError, ValueError) as error:
+        why = f"was written by another version: {error}"
+    raise ValueError(f"{file} {why}; make it anew with analysis.reproduce")
 
 
 def verdict_counts(findings: Iterable[Finding]) -> dict[Verdict, int]:
@@ -166,36 +147,16 @@ def shown_p(finding: Finding) -> str:
     return "" if finding.deciding_p is None else p_text(finding.deciding_p)
 
 
-def _having(part: Any, needed: Iterable[str]) -> Mapping[str, Any]:
-    for name in needed:
-        if not isinstance(part, dict) or name not in part:
-            raise KeyError(name)
-    return part
-
-
-def _finding(entry: Any) -> Finding:
-    """A finding as it was written; what it has beside a finding's fields is left out.
-
-    Raises:
-        KeyError: a field is missing.
-        ValueError: a choice is unknown.
-    """
-    names = [one.name for one in fields(Finding)]
-    _having(entry, (name for name in names if name not in _OPTIONAL))
-    given = {name: entry[name] for name in names if name in entry}
+def _finding(entry: Mapping[str, Any]) -> Finding:
+    """A finding as it was written; what it has beside a finding's fields is left out."""
+    names = (one.name for one in fields(Finding))
+    given = {name: entry[name] for name in names if name in entry or name not in _OPTIONAL}
     for name, choices in _CHOICES.items():
-        if given[name] is not None and given[name] not in list(choices):
-            known = ", ".join(choices)
-            raise ValueError(f"found the unknown {name} {given[name]!r}, known are {known}")
         given[name] = given[name] and choices(given[name])
     found = Finding(**given | {"doubts": tuple(given["doubts"])})
     if found.shown or found.effect is None or found.interval is None:
         return found
     return replace(found, shown=shown_effect(found.unit, found.effect, *found.interval[:2]))
-
-
-def _refusal(file: Path, why: str) -> ValueError:
-    return ValueError(f"{file} {why}; make it anew with analysis.reproduce")
 
 
 def _paper_table(heading: str, findings: Sequence[Finding]) -> Table:

@@ -3,32 +3,23 @@
 | question | module |
 |---|---|
 | What was reported, and what of it does not go together? | `.published_numbers` |
-| Which runs stand for a number? | `.selectors`, `.result_rows` |
-| What were these results made with? | `.result_settings` |
+| What do results say, and what were they made with? | `.results` |
+| Which results stand for a number? | `.selectors` |
 | Does a measurement agree with a number? | `.comparing` |
 | Do results agree, and how is that shown? | `.verification` |
 """
 
 from probes.lazy_exports import lazily
 
-_PACKAGE = "analysis.published"
-_EXPORTS = {
-    "Agreement": f"{_PACKAGE}.comparing",
-    "Comparison": f"{_PACKAGE}.comparing",
-    "INCONSISTENCIES": f"{_PACKAGE}.published_numbers",
-    "Inconsistency": f"{_PACKAGE}.published_numbers",
-    "Measured": f"{_PACKAGE}.comparing",
-    "PUBLISHED": f"{_PACKAGE}.published_numbers",
-    "Published": f"{_PACKAGE}.published_numbers",
-    "compare": f"{_PACKAGE}.comparing",
-    "headline": f"{_PACKAGE}.verification",
-    "published_named": f"{_PACKAGE}.published_numbers",
-    "settings_of_results": f"{_PACKAGE}.result_settings",
-    "verification_table": f"{_PACKAGE}.verification",
-    "verify": f"{_PACKAGE}.verification",
-    "verify_command": f"{_PACKAGE}.verification",
-    "write_verification": f"{_PACKAGE}.verification",
+_MODULES = {
+    "comparing": ("Agreement", "Comparison", "compare"),
+    "published_numbers": ("INCONSISTENCIES", "Inconsistency", "PUBLISHED", "Published"),
+    "results": ("Measured", "settings_of_results"),
+    "verification": (
+        *("headline", "verification_table", "verify", "verify_command", "write_verification"),
+    ),
 }
+_EXPORTS = {name: f"{__name__}.{where}" for where, names in _MODULES.items() for name in names}
 
 __all__ = sorted(_EXPORTS)
 __getattr__, __dir__ = lazily(__name__, _EXPORTS)

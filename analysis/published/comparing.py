@@ -13,21 +13,20 @@ be wrong is no target.
 | not comparable | nothing can be said, and why |
 
 Example:
-    >>> from analysis.published import published_named
-    >>> number = published_named("kim-table-1-baseline-738k-A")
+    >>> from analysis.published import PUBLISHED, Measured
+    >>> number = PUBLISHED["kim-table-1-baseline-738k-A"]
     >>> found = compare(Measured(value=12.0, conditions={"model": "tiny"}, change=-2.0), number)
     >>> str(found.agreement)
     'direction only'
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
 
 from analysis.published.published_numbers import Published
+from analysis.published.results import Measured
 from analysis.statistics.tests import Direction
-from probes.intervals import Interval
 
 
 class Agreement(StrEnum):
@@ -41,40 +40,10 @@ class Agreement(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What was measured of what a paper reports, in the unit of the published number.
-
-    Attributes:
-        value: the number.
-        conditions: what was measured how, by the names of the published conditions.
-        interval: of the value.
-        change: from what the paper compares with; None where that was not measured.
-        change_interval: of the change.
-        unchanged: why there is no change, in words.
-        rows: which results it is of, in words.
-        seeds: how many runs it is a mean over; 0 where that is not known.
-    """
-
-    value: float
-    conditions: Mapping[str, str] = field(default_factory=dict)
-    interval: Interval | None = None
-    change: float | None = None
-    change_interval: Interval | None = None
-    unchanged: str = ""
-    rows: str = ""
-    seeds: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A published number beside ours.
+    """A published number beside ours: how both agree, and in which `way`.
 
-    Attributes:
-        published: the number.
-        measured: ours, in its unit; None where there is none.
-        agreement: in a word.
-        way: why, but for the conditions that are not met.
-        unmet: names of these.
+    Conditions that are not met (`unmet`) are not said in it.
     """
 
     published: Published

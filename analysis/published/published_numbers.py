@@ -12,7 +12,7 @@ some are no targets at all.
 - Chen et al., 2024: Tables 1 to 6 and section 5. Table 1 is the rows "none" of Table 2.
 
 Example:
-    >>> one = published_named("kim-table-1-baseline-738k-A")
+    >>> one = PUBLISHED["kim-table-1-baseline-738k-A"]
     >>> one.value, one.change, str(one.direction)
     (18.8, -6.4, 'falls')
 """
@@ -20,7 +20,6 @@ Example:
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import StrEnum
 from itertools import dropwhile
 from pathlib import Path
@@ -56,16 +55,8 @@ class Published:
     """A published number.
 
     Attributes:
-        identifier: of it.
-        paper: that reports it.
-        place: table or figure.
-        measure: what it is of.
-        unit: of the value: percent, nats, correlation.
-        reading: how it was come by.
         conditions: what has to agree for values to be compared: model, data, metric, settings.
-        value: the number; None where there is a range or a direction only.
-        low: end of a range.
-        high: other end.
+        value: the number; None where there is a range (low, high) or a direction only.
         tolerance: largest difference of numbers that are the same for all that matters.
         change: value less what it is compared with there; None where that is no published number.
         change_from: what that is, in words.
@@ -105,15 +96,6 @@ class Published:
         """Why nothing should be compared with it; empty where something may be."""
         wrong = [one.says for one in self.inconsistencies if one.no_target]
         return f"the published number is no target: {wrong[0]}" if wrong else ""
-
-
-def published_named(identifier: str) -> Published:
-    """The published number of a name."""
-    if identifier in PUBLISHED:
-        return PUBLISHED[identifier]
-    near = get_close_matches(identifier, PUBLISHED, 1)
-    hint = f"did you mean {near[0]!r}?" if near else "they begin with kim-, chang- or chen-"
-    raise ValueError(f"there is no published number {identifier!r}; {hint}")
 
 
 def _rows(name: str) -> dict[str, dict[str, str]]:

@@ -1,12 +1,9 @@
 """Selectors: which runs and sweeps stand for a published number.
 
-| numbers | stand for |
-|---|---|
-| Kim et al., figures | curves of entropies over checkpoints |
-| Kim et al., tables | scores of unedited runs from checkpoints of all ages |
-| Kim et al., text | correlations and gaps of these |
-| Chang et al. | encounters and forgetting curves, in the arms of our claims about them |
-| Chen et al. | shares of facts kept, by the data of both stages and what was mixed in |
+Figures of Kim et al. are curves of entropies over checkpoints, their tables scores of unedited runs
+from checkpoints of all ages, and their text has correlations and gaps of these. Numbers of Chang et
+al. are of encounters and forgetting curves, in the arms of our claims about them, those of Chen et
+al. are shares of facts kept.
 
 A checkpoint stands for a published one where it is as far on the way to the last one, a recipe
 where batch and learning rate are the same; else the usual one stands for the baseline, the largest
@@ -27,23 +24,21 @@ from analysis.claims.designs import Contrast
 from analysis.claims.selection import ARMS, ROWS, Arm, Settings, along, matched, rows_with
 from analysis.measurements import NONE, Table
 from analysis.numbers import shown_path
-from analysis.published.comparing import Measured
 from analysis.published.published_numbers import PUBLISHED, Published, Reading
-from analysis.published.result_rows import (
-    PERCENT,
-    Conditions,
-    ResultRows,
-    measured,
-    measured_arm,
-    usual,
-)
-from analysis.published.result_settings import (
+from analysis.published.results import (
     FAMILIAR,
     MIX_CORPUS,
     NEW,
-    SETS,
+    PERCENT,
+    Conditions,
+    Measured,
+    ResultRows,
+    measured,
+    measured_arm,
+    names_of_set,
     novelty_of,
-    published_model,
+    published_name,
+    usual,
 )
 from analysis.statistics.correlations import (
     LEAST_CHECKPOINTS,
@@ -106,7 +101,7 @@ def _curve(published: Published, rows: ResultRows) -> Measured:
         raise ScaleError(f"one checkpoint of {what}, a change needs two")
     corpus = shown_path(str(frame["corpus"].iloc[0]))
     curves = [curve for _, curve in frame.groupby(["measure", "layer"], sort=False)]
-    middle, sign = np.mean([published.low, published.high]), published.goes.sign
+    middle, sign = ((published.low or 0.0) + (published.high or 0.0)) / 2, published.goes.sign
     points = [
         point.groupby("seed")["value"].mean()
         for curve in curves
@@ -139,11 +134,11 @@ _RECIPES = {
     _LARGER_RATE: ("lr-1e-3", "at a larger learning rate than the usual one"),
     _SMALLER_RATE: ("lr-1e-4", "at a smaller learning rate than the usual one"),
 }
-"""By their published names: recipes of `training.ckl`, and what is other than usual in them."""
+"""Recipes of `training.ckl` by their published names, and what is other than usual in them."""
 _FIRST, _LAST = "118k", "738k"
 """The first and the last checkpoint of the tables, in updates."""
 _NEAR = 0.1
-"""Of the way to the last checkpoint: the most that two checkpoints differ that are as old."""
+"""The most that checkpoints as old differ, as a share of the way to the last one."""
 
 
 def _score(published: Published, base: Published | None, rows: ResultRows) -> Measured:
@@ -155,7 +150,8 @@ def _score(published: Published, base: Published | None, rows: ResultRows) -> Me
         return _checkpoint(one.conditions["checkpoint"], frame, settings)
 
     arm, known = aged(published), rows.conditions(Table.ACQUISITION)
-    batch, rate, step = (*settings.values(), arm.settings["step"])
+    batch, rate, step = *settings.values(), arm.settings["step"]
+    assert isinstance(step, float)
     is_published = "epochs" in known and settings == _published_settings(recipe)
     metric = f"metric of {'tasks' if name in 'FP' else 'knowledge'}"
     return measured_arm(
@@ -187,7 +183,7 @@ def _runs_on(rows: ResultRows, where: Settings, novelty: str, what: str) -> pd.D
 def _run_conditions(frame: pd.DataFrame, rows: ResultRows, novelty: str) -> dict[str, str]:
     """What runs are known to have been made with."""
     known = rows.conditions(Table.ACQUISITION)
-    models = {published_model(str(name)) for name in frame["trajectory"] if name != NONE}
+    models = {published_name("model", str(name)) for name in frame["trajectory"] if name != NONE}
     corpus = {"corpus": known[f"{novelty} corpus"]} if f"{novelty} corpus" in known else {}
     return {"model": " and ".join(sorted(models)) or "not said", **known, **corpus}
 
@@ -311,8 +307,6 @@ _CLAIMS: Mapping[str, str] = {
     "chang-batch-size": "larger-batches-forget-more-slowly",
     "chang-threshold": "encounters-within-the-threshold-add-up",
 }
-_TURNED = "chang-threshold"
-"""A number of what the claim takes as its base."""
 
 
 def _encounters(published: Published, rows: ResultRows) -> Measured:
@@ -322,7 +316,8 @@ def _encounters(published: Published, rows: ResultRows) -> Measured:
         claim = CLAIMS[_CLAIMS[published.identifier]]
         assert isinstance(claim.design, Contrast)
         where, arm, base = claim.where, claim.design.arm, claim.design.base
-        if published.identifier == _TURNED and base is not None:
+        if published.identifier == "chang-threshold" and base is not None:
+            # The number is of what the claim takes as its base.
             arm, base = base, arm
         averaged = {*claim.design.averaged, *_FREE} - set(arm.settings)
     frame = rows.having(Table.ACQUISITION, where, str(where["measure"]))
@@ -358,8 +353,6 @@ _MIXES: Mapping[str, Arm] = {
 """Mixes by their names in the tables."""
 _NO_AMOUNT: Settings = {"mix_ratio": None, "mix_words": None}
 _UNMIXED: Settings = {**_MIXES["none"].settings, **ROWS["no replay"], **_NO_AMOUNT}
-_USUAL_AMOUNT = "2 items of 50 words"
-"""What is mixed in for each item of a stage, wherever something is."""
 
 
 def _kept(published: Published, base: Published | None, rows: ResultRows) -> Measured:
@@ -374,7 +367,8 @@ def _kept(published: Published, base: Published | None, rows: ResultRows) -> Mea
         return None if published.goes is None else Arm("no mix", {**_UNMIXED, **kind})
 
     across = base is not None and base.conditions["later"] != published.conditions["later"]
-    later = _later_sets(frame, arm)
+    later_sets = rows_with(frame, arm.settings)["later"].unique()
+    later = {published_name("data set", str(name)) for name in later_sets}
     return measured_arm(
         frame,
         Table.MEMORIZATION,
@@ -392,13 +386,13 @@ def _with_data_of(published: Published, rows: ResultRows) -> pd.DataFrame:
     first, later = wanted["first"], wanted["later"]
     familiar = wanted.get("facts") == FAMILIAR
     stages: Settings = {"stages": 3, "moment": "after C"} if later == _TWO_STAGES else {}
-    data: Settings = {"equal": None, "first": SETS[first], "familiar": familiar}
+    data: Settings = {"equal": None, "first": names_of_set(first), "familiar": familiar}
     words = f"{'familiar ' if familiar else ''}{first} at stage A, {'three' if stages else 'two'}"
     where = {**ROWS["right"], **ROWS["unedited"], **data, **stages}
     frame = rows.having(Table.MEMORIZATION, where, f"{words} stages")
     if later in _KINDS:
         return frame
-    found = rows_with(frame, {"later": SETS[first if later == _IN_DOMAIN else later]})
+    found = rows_with(frame, {"later": names_of_set(first if later == _IN_DOMAIN else later)})
     if found.empty:
         raise ScaleError(f"no results of {words} stages with {later} later")
     return found
@@ -439,7 +433,9 @@ def _kept_conditions(
     full = wanted["later"] not in _KINDS or later == _mean_sets(published)
     met["later"] = wanted["later"] if full else " and ".join(sorted(later))
     ratio, words = (arm.settings[name] for name in _NO_AMOUNT)
-    met["mixing"] = _USUAL_AMOUNT if ratio is None else f"{ratio:g} items of {words:g} words"
+    # Wherever something is mixed in, it is this for each item of a stage.
+    usual_amount = "2 items of 50 words"
+    met["mixing"] = usual_amount if ratio is None else f"{ratio:g} items of {words:g} words"
     return {**met, **known}
 
 
@@ -451,9 +447,3 @@ def _mean_sets(published: Published) -> set[str]:
     in_domain = published.identifier.replace("factoid-mean", _IN_DOMAIN)
     has_own = in_domain != published.identifier and in_domain in PUBLISHED
     return _FACTOID_SETS | {first} if has_own else _FACTOID_SETS
-
-
-def _later_sets(frame: pd.DataFrame, arm: Arm) -> set[str]:
-    """Later sets of an arm, by their published names where they have one."""
-    published = {name: known for known, names in SETS.items() for name in names}
-    return {published.get(str(name), str(name)) for name in rows_with(frame, arm.settings)["later"]}

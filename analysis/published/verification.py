@@ -22,9 +22,9 @@ import pandas as pd
 from analysis.claims.choices import Paper
 from analysis.measurements import Table as Measurements
 from analysis.numbers import MINUS
-from analysis.published.comparing import Agreement, Comparison, Measured, compare, not_compared
+from analysis.published.comparing import Agreement, Comparison, compare, not_compared
 from analysis.published.published_numbers import INCONSISTENCIES, PUBLISHED, Published
-from analysis.published.result_rows import Conditions, ResultRows, result_rows
+from analysis.published.results import Conditions, Measured, ResultRows, result_rows
 from analysis.published.selectors import measured_of
 from analysis.statistics.tests import LEVEL, ScaleError
 from probes.intervals import Interval
@@ -51,7 +51,7 @@ _WORDS = {
     Agreement.WITHIN_CHANCE: ("chance", "cannot be told from chance"),
     Agreement.NOT_COMPARABLE: ("not comparable", "are not comparable"),
 }
-"""Of each agreement, the heading of its counts and what a sentence calls it."""
+"""The heading of the counts of each agreement, and what a sentence calls it."""
 
 
 def verify(
@@ -79,7 +79,7 @@ def verification_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 def verify_command(paths: Sequence[Path], out: Path | None) -> None:
     """Compare results with the published numbers, print it, and write it where that is wanted."""
-    from analysis.published.result_settings import settings_of_results
+    from analysis.published.results import settings_of_results
     from analysis.result_folders import find_results, tables_of
 
     if out is not None:

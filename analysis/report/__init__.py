@@ -3,4 +3,4 @@
 from probes.lazy_exports import lazily
 
 __all__ = ["main"]
-__getattr__, __dir__ = lazily(__name__, {"main": "analysis.report.command"})
+__getattr__, __dir__ = lazily(__name__, {"main": "analysis.report.__main__"})

@@ -1,36 +1,48 @@
-"""Material: everything that a page is made of, read once."""
+"""Material: everything that a page is made of, read once, and what runs are called on it.
 
-from collections.abc import Mapping, Sequence
+Names are made of settings in tables of measurements, in the words of the reports of runs, so that
+figures made of tables and of runs have the same.
+
+Example:
+    >>> row = {"site": "up", "ratio": 0.5, "factor": 2.0, "control": NONE, "temperature": NONE}
+    >>> edit_name(row)
+    'up, ratio 0.5, factor 2'
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from analysis.arms import PLAIN_NAME, UNEDITED_NAME, edit_label
 from analysis.claims.ledger import Ledger, read_ledger
 from analysis.claims.selection import Settings, rows_with
 from analysis.measurements import COLUMNS, NONE, Table, checked
-from analysis.report.names import without_seed
+from analysis.numbers import shown_value
+from analysis.run_settings import settings_of_runs
+from analysis.runs import TrainingRun
 from analysis.statistics.tests import ScaleError
+from training.choices import Replay
 
 if TYPE_CHECKING:
     from analysis.result_folders import Results
 
 CURVES = 6
 """Arms of which single curves are drawn, unless more are asked for."""
+SETTINGS = ("trajectory", "step", "novelty", "batch_size", "learning_rate", "interval")
+"""Settings of a run of continual knowledge learning, but for its edit and its seed; the trajectory
+says the size of the model."""
+EDITS = ("site", "ratio", "factor", "control", "temperature")
+MIXES = ("mix_first", "mix_later", "mix_ratio", "mix_words", "replay", "replay_ratio", "equal")
+_CALLED = {"interval": "injection interval", "novelty": "text"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What a page is made of.
-
-    Attributes:
-        results: where they are.
-        measured: the tables that claims are tested on; those without rows are missing.
-        ledger: verdicts; None where there is none.
-        curves: how many arms may have their single curves drawn.
-    """
+    """What a page is made of; `curves` is how many arms may have their single curves drawn."""
 
     results: "Results"
     measured: Mapping[Table, pd.DataFrame] = field(default_factory=dict)
@@ -40,18 +52,12 @@ class Material:
     @cached_property
     def tables(self) -> dict[Table, pd.DataFrame]:
         """All tables, with missing settings made `NONE`; empty where nothing was measured."""
-        found = {
-            table: checked(table, self.measured[table])
-            if table in self.measured
-            else pd.DataFrame(columns=list(COLUMNS[table]))
-            for table in Table
-        }
+        empty = {table: pd.DataFrame(columns=list(COLUMNS[table])) for table in Table}
+        found = empty | {table: checked(table, rows) for table, rows in self.measured.items()}
         acquired = found[Table.ACQUISITION]
         names = zip(acquired["trajectory"], acquired["seed"], strict=True)
-        found[Table.ACQUISITION] = acquired.assign(
-            trajectory=[without_seed(name, seed) for name, seed in names]
-        )
-        return found
+        trajectory = [without_seed(name, seed) for name, seed in names]
+        return found | {Table.ACQUISITION: acquired.assign(trajectory=trajectory)}
 
     def rows(self, table: Table, settings: Settings) -> pd.DataFrame:
         """The rows of a table that have some settings; see `rows_with`."""
@@ -66,8 +72,7 @@ def read_material(paths: Sequence[Path], *, curves: int = CURVES) -> Material:
     from analysis.result_folders import find_results, tables_of
 
     results = find_results(paths)
-    kinds = {name: found for name, found in vars(results).items() if found}
-    if [*kinds] == ["unfinished"]:
+    if [name for name, found in vars(results).items() if found] == ["unfinished"]:
         names = ", ".join(map(str, results.unfinished[:3]))
         raise ValueError(
             f"nothing is over of {len(results.unfinished)} run(s) or sweep(s): {names}; go on with "
@@ -76,16 +81,12 @@ def read_material(paths: Sequence[Path], *, curves: int = CURVES) -> Material:
     if len(results.ledgers) > 1:
         first, second = results.ledgers[:2]
         raise ValueError(f"{first} and {second} are two ledgers; a page shows one, so give one")
-    return Material(
-        results=results,
-        measured=tables_of(results),
-        ledger=read_ledger(results.ledgers[0]) if results.ledgers else None,
-        curves=curves,
-    )
+    ledger = read_ledger(results.ledgers[0]) if results.ledgers else None
+    return Material(results=results, measured=tables_of(results), ledger=ledger, curves=curves)
 
 
 def varied(rows: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Those of some columns in which rows differ."""
+    """The columns in which rows differ."""
     return [name for name in columns if rows[name].nunique() > 1]
 
 
@@ -97,3 +98,80 @@ def as_numbers(values: pd.Series) -> pd.Series:
 def is_set(values: pd.Series) -> pd.Series:
     """Whether a setting applies, row by row."""
     return values != NONE
+
+
+def named(
+    rows: pd.DataFrame, column: str, name: Callable[[Mapping[str, Any]], str]
+) -> pd.DataFrame:
+    """Rows with what each is called in a column of its own."""
+    names = [name(row) for row in rows.to_dict("records")]
+    return rows.assign(**{column: pd.Series(names, index=rows.index, dtype=object)})
+
+
+def without_seed(name: object, seed: int) -> str:
+    """What a model is called, whatever the seed of its own pretraining."""
+    return str(name).removesuffix(f"-seed-{seed}")
+
+
+def control_strengths(rows: pd.DataFrame) -> list[str]:
+    """Ratio and factor, where controls differ in them; the names of controls do not say them."""
+    return varied(rows[is_set(rows["control"])], ("ratio", "factor"))
+
+
+def edit_name(row: Mapping[str, Any], said: Sequence[str] = ()) -> str:
+    """How a start was edited."""
+    known = {name: None if row[name] == NONE else row[name] for name in EDITS}
+    label = edit_label(
+        {
+            "resuscitation_ratio": known["ratio"],
+            "resuscitation_factor": known["factor"],
+            "resuscitation_site": known["site"],
+            "control": known["control"],
+            "attention_temperature": known["temperature"],
+            "temperature_schedule": "constant",
+        }
+    )
+    strengths = [n for n in ("ratio", "factor") if n in said and row["control"] != NONE]
+    return ", ".join([label, *(f"{name} {row[name]:g}" for name in strengths)])
+
+
+def run_name(row: Mapping[str, Any], said: Sequence[str]) -> str:
+    """What tells runs of continual knowledge learning apart, in the settings that are said."""
+    start = [str(row["trajectory"])] if "trajectory" in said else []
+    start += [f"step {row['step']:,}"] if "step" in said and row["step"] != NONE else []
+    parts = [" at ".join(start)] if start else []
+    for name in dict.fromkeys(said):
+        if name not in ("trajectory", "step") and row[name] != NONE:
+            parts.append(f"{_CALLED.get(name, name).replace('_', ' ')} {shown_value(row[name])}")
+    return ", ".join(parts) or "all runs"
+
+
+def unedited_runs(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
+    """Runs whose start was not edited."""
+    return [run for run in runs if edit_label(run.configuration) == UNEDITED_NAME]
+
+
+def names_of(runs: Sequence[TrainingRun], said: Sequence[str]) -> list[str]:
+    """What the page calls runs of continual knowledge learning."""
+    names = []
+    for run, row in zip(runs, settings_of_runs(runs), strict=True):
+        known = {name: NONE if value is None else value for name, value in row.items()}
+        known["trajectory"] = without_seed(known["trajectory"], run.seed)
+        names.append(run_name(known, said))
+    return names
+
+
+def memory_name(row: Mapping[str, Any], said: Sequence[str]) -> str:
+    """What is done beside plain training of one stage after the other."""
+    places = {"mix_first": "at A", "mix_later": "at B" if row["stages"] == 2 else "later"}
+    parts = [f"{row[name]} {where}" for name, where in places.items() if row[name] != NONE]
+    if row["equal"] != NONE:
+        parts = [f"{PLAIN_NAME}, as many {row['equal']} as with a mix"]
+    if row["replay"] != NONE:
+        kind = "self-generated replay" if row["replay"] == Replay.SELF else "replay"
+        parts.append(f"{kind} of {100 * row['replay_ratio']:g} %")
+    if (edit := edit_name(row, said)) != UNEDITED_NAME:
+        parts.append(f"{edit} before A")
+    amounts = {"mix_ratio": "\N{MULTIPLICATION SIGN}{:g}", "mix_words": "{:g} words"}
+    said_amounts = [name for name in amounts if name in said and row[name] != NONE]
+    return ", ".join([*(parts or [PLAIN_NAME]), *(amounts[n].format(row[n]) for n in said_amounts)])

@@ -1,261 +1,262 @@
-"""Memorization: what is right of stage A after each stage, by what was mixed in or shown again."""
+"""Memorization: what is right of stage A after each stage, by what was mixed in or shown again.
 
-from collections.abc import Iterator, Mapping, Sequence
+What was right of stage A while later stages were trained is drawn together for runs with the same
+data and stages.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
-from analysis.arm_figures import arm_colours, over_stages
-from analysis.arms import PLAIN_NAME
+from analysis.arm_figures import over_stages
+from analysis.arms import PLAIN_NAME, pooled, remix_arms
 from analysis.claims.choices import Anchor
 from analysis.document import Panel, Switches
 from analysis.document import Part as Piece
-from analysis.measurements import NONE, Table
-from analysis.numbers import points, share, signed
-from analysis.report.figures import arm_dots, has_order, lines_over
-from analysis.report.material import Material, is_set, varied
-from analysis.report.names import EDITS, MIXES, control_strengths, memory_name, with_names
-from analysis.report.over_seeds import over_seeds, run_means
-from analysis.report.parts import Part, even_figure, text_table, wide_figure
-from analysis.report.run_curves import StageCurves, stage_curves
-from analysis.report.switches import keyed
+from analysis.figures import colours_of
+from analysis.measurements import NONE, Table, checked
+from analysis.numbers import points, share, shown_path, signed
+from analysis.remix_curves import recall_curves
+from analysis.remix_measures import SHARE
+from analysis.remix_rows import EFFECTIVE_LAYERS, FIRST_LAYER, RIGHT, memorization_table
+from analysis.report import parts
+from analysis.report.material import (
+    EDITS,
+    MIXES,
+    Material,
+    control_strengths,
+    is_set,
+    memory_name,
+    named,
+    varied,
+)
+from analysis.report.parts import Part
+from analysis.runs import Chain
 
 _DATA = ("first", "later", "stages", "familiar")
+_AXES = {"mix ratio": "mix_ratio", "mix words": "mix_words"}
 _AMOUNTS = {
-    "mix_ratio": "items mixed in, over the stage's own",
-    "mix_words": "words of an item mixed in",
+    "mix ratio": "items mixed in, over the stage's own",
+    "mix words": "words of an item mixed in",
 }
+"""Panels, what they are along and how it is called."""
 _DEPTHS = {
-    "first layer": ("mean first layer", ".2f"),
-    "effective layers": ("effective number of first layers", ".2f"),
+    FIRST_LAYER: "mean first layer",
+    EFFECTIVE_LAYERS: "effective number of first layers",
 }
-_RIGHT = "share right"
+AFTER_FIRST = "after A"
+_ARMS_OF_STAGES = 2
+"""Times as many arms as others have curves drawn: there is a single panel of them."""
 
 
 def memorization_part(material: Material) -> Part | None:
     """The part; None where no run of continual memorization is over."""
     runs = _runs(material)
-    told = _told(runs)
-    curves = stage_curves(material.results.chains, material.curves, told)
+    said = _said(runs)
+    curves = list(stage_curves(material.results.chains, material.curves, said))
     if runs.empty and not curves:
         return None
-    right = runs[runs["measure"] == _RIGHT]
-    names = list(dict.fromkeys([*runs["arm"], *(name for one in curves for name in one.arms)]))
-    colours = arm_colours(_plain_first(names))
+    right = runs[runs["measure"] == RIGHT]
+    names = [*runs["arm"], *(name for one in curves for name in one.curve["arm"].unique())]
+    colours = colours_of(_plain_first(dict.fromkeys(names)))
     amounts = _amounts(right)
-    lines = arm_colours(list(dict.fromkeys(amounts["series"])))
+    line_colours = colours_of(amounts["series"])
     summary = _summary(right)
-    depth = tuple(_depth_figure(runs, colours))
-    tables = {"share-right": summary, "stage-curves": _curve_table(curves)}
+    amount = parts.figure(
+        "How much is mixed in, and how long its items are.",
+        "The share of stage A that is right after the last stage; thick lines: means over seeds, "
+        "with 95 % intervals over seeds.",
+        parts.line_panels(amounts, _AMOUNTS, "share right", line_colours, form=".0%"),
+        anchor=Anchor.MIXES,
+    )
+    depth = parts.figure(
+        "Where in depth the facts of stage A are readable.",
+        "After the last stage: the first layer whose readout has the answer's first token among "
+        "its ten top tokens, and over how many layers these spread.",
+        _depth_panels(runs, colours),
+        anchor=Anchor.DEPTH,
+        is_wide=True,
+    )
     return Part(
         anchor=Anchor.MEMORIZATION,
         heading="Memorization",
         pieces=(
-            Switches({"Arms": colours, "Lines": lines}),
-            *_right_figure(right, colours),
-            *_stage_figures(curves, colours),
-            *(dose := tuple(_amount_figure(amounts, lines))),
+            Switches({"Arms": colours, "Lines": line_colours}),
+            *parts.figure(
+                "What is right of stage A after the last stage.",
+                "Full dots: the share of the facts of stage A that is right, mean over seeds, "
+                "with 95 % intervals over seeds; faint dots: single seeds; open dots: the same "
+                "facts right after stage A.",
+                _right_panels(right, colours),
+                is_wide=True,
+            ),
+            *parts.figure(
+                "What became of stage A while later stages were trained.",
+                "Lines: mean over seeds. Stages are drawn equally wide, whatever number of "
+                "updates they took; point at a line for its step.",
+                [_stage_panel(one, colours) for one in curves],
+            ),
+            *amount,
             *depth,
             *_tables(summary),
         ),
-        tables={name: rows for name, rows in tables.items() if len(rows)},
+        tables={
+            "share-right": summary,
+            "stage-curves": pd.concat(
+                [pd.DataFrame(), *(one.curve.assign(data=one.data) for one in curves)],
+                ignore_index=True,
+            ),
+        },
         findings=tuple(_findings(summary)),
-        anchors=(*([Anchor.MIXES] if dose else []), *([Anchor.DEPTH] if depth else [])),
+        anchors=(*[Anchor.MIXES] * len(amount), *[Anchor.DEPTH] * len(depth)),
     )
 
 
-def _plain_first(names: Sequence[str]) -> list[str]:
+def _plain_first(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: not name.startswith(PLAIN_NAME))
 
 
 def _runs(material: Material) -> pd.DataFrame:
     """A number of every run, measure and moment, with what it was trained on."""
     rows = material.rows(Table.MEMORIZATION, {})
-    keys = ["measure", "moment", *_DATA, *MIXES, *EDITS]
-    runs = run_means(rows, keys)
-    every, told = runs.to_dict("records"), _told(runs)
-    named = with_names(runs, "arm", [memory_name(row, told) for row in every])
-    return with_names(named, "data", _data_names(every))
+    runs = parts.run_means(rows, ["measure", "moment", *_DATA, *MIXES, *EDITS])
+    with_arms = named(runs, "arm", partial(memory_name, said=_said(runs)))
+    # Whether the start knew the facts is said only where names need it.
+    known = runs.groupby(["first", "later"])["familiar"].agg(set)
+    several = runs["familiar"].nunique() > 1
+
+    def data(row: Mapping[str, Any]) -> str:
+        name, familiar = f"{row['first']}, then {row['later']}", row["familiar"]
+        words = {True: ", known facts", False: ", new facts"}.get(familiar, "")
+        is_mixed = {NONE, False} <= known[row["first"], row["later"]]
+        return name + words if is_mixed or (several and familiar is True) else name
+
+    return named(with_arms, "data", data)
 
 
-def _told(runs: pd.DataFrame) -> list[str]:
+def _said(runs: pd.DataFrame) -> list[str]:
     """Amounts in which mixes differ, and strengths in which controls of edits do."""
-    return [*varied(runs[is_set(runs["mix_ratio"])], list(_AMOUNTS)), *control_strengths(runs)]
-
-
-def _data_names(runs: Sequence[Mapping[str, object]]) -> list[str]:
-    """What each run learnt; whether the start knew the facts only where names need it."""
-    sets = [f"{run['first']}, then {run['later']}" for run in runs]
-    known: dict[str, set[object]] = {name: set() for name in sets}
-    for name, run in zip(sets, runs, strict=True):
-        known[name].add(run["familiar"])
-    several = len({run["familiar"] for run in runs}) > 1
-    words: dict[object, str] = {True: ", known facts", False: ", new facts"}
     return [
-        name + words.get(run["familiar"], "")
-        if (several and run["familiar"] is True) or {NONE, False} <= known[name]
-        else name
-        for name, run in zip(sets, runs, strict=True)
+        *varied(runs[is_set(runs["mix_ratio"])], list(_AXES.values())),
+        *control_strengths(runs),
     ]
 
 
-def _last(moments: pd.Series) -> str:
-    return str(max(set(moments)))
+def _at_the_end(runs: pd.DataFrame) -> pd.DataFrame:
+    """Numbers of the last moment of each data."""
+    return runs[runs["moment"] == runs.groupby("data")["moment"].transform("max")]
 
 
-def _right_figure(right: pd.DataFrame, colours: dict[str, str]) -> Iterator[Piece]:
-    panels = []
-    for data, rows in right.groupby("data", sort=False):
-        last = _last(rows["moment"])
-        ends, first = rows[rows["moment"] == last], rows[rows["moment"] != last]
-        first = first[first["moment"] == "after A"]
-        drawn = arm_dots(
-            over_seeds(ends, ["arm"]),
-            colours,
-            "share right",
-            seeds=ends,
-            controls=over_seeds(first, ["arm"]) if len(first) else None,
-            control_name="after A",
-            form=".0%",
-        )
-        panels.append(Panel(drawn, f"{data}: {last}"))
-    if panels:
-        yield wide_figure(
-            "What is right of stage A after the last stage.",
-            "Full dots: the share of the facts of stage A that is right, mean over seeds, with "
-            "95 % intervals over seeds; faint dots: single seeds; open dots: the same facts right "
-            "after stage A.",
-            panels,
-        )
-
-
-def _stage_figures(curves: Sequence[StageCurves], colours: dict[str, str]) -> Iterator[Piece]:
-    panels = [
-        Panel(
-            keyed(
-                over_stages(one.curve, colours, one.stages, "share right", form=".0%", band=False),
-                one.arms,
-            ),
-            one.data,
-        )
-        for one in curves
-    ]
-    if panels:
-        yield even_figure(
-            "What became of stage A while later stages were trained.",
-            "Lines: mean over seeds. Stages are drawn equally wide, whatever number of updates "
-            "they took; point at a line for its step.",
-            panels,
-        )
+def _right_panels(right: pd.DataFrame, colours: dict[str, str]) -> Iterator[Panel]:
+    ends = _at_the_end(right)
+    ends = ends.assign(panel=ends["data"] + ": " + ends["moment"])
+    later = ends[ends["moment"] != AFTER_FIRST].drop_duplicates("data")[["data", "panel"]]
+    first = right[right["moment"] == AFTER_FIRST].merge(later, on="data")
+    keys = ["panel", "arm"]
+    yield from parts.dot_panels(
+        *(parts.over_seeds(ends, keys), colours, "share right"),
+        seeds=ends,
+        controls=parts.over_seeds(first, keys),
+        control_name=AFTER_FIRST,
+        form=".0%",
+    )
 
 
 def _amounts(right: pd.DataFrame) -> pd.DataFrame:
-    """Runs along the amount of their mix, `x`, by `axis` and `series`."""
-    found = []
-    for axis, other in zip(_AMOUNTS, reversed(_AMOUNTS), strict=True):
-        rows = right[is_set(right[axis]) & (right["replay"] == NONE) & (right["equal"] == NONE)]
-        if rows.empty:
-            continue
-        rows = rows[rows["moment"] == rows.groupby("data")["moment"].transform("max")]
-        told = [*varied(rows, [other]), *control_strengths(rows)]
-        several = rows["data"].nunique() > 1
-        names = [
-            ", ".join([memory_name(row, told), *([row["data"]] if several else [])])
-            for row in rows.to_dict("records")
-        ]
-        found.append(with_names(rows, "series", names).assign(axis=axis, x=rows[axis]))
-    if not found:
-        return pd.DataFrame(columns=["axis", "series", "data", "x", "seed", "value"])
-    rows = pd.concat(found, ignore_index=True)
-    return rows[rows.groupby(["axis", "series"])["x"].transform("nunique") > 1]
+    """Runs along the amount of their mix, `x`, by `panel` and `series`."""
+    found = [right.assign(panel="", series="", x=0.0)[:0]]
+    plain = right[(right["replay"] == NONE) & (right["equal"] == NONE)]
+    for (panel, axis), other in zip(_AXES.items(), reversed(_AXES.values()), strict=True):
+        rows = _at_the_end(plain[is_set(plain[axis])])
+        said = [*varied(rows, [other]), *control_strengths(rows)]
+        series = named(rows, "series", partial(memory_name, said=said))
+        if rows["data"].nunique() > 1:
+            series["series"] += ", " + series["data"]
+        found.append(series.assign(panel=panel, x=rows[axis]))
+    rows = pd.concat([one for one in found if len(one)] or found[:1], ignore_index=True)
+    return rows[rows.groupby(["panel", "series"])["x"].transform("nunique") > 1]
 
 
-def _amount_figure(rows: pd.DataFrame, colours: dict[str, str]) -> Iterator[Piece]:
-    panels = []
-    for axis, title in _AMOUNTS.items():
-        found = rows[rows["axis"] == axis]
-        if found.empty or not has_order(found["x"]):
-            continue
-        of = {name: colours[name] for name in found["series"].unique()}
-        drawn = lines_over(found, title, "share right", of, form=".0%", intervals=True)
-        panels.append(Panel(drawn, axis.replace("_", " ")))
-    if panels:
-        yield even_figure(
-            "How much is mixed in, and how long its items are.",
-            "The share of stage A that is right after the last stage; thick lines: means over "
-            "seeds, with 95 % intervals over seeds.",
-            panels,
-            Anchor.MIXES,
-        )
-
-
-def _depth_figure(runs: pd.DataFrame, colours: dict[str, str]) -> Iterator[Piece]:
-    panels = []
-    for measure, (title, form) in _DEPTHS.items():
-        rows = runs[runs["measure"] == measure]
-        if rows.empty:
-            continue
-        for data, found in rows.groupby("data", sort=False):
-            ends = found[found["moment"] == _last(found["moment"])]
-            means = over_seeds(ends, ["arm"])
-            drawn = arm_dots(means, colours, "", seeds=ends, form=form, from_zero=False)
-            named = f", {data}" if rows["data"].nunique() > 1 else ""
-            panels.append(Panel(drawn, f"{title}{named}"))
-    if panels:
-        yield wide_figure(
-            "Where in depth the facts of stage A are readable.",
-            "After the last stage: the first layer whose readout has the answer's first token "
-            "among its ten top tokens, and over how many layers these spread.",
-            panels,
-            Anchor.DEPTH,
-        )
+def _depth_panels(runs: pd.DataFrame, colours: dict[str, str]) -> Iterator[Panel]:
+    for measure, title in _DEPTHS.items():
+        ends = _at_the_end(runs[runs["measure"] == measure])
+        names = f"{title}, " + ends["data"] if ends["data"].nunique() > 1 else title
+        ends = ends.assign(panel=names)
+        means = parts.over_seeds(ends, ["panel", "arm"])
+        yield from parts.dot_panels(means, colours, seeds=ends, form=".2f", marks_zero=False)
 
 
 def _summary(right: pd.DataFrame) -> pd.DataFrame:
     keys = ["data", "arm", "moment"]
-    means = over_seeds(right, keys)
-    ends = right.groupby(keys, sort=False)["value"].agg(["min", "max"]).reset_index()
-    return means.merge(ends.rename(columns={"min": "least", "max": "most"}), on=keys)
+    ends = right.groupby(keys, sort=False, as_index=False)["value"].agg(least="min", most="max")
+    return parts.over_seeds(right, keys).merge(ends, on=keys)
 
 
 def _tables(summary: pd.DataFrame) -> Iterator[Piece]:
+    def cell(row: pd.Series) -> str:
+        ends = f" [{share(row['least'])}, {share(row['most'])}]" if row["seeds"] > 1 else ""
+        return f"{share(row['value'])}{ends}"
+
     for data, rows in summary.groupby("data", sort=False):
-        moments = sorted(rows["moment"].unique())
-        cells = {(row["arm"], row["moment"]): _least_to_most(row) for _, row in rows.iterrows()}
-        seeds = rows.groupby("arm", sort=False)["seeds"].max()
-        yield from text_table(
+        cells = parts.crossed(rows.sort_values("moment", kind="stable"), "arm", "moment", cell)
+        seeds = rows.groupby("arm")["seeds"].max().astype(str)
+        yield from parts.table(
             f"Stage A, by arm: {data}",
             "The share right at each moment, mean over seeds, with the least and the most of them.",
-            ["", *moments, "seeds"],
-            [
-                [arm, *(cells.get((arm, moment), "") for moment in moments), str(seeds[arm])]
-                for arm in _plain_first(list(seeds.index))
-            ],
+            cells.assign(seeds=seeds).loc[_plain_first(rows["arm"].unique())],
             is_open=True,
         )
 
 
-def _least_to_most(row: pd.Series) -> str:
-    if row["seeds"] == 1:
-        return share(row["value"])
-    return f"{share(row['value'])} [{share(row['least'])}, {share(row['most'])}]"
-
-
-def _curve_table(curves: Sequence[StageCurves]) -> pd.DataFrame:
-    tables = [one.curve.assign(data=one.data) for one in curves]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
 def _findings(summary: pd.DataFrame) -> Iterator[str]:
-    for data, rows in list(summary.groupby("data", sort=False))[:2]:
-        last = _last(rows["moment"])
-        ends = rows[rows["moment"] == last].set_index("arm")["value"]
+    for data, rows in list(_at_the_end(summary).groupby("data", sort=False))[:2]:
+        ends = rows.set_index("arm")["value"]
         others = ends.drop(PLAIN_NAME, errors="ignore")
         if PLAIN_NAME not in ends.index or others.empty:
             continue
         best = str(others.idxmax())
-        change = others[best] - ends[PLAIN_NAME]
+        change = signed(others[best] - ends[PLAIN_NAME], points)
         yield (
-            f"Of {data}, {share(ends[PLAIN_NAME])} of stage A is right {last} without mixing or "
-            f"replay; most of {len(others)} other arms with {best}: {share(others[best])} "
-            f"({signed(change, points)})."
+            f"Of {data}, {share(ends[PLAIN_NAME])} of stage A is right {rows['moment'].iloc[0]} "
+            f"without mixing or replay; most of {len(others)} other arms with {best}: "
+            f"{share(others[best])} ({change})."
         )
+
+
+@dataclass(frozen=True)
+class StageCurves:
+    """Curves of arms with the same data: what it is, and the letters of its stages."""
+
+    data: str
+    stages: tuple[str, ...]
+    curve: pd.DataFrame
+
+
+def stage_curves(
+    runs: Sequence[Chain], most: int, said: Sequence[str] = ()
+) -> Iterator[StageCurves]:
+    """The share right of stage A over the steps of all stages, by data."""
+    sets: dict[tuple[str, ...], list[Chain]] = {}
+    for chain in runs:
+        names = tuple(shown_path(str(name)) for name in chain.configuration["data"])
+        sets.setdefault(names, []).append(chain)
+    for (first, *later), chains in sets.items() if most else ():
+        arms = remix_arms(chains)
+        called: list[str] = []
+        for arm in arms:
+            rows = checked(Table.MEMORIZATION, memorization_table(arm.runs[:1])[:1])
+            called += [memory_name(row, said) for row in rows.to_dict("records")] or [arm.name]
+        arms = [arm for arm in pooled(arms, called) if arm.stages == arms[0].stages]
+        curve = recall_curves([arms[n] for n in parts.thinned(len(arms), _ARMS_OF_STAGES * most)])
+        curve = curve[(curve["items"] == "A") & (curve["measure"] == SHARE)]
+        if len(curve):
+            data = f"{first}, then {'+'.join(dict.fromkeys(later))}" if later else first
+            yield StageCurves(data, arms[0].stages, curve)
+
+
+def _stage_panel(one: StageCurves, colours: dict[str, str]) -> Panel:
+    drawn = over_stages(one.curve, colours, one.stages, "share right", form=".0%")
+    return Panel(drawn.update_layout(showlegend=False), one.data)

@@ -1,20 +1,21 @@
 """The page of any set of results: findings, then a part for each thing that was measured."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from analysis.document import Report
+from analysis.document import Report, html
 from analysis.report.encounters import encounters_part
 from analysis.report.material import Material
 from analysis.report.memorization import memorization_part
 from analysis.report.parts import Part
-from analysis.report.pretraining import pretraining_part
+from analysis.report.pretraining import pretraining_part, updates_part
 from analysis.report.provenance import provenance_part
 from analysis.report.readable import readable_part
 from analysis.report.resuscitation import resuscitation_part
-from analysis.report.updates import updates_part
 from analysis.report.verdicts import ledger_part
+from probes.cli import output_folder, progress
 
 TITLE = "How language models acquire, store and forget facts"
 MOST_FINDINGS = 8
@@ -34,6 +35,16 @@ _COUNTED = {
     "ckl_runs": "continual knowledge learning",
     "remix_runs": "continual memorization",
 }
+
+
+def write_page(material: Material, out: Path, *, command: str, title: str) -> None:
+    """Write a page, and the tables behind its figures as CSV into a folder beside it."""
+    with progress("parts of the page", len(MEASURED)) as advance:
+        report, tables = page_report(material, title, command, on_part=advance)
+    with output_folder(out.with_name(f"{out.stem}-tables")) as folder:
+        for name, table in tables.items():
+            table.to_csv(folder / f"{name}.csv", index=False)
+    out.write_text(html(report), encoding="utf-8")
 
 
 def page_report(
@@ -61,7 +72,8 @@ def page_report(
         sections=[part.section for part in parts],
         has_contents=True,
     )
-    return report, {name: table for part in parts for name, table in part.tables.items()}
+    tables = {name: table for part in parts for name, table in part.tables.items()}
+    return report, {name: table for name, table in tables.items() if len(table)}
 
 
 def deck(material: Material) -> str:

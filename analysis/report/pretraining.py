@@ -1,35 +1,40 @@
-"""Over pretraining: entropies of checkpoints, and what models acquire and lose after them."""
+"""Over pretraining: entropies of checkpoints, what models acquire and lose after them, and whether
+memory vectors with larger coefficients get larger gradients and updates.
+"""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from analysis.arm_figures import arm_colours
+from analysis.arms import ckl_arms
+from analysis.ckl_measures import level_table
 from analysis.claims.choices import Anchor
-from analysis.claims.selection import (
-    ROWS,
-)
-from analysis.document import Panel, Switches
+from analysis.claims.selection import ROWS
+from analysis.document import Panel
 from analysis.document import Part as Piece
+from analysis.figures import colours_of
 from analysis.measurements import MEASURES, Table
-from analysis.numbers import capital, course, nats, share, with_interval
-from analysis.report.figures import between_ends, has_order, layer_heatmap, lines_over
-from analysis.report.material import Material, is_set, varied
-from analysis.report.names import SETTINGS, run_name, with_names
-from analysis.report.over_seeds import over_seeds, run_means
-from analysis.report.parts import Part, even_figure, text_table
-from analysis.report.run_curves import text_changes
-from analysis.report.switches import MEAN, seed_key
-from analysis.theme import label
+from analysis.numbers import capital, course, label, nats, share, with_interval
+from analysis.observations import FACTS, RECALLED, TEXT
+from analysis.report import parts
+from analysis.report.material import (
+    SETTINGS,
+    Material,
+    is_set,
+    named,
+    names_of,
+    run_name,
+    unedited_runs,
+    varied,
+)
+from analysis.report.parts import Part
+from analysis.runs import Moment, TrainingRun
 
 STEP = "pretraining step"
-_TOLD = 3
-"""Entropies that the head of the page has a sentence on."""
 _MOST_CORPORA = 3
 """Corpora of which layers are drawn."""
 _WORDS = {"A": "acquisition A, last injection", "F": "forgetting F, end"}
-_OTHERS = ("trajectory", *(name for name in SETTINGS if name not in ("trajectory", "step")))
+_UPDATES = {"gradients": "gradients", "updates": "updates under Adam"}
 
 
 def pretraining_part(material: Material) -> Part | None:
@@ -38,29 +43,45 @@ def pretraining_part(material: Material) -> Part | None:
     outcomes = _outcomes(material)
     if entropies.empty and outcomes.empty:
         return None
-    colours = arm_colours(list(dict.fromkeys([*entropies["series"], *outcomes["series"]])))
-    seeds = sorted({*entropies["seed"], *outcomes["seed"]})
+    both = pd.concat([entropies, outcomes], ignore_index=True)
+    colours = colours_of(both["series"])
+    panels = outcomes["measure"].replace(_WORDS)
     return Part(
         anchor=Anchor.TRAJECTORIES,
         heading="Over pretraining",
         pieces=(
-            Switches(
-                {
-                    "Series": colours,
-                    "Seeds": dict.fromkeys([*map(seed_key, seeds), MEAN]),
-                }
+            parts.seed_switches("Series", colours, both["seed"]),
+            *parts.figure(
+                "Entropies over pretraining.",
+                "Totals of the model, each on a scale of its own: thin lines are single "
+                "pretraining runs, thick ones the mean over their seeds.",
+                parts.line_panels(
+                    entropies.assign(panel=entropies["measure"].map(_name)),
+                    *(STEP, "nats", colours),
+                    intervals=False,
+                ),
             ),
-            *_entropy_figures(entropies, colours),
-            *_outcome_figure(outcomes, colours),
-            *_layer_figure(material),
-            *_table(entropies, outcomes),
+            *_one_scale(entropies),
+            *parts.figure(
+                "What models trained on from these checkpoints acquire and forget.",
+                "Unedited starts, by their age, which is the same axis as above. A: passages met, "
+                "right after the last injection, against the start; F: downstream tasks at the "
+                "end, or, where no model answers these better than by guessing, the change of "
+                "held-out text and of facts from pretraining.",
+                parts.line_panels(
+                    outcomes.assign(panel=panels),
+                    *(STEP, "", colours),
+                    form={panel: ".1%" if panel in _WORDS.values() else ".3f" for panel in panels},
+                ),
+            ),
+            *_layers(material),
+            *_table(both),
         ),
         tables={
-            name: rows.rename(columns={"x": "step"})
-            for name, rows in (("entropies", entropies), ("outcomes-by-age", outcomes))
-            if len(rows)
+            "entropies": entropies.rename(columns={"x": "step"}),
+            "outcomes-by-age": outcomes.rename(columns={"x": "step"}),
         },
-        findings=_findings(entropies, outcomes),
+        findings=tuple(_findings(both, entropies["measure"].unique()[:1].tolist())),
     )
 
 
@@ -73,20 +94,43 @@ def _entropies(material: Material) -> pd.DataFrame:
 
 def _outcomes(material: Material) -> pd.DataFrame:
     """The same of acquisition and forgetting, and of text and facts where F is not tested."""
-    rows = pd.concat(
-        [
-            material.rows(Table.ACQUISITION, {**wanted, **ROWS["unedited"]})
-            for wanted in (ROWS["acquired"], ROWS["forgotten"])
-        ]
-    )
+    wanted = (ROWS["acquired"], ROWS["forgotten"])
+    unedited = [material.rows(Table.ACQUISITION, {**one, **ROWS["unedited"]}) for one in wanted]
+    rows = pd.concat(unedited)
     rows = rows[is_set(rows["step"])]
-    told = ["trajectory", *varied(rows, _OTHERS[1:])]
-    named = with_names(rows, "series", [run_name(row, told) for row in rows.to_dict("records")])
-    found = _in_order(run_means(named.rename(columns={"step": "x"}), ["measure", "series", "x"]))
+    others = [name for name in SETTINGS if name not in ("trajectory", "step")]
+    said = ["trajectory", *varied(rows, others)]
+    rows = named(rows, "series", lambda row: run_name(row, said)).rename(columns={"step": "x"})
+    found = _in_order(parts.run_means(rows, ["measure", "series", "x"]))
     if found.empty or "F" in set(found["measure"]):
         return found
-    changes = text_changes(material.results.runs, told)
+    changes = text_changes(material.results.runs, said)
     return pd.concat([found, _in_order(changes)], ignore_index=True)
+
+
+def text_changes(
+    runs: Sequence[TrainingRun], said: Sequence[str] = ("trajectory",)
+) -> pd.DataFrame:
+    """What moved from the start to the end of every unedited run from a checkpoint with a step.
+
+    Text and earlier facts measure forgetting where no model answers the downstream tasks better
+    than by guessing: bits per byte rise, and log-probabilities (nats) of facts fall.
+    """
+    columns = ["measure", "series", "x", "seed", "value"]
+    chosen = [run for run in unedited_runs(runs) if run.start.step is not None]
+    if not chosen:
+        return pd.DataFrame(columns=columns)
+    arms = ckl_arms(chosen)
+    levels = level_table(arms)
+    wanted = levels["group"].isin([TEXT, FACTS]) & (levels["measure"] != RECALLED)
+    single = levels[wanted & levels["seed"].notna()]
+    wide = single.pivot_table("value", ["arm", "seed", "measure"], "moment", sort=False)
+    moved = (wide[Moment.END] - wide[Moment.START]).dropna().rename("value").reset_index()
+    places = [(arm.name, run) for arm in arms for run in arm.runs]
+    keys = [(arm, run.seed, run.start.step) for arm, run in places]
+    known = pd.DataFrame(keys, columns=["arm", "seed", "x"])
+    found = moved.merge(known.assign(series=names_of([run for _, run in places], said)))
+    return found.assign(measure="change of " + found["measure"])[columns]
 
 
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
@@ -96,33 +140,23 @@ def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
     return typed[several].sort_values("x", kind="stable").reset_index(drop=True)
 
 
-def _entropy_figures(rows: pd.DataFrame, colours: dict[str, str]) -> Iterator[Piece]:
-    if rows.empty:
-        return
-    yield even_figure(
-        "Entropies over pretraining.",
-        "Totals of the model, each on a scale of its own: thin lines are single pretraining runs, "
-        "thick ones the mean over their seeds.",
-        [
-            Panel(lines_over(found, STEP, "nats", colours), _name(measure))
-            for measure, found in rows.groupby("measure", sort=False)
-        ],
-    )
+def _one_scale(rows: pd.DataFrame) -> Iterator[Piece]:
+    """Entropies of the first corpus that several move on."""
     for corpus, found in rows.groupby("series", sort=False):
-        scaled = between_ends(found.drop(columns="series").rename(columns={"measure": "series"}))
+        scaled = parts.between_ends(found.assign(series=found["measure"]))
         if scaled["series"].nunique() > 1:
-            measures = arm_colours(list(scaled["series"].unique()))
-            drawn = lines_over(scaled, STEP, "from least to most", measures)
+            axes = (STEP, "from least to most", colours_of(scaled["series"]))
+            (panel,) = parts.line_panels(scaled, *axes, intervals=False)
             # A line is the mean of all runs: no switch applies to it.
-            for trace in drawn.data:
+            for trace in panel.plot.data:
                 trace.update(name=label(trace.meta["keys"][0]), meta=None)
-            yield even_figure(
+            yield from parts.figure(
                 "The same on one scale.",
                 f"Means over seeds on {corpus}, each from its least (0) to its most (1), to "
                 "compare when they move.",
-                [Panel(drawn.update_layout(showlegend=True))],
+                [Panel(panel.plot.update_layout(showlegend=True))],
             )
-            break
+            return
 
 
 def _name(measure: str) -> str:
@@ -130,113 +164,114 @@ def _name(measure: str) -> str:
     return f"{words} ({measure})" if "|" in measure or "(" in measure else words
 
 
-def _outcome_figure(rows: pd.DataFrame, colours: dict[str, str]) -> Iterator[Piece]:
-    if rows.empty:
-        return
-    yield even_figure(
-        "What models trained on from these checkpoints acquire and forget.",
-        "Unedited starts, by their age, which is the same axis as above. A: passages met, right "
-        "after the last injection, against the start; F: downstream tasks at the end, or, where "
-        "no model answers these better than by guessing, the change of held-out text and of "
-        "facts from pretraining.",
-        [
-            Panel(
-                lines_over(found, STEP, "", colours, form=_form(measure), intervals=True),
-                _WORDS.get(measure, measure),
-            )
-            for measure, found in rows.groupby("measure", sort=False)
-        ],
-    )
-
-
-def _form(measure: str) -> str:
-    return ".1%" if measure in _WORDS else ".3f"
-
-
-def _layer_figure(material: Material) -> Iterator[Piece]:
+def _layers(material: Material) -> Sequence[Piece]:
     rows = material.rows(Table.PRETRAINING, {"measure": "|c|"})
     rows = rows[is_set(rows["layer"])].rename(columns={"step": "x"})
-    if rows.empty or not has_order(rows["x"]):
-        return
     panels = []
     for corpus, found in list(rows.groupby("corpus", sort=False))[:_MOST_CORPORA]:
-        named = f", {corpus}" if rows["corpus"].nunique() > 1 else ""
-        panels.append(Panel(layer_heatmap(found, "nats", signed=False), f"knowledge{named}"))
-        changes = _since_first(found)
+        on = f", {corpus}" if rows["corpus"].nunique() > 1 else ""
+        typed = found.astype({"value": float}).sort_values("x")
+        means = typed.groupby(["layer", "x"], as_index=False)["value"].mean()
+        first = means.sort_values("x").groupby("layer")["value"].transform("first")
+        moved = means.assign(value=means["value"] - first)
+        change = parts.layer_heatmap(moved, unit="nats", signed=True, form="+.3f")
         panels.append(
-            Panel(
-                layer_heatmap(changes, "nats", signed=True, form="+.3f"),
-                f"change since the first checkpoint{named}",
-            )
+            Panel(parts.layer_heatmap(found, unit="nats", signed=False), f"knowledge{on}")
         )
-    yield even_figure(
+        panels.append(Panel(change, f"change since the first checkpoint{on}"))
+    return parts.figure(
         "Knowledge entropy layer by layer.",
         "Mean over seeds. On the right each layer less its value at the first checkpoint: blue "
         "where it has risen, red where it has fallen.",
-        panels,
+        panels if rows["x"].nunique() > 1 else [],
     )
 
 
-def _since_first(rows: pd.DataFrame) -> pd.DataFrame:
-    means = rows.astype({"value": float}).groupby(["layer", "x"], as_index=False)["value"].mean()
-    first = means.sort_values("x").groupby("layer")["value"].transform("first")
-    return means.sort_values("x").assign(value=lambda table: table["value"] - first)
-
-
-def _table(entropies: pd.DataFrame, outcomes: pd.DataFrame) -> Iterator[Piece]:
-    every = pd.concat([entropies, outcomes], ignore_index=True)
-    if every.empty:
-        return
-    measures = list(every["measure"].unique())
-    means = over_seeds(every, ["series", "x", "measure"])
-    cells = {(row["series"], row["x"], row["measure"]): _cell(row) for _, row in means.iterrows()}
-    rows = [
-        [f"{series}, step {step:,}", *(cells.get((series, step, name), "") for name in measures)]
-        for series in every["series"].unique()
-        for step in sorted(every.loc[every["series"] == series, "x"].unique())
+def _table(both: pd.DataFrame) -> Sequence[Piece]:
+    means = parts.over_seeds(both, ["series", "x", "measure"])
+    means = means.assign(name=[f"{row.series}, step {row.x:,}" for row in means.itertuples()])
+    cells = parts.crossed(
+        means,
+        *("name", "measure"),
+        lambda row: with_interval(row, share if row["measure"] in _WORDS else nats),
+    )
+    names = [
+        f"{series}, step {step:,}"
+        for series, rows in both.groupby("series", sort=False)
+        for step in sorted(set(rows["x"]))
     ]
-    yield from text_table(
+    return parts.table(
         "Over pretraining",
         "Means over seeds, with 95 % intervals over seeds where there are several. Entropies in "
         "nats.",
-        ["", *(_WORDS.get(name, name) for name in measures)],
-        rows,
+        cells.loc[names, list(both["measure"].unique())].rename(columns=_WORDS),
     )
 
 
-def _cell(row: pd.Series) -> str:
-    return with_interval(row, share if row["measure"] in _WORDS else nats)
+def _findings(both: pd.DataFrame, first: Sequence[str]) -> Iterator[str]:
+    """How each went: knowledge entropy first, then what follows it, then the other entropies."""
+    words = {"A": "Acquisition", "F": "Forgetting"}
+    for measure in dict.fromkeys([*first, *words, "attention", "next-token"]):
+        of_measure = both[both["measure"] == measure]
+        if of_measure.empty:
+            continue
+        line = of_measure[of_measure["series"] == of_measure["series"].iloc[0]]
+        means, number = line.groupby("x")["value"].mean(), line["seed"].nunique()
+        what = words.get(measure) or f"{capital(_name(measure))} over {line['series'].iloc[0]}"
+        places = [f"at pretraining step {step:,}" for step in means.index]
+        shown = share if measure in words else lambda value: f"{nats(value, 2)} nats"
+        of = f"mean of {number} seeds" if number > 1 else "one seed"
+        yield f"{what} {course(means.tolist(), places, shown)} ({of})."
 
 
-def _findings(entropies: pd.DataFrame, outcomes: pd.DataFrame) -> tuple[str, ...]:
-    """Knowledge entropy first, then what follows it, then the other entropies."""
-    first, *others = [*_entropy_findings(entropies)] or [""]
-    return tuple(filter(None, (first, *_outcome_findings(outcomes), *others)))
-
-
-def _entropy_findings(rows: pd.DataFrame) -> Iterator[str]:
-    wanted = [*rows["measure"].unique()[:1], "attention", "next-token"]
-    for measure in wanted[:_TOLD]:
-        found = rows[rows["measure"] == measure]
-        for corpus, line in found.groupby("series", sort=False):
-            yield _moved(
-                f"{capital(_name(measure))} over {corpus}", line, partial(nats, digits=2), " nats"
-            )
-            break
-
-
-def _outcome_findings(rows: pd.DataFrame) -> Iterator[str]:
-    for measure, word in (("A", "Acquisition"), ("F", "Forgetting")):
-        found = rows[rows["measure"] == measure]
-        for _, line in found.groupby("series", sort=False):
-            yield _moved(word, line, share, "")
-            break
-
-
-def _moved(what: str, line: pd.DataFrame, show: Callable[[float], str], unit: str) -> str:
-    """How a mean over seeds went from the first step to the last, and beyond both in between."""
-    means = line.groupby("x")["value"].mean()
-    number = line["seed"].nunique()
-    of = f"mean of {number} seeds" if number > 1 else "one seed"
-    places = [f"at pretraining step {step:,}" for step in means.index]
-    return f"{what} {course(means.tolist(), places, lambda value: show(value) + unit)} ({of})."
+def updates_part(material: Material) -> Part | None:
+    """Correlations of gradients and updates with coefficients; None where none were measured."""
+    rows = material.rows(Table.UPDATES, {}).rename(columns={"step": "x"}).astype({"value": float})
+    if rows.empty:
+        return None
+    rows = rows.assign(series=rows["measure"].map(_UPDATES))
+    runs = parts.run_means(rows, ["series", "x"])
+    colours = colours_of(runs["series"])
+    means = parts.over_seeds(runs, ["x", "series"]).sort_values("x", kind="stable")
+    cells = parts.crossed(means, "x", "series", lambda row: with_interval(row, nats))
+    defined = (f"{_UPDATES[name]}: {text}" for name, text in MEASURES[Table.UPDATES].items())
+    last = means[means["x"] == means["x"].max()]
+    said = [f"{nats(row.value, 2)} for {row.series}" for row in last.itertuples()]
+    lines = list(parts.line_panels(runs.assign(panel=""), STEP, "rank correlation", colours))
+    return Part(
+        anchor=Anchor.UPDATES,
+        heading="Memory updates",
+        pieces=(
+            parts.seed_switches("Series", colours, runs["seed"]),
+            *parts.figure(
+                "Over pretraining.",
+                "Rank correlation, over the memory vectors of a layer, of the norm of their "
+                "gradient or of their update with their mean coefficient; mean over layers.",
+                [Panel(one.plot) for one in lines] if runs["x"].nunique() > 1 else [],
+            ),
+            *parts.figure(
+                "Layer by layer.",
+                "Mean over seeds. Blue: larger coefficients go with larger gradients or updates; "
+                "red: with smaller ones.",
+                [
+                    Panel(parts.layer_heatmap(found, signed=True, form="+.2f", reach=1.0), name)
+                    for name, found in rows.groupby("series", sort=False)
+                ],
+            ),
+            *parts.table(
+                "Memory updates",
+                f"{'; '.join(defined)}. Mean over layers and seeds, with 95 % intervals over "
+                "seeds.",
+                cells.rename(index=lambda step: f"step {step:,}"),
+            ),
+        ),
+        tables={
+            "update-correlations": rows.rename(columns={"x": "step"})[
+                ["measure", "step", "layer", "seed", "value"]
+            ]
+        },
+        findings=(
+            "The rank correlation of memory vectors' mean coefficients is "
+            f"{' and '.join(said)} at pretraining step {last['x'].iloc[0]:,}.",
+        ),
+    )

@@ -9,17 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis.arm_report import command_of, in_order
 from analysis.claims.choices import Anchor
 from analysis.document import Bullets, Code, Facts, Fold, Heading, Settings
 from analysis.document import Part as Piece
 from analysis.numbers import shown_path, shown_value
 from analysis.report.material import Material
-from analysis.report.parts import Part, text_table
+from analysis.report.parts import Part, table
 from probes.results import RESULT_FILE
 from training.runs.directory import read_manifest
 
-_HASHED = ("weights_sha256", "corpus_sha256")
+_HASHED = {"weights": "weights_sha256", "text": "corpus_sha256"}
 _HASH = 12
 """Characters of a hash that are shown."""
 _KINDS = {
@@ -52,53 +54,30 @@ def provenance_part(material: Material, command: str) -> Part:
     return Part(anchor=Anchor.PROVENANCE, heading="Provenance", pieces=tuple(pieces))
 
 
-def differing(configurations: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
-    """What configurations share, and the names of settings in which some differ."""
-    names = list(dict.fromkeys(name for one in configurations for name in one))
-    apart = [
-        name
-        for name in names
-        if any(one.get(name) != configurations[0].get(name) for one in configurations)
-    ]
-    return {n: configurations[0].get(n) for n in names if n not in apart}, apart
-
-
 def _runs(title: str, folders: Sequence[Path]) -> Iterator[Piece]:
     if not folders:
         return
     manifests = {shown_path(str(path)): read_manifest(path) for path in folders}
-    shared, apart = differing([one["configuration"] for one in manifests.values()])
-    rows = [
-        [
-            name,
-            *(_setting(one["configuration"].get(setting)) for setting in apart),
-            str(one["inputs"].get("start_sha256", ""))[:_HASH],
-        ]
-        for name, one in manifests.items()
-    ]
+    configurations = {name: one["configuration"] for name, one in manifests.items()}
+    settings = pd.DataFrame.from_dict(configurations, orient="index", dtype=object)
+    shown = settings.map(shown_value).where(settings.notna(), "")
+    shown = shown.rename(columns=lambda name: name.replace("_", " "))
+    apart = shown.nunique() > 1
+    weights = [str(one["inputs"].get("start_sha256", ""))[:_HASH] for one in manifests.values()]
     yield Heading(f"{title}: {len(manifests)}")
     yield Facts({"versions": in_order(map(_versions, manifests.values()))})
-    yield from text_table(
+    yield from table(
         f"{title}: what differs",
         "Settings in which runs differ, and the first characters of the hash of the weights that "
         "they began from.",
-        ["", *(name.replace("_", " ") for name in apart), "weights"],
-        rows,
+        shown.loc[:, apart].assign(weights=weights),
     )
-    yield Fold(
-        f"{title}: what all share",
-        [Facts({name.replace("_", " "): _setting(value) for name, value in shared.items()})],
-    )
-    lines = "\n".join(map(command_of, manifests.values()))
-    yield Fold(f"{title}: commands", [Code(lines)])
+    yield Fold(f"{title}: what all share", [Facts(shown.loc[:, ~apart].iloc[0].to_dict())])
+    yield Fold(f"{title}: commands", [Code("\n".join(map(command_of, manifests.values())))])
 
 
 def _versions(manifest: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-
-
-def _setting(value: Any) -> str:
-    return "" if value is None else shown_value(value)
 
 
 def _measured(title: str, paths: Sequence[Path], name: str) -> Iterator[Piece]:
@@ -108,26 +87,22 @@ def _measured(title: str, paths: Sequence[Path], name: str) -> Iterator[Piece]:
     for path in paths:
         file = path / name if path.is_dir() else path
         content = json.loads(file.read_text(encoding="utf-8"))
-        told = content.get("provenance") or {k: v for k, v in content.items() if _is_short(v)}
+        short = {k: v for k, v in content.items() if not isinstance(v, list | dict)}
+        known = _without_folders(content.get("provenance") or short)
         shown = shown_path(str(path if path.is_dir() else path.parent))
-        yield Fold(shown, [Settings(_without_folders(told)), *_checkpoints(path)])
+        yield Fold(shown, [Settings(known), *_checkpoints(path)])
 
 
 def _checkpoints(sweep: Path) -> Iterable[Piece]:
     """The weights of the checkpoints of a sweep, of those that it says so of."""
-    rows = []
+    cells = {}
     for file in sorted(sweep.rglob(RESULT_FILE)) if sweep.is_dir() else ():
         if file.parent != sweep:
-            told = json.loads(file.read_text(encoding="utf-8")).get("provenance", {})
-            name = str(file.parent.relative_to(sweep))
-            rows.append([name, *(str(told.get(key) or "")[:_HASH] for key in _HASHED)])
-    return text_table(
-        "Checkpoints", "Hashes of weights and texts.", ["", "weights", "text"], rows, is_open=True
-    )
-
-
-def _is_short(value: Any) -> bool:
-    return not isinstance(value, list | dict)
+            known = json.loads(file.read_text(encoding="utf-8")).get("provenance", {})
+            hashes = {name: str(known.get(key) or "")[:_HASH] for name, key in _HASHED.items()}
+            cells[str(file.parent.relative_to(sweep))] = hashes
+    found = pd.DataFrame.from_dict(cells, orient="index")
+    return table("Checkpoints", "Hashes of weights and texts.", found, is_open=True)
 
 
 def _without_folders(value: Any) -> Any:

@@ -4,91 +4,119 @@ Shares of the edited start flatter an edit that spoils it, so that A is also giv
 unedited start, and K as it is. Differences are to unedited runs of the same seed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from analysis.arm_figures import arm_colours
 from analysis.arms import UNEDITED_NAME
 from analysis.claims.choices import Anchor
 from analysis.claims.selection import ROWS, Settings
-from analysis.document import Figure, Panel, Switches
 from analysis.document import Part as Piece
+from analysis.document import Switches
+from analysis.figures import colours_of
 from analysis.measurements import Table
 from analysis.numbers import nats, points, share, signed, with_interval
-from analysis.report.figures import add_reference, arm_dots, has_order, lines_over
-from analysis.report.material import Material, as_numbers, is_set, varied
-from analysis.report.names import (
+from analysis.report import parts
+from analysis.report.material import (
     EDITS,
     SETTINGS,
+    Material,
+    as_numbers,
     control_strengths,
     edit_name,
+    is_set,
+    named,
     run_name,
-    with_names,
+    varied,
 )
-from analysis.report.over_seeds import differences, over_seeds, run_means
-from analysis.report.parts import Part, even_figure, text_table, wide_figure
+from analysis.report.parts import Part
 
 
-@dataclass(frozen=True)
-class _Measure:
+class _Measure(NamedTuple):
     """What runs are compared in."""
 
-    name: str
     settings: Settings
     form: str
     show: Callable[[float], str]
     difference: Callable[[float], str]
 
 
-Drawing: TypeAlias = Callable[[pd.DataFrame, pd.DataFrame, _Measure], go.Figure]
-"""A figure of means and of single seeds."""
-_UNEDITED_START: Settings = {**ROWS["acquired"], "against": "unedited start"}
-_MEASURES = (
-    _Measure("A, from its own start", ROWS["acquired"], ".1%", share, points),
-    _Measure("A, from the unedited start", _UNEDITED_START, ".1%", share, points),
-    _Measure("K, last injection", ROWS["known"], ".3f", nats, lambda value: f"{nats(value)} nats"),
-    _Measure("F, end", ROWS["forgotten"], ".1%", share, points),
-    _Measure("P, end", ROWS["downstream"], ".1%", share, points),
-)
-_AXES = {"factor": "amplifying factor", "ratio": "resuscitation ratio"}
-_OTHER = {"factor": "ratio", "ratio": "factor"}
+_OWN, _UNEDITED, _KNOWN = "A, from its own start", "A, from the unedited start", "K, last injection"
+_MEASURES = {
+    _OWN: _Measure(ROWS["acquired"], ".1%", share, points),
+    _UNEDITED: _Measure({**ROWS["acquired"], "against": "unedited start"}, ".1%", share, points),
+    _KNOWN: _Measure(ROWS["known"], ".3f", nats, lambda value: f"{nats(value)} nats"),
+    "F, end": _Measure(ROWS["forgotten"], ".1%", share, points),
+    "P, end": _Measure(ROWS["downstream"], ".1%", share, points),
+}
+_FORMS = {panel: measure.form for panel, measure in _MEASURES.items()}
+_SIGNED = {panel: f"+{form}" for panel, form in _FORMS.items()}
+_IS_SHARE = {panel: measure.show is share for panel, measure in _MEASURES.items()}
+_BEST = {
+    _KNOWN: "the highest K after the last injection",
+    _OWN: "the largest A, from its own start",
+}
 _TEMPERATURE = "attention temperature"
+_AXES = {
+    "factor": "amplifying factor",
+    "ratio": "resuscitation ratio",
+    "temperature": _TEMPERATURE,
+}
 _KEPT = ("panel", "arm", "seed", "value", *EDITS, *SETTINGS)
 
 
 def resuscitation_part(material: Material) -> Part | None:
     """The part; None where no start was edited."""
     runs = _runs(material)
-    if runs.empty or (runs["arm"] == UNEDITED_NAME).all():
+    if (runs["arm"] == UNEDITED_NAME).all():
         return None
     here, where = _most_edited(runs)
     names = sorted(here["arm"].unique(), key=lambda name: name != UNEDITED_NAME)
-    colours = arm_colours(names)
-    keys = ["panel", "arm"]
-    means = over_seeds(here, keys)
-    moved = _differences(here)
-    gained = over_seeds(moved, keys)
-    lines, ages = _lines(here), _by_age(runs)
-    line_colours = arm_colours(list(dict.fromkeys([*lines["series"], *ages["series"]])))
+    colours = colours_of(names)
+    means, moved = parts.over_seeds(here, ["panel", "arm"]), _differences(here)
+    gained = parts.over_seeds(moved, ["panel", "arm"])
+    doses, ages = _doses(here), _by_age(runs)
+    line_colours = colours_of([*doses["series"], *ages["series"]])
     return Part(
         anchor=Anchor.RESUSCITATION,
         heading="Resuscitation and other edits",
         pieces=(
             Switches({"Edits": colours, "Lines": line_colours}),
-            _level_figure(here, means, colours, where),
-            *_difference_figure(moved, gained, colours),
-            *_dose_figures(lines, here, line_colours),
-            *_age_figure(ages, line_colours),
+            *parts.figure(
+                "Edited starts beside the unedited one.",
+                f"Starts: {where}. Dots: means over seeds with 95 % intervals over seeds; faint "
+                "dots: single seeds. K is the mean log-probability of probes of passages met, in "
+                "nats; A its change since the start as a share; F and P are of the downstream "
+                "tasks.",
+                # Levels of shares begin at zero.
+                parts.dot_panels(means, colours, seeds=here, form=_FORMS, marks_zero=_IS_SHARE),
+                is_wide=True,
+            ),
+            *parts.figure(
+                "Less unedited runs of the same seeds.",
+                "On the dotted line an edit makes no difference. To the right more is acquired, "
+                "or known in the end, or (F) more forgotten.",
+                parts.dot_panels(gained, colours, seeds=moved, form=_SIGNED),
+                is_wide=True,
+            ),
+            *_dose_figures(doses, here, line_colours),
+            *parts.figure(
+                "What edits add, by the age of the start.",
+                "Edited less unedited runs of the same seed and start.",
+                parts.line_panels(
+                    *(ages, "pretraining step", "", line_colours),
+                    form=_SIGNED,
+                    unedited=dict.fromkeys(_MEASURES, 0.0),
+                ),
+            ),
             *_table(names, means, gained),
         ),
         tables={
             "edits": means,
             "edits-less-unedited": gained,
-            **({"edits-by-age": over_seeds(ages, ["panel", "series", "x"])} if len(ages) else {}),
+            "edits-by-age": parts.over_seeds(ages, ["panel", "series", "x"]),
         },
         findings=tuple(_findings(gained)),
     )
@@ -96,23 +124,19 @@ def resuscitation_part(material: Material) -> Part | None:
 
 def _runs(material: Material) -> pd.DataFrame:
     """A number of every run and measure, with what was done to its start."""
-    tables = []
-    for measure in _MEASURES:
+    tables = [pd.DataFrame(columns=list(_KEPT))]
+    for panel, measure in _MEASURES.items():
         rows = material.rows(Table.ACQUISITION, measure.settings)
-        if rows.empty:
-            continue
-        means = run_means(rows, [*EDITS, *SETTINGS])
-        told = control_strengths(means)
-        names = [edit_name(row, told) for row in means.to_dict("records")]
-        tables.append(with_names(means, "arm", names).assign(panel=measure.name))
-    if not tables:
-        return pd.DataFrame(columns=list(_KEPT))
+        means = parts.run_means(rows, [*EDITS, *SETTINGS])
+        said = control_strengths(means)
+        tables.append(named(means, "arm", partial(edit_name, said=said)).assign(panel=panel))
+    found = pd.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
     # An unedited start is the same against itself.
-    found = pd.concat(tables, ignore_index=True)[list(_KEPT)]
-    own = found[(found["panel"] == _MEASURES[0].name) & (found["arm"] == UNEDITED_NAME)]
-    if _MEASURES[1].name in set(found["panel"]):
-        found = pd.concat([found, own.assign(panel=_MEASURES[1].name)], ignore_index=True)
-    return found.drop_duplicates([name for name in _KEPT if name != "value"])
+    own = found[(found["panel"] == _OWN) & (found["arm"] == UNEDITED_NAME)]
+    if _UNEDITED in set(found["panel"]):
+        found = pd.concat([found, own.assign(panel=_UNEDITED)], ignore_index=True)
+    kept = found[list(_KEPT)]
+    return kept.drop_duplicates([name for name in _KEPT if name != "value"])
 
 
 def _most_edited(runs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -127,166 +151,88 @@ def _most_edited(runs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def _differences(runs: pd.DataFrame) -> pd.DataFrame:
     """Edited runs less unedited ones of the same seed, start and other settings."""
     unedited = runs["arm"] == UNEDITED_NAME
-    return differences(runs[~unedited], runs.loc[unedited, ["panel", *SETTINGS, "seed", "value"]])
-
-
-def _panels(means: pd.DataFrame, seeds: pd.DataFrame, draw: Drawing) -> list[Panel]:
-    return [
-        Panel(draw(rows, seeds[seeds["panel"] == measure.name], measure), measure.name)
-        for measure in _MEASURES
-        if len(rows := means[means["panel"] == measure.name])
-    ]
-
-
-def _level_figure(
-    runs: pd.DataFrame, means: pd.DataFrame, colours: dict[str, str], where: str
-) -> Figure:
-    def draw(rows: pd.DataFrame, seeds: pd.DataFrame, measure: _Measure) -> go.Figure:
-        from_zero = measure.show is share
-        form = measure.form
-        return arm_dots(rows, colours, "", seeds=seeds, form=form, from_zero=from_zero)
-
-    return wide_figure(
-        "Edited starts beside the unedited one.",
-        f"Starts: {where}. Dots: means over seeds with 95 % intervals over seeds; faint dots: "
-        "single seeds. K is the mean log-probability of probes of passages met, in nats; A its "
-        "change since the start as a share; F and P are of the downstream tasks.",
-        _panels(means, runs, draw),
+    return parts.differences(
+        runs[~unedited], runs.loc[unedited, ["panel", *SETTINGS, "seed", "value"]]
     )
 
 
-def _difference_figure(
-    moved: pd.DataFrame, gained: pd.DataFrame, colours: dict[str, str]
-) -> Iterator[Piece]:
-    def draw(rows: pd.DataFrame, seeds: pd.DataFrame, measure: _Measure) -> go.Figure:
-        return arm_dots(rows, colours, "", seeds=seeds, form=f"+{measure.form}")
-
-    if len(gained):
-        yield wide_figure(
-            "Less unedited runs of the same seeds.",
-            "On the dotted line an edit makes no difference. To the right more is acquired, or "
-            "known in the end, or (F) more forgotten.",
-            _panels(gained, moved, draw),
-        )
-
-
-def _lines(runs: pd.DataFrame) -> pd.DataFrame:
+def _doses(runs: pd.DataFrame) -> pd.DataFrame:
     """Edits of one kind along what varies, `x`, by `axis` and `series`."""
     plain = runs[is_set(runs["site"]) & ~is_set(runs["temperature"])]
-    found = []
-    for axis, other in _OTHER.items():
-        series = [f"{row['site']}, {other} {row[other]:g}" for row in plain.to_dict("records")]
-        found.append(with_names(plain, "series", series).assign(axis=axis, x=plain[axis]))
     warm = runs[is_set(runs["temperature"]) & ~is_set(runs["ratio"])]
-    found.append(warm.assign(axis="temperature", series=_TEMPERATURE, x=warm["temperature"]))
+    by_factor = named(plain, "series", lambda row: f"{row['site']}, ratio {row['ratio']:g}")
+    by_ratio = named(plain, "series", lambda row: f"{row['site']}, factor {row['factor']:g}")
+    found = [
+        by_factor.assign(axis="factor", x=plain["factor"]),
+        by_ratio.assign(axis="ratio", x=plain["ratio"]),
+        warm.assign(series=_TEMPERATURE, axis="temperature", x=warm["temperature"]),
+    ]
     rows = pd.concat(found, ignore_index=True)
-    points_of = rows.groupby(["axis", "series", "panel"])["x"].transform("nunique")
-    return rows[points_of > 1] if len(rows) else rows
+    return rows[rows.groupby(["axis", "series", "panel"])["x"].transform("nunique") > 1]
 
 
 def _dose_figures(
-    lines: pd.DataFrame, runs: pd.DataFrame, colours: dict[str, str]
+    doses: pd.DataFrame, runs: pd.DataFrame, colours: Mapping[str, str]
 ) -> Iterator[Piece]:
-    unedited = runs[runs["arm"] == UNEDITED_NAME].groupby("panel")["value"].mean()
-    titles = {**_AXES, "temperature": _TEMPERATURE}
-    for axis, title in titles.items():
-        rows = lines[lines["axis"] == axis]
-        if rows.empty or not has_order(rows["x"]):
-            continue
-        panels = []
-        for measure in _MEASURES:
-            found = rows[rows["panel"] == measure.name]
-            if found.empty:
-                continue
-            of = {name: colours[name] for name in found["series"].unique()}
-            drawn = lines_over(found, title, "", of, form=measure.form, intervals=True)
-            if measure.name in unedited:
-                drawn = add_reference(drawn, float(unedited[measure.name]), UNEDITED_NAME)
-            panels.append(Panel(drawn, measure.name))
-        yield even_figure(
+    unedited = runs[runs["arm"] == UNEDITED_NAME].groupby("panel")["value"].mean().to_dict()
+    for axis, title in _AXES.items():
+        yield from parts.figure(
             f"Against the {title}.",
             "Thick lines: means over seeds, with 95 % intervals over seeds; thin ones: single "
             "seeds; the dotted line is the unedited start.",
-            panels,
+            parts.line_panels(
+                *(doses[doses["axis"] == axis], title, "", colours), form=_FORMS, unedited=unedited
+            ),
         )
 
 
 def _by_age(runs: pd.DataFrame) -> pd.DataFrame:
     """Differences of edits that were tried at two ages of the start or more."""
     moved = _differences(runs[is_set(runs["step"])])
-    if moved.empty:
-        return moved.assign(series=[], x=[])
-    told = varied(moved, [name for name in SETTINGS if name != "step"])
-    names = [
-        ", ".join([row["arm"], *([run_name(row, told)] if told else [])])
-        for row in moved.to_dict("records")
-    ]
-    rows = with_names(moved, "series", names).assign(x=moved["step"])
-    several = rows.groupby(["panel", "series"])["x"].transform("nunique") > 1
-    return rows[several]
+    said = varied(moved, [name for name in SETTINGS if name != "step"])
+
+    def name(row: Mapping[str, object]) -> str:
+        return ", ".join([str(row["arm"]), *([run_name(row, said)] if said else [])])
+
+    rows = named(moved, "series", name).assign(x=moved["step"])
+    return rows[rows.groupby(["panel", "series"])["x"].transform("nunique") > 1]
 
 
-def _age_figure(rows: pd.DataFrame, colours: Mapping[str, str]) -> Iterator[Piece]:
-    panels = []
-    for measure in _MEASURES:
-        found = rows[rows["panel"] == measure.name]
-        if len(found):
-            of = {name: colours[name] for name in found["series"].unique()}
-            form = f"+{measure.form}"
-            drawn = lines_over(found, "pretraining step", "", of, form=form, intervals=True)
-            panels.append(Panel(add_reference(drawn, 0.0, UNEDITED_NAME), measure.name))
-    if panels:
-        yield even_figure(
-            "What edits add, by the age of the start.",
-            "Edited less unedited runs of the same seed and start.",
-            panels,
-        )
+def _table(names: list[str], means: pd.DataFrame, gained: pd.DataFrame) -> Sequence[Piece]:
+    def level(row: pd.Series) -> str:
+        return with_interval(row, _MEASURES[row["panel"]].show)
 
+    def change(row: pd.Series) -> str:
+        measure = _MEASURES[row["panel"]]
+        return with_interval(row, lambda value: signed(value, measure.difference))
 
-def _table(names: list[str], means: pd.DataFrame, gained: pd.DataFrame) -> Iterator[Piece]:
-    there = [measure for measure in _MEASURES if measure.name in set(means["panel"])]
-    levels = means.set_index(["panel", "arm"])
-    moved = gained.set_index(["panel", "arm"]) if len(gained) else gained
-
-    def cells(measure: _Measure, name: str) -> tuple[str, str]:
-        key = (measure.name, name)
-        return (
-            with_interval(levels.loc[key], measure.show) if key in levels.index else "",
-            with_interval(moved.loc[key], lambda value: signed(value, measure.difference))
-            if key in moved.index
-            else "",
-        )
-
-    header = [part for measure in there for part in (measure.name, "less unedited")]
-    yield from text_table(
+    levels, moved = (
+        parts.crossed(means, "arm", "panel", level),
+        parts.crossed(gained, "arm", "panel", change),
+    )
+    moved = moved.reindex(index=levels.index, columns=levels.columns).fillna("")
+    pairs = [part[[panel]] for panel in levels for part in (levels, moved)]
+    cells = pd.concat(pairs, axis=1)
+    cells.columns = [name for panel in levels for name in (panel, "less unedited")]
+    return parts.table(
         "Edited starts",
         "Means over seeds, with 95 % intervals over seeds where there are several.",
-        ["", *header],
-        [[name, *(text for one in there for text in cells(one, name))] for name in names],
+        cells.loc[names],
     )
 
 
 def _findings(gained: pd.DataFrame) -> Iterator[str]:
-    measures = {
-        _MEASURES[2].name: "the highest K after the last injection",
-        _MEASURES[0].name: "the largest A, from its own start",
-    }
-    by_name = {measure.name: measure for measure in _MEASURES}
-    for name, words in measures.items():
-        rows = gained[(gained["panel"] == name) & gained["arm"].str.contains("factor")]
+    for panel, words in _BEST.items():
+        rows = gained[(gained["panel"] == panel) & gained["arm"].str.contains("factor")]
         if rows.empty:
             continue
         best = rows.loc[rows["value"].idxmax()]
-        change = signed(best["value"], by_name[name].difference)
+        sure = f"{best['seeds']} seed{'s' if best['seeds'] > 1 else ''}, so without an interval"
+        if pd.notna(best["low"]):
+            verb = "includes" if best["low"] <= 0 <= best["high"] else "excludes"
+            sure = f"{best['seeds']} seeds, an interval that {verb} no change"
         yield (
             f"Of {len(rows)} {'resuscitation' if len(rows) == 1 else 'resuscitations'}, "
-            f"\u201c{best['arm']}\u201d has {words}: {change} against unedited runs, "
-            f"{_sureness(best)}."
+            f"\u201c{best['arm']}\u201d has {words}: "
+            f"{signed(best['value'], _MEASURES[panel].difference)} against unedited runs, {sure}."
         )
-
-
-def _sureness(row: pd.Series) -> str:
-    if pd.isna(row["low"]):
-        return f"{row['seeds']} seed{'s' if row['seeds'] > 1 else ''}, so without an interval"
-    verb = "includes" if row["low"] <= 0 <= row["high"] else "excludes"
-    return f"{row['seeds']} seeds, an interval that {verb} no change"

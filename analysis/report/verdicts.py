@@ -10,11 +10,10 @@ from typing import Any
 from analysis.claims.catalogue import CLAIMS
 from analysis.claims.choices import Anchor, Unit, Verdict
 from analysis.claims.judging import Finding
-from analysis.claims.ledger import Ledger, shown_p
-from analysis.document import Cell, Figure, Panel, Template
+from analysis.claims.ledger import Ledger, shown_p, verdict_counts
+from analysis.document import Cell, Figure, Template
 from analysis.numbers import capital
-from analysis.report.figures import arm_dots
-from analysis.report.parts import Part, wide_figure
+from analysis.report.parts import Part, dot_panels, figure
 from analysis.theme import REFERENCE_COLOUR, SERIES_COLOURS
 
 MARKS = {
@@ -30,7 +29,7 @@ _COLOURS = {
     Verdict.INCONCLUSIVE: REFERENCE_COLOUR,
     Verdict.ANSWERED: SERIES_COLOURS[0],
 }
-_FORMS = {Unit.SHARE: "+.1%"}
+_FORMS = dict.fromkeys(map(str, Unit), "+.3~g") | {str(Unit.SHARE): "+.1%"}
 
 
 def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None:
@@ -49,7 +48,7 @@ def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None
                 "verdicts",
                 {
                     "marks": MARKS,
-                    "counts": ledger.counts,
+                    "counts": verdict_counts(ledger.claims),
                     "papers": {
                         paper: [_row(one, drawn) for one in findings]
                         for paper, findings in ledger.by_paper().items()
@@ -65,57 +64,41 @@ def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None
 
 def _row(one: Finding, drawn: Collection[Anchor]) -> dict[str, Any]:
     """A claim with its cells as the page shows them."""
-    return {
-        **asdict(one),
-        "heading": capital(one.statement),
-        "shown": _effect(one),
-        "p": shown_p(one),
-        "n_shown": _number(one.n),
-        "seeds_shown": _number(one.seeds),
-        "anchor": _link(one, drawn),
-    }
-
-
-def _effect(one: Finding) -> Cell:
-    """An effect above its interval, in which the unit is not said again."""
+    # An effect stands above its interval, in which the unit is not said again.
     main, bracket, ends = one.shown.partition(" (")
     unit = main.partition(" ")[2]
     ends = ends.replace(f" {unit}", "") if unit else ends
-    return Cell(main, f"({ends}" if bracket else "")
-
-
-def _number(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
-
-
-def _link(one: Finding, drawn: Collection[Anchor]) -> str | None:
     anchor = CLAIMS[one.claim].figure
     if anchor in (Anchor.MIXES, Anchor.DEPTH) and anchor not in drawn:
         anchor = Anchor.MEMORIZATION
-    return str(anchor) if anchor in drawn else None
+    return {
+        **asdict(one),
+        "heading": capital(one.statement),
+        "shown": Cell(main, f"({ends}" if bracket else ""),
+        "p": shown_p(one),
+        "n_shown": "" if one.n is None else f"{one.n:,}",
+        "seeds_shown": "" if one.seeds is None else f"{one.seeds:,}",
+        "anchor": str(anchor) if anchor in drawn else None,
+    }
 
 
-def _forest(ledger: Ledger) -> Iterator[Figure]:
+def _forest(ledger: Ledger) -> list[Figure]:
     """Effects with their intervals, a panel for each unit."""
     rows = ledger.table()
     rows = rows[rows["effect"].notna()].rename(columns={"claim": "arm", "effect": "value"})
     rows = rows.astype({"value": float, "low": float, "high": float})
     colours = {row.arm: _COLOURS[Verdict(row.verdict)] for row in rows.itertuples()}
-    panels = [
-        Panel(arm_dots(found, colours, "", form=_FORMS.get(Unit(str(unit)), "+.3~g")), str(unit))
-        for unit, found in rows.groupby("unit", sort=False)
-    ]
-    if panels:
-        yield wide_figure(
-            "Effects with their intervals.",
-            "A row for each claim that was tested, a panel for each unit; colours are those of "
-            "the verdicts above. Left of the dotted line a quantity falls, right of it it rises.",
-            panels,
-        )
+    return figure(
+        "Effects with their intervals.",
+        "A row for each claim that was tested, a panel for each unit; colours are those of the "
+        "verdicts above. Left of the dotted line a quantity falls, right of it it rises.",
+        dot_panels(rows.assign(panel=rows["unit"].map(str)), colours, form=_FORMS),
+        is_wide=True,
+    )
 
 
 def _findings(ledger: Ledger) -> Iterator[str]:
-    counts = ledger.counts
+    counts = verdict_counts(ledger.claims)
     verdicts = [f"{counts[one]} {one}" for one in _COLOURS if one in counts]
     yield (
         f"Of {len(ledger.claims)} claims and questions, {ledger.tested} could be tested at the "

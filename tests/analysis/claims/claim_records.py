@@ -9,6 +9,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from analysis.claims import claim_named, designs, judge
+from analysis.claims.choices import Extreme
+from analysis.claims.designs import Follows
+from analysis.measurements import COLUMNS
+
 PLACES = {"smallest": 10, "early": 200, "middle": 500, "largest": 1000}
 SEEDS, CLUSTERS, CHECKPOINTS, POINTS = 5, 11, 9, 4
 
@@ -25,8 +30,6 @@ def rows_for(claim, effect, *, noise=0.1, draw=0, seeds=SEEDS, clusters=CLUSTERS
         clusters: how many, where the claim has items.
         points: along the axis of a trend; None for enough.
     """
-    from analysis.claims.designs import Follows
-
     generator = np.random.default_rng([draw, *claim.identifier.encode()])
     sign = claim.expected.sign if claim.expected else 1
     make = _Maker(claim, sign * effect, noise, generator, seeds, clusters, points)
@@ -46,8 +49,6 @@ class _Maker:
         self.rows = []
 
     def design(self, design, fixed):
-        from analysis.claims import designs
-
         if isinstance(design, designs.AllOf):
             self.contrasts(design.parts, fixed)
         elif isinstance(design, designs.Contrast):
@@ -82,8 +83,6 @@ class _Maker:
 
     def places_not_named(self, settings):
         """Rows that make an extreme the one it is meant to be."""
-        from analysis.claims.choices import Extreme
-
         arms = [arm for arm in settings if any(isinstance(v, Extreme) for v in arm.values())]
         if arms:
             column = next(name for name, v in arms[0].items() if isinstance(v, Extreme))
@@ -124,8 +123,6 @@ class _Maker:
                 self.row(settings, seed, None, value)
 
     def row(self, settings, seed, cluster, value):
-        from analysis.measurements import COLUMNS
-
         columns = COLUMNS[self.claim.table]
         found = dict.fromkeys(columns) | {name: place(v) for name, v in settings.items()}
         found |= {"seed": seed, "value": value}
@@ -137,6 +134,9 @@ class _Maker:
 
 
 def place(value):
-    from analysis.claims.choices import Extreme
-
     return PLACES[value.name.lower()] if isinstance(value, Extreme) else value
+
+
+def judged(name, frame):
+    one = claim_named(name)
+    return judge([one], {one.table: frame})[0]

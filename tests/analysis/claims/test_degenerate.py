@@ -7,23 +7,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tests.analysis.claims.claim_records import rows_for
+from analysis.claims import CLAIMS, claim_named, judge
+from analysis.statistics import ScaleError, checkpoint_correlation
+from tests.analysis.claims.claim_records import judged, rows_for
 
 FOLLOWS = "acquisition-follows-entropy"
 CONTRAST = "weakening-inactive-vectors-hurts"
-
-
-def claim(name):
-    from analysis.claims import claim_named
-
-    return claim_named(name)
-
-
-def judged(name, frame):
-    from analysis.claims import judge
-
-    one = claim(name)
-    return judge([one], {one.table: frame})[0]
 
 
 def of_own_runs(frame):
@@ -32,7 +21,7 @@ def of_own_runs(frame):
 
 def perfect(seeds, steps=None):
     """Entropy wanders, in each seed its own way, and acquisition follows it to the letter."""
-    frame = rows_for(claim(FOLLOWS), 1.0, seeds=seeds)
+    frame = rows_for(claim_named(FOLLOWS), 1.0, seeds=seeds)
     random = np.random.default_rng(5)
     order = {step: place for place, step in enumerate(sorted(set(frame["step"])))}
     walks = np.cumsum(random.normal(size=(seeds, len(order))), axis=1)
@@ -66,8 +55,6 @@ def test_perfect_following_the_other_way_is_contradicted():
 
 
 def test_seeds_with_the_same_middling_correlation_say_what_a_spread_of_rank_steps_says():
-    from analysis.statistics import checkpoint_correlation
-
     random = np.random.default_rng(2)
     x, y = np.cumsum(random.normal(size=(2, 9)), axis=1)
     found = checkpoint_correlation(np.stack([x] * 3), np.stack([y] * 3), np.arange(9), "seed")
@@ -79,8 +66,6 @@ def test_seeds_with_the_same_middling_correlation_say_what_a_spread_of_rank_step
 
 
 def test_pearson_correlations_of_one_in_every_seed_are_finite():
-    from analysis.statistics import checkpoint_correlation
-
     x = np.cumsum(np.random.default_rng(3).normal(size=(3, 8)), axis=1)
     found = checkpoint_correlation(x, 2 * x, np.arange(8), "seed", "pearson")
     assert found.levels.effect == pytest.approx(1, abs=1e-11)
@@ -99,8 +84,6 @@ def test_a_drift_that_all_seeds_share_leaves_the_test_of_what_follows():
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("slope", [0.01, 1 / 3])
 def test_equal_steps_are_no_spread_whatever_rounding_makes_of_them(own, slope):
-    from analysis.statistics import ScaleError, checkpoint_correlation
-
     x = np.cumsum(np.random.default_rng(1).normal(size=(3, 9)), axis=1)
     y = np.stack([26.45 + slope * np.arange(9)] * 3)
     assert np.ptp(np.diff(y[0])) > 0
@@ -128,8 +111,6 @@ CHANGES = {
 
 def one_of_each_design():
     """Claims whose tests take different paths."""
-    from analysis.claims import CLAIMS
-
     found = {}
     for one in CLAIMS.values():
         parts = [one.design, *getattr(one.design, "parts", ())]
@@ -142,8 +123,6 @@ def one_of_each_design():
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_no_data_stop_a_ledger(change):
-    from analysis.claims import judge
-
     for one in one_of_each_design():
         frame = CHANGES[change](rows_for(one, 1.0, seeds=3, clusters=8))
         (found,) = judge([one], {one.table: frame})
@@ -160,12 +139,12 @@ def test_no_data_stop_a_ledger(change):
 
 
 def test_what_is_not_finite_leaves_its_own_claims_untested_and_no_others():
-    from analysis.claims import judge
-
     names = ("once-ends-below-its-start", CONTRAST)
-    frames = [rows_for(claim(name), 1.0) for name in names]
+    frames = [rows_for(claim_named(name), 1.0) for name in names]
     frames[0].loc[3, "value"] = np.nan
-    found = judge([claim(name) for name in names], {claim(names[0]).table: pd.concat(frames)})
+    found = judge(
+        [claim_named(name) for name in names], {claim_named(names[0]).table: pd.concat(frames)}
+    )
     assert found[0].test == (
         "1 of 5 values of the rows that it is about are not finite: leave these out of everything "
         "that is tested with them"
@@ -174,7 +153,7 @@ def test_what_is_not_finite_leaves_its_own_claims_untested_and_no_others():
 
 
 def test_identical_arms_differ_by_nothing_however_they_were_summed():
-    frame = rows_for(claim(CONTRAST), 0.0, noise=0.0)
+    frame = rows_for(claim_named(CONTRAST), 0.0, noise=0.0)
     edited = frame["factor"] == 0.5
     # Three tenths, and what a sum of tenths makes of it.
     frame["value"] = np.where(edited, 0.1 + 0.2, 0.3)

@@ -7,27 +7,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tests.analysis.claims.claim_records import rows_for
+from analysis.claims import CLAIMS, claim_named, judge
+from analysis.statistics import holm
+from tests.analysis.claims.claim_records import judged, rows_for
 
 SEEDS, ITEMS = 5, 11
 
 
-def claim(name):
-    from analysis.claims import claim_named
-
-    return claim_named(name)
-
-
-def judged(name, frame, **options):
-    from analysis.claims import judge
-
-    one = claim(name)
-    return judge([one], {one.table: frame}, **options)[0]
-
-
 def test_a_contrast_is_a_t_test_over_seeds_and_flipped_signs_over_items():
     name = "weakening-inactive-vectors-hurts"
-    frame = rows_for(claim(name), 0.05)
+    frame = rows_for(claim_named(name), 0.05)
     by_seed, by_item = [], {}
     for seed in range(SEEDS):
         found = []
@@ -54,7 +43,7 @@ def test_a_contrast_is_a_t_test_over_seeds_and_flipped_signs_over_items():
 
 def test_rows_are_compared_only_where_all_other_settings_agree():
     name = "weakening-inactive-vectors-hurts"
-    frame = rows_for(claim(name), 0.5)
+    frame = rows_for(claim_named(name), 0.5)
     alone = frame[frame["factor"] == 0.5].assign(batch_size=64, value=-1e6)
     assert judged(name, pd.concat([frame, alone])) == judged(name, frame)
     both = pd.concat([frame, frame.assign(batch_size=64)])
@@ -67,7 +56,7 @@ def test_rows_are_compared_only_where_all_other_settings_agree():
 
 def test_the_order_of_rows_does_not_matter():
     for name in ("entropy-falls-in-each-layer", "three-stages", "acquisition-follows-entropy"):
-        frame = rows_for(claim(name), 0.3)
+        frame = rows_for(claim_named(name), 0.3)
         other = judged(name, frame.iloc[::-1])
         assert other.effect == pytest.approx(judged(name, frame).effect, rel=1e-12)
         assert other.p_value == pytest.approx(judged(name, frame).p_value, rel=1e-9)
@@ -75,7 +64,7 @@ def test_the_order_of_rows_does_not_matter():
 
 def test_a_trend_is_a_least_squares_line_of_each_seed():
     name = "acquisition-falls-with-age"
-    frame = rows_for(claim(name), 0.5)
+    frame = rows_for(claim_named(name), 0.5)
     lines = []
     for seed in range(SEEDS):
         ours = frame[frame["seed"] == seed].sort_values("step")["value"].to_numpy()
@@ -88,14 +77,14 @@ def test_a_trend_is_a_least_squares_line_of_each_seed():
 
 def test_an_axis_with_one_value_is_no_trend():
     name = "longer-random-mix-hurts"
-    frame = rows_for(claim(name), 0.5)
+    frame = rows_for(claim_named(name), 0.5)
     one = frame[frame["mix_words"] == 10]
     assert judged(name, one).test == "mix_words has 1 value in common, 3 are needed"
 
 
 def test_a_stray_run_at_another_checkpoint_takes_nothing_away():
     name = "acquisition-falls-with-age"
-    frame = rows_for(claim(name), 0.5)
+    frame = rows_for(claim_named(name), 0.5)
     stray = frame[frame["seed"] == 0].head(1).assign(step=77)
     assert judged(name, pd.concat([frame, stray])) == judged(name, frame)
     short = frame[frame["step"] < 50].assign(batch_size=64, value=1e6)
@@ -106,7 +95,7 @@ def test_a_contrast_counts_its_base_as_often_as_it_says():
     name = "replay-does-not-suffice"
     for effect, verdict in ((0.04, "supported"), (-0.04, "contradicted")):
         # The base is 1, so that after B 0.9 - effect is right, on either side of 0.9.
-        frame = rows_for(claim(name), effect, noise=0.001)
+        frame = rows_for(claim_named(name), effect, noise=0.001)
         found = judged(name, frame)
         assert (found.effect, found.verdict) == (pytest.approx(-effect, abs=0.005), verdict)
         after = frame[frame["moment"] == "after B"]["value"].mean()
@@ -115,7 +104,7 @@ def test_a_contrast_counts_its_base_as_often_as_it_says():
 
 def test_the_early_checkpoint_is_a_fifth_of_the_way_on():
     name = "middle-checkpoint-knows-most"
-    frame = rows_for(claim(name), 1.0)
+    frame = rows_for(claim_named(name), 1.0)
     for step, verdict in ((10, "supported"), (200, "contradicted"), (1000, "contradicted")):
         better = frame["value"] + 5.0 * (frame["step"] == step)
         assert judged(name, frame.assign(value=better)).verdict == verdict
@@ -123,7 +112,7 @@ def test_the_early_checkpoint_is_a_fifth_of_the_way_on():
 
 def test_a_question_is_tested_two_sided():
     name = "adam-and-coefficients"
-    frame = rows_for(claim(name), 0.2)
+    frame = rows_for(claim_named(name), 0.2)
     wide = frame.pivot(index="seed", columns="measure", values="value")
     expected = stats.ttest_1samp(wide["updates"] - wide["gradients"], 0).pvalue
     found = judged(name, frame)
@@ -135,7 +124,7 @@ def test_a_common_drift_is_not_a_connection():
     name = "acquisition-follows-entropy"
     steps = 100 * 2 ** np.arange(9)
     noise = np.random.default_rng(3)
-    frame = rows_for(claim(name), 1.0)
+    frame = rows_for(claim_named(name), 1.0)
     down = {step: -5.0 * place for place, step in enumerate(steps)}
     values = np.array([down[step] for step in frame["step"]]) + noise.normal(size=len(frame))
     found = judged(name, frame.assign(value=values))
@@ -145,7 +134,7 @@ def test_a_common_drift_is_not_a_connection():
 
 
 def test_a_model_of_another_size_with_one_checkpoint_changes_no_connection():
-    frame = rows_for(claim("acquisition-follows-entropy"), 0.9)
+    frame = rows_for(claim_named("acquisition-follows-entropy"), 0.9)
     alone = judged("acquisition-follows-entropy", frame)
     last = frame[frame["step"] == frame["step"].max()]
     other = last.assign(trajectory="smaller", parameters=7)
@@ -154,7 +143,7 @@ def test_a_model_of_another_size_with_one_checkpoint_changes_no_connection():
 
 
 def test_the_cause_is_that_of_the_runs_whose_outcome_it_is():
-    frame = rows_for(claim("forgetting-follows-entropy"), 0.9)
+    frame = rows_for(claim_named("forgetting-follows-entropy"), 0.9)
     alone = judged("forgetting-follows-entropy", frame)
     # Runs on other text have an entropy of their start, and no forgetting that is tested.
     entropy = frame[frame["measure"] == "knowledge entropy"]
@@ -165,7 +154,7 @@ def test_the_cause_is_that_of_the_runs_whose_outcome_it_is():
 @pytest.mark.parametrize("measure", ["A", "knowledge entropy"])
 @pytest.mark.parametrize("slope", [0.0, 1.0])
 def test_what_does_not_move_or_moves_alike_follows_nothing(measure, slope):
-    frame = rows_for(claim("acquisition-follows-entropy"), 0.9)
+    frame = rows_for(claim_named("acquisition-follows-entropy"), 0.9)
     rows = frame["measure"] == measure
     frame.loc[rows, "value"] = slope * frame.loc[rows, "step"].rank(method="dense")
     found = judged("acquisition-follows-entropy", frame)
@@ -178,7 +167,7 @@ def test_what_does_not_move_or_moves_alike_follows_nothing(measure, slope):
 
 def test_seeds_with_runs_of_their_own_are_what_is_counted():
     name = "acquisition-follows-entropy"
-    frame = rows_for(claim(name), 1.0)
+    frame = rows_for(claim_named(name), 1.0)
     own = frame.assign(trajectory=[f"run {seed}" for seed in frame["seed"]])
     found = judged(name, own)
     assert "t-test over 5 seeds" in found.test
@@ -188,7 +177,7 @@ def test_seeds_with_runs_of_their_own_are_what_is_counted():
 
 def test_the_last_layer_must_fall_more_than_every_other():
     name = "entropy-falls-most-in-the-last-layer"
-    frame = rows_for(claim(name), 1.0, noise=0.01)
+    frame = rows_for(claim_named(name), 1.0, noise=0.01)
     # The first layer now falls as the last one does, the middle one does not.
     steep = frame["layer"] == 0
     place = np.log2(frame["step"] / 10) / 8
@@ -198,7 +187,7 @@ def test_the_last_layer_must_fall_more_than_every_other():
 
 def test_one_rising_layer_is_enough_against_all():
     name = "entropy-falls-in-each-layer"
-    frame = rows_for(claim(name), 1.0, noise=0.01)
+    frame = rows_for(claim_named(name), 1.0, noise=0.01)
     rising = frame["layer"] == 1
     frame.loc[rising, "value"] *= -1
     assert judged(name, frame).verdict == "contradicted"
@@ -206,7 +195,7 @@ def test_one_rising_layer_is_enough_against_all():
 
 def test_the_effect_of_several_is_that_of_the_weakest():
     name = "entropy-falls-in-each-layer"
-    frame = rows_for(claim(name), 1.0, noise=0.01)
+    frame = rows_for(claim_named(name), 1.0, noise=0.01)
     frame.loc[frame["layer"] == 1, "value"] *= 0.5
     found = judged(name, frame)
     # The noise of a line over five seeds is well below 0.02.
@@ -219,16 +208,13 @@ def test_the_effect_of_several_is_that_of_the_weakest():
 def test_seeds_that_are_all_alike_need_more_of_them():
     name = "once-ends-below-its-start"
     for seeds, verdict in ((3, "inconclusive"), (5, "supported")):
-        found = judged(name, rows_for(claim(name), 1.0, noise=0.0, seeds=seeds))
+        found = judged(name, rows_for(claim_named(name), 1.0, noise=0.0, seeds=seeds))
         assert found.p_value == pytest.approx(2.0**-seeds, rel=1e-12)
         assert (found.verdict, found.interval[:2]) == (verdict, (-1.0, -1.0))
         assert "which are all alike" in found.test
 
 
 def test_levels_hold_for_a_family():
-    from analysis.claims import CLAIMS, judge
-    from analysis.statistics import holm
-
     family = [one for one in CLAIMS.values() if one.family == "mixes and stages"]
     # They share a table; the sets learnt first keep their rows apart.
     frames = [rows_for(one, 0.05).assign(first=one.identifier) for one in family]
@@ -239,9 +225,7 @@ def test_levels_hold_for_a_family():
 
 
 def test_what_was_not_tested_does_not_count_in_its_family():
-    from analysis.claims import CLAIMS, judge
-
-    one = claim("gradients-follow-coefficients")
+    one = claim_named("gradients-follow-coefficients")
     frame = rows_for(one, 1.0)
     family = [other for other in CLAIMS.values() if other.family == one.family]
     found = judge(family, {one.table: frame})
@@ -251,7 +235,9 @@ def test_what_was_not_tested_does_not_count_in_its_family():
 
 
 def test_a_sentence_tells_the_number_and_how_sure_it_is():
-    found = judged("once-ends-below-its-start", rows_for(claim("once-ends-below-its-start"), 0.5))
+    found = judged(
+        "once-ends-below-its-start", rows_for(claim_named("once-ends-below-its-start"), 0.5)
+    )
     assert found.sentence.startswith(
         "Supported: at the last checkpoint passages that are met once end below their start "
         "(A of passages met once: \N{MINUS SIGN}"
@@ -272,19 +258,15 @@ def test_a_sentence_tells_the_number_and_how_sure_it_is():
 def test_a_table_that_is_none_is_refused_in_a_line(change, complaint):
     name = "once-ends-below-its-start"
     with pytest.raises(ValueError, match=complaint) as error:
-        judged(name, change(rows_for(claim(name), 1.0)))
+        judged(name, change(rows_for(claim_named(name), 1.0)))
     assert "\n" not in str(error.value)
 
 
 def test_bad_requests_are_refused_in_a_line():
-    from analysis.claims import claim_named, judge
-
     with pytest.raises(ValueError, match=r"^there is no claim 'entropy-fals'; did you mean 'entr"):
         claim_named("entropy-fals")
     with pytest.raises(ValueError, match=r"^there is no claim '\?'; choose from entropy-falls, "):
         claim_named("?")
-    one = claim("entropy-falls")
+    one = claim_named("entropy-falls")
     with pytest.raises(ValueError, match="'entropy-falls' was given 2 times; give it once"):
         judge([one, one], {})
-    with pytest.raises(ValueError, match=r"level is 0\.5: give a value between 0.5 and 1"):
-        judge([one], {}, level=0.5)

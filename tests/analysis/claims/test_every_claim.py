@@ -3,6 +3,11 @@
 import pytest
 from scipy import stats
 
+from analysis.claims import CLAIMS, MEASURES, Verdict, judge
+from analysis.claims.catalogue import read_claims
+from analysis.claims.choices import Extreme
+from analysis.claims.designs import EachOf, Follows, Foremost, Trend
+from analysis.measurements import COLUMNS
 from tests.analysis.claims.claim_records import CHECKPOINTS, CLUSTERS, SEEDS, rows_for
 
 LEVEL = 0.05
@@ -10,21 +15,14 @@ QUICK_DRAWS, DRAWS = 2, 100
 
 
 def every():
-    from analysis.claims import CLAIMS
-
     return list(CLAIMS.values())
 
 
 def verdict(claim, frame):
-    from analysis.claims import judge
-
     return judge([claim], {claim.table: frame})[0]
 
 
 def test_the_catalogue_says_everything_of_every_claim():
-    from analysis.claims import MEASURES
-    from analysis.measurements import COLUMNS
-
     claims = every()
     assert len(claims) > 60
     for claim in claims:
@@ -43,9 +41,70 @@ def test_the_catalogue_says_everything_of_every_claim():
     assert not unused, "a measure that no claim asks for"
 
 
-def test_a_verdict_flips_with_its_data():
-    from analysis.claims import Verdict
+FILE = """
+paper = "Kim et al. 2025"
+table = "acquisition"
+needs = ["ages"]
+figure = "encounters"
 
+[doubts]
+noise = "all of it is noise"
+
+[[families]]
+name = "ages"
+test = "trend"
+
+[families.claims.later-is-better]
+statement = "later is better"
+place = "Table 1"
+expected = "rises"
+quantity = "K"
+rows = ["unedited", "known"]
+where = {kind = "semantic", batch_size = [2, 3], step = "largest", temperature = "(none)"}
+of = ["resuscitated, factor 1", "resuscitated, factor 2"]
+less = "unedited"
+axis = "ratio"
+doubts = ["noise", "in so many words"]
+"""
+
+
+def test_a_claim_is_read_with_what_its_family_and_file_say():
+    (one,) = read_claims(FILE)
+    assert (one.identifier, one.family, str(one.needs[0])) == ("later-is-better", "ages", "ages")
+    assert one.doubts == ("all of it is noise", "in so many words")
+    settings = {name: one.where[name] for name in ("measure", "kind", "batch_size", "temperature")}
+    assert settings == {
+        "measure": "K",
+        "kind": "semantic",
+        "batch_size": (2, 3),
+        "temperature": None,
+    }
+    assert one.where["step"] is Extreme.LARGEST
+    first, second = one.design.parts
+    assert first.base == second.base
+    assert (first.arm.settings["factor"], second.arm.settings["factor"]) == (1.0, 2.0)
+    assert first.axis == "ratio"
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "complaint"),
+    [
+        ('place = "Table 1"', "", "'later-is-better' needs 'place'"),
+        ('axis = "ratio"', 'axes = "ratio"', "'later-is-better': a claim has no field 'axes'"),
+        ('"unedited", "known"', '"unknown"', "needs 'unknown'"),
+        ('less = "unedited"', 'less = "nothing"', "needs 'nothing'"),
+        ('["noise", ', '["nois", ', "needs 'nois'"),
+        ('"rises"', '"soars"', "'soars' is not a valid Direction"),
+        ('test = "trend"', 'test = "trent"', "no test 'trent'; choose from contrast"),
+    ],
+)
+def test_a_claim_that_is_none_is_refused_by_name(line, other, complaint):
+    assert line in FILE
+    with pytest.raises(ValueError, match=complaint):
+        list(read_claims(FILE.replace(line, other)))
+
+
+def test_a_verdict_flips_with_its_data():
     for claim in every():
         # Forty times the noise of a mean over five seeds: no test may miss it.
         for sign in (1, -1):
@@ -90,8 +149,6 @@ def test_chance_supports_no_single_claim_more_often_than_the_level():
 
 
 def test_too_few_seeds_checkpoints_or_items_are_not_tested():
-    from analysis.claims import Verdict
-
     for claim in every():
         few = [("seeds", {"seeds": claim.least.seeds - 1})]
         if claim.least.checkpoints:
@@ -107,8 +164,6 @@ def test_too_few_seeds_checkpoints_or_items_are_not_tested():
 
 
 def test_what_checkpoints_are_needed_for_has_at_least_eight():
-    from analysis.claims.designs import EachOf, Follows, Foremost, Trend
-
     over = []
     for claim in every():
         inner = claim.design

@@ -7,6 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.measurements import COLUMNS, Table
+from analysis.published import PUBLISHED, settings_of_results, verify, verify_command
+from analysis.published.results import novelty_of, published_name
+from analysis.result_folders import Results
+from training.ckl_config import CKL_RECIPES
+from training.recipes import as_json
+from training.remix import REMIX_RECIPES
+
 MINUS = "\N{MINUS SIGN}"
 A = "kim-table-1-baseline-738k-A"
 LAMA = "chen-table-2-KVR-both-LAMA-accuracy"
@@ -42,16 +50,11 @@ MOMENTS = {
 
 
 def frame(table, rows):
-    from analysis.measurements import COLUMNS, Table
-
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS[Table(table)])).astype(object)
 
 
 def found_in(settings=None, **tables):
     """Comparisons by number, of rows by their table."""
-    from analysis.measurements import Table
-    from analysis.published import verify
-
     frames = {Table(name): frame(name, rows) for name, rows in tables.items()}
     known = {Table(name): said for name, said in (settings or {}).items()}
     return {one.published.identifier: one for one in verify(frames, known)}
@@ -105,8 +108,6 @@ def outcome(one):
 
 
 def test_what_is_printed_matches_itself_where_all_conditions_are_met():
-    from analysis.published import PUBLISHED
-
     names = {
         f"kim-table-{table}-baseline-{name}-{measure}": run(
             measure, PUBLISHED[f"kim-table-{table}-baseline-{name}-{measure}"].value, step
@@ -371,8 +372,6 @@ def sweep(tmp_path):
 
 
 def test_a_folder_is_verified_printed_and_written(sweep, tmp_path, capsys):
-    from analysis.published import verify_command
-
     out = tmp_path / "out"
     verify_command([sweep.parent], out)
     line = "Of 617 published numbers 0 match, 3 hold in direction only, 1 disagree, "
@@ -397,8 +396,6 @@ def test_a_folder_is_verified_printed_and_written(sweep, tmp_path, capsys):
 
 
 def test_bad_folders_and_tables_are_refused_in_a_line(sweep, tmp_path):
-    from analysis.published import verify_command
-
     with pytest.raises(ValueError, match=r"nowhere is no folder; give a run"):
         verify_command([tmp_path / "nowhere"], None)
     (tmp_path / "file").write_text("")
@@ -416,10 +413,6 @@ def test_bad_folders_and_tables_are_refused_in_a_line(sweep, tmp_path):
 @pytest.fixture
 def results(tmp_path):
     """Manifests of the papers' own settings, of one run after another."""
-    from analysis.result_folders import Results
-    from training.ckl_config import CKL_RECIPES
-    from training.recipes import as_json
-    from training.remix import REMIX_RECIPES
 
     def manifest(name, config, changes):
         folder = tmp_path / name
@@ -445,9 +438,6 @@ def results(tmp_path):
 
 
 def test_manifests_of_the_papers_meet_the_published_conditions(results):
-    from analysis.measurements import Table
-    from analysis.published import settings_of_results
-
     found = settings_of_results(results())
     expected = {**PAPER_SETTINGS["acquisition"]}
     del expected["familiar corpus"]
@@ -477,11 +467,9 @@ def test_manifests_of_the_papers_meet_the_published_conditions(results):
 
 
 def test_names_of_results_are_those_of_the_papers():
-    from analysis.published.result_settings import novelty_of, published_corpus, published_model
-
     names = ("meta-llama/Meta-Llama-3-8B", "allenai/OLMo-7B-hf", "/home/me/runs/tiny")
-    assert [published_model(name) for name in names] == ["Llama-3-8B", "OLMo-7B", "tiny"]
+    assert [published_name("model", name) for name in names] == ["Llama-3-8B", "OLMo-7B", "tiny"]
     names = ("data/C4.jsonl", "data/c4-like.jsonl")
-    assert [published_corpus(name) for name in names] == ["C4", "c4-like.jsonl"]
+    assert [published_name("corpus", name) for name in names] == ["C4", "c4-like.jsonl"]
     names = ("PubMed", "biomedical-train", "Dolma", "general")
     assert [novelty_of(name) for name in names] == ["new", "new", "familiar", "familiar"]

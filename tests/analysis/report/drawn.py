@@ -23,7 +23,9 @@ def _unpacked(value):
     """Numbers that plotly has packed, as a list."""
     if "bdata" not in value:
         return value
-    return np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"]).tolist()
+    numbers = np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
+    shape = [int(size) for size in value.get("shape", "-1").split(",")]
+    return numbers.reshape(shape).tolist()
 
 
 def traces(plot, key=None):

@@ -12,6 +12,15 @@ import json
 
 import pandas as pd
 
+from analysis.claims.ledger import read_ledger
+from analysis.edit_measures import MEASURES
+from analysis.lens_tables import save_numbers
+from analysis.measurements import COLUMNS, Table
+from analysis.report.material import Material
+from analysis.result_folders import find_results
+from tests.analysis import ckl_runs, remix_runs
+from tests.analysis.lens_results import make_lens
+
 STEPS = (0, 100, 300, 700, 1100)
 ENTROPIES = (20.0, 14.0, 15.0, 16.0, 17.0)
 SEEDS = (0, 1, 2)
@@ -22,8 +31,6 @@ KINDS = {"memorization": 0.75, "semantic": 0.5, "compositional": 0.25}
 
 def tables():
     """The four tables, as measured."""
-    from analysis.measurements import Table
-
     makers = {
         Table.PRETRAINING: pretraining,
         Table.ACQUISITION: acquisition,
@@ -34,8 +41,6 @@ def tables():
 
 
 def filled(table, rows):
-    from analysis.measurements import COLUMNS
-
     columns = COLUMNS[table]
     return pd.DataFrame([{**dict.fromkeys(columns), **row} for row in rows], columns=list(columns))
 
@@ -175,17 +180,12 @@ def write_ledger(folder):
 
 
 def write_lens(folder):
-    from analysis.lens_tables import save_numbers
-    from tests.analysis.lens_results import make_lens
-
     prompts = (f"{NASTY} 0", "prompt 1", "prompt 2")
     return save_numbers(make_lens(prompts=prompts), folder)
 
 
 def write_edit_sweep(folder):
     """Two edits: one raises knowledge entropy by 1 nat and the loss by 0.5, one does nothing."""
-    from analysis.edit_measures import MEASURES
-
     rows = [
         {
             **{"edit": edit, "site": "up", "ratio": 0.5, "factor": 2.0, "refused": None},
@@ -211,11 +211,6 @@ def tell_kinds(run):
 
 def material(folder, **given):
     """All kinds of results; runs are those of the reports' tests."""
-    from analysis.claims.ledger import read_ledger
-    from analysis.report.material import Material
-    from analysis.result_folders import find_results
-    from tests.analysis import ckl_runs, remix_runs
-
     for seed in (0, 1):
         ckl_runs.make_run(folder / f"ckl-{seed}", seed=seed)
     ckl_runs.make_run(folder / "ckl-late", revision="step-001100", start="cd")

@@ -6,10 +6,12 @@ import re
 import pandas as pd
 import pytest
 
+from analysis.report.pretraining import text_changes
+from analysis.runs import read_run
 from tests.analysis import ckl_runs
-from tests.analysis.claim_tables.test_pretraining import write_sweep
 from tests.analysis.report import planted
 from tests.analysis.report.drawn import plots_in, traces
+from tests.analysis.test_entropy_measures import write_sweep
 
 PARTS = ["ledger", "trajectories", "encounters", "memorization", "readable", "provenance"]
 
@@ -105,9 +107,6 @@ def test_forgetting_fits_are_as_planted(made):
 
 
 def test_forgetting_is_told_by_text_where_tasks_are_not_answered(folder, tmp_path):
-    from analysis.report.run_curves import text_changes
-    from analysis.runs import read_run
-
     runs = [read_run(folder / name) for name in ("ckl-0", "ckl-1", "ckl-late")]
     found = text_changes(runs)
     text = found[found["measure"] == "change of bits per byte, general-heldout"]

@@ -1,7 +1,12 @@
 """The page in a real browser: quiet, offline, and its switches, filters and links do what they say."""
 
+import base64
+import json
+
 import pytest
 
+from analysis.document import html
+from analysis.report.page import page_report
 from tests.analysis.report import planted
 from tests.browser import resize, wait
 
@@ -12,9 +17,6 @@ DRAWN = "const d = document; return d.documentElement.dataset.drawn === String(d
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    from analysis.document import html
-    from analysis.report.page import page_report
-
     root = tmp_path_factory.mktemp("browser")
     report, _ = page_report(planted.material(root / "results"), planted.NASTY, "a command")
     path = root / "report.html"
@@ -57,8 +59,6 @@ def press(opened, found):
 
 
 def test_the_page_makes_no_request_and_no_error(opened, address):
-    import json
-
     events = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
     asked = [
         event["params"]["request"]["url"]
@@ -197,8 +197,6 @@ def test_nothing_overflows_sideways(opened, width, theme):
 
 
 def test_the_page_can_be_printed(opened):
-    import base64
-
     printed = opened.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
     assert base64.b64decode(printed["data"]).startswith(b"%PDF-")
     assert opened.get_log("browser") == []

@@ -6,7 +6,14 @@ from statistics import mean, stdev
 import pandas as pd
 import pytest
 
+from analysis.measurements import Table
+from analysis.report.material import Material
+from analysis.report.memorization import memorization_part
+from analysis.report.parts import differences, over_seeds
+from analysis.report.resuscitation import resuscitation_part
+from analysis.result_folders import Results
 from tests.analysis.report import planted
+from tests.analysis.report.drawn import plots, traces
 
 T_95 = {1: 12.706204736432095, 2: 4.302652729911275}
 """Student's t of a 95 % interval, from a printed table, by degrees of freedom."""
@@ -29,11 +36,6 @@ def acquired(step, seed, value, learning_rate=1e-3, **edit):
 
 
 def resuscitation(rows):
-    from analysis.measurements import Table
-    from analysis.report.material import Material
-    from analysis.report.resuscitation import resuscitation_part
-    from analysis.result_folders import Results
-
     table = planted.filled(Table.ACQUISITION, rows)
     return resuscitation_part(Material(results=Results(), measured={Table.ACQUISITION: table}))
 
@@ -50,8 +52,6 @@ def half_width(values):
 
 
 def test_what_edits_add_is_taken_from_the_start_of_the_same_age():
-    from tests.analysis.report.drawn import plots, traces
-
     part = resuscitation(of_ages())
     table = part.tables["edits-by-age"].set_index("x")
     assert table["value"].to_dict() == pytest.approx({100: -0.011, 300: -0.001, 700: 0.018})
@@ -99,8 +99,6 @@ def test_a_resuscitation_with_a_temperature_is_on_no_line_of_those_without():
         edit = {**UP, "factor": factor, "temperature": temperature}
         value = 0.1 * factor + (5.0 if temperature else 0.0)
         rows += [acquired(700, seed, value, **edit) for seed in range(3)]
-    from tests.analysis.report.drawn import plots, traces
-
     drawn = [
         p
         for p in plots(resuscitation(rows).pieces)
@@ -114,8 +112,6 @@ def test_a_resuscitation_with_a_temperature_is_on_no_line_of_those_without():
 
 @pytest.mark.parametrize("seeds", [(0, 0), (0, 1, 1)])
 def test_two_runs_of_a_seed_do_not_count_as_two_seeds(seeds):
-    from analysis.report.over_seeds import differences, over_seeds
-
     runs = pd.DataFrame({"arm": "a", "seed": list(seeds), "value": 1.0})
     with pytest.raises(ValueError, match="found 2 runs that nothing here tells apart"):
         over_seeds(runs, ["arm"])
@@ -130,11 +126,6 @@ def right(seed, value, **settings):
 
 
 def memorization(rows):
-    from analysis.measurements import Table
-    from analysis.report.material import Material
-    from analysis.report.memorization import memorization_part
-    from analysis.result_folders import Results
-
     table = planted.filled(Table.MEMORIZATION, rows)
     return memorization_part(Material(results=Results(), measured={Table.MEMORIZATION: table}))
 
@@ -148,8 +139,6 @@ def test_facts_that_are_new_are_not_pooled_with_those_nobody_asked_about():
 
 
 def test_a_longer_chain_takes_no_line_from_a_shorter_one():
-    from tests.analysis.report.drawn import plots, traces
-
     mix = {"mix_first": "random", "mix_words": 8}
     rows = [
         right(seed, share, **mix, **chain, mix_ratio=ratio)

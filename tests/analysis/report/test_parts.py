@@ -2,8 +2,16 @@
 
 from statistics import mean, stdev
 
+import pandas as pd
 import pytest
 
+from analysis.claims.choices import Anchor
+from analysis.measurements import NONE, Table
+from analysis.report.material import EDITS, Material, edit_name
+from analysis.report.page import MEASURED
+from analysis.report.parts import between_ends, differences, over_seeds
+from analysis.report.pretraining import pretraining_part
+from analysis.result_folders import Results
 from tests.analysis.report import planted
 from tests.analysis.report.drawn import plots, traces
 
@@ -20,17 +28,12 @@ def tables():
 @pytest.fixture(scope="module")
 def material(tables):
     """Tables alone: no runs, no ledger."""
-    from analysis.report.material import Material
-    from analysis.result_folders import Results
-
     return Material(results=Results(), measured=tables)
 
 
 @pytest.fixture(scope="module")
 def parts(material):
     """Every part that there are tables for."""
-    from analysis.report.page import MEASURED
-
     return {name: made for name, make in MEASURED.items() if (made := make(material)) is not None}
 
 
@@ -39,10 +42,6 @@ def half_width(values):
 
 
 def test_means_and_intervals_are_over_seeds():
-    import pandas as pd
-
-    from analysis.report.over_seeds import over_seeds
-
     values = {"a": [1.0, 2.0, 4.5], "b": [3.0], "c": [2.0, 2.0, 2.0]}
     rows = [(arm, seed, v) for arm, found in values.items() for seed, v in enumerate(found)]
     table = over_seeds(pd.DataFrame(rows, columns=["arm", "seed", "value"]), ["arm"])
@@ -56,10 +55,6 @@ def test_means_and_intervals_are_over_seeds():
 
 
 def test_differences_are_within_a_seed_and_without_rounding():
-    import pandas as pd
-
-    from analysis.report.over_seeds import differences
-
     runs = pd.DataFrame({"arm": "a", "seed": [0, 1, 2], "value": [0.1 + 0.2, 1.0, 5.0]})
     base = pd.DataFrame({"seed": [1, 0], "value": [0.75, 0.3]})
     found = differences(runs, base).set_index("seed")["value"]
@@ -110,12 +105,8 @@ def test_a_turn_between_the_ends_is_told(parts):
 
 
 def test_layers_are_drawn_as_they_are_and_less_their_first_value(parts):
-    maps = [
-        plot["data"][0]
-        for plot in plots(parts["pretraining"].pieces)
-        if plot["data"][0]["type"] == "heatmap"
-    ]
-    levels, changes = maps[:2]
+    drawn = [p for p in plots(parts["pretraining"].pieces) if p["data"][0]["type"] == "heatmap"]
+    levels, changes = (plot["data"][0] for plot in drawn[:2])
     for layer in range(planted.LAYERS):
         row = [(total + 0.25) / 3 + layer for total in planted.ENTROPIES]
         assert levels["z"][layer] == pytest.approx(row, rel=1e-5)
@@ -123,7 +114,7 @@ def test_layers_are_drawn_as_they_are_and_less_their_first_value(parts):
         assert changes["z"][layer] == pytest.approx(moved, rel=1e-5, abs=1e-12)
     assert changes["zmid"] == 0
     assert changes["zmin"] == -changes["zmax"]
-    assert levels["x"] == ["0", "100", "300", "700", "1,100"]
+    assert drawn[0]["layout"]["xaxis"]["ticktext"] == ["0", "100", "300", "700", "1,100"]
 
 
 def test_edits_are_compared_with_unedited_runs_of_their_seed(parts):
@@ -184,8 +175,6 @@ def test_what_is_right_is_the_mean_over_facts_then_seeds(parts):
 
 
 def test_amounts_are_varied_one_at_a_time(parts):
-    from analysis.claims.choices import Anchor
-
     part = parts["memorization"]
     assert part.anchors == (Anchor.MIXES, Anchor.DEPTH)
     drawn = {plot["layout"]["xaxis"]["title"].get("text"): plot for plot in plots(part.pieces)}
@@ -228,55 +217,17 @@ def test_effectivity_is_a_mean_over_passages_then_seeds(parts):
 
 
 def test_nothing_measured_has_no_part():
-    from analysis.report.material import Material
-    from analysis.report.page import MEASURED
-    from analysis.result_folders import Results
-
     nothing = Material(results=Results())
     assert [name for name, make in MEASURED.items() if make(nothing) is not None] == []
 
 
 def test_one_checkpoint_is_no_trajectory(tables):
-    from analysis.measurements import Table
-    from analysis.report.material import Material
-    from analysis.report.pretraining import pretraining_part
-    from analysis.result_folders import Results
-
     rows = tables[Table.PRETRAINING]
     alone = Material(results=Results(), measured={Table.PRETRAINING: rows[rows["step"] == 100]})
     assert pretraining_part(alone) is None
 
 
-def test_points_of_several_arms_become_a_trace_for_each():
-    import plotly.graph_objects as go
-
-    from analysis.report.switches import keyed
-
-    figure = go.Figure()
-    names = ["a<b", "plain"]
-    figure.add_scatter(
-        x=[1, 2, 3],
-        y=[0, 1, 0],
-        marker={"color": ["red", "blue", "red"]},
-        customdata=[["a&lt;b"], ["plain"], ["a&lt;b"]],
-    )
-    figure.add_scatter(x=[4], y=[1], name="plain")
-    figure.add_scatter(x=[5], y=[1])
-    found = keyed(figure, names)
-    assert [(list(t.x), t.meta["keys"]) for t in found.data] == [
-        ([1, 3], ["a<b"]),
-        ([2], ["plain"]),
-        ([4], ["plain"]),
-        ([5], ["plain"]),
-    ]
-    assert found.data[0].marker.color == ("red", "red")
-
-
 def test_series_between_their_ends():
-    import pandas as pd
-
-    from analysis.report.figures import between_ends
-
     rows = [("a", 0, 0, 2.0), ("a", 0, 1, 4.0), ("a", 1, 0, 8.0), ("a", 2, 0, 4.0)]
     rows += [("still", 0, 0, 1.0), ("still", 1, 0, 1.0)]
     found = between_ends(pd.DataFrame(rows, columns=["series", "x", "seed", "value"]))
@@ -294,7 +245,4 @@ def test_series_between_their_ends():
     ],
 )
 def test_edits_have_the_names_of_the_reports(settings, name):
-    from analysis.measurements import NONE
-    from analysis.report.names import EDITS, edit_name
-
     assert edit_name({**dict.fromkeys(EDITS, NONE), **settings}) == name

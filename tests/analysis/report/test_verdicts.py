@@ -5,23 +5,21 @@ import re
 
 import pytest
 
+from analysis.claims.choices import Anchor
+from analysis.claims.ledger import read_ledger
+from analysis.document import Report, html
+from analysis.report.verdicts import ledger_part
 from tests.analysis.report import planted
 from tests.analysis.report.drawn import plots
 
 
 @pytest.fixture
 def ledger(tmp_path):
-    from analysis.claims.ledger import read_ledger
-
     return read_ledger(planted.write_ledger(tmp_path / "ledger"))
 
 
 @pytest.fixture
 def markup(ledger):
-    from analysis.claims.choices import Anchor
-    from analysis.document import Report, html
-    from analysis.report.verdicts import ledger_part
-
     part = ledger_part(ledger, {Anchor.TRAJECTORIES, Anchor.MEMORIZATION})
     return html(Report(title="Ledger", sections=[part.section])).replace("\n", "")
 
@@ -72,8 +70,6 @@ def test_links_lead_to_what_is_drawn_only(markup):
 
 
 def test_effects_are_drawn_by_their_unit(ledger):
-    from analysis.report.verdicts import ledger_part
-
     nats, share, correlation = plots(ledger_part(ledger, set()).pieces)
     assert [t["x"] for t in nats["data"]] == [[-2.5]]
     assert nats["data"][0]["error_x"]["array"] == [0.5]
@@ -82,8 +78,6 @@ def test_effects_are_drawn_by_their_unit(ledger):
 
 
 def test_the_head_of_the_page_counts(ledger):
-    from analysis.report.verdicts import ledger_part
-
     first, second, third = ledger_part(ledger, set()).findings
     assert first == (
         "Of 5 claims and questions, 4 could be tested at the scale smoke: 1 supported, 1 "
@@ -101,12 +95,10 @@ def test_the_head_of_the_page_counts(ledger):
     [
         (lambda told: told.pop("scale"), "found no 'scale'"),
         (lambda told: told["claims"][1].pop("verdict"), "found no 'verdict'"),
-        (lambda told: told["claims"][2].update(verdict="true"), "unknown verdict 'true'"),
+        (lambda told: told["claims"][2].update(verdict="true"), "'true' is not a valid Verdict"),
     ],
 )
 def test_a_ledger_of_another_version_is_refused(tmp_path, change, answer):
-    from analysis.claims.ledger import read_ledger
-
     told = planted.ledger()
     change(told)
     file = tmp_path / "ledger.json"

@@ -1,8 +1,13 @@
-"""The table of pretraining, from trajectories that are written by hand."""
+"""The tables of pretraining and of updates, from results that are written by hand."""
 
 import json
 
 import pytest
+
+from analysis.entropy import main
+from analysis.entropy_measures import pretraining_table, updates_table
+from analysis.measurements import Table, checked
+from tests.models import tiny_hf_model, tiny_tokenizer
 
 SETTINGS = {"layout": "packed", "sequence_length": 13, "max_tokens": 101, "weighting": "instance"}
 TOTALS = {"|c|": 20.0, "max(c, 0)": 19.0, "|max(gate, 0) · up|": 18.0, "|c| · ‖v‖": 17.0}
@@ -43,9 +48,6 @@ def write_manifest(run, command, seed):
 
 
 def table_of(*sweeps):
-    from analysis.entropy_measures import pretraining_table
-    from analysis.measurements import Table, checked
-
     return checked(Table.PRETRAINING, pretraining_table(sweeps))
 
 
@@ -121,9 +123,6 @@ def test_what_does_not_go_together_is_refused(tmp_path):
 
 def test_a_sweep_that_was_measured_is_read(tmp_path):
     """What the command writes, with numbers of the results that it wrote beside the table."""
-    from analysis.entropy import main
-    from tests.models import tiny_hf_model, tiny_tokenizer
-
     for step in (3, 17):
         path = tmp_path / "tiny-seed4" / "checkpoints" / f"step-{step:06d}"
         tiny_hf_model("llama", seed=step).save_pretrained(path)
@@ -143,3 +142,66 @@ def test_a_sweep_that_was_measured_is_read(tmp_path):
         # The total is added up in another order there.
         assert values.pop("(none)") == pytest.approx(sum(layers), rel=1e-14)
         assert list(values.values()) == layers
+
+
+def write_updates(folder, *, model, **changed):
+    """Two checkpoints of two layers, and one without a step; a correlation is missing."""
+    settings = {"model": model, "corpus": "plants", "batches": 3, "eps": 1e-5, **changed}
+    checkpoints = [
+        {
+            "checkpoint": name,
+            "step": step,
+            "layers": [
+                {"layer": 0, "gradients": 0.75 + shift, "updates": -0.25 + shift},
+                {"layer": 1, "gradients": 0.5 + shift, "updates": None},
+            ],
+        }
+        for name, step, shift in (("step8", 8, 0.0), ("step64", 64, 0.125), ("main", None, 0.25))
+    ]
+    folder.mkdir()
+    content = {"model": model, "configuration": settings, "checkpoints": checkpoints}
+    (folder / "updates.json").write_text(json.dumps(content))
+    return folder
+
+
+def updates_of(*folders):
+    return checked(Table.UPDATES, updates_table(folders))
+
+
+def test_updates_are_those_of_each_checkpoint_and_layer(tmp_path):
+    folder = write_updates(tmp_path / "a", model="a/model-seed3")
+    found = {
+        (r.seed, r.step, r.layer, r.measure): r.value
+        for r in updates_of(folder).itertuples(index=False)
+    }
+    # The checkpoint without a step, and the layer without a correlation, are left out.
+    assert found == {
+        (3, 8, 0, "gradients"): 0.75,
+        (3, 8, 1, "gradients"): 0.5,
+        (3, 8, 0, "updates"): -0.25,
+        (3, 64, 0, "gradients"): 0.875,
+        (3, 64, 1, "gradients"): 0.625,
+        (3, 64, 0, "updates"): -0.125,
+    }
+
+
+def test_claims_find_updates(tmp_path):
+    from analysis.claims import CLAIMS, Table, judge
+
+    table = updates_of(*(write_updates(tmp_path / str(n), model=f"m-seed{n}") for n in range(3)))
+    (found,) = judge([CLAIMS["gradients-follow-coefficients"]], {Table.UPDATES: table})
+    assert found.seeds == 3
+    assert found.effect == pytest.approx((0.75 + 0.5 + 0.875 + 0.625) / 4, rel=1e-12)
+
+
+def test_updates_that_do_not_go_together_are_refused(tmp_path):
+    first = write_updates(tmp_path / "first", model="a/model")
+    with pytest.raises(ValueError, match=r"first and .*twice both have 'gradients' of seed 0"):
+        updates_of(first, write_updates(tmp_path / "twice", model="a/model"))
+    other = write_updates(tmp_path / "other", model="a/model-seed1", eps=1e-8)
+    with pytest.raises(ValueError, match="measured with eps 1e-05 and 1e-08"):
+        updates_of(first, other)
+    with pytest.raises(ValueError, match=r"holds no finished measurement of updates"):
+        updates_of(tmp_path)
+    run = write_manifest(tmp_path / "ckl", "training.ckl", 0)
+    assert updates_of(write_updates(tmp_path / "of-ckl", model=str(run))).empty

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from analysis.claims import Table
+from analysis.entropy_measures import updates_table
+from analysis.measurements import checked
+from analysis.result_folders import Results, find_results, tables_of
 from tests.analysis import ckl_runs, remix_runs
-from tests.analysis.claim_tables_records import write_updates
+from tests.analysis.test_entropy_measures import write_updates
 
 
 def write(path, content):
@@ -70,8 +74,6 @@ WANTED = {
 
 
 def found_in(*paths, root):
-    from analysis.result_folders import find_results
-
     results = find_results(paths)
     kinds = [field.name for field in fields(results)]
     return {k: [str(p.relative_to(root)) for p in getattr(results, k)] for k in kinds}
@@ -103,26 +105,18 @@ def test_a_path_may_be_a_result_and_stands_once(folder):
     ],
 )
 def test_folders_without_results_are_refused(folder, name, complaint):
-    from analysis.result_folders import find_results
-
     with pytest.raises(ValueError, match=complaint) as error:
         find_results([folder / "lens", folder / name])
     assert "\n" not in str(error.value)
 
 
 def test_a_file_that_is_no_json_is_refused(tmp_path):
-    from analysis.result_folders import find_results
-
     (tmp_path / "lens.json").write_text("{")
     with pytest.raises(ValueError, match=r"lens.json is no readable JSON"):
         find_results([tmp_path])
 
 
 def test_tables_are_those_that_have_rows(tmp_path):
-    from analysis.claims import Table
-    from analysis.entropy_measures import updates_table
-    from analysis.result_folders import Results, find_results, tables_of
-
     assert tables_of(Results()) == {}
     write_updates(tmp_path / "updates", model="a/model")
     tables = tables_of(find_results([tmp_path]))
@@ -131,10 +125,6 @@ def test_tables_are_those_that_have_rows(tmp_path):
 
 
 def test_runs_of_every_kind_come_to_their_tables(tmp_path):
-    from analysis.claims import Table
-    from analysis.measurements import checked
-    from analysis.result_folders import find_results, tables_of
-
     ckl_runs.make_run(tmp_path / "ckl")
     write_factoid_run(tmp_path / "remix")
     remix_runs.make_run(tmp_path / "half", done=False)
@@ -163,8 +153,6 @@ def change(path, how):
 
 @pytest.mark.parametrize("kind", ["ckl", "remix"])
 def test_runs_of_another_version_are_refused_in_one_line(tmp_path, kind):
-    from analysis.result_folders import find_results, tables_of
-
     path: Path = tmp_path / "old"
     (ckl_runs if kind == "ckl" else remix_runs).make_run(path)
     change(path, lambda told: told["configuration"].pop("edit_form"))

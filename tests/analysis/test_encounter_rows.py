@@ -1,12 +1,18 @@
-"""Numbers of encounters: planted ones by hand, drawn ones by loops over probes and encounters."""
+"""Rows of encounters: planted ones by hand, drawn ones by loops; and claims judged on the table."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
-from tests.analysis.ckl_runs import BASE, ENCOUNTERS, KINDS, MET, STEPS, make_run
-from tests.analysis.claim_tables.test_acquisition import picked, table_of, value
+from analysis.claims import CLAIMS, claim_named, judge
+from analysis.encounter_measures import curve_tables, forgetting_curves
+from analysis.measurements import Table
+from analysis.runs import TrainingRun, read_run
+from interventions.choices import ResuscitationSite
+from tests.analysis.ckl_runs import BASE, ENCOUNTERS, KINDS, MET, STEPS, arms_from, make_run
+from tests.analysis.test_ckl_rows import picked, table_of, value
 
 PER_PASSAGE = ("effectivity", "rise", "fall", "net gain")
 NO_MOMENT = {"moment": None, "against": None}
@@ -14,8 +20,6 @@ NO_MOMENT = {"moment": None, "against": None}
 
 def scored(run, log_probs, every=1):
     """A run with other scores of probes, at every so many steps; `log_probs` are `[step probe]`."""
-    from analysis.runs import TrainingRun, read_run
-
     run = run if isinstance(run, TrainingRun) else read_run(run)
     scores = run.scores["knowledge"]
     # Moments are looked at whatever the cadence.
@@ -107,74 +111,22 @@ def test_a_run_that_ends_before_another_encounter_would_come_has_no_net_gain(tmp
 
 
 def test_curves_are_those_of_the_report(run):
-    """And the curve of all that was met is the pooled one, fitted again here."""
-    from analysis.encounter_measures import curve_tables
-    from tests.analysis.ckl_runs import arms_from
-
+    """And of all that was met one is fitted to passages that were met once and twice."""
     table = table_of(run)
-    _, curves, points, _ = curve_tables(arms_from(run))
-    assert set(curves["exposure"]) == {"paraphrase", "duplication", "once"}
-    for row in curves[curves["kind"] == "all"].itertuples():
-        found = value(table, "slope", exposure=row.exposure, kind="all", cluster=None, **NO_MOMENT)
-        assert found == pytest.approx(row.slope)
-        drawn = points[points["exposure"] == row.exposure]
-        line, power, exponential = _criteria(drawn["offset"], drawn["retained"])
-        of = {"exposure": row.exposure, "kind": "all"}
-        # Planted curves are lines to rounding, whose logarithm is noise: only which is larger.
-        assert value(table, "AIC over power", **of) > 100
-        assert value(table, "AIC over exponential", **of) > 100
-        assert line < min(power, exponential)
-
-
-def test_the_curve_of_all_that_was_met(tmp_path):
-    """Scores drawn around a fading gain; pooled by hand over passages met once and twice."""
-    from analysis.forgetting_curve import log_spaced_offsets
-
-    generator = np.random.default_rng(3)
-    draws = np.tile(np.repeat(BASE, 3), (STEPS + 1, 1))
-    for probe in range(3 * MET):
-        steps = np.arange(STEPS + 1)
-        size = generator.uniform(0.5, 2)
-        later = np.maximum(steps - 20, 1)
-        draws[:, probe] += np.where(steps >= 20, size * (1 - 0.6 * np.log10(later)), 0)
-        draws[:, probe] += generator.normal(0, 0.05, STEPS + 1)
-    table = table_of(scored(make_run(tmp_path / "run"), draws))
-    offsets = np.arange(1, 60 - 19 - 10 + 1)
-    assert len(offsets) < 50 < len(log_spaced_offsets(10**4))
-    total, left = 0.0, np.zeros(len(offsets))
-    for probe in range(3 * MET):
-        passage = probe // 3
-        first = min(step for step, some in ENCOUNTERS.items() if passage in some)
-        best = 20 + int(np.argmax(draws[20:30, probe]))
-        gain = draws[best, probe] - draws[first, probe]
-        if gain > 0:
-            total += gain
-            left += draws[best + offsets, probe] - draws[first, probe]
-    curve = left / total
-    slope, _ = np.polyfit(np.log10(offsets), curve, 1)
-    of = {"exposure": "met", "kind": "all", "cluster": None, **NO_MOMENT}
-    assert value(table, "slope", **of) == pytest.approx(slope)
-    line, power, exponential = _criteria(offsets, curve)
-    # The search for a rate ends at a part in 10^8.
-    assert value(table, "AIC over power", **of) == pytest.approx(power - line, abs=1e-3)
-    assert value(table, "AIC over exponential", **of) == pytest.approx(exponential - line, abs=1e-3)
-
-
-def _criteria(offsets, curve):
-    """Akaike's of the line, the power and the exponential, by SciPy."""
-    from scipy.optimize import curve_fit
-
-    shapes = (
-        (lambda t, a, b: a + b * np.log10(t), (1, -0.5)),
-        (lambda t, a, b: a * t**-b, (1, 0.3)),
-        (lambda t, a, b: a * np.exp(-b * t), (1, 0.05)),
-    )
-    t, r = np.asarray(offsets, dtype=float), np.asarray(curve, dtype=float)
-    found = []
-    for shape, start in shapes:
-        parameters, _ = curve_fit(shape, t, r, p0=start, maxfev=10_000)
-        found.append(len(t) * np.log(np.square(r - shape(t, *parameters)).sum() / len(t)) + 6)
-    return found
+    _, curves, _, _ = curve_tables(arms_from(run))
+    slopes = curves[curves["kind"] == "all"].set_index("exposure")["slope"]
+    assert set(slopes.index) == {"paraphrase", "duplication", "once"}
+    pooled = forgetting_curves(read_run(run))["met"]
+    assert slopes.min() < pooled.slope < slopes.max()
+    of = {"kind": "all", "cluster": None, **NO_MOMENT}
+    for exposure, slope in {**slopes, "met": pooled.slope}.items():
+        assert value(table, "slope", exposure=exposure, **of) == pytest.approx(slope)
+        for shape in ("power", "exponential"):
+            # Planted curves are lines to rounding, whose logarithm is noise: only which is larger.
+            assert value(table, f"AIC over {shape}", exposure=exposure, **of) > 10
+    line = pooled.fits["log_linear"].aic
+    power = value(table, "AIC over power", exposure="met", **of)
+    assert power == pytest.approx(pooled.fits["power"].aic - line)
 
 
 def test_spacing_is_told_by_the_curve_of_the_shortest_interval(tmp_path):
@@ -198,3 +150,95 @@ def test_spacing_is_said_of_net_gains_only(tmp_path):
     told = table_of(*runs).dropna(subset="spacing")
     assert set(told["measure"]) == {"net gain"}
     assert set(told["spacing"]) == {"within"}
+
+
+AGES = tuple(range(100, 1000, 100))
+SEEDS = 3
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Nine checkpoints with three seeds, of which the last one is edited and spaced as well.
+
+    With age gains fall by a tenth a checkpoint, and entropy by one nat and more.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    up = {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0}
+    preserving = {**up, "resuscitation_site": ResuscitationSite.PRESERVING}
+    runs = []
+    for seed in range(SEEDS):
+        make = partial(make_run, seed=seed, model="tiny", generate_every=None)
+        for place, step in enumerate(AGES):
+            runs.append(
+                make(
+                    folder / f"{step}-{seed}",
+                    gain=1 - 0.1 * place + 0.01 * seed,
+                    right=(30, 25 - place - (place % 3)),
+                    entropy=30 - place - 0.1 * place * (place % 3),
+                    start=f"{place:02x}",
+                    revision=f"step-{step:06d}",
+                )
+            )
+        last = {"start": f"{len(AGES) - 1:02x}", "revision": f"step-{AGES[-1]:06d}"}
+        for name, edit, gain in (("up", up, 1.5), ("preserving", preserving, 0.5)):
+            edited = {"edit": edit, "unedited": True, "entropy": 40.0, "gain": gain}
+            runs.append(make(folder / f"{name}-{seed}", **edited, **last))
+        spaced = make(folder / f"spaced-{seed}", injection_interval=14, **last)
+        runs.append(scored(spaced, draws_that_fade()))
+        # The same at the shorter interval, in the place of the run of the last checkpoint.
+        runs[-4] = scored(runs[-4], draws_that_fade())
+    return table_of(*runs)
+
+
+@pytest.fixture(scope="module")
+def findings(table):
+    claims = [claim for claim in CLAIMS.values() if claim.table is Table.ACQUISITION]
+    return {one.claim: one for one in judge(claims, {Table.ACQUISITION: table})}
+
+
+@pytest.mark.parametrize(
+    ("claim", "n"),
+    [
+        ("acquisition-falls-with-age", len(AGES)),
+        ("acquisition-follows-entropy", len(AGES)),
+        ("encounters-raise", 10),
+        ("memorization-gains-most", 10),
+        ("later-checkpoints-acquire-no-more", 10),
+        ("very-early-pretraining", 10),
+        ("middle-checkpoint-knows-most", 10),
+        ("middle-checkpoint-keeps-most", 60),
+        ("forgetting-rises-with-age", len(AGES)),
+        ("once-ends-below-its-start", SEEDS),
+        ("resuscitation-raises-entropy", SEEDS),
+        ("preserving-resuscitation-gain", 10),
+        ("preserving-resuscitation-damage", 60),
+        ("preserving-against-scaling", 10),
+        ("forgetting-is-linear-in-log-steps", SEEDS),
+        ("duplication-forgets-faster", SEEDS),
+        ("encounters-within-the-threshold-add-up", 10),
+        ("encounters-beyond-the-threshold-leave-nothing", 10),
+    ],
+)
+def test_claims_find_what_they_are_about(claim, n, findings):
+    assert findings[claim].n == n, findings[claim].test
+    assert findings[claim].seeds == SEEDS
+
+
+def test_effects_are_those_that_were_planted(findings):
+    # From a gain of 1 to one of 0.2: 1.5 and 0.3 of 6.
+    assert findings["encounters-raise"].verdict == "supported"
+    assert findings["acquisition-falls-with-age"].verdict == "supported"
+    assert findings["resuscitation-raises-entropy"].effect == pytest.approx(
+        40 - (30 - 8 - 0.1 * 8 * 2)
+    )
+    assert findings["preserving-against-scaling"].effect == pytest.approx(1.5 * (1.5 - 0.5))
+
+
+def test_spacing_on_all_rows_would_keep_claims_from_their_rows(table):
+    """Why net gains alone say it: a claim about the last checkpoint loses what it compares."""
+    everywhere = table.copy()
+    told = everywhere["step"].eq(AGES[-1]) & everywhere["site"].isna()
+    everywhere.loc[told, "spacing"] = "within"
+    claim = claim_named("preserving-resuscitation-gain")
+    found = judge([claim], {Table.ACQUISITION: everywhere})[0]
+    assert found.verdict == "not tested at this scale"

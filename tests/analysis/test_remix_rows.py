@@ -2,11 +2,24 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
+import probes
+from analysis.measurements import Table, checked
+from analysis.remix_rows import fact_depths, memorization_table
+from analysis.runs import read_chain
 from tests.analysis.remix_runs import A_ITEMS, make_run
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import pretrain_arguments, write_texts
+from training.pretrain import main as pretrain
+from training.recipes import Control, from_json
+from training.remix import main as remix
+from training.remix_config import RemixConfig
+from training.remix_items import stage_items
 
 FOUND = 35
 """A model that has learnt next to nothing has the answers far from the top."""
@@ -15,8 +28,6 @@ KINDS = {"A": "factoids", "B": "factoids"}
 
 def run_of(folder, kinds=KINDS, about=None, **given):
     """A planted run whose manifest says what its sets are, as those of `training.remix` do."""
-    from training.recipes import Control
-
     if "control" in given:
         given["control"] = Control(given["control"])
     make_run(folder, **given)
@@ -29,10 +40,6 @@ def run_of(folder, kinds=KINDS, about=None, **given):
 
 
 def table_of(*folders, **given):
-    from analysis.measurements import Table, checked
-    from analysis.remix_rows import memorization_table
-    from analysis.runs import read_chain
-
     table = memorization_table([read_chain(folder) for folder in folders], **given)
     return checked(Table.MEMORIZATION, table)
 
@@ -160,9 +167,6 @@ def test_claims_find_their_rows(tmp_path):
 @pytest.fixture(scope="module")
 def real_run(tmp_path_factory):
     """A run of two stages of a tiny model."""
-    from training.pretrain import main as pretrain
-    from training.remix import main as remix
-
     folder = tmp_path_factory.mktemp("real")
     texts, start = write_texts(folder), folder / "tiny"
     assert pretrain(pretrain_arguments(texts, start)) == 0
@@ -172,14 +176,6 @@ def real_run(tmp_path_factory):
 
 def first_layers(run, stage, k):
     """First layer of each fact of stage A, by its prompt, from the states transformers gives."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    import probes
-    from training.recipes import from_json
-    from training.remix_config import RemixConfig
-    from training.remix_items import stage_items
-
     (checkpoint,) = (run / f"stage-{stage}/checkpoints").iterdir()
     manifest = json.loads((run / "manifest.json").read_text())
     config = from_json(RemixConfig, {**manifest["configuration"], **manifest["execution"]})
@@ -202,11 +198,6 @@ def first_layers(run, stage, k):
 
 
 def test_depths_are_those_of_hidden_states(real_run):
-    import numpy as np
-
-    from analysis.remix_rows import fact_depths
-    from analysis.runs import read_chain
-
     depths = fact_depths([read_chain(real_run)], 7, k=FOUND)
     assert set(depths["moment"]) == {"after A", "after B"}
     table = table_of(real_run, depths=depths)
@@ -229,8 +220,6 @@ def test_depths_are_those_of_hidden_states(real_run):
 
 
 def test_depths_of_other_runs_are_left_alone(real_run, tmp_path):
-    import pandas as pd
-
     told = (str(tmp_path / "run"), "after B", "effective layers", None, 2.5)
     depths = pd.DataFrame([told], columns=["run", "moment", "measure", "cluster", "value"])
     run = run_of(tmp_path / "run")

@@ -6,18 +6,23 @@ from math import log10
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from analysis.ckl_rows import acquisition_table
+from analysis.measurements import COLUMNS, Table, checked, settings_of
+from analysis.runs import read_run
+from interventions.choices import ResuscitationSite
 from tests.analysis.ckl_runs import BASE, EXPOSURES, UP, make_run
+from training.recipes import Control
+from training.runs.directory import RunDirectory
+from training.runs.records import RecallRecord, as_line
 
 GAIN = 1.0
 EDITED = {"edit": UP, "shift": -1.0, "unedited": True, "gain": 0.5, "entropy": 23.0}
 
 
 def table_of(*runs, **given):
-    from analysis.ckl_rows import acquisition_table
-    from analysis.measurements import COLUMNS, Table, checked, settings_of
-    from analysis.runs import read_run
-
     table = acquisition_table(
         [run if hasattr(run, "manifest") else read_run(run) for run in runs], **given
     )
@@ -122,8 +127,6 @@ def test_p_by_question_and_f(table):
 
 def test_what_a_start_that_guesses_forgets_is_left_out(tmp_path):
     """Here the unedited start guesses as well as the edited one; below only the edited one."""
-    from analysis.runs import read_run
-
     guessing = make_run(tmp_path / "guessing", right=(11, 9), **EDITED)
     found = table_of(guessing)
     assert picked(found, "F").empty
@@ -137,8 +140,6 @@ def test_what_a_start_that_guesses_forgets_is_left_out(tmp_path):
 
 
 def test_the_entropy_of_both_starts(table, edited, tmp_path):
-    from analysis.runs import read_run
-
     where = {"against": None, "exposure": None, "kind": None, "cluster": None}
     for moment in ("unedited start", "start"):
         assert value(table, "knowledge entropy", moment=moment, **where) == 20
@@ -153,8 +154,6 @@ def test_the_entropy_of_both_starts(table, edited, tmp_path):
 
 def test_what_is_generated(plain, tmp_path):
     """Of 30 probes of met passages none is generated at first, then seven, then four."""
-    from training.runs.records import RecallRecord, as_line
-
     run = make_run(tmp_path / "run", generate_every=20)
     held_out = [1] * 9
     looks = {0: 0, 20: 7, 40: 30, 60: 4}
@@ -179,9 +178,6 @@ def test_what_is_generated(plain, tmp_path):
 
 
 def test_a_control_keeps_its_strength_and_has_no_site(tmp_path):
-    from interventions.choices import ResuscitationSite
-    from training.recipes import Control
-
     edit = {
         **UP,
         "resuscitation_site": ResuscitationSite.GATE,
@@ -196,8 +192,6 @@ def test_a_control_keeps_its_strength_and_has_no_site(tmp_path):
 
 
 def test_novelty_is_that_of_the_corpus(tmp_path):
-    from training.runs.directory import RunDirectory
-
     pretraining = tmp_path / "pretrained"
     manifest = {"configuration": {"corpus": ["theirs.txt", "mine.txt"], "seed": 5}, "inputs": {}}
     RunDirectory.create(pretraining, manifest | {"command": "training.pretrain"})
@@ -210,20 +204,11 @@ def test_novelty_is_that_of_the_corpus(tmp_path):
     ]
     found = table_of(*runs).groupby("seed")["novelty"].first().tolist()
     assert found == ["familiar", "new", None, "familiar"]
-    given = table_of(*runs, novelty={"other.txt": "new", "mine.txt": "new"})
-    assert given.groupby("seed")["novelty"].first().tolist() == ["familiar", "new", "new", "new"]
-    assert set(given["trajectory"]) == {"pretrained"}
-    assert set(given["step"]) == {300}
-    with pytest.raises(
-        ValueError, match=r"the novelty of 'other.txt' is 'old'; choose from new, f"
-    ):
-        table_of(*runs, novelty={"other.txt": "old"})
+    assert set(table_of(*runs)["trajectory"]) == {"pretrained"}
+    assert set(table_of(*runs)["step"]) == {300}
 
 
 def test_parameters_are_counted_in_the_weights(tmp_path):
-    import torch
-    from safetensors.torch import save_file
-
     run, start = make_run(tmp_path / "run"), tmp_path / "start"
     folder = run / "checkpoints" / "step-000060"
     folder.mkdir(parents=True)
@@ -263,8 +248,6 @@ def test_runs_that_the_table_cannot_tell_apart_are_refused(tmp_path):
 
 
 def test_scores_that_are_not_finite_are_refused(plain):
-    from analysis.runs import read_run
-
     run = read_run(plain)
     scores = run.scores["knowledge"].log_probs.copy()
     scores[20, 3] = -np.inf
