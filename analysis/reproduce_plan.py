@@ -125,16 +125,12 @@ def starts_of(
         return (shared,) * scale.seeds
     steps = evenly_spread(config.checkpoint_steps(), scale.checkpoints)
     names, seconds = tuple(map(checkpoint_name, steps)), scale.seconds(pretraining_work(config))
-    jobs = [
-        training_job(
-            *(PRETRAIN, f"{'smaller' if smaller else 'trajectory'}-seed-{seed}"),
-            *(replace(config, seed=seed), wanted.recipe, folder),
-            seconds=seconds,
-        )
-        for seed in range(scale.seeds)
-    ]
-    count = parameters_of(config)
-    return tuple(Starts(str(folder / job.name), names, count, job) for job in jobs)
+    kind, made = "smaller" if smaller else "trajectory", []
+    for seed in range(scale.seeds):
+        name, seeded = f"{kind}-seed-{seed}", replace(config, seed=seed)
+        job = training_job(PRETRAIN, name, seeded, wanted.recipe, folder, seconds=seconds)
+        made.append(Starts(str(folder / name), names, parameters_of(seeded), job))
+    return tuple(made)
 
 
 def _measuring_jobs(

@@ -102,16 +102,19 @@ class TrainingBatch:
             piece = self.rows(slice(first, first + size))
             used = ((piece.attention_mask != 0) | (piece.labels != IGNORED)).any(dim=0).nonzero()
             width = int(used[-1]) + 1 if len(used) else 1
-            whole = width == piece.input_ids.shape[1]
-            pieces.append(piece if whole else piece._each(lambda t, width=width: t[:, :width]))
+            pieces.append(piece if width == piece.input_ids.shape[1] else piece._columns(width))
         return pieces
 
     def _trained(self) -> Bool[Tensor, "batch following"]:
         return self.labels[:, 1:] != IGNORED
 
+    def _columns(self, width: int) -> "TrainingBatch":
+        return self._each(lambda tensor: tensor[:, :width])
+
     def _each(self, function: Callable[[Tensor], Tensor]) -> "TrainingBatch":
         given = ((name, getattr(self, name)) for name in _TENSORS)
-        return replace(self, **{name: function(t) for name, t in given if t is not None})
+        tensors: dict[str, Any] = {name: function(t) for name, t in given if t is not None}
+        return replace(self, **tensors)
 
 
 @runtime_checkable

@@ -115,8 +115,8 @@ def _control(control: Control, like: Resuscitation, seed: int) -> Edit:
         case Control.MATCHED_NOISE:
             return MatchedNoise(like, seed=seed)
         case Control.REDO:
-            given = {"ratio": like.ratio, "seed": seed, "model_hash": like.model_hash}
-            return ReDo(like.coefficients, **given)
+            ratio, model_hash = like.ratio, like.model_hash
+            return ReDo(like.coefficients, ratio=ratio, seed=seed, model_hash=model_hash)
         case _:
             return Identity()
 
