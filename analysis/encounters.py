@@ -55,7 +55,16 @@ class LocalMaxima:
 
 
 def find_local_maxima(log_probs: LogProbs, injection_steps: Steps, window: int = 50) -> LocalMaxima:
-    """The local acquisition maximum of every injection."""
+    """The local acquisition maximum of every injection.
+
+    Args:
+        log_probs: of the targets of probes, `[... step]`, in nats.
+        injection_steps: updates before each encounter, the same for all probes or a row for each.
+        window: updates after an encounter within which its maximum is sought.
+
+    Raises:
+        ValueError: a value is not finite, encounters are nearer than a window, or one is too late.
+    """
     log = as_float64(log_probs)
     if (wrong := ~np.isfinite(log)).any():
         raise ValueError(
