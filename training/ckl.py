@@ -82,6 +82,7 @@ def ckl_plan(config: CklConfig, recipe: CklConfig | None = None) -> Plan:
     between = [] if config.evaluate_every is None else [every(config.evaluate_every)]
     lags = " and ".join(map(str, config.lags))
     after_injections = [f"{lags} steps after the last injection"] if lags else []
+    when = ", ".join(["before", *between, "after", *after_injections])
     checkpoints = config.checkpoint_every
     sections = (
         base_section(config),
@@ -98,8 +99,7 @@ def ckl_plan(config: CklConfig, recipe: CklConfig | None = None) -> Plan:
             "evaluation",
             (
                 ("probes", probes),
-                ("others", evaluated_on(config)),
-                ("others when", ", ".join(["before", *between, "after", *after_injections])),
+                ("others", f"{evaluated_on(config)}; {when}"),
                 ("checkpoints", "the last" if checkpoints is None else every(checkpoints)),
             ),
         ),
