@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
+from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
@@ -123,16 +124,13 @@ def training_job(
 
 def in_waves(jobs: Sequence[Job]) -> list[list[Job]]:
     """Jobs in sets: each needs none but those of the sets before it."""
-    depth: dict[str, int] = {}
-    needs = {job.name: job.needs for job in jobs}
-
-    def find(name: str) -> int:
-        if name not in depth:
-            depth[name] = max((1 + find(other) for other in needs[name]), default=0)
-        return depth[name]
-
-    waves = range(1 + max(map(find, needs), default=-1))
-    return [[job for job in jobs if depth[job.name] == number] for number in waves]
+    sorter, waves = TopologicalSorter({job.name: job.needs for job in jobs}), []
+    sorter.prepare()
+    while sorter.is_active():
+        ready = sorter.get_ready()
+        sorter.done(*ready)
+        waves.append([job for job in jobs if job.name in ready])
+    return waves
 
 
 def in_groups(jobs: Sequence[Job]) -> list[list[Job]]:
