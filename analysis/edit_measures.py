@@ -75,16 +75,14 @@ def edit_settings(
     factors: Sequence[float],
     ratios: Sequence[float],
     temperatures: Sequence[float],
-    at_ratio: float = AT_RATIO,
-    at_factor: float = AT_FACTOR,
 ) -> list[EditSetting]:
     """The settings of a sweep, in order."""
     found = [
         EditSetting(as_choice(ResuscitationSite, site, "site"), float(ratio), float(factor))
         for site in sites
         for ratio, factor in [
-            *((at_ratio, factor) for factor in factors),
-            *((ratio, at_factor) for ratio in ratios),
+            *((AT_RATIO, factor) for factor in factors),
+            *((ratio, AT_FACTOR) for ratio in ratios),
         ]
     ]
     found += [EditSetting(temperature=float(temperature)) for temperature in temperatures]
@@ -100,17 +98,15 @@ def sites_of(
     model: HookedModel, asked: Sequence[ResuscitationSite]
 ) -> tuple[ResuscitationSite, ...]:
     """The sites asked for, or all that the model has."""
-    for site in asked:
-        require_site(model, site)
-    return tuple(asked) or tuple(site for site in ResuscitationSite if _has(model, site))
-
-
-def _has(model: HookedModel, site: ResuscitationSite) -> bool:
-    try:
-        require_site(model, site)
-    except ValueError:
-        return False
-    return True
+    found = []
+    for site in asked or ResuscitationSite:
+        try:
+            require_site(model, site)
+            found.append(site)
+        except ValueError:
+            if asked:
+                raise
+    return tuple(found)
 
 
 UNEDITED, ROWS = "unedited", "rows"

@@ -10,6 +10,7 @@ from enum import StrEnum
 import numpy as np
 import pandas as pd
 
+from analysis.numbers import numbered
 from probes.choices import Coefficient
 from probes.results import EntropyResult, KnowledgeEntropy
 
@@ -38,12 +39,6 @@ def series_labels(results: Sequence[EntropyResult]) -> list[str]:
         named = [part[place] for place in varying] or [part[2] or part[0]]
         names.append(" · ".join(str(name) for name in named if name) or part[0])
     return numbered(names)
-
-
-def numbered(names: Sequence[str]) -> list[str]:
-    """The names; a later one that is there already gets a number."""
-    repeats = [names[:place].count(name) for place, name in enumerate(names)]
-    return [f"{name} ({n + 1})" if n else name for name, n in zip(names, repeats, strict=True)]
 
 
 def symbol(result: EntropyResult) -> str:

@@ -39,8 +39,7 @@ import pandas as pd
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
-from analysis.arrays import as_float64
-from analysis.outliers import kept_mask
+from analysis.arrays import as_float64, kept_mask
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from probes.choices import Compat
 from probes.intervals import Interval

@@ -4,9 +4,16 @@ targets come up.
 Layer 0 is at the bottom, the stream before it beneath. Tokens are shown with visible spaces and as
 text, whatever they contain. Ranks count from 0, the top; entropies and divergences are in nats.
 
+A page that can draw any item needs a million places with ten tokens each (`explorer_data`). It
+holds a table of the tokens that occur and, for every place, numbers of rows of it: typed arrays,
+deflated, in base64, first bytes before all second bytes, which deflates by a fifth better.
+
 Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
 """
 
+import base64
+import json
+import zlib
 from collections.abc import Sequence
 from enum import StrEnum
 from math import log10
@@ -15,12 +22,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 
 from analysis.figures import empty, heatmap, histogram, layer_axis, lines, mark
 from analysis.lens_result import LensResult
-from analysis.lens_tables import DEFAULT_K, input_texts, items_table, layers_table, series_labels
+from analysis.lens_tables import (
+    DEFAULT_K,
+    input_ids,
+    input_texts,
+    items_table,
+    layers_table,
+    series_labels,
+)
 from analysis.numbers import label, share, visible
-from analysis.theme import REFERENCE_COLOUR
+from analysis.theme import REFERENCE_COLOUR, SEQUENTIAL_SCALE
 from probes.causal import CausalResult
 
 SITE_NAMES = {
@@ -198,3 +213,73 @@ def causal_figure(
     )
     figure.update_xaxes(tickformat=".0%", rangemode="tozero")
     return layer_axis(figure, longest)
+
+
+LOG_PROB_STEP = 1 / 2048
+"""Nats between two log-probabilities of a most likely token that a page can tell apart; they are
+kept down to -31.99, below which a page shows nothing."""
+
+
+def explorer_data(results: Sequence[LensResult], k: int) -> dict[str, Any]:
+    """What the script of the page reads, ready for JSON."""
+    places = [i / 15 for i in range(16)]
+    rgb = sample_colorscale(SEQUENTIAL_SCALE, places, colortype="tuple")
+    names = series_labels(results)
+    return {
+        "k": k,
+        "step": LOG_PROB_STEP,
+        "series": [_series(*one, k) for one in zip(names, results, strict=True)],
+        "highestKl": max(float(result.per_token.readout.kl.max()) for result in results),
+        "colours": ["#" + "".join(f"{round(255 * part):02x}" for part in colour) for colour in rgb],
+    }
+
+
+def _series(name: str, result: LensResult, k: int) -> dict[str, Any]:
+    read, readout, inputs = result.per_token, result.per_token.readout, input_ids(result)
+    top = readout.top_ids.numpy()
+    # Every token id that the page names, in order.
+    known = np.unique(np.concatenate([top.ravel(), read.target.numpy(), inputs]))
+    tokens = [visible(result.text(token)) for token in known.tolist()]
+    renamed = {"first_layer": "first", "settling_layer": "settles"}
+    items = items_table(result, k).rename(columns=renamed)
+    items = items[["prompt", "target", "rank", "first", "settles"]].astype(object)
+    steps = np.rint(-readout.top_log_probs.numpy() / LOG_PROB_STEP)
+    return {
+        "name": name,
+        "layers": list(result.layer_labels),
+        "tokens": {
+            "type": "JSON",
+            "data": _deflated(json.dumps(tokens, ensure_ascii=False).encode()),
+        },
+        "dVocab": result.d_vocab,
+        "topK": top.shape[-1],
+        "items": items.where(items.notna(), None).to_dict("records"),
+        "starts": packed(np.searchsorted(read.item.numpy(), np.arange(len(result.items) + 1))),
+        "input": packed(np.searchsorted(known, inputs)),
+        "target": packed(np.searchsorted(known, read.target.numpy())),
+        "position": packed(read.position.numpy()),
+        "place": packed(read.place.numpy()),
+        **{one: packed(getattr(readout, one).numpy()) for one in ("rank", "entropy", "kl")},
+        "logProb": packed(readout.log_prob.numpy()),
+        "topIds": packed(np.searchsorted(known, top)),
+        "topSteps": packed(np.clip(steps, 0, np.iinfo(np.uint16).max).astype(int)),
+    }
+
+
+def packed(values: np.ndarray) -> dict[str, str]:
+    """An array as the smallest typed array that holds it, deflated, in base64."""
+    kinds = [np.float32]
+    if values.dtype.kind != "f":
+        ends = values.min(initial=0), values.max(initial=0)
+        whole = (np.uint8, np.uint16, np.uint32, np.int16)
+        kinds = [t for t in whole if np.iinfo(t).min <= ends[0] and ends[1] <= np.iinfo(t).max]
+    # Little-endian, as every browser's typed arrays are.
+    small = values.astype(np.dtype(kinds[0]).newbyteorder("<")).flatten()
+    planes = small.view(np.uint8).reshape(-1, small.itemsize).T.tobytes()
+    # NumPy's uint8 is a script's Uint8Array.
+    name = kinds[0].__name__.capitalize()
+    return {"type": f"{name}Array", "data": _deflated(planes)}
+
+
+def _deflated(raw: bytes) -> str:
+    return base64.b64encode(zlib.compress(raw, 9)).decode("ascii")

@@ -26,8 +26,7 @@ from analysis.document import (
     html,
     origin_fold,
 )
-from analysis.lens_explorer import explorer_data
-from analysis.lens_figures import SITE_NAMES
+from analysis.lens_figures import SITE_NAMES, explorer_data
 from analysis.lens_result import LensResult
 from analysis.lens_tables import (
     DEFAULT_K,

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.entropy_tables import numbered
 from analysis.lens_result import LensResult
-from analysis.numbers import model_name
+from analysis.numbers import model_name, numbered
 from probes.choices import TargetSpan
 from probes.json_text import finite_or_none, json_text
 from probes.localization import NEVER, Localization, localize

@@ -94,16 +94,6 @@ class LensArguments(LoadingSettings):
     """Show the traceback of an error."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The items to read, as text."""
-
-    prompts: tuple[str, ...]
-    targets: tuple[str, ...]
-    subjects: tuple[tuple[int, int] | None, ...]
-    source: str | None
-
-
 def _run(arguments: LensArguments, _words: Sequence[str]) -> None:
     from probes.cli import refuse_existing
     from training.processes import joined_processes
@@ -161,41 +151,49 @@ def _positions(given: str) -> Any:
         ) from None
 
 
-def _asked(arguments: LensArguments) -> Asked:
+def _asked(arguments: LensArguments) -> dict[str, Any]:
+    """The items to read, as text."""
     if arguments.factoids is None:
-        nowhere = (None,) * len(arguments.prompt)
-        return Asked(arguments.prompt, arguments.target, nowhere, None)
+        return {"prompts": arguments.prompt, "targets": arguments.target}
     from training.data.factoids import load_factoids, prompt_and_target, subject_span
 
     factoids = load_factoids(arguments.factoids, limit=arguments.limit, seed=arguments.seed)
     pairs = [prompt_and_target(factoid, factoids.template) for factoid in factoids]
-    return Asked(
-        tuple(prompt for prompt, _ in pairs),
-        tuple(target for _, target in pairs),
-        tuple(subject_span(factoid, factoids.template) for factoid in factoids),
-        factoids.name,
-    )
+    return {
+        "prompts": [prompt for prompt, _ in pairs],
+        "targets": [target for _, target in pairs],
+        "subjects": [subject_span(factoid, factoids.template) for factoid in factoids],
+        "source": factoids.name,
+    }
 
 
-def _read(arguments: LensArguments, asked: Asked) -> "tuple[LensResult, Any]":
+def _read(arguments: LensArguments, asked: Mapping[str, Any]) -> "tuple[LensResult, Any]":
     """What one model's layers say, and its causal check if it was asked for."""
     import analysis
+    from analysis.lens_result import control_tokens
     from training.processes import this_process
 
     model = arguments.load(arguments.model, backend=arguments.backend)
-    translators = None
+    n_items, translators, controls = len(asked["prompts"]), None, None
     if arguments.translators is not None:
         from probes.translators import load_translators
 
         translators = load_translators(arguments.translators, model)
-    controls = _controls(arguments, model, asked)
-    with progress(
-        f"{model.name}, items", len(asked.prompts), shown=this_process().is_first
-    ) as advance:
+    # A single item has no other items' targets to be compared with.
+    if arguments.controls and n_items > 1:
+        controls = control_tokens(
+            model,
+            asked["prompts"],
+            asked["targets"],
+            corpus=arguments.control_corpus,
+            seed=arguments.seed,
+            prepend_bos=arguments.prepend_bos,
+        )
+    here = this_process()
+    with progress(f"{model.name}, items", n_items, shown=here.is_first) as advance:
         result = analysis.lens(
             model,
-            asked.prompts,
-            asked.targets,
+            **asked,
             top_k=arguments.top_k,
             positions=_positions(arguments.positions),
             span=arguments.span,
@@ -203,46 +201,20 @@ def _read(arguments: LensArguments, asked: Asked) -> "tuple[LensResult, Any]":
             embedding=arguments.embedding,
             translators=translators,
             controls=controls,
-            subjects=asked.subjects,
             prepend_bos=arguments.prepend_bos,
-            source=asked.source,
-            distributed=not this_process().is_alone,
+            distributed=not here.is_alone,
             on_items=advance,
         )
-    return result, _causal(arguments, model, result)
-
-
-def _controls(
-    arguments: LensArguments, model: Any, asked: Asked
-) -> Mapping[str, Sequence[int]] | None:
-    """The first tokens of shuffled and of frequency-matched targets; two items or more have any."""
-    if not arguments.controls or len(asked.prompts) < 2:
-        return None
-    from analysis.lens_result import control_tokens
-
-    return control_tokens(
-        model,
-        asked.prompts,
-        asked.targets,
-        corpus=arguments.control_corpus,
-        seed=arguments.seed,
-        prepend_bos=arguments.prepend_bos,
-    )
-
-
-def _causal(arguments: LensArguments, model: Any, result: "LensResult") -> Any:
     if not arguments.causal:
-        return None
+        return result, None
     import torch
 
     from probes.causal import causal_recovery
     from training.processes import this_process
 
     generator = torch.Generator().manual_seed(arguments.seed)
-    with progress(
-        "causal check, items", len(result.items), shown=this_process().is_first
-    ) as advance:
-        return causal_recovery(
+    with progress("causal check, items", n_items, shown=here.is_first) as advance:
+        return result, causal_recovery(
             model,
             result.items,
             generator=generator,

@@ -157,6 +157,12 @@ def model_name(model: str, revision: str | None) -> str:
     return f"{model} at {revision}" if revision else model
 
 
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names; a later one that is there already gets a number."""
+    repeats = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"{name} ({n + 1})" if n else name for name, n in zip(names, repeats, strict=True)]
+
+
 def command_line(program: str, words: Sequence[str]) -> str:
     """A command as a document shows it."""
     return shlex.join(["python", "-m", program, *map(shown_path, words)])

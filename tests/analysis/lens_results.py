@@ -2,7 +2,13 @@
 
 import torch
 
+from analysis.document import html
+from analysis.lens_page import lens_report
+from analysis.lens_result import LensResult
 from probes.choices import TargetSpan
+from probes.lens import LensReadouts
+from probes.prompts import LensItem
+from probes.readout import Readout
 from probes.results import Provenance
 
 D_VOCAB = 211
@@ -32,9 +38,6 @@ def make_lens(
 
     Tokens are called ` t0`, ` t1`, ... unless `vocabulary` says otherwise.
     """
-    from analysis.lens_result import LensResult
-    from probes.prompts import LensItem
-
     random = torch.Generator().manual_seed(seed)
     ids = [torch.randint(d_vocab, (length + i,), generator=random).tolist() for i in range(n_items)]
     goals = torch.randint(d_vocab, (n_items, target_length), generator=random).tolist()
@@ -62,9 +65,6 @@ def make_lens(
 
 
 def _readouts(items, n_layers, top_k, d_vocab, positions, n_controls, random):
-    from probes.lens import LensReadouts
-    from probes.readout import Readout
-
     places = []
     for index, item in enumerate(items):
         last = len(item.prompt_ids) - 1
@@ -120,7 +120,4 @@ def _provenance(model, lens, n_items):
 
 def lens_page(*arguments, **keywords):
     """The page of `lens_report`."""
-    from analysis.document import html
-    from analysis.lens_page import lens_report
-
     return html(lens_report(*arguments, **keywords))

@@ -2,6 +2,9 @@
 
 import torch
 
+from analysis.document import html
+from analysis.entropy_page import entropy_report
+from analysis.trajectory import trajectory_report
 from probes.choices import Coefficient
 from probes.entropy import knowledge_entropy
 from probes.intervals import Interval
@@ -70,15 +73,9 @@ def _provenance(model: str, revision: str | None, corpus: str) -> Provenance:
 
 def entropy_page(results):
     """The page of `entropy_report`."""
-    from analysis.document import html
-    from analysis.entropy_page import entropy_report
-
     return html(entropy_report(results))
 
 
 def trajectory_page(measured):
     """The page of `trajectory_report`."""
-    from analysis.document import html
-    from analysis.trajectory import trajectory_report
-
     return html(trajectory_report(measured))

@@ -2,6 +2,8 @@
 
 import pytest
 
+from analysis.checkpoints import checkpoints, is_series, step_of
+
 
 def make(folder, *names):
     for name in names:
@@ -10,8 +12,6 @@ def make(folder, *names):
 
 
 def test_revisions_are_put_in_the_order_of_training():
-    from analysis.checkpoints import checkpoints
-
     found = checkpoints("a/model", ["step1000-tokens4B", "main", "step20", "step-000300"])
     assert [c.label for c in found] == ["step20", "step-000300", "step1000-tokens4B", "main"]
     assert [c.step for c in found] == [20, 300, 1000, None]
@@ -19,8 +19,6 @@ def test_revisions_are_put_in_the_order_of_training():
 
 
 def test_a_pattern_and_a_run_directory_name_the_same_folders(tmp_path, monkeypatch):
-    from analysis.checkpoints import checkpoints, is_series
-
     make(tmp_path / "run" / "checkpoints", "step-000160", "step-000020", "step-001000")
     # What a run is writing at the moment has everything but its name.
     make(tmp_path / "run" / "checkpoints", ".step-000200.partial")
@@ -36,8 +34,6 @@ def test_a_pattern_and_a_run_directory_name_the_same_folders(tmp_path, monkeypat
 
 
 def test_one_model_is_no_series(tmp_path):
-    from analysis.checkpoints import is_series
-
     make(tmp_path, "model")
     assert not is_series("EleutherAI/pythia-160m", ())
     assert not is_series(str(tmp_path / "model"), ())
@@ -58,14 +54,10 @@ def test_one_model_is_no_series(tmp_path):
     ],
 )
 def test_steps_are_read_from_names(label, step):
-    from analysis.checkpoints import step_of
-
     assert step_of(label) == step
 
 
 def test_what_makes_no_series_is_refused(tmp_path):
-    from analysis.checkpoints import checkpoints
-
     with pytest.raises(ValueError, match=r"matches no folder with a config.json"):
         checkpoints(str(tmp_path / "*"), ())
     with pytest.raises(ValueError, match=r"'step1' stands twice among the checkpoints"):
@@ -79,8 +71,6 @@ def test_what_makes_no_series_is_refused(tmp_path):
 
 
 def test_checkpoints_of_a_run_can_be_named(tmp_path):
-    from analysis.checkpoints import checkpoints
-
     for name in ("step-000000", "step-000013", "step-000007"):
         folder = tmp_path / "run" / "checkpoints" / name
         folder.mkdir(parents=True)

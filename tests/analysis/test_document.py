@@ -4,10 +4,33 @@ import io
 import json
 import re
 
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from rich.console import Console
 
-from tests.browser import resize, wait
+from analysis.document import (
+    Bullets,
+    Cell,
+    Code,
+    Column,
+    Facts,
+    Figure,
+    Fold,
+    Panel,
+    Paragraph,
+    Report,
+    Section,
+    Settings,
+    Switches,
+    Table,
+    Where,
+    html,
+    markdown,
+    print_report,
+    save_report,
+)
+from tests.browser import asked, opened, overflow, wait, written
 
 NASTY = "</script><script>document.title='gone'</script>&<img src=x>"
 
@@ -24,23 +47,6 @@ def plots_of(section):
 
 
 def usual_report(name="tiny"):
-    from analysis.document import (
-        Bullets,
-        Cell,
-        Code,
-        Facts,
-        Figure,
-        Fold,
-        Panel,
-        Paragraph,
-        Report,
-        Section,
-        Settings,
-        Switches,
-        Table,
-        Where,
-    )
-
     rows = [(name, Cell("5.25", "[4.00, 6.50]"), "", "a|b"), ("next-token entropy", "7", "", "c")]
     header = ("", "a value", "nothing", "a very-long-heading of three words")
     sums = Table.of_rows("Sums", header, rows, note="In nats.", where=Where.EVERYWHERE)
@@ -88,8 +94,6 @@ def usual_report(name="tiny"):
 
 
 def test_markdown_has_every_table_with_rows_and_escapes_bars():
-    from analysis.document import markdown
-
     lines = markdown(usual_report()).splitlines()
     assert lines[:5] == [
         "# About tiny",
@@ -108,10 +112,6 @@ def test_markdown_has_every_table_with_rows_and_escapes_bars():
 
 
 def test_a_terminal_shows_brief_tables_and_findings():
-    from rich.console import Console
-
-    from analysis.document import print_report
-
     console = Console(file=io.StringIO(), width=120)
     print_report(usual_report("a [b] name"), console)
     text = console.file.getvalue()
@@ -127,10 +127,6 @@ def test_columns_that_are_empty_throughout_can_be_left_out():
 
 
 def test_a_table_of_a_frame_has_brief_headings():
-    import pandas as pd
-
-    from analysis.document import Column, Table
-
     frame = pd.DataFrame({"name": ["a", "b"], "value": [0.25, 0.5]})
     columns = [
         Column("name", lambda row: row["name"]),
@@ -143,10 +139,6 @@ def test_a_table_of_a_frame_has_brief_headings():
 
 
 def test_files_of_a_report_agree(tmp_path, capsys):
-    import pandas as pd
-
-    from analysis.document import save_report
-
     tables = {"tables/sums": pd.DataFrame({"a": [1]})}
     save_report(usual_report(), tmp_path, "sums", content={"a": 1.5}, tables=tables)
     assert json.loads((tmp_path / "sums.json").read_text()) == {"a": 1.5}
@@ -157,8 +149,6 @@ def test_files_of_a_report_agree(tmp_path, capsys):
 
 
 def test_plots_and_scripts_cannot_be_ended_by_a_name():
-    from analysis.document import html
-
     page, plain = html(usual_report(NASTY)), html(usual_report())
     assert NASTY not in page
     assert page.count("<script") == plain.count("<script")
@@ -169,26 +159,12 @@ def test_plots_and_scripts_cannot_be_ended_by_a_name():
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [400, 1400])
 def test_a_page_in_a_browser(driver, tmp_path, width):
-    from analysis.document import html
-
-    path = tmp_path / "page.html"
-    path.write_text(html(usual_report(NASTY)))
-    for kind in ("browser", "performance"):
-        driver.get_log(kind)
-    resize(driver, width, 900)
-    driver.get(path.as_uri())
-    wait(driver, "return document.documentElement.dataset.drawn === '3'")
+    address = written(tmp_path, html(usual_report(NASTY)))
+    assert opened(driver, address, width) == 3
     assert driver.title == f"About {NASTY}"
-    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
-    assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
+    assert asked(driver) == {address}
     assert driver.get_log("browser") == []
-    overflow = "const e = document.documentElement; return e.scrollWidth - e.clientWidth"
-    assert driver.execute_script(overflow) == 0
+    assert overflow(driver) == 0
     drawn = "return document.querySelectorAll('#numbers .scatterlayer .trace').length"
     assert driver.execute_script(drawn) == 2
     driver.find_element("css selector", '[data-key="seed 0"]').click()

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from analysis.arrays import OutlierRule, mean_without_outliers
 from analysis.encounters import effectivity, find_local_maxima, net_gain, retainability
-from analysis.outliers import OutlierRule, mean_without_outliers
 from tests.reference import official_metrics
 
 WINDOW, INJECTIONS, N_STEPS = 5, [0, 11, 22], 61

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.figures import colours_of, dots, dots_by_name, heatmap, histogram, lines
+
 NASTY = "<b>bold</b> %{x}"
 
 
@@ -24,8 +26,6 @@ def rows():
 
 
 def test_a_line_for_each_group_in_its_colour_with_text_escaped(rows):
-    from analysis.figures import lines
-
     colours = {"a": "#112233", NASTY: "#445566"}
     hover = "at {step}: <b>{value:.2f}</b>, {arm}, from {low:.1f}"
     figure = lines(rows, "step", "value", by="arm", colours=colours, hover=hover, keys=True)
@@ -47,8 +47,6 @@ def test_a_line_for_each_group_in_its_colour_with_text_escaped(rows):
 
 @pytest.mark.parametrize("on", ["x", "y"])
 def test_intervals_are_bars_or_a_band_along_their_axis(rows, on):
-    from analysis.figures import lines
-
     axes = ("value", "step") if on == "x" else ("step", "value")
     bars = lines(rows, *axes, by="arm", ends=("low", "high"), ends_on=on).data
     np.testing.assert_allclose(bars[0][f"error_{on}"].array, [1, 2, 3])
@@ -61,8 +59,6 @@ def test_intervals_are_bars_or_a_band_along_their_axis(rows, on):
 
 
 def test_kinds_differ_in_dash_and_marker_and_layers_in_depth():
-    from analysis.figures import dots, lines
-
     found = pd.DataFrame({"layer": [0, 1, 2] * 2, "kind": ["", "", "", *["by c"] * 3], "v": 1.0})
     figure = lines(found.assign(arm="a"), "v", "layer", by=("arm", "kind"), mode="lines+markers")
     plain, variant = figure.data
@@ -80,8 +76,6 @@ def test_kinds_differ_in_dash_and_marker_and_layers_in_depth():
 
 
 def test_a_row_for_every_name_the_first_at_the_top():
-    from analysis.figures import colours_of, dots_by_name
-
     means = pd.DataFrame({"arm": ["b", "a"], "value": [0.25, -0.5]})
     means = means.assign(low=[0.2, np.nan], high=[0.4, np.nan])
     seeds = pd.DataFrame({"arm": ["a", "a"], "value": [-0.75, -0.25]})
@@ -97,8 +91,6 @@ def test_a_row_for_every_name_the_first_at_the_top():
 
 
 def test_heatmap_puts_every_number_in_its_cell():
-    from analysis.figures import heatmap
-
     cells = [
         (layer, name, 10.0 * layer + place)
         for layer in (2, 0, 1)
@@ -120,8 +112,6 @@ def test_heatmap_puts_every_number_in_its_cell():
 
 
 def test_histogram_is_of_all_rows_also_of_those_at_no_layer():
-    from analysis.figures import histogram
-
     found = ["0", "2", "2", None, "1"]
     rows = pd.DataFrame({"model": ["m"] * 4 + ["n"], "first": found})
     figure = histogram(rows, "first", ["embed", "0", "1", "2"], by="model")

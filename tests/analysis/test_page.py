@@ -1,11 +1,14 @@
 """The page says what was found, escapes everything, and asks the network for nothing."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
+from analysis.document import print_report
+from analysis.entropy_page import entropy_report, findings
 from probes.intervals import Interval
 from tests.analysis.results import entropy_page, make_result
 
@@ -111,8 +114,6 @@ def test_models_of_different_shape_are_compared_without_a_difference():
 
 
 def test_findings_name_the_extreme_layers_and_the_difference():
-    from analysis.entropy_page import findings
-
     one, two = make_result("general"), make_result("biomedical", seed=1)
     used = one.knowledge.effective_memory_vectors
     sentences = findings([one, two])
@@ -133,10 +134,6 @@ def test_findings_name_the_extreme_layers_and_the_difference():
     ],
 )
 def test_a_difference_is_only_sure_between_separate_intervals(low, high, verdict):
-    import dataclasses
-
-    from analysis.entropy_page import findings
-
     results = sorted(
         [make_result("general"), make_result("biomedical", seed=1)],
         key=lambda result: result.knowledge.total,
@@ -149,9 +146,6 @@ def test_a_difference_is_only_sure_between_separate_intervals(low, high, verdict
 
 
 def test_terminal_shows_names_as_they_are(capsys):
-    from analysis.document import print_report
-    from analysis.entropy_page import entropy_report
-
     print_report(entropy_report([make_result("[red]general[/red]", notes=("mind [this]",))]))
     out = capsys.readouterr().out
     assert "[red]general[/red]" in out

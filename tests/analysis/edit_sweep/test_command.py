@@ -2,13 +2,18 @@
 
 import csv
 import json
-import subprocess
-import sys
 from math import exp, nan
 from pathlib import Path
 
 import pytest
 
+import analysis.edit_measures as measurements
+import probes
+from analysis.edit_measures import edit_settings, sites_of
+from analysis.edit_sweep import EditSweepArguments, main
+from interventions import AttentionTemperature, Resuscitation, patch_weights
+from interventions.effects import Effects, keep_tokens, open_texts
+from probes.perplexity import measure_perplexity
 from tests.models import tiny_hf_model, tiny_model, tiny_tokenizer
 
 SMALL = ["--sequence-length", "13", "--batch-size", "3"]
@@ -36,7 +41,6 @@ def inputs(tmp_path_factory):
 @pytest.fixture
 def run(inputs, tmp_path):
     """Run the command on a tiny model; exit code."""
-    from analysis.edit_sweep import main
 
     def call(*extra, model="llama", corpus="plants.jsonl"):
         given = ["--model", str(inputs / model), "--corpus", str(inputs / corpus), *SMALL]
@@ -51,8 +55,6 @@ def edits(tmp_path):
 
 
 def parts(inputs, model):
-    import probes
-
     texts = list(probes.load_corpus(str(inputs / "plants.jsonl")).documents())
     held_out = texts[1::5]
     rest = [text for text in texts if text not in held_out]
@@ -65,10 +67,6 @@ def parts(inputs, model):
 
 def by_patch(model, edit, rest, held_out):
     """The numbers of a row from another way to the same edit: in the weights, passes apart."""
-    import probes
-    from interventions import patch_weights
-    from probes.perplexity import measure_perplexity
-
     report = patch_weights(model, edit)
     try:
         found = probes.measure_entropy(model, rest)
@@ -87,10 +85,6 @@ def by_patch(model, edit, rest, held_out):
 
 
 def test_rows_are_what_patched_weights_give(run, inputs, tmp_path):
-    import probes
-    from interventions import AttentionTemperature, Resuscitation
-    from probes.perplexity import measure_perplexity
-
     assert run(*FEW) == 0
     found = edits(tmp_path)
     assert len(found) == 4 * 2 + 1
@@ -132,9 +126,6 @@ def test_up_and_down_are_one_function(run, tmp_path):
 
 
 def usual_settings(family):
-    from analysis.edit_measures import edit_settings, sites_of
-    from analysis.edit_sweep import EditSweepArguments
-
     given = EditSweepArguments(model="m", corpus="c", out=Path())
     return edit_settings(
         sites_of(tiny_model(family), given.sites),
@@ -184,8 +175,6 @@ def test_files_agree_with_each_other(run, inputs, tmp_path, capsys):
 
 
 def test_every_file_says_where_the_numbers_are_from(run, inputs, tmp_path):
-    import probes
-
     assert run(*FEW, "--sites", "up") == 0
     model = probes.load_model(str(inputs / "llama"))
     rest, held_out = parts(inputs, model)
@@ -220,8 +209,6 @@ def test_an_mlp_without_a_gate_is_swept_at_its_own_sites(run, tmp_path, capsys):
 
 def stopped_after(monkeypatch, passes):
     """Interrupt the measuring of effects after so many; gives the list of passes begun."""
-    import analysis.edit_measures as measurements
-
     measure, begun = measurements.measure_effects, []
 
     def counted(*arguments, **keywords):
@@ -267,9 +254,6 @@ def test_a_sweep_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
 
 
 def test_edits_are_hooks_that_come_off_again(inputs, tmp_path, monkeypatch):
-    import analysis.edit_measures as measurements
-    from analysis.edit_measures import edit_settings
-
     model = tiny_model("llama")
     weights, kept = model.content_hash(), kept_parts(inputs, model)
     before = hooks_of(model)
@@ -305,8 +289,6 @@ def hooks_of(model):
 
 
 def kept_parts(inputs, model):
-    from interventions.effects import keep_tokens, open_texts
-
     texts = open_texts(str(inputs / "plants.jsonl"), None)
     return keep_tokens(texts, model.tokenizer, sequence_length=13, batch_size=3)
 
@@ -324,8 +306,6 @@ def test_an_edit_that_is_refused_is_a_row_that_says_so(run, tmp_path):
 
 
 def test_an_edited_model_that_overflows_is_a_refused_row(run, tmp_path, monkeypatch, capsys):
-    from interventions.effects import Effects
-
     totals, calls = Effects.totals, []
 
     def overflowing(self):
@@ -403,8 +383,6 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input_is_one_line_and_nothing_is_written(case, run, tmp_path, monkeypatch, capsys):
-    import probes
-
     extra, message = REFUSED[case]
     # All else is found out without a model.
     if case not in ("model", "rows"):
@@ -422,23 +400,10 @@ def test_one_document_has_nothing_to_hold_out(run, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_in_a_process_of_its_own(inputs, tmp_path):
-    command = [sys.executable, "-m", "analysis.edit_sweep", "--model", str(inputs / "llama")]
-    command += ["--corpus", str(inputs / "plants.jsonl"), *SMALL, *FEW, "--sites", "up"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "3 edits, tokens" in done.stderr
-    assert "python -m analysis.edit_sweep --model" in (tmp_path / "out" / "edits.md").read_text()
-
-
 @pytest.mark.parametrize("where", ["file", "beneath a file"])
 def test_a_folder_that_cannot_be_is_refused_before_anything_is_loaded(
     where, run, tmp_path, monkeypatch, capsys
 ):
-    import probes
-
     monkeypatch.setattr(probes, "load_model", None)
     path = tmp_path / "out"
     path.write_text("years of work")

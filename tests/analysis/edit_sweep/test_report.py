@@ -1,9 +1,15 @@
 """Figures, findings and report of an edit sweep, from numbers made up by hand."""
 
+from dataclasses import replace
 from math import exp, log
 
 import pytest
 
+from analysis.document import markdown
+from analysis.edit_findings import findings
+from analysis.edit_measures import EditRow, EditSetting, EditSweep, HeldOut
+from analysis.edit_sweep_page import edit_report, entropy_changes, losses, series, trade_off
+from interventions.choices import ResuscitationSite
 from tests.analysis.results import make_result
 
 BEFORE = {
@@ -30,9 +36,6 @@ def moved(knowledge=0.0, contribution=0.0, attention=0.0, loss=0.0):
 
 
 def edit_row(after, predicted=None, *, refused=None, **setting):
-    from analysis.edit_measures import EditRow, EditSetting
-    from interventions.choices import ResuscitationSite
-
     if site := setting.get("site"):
         setting["site"] = ResuscitationSite(site)
     predicted = (
@@ -47,10 +50,6 @@ def edit_row(after, predicted=None, *, refused=None, **setting):
 
 
 def sweep_of(*rows, model="tiny"):
-    from dataclasses import replace
-
-    from analysis.edit_measures import EditSweep, HeldOut
-
     result = make_result(model=model)
     settings = result.provenance.configuration | {"layout": "packed", "sequence_length": 256}
     result = replace(result, provenance=replace(result.provenance, configuration=settings))
@@ -74,8 +73,6 @@ def usual_sweep(model="tiny"):
 
 
 def test_a_series_is_in_order_and_without_refused_edits():
-    from analysis.edit_sweep_page import series
-
     table = usual_sweep().table.iloc[::-1]
     assert series(table, "up", "factor")["factor"].tolist() == [0.5, 1.0, 2.0]
     assert series(table, "up", "ratio")["ratio"].tolist() == [0.3, 0.5]
@@ -84,8 +81,6 @@ def test_a_series_is_in_order_and_without_refused_edits():
 
 
 def test_figures_draw_changes_of_entropies_and_losses_as_they_are():
-    from analysis.edit_sweep_page import entropy_changes, losses, series
-
     rows = series(usual_sweep().table, "up", "factor")
     drawn = {trace.name: trace for trace in entropy_changes(rows, "factor").data}
     assert list(drawn["knowledge"].x) == [0.5, 1.0, 2.0]
@@ -103,8 +98,6 @@ def test_figures_draw_changes_of_entropies_and_losses_as_they_are():
 
 
 def test_temperatures_are_drawn_without_predictions():
-    from analysis.edit_sweep_page import entropy_changes, series
-
     rows = series(usual_sweep().table, None, "temperature")
     names = ("attention_entropy", "next_token_entropy")
     drawn = {trace.name: trace for trace in entropy_changes(rows, "temperature", names).data}
@@ -113,8 +106,6 @@ def test_temperatures_are_drawn_without_predictions():
 
 
 def test_the_trade_off_has_a_mark_for_every_edit_that_was_made():
-    from analysis.edit_sweep_page import trade_off
-
     drawn = {trace.name: trace for trace in trade_off(usual_sweep().table).data}
     assert list(drawn) == ["up", "down", "preserving", "temperature"]
     assert list(drawn["up"].x) == [-2.5, 1.5, 1.25, 1.0]
@@ -125,15 +116,11 @@ def test_the_trade_off_has_a_mark_for_every_edit_that_was_made():
 
 
 def test_rounding_is_not_drawn_as_a_mountain_range():
-    from analysis.edit_sweep_page import losses, series, trade_off
-
     alike = BEFORE | {"loss": 4.0}
     rows = [
         edit_row(alike | {"loss": 4 + change}, 0, site="preserving", ratio=0.5, factor=factor)
         for factor, change in ((1.0, 1e-7), (2.0, -1e-7))
     ]
-    from dataclasses import replace
-
     sweep = replace(sweep_of(*rows), before=alike)
     axis = losses(series(sweep.table, "preserving", "factor"), "factor").layout.yaxis
     assert axis.range == pytest.approx((3.9, 4.1), abs=1e-6)
@@ -143,8 +130,6 @@ def test_rounding_is_not_drawn_as_a_mountain_range():
 
 
 def test_findings_say_what_the_numbers_are():
-    from analysis.edit_findings import findings
-
     found = findings(usual_sweep())
     share = make_result().knowledge
     assert found[0].startswith(f"Unedited: knowledge entropy {share.total:.2f} nats, ")
@@ -190,16 +175,12 @@ def test_findings_say_what_the_numbers_are():
     ],
 )
 def test_the_verdict_on_the_papers_edit_is_measured(loss, verdict):
-    from analysis.edit_findings import findings
-
     after = moved(1.0) | {"held_out_loss": 4.0 + loss}
     row = edit_row(after, 1.0, site="up", ratio=0.5, factor=2.0)
     assert verdict in findings(sweep_of(row))[1]
 
 
 def test_what_was_not_found_is_not_said():
-    from analysis.edit_findings import findings
-
     # An edit called preserving that does harm; up and down that are not one function.
     rows = [
         edit_row(moved(1.0, 0.5, loss=0.7), 1.0, site="preserving", ratio=0.5, factor=2.0),
@@ -213,10 +194,6 @@ def test_what_was_not_found_is_not_said():
 
 
 def test_half_precision_rounds_more():
-    from dataclasses import replace
-
-    from analysis.edit_findings import findings
-
     row = edit_row(moved(1.5, 1e-3, loss=0.004), 1.5, site="preserving", ratio=0.5, factor=2.0)
     sweep = sweep_of(row)
     assert "without changing" not in " ".join(findings(sweep))
@@ -229,8 +206,6 @@ def test_half_precision_rounds_more():
 
 
 def test_many_edits_that_lower_the_entropy_are_counted_by_site():
-    from analysis.edit_findings import findings
-
     rows = [
         edit_row(moved(-1.0), -1.0, site=site, ratio=ratio, factor=1.0)
         for site, ratios in (("up", (0.3, 0.5, 0.7)), ("gate", (0.3, 0.5)))
@@ -242,9 +217,6 @@ def test_many_edits_that_lower_the_entropy_are_counted_by_site():
 
 
 def test_the_document_has_every_number_in_its_place():
-    from analysis.document import markdown
-    from analysis.edit_sweep_page import edit_report
-
     sweep = usual_sweep()
     report = edit_report(sweep, "python -m analysis.edit_sweep")
     lines = markdown(report).splitlines()
@@ -275,8 +247,6 @@ def test_the_document_has_every_number_in_its_place():
 
 
 def test_the_page_has_a_section_for_every_site():
-    from analysis.edit_sweep_page import edit_report
-
     report = edit_report(usual_sweep(), "python -m analysis.edit_sweep")
     assert [section.heading for section in report.sections] == [
         "What edits do, and what they cost",

@@ -1,11 +1,12 @@
 """`python -m analysis.entropy`, through `main(argv)`: files, terminal, refusals."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+import analysis.document
+import probes
+from analysis.entropy import _folders, main
 from tests.models import tiny_hf_model, tiny_tokenizer
 
 SMALL = ["--sequence-length", "13", "--batch-size", "2"]
@@ -33,7 +34,6 @@ def _text(shift):
 @pytest.fixture
 def run(inputs, tmp_path):
     """Run the command on the tiny model; exit code. `corpus` and `out` may be replaced."""
-    from analysis.entropy import main
 
     def call(*extra, corpus=("plants.txt",), model=None, out=None):
         paths = [str(inputs / name) if (inputs / name).exists() else name for name in corpus]
@@ -54,8 +54,6 @@ def test_one_corpus_gives_four_files_and_a_table(run, tmp_path, capsys):
 
 
 def test_results_are_those_of_the_library(run, inputs, tmp_path):
-    import probes
-
     assert run("--coefficient", "relu_output", "--weighting", "token", "--layout", "document") == 0
     model = probes.load_model(str(inputs / "model"))
     corpus = probes.load_corpus(str(inputs / "plants.txt"))
@@ -117,8 +115,6 @@ def test_existing_results_are_refused_before_anything_is_loaded(run, tmp_path, c
 
 
 def test_a_failure_while_writing_leaves_the_earlier_results(run, tmp_path, monkeypatch):
-    import analysis.document
-
     assert run() == 0
     before = (tmp_path / "out" / "entropy.json").read_bytes()
 
@@ -184,15 +180,4 @@ def test_debug_shows_the_traceback(run):
     ],
 )
 def test_every_corpus_has_a_folder_of_its_own(names, folders):
-    from analysis.entropy import _folders
-
     assert _folders(names) == folders
-
-
-def test_from_a_shell(inputs, tmp_path):
-    command = [sys.executable, "-m", "analysis.entropy", *SMALL, "--out", str(tmp_path / "out")]
-    files = ["--model", str(inputs / "model"), "--corpus", str(inputs / "plants.txt")]
-    done = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "RuntimeWarning" not in done.stderr
-    assert (tmp_path / "out" / "entropy.html").exists()

@@ -1,9 +1,30 @@
 """Figures hold the numbers they are given, layer 0 at the bottom, and show names as text."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.entropy_figures import (
+    attention_by_layer,
+    attention_heads,
+    convergence_figure,
+    entropy_figure,
+    knowledge_by_layer,
+    sorted_coefficients,
+)
+from analysis.entropy_tables import (
+    coefficient_table,
+    convergence_table,
+    head_table,
+    kept_ranks,
+    layer_table,
+    series_labels,
+)
+from probes.choices import EntropyKind
+from probes.intervals import Interval
+from probes.results import ConvergencePoint
 from tests.analysis.results import make_result
 
 NASTY = "<b>bold</b> %{x} <script>"
@@ -16,15 +37,11 @@ def results():
 
 @pytest.fixture
 def layers(results):
-    from analysis.entropy_tables import layer_table
-
     return layer_table(results)
 
 
 @pytest.fixture
 def heads(results):
-    from analysis.entropy_tables import head_table
-
     return head_table(results)
 
 
@@ -39,16 +56,12 @@ def test_entropy_figure_holds_each_results_entropies_and_the_maximum(results):
     np.testing.assert_array_equal(traces[0].x, results[0].knowledge.per_layer)
     np.testing.assert_array_equal(traces[0].y, range(5))
 
-    from analysis.entropy_figures import entropy_figure
-
     figure = entropy_figure(results)
     assert [trace.name for trace in data_traces(figure)] == ["general", "biomedical"]
     assert [line.x0 for line in figure.layout.shapes] == [pytest.approx(np.log(211), abs=1e-12)]
 
 
 def test_entropy_figure_marks_the_maximum_of_every_size_of_model(results):
-    from analysis.entropy_figures import entropy_figure
-
     wider = make_result("general", model="wide", d_mlp=307)
     lines = entropy_figure([results[0], wider]).layout.shapes
     assert [line.x0 for line in lines] == pytest.approx([np.log(211), np.log(307)])
@@ -60,8 +73,6 @@ def test_entropy_figure_refuses_results_without_knowledge():
 
 
 def test_knowledge_by_layer_draws_effective_shares(results, layers):
-    from analysis.entropy_figures import knowledge_by_layer
-
     figure = knowledge_by_layer(layers)
     traces = {trace.name: trace for trace in data_traces(figure)}
     assert list(traces) == [
@@ -79,8 +90,6 @@ def test_knowledge_by_layer_draws_effective_shares(results, layers):
 
 
 def test_upper_axis_names_the_same_places_in_nats(layers):
-    from analysis.entropy_figures import knowledge_by_layer
-
     axis = knowledge_by_layer(layers).layout.xaxis2
     assert axis.matches == "x"
     named = [float(text) for text in axis.ticktext]
@@ -90,8 +99,6 @@ def test_upper_axis_names_the_same_places_in_nats(layers):
 
 
 def test_attention_by_layer_has_means_and_heads(results, layers, heads):
-    from analysis.entropy_figures import attention_by_layer
-
     mean, _, dots, _ = attention_by_layer(layers, heads).data
     per_head = results[0].attention.per_head.numpy()
     np.testing.assert_array_equal(dots.x, per_head.ravel())
@@ -100,8 +107,6 @@ def test_attention_by_layer_has_means_and_heads(results, layers, heads):
 
 
 def test_heatmap_is_layers_by_heads_on_the_shared_scale(results, heads):
-    from analysis.entropy_figures import attention_heads
-
     (grid,) = attention_heads(heads[heads["series"] == "biomedical"], (0.0, 7.0)).data
     np.testing.assert_array_equal(grid.z, results[1].attention.per_head)
     assert (grid.zmin, grid.zmax) == (0.0, 7.0)
@@ -109,8 +114,6 @@ def test_heatmap_is_layers_by_heads_on_the_shared_scale(results, heads):
 
 
 def test_difference_is_signed_around_zero(results, heads):
-    from analysis.entropy_figures import attention_heads
-
     general, biomedical = (heads[heads["series"] == name] for name in ("general", "biomedical"))
     (grid,) = attention_heads(biomedical, baseline=general).data
     expected = (results[1].attention.per_head - results[0].attention.per_head).numpy()
@@ -120,8 +123,6 @@ def test_difference_is_signed_around_zero(results, heads):
 
 
 def test_difference_of_equal_series_is_drawn(heads):
-    from analysis.entropy_figures import attention_heads
-
     general = heads[heads["series"] == "general"]
     (grid,) = attention_heads(general, baseline=general).data
     assert not np.any(grid.z)
@@ -129,9 +130,6 @@ def test_difference_of_equal_series_is_drawn(heads):
 
 
 def test_sorted_coefficients_fall_from_the_largest_to_the_smallest(results):
-    from analysis.entropy_figures import sorted_coefficients
-    from analysis.entropy_tables import coefficient_table
-
     table = coefficient_table(results[:1], points=300)
     figure = sorted_coefficients(table)
     traces = [trace for trace in figure.data if trace.meta]
@@ -145,8 +143,6 @@ def test_sorted_coefficients_fall_from_the_largest_to_the_smallest(results):
 
 @pytest.mark.parametrize(("size", "points"), [(1, 7), (7, 7), (211, 60), (11008, 120)])
 def test_kept_ranks_cover_both_ends_within_the_budget(size, points):
-    from analysis.entropy_tables import kept_ranks
-
     ranks = kept_ranks(size, points)
     assert ranks[0] == 0
     assert ranks[-1] == size - 1
@@ -155,8 +151,6 @@ def test_kept_ranks_cover_both_ends_within_the_budget(size, points):
 
 
 def test_downsampled_line_stays_close_to_the_whole_one():
-    from analysis.entropy_tables import coefficient_table
-
     results = [make_result(d_mlp=1531)]
     whole, thin = (coefficient_table(results, points=points) for points in (1531, 120))
     for layer in range(5):
@@ -168,8 +162,6 @@ def test_downsampled_line_stays_close_to_the_whole_one():
 
 
 def test_a_coefficient_of_zero_does_not_break_the_logarithmic_axis():
-    from analysis.entropy_figures import sorted_coefficients
-
     table = pd.DataFrame(
         {"layer": [0, 0], "rank": [0, 1], "quantile": [0.0, 0.5], "ratio": [2.0, 0.0]}
     )
@@ -177,9 +169,6 @@ def test_a_coefficient_of_zero_does_not_break_the_logarithmic_axis():
 
 
 def test_names_are_text_to_plotly():
-    from analysis.entropy_figures import knowledge_by_layer
-    from analysis.entropy_tables import layer_table
-
     figure = knowledge_by_layer(layer_table([make_result(NASTY)]))
     assert data_traces(figure)[0].name == "&lt;b&gt;bold&lt;/b&gt; %{x} &lt;script&gt;"
 
@@ -195,21 +184,11 @@ def test_names_are_text_to_plotly():
     ],
 )
 def test_series_are_called_after_what_varies(results, labels):
-    from analysis.entropy_tables import series_labels
-
     made = [make_result(c, model=m, revision=r, kinds=()) for m, r, c in results]
     assert series_labels(made) == labels
 
 
 def test_convergence_is_drawn_as_it_was_measured():
-    import dataclasses
-
-    from analysis.entropy_figures import convergence_figure
-    from analysis.entropy_tables import convergence_table
-    from probes.choices import EntropyKind
-    from probes.intervals import Interval
-    from probes.results import ConvergencePoint
-
     points = tuple(
         ConvergencePoint(EntropyKind.KNOWLEDGE, n, 11 * n, 30.0 + 1 / n, interval)
         for n, interval in ((1, None), (3, Interval(29.0, 31.5)), (7, Interval(29.7, 30.8)))

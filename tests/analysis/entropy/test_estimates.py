@@ -5,9 +5,29 @@ import re
 from io import StringIO
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
+from analysis.depth import compare_spread
+from analysis.document import print_report
+from analysis.entropy_page import entropy_report, findings, used_share
+from analysis.entropy_tables import convergence_table
+from analysis.numbers import course, one_seed
+from analysis.observations import guessing
+from analysis.trajectory import totals_over_training, trajectory_findings
+from probes.choices import EntropyKind
+from probes.intervals import Interval, bootstrap_interval, estimate_of, jackknife_interval
+from probes.results import (
+    AttentionEntropy,
+    ConvergencePoint,
+    EntropyResult,
+    KnowledgeEntropy,
+    NextTokenEntropy,
+    Provenance,
+    load_result,
+)
 from tests.analysis.results import entropy_page
 
 # The bias of few documents takes the measured total out of its interval: 26.43 beside 26.45 to
@@ -16,17 +36,6 @@ PER_LAYER, LOW, HIGH = 8.81, 26.45, 26.55
 
 
 def result(**given):
-    from probes.choices import EntropyKind
-    from probes.intervals import Interval
-    from probes.results import (
-        AttentionEntropy,
-        ConvergencePoint,
-        EntropyResult,
-        KnowledgeEntropy,
-        NextTokenEntropy,
-        Provenance,
-    )
-
     between = Interval(LOW, HIGH)
     means = torch.rand(3, 7001, dtype=torch.float64) + 0.5
     found = KnowledgeEntropy(torch.full((3,), PER_LAYER, dtype=torch.float64), means, between)
@@ -57,11 +66,6 @@ def inside(text, ends):
 
 
 def test_sentences_and_terminal_tables_print_the_estimate_beside_its_interval():
-    from rich.console import Console
-
-    from analysis.document import print_report
-    from analysis.entropy_page import entropy_report, findings
-
     text = " ".join(findings([result()]))
     inside(text, r"([\d.]+) nats \(95% interval ([\d.]+) to ([\d.]+)")
     assert "26.50 nats (95% interval 26.45 to 26.55; 26.43 before the correction for few" in text
@@ -71,8 +75,6 @@ def test_sentences_and_terminal_tables_print_the_estimate_beside_its_interval():
 
 
 def test_the_page_and_its_settling_curve_print_it_too():
-    from analysis.entropy_tables import convergence_table
-
     text = entropy_page([result()])
     assert text.count("95% interval 26.45 to 26.55; 26.43 before") >= 3
     table = convergence_table([result()])
@@ -80,8 +82,6 @@ def test_the_page_and_its_settling_curve_print_it_too():
 
 
 def test_the_file_names_both(tmp_path):
-    from probes.results import load_result
-
     result().save(tmp_path)
     kept = json.loads((tmp_path / "entropy.json").read_text())
     for name, total in (
@@ -95,10 +95,6 @@ def test_the_file_names_both(tmp_path):
 
 
 def test_a_share_of_the_maximum_is_at_most_all_of_it():
-    from analysis.entropy_page import used_share
-    from probes.intervals import Interval
-    from probes.results import KnowledgeEntropy
-
     most = np.log(5)
     found = KnowledgeEntropy(
         torch.full((2,), most - 1e-3, dtype=torch.float64),
@@ -110,8 +106,6 @@ def test_a_share_of_the_maximum_is_at_most_all_of_it():
 
 
 def test_jackknife_and_bootstrap_intervals_hold_the_estimate():
-    from probes.intervals import bootstrap_interval, estimate_of, jackknife_interval
-
     random = np.random.default_rng(3)
     for _ in range(20):
         value, others = float(random.normal()), random.normal(size=7) ** 3
@@ -122,8 +116,6 @@ def test_jackknife_and_bootstrap_intervals_hold_the_estimate():
 
 
 def test_a_difference_in_spread_is_what_its_interval_is_of():
-    from analysis.depth import compare_spread
-
     random = np.random.default_rng(5)
     for n in (2, 5, 19):
         a, b = random.integers(0, 7, size=(2, n))
@@ -146,17 +138,11 @@ def test_a_difference_in_spread_is_what_its_interval_is_of():
     ],
 )  # fmt: skip
 def test_a_turn_is_named_with_its_place(values, told):
-    from analysis.numbers import course
-
     places = [f"at {place}" for place in range(len(values))]
     assert course(values, places, lambda value: f"{value:.2f}") == told
 
 
 def test_a_sweep_names_the_turn_and_draws_the_estimate():
-    import pandas as pd
-
-    from analysis.trajectory import totals_over_training, trajectory_findings
-
     rows = [
         (
             f"step-{step}",
@@ -192,16 +178,10 @@ def test_a_sweep_names_the_turn_and_draws_the_estimate():
     ],
 )
 def test_one_training_seed_is_said(seeds, told):
-    from analysis.numbers import one_seed
-
     assert one_seed(seeds) == told
 
 
 def test_guessing_is_one_in_as_many_values_as_an_item_offers():
-    import pandas as pd
-
-    from analysis.observations import guessing
-
     table = pd.DataFrame({"task": ["sciq", "cloze", "cloze"], "chance": [0.5, 0.25, 0.25]})
     assert guessing([table, table.assign(chance=0.2)]) == pytest.approx(0.225)
     assert guessing([table[:1]]) is None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import analysis.entropy as entropy
+import probes
+from analysis.entropy import main
 from tests.models import tiny_hf_model, tiny_tokenizer
 
 ROOT = Path(__file__).parents[3]
@@ -48,9 +52,6 @@ def results(out):
 
 
 def test_a_sweep_gives_a_folder_per_checkpoint_a_table_and_a_page(inputs, tmp_path, capsys):
-    import probes
-    from analysis.entropy import main
-
     assert main(arguments(inputs, tmp_path / "out", "--variants", "relu_gate")) == 0
     out = tmp_path / "out"
     places = {f"step-{s:06d}/{c}/entropy.json" for s in STEPS for c in ("plants", "stars")}
@@ -79,8 +80,6 @@ def test_a_sweep_gives_a_folder_per_checkpoint_a_table_and_a_page(inputs, tmp_pa
 
 
 def test_going_on_repeats_nothing_that_is_finished(inputs, tmp_path, monkeypatch):
-    import analysis.entropy as entropy
-
     out = tmp_path / "out"
     assert entropy.main(arguments(inputs, out)) == 0
     whole = results(out)
@@ -105,10 +104,6 @@ def test_results_of_other_weights_texts_or_versions_are_refused(
     inputs, tmp_path, capsys, monkeypatch, what
 ):
     """Nothing is measured either: what changed is found out before."""
-    import shutil
-
-    import analysis.entropy as entropy
-
     shutil.copytree(inputs, tmp_path / "in")
     given = arguments(tmp_path / "in", tmp_path / "out", "--kinds", "next_token")
     assert entropy.main(given) == 0
@@ -142,8 +137,6 @@ def start(argv):
 
 @pytest.mark.parametrize("moment", ["between", "within"])
 def test_a_killed_sweep_ends_the_same(inputs, tmp_path, moment):
-    from analysis.entropy import main
-
     assert main(arguments(inputs, tmp_path / "whole")) == 0
     out = tmp_path / "killed"
     child = start(arguments(inputs, out))
@@ -164,8 +157,6 @@ def test_a_killed_sweep_ends_the_same(inputs, tmp_path, moment):
 
 
 def test_two_processes_sweep_like_one(inputs, tmp_path):
-    from analysis.entropy import main
-
     assert main(arguments(inputs, tmp_path / "one")) == 0
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, "-m", "analysis.entropy"]
@@ -201,8 +192,6 @@ def test_one_model_over_two_processes_prints_once(inputs, tmp_path):
     ],
 )
 def test_a_sweep_of_other_settings_is_refused(inputs, tmp_path, capsys, extra, line):
-    from analysis.entropy import main
-
     assert main(arguments(inputs, tmp_path / "out", "--kinds", "next_token")) == 0
     before = results(tmp_path / "out")
     assert main(arguments(inputs, tmp_path / "out", "--kinds", "next_token", *extra)) == 2
@@ -211,8 +200,6 @@ def test_a_sweep_of_other_settings_is_refused(inputs, tmp_path, capsys, extra, l
 
 
 def test_a_folder_that_holds_something_else_is_refused(inputs, tmp_path, capsys):
-    from analysis.entropy import main
-
     (tmp_path / "notes.txt").write_text("mine")
     assert main(arguments(inputs, tmp_path)) == 2
     assert "exists and holds no sweep; give another folder" in capsys.readouterr().err
@@ -220,8 +207,6 @@ def test_a_folder_that_holds_something_else_is_refused(inputs, tmp_path, capsys)
 
 
 def test_a_mistake_before_the_first_result_binds_nobody(inputs, tmp_path, capsys):
-    from analysis.entropy import main
-
     out = tmp_path / "out"
     assert main(arguments(inputs, out, "--kinds", "next_token", "--blocks", "1")) == 2
     assert "blocks must be at least 2" in capsys.readouterr().err

@@ -5,14 +5,19 @@ import dataclasses
 import pytest
 import torch
 
+from analysis.checkpoints import Checkpoint
+from analysis.trajectory import (
+    Measured,
+    layers_over_training,
+    totals_over_training,
+    trajectory_findings,
+    trajectory_table,
+)
 from probes.intervals import Interval
 from tests.analysis.results import make_result, trajectory_page
 
 
 def measured(steps=(8, 64, 512), corpora=("plants", "stars")):
-    from analysis.checkpoints import Checkpoint
-    from analysis.trajectory import Measured
-
     found = []
     for place, step in enumerate(steps):
         name = f"step{step}" if step is not None else f"<script>alert({place})</script>"
@@ -31,8 +36,6 @@ def measured(steps=(8, 64, 512), corpora=("plants", "stars")):
 
 
 def test_the_table_holds_every_number_of_every_result():
-    from analysis.trajectory import trajectory_table
-
     series = measured()
     table = trajectory_table(series)
     for one in series:
@@ -50,8 +53,6 @@ def test_the_table_holds_every_number_of_every_result():
 
 
 def test_totals_are_drawn_over_steps_with_their_intervals():
-    from analysis.trajectory import totals_over_training, trajectory_table
-
     series = measured()
     figure = totals_over_training(trajectory_table(series), "|c|")
     assert [trace.name for trace in figure.data] == ["plants", "stars"]
@@ -66,8 +67,6 @@ def test_totals_are_drawn_over_steps_with_their_intervals():
 
 
 def test_layers_are_drawn_as_changes_since_the_first_checkpoint():
-    from analysis.trajectory import layers_over_training, trajectory_table
-
     series = measured()
     figure = layers_over_training(trajectory_table(series), "|c|", "stars")
     lines = [trace for trace in figure.data if trace.mode == "lines"]
@@ -77,16 +76,12 @@ def test_layers_are_drawn_as_changes_since_the_first_checkpoint():
 
 
 def test_checkpoints_without_a_step_stand_in_their_order():
-    from analysis.trajectory import totals_over_training, trajectory_table
-
     figure = totals_over_training(trajectory_table(measured(steps=(None, None))), "|c|")
     assert list(figure.data[0].x) == [0, 1]
     assert figure.layout.xaxis.ticktext[0].startswith("&lt;script&gt;")
 
 
 def test_findings_say_which_way_a_total_moved_and_when_it_may_be_chance():
-    from analysis.trajectory import trajectory_findings, trajectory_table
-
     found = trajectory_findings(trajectory_table(measured()))
     line = next(s for s in found if s.startswith("Knowledge entropy by |c| over plants falls"))
     assert line.endswith("so this may be chance."), "the intervals were left where they were"

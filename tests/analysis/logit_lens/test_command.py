@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+import analysis
+import probes
+from analysis.logit_lens import main
 from tests.models import tiny_hf_model, tiny_tokenizer
 
 FILES = {"lens.html", "lens.json", "lens.csv", "items.csv"}
@@ -35,7 +38,6 @@ def inputs(tmp_path_factory):
 @pytest.fixture
 def run(inputs, tmp_path):
     """Run the command on a tiny model; exit code."""
-    from analysis.logit_lens import main
 
     def call(*extra, model="model", out=None):
         given = ["--model", str(inputs / model), "--out", str(out or tmp_path / "out")]
@@ -49,9 +51,6 @@ def lens_json(folder):
 
 
 def test_prompts_give_four_files_and_a_table(run, tmp_path, capsys):
-    import analysis
-    import probes
-
     assert run(*ITEMS) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     out = capsys.readouterr().out

@@ -5,11 +5,13 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 import analysis
-from analysis.lens_tables import save_numbers
+from analysis.depth import compare_lenses
+from analysis.lens_tables import items_table, layers_table, lens_table, save_numbers
 from tests.analysis.lens_results import D_VOCAB, make_lens
 
 
@@ -21,8 +23,6 @@ def rows_by_hand(result):
 
 
 def test_readouts_are_one_row_per_place_and_layer():
-    from analysis.lens_tables import lens_table
-
     result = make_lens(target_length=3, embedding=True, controls=("shuffled", "frequency"))
     table = lens_table(result)
     read, at = result.per_token.readout, 0
@@ -115,8 +115,6 @@ def test_a_log_probability_of_nothing_is_still_json(tmp_path):
 
 
 def test_items_name_layers_and_give_the_last_rank():
-    from analysis.lens_tables import items_table
-
     result = make_lens(n_items=7, embedding=True)
     table = items_table(result, k=3)
     labels = result.layer_labels
@@ -131,8 +129,6 @@ def test_items_name_layers_and_give_the_last_rank():
 
 
 def test_prompts_of_token_ids_are_spelt_out():
-    from analysis.lens_tables import items_table
-
     result = make_lens(n_items=1, prompts=(None,), targets=(None,), length=3, target_length=2)
     row = items_table(result).iloc[0]
     assert row["prompt"] == "".join(f" t{token}" for token in result.items[0].prompt_ids)
@@ -140,10 +136,6 @@ def test_prompts_of_token_ids_are_spelt_out():
 
 
 def test_layers_are_summarised_over_items():
-    import numpy as np
-
-    from analysis.lens_tables import layers_table
-
     result = make_lens(n_items=7, embedding=True)
     table = layers_table(result, k=5)
     assert table["depth"].tolist() == [-1, 0, 1, 2, 3, 4]
@@ -169,8 +161,6 @@ def test_nothing_is_written_for_a_k_that_finds_everything(tmp_path):
 
 
 def test_two_readings_are_compared_item_by_item():
-    from analysis.depth import compare_lenses
-
     pair = make_lens(n_items=7), make_lens(n_items=7, model="other", n_layers=3)
     compared = compare_lenses(*pair, k=5, seed=0)
     assert (compared.items, compared.names) == (7, ("tiny", "other"))

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.lens_figures import Criterion, causal_figure, layer_histogram, rank_trajectories
+from analysis.lens_page import layer_ranges
+from analysis.numbers import visible
+from probes.causal import CausalResult
 from tests.analysis.lens_results import D_VOCAB, lens_page, make_lens
 from tests.analysis.test_page import NASTY, Reader
 
@@ -69,7 +73,7 @@ def test_page_data_is_what_was_read():
     [(255, "Uint8Array"), (256, "Uint16Array"), (65535, "Uint16Array"), (65536, "Uint32Array")],
 )
 def test_arrays_are_as_small_as_they_can_be(highest, kind):
-    from analysis.lens_explorer import packed
+    from analysis.lens_figures import packed
 
     found = packed(np.array([0, highest]))
     assert found["type"] == kind
@@ -184,8 +188,6 @@ def test_what_makes_no_page_is_refused(results, message):
 
 def make_causal(n_items=3, n_layers=5, least_drop=0.1):
     """Recovery 0.2 per layer of the stream, 0.1 everywhere of the MLP; the last item undamaged."""
-    from probes.causal import CausalResult
-
     clean = torch.full((n_items,), -1.0, dtype=torch.float64)
     corrupted = torch.full((n_items,), -5.0, dtype=torch.float64)
     corrupted[-1] = -1.0
@@ -210,8 +212,6 @@ def make_causal(n_items=3, n_layers=5, least_drop=0.1):
 
 
 def test_the_causal_check_stands_beside_what_can_be_read():
-    from analysis.lens_figures import causal_figure
-
     result = make_lens()
     readable, stream, mlp = causal_figure(make_causal(), [result], k=5).data
     # Log-probabilities that were divided again, in float64.
@@ -245,8 +245,6 @@ def test_a_causal_check_of_other_items_is_refused():
     ],
 )
 def test_layers_are_told_as_ranges(chosen, text):
-    from analysis.lens_page import layer_ranges
-
     assert layer_ranges(chosen) == text
 
 
@@ -284,8 +282,6 @@ def test_a_heatmap_of_nothing_is_refused(item):
 
 
 def test_histograms_are_of_all_items_and_start_beneath_layer_0():
-    from analysis.lens_figures import Criterion, layer_histogram
-
     result = make_lens(n_items=11, embedding=True, seed=1)
     other = make_lens(n_items=11, model="other", n_layers=3)
     assert ((result.first_layer(1) == -1) & (result.settling_layer(1) == -1)).any(), (
@@ -305,8 +301,6 @@ def test_histograms_are_of_all_items_and_start_beneath_layer_0():
 
 
 def test_rank_trajectories_are_medians_with_controls():
-    from analysis.lens_figures import rank_trajectories
-
     result = make_lens(n_items=7, controls=("shuffled",))
     figure = rank_trajectories(result)
     named = {trace.name: trace for trace in figure.data if trace.name}
@@ -330,6 +324,4 @@ def test_rank_trajectories_are_medians_with_controls():
     ],
 )
 def test_every_character_of_a_token_can_be_seen(text, shown):
-    from analysis.numbers import visible
-
     assert visible(text) == shown

@@ -1,12 +1,12 @@
 """The lens page in a real browser: its switches, its card, its list, on any width and theme."""
 
-import json
 import math
 
 import pytest
 
+from analysis.numbers import visible
 from tests.analysis.lens_results import lens_page, make_lens
-from tests.browser import resize, wait
+from tests.browser import asked, opened, overflow, prefer, wait, written
 
 pytestmark = pytest.mark.browser
 
@@ -29,20 +29,14 @@ def results():
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "lens.html"
-    path.write_text(lens_page(results()), encoding="utf-8")
-    return path.as_uri()
+    return written(tmp_path_factory.mktemp("page"), lens_page(results()))
 
 
 @pytest.fixture
-def opened(driver, address):
-    """The driver with the page drawn; logs begin at the page."""
-    for kind in ("browser", "performance"):
-        driver.get_log(kind)
-    resize(driver, 1400, 1000)
-    driver.get(address)
+def page(driver, address):
+    """The driver with the page drawn."""
+    assert opened(driver, address) == 4
     wait(driver, READY)
-    wait(driver, "return document.documentElement.dataset.drawn === '4'")
     yield driver
     assert driver.get_log("browser") == []
 
@@ -61,47 +55,37 @@ def point_at(driver, index):
     ActionChains(driver).move_to_element(cell).perform()
 
 
-def test_the_page_asks_the_network_for_nothing(opened, address):
-    events = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
-    assert address in asked
-    local = ("data:", "blob:")
-    assert [url for url in asked if url != address and not url.startswith(local)] == []
-    assert opened.title == "Where tiny and other find the answer"
+def test_the_page_asks_the_network_for_nothing(page, address):
+    assert asked(page) == {address}
+    assert page.title == "Where tiny and other find the answer"
 
 
-def test_layer_0_is_at_the_bottom_and_the_last_position_is_shown(opened):
+def test_layer_0_is_at_the_bottom_and_the_last_position_is_shown(page):
     layers = run(
-        opened,
+        page,
         "return [...document.querySelectorAll('#lens table')].map(t => "
         "[...t.tBodies[0].rows].map(r => r.cells[0].textContent))",
     )
     assert layers == [[str(i) for i in reversed(range(n))] for n in (7, 5)]
     shown = "return [...document.querySelectorAll('.grid-scroll')].map(s => s.scrollWidth - s.clientWidth - s.scrollLeft)"
-    assert all(left < 1 for left in run(opened, shown))
+    assert all(left < 1 for left in run(page, shown))
 
 
-def test_cells_show_the_most_likely_token_as_text(opened):
-    from analysis.numbers import visible
-
+def test_cells_show_the_most_likely_token_as_text(page):
     first = results()[0]
-    texts = run(opened, f"return [...{CELLS}].slice(0, 11).map(c => c.textContent)")
+    texts = run(page, f"return [...{CELLS}].slice(0, 11).map(c => c.textContent)")
     best = first.per_token.readout.top_ids[-1, :11, 0].tolist()
     assert texts == [visible(first.text(token)) for token in best]
     assert any(
-        "<script>" in text for text in run(opened, f"return [...{CELLS}].map(c => c.textContent)")
+        "<script>" in text for text in run(page, f"return [...{CELLS}].map(c => c.textContent)")
     )
     assert (
-        run(opened, "return document.querySelectorAll('#lens img, #lens script, #lens b').length")
+        run(page, "return document.querySelectorAll('#lens img, #lens script, #lens b').length")
         == 0
     )
 
 
-def test_every_switch_recolours_by_its_measure(opened):
+def test_every_switch_recolours_by_its_measure(page):
     """The darkest and the brightest cell of each switch are where the numbers say."""
     both = results()
     scales = {
@@ -112,33 +96,31 @@ def test_every_switch_recolours_by_its_measure(opened):
     }
     seen = set()
     for name, value in scales.items():
-        run(opened, f"document.querySelector('[data-measure={name}]').click()")
+        run(page, f"document.querySelector('[data-measure={name}]').click()")
         pressed = run(
-            opened,
+            page,
             "return [...document.querySelectorAll('[data-measure]')].filter(b => "
             "b.getAttribute('aria-pressed') === 'true').map(b => b.dataset.measure)",
         )
         assert pressed == [name]
-        colours = run(opened, f"return [...{CELLS}].slice(0, 77).map(c => c.style.backgroundColor)")
+        colours = run(page, f"return [...{CELLS}].slice(0, 77).map(c => c.style.backgroundColor)")
         values = value(both[0].per_token.readout)[:, :11].flip(0).flatten().tolist()
         # Viridis grows in green from its one end to the other.
         greens = [int(colour.split(",")[1]) for colour in colours]
         ordered = [green for _, green in sorted(zip(values, greens, strict=True))]
         assert ordered == sorted(greens)
-        seen.add(run(opened, "return document.querySelector('[data-part=unit]').textContent"))
-        assert run(opened, "return document.querySelectorAll('[data-part=ticks] span').length") >= 2
+        seen.add(run(page, "return document.querySelector('[data-part=unit]').textContent"))
+        assert run(page, "return document.querySelectorAll('[data-part=ticks] span').length") >= 2
     assert len(seen) == 4
 
 
-def test_pointing_at_a_cell_shows_its_top_tokens(opened):
-    from analysis.numbers import visible
-
+def test_pointing_at_a_cell_shows_its_top_tokens(page):
     first = results()[0]
     # Layer 6 is on top: the third row of the first grid is layer 4; its last position is 10.
-    point_at(opened, 2 * 11 + 10)
-    wait(opened, "return !document.querySelector('[data-part=card]').hidden")
+    point_at(page, 2 * 11 + 10)
+    wait(page, "return !document.querySelector('[data-part=card]').hidden")
     rows = run(
-        opened,
+        page,
         "return [...document.querySelectorAll('[data-part=card] tr')].map(r => "
         "[r.cells[1].textContent, r.cells[2].textContent])",
     )
@@ -149,32 +131,32 @@ def test_pointing_at_a_cell_shows_its_top_tokens(opened):
     for (_, shown), exact in zip(rows, read.top_log_probs[4, 10].tolist(), strict=True):
         # Shown with one decimal place or two, of a number kept to a twentieth of a percent of it.
         assert float(shown.rstrip("%")) == pytest.approx(100 * math.exp(exact), abs=0.06)
-    text = run(opened, "return document.querySelector('[data-part=card]').textContent")
+    text = run(page, "return document.querySelector('[data-part=card]').textContent")
     assert f"rank {int(read.rank[4, 10])}, " in text
     assert f"KL {read.kl[4, 10]:.2f} nats" in text
     assert "layer 4 · position 10" in text
 
 
-def test_the_card_goes_away_with_the_mouse(opened):
+def test_the_card_goes_away_with_the_mouse(page):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
-    point_at(opened, 5)
-    wait(opened, "return !document.querySelector('[data-part=card]').hidden")
-    search = opened.find_element(By.CSS_SELECTOR, "[data-part=search]")
-    ActionChains(opened).move_to_element(search).perform()
-    wait(opened, "return document.querySelector('[data-part=card]').hidden")
+    point_at(page, 5)
+    wait(page, "return !document.querySelector('[data-part=card]').hidden")
+    search = page.find_element(By.CSS_SELECTOR, "[data-part=search]")
+    ActionChains(page).move_to_element(search).perform()
+    wait(page, "return document.querySelector('[data-part=card]').hidden")
 
 
-def test_arrow_keys_move_through_cells(opened):
+def test_arrow_keys_move_through_cells(page):
     from selenium.webdriver.common.keys import Keys
 
-    run(opened, f"{CELLS}[10].focus()")
-    opened.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
-    opened.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
+    run(page, f"{CELLS}[10].focus()")
+    page.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    page.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
     where = "const c = document.activeElement; return [c.dataset.layer, c.dataset.column]"
-    assert run(opened, where) == ["5", "9"]
-    text = run(opened, "return document.querySelector('[data-part=card]').textContent")
+    assert run(page, where) == ["5", "9"]
+    text = run(page, "return document.querySelector('[data-part=card]').textContent")
     assert "layer 5 · position 9" in text
 
 
@@ -189,24 +171,24 @@ def test_arrow_keys_move_through_cells(opened):
         (" ", [0, 1, 2]),
     ],
 )
-def test_the_search_leaves_items_with_every_word(opened, typed, found):
+def test_the_search_leaves_items_with_every_word(page, typed, found):
     from selenium.webdriver.common.by import By
 
-    opened.find_element(By.CSS_SELECTOR, "[data-part=search]").send_keys(typed)
+    page.find_element(By.CSS_SELECTOR, "[data-part=search]").send_keys(typed)
     items = "return [...document.querySelectorAll('[data-part=items] button')].map(b => Number(b.dataset.item))"
-    assert run(opened, items) == found
-    count = run(opened, "return document.querySelector('[data-part=count]').textContent")
+    assert run(page, items) == found
+    count = run(page, "return document.querySelector('[data-part=count]').textContent")
     assert count == f"{len(found)} of 3 items"
 
 
-def test_an_item_opens_its_own_grid(opened):
-    run(opened, "document.querySelector('[data-item=\"2\"]').click()")
-    wait(opened, "return document.getElementById('lens').dataset.item === '2'")
-    assert run(opened, f"return {CELLS}.length") == 13 * (7 + 5)
-    prompt = run(opened, "return document.querySelector('[data-part=prompt]').textContent")
+def test_an_item_opens_its_own_grid(page):
+    run(page, "document.querySelector('[data-item=\"2\"]').click()")
+    wait(page, "return document.getElementById('lens').dataset.item === '2'")
+    assert run(page, f"return {CELLS}.length") == 13 * (7 + 5)
+    prompt = run(page, "return document.querySelector('[data-part=prompt]').textContent")
     assert prompt == NASTY + "<b>x</b>"
     current = run(
-        opened,
+        page,
         "return [...document.querySelectorAll('[data-part=items] [aria-current=true]')].map(b => b.dataset.item)",
     )
     assert current == ["2"]
@@ -214,19 +196,15 @@ def test_an_item_opens_its_own_grid(opened):
 
 @pytest.mark.parametrize("width", [375, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_overflows_and_the_card_stays_inside(opened, address, width, scheme):
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    resize(opened, width, 800)
-    opened.get(address)
-    wait(opened, READY)
-    wait(opened, "return document.documentElement.dataset.drawn === '4'")
-    hidden = "const e = document.documentElement; return e.scrollWidth - e.clientWidth"
-    assert run(opened, hidden) == 0
+def test_nothing_overflows_and_the_card_stays_inside(driver, address, width, scheme):
+    prefer(driver, scheme)
+    opened(driver, address, width, 800)
+    wait(driver, READY)
+    assert overflow(driver) == 0
     for cell in (0, 10, 76):
-        run(opened, f"{CELLS}[{cell}].focus()")
+        run(driver, f"{CELLS}[{cell}].focus()")
         box = run(
-            opened,
+            driver,
             "const b = document.querySelector('[data-part=card]').getBoundingClientRect();"
             "const c = document.activeElement.getBoundingClientRect();"
             "return {left: b.left, right: b.right, top: b.top, bottom: b.bottom, width: b.width,"
@@ -238,17 +216,12 @@ def test_nothing_overflows_and_the_card_stays_inside(opened, address, width, sch
         assert box["top"] >= 0
         assert box["bottom"] <= 800
         assert not box["covers"]
-    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    prefer(driver)
 
 
 def test_a_single_position_shows_what_else_is_likely(driver, tmp_path):
-    from analysis.numbers import visible
-
     result = make_lens(n_items=1, positions="last", top_k=5, n_layers=7)
-    page = tmp_path / "lens.html"
-    page.write_text(lens_page([result]), encoding="utf-8")
-    driver.get_log("browser")
-    driver.get(page.as_uri())
+    opened(driver, written(tmp_path, lens_page([result])))
     wait(driver, READY)
     row = run(
         driver,

@@ -1,12 +1,20 @@
 """`analysis.memory_updates` from its arguments to its files."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import probes
+from analysis import update_measures as checkpoint_results
+from analysis.claims import Table
+from analysis.memory_updates import main, updates_report
+from analysis.result_folders import find_results, tables_of
+from analysis.update_measures import measure_updates, rank_correlations
 from tests.models import tiny_hf_model, tiny_tokenizer
+from training.settings import OptimizerSettings
 
 ROOT = Path(__file__).parents[3]
 STEPS = (8, 64)
@@ -35,8 +43,6 @@ def arguments(inputs, out, *extra, model="tiny-seed3"):
 
 
 def run(*words):
-    from analysis.memory_updates import main
-
     return main(list(words))
 
 
@@ -48,10 +54,6 @@ def series(inputs, tmp_path_factory):
 
 
 def test_numbers_are_those_of_the_measurement(inputs, series):
-    import probes
-    from analysis.update_measures import measure_updates, rank_correlations
-    from training.settings import OptimizerSettings
-
     content = json.loads((series / "updates.json").read_text())
     assert (content["tokens"], content["batches"], content["revision"]) == (78, 3, None)
     assert [one["step"] for one in content["checkpoints"]] == list(STEPS)
@@ -77,9 +79,6 @@ def test_numbers_are_those_of_the_measurement(inputs, series):
 
 
 def test_the_table_of_claims_reads_it(series):
-    from analysis.claims import Table
-    from analysis.result_folders import find_results, tables_of
-
     results = find_results([series.parent])
     assert results.updates == (series,)
     table = tables_of(results)[Table.UPDATES]
@@ -96,8 +95,6 @@ def test_the_page_holds_both_figures_and_asks_nobody(series):
 
 
 def test_the_figure_has_a_row_for_each_layer_and_a_column_for_each_checkpoint():
-    from analysis.memory_updates import updates_report
-
     def layers(*values):
         return [{"layer": n, "gradients": v, "updates": -1.0} for n, v in enumerate(values)]
 
@@ -113,8 +110,6 @@ def test_the_figure_has_a_row_for_each_layer_and_a_column_for_each_checkpoint():
 
 
 def test_a_series_that_was_stopped_goes_on(inputs, tmp_path, monkeypatch):
-    from analysis import update_measures as checkpoint_results
-
     measured = []
     measure = checkpoint_results.checkpoint_result
 
@@ -134,8 +129,6 @@ def test_a_series_that_was_stopped_goes_on(inputs, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("what", ["weights", "corpus"])
 def test_results_of_other_weights_or_texts_are_refused(inputs, tmp_path, capsys, what):
-    import shutil
-
     shutil.copytree(inputs, tmp_path / "in")
     given = arguments(tmp_path / "in", tmp_path / "out", model="tiny-seed3/checkpoints/step-000064")
     assert run(*given) == 0

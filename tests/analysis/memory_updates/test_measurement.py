@@ -4,16 +4,19 @@ import copy
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 
+import probes
+from analysis.memory_updates import UpdatesArguments
+from analysis.update_measures import measure_updates, rank_correlations
 from tests.models import D_MLP, FAMILIES, N_LAYERS, padded, tiny_hf_model, tiny_model
+from training.settings import OptimizerSettings
 
 BETAS, EPS = (0.7, 0.95), 1e-3
 """Far from 1, and large, so that both matter after a few steps."""
 
 
 def settings():
-    from training.settings import OptimizerSettings
-
     return OptimizerSettings(betas=BETAS, eps=EPS)
 
 
@@ -71,8 +74,6 @@ def by_hand(family, given):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_norms_are_those_of_backward_and_of_adam(family):
-    from analysis.update_measures import measure_updates
-
     found = measure_updates(tiny_model(family, torch.float64), batches(), settings())
     gradients, updates, tokens = by_hand(family, batches())
     assert found.predicted == tokens
@@ -82,8 +83,6 @@ def test_norms_are_those_of_backward_and_of_adam(family):
 
 
 def test_pads_on_the_left_change_nothing():
-    from analysis.update_measures import measure_updates
-
     model = tiny_model("llama", torch.float64)
     found, other = (measure_updates(model, batches(side), settings()) for side in ("right", "left"))
     for name in ("mean_coefficients", "gradient_norms", "update_norms"):
@@ -91,9 +90,6 @@ def test_pads_on_the_left_change_nothing():
 
 
 def test_coefficients_are_those_of_the_entropy():
-    import probes
-    from analysis.update_measures import measure_updates
-
     model = tiny_model("llama", torch.float64)
     found = measure_updates(model, batches(), settings())
     entropy = probes.measure_entropy(model, batches(), kinds=("knowledge",), weighting="token")
@@ -104,10 +100,6 @@ def test_coefficients_are_those_of_the_entropy():
 
 
 def test_correlations_are_spearmans():
-    from scipy.stats import spearmanr
-
-    from analysis.update_measures import measure_updates, rank_correlations
-
     found = measure_updates(tiny_model("llama"), batches(), settings())
     coefficients = found.mean_coefficients
     for norms in (found.gradient_norms, found.update_norms):
@@ -123,9 +115,6 @@ def test_correlations_are_spearmans():
 
 
 def test_the_defaults_are_those_of_training():
-    from analysis.memory_updates import UpdatesArguments
-    from training.settings import OptimizerSettings
-
     theirs = OptimizerSettings()
     assert (UpdatesArguments.betas, UpdatesArguments.eps) == (theirs.betas, theirs.eps)
 
@@ -156,8 +145,6 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_stays_as_it_was(fails):
-    from analysis.update_measures import measure_updates
-
     model = tiny_model("llama")
     hf_model = model.hf_model
     # Some parameters are frozen, one has a gradient, and a block is in training mode.
@@ -178,9 +165,6 @@ def test_the_model_stays_as_it_was(fails):
 
 
 def test_what_cannot_be_measured_is_refused():
-    import probes
-    from analysis.update_measures import measure_updates
-
     model = tiny_model("llama")
     with pytest.raises(ValueError, match="there are no batches"):
         measure_updates(model, [], settings())
