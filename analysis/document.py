@@ -13,7 +13,7 @@ Example:
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -272,9 +272,8 @@ def markdown(report: Report) -> str:
         lines += ["", "What was found:", "", *(f"- {sentence}" for sentence in report.findings)]
     if report.definitions:
         lines += ["", "How it is defined:", ""]
-    for definition in report.definitions:
-        is_plain = isinstance(definition, str)
-        lines.append(f"- {definition if is_plain else f'**{definition.lead}**{definition.text}'}")
+    for one in report.definitions:
+        lines.append(f"- {one if isinstance(one, str) else f'**{one.lead}**{one.text}'}")
     for table in report.tables(Where.DOCUMENT):
         lines += ["", *markdown_table(table)]
     if report.runs:
@@ -311,11 +310,12 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    found.filters |= {
+    filters: dict[str, Callable[[Any], Any]] = {
         "cell": as_cell,
         "kind": lambda part: type(part).__name__.lower(),
         # Plain values as JSON for a script element, and a file beside the templates.
         "script": lambda value: Markup(_unclosing(json_text(value, "the page"))),
         "text": lambda name: Markup((_TEMPLATES / name).read_text(encoding="utf-8")),
     }
+    found.filters |= filters
     return found

@@ -241,12 +241,11 @@ def _measured(
     measure: Callable[[], Effects],
 ) -> EditRow:
     edit = setting.edit(result)
-    scales = isinstance(edit, Resuscitation)
-    neurons = int((edit.multipliers() != 1).sum()) if scales else None
-    closed = edit.predicted_entropy() if scales else None
-    predicted: Totals = {}
-    if closed is not None:
-        predicted = dict(zip(PREDICTED, (closed.total, closed.contribution_total), strict=True))
+    neurons, predicted = None, Totals()
+    if isinstance(edit, Resuscitation):
+        neurons = int((edit.multipliers() != 1).sum())
+        if (closed := edit.predicted_entropy()) is not None:
+            predicted = dict(zip(PREDICTED, (closed.total, closed.contribution_total), strict=True))
     # What is wrong with the texts was found out on the unedited model: the edit is to blame.
     try:
         with applied(model, edit):

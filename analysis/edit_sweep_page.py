@@ -192,7 +192,7 @@ def _temperature_section(sweep: EditSweep, tidy: pd.DataFrame) -> Iterator[Secti
 
 def _numbers(sweep: EditSweep, edits: list[EditRow], caption: str) -> Table:
     """The unedited model, then every edit; what is predicted stands below what was measured."""
-    rows = []
+    rows: list[tuple[str | Cell, ...]] = []
     for row in (sweep.unedited, *edits):
         name = row.setting.label.removeprefix(f"{row.setting.site}, ")
         first, _, second = name.partition(", ")

@@ -6,6 +6,7 @@ links figures.
 
 from collections.abc import Sequence
 from math import exp, floor, log10
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -148,8 +149,8 @@ def convergence_figure(table: pd.DataFrame, kind: str) -> go.Figure:
 def _by_layer(
     table: pd.DataFrame, x: str, title: str, hover: str, by: str | Sequence[str] = "series"
 ) -> go.Figure:
-    titles = {"titles": (title, "layer"), "hover": hover}
-    figure = lines(table, x, "layer", by=by, mode="lines+markers", width=1.4, size=7, **titles)
+    looks: dict[str, Any] = {"mode": "lines+markers", "width": 1.4, "size": 7}
+    figure = lines(table, x, "layer", by=by, titles=(title, "layer"), hover=hover, **looks)
     return layer_axis(figure, int(table["layer"].max()) + 1).update_layout(showlegend=True)
 
 

@@ -16,6 +16,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import cycle
 from math import log10
 from typing import Any
 
@@ -158,27 +159,18 @@ def rank_trajectories(result: LensResult, k: int = DEFAULT_K) -> go.Figure:
     for ranks in result.rank.T.tolist() if 1 < len(result.items) <= _DRAWN else ():
         drawn = table.assign(shifted=np.array(ranks) + 1)
         lines(drawn, "shifted", "place", width=1, opacity=0.3, onto=figure)
-    looks = {"ends": ("rank_low", "rank_high"), "ends_on": "x", "band": several}
-    hover = "layer {layer}: rank <b>{rank:,.0f}</b>"
-    lines(
-        medians,
-        "rank_median",
-        "place",
-        by="series",
-        hover=hover,
-        width=2.5,
-        onto=figure,
-        **(looks if several else {}),
-    )
-    for name, dash in zip(result.control_names, ("dot", "dash"), strict=False):
+    looks: dict[str, Any] = {"by": "series", "onto": figure}
+    looks["hover"] = "layer {layer}: rank <b>{rank:,.0f}</b>"
+    ends = ("rank_low", "rank_high") if several else None
+    lines(medians, "rank_median", "place", ends=ends, ends_on="x", band=True, width=2.5, **looks)
+    for name, dash in zip(result.control_names, cycle(("dot", "dash")), strict=False):
         rank = np.median(result.control_rank(name).numpy(), axis=1)
         control = table.assign(series=name.replace("_", " "), rank=rank, shifted=rank + 1)
         grey = {control["series"].iloc[0]: REFERENCE_COLOUR}
-        given = {"by": "series", "colours": grey, "hover": hover, "line_dash": dash}
-        lines(control, "shifted", "place", onto=figure, **given)
+        lines(control, "shifted", "place", colours=grey, line_dash=dash, **looks)
     mark(figure, x=k + 0.5)
-    ends = [-0.08, log10(result.d_vocab)]
-    figure.update_xaxes(type="log", range=ends, **rank_ticks(result.d_vocab))
+    ticks = rank_ticks(result.d_vocab)
+    figure.update_xaxes(type="log", range=[-0.08, log10(result.d_vocab)], **ticks)
     return layer_axis(figure, result.layer_labels)
 
 
@@ -192,9 +184,9 @@ def causal_figure(
         table = layers_table(result, k).assign(place=range(len(result.layer_labels)))
         shown = f"readable, {name}" if len(results) > 1 else "readable"
         hover = f"layer {{layer}}: <b>{{share_found:.1%}}</b> of items in the top {k}"
-        grey = {"by": "series", "colours": {shown: REFERENCE_COLOUR}, "line_dash": "dash"}
-        named = table.assign(series=shown)
-        lines(named, "share_found", "place", hover=hover, onto=figure, **grey)
+        looks: dict[str, Any] = {"by": "series", "colours": {shown: REFERENCE_COLOUR}}
+        looks |= {"hover": hover, "line_dash": "dash", "onto": figure}
+        lines(table.assign(series=shown), "share_found", "place", **looks)
     before = len(longest) - causal.mean_recovery.shape[1]
     sites = [
         pd.DataFrame({"site": SITE_NAMES.get(site, site), "recovery": recovery.numpy()})
@@ -268,10 +260,10 @@ def _series(name: str, result: LensResult, k: int) -> dict[str, Any]:
 
 def packed(values: np.ndarray) -> dict[str, str]:
     """An array as the smallest typed array that holds it, deflated, in base64."""
-    kinds = [np.float32]
+    kinds: list[type[np.number]] = [np.float32]
     if values.dtype.kind != "f":
         ends = values.min(initial=0), values.max(initial=0)
-        whole = (np.uint8, np.uint16, np.uint32, np.int16)
+        whole: tuple[type[np.integer], ...] = (np.uint8, np.uint16, np.uint32, np.int16)
         kinds = [t for t in whole if np.iinfo(t).min <= ends[0] and ends[1] <= np.iinfo(t).max]
     # Little-endian, as every browser's typed arrays are.
     small = values.astype(np.dtype(kinds[0]).newbyteorder("<")).flatten()

@@ -234,7 +234,7 @@ def lens(
         **asdict(settings),
     }
     tokens = sum(len(item.prompt_ids) for item in items)
-    counts = {"documents": len(items), "rows": len(items), "tokens": tokens}
+    counts: dict[str, Any] = {"documents": len(items), "rows": len(items), "tokens": tokens}
     return LensResult(
         items=tuple(items),
         layer_labels=("embed",) * embedding + tuple(map(str, range(model.n_layers))),

@@ -31,7 +31,7 @@ _READ = ("rank", "log_prob", "entropy", "kl")
 def lens_table(result: LensResult) -> pd.DataFrame:
     """All that was read: one row per item, position, target token and layer."""
     read, n_layers = result.per_token, len(result.layer_labels)
-    rows = {
+    rows: dict[str, Any] = {
         "item": read.item.numpy(),
         "position": read.position.numpy(),
         "place": read.place.numpy(),

@@ -126,12 +126,12 @@ def trajectory_table(measured: Sequence[Measured]) -> pd.DataFrame:
 
 
 def _of_result(result: EntropyResult) -> Iterator[tuple[Any, ...]]:
-    named: dict[str, Any] = {
+    named: dict[Coefficient, Any] = {
         Coefficient(result.provenance.configuration["coefficient"]): result.knowledge,
         Coefficient.CONTRIBUTION: result.contribution,
         **result.variants,
     }
-    by_name = {COEFFICIENT_SYMBOLS[Coefficient(name)]: found for name, found in named.items()}
+    by_name = {COEFFICIENT_SYMBOLS[name]: found for name, found in named.items()}
     for measure, found in (by_name | {str(Total.ATTENTION): result.attention}).items():
         if found is not None:
             ends = found.interval[:2] if found.interval else (None, None)
@@ -245,13 +245,13 @@ def _totals(of_corpus: tuple[str, pd.DataFrame]) -> Iterator[Table]:
     corpus, rows = of_corpus
     header = ("checkpoint", *rows["measure"].unique())
     for where in (Where.PAGE, Where.TERMINAL):
-        cells: dict[str, list[Cell]] = {}
+        cells: dict[str, list[str | Cell]] = {}
         for row in rows.itertuples():
             known = where is Where.PAGE and not pd.isna(row.low)
             ends = f"{nats(row.low, 2)} to {nats(row.high, 2)}" if known else ""
-            cells.setdefault(str(row.checkpoint), []).append(Cell(nats(row.estimate, 2), ends))
-        shown = [(name, *found) for name, found in cells.items()]
-        yield Table.of_rows(f"Over {corpus}, in nats", header, shown, where=where)
+            named = cells.setdefault(str(row.checkpoint), [str(row.checkpoint)])
+            named.append(Cell(nats(row.estimate, 2), ends))
+        yield Table.of_rows(f"Over {corpus}, in nats", header, cells.values(), where=where)
 
 
 def _sections(tidy: pd.DataFrame) -> Iterator[Section]:

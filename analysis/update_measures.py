@@ -101,23 +101,28 @@ def measure_updates(
 
     def take(tensor: Tensor, point: HookPoint) -> None:
         """Add up |c| over the tokens of the batch, pads left out."""
-        wide = tensor.detach().abs().to(torch.promote_types(tensor.dtype, torch.float32))
+        found = tensor.detach().abs().to(torch.promote_types(tensor.dtype, torch.float32))
         assert point.layer is not None
-        real = mask.to(wide.device, wide.dtype)
-        sums[point.layer] += torch.einsum("bpn,bp->n", wide, real).cpu()
+        real = mask.to(found.device, found.dtype)
+        sums[point.layer] += torch.einsum("bpn,bp->n", found, real).cpu()
 
     points = [((Site.MLP_COEFFICIENTS, layer), take) for layer in range(model.n_layers)]
-    adam = [_Adam(weight, settings) for weight in weights]
-    summed = [torch.zeros_like(one.mean) for one in adam]
+    wide = [torch.promote_types(weight.dtype, torch.float32) for weight in weights]
+    summed = [torch.zeros_like(w, dtype=d) for w, d in zip(weights, wide, strict=True)]
+    # Adam moves these, from zero each time, in place of the weights.
+    moved = [torch.nn.Parameter(torch.zeros_like(one)) for one in summed]
+    adam = torch.optim.Adam(moved, lr=1.0, betas=settings.betas, eps=settings.eps)
     loss, predicted, tokens = 0.0, 0, 0
     with _requiring_gradients(weights), model.evaluating(), model.hooks(points):
         for mapping in as_batches(batches):
             batch = as_token_batch(mapping)
             mask = batch.attention_mask
             mean_loss, count, gradients = _gradients(model, batch, weights)
-            for total, one, gradient in zip(summed, adam, gradients, strict=True):
-                total.add_(gradient.to(total.dtype), alpha=count)
-                one.see(gradient)
+            for total, one, gradient in zip(summed, moved, gradients, strict=True):
+                one.grad = gradient.to(one.dtype)
+                total.add_(one.grad, alpha=count)
+                one.data.zero_()
+            adam.step()
             loss, predicted = loss + mean_loss * count, predicted + count
             tokens += int(mask.sum())
             if on_batch is not None:
@@ -127,7 +132,7 @@ def measure_updates(
     return MemoryUpdates(
         mean_coefficients=sums / tokens,
         gradient_norms=_norms([total / predicted for total in summed], rows),
-        update_norms=_norms([one.direction() for one in adam], rows),
+        update_norms=_norms([one.detach() for one in moved], rows),
         loss=loss / predicted,
         predicted=predicted,
     )
@@ -143,32 +148,6 @@ def rank_correlations(
         varied = np.ptp(one) > 0 and np.ptp(other) > 0
         found.append(float(np.corrcoef(one, other)[0, 1]) if varied else None)
     return found
-
-
-class _Adam:
-    """The running means of one weight's gradients, in float32 or wider."""
-
-    def __init__(self, weight: Tensor, settings: OptimizerSettings) -> None:
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        self.mean = torch.zeros_like(weight, dtype=wide, requires_grad=False)
-        self._squares = torch.zeros_like(self.mean)
-        self._settings, self._steps = settings, 0
-
-    def see(self, gradient: Tensor) -> None:
-        """Take in the gradient of another batch."""
-        first, second = self._settings.betas
-        wide = gradient.to(self.mean.dtype)
-        self.mean.mul_(first).add_(wide, alpha=1 - first)
-        self._squares.mul_(second).addcmul_(wide, wide, value=1 - second)
-        self._steps += 1
-
-    def direction(self) -> Tensor:
-        """What would be taken off the weight, at a learning rate of 1."""
-        mean, square = (
-            value / (1 - beta**self._steps)
-            for value, beta in zip((self.mean, self._squares), self._settings.betas, strict=True)
-        )
-        return mean / (square.sqrt() + self._settings.eps)
 
 
 @contextmanager
