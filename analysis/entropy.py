@@ -149,8 +149,6 @@ def _run_one(arguments: EntropyArguments, folders: Sequence[str], *, writes: boo
 
 
 def _run_series(arguments: EntropyArguments, folders: Sequence[str], *, writes: bool) -> None:
-    from torch import distributed as dist
-
     from analysis.checkpoints import checkpoints
     from analysis.resuming import begin, origin_of, plain_settings
     from analysis.trajectory import sweep, write_trajectory
@@ -165,8 +163,7 @@ def _run_series(arguments: EntropyArguments, folders: Sequence[str], *, writes: 
     corpora = [arguments.corpus_of(name, arguments.max_documents) for name in arguments.corpus]
     if writes:
         begin(arguments.out, plain_settings(arguments, _NOT_OF_THE_RESULT))
-    if not this_process().is_alone:
-        dist.barrier()
+    this_process().wait_for_all()
     kept: dict[int, list[Any]] = {}
 
     def tokenised(model: Any) -> list[Any]:
@@ -203,7 +200,6 @@ def measure(
     from training.processes import this_process
 
     here = this_process()
-
     name = " ".join(filter(None, (label, tokens.corpus.name)))
     with progress(f"{name}, tokens", arguments.max_tokens, shown=here.is_first) as advance:
         return probes.measure_entropy(

@@ -210,7 +210,6 @@ def _read(arguments: LensArguments, asked: Mapping[str, Any]) -> "tuple[LensResu
     import torch
 
     from probes.causal import causal_recovery
-    from training.processes import this_process
 
     generator = torch.Generator().manual_seed(arguments.seed)
     with progress("causal check, items", n_items, shown=here.is_first) as advance:
