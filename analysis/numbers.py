@@ -74,11 +74,6 @@ def count(value: float | int) -> str:
     return f"{value:,.0f}"
 
 
-def nats_or_none(value: float | None) -> str:
-    """A number of nats; empty for none."""
-    return "" if value is None or pd.isna(value) else nats(value)
-
-
 def p_text(value: float) -> str:
     """A p-value; empty where there is none."""
     if pd.isna(value):
@@ -202,12 +197,11 @@ def label(text: object) -> str:
 _SHOWN = {" ": "·", "\n": "↵", "\t": "⇥", "\u00a0": "⍽"}
 # Control and format characters, surrogates, and separators of lines and paragraphs.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-EMPTY = "∅"
 
 
 def visible(text: str) -> str:
     """Text of a token with every character to be seen."""
-    return "".join(map(_shown, text)) or EMPTY
+    return "".join(map(_shown, text)) or "∅"
 
 
 def _shown(character: str) -> str:

@@ -7,8 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from analysis.document import print_report
-from analysis.entropy_page import entropy_report, findings
+from analysis.entropy_page import findings
 from probes.intervals import Interval
 from tests.analysis.results import entropy_page, make_result
 
@@ -51,15 +50,6 @@ def test_page_states_findings_and_numbers(compared):
     assert f"of the maximum of {result.knowledge.maximum:.2f}" in text
     assert "How evenly tiny uses its memory" in text
     assert "16,384" in text
-
-
-def test_plotly_is_inlined_once_and_nothing_is_loaded(compared):
-    reader = Reader(compared)
-    assert sum("plotly.js v" in script for script in reader.scripts) == 1
-    loading = [attrs for _, attrs in reader.tags if attrs.get("src") or attrs.get("srcset")]
-    assert loading == []
-    assert [a["href"] for _, a in reader.tags if "href" in a] == ["data:,"]
-    assert "@import" not in compared
 
 
 def test_every_plot_is_readable_json(compared):
@@ -143,10 +133,3 @@ def test_a_difference_is_only_sure_between_separate_intervals(low, high, verdict
         for r, interval in zip(results, (low, high), strict=True)
     ]
     assert any(verdict in sentence for sentence in findings(changed))
-
-
-def test_terminal_shows_names_as_they_are(capsys):
-    print_report(entropy_report([make_result("[red]general[/red]", notes=("mind [this]",))]))
-    out = capsys.readouterr().out
-    assert "[red]general[/red]" in out
-    assert "mind [this]" in out
