@@ -5,12 +5,11 @@ import copy
 import torch
 
 from tests.models import tokens
+from training.data.rendering import Rendered
 
 
 def row_of(ids, trained):
     """One item."""
-    from training.data.rendering import Rendered
-
     return Rendered(tuple(ids), tuple(trained), "made up")
 
 

@@ -1,6 +1,10 @@
 """A cache of the Hugging Face hub as a download leaves it, for tests that may ask no network."""
 
+import io
 from pathlib import Path
+
+import pyarrow
+from pyarrow import parquet as writer
 
 BRANCH_COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -28,11 +32,6 @@ def cached(cache: Path, dataset: str, revision: str, files: dict[str, bytes]) ->
 
 def parquet(rows: list[dict]) -> bytes:
     """The bytes of a Parquet file."""
-    import io
-
-    import pyarrow
-    from pyarrow import parquet as writer
-
     stream = io.BytesIO()
     writer.write_table(pyarrow.Table.from_pylist(rows), stream)
     return stream.getvalue()

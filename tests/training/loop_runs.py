@@ -4,31 +4,31 @@ from dataclasses import asdict
 
 import torch
 
+import probes
 from tests.models import tiny_hf_model, tiny_tokenizer, tokens
+from training.batches import RowSource
+from training.loop import train
+from training.runs.directory import RunDirectory
+from training.runs.records import StepRecord, records_of
+from training.settings import LoopSettings, OptimizerSettings
 
 ROWS, LENGTH = 35, 13
 
 
 def settings_of(**given):
     """A quick run of 11 steps, 4 rows a step."""
-    from training.settings import LoopSettings, OptimizerSettings
-
     fields = {"steps": 11, "batch_size": 4, "optimizer": OptimizerSettings(learning_rate=1e-2)}
     return LoopSettings(**{**fields, **given})
 
 
 def rows_of(batch_size=4, length=LENGTH, **given):
     """Random rows, shuffled, for more than one epoch."""
-    from training.batches import RowSource
-
     rows = tokens(ROWS, length).numpy()
     return RowSource(rows, batch_size, **{"epochs": 3, "shuffle_seed": 5, **given})
 
 
 def model_of(family="llama", dtype=torch.float32, dropout=0.0):
     """A fresh tiny hooked model; the same bits for the same arguments."""
-    import probes
-
     hf_model = tiny_hf_model(family, dtype)
     hf_model.config.attention_dropout = dropout
     for layer in getattr(getattr(hf_model, "model", None), "layers", []):
@@ -38,8 +38,6 @@ def model_of(family="llama", dtype=torch.float32, dropout=0.0):
 
 def directory_of(path, settings, source, *, resume=False, **more):
     """The run's directory, new or reopened."""
-    from training.runs.directory import RunDirectory
-
     manifest = {"configuration": asdict(settings), "inputs": source.describe() | more}
     open_it = RunDirectory.reopen if resume else RunDirectory.create
     return open_it(path, manifest)
@@ -47,8 +45,6 @@ def directory_of(path, settings, source, *, resume=False, **more):
 
 def run(path, model=None, source=None, settings=None, *, resume=False, **given):
     """Train a tiny model in a directory; returns the model and the result."""
-    from training.loop import train
-
     model = model or model_of()
     settings = settings or settings_of()
     source = source or rows_of(settings.batch_size)
@@ -61,8 +57,6 @@ def run(path, model=None, source=None, settings=None, *, resume=False, **given):
 
 def step_records(path):
     """The records of all updates."""
-    from training.runs.records import StepRecord, records_of
-
     return records_of(path, StepRecord)
 
 

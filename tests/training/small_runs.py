@@ -3,6 +3,8 @@
 import json
 import random
 
+from safetensors.torch import load_file, save_file
+
 _WORDS = (
     *("the", "a", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "river", "stone"),
     *("house", "wind", "rain", "light", "night", "small", "tall", "green", "field", "morning"),
@@ -40,8 +42,6 @@ def _passage(index):
 
 def change_weights(checkpoint):
     """Write other weights into the folder of a model."""
-    from safetensors.torch import load_file, save_file
-
     path = checkpoint / "model.safetensors"
     weights = {name: tensor * 1.25 for name, tensor in load_file(path).items()}
     save_file(weights, path, metadata={"format": "pt"})

@@ -1,5 +1,6 @@
 """What the loop computes, against a plain loop written out here and against Hugging Face's loss."""
 
+import copy
 import json
 import random
 import subprocess
@@ -79,10 +80,6 @@ def test_a_run_is_the_plain_loop(family, tmp_path):
     for part in rival.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0
-    import copy
-
-    import probes
-
     model = probes.load_model(copy.deepcopy(rival))
     losses, norms = plain_loop(rival, rows_of(), 11)
     run(tmp_path / "run", model)

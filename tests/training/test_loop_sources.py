@@ -1,5 +1,6 @@
 """Weighted tokens, losses by source, stopping at what was seen, and optimizer states carried on."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,9 @@ from tests.training.loop_runs import (
     step_records,
     weights_of,
 )
+from training.batches import TrainingBatch
 from training.runs.records import PerplexityRecord, StopRecord, records_of
+from training.settings import ScheduleSettings
 
 
 class Named:
@@ -114,8 +117,6 @@ def test_pieces_of_a_batch_are_no_longer_than_they_must():
     mask = torch.zeros_like(ids)
     for row, length in enumerate((3, 2, 11, 5, 7)):
         mask[row, :length] = 1
-    from training.batches import TrainingBatch
-
     batch = TrainingBatch(ids, ids.masked_fill(mask == 0, -100), mask, weights=mask.float())
     pieces = batch.cut(2)
     assert [piece.input_ids.shape for piece in pieces] == [(2, 3), (2, 11), (1, 7)]
@@ -174,8 +175,6 @@ def test_a_run_ends_at_what_observers_saw_and_every_other_one_looks_too(tmp_path
 
 
 def test_a_rule_that_was_interrupted_stops_at_the_same_step(tmp_path):
-    import itertools
-
     stops = {}
     for name, limit in (("whole", None), ("parts", 1e-9)):
         for turn in itertools.count():
@@ -191,8 +190,6 @@ def test_a_rule_that_was_interrupted_stops_at_the_same_step(tmp_path):
 
 def test_a_stage_can_go_on_with_the_optimizer_of_the_one_before(tmp_path):
     constant = {"kind": "constant", "warmup_fraction": 0.0}
-    from training.settings import ScheduleSettings
-
     long = settings_of(steps=8, schedule=ScheduleSettings(**constant))
     short = replace(long, steps=4)
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from tests.training.loop_runs import losses_of, model_of, run, same_bits, settin
 from tests.training.process_worker import CASES, trained
 from training.batches import as_training_batch
 from training.processes import joined_processes
+from training.run_setup import refuse_other_processes
+from training.runs.directory import RunDirectory
 from training.runs.records import PerplexityRecord, records_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -140,11 +143,6 @@ def test_what_several_processes_cannot_do_is_refused(shared):
 
 
 def test_another_number_of_processes_cannot_go_on(shared, tmp_path, monkeypatch):
-    from dataclasses import asdict
-
-    from training.run_setup import refuse_other_processes
-    from training.runs.directory import RunDirectory
-
     out, _ = shared
     shutil.copytree(out / "ddp", tmp_path / "run")
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())

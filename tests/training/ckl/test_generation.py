@@ -16,9 +16,9 @@ OFTEN = ("--generate-every", "3", "--lags", "1", "--learning-rate", "0.03")
 
 @pytest.fixture(scope="module")
 def begun(texts, pretrained, tmp_path_factory):
-    """Text of a single word, which is the target of the probes of one passage, and a model."""
-    folder = tmp_path_factory.mktemp("begun") / "texts"
-    shutil.copytree(texts, folder)
+    """Texts, and a finished pretraining run."""
+    folder = shutil.copytree(texts, tmp_path_factory.mktemp("texts") / "same")
+    # Text of a single word, which is the target of the probes of one passage.
     same = [json.dumps({"text": "the" + " the" * 59}) for _ in range(97)]
     (folder / "new.jsonl").write_text("\n".join(same), encoding="utf-8")
     return folder, pretrained

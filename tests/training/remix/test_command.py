@@ -9,10 +9,9 @@ import pytest
 import torch
 
 import probes
-import training.pretrain as pretrain
 import training.remix_items as remix_items
 from tests.training.remix.runs import remix_arguments
-from tests.training.small_runs import change_weights, pretrain_arguments, write_texts
+from tests.training.small_runs import change_weights
 from training.data.familiarity import FamiliaritySplit
 from training.data.rendering import Turn
 from training.recipes import from_json
@@ -31,36 +30,24 @@ from training.single_run import is_over
 
 RESUSCITATION = ["--resuscitation-ratio", "0.5", "--resuscitation-factor", "2"]
 MIXED = ["--mix", "random", "generic"]
+LIGHT = ["--relearning-steps", "None", "--gradient-every", "None", "--no-generation"]
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    return write_texts(tmp_path_factory.mktemp("texts"))
-
-
-@pytest.fixture(scope="module")
-def start(texts, tmp_path_factory):
-    """A finished pretraining run."""
-    out = tmp_path_factory.mktemp("start") / "tiny"
-    assert pretrain.main(pretrain_arguments(texts, out)) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
-def run(texts, start, tmp_path_factory):
+def run(texts, pretrained, tmp_path_factory):
     """A finished chain: random words at A, passages at B."""
     out = tmp_path_factory.mktemp("runs") / "mixed"
-    assert main(remix_arguments(texts, start, out, *MIXED)) == 0
+    assert main(remix_arguments(texts, pretrained, out, *MIXED)) == 0
     return out
 
 
 @pytest.fixture
-def trained(texts, start, tmp_path):
-    """Train with further options; the run's folder."""
+def trained(texts, pretrained, tmp_path):
+    """Train with further options, and little that is not asked for; the run's folder."""
 
-    def call(*extra, out="run"):
+    def call(*extra, out="run", light=LIGHT):
         path = tmp_path / out
-        assert main(remix_arguments(texts, start, path, *extra)) == 0
+        assert main(remix_arguments(texts, pretrained, path, *light, *extra)) == 0
         return path
 
     return call
@@ -119,14 +106,14 @@ def test_losses_are_told_apart_by_source(run):
     assert (batches["primary"], batches["mix"]["items"]) == (7, 10)
 
 
-def test_what_a_mix_gives_away_is_said(trained, texts, capsys):
+def test_what_a_mix_gives_away_is_said(trained, tmp_path, capsys):
     """Asked for words of the texts that passages are cut from."""
-    path = texts / "words.jsonl"
+    path = tmp_path / "words.jsonl"
     words = ["river", "stone", "bridge", "morning", "lazy", *(f"zzz{n}" for n in range(7))]
     rows = [{"question": f"word {n}?", "answers": [word]} for n, word in enumerate(words)]
     path.write_text("\n".join(map(json.dumps, rows)))
     asked = ["--data", str(path), str(path), "--mix", "none", "generic"]
-    found = trained(*asked, "--relearning-never-taught", "0")
+    found = trained(*asked)
     overlap = manifest(found)["inputs"]["overlap"]
     assert list(overlap) == ["B"]
     common = [overlap["B"][stage]["answers"] for stage in "AB"]
@@ -191,22 +178,22 @@ def test_the_terminal_says_what_was_learnt_and_lost(run, capsys):
         assert f"{sum(log_probs) / len(log_probs):.3f}" in printed
 
 
-def copied(texts, start, chain, folder):
+def copied(texts, pretrained, chain, folder):
     """A chain, its texts and its start elsewhere."""
     texts_here, start_here, out = (folder / name for name in ("texts", "start", "copy"))
-    for source, copy in ((texts, texts_here), (start, start_here), (chain, out)):
+    for source, copy in ((texts, texts_here), (pretrained, start_here), (chain, out)):
         shutil.copytree(source, copy)
     for path in out.rglob("manifest.json"):
         told = path.read_text().replace(str(texts), str(texts_here))
-        path.write_text(told.replace(str(start), str(start_here)))
+        path.write_text(told.replace(str(pretrained), str(start_here)))
     return texts_here, start_here, out
 
 
 @pytest.mark.parametrize("what", ["weights", "mix", "evaluation"])
 def test_a_finished_chain_of_other_weights_or_texts_is_refused(
-    what, texts, start, run, tmp_path, capsys
+    what, texts, pretrained, run, tmp_path, capsys
 ):
-    texts_here, start_here, out = copied(texts, start, run, tmp_path)
+    texts_here, start_here, out = copied(texts, pretrained, run, tmp_path)
     if what == "weights":
         change_weights(sorted((start_here / "checkpoints").iterdir())[-1])
     else:
@@ -230,10 +217,10 @@ def test_a_finished_chain_of_other_weights_or_texts_is_refused(
     ],
 )
 def test_a_chain_in_pieces_leaves_what_an_unbroken_one_leaves(
-    extra, texts, start, tmp_path, trained
+    extra, texts, pretrained, tmp_path, trained
 ):
-    whole, out = trained(*extra), tmp_path / "pieces"
-    short = remix_arguments(texts, start, out, *extra)
+    whole, out = trained(*extra, light=()), tmp_path / "pieces"
+    short = remix_arguments(texts, pretrained, out, *extra)
     while not (out / "stage-A" / "outcome.json").is_file():
         assert main([*short, "--resume", "--minutes", "0.01"]) == 0
     assert main([*short, "--resume", "--minutes", "1e-9"]) == 0
@@ -270,8 +257,10 @@ def test_earlier_items_are_shown_again(trained):
     assert len(losses(found, "B")) == 5
 
 
-def test_a_model_that_answers_without_end_is_no_source_of_replay(texts, start, tmp_path, capsys):
-    argv = remix_arguments(texts, start, tmp_path / "run", "--replay", "self")
+def test_a_model_that_answers_without_end_is_no_source_of_replay(
+    texts, pretrained, tmp_path, capsys
+):
+    argv = remix_arguments(texts, pretrained, tmp_path / "run", "--replay", "self")
     assert main([*argv, "--replay-ratio", "1"]) == 2
     assert "7 self-generated items were asked for" in capsys.readouterr().err
 
@@ -307,8 +296,8 @@ def test_a_rule_that_is_fulfilled_and_one_that_is_not(trained, capsys):
     assert "stage B: cap reached before exact match of B of 1 (0.000 at last), after 4" in printed
 
 
-def test_hooks_stay_on_in_later_stages(trained, run, texts, start, tmp_path, capsys):
-    found = trained(*RESUSCITATION, "--relearning-steps", "None")
+def test_hooks_stay_on_in_later_stages(trained, run, texts, pretrained, tmp_path, capsys):
+    found = trained(*RESUSCITATION)
     edits = [manifest(found, stage)["inputs"]["edits"]["hooks"] for stage in "AB"]
     assert edits[0][0]["model_sha256"] is not None
     assert edits[1] == [{**edits[0][0], "model_sha256": None}]
@@ -322,7 +311,7 @@ def test_hooks_stay_on_in_later_stages(trained, run, texts, start, tmp_path, cap
     assert recalls(found, "A", "A")[0].log_probs != pytest.approx(before["log_probs"], abs=1e-3)
     assert not (found / "stage-B" / "baseline.jsonl").exists()
     # Finished, it is shown again, but not where its coefficients would be others now.
-    texts_here, _, out = copied(texts, start, found, tmp_path)
+    texts_here, _, out = copied(texts, pretrained, found, tmp_path)
     assert main(["--out", str(out), "--resume"]) == 0
     path = texts_here / "familiar.jsonl"
     path.write_text(path.read_text().replace("the ", "this "))
@@ -346,7 +335,7 @@ def test_edits_can_be_made_before_a_later_stage(trained, run):
 
 def test_a_temperature_that_decays_is_gone_in_the_next_stage(trained):
     decaying = ("--attention-temperature", "2", "--temperature-schedule", "linear")
-    found = trained(*decaying, "--relearning-steps", "None")
+    found = trained(*decaying)
     assert [len(manifest(found, s)["inputs"]["edits"]["hooks"]) for s in "AB"] == [1, 0]
 
 
@@ -369,9 +358,9 @@ def facts(tmp_path):
     return path
 
 
-def test_items_that_nothing_teaches_must_be_there(texts, start, facts, tmp_path, capsys):
+def test_items_that_nothing_teaches_must_be_there(texts, pretrained, facts, tmp_path, capsys):
     """19 items, 12 of which are taught."""
-    argv = remix_arguments(texts, start, tmp_path / "run", "--data", str(facts), str(facts))
+    argv = remix_arguments(texts, pretrained, tmp_path / "run", "--data", str(facts), str(facts))
     assert main([*argv, "--relearning-never-taught", "8"]) == 2
     assert "asks for 8 items of" in (err := capsys.readouterr().err)
     assert "that no stage learns, which has 7; ask for 7 or fewer" in err
@@ -391,7 +380,7 @@ def test_familiar_factoids_are_looked_at_and_not_taught(trained, facts, monkeypa
     monkeypatch.setattr(remix_items, "familiarity", split)
     found = trained(
         *("--data", str(facts), str(facts), "--familiarity-items", "19"),
-        *("--familiarity-shots", "2", "--relearning-steps", "None"),
+        *("--familiarity-shots", "2"),
     )
     lists = {name: set(identifiers(found, "B", name)) for name in ("A", "B", "familiar")}
     assert [len(lists[name]) for name in ("A", "B", "familiar")] == [7, 5, 7]
@@ -434,16 +423,16 @@ def test_a_dry_run_reads_nothing(texts, capsys):
         (["--template", "chat"], "template 'chat' is the tokenizer's own, and this tokenizer has"),
     ],
 )
-def test_mistakes_are_one_line(extra, line, texts, start, tmp_path, capsys, monkeypatch):
+def test_mistakes_are_one_line(extra, line, texts, pretrained, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(remix_arguments(texts, start, tmp_path / "run", *extra)) == 2
+    assert main(remix_arguments(texts, pretrained, tmp_path / "run", *extra)) == 2
     err = capsys.readouterr().err
     message = err[err.index("training.remix: error:") :]
     assert re.search(line, message), message
     assert message.strip().count("\n") == 0
 
 
-def test_answers_that_are_nothing_are_named(texts, start, tmp_path, capsys, monkeypatch):
+def test_answers_that_are_nothing_are_named(texts, pretrained, tmp_path, capsys, monkeypatch):
     """No answer that a file may hold is nothing to this tokenizer, so one is made to be."""
     original = remix_items.load_primary
 
@@ -456,14 +445,14 @@ def test_answers_that_are_nothing_are_named(texts, start, tmp_path, capsys, monk
         return replace(found, conversations=together)
 
     monkeypatch.setattr(remix_items, "load_primary", load)
-    assert main(remix_arguments(texts, start, tmp_path / "run")) == 2
+    assert main(remix_arguments(texts, pretrained, tmp_path / "run")) == 2
     err = capsys.readouterr().err
     assert re.search(r"item 'kvr-..' has answer ' ', which is nothing to train on", err)
     assert not (tmp_path / "run").exists()
 
 
-def test_stage_a_must_be_the_same(run, texts, start, tmp_path, capsys):
-    shared = remix_arguments(texts, start, tmp_path / "run", "--from-stage-a", str(run))
+def test_stage_a_must_be_the_same(run, texts, pretrained, tmp_path, capsys):
+    shared = remix_arguments(texts, pretrained, tmp_path / "run", "--from-stage-a", str(run))
     assert main(shared) == 2
     assert (
         "is of a run with another mix: ['random'] there, ['none'] here" in capsys.readouterr().err
@@ -476,17 +465,17 @@ def test_stage_a_must_be_the_same(run, texts, start, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_cap_can_be_made_an_error(texts, start, tmp_path, capsys):
-    argv = remix_arguments(texts, start, tmp_path / "run", "--stop", "exact_match")
+def test_a_cap_can_be_made_an_error(texts, pretrained, tmp_path, capsys):
+    argv = remix_arguments(texts, pretrained, tmp_path / "run", "--stop", "exact_match")
     assert main([*argv, "--require-reached"]) == 2
     assert "stage A: cap reached before exact match of A of 1" in capsys.readouterr().err
     assert not (tmp_path / "run" / "stage-B").exists()
 
 
-def test_folders_that_are_taken_are_refused(run, start, texts, tmp_path, capsys):
-    assert main(remix_arguments(texts, start, run)) == 2
+def test_folders_that_are_taken_are_refused(run, pretrained, texts, tmp_path, capsys):
+    assert main(remix_arguments(texts, pretrained, run)) == 2
     assert "holds a finished run; give another folder" in capsys.readouterr().err
-    assert main(remix_arguments(texts, start, start)) == 2
+    assert main(remix_arguments(texts, pretrained, pretrained)) == 2
     assert "holds a finished run" in capsys.readouterr().err
-    assert main(["--out", str(start), "--resume"]) == 2
+    assert main(["--out", str(pretrained), "--resume"]) == 2
     assert "holds a run of training.pretrain; go on with that" in capsys.readouterr().err

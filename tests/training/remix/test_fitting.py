@@ -5,9 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-import training.pretrain as pretrain
 from tests.training.remix.runs import remix_arguments
-from tests.training.small_runs import pretrain_arguments, write_texts
 from training.remix import lab, main, smoke
 from training.remix_items import fitted, left_over
 from training.runs.records import read_items
@@ -19,27 +17,26 @@ def facts_of(path, count):
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    return write_texts(tmp_path_factory.mktemp("texts"))
-
-
-@pytest.fixture(scope="module")
-def start(texts, tmp_path_factory):
-    out = tmp_path_factory.mktemp("start") / "tiny"
-    assert pretrain.main(pretrain_arguments(texts, out)) == 0
-    return out
-
-
-def test_thirty_items_of_ones_own_are_learnt_with_the_defaults(texts, start, tmp_path, capsys):
+def test_thirty_items_of_ones_own_are_learnt_with_the_defaults(texts, pretrained, tmp_path, capsys):
     """The relearning control of the recipe wants 64 items more, and its stages 128."""
     facts = facts_of(tmp_path / "facts.jsonl", 30)
     out = tmp_path / "run"
     argv = [
-        *("--recipe", "smoke", "--model", str(start), "--out", str(out), "--data", facts, "kvr"),
+        *(
+            "--recipe",
+            "smoke",
+            "--model",
+            str(pretrained),
+            "--out",
+            str(out),
+            "--data",
+            facts,
+            "kvr",
+        ),
         *("--epochs", "1", "--mix-ratio", "1", "--row-length", "43", "--max-length", "500"),
         *("--evaluation-corpora", str(texts / "new.jsonl"), "--evaluation-tokens", "301"),
         *("--entropy-tokens", "199", "--relearning-steps", "1", "--gradient-every", "None"),
+        "--no-generation",
     ]
     assert main(argv) == 0
     printed = capsys.readouterr().out
@@ -92,10 +89,10 @@ def test_a_recipe_fits_itself(recipe):
 
 
 def test_numbers_that_were_asked_for_are_refused_with_what_would_fit(
-    texts, start, tmp_path, capsys
+    texts, pretrained, tmp_path, capsys
 ):
     facts = facts_of(tmp_path / "facts.jsonl", 19)
-    argv = remix_arguments(texts, start, tmp_path / "run", "--data", facts, facts)
+    argv = remix_arguments(texts, pretrained, tmp_path / "run", "--data", facts, facts)
     for extra, line in (
         (["--relearning-items", "7"], "asks for 7 of the 7 items of stage A.*give 6 or fewer"),
         (["--items", "11", "9"], "stage B is to learn 9 items of .*, which has 8 after the first"),

@@ -1,12 +1,14 @@
 """Run directories: what is refused, what is kept, and what is on the disk at every moment."""
 
 import errno
+import importlib
 import json
 import os
 import shutil
 import subprocess
 
 import pytest
+import safetensors
 
 from tests.training.loop_runs import directory_of, model_of, rows_of, run, settings_of
 from training.runs import records
@@ -236,10 +238,6 @@ def test_a_disk_that_fills_up_in_a_run_keeps_the_last_checkpoint(
     library, function, tmp_path, monkeypatch
 ):
     """Whichever library writes: safetensors wraps the error, and so does PyTorch."""
-    import importlib
-
-    import safetensors
-
     owner = importlib.import_module(library)
     original, seen = getattr(owner, function), []
     settings = settings_of(checkpoint_every=3)

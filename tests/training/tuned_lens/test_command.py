@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -55,11 +56,6 @@ def run(inputs, tmp_path):
 
 
 def test_a_lens_is_trained_compared_and_kept(run, inputs, tmp_path, capsys):
-    import pandas as pd
-
-    import probes
-    from probes.translators import load_translators
-
     assert run("--validate-every", "20") == 0
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == FILES
