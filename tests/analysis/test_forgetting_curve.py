@@ -10,6 +10,7 @@ from analysis.encounters import net_gain, retainability
 from analysis.forgetting_curve import fit_forgetting_curve, log_spaced_offsets
 from analysis.statistics.bootstrap import ClusterBootstrap
 from tests.reference import official_metrics
+from tests.refusals import refused
 
 SLOPE, INTERCEPT = -0.23, 0.83
 THRESHOLD = 10 ** (INTERCEPT / -SLOPE)
@@ -213,9 +214,8 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_refused_in_one_line(case):
     arguments, keywords, message = BAD[case]
-    with pytest.raises(ValueError, match=message) as caught:
+    with refused(message):
         fit_forgetting_curve(*arguments, **keywords)
-    assert "\n" not in str(caught.value)
 
 
 def test_offsets_that_reach_nowhere_are_refused():

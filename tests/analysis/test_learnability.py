@@ -7,6 +7,7 @@ from scipy import optimize
 
 from analysis.encounters import final_gains, learnability_threshold
 from analysis.statistics.bootstrap import ClusterBootstrap
+from tests.refusals import refused
 
 SPACINGS = np.array([10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0])
 
@@ -132,9 +133,8 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_gains_are_refused_in_one_line(case):
     arguments, message = BAD[case]
-    with pytest.raises(ValueError, match=message) as caught:
+    with refused(message):
         learnability_threshold(*arguments)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

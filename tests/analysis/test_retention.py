@@ -14,6 +14,7 @@ from analysis.remix_measures import (
     retention_of,
     share_interval,
 )
+from tests.refusals import refused
 
 ITEMS = 41
 
@@ -165,9 +166,8 @@ def test_kept_is_of_what_was_right_before():
     ],
 )
 def test_what_cannot_be_compared_is_refused(ours, theirs, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with refused(message):
         retention_difference(ours, theirs)
-    assert "\n" not in str(error.value)
 
 
 def test_nothing_has_no_retention():

@@ -22,6 +22,7 @@ from tests.interventions.editing import (
     temperatures_of_heads,
 )
 from tests.models import FAMILIES, N_HEADS, N_LAYERS, tiny_config, tiny_hf_model, tiny_model, tokens
+from tests.refusals import refused
 
 # Transformers' eager attention has its softmax in float32, also in a float64 model.
 EAGER = 3e-6
@@ -225,9 +226,8 @@ def test_entropies_and_scores_seen_meanwhile_are_those_at_the_temperature():
     ],
 )
 def test_temperatures_that_are_none_are_refused_in_one_line(given, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with refused(message):
         interventions.AttentionTemperature(given)
-    assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_number_is_refused_in_one_line():
@@ -249,10 +249,9 @@ def test_what_is_no_number_is_refused_in_one_line():
 @pytest.mark.parametrize("form", ["applied", "patch_weights"])
 def test_temperatures_that_do_not_fit_the_model_are_refused_in_one_line(form, given, message):
     edit = interventions.AttentionTemperature(given)
-    with pytest.raises(ValueError, match=message) as caught:  # noqa: PT012
+    with refused(message):
         done = getattr(interventions, form)(shared("llama"), edit)
         done.__enter__()
-    assert "\n" not in str(caught.value)
 
 
 def test_clipped_queries_are_refused_and_hooks_divide_their_scores():

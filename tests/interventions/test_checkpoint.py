@@ -23,6 +23,7 @@ from interventions import (
 from interventions.edits import patched_edits
 from tests.changed_models import CHANGES, changed_layers
 from tests.models import FAMILIES, OWN_ATTENTION, tiny_hf_model, tiny_model, tiny_tokenizer, tokens
+from tests.refusals import refused
 
 # Soft-capped scores, clipped projections and the like cannot be divided through weights.
 WITH_TEMPERATURE = ("llama", "olmo2", "phi3", "gpt_neox", "gpt2", "opt")
@@ -233,9 +234,8 @@ def test_a_model_that_cannot_be_saved_is_refused_in_one_line(tmp_path, monkeypat
         raise ValueError("the model is quantized\nand cannot be saved")
 
     monkeypatch.setattr(type(model.hf_model), "save_pretrained", refuse)
-    with pytest.raises(ValueError, match="cannot be saved: the model is quantized and") as caught:
+    with refused("cannot be saved: the model is quantized and"):
         save_patched(model, tmp_path / "out", [resuscitation(model)])
-    assert "\n" not in str(caught.value)
     assert same_bits(bits(model.hf_model), before)
     assert list(tmp_path.iterdir()) == []
 
@@ -341,11 +341,8 @@ def test_rows_that_a_model_does_not_store_are_not_patched(kind, edited):
             CHANGES[kind](layer.self_attn, "q_proj")
         edit = AttentionTemperature(1.5)
     before = bits(model.hf_model)
-    with pytest.raises(
-        ValueError, match="does not compute with a weight that it stores"
-    ) as refusal:
+    with refused("does not compute with a weight that it stores"):
         patch_weights(model, edit)
-    assert "\n" not in str(refusal.value)
     assert same_bits(bits(model.hf_model), before)
     plain_logits = model(tokens(1, 7))
     with applied(model, edit):

@@ -10,6 +10,7 @@ import interventions
 from probes import knowledge_entropy
 from tests.interventions.editing import shared
 from tests.models import N_LAYERS, padded, tiny_model, tokens
+from tests.refusals import refused
 
 
 def means_by_hand(model, rows, layers_patched=(), edit=None):
@@ -134,9 +135,8 @@ def test_neurons_that_are_never_active_are_skipped_and_reported():
     ],
 )
 def test_settings_that_do_not_go_together_are_refused_in_one_line(settings, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with refused(message):
         interventions.resuscitate(shared("llama"), [{"input_ids": tokens(2, 5)}], **settings)
-    assert "\n" not in str(caught.value)
 
 
 def test_batches_that_are_needed_again_cannot_be_an_iterator():

@@ -9,6 +9,7 @@ from scipy import stats
 
 from analysis import statistics
 from analysis.statistics import correlation
+from tests.refusals import refused
 
 N = 17
 
@@ -128,6 +129,5 @@ NOISE = np.sin(X * X)
     ],
 )
 def test_bad_input_is_answered_in_one_line(function, arguments, options, message):
-    with pytest.raises(ValueError, match=message) as raised:
+    with refused(message):
         getattr(statistics, function)(*arguments, **options)
-    assert "\n" not in str(raised.value)

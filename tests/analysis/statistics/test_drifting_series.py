@@ -14,6 +14,7 @@ from analysis.statistics import (
     first_differences,
     series_correlation,
 )
+from tests.refusals import refused
 
 N = 11
 CLOCK = np.arange(N)
@@ -188,6 +189,5 @@ TABLE = np.stack([Y, Y + 1, X])
     ],
 )
 def test_bad_input_is_answered_in_one_line(function, arguments, message):
-    with pytest.raises(ValueError, match=message) as raised:
+    with refused(message):
         getattr(statistics, function)(*arguments)
-    assert "\n" not in str(raised.value)

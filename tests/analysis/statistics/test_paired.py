@@ -11,6 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from analysis import statistics
 from analysis.statistics import holm, mcnemar, paired_permutation
+from tests.refusals import refused
 
 N = 29
 
@@ -195,6 +196,5 @@ ONES = np.ones(5)
     ],
 )
 def test_bad_input_is_answered_in_one_line(function, arguments, options, message):
-    with pytest.raises(ValueError, match=message) as raised:
+    with refused(message):
         getattr(statistics, function)(*arguments, **options)
-    assert "\n" not in str(raised.value)
