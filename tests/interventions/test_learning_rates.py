@@ -72,8 +72,7 @@ def entropies(model):
     return found.knowledge.total, found.contribution.total
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.2])
-@pytest.mark.parametrize("family", ["llama", "phi3"])
+@pytest.mark.parametrize(("family", "decay"), [("llama", 0.0), ("llama", 0.2), ("phi3", 0.2)])
 def test_adam_on_the_preserving_patch_is_adam_with_these_rates(family, decay):
     like = resuscitation(family, "preserving")
     patched, unedited = fresh(family), fresh(family)

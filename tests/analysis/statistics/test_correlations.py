@@ -84,8 +84,9 @@ def test_perfect_ranks_have_an_interval_that_ends_at_one():
     assert (line.effect, line.p_value, line.interval[:2]) == (1, 0, (1, 1))
 
 
-@pytest.mark.parametrize("kind", ["pearson", "spearman"])
-@pytest.mark.parametrize("level", [0.8, 0.95])
+@pytest.mark.parametrize(
+    ("kind", "level"), [("pearson", 0.8), ("pearson", 0.95), ("spearman", 0.8)]
+)
 def test_intervals_cover_the_truth_at_their_level(kind, level):
     random, trials, covered, rho = np.random.default_rng(5), 300, 0, 0.6
     # Spearman's correlation of two normal variables.
