@@ -250,6 +250,7 @@ def print_ckl(folder: Path, config: CklConfig) -> None:
     injected, last = config.last_injection + 1, max(steps)
     wanted |= {step: f"step {step:,}" for step in (injected, last) if step > 0}
     columns = {step: heading for step, heading in wanted.items() if step in steps}
+    seen = [record for record in seen if record.step in columns]
     others = observed(seen, {name: rows for name, rows in items.items() if name == CLOZE})
     learnt = f"what the passages say: log-probability ({config.probe_reduction}), nats"
     kept = "everything else: losses and entropies in nats"
