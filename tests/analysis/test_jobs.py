@@ -177,21 +177,6 @@ def test_durations_are_rounded_as_they_are_said(seconds, text):
     assert duration_text(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("name", "flag"),
-    [("ckl_study", "--trajectory"), ("remix_study", "--study"), ("reproduce", "--scale")],
-)
-def test_help_answers_without_heavy_libraries(name, flag):
-    code = (
-        f"import sys\nfrom analysis.{name} import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "sys.exit(str({'torch', 'pandas', 'plotly'} & set(sys.modules) or ''))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.strip() == ""
-    assert flag in done.stdout
-
-
 def test_a_sweep_is_over_only_if_it_is_of_what_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr("training.single_run.weights_hash", lambda _folder: "abc")
     model, folder = tmp_path / "tiny", tmp_path / "runs" / "sweep"

@@ -266,15 +266,6 @@ def test_generated_passages(trained):
     assert len(read_items(out, "knowledge")) == 45
 
 
-def test_a_dry_run_reads_nothing(texts, capsys):
-    argv = ckl_arguments(texts, "no/such/model", "no/such/folder", "--dry-run")
-    assert main(argv) == 0
-    printed = capsys.readouterr().out
-    assert "3 rounds, 3 steps apart, in batches 1 to 7" in printed
-    assert main(["--recipe", "paper-1b", "--dry-run"]) == 0
-    assert "to be given: --corpus" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("extra", "line"),
     [
