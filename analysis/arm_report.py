@@ -9,8 +9,8 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import pandas as pd
@@ -18,7 +18,6 @@ import plotly.graph_objects as go
 
 from analysis.document import (
     Code,
-    Column,
     Facts,
     Figure,
     Fold,
@@ -32,11 +31,20 @@ from analysis.document import (
 )
 from analysis.figures import colours_of, dots_by_name
 from analysis.numbers import (
+    capital,
     command_line,
+    count,
+    nats,
     one_seed,
+    p_text,
+    points,
     runs_in_words,
     share,
     shown_path,
+    signed,
+    signed_nats,
+    signed_points,
+    steps_text,
     value_range,
     with_interval,
 )
@@ -58,8 +66,13 @@ _RECIPES: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "training.ckl": CKL_RECIPES,
     "training.remix": REMIX_RECIPES,
 }
-Shown = str | tuple[str, Callable[[Any], str]] | Callable[[Any], str]
-"""A cell of a row: a text to be filled in from it, a column and how it is shown, or a function."""
+_SHOWS: Mapping[str, Callable[[Any], str]] = {
+    **{"nats": nats, "share": share, "points": points, "p": p_text, "count": count},
+    **{"+nats": signed_nats, "+points": signed_points, "steps": steps_text, "capital": capital},
+    "+2": lambda value: signed(value, lambda size: nats(size, 2)),
+    "words": lambda value: str(value).replace("_", " "),
+}
+"""How values are shown, by what texts call it."""
 Cells = Mapping[str, str]
 """Texts of a column, by what the rows are called."""
 
@@ -223,74 +236,80 @@ def arm_table(
     return Table.of_rows(title, header, filled, **settings).without_empty()
 
 
-def cells(table: pd.DataFrame, show: Shown) -> dict[str, str]:
+class _Sayer(Formatter):
+    """Fills texts in from a row; see `say`."""
+
+    def __init__(self, row: Any) -> None:
+        self.row = row
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        name, interval, ending = format_spec.partition("~")
+        if name not in _SHOWS:
+            return format(value, format_spec)
+        if pd.isna(value):
+            return ""
+        if not interval:
+            return _SHOWS[name](value)
+        ends = {end: self.row[f"{end}{ending}"] for end in ("low", "high")}
+        return with_interval(pd.Series({"value": value, **ends}), _SHOWS[name])
+
+
+def say(text: str, row: Any) -> str:
+    """A text in which names of columns are filled in from a row.
+
+    "{slope:+nats}" shows a number as a difference in nats (`_SHOWS`), "{slope:+nats~}" with the
+    interval from `low` to `high`, "{rho:nats~_differences}" from `low_differences`. What is missing
+    is empty.
+    """
+    return _Sayer(row).vformat(text, (), row)
+
+
+def texts(table: pd.DataFrame, text: str) -> list[str]:
+    """A text for every row."""
+    return [say(text, row) for _, row in table.iterrows()]
+
+
+def cells(table: pd.DataFrame, text: str) -> dict[str, str]:
     """A text for every arm."""
-    return {str(row["arm"]): _shown(show, row) for _, row in table.iterrows()}
+    return dict(zip(table["arm"].astype(str), texts(table, text), strict=True))
 
 
-def ranged(show: Callable[[float], str], value: str = "value") -> Callable[[Any], str]:
-    """How a row is shown by a number and its interval; empty where it has none."""
-    return lambda row: "" if pd.isna(row[value]) else with_interval(row, show, value)
-
-
-def table_of(title: str, frame: pd.DataFrame, columns: Mapping[str, Shown], note: str) -> Table:
-    """A table with a row for each row of a frame; its columns by their headings."""
-    shown = [Column(heading, partial(_shown, show)) for heading, show in columns.items()]
-    return Table.of_frame(title, frame, shown, note=note).without_empty()
-
-
-def _shown(show: Shown, row: pd.Series) -> str:
-    if isinstance(show, str):
-        return show.format(**{str(name): value for name, value in row.items()})
-    if callable(show):
-        return show(row)
-    name, text = show
-    return "" if pd.isna(row[name]) else text(row[name])
+def table_of(title: str, frame: pd.DataFrame, columns: Mapping[str, str], note: str) -> Table:
+    """A table with a row for each row of a frame; its columns are texts by their headings."""
+    rows = zip(*(texts(frame, text) for text in columns.values()), strict=True)
+    return Table.of_rows(title, tuple(columns), rows, note=note).without_empty()
 
 
 def columns_of(
-    table: pd.DataFrame, heading: str, show: Shown, row: str = "{arm}"
+    table: pd.DataFrame, heading: str, text: str, row: str = "{arm}"
 ) -> dict[str, dict[str, str]]:
-    """Columns of texts from a long table; `heading` and `row` are filled in from its rows."""
+    """Columns of texts from a long table; `heading` and `row` are filled in too."""
     found: dict[str, dict[str, str]] = {}
     for _, values in table.iterrows():
-        found.setdefault(_shown(heading, values), {})[_shown(row, values)] = _shown(show, values)
+        found.setdefault(say(heading, values), {})[say(row, values)] = say(text, values)
     return found
 
 
 def each_or_range(
-    what: str,
-    rows: pd.DataFrame,
-    show: Callable[[float], str],
-    sentence: Callable[[pd.Series], str],
-    value: str = "value",
-    *,
-    most: int = MOST_ARMS,
+    what: str, rows: pd.DataFrame, value: str, sentence: str, *, most: int = MOST_ARMS
 ) -> Iterator[str]:
-    """A sentence for each row of a few arms; of more, one about the least and the most."""
-    if len(rows) > most:
-        yield value_range(what, dict(rows.set_index("arm")[value]), show)
-    else:
-        yield from (sentence(row) for _, row in rows.iterrows())
+    """A sentence for each row of a few arms; of more, one about the least and the most `value`."""
+    if len(rows) <= most:
+        yield from texts(rows, sentence)
+        return
+    name = value.strip("{}").partition(":")[0]
+    yield value_range(
+        what, dict(rows.set_index("arm")[name]), lambda number: say(value, {name: number})
+    )
 
 
-def differing(
-    what: str,
-    rows: pd.DataFrame,
-    show: Callable[[float], str],
-    *,
-    over: str,
-    beside: Callable[[Any], str] = lambda _: "",
-) -> str:
+def differing(what: str, rows: pd.DataFrame, value: str, *, over: str, beside: str = "") -> str:
     """How many arms differ from their bases, and by how much."""
     differ = rows[rows["p_holm"] < LEVEL]
-    texts = [
-        (row["arm"], with_interval(row, show, "effect") + beside(row))
-        for _, row in differ.iterrows()
-    ]
+    shown = zip(differ["arm"], texts(differ, value), texts(differ, beside), strict=True)
     # Rounding alone can differ the same way in every item.
-    each = [f"{arm} by {text}" for arm, text in texts if re.search("[1-9]", text)]
-    if less := len(texts) - len(each):
+    each = [f"{arm} by {text}{more}" for arm, text, more in shown if re.search("[1-9]", text)]
+    if less := len(differ) - len(each):
         each.append(f"{less} by less than the digits shown")
     return (
         f"In {what}, {len(differ)} of {len(rows)} arms differ from their base beyond chance over "

@@ -4,7 +4,7 @@ K in nats, A and F in percent. A number in brackets is an interval over passages
 stands under "seeds" are the least and the most of single seeds.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
@@ -15,7 +15,6 @@ from analysis.arm_figures import (
 )
 from analysis.arm_report import (
     Cells,
-    Shown,
     Summary,
     View,
     arm_table,
@@ -23,18 +22,13 @@ from analysis.arm_report import (
     columns_of,
     figure,
     panels,
-    ranged,
     table_of,
+    texts,
 )
 from analysis.ckl_findings import (
     KNOWLEDGE_ENTROPY,
     acquired_seeds,
-    correlation,
     facts_by_guessing,
-    forgotten_text,
-    from_to,
-    shown_by,
-    signed_by,
 )
 from analysis.ckl_measures import ALL_KINDS, MET, scores_over_steps
 from analysis.ckl_summary import (
@@ -46,22 +40,15 @@ from analysis.ckl_summary import (
     forgotten_rows,
     moved_rows,
     outcomes_of,
+    with_shows,
 )
 from analysis.document import Figure, Panel, Section, Table, Where
 from analysis.metrics import HELD_OUT
-from analysis.numbers import (
-    NOT_TESTED,
-    count,
-    nats,
-    p_text,
-    share,
-    signed_nats,
-    steps_text,
-)
+from analysis.numbers import NOT_TESTED
 from analysis.observations import ENTROPIES, ENTROPY, RECALLED, TEXT, rows_where
 from analysis.runs import Moment
 
-SHARE = ranged(share)
+SHARE = "{value:share~}"
 
 
 def sections(summary: Summary) -> list[Section]:
@@ -81,15 +68,15 @@ def tables_of(summary: Summary) -> list[Table]:
     ]
 
 
-def _acquired(summary: Summary, moment: str, show: Shown = SHARE, **where: str) -> Cells:
-    return cells(acquired_rows(summary, moment, **where), show)
+def _acquired(summary: Summary, moment: str, text: str = SHARE, **where: str) -> Cells:
+    return cells(acquired_rows(summary, moment, **where), text)
 
 
 def _acquired_table(summary: Summary) -> Table:
     k = rows_where(summary["knowledge"], seed=None, exposure=MET, kind=ALL_KINDS)
     beyond = rows_where(summary["beyond"], moment=INJECTED)
     columns = {
-        **{f"K, {m}": cells(rows_where(k, moment=m), ("score", nats)) for m in Moment},
+        **{f"K, {m}": cells(rows_where(k, moment=m), "{score:nats}") for m in Moment},
         "A, last injection": _acquired(summary, INJECTED),
         "seeds": acquired_seeds(summary),
         "A, end": _acquired(summary, END),
@@ -97,7 +84,7 @@ def _acquired_table(summary: Summary) -> Table:
             summary, INJECTED, against=Moment.UNEDITED
         ),
         "A of held-out passages, last injection": _acquired(summary, INJECTED, exposure=HELD_OUT),
-        "gain beyond theirs, nats": cells(beyond, ranged(signed_nats)),
+        "gain beyond theirs, nats": cells(beyond, "{value:+nats~}"),
     }
     return arm_table(
         "What was acquired",
@@ -111,13 +98,13 @@ def _acquired_table(summary: Summary) -> Table:
 def _terminal_table(summary: Summary) -> Table:
     """K, A and F, as far as a terminal has room for them."""
     k = rows_where(summary["knowledge"], seed=None, exposure=MET, kind=ALL_KINDS, moment=START)
-    brief = ("value", share)
+    brief = "{value:share}"
     columns = {
-        "\nK, start": cells(k, ("score", nats)),
+        "\nK, start": cells(k, "{score:nats}"),
         "A of passages met,\nlast injection": _acquired(summary, INJECTED),
         "\nA, end": _acquired(summary, END, brief),
         "held out,\nlast inj.": _acquired(summary, INJECTED, brief, exposure=HELD_OUT),
-        **columns_of(forgotten_rows(summary), "\nF, end", forgotten_text),
+        **columns_of(forgotten_rows(summary), "\nF, end", "{f}"),
     }
     rows, where = summary.names, Where.TERMINAL
     return arm_table("K in nats, A and F", columns, rows, corner="\narm", where=where)
@@ -142,13 +129,13 @@ def _spread_tables(summary: Summary) -> Iterator[Table]:
     for kind in ENTROPIES.values():
         for moment in (Moment.UNEDITED, START, END):
             rows = rows_where(levels, measure=kind, moment=moment)
-            columns[f"{kind}, {moment}"] = cells(rows, ("value", nats))
+            columns[f"{kind}, {moment}"] = cells(rows, "{value:nats}")
     note = "In nats: summed over layers, next-token entropy a mean over positions."
     yield arm_table("Entropies", columns, summary.names, note=note)
     gains = rows_where(summary["gains"], kind=ALL_KINDS)
     yield arm_table(
         "Effectivity",
-        columns_of(gains, "{encounter}", ranged(nats, "gain"), row="{arm}, {exposure}"),
+        columns_of(gains, "{encounter}", "{gain:nats~}", row="{arm}, {exposure}"),
         note="What each encounter gained at its local maximum, in nats. A maximum over noise is a "
         "little too high, so it is positive where nothing was learnt.",
     )
@@ -159,15 +146,10 @@ def _kept_table(summary: Summary) -> Table:
     moved, forgotten = moved_rows(summary), forgotten_rows(summary)
     chance = facts_by_guessing(summary) if (moved["measure"] == RECALLED).any() else ""
     worth = f"; {chance}; an untrained model, to which short values are likelier, can recall more"
-
-    def change(row: pd.Series) -> str:
-        by = ranged(signed_by(row["measure"]), "change")(row)
-        return f"{from_to(row, shown_by(row['measure']))}: {by}"
-
     columns = {
-        **columns_of(forgotten, "P", lambda row: from_to(row, share)),
-        **columns_of(forgotten, "F", forgotten_text),
-        **columns_of(moved, "{measure}", change),
+        **columns_of(forgotten, "P", "{before:share} to {after:share}"),
+        **columns_of(forgotten, "F", "{f}"),
+        **columns_of(moved, "{measure}", "{before:{show}} to {after:{show}}: {change:{by}~}"),
     }
     return arm_table(
         "What was kept",
@@ -182,30 +164,30 @@ def _kept_table(summary: Summary) -> Table:
 
 def _row_tables(summary: Summary) -> Iterator[Table]:
     """Tables with a row for every row of a frame."""
+    chances, curves = summary["chances"], summary["curves"]
     yield table_of(
         "The downstream tasks at the start, against guessing",
-        summary["chances"],
+        chances.assign(above=chances["above"].map({True: "yes", False: "no"})),
         {
             "": "{arm}, {moment}",
             "task": "{task}",
-            "accuracy": ranged(share, "score"),
-            "guessing": ("chance", share),
-            "above": lambda row: "yes" if row["above"] else "no",
-            "questions": ("questions", count),
+            "accuracy": "{score:share~}",
+            "guessing": "{chance:share}",
+            "above": "{above}",
+            "questions": "{questions:count}",
         },
         note="Intervals of all tasks of a start hold together. Where no task stands above "
         "guessing, there is nothing to forget, and F is not tested.",
     )
-    curves = summary["curves"]
     kinds = (", " + curves["kind"].astype(str)).where(curves["kind"] != ALL_KINDS, "")
     yield table_of(
         "Forgetting curves",
         curves.assign(which=kinds),
         {
             "": "{arm}, {exposure}{which}",
-            "slope": ranged(signed_nats, "slope"),
-            "threshold, steps": ("threshold", steps_text),
-            "R\N{SUPERSCRIPT TWO}": ("r_squared", nats),
+            "slope": "{slope:+nats~}",
+            "threshold, steps": "{threshold:steps}",
+            "R\N{SUPERSCRIPT TWO}": "{r_squared:nats}",
             "offsets": "{first} to {last}",
             "probes that gained": "{probes} of {all_probes}",
         },
@@ -215,13 +197,13 @@ def _row_tables(summary: Summary) -> Iterator[Table]:
     )
     yield table_of(
         "Arms against their bases",
-        summary["comparisons"],
+        with_shows(summary["comparisons"]),
         {
             "": "{arm}, less {base}",
             "measure": "{measure}",
-            "difference": lambda row: ranged(signed_by(row["measure"]), "effect")(row),
-            "p": ("p_value", p_text),
-            "p, Holm": ("p_holm", p_text),
+            "difference": "{effect:{by}~}",
+            "p": "{p_value:p}",
+            "p, Holm": "{p_holm:p}",
             "paired by": "{clusters} {of}, {seeds} seeds",
         },
         note="Differences in nats (P in points), paired by item and seed; paired permutation "
@@ -231,39 +213,37 @@ def _row_tables(summary: Summary) -> Iterator[Table]:
 
 
 def _trajectory_tables(summary: Summary) -> Iterator[Table]:
-    found = summary["trajectory"]
+    found, correlations = summary["trajectory"], summary["correlations"]
     if found.empty:
         return
     several = found["series"].nunique() > 1
+    names = texts(found, "{series}, step {step:,}" if several else "step {step:,}")
     kinds = [name for name in ENTROPIES.values() if name in found.columns]
-
-    def shown(name: str) -> Callable[[pd.Series], str]:
-        show = nats if name in kinds else share if name[0] in "AF" else signed_by(name)
-        none = NOT_TESTED if name.startswith("F") else ""
-        return lambda row: none if pd.isna(row[name]) else show(row[name])
-
-    yield table_of(
+    moved = with_shows(pd.DataFrame({"measure": outcomes_of(found)}))
+    shows = dict.fromkeys(kinds, "nats") | dict(zip(moved["measure"], moved["by"], strict=True))
+    columns = {}
+    for name, show in shows.items():
+        show = "share" if name[0] in "AF" else show
+        shown = texts(found[[name]].rename(columns={name: "value"}), f"{{value:{show}}}")
+        none = NOT_TESTED if name[0] == "F" else ""
+        columns[name] = {row: text or none for row, text in zip(names, shown, strict=True)}
+    yield arm_table(
         "Over the trajectory",
-        found,
-        {
-            "start": lambda row: f"{row['series'] + ', ' if several else ''}step {row['step']:,}",
-            **{name: shown(name) for name in [*kinds, *outcomes_of(found)]},
-        },
+        columns,
+        corner="start",
         note="Starts by the steps of their pretraining: entropies of the start in nats, and what "
         "became of it.",
     )
     yield table_of(
         "Rank correlations with entropies of the start",
-        summary["correlations"],
+        correlations,
         {
-            "": lambda row: (
-                f"{row['series'] + ': ' if several else ''}{row['outcome']}; {row['entropy']}"
-            ),
+            "": "{series}: {outcome}; {entropy}" if several else "{outcome}; {entropy}",
             "starts": "{starts}",
-            "levels": lambda row: correlation(row, ""),
-            "p": ("p_value", p_text),
-            "differences": lambda row: correlation(row, "_differences"),
-            "p of differences": ("p_value_differences", p_text),
+            "levels": "{rho:+nats~}",
+            "p": "{p_value:p}",
+            "differences": "{rho_differences:+nats~_differences}",
+            "p of differences": "{p_value_differences:p}",
         },
         note="Spearman's over starts, with its interval; differences are from each start to the "
         "next, which a common trend does not move.",

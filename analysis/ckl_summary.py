@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.arm_report import Summary, summarised
+from analysis.arm_report import Summary, summarised, texts
 from analysis.arms import CklArm, base_of
 from analysis.ckl_measures import (
     ALL_KINDS,
@@ -29,7 +29,8 @@ from analysis.ckl_measures import (
 )
 from analysis.encounter_measures import curve_tables
 from analysis.metrics import HELD_OUT
-from analysis.observations import ENTROPIES, ENTROPY, FACTS, TEXT, rows_where
+from analysis.numbers import NOT_TESTED
+from analysis.observations import ENTROPIES, ENTROPY, FACTS, RECALLED, TEXT, rows_where
 from analysis.runs import Moment
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from analysis.statistics.correlations import LEAST_POINTS, correlation
@@ -246,10 +247,21 @@ def acquired_rows(
 
 
 def forgotten_rows(summary: Summary) -> pd.DataFrame:
-    """F of every arm at the end, mean over seeds."""
-    return rows_where(summary["forgotten"], seed=None, task=ALL_TASKS, moment=END, against=START)
+    """F of every arm at the end, mean over seeds; `f` are its texts."""
+    where = {"seed": None, "task": ALL_TASKS, "moment": END, "against": START}
+    rows = rows_where(summary["forgotten"], **where)
+    shown = pd.Series(texts(rows, "{value:share~}"), rows.index, dtype=object)
+    return rows.assign(f=shown.where(rows["reason"].isna(), NOT_TESTED))
 
 
 def moved_rows(summary: Summary) -> pd.DataFrame:
     """How far text and facts moved from the start to the end."""
-    return rows_where(summary["changes"], moment=END, against=START, group=[TEXT, FACTS])
+    rows = rows_where(summary["changes"], moment=END, against=START, group=[TEXT, FACTS])
+    return with_shows(rows)
+
+
+def with_shows(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with how its measures are shown, and `by` how differences in them are."""
+    is_share = table["measure"].str.startswith((RECALLED, "dormant", "P,"))
+    shows = {True: "share", False: "nats"}, {True: "+points", False: "+nats"}
+    return table.assign(show=is_share.map(shows[0]), by=is_share.map(shows[1]))

@@ -8,16 +8,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.arm_report import MOST_ARMS, Summary, cells, differing, each_or_range, ranged
+from analysis.arm_report import MOST_ARMS, Summary, cells, differing, each_or_range, texts
 from analysis.depth import Depth, Spread
-from analysis.numbers import (
-    capital,
-    share,
-    signed_nats,
-    signed_points,
-    value_range,
-    with_interval,
-)
+from analysis.numbers import capital
 from analysis.observations import TEXT, rows_where
 from analysis.remix_curves import DEPTH_KEYS, STAGES
 from analysis.remix_measures import retained
@@ -72,69 +65,57 @@ def _kept(summary: Summary) -> Iterator[str]:
     if len(summary.arms) > MOST_ARMS:
         for moment, table in tables.items():
             if len(table):
-                values = dict(table.set_index("arm")["value"])
-                yield value_range(f"The share of A that is right {moment}", values, share)
+                what = f"The share of A that is right {moment}"
+                yield from each_or_range(what, table, "{value:share}", "", most=0)
         return
     single = retained(summary["recalls"], moments[-1], seeds=True)
-    seeds = single.groupby("arm")["value"].agg(["min", "max", "size"])
-    texts = {moment: cells(table, ranged(share)) for moment, table in tables.items()}
+    seeds = single.groupby("arm")["value"].agg(["min", "max", "size"]).query("size > 1")
+    spread = cells(seeds.reset_index(), " (seeds {min:share} to {max:share})")
+    shown = {m: cells(table, f"{{value:share~}} {m}") for m, table in tables.items()}
     for arm in summary.names:
-        parts = [f"{known[arm]} {moment}" for moment, known in texts.items() if arm in known]
+        parts = [known[arm] for known in shown.values() if arm in known]
         if parts:
-            low, high, number = seeds.loc[arm] if arm in seeds.index else (0, 0, 0)
-            spread = f" (seeds {share(low)} to {share(high)})" if number > 1 else ""
             yield (
                 f"{capital(arm)}: of the items of stage A, the share that is right is "
-                f"{', '.join(parts)}{spread}."
+                f"{', '.join(parts)}{spread.get(arm, '')}."
             )
 
 
 def _compared(summary: Summary) -> Iterator[str]:
     rows = retained(summary["differences"], last_moment(summary))
     if len(rows):
+        within = (rows["seed_low"] <= 0) & (rows["seed_high"] >= 0)
+        beyond = within.map({True: " (not beyond what seeds do)", False: " (beyond what seeds do)"})
+        rows = rows.assign(seed=beyond.where(rows["seed_low"].notna(), ""))
         what = f"what is right of A {last_moment(summary)}"
-        yield differing(what, rows, signed_points, over="items", beside=_over_seeds)
-
-
-def _over_seeds(row: pd.Series) -> str:
-    if pd.isna(row["seed_low"]):
-        return ""
-    beyond = not row["seed_low"] <= 0 <= row["seed_high"]
-    return f" ({'' if beyond else 'not '}beyond what seeds do)"
+        yield differing(what, rows, "{effect:+points~}", over="items", beside="{seed}")
 
 
 def _later(summary: Summary) -> Iterator[str]:
     last = last_moment(summary)
     for stage in summary.arms[0].stages[1:]:
+        what = f"The share of {stage} that is right {last}"
+        sentence = f"Of the items of stage {stage}, {{value:share~}} are right {last}."
         rows = retained(summary["recalls"], last, stage)
-        if len(rows) > 1:
-            values = dict(rows.set_index("arm")["value"])
-            yield value_range(f"The share of {stage} that is right {last}", values, share)
-        elif len(rows):
-            shown = with_interval(rows.iloc[0], share)
-            yield f"Of the items of stage {stage}, {shown} are right {last}."
+        yield from each_or_range(what, rows, "{value:share}", sentence, most=1)
 
 
 def _text(summary: Summary) -> Iterator[str]:
     for measure, rows in text_rows(summary).groupby("measure", sort=False):
-        changes = rows.set_index("arm")["change"].astype(float)
-        if len(changes) > 1:
-            yield value_range(
-                f"The change of {measure} since the start", dict(changes), signed_nats
-            )
-        else:
-            by = signed_nats(changes.iloc[0])
-            yield f"{capital(str(measure))} changed by {by} since the start."
+        what = f"The change of {measure} since the start"
+        sentence = "{measure:capital} changed by {change:+nats} since the start."
+        yield from each_or_range(what, rows, "{change:+nats}", sentence, most=1)
 
 
 def _others(summary: Summary) -> Iterator[str]:
-    last = last_moment(summary)
+    recalls, last = summary["recalls"], last_moment(summary)
     for items in untaught(summary):
-        before = cells(retained(summary["recalls"], Moment.START, items), ("value", share))
-        later = cells(retained(summary["recalls"], last, items), ranged(share))
-        for arm in [name for name in summary.names if name in later][:MOST_ARMS]:
-            was = f"{before[arm]} at the start and " if arm in before else ""
-            yield f"{capital(arm)}: of {items}, {was}{later[arm]} {last} are right."
+        before = cells(retained(recalls, Moment.START, items), "{value:share} at the start and ")
+        rows = retained(recalls, last, items)[:MOST_ARMS]
+        rows = rows.assign(was=rows["arm"].map(before).fillna(""))
+        yield from texts(
+            rows, f"{{arm:capital}}: of {items}, {{was}}{{value:share~}} {last} are right."
+        )
 
 
 def _relearnt(summary: Summary) -> Iterator[str]:
@@ -143,12 +124,9 @@ def _relearnt(summary: Summary) -> Iterator[str]:
     yield from each_or_range(
         f"What came back{beyond} of the items of A that were not taught again, while others were,",
         rows.astype({"spill_over": float}),
-        signed_points,
-        lambda row: (
-            f"{capital(row['arm'])}: while a few items of A were taught again, of the others "
-            f"{signed_points(row['spill_over'])} came back{beyond}."
-        ),
-        "spill_over",
+        "{spill_over:+points}",
+        "{arm:capital}: while a few items of A were taught again, of the others "
+        f"{{spill_over:+points}} came back{beyond}.",
         most=1,
     )
 

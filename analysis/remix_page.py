@@ -18,22 +18,12 @@ from analysis.arm_report import (
     columns_of,
     figure,
     panels,
-    ranged,
     table_of,
+    texts,
 )
 from analysis.document import Panel, Section, Table, Where
 from analysis.figures import lines
-from analysis.numbers import (
-    POINTS,
-    count,
-    guessed,
-    nats,
-    p_text,
-    points,
-    share,
-    signed_nats,
-    signed_points,
-)
+from analysis.numbers import POINTS, count, guessed
 from analysis.observations import ENTROPY, NEURONS, RECALLED, TASKS, guessing, rows_where
 from analysis.remix_curves import DEPTH_KEYS
 from analysis.remix_findings import last_moment, text_rows, untaught
@@ -47,7 +37,7 @@ _DEPTHS = {
     "effective_layers": ("effective number of first layers", ".2f"),
 }
 
-SHARES = ranged(share)
+SHARES = "{value:share~}"
 
 
 def sections(summary: Summary) -> list[Section]:
@@ -76,20 +66,17 @@ def _main_table(summary: Summary) -> Table:
     def shares(items: str, moment: str) -> tuple[str, Cells]:
         return f"{items}, {moment}", cells(retained(recalls, moment, items), SHARES)
 
-    def level_and_change(row: pd.Series) -> str:
-        return f"{nats(row['value'])} ({signed_nats(row['change'])})"
-
     kept = rows_where(summary["kept"], items="A", moment=last)
     text = "{measure}, {moment} (change)"
     columns = {
         **dict(shares("A", moment) for moment in first.moments[1:]),
-        "of what was learnt": cells(kept, ("value", share)),
-        f"A, {last}, against the base": cells(differences, ranged(signed_points, "effect")),
-        "p": cells(differences, ("p_holm", p_text)),
+        "of what was learnt": cells(kept, "{value:share}"),
+        f"A, {last}, against the base": cells(differences, "{effect:+points~}"),
+        "p": cells(differences, "{p_holm:p}"),
         **dict(shares(stage, last) for stage in first.stages[1:]),
         **dict(shares(name, at) for name in untaught(summary) for at in (Moment.START, last)),
-        **columns_of(text_rows(summary), text, level_and_change),
-        "seeds": {arm.name: count(len(arm.seeds)) for arm in summary.arms},
+        **columns_of(text_rows(summary), text, "{value:nats} ({change:+nats})"),
+        "seeds": {arm.name: str(len(arm.seeds)) for arm in summary.arms},
     }
     return arm_table(
         MAIN,
@@ -108,32 +95,35 @@ def _terminal_table(summary: Summary) -> Table:
     differences = retained(summary["differences"], last)
     columns = {
         f"A,\n{moment}": cells(
-            retained(recalls, moment), SHARES if moment == last else ("value", share)
+            retained(recalls, moment), SHARES if moment == last else "{value:share}"
         )
         for moment in first.moments[1:]
     }
-    columns["against\nthe base"] = cells(differences, ("effect", signed_points))
-    columns["p,\nHolm"] = cells(differences, ("p_holm", p_text))
+    columns["against\nthe base"] = cells(differences, "{effect:+points}")
+    columns["p,\nHolm"] = cells(differences, "{p_holm:p}")
     for stage in first.stages[1:]:
-        columns[f"{stage},\n{last}"] = cells(retained(recalls, last, stage), ("value", share))
+        columns[f"{stage},\n{last}"] = cells(retained(recalls, last, stage), "{value:share}")
     title = "Share of items that are right, mean over seeds"
     return arm_table(title, columns, summary.names, corner="\narm", where=Where.TERMINAL)
 
 
 def _row_tables(summary: Summary) -> Iterator[Table]:
     """Tables with a row for every row of a frame."""
+    rows = rows_where(summary["differences"], match=TOKENS, measure=SHARE)
+    ends = texts(rows, "[{seed_low:+points}, {seed_high:+points}]")
+    over = [text.replace(POINTS, "").replace("[, ]", "") for text in ends]
     yield table_of(
         "Arms against their bases",
-        rows_where(summary["differences"], match=TOKENS, measure=SHARE),
+        rows.assign(over=over),
         {
             "": "{arm}, less {base}: {items}, {moment}",
-            "difference": ranged(signed_points, "effect"),
-            "p": ("p_value", p_text),
-            "p, Holm": ("p_holm", p_text),
-            "over seeds": _seed_interval,
-            "p over seeds": ("seed_p_value", p_text),
-            "seeds": ("seeds", count),
-            "items": ("count", count),
+            "difference": "{effect:+points~}",
+            "p": "{p_value:p}",
+            "p, Holm": "{p_holm:p}",
+            "over seeds": "{over}",
+            "p over seeds": "{seed_p_value:p}",
+            "seeds": "{seeds}",
+            "items": "{count:count}",
         },
         note="Differences in the share of items that are right, in percentage points. The interval "
         "and p over items are about these runs (paired permutations over items of their mean over "
@@ -144,25 +134,26 @@ def _row_tables(summary: Summary) -> Iterator[Table]:
         summary["signs"],
         {
             "": "{arm}: stage {stage}, {pair}",
-            "cosine": ("cosine", nats),
-            "positive": ("positive", count),
-            "negative": ("negative", count),
-            "not clear": ("untold", count),
+            "cosine": "{cosine:nats}",
+            "positive": "{positive:count}",
+            "negative": "{negative:count}",
+            "not clear": "{untold:count}",
         },
         note="The cosine of the gradients of two samples, mean over evaluations and seeds, and in "
         "how many evaluations their product is positive or negative beyond its interval over "
         "items; the sign is not clear where a gradient is near zero too. M is the mix.",
     )
-    verdicts = {1: "helps", -1: "harms"}
+    terms = summary["terms"]
+    verdicts = terms["sign"].map({1: "helps", -1: "harms"}).astype(object).fillna("not clear")
     yield table_of(
         "First step of stage B",
-        summary["terms"],
+        terms.assign(sign=verdicts),
         {
             "": "{arm}, seed {seed}",
-            "share of the mix": ("mix_share", share),
-            "first term": ("delta_1", signed_nats),
-            "second term": ranged(signed_nats, "delta_2"),
-            "mixing": lambda row: "not clear" if pd.isna(row["sign"]) else verdicts[row["sign"]],
+            "share of the mix": "{mix_share:share}",
+            "first term": "{delta_1:+nats}",
+            "second term": "{delta_2:+nats~}",
+            "mixing": "{sign}",
             "near zero": "{near_zero}",
         },
         note="What mixing saves of the loss on A, in nats a token, to first order: by where stage "
@@ -170,11 +161,6 @@ def _row_tables(summary: Summary) -> Iterator[Table]:
         "(the second), with intervals over items. These say where training sets out, not where "
         "it ends.",
     )
-
-
-def _seed_interval(row: pd.Series) -> str:
-    ends = [signed_points(row[end]).removesuffix(POINTS) for end in ("seed_low", "seed_high")]
-    return "" if pd.isna(row["seed_low"]) else f"[{', '.join(ends)}]"
 
 
 def _spread_tables(summary: Summary) -> Iterator[Table]:
@@ -185,9 +171,9 @@ def _spread_tables(summary: Summary) -> Iterator[Table]:
     yield arm_table(
         f"A, {last}, seed by seed",
         {
-            **columns_of(single, "seed {seed}", ("value", share)),
-            "mean": cells(means, ("value", share)),
-            "deviation": cells(means, ("deviation", points)),
+            **columns_of(single, "seed {seed}", "{value:share}"),
+            "mean": cells(means, "{value:share}"),
+            "deviation": cells(means, "{deviation:points}"),
         },
         means["arm"],
         note="The share of the items of stage A that are right. The deviation is between seeds.",
@@ -205,7 +191,7 @@ def _spread_tables(summary: Summary) -> Iterator[Table]:
     drift = drift.assign(module=drift["module"].fillna("all").astype(str).str.replace("_", " "))
     yield arm_table(
         "Weight drift",
-        columns_of(drift, "{module}", ("relative", share), row="{arm}: stage {stage}"),
+        columns_of(drift, "{module}", "{relative:share}", row="{arm}: stage {stage}"),
         note="How far weights are at the end of a stage from where it began, as a share of their "
         "size there, mean over seeds.",
     )
@@ -213,13 +199,13 @@ def _spread_tables(summary: Summary) -> Iterator[Table]:
     yield arm_table(
         "Relearning",
         {
-            words: {
-                row["arm"]: f"{share(row[f'{name}_before'])} to {share(row[name])}"
-                for _, row in summary["spills"].dropna(subset=name).iterrows()
-            }
+            words: cells(
+                summary["spills"].dropna(subset=name),
+                f"{{{name}_before:share}} to {{{name}:share}}",
+            )
             for name, words in kinds.items()
         }
-        | {"spill-over": cells(summary["spills"], ranged(signed_points, "spill_over"))},
+        | {"spill-over": cells(summary["spills"], "{spill_over:+points~}")},
         note="Shares of right items before a few of stage A are taught again and after it, mean "
         "over seeds. Spill-over: the rise of the others beyond that of items never taught, in "
         "points, with the least and the most of seeds in brackets.",
@@ -256,7 +242,7 @@ def _stage_table(summary: Summary) -> Table:
 def _level_table(summary: Summary) -> Table:
     columns, moments = {}, summary.arms[0].moments
     for (measure, group), rows in summary["levels"].groupby(["measure", "group"], sort=False):
-        show = ("value", share if group in (NEURONS, TASKS) else nats)
+        show = "{value:share}" if group in (NEURONS, TASKS) else "{value:nats}"
         for moment in moments:
             columns[f"{measure}, {moment}"] = cells(rows_where(rows, moment=moment), show)
     stages = (stage for arm in summary.arms for run in arm.runs for stage in run.stages.values())
@@ -281,10 +267,10 @@ def _depth_tables(summary: Summary) -> Iterator[Table]:
         summary["depths"].groupby(by, sort=False).mean(numeric_only=True).reset_index(),
         {
             "": "{arm}: {checkpoint}",
-            "readable": ("share_found", share),
-            "first layer": ("mean_first_layer", nats),
-            "effective layers": ("effective_layers", nats),
-            "rank area": ("rank_area", share),
+            "readable": "{share_found:share}",
+            "first layer": "{mean_first_layer:nats}",
+            "effective layers": "{effective_layers:nats}",
+            "rank area": "{rank_area:share}",
         },
         note="By the lens, means over seeds: the share of answers whose first token is among the "
         "ten top tokens at some layer, the mean of these first layers, how many effective layers "
@@ -294,11 +280,11 @@ def _depth_tables(summary: Summary) -> Iterator[Table]:
     means = changes.groupby([*keys, "test"], sort=False)["effect"].mean().reset_index()
     tests = means["test"].str.replace("_", " ").replace("found", "readable")
     row = "{arm}: {before} to {after}"
-    columns = columns_of(means.assign(test=tests), "{test}", ("effect", "{:+.2f}".format), row)
+    columns = columns_of(means.assign(test=tests), "{test}", "{effect:+.2f}", row)
     single = changes.drop_duplicates([*keys, "seed"]).groupby(keys, sort=False)
     for verdict in ("depth", "spread"):
         joined = single[verdict].agg(", ".join).reset_index()
-        columns |= columns_of(joined, verdict, (verdict, str), row)
+        columns |= columns_of(joined, verdict, f"{{{verdict}}}", row)
     yield arm_table(
         "Whether answers moved",
         columns,

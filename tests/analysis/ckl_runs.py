@@ -14,6 +14,21 @@ from dataclasses import replace
 
 import numpy as np
 
+from analysis.arms import ckl_arms
+from analysis.runs import read_run
+from training.ckl_config import smoke
+from training.runs.directory import RunDirectory, run_manifest
+from training.runs.records import (
+    EntropyRecord,
+    InjectionRecord,
+    NeuronRecord,
+    PerplexityRecord,
+    ScoresRecord,
+    StepRecord,
+    TaskRecord,
+    as_line,
+)
+
 STEPS, INJECTED = 60, 20
 MET, HELD_OUT, PROBES = 10, 3, 3
 EXPOSURES = (*["paraphrase"] * 3, *["duplication"] * 2, *["once"] * 5, *["held_out"] * 3)
@@ -23,8 +38,6 @@ ENCOUNTERS = {9: [0, 1, 2, 3, 4], 19: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}
 
 
 def config_of(*, seed=0, revision="step-000200", edit=None, **given):
-    from training.ckl_config import smoke
-
     fields = {
         **{"steps": STEPS, "lags": (0, 10), "probe_every": 1, "paraphrase": 3, "duplication": 2},
         **{"once": 5, "held_out": 3, "injection_interval": 10, "injection_rounds": 2},
@@ -96,13 +109,6 @@ def task_scores(questions, count, right, *, by_length=False):
 
 def observed(step, *, gain, entropy, right, shift=0.0):
     """All records of a look."""
-    from training.runs.records import (
-        EntropyRecord,
-        NeuronRecord,
-        PerplexityRecord,
-        ScoresRecord,
-        TaskRecord,
-    )
 
     later = step > 0
     lists = {
@@ -143,8 +149,6 @@ def make_run(
     `shift` is added to all scores of probes from the start on; an `unedited` one has a baseline
     without it.
     """
-    from training.runs.directory import RunDirectory, run_manifest
-    from training.runs.records import InjectionRecord, StepRecord, as_line
 
     config = config_of(**given)
     manifest = run_manifest("training.ckl", "smoke", config, inputs(start * 32))
@@ -181,7 +185,4 @@ def inputs(sha256):
 
 
 def arms_from(*folders):
-    from analysis.arms import ckl_arms
-    from analysis.runs import read_run
-
     return ckl_arms([read_run(folder) for folder in folders])

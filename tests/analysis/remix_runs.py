@@ -13,15 +13,27 @@ A and B, of norms 2 and 3, have the product -3, with a mix -2; those of A and M 
 import json
 from dataclasses import replace
 
+from analysis.arms import remix_arms
+from analysis.runs import read_chain
+from training.choices import NoMixControl, Replay
+from training.remix import smoke
+from training.runs.directory import RunDirectory, run_manifest
+from training.runs.records import (
+    EntropyRecord,
+    GradientAlignmentRecord,
+    NeuronRecord,
+    PerplexityRecord,
+    RecallRecord,
+    StepRecord,
+    WeightDriftRecord,
+)
+
 A_ITEMS, B_ITEMS, A_STEPS, B_STEPS, EVERY = 13, 11, 40, 30, 10
 MIX_SHARE = 0.25
 START_HASH = "ab" * 32
 
 
 def config_of(**given):
-    from training.choices import NoMixControl, Replay
-    from training.remix import smoke
-
     kinds = {"replay": Replay, "no_mix_control": NoMixControl}
     given |= {name: kind(given[name]) for name, kind in kinds.items() if name in given}
     fields = {"items": (A_ITEMS, B_ITEMS), "mix_ratio": (2.0,), "generation": False}
@@ -82,8 +94,6 @@ def make_run(
 
 
 def manifest_of(config, start, **inputs):
-    from training.runs.directory import run_manifest
-
     told = {"licence": "none needed", "source": "/home/someone/x", "content_hash": "cd" * 32}
     data = {**told, "name": "kvr", "items": A_ITEMS}
     mixes = config.mix * (2 if len(config.mix) == 1 else 1)
@@ -99,9 +109,6 @@ def manifest_of(config, start, **inputs):
 
 
 def write_stage(folder, config, name, steps, start, *, text, gradients, **planted):
-    from training.runs.directory import RunDirectory
-    from training.runs.records import EntropyRecord, NeuronRecord, PerplexityRecord, StepRecord
-
     stage = RunDirectory.create(folder / f"stage-{name}", manifest_of(config, start, stage=name))
     lists = {"A": A_ITEMS, "B": B_ITEMS} | ({"familiar": 7} if planted["familiar"] else {})
     for items, count in lists.items():
@@ -139,8 +146,6 @@ def outcome_of(name, steps, status):
 
 
 def recalls(name, step, steps, *, learnt, kept, extra, b_right, familiar, written):
-    from training.runs.records import RecallRecord
-
     if name == "A":
         of_a, of_b = right(A_ITEMS, round(learnt * step / steps)), right(B_ITEMS, 0)
     else:
@@ -163,7 +168,6 @@ def recalls(name, step, steps, *, learnt, kept, extra, b_right, familiar, writte
 
 def gradient_record(step, mixed):
     """Products of one part; norms 2 (A), 3 (B), 1 (M)."""
-    from training.runs.records import GradientAlignmentRecord
 
     samples = ["A", "B", *(["M"] if mixed else [])]
     products = {
@@ -190,8 +194,6 @@ def gradient_record(step, mixed):
 
 
 def drift_record(step):
-    from training.runs.records import WeightDriftRecord
-
     parts = ["embedding", "0.mlp_in", "0.mlp_out", "1.mlp_in", "1.mlp_out"]
     distance = [0.0, 3.0, 4.0, 5.0, 12.0] if step else [0.0] * 5
     starts = [7.0, 6.0, 8.0, 5.0, 12.0]
@@ -212,9 +214,6 @@ def relearned(spill):
 
 
 def arms_from(*folders):
-    from analysis.arms import remix_arms
-    from analysis.runs import read_chain
-
     return remix_arms([read_chain(folder) for folder in folders])
 
 

@@ -7,9 +7,21 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
+import analysis
+from analysis.arm_figures import over_pretraining
+from analysis.ckl_findings import findings
+from analysis.ckl_measures import score_tables, scores_over_steps
+from analysis.ckl_page import sections
+from analysis.ckl_report import main
+from analysis.ckl_summary import comparison_table, correlation_table, summarise
+from analysis.encounter_measures import LookGrid, MetProbes, curve_of, curve_tables
+from analysis.figures import colours_of
+from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from tests.analysis.ckl_runs import UP, arms_from, make_run
 from tests.analysis.test_document import plots_of
+from training.recipes import Control
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +45,12 @@ def arms(folders):
 
 @pytest.fixture(scope="module")
 def summary(arms):
-    from analysis.ckl_summary import summarise
-
     return summarise(arms)
 
 
 @pytest.fixture(scope="module")
 def report(folders, tmp_path_factory):
     """The folder of a report."""
-    from analysis.ckl_report import main
 
     out = tmp_path_factory.mktemp("report") / "out"
     assert main([*map(str, folders), "--out", str(out)]) == 0
@@ -56,7 +65,6 @@ def content(report):
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     """A summary of five starts and an edit of the last."""
-    from analysis.ckl_summary import summarise
 
     out = tmp_path_factory.mktemp("many")
     last = {"revision": "step-000100", "start": "a4"}
@@ -128,7 +136,6 @@ def test_k_and_a_by_exposure_and_seed(summary):
 
 def test_tables_agree_with_the_library_functions(arms, summary):
     """The same K, A and intervals as from tables of probes, computed one by one."""
-    import analysis
 
     arm = arms[1]
     before, after = arm.probes("unedited start"), arm.probes("end")
@@ -150,8 +157,6 @@ def test_tables_agree_with_the_library_functions(arms, summary):
 
 
 def test_f_is_tested_where_a_task_stands_above_guessing(summary):
-    from analysis.statistics.bootstrap import ClusterBootstrap
-
     above = summary["chances"].set_index(["arm", "moment", "task"])["above"]
     assert above["unedited", "start", "sciq"]
     assert not above["unedited", "start", "piqa"]
@@ -206,8 +211,6 @@ def test_curves_have_the_planted_slopes(summary):
 
 def test_a_probe_counts_by_what_it_gained():
     """One of two probes gains 3 and keeps 3, 3, 2.5; the other gains 1 and keeps half of it."""
-    from analysis.encounter_measures import LookGrid, MetProbes, curve_of
-    from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP
 
     log_probs = np.array([[-9, -6, -6, -6, -6, -6.5], [-4, -3, -3, -3.5, -3.5, -3.5]])
     items = pd.DataFrame({"passage": [0, 1]})
@@ -223,8 +226,6 @@ def test_a_probe_counts_by_what_it_gained():
 
 @pytest.mark.parametrize(("every", "found"), [(4, None), (5, None), (6, None), (7, "found 1")])
 def test_scores_may_be_some_steps_apart(tmp_path, every, found):
-    from analysis.encounter_measures import curve_tables
-
     arms = arms_from(make_run(tmp_path / "a", probe_every=every))
     gains, curves, _, reasons = curve_tables(arms)
     assert bool(reasons) == bool(found)
@@ -256,9 +257,6 @@ def test_an_arm_is_compared_with_its_base_passage_by_passage(summary):
 
 
 def test_p_values_are_adjusted_over_the_arms_of_a_measure(folders, tmp_path):
-    from analysis.ckl_summary import comparison_table
-    from training.recipes import Control
-
     control = {**UP, "control": Control.RANDOM_ROWS}
     other = make_run(tmp_path / "same", edit=control, gain=0.9)
     found = comparison_table(arms_from(folders[0], folders[3], other))
@@ -269,10 +267,6 @@ def test_p_values_are_adjusted_over_the_arms_of_a_measure(folders, tmp_path):
 
 
 def test_over_a_trajectory_ranks_and_differences_are_correlated(tmp_path):
-    from scipy.stats import spearmanr
-
-    from analysis.ckl_summary import summarise
-
     gains, entropies = [1.0, 1.3, 1.1, 1.6, 1.5], [20.0, 21.0, 20.5, 20.25, 22.0]
     summary = summarise(arms_from(*series(tmp_path, zip(gains, entropies, strict=True))[::-1]))
     assert [arm.name for arm in summary.arms] == [f"step {step}" for step in (100, 75, 50, 25, 0)]
@@ -288,8 +282,6 @@ def test_over_a_trajectory_ranks_and_differences_are_correlated(tmp_path):
 
 
 def test_starts_that_only_guess_leave_f_out_of_a_trajectory(tmp_path):
-    from analysis.ckl_summary import summarise
-
     grown = [(1.0 + n / 10, 20.0) for n in range(4)]
     summary = summarise(arms_from(*series(tmp_path, grown, right=(10, 9))))
     assert summary["trajectory"]["F, end"].isna().all()
@@ -299,7 +291,6 @@ def test_starts_that_only_guess_leave_f_out_of_a_trajectory(tmp_path):
 
 def test_an_outcome_that_falls_evenly_has_no_correlation_of_differences():
     """0.3, 0.4 ... differ by steps that are alike but for rounding."""
-    from analysis.ckl_summary import correlation_table
 
     points = pd.DataFrame(
         {
@@ -336,8 +327,6 @@ def test_runs_that_cannot_be_reported_are_refused(tmp_path, change, message):
 
 
 def test_the_same_run_twice_no_run_and_other_items_are_refused(folders, tmp_path):
-    from analysis.ckl_measures import score_tables
-
     shutil.copytree(folders[0], tmp_path / "copy")
     with pytest.raises(ValueError, match="are the same run; give one of them"):
         arms_from(folders[0], tmp_path / "copy")
@@ -375,17 +364,12 @@ def test_findings_say_what_was_planted(content):
 
 
 def test_a_single_arm_has_curves_of_its_own(folders):
-    from analysis.ckl_findings import findings
-    from analysis.ckl_summary import summarise
-
     text = "\n".join(findings(summarise(arms_from(folders[1])))).replace("\N{MINUS SIGN}", "-")
     assert "changes by -0.500 [-0.500, -0.500] per decade of steps (1 to 31 steps after" in text
     assert "reaches zero after 100 steps, beyond what was seen." in text
 
 
 def test_of_many_arms_the_lowest_and_the_highest_are_named(many):
-    from analysis.ckl_findings import findings
-
     text = "\n".join(findings(many))
     for words in [
         "runs from 25.0% (step 0, unedited) to 65.0% (step 100, unedited), over 6 arms.",
@@ -426,8 +410,6 @@ def test_numbers_are_in_json_and_in_csv(report, content):
 
 
 def test_a_base_can_be_named(folders, tmp_path):
-    from analysis.ckl_report import main
-
     out = tmp_path / "report"
     runs = [str(folder) for folder in folders]
     assert main([*runs[:2], "--base", runs[4], "--out", str(out)]) == 0
@@ -437,8 +419,6 @@ def test_a_base_can_be_named(folders, tmp_path):
 
 
 def test_every_section_has_its_figures(many):
-    from analysis.ckl_page import sections
-
     plots = {section.heading: plots_of(section) for section in sections(many)}
     assert plots == {
         "What was acquired": ["passages met", "held-out passages", "last injection", "end"],
@@ -450,10 +430,6 @@ def test_every_section_has_its_figures(many):
 
 
 def test_figures_show_numbers_in_their_places(many):
-    from analysis.arm_figures import over_pretraining
-    from analysis.ckl_measures import scores_over_steps
-    from analysis.figures import colours_of
-
     points = over_pretraining(
         many["trajectory"], "step", "A, last injection", colours_of(many.names)
     ).data[0]

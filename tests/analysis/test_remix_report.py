@@ -2,11 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.arm_figures import by_layer, over_stages
+from analysis.arms import base_of
+from analysis.figures import colours_of
+from analysis.remix_curves import _mean_over_seeds, loss_share
+from analysis.remix_findings import findings
+from analysis.remix_measures import recall_table
+from analysis.remix_page import sections
+from analysis.remix_report import main, summarise
+from analysis.runs import read_chain
 from tests.analysis.remix_runs import A_ITEMS, arms_from, make_run, study
 from tests.analysis.test_document import plots_of
 
@@ -26,15 +36,12 @@ def arms(folders):
 
 @pytest.fixture(scope="module")
 def summary(arms):
-    from analysis.remix_report import summarise
-
     return summarise(arms)
 
 
 @pytest.fixture(scope="module")
 def report(folders, tmp_path_factory):
     """The folder of a report."""
-    from analysis.remix_report import main
 
     out = tmp_path_factory.mktemp("report") / "out"
     assert main([*map(str, folders), "--out", str(out)]) == 0
@@ -47,9 +54,6 @@ def content(report):
 
 
 def findings_of(*folders):
-    from analysis.remix_findings import findings
-    from analysis.remix_report import summarise
-
     return plain("\n".join(findings(summarise(arms_from(*folders)))))
 
 
@@ -151,8 +155,6 @@ def test_curves_run_over_the_stages(summary):
 
 
 def test_seeds_that_were_looked_at_elsewhere_are_interpolated():
-    from analysis.remix_curves import _mean_over_seeds
-
     one_seed = (10, pd.Series([0.0, 1.0], [0, 10]))
     other = (20, pd.Series([0.0, 0.4, 0.4], [0, 5, 20]))
     found = _mean_over_seeds([one_seed, other], 1)
@@ -172,8 +174,6 @@ def test_losses_are_told_by_source(summary):
 
 
 def test_the_share_of_the_mix_is_read_off_the_losses(arms, summary):
-    from analysis.remix_curves import loss_share
-
     chain = arms[2].runs[0]
     assert loss_share(chain, "B", "generic") == pytest.approx(0.25)
     assert loss_share(chain, "B", "B") == pytest.approx(0.75)
@@ -254,8 +254,6 @@ def test_names_say_controls_edits_self_replay_and_what_else_differs(tmp_path):
 
 
 def test_arms_of_other_starts_have_bases_of_their_own(tmp_path):
-    from analysis.arms import base_of
-
     both = {"mix": ("random", "generic")}
     arms = arms_from(
         make_run(tmp_path / "a"),
@@ -280,8 +278,6 @@ def test_arms_of_other_starts_have_bases_of_their_own(tmp_path):
     ],
 )
 def test_what_is_no_finished_run_is_refused(tmp_path, given, message):
-    from analysis.runs import read_chain
-
     plain = make_run(tmp_path / "plain")
     folder = make_run(tmp_path / "run", shared=plain, replay="items", done=given.get("done", True))
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -298,8 +294,6 @@ def test_what_is_no_finished_run_is_refused(tmp_path, given, message):
 
 
 def test_runs_that_have_moved_together_find_each_other(tmp_path):
-    from analysis.runs import read_chain
-
     plain = make_run(tmp_path / "old/plain")
     make_run(tmp_path / "old/replay", shared=plain, replay="items")
     (tmp_path / "old").rename(tmp_path / "new")
@@ -315,8 +309,6 @@ def test_the_same_run_twice_and_no_run_are_refused(tmp_path):
 
 
 def test_scores_of_other_items_are_refused(tmp_path):
-    from analysis.remix_measures import recall_table
-
     run = make_run(tmp_path / "run")
     items = run / "stage-B/items/A.jsonl"
     items.write_text("".join(items.read_text().splitlines(keepends=True)[:-1]))
@@ -405,8 +397,6 @@ def test_numbers_are_in_json_and_in_csv(report, content):
 
 
 def test_a_base_can_be_named(tmp_path):
-    from analysis.remix_report import main
-
     both = make_run(tmp_path / "both", kept=9, mix=("random", "generic"))
     run = make_run(tmp_path / "plain")
     out = tmp_path / "report"
@@ -420,9 +410,6 @@ def test_a_base_can_be_named(tmp_path):
 
 
 def test_figures_show_numbers_in_their_places(summary):
-    from analysis.arm_figures import by_layer, over_stages
-    from analysis.figures import colours_of
-
     curve = summary["curves"]
     curve = curve[curve["arm"] == PLAIN]
     curve = curve[(curve["items"] == "A") & (curve["measure"] == "share right")]
@@ -442,8 +429,6 @@ def test_figures_show_numbers_in_their_places(summary):
 
 
 def test_every_section_has_its_figures(summary):
-    from analysis.remix_page import sections
-
     plots = {section.heading: len(plots_of(section)) for section in sections(summary)}
     # A and B kept, two curves; three pairs of gradients; drift in two stages.
     assert {heading: count for heading, count in plots.items() if count} == {
@@ -457,11 +442,6 @@ def test_every_section_has_its_figures(summary):
 
 
 def test_moves_in_depth_have_findings_tables_and_figures(summary):
-    from dataclasses import replace
-
-    from analysis.remix_findings import findings
-    from analysis.remix_page import sections
-
     numbers = {"share_found": 0.5, "mean_first_layer": 2.0, "effective_layers": 1.5}
     depths = pd.DataFrame(
         {"arm": arm, "checkpoint": moment, "seed": seed, **numbers, "rank_area": 0.25}

@@ -1,11 +1,14 @@
 """Reading runs: planted scores come back as tables, and what is no run is refused in one line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import analysis
+from analysis.observations import ItemScores, Observations
 from tests.analysis.ckl_runs import EXPOSURES, make_run, probe_scores
 
 
@@ -16,14 +19,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    import analysis
-
     return analysis.read_run(folder)
 
 
 def test_probes_are_in_the_layout_that_the_metrics_take(run):
-    import analysis
-
     table = run.probes
     assert len(table) == 61 * 39
     at_20 = table[table["step"] == 20]
@@ -41,7 +40,6 @@ def test_probes_are_in_the_layout_that_the_metrics_take(run):
 
 def test_questions_are_answered_by_the_task_s_own_metric(run):
     """The right choice of piqa is the less likely one, and the likelier one per character."""
-    import analysis
 
     tasks = run.tasks
     start, end = (tasks[tasks["step"] == step] for step in (0, 60))
@@ -54,8 +52,6 @@ def test_questions_are_answered_by_the_task_s_own_metric(run):
 
 
 def test_of_equal_choices_the_first_is_taken(run):
-    from analysis.observations import ItemScores, Observations
-
     empty = {"perplexities": pd.DataFrame(), "entropies": pd.DataFrame(), "neurons": pd.DataFrame()}
     items = pd.DataFrame(
         {
@@ -91,16 +87,12 @@ def test_everything_else_is_a_table_by_step(run):
 
 
 def test_the_unedited_start_is_read_beside_the_run(run, tmp_path):
-    import analysis
-
     start, unedited = run.probe_scores.at(0), run.unedited.probe_scores.at(0)
     assert (start["log_prob"] - unedited["log_prob"]).unique().tolist() == [-1.0]
     assert analysis.read_run(make_run(tmp_path / "plain")).unedited is None
 
 
 def test_an_unfinished_run_is_read_and_said_to_be_so(tmp_path):
-    import analysis
-
     run = analysis.read_run(make_run(tmp_path / "half", done=False))
     with pytest.raises(ValueError, match=r"half is not over, found 60 of 60 steps; go on with it"):
         run.require_finished()
@@ -123,8 +115,6 @@ def test_an_unfinished_run_is_read_and_said_to_be_so(tmp_path):
     ],
 )
 def test_what_is_no_run_is_refused_in_one_line(tmp_path, spoil, message):
-    import analysis
-
     run = make_run(tmp_path / "run")
     spoil(run)
     with pytest.raises(ValueError, match=message) as caught:
@@ -138,8 +128,6 @@ def test_a_step_that_was_not_scored_is_named(run):
 
 
 def test_two_lists_of_probes_are_told_apart_by_name(run):
-    from dataclasses import replace
-
     two = replace(run, scores={"one": run.scores["knowledge"], "two": run.scores["knowledge"]})
     with pytest.raises(
         ValueError, match=r"2 lists of knowledge probes were scored, among one, two"

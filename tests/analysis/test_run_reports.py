@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from analysis.arm_report import command_of
+from analysis.runs import read_chain, read_run
 from tests.analysis import ckl_runs, remix_runs
+from training.recipes import as_json
 
 KINDS = {"ckl": ckl_runs, "remix": remix_runs}
 LOADS = """
@@ -28,9 +31,6 @@ def run_report(kind, *arguments):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_command_of_a_run_makes_it_again(kind, tmp_path):
     """Parsed as a command line is, it gives the configuration that the run was made with."""
-    from analysis.arm_report import command_of
-    from analysis.runs import read_chain, read_run
-    from training.recipes import as_json
 
     make = KINDS[kind].make_run
     first = make(tmp_path / "first", seed=3)
