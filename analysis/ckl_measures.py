@@ -170,20 +170,19 @@ def score_tables(
     arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """K at every moment, and A at every moment after the start."""
-    knowledge: list[dict[str, Any]] = []
-    acquired: list[dict[str, Any]] = []
+    knowledge: list[tuple[Any, ...]] = []
+    acquired: list[tuple[Any, ...]] = []
     for arm, run, seed in _units(arms):
         for one in _scored(arm, run):
             values, n_passages = one.means.mean(axis=0), len(one.means)
             drawn = bootstrap.resampled_sums(one.means / n_passages, one.strata)
-            what = {"arm": arm.name, "seed": seed, "exposure": one.exposure, "kind": one.kind}
-            what |= {"passages": n_passages, "probes": one.n_probes}
+            what, counts = (one.exposure, one.kind), (n_passages, one.n_probes)
             k = {}
             for place, (moment, step) in enumerate(arm.all_moments.items()):
                 k[moment] = values[place], drawn[:, place]
                 interval = bootstrap.interval(drawn[:, place], n_passages, one.strata)
-                known = {"moment": moment, "step": step, "score": values[place]}
-                knowledge.append({**what, **known, **bounds(interval)})
+                known = (values[place], *bounds(interval), *counts)
+                knowledge.append((arm.name, seed, moment, step, *what, *known))
             for against, moment in arm.pairs():
                 (before, drawn_before), (after, drawn_after) = k[against], k[moment]
                 # A share of a score that may as well have been 0 has no bounds.
@@ -192,9 +191,8 @@ def score_tables(
                     change = (drawn_after - drawn_before) / np.abs(drawn_before)
                     interval = bootstrap.interval(change, n_passages, one.strata)
                 value = acquisition(float(before), float(after))
-                known = {"against": against, "moment": moment, "value": value}
-                known |= {"before": before, "after": after}
-                acquired.append({**what, **known, **bounds(interval)})
+                known = (value, *bounds(interval), before, after, *counts)
+                acquired.append((arm.name, seed, against, moment, *what, *known))
     return _typed(knowledge, _KNOWLEDGE), _typed(acquired, _ACQUISITION)
 
 
@@ -217,10 +215,9 @@ def beyond_table(
             shares = np.concatenate([gains[0] / len(gains[0]), -gains[1] / len(gains[1])])
             drawn = bootstrap.resampled_sums(shares[:, None], strata)[:, 0]
             met, held_out = (gain.mean() for gain in gains)
-            row = {"arm": arm.name, "moment": moment, "value": met - held_out, "met": met}
-            row |= {"held_out": held_out, "passages": len(gains[0])}
-            row |= bounds(bootstrap.interval(drawn, len(strata), strata))
-            rows.append(row | {"held_out_passages": len(gains[1])})
+            interval = bootstrap.interval(drawn, len(strata), strata)
+            known = (met - held_out, *bounds(interval), met, held_out, *map(len, gains))
+            rows.append((arm.name, moment, *known))
     return _typed(rows, _BEYOND)
 
 
@@ -238,9 +235,8 @@ def chance_table(
             shared = replace(bootstrap, level=1 - (1 - bootstrap.level) / len(tasks))
             interval = shared.mean_interval(scores.to_numpy(dtype=float))
             above = interval is not None and interval.low > chances[task]
-            row = {"arm": arm.name, "moment": str(moment), "task": task, **bounds(interval)}
-            row |= {"score": scores.mean(), "chance": chances[task], "above": above}
-            rows.append(row | {"questions": len(scores)})
+            known = (scores.mean(), *bounds(interval), chances[task], above, len(scores))
+            rows.append((arm.name, str(moment), task, *known))
     table = pd.DataFrame(rows, columns=_CHANCE.split())
     return table.astype({"low": float, "high": float, "above": bool})
 
@@ -263,13 +259,13 @@ def forgetting_table(
                     table if task == ALL_TASKS else rows_where(table, task=task)
                     for table in (before, after)
                 ]
-                row = {"arm": arm.name, "seed": seed, "against": against, "moment": moment}
-                row |= {"task": task, "questions": len(both[0]), "reason": reasons.get(task)}
-                row["before"], row["after"] = (TASK_TABLE.items(table).score for table in both)
+                found: tuple[Any, ...] = (None, None, None)
                 if task not in reasons:
                     change = forgetting(*both, bootstrap=bootstrap)
-                    row |= {"value": change.value, **bounds(change.interval)}
-                rows.append(row)
+                    found = (change.value, *bounds(change.interval))
+                scores = (TASK_TABLE.items(table).score for table in both)
+                known = (*found, *scores, len(both[0]), reasons.get(task))
+                rows.append((arm.name, seed, against, moment, task, *known))
     return _typed(rows, _FORGETTING)
 
 
@@ -299,9 +295,9 @@ def _units(arms: Sequence[CklArm]) -> Iterator[tuple[CklArm, TrainingRun | None,
             yield arm, run, run.seed
 
 
-def bounds(interval: Interval | None) -> dict[str, float | None]:
+def bounds(interval: Interval | None) -> tuple[float | None, float | None]:
     """Both ends of an interval; missing where there is none."""
-    return dict(zip(("low", "high"), interval[:2] if interval else (None, None), strict=True))
+    return (None, None) if interval is None else interval[:2]
 
 
 def _typed(rows: Sequence[Any] | pd.DataFrame, columns: str) -> pd.DataFrame:
@@ -346,8 +342,8 @@ def knowledge_scores(
         weighted = (items.weights * items.means)[:, None]
         drawn = bootstrap.resampled_sums(weighted, items.strata)[:, 0]
         interval = bootstrap.interval(drawn, len(items.means), items.strata)
-        known = {"score": items.score, "passages": len(items.means), "probes": items.n_items}
-        rows.append({**dict(zip(by, values, strict=True)), **known, **bounds(interval)})
+        counts = (len(items.means), items.n_items)
+        rows.append((*values, items.score, *bounds(interval), *counts))
     return pd.DataFrame(rows, columns=[*by, *_SCORES]).astype({"low": float, "high": float})
 
 
@@ -381,11 +377,10 @@ def change_table(
             pairs = values.loc[arm.name, [against, moment]].dropna()
             for (group, measure), seeds in pairs.groupby(level=[0, 1], sort=False):
                 moved = seeds[moment] - seeds[against]
-                row = {"arm": arm.name, "against": against, "moment": moment, "group": group}
-                row |= {"measure": measure, **bounds(intervals.get(measure))}
-                row |= {"before": seeds[against].mean(), "after": seeds[moment].mean()}
-                row |= {"change": moved.mean(), "least": moved.min(), "most": moved.max()}
-                rows.append(row | {"seeds": len(moved)})
+                means = (seeds[against].mean(), seeds[moment].mean(), moved.mean())
+                spread = (moved.min(), moved.max(), len(moved))
+                known = (*means, *bounds(intervals.get(measure)), *spread)
+                rows.append((arm.name, against, moment, group, measure, *known))
     return _typed(rows, _CHANGES)
 
 

@@ -22,7 +22,7 @@ Numbers of passages, in nats, means over their probes:
 Source: Chang et al., NeurIPS 2024: sections 3.3 and 4.1 to 4.4.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,8 +228,8 @@ def curve_tables(
     arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, str]]:
     """Gains of encounters, forgetting curves and their points, and why an arm lacks some."""
-    gains: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
+    gains: list[tuple[Any, ...]] = []
+    curves: list[tuple[Any, ...]] = []
     points: list[pd.DataFrame] = []
     reasons: dict[str, str] = {}
     for arm in arms:
@@ -247,11 +247,11 @@ def curve_tables(
                 continue
             for kind in (ALL_KINDS, *alike[0].items["kind"].unique()):
                 some = alike[0] if kind == ALL_KINDS else alike[0].where(kind=kind)
-                what = {"arm": arm.name, "exposure": exposure, "kind": str(kind)}
-                gains += [{**what, **row} for row in _gains(some, grid, bootstrap)]
+                what = (arm.name, exposure, str(kind))
+                gains += [(*what, *row) for row in _gains(some, grid, bootstrap)]
                 curve = curve_of([some], grid, bootstrap)
                 if not isinstance(curve, str):
-                    curves.append({**what, **_curve_row(*curve, some, grid)})
+                    curves.append((*what, *_curve_row(*curve, some, grid)))
                 if kind == ALL_KINDS and isinstance(curve, str):
                     lacking.append(f"{exposure}: {curve}")
                 elif kind == ALL_KINDS:
@@ -273,31 +273,26 @@ def _exposures(run: TrainingRun) -> list[str]:
     return [str(exposure) for exposure in found if exposure != HELD_OUT]
 
 
-def _gains(found: MetProbes, grid: LookGrid, bootstrap: ClusterBootstrap) -> list[dict[str, Any]]:
+def _gains(
+    found: MetProbes, grid: LookGrid, bootstrap: ClusterBootstrap
+) -> Iterator[tuple[Any, ...]]:
     """What each encounter gained."""
     gains = pd.DataFrame(effectivity(found.log_probs, found.places, grid.window))
     means = gains.groupby(found.items["passage"].to_numpy()).mean()
-    return [
-        {"encounter": place + 1, "gain": float(values.mean())}
-        | bounds(bootstrap.mean_interval(values))
-        | {"passages": len(means), "probes": len(gains)}
-        for place, values in enumerate(means.to_numpy().T)
-    ]
+    for place, values in enumerate(means.to_numpy().T):
+        interval = bounds(bootstrap.mean_interval(values))
+        yield place + 1, float(values.mean()), *interval, len(means), len(gains)
 
 
 def _curve_row(
     curve: ForgettingCurve, steps: Int[np.ndarray, "offset"], found: MetProbes, grid: LookGrid
-) -> dict[str, Any]:
-    threshold = bounds(curve.threshold_interval)
-    named = ("slope", "intercept", "threshold", "r_squared")
-    return {
-        **{name: getattr(curve, name) for name in named},
-        **bounds(curve.interval),
-        **{f"threshold_{end}": value for end, value in threshold.items()},
-        **{"best_by_aic": str(curve.best_by_aic), "first": int(steps[0]), "last": int(steps[-1])},
-        **{"window": grid.window * grid.every, "every": grid.every, "probes": curve.n_probes},
-        **{"all_probes": len(found.items), "passages": curve.n_clusters},
-    }
+) -> tuple[Any, ...]:
+    return (
+        *(curve.slope, *bounds(curve.interval), curve.intercept, curve.threshold),
+        *(*bounds(curve.threshold_interval), curve.r_squared, str(curve.best_by_aic)),
+        *(int(steps[0]), int(steps[-1]), grid.window * grid.every, grid.every),
+        *(curve.n_probes, len(found.items), curve.n_clusters),
+    )
 
 
 def _points(curve: ForgettingCurve, steps: Int[np.ndarray, "offset"]) -> pd.DataFrame:
