@@ -116,7 +116,12 @@ def over_stages(
 def by_layer(table: pd.DataFrame, colours: Colours, x_title: str) -> go.Figure:
     """A number of every layer, a line for each arm; layer 0 at the bottom."""
     hover = "layer {layer}: <b>{value:.3g}</b>"
-    of = {"by": "arm", "colours": colours, "titles": (x_title, "layer"), "hover": hover}
-    looks = {"mode": "lines+markers", "width": 1.4, "size": 7}
+    of: dict[str, Any] = {
+        "by": "arm",
+        "colours": colours,
+        "titles": (x_title, "layer"),
+        "hover": hover,
+    }
+    looks: dict[str, Any] = {"mode": "lines+markers", "width": 1.4, "size": 7}
     figure = lines(table.astype({"layer": int}), "value", "layer", **of, **looks)
     return layer_axis(figure, int(table["layer"].max()) + 1)

@@ -194,7 +194,8 @@ class View:
 
     def section(self, heading: str, *parts: Any, tables: Sequence[str] = ()) -> Section:
         """A section of these parts, and of the tables whose titles begin so."""
-        return Section(heading, [*parts, *titled(self.tables, *tables)])
+        every: list[Any] = [*parts, *titled(self.tables, *tables)]
+        return Section(heading, every)
 
     def dots(self, table: pd.DataFrame, x_title: str, heading: str, **style: Any) -> list[Panel]:
         """A number of every arm, where there is one."""

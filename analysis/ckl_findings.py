@@ -78,7 +78,7 @@ def _acquired(summary: Summary) -> Iterator[str]:
         "unedited": cells(unedited, ", {value:share~} against the unedited start"),
     }
     rows = acquired_rows(summary, INJECTED)
-    more = {name: rows["arm"].map(known).fillna("") for name, known in beside.items()}
+    more = {of: [known.get(arm, "") for arm in rows["arm"]] for of, known in beside.items()}
     return each_or_range(
         "A right after the last injection",
         rows.assign(**more, end=rows["arm"].map(end)),

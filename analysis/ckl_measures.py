@@ -181,8 +181,8 @@ def score_tables(
             for place, (moment, step) in enumerate(arm.all_moments.items()):
                 k[moment] = values[place], drawn[:, place]
                 interval = bootstrap.interval(drawn[:, place], n_passages, one.strata)
-                known = (values[place], *bounds(interval), *counts)
-                knowledge.append((arm.name, seed, moment, step, *what, *known))
+                score = (values[place], *bounds(interval), *counts)
+                knowledge.append((arm.name, seed, moment, step, *what, *score))
             for against, moment in arm.pairs():
                 (before, drawn_before), (after, drawn_after) = k[against], k[moment]
                 # A share of a score that may as well have been 0 has no bounds.

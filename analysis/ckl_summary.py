@@ -202,9 +202,8 @@ def _series(arms: Sequence[CklArm]) -> Iterator[tuple[str, list[CklArm]]]:
             key = f"{arm.start.model} {sorted(arm.settings.items())}"
             sets.setdefault(key, []).append(arm)
     for found in sets.values():
-        ages = [arm.start.step for arm in found]
-        if len({*ages}) == len(found) >= LEAST_STARTS:
-            by_age = [found[place] for place in np.argsort(ages)]
+        by_age = sorted(found, key=lambda arm: arm.start.step or 0)
+        if len({arm.start.step for arm in found}) == len(found) >= LEAST_STARTS:
             yield f"{found[0].start.model}, {found[0].edit}", by_age
 
 

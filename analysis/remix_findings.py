@@ -112,7 +112,7 @@ def _others(summary: Summary) -> Iterator[str]:
     for items in untaught(summary):
         before = cells(retained(recalls, Moment.START, items), "{value:share} at the start and ")
         rows = retained(recalls, last, items)[:MOST_ARMS]
-        rows = rows.assign(was=rows["arm"].map(before).fillna(""))
+        rows = rows.assign(was=[before.get(arm, "") for arm in rows["arm"]])
         yield from texts(
             rows, f"{{arm:capital}}: of {items}, {{was}}{{value:share~}} {last} are right."
         )

@@ -270,8 +270,9 @@ def difference_table(arms: Sequence[RemixArm], base: RemixArm | None = None) -> 
     """Every arm against its base, after every stage from which on a list was taught."""
     rows = []
     for arm in arms:
-        other = base_of(arm, arms, base)
-        for items, match, moment, measure in () if other is None else _asked(arm):
+        if (other := base_of(arm, arms, base)) is None:
+            continue
+        for items, match, moment, measure in _asked(arm):
             taught = arm.stages.index(items) if items in arm.stages else 0
             if match == TOKENS and moment in arm.moments[taught + 1 :]:
                 found = _difference(arm, other, items, moment, measure)

@@ -408,7 +408,12 @@ def _later_sections(view: View) -> Iterator[Section]:
     yield _depth_section(view)
     relearnt = rows_where(summary["relearning"], measure=SHARE)
     titles, hover = ("steps of relearning", "share right"), "step {step}: <b>{value:.1%}</b>"
-    of = {"by": ["arm", "of"], "colours": view.colours, "titles": titles, "hover": hover}
+    of: dict[str, Any] = {
+        "by": ["arm", "of"],
+        "colours": view.colours,
+        "titles": titles,
+        "hover": hover,
+    }
     drawn = lines(relearnt, "step", "value", mode="lines+markers", width=1.6, size=5, **of)
     drawn.update_yaxes(tickformat=".0%").update_layout(showlegend=False)
     yield view.section(
