@@ -9,20 +9,12 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures import colours_of as arm_colours
 from analysis.figures import dots, empty, layer_axis, lines, mark
-from analysis.figures import dots_by_name as dots_by_arm
 from analysis.numbers import label
 from analysis.theme import REFERENCE_COLOUR
 
-__all__ = ["arm_colours", "dots_by_arm"]
 Colours = Mapping[str, str]
 """By the names of arms."""
-
-
-def empty_figure(x_title: str, y_title: str, height: int, *, legend: bool) -> go.Figure:
-    """A figure without traces."""
-    return empty(x_title, y_title, height).update_layout(showlegend=legend)
 
 
 def knowledge_over_steps(
@@ -115,13 +107,7 @@ def over_stages(
 
 def by_layer(table: pd.DataFrame, colours: Colours, x_title: str) -> go.Figure:
     """A number of every layer, a line for each arm; layer 0 at the bottom."""
-    hover = "layer {layer}: <b>{value:.3g}</b>"
-    of: dict[str, Any] = {
-        "by": "arm",
-        "colours": colours,
-        "titles": (x_title, "layer"),
-        "hover": hover,
-    }
-    looks: dict[str, Any] = {"mode": "lines+markers", "width": 1.4, "size": 7}
-    figure = lines(table.astype({"layer": int}), "value", "layer", **of, **looks)
+    of: dict[str, Any] = {"by": "arm", "colours": colours, "titles": (x_title, "layer")}
+    of |= {"hover": "layer {layer}: <b>{value:.3g}</b>", "mode": "lines+markers"}
+    figure = lines(table.astype({"layer": int}), "value", "layer", width=1.4, size=7, **of)
     return layer_axis(figure, int(table["layer"].max()) + 1)
