@@ -163,7 +163,7 @@ def write_summary(
     Sections without parts are left out; `parts` are what else a report has.
     """
     runs = {arm.name: [command_of(run.manifest) for run in arm.runs] for arm in summary.arms}
-    known = [Code(command), Facts(provenance), Fold("The runs", [Settings(runs)])]
+    known: list[Any] = [Code(command), Facts(provenance), Fold("The runs", [Settings(runs)])]
     counts = {"arms": len(runs), "runs": sum(map(len, runs.values()))}
     how_many = runs_in_words(f"of {kind}", **counts, seeds={len(arm.seeds) for arm in summary.arms})
     report = Report(
