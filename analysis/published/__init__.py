@@ -5,18 +5,17 @@
 | What was reported, and what of it does not go together? | `.published_numbers` |
 | What do results say, and what were they made with? | `.results` |
 | Which results stand for a number? | `.selectors` |
-| Does a measurement agree with a number? | `.comparing` |
-| Do results agree, and how is that shown? | `.verification` |
+| Do they agree, and how is that shown? | `.verification` |
 """
 
 from probes.lazy_exports import lazily
 
 _MODULES = {
-    "comparing": ("Agreement", "Comparison", "compare"),
     "published_numbers": ("INCONSISTENCIES", "Inconsistency", "PUBLISHED", "Published"),
     "results": ("Measured", "settings_of_results"),
     "verification": (
-        *("headline", "verification_table", "verify", "verify_command", "write_verification"),
+        *("Agreement", "Comparison", "compare", "headline", "verification_table", "verify"),
+        *("verify_command", "write_verification"),
     ),
 }
 _EXPORTS = {name: f"{__name__}.{where}" for where, names in _MODULES.items() for name in names}

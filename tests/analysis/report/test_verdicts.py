@@ -8,7 +8,7 @@ import pytest
 from analysis.claims.choices import Anchor
 from analysis.claims.ledger import read_ledger
 from analysis.document import Report, html
-from analysis.report.verdicts import ledger_part
+from analysis.report.page import ledger_part
 from tests.analysis.report import planted
 from tests.analysis.report.drawn import plots
 
