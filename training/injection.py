@@ -106,12 +106,6 @@ class InjectionSchedule:
         return cls(encounters, interval)
 
     @property
-    def last_encounter(self) -> dict[int, int]:
-        """The step of the last encounter with each passage that is met at all."""
-        found = {e.passage: step for step, met in self.encounters.items() for e in met}
-        return dict(sorted(found.items()))
-
-    @property
     def last_step(self) -> int:
         """The step of the last encounter of all."""
         return max(self.encounters)

@@ -22,10 +22,10 @@ from training.batches import BatchSource
 from training.choices import NoMixControl, Replay
 from training.data.factoids import KEY_VALUE_RECALL, FactoidSet, KeyValues
 from training.data.familiarity import familiarity
+from training.data.items import ItemSet
 from training.data.mixed_batches import MixedSource, OfficialSource
 from training.data.mixes import (
     MixName,
-    MixSet,
     load_mix,
     mix_size,
     overlap,
@@ -61,7 +61,7 @@ class StageItems:
     """The items, where they are short answers that can be compared as texts."""
     familiar: Sequence[RecallItem]
     """What is asked of factoids that the base knew; empty where that was not tried."""
-    mix: MixSet | None  # also where a control leaves it out; None for nothing
+    mix: ItemSet[Conversation] | None  # also where a control leaves it out; None for nothing
     mix_rows: Sequence[Rendered]
     inputs: dict[str, Any]  # hashes and counts, for the manifest
 

@@ -32,10 +32,6 @@ def test_metrics_by_hand(metric, answers, label):
     assert found.score == sum(answer == label for answer in answers) / 2
 
 
-def test_chance_is_that_of_questions_with_so_many_choices():
-    assert task_of().chance == pytest.approx((1 / 2 + 1 / 3) / 2)
-
-
 def test_rows_say_what_a_choice_is():
     rows = choice_rows(task_of(label=1))
     assert rows[3] == {"question": "t-1", "choice": 1, "right": True, "characters": 2}

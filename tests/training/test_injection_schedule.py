@@ -71,7 +71,6 @@ def test_rounds_of_every_exposure_by_hand():
         9: [(0, 1), (1, 1), (2, 0), (5, 0), (6, 0)],
         16: [(0, 2), (1, 2), (2, 0), (7, 0)],
     }
-    assert schedule.last_encounter == {0: 16, 1: 16, 2: 16, 3: 2, 4: 2, 5: 9, 6: 9, 7: 16}
     assert schedule.last_step == 16
     assert schedule.evaluation_steps([5, 0, 1]) == (17, 18, 22)
     first = regular(four(), interval=7, rounds=3, once="first")

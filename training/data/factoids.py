@@ -42,18 +42,17 @@ from pathlib import Path
 from typing import Any
 
 from probes.choices import as_choice
-from probes.corpus.sources import NO_LICENCE
 from training.choices import Charset
 from training.data.items import (
-    AssetSet,
-    HubSet,
     ItemSet,
+    NamedSet,
+    Read,
     Row,
     Rows,
-    chosen,
     field_of,
+    files_of,
     found_file,
-    hub_set,
+    load_set,
     parsed,
     read_rows,
     refuse_options,
@@ -124,8 +123,8 @@ class FactoidSet(ItemSet[Factoid]):
     template: PromptTemplate = QUESTION_ANSWER
 
     @property
-    def settings(self) -> dict[str, Any]:
-        return {"template": asdict(self.template)}
+    def configuration(self) -> dict[str, Any]:
+        return {**super().configuration, "template": asdict(self.template)}
 
 
 def prompt_and_target(factoid: Factoid, template: PromptTemplate) -> tuple[str, str]:
@@ -217,42 +216,26 @@ def load_factoids(
         ValueError: the set is unknown, cannot be read or had, or has too few items; an option is
             out of range or does not apply.
     """
-    name, known = str(source), None if isinstance(source, Path) else str(source)
-    refuse_options(name, limit, offset, revision, known in HUB_FACTOIDS)
-    if known != KEY_VALUE_RECALL and key_values is not None:
+    is_recall = source == KEY_VALUE_RECALL
+    if not is_recall and key_values is not None:
         raise ValueError(
-            f"key_values was given, but {name} is not {KEY_VALUE_RECALL}: leave it out"
+            f"key_values was given, but {source} is not {KEY_VALUE_RECALL}: leave it out"
         )
-    if known == KEY_VALUE_RECALL:
+    if is_recall and revision is None:
+        refuse_options(limit, offset)
         if seed is None:
-            raise ValueError(f"{name} is generated and has no order of its own: give a seed")
+            raise ValueError(f"{source} is generated and has no order of its own: give a seed")
         form, count = key_values or KeyValues(), limit or DEFAULT_KEY_VALUES
         made = f"generated: {form.charset}, length {form.length}, seed {seed}, offset {offset}"
         pairs = form.factoids(offset + count, seed)[offset:]
-        return FactoidSet(name, "none needed (generated)", made, pairs, PLAIN)
-    if (whole := {**BUILT_IN_FACTOIDS, **HUB_FACTOIDS}.get(known or "")) is None:
-        items, template = _read_file(name)
-        licence, origin = NO_LICENCE, name
-    else:
-        rows, origin = whole.files.read(revision)
-        items, template = _distinct(whole.read(rows)), whole.template
-        licence = whole.files.licence
-    items = chosen(name, items, limit=limit, offset=offset, seed=seed)
-    return FactoidSet(name, licence, origin, items, template)
+        return FactoidSet(KEY_VALUE_RECALL, "none needed (generated)", made, pairs, PLAIN)
+    sets = {**BUILT_IN_FACTOIDS, **HUB_FACTOIDS}
+    which: dict[str, Any] = {"limit": limit, "offset": offset, "seed": seed, "revision": revision}
+    found = load_set(source, sets, _read_file, **which)
+    return FactoidSet(found.name, found.licence, found.source, found.items, **found.settings)
 
 
-def _distinct(factoids: Iterable[Factoid]) -> tuple[Factoid, ...]:
-    """Factoids in order, each question and each identifier once."""
-    by_question: dict[str, Factoid] = {}
-    identifiers: set[str] = set()
-    for factoid in factoids:
-        if factoid.question not in by_question and factoid.identifier not in identifiers:
-            by_question[factoid.question] = factoid
-            identifiers.add(factoid.identifier)
-    return tuple(by_question.values())
-
-
-def _read_file(name: str) -> tuple[tuple[Factoid, ...], PromptTemplate]:
+def _read_file(name: str) -> Read[Factoid]:
     """The factoids of a file, none of which may be unusable, and how they are asked."""
     path = found_file(name, "factoid file", f"factoid set {name!r}", factoid_names(), SUFFIXES)
     found: dict[str, Factoid] = {}
@@ -271,7 +254,7 @@ def _read_file(name: str) -> tuple[tuple[Factoid, ...], PromptTemplate]:
         found[factoid.identifier], places[factoid.identifier] = factoid, place
     if not found:
         raise ValueError(f"{path} holds no factoid: give items with a question and an answer")
-    return tuple(found.values()), PLAIN if asked == "prompt" else QUESTION_ANSWER
+    return list(found.values()), {"template": PLAIN if asked == "prompt" else QUESTION_ANSWER}
 
 
 def _factoid(row: Row, place: str, default_id: str) -> tuple[str, Factoid]:
@@ -416,29 +399,37 @@ def _lama(rows: Rows) -> Iterator[Factoid]:
     yield from facts.values()
 
 
-@dataclass(frozen=True)
-class NamedFactoids:
-    """A set: its files, how their rows become factoids, and how these are asked."""
+def _named(
+    name: str,
+    read: Callable[[Rows], Iterator[Factoid]],
+    template: PromptTemplate = QUESTION_ANSWER,
+) -> NamedSet[Factoid]:
+    """A set of which each question and each identifier is kept once."""
 
-    files: AssetSet | HubSet
-    read: Callable[[Rows], Iterator[Factoid]]
-    template: PromptTemplate = QUESTION_ANSWER
+    def distinct(rows: Rows) -> Read[Factoid]:
+        by_question: dict[str, Factoid] = {}
+        identifiers: set[str] = set()
+        for factoid in read(rows):
+            if factoid.question not in by_question and factoid.identifier not in identifiers:
+                by_question[factoid.question] = factoid
+                identifiers.add(factoid.identifier)
+        return list(by_question.values()), {"template": template}
+
+    return NamedSet(files_of(name), distinct)
 
 
 BUILT_IN_FACTOIDS = {
-    "triviaqa": NamedFactoids(AssetSet("triviaqa"), _triviaqa),
-    "nq-open": NamedFactoids(AssetSet("nq-open"), _question_and_answers("nq-open")),
-    "jeopardy": NamedFactoids(AssetSet("jeopardy"), _jeopardy),
+    "triviaqa": _named("triviaqa", _triviaqa),
+    "nq-open": _named("nq-open", _question_and_answers("nq-open")),
+    "jeopardy": _named("jeopardy", _jeopardy),
 }
 """The sets of the assets, whose licences and places are in `probes.assets.table`."""
-
-
 HUB_FACTOIDS = {
-    "popqa": NamedFactoids(hub_set("popqa"), _popqa),
-    "lama": NamedFactoids(hub_set("lama"), _lama, PLAIN),
-    "triviaqa-train": NamedFactoids(hub_set("triviaqa-train"), _triviaqa),
+    "popqa": _named("popqa", _popqa),
+    "lama": _named("lama", _lama, PLAIN),
+    "triviaqa-train": _named("triviaqa-train", _triviaqa),
     **{
-        name: NamedFactoids(hub_set(name), _question_and_answers(name))
+        name: _named(name, _question_and_answers(name))
         for name in ("entityquestions", "webquestions", "nq-open-train")
     },
 }

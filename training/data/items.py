@@ -30,15 +30,15 @@ import random
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from functools import cache, cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
-from probes.assets.table import Source, find_asset, nearest_names
+from probes.assets.table import find_asset, nearest_names
 from probes.corpus.files import (
     BYTE_ORDER_MARK,
     PARQUET_BATCH_ROWS,
@@ -48,7 +48,7 @@ from probes.corpus.files import (
     parsed,
     separated_rows,
 )
-from probes.corpus.sources import ContentHash
+from probes.corpus.sources import NO_LICENCE, ContentHash
 
 Rows = Iterable[tuple[str, Row]]
 """Rows with their places."""
@@ -88,11 +88,8 @@ class ItemSet(Listed[Item]):
     licence: str  # of the texts, as far as known
     source: str  # address, data set with its commit, file, or how they were made
     items: tuple[Item, ...] = field(repr=False)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What else is to be known of the set, as plain values for a manifest."""
-        return {}
+    settings: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    """What else is to be known of the set, as plain values for a manifest."""
 
     @cached_property
     def content_hash(self) -> str:
@@ -112,16 +109,12 @@ class ItemSet(Listed[Item]):
         }
 
 
-def refuse_options(
-    name: str, limit: int | None, offset: int, revision: str | None, is_hub: bool
-) -> None:
-    """Refuse numbers that no set can meet, and a revision of what is not in the hub."""
+def refuse_options(limit: int | None, offset: int) -> None:
+    """Refuse numbers that no set can meet."""
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}: give a positive number, or leave it out for all items")
     if offset < 0:
         raise ValueError(f"offset is {offset}: give 0 or more")
-    if revision is not None and not is_hub:
-        raise ValueError(f"revision was given, but {name} is no set of the hub: leave it out")
 
 
 def found_file(
@@ -139,20 +132,6 @@ def found_file(
     if path.suffix not in suffixes or path.is_dir():
         raise ValueError(f"{path} is no {file}: give {', '.join(suffixes)}")
     return path
-
-
-def chosen(
-    name: str, items: Sequence[Item], *, limit: int | None, offset: int, seed: int | None
-) -> tuple[Item, ...]:
-    """The items from `offset` on, at most `limit`, in the order of the seed."""
-    if offset >= len(items):
-        raise ValueError(
-            f"offset is {offset}, but {name} has {len(items)} items: give a smaller one"
-        )
-    ordered = list(items)
-    if seed is not None:
-        random.Random(seed).shuffle(ordered)
-    return tuple(ordered[offset:][:limit])
 
 
 def share_of(items: int, ratio: float, what: str) -> int:
@@ -244,25 +223,20 @@ def text_of(value: Any, column: str, place: str) -> str:
 
 @dataclass(frozen=True)
 class AssetSet:
-    """Files of an asset."""
+    """Files of an asset, in order."""
 
     asset: str
-    files: tuple[str, ...] = ("",)
-    """Paths below the asset, in order."""
-    stated: Source | None = None  # where the set is from, if not where the asset is
-
-    @property
-    def licence(self) -> str:
-        """The licence of the texts."""
-        return find_asset(self.asset).licence if self.stated is None else self.stated.licence
+    files: tuple[str, ...]
+    licence: str
+    url: str
 
     def read(self, revision: str | None = None) -> tuple[Iterator[tuple[str, Row]], str]:
         """The rows, fetched if need be, and the address that they are from."""
         from probes.assets import fetch
 
         assert revision is None
-        folder, source = fetch(self.asset), self.stated or find_asset(self.asset).sources[0]
-        return chain.from_iterable(read_rows(folder / name) for name in self.files), source.url
+        folder = fetch(self.asset)
+        return chain.from_iterable(read_rows(folder / name) for name in self.files), self.url
 
 
 @dataclass(frozen=True)
@@ -286,15 +260,65 @@ class HubSet:
         return islice(rows, self.max_rows), f"data set {self.dataset}, commit {folder.name}"
 
 
-def hub_set(name: str) -> HubSet:
-    """A data set of the hub as the table beside this module, `hub_sets.toml`, has it."""
-    fields = _table()[name]
-    return HubSet(**{**fields, "files": tuple(fields["files"])})
+def files_of(name: str) -> AssetSet | HubSet:
+    """The files of a set as the table beside this module has them, or of an asset of that name."""
+    if (fields := _table().get(name)) is None:
+        asset = find_asset(name)
+        return AssetSet(name, ("",), asset.licence, asset.sources[0].url)
+    kind = AssetSet if "asset" in fields else HubSet
+    return kind(**{**fields, "files": tuple(fields["files"])})
 
 
 @cache
 def _table() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("hub_sets.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(Path(__file__).with_name("sets.toml").read_text(encoding="utf-8"))
+
+
+Read = tuple[Sequence[Item], dict[str, Any]]
+"""Items, and what else is to be known of them."""
+
+
+@dataclass(frozen=True)
+class NamedSet(Generic[Item]):
+    """A set: its files, and how their rows become items."""
+
+    files: AssetSet | HubSet
+    read: Callable[[Rows], Read[Item]]
+
+
+def load_set(
+    source: str | Path,
+    sets: Mapping[str, NamedSet[Item]],
+    read_file: Callable[[str], Read[Item]],
+    *,
+    limit: int | None,
+    offset: int,
+    seed: int | None,
+    revision: str | None,
+) -> ItemSet[Item]:
+    """Some items of a set by its name, or else of a file: from `offset` on, at most `limit`, in the
+    order of the seed.
+    """
+    name, known = str(source), None if isinstance(source, Path) else sets.get(source)
+    refuse_options(limit, offset)
+    if revision is not None and not (known and isinstance(known.files, HubSet)):
+        raise ValueError(f"revision was given, but {name} is no set of the hub: leave it out")
+    licence, origin = NO_LICENCE, name
+    if known is None:
+        items, settings = read_file(name)
+    else:
+        rows, origin = known.files.read(revision)
+        items, settings = known.read(rows)
+        licence = known.files.licence
+    if offset >= len(items):
+        raise ValueError(
+            f"offset is {offset}, but {name} has {len(items)} items: give a smaller one"
+        )
+    ordered = list(items)
+    if seed is not None:
+        random.Random(seed).shuffle(ordered)
+    chosen = tuple(ordered[offset:][:limit])
+    return ItemSet(name, licence, origin, chosen, settings=settings)
 
 
 def hub_snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:

@@ -78,17 +78,6 @@ HUB_MIXES: dict[MixName, HubMix] = {
 }
 
 
-@dataclass(frozen=True)
-class MixSet(ItemSet[Conversation]):
-    """Mixing data in an order drawn by the seed, and where it is from."""
-
-    drawn: dict[str, Any]  # what else decides which items they are
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return self.drawn
-
-
 def mix_names() -> list[str]:
     """The names that `load_mix` knows."""
     return [name.value for name in MixName]
@@ -107,7 +96,7 @@ def load_mix(
     seed: int = 0,
     corpus: Corpus | str | Path | None = None,
     revision: str | None = None,
-) -> MixSet:
+) -> ItemSet[Conversation]:
     """Load mixing data by name.
 
     Args:
@@ -140,7 +129,8 @@ def load_mix(
         asset = find_asset(WORD_LIST)
         vocabulary = fetch(WORD_LIST).read_text(encoding="utf-8").split()
         items = random_sequences(vocabulary, n, words=words, seed=seed)
-        return MixSet(name, asset.licence, asset.sources[0].url, items, settings)
+        address = asset.sources[0].url
+        return ItemSet(name, asset.licence, address, items, settings=settings)
     settings["per_document"] = 1
     if hub is None:
         opened = corpus if isinstance(corpus, Corpus) else load_corpus(corpus or "general")
@@ -155,7 +145,7 @@ def load_mix(
         )
         licence = hub.licence if opened.licence == NO_LICENCE else opened.licence
     items = generic_passages(opened, n, words=words, seed=seed, source=name)
-    return MixSet(name, licence, opened.name, items, settings)
+    return ItemSet(name, licence, opened.name, items, settings=settings)
 
 
 def random_sequences(

