@@ -26,9 +26,7 @@ import torch
 from torch import distributed as dist
 
 from probes.choices import Coefficient, Weighting
-from probes.corpus.batching import token_batches
-from probes.corpus.sources import Corpus
-from probes.corpus.token_batch import Batches, TokenBatch, as_batches
+from probes.corpus.token_batch import Batches, as_batches
 from probes.hooked_model import HookedModel
 from probes.intervals import Interval, Resampling
 from probes.measure import (
@@ -269,29 +267,6 @@ class ClozeObserver(Timed):
             ScoresRecord(step, self._name, values),
             TaskRecord(step, self._name, "acc", right, self._name, found.split_apart),
         ]
-
-
-def held_out_batches(
-    corpus: Corpus,
-    tokenizer: Any,
-    tokens: int,
-    *,
-    row_length: int = 512,
-    batch_size: int = 8,
-    prepend_bos: bool | None = None,
-) -> list[TokenBatch]:
-    """The first tokens of a corpus, packed into rows and kept."""
-    batches = token_batches(
-        corpus,
-        tokenizer,
-        sequence_length=row_length,
-        batch_size=batch_size,
-        max_tokens=tokens,
-        prepend_bos=prepend_bos,
-    )
-    if not (found := list(batches)):
-        raise ValueError(f"{corpus.name} has no tokens to look at; give another corpus")
-    return found
 
 
 class HeldOutObserver(Timed):

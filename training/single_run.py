@@ -31,7 +31,6 @@ from training.observers import (
     HeldOutObserver,
     Observer,
     TaskObserver,
-    held_out_batches,
 )
 from training.processes import joined_processes
 from training.recipes import EvaluationFields
@@ -121,9 +120,12 @@ class ObserverSet:
 def _held_out_text(
     name: str, tokenizer: Any, tokens: int, row_length: int
 ) -> tuple[str, list[TokenBatch]]:
-    """A corpus's name, and its first tokens."""
+    """A corpus's name, and its first tokens, packed into rows."""
     corpus = probes.load_corpus(name)
-    return corpus.name, held_out_batches(corpus, tokenizer, tokens, row_length=row_length)
+    how = {"sequence_length": row_length, "batch_size": 8, "max_tokens": tokens}
+    if not (batches := list(probes.token_batches(corpus, tokenizer, **how))):
+        raise ValueError(f"{corpus.name} has no tokens to evaluate; give another corpus")
+    return corpus.name, batches
 
 
 def _identity_of(batches: Iterable[TokenBatch]) -> dict[str, Any]:

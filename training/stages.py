@@ -91,11 +91,6 @@ class ChainResult:
     unfinished: tuple[str, int] | None = None
     """Name and steps of a stage that the time limit has interrupted."""
 
-    @property
-    def finished(self) -> bool:
-        """Whether the last stage is over."""
-        return self.unfinished is None
-
 
 @dataclass(frozen=True, kw_only=True)
 class ChainIdentity:

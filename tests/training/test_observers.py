@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import probes
-from probes.corpus.sources import Corpus
 from probes.scoring import PaddedMean
 from tests.border_tokenizers import tiny_llama
-from tests.models import tiny_hf_model, tiny_model, tiny_tokenizer, tokens
+from tests.models import tiny_hf_model, tiny_model, tokens
 from tests.reference.official_probe_score import official_scores
 from training.choices import Exposure, ProbeKind
 from training.data.downstream import Task, TaskMetric, TaskQuestion
@@ -24,7 +23,6 @@ from training.observers import (
     ItemsObserver,
     ProbeObserver,
     TaskObserver,
-    held_out_batches,
 )
 from training.runs.records import as_line, from_line
 
@@ -227,13 +225,6 @@ def test_entropies_are_those_of_the_command_and_dormant_neurons_are_counted(monk
     assert 0 < min(share) < max(share) < 1
     assert neurons.dormant_share == pytest.approx(share, abs=1e-15)
     assert neurons.threshold == 1.0
-
-
-def test_held_out_batches_have_so_many_tokens():
-    corpus = Corpus.from_texts([words(n, n) for n in (17, 5, 29)])
-    batches = held_out_batches(corpus, tiny_tokenizer(), 31, row_length=11, batch_size=2)
-    assert sum(int(batch.attention_mask.sum()) for batch in batches) == 31
-    assert max(batch.input_ids.shape[1] for batch in batches) == 11
 
 
 def found_by_a_process():

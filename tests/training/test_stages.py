@@ -167,7 +167,7 @@ def test_pieces_leave_the_bits_of_the_whole(whole, start, tmp_path):
     while True:
         found = run(tmp_path / "whole", start, resume=True, time_limit=0.0)
         pieces += 1
-        if found.finished:
+        if found.unfinished is None:
             break
     # One update a piece; the piece in which the last stage ends is also the one that ends it.
     assert pieces == sum(STEPS.values())

@@ -78,11 +78,6 @@ HUB_MIXES: dict[MixName, HubMix] = {
 }
 
 
-def mix_names() -> list[str]:
-    """The names that `load_mix` knows."""
-    return [name.value for name in MixName]
-
-
 def mix_size(primary: int, ratio: float) -> int:
     """How many items to mix into `primary` items, rounded down; refused where that is none."""
     return share_of(primary, ratio, "the mix ratio")
@@ -100,7 +95,7 @@ def load_mix(
     """Load mixing data by name.
 
     Args:
-        name: one of `mix_names()`.
+        name: one of `MixName`.
         n: how many items.
         words: words in a random sequence, or in each half of a passage.
         seed: decides which items, and their order.
@@ -111,8 +106,8 @@ def load_mix(
         ValueError: the name is unknown, an option does not apply or is out of range, the data
             cannot be had, or there is less of it than `n` (says how much).
     """
-    if name not in mix_names():
-        raise ValueError(f"no mix is called {name!r}: {nearest_names(name, mix_names())}")
+    if name not in list(MixName):
+        raise ValueError(f"no mix is called {name!r}: {nearest_names(name, list(MixName))}")
     if n < 1:
         raise ValueError(f"a mix of {n} items was asked for: give 1 or more")
     if words < 1:
