@@ -203,13 +203,11 @@ def corpus_novelty(
         part = [document for document in every if len(document.ids) > 1]
         seen += len(texts)
         if part:
-            items = [(document.ids[:1], document.ids[1:]) for document in part]
-            found = -token_log_probs(model, items, share_prefixes=False).numpy()
-            ends = np.cumsum([len(document.ids) - 1 for document in part])
-            for document, own in zip(part, np.split(found, ends[:-1]), strict=True):
+            found = _losses(model, part)
+            for document, own in zip(part, found, strict=True):
                 mentions += _mentions(document, own, names)
             documents += part
-            losses.append(found)
+            losses += found
         if on_documents is not None:
             on_documents(len(texts))
     if not documents:
@@ -250,6 +248,14 @@ class _Document:
     text: str
     ids: tuple[int, ...]
     offsets: list[tuple[int, int]]
+
+
+def _losses(model: HookedModel, documents: list[_Document]) -> list[Float64[np.ndarray, " token"]]:
+    """The loss of all tokens of each document but the first, in nats."""
+    items = [(document.ids[:1], document.ids[1:]) for document in documents]
+    found = -token_log_probs(model, items, share_prefixes=False).numpy()
+    ends = np.cumsum([len(document.ids) - 1 for document in documents])
+    return np.split(found, ends[:-1])
 
 
 def _encoded(prompts: Prompts, texts: list[str], length: int, first: int) -> list[_Document]:

@@ -32,7 +32,8 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from probes.hooked_model import HookedModel
-from probes.scoring import target_readings
+from probes.prompts import Ids
+from probes.scoring import TargetReadings, target_readings
 from training.choices import Packing
 from training.data.mixed_batches import MixedSource
 from training.data.rendering import Rendered
@@ -154,18 +155,9 @@ def relearn(
     )
     settings = LoopSettings(steps=steps, batch_size=batch_size, seed=seed, optimizer=optimizing)
     asked = [*rows, *never_taught]
-    pairs = [(row.prompt_ids, row.answer_ids) for row in asked]
-    readings = []
-    with random_states_kept(), torch.enable_grad(), _put_back(model):
-        hold_in_float32(model)
-        with Engine(model, settings) as engine:
-            optimizer = adamw(model.hf_model, optimizing)
-            seed_all(seed)
-            for step in range(steps + 1):
-                with engine.observing():
-                    readings.append(target_readings(model, pairs))
-                if step < steps:
-                    _update(engine, optimizer, source, step)
+    readings = _readings(
+        model, source, settings, [(row.prompt_ids, row.answer_ids) for row in asked]
+    )
     groups = [Relearned.AGAIN if i in again else Relearned.OTHER for i in range(len(rows))]
     return RelearningCurve(
         (*groups, *(Relearned.NEVER_TAUGHT for _ in never_taught)),
@@ -175,6 +167,27 @@ def relearn(
         {"count": count, "items": len(rows), "never_taught": len(never_taught), "seed": seed}
         | {"steps": steps, "batch_size": batch_size, "optimizer": asdict(optimizing)},
     )
+
+
+def _readings(
+    model: HookedModel,
+    source: MixedSource,
+    settings: LoopSettings,
+    pairs: Sequence[tuple[Ids, Ids]],
+) -> list[TargetReadings]:
+    """What is answered before the first update and after each."""
+    readings = []
+    with random_states_kept(), torch.enable_grad(), _put_back(model):
+        hold_in_float32(model)
+        with Engine(model, settings) as engine:
+            optimizer = adamw(model.hf_model, settings.optimizer)
+            seed_all(settings.seed)
+            for step in range(settings.steps + 1):
+                with engine.looking():
+                    readings.append(target_readings(model, pairs))
+                if step < settings.steps:
+                    _update(engine, optimizer, source, step)
+    return readings
 
 
 def _update(

@@ -253,7 +253,7 @@ def _again(
         settings: dict[str, Any] = {"ratio": config.replay_ratio}
     else:
         longest = max(len(item.answer_ids) for one in items[:place] for item in one.asked)
-        written = self_generated(
+        shown, settings = self_generated(
             model,
             replay_size(len(earlier), config.replay_ratio),
             earlier=earlier,
@@ -261,7 +261,6 @@ def _again(
             seed=config.seed,
             max_answer_tokens=LONGER_ANSWERS * longest,
         )
-        shown, settings = written.conversations, written.configuration
     rows = rendered(config, shown, model.tokenizer)
     return rows.items, {"replay": {"kind": str(replay), **settings, **rows.configuration}}
 

@@ -354,8 +354,8 @@ def written(model, n, template, earlier, **options):
     return self_generated(model, n, template=template, seed=3, earlier=earlier, **options)
 
 
-def texts(found):
-    return [(c.turns[0].prompt, c.turns[0].answer) for c in found.conversations]
+def texts(items):
+    return [(c.turns[0].prompt, c.turns[0].answer) for c in items]
 
 
 @pytest.mark.parametrize(
@@ -388,11 +388,11 @@ def test_no_more_than_everything_is_shown_again():
 @pytest.mark.parametrize("template", ["tulu", "chat", "plain"])
 def test_a_model_answers_earlier_prompts_with_what_it_learned(template):
     earlier = conversations([(prompt, "unknown") for prompt, _ in PAIRS])  # no access to answers
-    found = written(model_that_knows(template), 4, template, earlier)
+    found, settings = written(model_that_knows(template), 4, template, earlier)
     assert sorted(texts(found)) == sorted(PAIRS)
-    assert {c.source for c in found.conversations} == {"self-replay"}
-    assert {c.identifier for c in found.conversations} == {f"self-item-{i}" for i in range(4)}
-    assert json.loads(json.dumps(found.configuration)) == found.configuration
+    assert {c.source for c in found} == {"self-replay"}
+    assert {c.identifier for c in found} == {f"self-item-{i}" for i in range(4)}
+    assert json.loads(json.dumps(settings)) == settings
 
 
 class Scripted:
@@ -425,19 +425,21 @@ END = "<|endoftext|>"
 
 def test_answers_that_are_empty_or_endless_are_counted_and_made_up_for(script):
     double = script([f"one{END}", "two and no end"], [f"  \n{END}"], [f" four {END}"])
-    found = written(fresh_model(), 2, "tulu", conversations())
+    found, settings = written(fresh_model(), 2, "tulu", conversations())
     prompts = [text for call in double.calls for text in call]
     assert sorted(prompts) == [f"<|user|>\n{p}\n<|assistant|>\n" for p, _ in PAIRS]
     assert [len(call) for call in double.calls] == [2, 1, 1]
     assert [answer for _, answer in texts(found)] == ["one", "four"]
-    assert found.configuration["rejected"] == {"endless_answers": 1, "empty_answers": 1}
+    assert settings["rejected"] == {"endless_answers": 1, "empty_answers": 1}
 
 
 def test_a_model_that_never_ends_is_refused_in_one_line(script):
     script(["x"] * 2, ["x"])
     with refused("2 self-generated items were asked for, but") as raised:
         written(fresh_model(), 2, "tulu", conversations()[:3])
-    assert "of 3 prompts 0 are usable (3 endless answers): ask for fewer" in str(raised.value)
+    assert "of 3 prompts 0 are usable (3 endless answers, 0 empty ones): ask for fewer" in str(
+        raised.value
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -197,15 +197,6 @@ def _in_drawn_order(items: Sequence[Conversation], seed: int) -> list[Conversati
     return drawn
 
 
-@dataclass(frozen=True)
-class SelfReplay:
-    """Items whose answers a model wrote, and how they were written."""
-
-    conversations: tuple[Conversation, ...] = field(repr=False)
-    """As many as were asked for, of one turn each, as source "self-replay"."""
-    configuration: dict[str, Any]  # settings, and how many answers were not taken, and why
-
-
 def self_generated(
     model: HookedModel,
     n: int,
@@ -214,7 +205,7 @@ def self_generated(
     template: Template | str,
     seed: int,
     max_answer_tokens: int = 64,
-) -> SelfReplay:
+) -> tuple[list[Conversation], dict[str, Any]]:
     """Items as the model remembers them: earlier prompts with its own answers, written greedily.
 
     Args:
@@ -225,10 +216,13 @@ def self_generated(
         seed: of which prompts are answered.
         max_answer_tokens: of an answer, its end included; longer and empty ones are not taken.
 
+    Returns:
+        So many items of one turn each, of source "self-replay"; and settings for a manifest, with
+        how many answers were not taken, and why.
+
     Raises:
         ValueError: `n` is not positive, or more than there are earlier items; too few answers were
-            usable (says how many, and why not); the template does not go with the tokenizer; the
-            model has none.
+            usable; the template does not go with the tokenizer; the model has none.
     """
     if not 0 < n <= len(earlier):
         raise ValueError(
@@ -245,12 +239,10 @@ def self_generated(
     while len(kept) < n:
         items = drawn[asked : asked + n - len(kept)]
         if not items:
-            reasons = ", ".join(
-                f"{count} {name.replace('_', ' ')}" for name, count in rejected.items() if count
-            )
             raise ValueError(
                 f"{n} self-generated items were asked for, but of {asked} prompts {len(kept)} are "
-                f"usable ({reasons}): ask for fewer, or allow longer answers"
+                f"usable ({rejected['endless_answers']} endless answers, "
+                f"{rejected['empty_answers']} empty ones): ask for fewer, or allow longer answers"
             )
         asked += len(items)
         prompts = [encoder.opened(item.turns[0].prompt) for item in items]
@@ -273,7 +265,7 @@ def self_generated(
         "max_answer_tokens": max_answer_tokens,
         "rejected": dict(rejected),
     }
-    return SelfReplay(tuple(kept), settings)
+    return kept, settings
 
 
 @dataclass(frozen=True)
