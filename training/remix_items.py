@@ -101,13 +101,12 @@ def stage_items(config: RemixConfig, stage: StageConfig, model: HookedModel) -> 
         identity = found.configuration
     rows = rendered(config, own, tokenizer)
     inputs: dict[str, Any] = {"data": {**identity, **rows.configuration}}
-    mix, mix_rows = None, tuple[Rendered, ...]()
+    mix, mix_rows = None, RenderedSet((), rows.template, rows.max_length, ())
     if stage.mix is not None:
         corpus = config.mix_corpus if stage.mix == MixName.GENERIC else None
         mix = load_mix(stage.mix, mixed, words=config.mix_words, seed=config.seed, corpus=corpus)
-        shown_mix = rendered(config, mix, tokenizer)
-        mix_rows = shown_mix.items
-        inputs["mix"] = {**mix.configuration, **shown_mix.configuration}
+        mix_rows = rendered(config, mix, tokenizer)
+        inputs["mix"] = {**mix.configuration, **mix_rows.configuration}
     asked = _asked(config, rows[: stage.items], factoids, tokenizer)
     return StageItems(own, rows, asked, factoids, familiar, mix, mix_rows, inputs)
 

@@ -265,7 +265,7 @@ def files_of(name: str) -> AssetSet | HubSet:
     if (fields := _table().get(name)) is None:
         asset = find_asset(name)
         return AssetSet(name, ("",), asset.licence, asset.sources[0].url)
-    kind = AssetSet if "asset" in fields else HubSet
+    kind: type[AssetSet | HubSet] = AssetSet if "asset" in fields else HubSet
     return kind(**{**fields, "files": tuple(fields["files"])})
 
 
