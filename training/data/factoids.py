@@ -52,7 +52,7 @@ from training.data.items import (
     field_of,
     files_of,
     found_file,
-    load_set,
+    load_items,
     parsed,
     read_rows,
     refuse_options,
@@ -231,7 +231,7 @@ def load_factoids(
         return FactoidSet(KEY_VALUE_RECALL, "none needed (generated)", made, pairs, PLAIN)
     sets = {**BUILT_IN_FACTOIDS, **HUB_FACTOIDS}
     which: dict[str, Any] = {"limit": limit, "offset": offset, "seed": seed, "revision": revision}
-    found = load_set(source, sets, _read_file, **which)
+    found = load_items(source, sets, _read_file, **which)
     return FactoidSet(found.name, found.licence, found.source, found.items, **found.settings)
 
 

@@ -286,7 +286,7 @@ class NamedSet(Generic[Item]):
     read: Callable[[Rows], Read[Item]]
 
 
-def load_set(
+def load_items(
     source: str | Path,
     sets: Mapping[str, NamedSet[Item]],
     read_file: Callable[[str], Read[Item]],

@@ -38,7 +38,7 @@ from training.data.items import (
     Rows,
     files_of,
     found_file,
-    load_set,
+    load_items,
     parsed,
     read_rows,
     text_of,
@@ -208,7 +208,7 @@ def load_instructions(
     """
     sets = {**BUILT_IN_INSTRUCTIONS, **HUB_INSTRUCTIONS}
     which: dict[str, Any] = {"limit": limit, "offset": offset, "seed": seed, "revision": revision}
-    return load_set(source, sets, _read_file, **which)
+    return load_items(source, sets, _read_file, **which)
 
 
 def _read_file(name: str) -> Read[Conversation]:
