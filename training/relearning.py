@@ -183,7 +183,7 @@ def _readings(
             optimizer = adamw(model.hf_model, settings.optimizer)
             seed_all(settings.seed)
             for step in range(settings.steps + 1):
-                with engine.looking():
+                with engine.observing():
                     readings.append(target_readings(model, pairs))
                 if step < settings.steps:
                     _update(engine, optimizer, source, step)
