@@ -75,18 +75,11 @@ def _run(arguments: EditSweepArguments, given: Sequence[str]) -> None:
     # What is wrong with the arguments is found out before a model is loaded.
     edit_settings(arguments.sites or (ResuscitationSite.UP,), **grid)
     refuse_foreign(out)
-    texts = open_texts(arguments.corpus, arguments.held_out, arguments.column, arguments.sample_by)
+    texts = open_texts(arguments, arguments.corpus, arguments.held_out)
     model = arguments.load(arguments.model)
     settings = edit_settings(sites_of(model, arguments.sites), **grid)
     batches, held_out = keep_tokens(
-        texts,
-        model.tokenizer,
-        sequence_length=arguments.sequence_length,
-        batch_size=arguments.batch_size,
-        layout=arguments.layout,
-        max_tokens=arguments.max_tokens,
-        held_out_tokens=arguments.held_out_tokens,
-        prepend_bos=arguments.prepend_bos,
+        arguments, model, texts, arguments.max_tokens, arguments.held_out_tokens
     )
     # Which edits are tried may change from run to run.
     begin(out, plain_settings(arguments, ("out", "debug", "sites", *tried)))

@@ -9,17 +9,16 @@ Norms of memory vectors are those of the weights: measure an edit of memory vect
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from probes.choices import SampleBy
-from probes.corpus.batching import KeptBatches, token_batches
-from probes.corpus.sources import Corpus, load_corpus, split_held_out
+from probes.corpus.batching import KeptBatches
+from probes.corpus.sources import Corpus, split_held_out
 from probes.corpus.token_batch import Batches
 from probes.given import batches as some_batches
 from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.intervals import Resampling
 from probes.measure import measure_entropy
+from probes.options import TextSettings
 from probes.perplexity import LossMeter, Perplexity, measure_perplexity
 from probes.results import EntropyResult
 
@@ -72,30 +71,22 @@ def measure_effects(
     return Effects(entropies, loss.results()["perplexity"], apart)
 
 
-def open_texts(
-    corpus: str,
-    held_out: str | None,
-    column: str | None = None,
-    sample_by: SampleBy | str = SampleBy.DOCUMENT,
-) -> tuple[Corpus, Corpus]:
-    """What is measured on, and what is held out."""
-    opened = load_corpus(corpus, column=column, sample_by=sample_by)
-    if held_out is None:
-        return split_held_out(opened)
-    return opened, load_corpus(held_out, column=column, sample_by=sample_by)
+def open_texts(given: TextSettings, corpus: str, held_out: str | None) -> tuple[Corpus, Corpus]:
+    """What is measured on, and what is held out: every fifth document where no text is named."""
+    opened = given.corpus_of(corpus)
+    return split_held_out(opened) if held_out is None else (opened, given.corpus_of(held_out))
 
 
 def keep_tokens(
+    given: TextSettings,
+    model: HookedModel,
     texts: tuple[Corpus, Corpus],
-    tokenizer: Any,
-    *,
     max_tokens: int | None = None,
     held_out_tokens: int | None = None,
-    **settings: Any,
 ) -> tuple[KeptBatches, KeptBatches]:
-    """Both as batches of `token_batches` in memory: they are needed before and after an edit."""
+    """Both as batches in memory, since they are gone through before and after an edit."""
     measured, held_out = texts
     return (
-        token_batches(measured, tokenizer, max_tokens=max_tokens, **settings).kept(),
-        token_batches(held_out, tokenizer, max_tokens=held_out_tokens, **settings).kept(),
+        given.batches_of(model, measured, max_tokens).kept(),
+        given.batches_of(model, held_out, held_out_tokens).kept(),
     )

@@ -77,15 +77,12 @@ def run_patch(given: Any) -> None:
     saved = None if given.coefficients is None else probes.load_result(given.coefficients)
     texts = None
     if given.corpus is not None:
-        texts = open_texts(given.corpus, given.held_out, given.column, given.sample_by)
-    model = probes.load_model(
-        given.model, revision=given.revision, device=given.device, dtype=given.dtype
-    )
+        texts = open_texts(given, given.corpus, given.held_out)
+    model = given.load(given.model)
     _refuse_for(model, given)
-    sizes = ("sequence_length", "batch_size", "layout", "prepend_bos")
-    limits = ("max_tokens", "held_out_tokens")
-    settings = {name: getattr(given, name) for name in (*sizes, *limits)}
-    kept = keep_tokens(texts, model.tokenizer, **settings) if texts else None
+    kept = None
+    if texts is not None:
+        kept = keep_tokens(given, model, texts, given.max_tokens, given.held_out_tokens)
     found = _patch(given, model, kept, saved)
     if not given.dry_run:
         save_patched(

@@ -10,9 +10,11 @@ import pytest
 
 from interventions.effects import open_texts
 from interventions.patch import PatchArguments
+from probes.choices import SampleBy
 from probes.corpus.batching import token_batches
 from probes.corpus.files import kind_of
 from probes.corpus.sources import Corpus, load_corpus
+from probes.options import TextSettings
 from tests.models import tiny_tokenizer
 
 TEXTS = ["The first document.", 'Ein zweites: ä, "quoted".', "A third\nwith two lines."]
@@ -186,8 +188,9 @@ def test_a_text_that_is_one_document_says_how_it_becomes_many(tmp_path):
     """The option that the error names is there, in the library and on the command line."""
     (tmp_path / "a.txt").write_text("".join(f"w{n} w{n + 1}\n" for n in range(11)))
     with pytest.raises(ValueError, match=r"sample_by='line' \(--sample-by line\)"):
-        open_texts(str(tmp_path / "a.txt"), None)
-    parts = open_texts(str(tmp_path / "a.txt"), None, sample_by="line")
+        open_texts(TextSettings(), str(tmp_path / "a.txt"), None)
+    by_line = TextSettings(sample_by=SampleBy.LINE)
+    parts = open_texts(by_line, str(tmp_path / "a.txt"), None)
     assert [len(list(part.documents())) for part in parts] == [9, 2]
     fields = PatchArguments.__dataclass_fields__
     assert fields["sample_by"].default == "document"

@@ -13,6 +13,7 @@ from analysis.edit_measures import edit_settings, sites_of
 from analysis.edit_sweep import EditSweepArguments, main
 from interventions import AttentionTemperature, Resuscitation, patch_weights
 from interventions.effects import Effects, keep_tokens, open_texts
+from probes.options import TextSettings
 from probes.perplexity import measure_perplexity
 from tests.models import tiny_hf_model, tiny_model, tiny_tokenizer
 
@@ -289,8 +290,8 @@ def hooks_of(model):
 
 
 def kept_parts(inputs, model):
-    texts = open_texts(str(inputs / "plants.jsonl"), None)
-    return keep_tokens(texts, model.tokenizer, sequence_length=13, batch_size=3)
+    given = TextSettings(sequence_length=13, batch_size=3)
+    return keep_tokens(given, model, open_texts(given, str(inputs / "plants.jsonl"), None))
 
 
 def test_an_edit_that_is_refused_is_a_row_that_says_so(run, tmp_path):
