@@ -6,10 +6,6 @@ text and grid through CSS (`analysis/templates/page.css`), and elsewhere the tem
 
 import plotly.graph_objects as go
 
-from analysis.numbers import count, label, shorten
-
-__all__ = ["count", "label", "shorten"]
-
 SERIES_COLOURS = ("#3d6fb4", "#c8603c", "#3d9278", "#8d66b0", "#b08a2e", "#687b8c")
 DEPTH_SCALE = ((0.0, "#4a63b5"), (0.35, "#3d9aa0"), (0.7, "#cfa03f"), (1.0, "#c2503d"))
 """From the first layer to the last; no end of it vanishes on white or on black."""
@@ -51,18 +47,3 @@ def template() -> go.layout.Template:
             },
         }
     )
-
-
-def series_colour(index: int) -> str:
-    """The colour of the series at a place in the order of series; repeats after six."""
-    return SERIES_COLOURS[index % len(SERIES_COLOURS)]
-
-
-def nats(value: float, digits: int = 2) -> str:
-    """An entropy; the unit goes beside it."""
-    return f"{value:,.{digits}f}"
-
-
-def percent(share: float) -> str:
-    """A share as a percentage."""
-    return f"{100 * share:.1f}%"
