@@ -208,11 +208,9 @@ def lens(
     """
     items = lens_items(model, prompts, targets, subjects=subjects, prepend_bos=prepend_bos)
     settings = LensSettings(
-        positions=(
-            as_choice(LensPositions, positions, "positions")
-            if isinstance(positions, str)
-            else tuple(map(int, positions))
-        ),
+        positions=as_choice(LensPositions, positions, "positions")
+        if isinstance(positions, str)
+        else tuple(map(int, positions)),
         span=as_choice(TargetSpan, span, "span"),
         norm=norm,
         embedding=embedding,
@@ -233,14 +231,27 @@ def lens(
         "prepend_bos": Prompts.of(model, prepend_bos).puts_bos,
         **asdict(settings),
     }
+    return _result(model, items, settings, read, tuple(controls or ()), configuration, source)
+
+
+def _result(
+    model: HookedModel,
+    items: Sequence[LensItem],
+    settings: LensSettings,
+    read: LensReadouts,
+    control_names: tuple[str, ...],
+    configuration: Mapping[str, Any],
+    source: str | None,
+) -> LensResult:
+    """What was read, with the texts, names and hashes that make it a result."""
     tokens = sum(len(item.prompt_ids) for item in items)
     counts: dict[str, Any] = {"documents": len(items), "rows": len(items), "tokens": tokens}
     return LensResult(
         items=tuple(items),
-        layer_labels=("embed",) * embedding + tuple(map(str, range(model.n_layers))),
+        layer_labels=("embed",) * settings.embedding + tuple(map(str, range(model.n_layers))),
         span=settings.span,
         per_token=read,
-        control_names=tuple(controls or ()),
+        control_names=control_names,
         vocabulary=_vocabulary(model.tokenizer, items, read),
         d_vocab=model.d_vocab,
         provenance=provenance_of(model, configuration, corpus=source, **counts),
