@@ -240,7 +240,7 @@ def _result(
     settings: LensSettings,
     read: LensReadouts,
     control_names: tuple[str, ...],
-    configuration: Mapping[str, Any],
+    configuration: dict[str, Any],
     source: str | None,
 ) -> LensResult:
     """What was read, with the texts, names and hashes that make it a result."""

@@ -23,9 +23,9 @@ from typing import Any
 
 from analysis.checkpoints import step_of
 from analysis.ckl_study import FACTOR, RATIO, Changes, control_arm, evenly_spread, resuscitation
+from analysis.claims.choices import Experiment
 from analysis.jobs import Job, in_waves, training_job
 from analysis.remix_study import mix_amounts, placements, stage_jobs
-from analysis.reproduce import Experiment
 from analysis.reproduce_scales import Knowledge, Memorization, ReproductionScale
 from interventions.choices import ResuscitationSite
 from training.choices import NoMixControl, Replay

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from analysis.ckl_study import Changes
-from analysis.reproduce import Experiment
+from analysis.claims.choices import Experiment
 from training.ckl_config import CKL_RECIPES, CklConfig
 from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
 from training.remix import REMIX_RECIPES
