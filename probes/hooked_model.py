@@ -37,7 +37,6 @@ from probes.sites import (
     as_site,
     hook_name,
     parse_hook_point,
-    select_points,
 )
 
 
@@ -421,7 +420,14 @@ class HookedModel:
         return model_inputs(batch, self.anatomy, self.engine.config, self.name)
 
     def _selected_points(self, names_filter: NamesFilter) -> list[HookPoint]:
-        if names_filter is None or callable(names_filter):
-            return select_points(self.hook_points(), names_filter, gated=self.architecture.gated)
-        names = [names_filter] if isinstance(names_filter, str) else names_filter
-        return [self.hook_point(name) for name in names]
+        if names_filter is not None and not callable(names_filter):
+            names = [names_filter] if isinstance(names_filter, str) else names_filter
+            return [self.hook_point(name) for name in names]
+        points, gated = self.hook_points(), self.architecture.gated
+        wanted = names_filter or (lambda _name: True)
+        if chosen := [point for point in points if wanted(hook_name(point, gated=gated))]:
+            return chosen
+        raise ValueError(
+            "names_filter selects no hook point; model.hook_names() lists the "
+            f"{len(points)} there are"
+        )

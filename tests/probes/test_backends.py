@@ -101,9 +101,7 @@ def test_edits_of_opts_attention_that_transformer_lens_would_ignore_are_refused(
     ):
         model(tokens(1, 5))
     with (
-        pytest.raises(
-            ValueError, match="attention of opt to transformers, so there is no attention_sc"
-        ),
+        pytest.raises(ValueError, match="attention of opt to transformers, so there is no"),
         model.hooks([("blocks.1.attn.hook_attn_scores", uneven)]),
     ):
         pass

@@ -304,9 +304,7 @@ def test_a_family_whose_mlp_output_no_module_has_is_refused_by_name():
     )
     torch.manual_seed(0)
     model = probes.load_model(transformers.GraniteForCausalLM(config).double().eval())
-    with pytest.raises(
-        ValueError, match=r"granite was recognised .* there is no mlp_out, read res"
-    ):
+    with pytest.raises(ValueError, match=r"granite was recognised .* there is no mlp_out, read"):
         traced(model, [an_item()])
     result = traced(model, [an_item()], sites=["resid_post"])
     assert_close(result.restored[0, -1], result.clean, rtol=1e-12, atol=1e-12)

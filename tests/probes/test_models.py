@@ -147,9 +147,7 @@ def test_a_hub_out_of_reach_is_asked_once_and_what_is_a_path_never(hub, tmp_path
 
 
 def test_a_folder_that_holds_no_model_is_named(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"holds no config.json; pass a folder that save_pretrained"
-    ):
+    with pytest.raises(ValueError, match=r"holds no config.json; pass a folder that"):
         probes.load_model(str(tmp_path))
 
 

@@ -107,9 +107,7 @@ def test_a_model_that_does_not_run_is_refused_by_name():
     inverse = hf_model.model.rotary_emb.inv_freq
     hf_model.model.rotary_emb.inv_freq = torch.ones(3)
     try:
-        with pytest.raises(
-            ValueError, match=r"'smollm3' is not .*: it does not run \(RuntimeError"
-        ):
+        with pytest.raises(ValueError, match=r"'smollm3' is not .*: it does not run"):
             probes.load_model(hf_model)
         assert probes.load_model(tiny_hf_model("llama"))
     finally:
