@@ -1,0 +1,53 @@
+"""Every measurement, edit and training step on a device that is not the CPU, as on the CPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FAMILIES = ("llama", "gpt_neox", "gpt2", "gemma2", "olmo2")
+
+
+@pytest.fixture(scope="module")
+def found():
+    command = [sys.executable, "-m", "tests.second_device", *FAMILIES]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, timeout=600
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_device_computes_what_the_cpu_computes(found, family):
+    here, there = found[family].values()
+    assert here.keys() == there.keys()
+    for asked, numbers in here.items():
+        if "p16" in asked or "bf16" in asked:
+            # float32 there: that the step runs is what is tested. Eleven steps drift apart.
+            assert there[asked] == pytest.approx(numbers, abs=0.5)
+        elif asked == "generated":
+            assert there[asked] == numbers
+        else:
+            # Float32 through other kernels, and eleven updates of 1e-2 that widen the difference.
+            tolerance = 1e-3 if asked.startswith("losses") else 1e-5
+            assert there[asked] == pytest.approx(numbers, abs=tolerance), asked
+
+
+def test_tensors_of_two_devices_are_refused():
+    script = (
+        "import torch\n"
+        "from tests.second_device import second_device\n"
+        "with second_device() as device:\n"
+        "    torch.ones(3, device=device) + 2.0\n"
+        "    torch.ones(3, device=device) + torch.ones(3)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert "aten::add was given tensors of two devices" in ended.stderr
