@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analysis.resuming import Origin, origin_of, refuse_another, write_whole
+from analysis.sweep_folder import Origin, origin_of, refuse_another, write_whole
 from interventions.attention_temperature import AttentionTemperature
 from interventions.choices import ResuscitationSite, as_choice
 from interventions.edits import Edit, applied

@@ -67,7 +67,7 @@ def _run(arguments: EditSweepArguments, given: Sequence[str]) -> None:
     from analysis.edit_measures import edit_settings, passes_left, sites_of, sweep_edits
     from analysis.edit_sweep_page import edit_report
     from analysis.numbers import command_line
-    from analysis.resuming import begin, plain_settings, refuse_foreign
+    from analysis.sweep_folder import begin, plain_settings, refuse_foreign
     from interventions.effects import keep_tokens, open_texts
 
     out, tried = arguments.out, ("factors", "ratios", "temperatures")

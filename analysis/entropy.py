@@ -150,7 +150,7 @@ def _run_one(arguments: EntropyArguments, folders: Sequence[str], *, writes: boo
 
 def _run_series(arguments: EntropyArguments, folders: Sequence[str], *, writes: bool) -> None:
     from analysis.checkpoints import checkpoints
-    from analysis.resuming import begin, origin_of, plain_settings
+    from analysis.sweep_folder import begin, origin_of, plain_settings
     from analysis.trajectory import sweep, write_trajectory
     from training.processes import this_process
 

@@ -88,7 +88,7 @@ def _run(arguments: UpdatesArguments, given: Sequence[str]) -> None:
     from analysis.checkpoints import Checkpoint, checkpoints, is_series, step_of
     from analysis.document import save_report
     from analysis.numbers import command_line
-    from analysis.resuming import begin, plain_settings
+    from analysis.sweep_folder import begin, plain_settings
 
     # What is wrong with numbers is found out before a model is loaded.
     if arguments.batches < 1:
@@ -120,7 +120,7 @@ def _run(arguments: UpdatesArguments, given: Sequence[str]) -> None:
 
 def _measured(arguments: UpdatesArguments, checkpoint: "Checkpoint", corpus: Any) -> dict[str, Any]:
     """The result of a checkpoint, from its folder if it is there and of these weights and texts."""
-    from analysis.resuming import origin_of
+    from analysis.sweep_folder import origin_of
     from analysis.update_measures import checkpoint_result, first_batches, measured_once
 
     model = arguments.load(checkpoint.model, checkpoint.revision)

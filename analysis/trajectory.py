@@ -32,7 +32,7 @@ from analysis.document import (
 from analysis.entropy_tables import COEFFICIENT_SYMBOLS
 from analysis.figures import empty, lines
 from analysis.numbers import capital, count, course, label, nats
-from analysis.resuming import Origin, origin_in, refuse_another
+from analysis.sweep_folder import Origin, origin_in, refuse_another
 from probes.choices import Coefficient
 from probes.cli import output_folder
 from probes.results import RESULT_FILE, EntropyResult, load_result

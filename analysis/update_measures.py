@@ -35,8 +35,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from analysis.checkpoints import Checkpoint
-from analysis.resuming import origin_in, refuse_another
 from analysis.statistics.correlations import CorrelationKind, in_kind
+from analysis.sweep_folder import origin_in, refuse_another
 from interventions.rows import Rows, memory_rows
 from probes.choices import Backend
 from probes.cli import output_folder

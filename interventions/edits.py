@@ -28,10 +28,10 @@ from interventions.edit_forms import (
     WeightWrites,
     an_edit,
 )
+from probes.argument_checks import hooked_model, takes
 from probes.checking import difference, few_tokens, tolerance
 from probes.choices import Backend
 from probes.corpus.token_batch import as_token_batch
-from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.sites import HookPoint, Site
 

@@ -10,11 +10,11 @@ Norms of memory vectors are those of the weights: measure an edit of memory vect
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from probes.argument_checks import batches as some_batches
+from probes.argument_checks import hooked_model, takes
 from probes.corpus.batching import KeptBatches
 from probes.corpus.sources import Corpus, split_held_out
 from probes.corpus.token_batch import Batches
-from probes.given import batches as some_batches
-from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.intervals import Resampling
 from probes.measure import measure_entropy

@@ -40,10 +40,10 @@ from interventions.selection import (
     require_some,
     solve_factor,
 )
+from probes.argument_checks import hooked_model, takes
 from probes.choices import Coefficient, Compat, Weighting
 from probes.corpus.token_batch import Batches
 from probes.entropy import knowledge_entropy
-from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.intervals import Resampling
 from probes.measure import KnowledgeMeter, PassSettings, run_pass

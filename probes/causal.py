@@ -33,11 +33,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from probes.argument_checks import hooked_model, takes
 from probes.attach import Hooks
 from probes.checking import all_finite
 from probes.choices import RestoredPositions, as_choice
 from probes.corpus.token_batch import as_token_batch
-from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.hooks import refusal, run_hooked
 from probes.json_text import finite_or_none

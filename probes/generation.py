@@ -23,11 +23,11 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from probes.argument_checks import hooked_model, takes
 from probes.backends.engine import model_inputs
 from probes.checking import all_finite, difference, few_tokens, tolerance
 from probes.choices import Backend
 from probes.corpus.token_batch import as_token_batch, batches_by_length, from_everywhere, own_share
-from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.hooks import refusal, require_finite
 from probes.prompts import Prompts, Text, texts_of

@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from probes.argument_checks import batch as batch_given
+from probes.argument_checks import batches as batches_given
+from probes.argument_checks import hooked_model, takes
 from probes.attach import Captured, HookFunction, Hooks
 from probes.checking import all_finite, what_makes_finite
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
-from probes.given import batch as batch_given
-from probes.given import batches as batches_given
-from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.sites import HookPoint, Site, as_site, hook_name
 

@@ -23,6 +23,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.argument_checks import hooked_model, takes
 from probes.attach import HookFunction
 from probes.choices import (
     Coefficient,
@@ -35,18 +36,10 @@ from probes.choices import (
 )
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch, own_share
 from probes.entropy import knowledge_entropy, next_token_entropy, official_knowledge_entropy
-from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.hooks import require_finite
-from probes.intervals import (
-    BatchWeights,
-    BlockedMean,
-    Interval,
-    Resampling,
-    Statistic,
-    jackknife,
-    weigh,
-)
+from probes.intervals import Interval, Resampling, Statistic, jackknife
+from probes.masked_means import BatchWeights, BlockedMean, weigh
 from probes.readout import read_in_chunks
 from probes.results import (
     AttentionEntropy,

@@ -22,12 +22,13 @@ from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from probes.argument_checks import hooked_model, takes
 from probes.choices import Weighting
 from probes.corpus.token_batch import Batches, TokenBatch
-from probes.given import hooked_model, takes
 from probes.hooked_model import HookedModel
 from probes.hooks import require_finite
-from probes.intervals import BatchWeights, Interval, Resampling, estimate_of, spread
+from probes.intervals import Interval, Resampling, estimate_of
+from probes.masked_means import BatchWeights, spread
 from probes.measure import Meter, PassSettings, run_pass
 from probes.readout import read_in_chunks
 

@@ -26,8 +26,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from probes.argument_checks import hooked_model, pairs, takes
 from probes.choices import Compat, as_choice
-from probes.given import hooked_model, pairs, takes
 from probes.hooked_model import HookedModel
 from probes.prompts import Ids, Item, LensItem, Prompts, Text, encoded_items
 from probes.rotary import rope_border

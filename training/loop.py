@@ -34,7 +34,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from interventions.edit_forms import Edit, some_edits
 from interventions.learning_rates import RowLearningRates
-from probes.given import each_of, hooked_model, instance_of, takes
+from probes.argument_checks import each_of, hooked_model, instance_of, takes
 from probes.hooked_model import HookedModel
 from training.batches import BatchSource, InjectingSource, NamedSources, TrainingBatch
 from training.choices import Precision
@@ -42,11 +42,11 @@ from training.engine import whole
 from training.observers import ItemsObserver, Observer, StopRule
 from training.optimizer import learning_rate
 from training.progress import Throughput, shown_progress
-from training.run_setup import Run, fitting_batch, made_ready, refuse_unfit, try_end
 from training.runs.checkpoints import checkpoint_name
 from training.runs.directory import RunDirectory
 from training.runs.records import Record, StepRecord, StopRecord
 from training.settings import LoopSettings
+from training.start_or_resume import Run, fitting_batch, made_ready, refuse_unfit, try_end
 
 __all__ = ["ItemsObserver", "Observer", "StopRule", "TrainingResult", "train"]
 

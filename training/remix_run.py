@@ -53,7 +53,6 @@ from training.remix_items import (
     stage_batches,
     stage_items,
 )
-from training.run_setup import tried
 from training.runs.directory import (
     DONE_FILE,
     MANIFEST_FILE,
@@ -80,6 +79,7 @@ from training.stages import (
     stage_folder,
 )
 from training.start_models import CLOZE, Start, find_base
+from training.start_or_resume import tried
 from training.stop_rules import AllOf, ExactMatchReached, LossBelow, Rule, released_loss_rule
 from training.weight_drift import WeightDriftObserver, start_weights
 

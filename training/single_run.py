@@ -34,7 +34,6 @@ from training.observers import (
 )
 from training.processes import joined_processes
 from training.recipes import EvaluationFields
-from training.run_setup import tried
 from training.runs.checkpoints import checkpoint_folders
 from training.runs.directory import (
     CHECKPOINTS_FOLDER,
@@ -46,6 +45,7 @@ from training.runs.directory import (
 )
 from training.settings import LoopSettings, Misfits
 from training.start_models import Start, find_start
+from training.start_or_resume import tried
 
 
 @dataclass

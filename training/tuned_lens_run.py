@@ -15,10 +15,10 @@ from probes.json_text import json_text
 from probes.results import provenance_of
 from probes.tables import Table, print_tables
 from probes.translators import Translators, identity_translators, load_translators
-from training.run_setup import existing_folder
 from training.runs.durable_files import one_line_for_disk_errors
 from training.settings import Misfits
 from training.start_models import why_not_here
+from training.start_or_resume import existing_folder
 from training.tuned_lens_fit import (
     LensComparison,
     TranslatorHistory,

@@ -38,8 +38,8 @@ from analysis.report.material import Material
 from analysis.report.memorization import memorization_part
 from analysis.report.parts import Part, dot_panels, figure, table
 from analysis.report.pretraining import pretraining_part, updates_part
-from analysis.report.readable import readable_part
 from analysis.report.resuscitation import resuscitation_part
+from analysis.report.single_models import readable_part
 from analysis.theme import REFERENCE_COLOUR, SERIES_COLOURS
 from probes.cli import output_folder, progress
 from probes.results import RESULT_FILE

@@ -17,9 +17,9 @@ from tests.training.loop_runs import losses_of, model_of, run, same_bits, settin
 from tests.training.process_worker import CASES, trained
 from training.batches import as_training_batch
 from training.processes import joined_processes
-from training.run_setup import refuse_other_processes
 from training.runs.directory import RunDirectory
 from training.runs.records import PerplexityRecord, records_of
+from training.start_or_resume import refuse_other_processes
 
 ROOT = Path(__file__).parent.parent.parent
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]

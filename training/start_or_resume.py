@@ -1,4 +1,4 @@
-"""Run setup: everything that has to be there before the first update, in the order that matters.
+"""Start or resume: everything that has to be there before the first update, in its order.
 
 Edits are made to the initial model, not to what a checkpoint holds, since what some of them add is
 taken from the weights that they find: the checkpoint is loaded under them. Weights are loaded whole

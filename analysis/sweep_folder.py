@@ -1,4 +1,4 @@
-"""Resuming: a folder that work was stopped in, and what the results there belong to.
+"""The folder of a sweep that goes on where it stopped, and what the results in it belong to.
 
 A folder binds whoever goes on in it to its settings, and every result that is kept to the weights,
 texts and versions that it was measured with.

@@ -1,4 +1,4 @@
-"""Is what was given what is wanted? Objects of another kind are refused in one line.
+"""Argument checks: objects of another kind are refused in one line.
 
 `takes` names, for arguments of a public function, what each has to be. It looks before the function
 does anything, and costs a few microseconds a call.

@@ -1,0 +1,231 @@
+"""Means over the tokens that count, one batch at a time: padding is left out here.
+
+`RunningMean` and `RunningMoments` are reducers for `probes.stream`; `weigh` says how much each
+token of a batch counts, pads not at all. `BlockedMean` is what the entropies are measured with: a
+weighted mean kept apart in a few blocks of documents. Two that saw the two halves of a corpus merge
+into what one would have seen. All sums are float64.
+
+Example:
+    >>> mean = RunningMean()
+    >>> mean.update(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]]))
+    >>> mean.result().tolist()
+    [2.0]
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from probes.choices import Weighting
+from probes.corpus.token_batch import TokenBatch
+
+
+class RunningMean:
+    """Mean over the unmasked positions of `[batch pos ...]` tensors; one value per last axes."""
+
+    def __init__(self) -> None:
+        self.sum: Tensor | None = None
+        self.count = 0
+
+    def update(
+        self, values: Float[Tensor, "batch pos *rest"], mask: Bool[Tensor, "batch pos"]
+    ) -> None:
+        """Take the values of one batch; positions where the mask is False are left out."""
+        added = values[mask].double().sum(dim=0)
+        self.sum = added if self.sum is None else self.sum + added.to(self.sum.device)
+        self.count += int(mask.sum())
+
+    def merge(self, other: "RunningMean") -> None:
+        """Take over what another one has seen."""
+        if other.sum is not None:
+            self.sum = other.sum if self.sum is None else self.sum + other.sum.to(self.sum.device)
+            self.count += other.count
+
+    def result(self) -> Float[Tensor, "*rest"]:
+        """The mean, float64.
+
+        Raises:
+            ValueError: no position was seen, or a value is not finite.
+        """
+        if self.sum is None or self.count == 0:
+            raise ValueError("a mean of no positions: every position was masked, or none came")
+        return _finite(self.sum / self.count, self.count)
+
+
+class RunningMoments:
+    """Mean and variance over unmasked positions, by Chan's merge of centred sums."""
+
+    def __init__(self) -> None:
+        self.mean: Tensor | None = None
+        self.centred: Tensor | None = None
+        self.count = 0
+
+    def update(
+        self, values: Float[Tensor, "batch pos *rest"], mask: Bool[Tensor, "batch pos"]
+    ) -> None:
+        """Take the values of one batch; positions where the mask is False are left out."""
+        chosen = values[mask].double()
+        if not len(chosen):
+            return
+        batch = RunningMoments()
+        batch.count, batch.mean = len(chosen), chosen.mean(dim=0)
+        batch.centred = (chosen - batch.mean).square().sum(dim=0)
+        self.merge(batch)
+
+    def merge(self, other: "RunningMoments") -> None:
+        """Take over what another one has seen."""
+        if other.mean is None or other.centred is None:
+            return
+        if self.mean is None or self.centred is None:
+            self.mean, self.centred, self.count = other.mean, other.centred, other.count
+            return
+        count = self.count + other.count
+        step = other.mean.to(self.mean.device) - self.mean
+        self.centred = (
+            self.centred
+            + other.centred.to(self.mean.device)
+            + step.square() * (self.count * other.count / count)
+        )
+        self.mean = self.mean + step * (other.count / count)
+        self.count = count
+
+    def result(self) -> tuple[Float[Tensor, "*rest"], Float[Tensor, "*rest"]]:
+        """Mean and unbiased variance, float64.
+
+        Raises:
+            ValueError: fewer than two positions were seen, or a value is not finite.
+        """
+        if self.mean is None or self.centred is None or self.count < 2:
+            raise ValueError(f"a variance needs two positions, found {self.count}")
+        variance = _finite(self.centred / (self.count - 1), self.count)
+        return _finite(self.mean, self.count), variance
+
+
+def _finite(found: Tensor, count: int) -> Tensor:
+    if not found.isfinite().all():
+        raise ValueError(
+            f"a mean over {count} positions is not finite, as one of its values is not; capture "
+            "the hook point batch by batch to see where"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class BatchWeights:
+    """How much each token of a batch counts, and in which blocks of documents.
+
+    `matrix` has one row per block that the batch touches and one column per token that counts
+    (rows of the batch one after the other), so that a single product sums a batch block by block.
+    """
+
+    matrix: Float[Tensor, "touched counted"]
+    blocks: Int[Tensor, "touched"]
+    tokens: Int[Tensor, "counted"] | None
+    """Which tokens of the batch count; None for all. Pads are dropped, not given the weight 0:
+    what a model computes on them may be NaN."""
+
+    def sums(self, values: Float[Tensor, "token *rest"]) -> Float[Tensor, "touched *rest"]:
+        """Weighted sums of a batch's values, in the wider of their type and float32."""
+        wide = torch.promote_types(values.dtype, torch.float32)
+        if self.tokens is not None:
+            values = values[self.tokens.to(values.device)]
+        product = self.matrix.to(device=values.device, dtype=wide) @ values.flatten(1).to(wide)
+        return product.unflatten(1, values.shape[1:])
+
+
+class BlockedMean:
+    """Weighted means of one tensor per layer, kept apart in blocks of documents."""
+
+    def __init__(self, n_layers: int, n_blocks: int) -> None:
+        self.sums: list[Tensor | None] = [None] * n_layers
+        self.weights = torch.zeros(n_blocks, dtype=torch.float64)
+
+    def count(self, weights: BatchWeights) -> None:
+        """Add the weights of a batch; once a batch, whatever the number of layers."""
+        self.weights.index_add_(0, weights.blocks, weights.matrix.double().sum(dim=1))
+
+    def add(self, layer: int, weights: BatchWeights, values: Float[Tensor, "token *rest"]) -> None:
+        """Add the values of a batch at one layer."""
+        sums = weights.sums(values)
+        # Not every device has float64; the CPU has.
+        home = values.device if values.device.type in ("cpu", "cuda") else torch.device("cpu")
+        held = self.sums[layer]
+        if held is None:
+            shape = (len(self.weights), *sums.shape[1:])
+            held = self.sums[layer] = torch.zeros(shape, dtype=torch.float64, device=home)
+        held.index_add_(0, weights.blocks.to(held.device), sums.to(held.device).double())
+
+    def merge(self, other: "BlockedMean") -> None:
+        """Take over what another one has seen."""
+        self.weights += other.weights
+        for layer, theirs in enumerate(other.sums):
+            if theirs is not None:
+                ours = self.sums[layer]
+                self.sums[layer] = theirs if ours is None else ours + theirs.to(ours.device)
+
+    def all_reduce(self) -> None:
+        """Add up what the processes of the default group have seen; all end with the same."""
+        from torch import distributed as dist
+
+        own = None if self.sums[0] is None else tuple(self.sums[0].shape)
+        shapes: list[tuple[int, ...] | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(shapes, own)
+        shape = next((found for found in shapes if found is not None), None)
+        dist.all_reduce(self.weights)
+        if shape is None:
+            return
+        for layer, held in enumerate(self.sums):
+            # On the CPU, so that gloo serves whatever device the model is on.
+            total = torch.zeros(shape, dtype=torch.float64) if held is None else held.cpu()
+            dist.all_reduce(total)
+            self.sums[layer] = total
+
+    def mean(
+        self, block_weights: Float[Tensor, "block"] | None = None
+    ) -> Float[Tensor, "layer *rest"]:
+        """The mean of every layer, float64 on the CPU."""
+        kept = torch.ones_like(self.weights) if block_weights is None else block_weights.double()
+        total = (kept * self.weights).sum()
+        if not total > 0 or any(held is None for held in self.sums):
+            raise ValueError("nothing was counted: no batches came, or every position is a pad")
+        held = [sums for sums in self.sums if sums is not None]
+        found = torch.stack([torch.tensordot(kept.to(h.device), h, 1).cpu() for h in held]) / total
+        if not found.isfinite().all():
+            layer = int((~found.isfinite()).nonzero()[0, 0])
+            raise ValueError(
+                f"the mean of layer {layer} is not finite: its values are too large to be added "
+                "up; load the model in float32, or take off what makes them so large"
+            )
+        return found
+
+    def touched_blocks(self) -> list[int]:
+        """The blocks that hold any document."""
+        return self.weights.nonzero().flatten().tolist()
+
+
+def weigh(batch: TokenBatch, weighting: Weighting, n_blocks: int) -> BatchWeights:
+    """The weights of a batch; pads have none."""
+    counted = batch.attention_mask.bool()
+    return spread(_token_weights(counted, weighting), batch.segment_ids % n_blocks)
+
+
+def spread(weights: Float[Tensor, "batch pos"], blocks: Int[Tensor, "batch pos"]) -> BatchWeights:
+    """One row of weights per block that a batch touches; tokens of weight zero are dropped."""
+    flat = weights.flatten()
+    tokens = flat.nonzero().flatten()
+    touched, place = blocks.flatten()[tokens].unique(return_inverse=True)
+    matrix = torch.zeros(len(touched), len(tokens), dtype=flat.dtype)
+    matrix[place, torch.arange(len(tokens))] = flat[tokens]
+    return BatchWeights(matrix, touched, None if len(tokens) == len(flat) else tokens)
+
+
+def _token_weights(
+    counted: Bool[Tensor, "batch pos"], weighting: Weighting
+) -> Float[Tensor, "batch pos"]:
+    # float64: a third of a token must not be rounded before a million of them are added up.
+    weights = counted.double()
+    if weighting is Weighting.TOKEN:
+        return weights
+    return weights / weights.sum(dim=1, keepdim=True).clamp_min(1.0)
