@@ -35,8 +35,8 @@ DEFINITIONS = (
     "that training began from; where it was edited, changes since the unedited start are given "
     "too, since an edit that spoils the start makes A large.",
     "Intervals hold for 95 of 100 draws of passages (A, K, curves), questions (P, F) or subjects "
-    "(facts), not for other seeds; what seeds do is given beside them. Held-out passages were "
-    "never met and show what training does to the probes of any such passage.",
+    "(facts), not for other seeds; the range over seeds is given beside them. Held-out passages "
+    "were never met and show what training does to the probes of any such passage.",
     "Source: Kim et al., \u201cKnowledge Entropy Decay during Language Model Pretraining Hinders "
     "New Knowledge Acquisition\u201d, ICLR 2025, Eq. 4 and 5; Chang et al., \u201cHow Do Large "
     "Language Models Acquire Factual Knowledge During Pretraining?\u201d, NeurIPS 2024, section "

@@ -85,7 +85,12 @@ def _compared(summary: Summary) -> Iterator[str]:
     rows = retained(summary["differences"], last_moment(summary))
     if len(rows):
         within = (rows["seed_low"] <= 0) & (rows["seed_high"] >= 0)
-        beyond = within.map({True: " (not beyond what seeds do)", False: " (beyond what seeds do)"})
+        beyond = within.map(
+            {
+                True: " (its interval over seeds holds 0)",
+                False: " (its interval over seeds excludes 0)",
+            }
+        )
         rows = rows.assign(seed=beyond.where(rows["seed_low"].notna(), ""))
         what = f"what is right of A {last_moment(summary)}"
         yield differing(what, rows, "{effect:+points~}", over="items", beside="{seed}")

@@ -324,7 +324,7 @@ def test_findings_say_what_was_planted(content):
         "after B (seeds 7.7% to 15.4%).",
         "1 of 2 arms differ from their base beyond chance over items (Holm, 5.0%): random at A, "
         "generic at B by +73.1 points [",
-        "] (beyond what seeds do).",
+        "] (its interval over seeds excludes 0).",
         "The share of B that is right after B is 81.8% in all 3 arms.",
         "runs from +0.500 (no mixing) to +1.500 (random at A, generic at B), over 3 arms.",
         "runs from -4.3 points (random at A, generic at B) to +15.7 points (no mixing), over 2 arms.",
