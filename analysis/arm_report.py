@@ -58,7 +58,7 @@ from training.remix import REMIX_RECIPES
 MOST_ARMS = 4
 """So many arms have sentences of their own; of more, the lowest and the highest are named."""
 LEVEL = 0.05
-"""Of tests."""
+"""The level of tests."""
 _HASH = 12
 """Characters of a hash that are shown."""
 _RECIPES: Mapping[str, Mapping[str, Callable[[], Any]]] = {

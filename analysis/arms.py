@@ -8,6 +8,7 @@ Scores of an arm of continual knowledge learning are means over its seeds, probe
 question by question, so that intervals over passages stay possible.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -54,7 +55,7 @@ def edit_label(configuration: Mapping[str, Any], *, strength: bool = True) -> st
 
 
 @dataclass(frozen=True, eq=False)
-class Arm(Generic[Run]):
+class Arm(ABC, Generic[Run]):
     """Runs of one configuration and one start, by growing seed.
 
     Attributes:
@@ -77,7 +78,7 @@ class Arm(Generic[Run]):
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of its runs."""
+        """The seeds of the runs."""
         return tuple(run.seed for run in self.runs)
 
     @cached_property
@@ -108,9 +109,9 @@ class Arm(Generic[Run]):
         return f"{self.start.sha256} {sorted(kept.items())}"
 
     @classmethod
+    @abstractmethod
     def words(cls, arms: Sequence[Any]) -> list[list[str]]:
         """What each name says first: start and what is done beside plain training."""
-        raise NotImplementedError
 
     def different(self, arms: Sequence["Arm[Run]"], leave_out: Sequence[str] = ()) -> list[str]:
         """The settings in which some of the arms differ from this one."""
@@ -199,7 +200,7 @@ class CklArm(Arm[TrainingRun]):
         return self._mean(of, moment, run, ["prompt"], "log_prob")
 
     def seen(self, run: TrainingRun, moment: str) -> tuple[Observations, int]:
-        """Where a run's observations at a moment are, and at which step."""
+        """The observations of a run at a moment, and their step."""
         if moment == Moment.UNEDITED:
             assert run.unedited is not None
             return run.unedited, 0
@@ -242,7 +243,7 @@ class RemixArm(Arm[Chain]):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Their letters."""
+        """The letters of the stages."""
         return tuple(self.runs[0].stages)
 
     @property

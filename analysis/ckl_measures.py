@@ -366,7 +366,7 @@ def level_table(arms: Sequence[CklArm]) -> pd.DataFrame:
 def change_table(
     arms: Sequence[CklArm], levels: pd.DataFrame, bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
 ) -> pd.DataFrame:
-    """By how much every measure moved since the start; intervals draw the subjects of facts."""
+    """The change of every measure since the start; intervals draw the subjects of facts."""
     keys = ["arm", "group", "measure", "seed"]
     single = levels.dropna(subset="seed").set_index([*keys, "moment"])["value"]
     values = single.unstack("moment", sort=False)

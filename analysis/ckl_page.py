@@ -52,7 +52,7 @@ SHARE = "{value:share~}"
 
 
 def sections(summary: Summary) -> list[Section]:
-    """Of the report, but for where it is from."""
+    """The sections of the report, but for its provenance."""
     view = View(summary, tables_of(summary))
     return [_acquired_section(view), *_other_sections(view)]
 

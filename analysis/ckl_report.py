@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "analysis.ckl_report"
 NAME = "ckl"
-"""Of the report's files."""
+"""The name of the report's files."""
 DEFINITIONS = (
     "K is the mean log-probability of the targets of knowledge probes, in nats: over a passage's "
     "probes, then over passages. A is its change since the start, divided by its size at the "

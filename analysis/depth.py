@@ -129,7 +129,7 @@ def _effective(counts: Num[np.ndarray, "way layer"]) -> Float[np.ndarray, " way"
 
 
 class Depth(StrEnum):
-    """Where first layers went."""
+    """The layers that first layers moved to."""
 
     EARLIER = "earlier"
     LATER = "later"
@@ -360,7 +360,7 @@ def checkpoint_ranks(
 def depth_table(
     ranks: Mapping[str, Int[Tensor, "layer item"]], *, k: int, d_vocab: int, level: float = LEVEL
 ) -> pd.DataFrame:
-    """Where targets become readable in each checkpoint, over the targets that do.
+    """The depth at which targets become readable in each checkpoint, over those that do.
 
     Returns:
         One row a checkpoint: `checkpoint`, `items`, `share_found`, `mean_first_layer`,

@@ -176,7 +176,7 @@ class Section:
 
 
 def origin_fold(name: str, provenance: "Provenance") -> Fold:
-    """Where a result is from, folded away under its name."""
+    """The provenance of a result, folded away under its name."""
     origin = asdict(provenance)
     configuration = Settings(origin.pop("configuration"))
     versions = ", ".join(f"{n} {v}" for n, v in origin.pop("versions").items())
@@ -222,7 +222,7 @@ class Report:
     notes: Sequence[str] = ()
 
     def tables(self, where: Where) -> Iterator[Table]:
-        """Its tables that have rows and are shown somewhere, in order."""
+        """The tables that have rows and are shown somewhere, in order."""
         for section in self.sections:
             yield from _tables(section.parts, where)
 

@@ -133,7 +133,7 @@ class MetProbes:
     places: Int[np.ndarray, "probe encounter"]
 
     def where(self, **columns: str) -> "MetProbes":
-        """Those with these values in their columns."""
+        """The rows with these values in their columns."""
         numbered = self.items.assign(place=range(len(self.items)))
         of = rows_where(numbered, **columns)["place"].to_numpy()
         return MetProbes(self.items.iloc[of], self.log_probs[of], self.places[of])
@@ -158,7 +158,7 @@ def met_probes(runs: Sequence[TrainingRun], grid: LookGrid) -> list[MetProbes]:
 
 
 def of_exposure(met: Sequence[MetProbes], exposure: str) -> list[MetProbes]:
-    """Those of one exposure."""
+    """The rows of one exposure."""
     found = [some.where(exposure=exposure) for some in met]
     return [some for some in found if len(some.items)]
 

@@ -252,7 +252,7 @@ def heatmap(
 def histogram(
     rows: pd.DataFrame, layer: str, labels: Sequence[str], *, by: str, title: str = "share of items"
 ) -> go.Figure:
-    """Of the rows of each kind, the share at every layer; missing layers count as rows, nowhere.
+    """The share of each kind's rows at every layer; missing layers count as rows, nowhere.
 
     Args:
         rows: one row an item.

@@ -106,7 +106,7 @@ class LensResult:
         return self.localization(k).settling_layer
 
     def localization(self, k: int = 10) -> Localization:
-        """Where in depth the targets become readable; see `probes.localization`."""
+        """The depth at which targets become readable; see `probes.localization`."""
         return localize(self.rank, k, self.d_vocab)
 
     def text(self, token: int) -> str:

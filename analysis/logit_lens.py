@@ -1,4 +1,4 @@
-r"""Where in depth a fact becomes readable: `python -m analysis.logit_lens`.
+r"""In which layer a fact becomes readable: `python -m analysis.logit_lens`.
 
 Reads prompts and targets, or a set of factoids, through every layer, and writes into `--out`:
 

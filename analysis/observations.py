@@ -212,7 +212,7 @@ def _chance(scores: ItemScores | None) -> float | None:
 
 
 def records_of_kind(records: Iterable[Any], kind: type[Any]) -> list[Any]:
-    """Those of one kind."""
+    """The records of one kind."""
     return [record for record in records if isinstance(record, kind)]
 
 

@@ -271,7 +271,7 @@ def depth_tables(
     device: str | None = None,
     k: int = TOP_K,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Where items are readable, and how that moved."""
+    """The depths at which items are readable, and how they moved."""
     read = ranks_by_model(arms, items, device)
     tables, rows = [pd.DataFrame()], []
     seen: set[tuple[str, str]] = set()

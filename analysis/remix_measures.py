@@ -160,7 +160,7 @@ def retention_difference(
 
 
 def kept_share(before: Answers, after: Answers) -> float | None:
-    """Of the items that were right, the share that is right later, over all seeds.
+    """The share of the items once right that is right later, over all seeds.
 
     Args:
         before: 1 or 0 for every item, by seed.
@@ -310,7 +310,7 @@ def _difference(
 
 
 def kept_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """Of the items that were right after their own stage, the share that is right later."""
+    """The share of the items right after their own stage that is right later."""
     rows = []
     for arm in arms:
         for place, stage in enumerate(arm.stages):

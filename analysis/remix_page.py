@@ -41,7 +41,7 @@ SHARES = "{value:share~}"
 
 
 def sections(summary: Summary) -> list[Section]:
-    """Of the report, but for where it is from."""
+    """The sections of the report, but for its provenance."""
     view = View(summary, tables_of(summary))
     return [_kept_section(view), *_training_sections(view), *_later_sections(view)]
 
@@ -258,7 +258,7 @@ def _level_table(summary: Summary) -> Table:
 
 
 def _depth_tables(summary: Summary) -> Iterator[Table]:
-    """Where answers are readable; none where that was not asked for."""
+    """The depths at which answers are readable; none where that was not asked for."""
     if summary["depths"].empty:
         return
     by = ["arm", "checkpoint"]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "analysis.remix_report"
 NAME = "remix"
-"""Of the report's files."""
+"""The name of the report's files."""
 DEFINITIONS = (
     "An item is right if every token of its answer, the end included, is the most probable one "
     "given the right ones before it, which is when the model gives the answer by itself, but for "

@@ -80,7 +80,7 @@ class Start:
 
     @property
     def label(self) -> str:
-        """Its full name."""
+        """The full name."""
         return self.model if self.step is None else f"{self.model} at {self.short}"
 
 

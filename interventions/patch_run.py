@@ -63,7 +63,7 @@ class Patched:
     """What was read: names, hashes and counts."""
 
     def moved(self, name: str) -> float:
-        """By how much the edits raise a number; 0 where it was not measured."""
+        """The rise of a number by the edits; 0 where it was not measured."""
         before, after = self.before.get(name), self.after.get(name)
         return 0.0 if before is None or after is None else after - before
 

@@ -26,7 +26,7 @@ from probes.sites import HookPoint, Site
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Where the rows of a layer's neurons lie in one projection."""
+    """The place of the rows of a layer's neurons in one projection."""
 
     module: Any
     name: str

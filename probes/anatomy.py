@@ -84,7 +84,7 @@ class Anatomy:
 
     @property
     def device(self) -> torch.device:
-        """Where the token embedding lies, and token ids must go."""
+        """The device of the token embedding, which token ids must go to."""
         return device_of(self.embed)
 
     @property

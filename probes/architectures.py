@@ -13,7 +13,7 @@ from probes.sites import Site
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Where one model family keeps its parts; paths below `layers` start at a block."""
+    """The places of the parts of one model family; paths below `layers` start at a block."""
 
     family: str
     """The `model_type` of the Hugging Face configuration."""

@@ -55,7 +55,7 @@ _IN_MLP = (Site.RESID_MID, Site.MLP_UP, Site.MLP_GATE, Site.MLP_COEFFICIENTS, Si
 
 
 class Place(NamedTuple):
-    """Where the tensor of a hook point is met."""
+    """The place at which the tensor of a hook point is met."""
 
     module: Any
     is_input: bool
@@ -67,7 +67,7 @@ class Place(NamedTuple):
 
 
 def place_of(anatomy: Anatomy, point: HookPoint) -> Place:
-    """Where a hook point is met, but for logits, attention scores and pattern."""
+    """The place of a hook point, but for logits, attention scores and pattern."""
     if point.layer is None:
         whole = anatomy.embed if point.site is Site.EMBED else anatomy.final_norm
         return Place(whole, False, None, False)

@@ -342,7 +342,7 @@ class _Settings:
 
 @dataclass(frozen=True)
 class Noise:
-    """Where the noise of every item comes from."""
+    """The source of the noise of every item."""
 
     seed: int
     std: float

@@ -92,7 +92,7 @@ class HookedModel:
 
     @property
     def anatomy(self) -> Anatomy:
-        """Where the model's parts are; found and checked again where modules were replaced.
+        """The model's parts; found and checked again where modules were replaced.
 
         Raises:
             ValueError: the model that it has become is refused.
@@ -137,7 +137,7 @@ class HookedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the token embedding lies, and token ids must go."""
+        """The device of the token embedding, which token ids must go to."""
         return self.anatomy.device
 
     @property

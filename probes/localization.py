@@ -1,4 +1,4 @@
-r"""Where in depth a target becomes readable, and targets that should not, to hold that against.
+r"""Localization: the layer at which a target becomes readable, and controls that should not.
 
 A **rank** is `[layer item]`: how many tokens a readout of that layer puts before the target of an
 item, 0 being the top. An item is **found** at a layer if its target is among the top `k` there.
@@ -47,7 +47,7 @@ NEVER = -1
 
 @dataclass(frozen=True, eq=False)
 class Localization:
-    """Where the targets of some items become readable."""
+    """The layers at which the targets of some items become readable."""
 
     k: int
     """An item is found where its target is among so many top tokens."""
@@ -87,7 +87,7 @@ class Localization:
 
 
 def localize(rank: Int[Tensor, "layer item"], k: int, d_vocab: int) -> Localization:
-    """Where the targets of items become readable.
+    """Find the layers at which the targets of items become readable.
 
     Args:
         rank: rank of each item's target at every layer, 0 for the top.

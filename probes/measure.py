@@ -85,7 +85,7 @@ class Meter(ABC):
         """Fields of `EntropyResult` that this meter fills."""
 
     def interval(self, statistic: Statistic | None = None) -> Interval | None:
-        """Of the total, or of another statistic of the means."""
+        """The interval of the total, or of another statistic of the means."""
         return self._resampling.interval(self.means, statistic or self.total)
 
     def so_far(self) -> tuple[float, Interval | None]:

@@ -60,7 +60,7 @@ class TextSettings:
     def batches_of(
         self, model: "HookedModel", corpus: "Corpus", max_tokens: int | None = None
     ) -> "TokenBatches":
-        """Its rows of tokens, for the tokenizer of a model."""
+        """The text's rows of tokens, for the tokenizer of a model."""
         import probes
 
         return probes.token_batches(

@@ -168,7 +168,7 @@ def measure_perplexity(
 
 
 def predicted_positions(batch: TokenBatch) -> Bool[Tensor, "batch pos"]:
-    """Where the next token of the row is a real one of the same document."""
+    """The positions whose next token is a real one of the same document."""
     real, segments = batch.attention_mask.bool(), batch.segment_ids
     follows = torch.zeros_like(real)
     follows[:, :-1] = real[:, :-1] & real[:, 1:] & (segments[:, :-1] == segments[:, 1:])

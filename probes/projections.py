@@ -80,7 +80,7 @@ def stored_type(module: Any) -> torch.dtype:
 
 
 def device_of(module: Any) -> torch.device:
-    """Where its largest parameter lies."""
+    """The device of a module's largest parameter."""
     return _largest_parameter(module).device
 
 

@@ -29,7 +29,7 @@ _RUNS_ON = {
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from, down to hashes and versions."""
+    """The origin of a result, down to hashes and versions."""
 
     model: str
     revision: str | None

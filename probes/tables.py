@@ -22,7 +22,7 @@ _NUMBER = 30
 
 
 class Where(Flag):
-    """Where a table is shown."""
+    """The renderings that show a table."""
 
     PAGE = auto()
     DOCUMENT = auto()

@@ -75,7 +75,7 @@ class Exposure(StrEnum):
 
 
 class InjectionMode(StrEnum):
-    """Where a passage goes in a batch of corpus rows."""
+    """The place of a passage in a batch of corpus rows."""
 
     PREPEND_TRUNCATE = "prepend_truncate"  # before a row, whose end is cut off: the papers'
     REPLACE = "replace"  # in the place of a row; pads fill the rest

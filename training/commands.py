@@ -177,7 +177,7 @@ def task_names(names: Iterable[str], limit: int | None) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFields:
-    """Where a run goes, and how much of it is done now."""
+    """The folder of a run, and how much of it is done now."""
 
     out: Path | None = None
     """Folder of the run; made if it is not there, and not needed to --dry-run."""

@@ -179,7 +179,7 @@ class Engine(AbstractContextManager["Engine"]):
         return SummedLoss(total, apart)
 
     def where_loss_began(self, micro_batches: Sequence[TrainingBatch]) -> str:
-        """Where a loss that is not finite began, for a message."""
+        """The place where a loss that is not finite began, for a message."""
         if isinstance(self._hf_model, FSDPModule):
             return "a run that is not sharded says where it begins"
         for number, rows in enumerate(micro_batches):
@@ -191,7 +191,7 @@ class Engine(AbstractContextManager["Engine"]):
         return "it begins at the logits or the loss itself"
 
     def where_gradient_began(self) -> str:
-        """Where a gradient that is not finite began, for a message."""
+        """The place where a gradient that is not finite began, for a message."""
         # The backward pass comes by the last weights first.
         for name, weight in reversed(list(self._hf_model.named_parameters())):
             if weight.grad is not None and not all_finite(whole(weight.grad)):

@@ -63,7 +63,7 @@ def this_process() -> Processes:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Where this process computes: of several GPUs, the one that `torchrun` numbers it with."""
+    """The device of this process: of several GPUs, the one that `torchrun` numbers it with."""
     if device.type != "cuda" or this_process().is_alone:
         return device
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]))

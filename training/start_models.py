@@ -1,4 +1,4 @@
-"""Where a run starts: what `--model` means, and which run it comes from.
+"""The base of a run: what `--model` means, and which run it comes from.
 
 A run directory stands for its last checkpoint, or for the one that a revision names. Of a
 checkpoint inside a run it is known which facts the run was asked about

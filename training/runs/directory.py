@@ -59,7 +59,7 @@ _ADDED = {"schedule_count": str(RateCount.FROM_ONE), "prepend_bos": None}
 
 
 class RunDirectory:
-    """Where a run writes; made by `create` or `reopen`.
+    """The folder that a run writes to; made by `create` or `reopen`.
 
     Attributes:
         path: the directory.
