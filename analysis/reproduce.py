@@ -23,7 +23,7 @@ Example:
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -55,6 +55,8 @@ class ScaleName(StrEnum):
 
     SMOKE = "smoke"
     """Small models that are trained here: half an hour on two CPU cores."""
+    DESK = "desk"
+    """SmolLM2-135M as it is, edited in every way: two nights on two CPU cores."""
     LAB = "lab"
     """SmolLM2-135M and a trajectory of 31M parameters: hours on one GPU."""
     PAPER = "paper"
@@ -66,13 +68,16 @@ class ReproduceArguments:
     """Test every claim of the papers on runs made for it, and write the ledger."""
 
     scale: ScaleName = ScaleName.SMOKE
-    """smoke (two CPU cores, half an hour), lab (one GPU) or paper (a cluster)."""
+    """smoke (two CPU cores, half an hour), desk (the same, two nights), lab (one GPU) or paper (a
+    cluster)."""
     out: Path | None = None
     """Folder of the reproduction; made if it is not there, gone on with if it is."""
     claims: tuple[str, ...] = ()
     """Only these claims, and the runs that they need; all."""
     experiments: tuple[Experiment, ...] = ()
     """Only the claims that these experiments are enough for; all."""
+    seeds: int | None = None
+    """Seeds of every arm, which can be added to later; as many as the scale has."""
     processes: int | None = None
     """Runs made at the same time; as many as the scale is sized for."""
     dry_run: bool = False
@@ -108,8 +113,17 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
         raise ValueError("--claims and --experiments choose the same thing; give one of them")
     chosen = claims_of(arguments.experiments) if arguments.experiments else CLAIMS
     names = list(arguments.claims or chosen)
+    if not names:
+        raise ValueError(
+            f"no claim can be tested with {', '.join(arguments.experiments)} alone; add others of "
+            "--experiments"
+        )
     claims = [claim_named(name) for name in names]
     scale = SCALES[arguments.scale]()
+    if arguments.seeds is not None:
+        if arguments.seeds < 1:
+            raise ValueError(f"--seeds must be 1 or more, found {arguments.seeds}")
+        scale = replace(scale, seeds=arguments.seeds)
     wanted = needed(claim.identifier for claim in claims)
     whole = whole_plan(scale, arguments.out / RUNS)
     jobs = plan_part(whole, wanted)

@@ -67,7 +67,7 @@ class Starts:
     """Checkpoints of one trajectory that runs begin from, by growing age, and the job of it."""
 
     model: str
-    revisions: tuple[str, ...]
+    revisions: tuple[str | None, ...]
     parameters: int
     job: Job | None = None
 
@@ -120,8 +120,9 @@ def starts_of(
     config = wanted.smaller if smaller else wanted.config
     if config is None:
         by_step = {step_of(name) or 0: name for name in wanted.revisions}
-        chosen = evenly_spread(list(by_step), scale.checkpoints)
-        shared = Starts(wanted.model, tuple(by_step[step] for step in chosen), wanted.parameters)
+        chosen = evenly_spread(list(by_step), scale.checkpoints) if by_step else ()
+        names = tuple(by_step[step] for step in chosen) or (None,)
+        shared = Starts(wanted.model, names, wanted.parameters)
         return (shared,) * scale.seeds
     steps = evenly_spread(config.checkpoint_steps(), scale.checkpoints)
     names, seconds = tuple(map(checkpoint_name, steps)), scale.seconds(pretraining_work(config))
@@ -176,17 +177,23 @@ def _knowledge_jobs(
     for experiment in scale.experiments:
         prefix = "smaller-" if experiment is Experiment.SIZES else ""
         ages = slice(None) if experiment in _AT_EVERY_AGE else slice(-1, None)
-        for name, changes in arms.get(experiment, {}).items():
+        for name, changes in _chosen(arms.get(experiment, {}), scale.knowledge.arms):
             for seed, start in enumerate(smaller if prefix else starts):
                 for revision in start.revisions[ages]:
+                    run = f"ckl-{prefix}{revision or 'start'}{name}-seed-{seed}"
                     base: Changes = {"model": start.model, "revision": revision, "seed": seed}
                     config = replace(scale.knowledge.config, **base, **changes)
                     yield training_job(
-                        *(CKL, f"ckl-{prefix}{revision}{name}-seed-{seed}", config, recipe, folder),
+                        *(CKL, run, config, recipe, folder),
                         seconds=scale.seconds(knowledge_work(config, start.parameters)),
                         experiments=(experiment,),
                         needs=start.needs,
                     )
+
+
+def _chosen(arms: Mapping[str, Changes], names: Collection[str]) -> Iterator[tuple[str, Changes]]:
+    """The arms of a scale, with their changes."""
+    return ((name, changes) for name, changes in arms.items() if name in names or not names)
 
 
 def _knowledge_arms(knowledge: Knowledge) -> Arms:
@@ -204,6 +211,7 @@ def _knowledge_arms(knowledge: Knowledge) -> Arms:
             **{f"-ratio-{r:g}": resuscitation(r, _FACTOR_OF_RATIOS) for r in _RATIOS},
         },
         Experiment.CONTROLS: {
+            f"-up-{FACTOR:g}": resuscitation(),
             "-preserving": {**resuscitation(), **preserving},
             **{name: {**resuscitation(), **changes} for name, changes in controls.items()},
             **{f"-temperature-{t:g}": {"attention_temperature": t} for t in _TEMPERATURES},
@@ -239,7 +247,7 @@ def _memorization_jobs(
     wanted, arms = scale.memorization, _memorization_arms(scale.memorization)
     made: dict[RemixConfig, tuple[str, list[str]]] = {}
     for experiment in scale.experiments:
-        for name, changes in arms.get(experiment, {}).items():
+        for name, changes in _chosen(arms.get(experiment, {}), wanted.arms):
             for seed in range(scale.seeds):
                 config = replace(wanted.config, seed=seed, **changes)
                 if wanted.own_start:

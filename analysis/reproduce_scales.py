@@ -3,13 +3,15 @@
 | scale   | trajectories                      | facts in stages    | machine                    |
 |---------|-----------------------------------|--------------------|----------------------------|
 | `smoke` | 0.6M parameters, trained here     | the same models    | two CPU cores, half an hour |
+| `desk`  | SmolLM2-135M, as it is            | the same model     | two CPU cores, two nights  |
 | `lab`   | 31M parameters, trained here      | SmolLM2-135M       | one H100-class GPU         |
 | `paper` | OLMo-1B, revisions on the hub     | Llama-3-8B         | a node of eight            |
 
-Every claim that a scale has the runs for is tested; all scales have three seeds or more, and eight
-checkpoints or more. At `smoke` each seed has a pretraining run of its own, so that what is found
-holds over these, too. It has no downstream tasks, at which so small a model only guesses, and no
-facts that the base knew: claims about these are not tested there.
+Every claim that a scale has the runs for is tested; all scales have three seeds or more, and all
+but `desk`, which is about edits of a real model, eight checkpoints or more. At `smoke` each seed
+has a pretraining run of its own, so that what is found holds over these, too. It has no downstream
+tasks, at which so small a model only guesses, and no facts that the base knew: claims about these
+are not tested there.
 
 `paper` is for a cluster: it names models, revisions and data of the hub, none of which was ever
 loaded from here, and is meant to be read with `--list` before anything is started.
@@ -39,7 +41,7 @@ class Trajectory:
     """What is trained, of another seed each; None for a model of the hub."""
     smaller: PretrainConfig | None = None  # on the same text
     model: str = ""
-    revisions: tuple[str, ...] = ()
+    revisions: tuple[str, ...] = ()  # of the hub; none for the model alone
     parameters: int = 0  # of the model of the hub
 
 
@@ -54,6 +56,7 @@ class Knowledge:
     intervals: tuple[int, ...]  # steps from an encounter to the next
     batch_sizes: tuple[int, ...]
     learning_rates: tuple[float, ...]
+    arms: tuple[str, ...] = ()  # only these, as the ends of their names; all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,7 @@ class Memorization:
     mix_sizes: tuple[float, ...] = (1.0, 2.0, 4.0)  # over the items of the data
     mix_lengths: tuple[int, ...] = (25, 50, 100)  # in words
     located: int = 32  # facts that are localized in depth
+    arms: tuple[str, ...] = ()  # only these; all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +198,92 @@ def _small_memorization() -> Memorization:
     )
 
 
+def desk() -> ReproductionScale:
+    """A real model, edited in every way, on one machine without a GPU in two nights."""
+    return ReproductionScale(
+        name="desk",
+        machine="two CPU cores",
+        checkpoints=1,
+        experiments=(
+            *(Experiment.UNEDITED, Experiment.CONTROLS, Experiment.DOSES),
+            *(Experiment.MIXES, Experiment.FAMILIAR_FACTS),
+        ),
+        trajectory=Trajectory(model=_SMOL, parameters=_SMOL_PARAMETERS),
+        knowledge=_desk_knowledge(),
+        memorization=_desk_memorization(),
+        corpora=("general-heldout", "biomedical-heldout"),
+        entropy_tokens=16_384,
+        rate=1.2e11,
+        overhead=400.0,
+        at_once=2,
+    )
+
+
+def _desk_knowledge() -> Knowledge:
+    taught = replace(
+        CKL_RECIPES["lab"](),
+        corpus="biomedical-train",
+        row_length=256,
+        batch_size=8,
+        micro_batch_size=4,
+        epochs=1,
+        steps=60,
+        passage_words=140,
+        paraphrase=4,
+        duplication=2,
+        once=10,
+        held_out=4,
+        injection_interval=5,
+        probe_every=15,
+        evaluate_every=None,
+        lags=(0,),
+        task_limit=40,
+        evaluation_tokens=8192,
+        entropy_tokens=8192,
+        coefficient_tokens=16_384,
+        resume_every=10,
+    )
+    factors = tuple(f"-up-{factor:g}" for factor in (2, 0.5, 1, 3))
+    return Knowledge(
+        recipe="lab",
+        config=taught,
+        curves={"probe_every": 5},
+        familiar_corpus="general-train",
+        intervals=(),
+        batch_sizes=(),
+        learning_rates=(),
+        arms=("", *factors, "-preserving", "-row-learning-rates", "-random-rows", "-temperature-2"),
+    )
+
+
+def _desk_memorization() -> Memorization:
+    stages = replace(
+        REMIX_RECIPES["lab"](),
+        items=(64,),
+        batch_size=16,
+        mix_words=25,
+        mix_ratio=(1.0,),
+        recall_every=4,
+        generation=False,
+        drift=False,
+        gradient_every=None,
+        relearning_steps=None,
+        row_length=256,
+        evaluation_tokens=8192,
+        entropy_tokens=None,
+        resume_every=40,
+    )
+    return Memorization(
+        recipe="lab",
+        config=stages,
+        own_start=False,
+        parameters=_SMOL_PARAMETERS,
+        familiar={"data": ("triviaqa", "kvr"), "familiarity_items": 600},
+        located=16,
+        arms=("no-mixing", "both", "familiar-facts-no-mixing", "familiar-facts-generic-later"),
+    )
+
+
 def lab() -> ReproductionScale:
     """One H100-class GPU, for hours that can be cut into pieces."""
     pretrained = replace(PRETRAIN_RECIPES["lab"](), log_checkpoints=False)
@@ -218,7 +308,7 @@ def lab() -> ReproductionScale:
             recipe="lab",
             config=REMIX_RECIPES["lab"](),
             own_start=False,
-            parameters=134_515_008,
+            parameters=_SMOL_PARAMETERS,
             other_tasks={"data": ("kvr", "gsm8k"), "epochs": (40, 3)},
             familiar={"data": ("triviaqa", "kvr"), "familiarity_items": 2000},
         ),
@@ -272,6 +362,8 @@ def paper() -> ReproductionScale:
     )
 
 
+_SMOL, _SMOL_PARAMETERS = "smollm2-135m-instruct-q4", 134_515_008
+
 _OLMO_STEPS = (118_000, 206_000, 294_000, 369_000, 460_000, 554_000, 650_000, 738_000)
 _OLMO_TOKENS_OF_A_STEP = 2048 * 2048
 """Rows of a batch times tokens of a row."""
@@ -284,6 +376,7 @@ def _olmo_revision(step: int) -> str:
 
 SCALES: Mapping[str, Callable[[], ReproductionScale]] = {
     "smoke": smoke,
+    "desk": desk,
     "lab": lab,
     "paper": paper,
 }

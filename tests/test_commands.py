@@ -75,7 +75,7 @@ def test_version_and_unknown_options(name, capsys):
         ("interventions.patch --model m --heldout t", "did you mean --held-out?"),
         ("training.tuned_lens --model m --corpus c --out o --heldout t", "mean --held-out?"),
         ("training.ckl --recipe lba", "there is no recipe 'lba'; did you mean lab?"),
-        ("analysis.reproduce --scale smok", "'--scale'; did you mean smoke? It takes lab, paper"),
+        ("analysis.reproduce --scale smok", "'--scale'; did you mean smoke? It takes desk, lab"),
         ("training.ckl --recipe", "--recipe"),
         ("training.ckl --schedule cosin --dry-run", "--schedule"),
         ("training.remix --batch-size 0 --dry-run", "batch_size must be 1 or more"),

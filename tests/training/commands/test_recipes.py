@@ -6,14 +6,13 @@ import math
 
 import pytest
 
-from interventions.choices import ResuscitationSite, Schedule
+from interventions.choices import ResuscitationSite
 from training.choices import DecayGroup, Precision, RateCount, ScheduleKind
 from training.ckl_config import CKL_RECIPES, CklConfig
 from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
-from training.recipes import Control, EditForm, as_json, changed, from_json, recipe_named
+from training.recipes import Control, as_json, changed, from_json, recipe_named
 from training.settings import OptimizerSettings, ScheduleSettings
 
-UP = {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0}
 ALL = [*PRETRAIN_RECIPES.values(), *CKL_RECIPES.values()]
 
 
@@ -196,13 +195,8 @@ def test_checkpoints_double_and_then_come_at_equal_distances():
         ("smoke", {"control": Control.REDO}, "a --control is one of a resuscitation"),
         (
             "smoke",
-            {**UP, "control": Control.REDO, "edit_form": EditForm.HOOKS},
+            {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0, "control": Control.REDO},
             "give --edit-form weights",
-        ),
-        (
-            "smoke",
-            {"attention_temperature": 2.0, "temperature_schedule": Schedule.LINEAR},
-            "changes during the run, which weights cannot express; give --edit-form hooks",
         ),
         ("smoke", {"evaluation_corpora": ()}, "first of --evaluation-corpora; give one"),
     ],
