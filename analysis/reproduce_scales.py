@@ -223,9 +223,9 @@ def _desk_knowledge() -> Knowledge:
     taught = replace(
         CKL_RECIPES["lab"](),
         corpus="biomedical-train",
-        row_length=256,
-        batch_size=8,
-        micro_batch_size=4,
+        row_length=288,
+        batch_size=7,
+        micro_batch_size=7,
         epochs=1,
         steps=60,
         passage_words=140,
