@@ -30,7 +30,7 @@ from interventions.choices import ResuscitationSite
 from probes.cli import command_main
 from training.ckl import COMMAND
 from training.ckl_config import CklConfig
-from training.recipes import Control, EditForm
+from training.recipes import Control
 
 PROGRAM = "analysis.ckl_study"
 RATIO, FACTOR = 0.5, 2.0
@@ -93,9 +93,7 @@ def resuscitation(ratio: float = RATIO, factor: float = FACTOR) -> Changes:
 
 def control_arm(control: Control) -> tuple[str, Changes]:
     """The name of a control and the settings that make it of a resuscitation."""
-    # Neurons that start afresh have to learn, which a hook would keep them from.
-    form = {"edit_form": EditForm.WEIGHTS} if control is Control.REDO else {}
-    return str(control).replace("_", "-"), {"control": control, **form}
+    return str(control).replace("_", "-"), {"control": control}
 
 
 def evenly_spread(steps: Sequence[int], count: int) -> list[int]:

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from interventions.choices import Schedule, as_choice
-from interventions.edit_forms import Clock, WeightChange
+from interventions.edit_forms import Clock, NotInWeightsError, WeightChange
 from interventions.rows import name_and_layout
 from probes.hooked_model import HookedModel
 from probes.projections import width_out
@@ -43,13 +43,13 @@ def query_changes(model: HookedModel, layer: int, temperature: OfLayer) -> list[
     """Divide the attention scores of a layer by a temperature, or by one for each query head."""
     family = model.architecture.family
     if (why := _inexpressible(model, family)) is not None:
-        raise ValueError(f"{why}; use the attention temperature as a hook")
+        raise NotInWeightsError(f"{why}; use the attention temperature as a hook")
     attention: Any = model.anatomy.layers[layer].attention
     per_head = torch.as_tensor(temperature, dtype=torch.float64).expand(model.n_heads).cpu()
     name = next(n for n, m in model.hf_model.named_modules() if m is attention)
     if family in (*_SHARED_NORM, *_NORM_OVER_HEADS):
         if family in _SHARED_NORM and len(per_head.unique()) > 1:
-            raise ValueError(
+            raise NotInWeightsError(
                 f"all heads of a layer of {family} share one query norm, so weights cannot give "
                 f"those of layer {layer} temperatures of their own; pass one per layer, or use "
                 "hooks"
@@ -170,7 +170,7 @@ class AttentionTemperature:
 
     def weight_changes(self, model: HookedModel) -> list[WeightChange]:
         if self.schedule is not Schedule.CONSTANT:
-            raise ValueError(
+            raise NotInWeightsError(
                 f"an attention temperature that changes over a run (schedule="
                 f"{str(self.schedule)!r}) cannot be in the weights; use it as a hook"
             )

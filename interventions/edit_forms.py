@@ -23,6 +23,10 @@ from probes.hooked_model import HookedModel
 from probes.model_folder import sha256_of
 
 
+class NotInWeightsError(ValueError):
+    """Weights cannot express an edit of this model, and hooks can."""
+
+
 class Clock:
     """How far a run has come; edits that change over it ask in every forward pass.
 
@@ -203,7 +207,7 @@ class WeightWrites:
     def _refuse_unwritable(self, name: str) -> None:
         weight = self._weights.get(name)
         if weight is None:
-            raise ValueError(
+            raise NotInWeightsError(
                 f"the model stores no {name}: something makes that weight of others (adapter, "
                 "pruning, parametrization); merge or remove it first, or use the edit as a hook"
             )

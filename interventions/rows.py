@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from interventions.choices import ResuscitationSite
-from interventions.edit_forms import Clock, WeightChange
+from interventions.edit_forms import Clock, NotInWeightsError, WeightChange
 from probes.choices import Backend
 from probes.hooked_model import HookedModel
 from probes.projections import device_of, is_conv1d, is_plain, stored_type
@@ -99,7 +99,7 @@ def name_and_layout(model: HookedModel, module: nn.Module) -> tuple[str, bool]:
     """A projection's name in the Hugging Face model, and whether its weight is `[in, out]`."""
     name = next(n for n, candidate in model.hf_model.named_modules() if candidate is module)
     if not is_plain(module):
-        raise ValueError(
+        raise NotInWeightsError(
             f"{name} ({type(module).__name__}) does not compute with a weight that it stores, so "
             "its rows cannot be rewritten; use hooks, or make it plain first (merge adapters, "
             "prune.remove, remove_parametrizations, remove_weight_norm)"

@@ -18,7 +18,7 @@ import probes
 from interventions.attention_temperature import AttentionTemperature
 from interventions.choices import ResuscitationSite
 from interventions.controls import Identity, MatchedNoise, MostActiveRows, RandomRows, ReDo
-from interventions.edit_forms import Edit
+from interventions.edit_forms import Edit, NotInWeightsError
 from interventions.edits import check_edits, patch_weights
 from interventions.learning_rates import RowLearningRates
 from interventions.resuscitation import Resuscitation, resuscitate
@@ -98,11 +98,19 @@ def edits_of(
         schedule = fields.temperature_schedule
         edits.append(AttentionTemperature(fields.attention_temperature, schedule=schedule))
     if fields.edit_form is EditForm.WEIGHTS:
-        for edit in edits:
-            edit.weight_changes(model)  # refuses what weights cannot express
+        _refuse_without_hooks(model, edits)
         return RunEdits(weights=tuple(edits), optimizer=rates, coefficients=coefficients)
     check_edits(model, edits)
     return RunEdits(hooks=tuple(edits), optimizer=rates, coefficients=coefficients)
+
+
+def _refuse_without_hooks(model: HookedModel, edits: Sequence[Edit]) -> None:
+    """Refuse what weights cannot express."""
+    for edit in edits:
+        try:
+            edit.weight_changes(model)
+        except NotInWeightsError as error:
+            raise ValueError(f"{error}: give --edit-form hooks") from None
 
 
 def _control(control: Control, like: Resuscitation, seed: int) -> Edit:

@@ -263,8 +263,10 @@ class Control(StrEnum):
 class EditForm(StrEnum):
     """How edits are made."""
 
-    HOOKS = "hooks"  # gradients pass through; checkpoints hold the weights without the edit
-    WEIGHTS = "weights"  # written once, before the first step
+    WEIGHTS = "weights"  # written once, before the first step, and then trained
+    # A fixed gain in front of the trained weights: an update of a row counts as many times as the
+    # row is multiplied. Checkpoints hold the weights without the edit.
+    HOOKS = "hooks"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,8 +294,9 @@ class EditFields:
     """Divide attention scores by this, in every layer."""
     temperature_schedule: Schedule = Schedule.CONSTANT
     """constant; or linear, to 1 at the end of the run, the released code's default."""
-    edit_form: EditForm = EditForm.HOOKS
-    """Whether edits are hooks, or are written into the weights."""
+    edit_form: EditForm = EditForm.WEIGHTS
+    """weights: the edited weights are trained, as in the paper; hooks: the weights are trained as
+    they were, behind a fixed gain, which multiplies a row's learning rate too."""
     coefficient_corpus: str = "general-train"
     """Text that mean coefficients are measured on, before the first step."""
     coefficient_tokens: int = 16384
@@ -328,9 +331,16 @@ class EditFields:
                 "a --control is one of a resuscitation; give --resuscitation-ratio and "
                 "--resuscitation-factor too"
             )
-        if self.control is Control.REDO and self.edit_form is EditForm.HOOKS:
+        in_weights = self.edit_form is EditForm.WEIGHTS
+        if self.control is Control.REDO and not in_weights:
             raise ValueError(
                 "redo as a hook keeps gradients from its neurons; give --edit-form weights"
+            )
+        decays = self.temperature_schedule is not Schedule.CONSTANT
+        if self.attention_temperature is not None and decays and in_weights:
+            raise ValueError(
+                f"an attention temperature with --temperature-schedule {self.temperature_schedule} "
+                "changes during the run, which weights cannot express; give --edit-form hooks"
             )
         if self.sequential and self.coefficients is not None:
             raise ValueError("--sequential measures coefficients; leave --coefficients out")

@@ -62,9 +62,7 @@ def test_a_plan_has_every_start_site_and_control_with_every_seed(folders):
         *("up", "down", "preserving", "gate")
     }
     assert {config.control for config in edited} == {None, *Control}
-    forms = {config.control: config.edit_form for config in edited}
-    assert forms.pop(Control.REDO) is EditForm.WEIGHTS
-    assert {*forms.values()} == {EditForm.HOOKS}
+    assert {config.edit_form for config in edited} == {EditForm.WEIGHTS}
     assert all(
         (config.resuscitation_ratio, config.resuscitation_factor) == (0.5, 2.0) for config in edited
     )

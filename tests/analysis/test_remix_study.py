@@ -184,7 +184,7 @@ def test_a_study_lists_makes_skips_and_reports_its_runs(texts, pretrained, tmp_p
 
 
 def test_arms_whose_edits_are_hooks_are_not_located(texts, pretrained, tmp_path):
-    edit = ["--resuscitation-ratio", "0.5", "--resuscitation-factor", "2"]
+    edit = ["--resuscitation-ratio", "0.5", "--resuscitation-factor", "2", "--edit-form", "hooks"]
     edit += ["--coefficient-corpus", str(texts / "familiar.jsonl"), "--coefficient-tokens", "199"]
     for name, extra in (("plain", []), ("hooked", edit)):
         assert train(run_arguments(texts, pretrained, tmp_path / name, *extra)) == 0

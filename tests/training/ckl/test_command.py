@@ -183,7 +183,8 @@ def test_a_finished_run_of_other_weights_or_texts_is_refused(
     assert what in ("corpus", "held out") or is_over(out, config)
 
 
-DECAYING = ["--attention-temperature", "2", "--temperature-schedule", "linear"]
+HOOKS = ["--edit-form", "hooks"]
+DECAYING = ["--attention-temperature", "2", "--temperature-schedule", "linear", *HOOKS]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ DECAYING = ["--attention-temperature", "2", "--temperature-schedule", "linear"]
         # Noise of the size of the weights that it finds, and an edit that changes over the run.
         [*RESUSCITATION, "--control", "matched_noise", *DECAYING],
         pytest.param([], marks=pytest.mark.slow),
-        pytest.param([*RESUSCITATION, "--edit-form", "weights"], marks=pytest.mark.slow),
+        pytest.param(RESUSCITATION, marks=pytest.mark.slow),
         pytest.param([*RESUSCITATION, "--control", "row_learning_rates"], marks=pytest.mark.slow),
     ],
 )
@@ -211,10 +212,10 @@ def test_a_run_in_pieces_leaves_what_an_unbroken_one_leaves(
 
 
 def test_hooks_and_weights_start_from_one_function_and_train_differently(trained, tmp_path, run):
-    hooks = trained(*RESUSCITATION)
+    hooks = trained(*RESUSCITATION, *HOOKS)
     found, before = losses(hooks), scores(run)[0]
     hooks.rename(tmp_path / "hooks")
-    weights = trained(*RESUSCITATION, "--edit-form", "weights")
+    weights = trained(*RESUSCITATION)
     # One multiplies what a projection gives, the other its rows.
     assert losses(weights)[0] == pytest.approx(found[0], abs=1e-5)
     assert losses(weights)[-1] != pytest.approx(found[-1], abs=1e-5)
@@ -235,7 +236,7 @@ def test_controls_that_change_no_weight_start_as_the_unedited_model(trained, tmp
 
 
 def test_edits_are_in_the_manifest(trained):
-    out = trained(*RESUSCITATION, "--control", "redo", "--edit-form", "weights", *DECAYING[:2])
+    out = trained(*RESUSCITATION, "--control", "redo", *DECAYING[:2])
     edits = json.loads((out / "manifest.json").read_text())["inputs"]["edits"]
     assert [edit["kind"] for edit in edits["weights"]] == ["redo", "attention_temperature"]
     assert edits["coefficients"]["tokens"] == 199
@@ -244,7 +245,7 @@ def test_edits_are_in_the_manifest(trained):
 
 def test_a_temperature_that_decays_is_gone_at_the_end(trained, pretrained):
     """The scores that a run records at its end are those of its checkpoint without any edit."""
-    out = trained("--attention-temperature", "3", "--temperature-schedule", "linear")
+    out = trained(*DECAYING)
     model = probes.load_model(str(out / "checkpoints" / "step-000011"))
     items = [(item["prompt"], f" {item['target']}") for item in read_items(out, "knowledge")]
     again = probes.target_log_probs(model, items).tolist()

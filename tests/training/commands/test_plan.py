@@ -9,7 +9,7 @@ from training.ckl import ckl_plan
 from training.ckl_config import lab, paper_1b, smoke
 from training.pretrain import pretrain_plan
 from training.pretrain_config import tiny
-from training.recipes import Control
+from training.recipes import Control, EditForm
 
 
 def test_a_pretraining_plan_says_what_the_run_comes_to():
@@ -64,6 +64,7 @@ def test_edits_are_in_the_plan():
         control=Control.MATCHED_NOISE,
         attention_temperature=1.5,
         temperature_schedule=Schedule.LINEAR,
+        edit_form=EditForm.HOOKS,
     )
     assert ckl_plan(config).value("model", "edits") == (
         "control matched_noise of a resuscitation: ratio 0.5, factor 2, at up; "

@@ -6,13 +6,14 @@ import math
 
 import pytest
 
-from interventions.choices import ResuscitationSite
+from interventions.choices import ResuscitationSite, Schedule
 from training.choices import DecayGroup, Precision, RateCount, ScheduleKind
 from training.ckl_config import CKL_RECIPES, CklConfig
 from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
-from training.recipes import Control, as_json, changed, from_json, recipe_named
+from training.recipes import Control, EditForm, as_json, changed, from_json, recipe_named
 from training.settings import OptimizerSettings, ScheduleSettings
 
+UP = {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0}
 ALL = [*PRETRAIN_RECIPES.values(), *CKL_RECIPES.values()]
 
 
@@ -195,8 +196,13 @@ def test_checkpoints_double_and_then_come_at_equal_distances():
         ("smoke", {"control": Control.REDO}, "a --control is one of a resuscitation"),
         (
             "smoke",
-            {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0, "control": Control.REDO},
+            {**UP, "control": Control.REDO, "edit_form": EditForm.HOOKS},
             "give --edit-form weights",
+        ),
+        (
+            "smoke",
+            {"attention_temperature": 2.0, "temperature_schedule": Schedule.LINEAR},
+            "changes during the run, which weights cannot express; give --edit-form hooks",
         ),
         ("smoke", {"evaluation_corpora": ()}, "first of --evaluation-corpora; give one"),
     ],

@@ -63,7 +63,7 @@ def test_a_resuscitation_is_measured_on_the_start(corpus):
     before = model.content_hash()
     found = edits_of(config(corpus, resuscitation_site=ResuscitationSite.DOWN), model)
     assert model.content_hash() == before
-    (edit,) = found.hooks
+    (edit,) = found.weights
     assert edit.describe()["site"] == "down"
     expected = expected_multipliers(model, corpus)
     assert expected.shape == (N_LAYERS, D_MLP)
@@ -76,7 +76,7 @@ def test_a_resuscitation_is_measured_on_the_start(corpus):
 def test_weights_are_written_once_and_are_the_rows_times_the_multipliers(corpus):
     model = tiny_model("llama")
     up = [layer.up.weight.detach().clone() for layer in model.anatomy.layers]
-    found = edits_of(config(corpus, edit_form=EditForm.WEIGHTS), model)
+    found = edits_of(config(corpus), model)
     assert found.hooks == ()
     expected = expected_multipliers(model, corpus)
     found.write(model)
@@ -98,7 +98,7 @@ def test_weights_are_written_once_and_are_the_rows_times_the_multipliers(corpus)
 )
 def test_controls_stand_in_for_the_resuscitation(control, kind, corpus):
     model = tiny_model("llama")
-    (edit,) = edits_of(config(corpus, control=control), model).hooks
+    (edit,) = edits_of(config(corpus, control=control), model).weights
     assert type(edit) is kind
     if control is Control.IDENTITY:
         return
@@ -109,7 +109,7 @@ def test_controls_stand_in_for_the_resuscitation(control, kind, corpus):
 
 def test_redo_starts_the_same_neurons_afresh(corpus):
     model = tiny_model("llama")
-    settings = config(corpus, control=Control.REDO, edit_form=EditForm.WEIGHTS)
+    settings = config(corpus, control=Control.REDO)
     (edit,) = edits_of(settings, model).weights
     selected = expected_multipliers(model, corpus) != 1
     assert torch.equal(edit.selected(), selected)
@@ -131,7 +131,9 @@ def test_row_learning_rates_are_no_edit_and_fit_a_run_that_has_come_further(corp
 
 
 def test_a_temperature_comes_after_the_resuscitation(corpus):
-    settings = config(corpus, attention_temperature=1.7, temperature_schedule=Schedule.LINEAR)
+    schedule, form = Schedule.LINEAR, EditForm.HOOKS
+    changes = {"attention_temperature": 1.7, "temperature_schedule": schedule, "edit_form": form}
+    settings = config(corpus, **changes)
     kinds = [edit.describe() for edit in edits_of(settings, tiny_model("llama")).hooks]
     assert [described["kind"] for described in kinds] == ["resuscitation", "attention_temperature"]
     assert (kinds[1]["temperature"], kinds[1]["schedule"]) == (1.7, "linear")
@@ -150,7 +152,7 @@ def test_coefficients_of_another_model_are_refused(corpus, tmp_path):
     found = edits_of(config(corpus, coefficients=tmp_path / "llama"), model)
     expected = expected_multipliers(model, corpus)
     # Kept in float32.
-    torch.testing.assert_close(found.hooks[0].multipliers(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.weights[0].multipliers(), expected, rtol=1e-5, atol=0)
     with pytest.raises(ValueError, match="coefficients of another model"):
         edits_of(config(corpus, coefficients=tmp_path / "olmo"), model)
 
@@ -163,15 +165,7 @@ def test_coefficients_of_another_model_are_refused(corpus, tmp_path):
         ("llama", {"resuscitation_ratio": 1.5}, "ratio is a share above 0, to 1, found 1.5"),
         ("llama", {"resuscitation_factor": -1.0}, "factor must be a finite number above 0"),
         ("llama", {"coefficient_corpus": "nowhere.txt"}, "no corpus 'nowhere.txt'"),
-        (
-            "llama",
-            {
-                "attention_temperature": 2.0,
-                "temperature_schedule": Schedule.LINEAR,
-                "edit_form": EditForm.WEIGHTS,
-            },
-            "cannot be in the weights; use it as a hook",
-        ),
+        ("gemma2", {"attention_temperature": 2.0}, "caps its attention .*: give --edit-form hooks"),
     ],
 )
 def test_edits_that_cannot_be(family, changes, line, corpus):

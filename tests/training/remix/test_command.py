@@ -29,6 +29,7 @@ from training.runs.records import (
 from training.single_run import is_over
 
 RESUSCITATION = ["--resuscitation-ratio", "0.5", "--resuscitation-factor", "2"]
+HOOKS = ["--edit-form", "hooks"]
 MIXED = ["--mix", "random", "generic"]
 LIGHT = ["--relearning-steps", "None", "--gradient-every", "None", "--no-generation"]
 
@@ -209,11 +210,8 @@ def test_a_finished_chain_of_other_weights_or_texts_is_refused(
     "extra",
     [
         [*MIXED, "--replay", "items", "--replay-ratio", "0.3", "--optimizer", "kept"],
-        pytest.param([*RESUSCITATION, "--stop", "loss"], marks=pytest.mark.slow),
-        pytest.param(
-            [*RESUSCITATION, "--edit-form", "weights", "--edit-before", "B"],
-            marks=pytest.mark.slow,
-        ),
+        pytest.param([*RESUSCITATION, *HOOKS, "--stop", "loss"], marks=pytest.mark.slow),
+        pytest.param([*RESUSCITATION, "--edit-before", "B"], marks=pytest.mark.slow),
     ],
 )
 def test_a_chain_in_pieces_leaves_what_an_unbroken_one_leaves(
@@ -297,7 +295,7 @@ def test_a_rule_that_is_fulfilled_and_one_that_is_not(trained, capsys):
 
 
 def test_hooks_stay_on_in_later_stages(trained, run, texts, pretrained, tmp_path, capsys):
-    found = trained(*RESUSCITATION)
+    found = trained(*RESUSCITATION, *HOOKS)
     edits = [manifest(found, stage)["inputs"]["edits"]["hooks"] for stage in "AB"]
     assert edits[0][0]["model_sha256"] is not None
     assert edits[1] == [{**edits[0][0], "model_sha256": None}]
@@ -324,7 +322,7 @@ def test_hooks_stay_on_in_later_stages(trained, run, texts, pretrained, tmp_path
 
 
 def test_edits_can_be_made_before_a_later_stage(trained, run):
-    found = trained(*MIXED, *RESUSCITATION, "--edit-form", "weights", "--edit-before", "B")
+    found = trained(*MIXED, *RESUSCITATION, "--edit-before", "B")
     assert losses(found, "A") == losses(run, "A")
     assert losses(found, "B")[0] != pytest.approx(losses(run, "B")[0], abs=1e-5)
     assert not (found / "stage-A" / "baseline.jsonl").exists()
@@ -335,7 +333,7 @@ def test_edits_can_be_made_before_a_later_stage(trained, run):
 
 def test_a_temperature_that_decays_is_gone_in_the_next_stage(trained):
     decaying = ("--attention-temperature", "2", "--temperature-schedule", "linear")
-    found = trained(*decaying)
+    found = trained(*decaying, *HOOKS)
     assert [len(manifest(found, s)["inputs"]["edits"]["hooks"]) for s in "AB"] == [1, 0]
 
 

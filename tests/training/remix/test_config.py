@@ -10,7 +10,7 @@ import pytest
 from probes.choices import Compat
 from tests.refusals import refused
 from training.choices import NoMixControl, OptimizerStart, Parallel, Replay, StopWhen
-from training.recipes import Control, as_json, from_json
+from training.recipes import Control, EditForm, as_json, from_json
 from training.remix import REMIX_RECIPES, lab, paper_llama3_8b, paper_mistral_7b, remix_plan, smoke
 from training.remix_config import RemixConfig
 from training.remix_run import stage_rule
@@ -176,7 +176,10 @@ EDIT = {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0}
         ),
         ({"from_stage_a": Path("runs/a"), **EDIT}, "goes on from a run that was not edited here"),
         ({"resuscitation_ratio": 0.5}, "--resuscitation-factor how much; give both"),
-        ({**EDIT, "control": "matched_noise"}, "give --edit-form weights"),
+        (
+            {**EDIT, "control": "matched_noise", "edit_form": EditForm.HOOKS},
+            "give --edit-form weights",
+        ),
         ({"entropy_tokens": 5, "evaluation_corpora": ()}, "give one, or --entropy-tokens None"),
         ({"parallel": "fsdp"}, "'fsdp' shards them; give --no-drift and --gradient-every None"),
         ({"compat": "official"}, "knows no --template plain; leave out that or --compat"),
