@@ -98,10 +98,17 @@ def acquisition_table(runs: Sequence[TrainingRun]) -> pd.DataFrame:
             *_curve_rows(curves[place]),
         ]
         values = pd.DataFrame(rows, columns=list(Row._fields), dtype=object)
-        described = pd.DataFrame([settings[place]] * len(values), dtype=object)
+        described = pd.DataFrame([settings[place] | _amounts(run)] * len(values), dtype=object)
         tables.append(pd.concat([described, values], axis=1))
     found = pd.concat(tables, ignore_index=True)
     return found[list(COLUMNS[Table.ACQUISITION])].astype({"value": float})
+
+
+def _amounts(run: TrainingRun) -> dict[str, int]:
+    """How much a run was trained; encounters are those of the passages met most often."""
+    met = run.injections["passage"].value_counts()
+    tokens = int(run.steps["trained_tokens"].sum())
+    return {"updates": run.last_step, "encounters": int(met.max()), "tokens": tokens}
 
 
 def spacings(

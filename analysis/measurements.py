@@ -5,6 +5,8 @@ and `seed`; `cluster` names the passage, question or fact that a value belongs t
 for what is a number of a whole run. The other columns are settings: an effect is a difference
 between rows that agree in all of them but the ones that a claim varies. A setting that does not
 apply is missing. Rows without a number (forgetting that is not tested, say) are left out.
+Amounts of training (`AMOUNTS`: updates, encounters) are no settings, but rows that are compared
+have to agree in these too, unless a claim says otherwise; trained tokens stand beside them.
 
 | table          | a row is                                         | made by                      |
 |----------------|--------------------------------------------------|------------------------------|
@@ -51,20 +53,31 @@ COLUMNS, MEASURES = (
         table: {
             row["name"]: row["meaning"]
             for row in _DESCRIBED
-            if (row["table"], row["kind"]) == (table, kind)
+            if row["table"] == table and row["kind"] in kinds
         }
         for table in Table
     }
-    for kind in ("column", "measure")
+    for kinds in (("column", "amount", "beside"), ("measure",))
 )
 """What is in a column and what a measure is, by table and name."""
+AMOUNTS, _BESIDE = (
+    {
+        table: tuple(
+            row["name"] for row in _DESCRIBED if (row["table"], row["kind"]) == (table, kind)
+        )
+        for table in Table
+    }
+    for kind in ("amount", "beside")
+)
+"""Columns that say how much a run was trained, by table."""
 BY_ITEM = frozenset(row["name"] for row in _DESCRIBED if row["by_item"])
 """Measures that have a value for each passage, question or fact."""
 
 
 def settings_of(table: Table) -> tuple[str, ...]:
     """The columns of a table that describe a row, `seed` and `cluster` among them."""
-    return tuple(name for name in COLUMNS[table] if name not in ("measure", "value"))
+    others = ("measure", "value", *AMOUNTS[table], *_BESIDE[table])
+    return tuple(name for name in COLUMNS[table] if name not in others)
 
 
 def checked(table: Table, frame: pd.DataFrame, *, finite: bool = True) -> pd.DataFrame:
@@ -91,7 +104,7 @@ def checked(table: Table, frame: pd.DataFrame, *, finite: bool = True) -> pd.Dat
             f"{int(frame['seed'].isna().sum())} rows without a seed; leave these out"
         )
     named = frame.reset_index(drop=True).astype({"value": float})
-    for column in settings_of(table):
+    for column in (*settings_of(table), *AMOUNTS[table]):
         kept = named[column].astype(object)
         named[column] = kept.where(named[column].notna(), NONE)
     return named

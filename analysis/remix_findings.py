@@ -21,6 +21,7 @@ def findings(summary: Summary) -> list[str]:
     """What stands out."""
     return [
         *_capped(summary),
+        *_unequal(summary),
         *_kept(summary),
         *_compared(summary),
         *_later(summary),
@@ -57,6 +58,17 @@ def _capped(summary: Summary) -> Iterator[str]:
             f"Stage {stage} ended at its cap, with its rule not fulfilled, in {len(found)} of "
             f"{(stages['stage'] == stage).sum()} runs{example}."
         )
+
+
+def _unequal(summary: Summary) -> Iterator[str]:
+    """Stages that were longer in some arms than in others."""
+    steps = summary["stages"].groupby(["stage", "arm"], sort=False)["steps"].mean()
+    for stage, found in steps.groupby(level="stage", sort=False):
+        if (least := found.min()) < (most := found.max()):
+            yield (
+                f"Stage {stage} took from {least:,.0f} updates ({found.idxmin()[1]}) to "
+                f"{most:,.0f} ({found.idxmax()[1]}): arms differ in their training time, too."
+            )
 
 
 def _kept(summary: Summary) -> Iterator[str]:

@@ -7,9 +7,10 @@ stage A are not familiar where that was tried (`--familiarity-items`) and for ma
 pairs; of others it is not known, and `familiar` is missing.
 
 A run whose edit was made before a later stage than A is left out: no column says that. Where mixed
-stages have different ratios, `mix_ratio` is missing; where later stages have different mixes, or
-some have none, `mix_later` names all ("generic+None"). A stage is called by the name of its data, a
-file by its own; kinds of later stages are those of `training.data.primary_sets`.
+stages have different ratios, `mix_ratio` is missing, and so with `mix_corpus`; where later stages
+have different mixes, or some have none, `mix_later` names all ("generic+None"). A stage is called
+by the name of its data, a file by its own; kinds of later stages are those of
+`training.data.primary_sets`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -83,7 +84,7 @@ def _rows(chain: Chain, depths: pd.DataFrame | None) -> Iterator[pd.DataFrame]:
     is_edited = any(value is not None for value in edit.values())
     if is_edited and chain.configuration["edit_before"] != FIRST:
         return
-    settings = {**edit, **_settings(chain), SOURCE: str(chain.path)}
+    settings = {**edit, **chain_settings(chain), **_amounts(chain), SOURCE: str(chain.path)}
     data = chain.manifest["inputs"]["stages"][FIRST]["data"]
     was_tried = data["name"] == KEY_VALUE_RECALL or "familiarity" in data
     known = False if was_tried else None
@@ -98,13 +99,18 @@ def _rows(chain: Chain, depths: pd.DataFrame | None) -> Iterator[pd.DataFrame]:
         yield ours.assign(**settings, familiar=known)
 
 
-def _settings(chain: Chain) -> dict[str, Any]:
+def chain_settings(chain: Chain) -> dict[str, Any]:
     """What the columns say of a run, but for its edit, moment, fact and whether it was familiar."""
     config = from_json(RemixConfig, {**chain.configuration, **chain.manifest["execution"]})
     first, *later = config.stages
     replays = config.replay is not Replay.NONE
     mix_first, *mix_later = map(_mixed_in, config.stages)
     ratios = [stage.mix_ratio for stage in config.stages if _mixed_in(stage) is not None]
+    texts = [
+        PurePath(config.mix_corpus).name if stage.mix == MixName.GENERIC else stage.mix
+        for stage in config.stages
+        if _mixed_in(stage) == MixName.GENERIC
+    ]
     return {
         "seed": chain.seed,
         "first": PurePath(first.data).name,
@@ -115,9 +121,23 @@ def _settings(chain: Chain) -> dict[str, Any]:
         "mix_later": "+".join(dict.fromkeys(map(str, mix_later))) if any(mix_later) else None,
         "mix_ratio": _only(ratios),
         "mix_words": config.mix_words if ratios else None,
+        "mix_corpus": _only(texts),
         "equal": None if config.no_mix_control is None else str(config.no_mix_control),
         "replay": str(config.replay) if replays else None,
         "replay_ratio": config.replay_ratio if replays else None,
+    }
+
+
+def _amounts(chain: Chain) -> dict[str, int]:
+    """How much the stages of a run were trained."""
+    first, *later = chain.stages.values()
+    return {
+        f"{what}_{place}": sum(int(number(stage)) for stage in stages)
+        for place, stages in (("first", [first]), ("later", later))
+        for what, number in (
+            ("updates", lambda stage: stage.outcome["steps"]),
+            ("tokens", lambda stage: stage.run.steps["trained_tokens"].sum()),
+        )
     }
 
 

@@ -14,6 +14,9 @@ that differ from plain training of one stage after the other:
 | `three-stages`   | no mix, at A, later, and both, over three stages                           |
 | `familiar`       | factoids that the base knew, while a later stage has each mix              |
 
+All stages go to their last epoch, so that arms have as many updates wherever they have as many
+items; a mix or replay adds its own.
+
 Every option of `training.remix` that is the same for all runs can be given. Runs that agree in all
 that stage A is made from train it once: the others go on from the first of them. Writes into
 `--out`:
@@ -69,8 +72,10 @@ FAMILIARITY_ITEMS = 500
 PLAIN = "no-mixing"
 _CHOSEN_BY_THE_STUDY = (
     *("mix", "no_mix_control", "replay", "from_stage_a", "resuscitation_ratio"),
-    *("resuscitation_factor", "control", "attention_temperature"),
+    *("resuscitation_factor", "control", "attention_temperature", "stop"),
 )
+FAMILIAR_MIXES = ("random", "knowledge-pile", "arxiv-pile", "fineweb")
+"""Those of Tables 5 and 6; all but the first are text from the hub."""
 
 
 class Study(StrEnum):
@@ -102,7 +107,7 @@ class ArmSettings:
         *("gsm8k", "math", "evolcode", "apps", "ultrachat"),
     )
     """Sets that stage B learns in main-table."""
-    familiar_mixes: tuple[str, ...] = ("random", "generic")
+    familiar_mixes: tuple[str, ...] = FAMILIAR_MIXES
     """Mixes of later stages in familiar."""
 
 

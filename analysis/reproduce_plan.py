@@ -42,8 +42,6 @@ _TRAINED, _READ = 6, 2
 _PROBES_OF_A_PASSAGE, _TOKENS_OF_A_PROBE = 15, 40
 _TOKENS_OF_A_PAIR, _TOKENS_OF_A_WORD = 24, 1.5
 """Tokens of a short fact, question and answer, and of a random word."""
-_STAGE_SHARE = 0.4
-"""Share of its epochs that a stage needs, about, where a rule ends it."""
 
 _VARIANTS = ("relu_output", "relu_gate")
 _ROW_LENGTH, _UPDATE_ROWS = 256, 4
@@ -276,7 +274,7 @@ def _memorization_arms(wanted: Memorization) -> Arms:
     at_a, later = placed["random-at-a"], placed["generic-later"]
     order = ("no-mixing", "random-at-a", "generic-later", "both", "generic-at-a", "random-later")
     longer: dict[str, Any] = {"data": (*config.data, config.data[-1])}
-    for name in ("items", "epochs", "stage_learning_rates"):
+    for name in ("items", "epochs", "stop", "stage_learning_rates"):
         if len(values := getattr(config, name)) > 1:
             longer[name] = (*values, values[-1])
     other, familiar = wanted.other_tasks, wanted.familiar
@@ -304,7 +302,7 @@ def _memorization_arms(wanted: Memorization) -> Arms:
         Experiment.FAMILIAR_FACTS: {
             f"familiar-{kind}-{name}": {**familiar, "data": data, **mix}
             for kind, data in (("facts", known), ("tasks", (known[0], last)))
-            for name, mix in (("no-mixing", plain), ("generic-later", later))
+            for name, mix in (("no-mixing", plain), *wanted.familiar_mixes.items())
         },
     }
 
@@ -336,7 +334,7 @@ def memorization_work(config: RemixConfig, parameters: int, *, stages: int | Non
         mixed = 0.0
         if stage.mix is not None:
             mixed = stage.items * stage.mix_ratio * config.mix_words * _TOKENS_OF_A_WORD
-        tokens += _STAGE_SHARE * stage.epochs * (stage.items * _TOKENS_OF_A_PAIR + mixed)
+        tokens += stage.epochs * (stage.items * _TOKENS_OF_A_PAIR + mixed)
     return float(_TRAINED * tokens * parameters)
 
 

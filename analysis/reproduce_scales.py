@@ -11,7 +11,8 @@ Every claim that a scale has the runs for is tested; all scales have three seeds
 but `desk`, which is about edits of a real model, eight checkpoints or more. At `smoke` each seed
 has a pretraining run of its own, so that what is found holds over these, too. It has no downstream
 tasks, at which so small a model only guesses, and no facts that the base knew: claims about these
-are not tested there.
+are not tested there. Stages have as many epochs of as many items in all arms and no rule that ends
+them earlier: as many updates, but for those that a mix or replay adds.
 
 `paper` is for a cluster: it names models, revisions and data of the hub, none of which was ever
 loaded from here, and is meant to be read with `--list` before anything is started.
@@ -26,10 +27,12 @@ from dataclasses import dataclass, field, replace
 
 from analysis.ckl_study import Changes
 from analysis.claims.choices import Experiment
+from analysis.remix_study import FAMILIAR_MIXES
+from training.choices import StopWhen
 from training.ckl_config import CKL_RECIPES, CklConfig
 from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
 from training.remix import REMIX_RECIPES
-from training.remix_config import RemixConfig
+from training.remix_config import NO_MIX, RemixConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,8 @@ class Memorization:
     """Settings where the second stage learns other tasks."""
     familiar: Changes = field(default_factory=dict)
     """Settings where facts that the base knew are asked for."""
+    familiar_mixes: Mapping[str, Changes] = field(default_factory=dict)
+    """What the second stage has mixed in there, by the names of the arms."""
     mix_sizes: tuple[float, ...] = (1.0, 2.0, 4.0)  # over the items of the data
     mix_lengths: tuple[int, ...] = (25, 50, 100)  # in words
     located: int = 32  # facts that are localized in depth
@@ -176,7 +181,8 @@ def _small_memorization() -> Memorization:
     stages = replace(
         REMIX_RECIPES["smoke"](),
         items=(64, 16),
-        epochs=(120,),
+        epochs=(60,),
+        stop=(StopWhen.EPOCHS,),
         learning_rate=3e-3,
         stage_learning_rates=(3e-3, 5e-4),
         recall_every=4,
@@ -192,7 +198,7 @@ def _small_memorization() -> Memorization:
         recipe="smoke",
         config=stages,
         own_start=True,
-        other_tasks={"data": ("kvr", "gsm8k"), "items": (64, 16), "epochs": (120, 8)},
+        other_tasks={"data": ("kvr", "gsm8k")},
         mix_sizes=(0.25, 0.5, 1.0),
         mix_lengths=(4, 6, 8),
     )
@@ -263,6 +269,8 @@ def _desk_memorization() -> Memorization:
         batch_size=16,
         mix_words=25,
         mix_ratio=(1.0,),
+        epochs=(30,),
+        stop=(StopWhen.EPOCHS,),
         recall_every=4,
         generation=False,
         drift=False,
@@ -279,6 +287,7 @@ def _desk_memorization() -> Memorization:
         own_start=False,
         parameters=_SMOL_PARAMETERS,
         familiar={"data": ("triviaqa", "kvr"), "familiarity_items": 600},
+        familiar_mixes=_BUILT_IN_MIXES,
         located=16,
         arms=("no-mixing", "both", "familiar-facts-no-mixing", "familiar-facts-generic-later"),
     )
@@ -306,11 +315,18 @@ def lab() -> ReproductionScale:
         ),
         memorization=Memorization(
             recipe="lab",
-            config=REMIX_RECIPES["lab"](),
+            # As many items of later stages as the smallest of their sets has.
+            config=replace(
+                REMIX_RECIPES["lab"](),
+                items=(2000, 1000),
+                epochs=(20,),
+                stop=(StopWhen.EPOCHS,),
+            ),
             own_start=False,
             parameters=_SMOL_PARAMETERS,
-            other_tasks={"data": ("kvr", "gsm8k"), "epochs": (40, 3)},
-            familiar={"data": ("triviaqa", "kvr"), "familiarity_items": 2000},
+            other_tasks={"data": ("kvr", "gsm8k")},
+            familiar={"data": ("triviaqa", "kvr"), "familiarity_items": 4000},
+            familiar_mixes=_BUILT_IN_MIXES,
         ),
         corpora=("general-heldout", "biomedical-heldout"),
         entropy_tokens=65_536,
@@ -353,6 +369,7 @@ def paper() -> ReproductionScale:
             parameters=8_030_261_248,
             other_tasks={"data": ("kvr", "gsm8k")},
             familiar={"data": ("popqa", "lama"), "familiarity_items": 4000},
+            familiar_mixes={f"{mix}-later": _later(mix) for mix in FAMILIAR_MIXES},
         ),
         corpora=("general", "biomedical"),
         entropy_tokens=4_194_304,
@@ -362,6 +379,17 @@ def paper() -> ReproductionScale:
     )
 
 
+def _later(mix: str, **given: str) -> Changes:
+    """Settings of a mix at the second stage."""
+    return {"mix": (NO_MIX, mix), **given}
+
+
+_BUILT_IN_MIXES = {
+    "random-later": _later("random"),
+    "generic-later": _later("generic"),
+    "biomedical-later": _later("generic", mix_corpus="biomedical-train"),
+}
+"""In place of the paper's `FAMILIAR_MIXES`, whose texts are on the hub."""
 _SMOL, _SMOL_PARAMETERS = "smollm2-135m-instruct-q4", 134_515_008
 
 _OLMO_STEPS = (118_000, 206_000, 294_000, 369_000, 460_000, 554_000, 650_000, 738_000)

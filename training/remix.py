@@ -201,23 +201,37 @@ def remix_plan(config: RemixConfig, recipe: RemixConfig | None = None) -> Plan:
     return Plan("continual memorization", with_changes(sections, config, recipe))
 
 
-def _stage_section(config: RemixConfig, place: int) -> Section:
+def planned_examples(config: RemixConfig, place: int) -> tuple[int, int, int]:
+    """Items of a stage, of its mix, and of earlier stages that it is shown again."""
     from training.data.items import share_of
 
     stage = config.stages[place]
-    if place == 0 and config.from_stage_a is not None:
-        return f"stage {stage.name}", (("taken from", str(config.from_stage_a)),)
     mixed = again = 0
-    mix = "none"
     if stage.mix is not None:
         mixed = share_of(stage.items, stage.mix_ratio, "the mix ratio")
-        mix = f"{mixed:,} items of {stage.mix}, {config.mix_words} words, by {config.mixing}"
-        mix += ", left out by the control" * (stage.control is not None)
     if stage.replay is not Replay.NONE:
         earlier = sum(one.items for one in config.stages[:place])
         again = share_of(earlier, config.replay_ratio, "the replay ratio")
-    examples = stage.items + mixed + again
-    steps = -(-examples * stage.epochs // config.batch_size)
+    return stage.items, mixed, again
+
+
+def planned_updates(config: RemixConfig, place: int) -> int:
+    """Updates of a stage at most; of a control for tokens, of the stage that has its mix."""
+    examples = sum(planned_examples(config, place))
+    return -(-examples * config.stages[place].epochs // config.batch_size)
+
+
+def _stage_section(config: RemixConfig, place: int) -> Section:
+    stage = config.stages[place]
+    if place == 0 and config.from_stage_a is not None:
+        return f"stage {stage.name}", (("taken from", str(config.from_stage_a)),)
+    examples, mixed, again = planned_examples(config, place)
+    mix = "none"
+    if stage.mix is not None:
+        mix = f"{mixed:,} items of {stage.mix}, {config.mix_words} words, by {config.mixing}"
+        mix += ", left out by the control" * (stage.control is not None)
+    examples += mixed + again
+    steps = planned_updates(config, place)
     epochs = "1 epoch" if stage.epochs == 1 else f"{stage.epochs} epochs"
     updates = {
         None: f"{steps:,}: {epochs} of {examples:,} examples in batches of {config.batch_size}",

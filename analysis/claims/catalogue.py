@@ -7,6 +7,8 @@ or its file holds for all claims there. Beside the fields of `Claim` it says
 - `of` and `less`: arms, one or several; several are compared one by one, and all must hold
 - `test`: "contrast" (the default), "trend" along `axis`, or "follows", with its `cause`
 - `times`: how often the base counts; `averaged`: settings that need not agree
+- `unequal`: amounts of training (`AMOUNTS`) that need not agree, since they are part of what is
+  compared; the finding then says how much each arm had
 - `each`: a column, for each value of which it must hold (of at least `fewest`); `foremost`: a
   column whose largest value must be ahead of every other
 - `doubts`: sentences, or names of those under `[doubts]`
@@ -25,7 +27,7 @@ from typing import Any
 from analysis.claims.choices import Anchor, Experiment, Paper, Unit
 from analysis.claims.designs import AllOf, Contrast, Design, EachOf, Follows, Foremost, Scale, Trend
 from analysis.claims.selection import ARMS, PAPERS, ROWS, Arm, Settings, read_settings
-from analysis.measurements import BY_ITEM, Table
+from analysis.measurements import AMOUNTS, BY_ITEM, Table
 from analysis.statistics.tests import Direction
 
 _FILES = ("kim", "chang", "chen", "open_questions")
@@ -51,6 +53,7 @@ class Claim:
         family: claims that are tested together; the level is that of the family.
         needs: the experiments whose runs it is tested on.
         figure: where the page shows what it is about.
+        unequal: amounts of training in which its arms may differ.
         published: what was published, in words; empty where there is no number.
         doubts: what the sources themselves, their released code or later work say against it.
     """
@@ -68,6 +71,7 @@ class Claim:
     needs: tuple[Experiment, ...]
     figure: Anchor
     unit: Unit = Unit.NATS
+    unequal: tuple[str, ...] = ()
     published: str = ""
     doubts: tuple[str, ...] = ()
 
@@ -140,11 +144,14 @@ def _claim(identifier: str, given: dict[str, Any], doubts: Mapping[str, str]) ->
         needs=tuple(map(Experiment, given.pop("needs"))),
         figure=Anchor(given.pop("figure")),
         unit=Unit(given.pop("unit", Unit.NATS)),
+        unequal=tuple(given.pop("unequal", ())),
         published=given.pop("published", ""),
         doubts=tuple(one if " " in one else doubts[one] for one in given.pop("doubts", ())),
     )
     if given:
         raise ValueError(f"a claim has no field {next(iter(given))!r}")
+    if wrong := {*claim.unequal} - {*AMOUNTS[claim.table]}:
+        raise ValueError(f"its table has no amount {min(wrong)!r} that could be unequal")
     return claim
 
 

@@ -262,6 +262,20 @@ Design: TypeAlias = Contrast | Trend | Follows | AllOf | EachOf | Foremost
 """A way to test a claim."""
 
 
+def arms_of(design: Design) -> list[Arm]:
+    """The arms that a design compares, each once."""
+    match design:
+        case AllOf(parts):
+            found = [arm for part in parts for arm in arms_of(part)]
+        case EachOf(design=inner) | Foremost(trend=inner):
+            found = arms_of(inner)
+        case Follows(outcome, cause):
+            found = [outcome, cause]
+        case _:
+            found = [design.arm] if design.base is None else [design.arm, design.base]
+    return list({arm.name: arm for arm in found}.values())
+
+
 def of_units(
     by_seed: Float[np.ndarray, "seed"],
     by_cluster: Float[np.ndarray, "cluster"],

@@ -20,9 +20,9 @@ import pandas as pd
 
 from analysis.claims.catalogue import Claim
 from analysis.claims.choices import Paper, Unit, Verdict
-from analysis.claims.designs import LEVEL, Evidence
+from analysis.claims.designs import LEVEL, Evidence, arms_of
 from analysis.claims.selection import rows_with
-from analysis.measurements import Table, checked
+from analysis.measurements import AMOUNTS, COLUMNS, NONE, Table, checked
 from analysis.numbers import capital, nats, p_text, points, signed
 from analysis.statistics.tests import Direction, ScaleError, check_finite, holm
 from probes.intervals import Interval
@@ -130,7 +130,10 @@ def judge(claims: Sequence[Claim], tables: Mapping[Table, pd.DataFrame]) -> list
         p_for, p_against = (holm([pair[side] for pair in sides.values()]) for side in (0, 1))
         adjusted |= dict(zip(sides, zip(p_for, p_against, strict=True), strict=True))
     return [
-        _finding(claim, found[claim.identifier], adjusted.get(claim.identifier)) for claim in claims
+        _with_amounts(
+            claim, _finding(claim, found[claim.identifier], adjusted.get(claim.identifier)), ready
+        )
+        for claim in claims
     ]
 
 
@@ -149,11 +152,43 @@ def _evidence(claim: Claim, tables: Mapping[Table, pd.DataFrame]) -> Evidence | 
         if rows.empty:
             return "no rows with the settings that it is about"
         check_finite(rows["value"].to_numpy(), "the rows that it is about")
-        return claim.design.evidence(rows, claim.table, claim.expected or Direction.RISES)
+        towards = claim.expected or Direction.RISES
+        try:
+            return claim.design.evidence(rows.drop(columns=[*claim.unequal]), claim.table, towards)
+        except ScaleError as error:
+            amounts = AMOUNTS[claim.table]
+            if {*amounts} == {*claim.unequal}:
+                raise
+            try:
+                claim.design.evidence(rows.drop(columns=[*amounts]), claim.table, towards)
+            except ScaleError:
+                raise error from None
+            unequal = " or ".join(COLUMNS[claim.table][name] for name in amounts)
+            return f"not compared, since arms have unequal numbers of {unequal}"
     except ScaleError as error:
         return str(error).removeprefix(f"{Verdict.NOT_TESTED}: ")
     except ValueError as error:
         raise ValueError(f"{claim.identifier}: {error}") from error
+
+
+def _with_amounts(claim: Claim, finding: Finding, tables: Mapping[Table, pd.DataFrame]) -> Finding:
+    """A finding with how much each arm was trained among its doubts, where that is not equal."""
+    if finding.verdict is Verdict.NOT_TESTED:
+        return finding
+    rows = rows_with(tables[claim.table], claim.where)
+    said = []
+    for name in claim.unequal:
+        arms = {arm.name: rows_with(rows, arm.settings)[name] for arm in arms_of(claim.design)}
+        numbers = {arm: {int(n) for n in found if n != NONE} for arm, found in arms.items()}
+        if len(set().union(*numbers.values())) > 1:
+            each = (f"{_range(found)} ({arm})" for arm, found in numbers.items())
+            said.append(f"unequal numbers of {COLUMNS[claim.table][name]}: {', '.join(each)}")
+    return replace(finding, doubts=(*finding.doubts, *said))
+
+
+def _range(numbers: set[int]) -> str:
+    ends = dict.fromkeys(f"{n:,}" for n in (min(numbers, default=0), max(numbers, default=0)))
+    return " to ".join(ends)
 
 
 def _sides(claim: Claim, evidence: Evidence) -> tuple[float, float]:

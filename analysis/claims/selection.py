@@ -2,7 +2,9 @@
 
 An `Arm` is a few settings. Rows of two arms are matched where all other settings agree, so that an
 effect is never the difference of something else; what has no match is left out. Settings that are
-named to be averaged need not agree. `ROWS` and `ARMS` are those of `papers/selections.toml`.
+named to be averaged need not agree. Amounts of training have to agree as far as a table has them:
+where they may differ, their columns are left out. `ROWS` and `ARMS` are those of
+`papers/selections.toml`.
 
 Example:
     >>> ARMS["resuscitated, factor 2"].settings["site"], ROWS["last"]
@@ -19,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.choices import Extreme
-from analysis.measurements import NONE, Table, settings_of
+from analysis.measurements import AMOUNTS, NONE, Table, settings_of
 from analysis.statistics.tests import ScaleError
 
 Setting: TypeAlias = str | float | int | bool | Extreme | tuple[str | float | int, ...] | None
@@ -96,6 +98,7 @@ def matched(
     fixed = set(arms[0].settings)
     assert all(set(arm.settings) == fixed for arm in arms), "arms name different columns"
     others = [name for name in settings_of(table) if name not in {*fixed, *averaged}]
+    others += [name for name in AMOUNTS[table] if name in frame.columns]
     # Settings that are the same throughout cannot tell rows apart.
     keys = [name for name in others if name in _KEPT or frame[name].nunique() > 1]
     columns: dict[int, pd.Series] = {}

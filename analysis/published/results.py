@@ -27,7 +27,7 @@ import pandas as pd
 
 from analysis.claims.designs import hull, student_interval
 from analysis.claims.selection import Arm, Settings, matched, rows_with
-from analysis.measurements import NONE, Table, checked
+from analysis.measurements import AMOUNTS, NONE, Table, checked
 from analysis.run_settings import series_of
 from analysis.statistics.tests import ScaleError
 from probes.intervals import Interval
@@ -96,7 +96,11 @@ def result_rows(
 ) -> ResultRows:
     """Tables that published numbers can be compared with; see `ResultRows`."""
     ready = {Table(table): checked(Table(table), frame) for table, frame in tables.items()}
-    return ResultRows({table: frame for table, frame in ready.items() if len(frame)}, known or {})
+    # The papers compare runs of unequal lengths.
+    there = {
+        table: frame.drop(columns=[*AMOUNTS[table]]) for table, frame in ready.items() if len(frame)
+    }
+    return ResultRows(there, known or {})
 
 
 def measured(values: pd.Series, change: pd.Series | None = None, **given: Any) -> Measured:

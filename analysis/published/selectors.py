@@ -351,7 +351,7 @@ _MIXES: Mapping[str, Arm] = {
     **dict.fromkeys(("generic later", *_CORPORA), ARMS["no mix at A, generic later"]),
 }
 """Mixes by their names in the tables."""
-_NO_AMOUNT: Settings = {"mix_ratio": None, "mix_words": None}
+_NO_AMOUNT: Settings = {"mix_ratio": None, "mix_words": None, "mix_corpus": None}
 _UNMIXED: Settings = {**_MIXES["none"].settings, **ROWS["no replay"], **_NO_AMOUNT}
 
 
@@ -432,7 +432,7 @@ def _kept_conditions(
         met[name] = wanted[name] if same else f"{_GENERIC} text: {text}"
     full = wanted["later"] not in _KINDS or later == _mean_sets(published)
     met["later"] = wanted["later"] if full else " and ".join(sorted(later))
-    ratio, words = (arm.settings[name] for name in _NO_AMOUNT)
+    ratio, words, _ = (arm.settings[name] for name in _NO_AMOUNT)
     # Wherever something is mixed in, it is this for each item of a stage.
     usual_amount = "2 items of 50 words"
     met["mixing"] = usual_amount if ratio is None else f"{ratio:g} items of {words:g} words"

@@ -36,7 +36,10 @@ SETTINGS = ("trajectory", "step", "novelty", "batch_size", "learning_rate", "int
 """Settings of a run of continual knowledge learning, but for its edit and its seed; the trajectory
 says the size of the model."""
 EDITS = ("site", "ratio", "factor", "control", "temperature")
-MIXES = ("mix_first", "mix_later", "mix_ratio", "mix_words", "replay", "replay_ratio", "equal")
+MIXES = (
+    *("mix_first", "mix_later", "mix_ratio", "mix_words", "mix_corpus"),
+    *("replay", "replay_ratio", "equal"),
+)
 _CALLED = {"interval": "injection interval", "novelty": "text"}
 
 
@@ -172,6 +175,10 @@ def memory_name(row: Mapping[str, Any], said: Sequence[str]) -> str:
         parts.append(f"{kind} of {100 * row['replay_ratio']:g} %")
     if (edit := edit_name(row, said)) != UNEDITED_NAME:
         parts.append(f"{edit} before A")
-    amounts = {"mix_ratio": "\N{MULTIPLICATION SIGN}{:g}", "mix_words": "{:g} words"}
+    amounts = {
+        "mix_ratio": "\N{MULTIPLICATION SIGN}{:g}",
+        "mix_words": "{:g} words",
+        "mix_corpus": "{}",
+    }
     said_amounts = [name for name in amounts if name in said and row[name] != NONE]
     return ", ".join([*(parts or [PLAIN_NAME]), *(amounts[n].format(row[n]) for n in said_amounts)])

@@ -138,9 +138,10 @@ def _runs(material: Material) -> pd.DataFrame:
 
 
 def _said(runs: pd.DataFrame) -> list[str]:
-    """Amounts in which mixes differ, and strengths in which controls of edits do."""
+    """Amounts and texts in which mixes differ, and strengths in which controls of edits do."""
     return [
         *varied(runs[is_set(runs["mix_ratio"])], list(_AXES.values())),
+        *varied(runs[is_set(runs["mix_corpus"])], ["mix_corpus"]),
         *control_strengths(runs),
     ]
 

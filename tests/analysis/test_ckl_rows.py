@@ -69,6 +69,8 @@ def test_settings_are_those_of_the_configuration(table, edited):
         **dict.fromkeys(("site", "ratio", "factor", "control", "temperature", "parameters")),
     }
     assert table[list(expected)].drop_duplicates().to_dict("records") == [expected]
+    amounts = {"updates": 60, "encounters": 2, "tokens": 60 * 64}
+    assert table[list(amounts)].drop_duplicates().to_dict("records") == [amounts]
     found = edited[["site", "ratio", "factor", "control"]].drop_duplicates().to_dict("records")
     assert found == [{"site": "up", "ratio": 0.5, "factor": 2.0, "control": None}]
 

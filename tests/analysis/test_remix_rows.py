@@ -12,7 +12,7 @@ import probes
 from analysis.measurements import Table, checked
 from analysis.remix_rows import fact_depths, memorization_table
 from analysis.runs import read_chain
-from tests.analysis.remix_runs import A_ITEMS, make_run
+from tests.analysis.remix_runs import A_ITEMS, A_STEPS, B_STEPS, make_run
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import pretrain_arguments, write_texts
 from training.pretrain import main as pretrain
@@ -49,6 +49,7 @@ def settings_of(folder):
     table = table_of(folder)
     names = ("site", "ratio", "factor", "control", "temperature", "first", "later", "later_kind")
     names += ("stages", "familiar", "mix_first", "mix_later", "mix_ratio", "mix_words", "replay")
+    names += ("mix_corpus",)
     found = {}
     for name in (*names, "replay_ratio", "equal", "seed"):
         (found[name],) = table[name].unique()
@@ -75,6 +76,20 @@ def test_facts_are_right_as_they_were_found_at_each_moment(tmp_path):
     assert found[True, "after B"] == {f"familiar{n}": float(n < 4) for n in range(7)}
 
 
+def test_updates_and_tokens_are_those_of_each_stage(tmp_path):
+    first = run_of(tmp_path / "first")
+    table = memorization_table([read_chain(run_of(tmp_path / "run", seed=5, shared=first))])
+    amounts = table.filter(regex="updates|tokens").drop_duplicates()
+    assert len(amounts) == 1
+    chain = read_chain(tmp_path / "run")
+    tokens = [int(stage.run.steps["trained_tokens"].sum()) for stage in chain.stages.values()]
+    assert amounts.iloc[0].to_dict() == {
+        **{"updates_first": A_STEPS, "updates_later": B_STEPS},
+        **{"tokens_first": tokens[0], "tokens_later": tokens[1]},
+    }
+    assert tokens[0] > tokens[1] > 0
+
+
 def test_written_answers_are_not_what_is_right(tmp_path):
     folder = run_of(tmp_path / "run", written=True)
     assert len(table_of(folder)) == 2 * A_ITEMS
@@ -89,15 +104,24 @@ UP = {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0}
         ({}, {}),
         (
             {"mix": ("random", "generic"), "mix_words": 7},
-            {"mix_first": "random", "mix_later": "generic", "mix_ratio": 2.0, "mix_words": 7},
+            {
+                **{"mix_first": "random", "mix_later": "generic", "mix_ratio": 2.0},
+                **{"mix_words": 7, "mix_corpus": "general-train"},
+            },
         ),
         (
             {"mix": ("none", "fineweb"), "mix_ratio": (1.0, 3.0), "mix_words": 11},
-            {"mix_later": "generic", "mix_ratio": 3.0, "mix_words": 11},
+            {
+                **{"mix_later": "generic", "mix_ratio": 3.0, "mix_words": 11},
+                "mix_corpus": "fineweb",
+            },
         ),
         (
             {"mix": ("arxiv-pile", "random"), "mix_ratio": (1.0, 3.0), "mix_words": 11},
-            {"mix_first": "generic", "mix_later": "random", "mix_words": 11},
+            {
+                **{"mix_first": "generic", "mix_later": "random", "mix_words": 11},
+                "mix_corpus": "arxiv-pile",
+            },
         ),
         ({"mix": ("random", "generic"), "no_mix_control": "steps"}, {"equal": "steps"}),
         ({"mix": ("none", "generic"), "no_mix_control": "tokens"}, {"equal": "tokens"}),

@@ -115,8 +115,8 @@ def test_a_run_goes_on_from_one_that_comes_before_it_in_the_same_group():
         ("three-stages", 4, "both", "data", ("kvr", "kvr", "kvr")),
         ("three-stages", 4, "both", "mix", ("random", "generic", "generic")),
         ("three-stages", 4, "random-at-a", "mix", ("random", "none", "none")),
-        ("familiar", 3, "generic-later", "familiarity_items", 500),
-        ("familiar", 3, "generic-later", "mix", ("none", "generic")),
+        ("familiar", 5, "random-later", "familiarity_items", 500),
+        ("familiar", 5, "fineweb-later", "mix", ("none", "fineweb")),
     ],
 )
 def test_every_study_has_its_arms(study, count, arm, field, value):

@@ -94,6 +94,7 @@ def test_a_claim_is_read_with_what_its_family_and_file_say():
         ('"unedited", "known"', '"unknown"', "needs 'unknown'"),
         ('less = "unedited"', 'less = "nothing"', "needs 'nothing'"),
         ('["noise", ', '["nois", ', "needs 'nois'"),
+        ('axis = "ratio"', 'unequal = ["tokens"]', "no amount 'tokens' that could be unequal"),
         ('"rises"', '"soars"', "'soars' is not a valid Direction"),
         ('test = "trend"', 'test = "trent"', "no test 'trent'; choose from contrast"),
     ],

@@ -149,5 +149,5 @@ def test_work_counts_tokens_and_parameters():
     assert knowledge_work(knowledge, 7) == 6 * 7 * trained + 2 * 7 * looks * 12 * 15 * 40
     plain = scale.memorization.config
     both = memorization_work(plain, 7)
-    assert both == pytest.approx(6 * 7 * 0.4 * 120 * (64 + 16) * 24)
+    assert both == pytest.approx(6 * 7 * 60 * (64 + 16) * 24)
     assert memorization_work(plain, 7, stages=1) == pytest.approx(both * 16 / (64 + 16))
