@@ -80,6 +80,7 @@ class InjectionMode(StrEnum):
     PREPEND_TRUNCATE = "prepend_truncate"  # before a row, whose end is cut off: the papers'
     REPLACE = "replace"  # in the place of a row; pads fill the rest
     EXTRA_ROW = "extra_row"  # in a row of its own beside the others; pads fill the rest
+    JOINED = "joined"  # before a row, several to each where there are more passages than rows
 
 
 class OncePlacement(StrEnum):

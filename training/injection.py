@@ -1,6 +1,8 @@
 """Injection: passages put into the batches of a corpus at planned steps.
 
-The passages of a step take the first rows of the global batch, in the order of the schedule.
+The passages of a step take the first rows of the global batch, in the order of the schedule. Where
+there are more of them than rows, they can be joined: neighbours share a row, as evenly as they go,
+as the released trainers do it with batches of 64 rows or fewer.
 
 Without a document mask, which is what the papers do, the tokens that follow a passage attend to it,
 and the first of them is predicted from its end token. With one, attention stays inside documents,
@@ -24,7 +26,7 @@ Example:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -160,7 +162,7 @@ class InjectionSchedule:
         if rows is not None and most > rows:
             found.append(
                 f"{most} passages are to be injected at step {fullest}, but a batch has {rows} "
-                f"rows: give batches of {most} or more, fewer passages, or mode extra_row"
+                f"rows: give batches of {most} or more, fewer passages, or mode joined or extra_row"
             )
         planned = list(chain.from_iterable(self.encounters.values()))
         if missing := [encounter for encounter in planned if encounter not in lengths]:
@@ -213,6 +215,9 @@ def _rounds(exposures: Exposures, rounds: int, once: OncePlacement) -> list[tupl
     ]
 
 
+_BEFORE_A_ROW = (InjectionMode.PREPEND_TRUNCATE, InjectionMode.JOINED)
+_ROW_EACH = (InjectionMode.PREPEND_TRUNCATE, InjectionMode.REPLACE)
+"""Modes that need a row of the corpus for each passage."""
 EncodedPassages = Mapping[Encounter, Int64[Tensor, " pos"]]
 
 
@@ -272,6 +277,7 @@ class InjectedSource:
     ) -> None:
         self._mode, self._document_mask = as_choice(InjectionMode, mode, "mode"), document_mask
         first = host.batch(0)
+        self._rows = first.n_rows
         if first.segment_ids is not None and not document_mask:
             raise ValueError(
                 "the corpus keeps its documents apart, but the injected passages would not be: set "
@@ -282,10 +288,11 @@ class InjectedSource:
         self._given: set[int] = set()
         schedule.check(
             steps=host.steps_available if steps is None else steps,
-            rows=None if self._mode is InjectionMode.EXTRA_ROW else first.n_rows,
+            rows=first.n_rows if self._mode in _ROW_EACH else None,
             row_length=first.input_ids.shape[1],
             lengths={encounter: len(ids) for encounter, ids in passages.items()},
         )
+        self._refuse_overfull(first.input_ids.shape[1])
 
     def batch(self, step: int) -> TrainingBatch:
         """What update `step + 1` is made from."""
@@ -295,16 +302,17 @@ class InjectedSource:
         if not met:
             return host
         corpus = _with_segments(host)
+        groups = self._groups(met)
         # There may be more rows of their own than rows of the corpus.
-        at = range(len(met)) if self._mode is InjectionMode.PREPEND_TRUNCATE else [0] * len(met)
+        at = range(len(groups)) if self._mode in _BEFORE_A_ROW else [0] * len(groups)
         rows = [
-            self._row(self._passages[encounter], corpus.rows(slice(place, place + 1)))
-            for place, encounter in zip(at, met, strict=True)
+            self._row(group, corpus.rows(slice(place, place + 1)))
+            for place, group in zip(at, groups, strict=True)
         ]
         if self._mode is InjectionMode.EXTRA_ROW:
             found = joined([corpus, *rows])
         else:
-            found = joined([*rows, corpus.rows(slice(len(met), None))])
+            found = joined([*rows, corpus.rows(slice(len(rows), None))])
         return found if self._document_mask else replace(found, segment_ids=None)
 
     def displaced_tokens(self, step: int) -> int:
@@ -315,7 +323,7 @@ class InjectedSource:
         mask = self._host.batch(step).attention_mask
         if self._mode is InjectionMode.REPLACE:
             return int(mask[: len(met)].sum())
-        lengths = [len(self._passages[encounter]) for encounter in met]
+        lengths = [sum(map(len, group)) for group in self._groups(met)]
         return sum(
             int(mask[row, mask.shape[1] - length :].sum()) for row, length in enumerate(lengths)
         )
@@ -359,22 +367,46 @@ class InjectedSource:
             "schedule": self._schedule.describe(),
         }
 
-    def _row(self, ids: Int64[Tensor, " pos"], corpus: TrainingBatch) -> TrainingBatch:
-        """A row with the passage at its beginning, then a row of the corpus or pads."""
-        if self._mode is InjectionMode.PREPEND_TRUNCATE:
+    def _groups(self, met: Sequence[Encounter]) -> list[list[Int64[Tensor, " pos"]]]:
+        """The passages of a step, by the rows that they go into."""
+        ids = [self._passages[encounter] for encounter in met]
+        count = len(ids) if self._mode is not InjectionMode.JOINED else min(len(ids), self._rows)
+        ends = [number * len(ids) // count for number in range(count + 1)]
+        return [ids[start:end] for start, end in pairwise(ends)]
+
+    def _refuse_overfull(self, row_length: int) -> None:
+        for step, met in self._schedule.encounters.items():
+            for number, group in enumerate(self._groups(met)):
+                if (tokens := sum(map(len, group))) > row_length:
+                    raise ValueError(
+                        f"{len(group)} passages joined in row {number} of step {step} have "
+                        f"{tokens} tokens, but a row has {row_length}: give longer rows, larger "
+                        "batches or fewer passages"
+                    )
+
+    def _row(self, group: Sequence[Int64[Tensor, " pos"]], corpus: TrainingBatch) -> TrainingBatch:
+        """A row with passages at its beginning, then a row of the corpus or pads."""
+        ids = torch.cat(list(group))
+        if self._mode in _BEFORE_A_ROW:
             assert corpus.segment_ids is not None
             real, labels = corpus.attention_mask.bool(), corpus.labels
             if self._document_mask:
                 labels = labels.clone()
                 labels[0, 0] = IGNORED
-            # Number 0 is the passage's.
-            segments = torch.where(real, corpus.segment_ids + 1, PAD_SEGMENT)
+            # Numbers up to this one are the passages'.
+            segments = torch.where(real, corpus.segment_ids + len(group), PAD_SEGMENT)
             rest = (corpus.input_ids, labels, corpus.attention_mask, segments)
         else:
             blank = torch.ones_like(corpus.input_ids)
             rest = (blank * ids[-1], blank * IGNORED, blank * 0, blank * PAD_SEGMENT)
         own = ids[None]
-        passage = (own, own, torch.ones_like(own), torch.zeros_like(own))
+        numbers = torch.cat([torch.full_like(one, n) for n, one in enumerate(group)])[None]
+        targets = own
+        if self._document_mask:
+            # The first token of a passage is not predicted from the end of the one before it.
+            begins = torch.cat([torch.zeros_like(own[:, :1]), numbers.diff(dim=1)], dim=1)
+            targets = own.masked_fill(begins.bool(), IGNORED)
+        passage = (own, targets, torch.ones_like(own), numbers)
         width = corpus.input_ids.shape[1]
         ids, labels, mask, segments = (
             torch.cat(pair, dim=1)[:, :width] for pair in zip(passage, rest, strict=True)

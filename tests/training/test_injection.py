@@ -330,3 +330,25 @@ def test_more_passages_than_rows_fit_only_beside_them():
     ):
         source(narrow)
     assert source(narrow, "extra_row").batch(1).n_rows == 2 + 3
+
+
+def test_passages_are_joined_where_there_are_more_than_rows():
+    narrow = RowSource(host_rows(), 2)
+    plain = narrow.batch(1).input_ids
+    first, second, third = (passages(4)[Encounter(*one)] for one in encounters(1))
+    given = InjectedSource(narrow, schedule(), passages(4), "joined")
+    rows = [torch.cat([first, plain[0]]), torch.cat([second, third, plain[1]])]
+    assert given.batch(1).input_ids.tolist() == [row[:LENGTH].tolist() for row in rows]
+    assert given.displaced_tokens(1) == len(first) + len(second) + len(third)
+    # Kept apart, each is a document, and none is predicted from the end of the one before it.
+    apart = InjectedSource(narrow, schedule(), passages(4), "joined", document_mask=True).batch(1)
+    ends = (len(second), len(second) + len(third))
+    assert apart.segment_ids[1].tolist() == [
+        *([0] * ends[0] + [1] * (ends[1] - ends[0]) + [2] * (LENGTH - ends[1]))
+    ]
+    ignored = (apart.labels[1] == -100).nonzero().flatten().tolist()
+    assert ignored == list(ends)
+    # With a row for each they are where the papers put them.
+    assert as_lists(source(mode="joined").batch(1)) == as_lists(source().batch(1))
+    with refused("2 passages joined in row 1 of step 1 have 13 tokens, but a row has 11"):
+        InjectedSource(narrow, schedule(), passages(8), "joined")
