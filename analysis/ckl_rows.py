@@ -45,7 +45,7 @@ GAINED_AT = (Moment.INJECTED, Moment.END)
 """The moments that gains in nats and in what is generated are given at."""
 _ENTROPY = "knowledge"
 """The kind of entropy."""
-_INTERVAL = "interval"
+_INTERVALS = ("interval", "interval_rows")
 
 
 class Row(NamedTuple):
@@ -120,16 +120,16 @@ def spacings(
     """
     alike: dict[str, list[int]] = {}
     for place, one in enumerate(settings):
-        others = sorted((name, str(v)) for name, v in one.items() if name != _INTERVAL)
+        others = sorted((name, str(v)) for name, v in one.items() if name not in _INTERVALS)
         alike.setdefault(repr(others), []).append(place)
     found: list[Spacing | None] = [None] * len(settings)
     for places in alike.values():
-        rising = sorted(places, key=lambda place: settings[place][_INTERVAL])
+        rising = sorted(places, key=lambda place: settings[place][_INTERVALS[0]])
         known = [t for place in rising if (t := thresholds[place]) is not None]
-        if not known or len({settings[place][_INTERVAL] for place in places}) == 1:
+        if not known or len({settings[place][_INTERVALS[0]] for place in places}) == 1:
             continue
         for place in places:
-            is_within = settings[place][_INTERVAL] <= known[0]
+            is_within = settings[place][_INTERVALS[0]] <= known[0]
             found[place] = Spacing.WITHIN if is_within else Spacing.BEYOND
     return found
 

@@ -13,7 +13,7 @@ Example:
 import json
 import shutil
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +28,7 @@ from analysis.published import headline, settings_of_results, verify, write_veri
 from analysis.remix_rows import fact_depths, memorization_table
 from analysis.report.material import Material
 from analysis.report.page import write_page
-from analysis.reproduce_plan import located_names
+from analysis.reproduce_plan import located_names, models_of, pretrained_of
 from analysis.reproduce_scales import ReproductionScale
 from analysis.result_folders import Results, find_results, tables_of
 from analysis.runs import Chain, read_chain
@@ -146,11 +146,12 @@ def conclude(made: Reproduction, command: str) -> None:
         "checkpoints": made.scale.checkpoints,
         "runs": len(made.jobs),
         "experiments": list(_by_experiment(made)),
+        "pretrained": asdict(pretrained := pretrained_of(made.scale)),
     }
-    judged = judge(made.claims, tables)
-    ledger = ledger_of(
-        judged, scale=made.scale.name, command=command, page=PAGE, provenance=provenance
-    )
+    models = tuple(models_of(made.scale))
+    judged = judge(made.claims, tables, pretrained)
+    shared = {"command": command, "page": PAGE, "models": models, "provenance": provenance}
+    ledger = ledger_of(judged, scale=made.scale.name, **shared)
     write_ledger(ledger, made.out)
     comparisons = verify(tables, settings_of_results(results))
     write_verification(comparisons, made.out)
@@ -160,6 +161,7 @@ def conclude(made: Reproduction, command: str) -> None:
         command=command,
         title=f"The papers' claims, at the scale {made.scale.name}",
     )
+    print("\n".join(ledger.models))
     print(f"{len(made.claims)} claims: {counts_text(ledger.claims)}")
     print(headline(comparisons))
     print(f"ledger: {made.out / MARKDOWN_FILE}")

@@ -23,6 +23,7 @@ from typing import Any
 
 from analysis.checkpoints import step_of
 from analysis.ckl_study import FACTOR, RATIO, Changes, control_arm, evenly_spread, resuscitation
+from analysis.claims.ages import Pretrained
 from analysis.claims.choices import Experiment
 from analysis.jobs import Job, in_waves, training_job
 from analysis.remix_study import mix_amounts, placements, stage_jobs
@@ -50,6 +51,7 @@ _AT_EVERY_AGE = (Experiment.AGES, Experiment.EDITED_AGES, Experiment.FAMILIAR_TE
 _FACTORS = (FACTOR, 0.5, 1.0, 3.0)
 _RATIOS, _FACTOR_OF_RATIOS = (0.3, 0.7, 0.9), 1.0
 _TEMPERATURES = (1.5, 2.0, 3.0)
+_EPOCHS = 3
 _CONTROLS = tuple(control for control in Control if control is not Control.IDENTITY)
 
 _FIRST, _LATER = "random", "generic"
@@ -130,6 +132,41 @@ def starts_of(
         job = training_job(PRETRAIN, name, seeded, wanted.recipe, folder, seconds=seconds)
         made.append(Starts(str(folder / name), names, parameters_of(seeded), job))
     return tuple(made)
+
+
+def pretrained_of(scale: ReproductionScale, *, smaller: bool = False) -> Pretrained:
+    """The model that runs of a scale begin from, by its size and the age of its checkpoints."""
+    wanted = scale.trajectory
+    config = wanted.smaller if smaller else wanted.config
+    if config is None:
+        known = sorted(filter(None, map(step_of, wanted.revisions)))
+        steps = tuple(evenly_spread(known, scale.checkpoints)) if known else ()
+        return Pretrained(parameters=wanted.parameters, steps=steps, tokens=wanted.tokens)
+    steps = tuple(evenly_spread(config.checkpoint_steps(), scale.checkpoints))
+    tokens = steps[-1] * config.batch_size * config.row_length
+    return Pretrained(parameters=parameters_of(config), steps=steps, tokens=tokens)
+
+
+def models_of(scale: ReproductionScale) -> Iterator[str]:
+    """What was trained how long at a scale, a line for each kind of training."""
+    taught, stages = scale.knowledge.config, scale.memorization.config
+    yield f"pretraining: {pretrained_of(scale).words}"
+    if scale.trajectory.smaller and Experiment.SIZES in scale.experiments:
+        yield f"pretraining of a smaller model: {pretrained_of(scale, smaller=True).words}"
+    tokens = ""
+    if taught.steps is not None:
+        count = taught.steps * taught.batch_size * taught.row_length
+        tokens = f"{taught.steps:,} steps, {count:,} tokens, "
+    yield (
+        f"continual knowledge learning from its checkpoints: {tokens}{taught.passages} passages, "
+        f"learning rate {taught.learning_rate:g}; some runs with other settings"
+    )
+    model = "the last checkpoint"
+    if not scale.memorization.own_start:
+        words = Pretrained(parameters=scale.memorization.parameters).words
+        model = f"{stages.model} ({words})"
+    shown = (f"{s.items:,} items for {s.epochs} epochs at most" for s in stages.stages)
+    yield f"continual memorization from {model}: {', then '.join(shown)}"
 
 
 def _measuring_jobs(
@@ -228,14 +265,35 @@ def _knowledge_arms(knowledge: Knowledge) -> Arms:
             f"-batch-{rows}": {"batch_size": rows, **curves}
             for rows in knowledge.batch_sizes
             if rows != config.batch_size
+        }
+        | {
+            f"-batch-{rows}-same-text": _as_much_text(config, rows)
+            for rows in knowledge.batch_sizes[-1:]
         },
         Experiment.RATES: {
             f"-rate-{rate:g}": {"learning_rate": rate, **curves}
             for rate in knowledge.learning_rates
             if rate != config.learning_rate
         },
+        Experiment.EPOCHS: {
+            f"-epochs-{_EPOCHS}": {
+                "epochs": _EPOCHS * config.epochs,
+                "steps": None if config.steps is None else _EPOCHS * config.steps,
+                "injection_cycles": _EPOCHS * config.injection_cycles,
+            }
+        },
         Experiment.SIZES: {"": curves},
     }
+
+
+def _as_much_text(config: CklConfig, rows: int) -> Changes:
+    """Larger batches over the same text, with encounters at the same places of it (Table 1 b)."""
+    fewer = rows // config.batch_size
+    interval = max(config.injection_interval // fewer, 1)
+    steps = None if config.steps is None else config.steps // fewer
+    probe_every = min(config.probe_every, interval)
+    changes = {"injection_interval": interval, "steps": steps, "probe_every": probe_every}
+    return {"batch_size": rows, **changes, "evaluate_every": None, "lags": (0,)}
 
 
 def _memorization_jobs(
@@ -294,7 +352,8 @@ def _memorization_arms(wanted: Memorization) -> Arms:
             mix_amounts(
                 {"at-a": at_a["mix"], "later": later["mix"]}, wanted.mix_sizes, wanted.mix_lengths
             )
-        ),
+        )
+        | {"other-text-later": {**later, **wanted.other_text}},
         Experiment.THREE_STAGES: {
             "three-stages-no-mixing": longer,
             "three-stages-both": {**longer, **placements(3, _FIRST, _LATER)["both"]},

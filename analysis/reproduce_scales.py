@@ -46,6 +46,7 @@ class Trajectory:
     model: str = ""
     revisions: tuple[str, ...] = ()  # of the hub; none for the model alone
     parameters: int = 0  # of the model of the hub
+    tokens: int | None = None  # that the last of these was pretrained on; None where not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ class Memorization:
     """What the second stage has mixed in there, by the names of the arms."""
     mix_sizes: tuple[float, ...] = (1.0, 2.0, 4.0)  # over the items of the data
     mix_lengths: tuple[int, ...] = (25, 50, 100)  # in words
+    other_text: Changes = field(default_factory=lambda: {"mix_corpus": "biomedical-train"})
+    """Settings where generic text is from another source."""
     located: int = 32  # facts that are localized in depth
     arms: tuple[str, ...] = ()  # only these; all
 
@@ -214,7 +217,7 @@ def desk() -> ReproductionScale:
             *(Experiment.UNEDITED, Experiment.CONTROLS, Experiment.DOSES),
             *(Experiment.MIXES, Experiment.FAMILIAR_FACTS),
         ),
-        trajectory=Trajectory(model=_SMOL, parameters=_SMOL_PARAMETERS),
+        trajectory=Trajectory(model=_SMOL, parameters=_SMOL_PARAMETERS, tokens=_SMOL_TOKENS),
         knowledge=_desk_knowledge(),
         memorization=_desk_memorization(),
         corpora=("general-heldout", "biomedical-heldout"),
@@ -299,6 +302,7 @@ def lab() -> ReproductionScale:
     return ReproductionScale(
         name="lab",
         machine="one H100-class GPU",
+        checkpoints=10,  # eight of them are older than 3 tokens a parameter
         trajectory=Trajectory(
             recipe="lab",
             config=pretrained,
@@ -346,6 +350,7 @@ def paper() -> ReproductionScale:
             model="allenai/OLMo-1B-hf",
             revisions=tuple(_olmo_revision(step) for step in _OLMO_STEPS),
             parameters=1_176_764_416,
+            tokens=_OLMO_STEPS[-1] * _OLMO_TOKENS_OF_A_STEP,
         ),
         knowledge=Knowledge(
             recipe="paper-1b",
@@ -370,6 +375,7 @@ def paper() -> ReproductionScale:
             other_tasks={"data": ("kvr", "gsm8k")},
             familiar={"data": ("popqa", "lama"), "familiarity_items": 4000},
             familiar_mixes={f"{mix}-later": _later(mix) for mix in FAMILIAR_MIXES},
+            other_text={"mix": ("none", "fineweb")},
         ),
         corpora=("general", "biomedical"),
         entropy_tokens=4_194_304,
@@ -391,6 +397,8 @@ _BUILT_IN_MIXES = {
 }
 """In place of the paper's `FAMILIAR_MIXES`, whose texts are on the hub."""
 _SMOL, _SMOL_PARAMETERS = "smollm2-135m-instruct-q4", 134_515_008
+_SMOL_TOKENS = 2 * 10**12
+"""Of its pretraining, by its model card."""
 
 _OLMO_STEPS = (118_000, 206_000, 294_000, 369_000, 460_000, 554_000, 650_000, 738_000)
 _OLMO_TOKENS_OF_A_STEP = 2048 * 2048

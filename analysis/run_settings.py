@@ -5,7 +5,8 @@
 - `parameters` are counted in the weights of the run's last checkpoint, of its start where there is
   none; missing where neither is on this machine.
 - `novelty` is that of the corpus trained on: familiar where the start was pretrained on it or its
-  name begins with "general", new where it begins with "biomedical", otherwise missing.
+  name begins with "general" or "c4", new where it begins with "biomedical" or "pubmed", otherwise
+  missing.
 """
 
 import re
@@ -35,8 +36,11 @@ class Novelty(StrEnum):
     """It was pretrained on such text."""
 
 
-_BY_BEGINNING = {"general": Novelty.FAMILIAR, "biomedical": Novelty.NEW}
-"""The built-in corpora."""
+_BY_BEGINNING = {
+    **{"general": Novelty.FAMILIAR, "c4": Novelty.FAMILIAR},
+    **{"biomedical": Novelty.NEW, "pubmed": Novelty.NEW},
+}
+"""The built-in corpora, and those of Kim et al. (appendix B.1)."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,9 @@ def settings_of_runs(runs: Sequence[TrainingRun]) -> list[dict[str, Any]]:
             "novelty": _novelty(run),
             "batch_size": run.configuration["batch_size"],
             "learning_rate": run.configuration["learning_rate"],
-            "interval": run.configuration["injection_interval"],
+            "interval": (interval := run.configuration["injection_interval"]),
+            "interval_rows": interval * run.configuration["batch_size"],
+            "epochs": run.configuration["epochs"],
             "seed": run.configuration["seed"],
             **edit_settings(run.configuration),
         }

@@ -2,6 +2,7 @@
 
 | question | module |
 |---|---|
+| How long is a model pretrained, and how long for a claim? | `analysis.claims.ages` |
 | Which claims are there, and what is one? | `analysis.claims.catalogue`, the files of `papers` |
 | What is it tested on? | `analysis.measurements` |
 | What is compared with what? | `analysis.claims.selection` |
@@ -13,6 +14,7 @@
 from probes.lazy_exports import lazily
 
 _MODULES = {
+    "analysis.claims.ages": ("Age", "Pretrained"),
     "analysis.claims.catalogue": ("CLAIMS", "Claim", "claim_named"),
     "analysis.claims.choices": ("Paper", "Verdict"),
     "analysis.claims.designs": ("Evidence", "Scale"),

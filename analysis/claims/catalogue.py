@@ -11,6 +11,10 @@ or its file holds for all claims there. Beside the fields of `Claim` it says
   compared; the finding then says how much each arm had
 - `each`: a column, for each value of which it must hold (of at least `fewest`); `foremost`: a
   column whose largest value must be ahead of every other
+- `age`: a span of pretraining that it is about (`selections.toml`); checkpoints outside it are left
+  out, and without one inside it is not tested
+- `presupposes`: another `claim`, and what is so `otherwise`, in words: a difference of falls says
+  nothing where nothing falls. Unless that claim is supported by the same runs, this one is neither
 - `doubts`: sentences, or names of those under `[doubts]`
 
 Example:
@@ -19,11 +23,12 @@ Example:
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+from analysis.claims.ages import AGES, Age
 from analysis.claims.choices import Anchor, Experiment, Paper, Unit
 from analysis.claims.designs import AllOf, Contrast, Design, EachOf, Follows, Foremost, Scale, Trend
 from analysis.claims.selection import ARMS, PAPERS, ROWS, Arm, Settings, read_settings
@@ -37,6 +42,14 @@ _COMMANDS = {
     Table.MEMORIZATION: "python -m training.remix",
     Table.UPDATES: "python -m analysis.memory_updates",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presupposed:
+    """A claim without which another one says nothing, and what is so otherwise, in words."""
+
+    claim: str
+    otherwise: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +67,8 @@ class Claim:
         needs: the experiments whose runs it is tested on.
         figure: where the page shows what it is about.
         unequal: amounts of training in which its arms may differ.
+        age: the span of pretraining that it is about; None for any.
+        presupposes: what has to hold for it to say anything; None for nothing.
         published: what was published, in words; empty where there is no number.
         doubts: what the sources themselves, their released code or later work say against it.
     """
@@ -72,6 +87,8 @@ class Claim:
     figure: Anchor
     unit: Unit = Unit.NATS
     unequal: tuple[str, ...] = ()
+    age: Age | None = None
+    presupposes: Presupposed | None = None
     published: str = ""
     doubts: tuple[str, ...] = ()
 
@@ -127,9 +144,17 @@ def read_claims(text: str) -> Iterator[Claim]:
                 raise ValueError(f"the claim {identifier!r}: {error}") from None
 
 
+def presupposed(claims: Iterable[Claim]) -> list[Claim]:
+    """What claims presuppose that is not among them."""
+    there = {claim.identifier: claim for claim in claims}
+    wanted = [claim.presupposes.claim for claim in there.values() if claim.presupposes]
+    return [claim_named(name) for name in dict.fromkeys(wanted) if name not in there]
+
+
 def _claim(identifier: str, given: dict[str, Any], doubts: Mapping[str, str]) -> Claim:
     where = read_settings({"rows": given.pop("rows", ())} | given.pop("where", {}), ROWS)
     expected, paper = given.pop("expected", None), given.pop("paper", None)
+    age, before = given.pop("age", None), given.pop("presupposes", None)
     claim = Claim(
         identifier=identifier,
         statement=given.pop("statement"),
@@ -145,6 +170,8 @@ def _claim(identifier: str, given: dict[str, Any], doubts: Mapping[str, str]) ->
         figure=Anchor(given.pop("figure")),
         unit=Unit(given.pop("unit", Unit.NATS)),
         unequal=tuple(given.pop("unequal", ())),
+        age=age and AGES[age],
+        presupposes=before and _presupposed(before),
         published=given.pop("published", ""),
         doubts=tuple(one if " " in one else doubts[one] for one in given.pop("doubts", ())),
     )
@@ -153,6 +180,12 @@ def _claim(identifier: str, given: dict[str, Any], doubts: Mapping[str, str]) ->
     if wrong := {*claim.unequal} - {*AMOUNTS[claim.table]}:
         raise ValueError(f"its table has no amount {min(wrong)!r} that could be unequal")
     return claim
+
+
+def _presupposed(given: Mapping[str, str]) -> Presupposed:
+    if set(given) != {"claim", "otherwise"}:
+        raise ValueError(f"`presupposes` has a claim and an otherwise, found {sorted(given)}")
+    return Presupposed(**given)
 
 
 def _design(given: dict[str, Any], where: Settings) -> Design:
@@ -187,9 +220,17 @@ def _arms(names: str | Sequence[str]) -> list[Arm]:
     return [ARMS[name] for name in ([names] if isinstance(names, str) else names)]
 
 
-CLAIMS: Mapping[str, Claim] = {
-    claim.identifier: claim
-    for name in _FILES
-    for claim in read_claims((PAPERS / f"{name}.toml").read_text(encoding="utf-8"))
-}
+def _catalogue() -> dict[str, Claim]:
+    texts = [(PAPERS / f"{name}.toml").read_text(encoding="utf-8") for name in _FILES]
+    found = {claim.identifier: claim for text in texts for claim in read_claims(text)}
+    for claim in found.values():
+        if claim.presupposes and claim.presupposes.claim not in found:
+            raise ValueError(
+                f"the claim {claim.identifier!r} presupposes {claim.presupposes.claim!r}, which is "
+                "no claim"
+            )
+    return found
+
+
+CLAIMS: Mapping[str, Claim] = _catalogue()
 """Every claim by its identifier, in the order of the ledger."""

@@ -7,6 +7,10 @@ a family is at most the level, and so is that of any false "contradicted". A que
 expected answer is tested two-sided, and "answered" where there is an effect. Intervals are
 two-sided, and of each claim by itself.
 
+A claim that presupposes another one is supported, contradicted or answered only where that one is
+supported by the same measurements: otherwise it is inconclusive, and its reason says why, or it is
+not tested where that one is not.
+
 Example:
     >>> from analysis.claims import claim_named
     >>> judge([claim_named("entropy-falls")], {})[0].verdict
@@ -18,7 +22,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis.claims.catalogue import Claim
+from analysis.claims.ages import Pretrained
+from analysis.claims.catalogue import Claim, presupposed
 from analysis.claims.choices import Paper, Unit, Verdict
 from analysis.claims.designs import LEVEL, Evidence, arms_of
 from analysis.claims.selection import rows_with
@@ -61,6 +66,7 @@ class Finding:
         n: what it rests on: items, checkpoints or seeds.
         seeds: how many.
         test: what was done; of what is not tested, why not.
+        reason: why it is inconclusive whatever its p-values; empty where they decide.
         sentence: all of it, in one.
         figure: a link to where it is drawn; None where it is not tested.
     """
@@ -84,6 +90,7 @@ class Finding:
     n: int | None = None
     seeds: int | None = None
     test: str
+    reason: str = ""
     family: str
     sentence: str
     command: str = ""
@@ -102,13 +109,19 @@ class Finding:
         return self.p_against if self.verdict is Verdict.CONTRADICTED else self.p_value
 
 
-def judge(claims: Sequence[Claim], tables: Mapping[Table, pd.DataFrame]) -> list[Finding]:
+def judge(
+    claims: Sequence[Claim],
+    tables: Mapping[Table, pd.DataFrame],
+    pretrained: Pretrained | None = None,
+) -> list[Finding]:
     """What measurements say about claims.
 
     Args:
         claims: whole families, since p-values hold for those judged together.
         tables: of measurements (`analysis.measurements`); those that are missing, or are
             too few, leave claims untested.
+        pretrained: the model that the checkpoints are of, by which claims about an age of
+            pretraining choose theirs; None for checkpoints that are of the age of every claim.
 
     Raises:
         ValueError: a table is not one or has a row twice, or a claim is there twice. Data that
@@ -119,7 +132,8 @@ def judge(claims: Sequence[Claim], tables: Mapping[Table, pd.DataFrame]) -> list
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the claim {twice!r} was given {names.count(twice)} times; give it once")
     ready = {table: checked(table, frame, finite=False) for table, frame in tables.items()}
-    found = {claim.identifier: _evidence(claim, ready) for claim in claims}
+    asked, claims = len(claims), [*claims, *presupposed(claims)]
+    found = {claim.identifier: _evidence(claim, ready, pretrained) for claim in claims}
     adjusted: dict[str, tuple[float, float]] = {}
     for family in dict.fromkeys(claim.family for claim in claims):
         sides = {
@@ -129,11 +143,13 @@ def judge(claims: Sequence[Claim], tables: Mapping[Table, pd.DataFrame]) -> list
         }
         p_for, p_against = (holm([pair[side] for pair in sides.values()]) for side in (0, 1))
         adjusted |= dict(zip(sides, zip(p_for, p_against, strict=True), strict=True))
-    return [
-        _with_amounts(
-            claim, _finding(claim, found[claim.identifier], adjusted.get(claim.identifier)), ready
-        )
+    findings = {
+        claim.identifier: _finding(claim, found[claim.identifier], adjusted.get(claim.identifier))
         for claim in claims
+    }
+    return [
+        _with_amounts(claim, _with_what_it_presupposes(claim, findings), ready)
+        for claim in claims[:asked]
     ]
 
 
@@ -143,12 +159,17 @@ def shown_effect(unit: Unit, effect: float, low: float, high: float) -> str:
     return f"{shown} ({' to '.join(ends)})"
 
 
-def _evidence(claim: Claim, tables: Mapping[Table, pd.DataFrame]) -> Evidence | str:
+def _evidence(
+    claim: Claim, tables: Mapping[Table, pd.DataFrame], pretrained: Pretrained | None
+) -> Evidence | str:
     """What the test found, or why there is none."""
     if claim.table not in tables:
         return f"no table {claim.table.value!r}"
     try:
-        rows = rows_with(tables[claim.table], claim.where)
+        rows = tables[claim.table]
+        if claim.age is not None and pretrained is not None:
+            rows = claim.age.rows(rows, pretrained)
+        rows = rows_with(rows, claim.where)
         if rows.empty:
             return "no rows with the settings that it is about"
         check_finite(rows["value"].to_numpy(), "the rows that it is about")
@@ -198,25 +219,27 @@ def _sides(claim: Claim, evidence: Evidence) -> tuple[float, float]:
     return evidence.p_for, evidence.p_against
 
 
-def _finding(claim: Claim, found: Evidence | str, p_values: tuple[float, float] | None) -> Finding:
-    test = found if isinstance(found, str) else found.test
-    untested = Finding(
+def _untested(claim: Claim, why: str) -> Finding:
+    return Finding(
         claim=claim.identifier,
         question=claim.is_question,
         verdict=Verdict.NOT_TESTED,
-        test=test,
-        sentence=f"{capital(Verdict.NOT_TESTED)}: {claim.statement} ({test}).",
+        test=why,
+        sentence=f"{capital(Verdict.NOT_TESTED)}: {claim.statement} ({why}).",
         **{name: getattr(claim, name) for name in _SHARED},
     )
+
+
+def _finding(claim: Claim, found: Evidence | str, p_values: tuple[float, float] | None) -> Finding:
     if isinstance(found, str):
-        return untested
+        return _untested(claim, found)
     assert p_values is not None
     verdict = _verdict(claim, p_values)
     low, high = found.interval[:2]
     shown = shown_effect(claim.unit, found.effect, low, high)
     p = p_text(p_values[verdict is Verdict.CONTRADICTED])
     return replace(
-        untested,
+        _untested(claim, found.test),
         verdict=verdict,
         shown=shown,
         effect=found.effect,
@@ -230,6 +253,26 @@ def _finding(claim: Claim, found: Evidence | str, p_values: tuple[float, float] 
         f"{shown.removesuffix(')').replace(' (', ', ')}; p {p} by Holm's method among claims on "
         f"{claim.family}; n {found.n}, {found.seeds} seeds).",
         figure=f"#{claim.figure}",
+    )
+
+
+def _with_what_it_presupposes(claim: Claim, findings: Mapping[str, Finding]) -> Finding:
+    """A finding, and what becomes of it without what its claim presupposes."""
+    own = findings[claim.identifier]
+    if claim.presupposes is None or own.verdict is Verdict.NOT_TESTED:
+        return own
+    other = findings[claim.presupposes.claim]
+    if other.verdict is Verdict.SUPPORTED:
+        return own
+    if other.verdict is Verdict.NOT_TESTED:
+        return _untested(claim, f"presupposes that {other.statement}: {other.test}")
+    reason = f"{claim.presupposes.otherwise}: {other.shown}, {other.verdict}"
+    sentence = f"{capital(Verdict.INCONCLUSIVE)}: {claim.statement}; {reason}"
+    return replace(
+        own,
+        verdict=Verdict.INCONCLUSIVE,
+        reason=reason,
+        sentence=f"{sentence} ({own.sentence.partition(' (')[2]}",
     )
 
 

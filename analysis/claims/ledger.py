@@ -26,24 +26,27 @@ JSON_FILE, CSV_FILE, MARKDOWN_FILE = "ledger.json", "ledger.csv", "ledger.md"
 _MEANINGS = (
     "Supported and contradicted: an effect in the direction claimed, or in the other one, beyond "
     "chance over seeds, and over passages, questions or facts where there are any. Levels hold for "
-    "families of claims together, by Holm's method. Inconclusive: neither. Not tested: too few "
-    "checkpoints, seeds or items, or nothing to measure. A question has no expected answer; it is "
+    "families of claims together, by Holm's method. Inconclusive: neither, or what the claim "
+    "presupposes is not so here. Not tested: too few checkpoints, seeds or items, models of "
+    "another age than it is about, or nothing to measure. A question has no expected answer; it is "
     "answered where there is an effect, whose sign is the answer."
 )
 _CHOICES: Mapping[str, type[StrEnum]] = {"paper": Paper, "unit": Unit, "verdict": Verdict}
-_OPTIONAL = ("shown", "command", "figure")
+_OPTIONAL = ("shown", "command", "figure", "reason")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
     """What came of each claim, in the order of the catalogue, and where the numbers are from.
 
-    The level is that of verdicts: 1 less the chance of any false one in a family.
+    The level is that of verdicts: 1 less the chance of any false one in a family. `models` says of
+    which size the models were and how long they were trained, a line each.
     """
 
     scale: str
     level: float = LEVEL
     command: str
+    models: tuple[str, ...] = ()
     claims: tuple[Finding, ...]
     provenance: Mapping[str, Any]
 
@@ -61,13 +64,15 @@ class Ledger:
         return found
 
     def table(self) -> pd.DataFrame:
-        """A row for each claim, without its doubts."""
-        return pd.DataFrame([asdict(one) for one in self.claims]).drop(columns="doubts")
+        """A row for each claim, without its doubts; each says of which models it is."""
+        found = pd.DataFrame([asdict(one) for one in self.claims]).drop(columns="doubts")
+        return found.assign(scale=self.scale, models="; ".join(self.models))
 
     def markdown(self) -> str:
         """The ledger as a document."""
         parts = [
             f"# The papers' claims, at the scale {self.scale!r}",
+            *(["\n".join(f"- {line}" for line in self.models)] if self.models else []),
             f"{len(self.claims)} claims: {counts_text(self.claims)}.",
             f"    {self.command}",
             _MEANINGS,
@@ -84,11 +89,13 @@ def ledger_of(
     scale: str,
     command: str,
     page: str,
+    models: Iterable[str] = (),
     provenance: Mapping[str, Any],
 ) -> Ledger:
     """A ledger of findings, which link to a page of figures."""
     linked = (replace(one, figure=f"{page}{one.figure}") if one.figure else one for one in findings)
-    return Ledger(scale=scale, command=command, claims=tuple(linked), provenance=provenance)
+    shared = {"models": tuple(models), "claims": tuple(linked), "provenance": provenance}
+    return Ledger(scale=scale, command=command, **shared)
 
 
 def write_ledger(ledger: Ledger, out: Path) -> None:
@@ -97,6 +104,7 @@ def write_ledger(ledger: Ledger, out: Path) -> None:
         "scale": ledger.scale,
         "level": ledger.level,
         "command": ledger.command,
+        "models": list(ledger.models),
         "tested": ledger.tested,
         "claims": [asdict(one) for one in ledger.claims],
         "provenance": dict(ledger.provenance),
@@ -119,6 +127,7 @@ def read_ledger(path: str | Path) -> Ledger:
             scale=content["scale"],
             level=float(content["level"]),
             command=content["command"],
+            models=tuple(content.get("models", ())),
             claims=tuple(map(_finding, content["claims"])),
             provenance=content.get("provenance") or {},
         )
@@ -164,7 +173,7 @@ def _paper_table(heading: str, findings: Sequence[Finding]) -> Table:
         (
             f"{one.statement} ({one.place})",
             one.verdict,
-            one.shown or one.test,
+            "; ".join(filter(None, (one.shown or one.test, one.reason))),
             shown_p(one),
             "" if one.n is None else f"{one.n}; {one.seeds} seeds",
         )

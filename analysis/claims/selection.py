@@ -86,7 +86,9 @@ def rows_with(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     if masks:
         frame = frame[np.logical_and.reduce(masks)]
     for column, wanted in settings.items():
-        if isinstance(wanted, Extreme) and len(frame):
+        # A model without a step is its own last checkpoint, and its only one.
+        is_only = wanted is Extreme.LARGEST and bool((frame[column] == NONE).all())
+        if isinstance(wanted, Extreme) and len(frame) and not is_only:
             frame = frame[frame[column] == _placed(frame[column], wanted)]
     return frame
 

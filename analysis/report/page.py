@@ -156,6 +156,7 @@ def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None
         anchor=Anchor.LEDGER,
         heading="What the papers claim, and what these runs say",
         pieces=(
+            *_models(ledger),
             f"Scale: {ledger.scale}. In each family of claims the chance of any false "
             f"\u201csupported\u201d is at most {100 * (1 - ledger.level):.3g} %, and so is that of "
             "any false \u201ccontradicted\u201d. Intervals are of each claim by itself. A tile "
@@ -176,6 +177,11 @@ def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None
         tables={"ledger": ledger.table().drop(columns=["shown", "command", "figure"])},
         findings=tuple(_ledger_findings(ledger)),
     )
+
+
+def _models(ledger: Ledger) -> list[Piece]:
+    """Of which size models were, and how long they were trained."""
+    return [Bullets(list(map(capital, ledger.models)))] if ledger.models else []
 
 
 def _claim_row(one: Finding, drawn: Collection[Anchor]) -> dict[str, Any]:
@@ -220,6 +226,8 @@ def _ledger_findings(ledger: Ledger) -> Iterator[str]:
         f"Of {len(ledger.claims)} claims and questions, {ledger.tested} could be tested at the "
         f"scale {ledger.scale}{': ' if verdicts else ''}{', '.join(verdicts)}."
     )
+    if ledger.models:
+        yield f"{capital(ledger.models[0])}."
     for verdict in (Verdict.CONTRADICTED, Verdict.SUPPORTED):
         found = [one for one in ledger.claims if one.verdict is verdict]
         if found:

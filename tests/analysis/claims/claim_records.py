@@ -4,6 +4,7 @@ The levels of arms are chosen so that every comparison of a claim has the same e
 added by seed and by row. With an effect of 0 the truth lies where the claim's test has its edge.
 """
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -134,9 +135,16 @@ class _Maker:
 
 
 def place(value):
+    if isinstance(value, tuple):
+        return value[0]
     return PLACES[value.name.lower()] if isinstance(value, Extreme) else value
 
 
 def judged(name, frame):
-    one = claim_named(name)
+    one = alone(claim_named(name))
     return judge([one], {one.table: frame})[0]
+
+
+def alone(claim):
+    """A claim without what it presupposes, of which made-up rows say nothing."""
+    return replace(claim, presupposes=None)

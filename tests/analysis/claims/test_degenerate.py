@@ -9,7 +9,7 @@ from scipy import stats
 
 from analysis.claims import CLAIMS, claim_named, judge
 from analysis.statistics import ScaleError, checkpoint_correlation
-from tests.analysis.claims.claim_records import judged, rows_for
+from tests.analysis.claims.claim_records import alone, judged, rows_for
 
 FOLLOWS = "acquisition-follows-entropy"
 CONTRAST = "weakening-inactive-vectors-hurts"
@@ -112,7 +112,7 @@ CHANGES = {
 def one_of_each_design():
     """Claims whose tests take different paths."""
     found = {}
-    for one in CLAIMS.values():
+    for one in map(alone, CLAIMS.values()):
         parts = [one.design, *getattr(one.design, "parts", ())]
         paths = [(type(part), getattr(part, "base", 0) is None) for part in parts]
         found.setdefault(repr((paths, one.least, one.is_question)), one)

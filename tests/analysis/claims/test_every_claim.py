@@ -4,18 +4,19 @@ import pytest
 from scipy import stats
 
 from analysis.claims import CLAIMS, MEASURES, Verdict, judge
+from analysis.claims.ages import AGES
 from analysis.claims.catalogue import read_claims
-from analysis.claims.choices import Extreme
+from analysis.claims.choices import Experiment, Extreme
 from analysis.claims.designs import EachOf, Follows, Foremost, Trend
 from analysis.measurements import COLUMNS
-from tests.analysis.claims.claim_records import CHECKPOINTS, CLUSTERS, SEEDS, rows_for
+from tests.analysis.claims.claim_records import CHECKPOINTS, CLUSTERS, SEEDS, alone, rows_for
 
 LEVEL = 0.05
 QUICK_DRAWS, DRAWS = 2, 100
 
 
 def every():
-    return list(CLAIMS.values())
+    return list(map(alone, CLAIMS.values()))
 
 
 def verdict(claim, frame):
@@ -33,6 +34,7 @@ def test_the_catalogue_says_everything_of_every_claim():
         assert claim.command.startswith("python -m ")
         assert claim.paper is not None or claim.is_question
         assert claim.least.seeds >= 3
+        assert claim.age is None or "step" in COLUMNS[claim.table]
         assert set(claim.where) <= set(COLUMNS[claim.table]), claim.identifier
         used = set(rows_for(claim, 1.0, seeds=1)["measure"])
         assert used <= set(MEASURES[claim.table]), claim.identifier
@@ -60,6 +62,8 @@ place = "Table 1"
 expected = "rises"
 quantity = "K"
 rows = ["unedited", "known"]
+age = "late"
+presupposes = {claim = "gains-fade", otherwise = "nothing fades"}
 where = {kind = "semantic", batch_size = [2, 3], step = "largest", temperature = "(none)"}
 of = ["resuscitated, factor 1", "resuscitated, factor 2"]
 less = "unedited"
@@ -84,6 +88,19 @@ def test_a_claim_is_read_with_what_its_family_and_file_say():
     assert first.base == second.base
     assert (first.arm.settings["factor"], second.arm.settings["factor"]) == (1.0, 2.0)
     assert first.axis == "ratio"
+    assert one.age is AGES["late"]
+    assert (one.presupposes.claim, one.presupposes.otherwise) == ("gains-fade", "nothing fades")
+
+
+def test_what_a_claim_presupposes_can_be_tested_with_its_runs_and_presupposes_nothing():
+    there = [claim for claim in CLAIMS.values() if claim.presupposes]
+    assert len(there) > 10
+    for claim in there:
+        other = CLAIMS[claim.presupposes.claim]
+        assert {*claim.needs, Experiment.UNEDITED} >= {*other.needs}, claim.identifier
+        assert other.presupposes is None
+        assert other.table is claim.table
+        assert other.age in (None, claim.age)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +112,8 @@ def test_a_claim_is_read_with_what_its_family_and_file_say():
         ('less = "unedited"', 'less = "nothing"', "needs 'nothing'"),
         ('["noise", ', '["nois", ', "needs 'nois'"),
         ('axis = "ratio"', 'unequal = ["tokens"]', "no amount 'tokens' that could be unequal"),
+        ('"late"', '"old"', "needs 'old'"),
+        ("otherwise", "else", "`presupposes` has a claim and an otherwise, found"),
         ('"rises"', '"soars"', "'soars' is not a valid Direction"),
         ('test = "trend"', 'test = "trent"', "no test 'trent'; choose from contrast"),
     ],

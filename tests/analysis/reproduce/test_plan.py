@@ -72,8 +72,8 @@ def test_jobs_are_made_by_the_words_of_their_configurations(jobs):
         "training.pretrain": 6,
         "analysis.entropy": 3,
         "analysis.memory_updates": 3,
-        "training.ckl": 138,
-        "training.remix": 69,
+        "training.ckl": 144,
+        "training.remix": 72,
     }
     for program, command in commands.items():
         sample = [job for job in jobs if job.program == program][:: 1 + by_program[program] // 5]
