@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from probes.choices import SampleBy
 from probes.cli import command_main, progress
@@ -39,7 +39,7 @@ _BINS, _FEWEST = 24, 4
 _HOW_TO_READ = (
     "A document's perplexity is e to the mean loss of its entities, each of which is the mean over "
     "the tokens of one mention; entities are spans of words that are written like names. Documents "
-    "without one are left out."
+    "without one are left out, and medians have the middle half of the documents beside them."
 )
 
 
@@ -136,20 +136,21 @@ def novelty_report(
     documents: "pd.DataFrame", summary: "pd.DataFrame", model: str, command: str
 ) -> "Report":
     """What was found."""
-    from analysis.document import Column, Report, Section, Table, Where
+    from analysis.document import Cell, Column, Report, Section, Table, Where
     from analysis.numbers import count, shown_path
 
-    counted = {
-        **{"documents": "documents", "with_entities": "with entities"},
-        **{"entities": "entities"},
-    }
-    quartiles = {"quarter": "a quarter below", "median": "median", "three_quarters": "3/4 below"}
-    columns = [Column("corpus", lambda row: str(row["corpus"]))]
-    for names, show in ((counted, count), (quartiles, _perplexity)):
-        columns += [
-            Column(title, lambda row, name=name, show=show: show(row[name]))
-            for name, title in names.items()
-        ]
+    def spread(row: Any) -> Cell:
+        ends = ", ".join(map(_perplexity, (row["quarter"], row["three_quarters"])))
+        return Cell(_perplexity(row["median"]), f"[{ends}]" if row["with_entities"] else "")
+
+    columns = [
+        Column("corpus", lambda row: str(row["corpus"])),
+        Column(
+            "documents", lambda row: f"{count(row['with_entities'])} of {count(row['documents'])}"
+        ),
+        Column("entities", lambda row: count(row["entities"])),
+        Column("median", spread),
+    ]
     table = Table.of_frame(
         "Perplexity of entities, by document",
         summary,

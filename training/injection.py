@@ -367,7 +367,7 @@ class InjectedSource:
             "schedule": self._schedule.describe(),
         }
 
-    def _groups(self, met: Sequence[Encounter]) -> list[list[Int64[Tensor, " pos"]]]:
+    def _groups(self, met: Sequence[Encounter]) -> list[list[Int64[Tensor, "_"]]]:
         """The passages of a step, by the rows that they go into."""
         ids = [self._passages[encounter] for encounter in met]
         count = len(ids) if self._mode is not InjectionMode.JOINED else min(len(ids), self._rows)
@@ -384,7 +384,7 @@ class InjectedSource:
                         "batches or fewer passages"
                     )
 
-    def _row(self, group: Sequence[Int64[Tensor, " pos"]], corpus: TrainingBatch) -> TrainingBatch:
+    def _row(self, group: Sequence[Int64[Tensor, "_"]], corpus: TrainingBatch) -> TrainingBatch:
         """A row with passages at its beginning, then a row of the corpus or pads."""
         ids = torch.cat(list(group))
         if self._mode in _BEFORE_A_ROW:
