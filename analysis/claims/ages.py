@@ -48,21 +48,21 @@ class Pretrained:
             first, last = self.steps[0], self.steps[-1]
             span = f"steps {first:,} to {last:,}" if first < last else f"step {last:,}"
             parts.append(f"{span} of pretraining")
-        seen = self.seen(1.0)
-        return ", ".join(parts) + f" ({seen})" * bool(seen)
+        if self.tokens is None:
+            return ", ".join(parts)
+        seen = f"{self.tokens:,} tokens, {self.tokens_a_parameter(1.0)} a parameter"
+        return f"{', '.join(parts)} ({seen})"
 
     def shares(self, steps: pd.Series) -> Float[np.ndarray, " row"]:
         """How far checkpoints are in pretraining; at its end where no step is said."""
         numbers = pd.to_numeric(steps.where(steps != NONE), errors="coerce").to_numpy(dtype=float)
         return np.where(np.isnan(numbers), 1.0, numbers / (self.steps[-1] if self.steps else 1))
 
-    def seen(self, share: float) -> str:
-        """The tokens of a share of pretraining, in words; empty where they are not known."""
-        if self.tokens is None:
-            return ""
-        tokens = share * self.tokens
-        ratio = tokens / self.parameters
-        return f"{tokens:,.0f} tokens, {ratio:,.{1 if ratio < _ROUND else 0}f} a parameter"
+    def tokens_a_parameter(self, share: float) -> str:
+        """The tokens of a share of pretraining for each parameter, in words."""
+        assert self.tokens is not None, "what is not known is not written"
+        found = share * self.tokens / self.parameters
+        return f"{found:,.{1 if found < _ROUND else 0}f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +88,11 @@ class Age:
             ScaleError: there are none, or the age of the model is not known.
         """
         is_late = self.least > 0
-        bound = f"{self.until}, {self.least if is_late else self.most:g} tokens a parameter"
+        bound = f"{self.until} at {self.least if is_late else self.most:g} ({self.source})"
         if model.tokens is None:
             raise ScaleError(
                 "how many tokens the model was pretrained on is not known, and the claim is about "
-                f"what comes {'after' if is_late else 'before'} {bound} ({self.source})"
+                f"what comes {'after' if is_late else 'before'} {self.until} ({self.source})"
             )
         shares = model.shares(rows["step"])
         ages = shares * model.tokens / model.parameters
@@ -100,10 +100,11 @@ class Age:
         if len(kept) or not len(rows):
             return kept
         end = shares.max() if is_late else shares.min()
-        at = f" at step {end * model.steps[-1]:,.0f}" if model.steps else ""
+        at = f" at step {end * model.steps[-1]:,.0f}," if model.steps else ""
         raise ScaleError(
-            f"the trajectory {'ends' if is_late else 'begins'}{at} ({model.seen(float(end))}), "
-            f"{'before' if is_late else 'after'} {bound} ({self.source})"
+            f"the trajectory {'ends' if is_late else 'begins'}{at} at "
+            f"{model.tokens_a_parameter(float(end))} tokens a parameter, "
+            f"{'before' if is_late else 'after'} {bound}"
         )
 
 

@@ -223,7 +223,6 @@ def _acquisition_conditions(configuration: Mapping[str, Any]) -> Conditions:
     return {
         f"{novelty_of(corpus)} corpus": published_name("corpus", corpus),
         "corpus rows": f"{rows} of {configuration['row_length']}",
-        "epochs": str(configuration["epochs"]),
         "knowledge": _knowledge(configuration),
         "metric of tasks": _tasks(configuration["tasks"], configuration["task_limit"]),
         "metric of knowledge": _PADDED_METRIC

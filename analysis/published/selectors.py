@@ -124,7 +124,7 @@ def _curve(published: Published, rows: ResultRows) -> Measured:
 # Kim et al., tables: scores of runs from checkpoints of all ages.
 
 _SCORES = {"A": "acquired", "F": "forgotten", "K": "known", "P": "downstream"}
-_BASELINE, _EPOCHS, _ONE_EPOCH = "baseline", "3 epochs", "1"
+_BASELINE, _EPOCHS, _ONE_EPOCH = "baseline", "3 epochs", 1
 _LARGER_BATCH = "batch size 2048"
 _LARGER_RATE, _SMALLER_RATE = "learning rate 1e-3", "learning rate 1e-4"
 _RECIPES = {
@@ -143,8 +143,8 @@ _NEAR = 0.1
 
 def _score(published: Published, base: Published | None, rows: ResultRows) -> Measured:
     name, recipe = published.measure, published.conditions["recipe"]
-    frame = _runs_on(rows, ROWS[_SCORES[name]], NEW, name)
-    settings = _recipe_settings(recipe, frame, rows)
+    frame = _runs_on(rows, ROWS[_SCORES[name]], NEW, name, recipe)
+    settings = _recipe_settings(recipe, frame)
 
     def aged(one: Published) -> Arm:
         return _checkpoint(one.conditions["checkpoint"], frame, settings)
@@ -152,7 +152,7 @@ def _score(published: Published, base: Published | None, rows: ResultRows) -> Me
     arm, known = aged(published), rows.conditions(Table.ACQUISITION)
     batch, rate, step = *settings.values(), arm.settings["step"]
     assert isinstance(step, float)
-    is_published = "epochs" in known and settings == _published_settings(recipe)
+    is_published = {"epochs": frame["epochs"].iloc[0], **settings} == _published_settings(recipe)
     metric = f"metric of {'tasks' if name in 'FP' else 'knowledge'}"
     return measured_arm(
         frame,
@@ -171,13 +171,20 @@ def _score(published: Published, base: Published | None, rows: ResultRows) -> Me
     )
 
 
-def _runs_on(rows: ResultRows, where: Settings, novelty: str, what: str) -> pd.DataFrame:
+def _runs_on(
+    rows: ResultRows, where: Settings, novelty: str, what: str, recipe: str = _BASELINE
+) -> pd.DataFrame:
     """Values of unedited runs on text of a kind, of the usual model and spacing of encounters."""
     words = f"{what}, unedited, on {novelty} text"
     if where["measure"] in ("F", "P"):
         words = f"{words} (not asked for, or its tasks are at chance)"
     found = rows.having(Table.ACQUISITION, {**ROWS["unedited"], **where, "novelty": novelty}, words)
-    return usual(found, "parameters", "interval")
+    found = found[(found["epochs"] > _ONE_EPOCH) == (recipe == _EPOCHS)]
+    if found.empty:
+        which = "more than one epoch" if recipe == _EPOCHS else "one epoch"
+        raise ScaleError(f"no runs of {which}")
+    # Larger batches are over the same text, with encounters at the same places of it.
+    return usual(found, "parameters", "interval_rows" if recipe == _LARGER_BATCH else "interval")
 
 
 def _run_conditions(frame: pd.DataFrame, rows: ResultRows, novelty: str) -> dict[str, str]:
@@ -200,13 +207,9 @@ def _checkpoint(wanted: str, frame: pd.DataFrame, settings: Settings) -> Arm:
     return Arm(f"step {step:,.0f} for {wanted}", {"step": step, **settings})
 
 
-def _recipe_settings(recipe: str, frame: pd.DataFrame, rows: ResultRows) -> Settings:
+def _recipe_settings(recipe: str, frame: pd.DataFrame) -> Settings:
     """Batch and learning rate that stand for a published recipe."""
-    epochs = rows.conditions(Table.ACQUISITION).get("epochs", _ONE_EPOCH)
-    if (recipe == _EPOCHS) != (epochs != _ONE_EPOCH):
-        which = "more than one epoch" if recipe == _EPOCHS else "one epoch"
-        raise ScaleError(f"no runs of {which}")
-    exact = _published_settings(recipe)
+    exact = {n: v for n, v in _published_settings(recipe).items() if n != "epochs"}
     if len(rows_with(frame, exact)):
         return exact
     common = usual(frame, "batch_size", "learning_rate").iloc[0]
@@ -227,7 +230,8 @@ def _published_settings(recipe: str) -> Settings:
     from training.ckl_config import CKL_RECIPES
 
     config = CKL_RECIPES[_RECIPES[recipe][0]]()
-    return {"batch_size": config.batch_size, "learning_rate": config.learning_rate}
+    names = ("epochs", "batch_size", "learning_rate")
+    return {name: getattr(config, name) for name in names}
 
 
 # Kim et al., text: Pearson correlations of levels, as published (what drifts with age correlates
@@ -239,7 +243,7 @@ def _correlation(published: Published, rows: ResultRows) -> Measured:
     wanted = ROWS["forgotten" if "forgetting" in published.measure else "acquired"]
     entropy = ARMS["knowledge entropy of the start"].settings
     frame = _runs_on(rows, wanted, NEW, str(wanted["measure"]))
-    settings = _recipe_settings(_BASELINE, frame, rows)
+    settings = _recipe_settings(_BASELINE, frame)
     both = matched(
         pd.concat([frame, _runs_on(rows, entropy, NEW, "knowledge entropy")]),
         Table.ACQUISITION,
@@ -266,13 +270,13 @@ def _gap(published: Published, base: Published | None, rows: ResultRows) -> Meas
     """A gap on one corpus, and its change from that on another of runs alike in all else."""
     novelty = novelty_of(published.conditions["corpus"])
     frame = _runs_on(rows, ROWS["acquired"], novelty, "A")
-    gaps = _gaps(frame, (novelty,), rows)
+    gaps = _gaps(frame, (novelty,))
     change, unchanged = gaps, ""
     if base is not None:
         other = novelty_of(base.conditions["corpus"])
         try:
             both = pd.concat([frame, _runs_on(rows, ROWS["acquired"], other, "A")])
-            change = _gaps(both, (novelty, other), rows)
+            change = _gaps(both, (novelty, other))
         except ScaleError as error:
             change, unchanged = None, str(error)
     return measured(
@@ -284,9 +288,9 @@ def _gap(published: Published, base: Published | None, rows: ResultRows) -> Meas
     )
 
 
-def _gaps(frame: pd.DataFrame, novelties: Sequence[str], rows: ResultRows) -> pd.Series:
+def _gaps(frame: pd.DataFrame, novelties: Sequence[str]) -> pd.Series:
     """The gap of each seed in percent, less that on other text where one is named."""
-    settings = _recipe_settings(_BASELINE, frame, rows)
+    settings = _recipe_settings(_BASELINE, frame)
     ages = [_checkpoint(name, frame, settings) for name in (_LAST, _FIRST)]
     arms = [
         Arm(f"{age.name} on {novelty} text", {**age.settings, "novelty": novelty})

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CURVES = 6
 """Arms of which single curves are drawn, unless more are asked for."""
-SETTINGS = ("trajectory", "step", "novelty", "batch_size", "learning_rate", "interval")
+SETTINGS = ("trajectory", "step", "novelty", "batch_size", "learning_rate", "interval", "epochs")
 """Settings of a run of continual knowledge learning, but for its edit and its seed; the trajectory
 says the size of the model."""
 EDITS = ("site", "ratio", "factor", "control", "temperature")

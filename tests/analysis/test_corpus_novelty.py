@@ -12,7 +12,8 @@ from tests.analysis.report.drawn import plots
 
 def test_corpora_are_compared_document_by_document(pretrained, tmp_path, capsys):
     out = tmp_path / "out"
-    words = ["--model", str(pretrained), "--max-documents", "7", "--sequence-length", "31"]
+    model = max((pretrained / "checkpoints").iterdir())
+    words = ["--model", str(model), "--max-documents", "7", "--sequence-length", "31"]
     corpora = ["--corpus", "general-heldout", "biomedical-heldout"]
     assert main([*words, *corpora, "--out", str(out)]) == 0
     assert "page: " in capsys.readouterr().out

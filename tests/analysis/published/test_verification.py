@@ -26,7 +26,6 @@ PAPER_SETTINGS = {
         "new corpus": "PubMed",
         "familiar corpus": "C4",
         "corpus rows": "204800 of 1024",
-        "epochs": "1",
         "knowledge": "fictional knowledge, 70 paraphrased and 60 once",
         "metric of knowledge": "padded mean, batches of 16 over 4 processes",
         "metric of tasks": "sciq, winogrande, piqa, openbookqa, hellaswag, arc-easy, zero-shot",
@@ -64,10 +63,11 @@ def run(measure, number, step, seed=0, **changes):
     """A value of a run of continual knowledge learning."""
     settings = {
         **{"trajectory": "allenai/OLMo-1B-hf", "parameters": 1_176_764_416, "novelty": "new"},
-        **{"batch_size": 128, "learning_rate": 4e-4, "interval": 160},
+        **{"batch_size": 128, "learning_rate": 4e-4, "interval": 160, "epochs": 1},
     }
     row = {"measure": measure, "value": number, "step": step, "seed": seed}
-    return {**settings, **MOMENTS[measure], **row, **changes}
+    found = {**settings, **MOMENTS[measure], **row, **changes}
+    return found | {"interval_rows": found["interval"] * found["batch_size"]}
 
 
 def runs(values, seeds=3, **changes):
@@ -156,8 +156,7 @@ def test_what_stands_for_checkpoints_epochs_and_moments():
     assert a["554k"].why == "no checkpoint at 75% of the last step, where 554k is"
     assert found["kim-table-1-3-epochs-738k-A"].why == "no runs of more than one epoch"
     assert found["kim-table-1-baseline-738k-F"].why.endswith("or its tasks are at chance)")
-    three = {"acquisition": {**PAPER_SETTINGS["acquisition"], "epochs": "3"}}
-    again = found_in(three, acquisition=rows)
+    again = found_in(acquisition=[row | {"epochs": 3} for row in rows])
     assert again["kim-table-1-3-epochs-738k-A"].agreement == "direction only"
     assert again[A].why == "no runs of one epoch"
 
@@ -174,7 +173,7 @@ def test_recipes_stand_for_those_that_differ_from_the_usual_one_alike():
 
     # The usual recipe has more runs than others.
     usual = [*rows(0.01, seeds=4), *rows(0.05, kind="semantic")]
-    large, slow = rows(0.02, batch_size=48), rows(0.03, learning_rate=1e-4)
+    large, slow = rows(0.02, batch_size=48, interval=40), rows(0.03, learning_rate=1e-4)
     baseline, larger, faster, slower = cells(
         "738k", usual, large, slow, rows(0.4, novelty="familiar")
     )
@@ -444,7 +443,6 @@ def test_manifests_of_the_papers_meet_the_published_conditions(results):
     assert found[Table.ACQUISITION] == expected
     assert found[Table.MEMORIZATION] == PAPER_SETTINGS["memorization"]
     three = settings_of_results(results(ckl="three-epochs", remix="paper-mistral-7b"))
-    assert three[Table.ACQUISITION]["epochs"] == "3"
     assert three[Table.ACQUISITION]["corpus rows"] == "204800 of 1024"
     assert three[Table.MEMORIZATION]["model"] == "Mistral-7B-v0.3"
     other = {"corpus": "general-train", "knowledge": ["generated"], "task_limit": 16}
@@ -452,7 +450,6 @@ def test_manifests_of_the_papers_meet_the_published_conditions(results):
     assert settings_of_results(results(other))[Table.ACQUISITION] == {
         "familiar corpus": "general-train",
         "corpus rows": "204800 of 1024",
-        "epochs": "1",
         "knowledge": "generated knowledge, 70 paraphrased and 60 once",
         "metric of tasks": "6 tasks, 16 questions each",
         "metric of knowledge": "token_mean",
@@ -462,7 +459,6 @@ def test_manifests_of_the_papers_meet_the_published_conditions(results):
         "new corpus": "PubMed",
         "familiar corpus": "general-train",
         "corpus rows": "204800 of 1024",
-        "epochs": "1",
     }
 
 
