@@ -313,7 +313,7 @@ def lab() -> ReproductionScale:
             config=CKL_RECIPES["lab"](),
             curves={"probe_every": 1, "generate_every": 100},
             familiar_corpus="general-train",
-            intervals=(9, 18, 36),
+            intervals=(12, 18, 36),
             batch_sizes=(32, 64, 128),
             learning_rates=(1e-4, 4e-4, 1e-3),
         ),

@@ -35,7 +35,9 @@ def knowledge_row(config, familiar_corpus):
         **{"seed": config.seed, "batch_size": config.batch_size, "novelty": name},
         **{"learning_rate": config.learning_rate, "interval": config.injection_interval},
         **{"parameters": 1 if "smaller" in config.model else 2, "trajectory": config.model},
-        **{"step": step_of(config.revision or ""), "encounters": config.injection_rounds},
+        **{"step": step_of(config.revision or ""), "epochs": config.epochs},
+        "interval_rows": config.injection_interval * config.batch_size,
+        "encounters": config.injection_rounds * config.injection_cycles,
         "updates": config.steps or config.last_injection + config.injection_interval,
     }
 
