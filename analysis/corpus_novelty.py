@@ -17,7 +17,7 @@ Example:
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.document import Figure, Report
+    from probes.results import Provenance
     from training.novelty import CorpusNovelty
 
 NAME = "novelty"
@@ -107,13 +108,14 @@ def _run(arguments: NoveltyArguments, given: Sequence[str]) -> None:
         [one.to_dataframe().assign(corpus=name) for name, one in found.items()], ignore_index=True
     )
     summary = novelty_table(documents)
-    report = novelty_report(documents, summary, arguments.model, command_line(PROGRAM, given))
+    command, origins = command_line(PROGRAM, given), [one.provenance for one in found.values()]
+    report = novelty_report(documents, summary, command, origins)
     content = {
         "model": arguments.model,
         "revision": arguments.revision,
         "units": "perplexity",
         "corpora": summary.to_dict("records"),
-        "provenance": {name: asdict(one.provenance) for name, one in found.items()},
+        "provenance": dict(zip(found, map(asdict, origins), strict=True)),
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     save_report(report, arguments.out, NAME, content=content, tables={NAME: documents})
@@ -133,10 +135,13 @@ def novelty_table(documents: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def novelty_report(
-    documents: "pd.DataFrame", summary: "pd.DataFrame", model: str, command: str
+    documents: "pd.DataFrame",
+    summary: "pd.DataFrame",
+    command: str,
+    origins: "Sequence[Provenance]",
 ) -> "Report":
     """What was found."""
-    from analysis.document import Cell, Column, Report, Section, Table, Where
+    from analysis.document import Cell, Code, Column, Report, Section, Table, Where, origin_fold
     from analysis.numbers import count, shown_path
 
     def spread(row: Any) -> Cell:
@@ -158,14 +163,17 @@ def novelty_report(
         note=_HOW_TO_READ,
         where=Where.EVERYWHERE,
     )
-    title = f"How new corpora are to {shown_path(model)}"
+    origin = [origin_fold(str(one.corpus), one) for one in origins]
     return Report(
-        title=title,
+        title=f"How new corpora are to {shown_path(origins[0].model)}",
         kicker="mnemoscope \u00b7 novelty",
         deck=f"{count(len(documents))} documents of {', '.join(summary['corpus'])}.",
-        findings=list(_findings(summary)),
+        findings=_findings(summary),
         command=command,
-        sections=[Section("By their entities", [*_figures(documents), table])],
+        sections=[
+            Section("By their entities", [*_figures(documents), table]),
+            Section("Provenance", [Code(command), *origin]),
+        ],
     )
 
 
@@ -203,24 +211,21 @@ def _figures(documents: "pd.DataFrame") -> "list[Figure]":
     return [
         Figure(
             "How many documents have entities of which perplexity.",
-            _HOW_TO_READ,
+            "Bins are even in the logarithm of the perplexity.",
             [Panel(drawn, "")],
         )
     ]
 
 
-def _findings(summary: "pd.DataFrame") -> "Iterator[str]":
+def _findings(summary: "pd.DataFrame") -> list[str]:
     known = summary.dropna(subset=["median"]).sort_values("median", ascending=False)
+    if known.empty:
+        return ["No document has a word that is written like a name."]
     said = [f"{_perplexity(one.median)} on {one.corpus}" for one in known.itertuples()]
-    if len(said) > 1:
-        yield (
-            "The perplexity of the median document's entities is highest, and its text newest to "
-            f"the model, with {said[0]}, against {' and '.join(said[1:])}."
-        )
-    elif said:
-        yield f"The perplexity of the median document's entities is {said[0]}."
-    else:
-        yield "No document has a word that is written like a name."
+    return [
+        f"The perplexity of the median document's entities is {', '.join(said)}; the higher it is, "
+        "the less of what a text is about was met before."
+    ]
 
 
 def _perplexity(value: float) -> str:

@@ -44,7 +44,8 @@ def pretraining_part(material: Material) -> Part | None:
     if entropies.empty and outcomes.empty:
         return None
     both = pd.concat([entropies, outcomes], ignore_index=True)
-    colours = colours_of(both["series"])
+    scores = _scores(material)
+    colours = colours_of(pd.concat([both["series"], scores["series"]]))
     panels = outcomes["measure"].replace(_WORDS)
     return Part(
         anchor=Anchor.TRAJECTORIES,
@@ -74,12 +75,24 @@ def pretraining_part(material: Material) -> Part | None:
                     form={panel: ".1%" if panel in _WORDS.values() else ".3f" for panel in panels},
                 ),
             ),
+            *parts.figure(
+                "Scores before and after.",
+                "Unedited starts, by their age. K: log-probability of probes of passages met, in "
+                "nats, at the start and right after the last injection; P: accuracy of tasks, "
+                "at the start and at the end.",
+                parts.line_panels(
+                    scores.assign(panel=scores["measure"]),
+                    *(STEP, "", colours),
+                    form={"K": ".3f", "P": ".1%"},
+                ),
+            ),
             *_layers(material),
             *_table(both),
         ),
         tables={
             "entropies": entropies.rename(columns={"x": "step"}),
             "outcomes-by-age": outcomes.rename(columns={"x": "step"}),
+            "scores-by-age": scores.rename(columns={"x": "step"}),
         },
         findings=tuple(_findings(both, entropies["measure"].unique()[:1].tolist())),
     )
@@ -94,18 +107,35 @@ def _entropies(material: Material) -> pd.DataFrame:
 
 def _outcomes(material: Material) -> pd.DataFrame:
     """The same of acquisition and forgetting, and of text and facts where F is not tested."""
-    wanted = (ROWS["acquired"], ROWS["forgotten"])
-    unedited = [material.rows(Table.ACQUISITION, {**one, **ROWS["unedited"]}) for one in wanted]
-    rows = pd.concat(unedited)
-    rows = rows[is_set(rows["step"])]
-    others = [name for name in SETTINGS if name not in ("trajectory", "step")]
-    said = ["trajectory", *varied(rows, others)]
-    rows = named(rows, "series", lambda row: run_name(row, said)).rename(columns={"step": "x"})
+    rows, said = _unedited(material, "acquired", "forgotten")
     found = _in_order(parts.run_means(rows, ["measure", "series", "x"]))
     if found.empty or "F" in set(found["measure"]):
         return found
     changes = text_changes(material.results.runs, said)
     return pd.concat([found, _in_order(changes)], ignore_index=True)
+
+
+def _scores(material: Material) -> pd.DataFrame:
+    """Knowledge and downstream scores of unedited starts, before and after what they are taught."""
+    rows, _ = _unedited(material, "known before", "known", "downstream before", "downstream")
+    when = rows["moment"].eq(Moment.START).map({True: "before", False: "after"})
+    return _in_order(
+        parts.run_means(
+            rows.assign(series=rows["series"] + ", " + when), ["measure", "series", "x"]
+        )
+    )
+
+
+def _unedited(material: Material, *wanted: str) -> tuple[pd.DataFrame, list[str]]:
+    """Rows of unedited runs from checkpoints with a step, and what their series are named by."""
+    named_rows = [{**ROWS[one], **ROWS["unedited"]} for one in wanted]
+    rows = pd.concat([material.rows(Table.ACQUISITION, one) for one in named_rows])
+    rows = rows[is_set(rows["step"])]
+    others = [name for name in SETTINGS if name not in ("trajectory", "step")]
+    said = ["trajectory", *varied(rows, others)]
+    return named(rows, "series", lambda row: run_name(row, said)).rename(
+        columns={"step": "x"}
+    ), said
 
 
 def text_changes(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.corpus_novelty import main, novelty_report, novelty_table
+from analysis.corpus_novelty import _figures, main, novelty_table
 from tests.analysis.report.drawn import plots
 
 
@@ -33,11 +33,12 @@ def test_the_picture_counts_documents():
     rows = [(name, loss) for name, found in losses.items() for loss in found]
     documents = pd.DataFrame(rows, columns=["corpus", "entity_loss"]).astype({"entity_loss": float})
     documents = documents.assign(entities=1, entity_perplexity=np.exp(documents["entity_loss"]))
-    summary = novelty_table(documents)
-    report = novelty_report(documents, summary, "tiny", "command")
-    (drawn,) = plots(report.sections[0].parts)
+    (figure,) = _figures(documents)
+    (drawn,) = plots([figure])
     for trace, kept in zip(drawn["data"], (3, 3), strict=True):
         assert sum(trace["y"]) == kept
     # The middles of 24 bins of e ** (1 / 6) each, from e to e ** 5.
     assert drawn["data"][0]["x"][0] == pytest.approx(np.exp(1 + 1 / 12))
-    assert "with 60.3 on new, against 2.7 on known" in report.findings[0]
+    found = novelty_table(documents).set_index("corpus")
+    assert found.loc["new", "median"] == pytest.approx(np.exp(4.1))
+    assert (found.loc["new", "documents"], found.loc["new", "with_entities"]) == (4, 3)

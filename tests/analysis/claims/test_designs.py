@@ -120,6 +120,15 @@ def test_a_question_is_tested_two_sided():
     assert found.p_against is None
 
 
+def test_a_model_without_a_step_is_its_own_last_checkpoint():
+    name = "weakening-inactive-vectors-hurts"
+    frame = rows_for(claim_named(name), 1.0)
+    assert judged(name, frame.assign(step=None)) == judged(name, frame)
+    middle = claim_named("middle-checkpoint-knows-most")
+    found = judged(middle.identifier, rows_for(middle, 1.0).assign(step=None))
+    assert found.test == "no row has a step"
+
+
 def test_a_common_drift_is_not_a_connection():
     name = "acquisition-follows-entropy"
     steps = 100 * 2 ** np.arange(9)

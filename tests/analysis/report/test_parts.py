@@ -91,6 +91,27 @@ def test_acquisition_is_on_the_axis_of_the_entropies(parts):
     assert drawn["layout"]["meta"] == {"axis": "pretraining step"}
 
 
+def test_scores_are_drawn_before_and_after_what_is_taught():
+    levels = {"start": -4.0, "last injection": -3.0}
+    rows = [
+        {
+            **{**planted.RUN, **planted.MET, "measure": "K", "moment": moment, "step": step},
+            **{"seed": seed, "cluster": cluster, "value": level + step / 100 + seed + size},
+        }
+        for moment, level in levels.items()
+        for step in (10, 20)
+        for seed in (0, 1)
+        for cluster, size in (("a", -1.0), ("b", 1.0))
+    ]
+    acquired = [row | {"measure": "A", "cluster": None, "against": "start"} for row in rows[8::2]]
+    filled = {Table.ACQUISITION: planted.filled(Table.ACQUISITION, [*rows, *acquired])}
+    part = pretraining_part(Material(results=Results(), measured=filled))
+    found = part.tables["scores-by-age"].groupby(["series", "step"])["value"].mean().to_dict()
+    expected = {("tiny, before", 10): -3.4, ("tiny, before", 20): -3.3}
+    expected |= {("tiny, after", 10): -2.4, ("tiny, after", 20): -2.3}
+    assert found == pytest.approx(expected)
+
+
 def test_a_turn_between_the_ends_is_told(parts):
     first, second, *_ = parts["pretraining"].findings
     assert first == (
