@@ -26,6 +26,7 @@ _EXPORTS = {
     "lens_table": "analysis.lens_tables",
     "log_spaced_offsets": "analysis.forgetting_curve",
     "net_gain": "analysis.encounters",
+    "plot_result": "analysis.plots",
     "read_run": "analysis.runs",
     "retainability": "analysis.encounters",
     "retention_difference": "analysis.remix_measures",

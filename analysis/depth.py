@@ -58,6 +58,7 @@ from probes.lens import target_ranks
 from probes.localization import NEVER, Localization, effective_layers_interval, localize
 from probes.models import load_model
 from probes.prompts import Item, encoded_items
+from probes.shown import Result
 
 
 def compare_spread(
@@ -149,7 +150,7 @@ _SPREADS = {-1: Spread.FEWER_LAYERS, 0: Spread.NOT_SHOWN, 1: Spread.MORE_LAYERS}
 
 
 @dataclass(frozen=True, eq=False)
-class DepthChange:
+class DepthChange(Result):
     """How two checkpoints differ in where the targets of the same items become readable.
 
     Attributes:
@@ -180,11 +181,27 @@ class DepthChange:
         """Whether they come up in more layers."""
         return _SPREADS[self._sign("effective_layers")]
 
+    def _facts(self) -> Mapping[str, Any]:
+        moved = {"depth": str(self.depth), "spread": str(self.spread)}
+        return {"": f"{self.names[1]} against {self.names[0]}", **moved, "k": self.before.k}
+
+    def to_dataframe(self) -> Any:
+        """One row per test: `effect` (after less before), its ends, Holm's `p_value`, items `n`."""
+        return _tests_table(self.tests)
+
     def _sign(self, name: str) -> int:
         test = self.tests.get(name)
         if test is None or not test.p_value < 1 - self.level:
             return 0
         return int(np.sign(test.effect))
+
+
+def _tests_table(tests: Mapping[str, Comparison]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"compared": name, "effect": t.effect, "low": t.interval.low, "high": t.interval.high}
+        | {"p_value": t.p_value, "n": t.n, "test": t.test}
+        for name, t in tests.items()
+    )
 
 
 def depth_change(

@@ -24,6 +24,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale, unlabel_rgb
 
+from analysis.notebook_figure import NotebookFigure
 from analysis.numbers import label
 from analysis.theme import (
     DEPTH_SCALE,
@@ -43,13 +44,24 @@ SYMBOLS = ("circle", "circle-open", "square-open", "diamond", "triangle-up-open"
 _ROW = 24
 """Pixels of a name that has a row of its own."""
 _MOST_TICKS = 16
+_TITLE = 36
+"""Pixels of a title."""
 
 
 def empty(x_title: str, y_title: str, height: int = HEIGHT) -> go.Figure:
     """A figure without traces."""
     axes = {"xaxis": {"title": {"text": x_title}}, "yaxis": {"title": {"text": y_title}}}
     looks = {"template": template(), "height": height, "hovermode": "closest"}
-    return go.Figure(layout={**looks, **axes, "showlegend": False})
+    return NotebookFigure(layout={**looks, **axes, "showlegend": False})
+
+
+def titled(figure: go.Figure, title: str) -> go.Figure:
+    """The figure under a title, for where no page has one."""
+    text = {"text": f"<b>{label(title, 110)}</b>", "font": {"size": 15}, "x": 0, "xref": "paper"}
+    place = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 10}}
+    height = (figure.layout.height or HEIGHT) + _TITLE
+    figure.update_layout(title={**text, **place}, height=height, legend_y=1 - _TITLE / height)
+    return figure.update_layout(margin_t=figure.layout.template.layout.margin.t + _TITLE)
 
 
 def colours_of(names: Iterable[object]) -> dict[str, str]:

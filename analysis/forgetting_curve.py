@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf, log, nan, sqrt
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,7 @@ from analysis.arrays import as_float64, kept_mask
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from probes.choices import Compat
 from probes.intervals import Interval
+from probes.shown import Result, frame_of
 
 Passages: TypeAlias = Sequence[object] | np.ndarray | Tensor | pd.Series
 Weights: TypeAlias = Real[Tensor, "..."] | Real[np.ndarray, "..."]
@@ -178,7 +179,7 @@ Retainability: TypeAlias = Float[Tensor, "*probe offset"] | Float[np.ndarray, "*
 
 
 @dataclass(frozen=True)
-class ForgettingCurve:
+class ForgettingCurve(Result):
     """A line in the logarithm of the offset, and the curve that it was fitted to.
 
     Attributes:
@@ -218,6 +219,19 @@ class ForgettingCurve:
     def best_by_aic(self) -> DecayModel:
         """The shape with the lowest Akaike criterion."""
         return min(self.fits, key=lambda model: self.fits[model].aic)
+
+    def _facts(self) -> Mapping[str, Any]:
+        slope = {
+            "slope": f"{self.slope:.4g} per decade",
+            "interval": self.interval,
+        }
+        fit = {"threshold": self.threshold, "R\N{SUPERSCRIPT TWO}": self.r_squared}
+        return {**slope, **fit, "probes": self.n_probes, "passages": self.n_clusters}
+
+    def to_dataframe(self) -> Any:
+        """One row per offset: the mean `retainability`, and every shape fitted to it."""
+        shapes = {str(name): fit.predict(self.offsets) for name, fit in self.fits.items()}
+        return frame_of({"offset": self.offsets, "retainability": self.retainability, **shapes})
 
 
 def fit_forgetting_curve(

@@ -175,11 +175,12 @@ def rank_trajectories(result: LensResult, k: int = DEFAULT_K) -> go.Figure:
 
 
 def causal_figure(
-    causal: CausalResult, results: Sequence[LensResult], k: int = DEFAULT_K
+    causal: CausalResult, results: Sequence[LensResult] = (), k: int = DEFAULT_K
 ) -> go.Figure:
     """What restoring each layer brings back, beside the share of items readable there."""
-    figure = empty("recovery; share of items", "layer")
-    longest = max((result.layer_labels for result in results), key=len)
+    figure = empty("recovery; share of items" if results else "recovery", "layer")
+    blocks = tuple(map(str, range(causal.mean_recovery.shape[1])))
+    longest = max((result.layer_labels for result in results), key=len, default=blocks)
     for name, result in zip(series_labels(results), results, strict=True):
         table = layers_table(result, k).assign(place=range(len(result.layer_labels)))
         shown = f"readable, {name}" if len(results) > 1 else "readable"
@@ -187,7 +188,7 @@ def causal_figure(
         looks: dict[str, Any] = {"by": "series", "colours": {shown: REFERENCE_COLOUR}}
         looks |= {"hover": hover, "line_dash": "dash", "onto": figure}
         lines(table.assign(series=shown), "share_found", "place", **looks)
-    before = len(longest) - causal.mean_recovery.shape[1]
+    before = len(longest) - len(blocks)
     sites = [
         pd.DataFrame({"site": SITE_NAMES.get(site, site), "recovery": recovery.numpy()})
         for site, recovery in zip(causal.sites, causal.mean_recovery, strict=True)

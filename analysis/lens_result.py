@@ -32,10 +32,11 @@ from probes.localization import (
 from probes.prompts import LensItem, Prompts, Text, lens_items
 from probes.readout import Translate
 from probes.results import Provenance, provenance_of
+from probes.shown import Result, frame_of
 
 
 @dataclass(frozen=True, eq=False)
-class LensResult:
+class LensResult(Result):
     """What a lens showed.
 
     Attributes:
@@ -113,6 +114,22 @@ class LensResult:
         """A token as text."""
         return self.vocabulary.get(token, f"<{token}>")
 
+    def _facts(self) -> Mapping[str, Any]:
+        layers, last = len(self.layer_labels), self.rank[-1]
+        lens = {"lens": self.provenance.configuration["lens"], "layers": layers}
+        top = f"{float((last == 0).double().mean()):.0%} of {len(self.items)}"
+        found = {"on top at the last layer": top, "notes": self.notes}
+        return {"": self.provenance.about, "items": len(self.items), **lens, **found}
+
+    def _preview(self) -> Any:
+        best = self.per_token.readout.top_ids[:, self.first_rows, 0]
+        columns: dict[str, Any] = {"layer": self.layer_labels}
+        for i, item in enumerate(self.items[:3]):
+            name = self.text(item.first_id).strip()
+            columns[f"{name}: rank"] = self.rank[:, i]
+            columns[f"{name}: top token"] = [self.text(one) for one in best[:, i].tolist()]
+        return frame_of(columns)
+
     def to_dataframe(self) -> Any:
         """One row per item, position and layer, tidy, as a pandas DataFrame."""
         import analysis
@@ -121,9 +138,7 @@ class LensResult:
 
     def plot(self, item: int = 0) -> Any:
         """Heatmap of one item, layer by position (a `plotly` Figure)."""
-        import analysis
-
-        return analysis.lens_heatmap(self, item)
+        return self._drawn(item=item)
 
     def save(self, directory: str | Path) -> Path:
         """Write `lens.json`, `lens.csv`, `items.csv` and `lens.html`.
@@ -137,9 +152,6 @@ class LensResult:
         import analysis
 
         return analysis.save_lens(self, Path(directory))
-
-    def _repr_html_(self) -> str:
-        return self.plot()._repr_html_()
 
     @property
     def first_rows(self) -> Tensor:

@@ -189,9 +189,9 @@ def shorten(text: str, length: int) -> str:
     return f"{text[: length - tail - 1]}…{text[-tail:]}"
 
 
-def label(text: object) -> str:
+def label(text: object, length: int = LABEL_LENGTH) -> str:
     """A name for a legend or an axis: short, and with nothing that plotly would take for markup."""
-    return html.escape(shorten(str(text), LABEL_LENGTH))
+    return html.escape(shorten(str(text), length))
 
 
 _SHOWN = {" ": "·", "\n": "↵", "\t": "⇥", "\u00a0": "⍽"}

@@ -17,6 +17,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from analysis.numbers import shorten, shown_path
+from probes.shown import Shown
 from training.data.downstream import TASKS as DOWNSTREAM
 from training.data.downstream import TaskMetric
 from training.runs.records import (
@@ -30,6 +31,7 @@ from training.runs.records import (
 )
 
 TEXT, TASKS, FACTS, ENTROPY, NEURONS = "text", "tasks", "facts", "entropy", "neurons"
+TRAINING, PROBES = "training", "knowledge probes"
 """Groups of measures."""
 RECALLED, DORMANT = "facts recalled", "dormant neurons"
 ENTROPIES = {
@@ -46,7 +48,7 @@ _ENTROPIES = "step kind layer entropy low high"
 
 
 @dataclass(frozen=True)
-class ItemScores:
+class ItemScores(Shown):
     """Scores of the items of one list, at every step at which they were scored."""
 
     items: pd.DataFrame
@@ -74,7 +76,7 @@ class ItemScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observations:
+class Observations(Shown):
     """What was seen of a model, as tables."""
 
     scores: Mapping[str, ItemScores]
@@ -244,6 +246,20 @@ def levels_at(
     dormant = rows_where(seen.neurons, step=step)["dormant_share"]
     if len(dormant):
         yield NEURONS, DORMANT, float(dormant.mean())
+
+
+def levels_table(seen: Observations) -> pd.DataFrame:
+    """Everything that was seen, at every step: `step`, `group`, `measure`, `value`."""
+    tables = (seen.task_scores, seen.perplexities, seen.entropies, seen.neurons)
+    steps = {int(step) for table in tables for step in table["step"]}
+    steps |= {int(step) for scores in seen.scores.values() for step in scores.steps}
+    rows = [(step, *level) for step in sorted(steps) for level in levels_at(seen, step)]
+    for name, scores in seen.scores.items():
+        if {"passage", "probe"} <= {*scores.items.columns}:
+            means = zip(scores.steps.tolist(), scores.log_probs.mean(axis=1), strict=True)
+            measure = f"{name}, mean log-probability"
+            rows += [(step, PROBES, measure, float(value)) for step, value in means]
+    return pd.DataFrame(rows, columns=["step", "group", "measure", "value"])
 
 
 def guessing(tables: Iterable[pd.DataFrame]) -> float | None:

@@ -18,7 +18,15 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.checkpoints import step_of
-from analysis.observations import Observations, observations_of, record_table, records_of_kind
+from analysis.observations import (
+    TRAINING,
+    Observations,
+    levels_table,
+    observations_of,
+    record_table,
+    records_of_kind,
+)
+from probes.shown import Result, Shown
 from training.remix_config import RELEARNING_FILE, RemixConfig
 from training.runs.directory import CHECKPOINTS_FOLDER, DONE_FILE, MANIFEST_FILE, read_manifest
 from training.runs.records import (
@@ -85,7 +93,7 @@ class Start:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
+class Recorded(Result):
     """A folder that a training command wrote."""
 
     path: Path
@@ -122,6 +130,14 @@ class Recorded:
         step = None if checkpoint is None else step_of(checkpoint)
         return Start(name, step, str(self.manifest["inputs"]["start_sha256"]))
 
+    def _facts(self) -> Mapping[str, Any]:
+        words = {"command": self.manifest.get("command"), "seed": self.seed}
+        return {"": self.name, **words, "base": self.start.label, **self._ended()}
+
+    def _ended(self) -> Mapping[str, Any]:
+        """How far it came."""
+        return {}
+
     def require_settings(self, kind: type[Any]) -> None:
         """Refuse a run whose configuration lacks settings that a kind of configuration has.
 
@@ -155,6 +171,25 @@ class TrainingRun(Recorded, Observations):
     def last_step(self) -> int:
         """Updates done."""
         return int(self.steps["step"].max()) if len(self.steps) else 0
+
+    def _ended(self) -> Mapping[str, Any]:
+        wanted = self.configuration.get("steps")
+        steps = f"{self.last_step:,}{f' of {wanted:,}' if wanted else ''}"
+        state = "never finished" if self.summary is None else self.stopped or "finished"
+        loss = float(self.steps["loss"].iloc[-1]) if len(self.steps) else None
+        return {"steps": steps, "state": state, "last loss": loss}
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per step and measure: `step`, `group`, `measure`, `value`; the loss of every
+        update, and whatever was evaluated.
+        """
+        columns = {"group": TRAINING, "measure": "loss", "value": self.steps["loss"]}
+        losses = pd.DataFrame({"step": self.steps["step"], **columns})
+        return pd.concat([losses, levels_table(self)], ignore_index=True)
+
+    def plot(self, measure: str = "loss") -> Any:
+        """One measure of `to_dataframe()` over steps (a `plotly` Figure)."""
+        return self._drawn(measure=measure)
 
     def require_finished(self) -> None:
         """Refuse a run that is not over.
@@ -218,7 +253,7 @@ class Answers(NamedTuple):
 
 
 @dataclass(frozen=True)
-class StageRun:
+class StageRun(Shown):
     """A stage of a chain.
 
     Attributes:
@@ -270,6 +305,20 @@ class Chain(Recorded):
 
     stages: Mapping[str, StageRun]
     relearning: Mapping[str, Any] | None
+
+    def _ended(self) -> Mapping[str, Any]:
+        return {"stages": " ".join(self.stages), "state": "finished"}
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per moment, list of items and match: the share `correct`, and mean `log_prob`."""
+        rows = []
+        for moment in self.moments:
+            for items, match in self.lists:
+                if (correct := self.answers(items, moment, match)) is not None:
+                    scores = self.answers(items, moment, match, log_probs=True)
+                    mean = None if scores is None else scores.mean()
+                    rows.append((moment, items, match, correct.mean(), mean))
+        return pd.DataFrame(rows, columns=["moment", "items", "match", "correct", "log_prob"])
 
     @property
     def moments(self) -> tuple[str, ...]:

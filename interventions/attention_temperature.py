@@ -24,6 +24,7 @@ from interventions.edit_forms import Clock, NotInWeightsError, WeightChange
 from interventions.rows import name_and_layout
 from probes.hooked_model import HookedModel
 from probes.projections import width_out
+from probes.shown import Shown
 
 _SEPARATE = ("llama", "mistral", "olmo", "qwen2", "gemma2", "opt", "gptj", "gpt_neo")
 _NORM_OVER_HEADS = ("olmo2", "olmo3")
@@ -124,7 +125,7 @@ def _over(by: Tensor, plus: int = 0) -> Callable[[Tensor], Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionTemperature:
+class AttentionTemperature(Shown):
     """Divides attention scores by a temperature.
 
     Args:

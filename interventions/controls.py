@@ -43,6 +43,7 @@ from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
 from probes.model_folder import sha256_of
 from probes.results import EntropyResult
+from probes.shown import Shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,7 @@ class MostActiveRows(_OtherRows):
 
 
 @dataclass(frozen=True)
-class Identity:
+class Identity(Shown):
     """Changes nothing; what an unedited model passes for where an edit is expected."""
 
     @contextmanager
@@ -138,7 +139,7 @@ def gaussian(shape: tuple[int, ...], seed: int, place: str) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class MatchedNoise:
+class MatchedNoise(Shown):
     """Noise of the size of a resuscitation's change, on the same rows.
 
     Args:
@@ -196,7 +197,7 @@ class MatchedNoise:
 
 
 @dataclass(frozen=True, eq=False)
-class ReDo:
+class ReDo(Shown):
     """Starts dormant neurons afresh.
 
     Args:

@@ -10,7 +10,7 @@ forms differ by more than rounding. The hooks of others are off meanwhile on the
 the weights get the same bits back; autograd does not notice.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,12 +33,13 @@ from probes.checking import difference, few_tokens, tolerance
 from probes.choices import Backend
 from probes.corpus.token_batch import as_token_batch
 from probes.hooked_model import HookedModel
+from probes.shown import Result
 from probes.sites import HookPoint, Site
 
 _reports: "WeakKeyDictionary[nn.Module, list[PatchReport]]" = WeakKeyDictionary()
 
 
-class PatchReport:
+class PatchReport(Result):
     """What a patch did to the weights, and the way back.
 
     Attributes:
@@ -66,10 +67,21 @@ class PatchReport:
 
     def __str__(self) -> str:
         """A row for each tensor: rows changed, norms, and change relative to its norm."""
+        return self.to_dataframe().to_string(index=False, float_format="{:.5g}".format)
+
+    def to_dataframe(self) -> Any:
+        """One row per tensor: rows changed, norms, and change relative to its norm."""
         import pandas as pd
 
-        table = pd.DataFrame([asdict(change) for change in self.changes])
-        return table.to_string(index=False, float_format="{:.5g}".format)
+        return pd.DataFrame([asdict(change) for change in self.changes])
+
+    def _facts(self) -> Mapping[str, Any]:
+        kinds = ", ".join(str(edit.describe().get("kind")) for edit in self.edits)
+        changed = [change for change in self.changes if change.rows_changed]
+        largest = max((change.relative_change for change in changed), default=0.0)
+        undone = {"undone": "yes"} if self._writes is None else {}
+        numbers = {"tensors changed": len(changed), "largest relative change": largest}
+        return {"": kinds, **numbers, **undone}
 
 
 @takes(model=hooked_model, edits=an_edit)

@@ -21,10 +21,11 @@ from probes.measure import measure_entropy
 from probes.options import TextSettings
 from probes.perplexity import LossMeter, Perplexity, measure_perplexity
 from probes.results import EntropyResult
+from probes.shown import Shown
 
 
 @dataclass(frozen=True)
-class Effects:
+class Effects(Shown):
     """What was measured of a model at one time."""
 
     entropies: EntropyResult

@@ -21,6 +21,7 @@ from interventions.choices import ResuscitationSite
 from interventions.resuscitation import Resuscitation
 from interventions.rows import scaled_pieces
 from probes.hooked_model import HookedModel
+from probes.shown import Shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class _Rates:
 
 
 @dataclass(frozen=True, eq=False)
-class RowLearningRates:
+class RowLearningRates(Shown):
     """Learning rates for rows, in place of a preserving resuscitation. No edit of the model.
 
     Args:

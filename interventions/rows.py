@@ -21,6 +21,7 @@ from interventions.edit_forms import Clock, NotInWeightsError, WeightChange
 from probes.choices import Backend
 from probes.hooked_model import HookedModel
 from probes.projections import device_of, is_conv1d, is_plain, stored_type
+from probes.shown import Shown
 from probes.sites import HookPoint, Site
 
 
@@ -129,7 +130,7 @@ def require_site(model: HookedModel, site: ResuscitationSite) -> None:
         raise ValueError(f"the up rows of {family} act after the nonlinearity; use site='up'")
 
 
-class ScalesRows(ABC):
+class ScalesRows(Shown, ABC):
     """An edit that multiplies the rows of neurons, each by a number of its own."""
 
     @property

@@ -14,7 +14,7 @@ What does not fit is refused by name, and so are mixtures of experts: transforme
 experts in three-dimensional parameters, so no expert has a down projection to hook.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import permutations
@@ -29,10 +29,11 @@ from probes.attention_call import AttentionCall, SoftmaxCall
 from probes.attention_interface import attention_inside, attention_taken_over
 from probes.checking import activation_of, difference, few_tokens, refusing_failures, tolerance
 from probes.projections import Structure, device_of, matrix_of, stored_type, width_in, width_out
+from probes.shown import Shown
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(Shown):
     """The modules of one block."""
 
     block: nn.Module
@@ -53,7 +54,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class Anatomy(Shown):
     """The parts of one loaded model."""
 
     architecture: Architecture
@@ -70,6 +71,11 @@ class Anatomy:
     d_model: int
     d_mlp: int
     n_heads: int
+
+    def _facts(self) -> Mapping[str, Any]:
+        sizes = ("d_model", "d_mlp", "n_heads", "d_vocab", "dtype", "device")
+        layers = {"layers": f"{len(self.layers)} of {type(self.layers[0].block).__name__}"}
+        return {"": self.architecture.family, **layers, **{n: getattr(self, n) for n in sizes}}
 
     @property
     def d_vocab(self) -> int:

@@ -8,11 +8,12 @@ one; `probes.self_check` tests on the model that the parts play the part that th
 from dataclasses import dataclass, replace
 from typing import Any
 
+from probes.shown import Shown
 from probes.sites import Site
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture:
+class Architecture(Shown):
     """The places of the parts of one model family; paths below `layers` start at a block."""
 
     family: str

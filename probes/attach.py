@@ -38,6 +38,7 @@ from probes.architectures import Architecture
 from probes.attention_call import AttentionCall, SoftmaxCall, Temperature, divided, pattern_of
 from probes.attention_interface import Handler, Transform, attention_taken_over
 from probes.projections import device_of, stored_type
+from probes.shown import Shown
 from probes.sites import HookPoint, Site, as_site, hook_name, parse_hook_point
 
 HookFunction = Callable[[Tensor, HookPoint], Tensor | None]
@@ -221,7 +222,7 @@ def _explicit_attention(pairs: Hooks) -> Handler:
     return handler
 
 
-class Captured(Mapping[HookPoint, Tensor]):
+class Captured(Shown, Mapping[HookPoint, Tensor]):
     """Tensors by hook point; `(site, layer)` and TransformerLens names work as keys too.
 
     Iteration yields hook points, in the order in which they were asked for.
@@ -249,9 +250,9 @@ class Captured(Mapping[HookPoint, Tensor]):
         except ValueError:
             return False
 
-    def __repr__(self) -> str:
-        shapes = (f"{n}: {tuple(self[n].shape)}" for n in self.names())
-        return f"Captured({', '.join(shapes)})"
+    def _facts(self) -> Mapping[str, Any]:
+        shapes = {name: self[name] for name in self.names()}
+        return {"": f"{len(shapes)} tensor{'s' * (len(shapes) != 1)}", **shapes}
 
     def names(self) -> list[str]:
         """The TransformerLens names of what was captured."""

@@ -45,6 +45,7 @@ from probes.lens import check_readout
 from probes.prompts import LensItem, spelling
 from probes.readout import CHUNK_BYTES, read_in_chunks
 from probes.results import Provenance, provenance_of
+from probes.shown import Result
 from probes.sites import HookPoint, Site
 
 DEFAULT_SITES = (Site.RESID_POST, Site.MLP_OUT, Site.ATTENTION_OUT)
@@ -72,7 +73,7 @@ _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 
 
 @dataclass(frozen=True, eq=False)
-class CausalResult:
+class CausalResult(Result):
     """What restoring one place after the other brought back.
 
     Attributes:
@@ -122,6 +123,15 @@ class CausalResult:
     def mean_recovery(self) -> Float[Tensor, "site layer"]:
         """Mean recovery of the measurable items; NaN where there are none."""
         return self.recovery[:, :, self.measurable].mean(dim=-1)
+
+    def _facts(self) -> Mapping[str, Any]:
+        best = {
+            site: f"best at layer {int(found.argmax())} ({float(found.max()):.0%})"
+            for site, found in zip(self.sites, self.mean_recovery, strict=True)
+            if self.measurable.any()
+        }
+        counts = {"items": len(self.clean), "measurable": int(self.measurable.sum())}
+        return {"": self.provenance.about, **counts, **best}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists, for JSON; a missing recovery is None."""

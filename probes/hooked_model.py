@@ -30,6 +30,7 @@ from probes.model_folder import copied, sha256_of
 from probes.prompts import Prompts, texts_of
 from probes.rotary import Frequencies, keep_sequences_apart, set_frequencies
 from probes.self_check import check_model
+from probes.shown import Shown
 from probes.sites import (
     HookPoint,
     NamesFilter,
@@ -40,7 +41,7 @@ from probes.sites import (
 )
 
 
-class HookedModel:
+class HookedModel(Shown):
     """A causal language model whose hook points can be read and edited.
 
     Attributes:
@@ -61,12 +62,11 @@ class HookedModel:
         self._attached = 0
         self._check(engine.anatomy)
 
-    def __repr__(self) -> str:
+    def _facts(self) -> Mapping[str, Any]:
         at = f" at {self.revision}" if self.revision else ""
-        return (
-            f"HookedModel({self.name}{at}: {self.architecture.family}, {self.n_layers} layers, "
-            f"d_model {self.d_model}, d_mlp {self.d_mlp}, {self.dtype}, {self.device})"
-        )
+        sizes = {name: getattr(self, name) for name in ("n_layers", "n_heads", "d_model", "d_mlp")}
+        kept = {"dtype": self.dtype, "device": self.device, "backend": self.backend}
+        return {"": f"{self.name}{at}", "family": self.architecture.family, **sizes, **kept}
 
     @property
     def hf_model(self) -> Any:

@@ -37,6 +37,7 @@ from probes.readout import (
     read_streams,
 )
 from probes.rotary import rope_border
+from probes.shown import Shown
 from probes.sites import HookPoint, Site
 
 
@@ -225,7 +226,7 @@ def _read_items(
 
 
 @dataclass(frozen=True)
-class LensReadouts:
+class LensReadouts(Shown):
     """All that was read: one row per item, position and target token."""
 
     item: Int64[Tensor, "row"]

@@ -30,8 +30,9 @@ Example:
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,12 +42,13 @@ from torch import Tensor
 from probes.corpus.token_batch import Batches, as_batches, as_token_batch
 from probes.entropy import shannon_entropy
 from probes.intervals import Interval, jackknife_interval
+from probes.shown import Result, frame_of
 
 NEVER = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Localization:
+class Localization(Result):
     """The layers at which the targets of some items become readable."""
 
     k: int
@@ -84,6 +86,17 @@ class Localization:
         """Mean first layer of the found items; None where none was found."""
         found = self.first_layer[self.first_layer != NEVER]
         return found.double().mean().item() if len(found) else None
+
+    def _facts(self) -> Mapping[str, Any]:
+        found = {"items": len(self.first_layer), "found": f"{self.share_found:.1%}"}
+        mean = {"mean first layer": self.mean_first_layer}
+        return {"": f"top {self.k}", **found, "settled": f"{self.share_settled:.1%}", **mean}
+
+    def to_dataframe(self) -> Any:
+        """One row per layer: shares of items by first and settling layer, and of occurrences."""
+        names = ("first", "settling", "occurrence")
+        shares = {name: getattr(self, f"{name}_histogram") for name in names}
+        return frame_of({"layer": range(len(self.first_histogram)), **shares})
 
 
 def localize(rank: Int[Tensor, "layer item"], k: int, d_vocab: int) -> Localization:

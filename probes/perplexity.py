@@ -12,7 +12,7 @@ are known wherever the model has a tokenizer.
 Source of bits per byte: Gao et al., "The Pile" (2020), section 3.1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import exp, log
 from typing import Any
@@ -31,6 +31,7 @@ from probes.intervals import Interval, Resampling, estimate_of
 from probes.masked_means import BatchWeights, spread
 from probes.measure import Meter, PassSettings, run_pass
 from probes.readout import read_in_chunks
+from probes.shown import Result, frame_of
 
 
 class TextBytes:
@@ -71,7 +72,7 @@ class TextBytes:
 
 
 @dataclass(frozen=True)
-class Perplexity:
+class Perplexity(Result):
     """How well a model predicts a corpus."""
 
     mean_loss: float
@@ -113,6 +114,19 @@ class Perplexity:
         if not self.text_bytes:
             return None
         return self.mean_loss / log(2) * self.text_tokens / self.text_bytes
+
+    def _facts(self) -> Mapping[str, Any]:
+        loss = {
+            "loss": f"{self.estimate:.5g} nats a token",
+            "interval": self.interval,
+        }
+        counts = {"tokens": self.tokens, "documents": self.documents}
+        return {**loss, "perplexity": self.perplexity, **counts}
+
+    def to_dataframe(self) -> Any:
+        """One row per document: its mean loss in nats a token, and its predicted tokens."""
+        losses = {"loss": self.per_document_loss, "tokens": self.per_document_tokens}
+        return frame_of({"document": range(self.documents), **losses})
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers of the whole corpus, as plain values."""

@@ -22,6 +22,7 @@ from numbers import Integral
 from typing import Any
 
 from probes.choices import Compat
+from probes.shown import Shown
 
 Ids = tuple[int, ...]
 Text = str | Sequence[int]
@@ -318,7 +319,7 @@ def _as_ids(ids: Sequence[int]) -> Ids:
 
 
 @dataclass(frozen=True)
-class LensItem:
+class LensItem(Shown):
     """One prompt and its target, as tokens."""
 
     prompt_ids: Ids

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from probes.anatomy import Anatomy
 from probes.checking import all_finite, wide
+from probes.shown import Shown
 
 LOGITS_BYTES, CHUNK_BYTES = 32 * 2**20, 24 * 2**20
 """How much memory the logits of the rows read at once may take: for one layer, and for several."""
@@ -101,7 +102,7 @@ class BlockSums(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Readout:
+class Readout(Shown):
     """What streams say, in nats; leading axes are `layer row`, or `row` for one layer."""
 
     rank: Int64[Tensor, "*layer row"]

@@ -5,8 +5,9 @@ its weights, the corpus and its hash, counts, versions and the full configuratio
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from math import log
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from probes.choices import Backend, Coefficient, EntropyKind
 from probes.hooked_model import HookedModel
 from probes.intervals import Interval, estimate_of
 from probes.json_text import json_text
+from probes.shown import Result, Shown
 
 _RUNS_ON = {
     Backend.NATIVE: ("transformers",),
@@ -28,7 +30,7 @@ _RUNS_ON = {
 
 
 @dataclass(frozen=True)
-class Provenance:
+class Provenance(Shown):
     """The origin of a result, down to hashes and versions."""
 
     model: str
@@ -45,6 +47,12 @@ class Provenance:
     tokens: int
     configuration: dict[str, Any]
     versions: dict[str, str]
+
+    @property
+    def about(self) -> str:
+        """What was measured, in words: the model, its revision and the text."""
+        at = f" at {self.revision}" if self.revision else ""
+        return f"{self.model}{at}{f' over {self.corpus}' if self.corpus else ''}"
 
 
 def provenance_of(
@@ -79,7 +87,7 @@ def provenance_of(
     )
 
 
-class _Estimated:
+class _Estimated(Shown):
     """A number that has an interval, which is centred on the number less its bias."""
 
     interval: Interval | None
@@ -89,6 +97,11 @@ class _Estimated:
     def estimate(self) -> float:
         """The number less the bias of few documents, which the interval is of."""
         return estimate_of(getattr(self, self._number), self.interval)
+
+    def _facts(self) -> Mapping[str, Any]:
+        maximum = getattr(self, "maximum", None)
+        number = {self._number: f"{self.estimate:.5g} nats", "interval": self.interval}
+        return {**number, "maximum": maximum and f"{maximum:.5g}"}
 
     def _dict(self, *names: str) -> dict[str, Any]:
         """The named numbers, for JSON."""
@@ -198,7 +211,7 @@ _AT_THE_TOP = ("model", "revision", "corpus", "documents", "tokens")
 
 
 @dataclass(frozen=True)
-class EntropyResult:
+class EntropyResult(Result):
     """What `measure_entropy` found; a kind that was not asked for is None."""
 
     provenance: Provenance
@@ -225,6 +238,17 @@ class EntropyResult:
             raise ValueError("mean coefficients need kind 'knowledge', which was not measured")
         return self.knowledge.mean_coefficients
 
+    def _facts(self) -> Mapping[str, Any]:
+        kinds: dict[str, _Estimated | None] = {
+            "knowledge": self.knowledge,
+            "contribution": self.contribution,
+            "attention": self.attention,
+            "next-token": self.next_token,
+        }
+        totals = {name: f"{one.estimate:.5g} nats" for name, one in kinds.items() if one}
+        counts = {"documents": self.provenance.documents, "tokens": self.provenance.tokens}
+        return {"": self.provenance.about, **totals, **counts, "notes": self.notes}
+
     def to_dataframe(self) -> Any:
         """One row per layer: the entropies that exist per layer, tidy, as a pandas DataFrame."""
         import pandas as pd
@@ -239,25 +263,6 @@ class EntropyResult:
         frame = pd.DataFrame(columns)
         frame.insert(0, "layer", range(len(frame)))
         return frame
-
-    def plot(self) -> Any:
-        """The interactive figure of knowledge entropy, a `plotly` Figure.
-
-        Whoever registers an entry point draws it, as `analysis` does.
-
-        Raises:
-            ValueError: the result has no knowledge entropy, or nothing here draws results.
-        """
-        for registered in entry_points(group="mnemoscope.figures", name="entropy"):
-            try:
-                draw = registered.load()
-            except (ImportError, AttributeError) as error:
-                raise ValueError(
-                    f"{registered.value} draws this result and cannot be imported ({error}); run "
-                    "where no other package of its name comes first"
-                ) from error
-            return draw([self])
-        raise ValueError("nothing here draws entropy results; install mnemoscope again")
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `entropy.json`."""

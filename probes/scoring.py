@@ -31,6 +31,7 @@ from probes.choices import Compat, as_choice
 from probes.hooked_model import HookedModel
 from probes.prompts import Ids, Item, LensItem, Prompts, Text, encoded_items
 from probes.rotary import rope_border
+from probes.shown import Shown
 from probes.target_pass import by_item, read_targets, target_sums
 
 
@@ -179,7 +180,7 @@ class EncodedQuestions:
 
 
 @dataclass(frozen=True)
-class ChoiceScores:
+class ChoiceScores(Shown):
     """What a model makes of the choices of some questions."""
 
     log_probs: tuple[Float64[Tensor, "_choice"], ...]
@@ -262,7 +263,7 @@ def encode_questions(
 
 
 @dataclass(frozen=True, eq=False)
-class TargetReadings:
+class TargetReadings(Shown):
     """What a model says of the tokens of targets, those of the first target first."""
 
     log_probs: Float64[Tensor, "token"]

@@ -32,13 +32,14 @@ from torch import Tensor
 from probes.checking import refuse_not_finite, wide
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
+from probes.shown import Shown
 
 TENSORS_FILE = "translators.safetensors"
 DESCRIPTION_FILE = "translators.json"
 
 
 @dataclass(frozen=True, eq=False)
-class Translators:
+class Translators(Shown):
     """A tuned lens; call it with a layer and streams."""
 
     name: ClassVar[str] = "tuned"

@@ -67,8 +67,8 @@ print(type(result.plot()).__module__)
     run = [sys.executable, "-c", code]
     out = subprocess.run(run, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
     assert len(out) == 2, out
-    assert out[0].startswith("analysis:entropy_figure draws this result and cannot be imported")
-    assert out[1].startswith("plotly")
+    assert out[0].startswith("analysis:plot_result draws this result and cannot be imported")
+    assert out[1] == "analysis.notebook_figure"
 
 
 @pytest.mark.parametrize("package", ORDER)

@@ -37,6 +37,7 @@ from probes.choices import as_choice
 from probes.corpus.sources import ContentHash
 from probes.corpus.token_batch import PAD_SEGMENT
 from probes.prompts import Prompts
+from probes.shown import Shown
 from training.batches import IGNORED, BatchSource, TrainingBatch, joined
 from training.choices import Exposure, InjectionMode, OncePlacement
 from training.data.passages import Exposures, KnowledgeSet
@@ -52,7 +53,7 @@ class Encounter(NamedTuple):
 
 
 @dataclass(frozen=True)
-class InjectionSchedule:
+class InjectionSchedule(Shown):
     """What is injected, by step: an encounter at step t is in the batch of update t + 1.
 
     The model after t updates has not seen it, and the model after t + 1 has. `encounters` maps a
@@ -130,6 +131,11 @@ class InjectionSchedule:
                 f"{max(steps - self.last_step - 1, 0)}, or {found[-1]} steps or more"
             )
         return tuple(found)
+
+    def _facts(self) -> Mapping[str, Any]:
+        met = sum(map(len, self.encounters.values()))
+        steps = f"{min(self.encounters)} to {self.last_step}"
+        return {"encounters": met, "steps": steps, "interval": self.interval}
 
     def check(
         self,

@@ -16,7 +16,7 @@ Acquisition", ICLR 2025: appendix B.1, Figure 10.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from typing import Any
@@ -30,6 +30,7 @@ from probes.corpus.sources import Corpus
 from probes.hooked_model import HookedModel
 from probes.prompts import Prompts
 from probes.results import Provenance, provenance_of
+from probes.shown import Result
 from probes.target_pass import token_log_probs
 from training.data.packed_rows import check_row_length
 
@@ -107,7 +108,7 @@ class EntityMention:
 
 
 @dataclass(frozen=True)
-class CorpusNovelty:
+class CorpusNovelty(Result):
     """How new a corpus is to a model; tokens are the predicted ones, document after document."""
 
     token_ids: Int64[np.ndarray, " token"]
@@ -129,6 +130,10 @@ class CorpusNovelty:
         """The mean over documents with entities of their entity loss, nats; None without any."""
         found = self.to_dataframe(NoveltyUnit.DOCUMENT)["entity_loss"].dropna()
         return float(found.mean()) if len(found) else None
+
+    def _facts(self) -> Mapping[str, Any]:
+        counts = {"tokens": len(self.token_ids), "entities": len(self.entities)}
+        return {"": self.provenance.about, "mean loss": f"{self.mean_loss:.4g} nats", **counts}
 
     def to_dataframe(self, by: NoveltyUnit | str = NoveltyUnit.DOCUMENT) -> Any:
         """One row per document, token of the vocabulary, or mention, as a pandas DataFrame."""

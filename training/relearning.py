@@ -19,7 +19,7 @@ Source: Zheng et al., "Spurious Forgetting in Continual Learning of Language Mod
 the question; exact match by teacher forcing (`probes.scoring`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -34,6 +34,7 @@ from torch.nn.utils import clip_grad_norm_
 from probes.hooked_model import HookedModel
 from probes.prompts import Ids
 from probes.scoring import TargetReadings, target_readings
+from probes.shown import Result, frame_of
 from training.choices import Packing
 from training.data.mixed_batches import MixedSource
 from training.data.rendering import Rendered
@@ -55,7 +56,7 @@ class Relearned(StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class RelearningCurve:
+class RelearningCurve(Result):
     """What was answered before relearning (evaluation 0) and after each of its steps."""
 
     groups: tuple[Relearned, ...]  # what became of each item; those never taught come last
@@ -87,6 +88,27 @@ class RelearningCurve:
     def spill_over(self) -> float:
         """The largest of the rises."""
         return float(self.rises.max())
+
+    def _facts(self) -> Mapping[str, Any]:
+        counts = {"items": len(self.groups), "evaluations": len(self.correct)}
+        return {**counts, "spill-over": self.spill_over}
+
+    def to_dataframe(self) -> Any:
+        """One row per evaluation and group: `exact_match`, and mean `log_prob` in nats."""
+        import pandas as pd
+
+        return pd.concat(
+            frame_of(
+                {
+                    "evaluation": range(len(self.correct)),
+                    "group": str(group),
+                    "exact_match": self.exact_match(group),
+                    "log_prob": self.mean_log_prob(group),
+                }
+            )
+            for group in Relearned
+            if group in self.groups
+        )
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON takes it."""

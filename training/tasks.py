@@ -20,11 +20,12 @@ from torch import Tensor
 from probes.choices import Compat
 from probes.hooked_model import HookedModel
 from probes.scoring import ChoiceScores, EncodedQuestions, choice_scores, encode_questions
+from probes.shown import Shown
 from training.data.downstream import TASKS, Task, TaskMetric
 
 
 @dataclass(frozen=True)
-class TaskResult:
+class TaskResult(Shown):
     """The log-probability of every choice of a task, in nats."""
 
     task: Task

@@ -30,13 +30,14 @@ from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_
 from probes.hooked_model import HookedModel
 from probes.hooks import require_finite, run_hooked
 from probes.readout import CHUNK_BYTES, Translate, norm_and_unembed, read_streams
+from probes.shown import Result
 from probes.sites import HookPoint, Site
 from probes.translators import Translators, identity_translators
 from training.choices import TranslatorOptimizer
 
 
 @dataclass(frozen=True, eq=False)
-class LensComparison:
+class LensComparison(Result):
     """Mean KL divergence from the model's output by layer, in nats; the last layer is left out.
 
     Attributes:
@@ -57,6 +58,11 @@ class LensComparison:
     def layers_nearer(self) -> int:
         """At how many layers the tuned lens is nearer to the model."""
         return int((self.tuned < self.logit).sum())
+
+    def _facts(self) -> Mapping[str, Any]:
+        nearer = f"{self.layers_nearer} of {len(self.logit)} layers nearer than the logit lens"
+        means = {"mean KL": f"{float(self.tuned.mean()):.4g} nats, logit {self.logit.mean():.4g}"}
+        return {"": nearer, **means, "positions": self.positions}
 
     def to_dataframe(self) -> Any:
         """One row per layer, as a pandas DataFrame."""

@@ -37,6 +37,7 @@ from probes.corpus.token_batch import (
     row_limit,
 )
 from probes.prompts import Prompts
+from probes.shown import Shown
 
 MINIMUM_SEQUENCE_LENGTH = 2
 
@@ -73,7 +74,7 @@ class BatchCounts:
     rows: int = 0
 
 
-class TokenBatches:
+class TokenBatches(Shown):
     """Batches of a corpus, re-iterable; every pass reads the corpus anew."""
 
     def __init__(self, corpus: Corpus, tokenizer: Any, batching: Batching) -> None:
@@ -182,7 +183,7 @@ class TokenBatches:
 
 
 @dataclass(frozen=True)
-class KeptBatches:
+class KeptBatches(Shown):
     """Batches in memory, with what tells where they are from; see `TokenBatches`."""
 
     batches: tuple[TokenBatch, ...]

@@ -33,6 +33,7 @@ from probes.assets.table import AssetKind, asset_names, find_asset, nearest_name
 from probes.choices import SampleBy, as_choice
 from probes.corpus import files, readers
 from probes.corpus.readers import DEFAULT_COLUMN
+from probes.shown import Shown
 
 DEFAULT_SPLIT = "train"
 NO_LICENCE = "not stated"
@@ -74,7 +75,7 @@ class ReadCounts:
 
 
 @dataclass(frozen=True)
-class Corpus:
+class Corpus(Shown):
     """Documents to measure on. Made by `load_corpus` or `Corpus.from_texts`."""
 
     name: str

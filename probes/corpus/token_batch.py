@@ -22,6 +22,8 @@ import torch
 from jaxtyping import Int, Int64, Integer
 from torch import Tensor
 
+from probes.shown import Shown
+
 PAD_SEGMENT = -1
 FIELDS = ("input_ids", "attention_mask", "segment_ids")
 Batches = Iterable[Mapping[str, Any]] | Mapping[str, Any]
@@ -29,7 +31,7 @@ Batches = Iterable[Mapping[str, Any]] | Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class TokenBatch(Mapping[str, Tensor]):
+class TokenBatch(Shown, Mapping[str, Tensor]):
     """One batch; also a mapping with the names of its fields as keys."""
 
     input_ids: Int64[Tensor, "batch pos"]

@@ -58,7 +58,7 @@ def test_a_folder_loads_with_its_tokenizer_and_the_same_bits(folder):
     assert model.to_tokens("w0 w5").tolist() == [[3, 8]]
     assert not model.hf_model.training
     assert "layers 0" not in repr(model)
-    assert "llama, 3 layers" in repr(model)
+    assert "family llama, n_layers 3" in repr(model)
 
 
 def test_dtype_is_what_was_asked_for(folder):

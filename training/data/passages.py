@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.corpus.sources import HUB_ID, NO_LICENCE
+from probes.shown import Shown
 from training.choices import Exposure, ProbeKind
 from training.data.items import Row, field_of, hash_of, hub_snapshot, read_rows, text_of
 
@@ -57,7 +58,7 @@ class KnowledgeProbe:
 
 
 @dataclass(frozen=True)
-class Passage:
+class Passage(Shown):
     """One text, its place in the set, its paraphrases (perhaps none) and its probes."""
 
     index: int
@@ -85,7 +86,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class KnowledgeSet:
+class KnowledgeSet(Shown):
     """Passages in order (entry i has index i), and where they are from."""
 
     name: str

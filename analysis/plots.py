@@ -1,0 +1,200 @@
+"""Plots: the picture that every result has, with a title; what `result.plot()` shows.
+
+`probes.shown.Result` finds `plot_result` by the entry point that `pyproject.toml` declares.
+"""
+
+from functools import singledispatch
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.depth import DepthChange
+from analysis.entropy_figures import attention_by_layer, entropy_figure
+from analysis.entropy_tables import head_table, layer_table
+from analysis.figures import dots, empty, histogram, layer_axis, lines, mark, titled
+from analysis.forgetting_curve import ForgettingCurve
+from analysis.lens_figures import causal_figure, lens_heatmap
+from analysis.lens_result import LensResult
+from analysis.lens_tables import prompt_text, read_target
+from analysis.numbers import model_name, nats, shorten
+from analysis.runs import Chain, TrainingRun
+from interventions.edits import PatchReport
+from probes.causal import CausalResult
+from probes.localization import NEVER, Localization
+from probes.perplexity import Perplexity
+from probes.results import EntropyResult
+from training.novelty import CorpusNovelty
+from training.relearning import RelearningCurve
+from training.tuned_lens_fit import LensComparison
+
+
+@singledispatch
+def plot_result(result: Any, **settings: Any) -> go.Figure:
+    """The picture of a result, as a plotly figure with a title.
+
+    Args:
+        result: any result of this library.
+        **settings: what `plot` of such a result takes.
+
+    Raises:
+        ValueError: there is no picture of such a thing, or the result has nothing to draw.
+    """
+    del settings
+    raise ValueError(f"no picture is known of {type(result).__name__}; draw its to_dataframe()")
+
+
+@plot_result.register
+def _(result: EntropyResult) -> go.Figure:
+    about = result.provenance.about
+    if result.knowledge is not None:
+        total = f"{nats(result.knowledge.estimate, 2)} nats"
+        return titled(entropy_figure([result]), f"Knowledge entropy of {about}: {total}")
+    if result.attention is not None:
+        figure = attention_by_layer(layer_table([result]), head_table([result]))
+        return titled(figure, f"Attention entropy of {about}")
+    raise ValueError("a next-token entropy is one number, with nothing to draw; print the result")
+
+
+@plot_result.register
+def _(result: LensResult, item: int = 0) -> go.Figure:
+    figure = lens_heatmap(result, item)
+    prompt = shorten(prompt_text(result, item), 60)
+    model = model_name(result.provenance.model, result.provenance.revision)
+    lens = result.provenance.configuration["lens"]
+    return titled(
+        figure, f"{prompt} \u2192 {read_target(result, item).strip()}: {lens} lens, {model}"
+    )
+
+
+@plot_result.register
+def _(result: CausalResult) -> go.Figure:
+    return titled(causal_figure(result), f"What restoring brings back: {result.provenance.about}")
+
+
+@plot_result.register
+def _(result: Localization) -> go.Figure:
+    shown = {"first layer": result.first_layer, "settling layer": result.settling_layer}
+    rows = _layers(shown)
+    figure = histogram(rows, "layer", _labels(result), by="kind")
+    return titled(figure, f"Where targets come up among the top {result.k}")
+
+
+@plot_result.register
+def _(result: DepthChange) -> go.Figure:
+    shown = zip(result.names, (result.before.first_layer, result.after.first_layer), strict=True)
+    figure = histogram(_layers(dict(shown)), "layer", _labels(result.before), by="kind")
+    return titled(figure, f"First layer, {result.names[1]} against {result.names[0]}")
+
+
+def _layers(kinds: dict[str, Any]) -> pd.DataFrame:
+    """One row per item and kind, with the label of its layer."""
+    rows = [(kind, layer) for kind, layers in kinds.items() for layer in layers.tolist()]
+    table = pd.DataFrame(rows, columns=["kind", "layer"])
+    return table.assign(layer=[None if one == NEVER else str(one) for one in table["layer"]])
+
+
+def _labels(found: Localization) -> list[str]:
+    return list(map(str, range(len(found.first_histogram))))
+
+
+@plot_result.register
+def _(result: Perplexity) -> go.Figure:
+    return _by_document(
+        result.to_dataframe(), "loss", result.mean_loss, "How well text is predicted"
+    )
+
+
+@plot_result.register
+def _(result: CorpusNovelty) -> go.Figure:
+    title = f"How new each document is: {result.provenance.about}"
+    return _by_document(result.to_dataframe(), "mean_loss", result.mean_loss, title)
+
+
+def _by_document(table: pd.DataFrame, loss: str, mean: float, title: str) -> go.Figure:
+    hover = f"document {{document}}: <b>{{{loss}:.3f}}</b> nats, {{tokens:,}} tokens"
+    axes = ("document", "loss (nats a token)")
+    figure = dots(table, "document", loss, hover=hover, titles=axes, size=5)
+    return titled(mark(figure, y=mean, text=f"mean {nats(mean)}"), title)
+
+
+@plot_result.register
+def _(result: PatchReport) -> go.Figure:
+    table = result.to_dataframe().reset_index(names="place")
+    hover = "{parameter}: <b>{relative_change:.3g}</b>, {rows_changed:,} of {rows:,} rows"
+    axes = ("parameter, in the order of the patch", "change relative to the norm")
+    return titled(
+        dots(table, "place", "relative_change", hover=hover, titles=axes), "What was patched"
+    )
+
+
+@plot_result.register
+def _(result: LensComparison) -> go.Figure:
+    table = result.to_dataframe().assign(place=range(len(result.layer_labels)))
+    figure = empty("KL from the model's output (nats)", "layer")
+    for name in ("logit", "tuned"):
+        drawn = table.assign(kl=table[f"{name}_kl"], lens=f"{name} lens")
+        hover = "layer {layer}: <b>{kl:.3f}</b> nats"
+        lines(drawn, "kl", "place", by="lens", hover=hover, colours=_LENSES, onto=figure)
+    return titled(layer_axis(figure, result.layer_labels), "How far each lens is from the model")
+
+
+_LENSES = {"logit lens": "#687b8c", "tuned lens": "#3d6fb4"}
+
+
+@plot_result.register
+def _(result: RelearningCurve) -> go.Figure:
+    return titled(
+        lines(
+            result.to_dataframe(),
+            "evaluation",
+            "exact_match",
+            by="group",
+            hover="after {evaluation} steps: <b>{exact_match:.1%}</b>",
+            titles=("steps of relearning", "answered exactly"),
+            mode="lines+markers",
+        ),
+        "What comes back when some items are taught again",
+    )
+
+
+@plot_result.register
+def _(result: ForgettingCurve) -> go.Figure:
+    table = result.to_dataframe()
+    axes = ("steps after the local maximum", "retainability")
+    hover = "{offset:,.0f} steps: <b>{retainability:.1%}</b>"
+    figure = dots(table, "offset", "retainability", hover=hover, titles=axes)
+    fits = table.melt("offset", list(map(str, result.fits)), "shape", "value")
+    fits = fits.assign(shape=fits["shape"].str.replace("_", "-"))
+    lines(fits, "offset", "value", by="shape", hover="{value:.1%}", onto=figure)
+    mark(figure, y=0).update_xaxes(type="log").update_yaxes(tickformat=".0%")
+    return titled(figure, f"Forgetting: {result.slope:.1%} per decade of steps")
+
+
+@plot_result.register
+def _(result: TrainingRun, measure: str = "loss") -> go.Figure:
+    table = result.to_dataframe()
+    found = table[table["measure"] == measure]
+    if found.empty:
+        known = ", ".join(map(repr, table["measure"].unique()))
+        raise ValueError(f"the run {result.name} has no measure {measure!r}; it has {known}")
+    hover = "step {step:,}: <b>{value:.4g}</b>"
+    mode = "lines" if len(found) > 40 else "lines+markers"
+    figure = lines(found, "step", "value", hover=hover, titles=("step", measure), mode=mode)
+    return titled(figure, f"{measure} of {result.name}")
+
+
+@plot_result.register
+def _(result: Chain) -> go.Figure:
+    table = result.to_dataframe()
+    figure = lines(
+        table.assign(place=table["moment"].map(result.moments.index)),
+        "place",
+        "correct",
+        by=("items", "match"),
+        hover="{moment}: <b>{correct:.1%}</b>",
+        titles=("", "answered right"),
+        mode="lines+markers",
+    )
+    figure.update_xaxes(tickvals=list(range(len(result.moments))), ticktext=list(result.moments))
+    return titled(figure.update_yaxes(tickformat=".0%"), f"What {result.name} still answers")

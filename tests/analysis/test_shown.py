@@ -1,0 +1,97 @@
+"""Objects show themselves: a line, a small table, and of every result a frame and a picture."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+import analysis
+import interventions
+import probes
+from analysis.depth import depth_change
+from analysis.runs import read_chain, read_run
+from probes.shown import Result, Shown, brief
+from probes.translators import identity_translators
+from tests.analysis.ckl_runs import make_run
+from tests.analysis.lens_results import make_lens
+from tests.analysis.logit_lens.test_page import make_causal
+from tests.analysis.remix_runs import make_run as make_chain
+from tests.models import tiny_model, tokens
+from training.relearning import Relearned, RelearningCurve
+from training.tuned_lens_fit import LensComparison
+
+BATCH = {"input_ids": tokens(5, 13)}
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """One of everything, by the name of its class."""
+    model, folder = tiny_model("llama"), tmp_path_factory.mktemp("runs")
+    means = torch.arange(1.0, 3 * 29 + 1).reshape(3, 29)
+    resuscitation = interventions.Resuscitation(means, ratio=0.5, factor=2.0)
+    entropies, rank = probes.measure_entropy(model, BATCH), torch.tensor([[90, 4]] * 3)
+    random = np.random.default_rng(0)
+    group = (Relearned.AGAIN, Relearned.OTHER, Relearned.NEVER_TAUGHT)
+    corpus = probes.Corpus.from_texts(["a text\nof two lines"] * 7)
+    lens = make_lens(n_items=2)
+    everything = [
+        *(model, model.anatomy, model.architecture, model.anatomy.layers[0]),
+        *(model.run_with_cache(BATCH["input_ids"])[1], corpus, lens, lens.items[0], lens.per_token),
+        *(lens.per_token.readout, lens.localization(5), make_causal(), identity_translators(model)),
+        *(entropies, entropies.knowledge, entropies.attention, entropies.next_token),
+        *(entropies.provenance, probes.measure_perplexity(model, BATCH)),
+        *(resuscitation, interventions.AttentionTemperature(1.5), interventions.Identity()),
+        *(interventions.RandomRows(resuscitation), interventions.MatchedNoise(resuscitation)),
+        *(interventions.ReDo(means, ratio=0.5), interventions.RowLearningRates(resuscitation)),
+        interventions.patch_weights(tiny_model("llama"), resuscitation),
+        depth_change(rank, rank - 1, k=5, d_vocab=211, seed=0),
+        analysis.fit_forgetting_curve([1, 10, 100, 1000], random.random((7, 4))),
+        *(read_run(make_run(folder / "ckl")), read_chain(make_chain(folder / "remix"))),
+        LensComparison(("0", "1"), *torch.rand(3, 2), positions=5),
+        RelearningCurve(
+            group, ("a", "b", "c"), torch.rand(4, 3) < 0.5, -torch.rand(4, 3).double(), {}
+        ),
+    ]
+    return {type(one).__name__: one for one in everything}
+
+
+def test_everything_is_a_line_and_a_table_that_name_it(shown):
+    assert len(shown) > 30
+    for name, one in shown.items():
+        assert isinstance(one, Shown), name
+        assert repr(one).startswith(f"{name}("), one
+        assert len(repr(one)) < 300, one
+        assert "\n" not in repr(one), one
+        assert "tensor(" not in repr(one), one
+        page = ElementTree.fromstring(one._repr_html_())
+        assert page.find("b").text == name
+        assert len(page.findall(".//tr")) <= 30, name
+
+
+def test_every_result_has_a_frame_and_a_picture_with_a_title(shown):
+    results = {name: one for name, one in shown.items() if isinstance(one, Result)}
+    assert len(results) > 10
+    for name, result in results.items():
+        assert len(result.to_dataframe()) > 1, name
+        figure = result.plot()
+        assert figure.layout.title.text.startswith("<b>"), name
+        assert any(len(trace.x) for trace in figure.data), name
+
+
+def test_a_line_says_the_numbers_that_matter(shown):
+    total = shown["EntropyResult"].knowledge.estimate
+    assert f"knowledge {total:.5g} nats" in repr(shown["EntropyResult"])
+    assert "layers 3 of LlamaDecoderLayer" in repr(shown["Anatomy"])
+    run = shown["TrainingRun"]
+    assert "steps 60 of 60, state finished" in repr(run)
+    (run.path / "done.json").unlink()
+    assert "state never finished" in repr(read_run(run.path))
+
+
+def test_texts_and_tables_do_not_run_over():
+    assert brief("two\nlines " * 50).endswith("\N{HORIZONTAL ELLIPSIS}")
+    assert brief(torch.ones(2, 3)) == "[2, 3]"
+    assert brief(torch.tensor(0.25)) == "0.25"
+    assert brief({"a": 1, "b": 2}) == "2 items"
+    assert brief(("a", 1234)) == "a 1,234"
