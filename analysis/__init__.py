@@ -34,5 +34,4 @@ _EXPORTS = {
     "save_lens": "analysis.lens_page",
 }
 
-__all__ = sorted(_EXPORTS)
 __getattr__, __dir__ = lazily(__name__, _EXPORTS)

@@ -35,5 +35,4 @@ _EXPORTS = {
     "save_patched": "interventions.checkpoint",
 }
 
-__all__ = sorted(_EXPORTS)
 __getattr__, __dir__ = lazily(__name__, _EXPORTS)

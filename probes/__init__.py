@@ -61,5 +61,4 @@ _EXPORTS = {
     "token_batches": "probes.corpus.batching",
 }
 
-__all__ = sorted(_EXPORTS)
 __getattr__, __dir__ = lazily(__name__, _EXPORTS)

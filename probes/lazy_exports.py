@@ -1,16 +1,38 @@
 """Lazy exports: a package's public names, imported when they are first asked for.
 
-So `import probes` costs nothing, and `python -m analysis.entropy --help` answers at once.
+So `import probes` costs nothing, and `python -m analysis.entropy --help` answers at once. Packages
+have no `__all__`, of which `help` would print every docstring: it lists names, a line each.
 
 Example:
-    >>> find, names = lazily("probes", {"knowledge_entropy": "probes.entropy"})
-    >>> names(), find("knowledge_entropy").__module__
-    (['knowledge_entropy'], 'probes.entropy')
+    >>> import probes
+    >>> probes.knowledge_entropy.__module__, "knowledge_entropy" in dir(probes)
+    ('probes.entropy', True)
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any
+
+_WIDTH = 88
+"""Characters of a line about a name."""
+
+
+class _Package(ModuleType):
+    """A package whose `help` lists what it exports."""
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        about = self.__dict__["__doc__"].rstrip()
+        lines = [f"    {name}: {_line(getattr(self, name))}" for name in dir(self)]
+        head = f"Names; help({self.__name__}.NAME) says more:"
+        return "\n".join([about, "", head, *lines])
+
+
+def _line(exported: Any) -> str:
+    said = (exported.__doc__ or "").strip().partition("\n")[0]
+    return said if len(said) <= _WIDTH else f"{said[: _WIDTH - 3]}..."
 
 
 def lazily(
@@ -23,4 +45,5 @@ def lazily(
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(homes[name]), name)
 
+    sys.modules[package].__class__ = _Package
     return find, lambda: sorted(homes)

@@ -24,5 +24,4 @@ _MODULES = {
 }
 _EXPORTS = {name: where for where, names in _MODULES.items() for name in names}
 
-__all__ = sorted(_EXPORTS)
 __getattr__, __dir__ = lazily(__name__, _EXPORTS)

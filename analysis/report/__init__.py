@@ -2,5 +2,4 @@
 
 from probes.lazy_exports import lazily
 
-__all__ = ["main"]
 __getattr__, __dir__ = lazily(__name__, {"main": "analysis.report.__main__"})

@@ -21,5 +21,4 @@ _EXPORTS = {
     "load_word_set": "probes.assets.fetching",
     "nearest_names": "probes.assets.table",
 }
-__all__ = sorted(_EXPORTS)
 __getattr__, __dir__ = lazily(__name__, _EXPORTS)
