@@ -69,7 +69,7 @@ def test_entropy_figure_marks_the_maximum_of_every_size_of_model(results):
 
 def test_entropy_figure_refuses_results_without_knowledge():
     with pytest.raises(ValueError, match="needs kind 'knowledge', which none of the 1 results"):
-        make_result(kinds=("attention",)).plot()
+        entropy_figure([make_result(kinds=("attention",))])
 
 
 def test_knowledge_by_layer_draws_effective_shares(results, layers):
