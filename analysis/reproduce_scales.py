@@ -15,7 +15,8 @@ are not tested there. Stages have as many epochs of as many items in all arms an
 them earlier: as many updates, but for those that a mix or replay adds.
 
 `paper` is for a cluster: it names models, revisions and data of the hub, none of which was ever
-loaded from here, and is meant to be read with `--list` before anything is started.
+loaded from here (`python -m training.data check` tries them), and is meant to be read with `--list`
+before anything is started.
 
 Example:
     >>> SCALES["smoke"]().seeds
@@ -28,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from analysis.ckl_study import Changes
 from analysis.claims.choices import Experiment
 from analysis.remix_study import FAMILIAR_MIXES
+from probes.assets.hub import HUB_MODELS
 from training.choices import StopWhen
 from training.ckl_config import CKL_RECIPES, CklConfig
 from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
@@ -347,22 +349,22 @@ def paper() -> ReproductionScale:
         machine="a node of eight H100-class GPUs",
         experiments=tuple(one for one in Experiment if one is not Experiment.SIZES),
         trajectory=Trajectory(
-            model="allenai/OLMo-1B-hf",
-            revisions=tuple(_olmo_revision(step) for step in _OLMO_STEPS),
+            model=_OLMO.model,
+            revisions=_OLMO.revisions,
             parameters=1_176_764_416,
-            tokens=_OLMO_STEPS[-1] * _OLMO_TOKENS_OF_A_STEP,
+            tokens=_OLMO_TOKENS,
         ),
         knowledge=Knowledge(
             recipe="paper-1b",
             config=replace(
                 CKL_RECIPES["paper-1b"](),
-                corpus="ncbi/pubmed",
+                corpus="pubmed",
                 knowledge=("generated",),
                 held_out=20,
                 duplication=60,
             ),
             curves={"probe_every": 10, "generate_every": 160},
-            familiar_corpus="allenai/c4",
+            familiar_corpus="c4",
             intervals=(40, 80, 160),
             batch_sizes=(256, 512, 2048),
             learning_rates=(1e-4, 4e-4, 1e-3),
@@ -400,15 +402,9 @@ _SMOL, _SMOL_PARAMETERS = "smollm2-135m-instruct-q4", 134_515_008
 _SMOL_TOKENS = 2 * 10**12
 """Of its pretraining, by its model card."""
 
-_OLMO_STEPS = (118_000, 206_000, 294_000, 369_000, 460_000, 554_000, 650_000, 738_000)
-_OLMO_TOKENS_OF_A_STEP = 2048 * 2048
-"""Rows of a batch times tokens of a row."""
-
-
-def _olmo_revision(step: int) -> str:
-    """A revision as the hub names those of OLMo-1B; never looked up."""
-    return f"step{step}-tokens{step * _OLMO_TOKENS_OF_A_STEP // 1_000_000_000}B"
-
+_OLMO = HUB_MODELS["olmo-1b"]
+_OLMO_TOKENS = 3_094 * 10**9
+"""Of its last revision, as that is called."""
 
 SCALES: Mapping[str, Callable[[], ReproductionScale]] = {
     "smoke": smoke,

@@ -44,6 +44,7 @@ COMMANDS = {
     "analysis.report": "one page from any set of results",
     "analysis.reproduce": "every claim of the papers, tested on runs made for it",
     "interventions.patch": "edit a model's weights and save it as an ordinary checkpoint",
+    "training.data": "list the data sets, corpora and models of the hub, and try them",
     "training.pretrain": "train a small model from scratch, with checkpoints from the start",
     "training.ckl": "teach a model new knowledge, and see what it forgets",
     "training.remix": "teach a model one set of items after another, and see what it keeps",

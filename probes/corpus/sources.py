@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
+from probes.assets.hub import HUB_CORPORA
 from probes.assets.table import AssetKind, asset_names, find_asset, nearest_names
 from probes.choices import SampleBy, as_choice
 from probes.corpus import files, readers
@@ -151,9 +152,10 @@ def load_corpus(
     """Open a corpus.
 
     Args:
-        source: a built-in corpus, a file, a folder, a pattern such as `texts/*.jsonl.gz`, a list of
-            `Path`, or a data set id; a built-in name wins over a file of that name (write
-            `./general` for the file). In a folder files of the known kinds are read, recursively
+        source: a built-in corpus, one of `HUB_CORPORA`, a file, a folder, a pattern such as
+            `texts/*.jsonl.gz`, a list of `Path`, or a data set id; a name wins over a file of that
+            name (write `./general` for the file), and options over those of a named data set. In a
+            folder files of the known kinds are read, recursively
             and in sorted order; what is left out is named on the error stream and in `left_out`. A
             folder laid out as a Hugging Face data set (front matter in its README.md), or saved as
             one, is read as one. Or documents in memory: a list of strings, of mappings or of lists
@@ -188,6 +190,14 @@ def load_corpus(
         asset = fetch(name), ".jsonl", column or DEFAULT_COLUMN, by
         texts = partial(readers.read_documents, *asset)
         corpus = Corpus(name, find_asset(name).licence, texts, max_documents=max_documents)
+    elif isinstance(source, str) and (hub := HUB_CORPORA.get(source)):
+        hub_options = {
+            "split": split,
+            "revision": revision or hub.revision,
+            "config": config or hub.config,
+        }
+        column = column or hub.column
+        corpus = _hub_corpus(hub.dataset, column, hub_options, max_documents, hub.licence)
     elif files.is_pattern(source) or (path.exists() and not is_dataset):
         _refuse_options(str(source), hub_options)
         corpus = _file_corpus(str(source), [source], column, by, max_documents)
@@ -199,9 +209,10 @@ def load_corpus(
     ):
         corpus = _hub_corpus(str(source), column, hub_options, max_documents)
     else:
-        nearest = nearest_names(str(source), asset_names(AssetKind.CORPUS))
+        names = [*asset_names(AssetKind.CORPUS), *HUB_CORPORA]
+        nearest = nearest_names(str(source), names)
         raise ValueError(
-            f"no corpus {str(source)!r}: not a built-in corpus ({nearest}), not a file or folder, "
+            f"no corpus {str(source)!r}: not a named corpus ({nearest}), not a file or folder, "
             f"and not a data set id (namespace/name); accepted files are {files.ACCEPTED}"
         )
     return _not_empty(corpus)
@@ -291,14 +302,18 @@ def _file_corpus(
 
 
 def _hub_corpus(
-    source: str, column: str | None, options: dict[str, str | None], max_documents: int | None
+    source: str,
+    column: str | None,
+    options: dict[str, str | None],
+    max_documents: int | None,
+    licence: str = NO_LICENCE,
 ) -> Corpus:
     split = options["split"] or DEFAULT_SPLIT
     revision = options["revision"]
     stream = readers.open_hub(source, options["config"], split, revision)
     name = f"{source}@{revision}" if revision else source
     texts = partial(readers.read_rows, stream, column or DEFAULT_COLUMN, f"data set {name}")
-    licence = (stream.info.license if stream.info else None) or NO_LICENCE
+    licence = (stream.info.license if stream.info else None) or licence
     return Corpus(name, licence, texts, max_documents=max_documents)
 
 

@@ -201,7 +201,3 @@ def test_changed_columns_are_named(hub):
     hub("triviaqa-train", {"rc.nocontext/train-0.parquet": parquet(rows)})
     with pytest.raises(ValueError, match="row 1: 'answer' holds str: the data set has changed"):
         load_factoids("triviaqa-train")
-
-
-def test_sets_nobody_could_try_are_marked():
-    assert all(row.files.unverified for row in HUB_FACTOIDS.values())

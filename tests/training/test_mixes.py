@@ -13,6 +13,7 @@ import transformers as hf
 
 import probes
 from probes.assets import AssetError, fetch
+from probes.assets.hub import HUB_CORPORA
 from tests.models import tiny_hf_model
 from tests.refusals import refused
 from training.data import mixes as mixing
@@ -163,15 +164,13 @@ def test_sets_of_the_hub_are_read_from_their_column(name, column, tmp_path, monk
     )
     rows = [{"number": i, column: text} for i, text in enumerate(TEXTS)]
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    row = mixing.HUB_MIXES[mixing.MixName(name)]
+    row = HUB_CORPORA[name]
     assert re.fullmatch(r"[\w-]+/[\w-]+", row.dataset)
-    local = replace(row, dataset=str(folder))
-    monkeypatch.setitem(mixing.HUB_MIXES, mixing.MixName(name), local)
+    monkeypatch.setitem(HUB_CORPORA, name, replace(row, dataset=str(folder)))
     mix = mixing.load_mix(name, 32, words=11, seed=3)
     assert list(map(told, mix)) == list(map(told, passages(32)))
     assert {c.source for c in mix} == {name}
-    assert mix.configuration["revision"] == "main"
-    assert mix.configuration["unverified"] is True
+    assert mix.configuration["revision"] == row.revision
     pinned = mixing.load_mix(name, 32, words=11, seed=3, revision="abc1234")
     assert pinned.configuration["revision"] == "abc1234"
 

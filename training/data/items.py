@@ -248,8 +248,9 @@ class HubSet:
     files: tuple[str, ...]
     """Patterns, each of which must be met; rows come in their order, then in that of the paths."""
     licence: str
+    found: str
+    """Where the id, the files and their columns were looked up, and what could not be."""
     max_rows: int | None = None  # only so many rows of its start
-    unverified: bool = True  # nobody could try it against the hub
 
     def read(self, revision: str | None = None) -> tuple[Iterator[tuple[str, Row]], str]:
         """The rows, from the hub or its local cache, and which commit they are from."""

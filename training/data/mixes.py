@@ -3,8 +3,8 @@ r"""Mixes and replay: what is trained beside a data set so that facts stay in me
 A **mix ratio** is the size of the mix over the size of the data set that it is mixed into; the
 paper's main tables have 2.0. One stage has one mix: "random, then generic" are the mixes of two
 stages. The three sets of the hub are those of the released code, under the ids and columns that it
-names. They are marked `unverified`, since nobody has read them with this code, and no commit of
-theirs is known to us: `revision` pins one, and the content hash says what a run was given.
+names (`probes.assets.hub`). Where no commit is known `revision` pins one, and the content hash says
+what a run was given.
 
 Of the items of earlier stages a share, the **replay ratio**, is drawn without replacement and shown
 again; the paper has 0.01, 0.05 and 0.1 (`replayed`). The items of a small ratio are among those of
@@ -33,8 +33,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from probes.assets.hub import HUB_CORPORA
 from probes.assets.table import find_asset, nearest_names
-from probes.corpus.sources import NO_LICENCE, Corpus, load_corpus
+from probes.corpus.sources import Corpus, load_corpus
 from probes.generation import generate
 from probes.hooked_model import HookedModel
 from training.choices import Template
@@ -58,24 +59,6 @@ class MixName(StrEnum):
     KNOWLEDGE_PILE = "knowledge-pile"  # passages of Knowledge-Pile, from the hub
     ARXIV_PILE = "arxiv-pile"  # passages of the Pile's papers, from the hub
     FINEWEB = "fineweb"  # passages of FineWeb, from the hub
-
-
-@dataclass(frozen=True)
-class HubMix:
-    """A data set of the hub that passages are cut from, and its column of text."""
-
-    dataset: str
-    column: str
-    licence: str  # as far as known; what the data set itself states wins
-    revision: str = "main"
-    unverified: bool = True
-
-
-HUB_MIXES: dict[MixName, HubMix] = {
-    MixName.KNOWLEDGE_PILE: HubMix("Query-of-CC/Knowledge_Pile", "content", "Apache-2.0"),
-    MixName.ARXIV_PILE: HubMix("haritzpuerto/the_pile_arxiv_50k_sample", "text", NO_LICENCE),
-    MixName.FINEWEB: HubMix("kh4dien/fineweb-100m-sample", "text", NO_LICENCE),
-}
 
 
 def mix_size(primary: int, ratio: float) -> int:
@@ -114,7 +97,7 @@ def load_mix(
         raise ValueError(f"mix items of {words} words were asked for: give 1 or more")
     if corpus is not None and name != MixName.GENERIC:
         raise ValueError(f"a corpus was given, but mix {name} has its own: leave it out")
-    hub = HUB_MIXES.get(MixName(name))
+    hub = HUB_CORPORA.get(name)
     if revision is not None and hub is None:
         raise ValueError(f"revision {revision!r} was given, but mix {name} is not from the hub")
     settings: dict[str, Any] = {"words": words, "seed": seed}
@@ -129,18 +112,11 @@ def load_mix(
     settings["per_document"] = 1
     if hub is None:
         opened = corpus if isinstance(corpus, Corpus) else load_corpus(corpus or "general")
-        licence = opened.licence
     else:
-        settings |= {"revision": revision or hub.revision, "unverified": hub.unverified}
-        opened = load_corpus(
-            hub.dataset,
-            column=hub.column,
-            revision=revision or hub.revision,
-            max_documents=READ_DOCUMENTS,
-        )
-        licence = hub.licence if opened.licence == NO_LICENCE else opened.licence
+        settings["revision"] = revision or hub.revision
+        opened = load_corpus(name, revision=revision, max_documents=READ_DOCUMENTS)
     items = generic_passages(opened, n, words=words, seed=seed, source=name)
-    return ItemSet(name, licence, opened.name, items, settings=settings)
+    return ItemSet(name, opened.licence, opened.name, items, settings=settings)
 
 
 def random_sequences(

@@ -23,13 +23,25 @@ Example:
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from probes.corpus.sources import HUB_ID, NO_LICENCE
 from probes.shown import Shown
 from training.choices import Exposure, ProbeKind
-from training.data.items import Row, field_of, hash_of, hub_snapshot, read_rows, text_of
+from training.data.items import (
+    NamedSet,
+    Read,
+    Row,
+    Rows,
+    field_of,
+    files_of,
+    hash_of,
+    hub_snapshot,
+    read_rows,
+    text_of,
+)
 
 GENERATED = "generated"
 SUFFIXES = (".json", ".jsonl")
@@ -150,10 +162,7 @@ def load_knowledge(
         files = [Path(path).expanduser() for path in sources]
         name, origin = ", ".join(path.name for path in files), ", ".join(map(str, files))
         licence = NO_LICENCE
-    passages: list[Passage] = []
-    for path in files:
-        for place, row in _file_rows(path):
-            passages.append(_passage(row, len(passages), place))
+    passages, _ = _passages(chain.from_iterable(map(_file_rows, files)))
     if not passages:
         raise ValueError(
             f"{origin or 'no file'} holds no passage: give {' or '.join(SUFFIXES)} files"
@@ -194,6 +203,15 @@ def _file_rows(path: Path) -> Iterator[tuple[str, Row]]:
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} is no file of fictional knowledge: give {', '.join(SUFFIXES)}")
     return read_rows(path)
+
+
+def _passages(rows: Rows) -> Read[Passage]:
+    return [_passage(row, index, place) for index, (place, row) in enumerate(rows)], {}
+
+
+HUB_KNOWLEDGE = {
+    "fictional-knowledge": NamedSet(files_of("fictional-knowledge"), _passages),
+}
 
 
 def _passage(row: Row, index: int, place: str) -> Passage:
