@@ -22,12 +22,10 @@ from analysis.observations import Observations, rows_where
 from analysis.runs import CKL, TOKENS, Chain, Moment, Recorded, Start, TrainingRun
 from training.choices import Replay
 from training.ckl_config import CklConfig
-from training.recipes import EditFields
+from training.recipes import EDIT_FIELDS, Control, EditForm
 from training.remix_config import NO_MIX, MixFields
 
 UNEDITED_NAME, PLAIN_NAME = "unedited", "no mixing"
-EDIT_FIELDS = tuple(field.name for field in fields(EditFields))
-"""Of a configuration."""
 _MIX_FIELDS = tuple(field.name for field in fields(MixFields))
 _OF_A_MIX = tuple(name for name in _MIX_FIELDS if name not in ("mix", "replay", "replay_ratio"))
 """Settings that do nothing where nothing is mixed in."""
@@ -51,7 +49,17 @@ def edit_label(configuration: Mapping[str, Any], *, strength: bool = True) -> st
         schedule = configuration["temperature_schedule"]
         varied = "" if schedule == "constant" else f" ({schedule})"
         parts.append(f"attention temperature {temperature:g}{varied}")
+    if edit_form(configuration) == EditForm.HOOKS:
+        parts.append("as hooks")
     return ", ".join(parts) or UNEDITED_NAME
+
+
+def edit_form(configuration: Mapping[str, Any]) -> str | None:
+    """How a start was edited, by hooks or in its weights; None where it was not edited."""
+    found = configuration["edit_form"]
+    has_control = configuration["control"] in (Control.IDENTITY, Control.ROW_LEARNING_RATES)
+    scaled = configuration["resuscitation_ratio"] is not None and not has_control
+    return str(found) if scaled or configuration["attention_temperature"] is not None else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +93,9 @@ class Arm(ABC, Generic[Run]):
     def settings(self) -> dict[str, Any]:
         """The configuration without seed and start, and without settings that do nothing."""
         configuration = self.runs[0].configuration
-        return {name: v for name, v in configuration.items() if name not in _NOT_SETTINGS}
+        idle = EDIT_FIELDS if self.edit == UNEDITED_NAME else ()
+        left_out = {*_NOT_SETTINGS, *idle}
+        return {name: v for name, v in configuration.items() if name not in left_out}
 
     @property
     def edit(self) -> str:
@@ -138,7 +148,7 @@ class CklArm(Arm[TrainingRun]):
         alone = len(arms) == 1
         several = alone or len({arm.start.model for arm in arms}) > 1
         amounts = ("resuscitation_ratio", "resuscitation_factor")
-        strengths = {tuple(arm.settings[name] for name in amounts) for arm in arms}
+        strengths = {tuple(arm.settings.get(name) for name in amounts) for arm in arms}
         strong = alone or sum(ratio is not None for ratio, _ in strengths) > 1
         columns = [
             [arm.start.label if several else arm.start.short for arm in arms],

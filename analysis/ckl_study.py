@@ -25,12 +25,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.jobs import REPORT, RUNS, RunsFields, refuse_chosen, run_study, training_job
+from analysis.jobs import (
+    REPORT,
+    RUNS,
+    RunsFields,
+    refuse_chosen,
+    run_study,
+    same_runs,
+    training_job,
+)
 from interventions.choices import ResuscitationSite
 from probes.cli import command_main
 from training.ckl import COMMAND
 from training.ckl_config import CklConfig
-from training.recipes import Control
+from training.recipes import Control, EditForm
 
 PROGRAM = "analysis.ckl_study"
 RATIO, FACTOR = 0.5, 2.0
@@ -137,19 +145,25 @@ def _run(arguments: CklStudyArguments, given: Sequence[str]) -> None:
     refuse_chosen(config, COMMAND.recipes[name](), _CHOSEN_BY_THE_STUDY, why)
     if missing := config.missing():
         raise ValueError(f"recipe {name!r} leaves to be given: {'; '.join(missing)}")
+    hooked = config.edit_form is EditForm.HOOKS
+    controls = [one for one in Control if one is not Control.REDO or not hooked]
     plan = plan_study(
         config,
         arguments.trajectory,
         checkpoints=arguments.checkpoints,
         seeds=arguments.seeds,
         sites=_sites(arguments.trajectory) if arguments.edits else (),
-        controls=Control if arguments.edits else (),
+        controls=controls if arguments.edits else (),
     )
-    bases = dict.fromkeys(str(config.revision) for config in plan.values())
-    edits = sum(config.is_edited for config in plan.values()) // arguments.seeds
-    jobs = [training_job(COMMAND, run, config, name, runs) for run, config in plan.items()]
+    jobs = [
+        training_job(COMMAND, run, plan[run], name, runs, also=others)
+        for run, others in same_runs(plan).items()
+    ]
+    bases = dict.fromkeys(str(job.config.revision) for job in jobs)
+    edits = sum(job.config.is_edited for job in jobs) // arguments.seeds
     bases_text = f"{len(bases)} checkpoints ({', '.join(bases)})"
-    if run_study(jobs, arguments, f"{bases_text} and {edits} edits of the last"):
+    left_out = "" if Control.REDO in controls else "; none is redo, which hooks cannot make"
+    if run_study(jobs, arguments, f"{bases_text} and {edits} edits of the last", left_out):
         from analysis.arm_report import refuse_folder
         from analysis.arms import ckl_arms
         from analysis.ckl_report import NAME, write_report
@@ -158,7 +172,7 @@ def _run(arguments: CklStudyArguments, given: Sequence[str]) -> None:
 
         out = arguments.out / REPORT
         refuse_folder(out, NAME)
-        arms = ckl_arms([read_run(runs / run) for run in plan])
+        arms = ckl_arms([read_run(runs / job.name) for job in jobs])
         write_report(arms, out, command_line(PROGRAM, given))
 
 

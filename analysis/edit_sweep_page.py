@@ -65,8 +65,8 @@ _SITES = {
     ResuscitationSite.DOWN: "memory vectors times u; coefficients change only in later layers, "
     "through what these neurons write.",
     ResuscitationSite.PRESERVING: "up rows times u and memory vectors divided by u; the model "
-    "computes what it did. In training under Adam this is a learning rate of its own for each row, "
-    "up to epsilon, clipping, weight decay and rounding.",
+    "computes what it did. Weights edited so are trained, under Adam, with a learning rate of its "
+    "own for each row, up to epsilon, clipping, weight decay and rounding.",
     ResuscitationSite.GATE: "rows of the gate times u, before its nonlinearity; nothing predicts "
     "what becomes of the coefficients.",
     ResuscitationSite.UP_PREACTIVATION: "up rows of an MLP without a gate times u, before its "

@@ -32,10 +32,11 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from training.commands import TrainingCommand
-from training.recipes import command_words, flag
+from training.recipes import EDIT_FIELDS, command_words, deciding_edits, flag
 
 RUNS, LOGS, REPORT, CHECKPOINTS = "runs", "logs", "report", "checkpoints"
 _WEIGHTS = re.compile(r'"weights_sha256": ?"(\w+)"')
+_SEED = re.compile(r"-seed-\d+$")
 _INTERRUPTED = 130
 _ESTIMATED_FROM = 0.05
 """Share of the work that is done before it is said how long the rest will take."""
@@ -56,6 +57,7 @@ class Job:
         config: of a training run; None for other commands.
         last_file: that a command which is no training run writes when all else is there.
         asked: what a sweep over checkpoints is asked to do, by the names of its options.
+        also: names of runs that train the same, for which this one is made.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Job:
     config: Any = None
     last_file: str = ""
     asked: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    also: tuple[str, ...] = ()
 
     def line(self) -> str:
         """As a command line."""
@@ -120,6 +123,25 @@ def training_job(
     words = command_words(config, command.recipes[recipe](), recipe)
     words += ["--out", str(folder / name), "--resume"]
     return Job(name, command.program, tuple(words), config=config, **others)
+
+
+def same_runs(configs: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The first of all runs that train the same up to rounding, and the names of the others."""
+    found: dict[str, list[str]] = {}
+    for name, config in configs.items():
+        settings = vars(config)
+        if EDIT_FIELDS[0] in settings:
+            others = {key: value for key, value in settings.items() if key not in EDIT_FIELDS}
+            settings = others | deciding_edits(settings)
+        found.setdefault(repr(sorted(settings.items())), []).append(name)
+    return {first: tuple(others) for first, *others in found.values()}
+
+
+def same_runs_text(jobs: Sequence[Job]) -> str:
+    """A line about arms that train the same; empty where there are none."""
+    pairs = [(one, job.name) for job in jobs for one in job.also]
+    arms = dict.fromkeys(f"{_SEED.sub('', one)} is {_SEED.sub('', made)}" for one, made in pairs)
+    return f"the same training by two names, made once: {'; '.join(arms)}" if arms else ""
 
 
 def in_waves(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -226,13 +248,15 @@ class RunsFields:
 def run_study(jobs: Sequence[Job], arguments: Any, arms: str, more: str = "") -> bool:
     """List or make the jobs of a study; whether all of them are over."""
     mine = [job for group in shard_of(in_groups(jobs), arguments.shard) for job in group]
+    same = same_runs_text(jobs)
     if arguments.list:
-        print("\n".join(job.line() for job in mine))
+        print("\n".join([f"# {same}"] * bool(same) + [job.line() for job in mine]))
         return False
     runs = arguments.out / RUNS
     over = {job.name for job in jobs if job.is_over(runs)}
     seeds = arguments.seeds
     print(f"{len(jobs)} runs: {arms}, {seeds} seed{'s' if seeds > 1 else ''} each{more}")
+    print(same, end="\n" * bool(same))
     # How many jobs are over, and how long the others will take at the pace of these.
     left = [job for job in mine if job.name not in over]
     cost = "how long they take is known after the first"

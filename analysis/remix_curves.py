@@ -23,7 +23,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 import probes
-from analysis.arms import UNEDITED_NAME, RemixArm, base_of, edit_label
+from analysis.arms import RemixArm, base_of, edit_form
 from analysis.depth import checkpoint_ranks, depth_change, depth_table
 from analysis.remix_measures import LOG_PROB, SHARE
 from analysis.runs import TOKENS, Chain, Moment, StageRun
@@ -31,7 +31,7 @@ from probes.cli import progress
 from probes.hooked_model import HookedModel
 from training.choices import Replay
 from training.forgetting_terms import alignment, delta_1, delta_2
-from training.recipes import from_json
+from training.recipes import EditForm, from_json
 from training.relearning import Relearned
 from training.remix_config import MIX_SAMPLE, NO_MIX, RemixConfig
 from training.remix_items import stage_items
@@ -278,7 +278,7 @@ def depth_tables(
     # Checkpoints of hooked arms lack the edit: what was trained is another model.
     for arm, chain in [(one, run) for one in arms if not is_hooked(one) for run in one.runs]:
         keys = model_keys(chain)
-        d_vocab = read[keys[Moment.START]].d_vocab
+        d_vocab = read[keys[chain.moments[-1]]].d_vocab
         found = depth_table({m: read[key].ranks for m, key in keys.items()}, k=k, d_vocab=d_vocab)
         tables.append(found.assign(arm=arm.name, seed=chain.seed))
         pairs = [(STAGES, one, later, keys[one], keys[later]) for one, later in pairwise(keys)]
@@ -324,15 +324,17 @@ def ranks_by_model(arms: Sequence[RemixArm], items: int, device: str | None) -> 
 
 def is_hooked(arm: RemixArm) -> bool:
     """Whether the runs of an arm are edited by hooks, which their checkpoints do not have."""
-    configuration = arm.runs[0].configuration
-    return edit_label(configuration) != UNEDITED_NAME and configuration["edit_form"] == "hooks"
+    return edit_form(arm.runs[0].configuration) == EditForm.HOOKS
 
 
 def model_keys(chain: Chain) -> dict[str, str]:
     """The folder or name of every model of a chain, by its moment."""
     configuration = chain.configuration
     start = find_start(configuration["model"], configuration["revision"])
-    found: dict[str, str] = {Moment.START: start.model}
+    # The model that is there has no edit in its weights yet.
+    edited = edit_form(configuration) is not None
+    at_once = edited and configuration["edit_before"] == next(iter(chain.stages))
+    found: dict[str, str] = {Moment.UNEDITED if at_once else Moment.START: start.model}
     for moment, stage in zip(chain.moments[1:], chain.stages.values(), strict=True):
         path = stage.run.path / CHECKPOINTS_FOLDER / str(stage.outcome["checkpoint"])
         found[moment] = str(Path(path).resolve())

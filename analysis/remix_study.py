@@ -56,6 +56,7 @@ from analysis.jobs import (
     in_groups,
     refuse_chosen,
     run_study,
+    same_runs,
     training_job,
 )
 from probes.cli import command_main
@@ -148,17 +149,21 @@ def plan_study(
 def stage_jobs(runs: Mapping[str, RemixConfig], recipe: str, folder: Path) -> list[Job]:
     """The jobs of runs; those with the same stage A stand together and go on from the first."""
     groups: dict[Any, list[str]] = {}
-    for name, config in runs.items():
+    once = same_runs(runs)
+    for name in once:
+        config = runs[name]
         # An edit before stage A is measured in the run that makes it.
         edited = config.is_edited and config.edit_before == config.names[0]
         alone = edited or len(config.data) < 2
         groups.setdefault(name if alone else config.stage_a(), []).append(name)
     jobs = []
     for first, *others in groups.values():
-        jobs.append(training_job(COMMAND, first, runs[first], recipe, folder))
+        made = {"also": once[first]}
+        jobs.append(training_job(COMMAND, first, runs[first], recipe, folder, **made))
         for name in others:
             config = replace(runs[name], from_stage_a=folder / first)
-            jobs.append(training_job(COMMAND, name, config, recipe, folder, needs=(first,)))
+            made = {"also": once[name], "needs": (first,)}
+            jobs.append(training_job(COMMAND, name, config, recipe, folder, **made))
     return jobs
 
 
@@ -257,7 +262,7 @@ def _run(arguments: RemixStudyArguments, given: Sequence[str]) -> None:
     common = replace(given_config, **{name: getattr(plain, name) for name in _CHOSEN_BY_THE_STUDY})
     plan = plan_study(common, arguments.study, arguments, seeds=arguments.seeds)
     jobs = stage_jobs(plan, recipe, runs)
-    arms, groups = len(plan) // arguments.seeds, len(in_groups(jobs))
+    arms, groups = len(jobs) // arguments.seeds, len(in_groups(jobs))
     trained = f"; stage A is trained {groups} times"
     if run_study(jobs, arguments, f"{arms} arms", trained):
         from analysis.arm_report import refuse_folder
@@ -269,7 +274,7 @@ def _run(arguments: RemixStudyArguments, given: Sequence[str]) -> None:
         out = arguments.out / REPORT
         refuse_folder(out, NAME)
         write_report(
-            remix_arms([read_chain(runs / run) for run in plan]),
+            remix_arms([read_chain(runs / run) for run in same_runs(plan)]),
             out,
             command_line(PROGRAM, given),
             localized=arguments.localization_items if arguments.localization else None,

@@ -22,7 +22,7 @@ from analysis.claims.catalogue import Claim
 from analysis.claims.choices import Experiment
 from analysis.claims.judging import judge
 from analysis.claims.ledger import MARKDOWN_FILE, counts_text, ledger_of, write_ledger
-from analysis.jobs import RUNS, Job, duration_text, run_jobs
+from analysis.jobs import RUNS, Job, duration_text, run_jobs, same_runs_text
 from analysis.measurements import Table
 from analysis.published import headline, settings_of_results, verify, write_verification
 from analysis.remix_rows import fact_depths, memorization_table
@@ -124,6 +124,7 @@ def print_plan(made: Reproduction, over: Collection[str], at_once: int) -> None:
         f"estimated from operations, {at_once} at a time; runs that several experiments need are "
         "counted once"
     )
+    print(same := same_runs_text(made.jobs), end="\n" * bool(same))
 
 
 def remove_unneeded(

@@ -25,7 +25,7 @@ from analysis.checkpoints import step_of
 from analysis.ckl_study import FACTOR, RATIO, Changes, control_arm, evenly_spread, resuscitation
 from analysis.claims.ages import Pretrained
 from analysis.claims.choices import Experiment
-from analysis.jobs import Job, in_waves, training_job
+from analysis.jobs import Job, in_waves, same_runs, training_job
 from analysis.remix_study import mix_amounts, placements, stage_jobs
 from analysis.reproduce_scales import Knowledge, Memorization, ReproductionScale
 from interventions.choices import ResuscitationSite
@@ -301,7 +301,8 @@ def _memorization_jobs(
 ) -> Iterator[Job]:
     """Runs in stages, those that make a stage A before those that go on from it."""
     wanted, arms = scale.memorization, _memorization_arms(scale.memorization)
-    made: dict[RemixConfig, tuple[str, list[str]]] = {}
+    runs: dict[str, RemixConfig] = {}
+    parts: dict[str, list[Experiment]] = {}
     for experiment in scale.experiments:
         for name, changes in _chosen(arms.get(experiment, {}), wanted.arms):
             for seed in range(scale.seeds):
@@ -309,9 +310,8 @@ def _memorization_jobs(
                 if wanted.own_start:
                     start = starts[seed]
                     config = replace(config, model=start.model, revision=start.revisions[-1])
-                # A mix of the usual size is an arm of several experiments.
-                made.setdefault(config, (f"remix-{name}-seed-{seed}", []))[1].append(experiment)
-    runs = {name: config for config, (name, _) in made.items()}
+                runs[run := f"remix-{name}-seed-{seed}"] = config
+                parts.setdefault(run, []).append(experiment)
     for job in stage_jobs(runs, wanted.recipe, folder):
         config = runs[job.name]
         start = starts[config.seed]
@@ -320,7 +320,7 @@ def _memorization_jobs(
         yield replace(
             job,
             seconds=scale.seconds(memorization_work(config, parameters, stages=stages)),
-            experiments=tuple(made[config][1]),
+            experiments=tuple(dict.fromkeys(x for n in (job.name, *job.also) for x in parts[n])),
             needs=(*(start.needs if wanted.own_start else ()), *job.needs),
         )
 
@@ -398,10 +398,17 @@ def memorization_work(config: RemixConfig, parameters: int, *, stages: int | Non
 
 
 def _each_once(jobs: Iterable[Job]) -> list[Job]:
-    """Jobs by their names, each part of all experiments that have it."""
-    found: dict[str, Job] = {}
+    """Jobs by their names and by what they train, each part of all experiments that have it."""
+    found: dict[str, list[Job]] = {}
     for job in jobs:
-        there = found.setdefault(job.name, job)
-        others = [one for one in job.experiments if one not in there.experiments]
-        found[job.name] = replace(there, experiments=(*there.experiments, *others))
-    return list(found.values())
+        found.setdefault(job.name, []).append(job)
+    trained = {name: alike[0].config for name, alike in found.items() if alike[0].config}
+    for name, others in same_runs(trained).items():
+        found[name] += [job for other in others for job in found.pop(other)]
+    once = []
+    for first, *others in found.values():
+        parts = dict.fromkeys(part for job in (first, *others) for part in job.experiments)
+        also = dict.fromkeys(n for job in (first, *others) for n in (job.name, *job.also))
+        names = tuple(name for name in also if name != first.name)
+        once.append(replace(first, experiments=tuple(parts), also=names))
+    return once

@@ -18,6 +18,7 @@ from math import prod
 from pathlib import Path, PurePath
 from typing import Any
 
+from analysis.arms import edit_form
 from analysis.runs import TrainingRun
 from training.runs.checkpoints import checkpoint_folders
 from training.runs.directory import CHECKPOINTS_FOLDER, MANIFEST_FILE, read_manifest
@@ -78,7 +79,7 @@ def series_of(model: str) -> Series:
 
 
 def edit_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns `site`, `ratio`, `factor`, `control` and `temperature` of a run."""
+    """The columns of a run that say how its start was edited."""
     ratio, control = configuration["resuscitation_ratio"], configuration["control"]
     has_site = ratio is not None and control is None
     return {
@@ -87,6 +88,7 @@ def edit_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
         "factor": configuration["resuscitation_factor"],
         "control": None if control is None else str(control),
         "temperature": configuration["attention_temperature"],
+        "edit_form": edit_form(configuration),
     }
 
 

@@ -1,7 +1,8 @@
 """Edits: change a model by hooks for a while (`applied`), or in its weights (`patch_weights`).
 
 Several edits act in the order in which they are given. Both forms compute the same function, but
-train differently: behind a hook, the optimizer sees the weights as they were.
+train differently: a hook is a fixed gain in front of the weights as they were, and multiplies the
+learning rates of rows too.
 
 Edits are tried on a few fixed tokens first (`check_edits`), once all by hooks and once by weights
 where weights can express them. An edit is refused that changes neither logits nor coefficients nor

@@ -1,10 +1,11 @@
 """Row learning rates: what the preserving resuscitation does in training, on unedited weights.
 
 Multiplying up rows by u and dividing memory vectors by u leaves the function as it is. Adam's steps
-do not grow with the gradient, so training the edited weights is training the unedited ones with
-learning rates times u for memory vectors, and divided by u for up rows and biases, up to Adam's
-epsilon, clipping of gradients, L2 weight decay and rounding. (Under SGD it would be u squared.)
-Only the rates change: knowledge entropy stays where it is.
+do not grow with the gradient, so training weights that are edited so is training the unedited ones
+with learning rates times u for memory vectors, and divided by u for up rows and biases, up to
+Adam's epsilon, clipping of gradients, L2 weight decay and rounding. (Under SGD it would be u
+squared.) Behind hooks the same edit does nothing in training. Only the rates change: knowledge
+entropy stays where it is.
 
 A step is read off the weights that it has moved, less the decay where the optimizer says that it is
 decoupled, as PyTorch's do. Weights in half precision have too few digits for that and are refused.

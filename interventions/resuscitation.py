@@ -3,8 +3,9 @@
 The neurons whose mean coefficient is at or below the quantile `ratio` are multiplied by `factor`
 times the layer's mean coefficient over their own (`interventions.selection`), at one of the sites
 of `interventions.rows`; the paper scales up rows (`site="up"`). `site="preserving"` also divides
-the memory vectors, which moves knowledge entropy without changing what the model computes; in
-training, under Adam, it is the same as a learning rate of its own for each row.
+the memory vectors, which moves knowledge entropy without changing what the model computes. In
+the weights it is, for training under Adam, a learning rate of its own for each row; as hooks it is
+nothing.
 `compat="official"` computes multipliers as the released code does: in float32, by `torch.quantile`,
 with no guard for coefficients of zero.
 
@@ -278,8 +279,8 @@ _BEFORE = (
 _ABOUT_SITES = {
     ResuscitationSite.PRESERVING: [
         "Site 'preserving' moves knowledge entropy without changing what the model computes "
-        "(contribution entropy stays); under Adam it is the same as a learning rate of its own for "
-        "each row."
+        "(contribution entropy stays). In the weights it is, for training under Adam, a learning "
+        "rate of its own for each row."
     ],
     ResuscitationSite.DOWN: [
         "Site 'down' scales memory vectors: coefficients, and with them knowledge entropy, change "

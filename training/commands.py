@@ -19,10 +19,12 @@ from typing import Any
 from probes.cli import command_main, parse_arguments
 from training.choices import Parallel, RateCount, ScheduleKind
 from training.recipes import (
+    EditForm,
     EvaluationFields,
     LoopFields,
     beginning_of,
     changed,
+    deciding_edits,
     from_json,
     recipe_named,
 )
@@ -31,6 +33,10 @@ Section = tuple[str, tuple[tuple[str, str], ...]]
 """A heading, then names and values."""
 _WIDTH = 100
 _SHOWN_STEPS = 12
+_FORMS = {
+    EditForm.WEIGHTS: "in the weights, which are trained so",
+    EditForm.HOOKS: "by hooks, a fixed gain in front of the trained weights",
+}
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,9 @@ def base_section(config: Any, when: str = "") -> Section:
     if config.attention_temperature is not None:
         temperature = f"{config.attention_temperature:g}, {config.temperature_schedule}"
         edits.append(f"attention temperature {temperature}")
-    made = "; ".join([*edits, f"as {config.edit_form}{when}"]) if edits else "none"
+    if "edit_form" in deciding_edits(vars(config)):
+        edits.append(_FORMS[config.edit_form])
+    made = f"{'; '.join(edits)}{when}" if edits else "none"
     return "model", (("base", f"{config.model}{at}"), ("edits", made))
 
 

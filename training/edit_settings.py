@@ -2,8 +2,9 @@
 
 Mean coefficients are measured on the initial model, over the text and as many tokens of it as were
 asked for, or taken from an entropy result of the same model. From them come the resuscitation or
-the control that is wanted; a temperature of attention may be added. Edits are then hooks for the
-length of the run, or written into the weights; learning rates of rows are neither.
+the control that is wanted; a temperature of attention may be added. Edits are then written into the
+weights, which are trained so, or hooks for the length of the run: a fixed gain in front of weights
+that are trained as they were. Learning rates of rows are neither.
 
 Nothing of this depends on how far a run has come, so one that goes on finds the same edits.
 """

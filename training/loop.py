@@ -98,7 +98,8 @@ def train(
         source: the batches.
         settings: how to train.
         directory: where to record; created, or reopened to resume.
-        edits: made by hooks for the length of the run.
+        edits: made by hooks for the length of the run, so that the weights are trained as they
+            were, behind a fixed gain. To train edited ones, call `interventions.patch_weights`.
         observers: evaluate the model at steps that they choose; at the last step of a run that
             a stop rule ends, all of them do.
         stop: may end the run early.

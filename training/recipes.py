@@ -14,7 +14,7 @@ import argparse
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum, StrEnum
 from pathlib import Path
 from types import UnionType
@@ -255,7 +255,7 @@ class Control(StrEnum):
     MOST_ACTIVE_ROWS = "most_active_rows"  # its multipliers, on the most active neurons
     MATCHED_NOISE = "matched_noise"  # noise of its size, on its rows
     REDO = "redo"  # its neurons started afresh; weights only
-    # What the preserving one does in training: learning rates of rows, and no edit.
+    # What the preserving one in weights does in training: learning rates of rows, and no edit.
     ROW_LEARNING_RATES = "row_learning_rates"
     IDENTITY = "identity"  # nothing
 
@@ -267,6 +267,12 @@ class EditForm(StrEnum):
     # A fixed gain in front of the trained weights: an update of a row counts as many times as the
     # row is multiplied. Checkpoints hold the weights without the edit.
     HOOKS = "hooks"
+
+
+_SCALING = (None, Control.RANDOM_ROWS, Control.MOST_ACTIVE_ROWS)
+"""Controls that multiply rows, and none."""
+_ANY_SITE = (Control.REDO, Control.ROW_LEARNING_RATES)
+"""Controls that are the same whatever the site."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,7 +302,7 @@ class EditFields:
     """constant; or linear, to 1 at the end of the run, the released code's default."""
     edit_form: EditForm = EditForm.WEIGHTS
     """weights: the edited weights are trained, as in the paper; hooks: the weights are trained as
-    they were, behind a fixed gain, which multiplies a row's learning rate too."""
+    they were, behind a fixed gain, which multiplies the learning rate of a row too."""
     coefficient_corpus: str = "general-train"
     """Text that mean coefficients are measured on, before the first step."""
     coefficient_tokens: int = 16384
@@ -344,3 +350,33 @@ class EditFields:
             )
         if self.sequential and self.coefficients is not None:
             raise ValueError("--sequential measures coefficients; leave --coefficients out")
+
+
+EDIT_FIELDS = tuple(field.name for field in fields(EditFields))
+"""The settings of edits."""
+
+
+def deciding_edits(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of edits that decide what is trained, of a configuration as it is or as stored.
+
+    They are equal where the training is the same up to rounding. Behind hooks the weights are
+    trained as they were, so that it does not matter whether a neuron's up row or its memory vector
+    is multiplied, and a multiplier that is taken back matters nothing. What is measured of a model
+    with such an edit can differ: coefficients do.
+    """
+    found = {name: settings[name] for name in EDIT_FIELDS}
+    control, site = found["control"], found["resuscitation_site"]
+    in_front = found["edit_form"] == EditForm.HOOKS and control in _SCALING
+    is_plain = found["resuscitation_ratio"] is None or control == Control.IDENTITY
+    idle: set[str] = set()
+    if is_plain or (in_front and site == ResuscitationSite.PRESERVING):
+        idle = found.keys() - {"attention_temperature", "temperature_schedule", "edit_form"}
+    elif in_front and site == ResuscitationSite.DOWN:
+        found["resuscitation_site"] = ResuscitationSite.UP
+    elif control in _ANY_SITE and not found["sequential"]:
+        idle = {"resuscitation_site"}
+    if found["attention_temperature"] is None:
+        idle |= {"temperature_schedule"}
+        if "control" in idle or control == Control.ROW_LEARNING_RATES:
+            idle |= {"edit_form"}
+    return {name: value for name, value in found.items() if name not in idle}

@@ -4,9 +4,9 @@ Names are made of settings in tables of measurements, in the words of the report
 figures made of tables and of runs have the same.
 
 Example:
-    >>> row = {"site": "up", "ratio": 0.5, "factor": 2.0, "control": NONE, "temperature": NONE}
-    >>> edit_name(row)
-    'up, ratio 0.5, factor 2'
+    >>> row = {"site": "up", "ratio": 0.5, "factor": 2.0, "control": NONE}
+    >>> edit_name({**row, "temperature": NONE, "edit_form": "hooks"})
+    'up, ratio 0.5, factor 2, as hooks'
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ CURVES = 6
 SETTINGS = ("trajectory", "step", "novelty", "batch_size", "learning_rate", "interval", "epochs")
 """Settings of a run of continual knowledge learning, but for its edit and its seed; the trajectory
 says the size of the model."""
-EDITS = ("site", "ratio", "factor", "control", "temperature")
+EDITS = ("site", "ratio", "factor", "control", "temperature", "edit_form")
 MIXES = (
     *("mix_first", "mix_later", "mix_ratio", "mix_words", "mix_corpus"),
     *("replay", "replay_ratio", "equal"),
@@ -132,6 +132,7 @@ def edit_name(row: Mapping[str, Any], said: Sequence[str] = ()) -> str:
             "control": known["control"],
             "attention_temperature": known["temperature"],
             "temperature_schedule": "constant",
+            "edit_form": known["edit_form"],
         }
     )
     strengths = [n for n in ("ratio", "factor") if n in said and row["control"] != NONE]

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from analysis.figures import colours_of
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from tests.analysis.ckl_runs import UP, arms_from, make_run
 from tests.analysis.test_document import plots_of
-from training.recipes import Control
+from training.recipes import Control, EditForm
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +265,15 @@ def test_p_values_are_adjusted_over_the_arms_of_a_measure(folders, tmp_path):
     assert found["p_value"].tolist() == pytest.approx([2 / 2**10, 1])
     assert found["p_holm"].tolist() == pytest.approx([4 / 2**10, 1])
     assert found.loc["random rows", "effect"] == pytest.approx(0)
+
+
+def test_arms_behind_hooks_say_so_and_an_unedited_arm_has_no_form(tmp_path):
+    runs = [
+        make_run(tmp_path / f"{form}-{seed}", seed=seed, edit={**edit, "edit_form": form})
+        for seed, (form, edit) in enumerate(product(EditForm, ({}, UP)))
+    ]
+    arms = {arm.name: arm.seeds for arm in arms_from(*runs)}
+    assert arms == {"unedited": (0, 2), "up": (1,), "up, as hooks": (3,)}
 
 
 def test_over_a_trajectory_ranks_and_differences_are_correlated(tmp_path):

@@ -73,6 +73,8 @@ def test_settings_are_those_of_the_configuration(table, edited):
     assert table[list(amounts)].drop_duplicates().to_dict("records") == [amounts]
     found = edited[["site", "ratio", "factor", "control"]].drop_duplicates().to_dict("records")
     assert found == [{"site": "up", "ratio": 0.5, "factor": 2.0, "control": None}]
+    assert set(edited["edit_form"]) == {"weights"}
+    assert table["edit_form"].isna().all()
 
 
 def test_k_of_every_passage(table):

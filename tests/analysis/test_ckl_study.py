@@ -110,8 +110,24 @@ def test_all_edits_of_a_real_model_can_be_listed(texts, pretrained, tmp_path, ca
     out = tmp_path / "study"
     assert main([*study_arguments(texts, pretrained, out), "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    # The model has a gate, so four sites.
-    assert len(lines) == 2 + 4 + len(Control)
+    # The model has a gate, so four sites; a control that does nothing is the unedited run.
+    same, *commands = lines
+    assert same.endswith(": step-000007-control-identity is step-000007")
+    assert len(commands) == 2 + 4 + len(Control) - 1
+
+
+def test_behind_hooks_fewer_edits_are_runs_of_their_own(texts, pretrained, tmp_path, capsys):
+    words = study_arguments(texts, pretrained, tmp_path / "study", "--edit-form", "hooks")
+    assert main([*words, "--list", "--seeds", "2"]) == 0
+    same, *commands = capsys.readouterr().out.splitlines()
+    assert set(same.partition(": ")[2].split("; ")) == {
+        "step-000007-down is step-000007-up",
+        "step-000007-preserving is step-000007",
+        "step-000007-control-identity is step-000007",
+    }
+    # Two starts, up and gate, and controls other than that one and redo.
+    assert len(commands) == 2 * (2 + 2 + len(Control) - 2)
+    assert not any("--control redo" in command for command in commands)
 
 
 @pytest.mark.parametrize(

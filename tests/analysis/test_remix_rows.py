@@ -16,7 +16,7 @@ from tests.analysis.remix_runs import A_ITEMS, A_STEPS, B_STEPS, make_run
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import pretrain_arguments, write_texts
 from training.pretrain import main as pretrain
-from training.recipes import Control, from_json
+from training.recipes import Control, EditForm, from_json
 from training.remix import main as remix
 from training.remix_config import RemixConfig
 from training.remix_items import stage_items
@@ -47,7 +47,8 @@ def table_of(*folders, **given):
 def settings_of(folder):
     """The one value that each setting of a run has."""
     table = table_of(folder)
-    names = ("site", "ratio", "factor", "control", "temperature", "first", "later", "later_kind")
+    names = ("site", "ratio", "factor", "control", "temperature", "edit_form", "first", "later")
+    names += ("later_kind",)
     names += ("stages", "familiar", "mix_first", "mix_later", "mix_ratio", "mix_words", "replay")
     names += ("mix_corpus",)
     found = {}
@@ -96,6 +97,7 @@ def test_written_answers_are_not_what_is_right(tmp_path):
 
 
 UP = {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0}
+WEIGHTS = {"edit_form": "weights"}
 
 
 @pytest.mark.parametrize(
@@ -127,12 +129,16 @@ UP = {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0}
         ({"mix": ("none", "generic"), "no_mix_control": "tokens"}, {"equal": "tokens"}),
         ({"replay": "items", "replay_ratio": 0.3}, {"replay": "items", "replay_ratio": 0.3}),
         ({"replay": "self"}, {"replay": "self", "replay_ratio": 0.1}),
-        (UP, {"site": "up", "ratio": 0.5, "factor": 2.0}),
+        (UP, {"site": "up", "ratio": 0.5, "factor": 2.0, **WEIGHTS}),
         (
             {**UP, "control": "random_rows"},
-            {"control": "random_rows", "ratio": 0.5, "factor": 2.0},
+            {"control": "random_rows", "ratio": 0.5, "factor": 2.0, **WEIGHTS},
         ),
-        ({"attention_temperature": 1.5}, {"temperature": 1.5}),
+        ({"attention_temperature": 1.5}, {"temperature": 1.5, **WEIGHTS}),
+        (
+            {"attention_temperature": 1.5, "edit_form": EditForm.HOOKS},
+            {"temperature": 1.5, "edit_form": "hooks"},
+        ),
     ],
 )
 def test_settings_are_those_of_the_manifest(tmp_path, given, told):

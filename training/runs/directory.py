@@ -264,7 +264,15 @@ def _as_at_first(configuration: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(schedule, dict) and schedule.get("count") == _ADDED["schedule_count"]:
         left = {name: value for name, value in schedule.items() if name != "count"}
         return {**configuration, "schedule": left}
-    return {k: v for k, v in configuration.items() if k not in _ADDED or v != _ADDED[k]}
+    told = _form_as_at_first(configuration)
+    return {k: v for k, v in told.items() if k not in _ADDED or v != _ADDED[k]}
+
+
+def _form_as_at_first(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Unedited runs of earlier versions said hooks, the default then, and it means nothing."""
+    edits = [settings.get(name, False) for name in ("resuscitation_ratio", "attention_temperature")]
+    form = {"edit_form": "hooks"} if edits == [None, None] else {}
+    return {**settings, **form}
 
 
 def _refuse_used(folder: Path) -> None:
@@ -281,7 +289,9 @@ def refuse_other_inputs(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse a folder whose run has other settings, weights or texts."""
     stored = read_manifest(folder)
     for part, to_give in DECISIVE.items():
-        for difference in _differences(stored[part], manifest[part], part):
+        for difference in _differences(
+            *map(_form_as_at_first, (stored[part], manifest[part])), part
+        ):
             raise ValueError(
                 f"{folder} holds a run with another {difference}; give {to_give} that it was begun "
                 "with, or another folder"

@@ -263,6 +263,11 @@ def test_series_between_their_ends():
         ({"site": "up", "ratio": 0.5, "factor": 2.0}, "up, ratio 0.5, factor 2"),
         ({"control": "random_rows", "ratio": 0.5, "factor": 2.0}, "random rows"),
         ({"temperature": 1.5}, "attention temperature 1.5"),
+        ({"temperature": 1.5, "edit_form": "hooks"}, "attention temperature 1.5, as hooks"),
+        (
+            {"control": "row_learning_rates", "ratio": 0.5, "factor": 2.0, "edit_form": "hooks"},
+            "row learning rates",
+        ),
     ],
 )
 def test_edits_have_the_names_of_the_reports(settings, name):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis.claims import CLAIMS, Scale
-from analysis.jobs import in_waves
+from analysis.jobs import in_waves, same_runs
 from analysis.reproduce import Experiment, claims_of, needed
 from analysis.reproduce_plan import (
     knowledge_work,
@@ -63,6 +63,16 @@ def test_each_run_is_there_once_after_what_it_needs(jobs):
     for place, job in enumerate(jobs):
         assert set(job.needs) <= set(names[:place])
     assert len(in_waves(jobs)) == 3
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_no_two_runs_train_the_same(name):
+    made = [job for job in whole_plan(SCALES[name](), RUNS) if job.config is not None]
+    assert not any(same_runs({job.name: job.config for job in made}).values())
+    # A mix of the usual size is an arm of several experiments.
+    also = {other: set(job.experiments) for job in made for other in job.also}
+    assert name == "desk" or also["remix-at-a-ratio-1-seed-0"] >= {Experiment.AMOUNTS}
+    assert all(other.startswith("remix-") for other in also)
 
 
 def test_jobs_are_made_by_the_words_of_their_configurations(jobs):

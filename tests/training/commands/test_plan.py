@@ -68,7 +68,7 @@ def test_edits_are_in_the_plan():
     )
     assert ckl_plan(config).value("model", "edits") == (
         "control matched_noise of a resuscitation: ratio 0.5, factor 2, at up; "
-        "attention temperature 1.5, linear; as hooks"
+        "attention temperature 1.5, linear; by hooks, a fixed gain in front of the trained weights"
     )
 
 

@@ -10,7 +10,15 @@ from interventions.choices import ResuscitationSite, Schedule
 from training.choices import DecayGroup, Precision, RateCount, ScheduleKind
 from training.ckl_config import CKL_RECIPES, CklConfig
 from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
-from training.recipes import Control, EditForm, as_json, changed, from_json, recipe_named
+from training.recipes import (
+    Control,
+    EditForm,
+    as_json,
+    changed,
+    deciding_edits,
+    from_json,
+    recipe_named,
+)
 from training.settings import OptimizerSettings, ScheduleSettings
 
 UP = {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0}
@@ -49,6 +57,43 @@ def test_choices_and_paths_come_back_from_a_manifest(tmp_path):
     assert again == config
     assert again.control is Control.RANDOM_ROWS
     assert again.coefficients == tmp_path
+
+
+SAME = [
+    (EditForm.HOOKS, {"resuscitation_site": "down"}, {"resuscitation_site": "up"}),
+    (EditForm.HOOKS, {"resuscitation_site": "preserving"}, None),
+    (EditForm.HOOKS, {"resuscitation_site": "preserving", "control": Control.RANDOM_ROWS}, None),
+    (EditForm.WEIGHTS, {"control": Control.IDENTITY}, None),
+    *(
+        (form, {"control": Control.ROW_LEARNING_RATES, "resuscitation_site": site}, given)
+        for form, site in (("hooks", "up"), ("weights", "down"))
+        for given in ({"control": Control.ROW_LEARNING_RATES},)
+    ),
+]
+OTHER = [
+    (EditForm.WEIGHTS, {"resuscitation_site": "down"}, {"resuscitation_site": "up"}),
+    (EditForm.WEIGHTS, {"resuscitation_site": "preserving"}, None),
+    (EditForm.HOOKS, {"resuscitation_site": "gate"}, {"resuscitation_site": "up"}),
+    (EditForm.HOOKS, {"attention_temperature": 1.5}, {}),
+    (EditForm.HOOKS, {"resuscitation_factor": 3.0}, {}),
+    (
+        EditForm.HOOKS,
+        {"control": Control.MATCHED_NOISE, "resuscitation_site": "down"},
+        {"control": Control.MATCHED_NOISE},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "one", "other", "same"),
+    [*((*case, True) for case in SAME), *((*case, False) for case in OTHER)],
+)
+def test_which_edits_train_the_same(form, one, other, same):
+    """`other` is None for the unedited run."""
+    plain = as_json(CKL_RECIPES["smoke"]())
+    first = {**plain, **UP, "edit_form": form, **one}
+    second = plain if other is None else {**plain, **UP, "edit_form": form, **other}
+    assert (deciding_edits(first) == deciding_edits(second)) is same
 
 
 def test_another_versions_configuration_is_refused():

@@ -340,6 +340,18 @@ def test_a_truncated_checkpoint_of_a_run_is_refused(tmp_path):
         run(tmp_path / "run", model_of(), settings=settings, resume=True)
 
 
+def test_an_unedited_run_is_gone_on_with_whatever_the_default_form_of_edits(tmp_path):
+    plain = {"resuscitation_ratio": None, "attention_temperature": None, "rate": 0.1}
+    hooks, weights = ({**plain, "edit_form": form} for form in ("hooks", "weights"))
+    commit(created(tmp_path / "run", {"configuration": hooks, "inputs": {}}), 3)
+    again = reopened(tmp_path / "run", {"configuration": weights, "inputs": {}})
+    assert again.latest().step == 3
+    warm = [{**one, "attention_temperature": 2.0} for one in (hooks, weights)]
+    commit(created(tmp_path / "warm", {"configuration": warm[0], "inputs": {}}), 3)
+    with pytest.raises(ValueError, match='edit_form: "hooks" there, "weights" asked for'):
+        reopened(tmp_path / "warm", {"configuration": warm[1], "inputs": {}})
+
+
 @pytest.mark.parametrize(
     ("counted", "other"),
     [
