@@ -57,8 +57,8 @@ def edit_label(configuration: Mapping[str, Any], *, strength: bool = True) -> st
 def edit_form(configuration: Mapping[str, Any]) -> str | None:
     """How a start was edited, by hooks or in its weights; None where it was not edited."""
     found = configuration["edit_form"]
-    has_control = configuration["control"] in (Control.IDENTITY, Control.ROW_LEARNING_RATES)
-    scaled = configuration["resuscitation_ratio"] is not None and not has_control
+    leaves_it = configuration["control"] in (Control.IDENTITY, Control.ROW_LEARNING_RATES)
+    scaled = configuration["resuscitation_ratio"] is not None and not leaves_it
     return str(found) if scaled or configuration["attention_temperature"] is not None else None
 
 
