@@ -13,6 +13,7 @@ from analysis.runs import TrainingRun, read_run
 from interventions.choices import ResuscitationSite
 from tests.analysis.ckl_runs import BASE, ENCOUNTERS, KINDS, MET, STEPS, arms_from, make_run
 from tests.analysis.test_ckl_rows import picked, table_of, value
+from training.recipes import Control
 
 PER_PASSAGE = ("effectivity", "rise", "fall", "net gain")
 NO_MOMENT = {"moment": None, "against": None}
@@ -165,6 +166,7 @@ def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     up = {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0}
     preserving = {**up, "resuscitation_site": ResuscitationSite.PRESERVING}
+    rates = {**up, "control": Control.ROW_LEARNING_RATES}
     runs = []
     for seed in range(SEEDS):
         make = partial(make_run, seed=seed, model="tiny", generate_every=None)
@@ -180,13 +182,13 @@ def table(tmp_path_factory):
                 )
             )
         last = {"start": f"{len(AGES) - 1:02x}", "revision": f"step-{AGES[-1]:06d}"}
-        for name, edit, gain in (("up", up, 1.5), ("preserving", preserving, 0.5)):
+        for name, edit, gain in (("up", up, 1.5), ("kept", preserving, 0.7), ("rates", rates, 0.5)):
             edited = {"edit": edit, "unedited": True, "entropy": 40.0, "gain": gain}
             runs.append(make(folder / f"{name}-{seed}", **edited, **last))
         spaced = make(folder / f"spaced-{seed}", injection_interval=14, **last)
         runs.append(scored(spaced, draws_that_fade()))
         # The same at the shorter interval, in the place of the run of the last checkpoint.
-        runs[-4] = scored(runs[-4], draws_that_fade())
+        runs[-5] = scored(runs[-5], draws_that_fade())
     return table_of(*runs)
 
 
@@ -212,7 +214,7 @@ def findings(table):
         ("resuscitation-raises-entropy", SEEDS),
         ("preserving-resuscitation-gain", 10),
         ("preserving-resuscitation-damage", 60),
-        ("preserving-against-scaling", 10),
+        ("resuscitation-against-row-rates", 10),
         ("forgetting-is-linear-in-log-steps", SEEDS),
         ("duplication-forgets-faster", SEEDS),
         ("encounters-within-the-threshold-add-up", 10),
@@ -231,7 +233,7 @@ def test_effects_are_those_that_were_planted(findings):
     assert findings["resuscitation-raises-entropy"].effect == pytest.approx(
         40 - (30 - 8 - 0.1 * 8 * 2)
     )
-    assert findings["preserving-against-scaling"].effect == pytest.approx(1.5 * (1.5 - 0.5))
+    assert findings["resuscitation-against-row-rates"].effect == pytest.approx(1.5 * (1.5 - 0.5))
 
 
 def test_spacing_on_all_rows_would_keep_claims_from_their_rows(table):
