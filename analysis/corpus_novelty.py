@@ -56,8 +56,7 @@ class NoveltyArguments(LoadingSettings):
     out: Path
     """Folder for the results; made if it is not there."""
     max_documents: int | None = 256
-    """Documents of each corpus, None for all; the paper has 10,000. 256 take a model of 135M
-    parameters about two minutes a corpus on two CPU cores."""
+    """Documents of each corpus, None for all; the paper has 10,000."""
     sequence_length: int | None = None
     """Tokens after which a document is cut off; 512, or as many as the model takes."""
     column: str | None = None
