@@ -87,7 +87,7 @@ def _run(arguments: NoveltyArguments, given: Sequence[str]) -> None:
         )
     files = [f"{NAME}.{ending}" for ending in ("html", "md", "json", "csv")]
     refuse_existing(arguments.out, overwrite=arguments.overwrite, known=files)
-    reading = {"column": arguments.column, "sample_by": arguments.sample_by}
+    reading: dict[str, Any] = {"column": arguments.column, "sample_by": arguments.sample_by}
     corpora = [
         probes.load_corpus(name, max_documents=arguments.max_documents, **reading)
         for name in arguments.corpus

@@ -142,17 +142,22 @@ def conclude(made: Reproduction, command: str) -> None:
     """Judge the claims on the runs, and write tables, ledger, verification and report."""
     results = find_results([made.runs / job.name for job in made.jobs])
     tables = measured_tables(made, results)
+    pretrained, models = pretrained_of(made.scale), tuple(models_of(made.scale))
     provenance = {
         "seeds": made.scale.seeds,
         "checkpoints": made.scale.checkpoints,
         "runs": len(made.jobs),
         "experiments": list(_by_experiment(made)),
-        "pretrained": asdict(pretrained := pretrained_of(made.scale)),
+        "pretrained": asdict(pretrained),
     }
-    models = tuple(models_of(made.scale))
-    judged = judge(made.claims, tables, pretrained)
-    shared = {"command": command, "page": PAGE, "models": models, "provenance": provenance}
-    ledger = ledger_of(judged, scale=made.scale.name, **shared)
+    ledger = ledger_of(
+        judge(made.claims, tables, pretrained),
+        scale=made.scale.name,
+        command=command,
+        page=PAGE,
+        models=models,
+        provenance=provenance,
+    )
     write_ledger(ledger, made.out)
     comparisons = verify(tables, settings_of_results(results))
     write_verification(comparisons, made.out)

@@ -94,8 +94,13 @@ def ledger_of(
 ) -> Ledger:
     """A ledger of findings, which link to a page of figures."""
     linked = (replace(one, figure=f"{page}{one.figure}") if one.figure else one for one in findings)
-    shared = {"models": tuple(models), "claims": tuple(linked), "provenance": provenance}
-    return Ledger(scale=scale, command=command, **shared)
+    return Ledger(
+        scale=scale,
+        command=command,
+        models=tuple(models),
+        claims=tuple(linked),
+        provenance=provenance,
+    )
 
 
 def write_ledger(ledger: Ledger, out: Path) -> None:
