@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MANIFEST, TABLE = "sweep.json", "trajectory.csv"
 """Files of a folder with results of several checkpoints: its settings, and all entropies."""
@@ -32,6 +33,61 @@ class Checkpoint:
     def slug(self) -> str:
         """The label as the name of a folder."""
         return re.sub(r"[^\w.-]+", "-", self.label).strip("-.") or "checkpoint"
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Checkpoints of one trajectory that runs begin from, by growing age, and the job of it."""
+
+    model: str
+    revisions: tuple[str | None, ...]
+    parameters: int = 0
+    job: Any = None  # an `analysis.jobs.Job`, where they are still to be made
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The job that makes them, as other jobs need it."""
+        return () if self.job is None else (self.job.name,)
+
+
+def starts_along(
+    model: str, revisions: Sequence[str], count: int, *, parameters: int = 0
+) -> Starts:
+    """So many checkpoints of a run directory, or of those named of a hub model, evenly spread.
+
+    Raises:
+        ValueError: there are fewer, or none that has a step.
+    """
+    if count < 1:
+        raise ValueError(f"1 or more --checkpoints are needed, found {count}")
+    if not revisions and not _is_run(Path(model)):
+        raise ValueError(
+            f"--trajectory {model} has no checkpoints; give the --out folder of "
+            "training.pretrain, or name --revisions of a hub model"
+        )
+    labels = [found.label for found in checkpoints(model, revisions)]
+    by_step = {step: name for name in labels if (step := step_of(name)) is not None}
+    steps = evenly_spread(list(by_step), count)
+    return Starts(model, tuple(by_step[step] for step in steps), parameters)
+
+
+def evenly_spread(steps: Sequence[int], count: int) -> list[int]:
+    """The steps that are nearest to equal parts of the way to the last one; 0 is left out."""
+    left = sorted(step for step in steps if step > 0)
+    if len(left) < count:
+        raise ValueError(
+            f"--checkpoints {count} was asked for, found {len(left)} after step 0; ask for fewer, "
+            "or pretrain with more"
+        )
+    last, chosen = left[-1], []
+    # From the end, so that the last checkpoint is always among them.
+    for part in range(count, 0, -1):
+        goal = last * part / count
+        # Enough of the earlier ones must be left for the parts to come.
+        nearest = min(left[part - 1 :], key=lambda step: abs(step - goal))
+        chosen.append(nearest)
+        left = left[: left.index(nearest)]
+    return chosen[::-1]
 
 
 def is_series(model: str, revisions: Sequence[str]) -> bool:

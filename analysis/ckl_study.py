@@ -17,6 +17,10 @@ Example:
     $ python -m analysis.ckl_study --trajectory runs/tiny --out runs/study
     $ python -m analysis.ckl_study --trajectory runs/tiny --out runs/study --list
     $ python -m analysis.ckl_study --trajectory runs/tiny --out runs/study --shard 1/2
+    $ python -m analysis.ckl_study --recipe paper-1b --trajectory allenai/OLMo-1B-hf \
+          --revisions step118000-tokens495B step738000-tokens3095B --checkpoints 2 \
+          --corpus pubmed.jsonl --knowledge paraphrase70.json once60.json \
+          --processes-per-run 8 --dry-run --out runs/paper
 """
 
 import sys
@@ -25,15 +29,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.jobs import (
-    REPORT,
-    RUNS,
-    RunsFields,
-    refuse_chosen,
-    run_study,
-    same_runs,
-    training_job,
-)
+from analysis.checkpoints import Starts, starts_along
+from analysis.jobs import REPORT, RUNS, same_runs, training_job
+from analysis.study_runs import RunsFields, refuse_chosen, run_study
 from interventions.choices import ResuscitationSite
 from probes.cli import command_main
 from training.ckl import COMMAND
@@ -52,8 +50,11 @@ _CHOSEN_BY_THE_STUDY = ("model", "revision", "resuscitation_site", "control")
 class CklStudyArguments(RunsFields):
     """Run continual knowledge learning over a trajectory and report what came of it."""
 
-    trajectory: Path
-    """Run directory of training.pretrain, whose checkpoints runs begin from."""
+    trajectory: str
+    """Run directory of training.pretrain, or hub id, whose checkpoints runs begin from."""
+    revisions: tuple[str, ...] = ()
+    """Of a hub model those to choose from, separated by spaces or commas; of a run directory its
+    checkpoints, all where none are named."""
     recipe: str
     """Recipe of training.ckl, where the defaults below are from."""
     checkpoints: int = 8
@@ -65,21 +66,18 @@ class CklStudyArguments(RunsFields):
 
 def plan_study(
     config: CklConfig,
-    trajectory: Path,
+    starts: Starts,
     *,
-    checkpoints: int,
     seeds: int,
     sites: Iterable[ResuscitationSite],
     controls: Iterable[Control] = tuple(Control),
 ) -> dict[str, CklConfig]:
     """The settings of all runs by their names, those of the first seed first."""
-    if min(checkpoints, seeds) < 1:
-        raise ValueError(
-            f"a study needs 1 or more --checkpoints and --seeds, found {checkpoints} and {seeds}"
-        )
-    names = _checkpoint_names(trajectory)
-    steps = evenly_spread(list(names), checkpoints)
-    arms: list[tuple[str, Changes]] = [(names[step], {"revision": names[step]}) for step in steps]
+    if seeds < 1:
+        raise ValueError(f"a study needs 1 or more --seeds, found {seeds}")
+    arms: list[tuple[str, Changes]] = [
+        (str(revision), {"revision": revision}) for revision in starts.revisions
+    ]
     last, strength = arms[-1], (config.resuscitation_ratio, config.resuscitation_factor)
     edit = resuscitation(strength[0] or RATIO, strength[1] or FACTOR)
     for site in sites:
@@ -88,7 +86,7 @@ def plan_study(
         name, changes = control_arm(control)
         arms.append((f"{last[0]}-control-{name}", {**last[1], **edit, **changes}))
     return {
-        f"{name}-seed-{seed}": replace(config, model=str(trajectory), seed=seed, **changes)
+        f"{name}-seed-{seed}": replace(config, model=starts.model, seed=seed, **changes)
         for seed in range(config.seed, config.seed + seeds)
         for name, changes in arms
     }
@@ -104,41 +102,6 @@ def control_arm(control: Control) -> tuple[str, Changes]:
     return str(control).replace("_", "-"), {"control": control}
 
 
-def evenly_spread(steps: Sequence[int], count: int) -> list[int]:
-    """The steps that are nearest to equal parts of the way to the last one; 0 is left out."""
-    left = sorted(step for step in steps if step > 0)
-    if len(left) < count:
-        raise ValueError(
-            f"--checkpoints {count} was asked for, found {len(left)} after step 0; ask for fewer, "
-            "or pretrain with more"
-        )
-    last, chosen = left[-1], []
-    # From the end, so that the last checkpoint is always among them.
-    for part in range(count, 0, -1):
-        goal = last * part / count
-        # Enough of the earlier ones must be left for the parts to come.
-        nearest = min(left[part - 1 :], key=lambda step: abs(step - goal))
-        chosen.append(nearest)
-        left = left[: left.index(nearest)]
-    return chosen[::-1]
-
-
-def _checkpoint_names(trajectory: Path) -> dict[int, str]:
-    """The checkpoints of a run by their steps."""
-    from analysis.checkpoints import step_of
-    from training.runs.checkpoints import checkpoint_folders
-    from training.runs.directory import CHECKPOINTS_FOLDER
-
-    folders = checkpoint_folders(trajectory / CHECKPOINTS_FOLDER)
-    if not folders:
-        raise ValueError(
-            f"--trajectory {trajectory} has no checkpoints; give the --out folder of "
-            "training.pretrain"
-        )
-    steps = {path.name: step_of(path.name) for path in folders}
-    return {step: name for name, step in steps.items() if step is not None}
-
-
 def _run(arguments: CklStudyArguments, given: Sequence[str]) -> None:
     config, name, runs = arguments.config, arguments.recipe, arguments.out / RUNS
     why = "it starts from --trajectory and tries every site and control; leave it out"
@@ -147,21 +110,25 @@ def _run(arguments: CklStudyArguments, given: Sequence[str]) -> None:
         raise ValueError(f"recipe {name!r} leaves to be given: {'; '.join(missing)}")
     hooked = config.edit_form is EditForm.HOOKS
     controls = [one for one in Control if one is not Control.REDO or not hooked]
+    starts = starts_along(arguments.trajectory, arguments.revisions, arguments.checkpoints)
     plan = plan_study(
         config,
-        arguments.trajectory,
-        checkpoints=arguments.checkpoints,
+        starts,
         seeds=arguments.seeds,
-        sites=_sites(arguments.trajectory) if arguments.edits else (),
+        sites=_sites(starts) if arguments.edits else (),
         controls=controls if arguments.edits else (),
     )
     jobs = [
-        training_job(COMMAND, run, plan[run], name, runs, also=others)
+        training_job(
+            *(COMMAND, run, plan[run], name, runs),
+            also=others,
+            processes=arguments.processes_per_run,
+        )
         for run, others in same_runs(plan).items()
     ]
-    bases = dict.fromkeys(str(job.config.revision) for job in jobs)
     edits = sum(job.config.is_edited for job in jobs) // arguments.seeds
-    bases_text = f"{len(bases)} checkpoints ({', '.join(bases)})"
+    names = ", ".join(map(str, starts.revisions))
+    bases_text = f"{len(starts.revisions)} checkpoints ({names})"
     left_out = "" if Control.REDO in controls else "; none is redo, which hooks cannot make"
     if run_study(jobs, arguments, f"{bases_text} and {edits} edits of the last", left_out):
         from analysis.arm_report import refuse_folder
@@ -176,13 +143,18 @@ def _run(arguments: CklStudyArguments, given: Sequence[str]) -> None:
         write_report(arms, out, command_line(PROGRAM, given))
 
 
-def _sites(trajectory: Path) -> Sequence[ResuscitationSite]:
+def _sites(starts: Starts) -> Sequence[ResuscitationSite]:
     """The sites that the model of a trajectory can be resuscitated at."""
+    from tempfile import TemporaryDirectory
+
     from analysis.edit_measures import sites_of
     from probes import load_model
-    from training.start_models import find_start
+    from training.stand_ins import StandIns
 
-    return sites_of(load_model(find_start(str(trajectory)).model, device="cpu"), ())
+    # The family decides, so that a tiny model of it answers for one of the hub.
+    with TemporaryDirectory(prefix="stand-ins-") as folder:
+        tiny = StandIns(Path(folder), many=True).model(starts.model, starts.revisions[-1])
+        return sites_of(load_model(tiny, device="cpu"), ())
 
 
 main = command_main(CklStudyArguments, _run, program=PROGRAM, defaults=COMMAND.recipe_defaults)

@@ -19,6 +19,7 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -28,11 +29,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
-from statistics import fmean
 from typing import Any, TypeVar
 
+from training.choices import Parallel
 from training.commands import TrainingCommand
-from training.recipes import EDIT_FIELDS, command_words, deciding_edits, flag
+from training.recipes import EDIT_FIELDS, command_words, deciding_edits
 
 RUNS, LOGS, REPORT, CHECKPOINTS = "runs", "logs", "report", "checkpoints"
 _WEIGHTS = re.compile(r'"weights_sha256": ?"(\w+)"')
@@ -55,6 +56,7 @@ class Job:
         experiments: that it is part of.
         needs: names of jobs that must be over before.
         config: of a training run; None for other commands.
+        processes: that torchrun starts for it; None where it is started without.
         last_file: that a command which is no training run writes when all else is there.
         asked: what a sweep over checkpoints is asked to do, by the names of its options.
         also: names of runs that train the same, for which this one is made.
@@ -67,13 +69,17 @@ class Job:
     experiments: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     config: Any = None
+    processes: int | None = None
     last_file: str = ""
     asked: Mapping[str, Any] = field(default_factory=dict, hash=False)
     also: tuple[str, ...] = ()
 
     def line(self) -> str:
         """As a command line."""
-        return shlex.join(["python", "-m", self.program, *self.words])
+        started = (
+            ["python"] if self.processes is None else ["torchrun", *_each_node(self.processes)]
+        )
+        return shlex.join([*started, "-m", self.program, *self.words])
 
     def is_over(self, runs: Path) -> bool:
         """Whether there is nothing left to do of it.
@@ -116,13 +122,27 @@ def _refuse_other_sweep(folder: Path, asked: Mapping[str, Any]) -> None:
             )
 
 
+def _each_node(processes: int) -> list[str]:
+    return ["--standalone", "--nproc-per-node", str(processes)]
+
+
 def training_job(
-    command: TrainingCommand, name: str, config: Any, recipe: str, folder: Path, **others: Any
+    command: TrainingCommand,
+    name: str,
+    config: Any,
+    recipe: str,
+    folder: Path,
+    *,
+    processes: int = 1,
+    **others: Any,
 ) -> Job:
-    """The job that makes a training run, or goes on with it."""
+    """The job that makes a training run, by so many processes where it is a run of several, or goes
+    on with it.
+    """
     words = command_words(config, command.recipes[recipe](), recipe)
     words += ["--out", str(folder / name), "--resume"]
-    return Job(name, command.program, tuple(words), config=config, **others)
+    several = None if config.parallel is Parallel.NONE else processes
+    return Job(name, command.program, tuple(words), config=config, processes=several, **others)
 
 
 def same_runs(configs: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -220,66 +240,6 @@ def duration_text(seconds: float | int) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def refuse_chosen(config: Any, recipe: Any, chosen: Sequence[str], why: str) -> None:
-    """Refuse settings that a study chooses itself, where they are not the recipe's."""
-    for name in chosen:
-        if getattr(config, name) != getattr(recipe, name):
-            raise ValueError(f"{flag(name)} is the study's to choose: {why}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunsFields:
-    """The folder of a study, and how its runs are made."""
-
-    out: Path
-    """Folder of the study; made if it is not there, gone on with if it is."""
-    seeds: int = 3
-    """Runs of each; the first has --seed."""
-    list: bool = False
-    """Print the commands, one a run, and stop."""
-    shard: str | None = None
-    """Only every n-th run, or group of runs that share stage A, the i-th first: i/n."""
-    minutes: float | None = None
-    """Stop after so many, to go on later; at the end of the study."""
-    debug: bool = False
-    """Show the traceback of an error."""
-
-
-def run_study(jobs: Sequence[Job], arguments: Any, arms: str, more: str = "") -> bool:
-    """List or make the jobs of a study; whether all of them are over."""
-    mine = [job for group in shard_of(in_groups(jobs), arguments.shard) for job in group]
-    same = same_runs_text(jobs)
-    if arguments.list:
-        print("\n".join([f"# {same}"] * bool(same) + [job.line() for job in mine]))
-        return False
-    runs = arguments.out / RUNS
-    over = {job.name for job in jobs if job.is_over(runs)}
-    seeds = arguments.seeds
-    print(f"{len(jobs)} runs: {arms}, {seeds} seed{'s' if seeds > 1 else ''} each{more}")
-    print(same, end="\n" * bool(same))
-    # How many jobs are over, and how long the others will take at the pace of these.
-    left = [job for job in mine if job.name not in over]
-    cost = "how long they take is known after the first"
-    if seconds := [_recorded_seconds(runs / name) for name in over]:
-        cost = f"about {duration_text(len(left) * fmean(seconds))}, at the pace of those over"
-    counts = f"{len(mine) - len(left)} are over; {len(left)} to make, {cost}"
-    print(counts if left else f"all {len(mine)} are over")
-    run_jobs(mine, arguments.out, over, minutes=arguments.minutes)
-    # Other machines may have made their shards meanwhile.
-    if waiting := [job for job in jobs if not job.is_over(runs)]:
-        print(f"{len(waiting)} of {len(jobs)} runs are not over; the report waits for them")
-    return not waiting
-
-
-def _recorded_seconds(folder: Path) -> float:
-    """How long the updates and evaluations of a run took, all its stages together."""
-    from training.runs.directory import TIMING_FILE
-
-    files = sorted(folder.rglob(TIMING_FILE))
-    found = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
-    return sum(line.get("seconds", 0) + line.get("observing_seconds", 0) for line in found)
-
-
 def _progress(job: Job, planned: Sequence[Job], took: Mapping[str, float], elapsed: float) -> str:
     """A line about a job that is over, and about how long the others will take."""
     made = sum(one.seconds for one in planned if one.name in took)
@@ -295,8 +255,8 @@ def _make(job: Job, logs: Path, minutes: float | None, here: bool) -> float:
 
     Its errors and progress go to its log as well, unless it is made `here`, before a user's eyes.
     """
-    main = importlib.import_module(job.program).main
     can_stop = minutes is not None and job.config is not None
+    words = [*job.words, *(["--minutes", f"{minutes:.3f}"] if can_stop else [])]
     log = logs / f"{job.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -305,12 +265,19 @@ def _make(job: Job, logs: Path, minutes: float | None, here: bool) -> float:
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(sys.stderr if here else file),
     ):
-        code = main([*job.words, *(["--minutes", f"{minutes:.3f}"] if can_stop else [])])
+        if job.processes is None:
+            code = importlib.import_module(job.program).main(words)
+        else:
+            torchrun = [sys.executable, "-m", "torch.distributed.run", *_each_node(job.processes)]
+            started = [*torchrun, "-m", job.program, *words]
+            code = subprocess.run(started, stdout=file, stderr=file, check=False).returncode
     if code == _INTERRUPTED and here:
         raise KeyboardInterrupt
     if code not in (0, _INTERRUPTED):
         lines = log.read_text(encoding="utf-8").strip().splitlines() or ["without a word"]
-        reason = "for the reason above" if here else lines[-1]
+        # torchrun says more after the line of the run itself.
+        own = [line for line in lines if line.startswith(f"{job.program}: error: ")] or lines
+        reason = "for the reason above" if here and job.processes is None else own[-1]
         raise ValueError(f"the run {job.name} failed: {reason}; see {log}")
     return time.monotonic() - began
 

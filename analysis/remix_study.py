@@ -48,17 +48,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.ckl_study import Changes, resuscitation
-from analysis.jobs import (
-    REPORT,
-    RUNS,
-    Job,
-    RunsFields,
-    in_groups,
-    refuse_chosen,
-    run_study,
-    same_runs,
-    training_job,
-)
+from analysis.jobs import REPORT, RUNS, Job, in_groups, same_runs, training_job
+from analysis.study_runs import RunsFields, refuse_chosen, run_study
 from probes.cli import command_main
 from training.choices import NoMixControl, Replay
 from training.remix import COMMAND
@@ -146,8 +137,11 @@ def plan_study(
     }
 
 
-def stage_jobs(runs: Mapping[str, RemixConfig], recipe: str, folder: Path) -> list[Job]:
+def stage_jobs(
+    runs: Mapping[str, RemixConfig], recipe: str, folder: Path, *, processes: int = 1
+) -> list[Job]:
     """The jobs of runs; those with the same stage A stand together and go on from the first."""
+    how: dict[str, Any] = {"processes": processes}
     groups: dict[Any, list[str]] = {}
     once = same_runs(runs)
     for name in once:
@@ -158,11 +152,11 @@ def stage_jobs(runs: Mapping[str, RemixConfig], recipe: str, folder: Path) -> li
         groups.setdefault(name if alone else config.stage_a(), []).append(name)
     jobs = []
     for first, *others in groups.values():
-        made = {"also": once[first]}
+        made = {**how, "also": once[first]}
         jobs.append(training_job(COMMAND, first, runs[first], recipe, folder, **made))
         for name in others:
             config = replace(runs[name], from_stage_a=folder / first)
-            made = {"also": once[name], "needs": (first,)}
+            made = {**how, "also": once[name], "needs": (first,)}
             jobs.append(training_job(COMMAND, name, config, recipe, folder, **made))
     return jobs
 
@@ -261,7 +255,7 @@ def _run(arguments: RemixStudyArguments, given: Sequence[str]) -> None:
     plain = RemixConfig(model="", data=("kvr",), batch_size=1, learning_rate=1.0)
     common = replace(given_config, **{name: getattr(plain, name) for name in _CHOSEN_BY_THE_STUDY})
     plan = plan_study(common, arguments.study, arguments, seeds=arguments.seeds)
-    jobs = stage_jobs(plan, recipe, runs)
+    jobs = stage_jobs(plan, recipe, runs, processes=arguments.processes_per_run)
     arms, groups = len(jobs) // arguments.seeds, len(in_groups(jobs))
     trained = f"; stage A is trained {groups} times"
     if run_study(jobs, arguments, f"{arms} arms", trained):

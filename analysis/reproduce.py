@@ -18,6 +18,8 @@ Example:
     $ python -m analysis.reproduce --scale smoke --out runs/smoke
     $ python -m analysis.reproduce --scale lab --out runs/lab --minutes 8.5
     $ python -m analysis.reproduce --scale smoke --claims entropy-falls --out runs/one
+    $ python -m analysis.reproduce --scale paper --knowledge paraphrase70.json once60.json \
+          --dry-run --out runs/paper
     $ python -m analysis.reproduce --verify runs/ckl runs/sweep
 """
 
@@ -28,6 +30,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from analysis.claims.choices import Experiment
+from analysis.reproduce_scales import SCALES, ScaleData, with_data
 from probes.cli import command_main
 
 
@@ -64,7 +67,7 @@ class ScaleName(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproduceArguments:
+class ReproduceArguments(ScaleData):
     """Test every claim of the papers on runs made for it, and write the ledger."""
 
     scale: ScaleName = ScaleName.SMOKE
@@ -81,7 +84,7 @@ class ReproduceArguments:
     processes: int | None = None
     """Runs made at the same time; as many as the scale is sized for."""
     dry_run: bool = False
-    """Show the plan and its cost, and stop."""
+    """Show the plan and its cost, try every run on a tiny model as it would start, and stop."""
     list: bool = False
     """Print the commands, one a run, and stop; those of a set wait for the sets before it."""
     shard: str | None = None
@@ -107,7 +110,6 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
     from analysis.claims.catalogue import CLAIMS, claim_named
     from analysis.jobs import RUNS, in_waves, shard_of
     from analysis.reproduce_plan import plan_part, whole_plan
-    from analysis.reproduce_scales import SCALES
 
     if arguments.claims and arguments.experiments:
         raise ValueError("--claims and --experiments choose the same thing; give one of them")
@@ -119,7 +121,10 @@ def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
             "--experiments"
         )
     claims = [claim_named(name) for name in names]
-    scale = SCALES[arguments.scale]()
+    scale = with_data(SCALES[arguments.scale](), arguments)
+    missing = scale.knowledge.config.missing()
+    if missing and not arguments.dry_run:
+        raise ValueError(f"the scale {scale.name} leaves to be given: {'; '.join(missing)}")
     if arguments.seeds is not None:
         if arguments.seeds < 1:
             raise ValueError(f"--seeds must be 1 or more, found {arguments.seeds}")

@@ -22,6 +22,7 @@ from analysis.claims.catalogue import Claim
 from analysis.claims.choices import Experiment
 from analysis.claims.judging import judge
 from analysis.claims.ledger import MARKDOWN_FILE, counts_text, ledger_of, write_ledger
+from analysis.job_checks import refuse_failing
 from analysis.jobs import RUNS, Job, duration_text, run_jobs, same_runs_text
 from analysis.measurements import Table
 from analysis.published import headline, settings_of_results, verify, write_verification
@@ -81,6 +82,7 @@ def reproduce(
     over = {job.name for job in made.jobs if job.is_over(made.runs)}
     print_plan(made, over, at_once)
     if dry_run:
+        refuse_failing([job for job in made.jobs if job.name not in over], made.runs)
         return
     made.out.mkdir(parents=True, exist_ok=True)
     write_whole(plan, json.dumps({"scale": scale}) + "\n")

@@ -17,17 +17,22 @@ Example:
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analysis.checkpoints import step_of
-from analysis.ckl_study import FACTOR, RATIO, Changes, control_arm, evenly_spread, resuscitation
+from analysis.checkpoints import Starts, evenly_spread, is_series, starts_along, step_of
+from analysis.ckl_study import FACTOR, RATIO, Changes, control_arm, resuscitation
 from analysis.claims.ages import Pretrained
 from analysis.claims.choices import Experiment
 from analysis.jobs import Job, in_waves, same_runs, training_job
 from analysis.remix_study import mix_amounts, placements, stage_jobs
-from analysis.reproduce_scales import Knowledge, Memorization, ReproductionScale
+from analysis.reproduce_scales import (
+    Knowledge,
+    Memorization,
+    ReproductionScale,
+    parameters_of,
+)
 from interventions.choices import ResuscitationSite
 from training.choices import NoMixControl, Replay
 from training.ckl import COMMAND as CKL
@@ -45,7 +50,7 @@ _TOKENS_OF_A_PAIR, _TOKENS_OF_A_WORD = 24, 1.5
 """Tokens of a short fact, question and answer, and of a random word."""
 
 _VARIANTS = ("relu_output", "relu_gate")
-_ROW_LENGTH, _UPDATE_ROWS = 256, 4
+_UPDATE_ROWS = 4
 
 _AT_EVERY_AGE = (Experiment.AGES, Experiment.EDITED_AGES, Experiment.FAMILIAR_TEXT)
 _FACTORS = (FACTOR, 0.5, 1.0, 3.0)
@@ -60,21 +65,6 @@ LOCATED = ("no-mixing", "both")
 """Arms whose facts are localized in depth."""
 Arms = Mapping[Experiment, Mapping[str, Changes]]
 """What the runs of each experiment are called, and which settings they change."""
-
-
-@dataclass(frozen=True)
-class Starts:
-    """Checkpoints of one trajectory that runs begin from, by growing age, and the job of it."""
-
-    model: str
-    revisions: tuple[str | None, ...]
-    parameters: int
-    job: Job | None = None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The job that makes them, as other jobs need it."""
-        return () if self.job is None else (self.job.name,)
 
 
 def whole_plan(scale: ReproductionScale, folder: Path) -> list[Job]:
@@ -119,10 +109,11 @@ def starts_of(
     wanted = scale.trajectory
     config = wanted.smaller if smaller else wanted.config
     if config is None:
-        by_step = {step_of(name) or 0: name for name in wanted.revisions}
-        chosen = evenly_spread(list(by_step), scale.checkpoints) if by_step else ()
-        names = tuple(by_step[step] for step in chosen) or (None,)
-        shared = Starts(wanted.model, names, wanted.parameters)
+        model, parameters = wanted.model, wanted.parameters
+        shared = Starts(model, (None,), parameters)
+        if wanted.revisions or is_series(model, ()):
+            along = (model, wanted.revisions, scale.checkpoints)
+            shared = starts_along(*along, parameters=parameters)
         return (shared,) * scale.seeds
     steps = evenly_spread(config.checkpoint_steps(), scale.checkpoints)
     names, seconds = tuple(map(checkpoint_name, steps)), scale.seconds(pretraining_work(config))
@@ -173,7 +164,8 @@ def _measuring_jobs(
     scale: ReproductionScale, folder: Path, starts: Iterable[Starts]
 ) -> Iterator[Job]:
     """Jobs that measure checkpoints and train nothing; seeds of a hub model are one."""
-    rows, batches = {"sequence_length": _ROW_LENGTH}, scale.update_batches
+    length, batches = scale.entropy_row_length, scale.update_batches
+    rows = {"sequence_length": length}
     tokens = {"max_tokens": scale.entropy_tokens, "variants": [*_VARIANTS]}
     entropies = {"corpus": [*scale.corpora], **tokens, **rows}
     updates = {"corpus": scale.corpora[0], "batches": batches, "batch_size": _UPDATE_ROWS, **rows}
@@ -184,7 +176,7 @@ def _measuring_jobs(
         ),
         (
             *(Experiment.UPDATES, "memory_updates", updates),
-            *(_TRAINED * batches * _UPDATE_ROWS * _ROW_LENGTH, "updates.csv"),
+            *(_TRAINED * batches * _UPDATE_ROWS * length, "updates.csv"),
         ),
     )
     for seed, start in enumerate(dict.fromkeys(starts)):
@@ -221,6 +213,7 @@ def _knowledge_jobs(
                     yield training_job(
                         *(CKL, run, config, recipe, folder),
                         seconds=scale.seconds(knowledge_work(config, start.parameters)),
+                        processes=scale.processes_per_run,
                         experiments=(experiment,),
                         needs=start.needs,
                     )
@@ -312,7 +305,7 @@ def _memorization_jobs(
                     config = replace(config, model=start.model, revision=start.revisions[-1])
                 runs[run := f"remix-{name}-seed-{seed}"] = config
                 parts.setdefault(run, []).append(experiment)
-    for job in stage_jobs(runs, wanted.recipe, folder):
+    for job in stage_jobs(runs, wanted.recipe, folder, processes=scale.processes_per_run):
         config = runs[job.name]
         start = starts[config.seed]
         parameters = start.parameters if wanted.own_start else wanted.parameters
@@ -364,11 +357,6 @@ def _memorization_arms(wanted: Memorization) -> Arms:
             for name, mix in (("no-mixing", plain), *wanted.familiar_mixes.items())
         },
     }
-
-
-def parameters_of(config: PretrainConfig) -> int:
-    """Parameters of a model that is trained from scratch."""
-    return config.model_shape(config.d_vocab).parameters()
 
 
 def pretraining_work(config: PretrainConfig) -> float:

@@ -15,8 +15,9 @@ are not tested there. Stages have as many epochs of as many items in all arms an
 them earlier: as many updates, but for those that a mix or replay adds.
 
 `paper` is for a cluster: it names models, revisions and data of the hub, none of which was ever
-loaded from here (`python -m training.data check` tries them), and is meant to be read with `--list`
-before anything is started.
+loaded from here (`python -m training.data check` tries them), and leaves the published passages to
+be given (`with_data`, which also takes other texts and another trajectory). Read it with
+`--dry-run` and `--list` before anything is started.
 
 Example:
     >>> SCALES["smoke"]().seeds
@@ -30,7 +31,7 @@ from analysis.ckl_study import Changes
 from analysis.claims.choices import Experiment
 from analysis.remix_study import FAMILIAR_MIXES
 from probes.assets.hub import HUB_MODELS
-from training.choices import StopWhen
+from training.choices import Parallel, StopWhen
 from training.ckl_config import CKL_RECIPES, CklConfig
 from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
 from training.remix import REMIX_RECIPES
@@ -101,15 +102,69 @@ class ReproductionScale:
     memorization: Memorization
     corpora: tuple[str, ...]  # that entropies are measured on, over `entropy_tokens` of each
     entropy_tokens: int
+    entropy_row_length: int = 256
     update_batches: int = 8  # that gradients of memory vectors are taken over
     rate: float
     """Floating-point operations of one run that the machine makes in a second of training."""
     overhead: float  # seconds of a run beside that
+    processes_per_run: int = 1  # that torchrun starts for runs of several
     at_once: int = 1  # runs that are made at the same time, where nothing else is asked for
 
     def seconds(self, operations: float | int) -> float:
         """About how long a run of so many operations takes."""
         return operations / self.rate + self.overhead
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleData:
+    """Models and data in the place of a scale's."""
+
+    trajectory: str | None = None
+    """Run directory of training.pretrain, or hub id, whose checkpoints runs begin from."""
+    revisions: tuple[str, ...] = ()
+    """Of a hub model those to choose from, separated by spaces or commas; of a run directory its
+    checkpoints, all where none are named."""
+    knowledge: tuple[str, ...] = ()
+    """Passages that runs are taught: generated, or files in a published layout, which the scale
+    paper leaves to be given."""
+    corpus: str | None = None
+    """New text that they are taught in."""
+    familiar_corpus: str | None = None
+    """Text that the models know."""
+    entropy_corpora: tuple[str, ...] = ()
+    """Texts that entropies are measured on, the pretraining's first."""
+
+
+def with_data(scale: ReproductionScale, data: ScaleData) -> ReproductionScale:
+    """A scale with other models and data."""
+    trajectory, knowledge = scale.trajectory, scale.knowledge
+    if data.trajectory is not None or data.revisions:
+        named = [name for part in data.revisions for name in part.split(",") if name]
+        trajectory = Trajectory(
+            model=data.trajectory or trajectory.model,
+            revisions=tuple(named),
+            # Costs are estimated as if the model was as large as the scale's.
+            parameters=trajectory.parameters or parameters_of(trajectory.config),
+        )
+        scale = replace(
+            scale,
+            experiments=tuple(one for one in scale.experiments if one is not Experiment.SIZES),
+            checkpoints=min(scale.checkpoints, len(named) or scale.checkpoints),
+        )
+    given = {"knowledge": data.knowledge, "corpus": data.corpus}
+    changes: Changes = {name: value for name, value in given.items() if value}
+    knowledge = replace(
+        knowledge,
+        config=replace(knowledge.config, **changes),
+        familiar_corpus=data.familiar_corpus or knowledge.familiar_corpus,
+    )
+    corpora = data.entropy_corpora or scale.corpora
+    return replace(scale, trajectory=trajectory, knowledge=knowledge, corpora=corpora)
+
+
+def parameters_of(config: PretrainConfig | None) -> int:
+    """Parameters of a model that is trained from scratch; 0 where none is."""
+    return 0 if config is None else config.model_shape(config.d_vocab).parameters()
 
 
 def smoke() -> ReproductionScale:
@@ -321,10 +376,10 @@ def lab() -> ReproductionScale:
         ),
         memorization=Memorization(
             recipe="lab",
-            # As many items of later stages as the smallest of their sets has.
+            # Mixes of four times as many items as a later stage has are in the built-in text.
             config=replace(
                 REMIX_RECIPES["lab"](),
-                items=(2000, 1000),
+                items=(600, 300),
                 epochs=(20,),
                 stop=(StopWhen.EPOCHS,),
             ),
@@ -356,13 +411,8 @@ def paper() -> ReproductionScale:
         ),
         knowledge=Knowledge(
             recipe="paper-1b",
-            config=replace(
-                CKL_RECIPES["paper-1b"](),
-                corpus="pubmed",
-                knowledge=("generated",),
-                held_out=20,
-                duplication=60,
-            ),
+            # Learning rates of rows, a control, need whole parameters.
+            config=replace(CKL_RECIPES["paper-1b"](), corpus="pubmed", parallel=Parallel.DDP),
             curves={"probe_every": 10, "generate_every": 160},
             familiar_corpus="c4",
             intervals=(40, 80, 160),
@@ -374,16 +424,20 @@ def paper() -> ReproductionScale:
             config=replace(REMIX_RECIPES["paper-llama3-8b"](), mix=("none",)),
             own_start=False,
             parameters=8_030_261_248,
-            other_tasks={"data": ("kvr", "gsm8k")},
+            other_tasks={"data": ("kvr", "gsm8k-train")},
             familiar={"data": ("popqa", "lama"), "familiarity_items": 4000},
             familiar_mixes={f"{mix}-later": _later(mix) for mix in FAMILIAR_MIXES},
             other_text={"mix": ("none", "fineweb")},
         ),
-        corpora=("general", "biomedical"),
-        entropy_tokens=4_194_304,
+        # As many rows as a batch of the pretraining has. Dolma, whose rows the paper has, is on the
+        # hub as a loading script, which no library runs: give rows of it by `--entropy-corpora`.
+        corpora=("c4", "pubmed"),
+        entropy_tokens=2048 * 2048,
+        entropy_row_length=2048,
         update_batches=64,
         rate=8 * 4e14,
         overhead=300.0,
+        processes_per_run=8,
     )
 
 

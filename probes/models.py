@@ -122,7 +122,7 @@ def load_pretrained(
     """Load a causal language model and its tokenizer by name, on the CPU."""
     from transformers.utils.peft_utils import find_adapter_config_file
 
-    where, is_local = _where_it_is(name)
+    where, is_local = where_it_is(name)
     if is_local and revision is not None:
         raise ValueError(
             f"{name!r} is local and has no revisions, found revision={revision!r}; leave it out"
@@ -142,7 +142,7 @@ def load_pretrained(
         return hf_model, _tokenizer(where, options) if with_tokenizer else None
 
 
-def _where_it_is(name: str) -> tuple[str, bool]:
+def where_it_is(name: str) -> tuple[str, bool]:
     """What to hand to `from_pretrained`, and whether it is on this machine."""
     if name in asset_names(AssetKind.MODEL):
         return str(fetch(name)), True

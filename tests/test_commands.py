@@ -1,6 +1,7 @@
 """The manners that all commands share, each command once."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -101,7 +102,6 @@ def test_bad_input_is_one_line_and_exit_code_two(words, line, tmp_path, monkeypa
     "words",
     [
         "training.ckl --model nobody/nothing",
-        "training.ckl --recipe paper-1b",
         "training.remix --model nobody/nothing",
         "training.tuned_lens --model nobody/nothing --corpus general --out o",
     ],
@@ -112,5 +112,5 @@ def test_a_dry_run_of_what_is_not_here_says_so_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     name, *rest = words.split()
     assert main_of(name)([*rest, "--dry-run"]) == 0
-    assert "not tried: " in capsys.readouterr().out
+    assert re.search("not tried: |: a tiny olmo model stands in", capsys.readouterr().out)
     assert list(tmp_path.iterdir()) == []

@@ -47,8 +47,8 @@ class CklArguments(RunFields):
     """Train a model further, injecting new knowledge, and score what it learns and forgets."""
 
     recipe: str
-    """Where the defaults below are from: smoke, lab, paper-1b, batch-2048, lr-1e-3, lr-1e-4,
-    three-epochs or fka-every-step."""
+    """Where the defaults below are from: smoke, lab, paper-1b, paper-7b, batch-2048, lr-1e-3,
+    lr-1e-4, three-epochs or fka-every-step."""
     config: CklConfig
 
 
@@ -125,12 +125,6 @@ def _attempt(config: CklConfig, _recipe: CklConfig, out: Path | None) -> tuple[s
     return ()
 
 
-def _untried(config: CklConfig) -> str | None:
-    from training.start_models import why_not_here
-
-    return "something is to be given" if config.missing() else why_not_here(config.model)
-
-
 COMMAND = TrainingCommand(
     program="training.ckl",
     arguments=CklArguments,
@@ -138,7 +132,6 @@ COMMAND = TrainingCommand(
     plan=ckl_plan,
     run=_run,
     attempt=_attempt,
-    untried=_untried,
 )
 main = COMMAND.main
 

@@ -2,7 +2,8 @@
 
 What the commands have in common stands here once; each says what its settings and recipes are, and
 how a run is planned and made. A plan says what a run would do, from its configuration alone: no
-text is read, no weight loaded. `--dry-run` prints it, and tries what the run needs.
+text is read, no weight loaded. `--dry-run` prints it, and tries what the run needs
+(`training.stand_ins` says with what, where a model or data are not here).
 
 Example:
     >>> plan = Plan("a run", (("training", (("tokens", "4,096 in 1 step"),)),))
@@ -192,7 +193,8 @@ class RunFields:
     resume: bool = False
     """Go on with the run in --out, from its last checkpoint; begin it where there is none."""
     dry_run: bool = False
-    """Print what the run would do, try what it needs on a model that is here, and stop."""
+    """Print what the run would do, try all that it needs, with stand-ins for models and data that
+    are not on this machine, and stop before training."""
     minutes: float | None = None
     """Stop after so many with a checkpoint, to be gone on with later; at the end of the run."""
     debug: bool = False
@@ -212,7 +214,6 @@ class TrainingCommand:
         run: makes it, from its configuration and folder, `recipe`, `resume` and `seconds`.
         attempt: tries what a run needs, without training, from its configuration, its recipe's and
             its folder (None where that is not given); returns lines about what it was changed to.
-        untried: why that cannot be tried here, from its configuration; None where it can.
     """
 
     program: str
@@ -221,7 +222,6 @@ class TrainingCommand:
     plan: Callable[[Any, Any], Plan]
     run: Callable[..., None]
     attempt: Callable[[Any, Any, Path | None], Sequence[str]]
-    untried: Callable[[Any], str | None] = lambda _config: None
 
     @property
     def main(self) -> Callable[..., int]:
@@ -264,10 +264,7 @@ class TrainingCommand:
         if arguments.dry_run:
             recipe = self.recipes[name]()
             print("\n".join(self.plan(config, recipe).lines()))
-            if (why := self.untried(config)) is not None:
-                print(f"\nnot tried: {why}")
-                return
-            lines = self.attempt(config, recipe, arguments.out)
+            lines = self._tried(config, recipe, arguments.out)
             print("\n".join(["", *lines, "tried, with a checkpoint read back: all fits"]))
             return
         if arguments.out is None:
@@ -276,3 +273,23 @@ class TrainingCommand:
             raise ValueError(f"--minutes must be above 0, found {minutes:g}")
         seconds = None if minutes is None else 60 * minutes
         self.run(config, arguments.out, recipe=name, resume=arguments.resume, seconds=seconds)
+
+    def _tried(self, config: Any, recipe: Any, out: Path | None) -> list[str]:
+        """Try a run; lines about what stood in and what was changed."""
+        from tempfile import TemporaryDirectory
+
+        from training.stand_ins import StandIns
+
+        with TemporaryDirectory(prefix="stand-ins-") as folder:
+            stand_ins = StandIns(Path(folder))
+            lines = self.tried(stand_ins.configuration(config), recipe, out)
+        return [*stand_ins.said, *lines]
+
+    def tried(self, config: Any, recipe: Any, out: Path | None = None) -> Sequence[str]:
+        """Try a run whose model and data are here; in a group of one process where the run is of
+        several and torchrun has started none. Returns lines about what was changed.
+        """
+        from training.processes import group_of_one
+
+        with group_of_one(config.parallel is not Parallel.NONE):
+            return self.attempt(config, recipe, out)

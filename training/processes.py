@@ -72,18 +72,39 @@ def own_device(device: torch.device) -> torch.device:
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
     """Join the other processes of `torchrun`, if there are any, for a `with` block."""
-    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ or "MASTER_ADDR" in os.environ
-    if dist.is_initialized() or not under_torchrun:
+    if dist.is_initialized() or not _under_torchrun():
         yield this_process()
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # Checkpoints are put together on the CPU, and gradients on the GPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group(_backends())
     try:
         yield this_process()
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def group_of_one(wanted: bool) -> Iterator[None]:
+    """A group of this process alone for a `with` block, where `torchrun` has started none."""
+    if not wanted or dist.is_initialized() or _under_torchrun():
+        yield
+        return
+    store = dist.HashStore()
+    dist.init_process_group(_backends(), store=store, rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ or "MASTER_ADDR" in os.environ
+
+
+def _backends() -> str:
+    # Checkpoints are put together on the CPU, and gradients on the GPU.
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
 
 def random_states() -> dict[str, Any]:

@@ -25,7 +25,7 @@ from interventions.resuscitation import Resuscitation
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
 from probes.tables import print_tables
-from training.choices import StopWhen
+from training.choices import Replay, StopWhen
 from training.data.rendering import Rendered
 from training.edit_settings import RunEdits, edits_of, write_baseline
 from training.gradients import GradientAlignmentObserver, gradient_sample
@@ -136,24 +136,29 @@ def run_remix(
 
 
 def try_remix(config: RemixConfig, recipe: RemixConfig, out: Path | None) -> tuple[str, ...]:
-    """Try all that a chain needs, up to a checkpoint of its first stage, without training; returns
-    what the recipe's numbers were changed to.
+    """Try all that a chain needs, stage by stage on its base, up to a checkpoint of each, without
+    training; returns what the recipe's numbers were changed to.
     """
     config, lines = fitted(config, recipe)
     with joined_processes():
         chain = Chain(config, Path() if out is None else out)
-        model = chain.beginning(0)
-        ready = chain.stages()[0].prepare(model)
-        tried(
-            model,
-            ready.source,
-            ready.settings,
-            out,
-            edits=ready.edits,
-            optimizer_edits=ready.optimizer_edits,
-            observers=ready.observers,
-            stop=ready.stop,
-        )
+        for wanted, stage in zip(config.stages, chain.stages(), strict=True):
+            # What a trained model would write for itself is not there, nor a stage made elsewhere.
+            if wanted.replay is Replay.SELF or stage.done_in is not None:
+                continue
+            model = chain.beginning(0)
+            ready = stage.prepare(model)
+            ready.edit()
+            tried(
+                model,
+                ready.source,
+                ready.settings,
+                out,
+                edits=ready.edits,
+                optimizer_edits=ready.optimizer_edits,
+                observers=ready.observers,
+                stop=ready.stop,
+            )
     return lines
 
 
@@ -284,10 +289,9 @@ class Chain:
         of_function, of_weights, inputs = self._observers(place, model, batches, edits)
 
         def begin(directory: RunDirectory) -> None:
-            """Evaluate the stage's model before it is edited, and edit it."""
+            """Evaluate the stage's model before it is edited."""
             if edits.all and place == self._edited_at:
                 write_baseline(model, of_function, directory)
-            edits.write(model)
 
         return ReadyStage(
             source=batches.source,
@@ -302,6 +306,7 @@ class Chain:
                 **inputs,
             },
             begin=begin,
+            edit=partial(edits.write, model),
         )
 
     def _observers(

@@ -182,7 +182,9 @@ class ReadyStage:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     """Hashes and counts of what goes in, for the manifest."""
     begin: Callable[[RunDirectory], None] | None = None
-    """Called when its folder is there, before it is trained: writes edits into the weights."""
+    """Called when its folder is there, before the model is edited."""
+    edit: Callable[[], None] = lambda: None
+    """Writes edits into the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,6 +293,7 @@ def _run(
         on_stage(stage.name, ready)
     if ready.begin is not None:
         ready.begin(directory)
+    ready.edit()
     result = train(
         model,
         ready.source,

@@ -201,12 +201,7 @@ def load_corpus(
     elif files.is_pattern(source) or (path.exists() and not is_dataset):
         _refuse_options(str(source), hub_options)
         corpus = _file_corpus(str(source), [source], column, by, max_documents)
-    elif path.exists() or (
-        isinstance(source, str)
-        and not source.startswith(".")
-        and files.kind_of(Path(source)) is None
-        and HUB_ID.fullmatch(source)
-    ):
+    elif path.exists() or is_hub_corpus(source):
         corpus = _hub_corpus(str(source), column, hub_options, max_documents)
     else:
         names = [*asset_names(AssetKind.CORPUS), *HUB_CORPORA]
@@ -216,6 +211,16 @@ def load_corpus(
             f"and not a data set id (namespace/name); accepted files are {files.ACCEPTED}"
         )
     return _not_empty(corpus)
+
+
+def is_hub_corpus(source: str | Path) -> bool:
+    """Whether a name is that of a data set of the hub."""
+    if not isinstance(source, str) or source in asset_names(AssetKind.CORPUS):
+        return False
+    path = Path(source)
+    is_id = not source.startswith(".") and files.kind_of(path) is None
+    is_id = is_id and HUB_ID.fullmatch(source) is not None and not path.expanduser().exists()
+    return source in HUB_CORPORA or is_id
 
 
 def _memory_or_files(

@@ -23,3 +23,7 @@ def main(argv):
     print("made", folder.name)
     (folder / "done.json").write_text(f"{time.monotonic()}\n")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

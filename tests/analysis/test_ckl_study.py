@@ -5,7 +5,8 @@ import shlex
 
 import pytest
 
-from analysis.ckl_study import evenly_spread, main, plan_study
+from analysis.checkpoints import evenly_spread, starts_along
+from analysis.ckl_study import main, plan_study
 from analysis.jobs import training_job
 from interventions.choices import ResuscitationSite
 from tests.analysis.job_words import check_words
@@ -19,13 +20,15 @@ from training.recipes import Control, EditForm
 def folders(tmp_path):
     """A run directory with the checkpoints of the tiny recipe, empty."""
     for step in (0, 1, 2, 4, 8, 16, *range(25, 201, 25)):
-        (tmp_path / "tiny" / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
+        folder = tmp_path / "tiny" / "checkpoints" / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        (folder / "config.json").touch()
     return tmp_path / "tiny"
 
 
 def plan_of(folders, **given):
-    options = {"checkpoints": 8, "seeds": 3, "sites": tuple(ResuscitationSite)[:4]}
-    return plan_study(given.pop("config", smoke()), folders, **{**options, **given})
+    options = {"seeds": 3, "sites": tuple(ResuscitationSite)[:4]}
+    return plan_study(smoke(), starts_along(str(folders), (), 8), **{**options, **given})
 
 
 def study_arguments(texts, trajectory, out, *extra):
@@ -45,6 +48,17 @@ def test_starts_are_spread_over_the_steps_and_end_with_the_last():
     assert evenly_spread([10, 90, 95, 100], 3) == [10, 90, 100]
     with pytest.raises(ValueError, match="--checkpoints 6 was asked for, found 5 after step 0"):
         evenly_spread([0, 1, 2, 3, 6, 7], 6)
+
+
+def test_a_hub_model_has_the_revisions_that_are_named():
+    named = ("step9000-tokens1B,step1000-tokens0B", "step5000-tokens1B", "main")
+    starts = starts_along("some/model", named, 2)
+    assert starts.revisions == ("step5000-tokens1B", "step9000-tokens1B")
+    plan = plan_study(smoke(), starts, seeds=1, sites=())
+    assert {config.model for config in plan.values()} == {"some/model"}
+    assert [config.revision for config in plan.values()][:2] == list(starts.revisions)
+    with pytest.raises(ValueError, match="--checkpoints 4 was asked for, found 3 after step 0"):
+        starts_along("some/model", named, 4)
 
 
 def test_a_plan_has_every_start_site_and_control_with_every_seed(folders):
@@ -137,7 +151,9 @@ def test_behind_hooks_fewer_edits_are_runs_of_their_own(texts, pretrained, tmp_p
         (["--model", "other"], "--model is the study's to choose"),
         (["--resuscitation-site", "down"], "--resuscitation-site is the study's to choose"),
         (["--checkpoints", "9"], "--checkpoints 9 was asked for, found 5 after step 0"),
-        (["--seeds", "0"], "needs 1 or more --checkpoints and --seeds, found 2 and 0"),
+        (["--seeds", "0"], "needs 1 or more --seeds, found 0"),
+        (["--checkpoints", "0"], "1 or more --checkpoints are needed, found 0"),
+        (["--revisions", "step-000009"], "has no checkpoint 'step-000009'; it has step-000000"),
         (["--recipe", "smok"], "there is no recipe 'smok'; did you mean smoke?"),
         (["--seds", "2"], "there is no option --seds; did you mean --seeds?"),
         (["--trajectory", "nowhere"], "--trajectory nowhere has no checkpoints; give the --out"),
@@ -152,6 +168,18 @@ def test_bad_input_is_one_line(texts, pretrained, tmp_path, capsys, extra, messa
     assert error.startswith("analysis.ckl_study: error: ")
     assert error.count("\n") == 1
     assert message in error
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_dry_run_of_a_study_says_which_runs_cannot_start(texts, pretrained, tmp_path, capsys):
+    words = study_arguments(texts, pretrained, tmp_path / "study", "--no-edits", "--dry-run")
+    assert main(words) == 0
+    assert "2 runs checked, 1 of them different to a start" in capsys.readouterr().out
+    assert main([*words, "--batch-size", "1"]) == 2
+    found = capsys.readouterr()
+    assert "2 runs cannot start" in found.out
+    assert "passages are to be injected at step" in " ".join(found.out.replace("│", " ").split())
+    assert "2 of 2 runs cannot start" in found.err
     assert not (tmp_path / "study").exists()
 
 

@@ -10,8 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from analysis.jobs import Job, duration_text, in_groups, in_waves, run_jobs, shard_of
+from analysis.jobs import (
+    Job,
+    duration_text,
+    in_groups,
+    in_waves,
+    run_jobs,
+    shard_of,
+    training_job,
+)
 from analysis.reproduce_concluding import remove_unneeded
+from training.choices import Parallel
+from training.ckl import COMMAND as CKL
+from training.ckl_config import CKL_RECIPES
 
 FAKE = "tests.analysis.fake_program"
 _KILLED = """
@@ -59,6 +70,25 @@ def state_of(process):
 
 def calls(folder, name):
     return [float(line) for line in (folder / "runs" / name / "calls.txt").read_text().split()]
+
+
+def test_a_run_of_several_processes_is_started_by_torchrun(tmp_path):
+    several = replace(CKL_RECIPES["paper-1b"](), corpus="a.jsonl", knowledge=("generated",))
+    job = training_job(CKL, "run", several, "paper-1b", tmp_path, processes=4)
+    assert job.line().startswith(
+        "torchrun --standalone --nproc-per-node 4 -m training.ckl --recipe paper-1b"
+    )
+    alone = replace(several, parallel=Parallel.NONE)
+    assert training_job(CKL, "run", alone, "paper-1b", tmp_path, processes=4).processes is None
+
+
+@pytest.mark.slow
+def test_torchrun_makes_a_run_and_says_why_it_fails(tmp_path):
+    first, _, failing, _ = fake_jobs(tmp_path, failing=["right"])
+    assert made([replace(first, processes=2)], tmp_path) == {"first"}
+    assert len(calls(tmp_path, "first")) == 2
+    with pytest.raises(ValueError, match="the run right failed"):
+        made([replace(failing, needs=(), processes=1)], tmp_path)
 
 
 def test_waves_need_only_those_before_them(tmp_path):

@@ -167,7 +167,7 @@ def test_a_users_own_analysis_folder_is_mentioned_and_not_used(tmp_path):
 
 
 def test_a_reader_that_goes_away_is_no_mistake():
-    words = f"{sys.executable} -m training.ckl --recipe paper-1b --dry-run"
+    words = f"{sys.executable} -m analysis.reproduce --scale lab --list --out none"
     shell = ["bash", "-c", f"set -o pipefail; {words} | true"]
     for _ in range(3):
         done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True)

@@ -151,7 +151,7 @@ def load_knowledge(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}: give a positive number, or leave it out for all")
-    if _is_hub_id(source):
+    if is_hub_knowledge(source):
         path, licence = _hub_file(str(source), revision)
         name = origin = f"{source}@{revision}" if revision else str(source)
         files = [path]
@@ -170,7 +170,8 @@ def load_knowledge(
     return KnowledgeSet(name, tuple(passages[:limit]), licence, origin)
 
 
-def _is_hub_id(source: str | Path | Sequence[str | Path]) -> bool:
+def is_hub_knowledge(source: str | Path | Sequence[str | Path]) -> bool:
+    """Whether passages are those of a data set of the hub."""
     if not isinstance(source, str) or source.endswith(SUFFIXES) or source.startswith("."):
         return False
     return HUB_ID.fullmatch(source) is not None and not Path(source).expanduser().exists()

@@ -130,6 +130,7 @@ def test_what_is_written_is_told_and_can_be_read(made):
             ["--out", "x", "--claims", "familiar-facts-before-factoids"],
             "the scale smoke has no runs for familiar-facts-before-factoids",
         ),
+        (["--out", "x", "--scale", "paper"], "the scale paper leaves to be given: --knowledge"),
         (["--verify", "nowhere"], "nowhere is no folder"),
     ],
 )

@@ -16,7 +16,7 @@ from analysis.reproduce_plan import (
     pretraining_work,
     whole_plan,
 )
-from analysis.reproduce_scales import SCALES, smoke
+from analysis.reproduce_scales import SCALES, ScaleData, smoke, with_data
 from tests.analysis.job_words import check_words
 from training.choices import NoMixControl
 from training.ckl import COMMAND as CKL
@@ -148,6 +148,31 @@ def test_hub_models_have_one_sweep_and_a_seed_for_each_run():
     assert Counter(job.program for job in found) == {"analysis.entropy": 1, "training.ckl": 24}
     assert all(job.needs == () for job in found)
     assert {job.config.model for job in found if job.config} == {"allenai/OLMo-1B-hf"}
+
+
+def test_other_models_and_data_take_the_place_of_a_scales():
+    given = ScaleData(
+        trajectory="some/model",
+        revisions=("step10,step20", "step30"),
+        knowledge=("a.json",),
+        corpus="new.jsonl",
+        familiar_corpus="old.jsonl",
+        entropy_corpora=("rows.npy",),
+    )
+    found = whole_plan(with_data(smoke(), given), RUNS)
+    assert {job.program for job in found} == {
+        *("analysis.entropy", "analysis.memory_updates", "training.ckl", "training.remix")
+    }
+    runs = [job.config for job in found if job.program == "training.ckl"]
+    assert {(config.model, config.knowledge) for config in runs} == {("some/model", ("a.json",))}
+    assert {config.revision for config in runs} == {"step10", "step20", "step30"}
+    assert {config.corpus for config in runs} == {"new.jsonl", "old.jsonl"}
+    measured = next(job.asked for job in found if job.program == "analysis.entropy")
+    assert (measured["corpus"], measured["revisions"]) == (
+        ["rows.npy"],
+        ["step10", "step20", "step30"],
+    )
+    assert SCALES["paper"]().knowledge.config.missing()
 
 
 def test_work_counts_tokens_and_parameters():

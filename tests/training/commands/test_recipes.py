@@ -146,6 +146,14 @@ def test_the_paper_recipe_has_every_value_of_the_released_configuration():
     [
         ("lr-1e-3", {"learning_rate": 1e-3}),
         ("lr-1e-4", {"learning_rate": 1e-4}),
+        (
+            "paper-7b",
+            {
+                "model": "allenai/OLMo-7B-hf",
+                "micro_batch_size": 4,
+                "gradient_checkpointing": True,
+            },
+        ),
         ("three-epochs", {"epochs": 3, "steps": 4800, "injection_cycles": 3}),
     ],
 )

@@ -388,13 +388,12 @@ def test_familiar_factoids_are_looked_at_and_not_taught(trained, facts, monkeypa
     assert asked == {"shots": 2, "asked": 19, "share": 7 / 19}
 
 
-def test_a_dry_run_reads_nothing(texts, capsys):
-    argv = remix_arguments(texts, "no/such/model", "no/such/folder", *MIXED, "--dry-run")
+def test_a_dry_run_takes_a_tiny_model_for_one_that_is_not_here(texts, capsys):
+    argv = remix_arguments(texts, "no/such/mistral", "no/such/folder", *MIXED, "--dry-run")
     assert main(argv) == 0
     printed = capsys.readouterr().out
     assert "17: 3 epochs of 17 examples in batches of 3" in printed
-    assert main(["--recipe", "paper-mistral-7b", "--dry-run"]) == 0
-    assert "mistralai/Mistral-7B-v0.3" in capsys.readouterr().out
+    assert "the model no/such/mistral is not on this machine: a tiny mistral model" in printed
 
 
 @pytest.mark.parametrize(
