@@ -12,6 +12,7 @@ _EXPORTS = {
     "TrainingRun": "analysis.runs",
     "acquisition": "analysis.metrics",
     "checkpoint_ranks": "analysis.depth",
+    "compare_lenses": "analysis.lens_difference",
     "depth_change": "analysis.depth",
     "depth_table": "analysis.depth",
     "effectivity": "analysis.encounters",
@@ -32,6 +33,7 @@ _EXPORTS = {
     "retention_difference": "analysis.remix_measures",
     "retention_of": "analysis.remix_measures",
     "save_lens": "analysis.lens_page",
+    "sweep": "analysis.sweeping",
 }
 
 __getattr__, __dir__ = lazily(__name__, _EXPORTS)

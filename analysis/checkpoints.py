@@ -8,7 +8,7 @@ Example:
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,17 @@ def step_of(label: str) -> int | None:
     """The step in a name such as `step3000`, `step-000160` or `step1000-tokens4B`."""
     match = re.search(r"step[-_]?(\d+)", label) or re.fullmatch(r"\D*(\d+)", label)
     return int(match[1]) if match else None
+
+
+def unfinished(models: Iterable[str]) -> list[str]:
+    """A sentence for every run that some folders are checkpoints of and that was never finished."""
+    paths = [Path(model) for model in models]
+    runs = dict.fromkeys(p.parent.parent for p in paths if p.parent.name == "checkpoints")
+    return [
+        f"The run {run.name} was never finished: its checkpoints end before its last step."
+        for run in runs
+        if (run / "manifest.json").is_file() and not (run / "done.json").is_file()
+    ]
 
 
 def _is_run(path: Path) -> bool:

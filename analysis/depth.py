@@ -2,8 +2,8 @@ r"""Fact depth: did training move facts to earlier layers, over more layers, or 
 
 The targets of the same items are read through the lens in two checkpoints, one before and one after
 a stage, or one of each of two arms. With the first layer where a target is among the top `k`
-(`probes.localization`), four things are compared, item by item (`compare_lenses` does the like for
-two whole readings):
+(`probes.localization`), four things are compared, item by item (`LensResult.compare` does the like
+for two whole readings):
 
 - **found**: how many targets come up at any layer (McNemar);
 - **first layer**: of targets found in both, in layers (paired permutation);
@@ -41,7 +41,6 @@ from jaxtyping import Bool, Float, Int, Int64, Num
 from scipy.special import entr
 from torch import Tensor
 
-from analysis.lens_result import LensResult
 from analysis.statistics.tests import (
     BATCH_VALUES,
     LEVEL,
@@ -187,7 +186,7 @@ class DepthChange(Result):
 
     def to_dataframe(self) -> Any:
         """One row per test: `effect` (after less before), its ends, Holm's `p_value`, items `n`."""
-        return _tests_table(self.tests)
+        return tests_table(self.tests)
 
     def _sign(self, name: str) -> int:
         test = self.tests.get(name)
@@ -196,7 +195,8 @@ class DepthChange(Result):
         return int(np.sign(test.effect))
 
 
-def _tests_table(tests: Mapping[str, Comparison]) -> pd.DataFrame:
+def tests_table(tests: Mapping[str, Comparison]) -> pd.DataFrame:
+    """One row per test."""
     return pd.DataFrame(
         {"compared": name, "effect": t.effect, "low": t.interval.low, "high": t.interval.high}
         | {"p_value": t.p_value, "n": t.n, "test": t.test}
@@ -238,7 +238,7 @@ def depth_change(
         )
     check_level(level)
     one, other = localize(before, k, d_vocab), localize(after, k, d_vocab)
-    found, both = _found_in(one, other)
+    found, both = found_in(one, other)
     earlier, later = (side.first_layer.numpy()[both] for side in (one, other))
     draw: dict[str, Any] = {"level": level, "replicates": replicates}
     draw["generator"] = np.random.default_rng(seed)
@@ -250,96 +250,20 @@ def depth_change(
         }
     areas = other.rank_area.numpy(), one.rank_area.numpy()
     tests["rank_area"] = paired_permutation(*areas, **draw)
-    return DepthChange(names, one, other, int(both.sum()), _adjusted(tests), level)
+    return DepthChange(names, one, other, int(both.sum()), adjusted(tests), level)
 
 
-def _found_in(one: Localization, other: Localization) -> tuple[list[np.ndarray], np.ndarray]:
+def found_in(one: Localization, other: Localization) -> tuple[list[np.ndarray], np.ndarray]:
     """Which items each side finds at some layer, and which both do."""
     found = [(side.first_layer != NEVER).numpy() for side in (one, other)]
     return found, found[0] & found[1]
 
 
-def _adjusted(tests: Mapping[str, Comparison]) -> dict[str, Comparison]:
+def adjusted(tests: Mapping[str, Comparison]) -> dict[str, Comparison]:
     """The same with p-values that hold for all of them together."""
     adjusted = holm([test.p_value for test in tests.values()])
     pairs = zip(tests.items(), adjusted, strict=True)
     return {name: replace(test, p_value=p) for (name, test), p in pairs}
-
-
-@dataclass(frozen=True)
-class PairedLenses:
-    """How two readings of the same items differ.
-
-    Attributes:
-        names: the two models.
-        k: a target is found where it is among so many top tokens.
-        found: how many items each model finds at some layer.
-        items: how many there are.
-        tests: by what was compared, effect (second less first), interval, p-value and number of
-            items; p-values are Holm's.
-    """
-
-    names: tuple[str, str]
-    k: int
-    found: tuple[int, int]
-    items: int
-    tests: dict[str, Comparison]
-
-    def findings(self) -> list[str]:
-        """What the tests say, in plain sentences."""
-        return [
-            f"Targets found at some layer: {self.found[0]} in {self.names[0]}, {self.found[1]} in "
-            f"{self.names[1]}, of {self.items} ({_p(self.tests['found'])}).",
-            *(
-                f"On {test.n} items, {what} moves by {test.effect:+.3f} ({test.interval.low:.3f} "
-                f"to {test.interval.high:.3f}) {unit} ({_p(test)}, adjusted for "
-                f"{len(_WORDING) + 1} tests)."
-                for name, (what, unit) in _WORDING.items()
-                if (test := self.tests.get(name))
-            ),
-        ]
-
-
-def _p(test: Comparison) -> str:
-    return "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
-
-
-_WORDING = {
-    "first_layer": ("the first layer of targets found in both", "layers"),
-    "rank_area": ("the area under the rank curve", "of 1"),
-    "log_prob": ("the target's log-probability at the last layer", "nats"),
-}
-
-
-def compare_lenses(first: LensResult, second: LensResult, *, k: int, seed: int) -> PairedLenses:
-    """Compare two readings of the same items.
-
-    Raises:
-        ValueError: they are of different items.
-    """
-    texts = [[(i.prompt, i.target) for i in result.items] for result in (first, second)]
-    if texts[0] != texts[1]:
-        raise ValueError("the two readings are of different items; read the same ones in both")
-    one, other = first.localization(k), second.localization(k)
-    found, both = _found_in(one, other)
-    pairs = {
-        "rank_area": (one.rank_area, other.rank_area),
-        "log_prob": (first.log_prob[-1], second.log_prob[-1]),
-    }
-    if both.sum() > 1:
-        pairs["first_layer"] = (one.first_layer[both], other.first_layer[both])
-    generator = np.random.default_rng(seed)
-    tests = {"found": mcnemar(found[1], found[0])}
-    for name, (before, after) in pairs.items():
-        sides = after.double().numpy(), before.double().numpy()
-        tests[name] = paired_permutation(*sides, generator)
-    return PairedLenses(
-        names=(first.provenance.model, second.provenance.model),
-        k=k,
-        found=(int(found[0].sum()), int(found[1].sum())),
-        items=len(both),
-        tests=_adjusted(tests),
-    )
 
 
 def checkpoint_ranks(

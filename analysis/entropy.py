@@ -151,7 +151,7 @@ def _run_one(arguments: EntropyArguments, folders: Sequence[str], *, writes: boo
 def _run_series(arguments: EntropyArguments, folders: Sequence[str], *, writes: bool) -> None:
     from analysis.checkpoints import checkpoints
     from analysis.sweep_folder import begin, origin_of, plain_settings
-    from analysis.trajectory import sweep, write_trajectory
+    from analysis.trajectory import measure_checkpoints, write_trajectory
     from training.processes import this_process
 
     if arguments.overwrite:
@@ -175,7 +175,7 @@ def _run_series(arguments: EntropyArguments, folders: Sequence[str], *, writes: 
             kept[key] = [tokens.kept() for tokens in batches]
         return kept[key]
 
-    measured = sweep(
+    measured = measure_checkpoints(
         todo,
         folders,
         arguments.out,

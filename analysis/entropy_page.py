@@ -37,7 +37,7 @@ from analysis.entropy_tables import (
     series_labels,
     symbol,
 )
-from analysis.numbers import count, model_name, nats, share
+from analysis.numbers import capital, count, model_name, nats, share, signed_nats
 from probes.results import AttentionEntropy, EntropyResult, KnowledgeEntropy, NextTokenEntropy
 
 SERIES_OF_LAYERS = 3
@@ -57,6 +57,7 @@ def entropy_report(results: Sequence[EntropyResult]) -> Report:
     named = dict(zip(series_labels(results), results, strict=True))
     notes = list(dict.fromkeys(note for result in results for note in result.notes))
     numbers: list[Part] = [_totals(named, _cell, Where.PAGE), *_brief_tables(named)]
+    numbers += _difference(results)
     heading: tuple[str, ...] = ("The entropies of ", model)
     if all(result.knowledge is not None for result in results):
         uses = "uses its" if len(models) == 1 else "use their"
@@ -80,6 +81,21 @@ def entropy_report(results: Sequence[EntropyResult]) -> Report:
         ],
         notes=notes,
     )
+
+
+def _difference(results: Sequence[EntropyResult]) -> Iterator[Table]:
+    """Of two results that can be compared, how far each total is from the other."""
+    if len(results) != 2:
+        return
+    try:
+        difference = results[0].compare(results[1])
+    except ValueError:
+        return
+    totals = difference.numbers[difference.numbers["layer"].isna()]
+    names = zip(totals["measure"], totals["difference"], strict=True)
+    rows = [(capital(name.replace("_", "-")), signed_nats(moved)) for name, moved in names]
+    title = f"{difference.names[1]} less {difference.names[0]}"
+    yield Table.of_rows(title, ("", "difference, in nats"), rows, is_open=True)
 
 
 def _deck(results: Sequence[EntropyResult]) -> str:

@@ -26,6 +26,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from analysis.figures import empty, heatmap, histogram, layer_axis, lines, mark
+from analysis.lens_difference import LensDifference
 from analysis.lens_result import LensResult
 from analysis.lens_tables import (
     DEFAULT_K,
@@ -34,6 +35,7 @@ from analysis.lens_tables import (
     items_table,
     layers_table,
     series_labels,
+    target_text,
 )
 from analysis.numbers import label, share, visible
 from analysis.theme import REFERENCE_COLOUR, SEQUENTIAL_SCALE
@@ -87,6 +89,40 @@ def lens_heatmap(result: LensResult, item: int) -> go.Figure:
     figure.update_xaxes(tickvals=list(range(len(rows))), ticktext=tokens)
     places = {"tickvals": list(range(len(result.layer_labels)))}
     return figure.update_yaxes(ticktext=list(result.layer_labels), **places)
+
+
+def lens_difference_by_item(difference: LensDifference) -> go.Figure:
+    """How far the target's log-probability moved, layer by item."""
+    numbers = difference.numbers
+    rows = numbers[numbers["measure"] == "log_prob"]
+    target = [_token(target_text(difference.first, one)) for one in range(difference.items)]
+    rows = rows.assign(target=rows["item"].map(dict(enumerate(target))))
+    hover = "item {item}, {target}, layer {layer}: <b>{difference:+.3f}</b> nats<br>{first:.3f} to "
+    return _signed(rows, "item", "difference", hover + "{second:.3f}", ("item", "layer"))
+
+
+def lens_difference_by_position(difference: LensDifference, item: int) -> go.Figure:
+    """How far the target's log-probability moved in one item, layer by position."""
+    tables = []
+    for result in (difference.first, difference.second):
+        rows = (result.per_token.item == item).nonzero()[:, 0].tolist()
+        if not rows:
+            raise ValueError(f"there is no item {item}; there are 0 to {difference.items - 1}")
+        places = result.per_token.position[rows].tolist()
+        table = _cells(result, rows)
+        tables.append(table.assign(position=[places[column] for column in table["column"]]))
+    both = tables[0].merge(tables[1], on=["layer", "position", "target"], suffixes=("", "_second"))
+    both = both.assign(moved=both["log_prob_second"] - both["log_prob"])
+    hover = "layer {layer}, after {token}<br><b>{target}</b>: <b>{moved:+.3f}</b> nats, rank "
+    hover += "{rank:,} to {rank_second:,}<br>top {top} to {top_second}"
+    figure = _signed(both, "position", "moved", hover, ("position", "layer"))
+    tokens = both.drop_duplicates("position")
+    ticks = {"tickvals": tokens["position"].tolist(), "dtick": None}
+    return figure.update_xaxes(ticktext=tokens["token"].map(label).tolist(), **ticks)
+
+
+def _signed(rows: pd.DataFrame, x: str, z: str, hover: str, titles: tuple[str, str]) -> go.Figure:
+    return heatmap(rows, x, "layer", z, unit="nats", hover=hover, titles=titles, signed=True)
 
 
 def _cells(result: LensResult, rows: list[int]) -> pd.DataFrame:

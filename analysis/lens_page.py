@@ -26,6 +26,7 @@ from analysis.document import (
     html,
     origin_fold,
 )
+from analysis.lens_difference import LensDifference
 from analysis.lens_figures import SITE_NAMES, explorer_data
 from analysis.lens_result import LensResult
 from analysis.lens_tables import (
@@ -64,6 +65,7 @@ def lens_report(
     *,
     k: int = DEFAULT_K,
     causal: CausalResult | None = None,
+    difference: LensDifference | None = None,
     findings: Sequence[str] = (),
 ) -> Report:
     """What a lens showed."""
@@ -96,11 +98,12 @@ def lens_report(
         heading=("Where ", models[0], *and_others, f" {verb} the answer"),
         kicker="mnemoscope · lens",
         deck=_deck(results),
-        findings=[*said, *findings, *checked],
+        findings=[*said, *(difference.findings() if difference else ()), *findings, *checked],
         definitions=_definitions(k),
         sections=[
             Section("Every layer and position", [explorer]),
             Section("Where in depth", [*tables, *_depth_figures(results, names, k)]),
+            *([] if difference is None else [_difference(difference)]),
             *([] if causal is None else [_causal(causal, results, k)]),
             Section("Provenance", origins),
         ],
@@ -210,6 +213,22 @@ def _layer_numbers(result: LensResult, k: int, name: str | None) -> Table:
     title = "Means over items" if name is None else f"Means over items, {name}"
     found = layers_table(result, k)
     return Table.of_frame(title, found, columns, where=Where.PAGE, is_open=True)
+
+
+def _difference(difference: LensDifference) -> Section:
+    one = difference.items == 1
+    plot = (
+        figures.lens_difference_by_position(difference, 0)
+        if one
+        else figures.lens_difference_by_item(difference)
+    )
+    drawn = Figure(
+        f"The target's log-probability, {difference.names[1]} less {difference.names[0]}.",
+        f"Layer by {'position' if one else 'item'}, in nats: blue where the second gives the "
+        "target more, red where it gives it less.",
+        [Panel(plot)],
+    )
+    return Section("The two models", [drawn])
 
 
 def _causal(causal: CausalResult, results: Sequence[LensResult], k: int) -> Section:

@@ -140,6 +140,21 @@ class LensResult(Result):
         """Heatmap of one item, layer by position (a `plotly` Figure)."""
         return self._drawn(item=item)
 
+    def compare(self, other: "LensResult", *, k: int = 10, seed: int = 0) -> Any:
+        """The other less this, item by item and layer by layer, with tests of what moved.
+
+        Args:
+            other: of the same prompts and targets, split into the same tokens.
+            k: a target is found where it is among so many top tokens.
+            seed: of the tests' random permutations.
+
+        Raises:
+            ValueError: the two are of different items, or of different tokens.
+        """
+        import analysis
+
+        return analysis.compare_lenses(self, other, k=k, seed=seed)
+
     def save(self, directory: str | Path) -> Path:
         """Write `lens.json`, `lens.csv`, `items.csv` and `lens.html`.
 

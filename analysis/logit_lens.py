@@ -22,7 +22,7 @@ Example:
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,20 +230,20 @@ def _write(arguments: LensArguments, read: "Sequence[tuple[LensResult, Any]]") -
     from probes.cli import output_folder
     from probes.json_text import finite_or_none, json_text
 
-    results, k, compared = [result for result, _ in read], arguments.top_k, None
-    if len(results) == 2 and len(results[0].items) > 1:
-        from analysis.depth import compare_lenses
-
-        compared = compare_lenses(results[0], results[1], k=k, seed=arguments.seed)
-    further = compared.findings() if compared else ()
-    report = lens_report(results, k=k, causal=read[0][1], findings=further)
+    results, k, compared, further = [result for result, _ in read], arguments.top_k, None, []
+    if len(results) == 2:
+        try:
+            compared = results[0].compare(results[1], k=k, seed=arguments.seed)
+        except ValueError as refusal:
+            further = [f"The models are not compared item by item: {refusal}."]
+    report = lens_report(results, k=k, causal=read[0][1], difference=compared, findings=further)
     with output_folder(arguments.out) as folder:
         for (result, causal), inside in zip(read, (".", "compared"), strict=False):
             save_numbers(result, folder / inside, k)
             if causal is not None:
                 causal.to_dataframe().to_csv(folder / inside / "causal.csv", index=False)
-        if compared is not None:
-            content = finite_or_none(asdict(compared))
+        if compared is not None and compared.tests:
+            content = finite_or_none(compared.to_dict())
             text = json_text(content, "comparison.json", indent=2)
             (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
         (folder / PAGE).write_text(html(report), encoding="utf-8")

@@ -14,16 +14,23 @@ from analysis.entropy_figures import attention_by_layer, entropy_figure
 from analysis.entropy_tables import head_table, layer_table
 from analysis.figures import dots, empty, histogram, layer_axis, lines, mark, titled
 from analysis.forgetting_curve import ForgettingCurve
-from analysis.lens_figures import causal_figure, lens_heatmap
+from analysis.lens_difference import LensDifference
+from analysis.lens_figures import (
+    causal_figure,
+    lens_difference_by_item,
+    lens_difference_by_position,
+    lens_heatmap,
+)
 from analysis.lens_result import LensResult
 from analysis.lens_tables import prompt_text, read_target
-from analysis.numbers import model_name, nats, shorten
-from analysis.runs import Chain, TrainingRun
+from analysis.numbers import capital, model_name, nats, shorten
+from analysis.runs import Chain, RunDifference, TrainingRun
+from analysis.trajectory import Total, Trajectory, totals_over_training
 from interventions.edits import PatchReport
 from probes.causal import CausalResult
 from probes.localization import NEVER, Localization
 from probes.perplexity import Perplexity
-from probes.results import EntropyResult
+from probes.results import EntropyDifference, EntropyResult
 from training.novelty import CorpusNovelty
 from training.relearning import RelearningCurve
 from training.tuned_lens_fit import LensComparison
@@ -46,13 +53,23 @@ def plot_result(result: Any, **settings: Any) -> go.Figure:
 
 @plot_result.register
 def _(result: EntropyResult) -> go.Figure:
-    about = result.provenance.about
-    if result.knowledge is not None:
-        total = f"{nats(result.knowledge.estimate, 2)} nats"
-        return titled(entropy_figure([result]), f"Knowledge entropy of {about}: {total}")
-    if result.attention is not None:
-        figure = attention_by_layer(layer_table([result]), head_table([result]))
-        return titled(figure, f"Attention entropy of {about}")
+    knowledge = result.knowledge
+    total = "" if knowledge is None else f": {nats(knowledge.estimate, 2)} nats"
+    return _entropies([result], f" of {result.provenance.about}{total}")
+
+
+@plot_result.register
+def _(result: EntropyDifference) -> go.Figure:
+    names = f", {result.names[1]} against {result.names[0]}"
+    return _entropies([result.first, result.second], names)
+
+
+def _entropies(results: list[EntropyResult], names: str) -> go.Figure:
+    if all(one.knowledge is not None for one in results):
+        return titled(entropy_figure(results), f"Knowledge entropy{names}")
+    if all(one.attention is not None for one in results):
+        figure = attention_by_layer(layer_table(results), head_table(results))
+        return titled(figure, f"Attention entropy{names}")
     raise ValueError("a next-token entropy is one number, with nothing to draw; print the result")
 
 
@@ -65,6 +82,17 @@ def _(result: LensResult, item: int = 0) -> go.Figure:
     return titled(
         figure, f"{prompt} \u2192 {read_target(result, item).strip()}: {lens} lens, {model}"
     )
+
+
+@plot_result.register
+def _(result: LensDifference, item: int | None = None) -> go.Figure:
+    if item is None and result.items == 1:
+        item = 0
+    title = f"{result.names[1]} less {result.names[0]}"
+    if item is None:
+        return titled(lens_difference_by_item(result), title)
+    prompt = shorten(prompt_text(result.first, item), 40)
+    return titled(lens_difference_by_position(result, item), f"{prompt}: {title}")
 
 
 @plot_result.register
@@ -181,18 +209,50 @@ def _(result: TrainingRun, measure: str = "loss") -> go.Figure:
     hover = "step {step:,}: <b>{value:.4g}</b>"
     mode = "lines" if len(found) > 40 else "lines+markers"
     figure = lines(found, "step", "value", hover=hover, titles=("step", measure), mode=mode)
-    return titled(figure, f"{measure} of {result.name}")
+    return titled(figure, f"{capital(measure)} of {result.name}")
+
+
+@plot_result.register
+def _(result: RunDifference, measure: str = "loss") -> go.Figure:
+    table = result.numbers[result.numbers["measure"] == measure]
+    if table.empty:
+        known = ", ".join(map(repr, result.numbers["measure"].unique()))
+        raise ValueError(f"the two runs share no measure {measure!r}; they share {known}")
+    across = "step" if "step" in table else "moment"
+    lists = [name for name in ("items", "match") if name in table]
+    sides = dict(zip(("first", "second"), result.names, strict=True))
+    long = table.melt([across, *lists], list(sides), "run", "value")
+    long = long.assign(run=long["run"].map(sides), of=long[lists].agg(", ".join, axis=1))
+    places = {one: place for place, one in enumerate(long[across].unique())}
+    drawn = long.assign(place=long[across] if across == "step" else long[across].map(places))
+    hover = f"{{{across}}}: <b>{{value:.4g}}</b>"
+    figure = lines(drawn, "place", "value", by=("run", "of"), hover=hover, titles=(across, measure))
+    if across == "moment":
+        figure.update_xaxes(tickvals=list(places.values()), ticktext=list(places))
+    return titled(figure, f"{capital(measure)}, {result.names[1]} against {result.names[0]}")
+
+
+@plot_result.register
+def _(result: Trajectory, measure: str | None = None) -> go.Figure:
+    table = result.to_dataframe()
+    known = list(table["measure"].unique())
+    chosen = known[0] if measure is None else measure
+    if chosen not in known:
+        raise ValueError(f"there is no measure {chosen!r}; there are {', '.join(known)}")
+    name = f"{chosen} entropy" if chosen in set(Total) else f"knowledge entropy by {chosen}"
+    return titled(totals_over_training(table, chosen), f"{capital(name)} over training")
 
 
 @plot_result.register
 def _(result: Chain) -> go.Figure:
     table = result.to_dataframe()
+    table = table[table["measure"] == "correct"]
     figure = lines(
         table.assign(place=table["moment"].map(result.moments.index)),
         "place",
-        "correct",
+        "value",
         by=("items", "match"),
-        hover="{moment}: <b>{correct:.1%}</b>",
+        hover="{moment}: <b>{value:.1%}</b>",
         titles=("", "answered right"),
         mode="lines+markers",
     )

@@ -26,6 +26,7 @@ from analysis.observations import (
     record_table,
     records_of_kind,
 )
+from probes.comparing import Difference, paired, require_kind, require_same
 from probes.shown import Result, Shown
 from training.remix_config import RELEARNING_FILE, RemixConfig
 from training.runs.directory import CHECKPOINTS_FOLDER, DONE_FILE, MANIFEST_FILE, read_manifest
@@ -138,6 +139,31 @@ class Recorded(Result):
         """How far it came."""
         return {}
 
+    def compare(self, other: "Recorded") -> "RunDifference":
+        """The other less this, at every moment that both were looked at.
+
+        Raises:
+            ValueError: they are of other commands, were asked for other items, or share no number.
+        """
+        require_kind(self, other)
+        commands = (one.manifest.get("command") for one in (self, other))
+        require_same("command", *commands, "compare runs of one command")
+        for name, asked in self._items().items():
+            if name in (theirs := other._items()) and asked != theirs[name]:
+                raise ValueError(
+                    f"the two were asked for other items under the name {name!r}, so their scores "
+                    "cannot be compared; compare runs of one set of items"
+                )
+        names = (self.name, other.name)
+        if names[0] == names[1]:
+            names = (f"{self.path.parent.name}/{names[0]}", f"{other.path.parent.name}/{names[1]}")
+        numbers = paired(self.to_dataframe(), other.to_dataframe(), "runs")
+        return RunDifference(self, other, names, numbers)
+
+    def _items(self) -> Mapping[str, Any]:
+        """What each list asks for."""
+        return {}
+
     def require_settings(self, kind: type[Any]) -> None:
         """Refuse a run whose configuration lacks settings that a kind of configuration has.
 
@@ -166,6 +192,9 @@ class TrainingRun(Recorded, Observations):
     """Why it ended before its last step; None where it did not."""
     summary: Mapping[str, Any] | None
     """How it ended; None where it has not."""
+
+    def _items(self) -> Mapping[str, Any]:
+        return {name: scores.items.astype(str).to_dict() for name, scores in self.scores.items()}
 
     @property
     def last_step(self) -> int:
@@ -204,6 +233,14 @@ class TrainingRun(Recorded, Observations):
                 f"the run {self.path} is not over, found {self.last_step}{of} steps; go on with "
                 "it, with --resume"
             )
+
+
+class RunDifference(Difference):
+    """Two runs of one command: see `TrainingRun.compare`."""
+
+    def plot(self, measure: str = "loss") -> Any:
+        """One measure of both runs over steps (a `plotly` Figure); of chains, `"correct"`."""
+        return self._drawn(measure=measure)
 
 
 def read_run(directory: str | Path) -> TrainingRun:
@@ -310,15 +347,22 @@ class Chain(Recorded):
         return {"stages": " ".join(self.stages), "state": "finished"}
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per moment, list of items and match: the share `correct`, and mean `log_prob`."""
-        rows = []
-        for moment in self.moments:
-            for items, match in self.lists:
-                if (correct := self.answers(items, moment, match)) is not None:
-                    scores = self.answers(items, moment, match, log_probs=True)
-                    mean = None if scores is None else scores.mean()
-                    rows.append((moment, items, match, correct.mean(), mean))
-        return pd.DataFrame(rows, columns=["moment", "items", "match", "correct", "log_prob"])
+        """One row per moment, list of `items`, `match` and `measure` (the share `correct`, or the
+        mean `log_prob` in nats), with its `value`.
+        """
+        rows = [
+            (moment, items, match, measure, float(answers.mean()))
+            for moment in self.moments
+            for items, match in self.lists
+            for measure in ("correct", "log_prob")
+            if (answers := self.answers(items, moment, match, log_probs=measure == "log_prob"))
+            is not None
+        ]
+        return pd.DataFrame(rows, columns=["moment", "items", "match", "measure", "value"])
+
+    def _items(self) -> Mapping[str, Any]:
+        recalls = [stage.recalls for stage in self.stages.values()]
+        return {key[0]: list(one[key].correct.columns) for one in recalls for key in one}
 
     @property
     def moments(self) -> tuple[str, ...]:

@@ -13,10 +13,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.checkpoints import TABLE, Checkpoint
+from analysis.checkpoints import TABLE, Checkpoint, unfinished
 from analysis.document import (
     Cell,
     Figure,
@@ -36,8 +37,13 @@ from analysis.sweep_folder import Origin, origin_in, refuse_another
 from probes.choices import Coefficient
 from probes.cli import output_folder
 from probes.results import RESULT_FILE, EntropyResult, load_result
+from probes.shown import Result
 
 PAGE = "trajectory.html"
+IN_MEMORY = "tokens in memory"
+"""The name of texts that have none."""
+_MOST_STEPS = 12
+"""Of more checkpoints only some have their step written at the axis."""
 COLUMNS = (
     *("checkpoint", "step", "corpus", "measure", "layer", "entropy"),
     *("estimate", "low", "high"),
@@ -59,19 +65,73 @@ class Measured:
     results: list[EntropyResult]
 
 
-def sweep(
+@dataclass(frozen=True, eq=False)
+class Trajectory(Result):
+    """The entropies of checkpoint after checkpoint, as `analysis.sweep` found them.
+
+    Attributes:
+        measured: the checkpoints with their results, in order.
+    """
+
+    measured: tuple[Measured, ...]
+
+    @property
+    def findings(self) -> Sequence[str]:
+        """How the totals moved and where they turned, and what was never finished, in sentences."""
+        return trajectory_report(self.measured).findings
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per checkpoint, corpus, measure and layer (missing for totals), in nats."""
+        return trajectory_table(self.measured)
+
+    def plot(self, measure: str | None = None) -> Any:
+        """One total over training (a `plotly` Figure).
+
+        Args:
+            measure: of `to_dataframe()`; None for the first.
+        """
+        return self._drawn(measure=measure)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write every result, `trajectory.csv` and `trajectory.html`; returns the directory."""
+        folder = Path(directory)
+        for one in self.measured:
+            for result in one.results:
+                result.save(folder / one.checkpoint.slug)
+        self.to_dataframe().to_csv(folder / TABLE, index=False)
+        (folder / PAGE).write_text(html(trajectory_report(self.measured)), encoding="utf-8")
+        return folder
+
+    def _facts(self) -> dict[str, Any]:
+        table = self.to_dataframe()
+        totals = table[table["layer"].isna()]
+        measure = totals["measure"].iloc[0]
+        line = totals[totals["measure"] == measure]["estimate"]
+        ends = {measure: f"{line.iloc[0]:.5g} to {line.iloc[-1]:.5g} nats"}
+        labels = [one.checkpoint.label for one in self.measured]
+        return {"": f"{len(labels)} checkpoints, {labels[0]} to {labels[-1]}", **ends}
+
+    def _preview(self) -> pd.DataFrame:
+        table = self.to_dataframe()
+        totals = table[table["layer"].isna()]
+        columns = {"columns": ["corpus", "measure"], "values": "estimate", "sort": False}
+        return totals.pivot_table(index="checkpoint", **columns)
+
+
+def measure_checkpoints(
     todo: Sequence[Checkpoint],
     folders: Sequence[str],
-    out: Path,
+    out: Path | None,
     *,
     load: Callable[[Checkpoint], Any],
     measure: Callable[[Checkpoint, Any], list[EntropyResult]],
     origins: Callable[[Any], Sequence[Origin]],
     writes: bool = True,
 ) -> list[Measured]:
-    """Measure every checkpoint that has no results yet."""
-    places = {one: [out / one.slug / name for name in folders] for one in todo}
-    done = [c for c in todo if all((place / RESULT_FILE).is_file() for place in places[c])]
+    """Measure every checkpoint that has no results yet; without `out` nothing is kept on disk."""
+    kept_in = out or Path()
+    places = {one: [kept_in / one.slug / name for name in folders] for one in todo}
+    done = [c for c in todo if out and all((p / RESULT_FILE).is_file() for p in places[c])]
     found: dict[Checkpoint, list[EntropyResult]] = {}
     # What is there is looked at first: what has changed is found out before hours of measuring.
     for checkpoint, model in _loaded_ahead([*done, *(c for c in todo if c not in done)], load):
@@ -82,7 +142,7 @@ def sweep(
                 refuse_another(place, origin_in(result.provenance), origin)
             continue
         found[checkpoint] = measure(checkpoint, model)
-        if writes:
+        if writes and out:
             with output_folder(out / checkpoint.slug) as partial:
                 for result, name in zip(found[checkpoint], folders, strict=True):
                     result.save(partial / name)
@@ -117,7 +177,7 @@ def write_trajectory(measured: Sequence[Measured], out: Path) -> None:
 def trajectory_table(measured: Sequence[Measured]) -> pd.DataFrame:
     """One row per checkpoint, corpus, measure and layer; `layer` is missing for totals."""
     rows = [
-        (one.checkpoint.label, one.checkpoint.step, result.provenance.corpus, *found)
+        (one.checkpoint.label, one.checkpoint.step, result.provenance.corpus or IN_MEMORY, *found)
         for one in measured
         for result in one.results
         for found in _of_result(result)
@@ -188,19 +248,38 @@ def _over_training(
     names = list(table["checkpoint"].unique())
     places = rows["step"].astype(int) if has_steps else rows["checkpoint"].map(names.index)
     figure = empty("pretraining step" if has_steps else "checkpoint", y_title, 380)
+    steps = sorted(table["step"].dropna().astype(int).unique().tolist()) if has_steps else []
+    if logarithmic := log_spaced(steps):
+        # Step 0 has no place on a logarithmic axis: it stands one step before the first.
+        before = steps[1] ** 2 / steps[2]
+        places = places.where(places > 0, before)
     lines(rows.assign(place=places), "place", y, hover=hover, onto=figure, **looks)
+    if logarithmic:
+        shown = steps[:: -(-len(steps) // _MOST_STEPS)]
+        ticks = {"tickvals": [step or before for step in shown], "type": "log"}
+        return figure.update_xaxes(ticktext=[f"{step:,}" for step in shown], **ticks)
     ticks = {"tickvals": list(range(len(names))), "ticktext": list(map(label, names))}
     return figure if has_steps else figure.update_xaxes(**ticks)
+
+
+def log_spaced(steps: Sequence[int]) -> bool:
+    """Whether checkpoints are more evenly spaced by the logarithms of their steps."""
+    positive = np.array([step for step in steps if step > 0], dtype=float)
+    if len(positive) < 3 or positive[-1] < 10 * positive[0]:
+        return False
+    gaps = np.diff(positive), np.diff(np.log(positive))
+    uneven, uneven_logs = (float(one.std() / one.mean()) for one in gaps)
+    return uneven_logs < uneven
 
 
 def trajectory_report(measured: Sequence[Measured]) -> Report:
     """How entropies move from checkpoint to checkpoint."""
     tidy = trajectory_table(measured)
-    models = {one.checkpoint.model for one in measured}
+    models = list(dict.fromkeys(one.checkpoint.model for one in measured))
     # A hub id, or the run's folder.
     common = Path(os.path.commonpath(models))
     parent = common.parent.name if common.name == "checkpoints" else common.name
-    name = parent if len(models) > 1 else models.pop()
+    name = parent if len(models) > 1 else models[0]
     several = len(measured) > 1
     tokens = count(measured[0].results[0].provenance.tokens)
     return Report(
@@ -208,7 +287,7 @@ def trajectory_report(measured: Sequence[Measured]) -> Report:
         heading=("How the entropies of ", name, " change over training"),
         kicker="mnemoscope \u00b7 entropy over training",
         deck=f"{len(measured)} checkpoints, {tokens} tokens of each corpus.",
-        findings=trajectory_findings(tidy) if several else (),
+        findings=[*(trajectory_findings(tidy) if several else ()), *unfinished(models)],
         sections=[
             Section("The numbers", list(chain.from_iterable(map(_totals, _by_corpus(tidy))))),
             *(_sections(tidy) if several else ()),
@@ -223,15 +302,27 @@ def trajectory_findings(tidy: pd.DataFrame) -> list[str]:
     said = {*knowledge_measures(tidy)[:1], *map(str, Total)}
     totals = tidy[tidy["layer"].isna() & tidy["measure"].isin(said)]
     for (measure, corpus), line in totals.groupby(["measure", "corpus"], sort=False, dropna=False):
-        first, last = line.iloc[0], line.iloc[-1]
         name = f"{measure} entropy" if measure in set(Total) else f"Knowledge entropy by {measure}"
         places = [f"at {name}" for name in line["checkpoint"]]
         moved = course(line["estimate"].tolist(), places, lambda value: f"{nats(value, 2)} nats")
-        unknown = pd.isna(first["low"]) or pd.isna(last["low"])
-        apart = unknown or first["high"] < last["low"] or last["high"] < first["low"]
-        chance = "" if apart else ", but the intervals overlap, so this may be chance"
-        found.append(f"{capital(name)} over {corpus} {moved}{chance}.")
+        found.append(f"{capital(name)} over {corpus} {moved}{_chance(line)}.")
     return found
+
+
+def _chance(line: pd.DataFrame) -> str:
+    """What the intervals say of the way between the ends, and of where it turned."""
+    first, last = line.iloc[0], line.iloc[-1]
+    if _apart(first, last):
+        return ""
+    turns = (line.iloc[int(find(line["estimate"].to_numpy()))] for find in (np.argmin, np.argmax))
+    if any(_apart(turn, first) and _apart(turn, last) for turn in turns):
+        return "; the intervals at the ends overlap, but not with that of the turn"
+    return ", but the intervals overlap, so this may be chance"
+
+
+def _apart(one: pd.Series, other: pd.Series) -> bool:
+    unknown = pd.isna(one["low"]) or pd.isna(other["low"])
+    return bool(unknown or one["high"] < other["low"] or other["high"] < one["low"])
 
 
 def _by_corpus(tidy: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -286,7 +377,7 @@ def _sections(tidy: pd.DataFrame) -> Iterator[Section]:
 def _hashes(one: Measured) -> Fold:
     rows = [
         (
-            origin.corpus or "tokens in memory",
+            origin.corpus or IN_MEMORY,
             origin.weights_sha256[:16],
             (origin.corpus_sha256 or "")[:16],
         )

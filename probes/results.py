@@ -17,10 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.choices import Backend, Coefficient, EntropyKind
+from probes.comparing import Difference, paired, require_kind, require_same
 from probes.hooked_model import HookedModel
 from probes.intervals import Interval, estimate_of
 from probes.json_text import json_text
-from probes.shown import Result, Shown
+from probes.shown import Result, Shown, frame_of
 
 _RUNS_ON = {
     Backend.NATIVE: ("transformers",),
@@ -264,6 +265,47 @@ class EntropyResult(Result):
         frame.insert(0, "layer", range(len(frame)))
         return frame
 
+    def compare(self, other: "EntropyResult") -> "EntropyDifference":
+        """The other less this, total by total and layer by layer.
+
+        Args:
+            other: of another model on the same text, or of the same model on another text.
+
+        Raises:
+            ValueError: they differ in how they were measured, in their sizes, or in both the
+                model and the text; or share no entropy.
+        """
+        require_kind(self, other)
+        here, there = self.provenance, other.provenance
+        for name in ("coefficient", "weighting", "compat"):
+            settings = (one.configuration.get(name) for one in (here, there))
+            require_same(name, *settings, "measure both in one way")
+        same_text = here.corpus_sha256 == there.corpus_sha256
+        if here.weights_sha256 != there.weights_sha256 and not same_text:
+            raise ValueError(
+                f"the two differ in model and in text: {here.about}, and {there.about}; measure "
+                "two models on one text, or one model on two"
+            )
+        shapes = [one.knowledge and list(one.mean_coefficients.shape) for one in (self, other)]
+        require_same("layers and memory vectors", *shapes, "compare models of one size")
+        names = (here.about, there.about)
+        if names[0] == names[1]:
+            names = (names[0], f"{names[1]} (2)")
+        numbers = paired(self._values(), other._values(), "results")
+        return EntropyDifference(self, other, names, numbers)
+
+    def _values(self) -> Any:
+        """All entropies, one a row; `layer` is missing for totals."""
+        rows: list[tuple[str, int | None, float]] = []
+        kinds = ("knowledge", "contribution", "attention", "next_token")
+        for kind in kinds:
+            if (found := getattr(self, kind)) is not None:
+                rows.append((kind, None, found.estimate))
+                layers = getattr(found, "per_layer", torch.empty(0)).tolist()
+                rows += [(kind, layer, value) for layer, value in enumerate(layers)]
+        columns = dict(zip(("measure", "layer", "value"), zip(*rows, strict=True), strict=True))
+        return frame_of(columns).astype({"layer": "Int64"})
+
     def to_dict(self) -> dict[str, Any]:
         """The content of `entropy.json`."""
         origin = asdict(self.provenance)
@@ -313,6 +355,15 @@ class EntropyResult(Result):
             "coefficient": str(self.provenance.configuration["coefficient"]),
         }
         return save({name: rows.contiguous() for name, rows in tensors.items()}, metadata=metadata)
+
+
+class EntropyDifference(Difference):
+    """Two entropies of one kind of model or text: see `EntropyResult.compare`."""
+
+    def _facts(self) -> dict[str, Any]:
+        totals = self.numbers[self.numbers["layer"].isna()]
+        moved = zip(totals["measure"], totals["difference"], strict=True)
+        return {**super()._facts(), **{name: f"{by:+.4g} nats" for name, by in moved}}
 
 
 def load_result(directory: str | Path) -> EntropyResult:

@@ -1,5 +1,6 @@
 """Objects show themselves: a line, a small table, and of every result a frame and a picture."""
 
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.analysis.ckl_runs import make_run
 from tests.analysis.lens_results import make_lens
 from tests.analysis.logit_lens.test_page import make_causal
 from tests.analysis.remix_runs import make_run as make_chain
+from tests.browser import wait
 from tests.models import tiny_model, tokens
 from training.relearning import Relearned, RelearningCurve
 from training.tuned_lens_fit import LensComparison
@@ -95,3 +97,28 @@ def test_texts_and_tables_do_not_run_over():
     assert brief(torch.tensor(0.25)) == "0.25"
     assert brief({"a": 1, "b": 2}) == "2 items"
     assert brief(("a", 1234)) == "a 1,234"
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_pictures_are_there_in_html_made_by_nbconvert(driver, tmp_path):
+    """Without a network: the first picture brings plotly.js, for itself and for the others."""
+    nbconvert = pytest.importorskip("nbconvert")
+    new = pytest.importorskip("nbformat").v4
+    code = (
+        "from tests.analysis.lens_results import make_lens\nlens = make_lens()",
+        "lens.plot()",
+        "lens.localization(10).plot().show()",
+    )
+    book = new.new_notebook(cells=list(map(new.new_code_cell, code)))
+    where = {"metadata": {"path": str(Path.cwd())}}
+    nbconvert.preprocessors.ExecutePreprocessor(timeout=120).preprocess(book, where)
+    html, _ = nbconvert.HTMLExporter().from_notebook_node(book)
+    (tmp_path / "book.html").write_text(html)
+    driver.get(f"file://{tmp_path / 'book.html'}")
+    ask = "return [...document.querySelectorAll('.gtitle')].map(e => e.textContent)"
+    wait(driver, f"return ({ask.removeprefix('return ')}).length === 2")
+    titles = driver.execute_script(ask)
+    assert titles[0].startswith("prompt 0"), titles
+    assert len(driver.find_elements("css selector", ".js-plotly-plot .heatmaplayer image")) == 1
+    assert html.count("window.Plotly = Plotly") == 1

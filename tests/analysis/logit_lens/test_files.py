@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import analysis
-from analysis.depth import compare_lenses
+from analysis.lens_difference import compare_lenses
 from analysis.lens_tables import items_table, layers_table, lens_table, save_numbers
 from tests.analysis.lens_results import D_VOCAB, make_lens
 
