@@ -289,9 +289,8 @@ def refuse_other_inputs(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse a folder whose run has other settings, weights or texts."""
     stored = read_manifest(folder)
     for part, to_give in DECISIVE.items():
-        for difference in _differences(
-            *map(_form_as_at_first, (stored[part], manifest[part])), part
-        ):
+        there, asked = (_form_as_at_first(told[part]) for told in (stored, manifest))
+        for difference in _differences(there, asked, part):
             raise ValueError(
                 f"{folder} holds a run with another {difference}; give {to_give} that it was begun "
                 "with, or another folder"
