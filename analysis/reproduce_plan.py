@@ -247,15 +247,16 @@ def _knowledge_arms(knowledge: Knowledge) -> Arms:
         Experiment.SPACINGS: {
             f"-interval-{interval}": {
                 "injection_interval": interval,
-                # As many encounters, and an interval after the last one.
+                # As many encounters, and two intervals after the last one.
                 "steps": interval * (config.injection_rounds + 2),
+                "lags": tuple(lag for lag in config.lags if lag <= 2 * interval),
                 "probe_every": min(config.probe_every, interval),
                 **curves,
             }
             for interval in intervals
         },
         Experiment.BATCHES: {
-            f"-batch-{rows}": {"batch_size": rows, **curves}
+            f"-batch-{rows}": {**_as_many_steps(config, rows), **curves}
             for rows in knowledge.batch_sizes
             if rows != config.batch_size
         }
@@ -277,6 +278,12 @@ def _knowledge_arms(knowledge: Knowledge) -> Arms:
         },
         Experiment.SIZES: {"": curves},
     }
+
+
+def _as_many_steps(config: CklConfig, rows: int) -> Changes:
+    """Larger batches for as many steps; text that is repeated is repeated more."""
+    times = -(-rows // config.batch_size) if config.epochs > 1 else 1
+    return {"batch_size": rows, "epochs": config.epochs * times}
 
 
 def _as_much_text(config: CklConfig, rows: int) -> Changes:

@@ -369,17 +369,17 @@ def lab() -> ReproductionScale:
             recipe="lab",
             config=CKL_RECIPES["lab"](),
             curves={"probe_every": 1, "generate_every": 100},
-            familiar_corpus="general-train",
+            familiar_corpus="general",
             intervals=(12, 18, 36),
             batch_sizes=(32, 64, 128),
             learning_rates=(1e-4, 4e-4, 1e-3),
         ),
         memorization=Memorization(
             recipe="lab",
-            # Mixes of four times as many items as a later stage has are in the built-in text.
+            # As many as the built-in text has passages of twice a hundred words for.
             config=replace(
                 REMIX_RECIPES["lab"](),
-                items=(600, 300),
+                items=(400, 200),
                 epochs=(20,),
                 stop=(StopWhen.EPOCHS,),
             ),
