@@ -117,7 +117,7 @@ def compare_lenses(
             "the two readings split their items into different tokens, so ranks and probabilities "
             "are of different things; compare models with one tokenizer"
         )
-    numbers = paired(*map(_values, (first, second)), "readings")
+    numbers = paired(_values(first), _values(second), "readings")
     one, other = first.localization(k), second.localization(k)
     found, both = found_in(one, other)
     counts = (int(found[0].sum()), int(found[1].sum()))

@@ -147,7 +147,7 @@ class Recorded(Result):
         """
         require_kind(self, other)
         commands = (one.manifest.get("command") for one in (self, other))
-        require_same("command", *commands, "compare runs of one command")
+        require_same("command", commands, "compare runs of one command")
         for name, asked in self._items().items():
             if name in (theirs := other._items()) and asked != theirs[name]:
                 raise ValueError(

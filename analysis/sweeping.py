@@ -72,7 +72,7 @@ def sweep(
         model = given.get(one.label, one.model)
         if isinstance(model, HookedModel):
             return model
-        how = {"device": device, "dtype": dtype, "revision": one.revision}
+        how: dict[str, Any] = {"device": device, "dtype": dtype, "revision": one.revision}
         return load_model(str(model), **{name: v for name, v in how.items() if v is not None})
 
     def texts(model: HookedModel) -> Batches:

@@ -7,6 +7,7 @@ Example:
     [2, 3]
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +56,13 @@ def paired(first: "pd.DataFrame", second: "pd.DataFrame", what: str) -> "pd.Data
     return both.assign(difference=both["second"] - both["first"])
 
 
-def require_same(what: str, first: Any, second: Any, advice: str) -> None:
+def require_same(what: str, both: Iterable[Any], advice: str) -> None:
     """Refuse two results that differ in what they must share.
 
     Raises:
         ValueError: they differ in it.
     """
+    first, second = both
     if first != second:
         raise ValueError(f"the two differ in {what}: {first} and {second}; {advice}")
 

@@ -279,7 +279,7 @@ class EntropyResult(Result):
         here, there = self.provenance, other.provenance
         for name in ("coefficient", "weighting", "compat"):
             settings = (one.configuration.get(name) for one in (here, there))
-            require_same(name, *settings, "measure both in one way")
+            require_same(name, settings, "measure both in one way")
         same_text = here.corpus_sha256 == there.corpus_sha256
         if here.weights_sha256 != there.weights_sha256 and not same_text:
             raise ValueError(
@@ -287,7 +287,7 @@ class EntropyResult(Result):
                 "two models on one text, or one model on two"
             )
         shapes = [one.knowledge and list(one.mean_coefficients.shape) for one in (self, other)]
-        require_same("layers and memory vectors", *shapes, "compare models of one size")
+        require_same("layers and memory vectors", shapes, "compare models of one size")
         names = (here.about, there.about)
         if names[0] == names[1]:
             names = (names[0], f"{names[1]} (2)")
