@@ -14,7 +14,7 @@ from probes.lazy_exports import lazily
 _EXPORTS = {
     "AttentionEntropy": "probes.results",
     "Backend": "probes.choices",
-    "Captured": "probes.attach",
+    "Captured": "probes.captured",
     "CausalResult": "probes.causal",
     "ChoiceScores": "probes.scoring",
     "Coefficient": "probes.choices",

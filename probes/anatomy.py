@@ -43,6 +43,13 @@ class Layer(Shown):
     gate: nn.Module | None
     down: Any
     """A `Linear`, or GPT-2's `Conv1D`."""
+    q: nn.Module | None
+    k: nn.Module | None
+    v: nn.Module | None
+    """The same module as `q` where one projection gives all three."""
+    o: Any
+    ln1: nn.Module | None
+    ln2: nn.Module | None
     mid: nn.Module | None
     attention_out: nn.Module | None
     mlp_out: nn.Module | None
@@ -61,6 +68,7 @@ class Anatomy(Shown):
     trunk: nn.Module
     """Embedding, blocks and final norm: the model without its unembedding."""
     embed: Any
+    pos_embed: Any | None
     layers: tuple[Layer, ...]
     final_norm: nn.Module
     unembed: Any
@@ -71,6 +79,8 @@ class Anatomy(Shown):
     d_model: int
     d_mlp: int
     n_heads: int
+    n_key_value_heads: int
+    d_head: int
 
     def _facts(self) -> Mapping[str, Any]:
         sizes = ("d_model", "d_mlp", "n_heads", "d_vocab", "dtype", "device")
@@ -134,12 +144,15 @@ def locate(hf_model: Any, unwrap: Unwrap = lambda module: module) -> Anatomy:
     if len(widths) != 1:
         raise ValueError(f"layers of {row.family} differ in d_mlp: found {widths}; one is needed")
     base = hf_model.base_model
+    n_heads = config.num_attention_heads
+    d_head, n_key_value_heads = _widths_of_heads(layers[0], config, n_heads)
     scaling = getattr(config, "logits_scaling", 0) or 1
     return Anatomy(
         architecture=row,
         # The part with the blocks, where the model is its own base model.
         trunk=base if base is not hf_model else getattr(hf_model, row.layers.partition(".")[0]),
         embed=_follow(hf_model, row.embed, unwrap),
+        pos_embed=None if row.pos_embed is None else _follow(hf_model, row.pos_embed, unwrap),
         layers=layers,
         final_norm=_follow(hf_model, row.final_norm, unwrap),
         unembed=unwrap(unembed),
@@ -148,8 +161,20 @@ def locate(hf_model: Any, unwrap: Unwrap = lambda module: module) -> Anatomy:
         logit_softcap=getattr(config, "final_logit_softcapping", None),
         d_model=width_out(layers[0].down),
         d_mlp=widths[0],
-        n_heads=config.num_attention_heads,
+        n_heads=n_heads,
+        n_key_value_heads=n_key_value_heads,
+        d_head=d_head,
     )
+
+
+def _widths_of_heads(layer: Layer, config: Any, n_heads: int) -> tuple[int, int]:
+    """The width of a head, and the number of heads of keys and values."""
+    if layer.q is None or layer.k is None:
+        width = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+        return width, getattr(config, "num_key_value_heads", None) or n_heads
+    width = width_in(layer.o) // n_heads
+    heads = width_out(layer.k) // width
+    return width, (heads - n_heads) // 2 if layer.k is layer.q else heads
 
 
 def _refuse_shared(row: Architecture, layers: tuple[Layer, ...]) -> None:
@@ -237,6 +262,7 @@ def _row_from_trace(hf_model: Any) -> Architecture:
     if (final_norm := next(reads_last, None)) is None:
         raise _Unclear("no final norm reads what comes out of the last block")
     embedding = hf_model.get_input_embeddings()
+    additions = _additions(blocks, attention, mlp)
     return Architecture(
         family=config.model_type,
         layers=layers,
@@ -250,8 +276,19 @@ def _row_from_trace(hf_model: Any) -> Architecture:
         down=down,
         flattened_mlp=blocks[0][down].input.ndim == 2,
         recognised=True,
-        **_additions(blocks, attention, mlp),
+        **_known_projections(modules[0], attention),
+        **additions,
+        **_norms(modules[0], blocks[0], {"attention": attention, "mlp": mlp, **additions}),
     )
+
+
+def _known_projections(block: Any, attention: str) -> dict[str, Any]:
+    """Projections of the attention, where they have the names that most families use."""
+    inside = dict(block.get_submodule(attention).named_children())
+    back = next((name for name in ("o_proj", "out_proj", "dense") if name in inside), None)
+    known = back is not None and {"q_proj", "k_proj", "v_proj"} <= inside.keys()
+    names = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": back}
+    return {part: f"{attention}.{name}" if known else None for part, name in names.items()}
 
 
 @torch.no_grad()
@@ -369,6 +406,23 @@ def _sum_gap(block: _Calls, pair: tuple[str, str]) -> float:
 def _reads_mid(block: _Calls, attention_out: str, path: str) -> bool:
     before, added, read = block[""].input, block[attention_out].output, block[path].input
     return read.numel() == before.numel() and _agree(read.view_as(before), before + added)
+
+
+def _norms(module: Any, block: _Calls, row: dict[str, Any]) -> dict[str, Any]:
+    """The norms that attention and MLP read the stream through, as far as that is clear."""
+    norms = [
+        path
+        for path in block
+        if path and "." not in path and "norm" in type(module.get_submodule(path)).__name__.lower()
+    ]
+
+    def before(part: str) -> str | None:
+        received = block[part].input.data_ptr()
+        return next((path for path in norms if block[path].output.data_ptr() == received), None)
+
+    ln1, ln2 = before(row["attention"]), before(row["mlp"])
+    ln2 = row["mid"] if row["mid"] in norms else ln2
+    return {"ln1": ln1, "ln2": None if ln2 == ln1 else ln2}
 
 
 def _agree(found: Tensor, expected: Tensor) -> bool:

@@ -24,7 +24,23 @@ class Architecture(Shown):
     """The token embedding."""
     final_norm: str
     """The norm before the unembedding; its output is what the unembedding reads."""
+    pos_embed: str | None = None
+    """The embedding of positions; None where positions are rotary or alibi."""
     attention: str = "self_attn"
+    q: str | None = "self_attn.q_proj"
+    k: str | None = "self_attn.k_proj"
+    v: str | None = "self_attn.v_proj"
+    """Queries, keys and values; one module where its output holds all three. None where unknown."""
+    qkv_order: str = "qkv"
+    """The order of the three in such an output."""
+    qkv_groups: int | None = 1
+    """How often the three come there; None for once in each key head."""
+    o: str | None = "self_attn.o_proj"
+    """The projection of all heads' values back to the stream."""
+    ln1: str | None = "input_layernorm"
+    """The norm that attention reads the stream through; None where it reads the stream itself."""
+    ln2: str | None = "post_attention_layernorm"
+    """The norm that the MLP reads the stream through; None where it has none of its own."""
     mlp: str = "mlp"
     """The module whose output is coefficients times memory vectors."""
     up: str = "mlp.up_proj"
@@ -69,6 +85,26 @@ class Architecture(Shown):
                     f"{self.family} runs attention and MLP in parallel; "
                     "there is no resid_mid, read resid_pre or resid_post"
                 )
+            case Site.POS_EMBED if self.pos_embed is None:
+                return (
+                    f"{self.family} adds no embedding of positions to the stream (they are rotary, "
+                    "or alibi), so there is no pos_embed"
+                )
+            case Site.LN1_SCALE | Site.LN1_NORMALIZED if self.ln1 is None:
+                return f"the attention of {self.family} reads no norm of the stream: no ln1"
+            case Site.LN2_SCALE | Site.LN2_NORMALIZED if self.ln2 is None:
+                return f"the MLP of {self.family} reads no norm of its own: there is no ln2"
+            case Site.ATTENTION_IN | Site.MLP_IN if self.ln2 is None and self.mid is None:
+                return (
+                    f"attention and MLP of {self.family} do not read the stream apart; "
+                    f"there is no {site}, read or edit resid_pre"
+                )
+            case Site.QUERY | Site.KEY | Site.VALUE | Site.MIXED_VALUES | Site.HEAD_RESULTS:
+                if self.q is None:
+                    return (
+                        f"{self.family} was recognised by its structure, and its attention has no "
+                        f"q_proj, k_proj, v_proj and o_proj; there is no {site}"
+                    )
         return None
 
 
@@ -82,14 +118,34 @@ _LLAMA = Architecture(
 _OLMO2 = replace(
     _LLAMA,
     family="olmo2",
+    ln1=None,
+    ln2=None,
     mid="mlp",
     attention_out="post_attention_layernorm",
     mlp_out="post_feedforward_layernorm",
 )
 # Norms on both sides.
-_GEMMA2 = replace(_OLMO2, family="gemma2", mid="pre_feedforward_layernorm")
+_GEMMA2 = replace(
+    _OLMO2,
+    family="gemma2",
+    ln1="input_layernorm",
+    ln2="pre_feedforward_layernorm",
+    mid="pre_feedforward_layernorm",
+)
+
+
+def _fused(path: str) -> dict[str, Any]:
+    """One projection to queries, keys and values."""
+    return {"q": path, "k": path, "v": path}
+
+
 _PHI3 = replace(
-    _LLAMA, family="phi3", up="mlp.gate_up_proj", gate="mlp.gate_up_proj", gate_up_fused=True
+    _LLAMA,
+    family="phi3",
+    **_fused("self_attn.qkv_proj"),
+    up="mlp.gate_up_proj",
+    gate="mlp.gate_up_proj",
+    gate_up_fused=True,
 )
 _GPT_NEOX = Architecture(
     family="gpt_neox",
@@ -97,6 +153,9 @@ _GPT_NEOX = Architecture(
     embed="gpt_neox.embed_in",
     final_norm="gpt_neox.final_layer_norm",
     attention="attention",
+    **_fused("attention.query_key_value"),
+    qkv_groups=None,
+    o="attention.dense",
     up="mlp.dense_h_to_4h",
     gate=None,
     down="mlp.dense_4h_to_h",
@@ -108,7 +167,12 @@ _GPT2 = Architecture(
     layers="transformer.h",
     embed="transformer.wte",
     final_norm="transformer.ln_f",
+    pos_embed="transformer.wpe",
     attention="attn",
+    **_fused("attn.c_attn"),
+    o="attn.c_proj",
+    ln1="ln_1",
+    ln2="ln_2",
     up="mlp.c_fc",
     gate=None,
     down="mlp.c_proj",
@@ -121,6 +185,10 @@ _OPT = Architecture(
     layers="model.decoder.layers",
     embed="model.decoder.embed_tokens",
     final_norm="model.decoder.final_layer_norm",
+    pos_embed="model.decoder.embed_positions",
+    o="self_attn.out_proj",
+    ln1="self_attn_layer_norm",
+    ln2="final_layer_norm",
     mlp="fc2",
     up="fc1",
     gate=None,
@@ -130,7 +198,32 @@ _OPT = Architecture(
     mlp_out="fc2",
 )
 # Attention and MLP in parallel, both on what one norm returns.
-_GPTJ = replace(_GPT2, family="gptj", up="mlp.fc_in", down="mlp.fc_out", mid=None)
+_GPTJ = replace(
+    _GPT2,
+    family="gptj",
+    pos_embed=None,
+    q="attn.q_proj",
+    k="attn.k_proj",
+    v="attn.v_proj",
+    o="attn.out_proj",
+    ln2=None,
+    up="mlp.fc_in",
+    down="mlp.fc_out",
+    mid=None,
+)
+# Its projection is laid out for four chips.
+_CODEGEN = replace(
+    _GPTJ, family="codegen", **_fused("attn.qkv_proj"), qkv_order="qvk", qkv_groups=4
+)
+_GPT_NEO = replace(
+    _GPT2,
+    family="gpt_neo",
+    attention="attn.attention",
+    q="attn.attention.q_proj",
+    k="attn.attention.k_proj",
+    v="attn.attention.v_proj",
+    o="attn.attention.out_proj",
+)
 _FALCON = replace(
     _GPT_NEOX,
     family="falcon",
@@ -138,6 +231,8 @@ _FALCON = replace(
     embed="transformer.word_embeddings",
     final_norm="transformer.ln_f",
     attention="self_attention",
+    **_fused("self_attention.query_key_value"),
+    o="self_attention.dense",
     attention_out="self_attention",
 )
 # Attention and MLP add the stream themselves, after their last projection.
@@ -156,6 +251,10 @@ _MPT = Architecture(
     embed="transformer.wte",
     final_norm="transformer.norm_f",
     attention="attn",
+    **_fused("attn.Wqkv"),
+    o="attn.out_proj",
+    ln1="norm_1",
+    ln2="norm_2",
     mlp="ffn.down_proj",
     up="ffn.up_proj",
     gate=None,
@@ -176,8 +275,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         _GPT_NEOX,
         _GPT2,
         _OPT,
-        replace(_GPT2, family="gpt_neo", attention="attn.attention"),
-        *(replace(_GPTJ, family=f) for f in ("gptj", "codegen")),
+        _GPT_NEO,
+        _GPTJ,
+        _CODEGEN,
         _FALCON,
         _BLOOM,
         _MPT,
@@ -199,8 +299,7 @@ def row_of(config: Any) -> Architecture | None:
                 "that was trained; load it with attn_implementation='sdpa', which is the default"
             )
         parallel = config.new_decoder_architecture or config.parallel_attn
-        mid = None if parallel else "post_attention_layernorm"
-        return replace(row, mid=mid, mlp_out_overwritten=parallel)
+        return replace(row, **_falcon_norms(config, parallel), mlp_out_overwritten=parallel)
     if row.family != "opt":
         return row
     # OPT-350m norms the stream itself, and reads it out through a projection after the norm.
@@ -216,3 +315,11 @@ def row_of(config: Any) -> Architecture | None:
             "OPT-350m); such a readout is not supported"
         )
     return row
+
+
+def _falcon_norms(config: Any, parallel: bool) -> dict[str, Any]:
+    if not parallel:
+        return {"mid": "post_attention_layernorm"}
+    two = config.new_decoder_architecture and config.num_ln_in_parallel_attn != 1
+    ln1, ln2 = ("ln_attn", "ln_mlp") if two else ("input_layernorm", None)
+    return {"mid": None, "ln1": ln1, "ln2": ln2}

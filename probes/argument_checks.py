@@ -49,9 +49,9 @@ def takes(**wanted: Check) -> Callable[[Callable[Arguments, Result]], Callable[A
 
 def hooked_model(value: Any) -> str | None:
     """What is wrong with a value as a hooked model."""
-    from probes.hooked_model import HookedModel
+    from probes.running_model import RunningModel
 
-    if isinstance(value, HookedModel):
+    if isinstance(value, RunningModel):
         return None
     for_it = " for it" if isinstance(value, str) or hasattr(value, "forward") else ""
     return f"{shown(value)}; give what probes.load_model returns{for_it}"

@@ -20,12 +20,12 @@ Example:
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from types import MethodType
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -34,85 +34,21 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from probes.anatomy import Anatomy
-from probes.architectures import Architecture
 from probes.attention_call import AttentionCall, SoftmaxCall, Temperature, divided, pattern_of
 from probes.attention_interface import Handler, Transform, attention_taken_over
+from probes.places import (
+    IN_ATTENTION,
+    HookFunction,
+    Hooks,
+    Place,
+    View,
+    expanded_view,
+    fitted,
+    flattened_view,
+    place_of,
+)
 from probes.projections import device_of, stored_type
-from probes.shown import Shown
-from probes.sites import HookPoint, Site, as_site, hook_name, parse_hook_point
-
-HookFunction = Callable[[Tensor, HookPoint], Tensor | None]
-Hooks = Sequence[tuple[HookPoint, HookFunction]]
-
-_INPUTS = {Site.RESID_PRE: "block", Site.RESID_MID: "mid", Site.MLP_COEFFICIENTS: "down"}
-_OUTPUTS = {
-    Site.ATTENTION_OUT: "attention_out",
-    Site.MLP_GATE: "gate",
-    Site.MLP_UP: "up",
-    Site.MLP_OUT: "mlp_out",
-    Site.RESID_POST: "block",
-}
-_IN_MLP = (Site.RESID_MID, Site.MLP_UP, Site.MLP_GATE, Site.MLP_COEFFICIENTS, Site.MLP_OUT)
-
-
-class Place(NamedTuple):
-    """The place at which the tensor of a hook point is met."""
-
-    module: Any
-    is_input: bool
-    """Whether the module receives it; otherwise it returns it."""
-    half: int | None
-    """Which half of a fused projection's output it is; None for the whole."""
-    flattened: bool
-    """Whether the block has it as `[batch*pos ...]`."""
-
-
-def place_of(anatomy: Anatomy, point: HookPoint) -> Place:
-    """The place of a hook point, but for logits, attention scores and pattern."""
-    if point.layer is None:
-        whole = anatomy.embed if point.site is Site.EMBED else anatomy.final_norm
-        return Place(whole, False, None, False)
-    is_input, row = point.site in _INPUTS, anatomy.architecture
-    module = getattr(anatomy.layers[point.layer], (_INPUTS | _OUTPUTS)[point.site])
-    assert module is not None, f"{row.family} has no {point.site}"
-    fused = row.gate_up_fused and point.site in (Site.MLP_GATE, Site.MLP_UP)
-    half = int(point.site is Site.MLP_UP) if fused else None
-    return Place(module, is_input, half, row.flattened_mlp and point.site in _IN_MLP)
-
-
-def fitted(hooks: Hooks, architecture: Architecture) -> list[tuple[HookPoint, HookFunction]]:
-    """The same hooks, fitted to what the blocks of a family do."""
-    mids: list[tuple[HookPoint, HookFunction]] = []
-    others: list[tuple[HookPoint, HookFunction]] = []
-    for point, function in hooks:
-        if point.site is Site.RESID_MID:
-            edit, carry_over = _edit_and_carry_over(function)
-            mids += [(point, edit), (HookPoint(Site.RESID_POST, point.layer), carry_over)]
-        elif point.site is Site.MLP_OUT and architecture.mlp_out_overwritten:
-            others.append((point, _on_a_copy(function)))
-        else:
-            others.append((point, function))
-    return mids + others
-
-
-def _on_a_copy(function: HookFunction) -> HookFunction:
-    return lambda tensor, point: function(tensor.clone(), point)
-
-
-def _edit_and_carry_over(function: HookFunction) -> tuple[HookFunction, HookFunction]:
-    """A function for the norm that reads the stream, and one that adds its change to the stream."""
-    differences: list[Tensor] = []
-
-    def edit(stream: Tensor, point: HookPoint) -> Tensor | None:
-        new = function(stream, point)
-        if new is not None:
-            differences.append(new - stream)
-        return new
-
-    def carry_over(stream: Tensor, _point: HookPoint) -> Tensor | None:
-        return stream + differences.pop() if differences else None
-
-    return edit, carry_over
+from probes.sites import ORDER, HookPoint, Site
 
 
 @contextmanager
@@ -121,12 +57,12 @@ def attached(hf_model: Any, anatomy: Anatomy, hooks: Hooks) -> Iterator[None]:
     of_attention: dict[nn.Module, list[tuple[HookPoint, HookFunction]]] = defaultdict(list)
     with ExitStack() as stack:
         for point, function in fitted(hooks, anatomy.architecture):
-            if point.site in (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN):
+            if point.site in IN_ATTENTION:
                 assert point.layer is not None
                 of_attention[anatomy.layers[point.layer].attention].append((point, function))
                 continue
-            for handle in _attach(hf_model, anatomy, point, function):
-                stack.callback(handle.remove)
+            for take_off in _attach(hf_model, anatomy, point, function):
+                stack.callback(take_off)
         if of_attention:
             handlers = {
                 module: _explicit_attention(pairs) for module, pairs in of_attention.items()
@@ -137,40 +73,86 @@ def attached(hf_model: Any, anatomy: Anatomy, hooks: Hooks) -> Iterator[None]:
 
 def _attach(
     hf_model: Any, anatomy: Anatomy, point: HookPoint, function: HookFunction
-) -> list[RemovableHandle]:
+) -> Iterator[Callable[[], None]]:
+    """Attach one function; what takes it off again."""
     if point.site is Site.LOGITS:
-        return [_on_logits(hf_model, point, function)]
-    module, is_input, half, flattened = place_of(anatomy, point)
-    on = _on_input if is_input else _on_output
-    if half is not None:
-        columns = slice(half * anatomy.d_mlp, (half + 1) * anatomy.d_mlp)
-        return [_on_output(module, point, _on_columns(columns, function))]
-    if not flattened:
-        return [on(module, point, function)]
+        yield _on_logits(hf_model, point, function).remove
+        return
+    place = place_of(anatomy, point)
     shape: list[int] = []
+    if place.flattened or place.expanded:
+        first, is_input = anatomy.embed, False
+        if place.flattened:
+            assert point.layer is not None
+            first, is_input = anatomy.layers[point.layer].block, True
 
-    def remember(stream: Tensor, _point: HookPoint) -> None:
-        shape[:] = stream.shape[:2]
+        def remember(stream: Tensor, _point: HookPoint) -> None:
+            shape[:] = stream.shape[:2]
 
-    def unflattened(tensor: Tensor, where: HookPoint) -> Tensor | None:
-        new = function(tensor.unflatten(0, shape), where)
-        return None if new is None else new.flatten(0, 1)
+        yield (_on_input if is_input else _on_output)(first, point, remember).remove
+    if place.view is not None:
+        function = _on_part(place.view, function)
+    if place.flattened:
+        function = _on_part(flattened_view(shape), function)
+    if place.expanded:
+        function = _on_part(expanded_view(shape), function)
+    if place.begin is not None:
+        yield _on_computed(place, point, function)
+    else:
+        yield (_on_input if place.is_input else _on_output)(place.module, point, function).remove
 
-    assert point.layer is not None
-    first = _on_input(anatomy.layers[point.layer].block, point, remember)
-    return [first, on(module, point, unflattened)]
 
-
-def _on_columns(columns: slice, function: HookFunction) -> HookFunction:
-    def on_whole(output: Tensor, point: HookPoint) -> Tensor | None:
-        new = function(output[..., columns], point)
-        if new is None:
-            return None
-        output = output.clone()
-        output[..., columns] = new
-        return output
+def _on_part(view: View, function: HookFunction) -> HookFunction:
+    def on_whole(whole: Tensor, point: HookPoint) -> Tensor | None:
+        new = function(view.read(whole), point)
+        return None if new is None else view.write(whole, new)
 
     return on_whole
+
+
+_computing: "WeakKeyDictionary[nn.Module, list[tuple[HookPoint, HookFunction]]]" = (
+    WeakKeyDictionary()
+)
+
+
+def _on_computed(place: Place, point: HookPoint, function: HookFunction) -> Callable[[], None]:
+    """Attach a function to something that is computed of what a module receives.
+
+    One hook runs them all, in the order of their sites, so that each sees what those before it did.
+    """
+    module, pair = place.module, (point, function)
+    assert place.begin is not None
+    begin = place.begin
+    if module not in _computing:
+        _computing[module] = []
+
+        def hook(own: nn.Module, args: Any, kwargs: dict[str, Any], output: Tensor) -> Tensor:
+            # A copy of the model made meanwhile has this hook too, and no functions.
+            functions = _computing.get(own, ())
+            if not functions:
+                return output
+            run = begin(args[0] if args else next(iter(kwargs.values())))
+            for where, on_it in sorted(functions, key=lambda one: ORDER[one[0].site]):
+                new = on_it(run.read(where.site), where)
+                output = output if new is None else run.write(where.site, new, output)
+            return output
+
+        # Before functions on the output itself, which see what these have changed.
+        handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
+        _handles[module] = handle
+    _computing[module].append(pair)
+
+    def take_off() -> None:
+        there = _computing[module]
+        del there[next(i for i, one in enumerate(there) if one is pair)]
+        if not there:
+            del _computing[module]
+            _handles.pop(module).remove()
+
+    return take_off
+
+
+_handles: "WeakKeyDictionary[nn.Module, RemovableHandle]" = WeakKeyDictionary()
 
 
 def _on_input(module: nn.Module, point: HookPoint, function: HookFunction) -> RemovableHandle:
@@ -206,7 +188,8 @@ def _on_logits(hf_model: nn.Module, point: HookPoint, function: HookFunction) ->
 
 
 def _explicit_attention(pairs: Hooks) -> Handler:
-    """Attention with its scores and pattern spelled out, so that they can be read and replaced."""
+    """Attention with what is read or replaced in it spelled out."""
+    spelled_out = any(p.site in (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN) for p, _ in pairs)
 
     def run(site: Site, tensor: Tensor) -> Tensor:
         for point, function in pairs:
@@ -216,53 +199,17 @@ def _explicit_attention(pairs: Hooks) -> Handler:
         return tensor
 
     def handler(call: AttentionCall | SoftmaxCall) -> Tensor:
+        if isinstance(call, AttentionCall):
+            # Functions have heads after positions, as in projections.
+            query = run(Site.ROTATED_QUERY, call.query.transpose(1, 2)).transpose(1, 2)
+            key = run(Site.ROTATED_KEY, call.key.transpose(1, 2)).transpose(1, 2)
+            call = replace(call, query=query, key=key)
+        if not spelled_out:
+            return call.output()
         scores = run(Site.ATTENTION_SCORES, call.scores(slice(0, call.n_queries)))
         return call.mix(run(Site.ATTENTION_PATTERN, pattern_of(scores)))
 
     return handler
-
-
-class Captured(Shown, Mapping[HookPoint, Tensor]):
-    """Tensors by hook point; `(site, layer)` and TransformerLens names work as keys too.
-
-    Iteration yields hook points, in the order in which they were asked for.
-    """
-
-    def __init__(self, tensors: Mapping[HookPoint, Tensor], *, gated: bool) -> None:
-        self._tensors = dict(tensors)
-        self._gated = gated
-
-    def __getitem__(self, key: Any) -> Tensor:
-        point = self._point(key)
-        if point not in self._tensors:
-            raise KeyError(f"{key!r} was not captured; captured are {', '.join(self.names())}")
-        return self._tensors[point]
-
-    def __iter__(self) -> Iterator[HookPoint]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-    def __contains__(self, key: object) -> bool:
-        try:
-            return self._point(key) in self._tensors
-        except ValueError:
-            return False
-
-    def _facts(self) -> Mapping[str, Any]:
-        shapes = {name: self[name] for name in self.names()}
-        return {"": f"{len(shapes)} tensor{'s' * (len(shapes) != 1)}", **shapes}
-
-    def names(self) -> list[str]:
-        """The TransformerLens names of what was captured."""
-        return [hook_name(point, gated=self._gated) for point in self._tensors]
-
-    def _point(self, key: Any) -> HookPoint:
-        if isinstance(key, str) and key not in set(Site):
-            return parse_hook_point(key, gated=self._gated)
-        site, layer = (key, None) if isinstance(key, str) else key
-        return HookPoint(as_site(site), layer)
 
 
 TemperatureSource = Temperature | Callable[[], Temperature]

@@ -34,7 +34,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.argument_checks import hooked_model, takes
-from probes.attach import Hooks
 from probes.checking import all_finite
 from probes.choices import RestoredPositions, as_choice
 from probes.corpus.token_batch import as_token_batch
@@ -42,6 +41,7 @@ from probes.hooked_model import HookedModel
 from probes.hooks import refusal, run_hooked
 from probes.json_text import finite_or_none
 from probes.lens import check_readout
+from probes.places import Hooks
 from probes.prompts import LensItem, spelling
 from probes.readout import CHUNK_BYTES, read_in_chunks
 from probes.results import Provenance, provenance_of

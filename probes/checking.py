@@ -84,9 +84,17 @@ def activation_of(config: Any, known: str | None = None) -> Callable[[Tensor], T
     """The MLP's activation function, by a known name or that which the configuration gives it."""
     from transformers.activations import ACT2FN
 
+    name = activation_name(config, known)
+    return None if name is None else ACT2FN[name]
+
+
+def activation_name(config: Any, known: str | None = None) -> str | None:
+    """What transformers calls it."""
+    from transformers.activations import ACT2FN
+
     keys = ("hidden_activation", "hidden_act", "activation_function", "activation")
     names = (known, *(getattr(config, key, None) for key in keys))
-    return next((ACT2FN[name] for name in names if isinstance(name, str) and name in ACT2FN), None)
+    return next((name for name in names if isinstance(name, str) and name in ACT2FN), None)
 
 
 @contextmanager

@@ -29,6 +29,16 @@ class Backend(StrEnum):
     """An nnsight model, and its traces."""
 
 
+class ReturnType(StrEnum):
+    """What a call of a model returns."""
+
+    LOGITS = "logits"
+    LOSS = "loss"
+    """The mean of -log p of the next token, in nats."""
+    BOTH = "both"
+    """Logits and loss."""
+
+
 class Coefficient(StrEnum):
     """How a coefficient vector becomes non-negative weights on memory vectors."""
 

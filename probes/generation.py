@@ -8,7 +8,9 @@ about as probable another one may then be taken.
 
 Greedy decoding takes the most probable token, of equal ones the first. With a temperature T a token
 is drawn from softmax(logits / T), by a number that is drawn for each prompt and place beforehand:
-which prompts share a batch does not matter here either. Functions attached to the model see whole
+which prompts share a batch does not matter here either. `top_k` leaves so many of the most probable
+tokens to draw from, `top_p` (Holtzman et al., arXiv 1904.09751) the fewest that have that
+probability together. Functions attached to the model see whole
 prompts first, with their pads, and then one position at a time.
 """
 
@@ -27,23 +29,25 @@ from probes.argument_checks import hooked_model, takes
 from probes.backends.engine import model_inputs
 from probes.checking import all_finite, difference, few_tokens, tolerance
 from probes.choices import Backend
-from probes.corpus.token_batch import as_token_batch, batches_by_length, from_everywhere, own_share
-from probes.hooked_model import HookedModel
+from probes.corpus.token_batch import (
+    as_token_batch,
+    batches_by_length,
+    from_everywhere,
+    left_padded,
+    own_share,
+)
 from probes.hooks import refusal, require_finite
 from probes.prompts import Prompts, Text, texts_of
 from probes.rotary import rope_border
+from probes.running_model import RunningModel
 
 Ids = Sequence[int]
 _TRIAL_PADS = 3
 
 
-def first_inputs(model: HookedModel, rows: Sequence[Ids]) -> dict[str, Tensor]:
+def first_inputs(model: RunningModel, rows: Sequence[Ids]) -> dict[str, Tensor]:
     """Inputs that run whole rows; a mask and positions only where rows are padded."""
-    width = max(map(len, rows))
-    # Any token can pad, as none is seen; a row's own first is sure to be in the vocabulary.
-    ids = [[row[0]] * (width - len(row)) + list(row) for row in rows]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-    batch = as_token_batch({"input_ids": ids, "attention_mask": mask})
+    batch = as_token_batch(left_padded(rows))
     return model_inputs(batch, model.anatomy, model.engine.config, model.name)
 
 
@@ -61,7 +65,7 @@ def next_inputs(
 
 
 def cached_step(
-    model: HookedModel, inputs: dict[str, Tensor], cache: Any | None
+    model: RunningModel, inputs: dict[str, Tensor], cache: Any | None
 ) -> tuple[Float[Tensor, "row d_vocab"], Any | None]:
     """Run the next tokens of all rows."""
     hf_model = model.hf_model
@@ -72,12 +76,12 @@ def cached_step(
     return output.logits[:, -1], getattr(output, "past_key_values", None)
 
 
-def why_not_padded(model: HookedModel) -> str | None:
+def why_not_padded(model: RunningModel) -> str | None:
     """Why rows of several lengths cannot run together; None where they can."""
     return _why_not(model, pads=_TRIAL_PADS, what="with pads on the left")
 
 
-def _why_not(model: HookedModel, *, pads: int, what: str) -> str | None:
+def _why_not(model: RunningModel, *, pads: int, what: str) -> str | None:
     """Why logits after a short row with a cache are not those without; None where they are."""
     row = few_tokens(model.d_vocab, torch.device("cpu"))[0].tolist()
     longer = [row[:-1] + row[:pads]] if pads else []
@@ -111,13 +115,15 @@ _BATCH_ROWS = 512
 
 @takes(model=hooked_model)
 def generate(
-    model: HookedModel,
+    model: RunningModel,
     prompts: Text | Sequence[Text],
     *,
     max_new_tokens: int,
     stop_ids: Sequence[int] | int = (),
     prepend_bos: bool | None = None,
     temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
     generator: torch.Generator | None = None,
     batch_tokens: int | None = None,
     distributed: bool = False,
@@ -133,6 +139,9 @@ def generate(
         prepend_bos: whether prompts of text begin with a BOS; None for the tokenizer's own habit.
         temperature: what logits are divided by before a token is drawn; None for the most probable
             token.
+        top_k: with a temperature, draw among so many of the most probable tokens.
+        top_p: with a temperature, draw among the fewest most probable tokens (of those that `top_k`
+            leaves) that have so much probability together.
         generator: what draws, on the CPU; for a temperature alone.
         batch_tokens: at most so many prompt and new tokens (pads counted) in a batch, unless one
             prompt has more; None for a number that suits the device.
@@ -153,11 +162,12 @@ def generate(
     lengths = [len(row) for row in rows]
     stops = [stop_ids] if isinstance(stop_ids, int) else stop_ids
     _refuse_misfits(model, lengths, max_new_tokens, temperature, generator, batch_tokens)
+    _refuse_narrowing(temperature, top_k, top_p)
     draws = None
     if generator is not None:
         shape = len(rows), max_new_tokens
         draws = torch.rand(shape, generator=generator, dtype=torch.float64)
-    choice = _Choice(temperature, draws)
+    choice = _Choice(temperature, draws, top_k, top_p)
     budget = batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
     written: dict[int, list[int]] = {}
     with torch.no_grad(), model.evaluating():
@@ -187,6 +197,8 @@ class _Choice:
     temperature: float | None
     draws: Float64[Tensor, "prompt step"] | None
     """From 0 to below 1; None where nothing is drawn."""
+    top_k: int | None = None
+    top_p: float | None = None
 
     def tokens(
         self, logits: Float[Tensor, "row d_vocab"], prompts: Sequence[int], step: int
@@ -197,16 +209,28 @@ class _Choice:
         assert self.draws is not None
         # From the largest down: a low temperature must not send it to infinity.
         below = logits.double() - logits.double().amax(dim=-1, keepdim=True)
-        up_to = (below / self.temperature).softmax(dim=-1).cumsum(dim=-1)
+        up_to = self._narrowed((below / self.temperature).softmax(dim=-1)).cumsum(dim=-1)
         # The sum of all is 1 but for rounding; a draw below it falls to a token that can come.
         draws = self.draws[list(prompts), step].to(logits.device)[:, None] * up_to[:, -1:]
         return torch.searchsorted(up_to, draws, right=True)[:, 0]
+
+    def _narrowed(self, chances: Float64[Tensor, "row d_vocab"]) -> Float64[Tensor, "row d_vocab"]:
+        """Probabilities with those at zero that cannot be drawn."""
+        if self.top_k is None and self.top_p is None:
+            return chances
+        most = chances.shape[-1] if self.top_k is None else min(self.top_k, chances.shape[-1])
+        largest, places = chances.topk(most, dim=-1)
+        if self.top_p is not None:
+            shares = largest / largest.sum(dim=-1, keepdim=True)
+            before = shares.cumsum(dim=-1) - shares
+            largest = largest.masked_fill(before >= self.top_p, 0.0)
+        return torch.zeros_like(chances).scatter(-1, places, largest)
 
 
 class _Continuations:
     """Continues prompts that share a batch."""
 
-    def __init__(self, model: HookedModel, choice: _Choice, stop_ids: Sequence[int]) -> None:
+    def __init__(self, model: RunningModel, choice: _Choice, stop_ids: Sequence[int]) -> None:
         self._model = model
         self._choice = choice
         border = rope_border(model.engine.config)
@@ -268,8 +292,20 @@ class _Continuations:
         )
 
 
+def _refuse_narrowing(temperature: float | None, top_k: int | None, top_p: float | None) -> None:
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k is {top_k}: give 1 or more, or None")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}: give a number above 0 and up to 1, or None")
+    if temperature is None and (top_k is not None or top_p is not None):
+        raise ValueError(
+            "top_k and top_p say among which tokens one is drawn, and without a temperature none "
+            "is; give a temperature (1.0 for the model's own)"
+        )
+
+
 def _refuse_misfits(
-    model: HookedModel,
+    model: RunningModel,
     lengths: Sequence[int],
     new: int,
     temperature: float | None,

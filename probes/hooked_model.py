@@ -1,47 +1,34 @@
-"""Hooked model: a causal language model whose hook points can be read and edited.
+"""Hooked model: what a script does with a model, in the words of TransformerLens.
 
-What runs it is a backend (`probes.backends`); everything here is the same on all of them.
+Text goes in wherever token ids do. Texts of several lengths are padded on the left, so that
+position -1 is the last token of each, and pads are masked.
 """
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.anatomy import Anatomy
-from probes.architectures import Architecture
-from probes.attach import (
-    Captured,
-    HookFunction,
-    TemperatureSource,
-    check_multipliers,
-    refusing_idle,
-    temperature_now,
-)
-from probes.backends.engine import Engine, TakeEntropies, model_inputs, positions_of
-from probes.checking import evaluating
-from probes.choices import Backend
-from probes.corpus.token_batch import TokenBatch, as_token_batch
-from probes.model_folder import copied, sha256_of
+from probes.captured import Captured
+from probes.choices import ReturnType, as_choice
+from probes.corpus.token_batch import TokenBatch, as_token_batch, left_padded
+from probes.generation import generate
+from probes.model_facts import ModelFacts, facts_of
+from probes.places import HookFunction
 from probes.prompts import Prompts, texts_of
-from probes.rotary import Frequencies, keep_sequences_apart, set_frequencies
-from probes.self_check import check_model
+from probes.running_model import RunningModel
 from probes.shown import Shown
-from probes.sites import (
-    HookPoint,
-    NamesFilter,
-    Site,
-    as_site,
-    hook_name,
-    parse_hook_point,
-)
+from probes.sites import HookPoint, NamesFilter, Site, hook_name
+from probes.weights import Weights
+
+Given = Int[Tensor, "batch pos"] | Int[Tensor, "pos"] | str | Sequence[Any]
+"""Token ids, or one text or several."""
+HookName = str | tuple[Site | str, int | None] | Callable[[str], bool]
 
 
-class HookedModel(Shown):
+class HookedModel(Shown, RunningModel, Weights):
     """A causal language model whose hook points can be read and edited.
 
     Attributes:
@@ -51,17 +38,6 @@ class HookedModel(Shown):
         revision: the hub revision it was loaded at, or None.
     """
 
-    def __init__(
-        self, engine: Engine, tokenizer: Any | None, *, name: str, revision: str | None
-    ) -> None:
-        self.engine = engine
-        self.tokenizer = tokenizer
-        self.name = name
-        self.revision = revision
-        keep_sequences_apart(engine.module)
-        self._attached = 0
-        self._check(engine.anatomy)
-
     def _facts(self) -> Mapping[str, Any]:
         at = f" at {self.revision}" if self.revision else ""
         sizes = {name: getattr(self, name) for name in ("n_layers", "n_heads", "d_model", "d_mlp")}
@@ -69,89 +45,9 @@ class HookedModel(Shown):
         return {"": f"{self.name}{at}", "family": self.architecture.family, **sizes, **kept}
 
     @property
-    def hf_model(self) -> Any:
-        """The Hugging Face `PreTrainedModel`, whose weights are as they were given.
-
-        Only rounded rotary frequencies are made float32 again, and rotary modules of `longrope` and
-        `dynamic` models have a hook that gives every sequence its own frequencies.
-
-        Raises:
-            ValueError: the model runs through a TransformerBridge, which has rewritten it.
-        """
-        return self.engine.hugging_face()
-
-    @property
-    def backend(self) -> Backend:
-        """What runs the model."""
-        return self.engine.backend
-
-    @property
-    def wrapped(self) -> Any:
-        """The backend's own: the Hugging Face model, `TransformerBridge` or nnsight model."""
-        return self.engine.wrapped
-
-    @property
-    def anatomy(self) -> Anatomy:
-        """The model's parts; found and checked again where modules were replaced.
-
-        Raises:
-            ValueError: the model that it has become is refused.
-        """
-        self._keep_up()
-        return self.engine.anatomy
-
-    @property
-    def architecture(self) -> Architecture:
-        """The row of the architecture table that describes the model."""
-        return self.anatomy.architecture
-
-    @property
-    def n_layers(self) -> int:
-        """Number of blocks."""
-        return len(self.anatomy.layers)
-
-    @property
-    def n_heads(self) -> int:
-        """Number of query heads in a block."""
-        return self.anatomy.n_heads
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        return self.anatomy.d_model
-
-    @property
-    def d_mlp(self) -> int:
-        """Number of memory vectors in a block."""
-        return self.anatomy.d_mlp
-
-    @property
-    def d_vocab(self) -> int:
-        """Number of logits."""
-        return self.anatomy.d_vocab
-
-    @property
-    def n_positions(self) -> int | None:
-        """How many tokens a row may have; None where the configuration sets no limit."""
-        return positions_of(self.engine.config)
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the token embedding, which token ids must go to."""
-        return self.anatomy.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the memory vectors, and so of the coefficients."""
-        return self.anatomy.dtype
-
-    def content_hash(self) -> str:
-        """SHA-256 over the names and values of all parameters and buffers, as they are now.
-
-        Of buffers that checkpoints do not hold, those are in it that a reload would not have.
-        """
-        self._keep_up()
-        return sha256_of(self.engine.state_dict() | set_frequencies(self.engine.module))
+    def cfg(self) -> ModelFacts:
+        """Facts of the model by TransformerLens's names; the configuration is `hf_model.config`."""
+        return facts_of(self)
 
     def to_tokens(
         self, text: str | Sequence[str], *, prepend_bos: bool | None = None
@@ -170,161 +66,123 @@ class HookedModel(Shown):
         if len({len(row) for row in rows}) != 1:
             raise ValueError(
                 f"texts have {[len(row) for row in rows]} tokens; pass one text, texts of one "
-                "length, or a padded batch with its attention_mask"
+                "length, or a padded batch with its attention_mask; a call of the model pads "
+                "texts itself"
             )
         return torch.tensor(rows, device=self.device)
 
-    def hook_point(self, name: str | tuple[Site | str, int | None]) -> HookPoint:
-        """The hook point of a TransformerLens name or a `(site, layer)` pair, checked.
+    def to_string(self, tokens: Int[Tensor, "*batch pos"] | Sequence[Any] | int) -> Any:
+        """The text of token ids; a list of texts for `[batch pos]`."""
+        listed = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        if isinstance(listed, list | tuple) and listed and isinstance(listed[0], list | tuple):
+            return [self.to_string(row) for row in listed]
+        ids = [listed] if isinstance(listed, int) else list(listed)
+        return Prompts.of(self).tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+    def to_str_tokens(
+        self, text: str | Sequence[Any] | Tensor, *, prepend_bos: bool | None = None
+    ) -> Any:
+        """The tokens of a text, or of token ids, as a list of strings; of several, a list of lists.
 
         Raises:
-            ValueError: the model has no such hook point.
+            ValueError: there is no tokenizer, or a text has no tokens.
         """
-        if isinstance(name, str):
-            point = parse_hook_point(name, gated=self.architecture.gated)
-        else:
-            point = HookPoint(as_site(name[0]), name[1])
-        if point.layer is not None and not 0 <= point.layer < self.n_layers:
-            raise ValueError(
-                f"layer {point.layer} does not exist; {self.name} has layers 0 to "
-                f"{self.n_layers - 1}"
-            )
-        return point
+        rows = Prompts.of(self, prepend_bos).ids(texts_of(text, "texts"), "text")
+        found = [[self.to_string(token) for token in row] for row in rows]
+        several = not isinstance(text, str | Tensor) and not isinstance(text[0], int)
+        return found if several or len(found) > 1 else found[0]
 
-    def lacks(self, site: Site) -> str | None:
-        """Why the model has no such site on its backend; None where it has."""
-        if self._no_attention and site in (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN):
-            return self._no_attention
-        return self.engine.lacks(site)
-
-    def hook_points(self) -> list[HookPoint]:
-        """All hook points of this model, in the order in which a forward pass comes by."""
-        in_layers = [s for s in Site if s.per_layer and not self.lacks(s)]
-        return [
-            HookPoint(Site.EMBED, None),
-            *(HookPoint(site, layer) for layer in range(self.n_layers) for site in in_layers),
-            HookPoint(Site.FINAL_NORM, None),
-            HookPoint(Site.LOGITS, None),
-        ]
-
-    def hook_names(self) -> list[str]:
-        """TransformerLens names of all hook points of this model."""
-        return [hook_name(point, gated=self.architecture.gated) for point in self.hook_points()]
-
-    def hooks(
-        self, hooks: Sequence[tuple[str | tuple[Site | str, int | None], HookFunction]]
-    ) -> AbstractContextManager[None]:
-        """Attach functions for the length of a `with` block.
-
-        They run when this model does. On the native backend any forward pass of `hf_model`
-        runs them too; in a `TransformerBridge` any pass of it, but for `LOGITS`.
-
-        Args:
-            hooks: pairs of hook point (or TransformerLens name) and `fn(tensor, point)`, which
-                returns a replacement, or None to leave the tensor alone.
+    def to_single_token(self, text: str) -> int:
+        """The token id of a text that is one token.
 
         Raises:
-            ValueError: the model has no such hook point.
+            ValueError: it is not one.
         """
-        pairs = [(self.hook_point(name), function) for name, function in hooks]
-        for point, _ in pairs:
-            self._require(point.site)
-        return self._counted(self.engine.attached(pairs))
+        return Prompts.of(self, False).single(text)
 
-    def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
-        """Hand over every layer's attention entropies for the length of a `with` block.
-
-        Args:
-            take: called in every forward pass with `[batch head query_pos]`, in nats, and the
-                layer; rows of pads are meaningless.
-        """
-        self._keep_up()
-        # Its entropies can be had from a pattern alone.
-        self._require(Site.ATTENTION_PATTERN)
-        return self._counted(self.engine.attention_entropies(take))
-
-    def memory_vectors_scaled(
-        self, multipliers: Mapping[int, Float[Tensor, "d_mlp"]]
-    ) -> AbstractContextManager[None]:
-        """Have memory vectors count so many times for the length of a `with` block.
-
-        As if the rows of the down projections had been multiplied, but for rounding: hooks at
-        `MLP_COEFFICIENTS`, attached before or after, see the coefficients unscaled. The bias is
-        not scaled. Nested scalings multiply.
-
-        Args:
-            multipliers: layer to one number for each of its memory vectors.
-
-        Raises:
-            ValueError: a layer does not exist, or has not so many memory vectors.
-        """
-        for layer, of_layer in multipliers.items():
-            self.hook_point((Site.MLP_COEFFICIENTS, layer))
-            check_multipliers(layer, of_layer, self.d_mlp)
-        return self._counted(self.engine.memory_vectors_scaled(multipliers))
-
-    def attention_temperature(
-        self, temperatures: Mapping[int, TemperatureSource]
-    ) -> AbstractContextManager[None]:
-        """Divide final attention scores by temperatures for the length of a `with` block.
-
-        Before the mask. Hooks at `ATTENTION_SCORES` and `ATTENTION_PATTERN` and attention
-        entropies, attached before or after, see the divided scores. Nested temperatures multiply.
-        Only the native backend keeps fused attention.
-
-        Args:
-            temperatures: layer to a number, one for each query head, or a function that is asked
-                for either in every forward pass.
-
-        Raises:
-            ValueError: a layer does not exist, a temperature is not positive and finite, the
-                scores cannot be reached, or (at the end) each query saw one key.
-        """
-        for layer in temperatures:
-            self.hook_point((Site.ATTENTION_SCORES, layer))
-        self._require(Site.ATTENTION_SCORES)
-        now = {
-            layer: temperature_now(source, layer=layer, n_heads=self.n_heads)
-            for layer, source in temperatures.items()
-        }
-        attached = self.engine.attention_temperature(now)
-        return self._counted(refusing_idle(attached, now.values()))
+    def to_single_str_token(self, token: int) -> str:
+        """The text of one token id."""
+        return self.to_string(token)
 
     def __call__(
         self,
-        tokens: Int[Tensor, "batch pos"] | str | Sequence[str],
+        tokens: Given,
         *,
+        return_type: ReturnType | str | None = ReturnType.LOGITS,
         attention_mask: Int[Tensor, "batch pos"] | None = None,
         prepend_bos: bool | None = None,
-    ) -> Float[Tensor, "batch pos d_vocab"]:
-        """Logits of token ids or text (see `to_tokens`), through whatever is attached."""
-        return self.logits(self._batch(tokens, attention_mask, prepend_bos))
+    ) -> Any:
+        """What the model says of token ids or text, through whatever is attached.
 
-    def run_with_cache(
+        Args:
+            tokens: token ids, or text; texts of several lengths are padded on the left.
+            return_type: `"logits"`, `[batch pos d_vocab]`; `"loss"`, the mean of -log p of the next
+                token, in nats, pads left out; `"both"`; or None for neither.
+            attention_mask: of token ids, 0 on pads; None where there are none.
+            prepend_bos: of text, as `to_tokens`.
+
+        Raises:
+            ValueError: it has no tokens that it could read, or too many.
+        """
+        kind = None if return_type is None else as_choice(ReturnType, return_type, "return_type")
+        batch = self._batch(tokens, attention_mask, prepend_bos)
+        return _returned(self.logits(batch), batch, kind)
+
+    def run_with_hooks(
         self,
-        tokens: Int[Tensor, "batch pos"] | str | Sequence[str],
-        names_filter: NamesFilter = None,
-        *,
-        attention_mask: Int[Tensor, "batch pos"] | None = None,
-        prepend_bos: bool | None = None,
-        device: str | torch.device | None = None,
-    ) -> tuple[Float[Tensor, "batch pos d_vocab"], Captured]:
-        """Logits of one batch, and the tensors at some hook points.
+        tokens: Given,
+        fwd_hooks: Sequence[tuple[HookName, HookFunction]] = (),
+        **how: Any,
+    ) -> Any:
+        """What a call with the same arguments returns, with functions attached meanwhile.
 
         Args:
             tokens: token ids, or text.
+            fwd_hooks: pairs of hook point, TransformerLens name or predicate over names, and
+                `fn(tensor, hook)`, which returns a replacement or None; `hook.name` is the name.
+            **how: as in a call of the model: `return_type`, `attention_mask`, `prepend_bos`.
+
+        Raises:
+            ValueError: a hook point does not exist.
+        """
+        pairs: list[tuple[Any, HookFunction]] = []
+        for name, function in fwd_hooks:
+            points = self._selected_points(name) if callable(name) else [name]
+            pairs += [(point, function) for point in points]
+        with self.hooks(pairs):
+            return self(tokens, **how)
+
+    def run_with_cache(
+        self,
+        tokens: Given,
+        names_filter: NamesFilter = None,
+        *,
+        return_type: ReturnType | str | None = ReturnType.LOGITS,
+        remove_batch_dim: bool = False,
+        attention_mask: Int[Tensor, "batch pos"] | None = None,
+        prepend_bos: bool | None = None,
+        device: str | torch.device | None = None,
+    ) -> tuple[Any, Captured]:
+        """What a call returns, logits for example, and the tensors at some hook points.
+
+        Args:
+            tokens: token ids, or text; texts of several lengths are padded on the left.
             names_filter: TransformerLens name, list of names, or predicate over names; None keeps
-                everything, which takes far more memory than the model itself: prefer a filter.
-            attention_mask: 0 on pads; None where there are none.
+                everything, which takes far more memory than the model itself: prefer a filter. Hook
+                points that are read on request (see `probes.sites`) have to be named.
+            return_type: as in a call of the model.
+            remove_batch_dim: whether the cache of one text has no axis for rows.
+            attention_mask: of token ids, 0 on pads; None where there are none.
             prepend_bos: of text, as `to_tokens`.
             device: where to keep the tensors; None for where they are.
 
         Returns:
-            Logits, and the captured tensors, detached.
+            What a call returns, and the captured tensors, detached.
 
         Raises:
             ValueError: a name does not exist, or the filter selects nothing.
         """
+        kind = None if return_type is None else as_choice(ReturnType, return_type, "return_type")
         batch = self._batch(tokens, attention_mask, prepend_bos)
         points = self._selected_points(names_filter)
         kept: dict[HookPoint, Tensor] = {}
@@ -334,90 +192,108 @@ class HookedModel(Shown):
 
         with self.evaluating(), self.hooks([(point, keep) for point in points]):
             logits = self.logits(batch)
-        return logits, Captured({p: kept[p] for p in points}, gated=self.architecture.gated)
+        found = {point: kept[point] for point in points}
+        cache = Captured(found, model=self, attention_mask=batch.attention_mask)
+        if remove_batch_dim:
+            cache.remove_batch_dim()
+        return _returned(logits, batch, kind), cache
 
-    def trunk(self, batch: TokenBatch) -> Float[Tensor, "batch pos d_model"]:
-        """The normed residual stream after the last block; the unembedding is not computed."""
-        return self.engine.trunk(self._inputs(batch))
+    def generate(
+        self,
+        tokens: Given = "",
+        max_new_tokens: int = 10,
+        *,
+        do_sample: bool | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        stop_at_eos: bool = True,
+        eos_token_id: int | Sequence[int] | None = None,
+        prepend_bos: bool | None = None,
+        return_type: str = "input",
+    ) -> Any:
+        """Prompts and what the model writes after them, through whatever is attached.
 
-    def logits(self, batch: TokenBatch) -> Float[Tensor, "batch pos d_vocab"]:
-        """The model's own logits."""
-        return self.engine.logits(self._inputs(batch))
+        The most probable token at each place, unless something is said about drawing.
 
-    def evaluating(self) -> AbstractContextManager[None]:
-        """Evaluation mode (no dropout) for the length of a `with` block."""
-        return evaluating(self.engine.module)
-
-    def to_transformer_lens(self) -> Any:
-        """A TransformerLens `TransformerBridge` over a copy of the model.
-
-        Needs memory for a second model. Wherever the model came from, and with or without a
-        tokenizer, nothing is read from the network.
+        Args:
+            tokens: token ids, or text; several at once give what each gives by itself.
+            max_new_tokens: at most so many tokens after each.
+            do_sample: whether tokens are drawn; None where a temperature, `top_k` or `top_p` says
+                so.
+            temperature: what logits are divided by; 1 where tokens are drawn.
+            top_k: draw among so many tokens only.
+            top_p: draw among the fewest most probable tokens that have so much probability.
+            seed: what is drawn; the same seed draws the same.
+            stop_at_eos: whether a continuation ends at an end-of-sequence token, which is part of
+                it.
+            eos_token_id: these tokens; None for those of the model and its tokenizer.
+            prepend_bos: of text, as `to_tokens`.
+            return_type: `"str"`, `"tokens"`, or `"input"` for what was given. Texts are without
+                special tokens; rows of token ids that ended early are filled with their last.
 
         Raises:
-            ValueError: TransformerLens has no adapter for the model, or it runs through one.
+            ValueError: as `probes.generate`.
         """
-        from probes.backends.transformer_lens import bridge_over
+        prompts = texts_of(tokens)
+        are_ids = not any(isinstance(prompt, str) for prompt in prompts)
+        kinds = {"input": are_ids, "tokens": True, "str": False}
+        if return_type not in kinds:
+            raise ValueError(f"return_type is {return_type!r}; give 'input', 'str' or 'tokens'")
+        given = Prompts.of(self, prepend_bos).ids(prompts)
+        ends = self._ends(eos_token_id) if stop_at_eos else []
+        if do_sample is None:
+            do_sample = not (temperature is None and top_k is None and top_p is None)
+        if do_sample:
+            temperature = 1.0 if temperature is None else temperature
+        else:
+            temperature = top_k = top_p = None
+        generator = torch.Generator().manual_seed(seed) if do_sample else None
+        new = generate(
+            self,
+            given,
+            max_new_tokens=max_new_tokens,
+            stop_ids=ends,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            generator=generator,
+        )
+        rows = [[*before, *after] for before, after in zip(given, new, strict=True)]
+        if kinds[return_type]:
+            if len({len(row) for row in given}) != 1:
+                raise ValueError(
+                    f"prompts have {[len(row) for row in given]} tokens, so their rows are no "
+                    "tensor; give return_type='str', or call probes.generate"
+                )
+            width = max(map(len, rows))
+            filled = [row + row[-1:] * (width - len(row)) for row in rows]
+            return torch.tensor(filled, device=self.device)
+        tokenizer = Prompts.of(self).tokenizer
+        texts = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+        return texts[0] if isinstance(tokens, str) else texts
 
-        return bridge_over(copied(self.hf_model), copy.deepcopy(self.tokenizer))
-
-    def to_nnsight(self) -> Any:
-        """An nnsight model over a copy of the model, since nnsight replaces its modules' `forward`.
-
-        Raises:
-            ValueError: the model runs through a TransformerBridge.
-        """
-        from probes.backends.nnsight import nnsight_over
-
-        return nnsight_over(copied(self.hf_model), copy.deepcopy(self.tokenizer))
-
-    def _keep_up(self) -> None:
-        """Notice other modules in the model, and a cast of it."""
-        self._frequencies.keep_exact()
-        if self._structure.is_unchanged():
-            return
-        if self._attached:
-            raise ValueError(
-                f"modules of {self.name} were replaced while hooks or edits are attached to it; "
-                "take these off first"
-            )
-        self._check(self.engine.locate_again())
-
-    def _check(self, anatomy: Anatomy) -> None:
-        """Make sure that an anatomy describes the model, and go by it then."""
-        self._frequencies = Frequencies(self.engine.module, self.name)
-        before, self.engine.anatomy = self.engine.anatomy, anatomy
-        try:
-            with self.evaluating():
-                refusal = check_model(self.engine)
-        except BaseException:
-            self.engine.anatomy = before
-            raise
-        self._no_attention = refusal
-        self._structure = anatomy.structure(self.engine.module)
-
-    @contextmanager
-    def _counted(self, attached: AbstractContextManager[None]) -> Iterator[None]:
-        with attached:
-            self._attached += 1
-            try:
-                yield
-            finally:
-                self._attached -= 1
-
-    def _require(self, site: Site) -> None:
-        if reason := self.lacks(site):
-            raise ValueError(reason)
+    def _ends(self, given: int | Sequence[int] | None) -> list[int]:
+        """The tokens that end a text."""
+        if given is None:
+            config = getattr(self.engine.module, "generation_config", None)
+            own = getattr(config, "eos_token_id", None)
+            both = [own, getattr(self.tokenizer, "eos_token_id", None)]
+            found = {i for ids in both for i in (ids if isinstance(ids, list) else [ids])}
+            return sorted(token for token in found if token is not None)
+        return [given] if isinstance(given, int) else list(given)
 
     def _batch(
         self, tokens: Any, attention_mask: Tensor | None, prepend_bos: bool | None
     ) -> TokenBatch:
-        is_ids = isinstance(tokens, Tensor)
-        ids = tokens if is_ids else self.to_tokens(tokens, prepend_bos=prepend_bos)
-        return as_token_batch({"input_ids": ids, "attention_mask": attention_mask})
-
-    def _inputs(self, batch: TokenBatch) -> dict[str, Tensor]:
-        return model_inputs(batch, self.anatomy, self.engine.config, self.name)
+        if isinstance(tokens, Tensor):
+            ids = tokens[None] if tokens.ndim == 1 else tokens
+            return as_token_batch({"input_ids": ids, "attention_mask": attention_mask})
+        rows = Prompts.of(self, prepend_bos).ids(texts_of(tokens, "texts"), "text")
+        if attention_mask is not None:
+            raise ValueError("attention_mask goes with token ids; of texts the model makes its own")
+        return as_token_batch(left_padded(rows))
 
     def _selected_points(self, names_filter: NamesFilter) -> list[HookPoint]:
         if names_filter is not None and not callable(names_filter):
@@ -431,3 +307,22 @@ class HookedModel(Shown):
             "names_filter selects no hook point; model.hook_names() lists the "
             f"{len(points)} there are"
         )
+
+
+def _returned(logits: Tensor, batch: TokenBatch, kind: ReturnType | None) -> Any:
+    if kind is None or kind is ReturnType.LOGITS:
+        return logits if kind else None
+    loss = _next_token_loss(logits, batch)
+    return loss if kind is ReturnType.LOSS else (logits, loss)
+
+
+def _next_token_loss(
+    logits: Float[Tensor, "batch pos d_vocab"], batch: TokenBatch
+) -> Float[Tensor, ""]:
+    """The mean of -log p of every token that follows another."""
+    ids, mask = batch.input_ids.to(logits.device), batch.attention_mask.to(logits.device).bool()
+    if ids.shape[1] < 2:
+        raise ValueError("a loss needs rows of two tokens or more; the first is not predicted")
+    log_probs = logits[:, :-1].float().log_softmax(dim=-1)
+    found = log_probs.gather(-1, ids[:, 1:, None])[..., 0]
+    return -found[mask[:, :-1] & mask[:, 1:]].mean()

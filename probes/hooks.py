@@ -21,14 +21,15 @@ from torch import Tensor
 from probes.argument_checks import batch as batch_given
 from probes.argument_checks import batches as batches_given
 from probes.argument_checks import hooked_model, takes
-from probes.attach import Captured, HookFunction, Hooks
+from probes.captured import Captured
 from probes.checking import all_finite, what_makes_finite
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
-from probes.hooked_model import HookedModel
+from probes.places import IN_ATTENTION, HookFunction, Hooks
+from probes.running_model import RunningModel
 from probes.sites import HookPoint, Site, as_site, hook_name
 
-# Reading the first two would change how attention is computed; logits are what is asked about.
-_NOT_LOOKED_AT = (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN, Site.LOGITS)
+# Reading what is in attention would change how it is computed; logits are what is asked about.
+_NOT_LOOKED_AT = (*IN_ATTENTION, Site.LOGITS)
 _searching: ContextVar[bool] = ContextVar("searching", default=False)
 
 
@@ -48,7 +49,7 @@ class Reducer(Protocol):
 
 @takes(model=hooked_model, batch=batch_given)
 def capture(
-    model: HookedModel,
+    model: RunningModel,
     batch: Mapping[str, Tensor],
     sites: Iterable[Site | str] | Site | str,
     layers: Sequence[int] | int | None = None,
@@ -80,13 +81,15 @@ def capture(
     def keep(tensor: Tensor, point: HookPoint) -> None:
         kept[point] = tensor.detach()
 
-    run_hooked(model, as_token_batch(batch), [(point, keep) for point in points])
-    return Captured({point: kept[point] for point in points}, gated=model.architecture.gated)
+    given = as_token_batch(batch)
+    run_hooked(model, given, [(point, keep) for point in points])
+    found = {point: kept[point] for point in points}
+    return Captured(found, model=model, attention_mask=given.attention_mask)
 
 
 @takes(model=hooked_model, batches=batches_given)
 def stream(
-    model: HookedModel,
+    model: RunningModel,
     batches: Batches,
     reducers: Mapping[str | HookPoint, Reducer],
 ) -> dict[str | HookPoint, Any]:
@@ -127,7 +130,7 @@ def stream(
 
 
 def run_hooked(
-    model: HookedModel, batch: TokenBatch, hooks: Hooks
+    model: RunningModel, batch: TokenBatch, hooks: Hooks
 ) -> Float[Tensor, "batch pos d_model"] | None:
     """Run the trunk with functions attached, and the unembedding only where one needs logits."""
     wants_logits = any(point.site is Site.LOGITS for point, _ in hooks)
@@ -140,7 +143,7 @@ def run_hooked(
 
 def require_finite(
     values: Float[Tensor, "counted *rest"],
-    model: HookedModel,
+    model: RunningModel,
     batch: TokenBatch,
     counted: Bool[Tensor, "batch pos"],
     what: str,
@@ -160,7 +163,7 @@ def require_finite(
 
 
 def refusal(
-    model: HookedModel,
+    model: RunningModel,
     what: str,
     run: Callable[[], Any],
     counted: Bool[Tensor, "row pos"],
@@ -175,7 +178,7 @@ def refusal(
 
 
 def where_it_began(
-    model: HookedModel,
+    model: RunningModel,
     run: Callable[[], Any],
     counted: Bool[Tensor, "row pos"],
     row_name: Callable[[int, int], str],

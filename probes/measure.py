@@ -24,7 +24,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.argument_checks import hooked_model, takes
-from probes.attach import HookFunction
 from probes.choices import (
     Coefficient,
     Compat,
@@ -40,6 +39,7 @@ from probes.hooked_model import HookedModel
 from probes.hooks import require_finite
 from probes.intervals import Interval, Resampling, Statistic, jackknife
 from probes.masked_means import BatchWeights, BlockedMean, weigh
+from probes.places import HookFunction
 from probes.readout import read_in_chunks
 from probes.results import (
     AttentionEntropy,

@@ -71,7 +71,7 @@ def width_out(module: Any) -> int:
     if shape := _shape(module):
         return shape[1]
     zero = torch.zeros(1, width_in(module), device=device_of(module))
-    return _run_in_float64(module, zero.double()).shape[-1]
+    return run_in_float64(module, zero.double()).shape[-1]
 
 
 def stored_type(module: Any) -> torch.dtype:
@@ -87,7 +87,7 @@ def device_of(module: Any) -> torch.device:
 def computed_rows(module: Any, n_rows: int) -> Float[Tensor, "row d_model"]:
     """What an embedding that is not a plain one returns for each of its rows, in its own type."""
     ids = torch.arange(n_rows, device=device_of(module))
-    return _run_in_float64(module, ids).to(stored_type(module))
+    return run_in_float64(module, ids).to(stored_type(module))
 
 
 def _linear_map(module: Any) -> tuple[Tensor, Tensor | None]:
@@ -122,17 +122,17 @@ def _map_found_by_running(module: Any) -> tuple[Tensor, Tensor | None]:
             f"a {type(module).__name__} holds {own}, not floating-point numbers; load the model "
             "without quantization"
         )
-    bias = _run_in_float64(module, torch.zeros(1, width, dtype=torch.float64, device=device))
+    bias = run_in_float64(module, torch.zeros(1, width, dtype=torch.float64, device=device))
     blocks = []
     for start in range(0, width, _AT_ONCE):
         rows = min(_AT_ONCE, width - start)
         some = torch.zeros(rows, width, dtype=torch.float64, device=device)
         some.diagonal(start).fill_(1)
-        blocks.append(_run_in_float64(module, some) - bias)
+        blocks.append(run_in_float64(module, some) - bias)
     matrix = torch.cat(blocks)
     # Any two inputs tell a linear map from others.
     sample = torch.linspace(-1, 1, 2 * width, dtype=torch.float64, device=device).view(2, width)
-    gap = difference(_run_in_float64(module, sample), sample @ matrix + bias)
+    gap = difference(run_in_float64(module, sample), sample @ matrix + bias)
     if not gap <= tolerance(own):
         raise ValueError(
             f"a {type(module).__name__} stands where a linear map is needed and is none: it is off "
@@ -153,7 +153,7 @@ class _Forward(nn.Module):
 
 
 @torch.no_grad()
-def _run_in_float64(module: nn.Module, received: Tensor) -> Tensor:
+def run_in_float64(module: nn.Module, received: Tensor) -> Tensor:
     """What it returns in evaluation mode, with its weights and inside of it in float64."""
     alone = _Forward(module)
     state = {**dict(alone.named_parameters()), **dict(alone.named_buffers())}

@@ -125,6 +125,17 @@ class Prompts:
             self._check(ids, text, what, number)
         return found
 
+    def single(self, text: str) -> int:
+        """The token id of a text that is one token."""
+        (ids,) = self.ids([text], "text")
+        if len(ids) != 1:
+            pieces = [self.tokenizer.decode([token]) for token in ids]
+            raise ValueError(
+                f"{text!r} is {len(ids)} tokens, {pieces}; give a text that is one, which often "
+                "begins with a space"
+            )
+        return ids[0]
+
     def split(self, pieces: Sequence[str]) -> Split:
         """Texts that follow each other, the first one not begun."""
         heads = self.plain(accumulate(pieces))

@@ -19,13 +19,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from probes.anatomy import Anatomy, locate
-from probes.attach import Hooks, TemperatureNow, attached, dividing_calls, memory_vectors_scaled
+from probes.attach import TemperatureNow, attached, dividing_calls, memory_vectors_scaled
 from probes.attention_call import AttentionCall, SoftmaxCall
 from probes.attention_interface import Handler, attention_taken_over, attention_transformed
 from probes.checkpoint_files import refuse_unreadable
 from probes.choices import Backend
 from probes.corpus.token_batch import TokenBatch
 from probes.entropy import attention_entropy, entropy_of_scores
+from probes.places import Hooks
 from probes.rotary import rope_border
 from probes.sites import HookPoint, Site
 
@@ -62,7 +63,16 @@ class Engine(ABC):
 
     def lacks(self, site: Site) -> str | None:
         """Why there is no such site; None where there is."""
-        return self.anatomy.architecture.lacks(site)
+        row = self.anatomy.architecture
+        if site in (Site.ROTATED_QUERY, Site.ROTATED_KEY):
+            if getattr(self.config, "rope_parameters", None) is None:
+                return f"positions of {row.family} are not rotary; read {site[8:]}, not {site}"
+            if not self.module._can_set_attn_implementation():
+                return (
+                    f"the attention of {row.family} shows its scores alone, so its rotated queries "
+                    f"and keys cannot be reached; read {site[8:]}"
+                )
+        return row.lacks(site)
 
     @abstractmethod
     def attached(self, hooks: Hooks) -> AbstractContextManager[None]:

@@ -21,20 +21,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.anatomy import locate
-from probes.attach import (
-    HookFunction,
-    Hooks,
-    TemperatureNow,
-    dividing_scores,
-    fitted,
-    multiplied,
-    place_of,
-)
+from probes.attach import TemperatureNow, dividing_scores, multiplied
 from probes.attention_call import narrowed, widened
 from probes.backends.engine import Engine
 from probes.checking import wide
 from probes.choices import Backend
-from probes.sites import HookPoint, Site
+from probes.norms import kind_of
+from probes.places import (
+    NORM_SITES,
+    HookFunction,
+    Hooks,
+    Place,
+    Run,
+    View,
+    expanded_view,
+    fitted,
+    flattened_view,
+    place_of,
+)
+from probes.sites import ORDER, HookPoint, Site
 
 _ATTENTION_FUNCTIONS = ("attention_interface_", "self__attn_")
 
@@ -73,19 +78,25 @@ def _logits_of(model: Any) -> Met:
     return Met(lambda: model.output.logits, write)
 
 
-def _half_of(whole: Met, which: int) -> Met:
-    """The first or second half of what a fused projection returns."""
-
-    def write(new: Tensor) -> None:
-        halves = list(whole.read().chunk(2, dim=-1))
-        halves[which] = new
-        whole.write(torch.cat(halves, dim=-1))
-
-    return Met(lambda: whole.read().chunk(2, dim=-1)[which], write)
+def _part_of(whole: Met, view: View) -> Met:
+    return Met(
+        lambda: view.read(whole.read()), lambda new: whole.write(view.write(whole.read(), new))
+    )
 
 
-def _unflattened(flat: Met, shape: tuple[int, ...]) -> Met:
-    return Met(lambda: flat.read().unflatten(0, shape), lambda new: flat.write(new.flatten(0, 1)))
+def _computed_of(place: Place, site: Site, envoy: Any, runs: dict[Any, Run]) -> Met:
+    """What is computed of what a module receives; its run is shared by its sites."""
+    output = _output_of(envoy)
+
+    def run() -> Run:
+        if place.module not in runs:
+            assert place.begin is not None
+            runs[place.module] = place.begin(envoy.input)
+        return runs[place.module]
+
+    return Met(
+        lambda: run().read(site), lambda new: output.write(run().write(site, new, output.read()))
+    )
 
 
 def _scores_of(softmax: Any, model: torch.dtype) -> Met:
@@ -121,9 +132,8 @@ def _softmax_in(attention: Any, family: str) -> Any:
     )
 
 
+_AT_LN2 = (Site.MLP_IN, Site.LN2_SCALE, Site.LN2_NORMALIZED)
 _ATTENTION = (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN)
-# Sites are declared in the order in which a forward pass comes by.
-_ORDER = {site: place for place, site in enumerate(Site)}
 
 
 def nnsight_over(hf_model: Any, tokenizer: Any | None) -> Any:
@@ -188,6 +198,10 @@ class NnsightEngine(Engine):
     def _traced(self, inputs: Mapping[str, Tensor], *, unembed: bool) -> Tensor:
         """One pass, with eager attention where it is read; without the unembedding it stops."""
         kept: list[Tensor] = []
+        for point, _ in self._hooks:
+            if point.site in NORM_SITES:
+                # Found by running the norm, which cannot be done in a trace.
+                kind_of(place_of(self.anatomy, point).module, self.anatomy.d_model)
         config, before = self.config, self.config._attn_implementation
         if any(point.site in _ATTENTION for point, _ in self._hooks):
             config._attn_implementation = "eager"
@@ -209,8 +223,9 @@ class NnsightEngine(Engine):
         for point, function in fitted([*self._hooks, *self._last], self.anatomy.architecture):
             if unembed or point.site is not Site.LOGITS:
                 functions[point].append(function)
+        runs: dict[Any, Run] = {}
         for point in sorted(functions, key=self._when):
-            met = self._met(point, tuple(inputs["input_ids"].shape))
+            met = self._met(point, tuple(inputs["input_ids"].shape), runs)
             tensor, edited = met.read(), False
             for function in functions[point]:
                 new = function(tensor, point)
@@ -219,16 +234,26 @@ class NnsightEngine(Engine):
             if edited:
                 met.write(tensor)
 
-    def _when(self, point: HookPoint) -> tuple[int, int]:
+    def _when(self, point: HookPoint) -> tuple[int, int, int]:
         """Sorts hook points into the order in which a forward pass comes by."""
-        outside = -1 if point.site is Site.EMBED else len(self.anatomy.layers)
-        return outside if point.layer is None else point.layer, _ORDER[point.site]
+        first = point.site in (Site.EMBED, Site.POS_EMBED)
+        outside = -1 if first else len(self.anatomy.layers)
+        place = met = ORDER[point.site]
+        if self.anatomy.architecture.ln2 == "ln_mlp" and point.site in _AT_LN2:
+            # Falcon norms the stream for both before it goes on.
+            met = ORDER[Site.LN1_NORMALIZED]
+        return outside if point.layer is None else point.layer, met, place
 
     def _envoy(self, module: Any) -> Any:
         path = self._paths[module]
         return self.wrapped.get(path) if path else self.wrapped
 
-    def _met(self, point: HookPoint, shape: tuple[int, ...]) -> Met:
+    def lacks(self, site: Site) -> str | None:
+        if site in (Site.ROTATED_QUERY, Site.ROTATED_KEY):
+            return f"nnsight does not show {site}; use backend='native', or read {site[8:]}"
+        return super().lacks(site)
+
+    def _met(self, point: HookPoint, shape: tuple[int, ...], runs: dict[Any, Run]) -> Met:
         if point.site is Site.LOGITS:
             return _logits_of(self.wrapped)
         if point.site in _ATTENTION:
@@ -238,11 +263,17 @@ class NnsightEngine(Engine):
             if point.site is Site.ATTENTION_PATTERN:
                 return _pattern_of(softmax)
             return _scores_of(softmax, layer.down.weight.dtype)
-        module, is_input, half, flattened = place_of(self.anatomy, point)
-        met = (_input_of if is_input else _output_of)(self._envoy(module))
-        if half is not None:
-            return _half_of(met, half)
-        return _unflattened(met, shape) if flattened else met
+        place = place_of(self.anatomy, point)
+        envoy = self._envoy(place.module)
+        if place.begin is not None:
+            met = _computed_of(place, point.site, envoy, runs)
+        else:
+            met = (_input_of if place.is_input else _output_of)(envoy)
+        if place.flattened:
+            met = _part_of(met, flattened_view(shape))
+        if place.expanded:
+            met = _part_of(met, expanded_view(shape))
+        return met if place.view is None else _part_of(met, place.view)
 
 
 def _multiplying(multipliers: Tensor) -> HookFunction:

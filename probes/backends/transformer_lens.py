@@ -16,8 +16,8 @@ Importing TransformerLens silences transformers' logger; that is undone here.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -27,14 +27,22 @@ from torch import Tensor, nn
 from torch.special import entr
 
 from probes.anatomy import Anatomy, locate
-from probes.attach import HookFunction, Hooks, TemperatureNow, dividing_scores, fitted
+from probes.attach import TemperatureNow, dividing_scores
 from probes.attention_call import narrowed, widened
 from probes.backends.engine import Engine, TakeEntropies
 from probes.checking import difference, evaluating, few_tokens, refusing_failures, tolerance, wide
 from probes.choices import Backend
 from probes.model_folder import refuse_unordinary
+from probes.places import HookFunction, Hooks, fitted
 from probes.rotary import rope_border
 from probes.sites import HookPoint, Site, hook_name
+
+_ON_REQUEST = {
+    Site.ATTENTION_IN: ("set_use_attn_in", "use_attn_in"),
+    Site.HEAD_RESULTS: ("set_use_attn_result", "use_attn_result"),
+    Site.MLP_IN: ("set_use_hook_mlp_in", "use_hook_mlp_in"),
+}
+"""What a bridge is told to compute, and where it says whether it does."""
 
 _LensHook = Callable[[Tensor, Any], Tensor | None]
 
@@ -111,6 +119,7 @@ class TransformerLensEngine(Engine):
             )
         self._weights = weights
         self._on_logits: Hooks = []
+        self._shape = torch.Size((0, 0))
         with evaluating(self.module):
             self._scores_readable, self._pattern_readable, self._editable = self._attention(logits)
 
@@ -134,7 +143,13 @@ class TransformerLensEngine(Engine):
                 f"TransformerLens leaves the attention of {self.anatomy.architecture.family} to "
                 f"transformers, so there is no {site} to read; use backend 'native' or 'nnsight'"
             )
-        return super().lacks(site)
+        if (reason := self.anatomy.architecture.lacks(site)) or site is Site.LOGITS:
+            return reason
+        name = self._name(HookPoint(site, 0 if site.per_layer else None))
+        if name in self._shown:
+            return None
+        family = self.anatomy.architecture.family
+        return f"TransformerLens has no {name} for {family}; use backend='native'"
 
     @contextmanager
     def attached(self, hooks: Hooks) -> Iterator[None]:
@@ -149,10 +164,27 @@ class TransformerLensEngine(Engine):
         before = self._on_logits
         self._on_logits = [*before, *(pair for pair in hooks if pair[0].site is Site.LOGITS)]
         try:
-            with self.wrapped.hooks(fwd_hooks=inside):
+            on_request = self._computing({point.site for point, _ in hooks})
+            with on_request, self.wrapped.hooks(fwd_hooks=inside):
                 yield
         finally:
             self._on_logits = before
+
+    @contextmanager
+    def _computing(self, sites: Set[Site]) -> Iterator[None]:
+        """Have the bridge compute what it does on request."""
+        asked = {
+            name: flag
+            for site, (name, flag) in _ON_REQUEST.items()
+            if site in sites and not getattr(self.wrapped.cfg, flag)
+        }
+        for name in asked:
+            getattr(self.wrapped, name)(True)
+        try:
+            yield
+        finally:
+            for name in asked:
+                getattr(self.wrapped, name)(False)
 
     def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:
         """Hand over entropies of captured scores; of the pattern where only that can be read."""
@@ -191,7 +223,7 @@ class TransformerLensEngine(Engine):
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch pos d_vocab"]:
         # It makes positions of the mask itself, so they are not passed.
-        mask = inputs.get("attention_mask")
+        mask, self._shape = inputs.get("attention_mask"), inputs["input_ids"].shape
         border = rope_border(self.config)
         if mask is not None and border is not None and mask.shape[1] > border:
             padded = bool((mask[:, -1] == 0).any())
@@ -203,7 +235,10 @@ class TransformerLensEngine(Engine):
                     f"{mask.shape[1]}; use backend='native', or batch shorter rows apart from "
                     "longer"
                 )
-        logits = self.wrapped(inputs["input_ids"], attention_mask=mask, return_type="logits")
+        with warnings.catch_warnings():
+            # An edited norm is computed by the bridge itself, but for rounding the same.
+            warnings.filterwarnings("ignore", message="A forward hook edited hook_scale")
+            logits = self.wrapped(inputs["input_ids"], attention_mask=mask, return_type="logits")
         for point, function in self._on_logits:
             new = function(logits, point)
             logits = logits if new is None else new
@@ -213,9 +248,6 @@ class TransformerLensEngine(Engine):
         if point.site is Site.EMBED:
             # `hook_embed` is normed where a norm follows the embedding.
             return "embed.hook_out"
-        if point.site is Site.FINAL_NORM:
-            # `ln_final.hook_normalized` is what the norm's weight has yet to multiply.
-            return "ln_final.hook_out"
         return hook_name(point, gated=self.anatomy.architecture.gated)
 
     def _translated(self, point: HookPoint, function: HookFunction) -> _LensHook:
@@ -223,7 +255,14 @@ class TransformerLensEngine(Engine):
             return _lens_hook(lambda tensor: _on_scores(tensor, point, function))
         if point.site is Site.ATTENTION_PATTERN:
             return _lens_hook(lambda tensor: self._on_pattern(tensor, point, function))
-        return _lens_hook(lambda tensor: function(tensor, point))
+        return _lens_hook(lambda tensor: self._on_rows(tensor, point, function))
+
+    def _on_rows(self, tensor: Tensor, point: HookPoint, function: HookFunction) -> Tensor | None:
+        if tensor.shape[:2] == self._shape or tensor.shape[0] != self._shape.numel():
+            return function(tensor, point)
+        # The norm before OPT's MLP, of which a bridge shows what the block runs it on.
+        new = function(tensor.unflatten(0, self._shape), point)
+        return None if new is None else new.flatten(0, 1)
 
     def _on_pattern(
         self, pattern: Tensor, point: HookPoint, function: HookFunction
@@ -239,16 +278,37 @@ class TransformerLensEngine(Engine):
             )
         return new.to(pattern.dtype)
 
+    def _seen(
+        self, ids: Tensor, on_request: Set[Site] = frozenset()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits of a few tokens, and what hooks of the first layer and of the model show."""
+        kept: dict[str, Tensor] = {}
+        with ExitStack() as stack:
+            stack.enter_context(self._computing(on_request))
+            for site in Site:
+                if site.on_request and site not in on_request:
+                    continue
+                name = self._name(HookPoint(site, 0 if site.per_layer else None))
+                keep = [(name, _lens_hook(partial(kept.__setitem__, name)))]
+                with suppress(KeyError):  # no such name
+                    stack.enter_context(self.wrapped.hooks(fwd_hooks=keep))
+            return self.wrapped(ids, return_type="logits"), kept
+
     @torch.no_grad()
     def _attention(self, logits: Tensor | None) -> tuple[bool, bool, bool]:
         """Whether scores and pattern can be read, and whether an edit of them does anything."""
-        sites = (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN)
-        scores, pattern = (self._name(HookPoint(site, 0)) for site in sites)
+        both = (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN)
+        scores, pattern = (self._name(HookPoint(site, 0)) for site in both)
         ids = few_tokens(self.anatomy.n_tokens, self.anatomy.device)
-        kept: dict[str, Tensor] = {}
-        keep = [(name, _lens_hook(partial(kept.__setitem__, name))) for name in (scores, pattern)]
-        with self.wrapped.hooks(fwd_hooks=keep):
-            plain = self.wrapped(ids, return_type="logits")
+        plain, kept = self._seen(ids)
+        self._shown = set(kept)
+        for site in _ON_REQUEST:
+            with _without_side_effects(), suppress(NotImplementedError):
+                _, more = self._seen(ids, {site})
+                name = self._name(HookPoint(site, 0))
+                # Where others are not shown meanwhile, it is not to be had.
+                if name in more and set(kept) <= set(more) and _is_stream(site, name, more):
+                    self._shown.add(name)
         if logits is not None and not (gap := difference(plain, logits)) <= tolerance(logits.dtype):
             raise ValueError(
                 f"TransformerLens's bridge over this {self.anatomy.architecture.family} computes "
@@ -266,6 +326,14 @@ class TransformerLensEngine(Engine):
         # The softmax is float32 in a float64 model too.
         bar = max(tolerance(torch.float32), tolerance(kept[pattern].dtype))
         return gap <= bar, True, editable
+
+
+def _is_stream(site: Site, name: str, shown: Mapping[str, Tensor]) -> bool:
+    """Whether what is shown as what attention reads is the stream, and not normed (BLOOM)."""
+    if site is not Site.ATTENTION_IN:
+        return True
+    stream = shown["blocks.0.hook_resid_pre"][:, :, None].expand_as(shown[name])
+    return difference(shown[name], stream) <= tolerance(stream.dtype)
 
 
 def _lens_hook(function: Callable[[Tensor], Tensor | None]) -> _LensHook:

@@ -93,6 +93,15 @@ def as_token_batch(batch: Mapping[str, Any], *, document_offset: int = 0) -> Tok
     return TokenBatch(ids, mask, segments.masked_fill(~real, PAD_SEGMENT))
 
 
+def left_padded(rows: Sequence[Sequence[int]]) -> dict[str, list[list[int]]]:
+    """Rows of several lengths as one batch, with pads on the left."""
+    width = max(map(len, rows))
+    # Any token can pad, as none is seen; a row's own first is sure to be in the vocabulary.
+    ids = [[row[0]] * (width - len(row)) + list(row) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return {"input_ids": ids, "attention_mask": mask}
+
+
 def as_batches(batches: Batches) -> Iterable[Mapping[str, Any]]:
     """Batches to go through; a mapping by itself is one batch, not its names."""
     return [batches] if isinstance(batches, Mapping) else batches

@@ -158,7 +158,7 @@ def test_what_is_no_string_is_no_site(given):
 
 def test_what_is_no_hook_point(model):
     for point, line in (
-        (("resid_pst", 0), "the nearest is 'resid_post'"),
+        (("resid_pst", 0), "the nearest is 'blocks.0.hook_resid_post'"),
         (("resid_post", 3), "layer 3 does not exist"),
         ("blocks.0.hook_resid_pst", "the nearest is 'blocks.0.hook_resid_post'"),
     ):

@@ -10,6 +10,7 @@ import transformers
 from torch.testing import assert_close
 
 import probes
+from probes import HookPoint, Site
 from tests.models import (
     BACKENDS,
     CONTRASTING,
@@ -24,8 +25,20 @@ from tests.models import (
     tokens,
 )
 
-# What is read differently there; every other site is in every family that has it natively.
-UNREADABLE = {("opt", "transformer_lens"): {"attention_scores"}}
+_ROTATED = {"rotated_query", "rotated_key"}
+
+
+def unreadable(backend, family):
+    """Sites that a family has natively and not there."""
+    if backend == "nnsight" or family in ("gpt_neox", "phi3"):
+        return _ROTATED
+    return {"attention_scores", "attention_in", "head_results"} if family == "opt" else set()
+
+
+def every_point(model):
+    """Hook points, those that are read on request too."""
+    on_request = [site for site in Site if site.on_request and not model.lacks(site)]
+    return [*model.hook_points(), *(HookPoint(site, 1) for site in on_request)]
 
 
 def left_padded():
@@ -37,26 +50,30 @@ def real_rows(tensor, point):
     """Rows of queries that are no pads; what pads attend to is each backend's own affair."""
     queries = (
         tensor.transpose(1, 2)
-        if point.site.startswith("attention_") and tensor.ndim == 4
+        if point.site in (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN)
         else tensor
     )
     return queries[left_padded()["attention_mask"].bool()]
 
 
 def uneven(tensor, _point):
+    if tensor.shape[-1] == 1:
+        # A scale: by position, since a norm after attention would undo one factor for all.
+        return tensor * torch.linspace(0.4, 1.6, tensor.shape[1], dtype=tensor.dtype)[:, None]
     return tensor * torch.linspace(0.4, 1.6, tensor.shape[-1], dtype=tensor.dtype)
 
 
 @pytest.mark.parametrize(("backend", "family"), across(FAMILIES))
 def test_captures_are_the_native_ones_at_every_site(backend, family):
     native, other = on("native", family), on(backend, family)
-    sites = {point.site for point in other.hook_points()}
-    absent = {point.site for point in native.hook_points()} - sites
-    assert absent == UNREADABLE.get((family, backend), set())
+    sites = {point.site for point in every_point(other)}
+    absent = {point.site for point in every_point(native)} - sites
+    has_rotated = not native.lacks(Site.ROTATED_QUERY)
+    assert absent == unreadable(backend, family) - (set() if has_rotated else _ROTATED)
     expected = probes.capture(native, left_padded(), sites)
     found = probes.capture(other, left_padded(), sites)
     assert list(found) == list(expected)
-    for point in expected:
+    for point in expected.points():
         # The same float32 products, some of them summed by another kernel, through three layers.
         assert_close(
             real_rows(found[point], point), real_rows(expected[point], point), rtol=1e-4, atol=1e-4
@@ -75,7 +92,7 @@ def test_an_edit_at_any_site_does_what_it_does_natively_and_is_gone_afterwards(b
     ids, mask = batch["input_ids"], batch["attention_mask"]
     with torch.no_grad():
         before = other(ids, attention_mask=mask)
-        for point in other.hook_points():
+        for point in every_point(other):
             if point.layer not in (None, 1) or (family, backend, point.site) == IGNORED:
                 continue
             with native.hooks([(point, uneven)]):

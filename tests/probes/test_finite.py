@@ -150,7 +150,7 @@ def test_pads_that_are_not_finite_are_no_reason_to_refuse():
         return found.knowledge.total, found.attention.total, found.next_token.mean, loss
 
     expected = measured()
-    last = ["blocks.2.mlp.hook_post", "blocks.2.hook_resid_post", "ln_final.hook_normalized"]
+    last = ["blocks.2.mlp.hook_post", "blocks.2.hook_resid_post", "ln_final.hook_out"]
     with model.hooks([(name, spoil_pads) for name in last]):
         assert measured() == expected
 

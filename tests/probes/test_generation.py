@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from scipy.stats import chisquare
+from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 import interventions
 import probes
@@ -197,6 +198,22 @@ def test_draws_are_those_of_the_softmax_and_of_each_prompt():
     assert chisquare(observed, [*expected[common], expected[~common].sum()]).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(("top_k", "top_p"), [(5, None), (None, 0.6), (5, 0.6), (500, 1.0)])
+def test_top_k_and_top_p_draw_as_transformers_would(top_k, top_p):
+    logits = torch.randn(1, 29, generator=torch.Generator().manual_seed(4)) * 2
+    scores = logits / 1.3
+    scores = scores if top_k is None else TopKLogitsWarper(top_k)(None, scores)
+    scores = scores if top_p is None else TopPLogitsWarper(top_p)(None, scores)
+    count = 3001
+    # A draw in the middle of each of so many equal parts: every token gets its share, to one.
+    draws = ((torch.arange(count, dtype=torch.float64) + 0.5) / count)[:, None]
+    choice = _Choice(1.3, draws, top_k, top_p)
+    found = choice.tokens(logits.expand(count, -1), range(count), 0)
+    shares = torch.bincount(found, minlength=29) - count * scores[0].double().softmax(-1)
+    assert shares.abs().max() < 1.01
+    assert int((scores > -torch.inf).sum()) == (29 if top_k == 500 else len(found.unique()))
+
+
 def test_what_is_drawn_does_not_depend_on_batches():
     model = model_of("gpt_neox")
     prompts = some_prompts()
@@ -231,6 +248,9 @@ def test_a_token_without_probability_is_never_drawn():
         ([[5]], {"temperature": 0.0}, "temperature is 0.0: give a number above 0, or None"),
         ([[5]], {"temperature": 0.7}, "temperature is 0.7 and generator not given"),
         ([[5]], {"generator": torch.Generator()}, "temperature is None and generator given"),
+        ([[5]], {"top_k": 3}, "give a temperature"),
+        ([[5]], {"top_p": 1.2}, "top_p is 1.2: give a number above 0 and up to 1"),
+        ([[5]], {"top_k": 0}, "top_k is 0: give 1 or more"),
         ([[5, 101]], {}, r"prompt has token id 101 \(item 0\); LlamaForCausalLM has ids 0 to 100"),
         ([[5] * 50], {"max_new_tokens": 13}, "50 tokens and 13 new ones are more than the 61"),
     ],

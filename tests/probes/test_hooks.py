@@ -157,7 +157,7 @@ EDITABLE = (
     "blocks.1.mlp.hook_post",
     "blocks.1.hook_mlp_out",
     "blocks.1.hook_resid_post",
-    "ln_final.hook_normalized",
+    "ln_final.hook_out",
     "hook_unembed",
 )
 
