@@ -109,7 +109,8 @@ class Trajectory(Result):
         line = totals[totals["measure"] == measure]["estimate"]
         ends = {measure: f"{line.iloc[0]:.5g} to {line.iloc[-1]:.5g} nats"}
         labels = [one.checkpoint.label for one in self.measured]
-        return {"": f"{len(labels)} checkpoints, {labels[0]} to {labels[-1]}", **ends}
+        about = f"{len(labels)} checkpoints, {labels[0]} to {labels[-1]}"
+        return {"": about if len(labels) > 1 else labels[0], **ends}
 
     def _preview(self) -> pd.DataFrame:
         table = self.to_dataframe()
