@@ -43,11 +43,16 @@ def needed(claims: Iterable[str]) -> tuple[Experiment, ...]:
 
 
 def claims_of(experiments: Iterable[Experiment]) -> list[str]:
-    """The claims that can be tested with some experiments, and with unedited runs beside them."""
+    """The claims about some experiments that need no others but unedited runs."""
     from analysis.claims.catalogue import CLAIMS
 
-    there = {*experiments, Experiment.UNEDITED}
-    return [name for name, claim in CLAIMS.items() if there.issuperset(claim.needs)]
+    wanted = set(experiments)
+    there = {*wanted, Experiment.UNEDITED}
+    return [
+        name
+        for name, claim in CLAIMS.items()
+        if there.issuperset(claim.needs) and not wanted.isdisjoint(claim.needs)
+    ]
 
 
 PROGRAM = "analysis.reproduce"

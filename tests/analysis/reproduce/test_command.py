@@ -87,7 +87,7 @@ def test_the_ledger_has_the_numbers_of_the_runs(made):
         totals = rows[rows["layer"].isna() & (rows["measure"] == "|c|")].sort_values("step")
         slope, _ = np.polyfit(np.arange(8), totals["entropy"], 1)
         changes.append(7 * slope)
-    found = claim(out, "entropy-falls")
+    found = claim(out, "entropy-at-the-start")
     assert found["effect"] == pytest.approx(np.mean(changes), rel=1e-9)
     assert (found["n"], found["seeds"]) == (8, 3)
     kept = []
