@@ -177,7 +177,8 @@ class HookedModel(Shown, RunningModel, Weights):
             device: where to keep the tensors; None for where they are.
 
         Returns:
-            What a call returns, and the captured tensors, detached.
+            What a call returns, and the captured tensors; nothing has gradients (a call or
+            `run_with_hooks` keeps them).
 
         Raises:
             ValueError: a name does not exist, or the filter selects nothing.
@@ -190,7 +191,8 @@ class HookedModel(Shown, RunningModel, Weights):
         def keep(tensor: Tensor, point: HookPoint) -> None:
             kept[point] = tensor.detach() if device is None else tensor.detach().to(device)
 
-        with self.evaluating(), self.hooks([(point, keep) for point in points]):
+        hooks = self.hooks([(point, keep) for point in points])
+        with torch.no_grad(), self.evaluating(), hooks:
             logits = self.logits(batch)
         found = {point: kept[point] for point in points}
         cache = Captured(found, model=self, attention_mask=batch.attention_mask)

@@ -174,6 +174,7 @@ def test_a_cache_moves_and_loses_the_axis_of_its_one_row():
     model = both("gpt2")[0]
     logits, alone = model.run_with_cache("w3 w1 w4", remove_batch_dim=True)
     assert logits.shape == (1, 3, 101)
+    assert not logits.requires_grad
     whole = model.run_with_cache("w3 w1 w4", return_type=None)[1]
     assert alone["pattern", 0].shape == (3, 3, 3)
     assert alone.to("cpu") is alone
