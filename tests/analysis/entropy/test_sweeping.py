@@ -116,6 +116,7 @@ def test_reading_builds_no_graph():
     batch = BATCHES[0]
     readings = {
         "capture": lambda: probes.capture(model, batch, "resid_post"),
+        "cache": lambda: model.run_with_cache(batch["input_ids"]),
         "stream": lambda: probes.stream(model, [batch], {"blocks.0.hook_resid_post": probes.RunningMean()}),
         "entropy": lambda: probes.measure_entropy(model, BATCHES),
         "perplexity": lambda: probes.measure_perplexity(model, BATCHES),
