@@ -49,6 +49,7 @@ def edit_label(configuration: Mapping[str, Any], *, strength: bool = True) -> st
         schedule = configuration["temperature_schedule"]
         varied = "" if schedule == "constant" else f" ({schedule})"
         parts.append(f"attention temperature {temperature:g}{varied}")
+    parts += configuration["edit"]
     if edit_form(configuration) == EditForm.HOOKS:
         parts.append("as hooks")
     return ", ".join(parts) or UNEDITED_NAME
@@ -59,7 +60,8 @@ def edit_form(configuration: Mapping[str, Any]) -> str | None:
     found = configuration["edit_form"]
     leaves_it = configuration["control"] in (Control.IDENTITY, Control.ROW_LEARNING_RATES)
     scaled = configuration["resuscitation_ratio"] is not None and not leaves_it
-    return str(found) if scaled or configuration["attention_temperature"] is not None else None
+    others = configuration["attention_temperature"] is not None or configuration["edit"]
+    return str(found) if scaled or others else None
 
 
 @dataclass(frozen=True, eq=False)

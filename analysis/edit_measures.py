@@ -8,7 +8,8 @@ because it changes nothing or its numbers are not finite, is a row that says so.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import isfinite
@@ -22,8 +23,10 @@ from torch import Tensor
 from analysis.sweep_folder import Origin, origin_of, refuse_another, write_whole
 from interventions.attention_temperature import AttentionTemperature
 from interventions.choices import ResuscitationSite, as_choice
-from interventions.edits import Edit, applied
+from interventions.edit_forms import Edit
+from interventions.edits import applied, patch_weights
 from interventions.effects import Effects, measure_effects
+from interventions.named_edits import edits_named, named_object
 from interventions.resuscitation import Resuscitation
 from interventions.rows import require_site
 from probes.cli import output_folder
@@ -38,18 +41,22 @@ AT_RATIO, AT_FACTOR = 0.5, 1.0
 
 @dataclass(frozen=True)
 class EditSetting:
-    """One edit of a sweep: a resuscitation, or a temperature, or neither."""
+    """One edit of a sweep: a resuscitation, a temperature, one's own, or none."""
 
     site: ResuscitationSite | None = None
     ratio: float | None = None
     factor: float | None = None
     temperature: float | None = None
+    own: str | None = None
+    """An edit of one's own, by its name: module:object."""
 
     @property
     def slug(self) -> str:
         """A name for files; other numbers, other names."""
         if self.site is not None:
             return f"{self.site}-ratio-{self.ratio}-factor-{self.factor}"
+        if self.own is not None:
+            return f"own-{self.own.replace(':', '.')}"
         return "unedited" if self.temperature is None else f"temperature-{self.temperature}"
 
     @property
@@ -57,12 +64,17 @@ class EditSetting:
         """A name for people."""
         if self.site is not None:
             return f"{self.site}, ratio {self.ratio:g}, factor {self.factor:g}"
+        if self.own is not None:
+            return self.own
         return "unedited" if self.temperature is None else f"temperature {self.temperature:g}"
 
-    def edit(self, measured: EntropyResult | Tensor) -> Resuscitation | AttentionTemperature:
-        """The edit, from the coefficients of the unedited model."""
+    def edit(self, measured: EntropyResult | Tensor, model: HookedModel | None = None) -> Edit:
+        """The edit, from the coefficients of the unedited model; one's own, made for the model."""
         if self.temperature is not None:
             return AttentionTemperature(self.temperature)
+        if self.own is not None:
+            assert model is not None
+            return edits_named([self.own], model)[0]
         assert self.site is not None
         assert self.ratio is not None
         assert self.factor is not None
@@ -75,6 +87,7 @@ def edit_settings(
     factors: Sequence[float],
     ratios: Sequence[float],
     temperatures: Sequence[float],
+    own: Sequence[str] = (),
 ) -> list[EditSetting]:
     """The settings of a sweep, in order."""
     found = [
@@ -86,9 +99,10 @@ def edit_settings(
         ]
     ]
     found += [EditSetting(temperature=float(temperature)) for temperature in temperatures]
+    found += [EditSetting(own=name) for name in own if named_object(name) is not None]
     if not found:
-        raise ValueError("the sweep is empty; give factors, ratios or temperatures")
-    for setting in found:
+        raise ValueError("the sweep is empty; give factors, ratios, temperatures or edits")
+    for setting in found[: len(found) - len(own)]:
         # What is out of range is refused by a model of two neurons, before hours of measuring.
         replace(setting, site=setting.site and ResuscitationSite.UP).edit(torch.ones(1, 2))
     return list(dict.fromkeys(found))
@@ -139,6 +153,8 @@ class EditRow:
     """How many neurons are scaled, in all layers; None for a temperature."""
     refused: str | None = None
     """Why the edit cannot be made or measured."""
+    described: dict[str, Any] | None = None
+    """What an edit of one's own says of itself."""
 
 
 MEASURES = {
@@ -228,9 +244,15 @@ def sweep_edits(
             row = _measured(model, setting, result, measure)
             write_whole(path, {"origin": origin} | asdict(row))
         kept = _read(path, origin)
-        if kept.get("setting") != asdict(setting):
+        if {"own": None} | kept.get("setting", {}) != asdict(setting):
             raise ValueError(f"{path} is of another edit than its name says; remove it and go on")
-        rows.append(EditRow(**kept | {"setting": setting}))
+        row = EditRow(**kept | {"setting": setting})
+        if setting.own is not None and row.described != _described(setting.edit(result, model)):
+            raise ValueError(
+                f"{path} was measured with another {setting.own}; remove it and go on, or give "
+                "the edit another name"
+            )
+        rows.append(row)
     return EditSweep(result, HeldOut(**facts["held_out"]), facts["totals"], tuple(rows))
 
 
@@ -240,7 +262,8 @@ def _measured(
     result: EntropyResult,
     measure: Callable[[], Effects],
 ) -> EditRow:
-    edit = setting.edit(result)
+    edit = setting.edit(result, model)
+    described = None if setting.own is None else _described(edit)
     neurons, predicted = None, Totals()
     if isinstance(edit, Resuscitation):
         neurons = int((edit.multipliers() != 1).sum())
@@ -248,12 +271,40 @@ def _measured(
             predicted = dict(zip(PREDICTED, (closed.total, closed.contribution_total), strict=True))
     # What is wrong with the texts was found out on the unedited model: the edit is to blame.
     try:
-        with applied(model, edit):
+        with _made(model, edit, in_weights=setting.own is not None):
             found = measure()
         after = _finite(found.totals() | _contribution(found.entropies, edit))
-        return EditRow(setting, predicted, after, neurons)
+        return EditRow(setting, predicted, after, neurons, described=described)
     except ValueError as error:
-        return EditRow(setting, predicted, {}, neurons, str(error))
+        return EditRow(setting, predicted, {}, neurons, str(error), described)
+
+
+@contextmanager
+def _made(model: HookedModel, edit: Edit, *, in_weights: bool) -> Iterator[None]:
+    """Around a measurement of an edit. In weights, where it can be: the norms of memory vectors,
+    which contributions are measured with, are those that weights have.
+    """
+    if not in_weights or not _fits_weights(model, edit):
+        with applied(model, edit):
+            yield
+        return
+    report = patch_weights(model, edit)
+    try:
+        yield
+    finally:
+        report.undo()
+
+
+def _fits_weights(model: HookedModel, edit: Edit) -> bool:
+    try:
+        edit.weight_changes(model)
+    except ValueError:
+        return False
+    return True
+
+
+def _described(edit: Edit) -> dict[str, Any]:
+    return json.loads(json.dumps(edit.describe()))
 
 
 def _finite(totals: Totals) -> Totals:

@@ -51,6 +51,9 @@ class EditSweepArguments(TextSettings, LoadingSettings):
     """Resuscitation ratios to try, at factor 1."""
     temperatures: tuple[float, ...] = (1.5, 2.0, 3.0)
     """Attention temperatures to try."""
+    edit: tuple[str, ...] = ()
+    """Edits of your own to try, each as module:object (my_edits:half say): an edit, or a function
+    that makes one of the model. They are measured in the weights where those can express them."""
     sequence_length: int = 256
     """Tokens of a row."""
     max_tokens: int | None = 6144
@@ -73,6 +76,7 @@ def _run(arguments: EditSweepArguments, given: Sequence[str]) -> None:
     out, tried = arguments.out, ("factors", "ratios", "temperatures")
     grid: dict[str, Any] = {name: getattr(arguments, name) for name in tried}
     # What is wrong with the arguments is found out before a model is loaded.
+    grid["own"] = arguments.edit
     edit_settings(arguments.sites or (ResuscitationSite.UP,), **grid)
     refuse_foreign(out)
     texts = open_texts(arguments, arguments.corpus, arguments.held_out)
@@ -82,7 +86,7 @@ def _run(arguments: EditSweepArguments, given: Sequence[str]) -> None:
         arguments, model, texts, arguments.max_tokens, arguments.held_out_tokens
     )
     # Which edits are tried may change from run to run.
-    begin(out, plain_settings(arguments, ("out", "debug", "sites", *tried)))
+    begin(out, plain_settings(arguments, ("out", "debug", "sites", "edit", *tried)))
     passes = passes_left(settings, out)
     total = passes * (batches.tokens + held_out.tokens)
     with progress(f"{len(settings)} edits, tokens", total, shown=passes > 0) as advance:

@@ -117,6 +117,7 @@ def edit_report(sweep: EditSweep, command: str) -> Report:
             Section("What edits do, and what they cost", [overview, _whole_table(sweep)]),
             *(_site_section(sweep, tidy, site) for site in sites),
             *_temperature_section(sweep, tidy),
+            *_own_section(sweep),
             Section("Provenance", [Code(command), Facts(provenance), settings]),
         ],
     )
@@ -190,6 +191,12 @@ def _temperature_section(sweep: EditSweep, tidy: pd.DataFrame) -> Iterator[Secti
     yield Section(title, [said, _numbers(sweep, edits, title), *drawn])
 
 
+def _own_section(sweep: EditSweep) -> Iterator[Section]:
+    if edits := [row for row in sweep.rows if row.setting.own is not None]:
+        title = "Edits of your own"
+        yield Section(title, [_numbers(sweep, edits, title)])
+
+
 def _numbers(sweep: EditSweep, edits: list[EditRow], caption: str) -> Table:
     """The unedited model, then every edit; what is predicted stands below what was measured."""
     rows: list[tuple[str | Cell, ...]] = []
@@ -237,7 +244,8 @@ def trade_off(table: pd.DataFrame) -> go.Figure:
     """What edits do to knowledge entropy, against what they cost: a dot for every edit."""
     made = table[table["refused"].isna()]
     changes = {n: moved(made, n) for n in ("knowledge_entropy", "held_out_loss")}
-    kinds = made["site"].astype(object).fillna("temperature").astype(str)
+    others = made["temperature"].notna().map({True: "temperature", False: "own"})
+    kinds = made["site"].astype(object).fillna(others).astype(str)
     figure = dots(
         # Dots of sites may lie on top of each other, so sites differ in their marks as well.
         made.assign(kind=kinds, **changes),

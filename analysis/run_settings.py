@@ -82,11 +82,13 @@ def edit_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a run that say how its start was edited."""
     ratio, control = configuration["resuscitation_ratio"], configuration["control"]
     has_site = ratio is not None and control is None
+    # Edits of one's own are no edit of the papers, and runs of them not unedited.
+    own = ", ".join(configuration["edit"]) or None
     return {
         "site": str(configuration["resuscitation_site"]) if has_site else None,
         "ratio": ratio,
         "factor": configuration["resuscitation_factor"],
-        "control": None if control is None else str(control),
+        "control": own if control is None else str(control),
         "temperature": configuration["attention_temperature"],
         "edit_form": edit_form(configuration),
     }

@@ -164,7 +164,7 @@ class MatchedNoise(Shown):
                 bias = rows.bias(neurons)
                 if bias is not None:
                     bias = self._noise(rows, bias[:, None], by)[:, 0]
-                stack.callback(with_rows(rows, neurons, noise, bias, instead=False).remove)
+                stack.enter_context(with_rows(rows, neurons, noise, bias, instead=False))
             yield
 
     def weight_changes(self, model: HookedModel) -> list[WeightChange]:
@@ -252,7 +252,7 @@ class ReDo(Shown):
                 kept[layer] = torch.ones(model.d_mlp).index_fill(0, neurons, 0.0)
                 for rows, new in self._drawn(model, layer, len(neurons)):
                     bias = torch.zeros(len(neurons)) if rows.has_bias else None
-                    stack.callback(with_rows(rows, neurons, new, bias, instead=True).remove)
+                    stack.enter_context(with_rows(rows, neurons, new, bias, instead=True))
             stack.enter_context(model.memory_vectors_scaled(kept))
             yield
 

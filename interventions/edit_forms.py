@@ -64,7 +64,26 @@ class WeightChange:
 
 @runtime_checkable
 class Edit(Protocol):
-    """A change of a model, as hooks and, where weights can express it, as weights."""
+    """A change of a model, as hooks and, where weights can express it, as weights.
+
+    This is where edits of one's own come in: any object with these three methods is one. Both forms
+    have to compute the same function; a form that there is not raises ValueError. `docs/edits.md`
+    has a worked example.
+
+    Example:
+        >>> class Gain:
+        ...     def attached(self, model, clock):
+        ...         return model.hooks([("blocks.3.hook_mlp_out", lambda x, point: x / 2)])
+        ...
+        ...     def weight_changes(self, model):
+        ...         name = "model.layers.3.mlp.down_proj.weight"
+        ...         return [WeightChange(name, 0, None, lambda weight: weight / 2)]
+        ...
+        ...     def describe(self):
+        ...         return {"kind": "gain", "layer": 3}
+        >>> isinstance(Gain(), Edit)
+        True
+    """
 
     def attached(self, model: HookedModel, clock: Clock) -> AbstractContextManager[None]:
         """Make the change by hooks for the length of a `with` block.

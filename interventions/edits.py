@@ -30,6 +30,7 @@ from interventions.edit_forms import (
     an_edit,
 )
 from probes.argument_checks import hooked_model, takes
+from probes.attach import projections_unchanged
 from probes.checking import difference, few_tokens, tolerance
 from probes.choices import Backend
 from probes.corpus.token_batch import as_token_batch
@@ -283,7 +284,7 @@ def _observed(model: HookedModel, *, wrote: bool = False) -> _Seen:
 
 @contextmanager
 def _without_hooks_of_others(model: HookedModel) -> Iterator[None]:
-    parts = model.engine.module.modules() if model.backend is Backend.NATIVE else ()
+    parts = list(model.engine.module.modules()) if model.backend is Backend.NATIVE else []
     held = [hooks for part in parts for hooks in (part._forward_pre_hooks, part._forward_hooks)]
     taken = [(hooks, dict(hooks)) for hooks in held if hooks]
     for hooks, before in taken:
@@ -291,7 +292,8 @@ def _without_hooks_of_others(model: HookedModel) -> Iterator[None]:
             if (getattr(hook, "__module__", None) or "").split(".")[0] not in _LIBRARIES:
                 del hooks[key]
     try:
-        yield
+        with projections_unchanged(parts):
+            yield
     finally:
         for hooks, before in taken:
             hooks.clear()

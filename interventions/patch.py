@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interventions.choices import ResuscitationSite, Selection
+from interventions.named_edits import named_object
 from probes.choices import Compat
 from probes.cli import command_main
 from probes.options import LoadingSettings, TextSettings
@@ -61,6 +62,9 @@ class PatchArguments(TextSettings, LoadingSettings):
     """official: multipliers as the paper's released code computes them."""
     attention_temperature: float | None = None
     """Divide attention scores by this, in every layer."""
+    edit: tuple[str, ...] = ()
+    """Edits of your own, after those above, each as module:object (my_edits:half say): an edit, or
+    a function that makes one of the model."""
     max_tokens: int | None = 16384
     """Tokens to measure on, None for all; 16384 take a small model some minutes on two CPU cores,
     since everything is measured before and after."""
@@ -92,10 +96,13 @@ def _refuse_contradictions(given: PatchArguments) -> None:
     """Refuse arguments that do not go together, before anything is loaded."""
     factor, target = given.resuscitation_factor, given.target_entropy
     says_how_much = factor is not None or target is not None
-    if not given.resuscitates and not says_how_much and given.attention_temperature is None:
+    for name in given.edit:
+        named_object(name)
+    others = given.attention_temperature is not None or given.edit
+    if not given.resuscitates and not says_how_much and not others:
         raise ValueError(
-            "there is nothing to do; give --resuscitation-ratio and --resuscitation-factor, or "
-            "--attention-temperature"
+            "there is nothing to do; give --resuscitation-ratio and --resuscitation-factor, "
+            "--attention-temperature or --edit"
         )
     if given.resuscitates != says_how_much:
         raise ValueError(

@@ -18,6 +18,7 @@ from interventions.choices import ResuscitationSite
 from interventions.edit_forms import Edit, TensorChange
 from interventions.edits import PatchReport, patch_weights
 from interventions.effects import Effects, entropy_totals, keep_tokens, measure_effects, open_texts
+from interventions.named_edits import edits_named
 from interventions.resuscitation import Resuscitation, resuscitate
 from interventions.rows import require_site
 from interventions.selection import require_solvable
@@ -79,11 +80,12 @@ def run_patch(given: Any) -> None:
     if given.corpus is not None:
         texts = open_texts(given, given.corpus, given.held_out)
     model = given.load(given.model)
-    _refuse_for(model, given)
+    own = edits_named(given.edit, model)
+    _refuse_for(model, given, own)
     kept = None
     if texts is not None:
         kept = keep_tokens(given, model, texts, given.max_tokens, given.held_out_tokens)
-    found = _patch(given, model, kept, saved)
+    found = _patch(given, model, own, kept, saved)
     if not given.dry_run:
         save_patched(
             model,
@@ -97,6 +99,7 @@ def run_patch(given: Any) -> None:
                 "predicted": found.predicted,
                 "after": found.after,
                 "texts": found.texts,
+                "named_edits": list(given.edit),
             },
         )
     print_tables([totals_table(found)], [*rows_changed(found.report.changes), *_warnings(found)])
@@ -116,7 +119,7 @@ def _refuse_settings(given: Any) -> None:
             require_solvable(given.site)
 
 
-def _refuse_for(model: HookedModel, given: Any) -> None:
+def _refuse_for(model: HookedModel, given: Any, own: Sequence[Edit]) -> None:
     """Refuse what this model's weights cannot express, before minutes of measuring."""
     if given.resuscitates:
         require_site(model, given.site)
@@ -124,17 +127,23 @@ def _refuse_for(model: HookedModel, given: Any) -> None:
             model.hook_point((Site.MLP_UP, layer))
     if given.attention_temperature is not None:
         AttentionTemperature(given.attention_temperature).weight_changes(model)
+    for edit in own:
+        edit.weight_changes(model)
 
 
 def _patch(
-    given: Any, model: HookedModel, kept: Tokens | None, saved: EntropyResult | None
+    given: Any,
+    model: HookedModel,
+    own: Sequence[Edit],
+    kept: Tokens | None,
+    saved: EntropyResult | None,
 ) -> Patched:
     before = None if kept is None else _measure("before", model, kept)
     entropies = None if before is None else before.entropies
     edit = _measured_resuscitation(given, model, kept, saved or entropies)
     temperature = given.attention_temperature
     edits: list[Edit] = [] if edit is None else [edit]
-    edits += [] if temperature is None else [AttentionTemperature(temperature)]
+    edits += [*([] if temperature is None else [AttentionTemperature(temperature)]), *own]
     report = patch_weights(model, *edits)
     try:
         after = None if kept is None else _measure("after", model, kept)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from interventions.choices import ResuscitationSite
 from interventions.edit_forms import Clock, NotInWeightsError, WeightChange
+from probes.attach import Forward, projection_changed
 from probes.choices import Backend
 from probes.hooked_model import HookedModel
 from probes.projections import device_of, is_conv1d, is_plain, stored_type
@@ -228,6 +228,7 @@ def require_native(model: HookedModel, kind: str) -> None:
         )
 
 
+@contextmanager
 def with_rows(
     rows: Rows,
     neurons: Int64[Tensor, "n"],
@@ -235,7 +236,7 @@ def with_rows(
     bias: Float[Tensor, "n"] | None,
     *,
     instead: bool,
-) -> RemovableHandle:
+) -> Iterator[None]:
     """Have a projection work as if some neurons had these rows and biases, added or instead."""
     assert rows.produces or not instead
     weight = rows.module.weight
@@ -243,10 +244,20 @@ def with_rows(
     of_bias = None if bias is None else bias.to(weight)
 
     def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if not rows.produces:
-            return output + nn.functional.linear(args[0].index_select(-1, index), values.T)
         by_them = nn.functional.linear(args[0], values, of_bias).to(output.dtype)
         put = output.index_copy if instead else output.index_add
         return put(-1, index, by_them)
 
-    return rows.module.register_forward_hook(hook)
+    def change(forward: Forward, coefficients: Tensor) -> Tensor:
+        added = nn.functional.linear(coefficients.index_select(-1, index), values.T)
+        return forward(coefficients) + added
+
+    if not rows.produces:
+        with projection_changed(rows.module, change):
+            yield
+        return
+    handle = rows.module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

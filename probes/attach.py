@@ -23,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 from types import MethodType
 from typing import Any
@@ -289,7 +290,11 @@ def dividing_scores(now: TemperatureNow) -> HookFunction:
     return divide
 
 
-_multipliers: "WeakKeyDictionary[nn.Module, list[Tensor]]" = WeakKeyDictionary()
+Forward = Callable[[Tensor], Tensor]
+Change = Callable[[Forward, Tensor], Tensor]
+"""What a projection computes instead, from what it would have computed and what it receives."""
+
+_changes: "WeakKeyDictionary[nn.Module, list[Change]]" = WeakKeyDictionary()
 _forward_before: "WeakKeyDictionary[nn.Module, Any]" = WeakKeyDictionary()
 
 
@@ -319,36 +324,72 @@ def memory_vectors_scaled(
     multipliers: Mapping[Any, Float[Tensor, "d_mlp"]],
 ) -> Iterator[None]:
     """Scale the memory vectors of down projections for a `with` block; several multiply."""
+
+    def scaling(by: Tensor) -> Change:
+        return lambda forward, coefficients: forward(multiplied(coefficients, by))
+
     with ExitStack() as stack:
         for down, of_layer in multipliers.items():
             wide = torch.promote_types(stored_type(down), torch.float32)
-            mine = of_layer.to(device_of(down), wide)
-            if down not in _multipliers:
-                _forward_before[down] = down.__dict__.get("forward")
-                # A method, no closure: a copy of the model made meanwhile runs its own weights.
-                down.forward = MethodType(forward, down)
-            _multipliers.setdefault(down, []).append(mine)
-            stack.callback(_take_off, down, mine)
+            by = of_layer.to(device_of(down), wide)
+            stack.enter_context(projection_changed(down, scaling(by)))
         yield
 
 
-def forward(down: Any, coefficients: Tensor) -> Tensor:
-    """The `forward` of a scaled projection, run after all hooks on its input."""
-    for multipliers in _multipliers.get(down, ()):
-        coefficients = multiplied(coefficients, multipliers)
-    before = _forward_before.get(down)
-    return type(down).forward(down, coefficients) if before is None else before(coefficients)
+@contextmanager
+def projection_changed(projection: Any, change: Change) -> Iterator[None]:
+    """Change what a projection computes for a `with` block, after all hooks on its input.
+
+    Each change starts from what the projection computes with those that were there before.
+    """
+    _put_on(projection)
+    _changes[projection].append(change)
+    try:
+        yield
+    finally:
+        _changes[projection].remove(change)
+        if not _changes[projection]:
+            _take_off(projection)
 
 
-def _take_off(down: Any, mine: Tensor) -> None:
-    stack = _multipliers[down]
-    # By identity, and once: the same tensor may be on twice.
-    del stack[next(i for i, multipliers in enumerate(stack) if multipliers is mine)]
-    if stack:
-        return
-    del _multipliers[down]
-    before = _forward_before.pop(down)
+@contextmanager
+def projections_unchanged(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Have the projections among some modules compute their own for a `with` block."""
+    held = {module: _changes[module] for module in modules if module in _changes}
+    for projection in held:
+        _take_off(projection)
+    try:
+        yield
+    finally:
+        for projection, changes in held.items():
+            _put_on(projection)
+            _changes[projection] = changes
+
+
+def forward(projection: Any, received: Tensor) -> Tensor:
+    """The `forward` of a changed projection, run after all hooks on its input."""
+    return _run(projection, tuple(_changes.get(projection, ())), received)
+
+
+def _run(projection: Any, changes: tuple[Change, ...], received: Tensor) -> Tensor:
+    if changes:
+        return changes[-1](partial(_run, projection, changes[:-1]), received)
+    before = _forward_before.get(projection)
+    return type(projection).forward(projection, received) if before is None else before(received)
+
+
+def _put_on(projection: Any) -> None:
+    if projection not in _changes:
+        _forward_before[projection] = projection.__dict__.get("forward")
+        # A method, no closure: a copy of the model made meanwhile runs its own weights.
+        projection.forward = MethodType(forward, projection)
+        _changes[projection] = []
+
+
+def _take_off(projection: Any) -> None:
+    del _changes[projection]
+    before = _forward_before.pop(projection)
     if before is None:
-        del down.forward
+        del projection.forward
     else:
-        down.forward = before
+        projection.forward = before

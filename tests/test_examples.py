@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import probes
+import training
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,7 +63,7 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, smollm2, tmp_path, mon
     load = probes.load_model
     # Loading by name is what the scripts above do.
     built_in = "smollm2-135m-instruct-q4"
-    loaded = lambda given: smollm2 if given == built_in else load(given)  # noqa: E731
+    loaded = lambda given, **how: smollm2 if given == built_in else load(given, **how)  # noqa: E731
     monkeypatch.setattr(probes, "load_model", loaded)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -71,3 +72,13 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, smollm2, tmp_path, mon
     if page.name == "README.md":
         assert (tmp_path / "runs" / "general" / "entropy.json").is_file()
         assert names["result"].knowledge.total < names["edited"].knowledge.total
+    if page.name == "edits.md":
+        # Hook, patch and the start of training: one function, but for float32 rounding.
+        assert float((names["hooked"] - names["patched"]).abs().max()) < 1e-3
+        weights, hooks = names["losses"]["weights"], names["losses"]["hooks"]
+        assert abs(weights[0] - hooks[0]) < 1e-5 < abs(weights[2] - hooks[2])
+    if page.name == "training.md":
+        norms = list(training.records_of(tmp_path / "runs/script", names["NormRecord"]))
+        assert [record.step for record in norms] == [0, 2, 4]
+        assert [record for record in names["seen"] if record in norms] == norms
+        assert len(names["observer"].losses) == 4

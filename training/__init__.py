@@ -10,7 +10,7 @@ _MODULES = {
     "batches": ("BatchSource", "RowSource", "TrainingBatch"),
     "choices": (
         *("DecayGroup", "Exposure", "InjectionMode", "OptimizerStart", "Parallel", "Precision"),
-        *("ProbeKind", "ScheduleKind", "StageStatus", "StopWhen", "TranslatorOptimizer"),
+        *("ProbeKind", "ScheduleKind", "StageStatus", "StopWhen", "Tracker", "TranslatorOptimizer"),
     ),
     "data.downstream": ("Task", "load_task", "task_names"),
     "data.factoids": (
@@ -37,16 +37,17 @@ _MODULES = {
     "novelty": ("corpus_novelty",),
     "observers": (
         *("Cadence", "ClozeObserver", "EntropyObserver", "HeldOutObserver", "Observer"),
-        *("ProbeObserver", "StopRule", "TaskObserver"),
+        *("NotingObserver", "ProbeObserver", "StopRule", "TaskObserver"),
     ),
     "optimizer": ("learning_rate",),
+    "own_data": ("ExampleSource", "FunctionSource"),
     "recall": (
         *("Match", "RecallItem", "RecallObserver", "accepted_answers", "is_right"),
         *("written_answers",),
     ),
     "relearning": ("relearn",),
     "runs.directory": ("RunDirectory", "read_manifest"),
-    "runs.records": ("read_items", "read_records", "records_of"),
+    "runs.records": ("Record", "StepRecord", "read_items", "read_records", "records_of"),
     "settings": ("LoopSettings", "OptimizerSettings", "ScheduleSettings", "log_spaced_steps"),
     "stages": ("ReadyStage", "Stage", "run_stages"),
     "stop_rules": ("AllOf", "ExactMatchReached", "LossBelow"),

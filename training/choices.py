@@ -166,3 +166,11 @@ class Charset(StrEnum):
 
     HEX = "hex"
     ALPHANUMERIC = "alphanumeric"  # digits and letters, in lower case as scoring ignores case
+
+
+class Tracker(StrEnum):
+    """Where a run's numbers are shown while it trains, beside its directory."""
+
+    WANDB = "wandb"  # offline unless WANDB_MODE says otherwise
+    TRACKIO = "trackio"
+    TENSORBOARD = "tensorboard"

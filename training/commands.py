@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.cli import command_main, parse_arguments
-from training.choices import Parallel, RateCount, ScheduleKind
+from training.choices import Parallel, RateCount, ScheduleKind, Tracker
 from training.recipes import (
     EditForm,
     EvaluationFields,
@@ -154,10 +154,14 @@ def base_section(config: Any, when: str = "") -> Section:
     if config.attention_temperature is not None:
         temperature = f"{config.attention_temperature:g}, {config.temperature_schedule}"
         edits.append(f"attention temperature {temperature}")
+    edits += config.edit
     if "edit_form" in deciding_edits(vars(config)):
         edits.append(_FORMS[config.edit_form])
     made = f"{'; '.join(edits)}{when}" if edits else "none"
-    return "model", (("base", f"{config.model}{at}"), ("edits", made))
+    rows = [("base", f"{config.model}{at}"), ("edits", made)]
+    if config.lora_rank is not None:
+        rows.append(("trained", f"adapters (LoRA) of rank {config.lora_rank}"))
+    return "model", tuple(rows)
 
 
 def evaluated_on(config: EvaluationFields) -> str:
@@ -197,6 +201,9 @@ class RunFields:
     are not on this machine, and stop before training."""
     minutes: float | None = None
     """Stop after so many with a checkpoint, to be gone on with later; at the end of the run."""
+    track: Tracker | None = None
+    """Show the run's numbers in wandb, trackio or tensorboard too, on this machine: each is an
+    extra (pip install 'mnemoscope[tensorboard]')."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -211,7 +218,8 @@ class TrainingCommand:
             dataclass of what decides a run, which checks itself.
         recipes: configurations by name, the default first.
         plan: what a run would do, from its configuration and its recipe's.
-        run: makes it, from its configuration and folder, `recipe`, `resume` and `seconds`.
+        run: makes it, from its configuration and folder, `recipe`, `resume`, `seconds` and,
+            where there is a tracker, `track`.
         attempt: tries what a run needs, without training, from its configuration, its recipe's and
             its folder (None where that is not given); returns lines about what it was changed to.
     """
@@ -271,8 +279,12 @@ class TrainingCommand:
             raise ValueError("--out is missing; give a folder for the run, or --dry-run")
         if minutes is not None and not minutes > 0:
             raise ValueError(f"--minutes must be above 0, found {minutes:g}")
-        seconds = None if minutes is None else 60 * minutes
-        self.run(config, arguments.out, recipe=name, resume=arguments.resume, seconds=seconds)
+        how = {"seconds": None if minutes is None else 60 * minutes}
+        if arguments.track is not None:
+            from training.tracking import require_tracker
+
+            how["track"] = require_tracker(arguments.track)
+        self.run(config, arguments.out, recipe=name, resume=arguments.resume, **how)
 
     def _tried(self, config: Any, recipe: Any, out: Path | None) -> list[str]:
         """Try a run; lines about what stood in and what was changed."""

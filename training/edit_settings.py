@@ -22,6 +22,7 @@ from interventions.controls import Identity, MatchedNoise, MostActiveRows, Rando
 from interventions.edit_forms import Edit, NotInWeightsError
 from interventions.edits import check_edits, patch_weights
 from interventions.learning_rates import RowLearningRates
+from interventions.named_edits import edits_named
 from interventions.resuscitation import Resuscitation, resuscitate
 from interventions.rows import require_site
 from probes.cli import progress
@@ -98,6 +99,7 @@ def edits_of(
     if fields.attention_temperature is not None:
         schedule = fields.temperature_schedule
         edits.append(AttentionTemperature(fields.attention_temperature, schedule=schedule))
+    edits += edits_named(fields.edit, model)
     if fields.edit_form is EditForm.WEIGHTS:
         _refuse_without_hooks(model, edits)
         return RunEdits(weights=tuple(edits), optimizer=rates, coefficients=coefficients)

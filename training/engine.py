@@ -32,6 +32,7 @@ from probes.hooked_model import HookedModel
 from probes.hooks import where_it_began
 from probes.model_folder import refuse_unordinary, tied_names
 from probes.rotary import rope_border
+from training.adapters import is_adapted, merged_weights
 from training.batches import IGNORED, TrainingBatch
 from training.choices import Parallel, Precision
 from training.processes import Processes, own_device, random_states_kept, this_process
@@ -229,6 +230,8 @@ class Engine(AbstractContextManager["Engine"]):
 
     def weights(self) -> dict[str, Tensor]:
         """The weights by name, whole and on the CPU; all processes call this together."""
+        if is_adapted(self._hf_model):
+            return {n: w.cpu() for n, w in merged_weights(self._hf_model).items()}
         tied = tied_names(self._hf_model)
         state = self._hf_model.state_dict()
         found = {name: whole(state[name]).cpu() for name in state if name not in tied}

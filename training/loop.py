@@ -21,8 +21,8 @@ with as many threads; GPU kernels may add in another order).
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -34,19 +34,21 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from interventions.edit_forms import Edit, some_edits
 from interventions.learning_rates import RowLearningRates
-from probes.argument_checks import each_of, hooked_model, instance_of, takes
+from probes.argument_checks import each_of, hooked_model, instance_of, shown, takes
 from probes.hooked_model import HookedModel
 from training.batches import BatchSource, InjectingSource, NamedSources, TrainingBatch
-from training.choices import Precision
+from training.choices import Precision, Tracker
 from training.engine import whole
-from training.observers import ItemsObserver, Observer, StopRule
+from training.observers import ItemsObserver, NotingObserver, Observer, StopRule
 from training.optimizer import learning_rate
+from training.own_data import Data, as_source, some_data
 from training.progress import Throughput, shown_progress
 from training.runs.checkpoints import checkpoint_name
-from training.runs.directory import RunDirectory
+from training.runs.directory import RunDirectory, opened_directory, versions
 from training.runs.records import Record, StepRecord, StopRecord
 from training.settings import LoopSettings
 from training.start_or_resume import Run, fitting_batch, made_ready, refuse_unfit, try_end
+from training.tracking import tracked
 
 __all__ = ["ItemsObserver", "Observer", "StopRule", "TrainingResult", "train"]
 
@@ -65,29 +67,36 @@ class TrainingResult:
     """The last one."""
 
 
+def _a_directory(value: Any) -> str | None:
+    is_one = isinstance(value, RunDirectory | str | Path)
+    return None if is_one else f"{shown(value)}; give a path, or a training.RunDirectory"
+
+
 @takes(
     model=hooked_model,
-    source=instance_of(BatchSource, "a source of batches such as training.RowSource(rows, 8)"),
+    source=some_data,
     settings=instance_of(LoopSettings, "training.LoopSettings(steps=..., batch_size=...)"),
-    directory=instance_of(RunDirectory, "training.RunDirectory.create(path, manifest)"),
+    directory=_a_directory,
     edits=some_edits,
     observers=each_of(Observer, "an object with due and observe, such as a TaskObserver"),
     optimizer_edits=each_of(RowLearningRates, "interventions.RowLearningRates(resuscitation)"),
 )
 def train(
     model: HookedModel,
-    source: BatchSource,
+    source: Data,
     settings: LoopSettings,
-    directory: RunDirectory,
+    directory: RunDirectory | str | Path,
     *,
     edits: Sequence[Edit] = (),
     observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callable[[Record], object]] = (),
     stop: StopRule | None = None,
     optimizer_edits: Sequence[RowLearningRates] = (),
     start_state: Path | None = None,
     resume: bool = False,
     time_limit: float | None = None,
     progress: bool = True,
+    track: Tracker | str | None = None,
 ) -> TrainingResult:
     """Train a model, record what happens, and write checkpoints.
 
@@ -95,13 +104,17 @@ def train(
         model: the initial model, on the native backend. Its weights become float32 and are trained
             in place (under FSDP it stays sharded: load the last checkpoint). To resume, give the
             same model again: edits are made to it before the checkpoint is loaded.
-        source: the batches.
+        source: the batches, as a source; or rows of token ids, of any length each, such as a
+            `datasets.Dataset` with `input_ids` (see `training.own_data`), which are shuffled and
+            gone through as often as needed; or a function from the step to its batch.
         settings: how to train.
-        directory: where to record; created, or reopened to resume.
+        directory: where to record: a path, or a directory that was created, or reopened to resume.
         edits: made by hooks for the length of the run, so that the weights are trained as they
             were, behind a fixed gain. To train edited ones, call `interventions.patch_weights`.
         observers: evaluate the model at steps that they choose; at the last step of a run that
-            a stop rule ends, all of them do.
+            a stop rule ends, all of them do. Those with a `note` hear of every record.
+        callbacks: functions that are called with every record when it is written: a `StepRecord`
+            for each update, and what observers find. They must not change the model.
         stop: may end the run early.
         optimizer_edits: learning rates of rows.
         start_state: checkpoint, of whatever run of this model, whose optimizer state the run
@@ -110,6 +123,7 @@ def train(
         time_limit: seconds after which to leave with a checkpoint, to be resumed later; one update
             is made in any case.
         progress: whether to show it.
+        track: a tracker that gets every number too: wandb, trackio or tensorboard.
 
     Returns:
         How it ended.
@@ -119,13 +133,20 @@ def train(
             finite; a checkpoint cannot be read or written.
     """
     began = time.monotonic()
+    if start_state is not None and settings.lora_rank is not None:
+        raise ValueError("new adapters begin with a fresh optimizer; leave start_state out")
+    source = as_source(source, settings)
+    if not isinstance(directory, RunDirectory):
+        directory = _directory(Path(directory), model, source, settings, edits, resume)
     refuse_unfit(source, settings, optimizer_edits)
     with (
         made_ready(
             model, settings, directory, edits, optimizer_edits, stop, resume, start_state
         ) as run,
         shown_progress(steps=settings.steps, done=run.step, shown=progress) as show,
+        tracked(track, directory) as trackers,
     ):
+        write = _writer(directory, observers, [*callbacks, *trackers])
         # What does not fit is better known before anything is evaluated.
         if run.is_new:
             try_end(run, model, source, settings, directory, observers, stop)
@@ -141,13 +162,13 @@ def train(
             is_late = step > run.step and _is_late(began, time_limit, run)
             if step > run.step or run.is_new:
                 due = [one for one in observers if one.due(step) or stop_reason is not None]
-                seen = _observe(run, model, due, directory, step)
+                seen = _observe(run, model, due, directory, write, step)
                 if stop is not None and stop_reason is None:
                     stop_reason = stop.after_looking(seen)
                     if stop_reason is not None:
-                        directory.append(StopRecord(step, stop_reason))
+                        write(StopRecord(step, stop_reason))
                         others = [one for one in observers if one not in due]
-                        _observe(run, model, others, directory, step)
+                        _observe(run, model, others, directory, write, step)
                 is_over = step == settings.steps or stop_reason is not None
                 planned = is_over or settings.checkpoint_is_due(step)
                 if planned or is_late or settings.resume_point_is_due(step):
@@ -168,13 +189,13 @@ def train(
 
             # What became of it.
             if isinstance(source, InjectingSource) and (injected := source.injections_at(step)):
-                directory.append(injected)
+                write(injected)
             step += 1
             record = StepRecord(step, loss, rate, norm, batch.trained_tokens, by_source)
-            directory.append(record)
+            write(record)
             stop_reason = None if stop is None else stop.after(record, batch)
             if stop_reason is not None:
-                directory.append(StopRecord(step, stop_reason))
+                write(StopRecord(step, stop_reason))
             speed = throughput.of_step(batch, time.perf_counter() - started)
             directory.append_timing(step=step, **speed)
             show(record, speed)
@@ -187,6 +208,40 @@ def train(
                 {"steps": step, "stop_reason": stop_reason, "checkpoint": checkpoint.name}
             )
         return TrainingResult(step, is_over, stop_reason, checkpoint)
+
+
+def _directory(
+    path: Path,
+    model: HookedModel,
+    source: BatchSource,
+    settings: LoopSettings,
+    edits: Sequence[Edit],
+    resume: bool,
+) -> RunDirectory:
+    """The directory of a run that is made from a script, with a manifest of what it is given."""
+    inputs = {
+        "model": {"name": model.name, "revision": model.revision, "sha256": model.content_hash()},
+        "data": source.describe(),
+        "edits": [edit.describe() for edit in edits],
+    }
+    manifest = {"configuration": asdict(settings), "inputs": inputs, "versions": versions()}
+    return opened_directory(path, manifest, resume=resume)
+
+
+def _writer(
+    directory: RunDirectory,
+    observers: Sequence[Observer],
+    callbacks: Sequence[Callable[[Record], object]],
+) -> Callable[[Record], None]:
+    """What writes a record down, and tells it to all who listen."""
+    notes = [one.note for one in observers if isinstance(one, NotingObserver)]
+
+    def write(record: Record) -> None:
+        directory.append(record)
+        for hear in (*notes, *callbacks):
+            hear(record)
+
+    return write
 
 
 def _clipped_gradient(
@@ -254,6 +309,7 @@ def _observe(
     model: HookedModel,
     observers: Sequence[Observer],
     directory: RunDirectory,
+    write: Callable[[Record], None],
     step: int,
 ) -> list[Record]:
     """Have observers evaluate the model, and record what they find."""
@@ -264,7 +320,7 @@ def _observe(
     with run.engine.observing():
         for observer in observers:
             for record in observer.observe(model, step):
-                directory.append(record)
+                write(record)
                 seen.append(record)
     directory.append_timing(step=step, observing_seconds=time.perf_counter() - started)
     return seen

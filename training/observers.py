@@ -96,6 +96,14 @@ class ItemsObserver(Observer, Protocol):
 
 
 @runtime_checkable
+class NotingObserver(Observer, Protocol):
+    """An observer that hears of every record of the run, so of the loss of every update."""
+
+    def note(self, record: Record) -> None:
+        """Called when a record is written, its own included."""
+
+
+@runtime_checkable
 class StopRule(Protocol):
     """Ends a run before its last step."""
 

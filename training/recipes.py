@@ -21,6 +21,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from interventions.choices import ResuscitationSite, Schedule, Selection
+from interventions.named_edits import named_object
 from training.choices import DecayGroup, Parallel, Precision, RateCount, ScheduleKind
 from training.settings import LoopSettings, Misfits, OptimizerSettings, ScheduleSettings
 
@@ -122,6 +123,11 @@ class BaseFields:
     """Built-in model, hub id, folder, or a run directory, for its last checkpoint."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; of a run directory the step, step-000160 say."""
+    lora_rank: int | None = None
+    """Train adapters (LoRA) of this rank around all projections, instead of the weights; they want
+    a larger learning rate."""
+    lora_alpha: float | None = None
+    """What their change is multiplied by, times the rank; twice the rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,6 +306,9 @@ class EditFields:
     """Divide attention scores by this, in every layer."""
     temperature_schedule: Schedule = Schedule.CONSTANT
     """constant; or linear, to 1 at the end of the run, the released code's default."""
+    edit: tuple[str, ...] = ()
+    """Edits of your own, after those above, each as module:object (my_edits:half say): an edit, or
+    a function that makes one of the model."""
     edit_form: EditForm = EditForm.WEIGHTS
     """weights: the edited weights are trained, as in the paper; hooks: the weights are trained as
     they were, behind a fixed gain, which multiplies the learning rate of a row too."""
@@ -319,10 +328,12 @@ class EditFields:
     @property
     def is_edited(self) -> bool:
         """Whether the model that is trained differs from the base, or is trained differently."""
-        return self.resuscitates or self.attention_temperature is not None
+        return self.resuscitates or self.attention_temperature is not None or bool(self.edit)
 
     def check_edits(self) -> None:
         """Make sure that the settings of edits go together."""
+        for name in self.edit:
+            named_object(name)
         if self.coefficient_tokens < 1:
             raise ValueError(
                 f"--coefficient-tokens must be 1 or more, found {self.coefficient_tokens}"
@@ -370,13 +381,15 @@ def deciding_edits(settings: Mapping[str, Any]) -> dict[str, Any]:
     is_plain = found["resuscitation_ratio"] is None or control == Control.IDENTITY
     idle: set[str] = set()
     if is_plain or (in_front and site == ResuscitationSite.PRESERVING):
-        idle = found.keys() - {"attention_temperature", "temperature_schedule", "edit_form"}
+        kept = ("attention_temperature", "temperature_schedule", "edit_form", "edit")
+        idle = found.keys() - set(kept)
     elif in_front and site == ResuscitationSite.DOWN:
         found["resuscitation_site"] = ResuscitationSite.UP
     elif control in _ANY_SITE and not found["sequential"]:
         idle = {"resuscitation_site"}
     if found["attention_temperature"] is None:
         idle |= {"temperature_schedule"}
-        if "control" in idle or control == Control.ROW_LEARNING_RATES:
+        leaves_it = "control" in idle or control == Control.ROW_LEARNING_RATES
+        if leaves_it and not found["edit"]:
             idle |= {"edit_form"}
     return {name: value for name, value in found.items() if name not in idle}

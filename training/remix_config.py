@@ -348,6 +348,13 @@ class RemixConfig(
                 "drift and gradients need whole weights, and 'fsdp' shards them; give --no-drift "
                 "and --gradient-every None, or use 'ddp'"
             )
+        if self.lora_rank is not None and (self.drift or self.gradient_every is not None):
+            yield (
+                "drift and gradients are those of the weights, which --lora-rank leaves alone; "
+                "give --no-drift and --gradient-every None"
+            )
+        if self.lora_rank is not None and self.optimizer is OptimizerStart.KEPT:
+            yield "each stage has adapters of its own; --optimizer kept goes without --lora-rank"
 
     def _later_misfits(self) -> Iterator[str]:
         """What is wrong about stages after A."""

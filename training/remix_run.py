@@ -25,7 +25,7 @@ from interventions.resuscitation import Resuscitation
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
 from probes.tables import print_tables
-from training.choices import Replay, StopWhen
+from training.choices import Replay, StopWhen, Tracker
 from training.data.rendering import Rendered
 from training.edit_settings import RunEdits, edits_of, write_baseline
 from training.gradients import GradientAlignmentObserver, gradient_sample
@@ -100,6 +100,7 @@ def run_remix(
     recipe: str,
     resume: bool = False,
     seconds: float | None = None,
+    track: Tracker | None = None,
 ) -> None:
     """Train stage after stage, and print what was learnt and what was lost."""
     with joined_processes() as here:
@@ -128,6 +129,7 @@ def run_remix(
                 resume=resume,
                 time_limit=seconds,
                 require_reached=config.require_reached,
+                track=track,
                 on_stage=_print_stage,
                 at_end=chain.relearn,
             )

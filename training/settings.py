@@ -140,8 +140,12 @@ class LoopSettings:
     """Compile the blocks and the loss (`torch.compile`)."""
     gradient_checkpointing: bool = False
     """Compute the blocks again in the backward pass instead of keeping their insides."""
+    lora_rank: int | None = None
+    """Rank of the adapters (LoRA) that are trained instead of the weights; None to train these."""
+    lora_alpha: float | None = None
+    """What the adapters' change is multiplied by, times the rank; None for twice the rank."""
     seed: int = 0
-    """Seed of dropout; the data have seeds of their own."""
+    """Seed of dropout and of new adapters; the data have seeds of their own."""
     checkpoint_every: int | None = None
     """Steps between checkpoints; None for those of `checkpoint_steps` and the last alone."""
     checkpoint_steps: tuple[int, ...] = ()
@@ -156,13 +160,18 @@ class LoopSettings:
         _as_choice(self, "parallel", Parallel)
         for name in ("steps", "batch_size", "keep_training_states"):
             _require(self, name, getattr(self, name) >= 1, "1 or more")
-        for name in ("micro_batch_size", "checkpoint_every", "resume_every"):
+        for name in ("micro_batch_size", "checkpoint_every", "resume_every", "lora_rank"):
             value = getattr(self, name)
             _require(self, name, value is None or value >= 1, "1 or more, or None")
         within = all(0 <= step <= self.steps for step in self.checkpoint_steps)
         _require(self, "checkpoint_steps", within, f"from 0 to the {self.steps} steps of the run")
         if self.precision is Precision.FP16 and self.parallel is Parallel.FSDP:
             raise ValueError("precision 'fp16' cannot scale its loss under 'fsdp'; use 'bf16'")
+        if self.lora_alpha is not None:
+            _require(self, "lora_alpha", 0 < self.lora_alpha < math.inf, "above 0 and finite")
+            _require(self, "lora_rank", self.lora_rank is not None, "given with lora_alpha")
+        if self.lora_rank is not None and self.parallel is Parallel.FSDP:
+            raise ValueError("adapters are not trained under 'fsdp'; use 'ddp' or one process")
 
     @property
     def warmup_updates(self) -> int:

@@ -20,6 +20,7 @@ from probes.corpus.sources import ContentHash
 from probes.corpus.token_batch import TokenBatch
 from probes.hooked_model import HookedModel
 from training.batches import BatchSource
+from training.choices import Tracker
 from training.data.downstream import load_task
 from training.data.fact_world import ClozeItem, read_cloze
 from training.edit_settings import RunEdits, coefficient_text, write_baseline
@@ -169,6 +170,7 @@ def make_run(
     recipe: str,
     resume: bool = False,
     seconds: float | None = None,
+    track: Tracker | None = None,
 ) -> None:
     """Make a run, or go on with it, and show what came of it."""
     with joined_processes() as here:
@@ -197,6 +199,7 @@ def make_run(
                 optimizer_edits=edits.optimizer,
                 resume=resume,
                 time_limit=seconds,
+                track=track,
             )
         if here.is_first:
             show(out, config)

@@ -25,7 +25,7 @@ from interventions.learning_rates import RowLearningRates
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
 from training.batches import BatchSource
-from training.choices import OptimizerStart, StageStatus
+from training.choices import OptimizerStart, StageStatus, Tracker
 from training.data.mixed_batches import MixedSource
 from training.loop import TrainingResult, train
 from training.observers import Observer
@@ -208,6 +208,7 @@ def run_stages(
     resume: bool = False,
     time_limit: float | None = None,
     require_reached: bool = False,
+    track: Tracker | None = None,
     on_stage: Callable[[str, ReadyStage], None] | None = None,
     at_end: Callable[[Path], None] | None = None,
 ) -> ChainResult:
@@ -221,6 +222,7 @@ def run_stages(
         resume: go on with what is in the folder, if there is anything.
         time_limit: seconds after which to leave, to go on later; one update is made in any case.
         require_reached: end with an error after a stage whose rule was not fulfilled.
+        track: a tracker that every stage is shown in too.
         on_stage: called when a stage is ready, before it is trained.
         at_end: called with the last checkpoint of the last stage, before the chain is over.
 
@@ -244,7 +246,7 @@ def run_stages(
             if has_trained and this_process().any_says(left == 0.0, torch.device("cpu")):
                 return ChainResult(tuple(outcomes), (stage.name, 0))
             has_trained = True
-            ended = _run(stage, out, start, before, identity, resume, left, on_stage)
+            ended = _run(stage, out, start, before, identity, resume, left, track, on_stage)
             if isinstance(ended, TrainingResult):
                 return ChainResult(tuple(outcomes), (stage.name, ended.steps_done))
             found = ended
@@ -282,6 +284,7 @@ def _run(
     identity: ChainIdentity,
     resume: bool,
     time_limit: float | None,
+    track: Tracker | None,
     on_stage: Callable[[str, ReadyStage], None] | None,
 ) -> StageOutcome | TrainingResult:
     """Run a stage, or what is left of it; a result where it is not over yet."""
@@ -306,6 +309,7 @@ def _run(
         start_state=before if stage.optimizer is OptimizerStart.KEPT else None,
         resume=resume,
         time_limit=time_limit,
+        track=track,
     )
     if not result.finished:
         return result

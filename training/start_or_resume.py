@@ -24,6 +24,7 @@ from interventions.edit_forms import Clock, Edit
 from interventions.edits import applied
 from interventions.learning_rates import RowLearningRates
 from probes.hooked_model import HookedModel
+from training.adapters import add_adapters
 from training.batches import BatchSource, InjectingSource, NamedSources, TrainingBatch
 from training.choices import Parallel, Precision
 from training.engine import Engine, hold_in_float32, refuse_misfits
@@ -103,6 +104,7 @@ def made_ready(
         here = stack.enter_context(joined_processes())
         stack.enter_context(random_states_kept())
         hold_in_float32(model)
+        add_adapters(model, settings)
         clock = stack.enter_context(applied(model, *edits))
         if not resume and directory.has_begun:
             raise ValueError(f"{directory.path} holds records already; resume, or record elsewhere")

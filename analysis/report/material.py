@@ -133,6 +133,8 @@ def edit_name(row: Mapping[str, Any], said: Sequence[str] = ()) -> str:
             "attention_temperature": known["temperature"],
             "temperature_schedule": "constant",
             "edit_form": known["edit_form"],
+            # Where nothing is resuscitated, what stands in for it is an edit of one's own.
+            "edit": [known["control"]] if known["ratio"] is None and known["control"] else [],
         }
     )
     strengths = [n for n in ("ratio", "factor") if n in said and row["control"] != NONE]

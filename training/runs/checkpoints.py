@@ -33,6 +33,7 @@ from probes.checkpoint_files import load_whole, quiet_transformers, what_is_wron
 from probes.hooked_model import HookedModel
 from probes.json_text import json_text
 from probes.model_folder import write_model
+from training.adapters import is_adapted, load_adapters, save_adapters
 from training.engine import Engine, whole
 from training.processes import random_states, set_random_states, this_process
 from training.runs.durable_files import (
@@ -204,6 +205,8 @@ class TrainingState:
         with _disk_errors_as_such():
             if here.is_first:
                 write_model(self.model.hf_model, self.model.tokenizer, folder, weights=weights)
+                if is_adapted(self.model.hf_model):
+                    save_adapters(self.model.hf_model, folder)
                 states.mkdir()
             here.wait_for_all()
             if moments:
@@ -332,6 +335,9 @@ def read_weights(kind: type[Any], folder: Path) -> dict[str, Tensor]:
 def load_weights(model: HookedModel, folder: Path) -> None:
     """Put the weights of a checkpoint into a model of the same shape, in place."""
     hf_model = model.hf_model
+    if is_adapted(hf_model):
+        load_adapters(hf_model, folder)
+        return
     try:
         # Into the tensors that are there: some results depend on where in memory they lie.
         hf_model.load_state_dict(read_weights(type(hf_model), folder))

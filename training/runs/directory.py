@@ -54,8 +54,11 @@ DONE_FILE = "done.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 DECISIVE = {"configuration": "the settings", "inputs": "the weights and texts"}
 """What in a manifest decides the bits of a run, as a user reads it."""
-_ADDED = {"schedule_count": str(RateCount.FROM_ONE), "prepend_bos": None}
+_OF_LORA = {"lora_rank": None, "lora_alpha": None}
+_ADDED = {"schedule_count": str(RateCount.FROM_ONE), "prepend_bos": None, "edit": [], **_OF_LORA}
 """Settings that earlier versions had not, and what their runs did."""
+_OF_EDITED = ("edit", *_OF_LORA)
+"""Those of runs alone that begin from a model."""
 
 
 class RunDirectory:
@@ -253,17 +256,22 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     configuration = manifest.get("configuration", {})
     if isinstance(configuration.get("schedule"), dict):
         configuration["schedule"].setdefault("count", _ADDED["schedule_count"])
+        manifest["configuration"] = {**_OF_LORA, **configuration}
     elif "warmup_start" in configuration:
-        manifest["configuration"] = {**_ADDED, **configuration}
+        added = {
+            k: v for k, v in _ADDED.items() if k not in _OF_EDITED or "edit_form" in configuration
+        }
+        manifest["configuration"] = {**added, **configuration}
     return manifest
 
 
 def _as_at_first(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Without what `read_manifest` adds, so that the run is known by the same fingerprint."""
+    kept = {k: v for k, v in configuration.items() if k not in _ADDED or v != _ADDED[k]}
     schedule = configuration.get("schedule")
     if isinstance(schedule, dict) and schedule.get("count") == _ADDED["schedule_count"]:
-        left = {name: value for name, value in schedule.items() if name != "count"}
-        return {**configuration, "schedule": left}
+        kept["schedule"] = {name: value for name, value in schedule.items() if name != "count"}
+        return kept
     told = _form_as_at_first(configuration)
     return {k: v for k, v in told.items() if k not in _ADDED or v != _ADDED[k]}
 
@@ -271,7 +279,8 @@ def _as_at_first(configuration: Mapping[str, Any]) -> dict[str, Any]:
 def _form_as_at_first(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Unedited runs of earlier versions said hooks, the default then, and it means nothing."""
     edits = [settings.get(name, False) for name in ("resuscitation_ratio", "attention_temperature")]
-    form = {"edit_form": "hooks"} if edits == [None, None] else {}
+    own = settings.get("edit", [])
+    form = {"edit_form": "hooks"} if edits == [None, None] and not own else {}
     return {**settings, **form}
 
 
@@ -289,8 +298,9 @@ def refuse_other_inputs(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse a folder whose run has other settings, weights or texts."""
     stored = read_manifest(folder)
     for part, to_give in DECISIVE.items():
-        there, asked = (_form_as_at_first(told[part]) for told in (stored, manifest))
-        for difference in _differences(there, asked, part):
+        for difference in _differences(
+            *map(_form_as_at_first, (stored[part], manifest[part])), part
+        ):
             raise ValueError(
                 f"{folder} holds a run with another {difference}; give {to_give} that it was begun "
                 "with, or another folder"
@@ -326,10 +336,13 @@ def run_manifest(
         "configuration": {k: v for k, v in fields.items() if k not in NOT_DECISIVE},
         "inputs": dict(inputs),
         "execution": {name: fields[name] for name in NOT_DECISIVE},
-        "versions": {
-            name: version(name) for name in ("mnemoscope", "torch", "transformers", "tokenizers")
-        },
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the bits of a run, beside its manifest's settings."""
+    return {name: version(name) for name in ("mnemoscope", "torch", "transformers", "tokenizers")}
 
 
 def opened_directory(folder: Path, manifest: Mapping[str, Any], *, resume: bool) -> RunDirectory:

@@ -26,12 +26,43 @@ BASELINE_FILE = "baseline.jsonl"
 ITEMS_FOLDER = "items"
 
 
+KINDS: dict[str, type["Record"]] = {}
+"""What records are called, and their classes."""
+
+
 @dataclass(frozen=True)
 class Record:
-    """Something that was so after `step` updates; `record` is what the line calls itself."""
+    """Something that was so after `step` updates; `record` is what the line calls itself.
+
+    A record of one's own is a frozen dataclass that inherits from it, with a `record` of its own
+    and fields that JSON takes; where its class is known, `read_records` gives it back.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class NormRecord(Record):
+        ...     record: ClassVar[str] = "norm"
+        ...     norm: float
+        >>> from_line(as_line(NormRecord(3, 1.5))).norm
+        1.5
+    """
 
     record: ClassVar[str]
     step: int
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if not isinstance(name := vars(cls).get("record"), str):
+            raise ValueError(
+                f"{cls.__name__} does not say what its lines are called; give it a record: "
+                'ClassVar[str] = "..."'
+            )
+        other = KINDS.setdefault(name, cls)
+        # A cell of a notebook that is run again makes the same class again.
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"{other.__name__} calls its lines {name!r} already; give {cls.__name__} another"
+            )
+        KINDS[name] = cls
 
 
 @dataclass(frozen=True)
@@ -160,7 +191,6 @@ class StopRecord(Record):
     reason: str
 
 
-KINDS: dict[str, type[Record]] = {kind.record: kind for kind in Record.__subclasses__()}
 Kind = TypeVar("Kind", bound=Record)
 
 

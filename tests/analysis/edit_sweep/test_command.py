@@ -2,8 +2,10 @@
 
 import csv
 import json
+import sys
 from math import exp, nan
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +13,7 @@ import analysis.edit_measures as measurements
 import probes
 from analysis.edit_measures import edit_settings, sites_of
 from analysis.edit_sweep import EditSweepArguments, main
-from interventions import AttentionTemperature, Resuscitation, patch_weights
+from interventions import AttentionTemperature, MemoryEdit, Resuscitation, patch_weights
 from interventions.effects import Effects, keep_tokens, open_texts
 from probes.options import TextSettings
 from probes.perplexity import measure_perplexity
@@ -412,3 +414,18 @@ def test_a_folder_that_cannot_be_is_refused_before_anything_is_loaded(
     assert run(*extra) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert path.read_text() == "years of work"
+
+
+def test_edits_of_ones_own_are_measured_in_the_weights(run, inputs, tmp_path, monkeypatch):
+    own = MemoryEdit({1: [2, 3]}, scale=3.0)
+    module = SimpleNamespace(tripled=own)
+    monkeypatch.setitem(sys.modules, "own_edits", module)
+    words = ["--factors", "--ratios", "--temperatures", "1.5", "--edit", "own_edits:tripled"]
+    assert run(*words) == 0
+    found = edits(tmp_path)["own_edits:tripled"]
+    model = probes.load_model(str(inputs / "llama"))
+    expected = by_patch(model, own, *parts(inputs, model))
+    # The same passes over the same weights.
+    assert {name: found[f"{name}_after"] for name in expected} == pytest.approx(expected)
+    module.tripled = MemoryEdit({1: [2, 3]}, scale=2.0)
+    assert run(*words) == 2

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from interventions.choices import ResuscitationSite, Schedule
 from tests.models import D_MLP, N_LAYERS, tiny_model
 from training import edit_settings as run_edits
 from training.ckl_config import smoke
-from training.recipes import Control, EditForm
+from training.recipes import Control, EditForm, as_json
 
 TOKENS = 157
 
@@ -171,3 +173,17 @@ def test_coefficients_of_another_model_are_refused(corpus, tmp_path):
 def test_edits_that_cannot_be(family, changes, line, corpus):
     with pytest.raises(ValueError, match=line):
         edits_of(config(corpus, **changes), tiny_model(family))
+
+
+def test_edits_of_ones_own_are_made_after_the_others_and_written_down(corpus, monkeypatch):
+    own = interventions.MemoryEdit({1: [2]})
+    monkeypatch.setitem(sys.modules, "own_edits", SimpleNamespace(zeroed=lambda model: own))
+    for form in EditForm:
+        given = config(corpus, edit=("own_edits:zeroed",), edit_form=form)
+        found = edits_of(given, tiny_model("llama"))
+        assert found.all[-1] is own
+        assert len(found.all) == 2
+        assert found.describe()[form][-1]["vectors"] == {"1": [2]}
+        assert as_json(given)["edit"] == ["own_edits:zeroed"]
+    with pytest.raises(ValueError, match="own_edits has no zero; did you mean zeroed"):
+        config(corpus, edit=("own_edits:zero",))
