@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from probes.hooked_model import HookedModel
 from probes.model_folder import ordinary_weights
+from probes.projections import is_conv1d, is_plain
 from training.settings import LoopSettings
 
 ADAPTER_FOLDER = "adapter"
@@ -46,7 +47,12 @@ def add_adapters(model: HookedModel, settings: LoopSettings) -> None:
     alpha = 2 * rank if settings.lora_alpha is None else settings.lora_alpha
     state = torch.get_rng_state()
     torch.manual_seed(settings.seed)
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=_projections(model))
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=_projections(model),
+        fan_in_fan_out=is_conv1d(model.anatomy.layers[0].down),
+    )
     try:
         inject_adapter_in_model(config, hf_model, adapter_name=_NAME)
     finally:
@@ -66,15 +72,8 @@ def require_peft() -> None:
 def _projections(model: HookedModel) -> list[str]:
     """The names of all linear maps in the blocks."""
     inside = {id(part) for layer in model.anatomy.layers for part in layer.block.modules()}
-    linear = (nn.Linear, _conv1d())
     named = model.hf_model.named_modules()
-    return [name for name, part in named if id(part) in inside and isinstance(part, linear)]
-
-
-def _conv1d() -> type[Any]:
-    from transformers.pytorch_utils import Conv1D
-
-    return Conv1D
+    return [name for name, part in named if id(part) in inside and is_plain(part)]
 
 
 def merged_weights(hf_model: Any) -> dict[str, Tensor]:

@@ -164,7 +164,7 @@ def test_numbers_of_records_have_names_that_say_what_they_are():
         (StopRecord(1, "enough"), {}),
     ]:
         found = tracking.numbers(record)
-        words = {"knowledge", "B", "piqa", "acc"}
+        words = {"knowledge", "B", "piqa", "acc", "tokens"}
         front = [
             record.record,
             *(v for v in vars(record).values() if isinstance(v, str) and v in words),

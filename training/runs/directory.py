@@ -256,11 +256,11 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     configuration = manifest.get("configuration", {})
     if isinstance(configuration.get("schedule"), dict):
         configuration["schedule"].setdefault("count", _ADDED["schedule_count"])
-        manifest["configuration"] = {**_OF_LORA, **configuration}
+        added = _OF_LORA if "micro_batch_size" in configuration else {}
+        manifest["configuration"] = {**added, **configuration}
     elif "warmup_start" in configuration:
-        added = {
-            k: v for k, v in _ADDED.items() if k not in _OF_EDITED or "edit_form" in configuration
-        }
+        edited = "edit_form" in configuration
+        added = {k: v for k, v in _ADDED.items() if edited or k not in _OF_EDITED}
         manifest["configuration"] = {**added, **configuration}
     return manifest
 

@@ -66,7 +66,9 @@ def test_records_come_back_as_they_were(tmp_path):
         records.InjectionRecord(0, [3, 5], 20),
         records.StopRecord(1, "caf\u00e9"),
     ]
-    assert {type(record) for record in given} == set(records.KINDS.values())
+    assert {type(record) for record in given} == {
+        kind for kind in records.KINDS.values() if kind.__module__ == records.__name__
+    }
     for record in given:
         directory.append(record)
     assert list(records.read_records(tmp_path / "run")) == given
