@@ -80,8 +80,8 @@ class MemoryEdit:
                     for layer, neurons in self._chosen()
                 }
                 stack.enter_context(model.memory_vectors_scaled(by))
-            for layer, neurons in self._chosen() if self.added is not None else ():
-                rows, added = memory_rows(model, layer), self.added[layer]
+            for layer, added in (self.added or {}).items():
+                rows, neurons = memory_rows(model, layer), torch.tensor(self.vectors[layer])
                 stack.enter_context(with_rows(rows, neurons, added, None, instead=False))
             yield
 
@@ -96,12 +96,12 @@ class MemoryEdit:
         return changes
 
     def describe(self) -> dict[str, Any]:
-        added = self.added and {str(layer): rows for layer, rows in self.added.items()}
+        added = {str(layer): rows for layer, rows in (self.added or {}).items()}
         return {
             "kind": "memory_edit",
             "vectors": {str(layer): list(chosen) for layer, chosen in self.vectors.items()},
             "scale": self.scale,
-            "added_sha256": added and sha256_of(added),
+            "added_sha256": sha256_of(added) if added else None,
         }
 
     def _chosen(self) -> list[tuple[int, Tensor]]:

@@ -49,7 +49,7 @@ def add_adapters(model: HookedModel, settings: LoopSettings) -> None:
     torch.manual_seed(settings.seed)
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,
+        lora_alpha=alpha,  # type: ignore[arg-type]
         target_modules=_projections(model),
         fan_in_fan_out=is_conv1d(model.anatomy.layers[0].down),
     )

@@ -148,7 +148,7 @@ def _wandb(directory: RunDirectory, _step: int) -> tuple[Log, Callable[[], objec
         resume="allow",
         dir=str(directory.path),
         config=dict(directory.manifest),
-        mode=os.environ.get("WANDB_MODE", "offline"),
+        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
         settings=wandb.Settings(console="off", silent=True),
     )
     return lambda found, step: run.log(dict(found), step=step), run.finish

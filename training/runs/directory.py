@@ -54,8 +54,8 @@ DONE_FILE = "done.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 DECISIVE = {"configuration": "the settings", "inputs": "the weights and texts"}
 """What in a manifest decides the bits of a run, as a user reads it."""
-_OF_LORA = {"lora_rank": None, "lora_alpha": None}
-_ADDED = {"schedule_count": str(RateCount.FROM_ONE), "prepend_bos": None, "edit": [], **_OF_LORA}
+_OF_LORA: dict[str, Any] = {"lora_rank": None, "lora_alpha": None}
+_ADDED: dict[str, Any] = {"schedule_count": str(RateCount.FROM_ONE), "prepend_bos": None, "edit": [], **_OF_LORA}
 """Settings that earlier versions had not, and what their runs did."""
 _OF_EDITED = ("edit", *_OF_LORA)
 """Those of runs alone that begin from a model."""
@@ -298,9 +298,8 @@ def refuse_other_inputs(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse a folder whose run has other settings, weights or texts."""
     stored = read_manifest(folder)
     for part, to_give in DECISIVE.items():
-        for difference in _differences(
-            *map(_form_as_at_first, (stored[part], manifest[part])), part
-        ):
+        there, asked = (_form_as_at_first(one[part]) for one in (stored, manifest))
+        for difference in _differences(there, asked, part):
             raise ValueError(
                 f"{folder} holds a run with another {difference}; give {to_give} that it was begun "
                 "with, or another folder"
