@@ -55,7 +55,12 @@ CHECKPOINTS_FOLDER = "checkpoints"
 DECISIVE = {"configuration": "the settings", "inputs": "the weights and texts"}
 """What in a manifest decides the bits of a run, as a user reads it."""
 _OF_LORA: dict[str, Any] = {"lora_rank": None, "lora_alpha": None}
-_ADDED: dict[str, Any] = {"schedule_count": str(RateCount.FROM_ONE), "prepend_bos": None, "edit": [], **_OF_LORA}
+_ADDED: dict[str, Any] = {
+    "schedule_count": str(RateCount.FROM_ONE),
+    "prepend_bos": None,
+    "edit": [],
+    **_OF_LORA,
+}
 """Settings that earlier versions had not, and what their runs did."""
 _OF_EDITED = ("edit", *_OF_LORA)
 """Those of runs alone that begin from a model."""
