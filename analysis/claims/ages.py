@@ -43,7 +43,9 @@ class Pretrained:
     @property
     def words(self) -> str:
         """Size, steps and tokens."""
-        parts = [f"{self.parameters / _MILLION:,.1f}M parameters"]
+        is_large = self.parameters >= _MILLION / _ROUND
+        size = f"{self.parameters / _MILLION:,.1f}M" if is_large else f"{self.parameters:,}"
+        parts = [f"{size} parameters"]
         if self.steps:
             first, last = self.steps[0], self.steps[-1]
             span = f"steps {first:,} to {last:,}" if first < last else f"step {last:,}"
