@@ -401,9 +401,9 @@ def _each_once(jobs: Iterable[Job]) -> list[Job]:
     for name, others in same_runs(trained).items():
         found[name] += [job for other in others for job in found.pop(other)]
     once = []
-    for first, *others in found.values():
-        parts = dict.fromkeys(part for job in (first, *others) for part in job.experiments)
-        also = dict.fromkeys(n for job in (first, *others) for n in (job.name, *job.also))
-        names = tuple(name for name in also if name != first.name)
-        once.append(replace(first, experiments=tuple(parts), also=names))
+    for alike in found.values():
+        parts = dict.fromkeys(part for job in alike for part in job.experiments)
+        also = dict.fromkeys(name for job in alike for name in (job.name, *job.also))
+        names = tuple(name for name in also if name != alike[0].name)
+        once.append(replace(alike[0], experiments=tuple(parts), also=names))
     return once
