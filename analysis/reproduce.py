@@ -30,7 +30,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from analysis.claims.choices import Experiment
-from analysis.reproduce_scales import SCALES, ScaleData, with_data
+from analysis.reproduce_parts import ScaleData, with_data
+from analysis.reproduce_scales import SCALES
 from probes.cli import command_main
 
 

@@ -29,8 +29,8 @@ from analysis.published import headline, settings_of_results, verify, write_veri
 from analysis.remix_rows import fact_depths, memorization_table
 from analysis.report.material import Material
 from analysis.report.page import write_page
+from analysis.reproduce_parts import ReproductionScale
 from analysis.reproduce_plan import located_names, models_of, pretrained_of
-from analysis.reproduce_scales import ReproductionScale
 from analysis.result_folders import Results, find_results, tables_of
 from analysis.runs import Chain, read_chain
 from training.runs.directory import CHECKPOINTS_FOLDER

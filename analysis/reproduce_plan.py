@@ -27,7 +27,7 @@ from analysis.claims.ages import Pretrained
 from analysis.claims.choices import Experiment
 from analysis.jobs import Job, in_waves, same_runs, training_job
 from analysis.remix_study import mix_amounts, placements, stage_jobs
-from analysis.reproduce_scales import (
+from analysis.reproduce_parts import (
     Knowledge,
     Memorization,
     ReproductionScale,

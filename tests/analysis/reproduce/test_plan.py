@@ -8,6 +8,7 @@ import pytest
 from analysis.claims import CLAIMS, Scale
 from analysis.jobs import in_waves, same_runs
 from analysis.reproduce import Experiment, claims_of, needed
+from analysis.reproduce_parts import ScaleData, with_data
 from analysis.reproduce_plan import (
     knowledge_work,
     located_names,
@@ -16,7 +17,7 @@ from analysis.reproduce_plan import (
     pretraining_work,
     whole_plan,
 )
-from analysis.reproduce_scales import SCALES, ScaleData, smoke, with_data
+from analysis.reproduce_scales import SCALES, smoke
 from tests.analysis.job_words import check_words
 from training.choices import NoMixControl
 from training.ckl import COMMAND as CKL
