@@ -1,12 +1,8 @@
 """What `training.remix` does: a base model, stages one after the other, and what they observe.
 
-Everything is made again when a run goes on, from the same seeds; manifests hold hashes of it all.
-
-Items of every stage are asked for in every stage, by the letters of the stages, so that the curve
-of stage A goes on through the later ones. Everything is evaluated before the first step and after
-the last one. Gradients are compared between samples of the items of every stage and, as `M`, of the
-mix; they and the drift of the weights refer to the weights that the stage begins with, edits in
-them included.
+A run that goes on makes everything again from the same seeds; manifests hold hashes of it. Items of
+every stage are asked for in all stages. Gradients are compared between samples of the items of each
+stage and, as `M`, of the mix; they and drift refer to the edited weights that a stage begins with.
 """
 
 import json

@@ -1,16 +1,11 @@
 """Selectors: which runs and sweeps stand for a published number.
 
-Figures of Kim et al. are curves of entropies over checkpoints, their tables scores of unedited runs
-from checkpoints of all ages, and their text has correlations and gaps of these. Numbers of Chang et
-al. are of encounters and forgetting curves, in the arms of our claims about them, those of Chen et
-al. are shares of facts kept.
-
 A checkpoint stands for a published one where it is as far on the way to the last one, a recipe
 where batch and learning rate are the same; else the usual one stands for the baseline, the largest
 batch for the larger one, and the largest and smallest learning rate for these. New text stands for
 PubMed. A cell of Chen et al. stands for runs with the same data at both stages; a mean over sets
 for runs with any later set of its kind, matched set by set between arms. Mixes are taken in the
-amount that most runs have.
+amount that most runs have. Numbers of Chang et al. are those of the arms of our claims.
 """
 
 from collections.abc import Mapping, Sequence
