@@ -138,7 +138,7 @@ def _terminal_table(result: LensResult, k: int) -> Table:
     rows = [(result.layer_labels[i], *(values[i] for values in columns.values())) for i in layers]
     origin = result.provenance
     what = origin.corpus or ("prompt" if len(result.items) == 1 else "prompts")
-    title = f"{origin.model}: {len(result.items)} {what}, {origin.configuration['lens']} lens"
+    title = f"{origin.model}: {len(result.items)} {what}, {result.lens_name}"
     return Table.of_rows(title, ("layer", *columns), rows, where=Where.TERMINAL)
 
 
@@ -249,7 +249,7 @@ def _definitions(k: int) -> list[str | Paragraph]:
             "Lens",
             ": the residual stream after a layer, put through the model's final norm and "
             "unembedding as if it were the last (a tuned lens moves it first, by a learned affine "
-            "map).",
+            "map; a Jacobian lens, by the mean Jacobian of the last stream on it).",
         ),
         Paragraph("Rank", ": how many tokens have a higher logit than the target; 0 is the top."),
         Paragraph(
@@ -261,15 +261,16 @@ def _definitions(k: int) -> list[str | Paragraph]:
         Paragraph("Settling layer", ": the first from which it stays there up to the last."),
         "Sources: nostalgebraist, \u201cinterpreting GPT: the logit lens\u201d, 2020; Belrose et "
         "al., \u201cEliciting Latent Predictions from Transformers with the Tuned Lens\u201d, "
-        "2023; Chen et al., \u201cContinual Memorization of Factoids in Large Language "
-        "Models\u201d, 2024, section 5; Meng et al., \u201cLocating and Editing Factual "
-        "Associations in GPT\u201d, 2022.",
+        "2023; Gurnee et al., \u201cVerbalizable Representations Form a Global Workspace in "
+        "Language Models\u201d, 2026; Chen et al., \u201cContinual Memorization of Factoids in "
+        "Large Language Models\u201d, 2024, section 5; Meng et al., \u201cLocating and Editing "
+        "Factual Associations in GPT\u201d, 2022.",
     ]
 
 
 def _deck(results: Sequence[LensResult]) -> str:
     items, origin = len(results[0].items), results[0].provenance
-    lenses = dict.fromkeys(f"{one.provenance.configuration['lens']} lens" for one in results)
+    lenses = dict.fromkeys(one.lens_name for one in results)
     what = f"{count(items)} {'prompt' if items == 1 else 'prompts'}"
     source = f" of {origin.corpus}" if origin.corpus else ""
     depth = len(results[0].layer_labels)

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from probes.choices import LensPositions, TargetSpan, as_choice
+from probes.choices import Lens, LensPositions, TargetSpan, as_choice
 from probes.corpus.batching import token_batches
 from probes.corpus.sources import load_corpus
 from probes.hooked_model import HookedModel
@@ -33,6 +33,7 @@ from probes.prompts import LensItem, Prompts, Text, lens_items
 from probes.readout import Translate
 from probes.results import Provenance, provenance_of
 from probes.shown import Result, frame_of
+from probes.translators import Translators
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,12 @@ class LensResult(Result):
     def kl(self) -> Float[Tensor, "layer item"]:
         """KL divergence of the model's final distribution from the readout, in nats."""
         return self.per_token.readout.kl[:, self.first_rows]
+
+    @property
+    def lens_name(self) -> str:
+        """What people call the lens, `"logit lens"` say."""
+        name = self.provenance.configuration["lens"]
+        return Lens(name).words if name in list(Lens) else f"{name} lens"
 
     def control_rank(self, name: str) -> Int64[Tensor, "layer item"]:
         """Ranks of a control's tokens at the readout position.
@@ -184,9 +191,6 @@ class LensResult(Result):
         return start.scatter_reduce(1, index, values[:, in_target], how, include_self=False)
 
 
-LOGIT_LENS = "logit"
-
-
 def lens(
     model: HookedModel,
     prompts: Text | Sequence[Text],
@@ -217,7 +221,7 @@ def lens(
             of every token, or their mean.
         norm: whether streams go through the final norm before the unembedding.
         embedding: whether the stream before block 0 is a row.
-        translators: of a tuned lens; None for the logit lens.
+        translators: of a tuned or a Jacobian lens; None for the logit lens.
         controls: by name, another token id for each item, to compare the target's rank with.
         subjects: where the subject stands in each prompt, in characters (in tokens for token ids).
         prepend_bos: whether prompts of text begin with a BOS; None for the tokenizer's own habit.
@@ -254,10 +258,12 @@ def lens(
     )
     configuration = {
         "backend": model.backend,
-        "lens": getattr(translators, "name", LOGIT_LENS),
+        "lens": str(getattr(translators, "name", Lens.LOGIT)),
         "prepend_bos": Prompts.of(model, prepend_bos).puts_bos,
         **asdict(settings),
     }
+    if isinstance(translators, Translators):
+        configuration["translators"] = dict(translators.training)
     return _result(model, items, settings, read, tuple(controls or ()), configuration, source)
 
 

@@ -133,7 +133,7 @@ def read_target(result: LensResult, item: int) -> str:
 
 def series_labels(results: Sequence[LensResult]) -> list[str]:
     """A name for each result: its model, and whatever else tells it from the others."""
-    lenses = [f"{one.provenance.configuration['lens']} lens" for one in results]
+    lenses = [one.lens_name for one in results]
     names = [model_name(one.provenance.model, one.provenance.revision) for one in results]
     if len(set(lenses)) > 1:
         names = [f"{name}, {lens}" for name, lens in zip(names, lenses, strict=True)]

@@ -60,9 +60,10 @@ class LensArguments(LoadingSettings):
     compare_revision: str | None = None
     """Its branch, tag or commit."""
     lens: Lens = Lens.LOGIT
-    """logit: streams as they are; tuned: through the translators of --translators."""
+    """logit: streams as they are; tuned or jacobian: through the translators of --translators."""
     translators: Path | None = None
-    """Folder of `python -m training.tuned_lens`, trained on this model."""
+    """Folder of `python -m training.tuned_lens` or `training.jacobian_lens`, made for this model;
+    or a published Jacobian lens: a .pt file, or neuronpedia/jacobian-lens on the hub."""
     compare_translators: Path | None = None
     """The same for the second model."""
     positions: str = "all"
@@ -129,14 +130,17 @@ def _refuse_contradictions(arguments: LensArguments) -> None:
         raise ValueError(
             f"--limit is {arguments.limit} and --top-k {arguments.top_k}; both must be 1 or more"
         )
-    if (arguments.lens is Lens.TUNED) != (arguments.translators is not None):
+    if (arguments.lens is Lens.LOGIT) != (arguments.translators is None):
+        lens = Lens.TUNED if arguments.lens is Lens.LOGIT else arguments.lens
         raise ValueError(
-            "--lens tuned and --translators go together; train translators with: python -m "
-            "training.tuned_lens --model ... --corpus ... --out DIR"
+            f"--lens {lens} and --translators go together; make translators with: python -m "
+            f"training.{lens}_lens --model ... --corpus ... --out DIR"
         )
-    tuned_twice = arguments.compare is not None and arguments.lens is Lens.TUNED
-    if tuned_twice and arguments.compare_translators is None:
-        raise ValueError("with --lens tuned, --compare needs --compare-translators of its own")
+    fitted_twice = arguments.compare is not None and arguments.lens is not Lens.LOGIT
+    if fitted_twice and arguments.compare_translators is None:
+        raise ValueError(
+            f"with --lens {arguments.lens}, --compare needs --compare-translators of its own"
+        )
     _positions(arguments.positions)
 
 
@@ -179,6 +183,11 @@ def _read(arguments: LensArguments, asked: Mapping[str, Any]) -> "tuple[LensResu
         from probes.translators import load_translators
 
         translators = load_translators(arguments.translators, model)
+        if translators.name is not arguments.lens:
+            raise ValueError(
+                f"{arguments.translators} holds a {translators.name} lens; read through it with "
+                f"--lens {translators.name}"
+            )
     # A single item has no other items' targets to be compared with.
     if arguments.controls and n_items > 1:
         controls = control_tokens(

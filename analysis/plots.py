@@ -28,12 +28,13 @@ from analysis.runs import Chain, RunDifference, TrainingRun
 from analysis.trajectory import Total, Trajectory, totals_over_training
 from interventions.edits import PatchReport
 from probes.causal import CausalResult
+from probes.choices import Lens
 from probes.localization import NEVER, Localization
 from probes.perplexity import Perplexity
 from probes.results import EntropyDifference, EntropyResult
+from training.lens_comparison import LensComparison
 from training.novelty import CorpusNovelty
 from training.relearning import RelearningCurve
-from training.tuned_lens_fit import LensComparison
 
 
 @singledispatch
@@ -78,10 +79,8 @@ def _(result: LensResult, item: int = 0) -> go.Figure:
     figure = lens_heatmap(result, item)
     prompt = shorten(prompt_text(result, item), 60)
     model = model_name(result.provenance.model, result.provenance.revision)
-    lens = result.provenance.configuration["lens"]
-    return titled(
-        figure, f"{prompt} \u2192 {read_target(result, item).strip()}: {lens} lens, {model}"
-    )
+    target = read_target(result, item).strip()
+    return titled(figure, f"{prompt} \u2192 {target}: {result.lens_name}, {model}")
 
 
 @plot_result.register
@@ -160,14 +159,14 @@ def _(result: PatchReport) -> go.Figure:
 def _(result: LensComparison) -> go.Figure:
     table = result.to_dataframe().assign(place=range(len(result.layer_labels)))
     figure = empty("KL from the model's output (nats)", "layer")
-    for name in ("logit", "tuned"):
-        drawn = table.assign(kl=table[f"{name}_kl"], lens=f"{name} lens")
+    for name in (Lens.LOGIT, result.lens):
+        drawn = table.assign(kl=table[f"{name}_kl"], lens=name.words)
         hover = "layer {layer}: <b>{kl:.3f}</b> nats"
         lines(drawn, "kl", "place", by="lens", hover=hover, colours=_LENSES, onto=figure)
     return titled(layer_axis(figure, result.layer_labels), "How far each lens is from the model")
 
 
-_LENSES = {"logit lens": "#687b8c", "tuned lens": "#3d6fb4"}
+_LENSES = {"logit lens": "#687b8c", "tuned lens": "#3d6fb4", "Jacobian lens": "#c8603c"}
 
 
 @plot_result.register

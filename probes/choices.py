@@ -135,6 +135,13 @@ class Lens(StrEnum):
     """Nothing: the logit lens."""
     TUNED = "tuned"
     """A translator trained for the layer: the tuned lens."""
+    JACOBIAN = "jacobian"
+    """The mean Jacobian of the stream after the last block: the Jacobian lens."""
+
+    @property
+    def words(self) -> str:
+        """What people call it."""
+        return f"{'Jacobian' if self is Lens.JACOBIAN else self} lens"
 
 
 def as_choice(choices: type[_Choice], given: str, name: str) -> _Choice:

@@ -49,6 +49,7 @@ COMMANDS = {
     "training.ckl": "teach a model new knowledge, and see what it forgets",
     "training.remix": "teach a model one set of items after another, and see what it keeps",
     "training.tuned_lens": "train a tuned lens for a model, and compare it with the logit lens",
+    "training.jacobian_lens": "fit a Jacobian lens of a model, and compare it with the logit lens",
 }
 PACKAGES = ("probes", "interventions", "training", "analysis")
 

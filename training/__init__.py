@@ -32,6 +32,7 @@ _MODULES = {
     "forgetting_terms": ("alignment", "change_of_loss", "delta_1", "delta_2"),
     "gradients": ("GradientAlignmentObserver", "gradient_sample"),
     "injection": ("Encounter", "InjectedSource", "InjectionSchedule", "encode_passages"),
+    "jacobian_lens_fit": ("fit_jacobian_lens",),
     "loop": ("TrainingResult", "train"),
     "model_shapes": ("ModelFamily", "ModelShape", "new_model", "train_byte_pairs"),
     "novelty": ("corpus_novelty",),

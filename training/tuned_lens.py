@@ -25,12 +25,12 @@ from probes.cli import command_main
 from probes.options import LoadingSettings, TextSettings
 from training.choices import TranslatorOptimizer
 
-__all__ = ["TunedLensArguments", "main"]
+__all__ = ["LensFitSettings", "TunedLensArguments", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TunedLensArguments(TextSettings, LoadingSettings):
-    """Train the translators of a tuned lens, and compare it with the logit lens by layer."""
+class LensFitSettings:
+    """Of which model, on which text, and where to."""
 
     model: str
     """Built-in model, hub id, Hugging Face folder or .gguf file."""
@@ -42,6 +42,23 @@ class TunedLensArguments(TextSettings, LoadingSettings):
     held_out: str | None = None
     """Text to compare the lenses on; every eighth document of the corpus, which is then left out
     of what is learnt from."""
+    held_out_tokens: int = 1024
+    """Tokens of held-out text to run; the lenses are read at some positions of every batch."""
+    resume: bool = False
+    """Go on with a fit in --out that was stopped; it is kept there every half minute."""
+    dry_run: bool = False
+    """Try what the fit needs on a model that is here, texts and files, say what it costs, and
+    stop."""
+    overwrite: bool = False
+    """Replace earlier results in --out."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedLensArguments(TextSettings, LoadingSettings, LensFitSettings):
+    """Train the translators of a tuned lens, and compare it with the logit lens by layer."""
+
     sequence_length: int = 128
     """Tokens of a row."""
     batch_size: int = 1
@@ -53,9 +70,6 @@ class TunedLensArguments(TextSettings, LoadingSettings):
     """Steps to take; 150 take a small model a few minutes on two CPU cores."""
     max_tokens: int | None = None
     """Tokens of the corpus to learn from, again and again if need be; as many as there are."""
-    held_out_tokens: int = 1024
-    """Tokens of held-out text to run; the lenses are read at --rows-per-step positions of each
-    batch of them."""
     optimizer: TranslatorOptimizer = TranslatorOptimizer.ADAM
     """adam, or sgd with Nesterov momentum, which wants far larger steps."""
     learning_rate: float | None = None
@@ -66,18 +80,12 @@ class TunedLensArguments(TextSettings, LoadingSettings):
     """Seed of the draw of positions."""
     backend: Backend = Backend.NATIVE
     """What runs the model; native is the fastest."""
-    dry_run: bool = False
-    """Try what the run needs on a model that is here, texts and files, and stop."""
-    overwrite: bool = False
-    """Replace earlier results in --out."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
 
 def _run(arguments: TunedLensArguments, _words: Sequence[str]) -> None:
-    from training.tuned_lens_run import run_tuned_lens
+    from training.lens_run import TunedLens, run_lens_fit
 
-    run_tuned_lens(arguments)
+    run_lens_fit(arguments, TunedLens(arguments))
 
 
 main = command_main(TunedLensArguments, _run, program="training.tuned_lens")

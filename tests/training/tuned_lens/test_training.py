@@ -12,7 +12,8 @@ from probes.translators import identity_translators, load_translators
 from tests.models import D_VOCAB, N_LAYERS, padded, tiny_hf_model, tiny_model, tokens
 from tests.probes.test_finite import BAD, PLACE, ROWS, overflowing
 from tests.probes.test_translators import D_MODEL, drawn, streams_of
-from training.tuned_lens_fit import compare_lenses, sampled_streams, train_translators
+from training.lens_comparison import compare_lenses, sampled_streams
+from training.tuned_lens_fit import train_translators
 
 LAYERS = N_LAYERS  # the stream before block 0, and two of three blocks
 
@@ -113,9 +114,9 @@ def test_a_tuned_lens_beats_the_logit_lens_on_other_text(family, optimizer):
     assert found.layers_nearer == LAYERS
     assert found.layer_labels == ("embed", "0", "1")
     # Not by luck: by three standard errors of the paired difference.
-    assert (found.logit - found.tuned > 3 * found.difference_error).all()
+    assert (found.logit - found.fitted > 3 * found.difference_error).all()
     assert list(history.validation) == [30, 60]
-    assert torch.equal(history.validation[60].tuned, found.tuned)
+    assert torch.equal(history.validation[60].fitted, found.fitted)
     assert history.kl.shape == (60, LAYERS)
     assert history.passes == 5
     assert model.content_hash() == before
@@ -178,12 +179,12 @@ def test_the_comparison_is_scipys():
         tuned = kl_by_scipy(hf_model, moved, streams[-1])
         # Float32 streams and logits.
         assert float(found.logit[layer]) == pytest.approx(logit.mean(), rel=1e-4)
-        assert float(found.tuned[layer]) == pytest.approx(tuned.mean(), rel=1e-4)
+        assert float(found.fitted[layer]) == pytest.approx(tuned.mean(), rel=1e-4)
         error = (tuned - logit).std() / len(tuned) ** 0.5
         assert float(found.difference_error[layer]) == pytest.approx(error, rel=1e-3)
     table = found.to_dataframe()
     assert table["layer"].tolist() == ["embed", "0", "1"]
-    assert table["tuned_kl"].tolist() == found.tuned.tolist()
+    assert table["tuned_kl"].tolist() == found.fitted.tolist()
 
 
 def test_what_was_learnt_from_is_on_record():
