@@ -141,9 +141,12 @@ def _said(runs: pd.DataFrame) -> list[str]:
     """Amounts and texts in which mixes differ, and strengths in which controls of edits do."""
     return [
         *varied(runs[is_set(runs["mix_ratio"])], list(_AXES.values())),
-        *varied(runs[is_set(runs["mix_corpus"])], ["mix_corpus"]),
-        *control_strengths(runs),
+        *_texts_said(runs),
     ]
+
+
+def _texts_said(runs: pd.DataFrame) -> list[str]:
+    return [*varied(runs[is_set(runs["mix_corpus"])], ["mix_corpus"]), *control_strengths(runs)]
 
 
 def _at_the_end(runs: pd.DataFrame) -> pd.DataFrame:
@@ -172,7 +175,7 @@ def _amounts(right: pd.DataFrame) -> pd.DataFrame:
     plain = right[(right["replay"] == NONE) & (right["equal"] == NONE)]
     for (panel, axis), other in zip(_AXES.items(), reversed(_AXES.values()), strict=True):
         rows = _at_the_end(plain[is_set(plain[axis])])
-        said = [*varied(rows, [other]), *control_strengths(rows)]
+        said = [*varied(rows, [other]), *_texts_said(rows)]
         series = named(rows, "series", partial(memory_name, said=said))
         if rows["data"].nunique() > 1:
             series["series"] += ", " + series["data"]

@@ -111,7 +111,7 @@ def test_what_is_written_is_told_and_can_be_read(made):
     for name in ("ledger.md", "ledger.csv", "report.html", "verification.md", "tables"):
         assert (out / name).exists(), name
     text = (out / "ledger.md").read_text(encoding="utf-8")
-    assert "knowledge entropy falls over pretraining (Figure 2, section 3.3)" in text
+    assert "does knowledge entropy rise or fall before the first checkpoint" in text
     assert str(out.parent) not in text
     table = pd.read_csv(out / "ledger.csv")
     assert list(table["claim"]) == list(CLAIMS)
