@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from analysis.depth import DepthChange
 from analysis.entropy_figures import attention_by_layer, entropy_figure
 from analysis.entropy_tables import head_table, layer_table
-from analysis.figures import dots, empty, histogram, layer_axis, lines, mark, titled
+from analysis.figures import dots, empty, heatmap, histogram, layer_axis, lines, mark, titled
 from analysis.forgetting_curve import ForgettingCurve
 from analysis.lens_difference import LensDifference
 from analysis.lens_figures import (
@@ -23,10 +23,12 @@ from analysis.lens_figures import (
 )
 from analysis.lens_result import LensResult
 from analysis.lens_tables import prompt_text, read_target
-from analysis.numbers import capital, model_name, nats, shorten
+from analysis.numbers import capital, model_name, nats, shorten, visible
 from analysis.runs import Chain, RunDifference, TrainingRun
 from analysis.trajectory import Total, Trajectory, totals_over_training
 from interventions.edits import PatchReport
+from probes.activation_patching import PatchingResult
+from probes.attribution import LogitAttribution
 from probes.causal import CausalResult
 from probes.choices import Lens
 from probes.localization import NEVER, Localization
@@ -97,6 +99,42 @@ def _(result: LensDifference, item: int | None = None) -> go.Figure:
 @plot_result.register
 def _(result: CausalResult) -> go.Figure:
     return titled(causal_figure(result), f"What restoring brings back: {result.provenance.about}")
+
+
+@plot_result.register
+def _(result: PatchingResult, site: str) -> go.Figure:
+    table = result.to_dataframe()
+    rows = table[table["site"] == site].assign(place=lambda t: t["place"].map(visible))
+    figure = heatmap(
+        rows,
+        "place",
+        "layer",
+        "recovery",
+        unit="recovery",
+        hover=f"layer {{layer}}, {result.by} {{place}}: <b>{{recovery:.1%}}</b>",
+        titles=(result.by, "layer"),
+        signed=True,
+    )
+    shown = f"{site.replace('_', ' ')}, {result.metric}: {result.about}"
+    return titled(figure, f"What the clean run's values bring back at {shown}")
+
+
+@plot_result.register
+def _(result: LogitAttribution) -> go.Figure:
+    heads = result.to_dataframe().query("kind == 'head'")
+    mlps = heads.drop_duplicates("layer").assign(head="MLP", contribution=result.mlp.tolist())
+    rows = pd.concat([heads, mlps]).assign(place=lambda t: t["head"].astype(str))
+    figure = heatmap(
+        rows,
+        "place",
+        "layer",
+        "contribution",
+        unit="logit",
+        hover="layer {layer}, {place}: <b>{contribution:+.3f}</b>",
+        titles=("head, and the MLP", "layer"),
+        signed=True,
+    )
+    return titled(figure, f"What adds to the {result.what}: {result.about}")
 
 
 @plot_result.register

@@ -23,7 +23,6 @@ not their logarithms, and restores one position, where the default here is two.
 
 import hashlib
 import re
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,16 +33,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.argument_checks import hooked_model, takes
-from probes.checking import all_finite
 from probes.choices import RestoredPositions, as_choice
-from probes.corpus.token_batch import as_token_batch
 from probes.hooked_model import HookedModel
-from probes.hooks import refusal, run_hooked
 from probes.json_text import finite_or_none
 from probes.lens import check_readout
+from probes.patches import Patch, keeping, run_patched
 from probes.places import Hooks
 from probes.prompts import LensItem, spelling
-from probes.readout import CHUNK_BYTES, read_in_chunks
 from probes.results import Provenance, provenance_of
 from probes.shown import Result
 from probes.sites import HookPoint, Site
@@ -52,7 +48,6 @@ DEFAULT_SITES = (Site.RESID_POST, Site.MLP_OUT, Site.ATTENTION_OUT)
 STREAMS = (Site.RESID_PRE, Site.RESID_MID, Site.RESID_POST)
 RESTORABLE = (*STREAMS, Site.MLP_OUT, Site.ATTENTION_OUT)
 """Sites that have a vector of the stream's width at every position and layer."""
-_BATCH_TOKENS = 2048
 _VOCABULARY_CHUNK = 4096
 
 _LISTED = """
@@ -367,10 +362,6 @@ class Noise:
         return self.std * torch.randn(draws, n_tokens, d_model, generator=generator)
 
 
-_Row = tuple[int, tuple[HookPoint, ...]]
-"""Of a batch: its draw of noise, and the hook points that it restores."""
-
-
 def _trace(
     model: HookedModel,
     item: LensItem,
@@ -380,28 +371,33 @@ def _trace(
     noise: Noise,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, "site layer"]]:
     """One item clean, corrupted, and with each site restored at each layer; means over draws."""
-    values: dict[HookPoint, Tensor] = {}
-
-    def keep(tensor: Tensor, point: HookPoint) -> None:
-        values[point] = tensor.detach()[0, torch.tensor(at, device=tensor.device)]
-
-    n_layers = model.n_layers
+    n_layers, draws = model.n_layers, settings.draws
     places = [(site, layer) for site in settings.sites for layer in range(n_layers)]
-    keeping: Hooks = [(HookPoint(*place), keep) for place in places]
-    (clean,) = _log_probs(model, item, 1, keeping)
-    drawn = noise.of(item, settings.draws, len(subject), model.d_model)
+    values: dict[HookPoint, Tensor] = {}
+    nothing = Patch((), ())
+
+    def log_probs(patches: list[Patch], others: Callable[[slice], Hooks]) -> Tensor:
+        what = "the log-probability of a target", f"item {item.prompt or item.prompt_ids!r}"
+        return run_patched(model, item.read_ids, patches, values, read, what=what, others=others)
+
+    def read(logits: Tensor) -> Tensor:
+        return logits.log_softmax(dim=-1)[:, item.first_id]
+
+    (clean,) = log_probs(
+        [nothing], lambda _: keeping([HookPoint(*place) for place in places], values)
+    )
+    drawn = noise.of(item, draws, len(subject), model.d_model)
     # Corrupted rows, then those that restore: by site, then layer, then draw.
-    restored = [(), *(settings.points(site, layer, n_layers) for site, layer in places)]
-    rows = [(draw, points) for points in restored for draw in range(settings.draws)]
-    size = max(1, _BATCH_TOKENS // len(item.read_ids))
-    found = []
-    for start in range(0, len(rows), size):
-        some = rows[start : start + size]
-        corrupt = partial(_corrupted, noise=drawn[[draw for draw, _ in some]], subject=subject)
-        hooks: Hooks = [(HookPoint(Site.EMBED, None), corrupt), *_restoring(some, values, at)]
-        found.append(_log_probs(model, item, len(some), hooks))
-    log_probs = torch.cat(found).view(1 + len(places), settings.draws).mean(dim=1)
-    return clean, log_probs[0], log_probs[1:].view(len(settings.sites), n_layers)
+    restored = [nothing, *(Patch(settings.points(*place, n_layers), at) for place in places)]
+    of_rows = drawn.repeat(len(restored), 1, 1)
+
+    def corrupting(rows: slice) -> Hooks:
+        corrupt = partial(_corrupted, noise=of_rows[rows], subject=subject)
+        return [(HookPoint(Site.EMBED, None), corrupt)]
+
+    found = log_probs([patch for patch in restored for _ in range(draws)], corrupting)
+    means = found.view(1 + len(places), draws).mean(dim=1)
+    return clean, means[0], means[1:].view(len(settings.sites), n_layers)
 
 
 def _corrupted(
@@ -410,51 +406,3 @@ def _corrupted(
     new = embeddings.clone()
     new[:, torch.tensor(subject, device=new.device)] += noise.to(new)
     return new
-
-
-def _restoring(
-    rows: Sequence[_Row],
-    clean: Mapping[HookPoint, Float[Tensor, "restored d_model"]],
-    at: tuple[int, ...],
-) -> Hooks:
-    """Hooks that put clean vectors back, each into the rows that restore its hook point."""
-    of_point: dict[HookPoint, list[int]] = defaultdict(list)
-    for index, (_, points) in enumerate(rows):
-        for point in points:
-            of_point[point].append(index)
-
-    def restore(tensor: Tensor, point: HookPoint) -> Tensor:
-        new = tensor.clone()
-        chosen = torch.tensor(of_point[point], device=tensor.device)
-        positions = torch.tensor(at, device=tensor.device)
-        new[chosen[:, None], positions] = clean[point].to(tensor)
-        return new
-
-    return [(point, restore) for point in of_point]
-
-
-def _log_probs(
-    model: HookedModel, item: LensItem, n_rows: int, hooks: Hooks
-) -> Float[Tensor, "row"]:
-    """Log-probability of the target's first token, which tells it apart, after copies of a row."""
-    ids = torch.tensor([item.read_ids]).expand(n_rows, -1)
-    batch = as_token_batch({"input_ids": ids})
-    normed = run_hooked(model, batch, hooks)
-    assert normed is not None
-
-    def read(logits: Tensor, _rows: slice) -> Tensor:
-        return logits.log_softmax(dim=-1)[:, item.first_id]
-
-    with torch.no_grad():
-        found = read_in_chunks(model.anatomy, normed[:, -1], read, CHUNK_BYTES)
-    log_probs = found.double().cpu()
-    if not all_finite(log_probs):
-        raise refusal(
-            model,
-            "the log-probability of a target",
-            lambda: run_hooked(model, batch, hooks),
-            torch.ones_like(ids, dtype=torch.bool),
-            lambda _row, pos: f"item {item.prompt or item.prompt_ids!r}, token {pos}",
-            (int((~log_probs.isfinite()).nonzero()[0]), ids.shape[1] - 1),
-        )
-    return log_probs

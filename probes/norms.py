@@ -116,3 +116,17 @@ class NormRun:
         """What the norm returns with another normalized stream."""
         self.normalized = normalized
         return _weighted(self._norm, self._kind, normalized).to(self._received.dtype)
+
+    def pulled_back(self, direction: Float[Tensor, "*rest d_model"]) -> Tensor:
+        """A direction to read what the norm receives along, at the scale it has now.
+
+        The product of a part of the stream with it is what the part adds along `direction` in what
+        the norm returns.
+        """
+        weight = weight_of(self._norm, direction.shape[-1])
+        return centred_as(self._kind, direction * weight) / self.scale
+
+    def from_bias(self, direction: Float[Tensor, "d_model"]) -> float:
+        """What the norm's bias adds along a direction."""
+        bias = getattr(self._norm, "bias", None)
+        return 0.0 if bias is None else float(wide(bias.detach()).to(direction) @ direction)

@@ -248,6 +248,41 @@ def texts_of(given: Any, what: str = "prompts") -> list[Text]:
     return found
 
 
+def one_prompt(model: Any, prompt: Text, prepend_bos: bool | None = None) -> Ids:
+    """One prompt as token ids, begun; checked."""
+    texts = texts_of(prompt, "a prompt")
+    if len(texts) != 1:
+        raise ValueError(f"prompt is {len(texts)} texts; give one at a time")
+    return Prompts.of(model, prepend_bos).ids(texts)[0]
+
+
+def token_id(model: Any, token: str | int) -> int:
+    """A token that is given as text or as its id; checked."""
+    encoder = Prompts.of(model, False)
+    return (
+        encoder.single(token) if isinstance(token, str) else encoder.ids([[token]], "token")[0][0]
+    )
+
+
+def place_in(position: int, length: int) -> int:
+    """A position of a prompt, counted from its start; below 0 it counts from its end."""
+    if not -length <= position < length:
+        raise ValueError(
+            f"position is {position}, and the prompt has {length} tokens; give {-length} to "
+            f"{length - 1}"
+        )
+    return position % length
+
+
+def shown_tokens(model: Any, ids: Iterable[int]) -> list[str]:
+    """Tokens as text, or their ids where there is no tokenizer."""
+    tokenizer = model.tokenizer
+    listed = list(ids)
+    if tokenizer is None:
+        return list(map(str, listed))
+    return [tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in listed]
+
+
 def spelling(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
     """The text of tokens, and which of its characters each of them stands for."""
 

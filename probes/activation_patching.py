@@ -1,0 +1,259 @@
+"""Activation patching: what of a clean run, put into a corrupted one, brings an answer back.
+
+Two prompts of one length differ in what matters for an answer. The corrupted prompt runs again and
+again, each time with the clean run's value at one site, layer and position (or of one head) in the
+place of its own. **Recovery** is the share of the difference of a metric between the two runs that
+this brings back: 0 is the corrupted run, 1 the clean one. With the prompts the other way round,
+the same sweep says what breaks an answer.
+
+Source: Vig et al., arXiv 2004.12265; Meng et al., arXiv 2202.05262; Wang et al., arXiv 2211.00593.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.argument_checks import hooked_model, takes
+from probes.patches import OF_HEADS, Patch, keeping, run_patched
+from probes.prompts import Text, one_prompt, place_in, shown_tokens, token_id
+from probes.running_model import RunningModel
+from probes.shown import Result, frame_of
+from probes.sites import HookPoint, Site
+
+Token = str | int
+Metric = Token | tuple[Token, Token] | Callable[[Float[Tensor, "row d_vocab"]], Tensor]
+"""A token's logit; the first token's less the second's; or from logits to a number a row."""
+DEFAULT_SITES = (Site.RESID_PRE,)
+
+
+@dataclass(frozen=True, eq=False)
+class PatchingResult(Result):
+    """What one patch after the other does to a metric.
+
+    Attributes:
+        about: the model.
+        metric: what is measured, in words.
+        sites: names of what was patched.
+        by: what `places` are: positions or heads.
+        places: positions with their tokens in both prompts, or heads.
+        clean: the metric of the clean prompt.
+        corrupted: that of the corrupted one.
+        patched: that of the corrupted one under each patch, float64; `[site layer place]`.
+    """
+
+    about: str
+    metric: str
+    sites: tuple[str, ...]
+    by: str
+    places: tuple[str, ...]
+    clean: float
+    corrupted: float
+    patched: Float[Tensor, "site layer place"]
+
+    @property
+    def recovery(self) -> Float[Tensor, "site layer place"]:
+        """Share of the difference between the two prompts that a patch brings back."""
+        return (self.patched - self.corrupted) / (self.clean - self.corrupted)
+
+    def _facts(self) -> Mapping[str, Any]:
+        best = self.to_dataframe().nlargest(1, "recovery").iloc[0]
+        place = f"{best['site']} of layer {best['layer']}, {self.by} {best['place']}"
+        runs = {"clean": self.clean, "corrupted": self.corrupted}
+        return {"": self.about, "metric": self.metric, **runs, "most": place}
+
+    def to_dataframe(self) -> Any:
+        """One row per site, layer and place: `patched` and `recovery`."""
+        index = torch.cartesian_prod(*map(torch.arange, self.patched.shape)).view(-1, 3)
+        return frame_of(
+            {
+                "site": [self.sites[i] for i in index[:, 0].tolist()],
+                "layer": index[:, 1],
+                "place": [self.places[i] for i in index[:, 2].tolist()],
+                "patched": self.patched.flatten(),
+                "recovery": self.recovery.flatten(),
+            }
+        )
+
+    def plot(self, site: str | None = None) -> Any:
+        """The recovery of every layer and place as a heatmap, a plotly figure.
+
+        Args:
+            site: which site; None for the first.
+
+        Raises:
+            ValueError: it was not patched.
+        """
+        chosen = self.sites[0] if site is None else str(site)
+        if chosen not in self.sites:
+            raise ValueError(
+                f"site {chosen!r} was not patched; give one of {', '.join(self.sites)}"
+            )
+        return self._drawn(site=chosen)
+
+
+@takes(model=hooked_model)
+def patching(
+    model: RunningModel,
+    clean: Text,
+    corrupted: Text,
+    *,
+    metric: Metric,
+    sites: Sequence[Site | str] | Site | str = DEFAULT_SITES,
+    positions: Sequence[int | Sequence[int]] | None = None,
+    heads: bool = False,
+    position: int = -1,
+    prepend_bos: bool | None = None,
+) -> PatchingResult:
+    """Put values of a clean run into a corrupted one, at one site, layer and place at a time.
+
+    Args:
+        model: the model; whatever is attached to it is in every run.
+        clean: one text, or its token ids: the prompt whose answer is right.
+        corrupted: another of as many tokens.
+        metric: a token, whose logit is measured; two of them, for the difference of their logits;
+            or a function from logits `[row d_vocab]` to a number a row.
+        sites: what to patch, one at a time; any site of a layer, by its name or TransformerLens's.
+        positions: at which positions, each by itself, a group together; None for every one. With
+            `heads`, all of them together.
+        heads: whether one head after the other is patched.
+        position: where logits are read; below 0 from the end.
+        prepend_bos: of texts, as `HookedModel.to_tokens`.
+
+    Returns:
+        The metric under every patch, and the recovery.
+
+    Raises:
+        ValueError: the prompts differ in length or give the same metric, the model lacks a site, or
+            a site has no heads.
+    """
+    both = [one_prompt(model, prompt, prepend_bos) for prompt in (clean, corrupted)]
+    _refuse_lengths(both)
+    length = len(both[0])
+    chosen = _sites(model, sites, heads)
+    groups = _groups(positions, length)
+    read, words = _reading(model, metric)
+    values: dict[HookPoint, Tensor] = {}
+    points = [HookPoint(site, layer) for site in chosen for layer in range(model.n_layers)]
+    at = place_in(position, length)
+    what = "the metric", "the prompt"
+
+    def run(prompt: int, patches: list[Patch], keep: Sequence[HookPoint] = ()) -> Tensor:
+        others = keeping(keep, values)
+        return run_patched(
+            model,
+            both[prompt],
+            patches,
+            values,
+            read,
+            what=what,
+            position=at,
+            others=lambda _rows: others,
+        )
+
+    right, wrong = (float(run(p, [Patch((), ())], points * (not p))) for p in (0, 1))
+    if right == wrong:
+        raise ValueError(
+            f"{words} is {right:.6g} after both prompts, so nothing can be brought back; give "
+            "prompts that differ in what the answer depends on"
+        )
+    if heads:
+        together = tuple(place for group in groups for place in group)
+        makers = [(together, head) for head in range(_n_heads(model, chosen))]
+        places = [str(head) for _, head in makers]
+    else:
+        makers = [(group, None) for group in groups]
+        places = _labels(model, both, groups)
+    found = run(1, [Patch((point,), *maker) for point in points for maker in makers])
+    return PatchingResult(
+        about=model.name,
+        metric=words,
+        sites=tuple(map(str, chosen)),
+        by="head" if heads else "position",
+        places=tuple(places),
+        clean=right,
+        corrupted=wrong,
+        patched=found.view(len(chosen), model.n_layers, len(makers)),
+    )
+
+
+def _refuse_lengths(both: list[tuple[int, ...]]) -> None:
+    lengths = [len(ids) for ids in both]
+    if len(set(lengths)) != 1:
+        raise ValueError(
+            f"clean has {lengths[0]} tokens and corrupted {lengths[1]}; values go from position to "
+            "position, so give prompts of one length, such as names of as many tokens "
+            "(model.to_str_tokens shows them)"
+        )
+
+
+def _sites(model: RunningModel, asked: Any, heads: bool) -> list[Site]:
+    """Sites by either name; checked."""
+    listed = [asked] if isinstance(asked, str) else list(asked)
+    if not listed:
+        raise ValueError("there are no sites to patch; give some, such as 'resid_pre'")
+    found: list[Site] = []
+    for name in listed:
+        point = model.hook_point((name, 0))
+        if not point.site.per_layer:
+            raise ValueError(
+                f"{name} is no site of a layer; before layer 0 the stream is resid_pre"
+            )
+        if reason := model.lacks(point.site):
+            raise ValueError(reason)
+        if heads and point.site not in OF_HEADS:
+            raise ValueError(f"{point.site} has no heads; give one of {', '.join(OF_HEADS)}")
+        found.append(point.site)
+    return list(dict.fromkeys(found))
+
+
+def _n_heads(model: RunningModel, sites: list[Site]) -> int:
+    """How many heads each of the sites has."""
+    fewer = (Site.KEY, Site.VALUE, Site.ROTATED_KEY)
+    counts = {model.anatomy.n_key_value_heads if s in fewer else model.n_heads for s in sites}
+    if len(counts) != 1:
+        raise ValueError(
+            f"the sites have {' and '.join(map(str, sorted(counts)))} heads; patch keys and values "
+            "by themselves"
+        )
+    return counts.pop()
+
+
+def _groups(asked: Sequence[int | Sequence[int]] | None, length: int) -> list[tuple[int, ...]]:
+    given = range(length) if asked is None else asked
+    groups = [(one,) if isinstance(one, int) else tuple(one) for one in given]
+    if not groups or not all(groups):
+        raise ValueError("there are no positions to patch; give some, or None for every one")
+    return [tuple(place_in(place, length) for place in group) for group in groups]
+
+
+def _labels(
+    model: RunningModel, both: list[tuple[int, ...]], groups: list[tuple[int, ...]]
+) -> list[str]:
+    """Positions with the tokens of both prompts, where these differ."""
+    clean, corrupted = (shown_tokens(model, ids) for ids in both)
+
+    def one(place: int) -> str:
+        other = "" if clean[place] == corrupted[place] else f" /{corrupted[place]}"
+        return f"{place}:{clean[place]}{other}"
+
+    return [", ".join(map(one, group)) for group in groups]
+
+
+def _reading(model: RunningModel, metric: Metric) -> tuple[Callable[[Tensor], Tensor], str]:
+    """The metric as a function of logits, and in words."""
+    if callable(metric):
+        return metric, getattr(metric, "__name__", "the metric")
+    tokens = list(metric) if isinstance(metric, tuple | list) else [metric]
+    if len(tokens) not in (1, 2):
+        raise ValueError(f"metric has {len(tokens)} tokens; give one, or two for a difference")
+    ids = [token_id(model, token) for token in tokens]
+    words = " minus that of ".join(map(repr, shown_tokens(model, ids)))
+
+    def read(logits: Tensor) -> Tensor:
+        return logits[:, ids[0]] - logits[:, ids[1]] if len(ids) == 2 else logits[:, ids[0]]
+
+    return read, f"logit of {words}"
