@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from analysis.depth import DepthChange
 from analysis.entropy_figures import attention_by_layer, entropy_figure
 from analysis.entropy_tables import head_table, layer_table
-from analysis.figures import dots, empty, heatmap, histogram, layer_axis, lines, mark, titled
+from analysis.figures import dots, empty, histogram, layer_axis, lines, mark, titled
 from analysis.forgetting_curve import ForgettingCurve
 from analysis.lens_difference import LensDifference
 from analysis.lens_figures import (
@@ -23,7 +23,17 @@ from analysis.lens_figures import (
 )
 from analysis.lens_result import LensResult
 from analysis.lens_tables import prompt_text, read_target
-from analysis.numbers import capital, model_name, nats, shorten, visible
+from analysis.memory_figures import (
+    attribution_figure,
+    changes_figure,
+    contexts_figure,
+    neurons_figure,
+    patching_figure,
+    promoted_figure,
+    shared_figure,
+    top_vectors_figure,
+)
+from analysis.numbers import capital, model_name, nats, shorten
 from analysis.runs import Chain, RunDifference, TrainingRun
 from analysis.trajectory import Total, Trajectory, totals_over_training
 from interventions.edits import PatchReport
@@ -32,6 +42,10 @@ from probes.attribution import LogitAttribution
 from probes.causal import CausalResult
 from probes.choices import Lens
 from probes.localization import NEVER, Localization
+from probes.memory.changes import FactChanges
+from probes.memory.contexts import TopContexts
+from probes.memory.neurons import KnowledgeNeurons
+from probes.memory.vectors import PromotedTokens, SharedVectors, TopVectors
 from probes.perplexity import Perplexity
 from probes.results import EntropyDifference, EntropyResult
 from training.lens_comparison import LensComparison
@@ -103,38 +117,49 @@ def _(result: CausalResult) -> go.Figure:
 
 @plot_result.register
 def _(result: PatchingResult, site: str) -> go.Figure:
-    table = result.to_dataframe()
-    rows = table[table["site"] == site].assign(place=lambda t: t["place"].map(visible))
-    figure = heatmap(
-        rows,
-        "place",
-        "layer",
-        "recovery",
-        unit="recovery",
-        hover=f"layer {{layer}}, {result.by} {{place}}: <b>{{recovery:.1%}}</b>",
-        titles=(result.by, "layer"),
-        signed=True,
-    )
-    shown = f"{site.replace('_', ' ')}, {result.metric}: {result.about}"
-    return titled(figure, f"What the clean run's values bring back at {shown}")
+    title = f"Brought back at {site.replace('_', ' ')}, {result.metric}: {result.about}"
+    return titled(patching_figure(result, site), title)
 
 
 @plot_result.register
 def _(result: LogitAttribution) -> go.Figure:
-    heads = result.to_dataframe().query("kind == 'head'")
-    mlps = heads.drop_duplicates("layer").assign(head="MLP", contribution=result.mlp.tolist())
-    rows = pd.concat([heads, mlps]).assign(place=lambda t: t["head"].astype(str))
-    figure = heatmap(
-        rows,
-        "place",
-        "layer",
-        "contribution",
-        unit="logit",
-        hover="layer {layer}, {place}: <b>{contribution:+.3f}</b>",
-        titles=("head, and the MLP", "layer"),
-        signed=True,
-    )
-    return titled(figure, f"What adds to the {result.what}: {result.about}")
+    return titled(attribution_figure(result), f"What adds to the {result.what}: {result.about}")
+
+
+@plot_result.register
+def _(result: TopVectors) -> go.Figure:
+    title = f"Memory vectors after {result.prompt[result.position].strip()!r}: {result.about}"
+    return titled(top_vectors_figure(result), title)
+
+
+@plot_result.register
+def _(result: PromotedTokens) -> go.Figure:
+    layer, index = result.vectors[0]
+    title = f"What memory vector {index} of layer {layer} promotes and suppresses"
+    return titled(promoted_figure(result), title)
+
+
+@plot_result.register
+def _(result: SharedVectors) -> go.Figure:
+    if not result.vectors:
+        raise ValueError("the two prompts share no memory vectors, so there is nothing to draw")
+    shared = f"{len(result.vectors)} of {result.n} memory vectors are shared"
+    return titled(shared_figure(result), f"{shared}: {result.about}")
+
+
+@plot_result.register
+def _(result: TopContexts) -> go.Figure:
+    return titled(contexts_figure(result), f"Contexts of memory vectors: {result.about}")
+
+
+@plot_result.register
+def _(result: FactChanges) -> go.Figure:
+    return titled(changes_figure(result), f"What changed in {result.fact}: {result.about}")
+
+
+@plot_result.register
+def _(result: KnowledgeNeurons) -> go.Figure:
+    return titled(neurons_figure(result), f"Knowledge neurons of {result.fact}: {result.about}")
 
 
 @plot_result.register

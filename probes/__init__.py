@@ -56,6 +56,7 @@ _EXPORTS = {
     "logit_attribution": "probes.attribution",
     "measure_entropy": "probes.measure",
     "measure_perplexity": "probes.perplexity",
+    "memory": "probes.memory",
     "stream": "probes.hooks",
     "target_log_probs": "probes.scoring",
     "target_ranks": "probes.lens",

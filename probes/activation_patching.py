@@ -19,7 +19,8 @@ from torch import Tensor
 
 from probes.argument_checks import hooked_model, takes
 from probes.patches import OF_HEADS, Patch, keeping, run_patched
-from probes.prompts import Text, one_prompt, place_in, shown_tokens, token_id
+from probes.places import Hooks
+from probes.prompts import Ids, Text, one_prompt, place_in, shown_tokens, token_id
 from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import HookPoint, Site
@@ -138,23 +139,14 @@ def patching(
     read, words = _reading(model, metric)
     values: dict[HookPoint, Tensor] = {}
     points = [HookPoint(site, layer) for site in chosen for layer in range(model.n_layers)]
-    at = place_in(position, length)
-    what = "the metric", "the prompt"
+    at, what, nothing = place_in(position, length), ("the metric", "the prompt"), Patch((), ())
 
-    def run(prompt: int, patches: list[Patch], keep: Sequence[HookPoint] = ()) -> Tensor:
-        others = keeping(keep, values)
-        return run_patched(
-            model,
-            both[prompt],
-            patches,
-            values,
-            read,
-            what=what,
-            position=at,
-            others=lambda _rows: others,
-        )
+    def run(ids: Ids, patches: list[Patch], hooks: Hooks = ()) -> Tensor:
+        settings: dict[str, Any] = {"what": what, "position": at, "others": lambda _: hooks}
+        return run_patched(model, ids, patches, values, read, **settings)
 
-    right, wrong = (float(run(p, [Patch((), ())], points * (not p))) for p in (0, 1))
+    right = float(run(both[0], [nothing], keeping(points, values)))
+    wrong = float(run(both[1], [nothing]))
     if right == wrong:
         raise ValueError(
             f"{words} is {right:.6g} after both prompts, so nothing can be brought back; give "
@@ -167,7 +159,7 @@ def patching(
     else:
         makers = [(group, None) for group in groups]
         places = _labels(model, both, groups)
-    found = run(1, [Patch((point,), *maker) for point in points for maker in makers])
+    found = run(both[1], [Patch((point,), *maker) for point in points for maker in makers])
     return PatchingResult(
         about=model.name,
         metric=words,
@@ -180,7 +172,7 @@ def patching(
     )
 
 
-def _refuse_lengths(both: list[tuple[int, ...]]) -> None:
+def _refuse_lengths(both: list[Ids]) -> None:
     lengths = [len(ids) for ids in both]
     if len(set(lengths)) != 1:
         raise ValueError(

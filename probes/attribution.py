@@ -160,6 +160,7 @@ class Readout:
     final_bias: float
 
     @classmethod
+    @torch.no_grad()
     def of(cls, model: RunningModel, ids: Ids, place: int, tokens: list[int]) -> "Readout":
         """Run a prompt; a second token's logit is subtracted."""
         for site in (Site.ATTENTION_OUT, Site.MLP_OUT, Site.MIXED_VALUES):
@@ -183,6 +184,7 @@ class Readout:
         """What a site has at the position."""
         return _at(self.captured, site, layer, self.place)
 
+    @torch.no_grad()
     def parts(self) -> dict[str, Any]:
         """What everything adds, by the names of `LogitAttribution`."""
         both = not self.model.lacks(Site.POS_EMBED)
@@ -201,7 +203,6 @@ class Readout:
             "final_bias": self.final_bias,
         }
 
-    @torch.no_grad()
     def attention(self, number: int) -> tuple[Float[Tensor, "head"], float]:
         """What each head of a layer adds, and the bias of their projection."""
         anatomy = self.model.anatomy
@@ -213,16 +214,26 @@ class Readout:
         direction, added = self._before(norm, written.sum(dim=0) + bias)
         return (written @ direction).cpu(), float(bias @ direction) + added
 
-    @torch.no_grad()
     def memory(self, number: int) -> tuple[Float[Tensor, "d_mlp"], float]:
         """What each memory vector of a layer adds, and the bias of the down projection."""
+        coefficients, vectors, direction, bias = self.mlp(number)
+        return coefficients * (vectors @ direction), bias
+
+    @torch.no_grad()
+    def mlp(
+        self, number: int
+    ) -> tuple[
+        Float[Tensor, "d_mlp"], Float[Tensor, "d_mlp d_model"], Float[Tensor, "d_model"], float
+    ]:
+        """Coefficients, memory vectors, the direction to read these along, and what biases add."""
         layer = self.model.anatomy.layers[number]
         vectors = wide(layer.memory_vectors)
         coefficients = self.vector(Site.MLP_COEFFICIENTS, number).to(vectors)
         bias = _bias(layer.down, vectors[0])
         norm = mlp_norm(layer)
         direction, added = self._before(norm, coefficients @ vectors + bias)
-        return (coefficients * (vectors @ direction)).cpu(), float(bias @ direction) + added
+        constant = float(bias @ direction) + added
+        return coefficients.cpu(), vectors.cpu(), direction.cpu(), constant
 
     def refuse_other_sum(self, result: LogitAttribution) -> None:
         """Refuse parts that are not all there is."""

@@ -52,6 +52,16 @@ class Coefficient(StrEnum):
     """|c| times the norm of the memory vector: invariant to rescaling a row and its vector."""
 
 
+class VectorOrder(StrEnum):
+    """What memory vectors of a prompt are put in order by, largest first, whatever the sign."""
+
+    COEFFICIENT = "coefficient"
+    CONTRIBUTION = "contribution"
+    """|c| times the norm of the memory vector."""
+    LOGIT = "logit"
+    """What a vector adds to the logit of a token."""
+
+
 class Weighting(StrEnum):
     """What counts the same in a mean over a corpus."""
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "analysis.logit_lens": "in which layer a fact becomes readable",
     "analysis.edit_sweep": "what many edits do to a model's entropies and to its loss",
     "analysis.corpus_novelty": "how new corpora are to a model, by their entities",
+    "analysis.memory": "which memory vectors a prompt uses, what they write, and where else",
     "analysis.memory_updates": "whether memory vectors with larger coefficients get larger updates",
     "analysis.ckl_report": "what runs of continual knowledge learning acquired and forgot",
     "analysis.ckl_study": "continual knowledge learning over a trajectory, and its report",

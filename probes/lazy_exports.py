@@ -43,7 +43,9 @@ def lazily(
     def find(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(homes[name]), name)
+        module = import_module(homes[name])
+        # A package inside of it is exported whole.
+        return module if homes[name] == f"{package}.{name}" else getattr(module, name)
 
     sys.modules[package].__class__ = _Package
     return find, lambda: sorted(homes)

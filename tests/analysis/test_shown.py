@@ -49,6 +49,7 @@ def shown(tmp_path_factory):
         interventions.patch_weights(tiny_model("llama"), resuscitation),
         depth_change(rank, rank - 1, k=5, d_vocab=211, seed=0),
         analysis.fit_forgetting_curve([1, 10, 100, 1000], random.random((7, 4))),
+        *prompt_results(model),
         *(read_run(make_run(folder / "ckl")), read_chain(make_chain(folder / "remix"))),
         LensComparison(("0", "1"), *torch.rand(3, 2), positions=5),
         RelearningCurve(
@@ -56,6 +57,21 @@ def shown(tmp_path_factory):
         ),
     ]
     return {type(one).__name__: one for one in everything}
+
+
+def prompt_results(model):
+    """What is found in prompts: attributions, patches and memory vectors."""
+    one, other = (tokens(1, 7, seed)[0].tolist() for seed in (1, 2))
+    memory = probes.memory
+    top = memory.top_vectors(model, one, n=7)
+    return [
+        *(probes.logit_attribution(model, one, 17), top, top.written),
+        analysis.patching(model, one, other, metric=17),
+        memory.shared_vectors(model, one, other, n=40),
+        memory.top_contexts(model, BATCH, top),
+        memory.fact_changes(model, tiny_model("llama"), one, [17]),
+        memory.knowledge_neurons(model, one, [17]),
+    ]
 
 
 def test_everything_is_a_line_and_a_table_that_name_it(shown):
