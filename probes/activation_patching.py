@@ -18,9 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.argument_checks import hooked_model, takes
+from probes.hooked_model import Given
 from probes.patches import OF_HEADS, Patch, keeping, run_patched
 from probes.places import Hooks
-from probes.prompts import Ids, Text, one_prompt, place_in, shown_tokens, token_id
+from probes.prompts import Ids, one_prompt, place_in, shown_tokens, token_id
 from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import HookPoint, Site
@@ -99,8 +100,8 @@ class PatchingResult(Result):
 @takes(model=hooked_model)
 def patching(
     model: RunningModel,
-    clean: Text,
-    corrupted: Text,
+    clean: Given,
+    corrupted: Given,
     *,
     metric: Metric,
     sites: Sequence[Site | str] | Site | str = DEFAULT_SITES,

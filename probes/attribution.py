@@ -26,11 +26,12 @@ from probes.argument_checks import hooked_model, takes
 from probes.captured import Captured
 from probes.checking import tolerance, wide
 from probes.corpus.token_batch import as_token_batch
+from probes.hooked_model import Given
 from probes.hooks import capture
 from probes.norms import NormRun
 from probes.places import results_of_heads
 from probes.projections import bias_of, device_of, matrix_of
-from probes.prompts import Ids, Text, one_prompt, place_in, shown_tokens, token_id
+from probes.prompts import Ids, one_prompt, place_in, shown_tokens, token_id
 from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import Site
@@ -107,7 +108,7 @@ class LogitAttribution(Result):
 @takes(model=hooked_model)
 def logit_attribution(
     model: RunningModel,
-    prompt: Text,
+    prompt: Given,
     token: str | int,
     minus: str | int | None = None,
     *,
@@ -197,9 +198,9 @@ class Readout:
         return {
             "embeddings": {n: self._along(self.vector(s, layer)) for n, s, layer in named},
             "heads": torch.stack(heads),
-            "attention_bias": torch.tensor(attention_bias),
+            "attention_bias": heads[0].new_tensor(attention_bias),
             "memory": torch.stack(memory),
-            "mlp_bias": torch.tensor(mlp_bias),
+            "mlp_bias": memory[0].new_tensor(mlp_bias),
             "final_bias": self.final_bias,
         }
 
@@ -240,8 +241,9 @@ class Readout:
         largest = max(
             abs(result.logit), float(result.heads.abs().max()), float(result.mlp.abs().max())
         )
-        gap = abs(result.total - result.logit)
-        if not gap <= tolerance(self.model.dtype) * max(largest, 1.0):
+        # Many families' norms compute in float32, whatever they get.
+        share = max(tolerance(self.model.dtype), tolerance(torch.float32))
+        if not abs(result.total - result.logit) <= share * max(largest, 1.0):
             raise ValueError(
                 f"the parts of {self.model.name} add up to {result.total:.6g}, and its logit is "
                 f"{result.logit:.6g}: something else writes to its stream; take off what is "

@@ -248,7 +248,7 @@ def texts_of(given: Any, what: str = "prompts") -> list[Text]:
     return found
 
 
-def one_prompt(model: Any, prompt: Text, prepend_bos: bool | None = None) -> Ids:
+def one_prompt(model: Any, prompt: Any, prepend_bos: bool | None = None) -> Ids:
     """One prompt as token ids, begun; checked."""
     texts = texts_of(prompt, "a prompt")
     if len(texts) != 1:

@@ -23,10 +23,11 @@ from probes.attribution import logit_attribution, mlp_norm
 from probes.checking import wide
 from probes.choices import VectorOrder, as_choice
 from probes.corpus.token_batch import as_token_batch
+from probes.hooked_model import Given
 from probes.hooks import capture
 from probes.norms import centred_as, kind_of, weight_of
 from probes.projections import matrix_of
-from probes.prompts import Ids, Text, one_prompt, place_in, shown_tokens
+from probes.prompts import Ids, one_prompt, place_in, shown_tokens
 from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import Site
@@ -211,7 +212,7 @@ class TopVectors(Result):
 @takes(model=hooked_model)
 def top_vectors(
     model: RunningModel,
-    prompt: Text,
+    prompt: Given,
     *,
     position: int = -1,
     n: int = 10,
@@ -346,8 +347,8 @@ class SharedVectors(Result):
 @takes(model=hooked_model)
 def shared_vectors(
     model: RunningModel,
-    first: Text,
-    second: Text,
+    first: Given,
+    second: Given,
     *,
     n: int = 100,
     by: VectorOrder | str = VectorOrder.CONTRIBUTION,
