@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.argument_checks import hooked_model, takes
-from probes.hooked_model import Given
+from probes.attribution import OnePrompt
 from probes.patches import OF_HEADS, Patch, keeping, run_patched
 from probes.places import Hooks
 from probes.prompts import Ids, one_prompt, place_in, shown_tokens, token_id
@@ -27,7 +27,7 @@ from probes.shown import Result, frame_of
 from probes.sites import HookPoint, Site
 
 Token = str | int
-Metric = Token | tuple[Token, Token] | Callable[[Float[Tensor, "row d_vocab"]], Tensor]
+Metric = Token | tuple[Token, ...] | Callable[[Float[Tensor, "row d_vocab"]], Tensor]
 """A token's logit; the first token's less the second's; or from logits to a number a row."""
 DEFAULT_SITES = (Site.RESID_PRE,)
 
@@ -100,8 +100,8 @@ class PatchingResult(Result):
 @takes(model=hooked_model)
 def patching(
     model: RunningModel,
-    clean: Given,
-    corrupted: Given,
+    clean: OnePrompt,
+    corrupted: OnePrompt,
     *,
     metric: Metric,
     sites: Sequence[Site | str] | Site | str = DEFAULT_SITES,
@@ -118,7 +118,7 @@ def patching(
         corrupted: another of as many tokens.
         metric: a token, whose logit is measured; two of them, for the difference of their logits;
             or a function from logits `[row d_vocab]` to a number a row.
-        sites: what to patch, one at a time; any site of a layer, by its name or TransformerLens's.
+        sites: what to patch, one at a time: any site of a layer, also by a short name such as `"z"`.
         positions: at which positions, each by itself, a group together; None for every one. With
             `heads`, all of them together.
         heads: whether one head after the other is patched.

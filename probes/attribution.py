@@ -13,12 +13,12 @@ Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021
 vectors Geva et al., arXiv 2203.14680.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probes.anatomy import Anatomy, Layer
@@ -26,7 +26,6 @@ from probes.argument_checks import hooked_model, takes
 from probes.captured import Captured
 from probes.checking import tolerance, wide
 from probes.corpus.token_batch import as_token_batch
-from probes.hooked_model import Given
 from probes.hooks import capture
 from probes.norms import NormRun
 from probes.places import results_of_heads
@@ -35,6 +34,9 @@ from probes.prompts import Ids, one_prompt, place_in, shown_tokens, token_id
 from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import Site
+
+OnePrompt = str | Sequence[Any] | Int[Tensor, "..."]
+"""A text, or a row of token ids, which may come as `[1 pos]`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,7 @@ class LogitAttribution(Result):
 @takes(model=hooked_model)
 def logit_attribution(
     model: RunningModel,
-    prompt: Given,
+    prompt: OnePrompt,
     token: str | int,
     minus: str | int | None = None,
     *,

@@ -19,11 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.argument_checks import hooked_model, takes
-from probes.attribution import logit_attribution, mlp_norm
+from probes.attribution import OnePrompt, logit_attribution, mlp_norm
 from probes.checking import wide
 from probes.choices import VectorOrder, as_choice
 from probes.corpus.token_batch import as_token_batch
-from probes.hooked_model import Given
 from probes.hooks import capture
 from probes.norms import centred_as, kind_of, weight_of
 from probes.projections import matrix_of
@@ -212,7 +211,7 @@ class TopVectors(Result):
 @takes(model=hooked_model)
 def top_vectors(
     model: RunningModel,
-    prompt: Given,
+    prompt: OnePrompt,
     *,
     position: int = -1,
     n: int = 10,
@@ -347,8 +346,8 @@ class SharedVectors(Result):
 @takes(model=hooked_model)
 def shared_vectors(
     model: RunningModel,
-    first: Given,
-    second: Given,
+    first: OnePrompt,
+    second: OnePrompt,
     *,
     n: int = 100,
     by: VectorOrder | str = VectorOrder.CONTRIBUTION,

@@ -16,7 +16,7 @@ def test_a_prompts_vectors_with_tokens_and_contexts(pretrained, tmp_path, capsys
     words += ["--corpus", "general-heldout", "--max-tokens", "700", "--sequence-length", "31"]
     assert main([*words, "--contexts", "2", "--out", str(out)]) == 0
     assert "page: " in capsys.readouterr().out
-    model = probes.load_model(checkpoint)
+    model = probes.load_model(str(checkpoint))
     top = probes.memory.top_vectors(model, "The river <b>", n=3)
     table, told = pd.read_csv(out / "memory.csv"), json.loads((out / "memory.json").read_text())
     assert list(zip(table["layer"], table["index"], strict=True)) == list(top.vectors)

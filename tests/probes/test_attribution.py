@@ -46,8 +46,8 @@ def test_a_vectors_part_is_what_the_logit_loses_without_it_with_norms_frozen(fam
     for handle in handles:
         handle.remove()
     # Norms of most families compute in float32.
-    assert_close(found.memory[last, 5], whole - less, rtol=1e-5, atol=1e-5)
-    assert abs(float(whole - less)) > 1e-3
+    assert_close(found.memory[last, 5], whole - less, rtol=1e-5, atol=1e-6)
+    assert abs(float(whole - less)) > 1e-4
 
 
 def freezing():
