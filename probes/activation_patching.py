@@ -118,7 +118,7 @@ def patching(
         corrupted: another of as many tokens.
         metric: a token, whose logit is measured; two of them, for the difference of their logits;
             or a function from logits `[row d_vocab]` to a number a row.
-        sites: what to patch, one at a time: any site of a layer, also by a short name such as `"z"`.
+        sites: what to patch, one at a time: any site of a layer, or a short name such as `"z"`.
         positions: at which positions, each by itself, a group together; None for every one. With
             `heads`, all of them together.
         heads: whether one head after the other is patched.
