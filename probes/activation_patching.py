@@ -153,6 +153,7 @@ def patching(
             f"{words} is {right:.6g} after both prompts, so nothing can be brought back; give "
             "prompts that differ in what the answer depends on"
         )
+    makers: list[tuple[tuple[int, ...], int | None]]
     if heads:
         together = tuple(place for group in groups for place in group)
         makers = [(together, head) for head in range(_n_heads(model, chosen))]

@@ -191,14 +191,14 @@ class Readout:
     def parts(self) -> dict[str, Any]:
         """What everything adds, by the names of `LogitAttribution`."""
         both = not self.model.lacks(Site.POS_EMBED)
-        begins = {"embed": Site.EMBED, "pos_embed": Site.POS_EMBED} if both else {}
-        sites = [(name, site, None) for name, site in begins.items()]
-        named = sites or [("embed", Site.RESID_PRE, 0)]
+        begins: dict[str, tuple[Site, int | None]] = {"embed": (Site.RESID_PRE, 0)}
+        if both:
+            begins = {"embed": (Site.EMBED, None), "pos_embed": (Site.POS_EMBED, None)}
         layers = range(self.model.n_layers)
         heads, attention_bias = zip(*map(self.attention, layers), strict=True)
         memory, mlp_bias = zip(*map(self.memory, layers), strict=True)
         return {
-            "embeddings": {n: self._along(self.vector(s, layer)) for n, s, layer in named},
+            "embeddings": {n: self._along(self.vector(*at)) for n, at in begins.items()},
             "heads": torch.stack(heads),
             "attention_bias": heads[0].new_tensor(attention_bias),
             "memory": torch.stack(memory),
