@@ -16,8 +16,8 @@ _DEFINITIONS = (
     "(its sign counted in) is added to the stream, through the weight of the final norm and the "
     "unembedding; those that it suppresses fall most.",
     "A context is the place of a row of the corpus where the vector's absolute coefficient is "
-    "largest. Tokens are shaded by the vector's coefficient there: blue above zero, red below; the "
-    "largest is outlined.",
+    "largest, the first token of the row left out. Tokens are shaded by the vector's coefficient "
+    "there: blue above zero, red below; its own token is outlined.",
 )
 _BRIEF_TOKENS = 4
 
@@ -27,7 +27,11 @@ def memory_report(
 ) -> Report:
     """What memory vectors a prompt uses, and what is in them."""
     prompt = "".join(top.prompt[: top.position + 1])
-    parts: list[Part] = [_table(top), Template("memory", {"vectors": _vectors(top, found)})]
+    parts: list[Part] = [
+        *_DEFINITIONS,
+        _table(top),
+        Template("memory", {"vectors": _vectors(top, found)}),
+    ]
     if found is not None:
         parts.append(_contexts_table(found))
     return Report(
@@ -134,11 +138,11 @@ def _vectors(top: TopVectors, found: TopContexts | None) -> list[dict[str, Any]]
 
 def _context(one: Context) -> dict[str, Any]:
     """Tokens of a context with how deep each is shaded, in percent."""
-    largest = max(map(abs, one.coefficients)) or 1.0
+    largest = abs(one.coefficient) or 1.0
     tokens = [
         {
             "text": text.replace("\n", "\u21b5"),
-            "depth": round(100 * abs(value) / largest),
+            "depth": min(100, round(100 * abs(value) / largest)),
             "sign": "above" if value > 0 else "below",
             "value": f"{value:+.3f}",
             "own": place == one.at,

@@ -143,6 +143,7 @@ def fact_changes(
     )
 
 
+@torch.no_grad()
 def _parts(
     before: tuple[Tensor, Tensor, Tensor], after: tuple[Tensor, Tensor, Tensor]
 ) -> dict[str, Tensor]:

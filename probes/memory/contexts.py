@@ -3,7 +3,8 @@
 One streaming pass: for every vector only the best k contexts so far are kept, each a window of
 tokens with their coefficients, so memory does not grow with the corpus. A row of a batch gives one
 context at most, at the position of its largest absolute coefficient, so that the contexts of a
-vector come from different texts; a window does not leave its document.
+vector come from different texts; a window does not leave its document. The first token of a row
+does not count: many models have coefficients of another order there, whatever the token.
 
 Source: Geva et al., arXiv 2012.14913, whose trigger examples these are.
 """
@@ -133,7 +134,9 @@ def top_contexts(
         (point.layer, index): contexts
         for point, state in found.items()
         if isinstance(point, HookPoint) and point.layer is not None
-        for index, contexts in zip(of_layer[point.layer], _listed(model, state), strict=True)
+        for index, contexts in zip(
+            of_layer[point.layer], _listed(model, state, before), strict=True
+        )
     }
     return TopContexts(
         about=model.name,
@@ -203,7 +206,9 @@ class Contexts:
     ) -> None:
         """Take the coefficients of one batch."""
         chosen = wide(values[..., self._indices.to(values.device)])
-        there = mask[..., None].to(values.device)
+        # The first token stays out, unless it is the only one.
+        later = mask & (mask.cumsum(dim=1) > 1)
+        there = later.where(later.any(dim=1, keepdim=True), mask)[..., None].to(values.device)
         place = chosen.abs().where(there, -1.0).argmax(dim=1).T
         batch = self._source.now
         assert batch is not None
@@ -249,16 +254,17 @@ class Contexts:
         )
 
 
-def _listed(model: RunningModel, state: State) -> Iterator[list[Context]]:
+def _listed(model: RunningModel, state: State, before: int) -> Iterator[list[Context]]:
     """The contexts of one vector after the other."""
     columns = [getattr(state, field.name).tolist() for field in fields(State)]
     for coefficient, document, position, ids, coefficients in zip(*columns, strict=True):
         slots = zip(coefficient, document, position, ids, coefficients, strict=True)
-        yield [_context(model, *slot) for slot in slots if slot[1] != _NOTHING]
+        yield [_context(model, before, *slot) for slot in slots if slot[1] != _NOTHING]
 
 
 def _context(
     model: RunningModel,
+    before: int,
     coefficient: float,
     document: int,
     position: int,
@@ -267,12 +273,11 @@ def _context(
 ) -> Context:
     there = [place for place, token in enumerate(ids) if token != _NOTHING]
     values = [coefficients[place] for place in there]
-    strongest = max(range(len(there)), key=lambda place: abs(values[place]))
     return Context(
         document=document,
         position=position,
         coefficient=coefficient,
         tokens=tuple(shown_tokens(model, [ids[place] for place in there])),
         coefficients=tuple(values),
-        at=strongest,
+        at=there.index(before),
     )

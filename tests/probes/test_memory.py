@@ -86,7 +86,7 @@ def test_contexts_are_the_best_rows_whatever_the_batches(monkeypatch, size):
         for row in range(9):
             length = int(mask[row].sum())
             values = coefficients_of(model, ids[row, :length].tolist())[:, layer, index]
-            place = int(values.abs().argmax())
+            place = 1 + int(values[1:].abs().argmax())
             rows.append((float(values[place]), row, place, values))
         rows.sort(key=lambda one: -abs(one[0]))
         for one, (value, row, place, values) in zip(contexts, rows, strict=False):
