@@ -200,8 +200,10 @@ def _from_hub(path: Path, model: HookedModel) -> Path:
     ):
         if not file:
             wanted = f"/{_short(model.name)}{_PUBLISHED_END}"
-            known = HfApi().list_repo_files(repository)
-            found = [name for name in known if f"/{name}".lower().endswith(wanted)]
+            # Which fails at once where the hub is out of reach, not after many tries.
+            known = HfApi().model_info(repository, timeout=10).siblings or ()
+            names = [one.rfilename for one in known]
+            found = [name for name in names if f"/{name}".lower().endswith(wanted)]
             if len(found) != 1:
                 raise ValueError(
                     f"{repository} has {len(found)} files that end with {wanted}; name one as "

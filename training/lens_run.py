@@ -87,11 +87,11 @@ class JacobianLens:
         summed_jacobians(model, first, weights, outputs).cpu()
         count = self.steps(batches) * model.d_model
         minutes = count * (time.monotonic() - begin) / len(outputs) / 60
-        took = f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.0f} hours"
+        took = f"about {minutes:.0f} minutes" if minutes >= 1 else "under a minute"
         rows = sum(len(batch.input_ids) for batch in batches)
         return (
             f"{rows:,} rows in {self.steps(batches):,} batches of {model.d_model:,} backward "
-            f"passes: {count:,} of them, about {took}"
+            f"passes: {count:,} of them, {took}"
         )
 
     def fitted(

@@ -1,6 +1,7 @@
 """The Jacobian lens: against numeric Jacobians, a linear model and TransformerLens; its command."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -160,13 +161,14 @@ def test_a_published_lens_reads_as_theirs_does(theirs, tmp_path, monkeypatch):
     assert torch.equal(again.weight, loaded.weight)
     assert (again.first, again.name) == (0, "jacobian")
     # From the hub by the model's name, which the hub is not asked for here.
-    named = f"tiny/jlens/{model.name}_jacobian_lens.pt"
-    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_: ["README.md", named])
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *given: str(path))
-    assert torch.equal(load_translators("owner/lenses", model).weight, loaded.weight)
-    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_: ["README.md"])
+    files = [SimpleNamespace(rfilename="README.md")]
+    hub = SimpleNamespace(siblings=files)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: hub)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: str(path))
     with refused("owner/lenses has 0 files that end with .*name one as owner/lenses/path"):
         load_translators("owner/lenses", model)
+    files.append(SimpleNamespace(rfilename=f"tiny/jlens/{model.name}_jacobian_lens.pt"))
+    assert torch.equal(load_translators("owner/lenses", model).weight, loaded.weight)
 
 
 @pytest.mark.parametrize(
