@@ -34,6 +34,9 @@ from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import HookPoint, Site
 
+_MOST = 8
+"""How many times as many steps a layer gets at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class KnowledgeNeurons(Result):
@@ -45,7 +48,7 @@ class KnowledgeNeurons(Result):
         probability: of the target's first token that tells it apart.
         attribution: `[layer d_mlp]`, shares of probability.
         without: the probability with all coefficients of a layer at 0, `[layer]`.
-        steps: points of the quadrature.
+        steps: points of the quadrature, of layers that needed no more.
     """
 
     about: str
@@ -100,7 +103,8 @@ def knowledge_neurons(
         model: the model; whatever is attached to it is in every pass.
         prompt: one text, or its token ids.
         target: what follows it; the first token that tells it apart counts.
-        steps: points of the quadrature.
+        steps: points of the quadrature; a layer that misses too much gets two, four and eight
+            times as many.
         tolerance: how much probability a layer's attributions may miss.
         prepend_bos: of text, as `HookedModel.to_tokens`.
 
@@ -111,15 +115,10 @@ def knowledge_neurons(
         raise ValueError(f"steps is {steps}; give at least 1")
     item = lens_items(model, [prompt], [target], prepend_bos=prepend_bos)[0]
     coefficients, _ = used(model, item.read_ids, len(item.read_ids) - 1)
-    points, weights = np.polynomial.legendre.leggauss(steps)
-    # From -1 to 1 there; the two ends, which the check of completeness needs, weigh nothing.
-    shares = torch.tensor([*(points + 1) / 2, 0.0, 1.0], dtype=coefficients.dtype)
-    shares_weights = torch.tensor([*weights / 2, 0.0, 0.0], dtype=coefficients.dtype)
-    found = []
-    for layer, own in enumerate(coefficients):
-        probabilities, slopes = _along(model, item, layer, shares[:, None] * own)
-        attribution = own * (shares_weights[:, None] * slopes).sum(dim=0)
-        found.append((attribution, probabilities[-2], probabilities[-1]))
+    found = [
+        _of_layer(model, item, layer, own, steps, tolerance)
+        for layer, own in enumerate(coefficients)
+    ]
     attributions, without, whole = (torch.stack(parts) for parts in zip(*found, strict=True))
     texts = [item.prompt or str(item.prompt_ids), item.target or str(item.target_ids)]
     result = KnowledgeNeurons(
@@ -134,9 +133,30 @@ def knowledge_neurons(
     if not float(gaps.max()) <= tolerance:
         raise ValueError(
             f"the attributions of layer {int(gaps.argmax())} miss {float(gaps.max()):.3g} of "
-            f"probability with {steps} steps; give more steps, or a larger tolerance"
+            f"probability with {_MOST * steps} steps; give more steps, or a larger tolerance"
         )
     return result
+
+
+def _of_layer(
+    model: RunningModel,
+    item: LensItem,
+    layer: int,
+    own: Float[Tensor, "d_mlp"],
+    steps: int,
+    tolerance: float,
+) -> tuple[Float[Tensor, "d_mlp"], Float[Tensor, ""], Float[Tensor, ""]]:
+    """Attributions of a layer, and the probability without its coefficients and with them."""
+    for points in (steps * factor for factor in (1, 2, 4, _MOST)):
+        places, weights = np.polynomial.legendre.leggauss(points)
+        # From -1 to 1 there; the two ends, which the check of completeness needs, weigh nothing.
+        shares = own.new_tensor([*(places + 1) / 2, 0.0, 1.0])
+        probabilities, slopes = _along(model, item, layer, shares[:, None] * own)
+        weighted = own.new_tensor([*weights / 2, 0.0, 0.0])[:, None] * slopes
+        attribution, (without, whole) = own * weighted.sum(dim=0), probabilities[-2:]
+        if float((attribution.sum() - (whole - without)).abs()) <= tolerance:
+            break
+    return attribution, without, whole
 
 
 def _along(

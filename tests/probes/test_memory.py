@@ -15,7 +15,8 @@ TARGET = [17]
 
 
 def coefficients_of(model, ids):
-    _, cache = model.run_with_cache(torch.tensor([ids]))
+    names = [f"blocks.{layer}.mlp.hook_post" for layer in range(model.n_layers)]
+    _, cache = model.run_with_cache(torch.tensor([ids]), names)
     return torch.stack([cache["post", layer][0] for layer in range(model.n_layers)], dim=1)
 
 
@@ -81,11 +82,12 @@ def test_contexts_are_the_best_rows_whatever_the_batches(monkeypatch, size):
     assert found.tokens == int(mask.sum())
     # The state never holds more than k windows of a vector, however long the corpus.
     assert max(kept) <= 2 * 3 * 4
+    lengths = mask.sum(dim=1).tolist()
+    alone = [coefficients_of(model, ids[row, : lengths[row]].tolist()) for row in range(9)]
     for (layer, index), contexts in zip(vectors, found.contexts, strict=True):
         rows = []
         for row in range(9):
-            length = int(mask[row].sum())
-            values = coefficients_of(model, ids[row, :length].tolist())[:, layer, index]
+            values = alone[row][:, layer, index]
             place = 1 + int(values[1:].abs().argmax())
             rows.append((float(values[place]), row, place, values))
         rows.sort(key=lambda one: -abs(one[0]))
@@ -147,7 +149,7 @@ def test_integrated_gradients_are_complete_and_equal_a_fine_sum_of_slopes(family
         logits = model(torch.tensor([IDS]))[0, -1]
     assert found.probability == pytest.approx(float(logits.softmax(-1)[17]))
     coefficients = coefficients_of(model, IDS)[-1, 1]
-    total, steps = torch.zeros(29, dtype=torch.float64), 400
+    total, steps = torch.zeros(29, dtype=torch.float64), 150
     for step in range(steps):
         share = (step + 0.5) / steps
         given = (coefficients * share).detach().requires_grad_()
