@@ -231,6 +231,8 @@ def lab() -> ReproductionScale:
     return ReproductionScale(
         name="lab",
         machine="one H100-class GPU",
+        # Its new text is short: runs go through it several times, those with larger batches more.
+        experiments=tuple(one for one in Experiment if one not in _OF_LONG_TEXT),
         checkpoints=10,  # eight of them are older than 3 tokens a parameter
         trajectory=Trajectory(
             recipe="lab",
@@ -318,6 +320,7 @@ def _later(mix: str, **given: str) -> Changes:
     return {"mix": (NO_MIX, mix), **given}
 
 
+_OF_LONG_TEXT = (Experiment.BATCHES, Experiment.EPOCHS)
 _BUILT_IN_MIXES = {
     "random-later": _later("random"),
     "generic-later": _later("generic"),

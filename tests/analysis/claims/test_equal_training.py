@@ -19,13 +19,13 @@ from analysis.runs import Chain
 from analysis.statistics.tests import ScaleError
 from tests.analysis.claims.claim_records import rows_for
 from training.choices import StopWhen
-from training.data.primary_sets import PrimaryKind
+from training.data.primary_sets import BUILT_IN_INSTRUCTIONS, HUB_INSTRUCTIONS, PrimaryKind
 from training.recipes import as_json
 from training.remix import planned_updates
 from training.remix_config import RemixConfig
 from training.runs.directory import run_manifest
 
-INSTRUCTIONS = ("gsm8k",)
+INSTRUCTIONS = {**BUILT_IN_INSTRUCTIONS, **HUB_INSTRUCTIONS}
 
 
 def knowledge_row(config, familiar_corpus):

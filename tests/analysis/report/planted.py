@@ -188,7 +188,8 @@ def write_edit_sweep(folder):
     """Two edits: one raises knowledge entropy by 1 nat and the loss by 0.5, one does nothing."""
     rows = [
         {
-            **{"edit": edit, "site": "up", "ratio": 0.5, "factor": 2.0, "refused": None},
+            **{"edit": edit, "site": "up", "ratio": 0.5, "factor": 2.0},
+            **{"temperature": None, "refused": None},
             **{f"{name}_before": 10.0 for name in MEASURES},
             **{f"{name}_after": 10.0 + change * more for name in MEASURES},
         }

@@ -108,9 +108,9 @@ def test_plans_count_updates():
     assert plan.value("stage A", "updates").startswith("3,750: 20 epochs of 6,000 examples")
     assert plan.value("stage B", "mix") == "4,000 items of knowledge-pile, 50 words, by example"
     again = remix_plan(replace(lab(), replay=Replay.SELF, replay_ratio=0.05))
-    assert again.value("stage B", "shown again") == "100 earlier items, self"
-    # 2,100 examples 40 times are 2,625 batches of 32.
-    assert again.value("stage B", "updates").startswith("2,625: 40 epochs of 2,100 examples")
+    assert again.value("stage B", "shown again") == "30 earlier items, self"
+    # 630 examples 40 times are 787.5 batches of 32.
+    assert again.value("stage B", "updates").startswith("788: 40 epochs of 630 examples")
 
 
 def test_plans_of_controls_and_of_shared_stages():
