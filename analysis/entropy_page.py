@@ -84,7 +84,7 @@ def entropy_report(results: Sequence[EntropyResult]) -> Report:
 
 
 def _difference(results: Sequence[EntropyResult]) -> Iterator[Table]:
-    """Of two results that can be compared, how far each total is from the other."""
+    """How far the totals of two comparable results are from each other."""
     if len(results) != 2:
         return
     try:

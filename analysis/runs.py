@@ -398,7 +398,8 @@ def read_chain(directory: str | Path) -> Chain:
     if (command := manifest.get("command")) != REMIX or "stage" in manifest["inputs"]:
         what = "a stage" if command == REMIX else f"a run of {command or 'another program'}"
         raise ValueError(f"{path} is {what}, not a run of {REMIX}; give the folder of one")
-    Recorded(path=path, manifest=manifest).require_settings(RemixConfig)
+    begun = Chain(path=path, manifest=manifest, stages={}, relearning=None)
+    begun.require_settings(RemixConfig)
     if not (path / DONE_FILE).is_file():
         raise ValueError(f"the run {path} is not over; go on with it, with --resume")
     ended = json.loads((path / DONE_FILE).read_text(encoding="utf-8"))["stages"]

@@ -12,6 +12,7 @@ Example:
     Reading(ranks 1,000 items, mean 0.3333)
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from dataclasses import fields
 from html import escape
@@ -72,12 +73,12 @@ class Shown:
         return facts.pop("", ""), {name: text for name, text in facts.items() if text}
 
 
-class Result(Shown):
+class Result(Shown, ABC):
     """Something measured, with a table and a picture of it."""
 
+    @abstractmethod
     def to_dataframe(self) -> Any:
         """The numbers as a tidy pandas DataFrame."""
-        raise NotImplementedError
 
     def plot(self) -> Any:
         """The interactive picture of it, a `plotly` Figure with a title.

@@ -169,7 +169,7 @@ class Charset(StrEnum):
 
 
 class Tracker(StrEnum):
-    """Where a run's numbers are shown while it trains, beside its directory."""
+    """A tracker that shows a run's numbers while it trains, beside its directory."""
 
     WANDB = "wandb"  # offline unless WANDB_MODE says otherwise
     TRACKIO = "trackio"

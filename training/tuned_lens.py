@@ -30,7 +30,7 @@ __all__ = ["LensFitSettings", "TunedLensArguments", "main"]
 
 @dataclass(frozen=True, kw_only=True)
 class LensFitSettings:
-    """Of which model, on which text, and where to."""
+    """The model, the text that it is fitted on, and the folder of the result."""
 
     model: str
     """Built-in model, hub id, Hugging Face folder or .gguf file."""

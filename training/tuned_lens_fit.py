@@ -297,7 +297,7 @@ class _Text:
 
     @property
     def content_hash(self) -> str | None:
-        """Of what the latest pass has read so far."""
+        """The hash of what the latest pass has read so far."""
         return getattr(self._batches, "content_hash", None)
 
     @property

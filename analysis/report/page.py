@@ -180,7 +180,7 @@ def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None
 
 
 def _models(ledger: Ledger) -> list[Piece]:
-    """Of which size models were, and how long they were trained."""
+    """How large the models were, and how long they were trained."""
     return [Bullets(list(map(capital, ledger.models)))] if ledger.models else []
 
 
