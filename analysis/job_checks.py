@@ -100,7 +100,9 @@ def _measured(asked: Mapping[str, Any], stand_ins: StandIns) -> dict[str, Any]:
     revisions, corpus = options.pop("revisions"), options["corpus"]
     options["model"] = stand_ins.model(options["model"], revisions[-1])
     single = isinstance(corpus, str)
-    options["corpus"] = stand_ins.corpus(corpus) if single else [*map(stand_ins.corpus, corpus)]
+    # Several corpora of the hub may have one stand-in, which is measured once.
+    found = dict.fromkeys(map(stand_ins.corpus, [corpus] if single else corpus))
+    options["corpus"] = next(iter(found)) if single else [*found]
     few = {"max_tokens": _FEW_ROWS * options["sequence_length"], "batches": 1, "batch_size": 1}
     return {**options, **{name: value for name, value in few.items() if name in options}}
 

@@ -5,7 +5,8 @@ GPU refuses: an operation on tensors of two devices, unless one of them is a pla
 tensor that was left behind fails here as it would there, and numbers can be compared.
 
 `python -m tests.second_device FAMILY...` measures tiny models on both devices and prints as JSON
-what each found. It is a process of its own, since a backend is registered for good.
+what each found; `commands` in place of a family runs the commands of training. It is a process of
+its own, since a backend is registered for good.
 """
 
 import json
@@ -22,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "elsewhere"
+COMMANDS = "commands"
 DEVICE = f"{NAME}:0"
 _COPIES = {"aten::copy_", "aten::_to_copy"}
 """Operations that take tensors of two devices on a GPU too."""
@@ -110,6 +112,8 @@ class _Module(backend_registration._DummyBackendModule):
 def second_device() -> Iterator[str]:
     """The name of the device, for as long as it is there."""
     backend_registration._setup_privateuseone_for_python_backend(NAME, _Module())
+    # Tied weights stay tied when a model is moved, as between real devices.
+    torch.__future__.set_swap_module_params_on_conversion(True)
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) is seen here too
     # No kernel of autocast knows the device: a step of half precision computes in float32.
     library = torch.library.Library("_", "IMPL")
@@ -138,6 +142,13 @@ def findings(family: str, device: str) -> dict[str, list[float]]:
     found["knowledge entropy"] = entropies.knowledge.per_layer.tolist()
     found["attention entropy"] = entropies.attention.per_layer.tolist()
     found["next-token entropy"] = [entropies.next_token.mean]
+    patterns = probes.capture(model, batches[0], [probes.Site.ATTENTION_PATTERN])
+    found["patterns"] = [float(one.double().square().sum()) for one in patterns.values()]
+    joined = ids[:1].repeat(1, 2)
+    segments = torch.arange(2).repeat_interleave(ids.shape[1])[None]
+    packed = [{"input_ids": joined, "segment_ids": segments}]
+    apart = probes.measure_entropy(model, packed, kinds=("attention",))
+    found["attention entropy of packed rows"] = apart.attention.per_layer.tolist()
     items = [("w1 w2 w3", "w5"), ("w4", "w6 w7")]
     found["log-probabilities"] = probes.target_log_probs(model, items).tolist()
     lens = analysis.lens(model, [prompt for prompt, _ in items], ["w5", "w6"])
@@ -155,11 +166,35 @@ def findings(family: str, device: str) -> dict[str, list[float]]:
     return found
 
 
+def of_commands(device: str) -> dict[str, list[float]]:
+    """The losses of short runs of the training commands with `--device`."""
+    from tests.training.loop_runs import losses_of
+    from tests.training.remix.runs import remix_arguments
+    from tests.training.small_runs import ckl_arguments, pretrain_arguments, write_texts
+    from training import ckl, pretrain, remix
+
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        texts, base = write_texts(folder), folder / "base"
+        edit = ("--resuscitation-ratio", "0.5", "--resuscitation-factor", "2")
+        for command, words, run_folder in (
+            (pretrain, pretrain_arguments(texts, base), base),
+            (ckl, ckl_arguments(texts, base, folder / "ckl", *edit), folder / "ckl"),
+            (remix, remix_arguments(texts, base, folder / "remix"), folder / "remix" / "stage-B"),
+        ):
+            assert command.main([*words, "--device", device]) == 0, command.__name__
+            found[f"losses, {command.__name__}"] = losses_of(run_folder)
+    return found
+
+
 if __name__ == "__main__":
-    families = sys.argv[1:]
     with second_device() as there:
         answers = {
-            family: {device: findings(family, device) for device in ("cpu", there)}
-            for family in families
+            asked: {
+                device: of_commands(device) if asked == COMMANDS else findings(asked, device)
+                for device in ("cpu", there)
+            }
+            for asked in sys.argv[1:]
         }
     print(json.dumps(answers))

@@ -10,14 +10,18 @@ import pytest
 FAMILIES = ("llama", "gpt_neox", "gpt2", "gemma2", "olmo2")
 
 
-@pytest.fixture(scope="module")
-def found():
-    command = [sys.executable, "-m", "tests.second_device", *FAMILIES]
+def findings(*asked):
+    command = [sys.executable, "-m", "tests.second_device", *asked]
     ended = subprocess.run(
         command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, timeout=600
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     return json.loads(ended.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def found():
+    return findings(*FAMILIES)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -34,6 +38,13 @@ def test_another_device_computes_what_the_cpu_computes(found, family):
             # Float32 through other kernels, and eleven updates of 1e-2 that widen the difference.
             tolerance = 1e-3 if asked.startswith("losses") else 1e-5
             assert there[asked] == pytest.approx(numbers, abs=tolerance), asked
+
+
+@pytest.mark.slow
+def test_commands_of_training_take_another_device():
+    here, there = findings("commands")["commands"].values()
+    for asked, numbers in here.items():
+        assert there[asked] == pytest.approx(numbers, abs=1e-3), asked
 
 
 def test_tensors_of_two_devices_are_refused():
