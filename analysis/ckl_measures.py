@@ -27,7 +27,7 @@ from analysis.numbers import share
 from analysis.observations import TASKS, WORDING, levels_at, rows_where
 from analysis.runs import Moment, TrainingRun
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 
 MET = "met"
 """All exposures but held out."""

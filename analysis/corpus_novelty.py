@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.choices import SampleBy
-from probes.cli import command_main, progress
-from probes.options import LoadingSettings
+from probes.cli import LoadingSettings, command_main, progress
 
 if TYPE_CHECKING:
     import pandas as pd

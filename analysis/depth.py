@@ -51,8 +51,8 @@ from analysis.statistics.tests import (
     mcnemar,
     paired_permutation,
 )
+from probes.corpus_means import Interval, jackknife_interval
 from probes.hooked_model import HookedModel
-from probes.intervals import Interval, jackknife_interval
 from probes.lens import target_ranks
 from probes.localization import NEVER, Localization, effective_layers_interval, localize
 from probes.models import load_model

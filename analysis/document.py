@@ -19,8 +19,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.json_text import json_text
-from probes.tables import Cell, Column, Table, Where, as_cell, markdown_table, print_tables
+from probes.shown import (
+    Cell,
+    Column,
+    Table,
+    Where,
+    as_cell,
+    json_text,
+    markdown_table,
+    print_tables,
+)
 
 if TYPE_CHECKING:
     import jinja2

@@ -22,11 +22,10 @@ from torch import Tensor
 
 from analysis.sweep_folder import Origin, origin_of, refuse_another, write_whole
 from interventions.attention_temperature import AttentionTemperature
-from interventions.choices import ResuscitationSite, as_choice
+from interventions.choices import ResuscitationSite, as_choice, edits_named, named_object
 from interventions.edit_forms import Edit
 from interventions.edits import applied, patch_weights
 from interventions.effects import Effects, measure_effects
-from interventions.named_edits import edits_named, named_object
 from interventions.resuscitation import Resuscitation
 from interventions.rows import require_site
 from probes.cli import output_folder

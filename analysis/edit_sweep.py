@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from interventions.choices import ResuscitationSite
-from probes.cli import command_main, progress
-from probes.options import LoadingSettings, TextSettings
+from probes.cli import LoadingSettings, TextSettings, command_main, progress
 
 NAME = "edits"
 

@@ -38,7 +38,7 @@ from torch import Tensor
 from analysis.arrays import as_float64, as_whole_numbers, like
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from probes.choices import Compat
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 
 LogProbs: TypeAlias = Float[Tensor, "*probe step"] | Float[np.ndarray, "*probe step"]
 Steps: TypeAlias = Sequence[int] | Real[Tensor, "... injection"] | Real[np.ndarray, "... injection"]

@@ -39,8 +39,7 @@ from probes.choices import (
     IntervalMethod,
     Weighting,
 )
-from probes.cli import command_main, progress
-from probes.options import LoadingSettings, TextSettings
+from probes.cli import LoadingSettings, TextSettings, command_main, progress
 
 if TYPE_CHECKING:
     from probes.results import EntropyResult

@@ -42,7 +42,7 @@ from torch import Tensor
 from analysis.arrays import as_float64, kept_mask
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from probes.choices import Compat
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 from probes.shown import Result, frame_of
 
 Passages: TypeAlias = Sequence[object] | np.ndarray | Tensor | pd.Series

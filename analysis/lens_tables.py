@@ -18,8 +18,8 @@ import pandas as pd
 from analysis.lens_result import LensResult
 from analysis.numbers import model_name, numbered
 from probes.choices import TargetSpan
-from probes.json_text import finite_or_none, json_text
 from probes.localization import NEVER, Localization, localize
+from probes.shown import finite_or_none, json_text
 
 DEFAULT_K = 10
 """How many top tokens a target must be among to count as found, as in the paper."""

@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.choices import Backend, Lens, RestoredPositions, TargetSpan
-from probes.cli import command_main, progress
-from probes.options import LoadingSettings
+from probes.cli import LoadingSettings, command_main, progress
 
 if TYPE_CHECKING:
     from analysis.lens_result import LensResult
@@ -237,7 +236,7 @@ def _write(arguments: LensArguments, read: "Sequence[tuple[LensResult, Any]]") -
     from analysis.lens_page import lens_report
     from analysis.lens_tables import save_numbers
     from probes.cli import output_folder
-    from probes.json_text import finite_or_none, json_text
+    from probes.shown import finite_or_none, json_text
 
     results, k, compared, further = [result for result, _ in read], arguments.top_k, None, []
     if len(results) == 2:

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probes.choices import VectorOrder
-from probes.cli import command_main, progress
-from probes.options import LoadingSettings, TextSettings
+from probes.cli import LoadingSettings, TextSettings, command_main, progress
 
 if TYPE_CHECKING:
     from probes.corpus.token_batch import TokenBatch

@@ -10,9 +10,8 @@ from analysis.numbers import label, visible
 from analysis.theme import SERIES_COLOURS
 from probes.activation_patching import PatchingResult
 from probes.attribution import LogitAttribution
-from probes.memory.changes import FactChanges
 from probes.memory.contexts import TopContexts
-from probes.memory.neurons import KnowledgeNeurons
+from probes.memory.neurons import FactChanges, KnowledgeNeurons
 from probes.memory.vectors import PromotedTokens, SharedVectors, TopVectors
 
 _MOST = 60

@@ -34,8 +34,7 @@ from analysis.document import (
     Table,
     Where,
 )
-from probes.cli import command_main, progress
-from probes.options import LoadingSettings, TextSettings
+from probes.cli import LoadingSettings, TextSettings, command_main, progress
 from training.settings import OptimizerSettings
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from analysis.arrays import as_float64
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 
 HELD_OUT = "held_out"
 """The exposure of passages that are never shown: a control, not knowledge to acquire."""

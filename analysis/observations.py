@@ -18,8 +18,6 @@ from jaxtyping import Float, Int
 
 from analysis.numbers import shorten, shown_path
 from probes.shown import Shown
-from training.data.downstream import TASKS as DOWNSTREAM
-from training.data.downstream import TaskMetric
 from training.runs.records import (
     EntropyRecord,
     NeuronRecord,
@@ -29,6 +27,8 @@ from training.runs.records import (
     TaskRecord,
     read_items,
 )
+from training.tasks import TASKS as DOWNSTREAM
+from training.tasks import TaskMetric
 
 TEXT, TASKS, FACTS, ENTROPY, NEURONS = "text", "tasks", "facts", "entropy", "neurons"
 TRAINING, PROBES = "training", "knowledge probes"

@@ -42,13 +42,12 @@ from probes.attribution import LogitAttribution
 from probes.causal import CausalResult
 from probes.choices import Lens
 from probes.localization import NEVER, Localization
-from probes.memory.changes import FactChanges
 from probes.memory.contexts import TopContexts
-from probes.memory.neurons import KnowledgeNeurons
+from probes.memory.neurons import FactChanges, KnowledgeNeurons
 from probes.memory.vectors import PromotedTokens, SharedVectors, TopVectors
 from probes.perplexity import Perplexity
 from probes.results import EntropyDifference, EntropyResult
-from training.lens_comparison import LensComparison
+from training.lens_fits import LensComparison
 from training.novelty import CorpusNovelty
 from training.relearning import RelearningCurve
 

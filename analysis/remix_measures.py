@@ -49,7 +49,7 @@ from analysis.statistics.tests import (
     mean_over_seeds,
     paired_permutation,
 )
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 from training.runs.records import WeightDriftRecord, records_of
 from training.weight_drift import drift_table as drift_rows
 

@@ -31,7 +31,7 @@ from analysis.ckl_study import Changes
 from analysis.claims.choices import Experiment
 from analysis.remix_study import FAMILIAR_MIXES
 from analysis.reproduce_parts import Knowledge, Memorization, ReproductionScale, Trajectory
-from probes.assets.hub import HUB_MODELS
+from probes.assets.table import HUB_MODELS
 from training.choices import Parallel, StopWhen
 from training.ckl_config import CKL_RECIPES
 from training.pretrain_config import PRETRAIN_RECIPES

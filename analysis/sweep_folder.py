@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 from analysis.checkpoints import MANIFEST
 from probes.cli import refuse_existing
 from probes.hooked_model import HookedModel
-from probes.json_text import json_text
 from probes.results import Provenance, provenance_of
+from probes.shown import json_text
 
 _SHOWN = 12
 """Digits of a hash in a message."""

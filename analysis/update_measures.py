@@ -43,9 +43,9 @@ from probes.cli import output_folder
 from probes.corpus.batching import TokenBatches
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
-from probes.json_text import json_text
 from probes.perplexity import predicted_positions
 from probes.results import Provenance, provenance_of
+from probes.shown import json_text
 from probes.sites import HookPoint, Site
 from training.settings import OptimizerSettings
 

@@ -19,8 +19,8 @@ from interventions.edits import patch_weights, patched_edits
 from probes.argument_checks import hooked_model, takes
 from probes.cli import output_folder
 from probes.hooked_model import HookedModel
-from probes.json_text import finite_or_none, json_text
 from probes.model_folder import ordinary_weights, sha256_of, write_model
+from probes.shown import finite_or_none, json_text
 
 EDITS_FILE = "edits.json"
 FORMAT = 1

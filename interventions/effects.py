@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from probes.argument_checks import batches as some_batches
 from probes.argument_checks import hooked_model, takes
+from probes.cli import TextSettings
 from probes.corpus.batching import KeptBatches
 from probes.corpus.sources import Corpus, split_held_out
 from probes.corpus.token_batch import Batches
+from probes.corpus_means import Resampling
 from probes.hooked_model import HookedModel
-from probes.intervals import Resampling
 from probes.measure import measure_entropy
-from probes.options import TextSettings
 from probes.perplexity import LossMeter, Perplexity, measure_perplexity
 from probes.results import EntropyResult
 from probes.shown import Shown

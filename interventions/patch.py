@@ -18,11 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from interventions.choices import ResuscitationSite, Selection
-from interventions.named_edits import named_object
+from interventions.choices import ResuscitationSite, Selection, named_object
 from probes.choices import Compat
-from probes.cli import command_main
-from probes.options import LoadingSettings, TextSettings
+from probes.cli import LoadingSettings, TextSettings, command_main
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,10 @@ import torch
 import probes
 from interventions.attention_temperature import AttentionTemperature
 from interventions.checkpoint import refuse_directory, refuse_shard_size, save_patched
-from interventions.choices import ResuscitationSite
+from interventions.choices import ResuscitationSite, edits_named
 from interventions.edit_forms import Edit, TensorChange
 from interventions.edits import PatchReport, patch_weights
 from interventions.effects import Effects, entropy_totals, keep_tokens, measure_effects, open_texts
-from interventions.named_edits import edits_named
 from interventions.resuscitation import Resuscitation, resuscitate
 from interventions.rows import require_site
 from interventions.selection import require_solvable
@@ -27,8 +26,8 @@ from probes.corpus.batching import KeptBatches
 from probes.hooked_model import HookedModel
 from probes.perplexity import power_of_e
 from probes.results import EntropyResult
+from probes.shown import Table, print_tables
 from probes.sites import Site
-from probes.tables import Table, print_tables
 
 ROWS = {
     "knowledge_entropy": "knowledge entropy, |c|",

@@ -44,9 +44,9 @@ from interventions.selection import (
 from probes.argument_checks import hooked_model, takes
 from probes.choices import Coefficient, Compat, Weighting
 from probes.corpus.token_batch import Batches
+from probes.corpus_means import Resampling
 from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
-from probes.intervals import Resampling
 from probes.measure import KnowledgeMeter, PassSettings, run_pass
 from probes.model_folder import sha256_of
 from probes.projections import bias_of

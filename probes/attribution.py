@@ -27,9 +27,8 @@ from probes.captured import Captured
 from probes.checking import tolerance, wide
 from probes.corpus.token_batch import as_token_batch
 from probes.hooks import capture
-from probes.norms import NormRun
 from probes.places import results_of_heads
-from probes.projections import bias_of, device_of, matrix_of
+from probes.projections import NormRun, bias_of, device_of, matrix_of
 from probes.prompts import Ids, one_prompt, place_in, shown_tokens, token_id
 from probes.running_model import RunningModel
 from probes.shown import Result, frame_of

@@ -15,9 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.norms import NormRun, centred_as, kind_of, weight_of
 from probes.places import results_of_heads
-from probes.projections import device_of, matrix_of
+from probes.projections import NormRun, centred_as, device_of, kind_of, matrix_of, weight_of
 from probes.prompts import Prompts
 from probes.running_model import RunningModel
 from probes.shown import Shown

@@ -32,16 +32,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from probes.activation_patching import Patch, keeping, run_patched
 from probes.argument_checks import hooked_model, takes
 from probes.choices import RestoredPositions, as_choice
 from probes.hooked_model import HookedModel
-from probes.json_text import finite_or_none
 from probes.lens import check_readout
-from probes.patches import Patch, keeping, run_patched
 from probes.places import Hooks
 from probes.prompts import LensItem, spelling
 from probes.results import Provenance, provenance_of
-from probes.shown import Result
+from probes.shown import Result, finite_or_none
 from probes.sites import HookPoint, Site
 
 DEFAULT_SITES = (Site.RESID_POST, Site.MLP_OUT, Site.ATTENTION_OUT)

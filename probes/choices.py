@@ -110,7 +110,7 @@ class RowLayout(StrEnum):
 
 
 class IntervalMethod(StrEnum):
-    """How an interval is made from blocks of documents; see `probes.intervals`."""
+    """How an interval is made from blocks of documents; see `probes.corpus_means`."""
 
     JACKKNIFE = "jackknife"
     """Each block is left out in turn; cheap, and right for smooth statistics such as these."""

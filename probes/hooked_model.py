@@ -15,13 +15,12 @@ from probes.captured import Captured
 from probes.choices import ReturnType, as_choice
 from probes.corpus.token_batch import TokenBatch, as_token_batch, left_padded
 from probes.generation import generate
-from probes.model_facts import ModelFacts, facts_of
 from probes.places import HookFunction
 from probes.prompts import Prompts, texts_of
 from probes.running_model import RunningModel
 from probes.shown import Shown
 from probes.sites import HookPoint, NamesFilter, Site, hook_name
-from probes.weights import Weights
+from probes.weights import ModelFacts, Weights, facts_of
 
 Given = Int[Tensor, "batch pos"] | Int[Tensor, "pos"] | str | Sequence[Any]
 """Token ids, or one text or several."""

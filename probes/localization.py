@@ -40,8 +40,8 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from probes.corpus.token_batch import Batches, as_batches, as_token_batch
+from probes.corpus_means import Interval, jackknife_interval
 from probes.entropy import shannon_entropy
-from probes.intervals import Interval, jackknife_interval
 from probes.shown import Result, frame_of
 
 NEVER = -1

@@ -34,11 +34,18 @@ from probes.choices import (
     as_choices,
 )
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch, own_share
+from probes.corpus_means import (
+    BatchWeights,
+    BlockedMean,
+    Interval,
+    Resampling,
+    Statistic,
+    jackknife,
+    weigh,
+)
 from probes.entropy import knowledge_entropy, next_token_entropy, official_knowledge_entropy
 from probes.hooked_model import HookedModel
 from probes.hooks import require_finite
-from probes.intervals import Interval, Resampling, Statistic, jackknife
-from probes.masked_means import BatchWeights, BlockedMean, weigh
 from probes.places import HookFunction
 from probes.readout import read_in_chunks
 from probes.results import (

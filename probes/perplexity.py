@@ -25,10 +25,9 @@ from torch.nn.functional import cross_entropy
 from probes.argument_checks import hooked_model, takes
 from probes.choices import Weighting
 from probes.corpus.token_batch import Batches, TokenBatch
+from probes.corpus_means import BatchWeights, Interval, Resampling, estimate_of, spread
 from probes.hooked_model import HookedModel
 from probes.hooks import require_finite
-from probes.intervals import Interval, Resampling, estimate_of
-from probes.masked_means import BatchWeights, spread
 from probes.measure import Meter, PassSettings, run_pass
 from probes.readout import read_in_chunks
 from probes.shown import Result, frame_of

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from probes.anatomy import Anatomy
 from probes.architectures import Architecture
-from probes.norms import NormRun
-from probes.projections import matrix_of
+from probes.projections import NormRun, matrix_of
 from probes.sites import HookPoint, Site
 
 HookFunction = Callable[[Tensor, HookPoint], Tensor | None]

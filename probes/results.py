@@ -18,10 +18,9 @@ from torch import Tensor
 
 from probes.choices import Backend, Coefficient, EntropyKind
 from probes.comparing import Difference, paired, require_kind, require_same
+from probes.corpus_means import Interval, estimate_of
 from probes.hooked_model import HookedModel
-from probes.intervals import Interval, estimate_of
-from probes.json_text import json_text
-from probes.shown import Result, Shown, frame_of
+from probes.shown import Result, Shown, frame_of, json_text
 
 _RUNS_ON = {
     Backend.NATIVE: ("transformers",),

@@ -40,8 +40,7 @@ from torch import Tensor
 from probes.checking import refuse_not_finite, refusing_failures, wide
 from probes.choices import Lens, as_choice
 from probes.hooked_model import HookedModel
-from probes.json_text import json_text
-from probes.shown import Shown
+from probes.shown import Shown, json_text
 
 TENSORS_FILE = "translators.safetensors"
 DESCRIPTION_FILE = "translators.json"

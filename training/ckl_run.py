@@ -15,7 +15,7 @@ import probes
 from probes.hooked_model import HookedModel
 from probes.prompts import encoded_items
 from probes.scoring import PaddedMean, TargetReduction
-from probes.tables import print_tables
+from probes.shown import print_tables
 from training.choices import Exposure, ProbeKind
 from training.ckl_config import CklConfig, ProbeReduction
 from training.data.fictional_generator import generate_knowledge

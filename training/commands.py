@@ -281,7 +281,7 @@ class TrainingCommand:
             raise ValueError(f"--minutes must be above 0, found {minutes:g}")
         how = {"seconds": None if minutes is None else 60 * minutes}
         if arguments.track is not None:
-            from training.tracking import require_tracker
+            from training.progress import require_tracker
 
             how["track"] = require_tracker(arguments.track)
         self.run(config, arguments.out, recipe=name, resume=arguments.resume, **how)

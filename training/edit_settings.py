@@ -17,12 +17,11 @@ import torch
 
 import probes
 from interventions.attention_temperature import AttentionTemperature
-from interventions.choices import ResuscitationSite
+from interventions.choices import ResuscitationSite, edits_named
 from interventions.controls import Identity, MatchedNoise, MostActiveRows, RandomRows, ReDo
 from interventions.edit_forms import Edit, NotInWeightsError
 from interventions.edits import check_edits, patch_weights
 from interventions.learning_rates import RowLearningRates
-from interventions.named_edits import edits_named
 from interventions.resuscitation import Resuscitation, resuscitate
 from interventions.rows import require_site
 from probes.cli import progress

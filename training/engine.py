@@ -1,4 +1,4 @@
-"""Engine: a model made ready to be trained, by one process or by several.
+"""Engine: a model made ready to be trained, by one process or by several, and its optimizer.
 
 It keeps float32 weights and computes in the precision asked for: by autocast, or under FSDP by its
 mixed-precision policy. Blocks are recomputed in the backward pass (gradient checkpointing) and
@@ -11,6 +11,7 @@ same in all of these. To observe the model, its weights are gathered and compile
 (under FSDP they are then in the precision that it computes in).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -34,9 +35,9 @@ from probes.model_folder import refuse_unordinary, tied_names
 from probes.rotary import rope_border
 from training.adapters import is_adapted, merged_weights
 from training.batches import IGNORED, TrainingBatch
-from training.choices import Parallel, Precision
+from training.choices import DecayGroup, Parallel, Precision, RateCount, ScheduleKind
 from training.processes import Processes, own_device, random_states_kept, this_process
-from training.settings import LoopSettings
+from training.settings import LoopSettings, OptimizerSettings
 
 _PAD = -1
 _COMPUTES_IN = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
@@ -348,3 +349,56 @@ def hold_in_float32(model: HookedModel) -> None:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that may be sharded, gathered; all processes call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def adamw(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of a model: first those that decay, then the others."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    if not trainable:
+        raise ValueError("every parameter of the model is frozen; let some require gradients")
+    match DecayGroup(settings.decay):
+        case DecayGroup.NONE:
+            decaying: set[torch.Tensor] = set()
+        case DecayGroup.ALL_MATRICES:
+            decaying = {p for p in trainable if p.ndim >= 2}
+        case DecayGroup.LINEAR_WEIGHTS:
+            from transformers.pytorch_utils import Conv1D
+
+            parts = list(module.modules())
+            decaying = {part.weight for part in parts if isinstance(part, nn.Linear | Conv1D)}
+            # An unembedding that is tied to the embedding is one.
+            decaying -= {part.weight for part in parts if isinstance(part, nn.Embedding)}
+    groups = [
+        {"params": [p for p in trainable if p in decaying], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable if p not in decaying], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.eps,
+        fused=True,
+    )
+
+
+def learning_rate(update: int, settings: LoopSettings) -> float:
+    """The learning rate of one update.
+
+    Args:
+        update: which, from 1 to the steps of the run.
+        settings: the run's.
+    """
+    steps, schedule, warmup = settings.steps, settings.schedule, settings.warmup_updates
+    assert 1 <= update <= steps
+    peak, final = settings.optimizer.learning_rate, schedule.final_fraction
+    point = update - 1 if schedule.count is RateCount.FROM_ZERO else update
+    if point < warmup:
+        return peak * (schedule.warmup_start + (1 - schedule.warmup_start) * point / warmup)
+    along = (point - warmup) / (steps - warmup) if steps > warmup else 0.0
+    match ScheduleKind(schedule.kind):
+        case ScheduleKind.COSINE:
+            return peak * (final + (1 - final) * (1 + math.cos(math.pi * along)) / 2)
+        case ScheduleKind.LINEAR:
+            return peak * (1 - (1 - final) * along)
+        case ScheduleKind.CONSTANT:
+            return peak

@@ -36,7 +36,7 @@ Source: Chen et al., "Continual Memorization of Factoids in Large Language Model
 import math
 from dataclasses import dataclass
 
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 from training.runs.records import GradientAlignmentRecord
 
 MOVED = "moved"

@@ -20,8 +20,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from probes.cli import command_main
-from probes.options import LoadingSettings, TextSettings
+from probes.cli import LoadingSettings, TextSettings, command_main
 from training.tuned_lens import LensFitSettings
 
 __all__ = ["JacobianLensArguments", "main"]

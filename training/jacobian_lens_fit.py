@@ -33,8 +33,7 @@ from probes.hooked_model import HookedModel
 from probes.hooks import require_finite
 from probes.sites import HookPoint, Site
 from probes.translators import Translators
-from training.lens_comparison import require_finite_layers
-from training.lens_fits import model_of_fit, remaining, text_origin
+from training.lens_fits import model_of_fit, remaining, require_finite_layers, text_origin
 
 SKIP_FIRST = 16
 """How many positions at the start of a row are left out: the published lenses' number."""

@@ -1,21 +1,39 @@
-"""What fits of lenses share: where one stands, kept in a file, and the text that it learns from.
+"""What fits of lenses share: their text, where one stands, and a comparison with the logit lens.
 
-A fit that was stopped goes on from the file to the same bits as one that never was: it reads its
-text again up to the batch where it stood, and refuses another text, model or setting.
+A fit that was stopped goes on from a file to the same bits as one that never was: it reads its text
+again up to the batch where it stood, and refuses another text, model or setting.
+
+Compared is, for each layer, the mean over positions of the KL divergence of the model's final
+distribution from what a lens reads there, in nats, on text held out; smaller is nearer. Both lenses
+read the same positions, so the difference comes with a standard error over positions (which is a
+little too small, since positions of one document are alike).
+
+Source: Belrose et al., "Eliciting Latent Predictions from Transformers with the Tuned Lens",
+arXiv 2303.08112, section 4.
 """
 
 import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from probes.checking import refusing_failures
-from probes.corpus.token_batch import Batches, TokenBatch
+from probes.checking import all_finite, refuse_not_finite, refusing_failures, what_makes_finite
+from probes.choices import Lens, SampleBy
+from probes.corpus.sources import MORE_DOCUMENTS, Corpus, ReadCounts, load_corpus
+from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
+from probes.hooks import require_finite, run_hooked
+from probes.readout import Translate, read_streams
+from probes.shown import Result
+from probes.sites import HookPoint, Site
+from probes.translators import Translators
 from training.runs.durable_files import one_line_for_disk_errors, sync_folder
 
 STATE_FILE = "fit.pt"
@@ -108,3 +126,184 @@ def text_origin(batches: Batches, whole: str | None = None) -> dict[str, Any]:
         "corpus_sha256": whole or getattr(batches, "content_hash", None),
         "batching": getattr(batches, "configuration", None),
     }
+
+
+@dataclass(frozen=True, eq=False)
+class LensComparison(Result):
+    """Mean KL divergence from the model's output by layer, in nats; the last layer is left out.
+
+    Attributes:
+        layer_labels: `"embed"` for the stream before block 0, then numbers of blocks.
+        logit: of the logit lens.
+        fitted: of the fitted lens.
+        difference_error: standard error of `fitted - logit`.
+        positions: how many positions the means are over.
+        lens: which lens was fitted.
+    """
+
+    layer_labels: tuple[str, ...]
+    logit: Float[Tensor, "layer"]
+    fitted: Float[Tensor, "layer"]
+    difference_error: Float[Tensor, "layer"]
+    positions: int
+    lens: Lens = Lens.TUNED
+
+    @property
+    def layers_nearer(self) -> int:
+        """At how many layers the fitted lens is nearer to the model."""
+        return int((self.fitted < self.logit).sum())
+
+    def _facts(self) -> Mapping[str, Any]:
+        nearer = f"{self.layers_nearer} of {len(self.logit)} layers nearer than the logit lens"
+        means = {"mean KL": f"{float(self.fitted.mean()):.4g} nats, logit {self.logit.mean():.4g}"}
+        return {"": nearer, **means, "positions": self.positions}
+
+    def to_dataframe(self) -> Any:
+        """One row per layer, as a pandas DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "layer": self.layer_labels,
+                "logit_kl": self.logit.tolist(),
+                f"{self.lens}_kl": self.fitted.tolist(),
+                "difference": (self.fitted - self.logit).tolist(),
+                "difference_standard_error": self.difference_error.tolist(),
+                "positions": self.positions,
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "layer_labels": list(self.layer_labels),
+            "logit_kl": self.logit.tolist(),
+            f"{self.lens}_kl": self.fitted.tolist(),
+            "difference_standard_error": self.difference_error.tolist(),
+            "positions": self.positions,
+            "layers_nearer": self.layers_nearer,
+        }
+
+
+def compare_lenses(
+    model: HookedModel,
+    batches: Batches,
+    translators: Translators,
+    *,
+    rows_per_batch: int = 64,
+    seed: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> LensComparison:
+    """Compare a fitted lens with the logit lens."""
+    generator = torch.Generator().manual_seed(seed)
+    logit, fitted = [], []
+    for batch in map(as_token_batch, as_batches(batches)):
+        streams = sampled_streams(model, batch, rows_per_batch, generator)
+        logit.append(_divergences(model, streams, None))
+        fitted.append(_divergences(model, streams, translators))
+        if on_batch is not None:
+            on_batch(1)
+    if not logit:
+        raise ValueError("there were no batches to compare the lenses on; pass at least one")
+    of_logit, of_fitted = torch.cat(logit, dim=1), torch.cat(fitted, dim=1)
+    positions = of_logit.shape[1]
+    return LensComparison(
+        layer_labels=("embed", *map(str, range(model.n_layers - 1))),
+        logit=of_logit.mean(dim=1),
+        fitted=of_fitted.mean(dim=1),
+        difference_error=(of_fitted - of_logit).std(dim=1, correction=0) / positions**0.5,
+        positions=positions,
+        lens=translators.name,
+    )
+
+
+def _divergences(
+    model: HookedModel, streams: Float[Tensor, "layer row d_model"], translate: Translate | None
+) -> Float[Tensor, "layer_but_last row"]:
+    # The target is of no concern here, but a readout asks for one.
+    targets = torch.zeros(streams.shape[1], dtype=torch.long, device=streams.device)
+    with torch.no_grad():
+        read = read_streams(
+            model.anatomy, streams, targets, top_k=1, embedding=True, translate=translate
+        )
+    require_finite_layers(model, read.kl[:-1], "the KL divergence")
+    return read.kl[:-1].double()
+
+
+def require_finite_layers(
+    model: HookedModel, values: Float[Tensor, "layer *rest"], of: str
+) -> None:
+    """Refuse values of the layers but the last, of which one is not finite."""
+    if all_finite(values):
+        return
+    layers = {f"layer {layer - 1}": found for layer, found in enumerate(values)}
+    weights = model.engine.state_dict()
+    refuse_not_finite(layers, of, what_makes_finite(model.name, weights, model.dtype))
+
+
+def sampled_streams(
+    model: HookedModel, batch: TokenBatch, count: int, generator: torch.Generator
+) -> Float[Tensor, "layer row d_model"]:
+    """Residual streams at some positions of a batch, from before block 0 to after the last."""
+    real = torch.nonzero(batch.attention_mask.cpu())
+    chosen = real[torch.randperm(len(real), generator=generator)[:count]]
+    kept: list[Tensor] = []
+
+    def cut_out(stream: Tensor, _point: HookPoint) -> None:
+        row, position = chosen.to(stream.device).unbind(dim=1)
+        kept.append(stream.detach()[row, position])
+
+    points = [HookPoint(Site.RESID_PRE, 0)]
+    points += [HookPoint(Site.RESID_POST, layer) for layer in range(model.n_layers)]
+    run_hooked(model, batch, [(point, cut_out) for point in points])
+    streams = torch.stack([stream.to(model.device) for stream in kept])
+    sums = streams.float().sum(dim=(0, 2))
+    if not all_finite(sums):
+        # Any one of them will do: the pass that follows finds out where it began.
+        place = tuple(chosen[int((~sums.isfinite()).nonzero()[0, 0])])
+        one = torch.zeros_like(batch.attention_mask, dtype=torch.bool)
+        one[place] = True
+        require_finite(sums.new_full((1,), torch.nan), model, batch, one, "a residual stream")
+    return streams
+
+
+HELD_OUT_OF = 8
+"""One document in so many is held out."""
+
+
+def learning_and_heldout(
+    corpus: str,
+    heldout: str | None,
+    *,
+    column: str | None,
+    sample_by: SampleBy = SampleBy.DOCUMENT,
+) -> tuple[Corpus, Corpus]:
+    """Open the text to learn from and the text to compare on."""
+    if heldout == corpus:
+        raise ValueError(
+            f"--held-out {heldout} is the corpus itself; give another, or leave it out"
+        )
+    learning = load_corpus(corpus, column=column, sample_by=sample_by)
+    if heldout is not None:
+        return learning, load_corpus(heldout, column=column, sample_by=sample_by)
+    if learning.open_texts is None:
+        raise ValueError(
+            f"{corpus} holds rows of token ids, of which none is known to be another document; "
+            "name the text to judge on with --held-out"
+        )
+    if sum(1 for _, _ in zip(range(HELD_OUT_OF), learning.documents(), strict=False)) < HELD_OUT_OF:
+        raise ValueError(
+            f"{corpus} has fewer than {HELD_OUT_OF} documents, too few to hold any out; name the "
+            f"text to judge on with --held-out, or {MORE_DOCUMENTS}"
+        )
+
+    def part(name: str, *, held_out: bool) -> Corpus:
+        def texts() -> Iterator[str]:
+            for index, text in enumerate(learning.documents()):
+                if (index % HELD_OUT_OF == HELD_OUT_OF - 1) == held_out:
+                    yield text
+
+        name = f"{learning.name} ({name})"
+        return replace(learning, name=name, open_texts=texts, counts=ReadCounts())
+
+    return part("without held out", held_out=False), part("held out", held_out=True)

@@ -15,13 +15,11 @@ from probes.cli import output_folder, progress, refuse_existing
 from probes.corpus.batching import KeptBatches
 from probes.corpus.token_batch import as_token_batch
 from probes.hooked_model import HookedModel
-from probes.json_text import json_text
 from probes.results import provenance_of
-from probes.tables import Table, print_tables
+from probes.shown import Table, json_text, print_tables
 from probes.translators import Translators, identity_translators, load_translators
 from training.jacobian_lens_fit import fit_jacobian_lens, position_weights, summed_jacobians
-from training.lens_comparison import LensComparison, compare_lenses, learning_and_heldout
-from training.lens_fits import STATE_FILE
+from training.lens_fits import STATE_FILE, LensComparison, compare_lenses, learning_and_heldout
 from training.runs.durable_files import one_line_for_disk_errors
 from training.settings import Misfits
 from training.start_models import why_not_here

@@ -36,19 +36,24 @@ from interventions.edit_forms import Edit, some_edits
 from interventions.learning_rates import RowLearningRates
 from probes.argument_checks import each_of, hooked_model, instance_of, shown, takes
 from probes.hooked_model import HookedModel
-from training.batches import BatchSource, InjectingSource, NamedSources, TrainingBatch
+from training.batches import (
+    BatchSource,
+    Data,
+    InjectingSource,
+    NamedSources,
+    TrainingBatch,
+    as_source,
+    some_data,
+)
 from training.choices import Precision, Tracker
-from training.engine import whole
+from training.engine import learning_rate, whole
 from training.observers import ItemsObserver, NotingObserver, Observer, StopRule
-from training.optimizer import learning_rate
-from training.own_data import Data, as_source, some_data
-from training.progress import Throughput, shown_progress
+from training.progress import Throughput, shown_progress, tracked
 from training.runs.checkpoints import checkpoint_name
 from training.runs.directory import RunDirectory, opened_directory, versions
 from training.runs.records import Record, StepRecord, StopRecord
 from training.settings import LoopSettings
 from training.start_or_resume import Run, fitting_batch, made_ready, refuse_unfit, try_end
-from training.tracking import tracked
 
 __all__ = ["ItemsObserver", "Observer", "StopRule", "TrainingResult", "train"]
 
@@ -105,7 +110,7 @@ def train(
             in place (under FSDP it stays sharded: load the last checkpoint). To resume, give the
             same model again: edits are made to it before the checkpoint is loaded.
         source: the batches, as a source; or rows of token ids, of any length each, such as a
-            `datasets.Dataset` with `input_ids` (see `training.own_data`), which are shuffled and
+            `datasets.Dataset` with `input_ids` (see `training.batches`), which are shuffled and
             gone through as often as needed; or a function from the step to its batch.
         settings: how to train.
         directory: where to record: a path, or a directory that was created, or reopened to resume.

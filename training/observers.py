@@ -27,8 +27,8 @@ from torch import distributed as dist
 
 from probes.choices import Coefficient, Weighting
 from probes.corpus.token_batch import Batches, as_batches
+from probes.corpus_means import Interval, Resampling
 from probes.hooked_model import HookedModel
-from probes.intervals import Interval, Resampling
 from probes.measure import (
     AttentionMeter,
     KnowledgeMeter,
@@ -50,7 +50,6 @@ from probes.scoring import (
 )
 from training.batches import TrainingBatch
 from training.choices import Exposure
-from training.data.downstream import Task
 from training.data.fact_world import ClozeItem
 from training.data.passages import KnowledgeProbe, KnowledgeSet
 from training.runs.records import (
@@ -62,7 +61,7 @@ from training.runs.records import (
     StepRecord,
     TaskRecord,
 )
-from training.tasks import choice_rows, encoded_task, evaluate_task
+from training.tasks import Task, choice_rows, encoded_task, evaluate_task
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 """Lists of items, by the names that records use."""

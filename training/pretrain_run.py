@@ -8,7 +8,7 @@ from probes.assets import AssetKind, asset_names, fetch
 from probes.corpus.sources import Corpus
 from probes.models import as_device
 from probes.prompts import set_bos_habit
-from probes.tables import print_tables
+from probes.shown import print_tables
 from training.data.fact_world import ClozeItem, cloze_items, generate_world, mixed
 from training.data.packed_rows import CorpusSource, packed_corpus
 from training.model_shapes import new_model, train_byte_pairs

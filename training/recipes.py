@@ -20,8 +20,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from interventions.choices import ResuscitationSite, Schedule, Selection
-from interventions.named_edits import named_object
+from interventions.choices import ResuscitationSite, Schedule, Selection, named_object
 from training.choices import DecayGroup, Parallel, Precision, RateCount, ScheduleKind
 from training.settings import LoopSettings, Misfits, OptimizerSettings, ScheduleSettings
 

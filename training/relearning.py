@@ -38,8 +38,7 @@ from probes.shown import Result, frame_of
 from training.choices import Packing
 from training.data.mixed_batches import MixedSource
 from training.data.rendering import Rendered
-from training.engine import Engine, hold_in_float32
-from training.optimizer import adamw
+from training.engine import Engine, adamw, hold_in_float32
 from training.processes import random_states_kept, seed_all
 from training.settings import LoopSettings, OptimizerSettings
 from training.weight_drift import refuse_sharded

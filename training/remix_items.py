@@ -21,7 +21,6 @@ from probes.hooked_model import HookedModel
 from training.batches import BatchSource
 from training.choices import NoMixControl, Replay
 from training.data.factoids import KEY_VALUE_RECALL, FactoidSet, KeyValues
-from training.data.familiarity import familiarity
 from training.data.items import ItemSet
 from training.data.mixed_batches import MixedSource, OfficialSource
 from training.data.mixes import (
@@ -42,7 +41,7 @@ from training.data.rendering import (
     render_all,
     render_prompt,
 )
-from training.recall import RecallItem, accepted_answers, recall_items
+from training.recall import RecallItem, accepted_answers, familiarity, recall_items
 from training.remix_config import RemixConfig, StageConfig
 
 LONGER_ANSWERS = 2

@@ -19,8 +19,7 @@ from interventions.edit_forms import Edit
 from interventions.edits import applied, patch_weights
 from interventions.resuscitation import Resuscitation
 from probes.hooked_model import HookedModel
-from probes.json_text import json_text
-from probes.tables import print_tables
+from probes.shown import json_text, print_tables
 from training.choices import Replay, StopWhen, Tracker
 from training.data.rendering import Rendered
 from training.edit_settings import RunEdits, edits_of, write_baseline

@@ -98,7 +98,7 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
-    """The learning rate over a run, as shares of the peak; see `training.optimizer`."""
+    """The learning rate over a run, as shares of the peak; see `training.engine`."""
 
     kind: ScheduleKind | str = ScheduleKind.COSINE
     """How the rate falls after the warm-up."""

@@ -21,7 +21,6 @@ from probes.corpus.token_batch import TokenBatch
 from probes.hooked_model import HookedModel
 from training.batches import BatchSource
 from training.choices import Tracker
-from training.data.downstream import load_task
 from training.data.fact_world import ClozeItem, read_cloze
 from training.edit_settings import RunEdits, coefficient_text, write_baseline
 from training.loop import train
@@ -47,6 +46,7 @@ from training.runs.directory import (
 from training.settings import LoopSettings, Misfits
 from training.start_models import Start, find_start
 from training.start_or_resume import tried
+from training.tasks import load_task
 
 
 @dataclass

@@ -23,7 +23,7 @@ import torch
 from interventions.edit_forms import Edit
 from interventions.learning_rates import RowLearningRates
 from probes.hooked_model import HookedModel
-from probes.json_text import json_text
+from probes.shown import json_text
 from training.batches import BatchSource
 from training.choices import OptimizerStart, StageStatus, Tracker
 from training.data.mixed_batches import MixedSource

@@ -27,9 +27,8 @@ from probes.hooked_model import HookedModel
 from training.adapters import add_adapters
 from training.batches import BatchSource, InjectingSource, NamedSources, TrainingBatch
 from training.choices import Parallel, Precision
-from training.engine import Engine, hold_in_float32, refuse_misfits
+from training.engine import Engine, adamw, hold_in_float32, refuse_misfits
 from training.observers import ItemsObserver, Observer, StopRule
-from training.optimizer import adamw
 from training.processes import (
     Processes,
     joined_processes,

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probes.choices import Backend
-from probes.cli import command_main
-from probes.options import LoadingSettings, TextSettings
+from probes.cli import LoadingSettings, TextSettings, command_main
 from training.choices import TranslatorOptimizer
 
 __all__ = ["LensFitSettings", "TunedLensArguments", "main"]

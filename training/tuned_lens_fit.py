@@ -26,13 +26,15 @@ from probes.hooked_model import HookedModel
 from probes.readout import CHUNK_BYTES, norm_and_unembed
 from probes.translators import Translators, identity_translators
 from training.choices import TranslatorOptimizer
-from training.lens_comparison import (
+from training.lens_fits import (
     LensComparison,
     compare_lenses,
+    model_of_fit,
+    remaining,
     require_finite_layers,
     sampled_streams,
+    text_origin,
 )
-from training.lens_fits import model_of_fit, remaining, text_origin
 
 DEFAULT_RATES = {TranslatorOptimizer.ADAM: 1e-3, TranslatorOptimizer.SGD: 1.0}
 """The rates to start from, where none is given."""

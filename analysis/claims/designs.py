@@ -54,7 +54,7 @@ from analysis.statistics.tests import (
     sign_flips,
     without_rounding,
 )
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 
 LEVEL = 0.95
 """The level of intervals; claims are tested at 1 less it."""

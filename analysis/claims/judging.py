@@ -30,7 +30,7 @@ from analysis.claims.selection import rows_with
 from analysis.measurements import AMOUNTS, COLUMNS, NONE, Table, checked
 from analysis.numbers import capital, nats, p_text, points, signed
 from analysis.statistics.tests import Direction, ScaleError, check_finite, holm
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 
 _UNITS = {
     Unit.NATS: lambda value: f"{nats(value)} nats",

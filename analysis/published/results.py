@@ -30,7 +30,7 @@ from analysis.claims.selection import Arm, Settings, matched, rows_with
 from analysis.measurements import AMOUNTS, NONE, Table, checked
 from analysis.run_settings import series_of
 from analysis.statistics.tests import ScaleError
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 from training.ckl_config import SIX_TASKS, ProbeReduction
 from training.data.mixes import MixName
 from training.runs.directory import read_manifest

@@ -33,9 +33,8 @@ from analysis.published.published_numbers import INCONSISTENCIES, PUBLISHED, Pub
 from analysis.published.results import Conditions, Measured, ResultRows, result_rows
 from analysis.published.selectors import measured_of
 from analysis.statistics.tests import LEVEL, Direction, ScaleError
-from probes.intervals import Interval
-from probes.json_text import json_text
-from probes.tables import Table, markdown_table, print_tables
+from probes.corpus_means import Interval
+from probes.shown import Table, json_text, markdown_table, print_tables
 
 
 class Agreement(StrEnum):

@@ -2,8 +2,8 @@ r"""How far a statistic of passages would move with other passages: bootstrap in
 
 Clusters (passages, questions) are drawn with replacement, as many as there are of each stratum, and
 the statistic taken anew; the interval has its percentiles, expanded for few clusters. Clusters must
-be independent of each other. `probes.intervals` has the jackknife, which does better for entropies
-and what is made of them; tests of pairs of items are in `analysis.statistics.tests`.
+be independent of each other. `probes.corpus_means` has the jackknife, which does better for
+entropies and what is made of them; tests of pairs of items are in `analysis.statistics.tests`.
 
 Source: Efron and Tibshirani (1993), chapter 13; Hesterberg (2015), "What Teachers Should Know About
 the Bootstrap", section 5.3, for the expanded percentiles.
@@ -15,7 +15,7 @@ from math import ceil, sqrt
 import numpy as np
 from jaxtyping import Float, Int
 
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ from analysis.statistics.tests import (
     without_rounding,
 )
 from probes.choices import as_choice
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 
 LEAST_POINTS = 4
 """Below it Fisher's interval does not exist."""

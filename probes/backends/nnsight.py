@@ -26,7 +26,6 @@ from probes.attention_call import narrowed, widened
 from probes.backends.engine import Engine
 from probes.checking import wide
 from probes.choices import Backend
-from probes.norms import kind_of
 from probes.places import (
     NORM_SITES,
     HookFunction,
@@ -39,6 +38,7 @@ from probes.places import (
     flattened_view,
     place_of,
 )
+from probes.projections import kind_of
 from probes.sites import ORDER, HookPoint, Site
 
 _ATTENTION_FUNCTIONS = ("attention_interface_", "self__attn_")

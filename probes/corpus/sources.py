@@ -29,8 +29,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
-from probes.assets.hub import HUB_CORPORA
-from probes.assets.table import AssetKind, asset_names, find_asset, nearest_names
+from probes.assets.table import HUB_CORPORA, AssetKind, asset_names, find_asset, nearest_names
 from probes.choices import SampleBy, as_choice
 from probes.corpus import files, readers
 from probes.corpus.readers import DEFAULT_COLUMN

@@ -12,13 +12,13 @@ Source: Geva et al., arXiv 2012.14913 and 2203.14680; Dai et al., arXiv 2104.086
 from probes.lazy_exports import lazily
 
 _EXPORTS = {
-    "FactChanges": "probes.memory.changes",
+    "FactChanges": "probes.memory.neurons",
     "KnowledgeNeurons": "probes.memory.neurons",
     "PromotedTokens": "probes.memory.vectors",
     "SharedVectors": "probes.memory.vectors",
     "TopContexts": "probes.memory.contexts",
     "TopVectors": "probes.memory.vectors",
-    "fact_changes": "probes.memory.changes",
+    "fact_changes": "probes.memory.neurons",
     "knowledge_neurons": "probes.memory.neurons",
     "promoted_tokens": "probes.memory.vectors",
     "shared_vectors": "probes.memory.vectors",

@@ -24,8 +24,7 @@ from probes.checking import wide
 from probes.choices import VectorOrder, as_choice
 from probes.corpus.token_batch import as_token_batch
 from probes.hooks import capture
-from probes.norms import centred_as, kind_of, weight_of
-from probes.projections import matrix_of
+from probes.projections import centred_as, kind_of, matrix_of, weight_of
 from probes.prompts import Ids, one_prompt, place_in, shown_tokens
 from probes.running_model import RunningModel
 from probes.shown import Result, frame_of

@@ -6,8 +6,8 @@ from analysis.document import html
 from analysis.entropy_page import entropy_report
 from analysis.trajectory import trajectory_report
 from probes.choices import Coefficient
+from probes.corpus_means import Interval
 from probes.entropy import knowledge_entropy
-from probes.intervals import Interval
 from probes.results import (
     AttentionEntropy,
     EntropyResult,

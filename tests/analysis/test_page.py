@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from analysis.entropy_page import findings
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 from tests.analysis.results import entropy_page, make_result
 
 NASTY = "</script><script>alert('x')</script>&<img src=x>"

@@ -20,7 +20,7 @@ from tests.analysis.logit_lens.test_page import make_causal
 from tests.analysis.remix_runs import make_run as make_chain
 from tests.browser import wait
 from tests.models import tiny_model, tokens
-from training.lens_comparison import LensComparison
+from training.lens_fits import LensComparison
 from training.relearning import Relearned, RelearningCurve
 
 BATCH = {"input_ids": tokens(5, 13)}

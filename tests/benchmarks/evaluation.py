@@ -33,10 +33,9 @@ from tests.benchmarks.timing import (
     resident_mb,
     write,
 )
-from training.data.downstream import load_task, task_names
 from training.data.fictional_generator import generate_knowledge
 from training.data.passages import load_knowledge
-from training.tasks import encoded_task
+from training.tasks import encoded_task, load_task, task_names
 
 BATCH = 16
 MEMORY_PASSAGES = 8

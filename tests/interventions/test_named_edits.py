@@ -6,8 +6,8 @@ import sys
 import pytest
 
 import probes
+from interventions.choices import edits_named, named_object
 from interventions.edits import patch_weights
-from interventions.named_edits import edits_named, named_object
 from interventions.patch import main
 from tests.interventions.editing import logits, relative_gap
 from tests.models import tiny_hf_model, tiny_tokenizer

@@ -57,7 +57,7 @@ def a_heads_pattern(new, clean):
 )
 def test_every_cell_is_a_run_by_hand(monkeypatch, family, site, name, heads, put):
     # Several batches, the last of them not full.
-    monkeypatch.setattr("probes.patches.BATCH_TOKENS", 5 * 7)
+    monkeypatch.setattr("probes.activation_patching.BATCH_TOKENS", 5 * 7)
     model = tiny_model(family, torch.float64)
     result = analysis.patching(model, CLEAN, CORRUPTED, metric=(17, 23), sites=[site], heads=heads)
     assert result.patched.shape == (1, 3, 3 if heads else 7)

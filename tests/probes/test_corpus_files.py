@@ -11,10 +11,10 @@ import pytest
 from interventions.effects import open_texts
 from interventions.patch import PatchArguments
 from probes.choices import SampleBy
+from probes.cli import TextSettings
 from probes.corpus.batching import token_batches
 from probes.corpus.files import kind_of
 from probes.corpus.sources import Corpus, load_corpus
-from probes.options import TextSettings
 from tests.models import tiny_tokenizer
 
 TEXTS = ["The first document.", 'Ein zweites: ä, "quoted".', "A third\nwith two lines."]

@@ -7,9 +7,8 @@ from torch.testing import assert_close
 
 import probes
 from probes.choices import IntervalMethod
+from probes.corpus_means import BlockedMean, Resampling, spread
 from probes.entropy import knowledge_entropy
-from probes.intervals import Resampling
-from probes.masked_means import BlockedMean, spread
 from tests.models import tiny_model, tokens
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from probes.intervals import jackknife_interval
+from probes.corpus_means import jackknife_interval
 
 
 def leave_one_out_means(sample):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from analysis.claims import Ledger, write_ledger
-from probes.intervals import Interval
-from probes.json_text import finite_or_none, json_text
+from probes.corpus_means import Interval
 from probes.perplexity import Perplexity
+from probes.shown import finite_or_none, json_text
 from probes.translators import identity_translators
 from tests.models import tiny_model
 from training.runs.directory import RunDirectory

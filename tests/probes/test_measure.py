@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 import probes
-from probes.intervals import jackknife_interval
+from probes.corpus_means import jackknife_interval
 from tests.models import FAMILIES, N_LAYERS, padded, tiny_hf_model, tiny_model, tokens
 from tests.reference import entropies as reference
 from tests.reference.official_entropy import official_average, official_entropies

@@ -11,7 +11,7 @@ import probes.perplexity
 from probes import perplexity
 from probes.choices import Coefficient, Weighting
 from probes.corpus.batching import token_batches
-from probes.intervals import Resampling, jackknife_interval
+from probes.corpus_means import Resampling, jackknife_interval
 from probes.measure import KnowledgeMeter, NextTokenMeter, PassSettings, run_pass
 from probes.perplexity import LossMeter, TextBytes
 from tests.models import FAMILIES, padded, tiny_hf_model, tiny_model, tiny_tokenizer, tokens

@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 import probes
-from probes.masked_means import BlockedMean, RunningMean, RunningMoments, spread
+from probes.corpus_means import BlockedMean, RunningMean, RunningMoments, spread
 
 
 def batches(seed=0):

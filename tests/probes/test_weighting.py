@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from probes.choices import Weighting
 from probes.corpus.token_batch import as_token_batch
-from probes.masked_means import spread, weigh
+from probes.corpus_means import spread, weigh
 
 
 def test_instance_weights_of_a_row_add_up_to_one_and_pads_are_dropped():

@@ -12,7 +12,7 @@ from tests.models import tiny_hf_model, tokens
 from tests.refusals import refused
 from tests.training.loop_runs import losses_of, model_of, run, settings_of
 from training.ckl_config import smoke
-from training.optimizer import adamw
+from training.engine import adamw
 
 RANK = 2
 

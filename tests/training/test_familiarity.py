@@ -13,8 +13,8 @@ import probes
 from tests.models import tiny_hf_model
 from tests.refusals import refused
 from training.data.factoids import PLAIN, QUESTION_ANSWER, Factoid, FactoidSet, PromptTemplate
-from training.data.familiarity import familiarity, few_shot_prompts, line_ends
 from training.model_shapes import train_byte_pairs
+from training.recall import familiarity, few_shot_prompts, line_ends
 
 D_VOCAB = 271
 
@@ -111,7 +111,7 @@ def test_an_answer_ends_at_a_line_break_inside_a_token(monkeypatch):
         assert {byte_tokenizer().encode(text)[0] for text in ("\n", END)} == set(ends)
         return [byte_tokenizer().encode(" K L \n M") for _ in prompts]
 
-    monkeypatch.setattr("training.data.familiarity.generate", write)
+    monkeypatch.setattr("training.recall.generate", write)
     assert set(split().answers.values()) == {"K L"}
 
 
@@ -167,7 +167,7 @@ def test_kept_answers_are_not_asked_for_again(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("asked again")
 
-    monkeypatch.setattr("training.data.familiarity.generate", refuse)
+    monkeypatch.setattr("training.recall.generate", refuse)
     again = split(cache=folder)
     assert again.answers == first.answers
     assert again.configuration == first.configuration

@@ -11,8 +11,7 @@ import pytest
 from huggingface_hub import errors
 
 from analysis.reproduce_scales import SCALES
-from probes.assets.hub import HUB_CORPORA, HUB_MODELS
-from probes.assets.table import asset_names
+from probes.assets.table import HUB_CORPORA, HUB_MODELS, asset_names
 from tests.models import tiny_hf_model
 from tests.training.hub_caches import parquet
 from training.ckl_config import CKL_RECIPES

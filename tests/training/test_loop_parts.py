@@ -12,8 +12,7 @@ from tests.models import tiny_hf_model, tokens
 from tests.training.loop_runs import model_of, rows_of
 from training.batches import RowSource, as_training_batch
 from training.choices import Precision
-from training.engine import Separation, forward_inputs, positions_within, separation_of
-from training.optimizer import adamw
+from training.engine import Separation, adamw, forward_inputs, positions_within, separation_of
 from training.processes import random_states, seed_all, set_random_states
 from training.progress import Throughput, flops_per_token, peak_flops, progress_text
 from training.runs.records import StepRecord

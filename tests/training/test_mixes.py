@@ -13,7 +13,7 @@ import transformers as hf
 
 import probes
 from probes.assets import AssetError, fetch
-from probes.assets.hub import HUB_CORPORA
+from probes.assets.table import HUB_CORPORA
 from tests.models import tiny_hf_model
 from tests.refusals import refused
 from training.data import mixes as mixing

@@ -12,7 +12,6 @@ from tests.border_tokenizers import tiny_llama
 from tests.models import tiny_hf_model, tiny_model, tokens
 from tests.reference.official_probe_score import official_scores
 from training.choices import Exposure, ProbeKind
-from training.data.downstream import Task, TaskMetric, TaskQuestion
 from training.data.fact_world import ClozeItem, Wording
 from training.data.passages import KnowledgeProbe, KnowledgeSet, Passage
 from training.observers import (
@@ -25,6 +24,7 @@ from training.observers import (
     TaskObserver,
 )
 from training.runs.records import as_line, from_line
+from training.tasks import Task, TaskMetric, TaskQuestion
 
 
 def words(length, seed):

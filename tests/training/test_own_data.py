@@ -13,9 +13,8 @@ import training
 from tests.models import tokens
 from tests.refusals import refused
 from tests.training.loop_runs import losses_of, model_of, run, settings_of
-from training import tracking
-from training.batches import IGNORED
-from training.own_data import as_source
+from training import progress as tracking
+from training.batches import IGNORED, as_source
 from training.runs.records import (
     EntropyRecord,
     InjectionRecord,

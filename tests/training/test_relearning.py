@@ -10,8 +10,7 @@ from tests.training.loop_runs import same_bits, weights_of
 from training.choices import Packing
 from training.data.mixed_batches import MixedSource
 from training.data.rendering import Rendered
-from training.engine import Engine
-from training.optimizer import adamw
+from training.engine import Engine, adamw
 from training.relearning import Relearned, RelearningCurve, relearn
 from training.settings import LoopSettings, OptimizerSettings
 

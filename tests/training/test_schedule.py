@@ -19,7 +19,7 @@ from tests.training.loop_runs import (
 )
 from training.choices import Precision
 from training.ckl_config import CKL_RECIPES
-from training.optimizer import learning_rate
+from training.engine import learning_rate
 from training.remix import paper_llama3_8b
 from training.settings import LoopSettings, OptimizerSettings, ScheduleSettings, log_spaced_steps
 

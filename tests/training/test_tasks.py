@@ -9,16 +9,20 @@ import pytest
 import torch
 
 from probes.scoring import ChoiceScores
-from training.data.downstream import (
+from training.tasks import (
     TASKS,
     Task,
     TaskMetric,
     TaskQuestion,
+    TaskResult,
+    choice_rows,
+    downstream_score,
+    encoded_task,
+    evaluate_task,
     load_task,
     task_names,
     task_table,
 )
-from training.tasks import TaskResult, choice_rows, downstream_score, encoded_task, evaluate_task
 
 
 def task_of(metric="acc", label=0):

@@ -54,7 +54,7 @@ def _found(entries: Sequence["Entry"], timeout: float) -> "list[Found]":
 
 
 def _run(arguments: HubArguments, _words: Sequence[str]) -> None:
-    from probes.tables import Table, print_tables
+    from probes.shown import Table, print_tables
     from training.data.hub_check import OK, chosen_entries
 
     if arguments.timeout <= 0:

@@ -22,8 +22,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from probes.assets.hub import HUB_CORPORA, HUB_MODELS, HubCorpus, HubModel
-from probes.assets.table import nearest_names
+from probes.assets.table import HUB_CORPORA, HUB_MODELS, HubCorpus, HubModel, nearest_names
 from probes.corpus.files import first_line
 from probes.corpus.sources import load_corpus
 from training.data.factoids import HUB_FACTOIDS

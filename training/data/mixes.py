@@ -3,8 +3,8 @@ r"""Mixes and replay: what is trained beside a data set so that facts stay in me
 A **mix ratio** is the size of the mix over the size of the data set that it is mixed into; the
 paper's main tables have 2.0. One stage has one mix: "random, then generic" are the mixes of two
 stages. The three sets of the hub are those of the released code, under the ids and columns that it
-names (`probes.assets.hub`). Where no commit is known `revision` pins one, and the content hash says
-what a run was given.
+names (`probes.assets.table`). Where no commit is known `revision` pins one, and the content hash
+says what a run was given.
 
 Of the items of earlier stages a share, the **replay ratio**, is drawn without replacement and shown
 again; the paper has 0.01, 0.05 and 0.1 (`replayed`). The items of a small ratio are among those of
@@ -33,8 +33,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from probes.assets.hub import HUB_CORPORA
-from probes.assets.table import find_asset, nearest_names
+from probes.assets.table import HUB_CORPORA, find_asset, nearest_names
 from probes.corpus.sources import Corpus, load_corpus
 from probes.generation import generate
 from probes.hooked_model import HookedModel

@@ -31,8 +31,8 @@ from torch.distributed.checkpoint import CheckpointException
 from probes.checking import all_finite, refuse_not_finite
 from probes.checkpoint_files import load_whole, quiet_transformers, what_is_wrong
 from probes.hooked_model import HookedModel
-from probes.json_text import json_text
 from probes.model_folder import write_model
+from probes.shown import json_text
 from training.adapters import is_adapted, load_adapters, save_adapters
 from training.engine import Engine, whole
 from training.processes import random_states, set_random_states, this_process

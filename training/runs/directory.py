@@ -32,7 +32,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from probes.json_text import json_text
+from probes.shown import json_text
 from training.choices import RateCount
 from training.processes import this_process
 from training.recipes import NOT_DECISIVE, as_json

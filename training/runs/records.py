@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from probes.json_text import json_text
+from probes.shown import json_text
 
 RECORDS_FILE = "records.jsonl"
 BASELINE_FILE = "baseline.jsonl"

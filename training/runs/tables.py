@@ -16,8 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from probes.tables import Table
-from training.data.downstream import TASKS
+from probes.shown import Table
 from training.runs.records import (
     EntropyRecord,
     PerplexityRecord,
@@ -29,6 +28,7 @@ from training.runs.records import (
     read_records,
 )
 from training.start_models import CLOZE
+from training.tasks import TASKS
 
 _ENTROPIES = {
     "knowledge": "knowledge entropy",

@@ -23,7 +23,7 @@ from analysis.entropy_tables import (
     series_labels,
 )
 from probes.choices import EntropyKind
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 from probes.results import ConvergencePoint
 from tests.analysis.results import make_result
 

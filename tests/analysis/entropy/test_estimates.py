@@ -18,7 +18,7 @@ from analysis.numbers import course, one_seed
 from analysis.observations import guessing
 from analysis.trajectory import totals_over_training, trajectory_findings
 from probes.choices import EntropyKind
-from probes.intervals import Interval, bootstrap_interval, estimate_of, jackknife_interval
+from probes.corpus_means import Interval, bootstrap_interval, estimate_of, jackknife_interval
 from probes.results import (
     AttentionEntropy,
     ConvergencePoint,

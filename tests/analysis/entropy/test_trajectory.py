@@ -13,7 +13,7 @@ from analysis.trajectory import (
     trajectory_findings,
     trajectory_table,
 )
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 from tests.analysis.results import make_result, trajectory_page
 
 

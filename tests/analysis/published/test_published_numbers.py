@@ -6,7 +6,7 @@ from statistics import mean
 import pytest
 
 from analysis.published import INCONSISTENCIES, PUBLISHED, Measured, compare
-from probes.intervals import Interval
+from probes.corpus_means import Interval
 
 A = "kim-table-1-baseline-738k-A"
 FACTOID, OTHERS = ("ID", "LAMA", "EQ", "WQ"), ("GSM8K", "MATH", "EC", "APPS", "UC")

@@ -12,8 +12,8 @@ import probes
 import training.remix_items as remix_items
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import change_weights
-from training.data.familiarity import FamiliaritySplit
 from training.data.rendering import Turn
+from training.recall import FamiliaritySplit
 from training.recipes import from_json
 from training.remix import main
 from training.remix_config import RemixConfig

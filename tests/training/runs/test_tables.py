@@ -3,9 +3,9 @@
 import pytest
 
 from training.ckl_run import _knowledge_rows
-from training.data.downstream import task_names
 from training.runs.records import EntropyRecord, PerplexityRecord, ScoresRecord, TaskRecord
 from training.runs.tables import observed, rows_table
+from training.tasks import task_names
 
 
 def test_rows_of_several_corpora_keep_apart():

@@ -11,7 +11,7 @@ import torch
 import probes
 from probes.translators import load_translators
 from tests.models import N_LAYERS, tiny_hf_model, tiny_tokenizer
-from training.lens_comparison import learning_and_heldout
+from training.lens_fits import learning_and_heldout
 from training.tuned_lens import main
 from training.tuned_lens_fit import train_translators
 

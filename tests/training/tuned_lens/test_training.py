@@ -12,7 +12,7 @@ from probes.translators import identity_translators, load_translators
 from tests.models import D_VOCAB, N_LAYERS, padded, tiny_hf_model, tiny_model, tokens
 from tests.probes.test_finite import BAD, PLACE, ROWS, overflowing
 from tests.probes.test_translators import D_MODEL, drawn, streams_of
-from training.lens_comparison import compare_lenses, sampled_streams
+from training.lens_fits import compare_lenses, sampled_streams
 from training.tuned_lens_fit import train_translators
 
 LAYERS = N_LAYERS  # the stream before block 0, and two of three blocks
