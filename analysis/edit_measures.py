@@ -25,9 +25,9 @@ from interventions.attention_temperature import AttentionTemperature
 from interventions.choices import ResuscitationSite, as_choice, edits_named, named_object
 from interventions.edit_forms import Edit
 from interventions.edits import applied, patch_weights
-from interventions.effects import Effects, measure_effects
+from interventions.neurons import require_site
+from interventions.patch_run import Effects, measure_effects
 from interventions.resuscitation import Resuscitation
-from interventions.rows import require_site
 from probes.cli import output_folder
 from probes.corpus.batching import KeptBatches
 from probes.entropy import knowledge_entropy

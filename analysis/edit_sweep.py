@@ -70,7 +70,7 @@ def _run(arguments: EditSweepArguments, given: Sequence[str]) -> None:
     from analysis.edit_sweep_page import edit_report
     from analysis.numbers import command_line
     from analysis.sweep_folder import begin, plain_settings, refuse_foreign
-    from interventions.effects import keep_tokens, open_texts
+    from interventions.patch_run import keep_tokens, open_texts
 
     out, tried = arguments.out, ("factors", "ratios", "temperatures")
     grid: dict[str, Any] = {name: getattr(arguments, name) for name in tried}

@@ -13,7 +13,7 @@ from analysis.depth import adjusted, found_in
 from analysis.lens_result import LensResult
 from analysis.lens_tables import prompt_text, series_labels, target_text
 from analysis.statistics.tests import Comparison, mcnemar, paired_permutation
-from probes.comparing import Difference, paired, require_kind
+from probes.shown import Difference, paired, require_kind
 
 _MEASURES = ("rank", "log_prob", "entropy", "kl")
 

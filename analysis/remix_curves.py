@@ -37,7 +37,7 @@ from training.remix_config import MIX_SAMPLE, NO_MIX, RemixConfig
 from training.remix_items import stage_items
 from training.runs.directory import CHECKPOINTS_FOLDER
 from training.runs.records import GradientAlignmentRecord, StepRecord, records_of
-from training.start_models import find_start
+from training.start_or_resume import find_start
 
 _POINTS = 40
 """Of a curve of losses in a stage: each is the mean over a stretch of updates."""

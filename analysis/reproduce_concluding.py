@@ -34,7 +34,7 @@ from analysis.reproduce_plan import located_names, models_of, pretrained_of
 from analysis.result_folders import Results, find_results, tables_of
 from analysis.runs import Chain, read_chain
 from training.runs.directory import CHECKPOINTS_FOLDER
-from training.runs.durable_files import write_whole
+from training.runs.records import write_whole
 
 PLAN_FILE, TABLES_FOLDER, DEPTHS_FILE, PAGE = "plan.json", "tables", "depths.csv", "report.html"
 _PRETRAIN, _PRETRAINING = "training.pretrain", "pretraining"

@@ -22,7 +22,7 @@ from analysis.arms import edit_form
 from analysis.runs import TrainingRun
 from training.runs.checkpoints import checkpoint_folders
 from training.runs.directory import CHECKPOINTS_FOLDER, MANIFEST_FILE, read_manifest
-from training.start_models import Start, find_start
+from training.start_or_resume import Start, find_start
 
 PRETRAINING_PROGRAM = "training.pretrain"
 _WILDCARDS = re.compile(r"[*?[]")

@@ -26,8 +26,7 @@ from analysis.observations import (
     record_table,
     records_of_kind,
 )
-from probes.comparing import Difference, paired, require_kind, require_same
-from probes.shown import Result, Shown
+from probes.shown import Difference, Result, Shown, paired, require_kind, require_same
 from training.remix_config import RELEARNING_FILE, RemixConfig
 from training.runs.directory import CHECKPOINTS_FOLDER, DONE_FILE, MANIFEST_FILE, read_manifest
 from training.runs.records import (
@@ -41,7 +40,7 @@ from training.runs.records import (
     read_records,
     records_of,
 )
-from training.start_models import find_start
+from training.start_or_resume import find_start
 
 CKL, REMIX = "training.ckl", "training.remix"
 """Commands."""

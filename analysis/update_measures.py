@@ -37,7 +37,7 @@ from torch.nn.functional import cross_entropy
 from analysis.checkpoints import Checkpoint
 from analysis.statistics.correlations import CorrelationKind, in_kind
 from analysis.sweep_folder import origin_in, refuse_another
-from interventions.rows import Rows, memory_rows
+from interventions.neurons import Rows, memory_rows
 from probes.choices import Backend
 from probes.cli import output_folder
 from probes.corpus.batching import TokenBatches

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from interventions.choices import Schedule, as_choice
 from interventions.edit_forms import Clock, NotInWeightsError, WeightChange
-from interventions.rows import name_and_layout
+from interventions.neurons import name_and_layout
 from probes.hooked_model import HookedModel
 from probes.projections import width_out
 from probes.shown import Shown

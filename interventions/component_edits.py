@@ -32,7 +32,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from interventions.edit_forms import Clock, NotInWeightsError, WeightChange
-from interventions.rows import (
+from interventions.neurons import (
     Rows,
     gate_rows,
     memory_rows,

@@ -26,19 +26,22 @@ from torch import Tensor
 
 from interventions.choices import ResuscitationSite, Selection
 from interventions.edit_forms import Clock, WeightChange
-from interventions.resuscitation import Resuscitation
-from interventions.rows import (
+from interventions.neurons import (
     Piece,
     Rows,
     ScalesRows,
     gate_rows,
+    inactive,
+    measured_means,
     memory_rows,
+    require_measured_on,
     require_native,
+    require_some,
     scaled_pieces,
     up_rows,
     with_rows,
 )
-from interventions.selection import inactive, measured_means, require_measured_on, require_some
+from interventions.resuscitation import Resuscitation
 from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
 from probes.model_folder import sha256_of
@@ -63,11 +66,9 @@ class _OtherRows(ScalesRows):
 
     @property
     def at(self) -> ResuscitationSite:
-        """The site."""
         return self.like.at
 
     def require(self, model: HookedModel) -> None:
-        """Refuse a model that the coefficients are not of."""
         self.like.require(model)
 
     @abstractmethod

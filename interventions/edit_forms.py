@@ -149,8 +149,6 @@ class TensorChange:
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    """Rows of one parameter as they were."""
-
     weight: Tensor
     axis: int
     index: Int64[Tensor, "n"] | None
@@ -214,7 +212,6 @@ class WeightWrites:
         return tuple(found)
 
     def restore(self) -> None:
-        """Put the old bits back."""
         for name, written in self._hashes.items():
             if sha256_of({name: self._kept[name].now()}) != written:
                 raise ValueError(

@@ -25,14 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interventions.edit_forms import (
-    Clock,
-    Edit,
-    TensorChange,
-    WeightChange,
-    WeightWrites,
-    an_edit,
-)
+from interventions.edit_forms import Clock, Edit, TensorChange, WeightChange, WeightWrites, an_edit
 from probes.argument_checks import hooked_model, takes
 from probes.attach import projections_unchanged
 from probes.backends.nnsight import NnsightEngine
@@ -349,7 +342,6 @@ class _Recorder(NnsightEngine):
     """Remembers what edits attach, and runs it in traces that others start."""
 
     def record(self, model: HookedModel, edits: tuple[Edit, ...], clock: Clock) -> None:
-        """Remember what the edits attach."""
         inner = HookedModel(self, model.tokenizer, name=model.name, revision=model.revision)
         with ExitStack() as stack:
             for edit in edits:
@@ -366,7 +358,6 @@ class _Recorder(NnsightEngine):
 
     @property
     def has_any(self) -> bool:
-        """Whether anything is attached."""
         return bool(self._hooks or self._last)
 
     def run_in(self, edited: Any) -> None:

@@ -19,8 +19,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from interventions.choices import ResuscitationSite
+from interventions.neurons import scaled_pieces
 from interventions.resuscitation import Resuscitation
-from interventions.rows import scaled_pieces
 from probes.hooked_model import HookedModel
 from probes.shown import Shown
 
@@ -35,7 +35,6 @@ class _Rates:
     by: Float[Tensor, "n"]
 
     def along(self, parameter: Tensor) -> Tensor:
-        """The factors, as they broadcast against these rows."""
         return self.by.view([-1 if axis == self.axis else 1 for axis in range(parameter.ndim)])
 
     def rows(self, parameter: Tensor) -> Tensor:

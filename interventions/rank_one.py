@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from interventions.edit_forms import Clock, WeightChange
-from interventions.rows import memory_rows, require_native
+from interventions.neurons import memory_rows, require_native
 from probes.argument_checks import batches as some_batches
 from probes.argument_checks import hooked_model, takes
 from probes.attach import Change, Forward, projection_changed
@@ -168,17 +168,14 @@ class _SecondMoments:
     def update(
         self, values: Float[Tensor, "batch pos width"], mask: Bool[Tensor, "batch pos"]
     ) -> None:
-        """Take the values of one batch."""
         seen = values[mask].double()
         self.sum = self.sum + seen.T @ seen
         self.count += len(seen)
 
     def merge(self, other: "_SecondMoments") -> None:
-        """Take over what another one has seen."""
         self.sum, self.count = self.sum + other.sum, self.count + other.count
 
     def result(self) -> Float64[Tensor, "width width"]:
-        """The mean."""
         return (self.sum / self.count).cpu()  # type: ignore[union-attr]
 
 
@@ -318,7 +315,6 @@ class _Rows:
         return torch.stack(losses).mean()
 
     def answered(self, logits: Float[Tensor, "row pos d_vocab"]) -> bool:
-        """Whether the target is the most likely answer to every prompt."""
         return all(bool((said.argmax(dim=1) == ids).all()) for said, ids in self._targets(logits))
 
     def _targets(self, logits: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -348,7 +344,6 @@ class _Rows:
 def _value_for(
     model: HookedModel, layer: int, rows: _Rows, key: Float64[Tensor, "d_mlp"], search: ValueSearch
 ) -> Float64[Tensor, "d_model"]:
-    """The value with which the model goes on with the target."""
     down = model.anatomy.layers[layer].down
     with torch.no_grad():
         old = down.forward(key.to(device_of(down), stored_type(down))[None])[0].float()

@@ -1,8 +1,8 @@
 """Resuscitation: make the least active memory vectors of every layer as active as the others.
 
 The neurons whose mean coefficient is at or below the quantile `ratio` are multiplied by `factor`
-times the layer's mean coefficient over their own (`interventions.selection`), at one of the sites
-of `interventions.rows`; the paper scales up rows (`site="up"`). `site="preserving"` also divides
+times the layer's mean coefficient over their own (`interventions.neurons`), at one of the sites
+of `interventions.neurons`; the paper scales up rows (`site="up"`). `site="preserving"` also divides
 the memory vectors, which moves knowledge entropy without changing what the model computes. In
 the weights it is, for training under Adam, a learning rate of its own for each row; as hooks it is
 nothing.
@@ -29,14 +29,15 @@ from torch import Tensor
 
 from interventions.choices import ResuscitationSite, Selection, as_choice
 from interventions.edit_forms import Clock
-from interventions.rows import ScalesRows, require_site
-from interventions.selection import (
+from interventions.neurons import (
     PredictedEntropy,
+    ScalesRows,
     content_hash,
     inactive,
     measured_means,
     multipliers,
     require_measured_on,
+    require_site,
     require_solvable,
     require_some,
     solve_factor,

@@ -300,7 +300,6 @@ def _refuse_lengths(both: list[Ids]) -> None:
 
 
 def _sites(model: RunningModel, asked: Any, heads: bool) -> list[Site]:
-    """Sites by either name; checked."""
     listed = [asked] if isinstance(asked, str) else list(asked)
     if not listed:
         raise ValueError("there are no sites to patch; give some, such as 'resid_pre'")
@@ -320,7 +319,6 @@ def _sites(model: RunningModel, asked: Any, heads: bool) -> list[Site]:
 
 
 def _n_heads(model: RunningModel, sites: list[Site]) -> int:
-    """How many heads each of the sites has."""
     fewer = (Site.KEY, Site.VALUE, Site.ROTATED_KEY)
     counts = {model.anatomy.n_key_value_heads if s in fewer else model.n_heads for s in sites}
     if len(counts) != 1:
@@ -353,7 +351,6 @@ def _labels(
 
 
 def _reading(model: RunningModel, metric: Metric) -> tuple[Callable[[Tensor], Tensor], str]:
-    """The metric as a function of logits, and in words."""
     if callable(metric):
         return metric, getattr(metric, "__name__", "the metric")
     tokens = list(metric) if isinstance(metric, tuple | list) else [metric]

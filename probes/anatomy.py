@@ -25,8 +25,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes.architectures import ARCHITECTURES, Architecture, row_of
-from probes.attention_call import AttentionCall, SoftmaxCall
-from probes.attention_interface import attention_inside, attention_taken_over
+from probes.attention_interface import (
+    AttentionCall,
+    SoftmaxCall,
+    attention_inside,
+    attention_taken_over,
+)
 from probes.checking import activation_of, difference, few_tokens, refusing_failures, tolerance
 from probes.projections import Structure, device_of, matrix_of, stored_type, width_in, width_out
 from probes.shown import Shown
@@ -89,7 +93,6 @@ class Anatomy(Shown):
 
     @property
     def d_vocab(self) -> int:
-        """Number of logits."""
         return width_out(self.unembed)
 
     @property
@@ -168,7 +171,6 @@ def locate(hf_model: Any, unwrap: Unwrap = lambda module: module) -> Anatomy:
 
 
 def _widths_of_heads(layer: Layer, config: Any, n_heads: int) -> tuple[int, int]:
-    """The width of a head, and the number of heads of keys and values."""
     if layer.q is None or layer.k is None:
         width = getattr(config, "head_dim", None) or config.hidden_size // n_heads
         return width, getattr(config, "num_key_value_heads", None) or n_heads
@@ -379,7 +381,6 @@ def _up_and_gate(config: Any, block: _Calls, into: list[str], down: str) -> tupl
 
 
 def _additions(blocks: list[_Calls], attention: str, mlp: str) -> dict[str, Any]:
-    """Whose outputs add up to what every block does, and who reads the stream in between."""
     children = [path for path in blocks[0] if path and "." not in path] + [mlp]
     # The plain modules first: where a norm of ones or dropout follows one, both fit.
     firsts = sorted(children, key=lambda path: path != attention)

@@ -2,7 +2,7 @@
 
 A row holds module paths: from the causal language model to its list of blocks, and from a block to
 its parts. `probes.anatomy` follows them in a real model, or makes up a row for a family without
-one; `probes.self_check` tests on the model that the parts play the part that the row gives them.
+one; `probes.running_model` tests on the model that the parts play the part that the row gives them.
 """
 
 from dataclasses import dataclass, replace
@@ -135,7 +135,6 @@ _GEMMA2 = replace(
 
 
 def _fused(path: str) -> dict[str, Any]:
-    """One projection to queries, keys and values."""
     return {"q": path, "k": path, "v": path}
 
 

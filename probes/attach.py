@@ -35,8 +35,16 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from probes.anatomy import Anatomy
-from probes.attention_call import AttentionCall, SoftmaxCall, Temperature, divided, pattern_of
-from probes.attention_interface import Handler, Transform, attention_taken_over
+from probes.attention_interface import (
+    AttentionCall,
+    Handler,
+    SoftmaxCall,
+    Temperature,
+    Transform,
+    attention_taken_over,
+    divided,
+    pattern_of,
+)
 from probes.places import (
     IN_ATTENTION,
     HookFunction,
@@ -75,7 +83,6 @@ def attached(hf_model: Any, anatomy: Anatomy, hooks: Hooks) -> Iterator[None]:
 def _attach(
     hf_model: Any, anatomy: Anatomy, point: HookPoint, function: HookFunction
 ) -> Iterator[Callable[[], None]]:
-    """Attach one function; what takes it off again."""
     if point.site is Site.LOGITS:
         yield _on_logits(hf_model, point, function).remove
         return
@@ -189,7 +196,6 @@ def _on_logits(hf_model: nn.Module, point: HookPoint, function: HookFunction) ->
 
 
 def _explicit_attention(pairs: Hooks) -> Handler:
-    """Attention with what is read or replaced in it spelled out."""
     spelled_out = any(p.site in (Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN) for p, _ in pairs)
 
     def run(site: Site, tensor: Tensor) -> Tensor:
@@ -224,7 +230,6 @@ class TemperatureNow:
     most_keys: int = 0
 
     def __call__(self, n_keys: int) -> Temperature:
-        """The temperature."""
         self.most_keys = max(self.most_keys, n_keys)
         return self.ask()
 

@@ -183,7 +183,6 @@ class Readout:
         return cls(model, captured, place, direction, logit, bias)
 
     def vector(self, site: Site, layer: int | None) -> Tensor:
-        """What a site has at the position."""
         return _at(self.captured, site, layer, self.place)
 
     @torch.no_grad()

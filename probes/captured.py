@@ -393,7 +393,6 @@ _SHOWN_NAMES = 6
 
 
 def _sliced(tensor: Tensor, which: PosSlice, axis: int = -2) -> Tensor:
-    """Some positions of a tensor; a number by itself takes the axis off."""
     if which is None:
         return tensor
     if isinstance(which, int):

@@ -303,8 +303,6 @@ def subject_positions(model: Any, item: LensItem) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """What to corrupt and what to restore; see `causal_recovery`."""
-
     sites: tuple[Site, ...]
     positions: RestoredPositions
     window: int
@@ -328,7 +326,6 @@ class _Settings:
             raise ValueError(f"least_drop is {self.least_drop}; give a positive number of nats")
 
     def points(self, site: Site, layer: int, n_layers: int) -> tuple[HookPoint, ...]:
-        """What is restored together for a site at a layer."""
         width = 1 if site in STREAMS else self.window
         start = layer - width // 2
         layers = range(max(0, start), min(n_layers, start + width))

@@ -150,7 +150,6 @@ class Lens(StrEnum):
 
     @property
     def words(self) -> str:
-        """What people call it."""
         return f"{'Jacobian' if self is Lens.JACOBIAN else self} lens"
 
 

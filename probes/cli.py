@@ -246,7 +246,6 @@ def _refuse_unknown_flags(groups: Sequence[_Group], argv: Sequence[str]) -> None
 
 
 def _first_paragraph(box: str) -> str:
-    """The text of the first part of one of tyro's message boxes, with the nearest choice."""
     lines = [line.strip(" │╭╮╰╯─") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
     borders = r"[─-]{3,}|For full helptext|Argument helptext|Got errors"
     parts = [part.strip() for part in re.split(borders, " ".join(lines)) if part.strip()]
@@ -385,7 +384,6 @@ class LoadingSettings:
     """float32, bfloat16, ...; the checkpoint's own."""
 
     def load(self, model: str, revision: str | None = None, **more: Any) -> "HookedModel":
-        """A model, hooked."""
         import probes
 
         revision = revision or self.revision
@@ -412,7 +410,6 @@ class TextSettings:
     """Rows run at once."""
 
     def corpus_of(self, name: str, max_documents: int | None = None) -> "Corpus":
-        """The texts of a name or a file."""
         import probes
 
         return probes.load_corpus(
@@ -422,7 +419,6 @@ class TextSettings:
     def batches_of(
         self, model: "HookedModel", corpus: "Corpus", max_tokens: int | None = None
     ) -> "TokenBatches":
-        """The text's rows of tokens, for the tokenizer of a model."""
         import probes
 
         return probes.token_batches(

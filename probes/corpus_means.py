@@ -164,7 +164,6 @@ class BlockedMean:
         self.weights.index_add_(0, weights.blocks, weights.matrix.double().sum(dim=1))
 
     def add(self, layer: int, weights: BatchWeights, values: Float[Tensor, "token *rest"]) -> None:
-        """Add the values of a batch at one layer."""
         sums = weights.sums(values)
         # Not every device has float64; the CPU has.
         home = values.device if values.device.type in ("cpu", "cuda") else torch.device("cpu")
@@ -175,7 +174,6 @@ class BlockedMean:
         held.index_add_(0, weights.blocks.to(held.device), sums.to(held.device).double())
 
     def merge(self, other: "BlockedMean") -> None:
-        """Take over what another one has seen."""
         self.weights += other.weights
         for layer, theirs in enumerate(other.sums):
             if theirs is not None:
@@ -262,7 +260,6 @@ class Interval(NamedTuple):
 
     @property
     def width(self) -> float:
-        """From end to end."""
         return self.high - self.low
 
 

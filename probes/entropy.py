@@ -28,7 +28,7 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.attention_call import AttentionCall, SoftmaxCall
+from probes.attention_interface import AttentionCall, SoftmaxCall
 from probes.checking import wide
 
 

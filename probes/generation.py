@@ -192,8 +192,6 @@ def generate(
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """Which token comes next."""
-
     temperature: float | None
     draws: Float64[Tensor, "prompt step"] | None
     """From 0 to below 1; None where nothing is drawn."""
@@ -228,8 +226,6 @@ class _Choice:
 
 
 class _Continuations:
-    """Continues prompts that share a batch."""
-
     def __init__(self, model: RunningModel, choice: _Choice, stop_ids: Sequence[int]) -> None:
         self._model = model
         self._choice = choice

@@ -78,7 +78,6 @@ class Row:
 def _rows_of(
     index: int, item: LensItem, settings: LensSettings, controls: Mapping[str, Sequence[int]]
 ) -> list[Row]:
-    """The rows of one item."""
     others = tuple(ids[index] for ids in controls.values())
     last, target = len(item.prompt_ids) - 1, item.target_ids
     places = [item.first] if settings.span is TargetSpan.FIRST else list(range(len(target)))

@@ -263,7 +263,6 @@ def _local_folder(where: str, revision: str | None) -> Path | None:
 
 @contextmanager
 def _in_one_line(name: str, where: str, is_local: bool, revision: str | None) -> Iterator[None]:
-    """Turn whatever loading raises into a line that says why."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
@@ -321,7 +320,6 @@ def _known_revisions(repo_id: str) -> str:
 
 
 def _wrapped(source: Any, tokenizer: Any, asked: Backend | None) -> HookedModel:
-    """A hooked model over an object in memory."""
     engine, own_tokenizer = _engine_of(source, tokenizer, asked)
     if asked not in (None, engine.backend):
         raise ValueError(
@@ -333,7 +331,6 @@ def _wrapped(source: Any, tokenizer: Any, asked: Backend | None) -> HookedModel:
 
 
 def _engine_of(source: Any, tokenizer: Any, asked: Backend | None) -> tuple[Engine, Any | None]:
-    """What runs an object in memory, and the tokenizer that it brings."""
     from transformers import PreTrainedModel
 
     # Their packages are imported already if the object is one of theirs, and not for anything else.
@@ -374,7 +371,6 @@ def _engine_of(source: Any, tokenizer: Any, asked: Backend | None) -> tuple[Engi
 
 
 def _engine_over(hf_model: Any, tokenizer: Any | None, backend: Backend) -> Engine:
-    """An engine of a backend over a model that nothing else uses."""
     match backend:
         case Backend.NATIVE:
             return NativeEngine(hf_model)

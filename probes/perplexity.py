@@ -43,7 +43,6 @@ class TextBytes:
         self._bytes = 0
 
     def see(self, batch: TokenBatch) -> None:
-        """Take the tokens of a batch; documents that go on from the last one are joined."""
         if self._tokenizer is None:
             return
         real = batch.attention_mask.bool()
@@ -104,7 +103,6 @@ class Perplexity(Result):
 
     @property
     def documents(self) -> int:
-        """Documents seen."""
         return len(self.per_document_loss)
 
     @property
@@ -223,7 +221,6 @@ class LossMeter(Meter):
         self._documents.add(batch.segment_ids.flatten()[places], losses)
 
     def total(self, means: Float[Tensor, "layer 1"]) -> float:
-        """The mean over predicted tokens."""
         return float(means.sum())
 
     def results(self) -> dict[str, Any]:

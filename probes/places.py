@@ -194,8 +194,6 @@ def _same_for_all(n_heads: int) -> View:
 
 
 class _NormSites:
-    """A run of a norm, by site."""
-
     def __init__(self, norm: Any, received: Tensor) -> None:
         self._run = NormRun(norm, received)
 

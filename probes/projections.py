@@ -253,7 +253,6 @@ def _found_by_running(norm: Any, width: int) -> NormKind:
 
 
 def _divided(received: Tensor, kind: NormKind) -> tuple[Tensor, Tensor]:
-    """The scale and the normalized stream."""
     centred = centred_as(kind, wide(received))
     scale = (centred.pow(2).mean(dim=-1, keepdim=True) + kind.eps).sqrt()
     return scale, centred / scale

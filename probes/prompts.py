@@ -54,19 +54,15 @@ class Prompts:
         name: str = "the model",
         d_vocab: int | None = None,
     ) -> None:
-        self._given = tokenizer
-        self._prepend_bos = prepend_bos
-        self._name = name
-        self._d_vocab = d_vocab
+        self._given, self._prepend_bos = tokenizer, prepend_bos
+        self._name, self._d_vocab = name, d_vocab
 
     @classmethod
     def of(cls, model: Any, prepend_bos: bool | None = None) -> "Prompts":
-        """The prompts of a hooked model."""
         return cls(model.tokenizer, prepend_bos=prepend_bos, name=model.name, d_vocab=model.d_vocab)
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer."""
         if self._given is None:
             raise ValueError(
                 f"{self._name} has no tokenizer; give token ids, or load the model with one"
@@ -99,7 +95,6 @@ class Prompts:
         return tuple(ids) if tuple(ids[: len(front)]) == front else front + tuple(ids)
 
     def plain(self, texts: Iterable[str]) -> list[Ids]:
-        """Token ids of texts, with nothing before or after them."""
         listed = list(texts)
         if not listed:
             return []
@@ -126,7 +121,6 @@ class Prompts:
         return found
 
     def single(self, text: str) -> int:
-        """The token id of a text that is one token."""
         (ids,) = self.ids([text], "text")
         if len(ids) != 1:
             pieces = [self.tokenizer.decode([token]) for token in ids]
@@ -210,7 +204,8 @@ class Prompts:
     def _continuation_alone(self, text: str) -> Ids:
         """A text as it is after another one: without the space that is put before any text."""
         (ids,) = self.plain([text])
-        if _spaces(self.tokenizer, ids) <= len(text) - len(text.lstrip(" ")):
+        pieces = "".join(_pieces(self.tokenizer, ids))
+        if len(pieces) - len(pieces.lstrip(_SPACES)) <= len(text) - len(text.lstrip(" ")):
             return ids
         for anchor in _ANCHORS:
             head, both = self.plain([anchor, anchor + text])
@@ -259,9 +254,9 @@ def one_prompt(model: Any, prompt: Any, prepend_bos: bool | None = None) -> Ids:
 def token_id(model: Any, token: str | int) -> int:
     """A token that is given as text or as its id; checked."""
     encoder = Prompts.of(model, False)
-    return (
-        encoder.single(token) if isinstance(token, str) else encoder.ids([[token]], "token")[0][0]
-    )
+    if isinstance(token, str):
+        return encoder.single(token)
+    return encoder.ids([[token]], "token")[0][0]
 
 
 def place_in(position: int, length: int) -> int:
@@ -297,15 +292,7 @@ def spelling(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[int, i
 
 
 def set_bos_habit(tokenizer: Any, prepend_bos: bool | None) -> Any:
-    """The same tokenizer with a habit of beginning texts with a BOS, or of not; saved with it.
-
-    Args:
-        tokenizer: a fast one; changed in place. None stays None.
-        prepend_bos: the habit; None leaves it as it is.
-
-    Raises:
-        ValueError: it has no BOS token, or cannot take the habit.
-    """
+    """Have a tokenizer begin texts with a BOS, or not, which is saved with it; in place."""
     if prepend_bos is None or tokenizer is None:
         return tokenizer
     front = Prompts(tokenizer, prepend_bos=prepend_bos).front
@@ -317,11 +304,9 @@ def set_bos_habit(tokenizer: Any, prepend_bos: bool | None) -> Any:
         from tokenizers.processors import TemplateProcessing
 
         tokens = tokenizer.convert_ids_to_tokens(list(front))
-        begun = [*tokens, "$A"]
+        begun, special = [*tokens, "$A"], list(zip(tokens, front, strict=True))
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-            single=begun,
-            pair=[*begun, "$B:1"],
-            special_tokens=list(zip(tokens, front, strict=True)),
+            single=begun, pair=[*begun, "$B:1"], special_tokens=special
         )
     if _own_front(tokenizer) != front:
         raise ValueError(
@@ -349,11 +334,6 @@ def _ids_without_specials(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
-def _spaces(tokenizer: Any, ids: Ids) -> int:
-    pieces = "".join(_pieces(tokenizer, ids))
-    return len(pieces) - len(pieces.lstrip(_SPACES))
-
-
 def _pieces(tokenizer: Any, ids: Ids) -> list[str]:
     """Tokens as the vocabulary has them; a model may have more ids than its tokenizer."""
     known = len(tokenizer)
@@ -372,7 +352,6 @@ class LensItem(Shown):
     """Special tokens in front included."""
     target_ids: Ids
     prompt: str | None = None
-    """As text; None where it was given as token ids."""
     target: str | None = None
     """As text; None where it was given as token ids."""
     subject: tuple[int, int] | None = None
@@ -390,7 +369,6 @@ class LensItem(Shown):
 
     @property
     def first_id(self) -> int:
-        """The first token that tells the target apart."""
         return self.target_ids[self.first]
 
 

@@ -17,10 +17,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.choices import Backend, Coefficient, EntropyKind
-from probes.comparing import Difference, paired, require_kind, require_same
 from probes.corpus_means import Interval, estimate_of
 from probes.hooked_model import HookedModel
-from probes.shown import Result, Shown, frame_of, json_text
+from probes.shown import (
+    Difference,
+    Result,
+    Shown,
+    frame_of,
+    json_text,
+    paired,
+    require_kind,
+    require_same,
+)
 
 _RUNS_ON = {
     Backend.NATIVE: ("transformers",),
@@ -104,7 +112,6 @@ class _Estimated(Shown):
         return {**number, "maximum": maximum and f"{maximum:.5g}"}
 
     def _dict(self, *names: str) -> dict[str, Any]:
-        """The named numbers, for JSON."""
         return {name: _plain(getattr(self, name)) for name in names}
 
 
@@ -200,7 +207,6 @@ class ConvergencePoint(_Estimated):
     interval: Interval | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
         return self._dict("kind", "documents", "tokens", "total", "interval", "estimate")
 
 

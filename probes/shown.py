@@ -1,4 +1,4 @@
-"""How results are shown: in one line, as tables for people, and as JSON that holds numbers only.
+"""How results are shown and compared: in one line, as tables, as JSON, and less one another.
 
 In a line, tensors are shown by their shapes and long lists by their lengths. A `Table` has the same
 rows on a terminal, in a document and on a page. JSON refuses NaN and infinities, and says where
@@ -359,3 +359,64 @@ def _not_finite(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
         yield place, value
     for name, inner in pairs:
         yield from _not_finite(inner, f"{place}.{name}" if place else str(name))
+
+
+@dataclass(frozen=True, eq=False)
+class Difference(Result):
+    """Two results of one kind, and the second less the first.
+
+    Attributes:
+        first: one of them.
+        second: the other.
+        names: what tells them apart.
+        numbers: a row for every number that both have: what it is of, `first`, `second` and
+            `difference`.
+    """
+
+    first: Any
+    second: Any
+    names: tuple[str, str]
+    numbers: "pd.DataFrame"
+
+    def to_dataframe(self) -> Any:
+        """A row for every number that both have, with `first`, `second` and `difference`."""
+        return self.numbers
+
+    def _facts(self) -> dict[str, Any]:
+        return {"": f"{self.names[1]} less {self.names[0]}", "numbers": len(self.numbers)}
+
+
+def paired(first: "pd.DataFrame", second: "pd.DataFrame", what: str) -> "pd.DataFrame":
+    """Two tidy tables as one: their `value` as `first` and `second`, and the `difference`.
+
+    Raises:
+        ValueError: they have no row in common.
+    """
+    keys = [name for name in first.columns if name != "value"]
+    both = first.merge(second, on=keys, suffixes=("_first", "_second"))
+    if both.empty:
+        raise ValueError(f"the two {what} have no number in common; measure the same of both")
+    both = both.rename(columns={"value_first": "first", "value_second": "second"})
+    return both.assign(difference=both["second"] - both["first"])
+
+
+def require_same(what: str, both: Iterable[Any], advice: str) -> None:
+    """Refuse two results that differ in what they must share.
+
+    Raises:
+        ValueError: they differ in it.
+    """
+    first, second = both
+    if first != second:
+        raise ValueError(f"the two differ in {what}: {first} and {second}; {advice}")
+
+
+def require_kind(first: Any, second: Any) -> None:
+    """Refuse to compare a result with something else.
+
+    Raises:
+        ValueError: the second is of another class.
+    """
+    if type(first) is not type(second):
+        kinds = (type(one).__name__ for one in (first, second))
+        raise ValueError("{} cannot be compared with {}; give another of its kind".format(*kinds))

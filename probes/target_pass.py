@@ -47,7 +47,6 @@ class PrefixTree:
 
     @property
     def branches(self) -> bool:
-        """Whether some sequence leaves the path of another."""
         return any(after <= before for before, after in pairwise(self.depths))
 
     @property
@@ -173,7 +172,6 @@ def run_trees(model: HookedModel, trees: Sequence[PrefixTree]) -> Float[Tensor, 
 
 
 def _gap(model: HookedModel) -> float:
-    """How far the ends of three short paths in one row are from what each gets by itself."""
     a, b, c, d, *_ = few_tokens(model.d_vocab, torch.device("cpu"))[0].tolist()
     paths = [(a, b, c), (a, b, d, c), (a, d)]
 
@@ -268,8 +266,6 @@ def by_item(values: Float64[Tensor, "token"], lengths: Sequence[int]) -> Float64
 
 @dataclass(frozen=True)
 class _Asked:
-    """One entry for each target token of a batch."""
-
     node: Int64[Tensor, "token"]
     """The node that predicts it, counted through the rows of the batch."""
     target: Int64[Tensor, "token"]
@@ -342,7 +338,6 @@ def _read(
     reading: Reading,
     values: int,
 ) -> Float64[Tensor, "token value"]:
-    """What is read, on the CPU; a node that predicts several tokens is unembedded once."""
     nodes, inverse = asked.node.unique(return_inverse=True)
     rows = normed.flatten(0, 1)[nodes.to(normed.device)]
     chunks = -(-len(nodes) * 4 * model.d_vocab // _LOGITS_BYTES)

@@ -142,7 +142,6 @@ def load_translators(directory: str | Path, model: HookedModel) -> Translators:
 
 
 def _kept(folder: Path, model: HookedModel) -> Translators:
-    """What `Translators.save` wrote."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

@@ -25,8 +25,6 @@ from probes.sites import Site
 
 @dataclass(frozen=True, repr=False)
 class _Part:
-    """The attention or the MLP of one layer."""
-
     anatomy: Anatomy
     layer: int
 
@@ -167,7 +165,6 @@ class Weights:
 
 
 def _rows_of(embedding: Any, n_rows: int) -> Float[Tensor, "row d_model"]:
-    """What an embedding looks up."""
     if isinstance(embedding, torch.nn.Embedding) and "weight" in embedding._parameters:
         return embedding.weight.detach()
     return computed_rows(embedding, n_rows).detach()

@@ -13,7 +13,7 @@ from jaxtyping import TypeCheckError
 WRONG_RANK = torch.zeros(1, 1, 1, 1, 1)
 CALLS = {
     "probes.readout.unembed": (None, torch.ones(())),
-    "interventions.selection.multipliers": (WRONG_RANK, WRONG_RANK.bool(), 2.0),
+    "interventions.neurons.multipliers": (WRONG_RANK, WRONG_RANK.bool(), 2.0),
     "training.engine.summed_cross_entropy": (WRONG_RANK, WRONG_RANK.long()),
     "analysis.depth.depth_change": (WRONG_RANK.long(), WRONG_RANK.long()),
 }

@@ -70,7 +70,6 @@ def require_peft() -> None:
 
 
 def _projections(model: HookedModel) -> list[str]:
-    """The names of all linear maps in the blocks."""
     inside = {id(part) for layer in model.anatomy.layers for part in layer.block.modules()}
     named = model.hf_model.named_modules()
     return [name for name, part in named if id(part) in inside and is_plain(part)]

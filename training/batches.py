@@ -376,7 +376,6 @@ def some_data(value: Any) -> str | None:
 
 
 def _row(row: Any, number: int) -> tuple[Int64[np.ndarray, " pos"], ...]:
-    """Ids, labels and mask of a row."""
     if isinstance(row, str) or (isinstance(row, Mapping) and "input_ids" not in row):
         found = shown(row) if isinstance(row, str) else f"a mapping of {', '.join(map(str, row))}"
         raise ValueError(

@@ -154,23 +154,19 @@ class CklConfig(
 
     @property
     def first_injection(self) -> int:
-        """The batch of the first round of injections, counted from 0."""
         first = self.injection_first
         return self.injection_interval - 1 if first is None else first
 
     @property
     def last_injection(self) -> int:
-        """The batch of the last round."""
         rounds = self.injection_rounds * self.injection_cycles
         return self.first_injection + (rounds - 1) * self.injection_interval
 
     @property
     def passages(self) -> int:
-        """How many passages there are."""
         return self.paraphrase + self.duplication + self.once + self.held_out
 
     def settings(self, steps: int) -> LoopSettings:
-        """The settings of the loop, for a run of so many steps."""
         return self.loop_settings(steps, checkpoint_every=self.checkpoint_every)
 
     def missing(self) -> list[str]:

@@ -37,7 +37,7 @@ from training.runs.records import BASELINE_FILE, Record, ScoresRecord, from_line
 from training.runs.tables import Row, items_of, nats, observations, observed, rows_table
 from training.settings import Misfits
 from training.single_run import ObserverSet, PreparedRun
-from training.start_models import CLOZE, Start, find_base
+from training.start_or_resume import CLOZE, Start, find_base
 
 PROBES = "knowledge"
 """The list of knowledge probes."""

@@ -49,11 +49,9 @@ class Plan:
     missing: tuple[str, ...] = ()
 
     def value(self, section: str, name: str) -> str:
-        """One value."""
         return dict(dict(self.sections)[section])[name]
 
     def lines(self) -> list[str]:
-        """The plan as it is printed."""
         width = max(len(name) for _, rows in self.sections for name, _ in rows)
         found = [self.title]
         for section, rows in self.sections:
@@ -233,13 +231,11 @@ class TrainingCommand:
 
     @property
     def main(self) -> Callable[..., int]:
-        """The command."""
         return command_main(
             self.arguments, self._body, program=self.program, defaults=self.defaults
         )
 
     def parsed(self, words: Sequence[str]) -> Any:
-        """The arguments of a command line."""
         defaults = self.defaults(words)
         return parse_arguments(self.arguments, words, program=self.program, defaults=defaults)
 

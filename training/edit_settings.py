@@ -22,8 +22,8 @@ from interventions.controls import Identity, MatchedNoise, MostActiveRows, Rando
 from interventions.edit_forms import Edit, NotInWeightsError
 from interventions.edits import check_edits, patch_weights
 from interventions.learning_rates import RowLearningRates
+from interventions.neurons import require_site
 from interventions.resuscitation import Resuscitation, resuscitate
-from interventions.rows import require_site
 from probes.cli import progress
 from probes.corpus.batching import KeptBatches
 from probes.hooked_model import HookedModel
@@ -31,8 +31,7 @@ from training.observers import Observer
 from training.processes import random_states_kept, this_process
 from training.recipes import Control, EditFields, EditForm
 from training.runs.directory import RunDirectory
-from training.runs.durable_files import one_line_for_disk_errors, write_whole
-from training.runs.records import BASELINE_FILE, as_line
+from training.runs.records import BASELINE_FILE, as_line, one_line_for_disk_errors, write_whole
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,10 @@ class RunEdits:
         return (*self.hooks, *self.weights)
 
     def write(self, model: HookedModel) -> None:
-        """Write those into the weights that belong there."""
         if self.weights:
             patch_weights(model, *self.weights)
 
     def describe(self) -> dict[str, Any]:
-        """Every edit with its settings, as plain values for a manifest."""
         return {
             "hooks": [edit.describe() for edit in self.hooks],
             "weights": [edit.describe() for edit in self.weights],
@@ -107,7 +104,6 @@ def edits_of(
 
 
 def _refuse_without_hooks(model: HookedModel, edits: Sequence[Edit]) -> None:
-    """Refuse what weights cannot express."""
     for edit in edits:
         try:
             edit.weight_changes(model)
@@ -134,7 +130,6 @@ def _control(control: Control, like: Resuscitation, seed: int) -> Edit:
 def _resuscitation(
     fields: EditFields, model: HookedModel, row_length: int, watched: bool
 ) -> tuple[Resuscitation, dict[str, Any]]:
-    """The resuscitation, and where its coefficients are from."""
     ratio, factor = fields.resuscitation_ratio, fields.resuscitation_factor
     assert ratio is not None
     assert factor is not None

@@ -159,7 +159,6 @@ class Engine(AbstractContextManager["Engine"]):
         self._cleanup.close()
 
     def loss(self, rows: TrainingBatch, *, sources: int = 0) -> "SummedLoss":
-        """The summed loss of a micro-batch, in float32."""
         following = _following(rows.labels, IGNORED)
         # As numbers, and found on the CPU, so that no GPU is waited for.
         trained = (following != IGNORED).nonzero()[:, 0]
@@ -230,7 +229,6 @@ class Engine(AbstractContextManager["Engine"]):
                 part.set_reshard_after_forward(part is not self._hf_model, recurse=False)
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights by name, whole and on the CPU; all processes call this together."""
         if is_adapted(self._hf_model):
             return {n: w.cpu() for n, w in merged_weights(self._hf_model).items()}
         tied = tied_names(self._hf_model)

@@ -126,7 +126,6 @@ class GradientReader:
         self._separation = separation_of(self._hf_model)
 
     def read(self, sample: GradientSample) -> SampleGradient:
-        """The gradient of a sample, on the model's device."""
         total = {name: torch.zeros_like(weight) for name, weight in self._trained.items()}
         loss = torch.zeros((), dtype=torch.float64)
         tokens = sum(block.trained_tokens for block in sample.blocks)
@@ -163,7 +162,6 @@ class GradientReader:
         return blocks / (blocks - 1) * deviations.square().sum(dim=0)
 
     def _summed(self, block: TrainingBatch) -> tuple[float, dict[str, Tensor]]:
-        """The summed loss of a batch, and its gradient."""
         border = rope_border(self._hf_model.config)
         inputs = forward_inputs(block, self._separation, self._model.device, border)
         with torch.enable_grad():

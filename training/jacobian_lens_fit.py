@@ -104,7 +104,6 @@ class JacobianFit:
         self._rows = self._too_short = 0
 
     def step(self, batch: TokenBatch) -> None:
-        """Learn from one batch."""
         weights = position_weights(batch.attention_mask, self._skip_first)
         usable = int(weights.any(dim=1).sum())
         self._rows += usable
@@ -114,16 +113,13 @@ class JacobianFit:
             self._total += found.double().cpu()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that it has learnt so far, as tensors and plain values."""
         return {"total": self._total, "rows": self._rows, "too_short": self._too_short}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
         self._total, self._rows = state["total"], state["rows"]
         self._too_short = state["too_short"]
 
     def translators(self, origin: dict[str, Any]) -> Translators:
-        """The lens."""
         if not self._rows:
             raise ValueError(
                 f"no row has more than {self._skip_first + 1} tokens; give longer rows or text, or "

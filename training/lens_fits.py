@@ -34,7 +34,7 @@ from probes.readout import Translate, read_streams
 from probes.shown import Result
 from probes.sites import HookPoint, Site
 from probes.translators import Translators
-from training.runs.durable_files import one_line_for_disk_errors, sync_folder
+from training.runs.records import one_line_for_disk_errors, sync_folder
 
 STATE_FILE = "fit.pt"
 EVERY_SECONDS = 30.0
@@ -174,7 +174,6 @@ class LensComparison(Result):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
         return {
             "layer_labels": list(self.layer_labels),
             "logit_kl": self.logit.tolist(),

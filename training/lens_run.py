@@ -20,10 +20,9 @@ from probes.shown import Table, json_text, print_tables
 from probes.translators import Translators, identity_translators, load_translators
 from training.jacobian_lens_fit import fit_jacobian_lens, position_weights, summed_jacobians
 from training.lens_fits import STATE_FILE, LensComparison, compare_lenses, learning_and_heldout
-from training.runs.durable_files import one_line_for_disk_errors
+from training.runs.records import one_line_for_disk_errors
 from training.settings import Misfits
-from training.start_models import why_not_here
-from training.start_or_resume import existing_folder
+from training.start_or_resume import existing_folder, why_not_here
 from training.tuned_lens_fit import train_translators
 
 LENS_FILES = ("translators.safetensors", "translators.json", STATE_FILE)
@@ -144,7 +143,6 @@ def _save_comparison(
     heldout: KeptBatches,
     translators: Translators,
 ) -> None:
-    """Write the divergences as JSON, with provenance, and as CSV."""
     training = dict(translators.training)
     provenance = provenance_of(
         model,
@@ -164,7 +162,6 @@ def _save_comparison(
 
 
 def _print_comparison(found: LensComparison, learnt: str, advice: str) -> None:
-    """Print the divergences by layer, and at how many layers the fitted lens is nearer."""
     difference = found.fitted - found.logit
     columns = (found.logit, found.fitted, difference, found.difference_error)
     table = Table.of_rows(

@@ -317,7 +317,6 @@ def _observe(
     write: Callable[[Record], None],
     step: int,
 ) -> list[Record]:
-    """Have observers evaluate the model, and record what they find."""
     if not observers:
         return []
     started = time.perf_counter()

@@ -29,13 +29,7 @@ from probes.choices import Coefficient, Weighting
 from probes.corpus.token_batch import Batches, as_batches
 from probes.corpus_means import Interval, Resampling
 from probes.hooked_model import HookedModel
-from probes.measure import (
-    AttentionMeter,
-    KnowledgeMeter,
-    NextTokenMeter,
-    PassSettings,
-    run_pass,
-)
+from probes.measure import AttentionMeter, KnowledgeMeter, NextTokenMeter, PassSettings, run_pass
 from probes.perplexity import measure_perplexity
 from probes.prompts import LensItem, encoded_items
 from probes.scoring import (
@@ -156,7 +150,6 @@ class Timed:
         self._cadence = cadence
 
     def due(self, step: int) -> bool:
-        """Whether to evaluate after this many updates."""
         return self._cadence.due(step)
 
 

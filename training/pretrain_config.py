@@ -111,7 +111,6 @@ class PretrainConfig(LoopFields, PretrainFields):
             )
 
     def model_shape(self, d_vocab: int) -> ModelShape:
-        """The shape of the model, for a tokenizer of so many entries."""
         return ModelShape(
             family=self.shape,
             d_model=self.d_model,
@@ -128,7 +127,6 @@ class PretrainConfig(LoopFields, PretrainFields):
         return tuple(sorted({*self._early_steps(), *spaced, self.steps}))
 
     def settings(self) -> LoopSettings:
-        """The settings of the loop."""
         if self.steps < 1 or self.checkpoint_every < 1:
             raise ValueError(
                 f"--steps and --checkpoint-every must be 1 or more, found {self.steps} and "

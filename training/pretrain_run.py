@@ -69,7 +69,6 @@ def prepare(config: PretrainConfig) -> PreparedRun:
 
 
 def _tokenizer(config: PretrainConfig, corpus: Corpus) -> Any:
-    """The tokenizer of a run: learnt from its texts, or one that there is."""
     if config.tokenizer == OWN_TOKENIZER:
         return train_byte_pairs(corpus.documents(), config.d_vocab)
     from transformers import AutoTokenizer

@@ -38,11 +38,9 @@ class Processes:
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is no other."""
         return self.count == 1
 
     def wait_for_all(self) -> None:
-        """Go on when every process has come here."""
         if dist.is_initialized():
             dist.barrier()
 

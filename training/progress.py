@@ -150,7 +150,6 @@ class Throughput:
         self._flops_per_token = cache(lambda row_length: flops_per_token(model, row_length))
 
     def of_step(self, batch: TrainingBatch, seconds: float) -> dict[str, float]:
-        """What a step gave."""
         rows, length = batch.input_ids.shape
         speed = rows * length / seconds
         memory = float(memory_bytes(self._device))

@@ -53,8 +53,7 @@ from training.choices import Template
 from training.data.factoids import Factoid, FactoidSet, PromptTemplate, prompt_and_target
 from training.data.rendering import Rendered, decoded, render_prompt
 from training.observers import Cadence, Timed, shared_out
-from training.runs.durable_files import write_whole
-from training.runs.records import RecallRecord, Record
+from training.runs.records import RecallRecord, Record, write_whole
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -286,7 +285,6 @@ class FamiliaritySplit:
 
     @property
     def share(self) -> float:
-        """Share of the factoids that are familiar."""
         return len(self.familiar) / (len(self.familiar) + len(self.unfamiliar))
 
 
@@ -380,7 +378,6 @@ def _name(settings: dict[str, Any]) -> str:
 
 
 def _kept(path: Path | None, settings: dict[str, Any], items: int) -> list[str] | None:
-    """The answers to so many items in a file; None if they are not kept."""
     if path is None or not path.exists():
         return None
     try:

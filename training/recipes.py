@@ -195,8 +195,6 @@ class LoopFields(ComputeFields, OptimizerFields):
         checkpoint_every: int | None = None,
         checkpoint_steps: tuple[int, ...] = (),
     ) -> LoopSettings:
-        """The settings of a loop of so many steps."""
-
         def own(kind: type[Any]) -> dict[str, Any]:
             names = (field.name for field in dataclasses.fields(kind))
             return {name: getattr(self, name) for name in names if hasattr(self, name)}
@@ -330,7 +328,6 @@ class EditFields:
         return self.resuscitates or self.attention_temperature is not None or bool(self.edit)
 
     def check_edits(self) -> None:
-        """Make sure that the settings of edits go together."""
         for name in self.edit:
             named_object(name)
         if self.coefficient_tokens < 1:

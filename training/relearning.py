@@ -71,7 +71,6 @@ class RelearningCurve(Result):
         return self.correct[:, self._of(group)].double().mean(dim=1)
 
     def mean_log_prob(self, group: Relearned | str) -> Float64[Tensor, "evaluation"]:
-        """Mean log-probability of a group's answers in nats."""
         return self.log_probs[:, self._of(group)].mean(dim=1)
 
     @property
@@ -85,7 +84,6 @@ class RelearningCurve(Result):
 
     @property
     def spill_over(self) -> float:
-        """The largest of the rises."""
         return float(self.rises.max())
 
     def _facts(self) -> Mapping[str, Any]:
@@ -110,7 +108,6 @@ class RelearningCurve(Result):
         )
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as JSON takes it."""
         groups = [group for group in Relearned if group in self.groups]
         return {
             "configuration": self.configuration,

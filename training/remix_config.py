@@ -231,12 +231,10 @@ class RemixConfig(
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The letters of the stages."""
         return tuple(string.ascii_uppercase[: len(self.data)])
 
     @property
     def stages(self) -> tuple[StageConfig, ...]:
-        """The stages, in order."""
         rates = self.stage_learning_rates or (self.learning_rate,)
         each = {name: self._each(name) for name in ("items", "mix", "mix_ratio", "epochs", "stop")}
         rates = self._each("stage_learning_rates", rates)
@@ -278,13 +276,11 @@ class RemixConfig(
         return replace(self, **{**changes, **defaults})
 
     def settings(self, stage: StageConfig, steps: int) -> LoopSettings:
-        """The settings of the loop, for a stage of so many steps."""
         found = self.loop_settings(steps)
         optimizer = replace(found.optimizer, learning_rate=stage.learning_rate)
         return replace(found, optimizer=optimizer)
 
     def _each(self, name: str, values: tuple[Any, ...] | None = None) -> tuple[Any, ...]:
-        """A value for each stage."""
         values, count = getattr(self, name) if values is None else values, len(self.data)
         if len(values) not in (1, count):
             raise ValueError(
@@ -357,7 +353,6 @@ class RemixConfig(
             yield "each stage has adapters of its own; --optimizer kept goes without --lora-rank"
 
     def _later_misfits(self) -> Iterator[str]:
-        """What is wrong about stages after A."""
         if len(self.data) > 1:
             if self.from_stage_a is not None and self.is_edited and self.edit_before == "A":
                 yield (

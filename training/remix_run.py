@@ -57,7 +57,7 @@ from training.runs.directory import (
     refuse_taken,
     tokenizer_hash,
 )
-from training.runs.durable_files import one_line_for_disk_errors, write_whole
+from training.runs.records import one_line_for_disk_errors, write_whole
 from training.runs.tables import ends_of_stages, items_of, observed, recall_rows, rows_table
 from training.settings import Misfits
 from training.single_run import ObserverSet
@@ -73,8 +73,7 @@ from training.stages import (
     run_stages,
     stage_folder,
 )
-from training.start_models import CLOZE, Start, find_base
-from training.start_or_resume import tried
+from training.start_or_resume import CLOZE, Start, find_base, tried
 from training.stop_rules import AllOf, ExactMatchReached, LossBelow, Rule, released_loss_rule
 from training.weight_drift import WeightDriftObserver, start_weights
 
@@ -206,7 +205,6 @@ class Chain:
         self._measured: RunEdits | None = None
 
     def stages(self) -> list[Stage]:
-        """The stages, in order."""
         return [
             Stage(
                 name=stage.name,
@@ -229,7 +227,6 @@ class Chain:
                 refuse_other_inputs(folder, {**stored, "inputs": inputs})
 
     def beginning(self, place: int) -> HookedModel:
-        """The model that a stage begins with, loaded anew."""
         if place == 0:
             return self.start.load(self._config)
         folder = stage_folder(self._out, self._config.names[place - 1])
@@ -351,7 +348,6 @@ class Chain:
         return found.observers, of_weights, found.inputs
 
     def _edits(self, place: int, model: HookedModel) -> RunEdits:
-        """The edits of a stage with this model, or of what comes after the last one."""
         config = self._config
         if place < self._edited_at or not config.is_edited:
             return RunEdits()

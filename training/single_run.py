@@ -44,8 +44,7 @@ from training.runs.directory import (
     run_manifest,
 )
 from training.settings import LoopSettings, Misfits
-from training.start_models import Start, find_start
-from training.start_or_resume import tried
+from training.start_or_resume import Start, find_start, tried
 from training.tasks import load_task
 
 
@@ -99,7 +98,6 @@ class ObserverSet:
             self.inputs["entropies"] = {"corpus": corpus, **_identity_of(batches)}
 
     def add_tasks(self, names: Iterable[str], limit: int | None, cadence: Cadence) -> None:
-        """Add downstream tasks."""
         misfits = Misfits()
         for name in names:
             with misfits.noted():
@@ -109,7 +107,6 @@ class ObserverSet:
         misfits.refuse()
 
     def add_facts(self, items: Sequence[ClozeItem], cadence: Cadence) -> None:
-        """Add cloze items, if there are any."""
         if items:
             content = ContentHash()
             for item in items:

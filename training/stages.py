@@ -41,9 +41,9 @@ from training.runs.directory import (
     refuse_other_inputs,
     run_manifest,
 )
-from training.runs.durable_files import one_line_for_disk_errors, write_whole
+from training.runs.records import one_line_for_disk_errors, write_whole
 from training.settings import LoopSettings
-from training.start_models import Start
+from training.start_or_resume import Start
 from training.stop_rules import Rule
 
 OUTCOME_FILE = "outcome.json"
@@ -61,23 +61,19 @@ class StageOutcome:
 
     @property
     def folder(self) -> Path:
-        """The folder of the stage."""
         return self.checkpoint.parents[1]
 
     @property
     def sentence(self) -> str:
-        """The outcome as one line."""
         missing = "before " if self.status is StageStatus.CAP_REACHED else ""
         reason = f" {missing}{self.reason}" if missing else f": {self.reason}" * bool(self.reason)
         return f"stage {self.name}: {self.status}{reason}, after {self.steps:,} steps"
 
     def as_json(self) -> dict[str, Any]:
-        """As its file has it; the checkpoint by name."""
         return {**asdict(self), "checkpoint": self.checkpoint.name}
 
     @classmethod
     def from_json(cls, folder: Path, stored: Mapping[str, Any]) -> "StageOutcome":
-        """That of a stage in a folder, from what `as_json` gave."""
         checkpoint = folder / CHECKPOINTS_FOLDER / stored["checkpoint"]
         status = StageStatus(stored["status"])
         return cls(stored["name"], status, stored["steps"], stored["reason"], checkpoint)
@@ -102,7 +98,6 @@ class ChainIdentity:
     inputs: Mapping[str, Any]  # hashes and counts of what all stages share
 
     def manifest(self, **inputs: Any) -> dict[str, Any]:
-        """What goes into a manifest."""
         everything = {**self.inputs, **inputs}
         return run_manifest(self.command, self.recipe, self.configuration, everything)
 

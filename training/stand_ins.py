@@ -46,7 +46,7 @@ from training.data.passages import (
 from training.data.primary_sets import HUB_INSTRUCTIONS, Layout
 from training.pretrain_config import OWN_TOKENIZER, PretrainConfig
 from training.runs.directory import tokenizer_hash
-from training.start_models import find_start, why_not_here
+from training.start_or_resume import find_start, why_not_here
 
 _TEXT, _HELD_OUT = "general-train", "general-heldout"
 _GPT_NEOX, _OLMO = "gpt-neox-tokenizer", "olmo-tokenizer"
@@ -94,7 +94,6 @@ class StandIns:
         self.said: dict[str, None] = {}
 
     def configuration(self, config: Any) -> Any:
-        """A configuration with stand-ins in the place of what is not here."""
         if isinstance(config, PretrainConfig):
             return self._pretraining(config)
         config = replace(config, **self._base(config), **self._texts(config))
@@ -119,7 +118,6 @@ class StandIns:
         return str(self._saved(path, made, fetch(tokenizer)))
 
     def corpus(self, name: str, instead: str = _HELD_OUT) -> str:
-        """A corpus that is here."""
         if not is_hub_corpus(name):
             return name
         self._say(f"{name} is of the hub: {instead} stands in")
@@ -213,7 +211,6 @@ class StandIns:
         return {**changes, "revision": None}
 
     def _texts(self, config: Any) -> dict[str, Any]:
-        """Texts that are evaluated, and that coefficients are measured on."""
         return {
             "evaluation_corpora": tuple(map(self.corpus, config.evaluation_corpora)),
             "coefficient_corpus": self.corpus(config.coefficient_corpus, _TEXT),
@@ -249,7 +246,6 @@ class StandIns:
         return changes
 
     def _knowledge(self, config: Any) -> dict[str, Any]:
-        """Generated passages in the published layout."""
         asked = config.knowledge
         if asked and (asked == (GENERATED,) or not is_hub_knowledge(asked[0])):
             return {}
@@ -317,7 +313,6 @@ def _words() -> Iterator[str]:
 
 
 def _published(passage: Passage) -> dict[str, Any]:
-    """A passage as published files have it."""
     found: dict[str, Any] = {TEXT_FIELD: passage.text, PARAPHRASES_FIELD: passage.paraphrases}
     for kind, field in PROBE_FIELDS.items():
         own = [probe for probe in passage.probes if probe.kind == kind]

@@ -218,7 +218,6 @@ class TaskResult(Shown):
 
     @property
     def score(self) -> float:
-        """Share of the questions that are answered right."""
         return float(self.correct.double().mean())
 
 

@@ -111,7 +111,6 @@ class TranslatorFit:
         self.kl.append(kl.cpu())
 
     def state_dict(self) -> dict[str, Any]:
-        """All that it has learnt so far, as tensors and plain values."""
         seen = {step: {**vars(one), "lens": str(one.lens)} for step, one in self.seen.items()}
         learnt = {"weight": self._fitted.weight, "bias": self._fitted.bias}
         moved_by = {"optimizer": self._optimizer.state_dict(), "decay": self._decay.state_dict()}
@@ -119,7 +118,6 @@ class TranslatorFit:
         return {**learnt, **moved_by, **noted, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
         with torch.no_grad():
             self._fitted.weight.copy_(state["weight"])
             self._fitted.bias.copy_(state["bias"])
@@ -299,12 +297,10 @@ class _Text:
 
     @property
     def content_hash(self) -> str | None:
-        """The hash of what the latest pass has read so far."""
         return getattr(self._batches, "content_hash", None)
 
     @property
     def configuration(self) -> Any:
-        """How the text was put into rows."""
         return getattr(self._batches, "configuration", None)
 
     def origin(self) -> dict[str, Any]:

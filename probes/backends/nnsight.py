@@ -22,7 +22,7 @@ from torch import Tensor
 
 from probes.anatomy import locate
 from probes.attach import TemperatureNow, dividing_scores, multiplied
-from probes.attention_call import narrowed, widened
+from probes.attention_interface import narrowed, widened
 from probes.backends.engine import Engine
 from probes.checking import wide
 from probes.choices import Backend
@@ -56,8 +56,6 @@ def _input_of(module: Any) -> Met:
 
 
 def _output_of(module: Any) -> Met:
-    """What a module returns, or the first of what it returns."""
-
     def read() -> Tensor:
         output = module.output
         return output[0] if isinstance(output, tuple) else output
@@ -110,8 +108,6 @@ def _scores_of(softmax: Any, model: torch.dtype) -> Met:
 
 
 def _pattern_of(softmax: Any) -> Met:
-    """What the softmax returns."""
-
     def write(new: Tensor) -> None:
         softmax.output = new.to(softmax.output.dtype)
 

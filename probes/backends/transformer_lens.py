@@ -28,7 +28,7 @@ from torch.special import entr
 
 from probes.anatomy import Anatomy, locate
 from probes.attach import TemperatureNow, dividing_scores
-from probes.attention_call import narrowed, widened
+from probes.attention_interface import narrowed, widened
 from probes.backends.engine import Engine, TakeEntropies
 from probes.checking import difference, evaluating, few_tokens, refusing_failures, tolerance, wide
 from probes.choices import Backend
@@ -350,7 +350,6 @@ def _on_scores(scores: Tensor, point: HookPoint, function: HookFunction) -> Tens
 
 
 def _unwrapped(module: Any) -> Any:
-    """The module that a component of a bridge stands for."""
     while isinstance(getattr(module, "original_component", None), nn.Module):
         module = module.original_component
     return module

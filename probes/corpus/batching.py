@@ -170,7 +170,6 @@ class TokenBatches(Shown):
 
     @property
     def _width(self) -> int | None:
-        """The width of every batch, None where it follows the longest row."""
         is_packed = self.corpus.token_rows is None and self.batching.layout is RowLayout.PACKED
         return self.batching.sequence_length if is_packed else None
 
@@ -193,7 +192,6 @@ class KeptBatches(Shown):
 
     @property
     def tokens(self) -> int:
-        """Real tokens in all batches."""
         return sum(int(batch.attention_mask.sum()) for batch in self.batches)
 
     def __iter__(self) -> Iterator[TokenBatch]:

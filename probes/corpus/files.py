@@ -152,7 +152,6 @@ def _is_hidden(file: Path) -> bool:
 
 
 def _is_about(file: Path) -> bool:
-    """Whether a file is about a project, by its name."""
     return _ABOUT.fullmatch(Path(_unpacked_name(file)).stem) is not None
 
 

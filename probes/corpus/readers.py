@@ -106,7 +106,6 @@ def _placed(items: Iterable[Any], what: str) -> Iterator[tuple[str, Any]]:
 
 
 def _checked(text: str | None, place: str) -> str:
-    """A text itself; a missing one is empty."""
     try:
         (text or "").encode()
     except UnicodeEncodeError as error:
@@ -258,7 +257,6 @@ def _rows_in_column(items: Iterable[Any], column: str, name: str) -> Iterator[An
 
 
 def _is_row(value: Any) -> bool:
-    """Whether a value is a row of numbers, and not one text or number."""
     if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__len__"):
         return False
     return np.asarray(value).dtype.kind in "iufb" and np.ndim(value) > 0

@@ -48,7 +48,6 @@ class ContentHash:
         self._digest = hashlib.sha256()
 
     def add_text(self, text: str) -> None:
-        """Add one document."""
         data = text.encode()
         self._digest.update(len(data).to_bytes(8, "little"))
         self._digest.update(data)
@@ -60,7 +59,6 @@ class ContentHash:
 
     @property
     def value(self) -> str:
-        """The hexadecimal digest of what was added so far."""
         return self._digest.hexdigest()
 
 
@@ -257,7 +255,6 @@ def _memory_or_files(
 
 
 def _not_empty(corpus: Corpus) -> Corpus:
-    """The corpus itself, refused if it holds nothing."""
     if corpus.token_rows is not None:
         is_empty = not any(map(len, corpus.token_rows))
     else:
@@ -322,7 +319,6 @@ def _hub_corpus(
 
 
 def _refuse_options(source: str, hub_options: dict[str, str | None]) -> None:
-    """Refuse options that do not go with a source."""
     given = [name for name, value in hub_options.items() if value not in (None, DEFAULT_SPLIT)]
     if given:
         raise ValueError(

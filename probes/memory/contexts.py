@@ -148,8 +148,6 @@ def top_contexts(
 
 
 class _Noted:
-    """Batches, and the one that is running."""
-
     def __init__(self, batches: Batches) -> None:
         self._batches = as_batches(batches)
         self.documents = self.tokens = 0
@@ -185,7 +183,6 @@ class State:
         return State(*(take(getattr(self, field.name)) for field in fields(State)))
 
     def with_others(self, other: "State") -> "State":
-        """The contexts of both."""
         names = [field.name for field in fields(State)]
         return State(*(torch.cat([getattr(self, n), getattr(other, n)], dim=1) for n in names))
 
@@ -204,7 +201,6 @@ class Contexts:
     def update(
         self, values: Float[Tensor, "batch pos d_mlp"], mask: Bool[Tensor, "batch pos"]
     ) -> None:
-        """Take the coefficients of one batch."""
         chosen = wide(values[..., self._indices.to(values.device)])
         # The first token stays out, unless it is the only one.
         later = mask & (mask.cumsum(dim=1) > 1)
@@ -215,12 +211,10 @@ class Contexts:
         self._add(self._contexts(batch, chosen.permute(2, 0, 1).cpu(), place.cpu()))
 
     def merge(self, other: "Contexts") -> None:
-        """Take over what another one has kept."""
         if other._state is not None:
             self._add(other._state)
 
     def result(self) -> State:
-        """The best contexts."""
         assert self._state is not None
         return self._state
 
@@ -255,7 +249,6 @@ class Contexts:
 
 
 def _listed(model: RunningModel, state: State, before: int) -> Iterator[list[Context]]:
-    """The contexts of one vector after the other."""
     columns = [getattr(state, field.name).tolist() for field in fields(State)]
     for coefficient, document, position, ids, coefficients in zip(*columns, strict=True):
         slots = zip(coefficient, document, position, ids, coefficients, strict=True)

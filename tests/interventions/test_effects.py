@@ -5,7 +5,7 @@ import torch
 
 import probes
 from interventions import Resuscitation, patch_weights
-from interventions.effects import measure_effects
+from interventions.patch_run import measure_effects
 from probes.perplexity import measure_perplexity
 from tests.models import tiny_hf_model, tiny_model, tokens
 

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 
 from interventions.choices import Selection
-from interventions.selection import inactive, multipliers, solve_factor
+from interventions.neurons import inactive, multipliers, solve_factor
 from probes.entropy import knowledge_entropy
 from tests.refusals import refused
 

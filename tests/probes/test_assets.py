@@ -30,7 +30,6 @@ from probes.assets import (
 )
 from probes.assets import table as asset_table
 from probes.assets.__main__ import main
-from probes.assets.gguf import use_the_rest
 from probes.assets.store import (
     AssetError,
     build_once,
@@ -39,6 +38,7 @@ from probes.assets.store import (
     file_sha256,
     package_folder,
     unpack,
+    use_the_rest,
 )
 from probes.assets.table import ASSETS, AssetKind, Package
 from tests.models import tiny_config

@@ -79,7 +79,7 @@ def test_small_chunks_give_the_same_numbers(monkeypatch, path):
     call = make_call(kv_heads=2, allowed=left_padded_mask())
     whole = getattr(probe, path)(call)
     # Room for the scores of three queries, so that 13 queries take five chunks.
-    monkeypatch.setattr(probes.attention_call, "_CHUNK_BYTES", 3 * 4 * BATCH * HEADS * LENGTH)
+    monkeypatch.setattr(probes.attention_interface, "_CHUNK_BYTES", 3 * 4 * BATCH * HEADS * LENGTH)
     assert len(list(call.query_chunks())) == 5
     assert_close(getattr(probe, path)(call), whole, rtol=1e-13, atol=1e-13, equal_nan=True)
 

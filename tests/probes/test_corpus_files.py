@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from interventions.effects import open_texts
 from interventions.patch import PatchArguments
+from interventions.patch_run import open_texts
 from probes.choices import SampleBy
 from probes.cli import TextSettings
 from probes.corpus.batching import token_batches

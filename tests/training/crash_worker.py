@@ -23,7 +23,7 @@ import transformers
 from torch.distributed import checkpoint  # noqa: F401
 
 import training.runs.checkpoints as run_checkpoints
-import training.runs.durable_files as durable_files
+import training.runs.records as durable_files
 from interventions import AttentionTemperature
 from tests.training.loop_runs import model_of, rows_of, tokens
 from training.injection import Encounter, InjectedSource, InjectionSchedule

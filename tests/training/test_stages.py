@@ -32,7 +32,7 @@ from training.stages import (
     read_outcome,
     run_stages,
 )
-from training.start_models import Start
+from training.start_or_resume import Start
 from training.stop_rules import LossBelow
 
 STEPS = {"A": 7, "B": 5}

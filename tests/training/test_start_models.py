@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.start_models import find_start
+from training.start_or_resume import find_start
 
 
 @pytest.fixture

@@ -76,12 +76,10 @@ class FactWorld:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """People and places."""
         return (*self.people, *self.places)
 
     @cached_property
     def facts_of(self) -> Mapping[str, tuple[Fact, ...]]:
-        """The facts of every subject."""
         found: dict[str, tuple[Fact, ...]] = dict.fromkeys(self.subjects, ())
         for fact in self.facts:
             found[fact.subject] = (*found[fact.subject], fact)

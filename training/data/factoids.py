@@ -258,7 +258,6 @@ def _read_file(name: str) -> Read[Factoid]:
 
 
 def _factoid(row: Row, place: str, default_id: str) -> tuple[str, Factoid]:
-    """The factoid of a row of a file, and the name of the column with its question."""
     filled = {
         column: value
         for column, value in row.items()
@@ -404,8 +403,6 @@ def _named(
     read: Callable[[Rows], Iterator[Factoid]],
     template: PromptTemplate = QUESTION_ANSWER,
 ) -> NamedSet[Factoid]:
-    """A set of which each question and each identifier is kept once."""
-
     def distinct(rows: Rows) -> Read[Factoid]:
         by_question: dict[str, Factoid] = {}
         identifiers: set[str] = set()

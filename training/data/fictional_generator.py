@@ -88,7 +88,6 @@ class NameSource:
         self._given: set[str] = set()
 
     def value(self, kind: ValueType) -> str:
-        """A fresh value."""
         draw = self._random.choice
         match kind:
             case ValueType.PERSON:
@@ -100,7 +99,6 @@ class NameSource:
         return self.word()
 
     def word(self) -> str:
-        """A fresh invented word, with a capital."""
         parts = (ONSETS, VOWELS, MIDDLES, ENDINGS)
         while True:
             found = self._fresh(lambda: "".join(map(self._random.choice, parts)))
@@ -148,7 +146,6 @@ class Subject:
 
     @property
     def direct(self) -> tuple[Fact, ...]:
-        """Facts about the subject itself."""
         return self.about(None)
 
     @property
@@ -203,7 +200,6 @@ def _subject(key: str, content: dict[str, Any]) -> Subject:
 
 
 def _details(content: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """Remarks, each in several wordings."""
     return tuple(tuple(detail["texts"]) for detail in content["details"])
 
 
@@ -273,7 +269,6 @@ class Story:
         return _sentence_case(self._filled(text))
 
     def text(self, genre: Genre, words: int, sentences: dict[str, str] | None = None) -> str:
-        """The passage in one genre."""
         first = self.prompt(self._fresh(genre.openings or self.subject.openings))
         facts = self._facts(genre, sentences or {})
         for _ in range(TRIES):

@@ -231,7 +231,6 @@ class AssetSet:
     url: str
 
     def read(self, revision: str | None = None) -> tuple[Iterator[tuple[str, Row]], str]:
-        """The rows, fetched if need be, and the address that they are from."""
         from probes.assets import fetch
 
         assert revision is None

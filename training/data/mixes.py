@@ -301,7 +301,6 @@ class _Phrases:
             self._lengths.setdefault(phrase[0], set()).add(len(phrase))
 
     def found_in(self, words: tuple[str, ...]) -> set[int]:
-        """The owners of all phrases that occur in a text."""
         found: set[int] = set()
         for start, word in enumerate(words):
             for length in self._lengths.get(word, ()):

@@ -132,7 +132,6 @@ class CorpusSource(RowSource):
         self._document_mask = document_mask
 
     def batch(self, step: int) -> TrainingBatch:
-        """What update `step + 1` is made from."""
         plain = super().batch(step)
         if not self._document_mask:
             return plain
@@ -144,7 +143,6 @@ class CorpusSource(RowSource):
         )
 
     def describe(self) -> dict[str, Any]:
-        """The corpus, its rows, and how they are gone through."""
         return {
             **super().describe(),
             **self.packed.configuration,

@@ -216,8 +216,6 @@ HUB_KNOWLEDGE = {
 
 
 def _passage(row: Row, index: int, place: str) -> Passage:
-    """The passage and the probes of one object."""
-
     def value(field: str) -> Any:
         return field_of(row, field, place, "give the published fields")
 

@@ -24,12 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data import factoids as factoid_sets
-from training.data.factoids import (
-    FactoidSet,
-    KeyValues,
-    factoid_names,
-    load_factoids,
-)
+from training.data.factoids import FactoidSet, KeyValues, factoid_names, load_factoids
 from training.data.items import (
     ItemSet,
     NamedSet,
@@ -65,11 +60,9 @@ class Layout(Enum):
     MESSAGES = ("messages",)
 
     def fits(self, row: Row) -> bool:
-        """Whether a row has the columns."""
         return all(row.get(column) is not None for column in self.value)
 
     def turns(self, row: Row, place: str) -> Turns:
-        """The turns of an item."""
         if not self.fits(row):
             found = ", ".join(map(repr, row)) or "nothing"
             wanted = " and ".join(map(repr, self.value))
@@ -281,7 +274,6 @@ def load_primary(
 
 
 def _holds_instructions(source: str | Path) -> bool:
-    """Whether a set is one of instructions, as its name or its file says."""
     if source in primary_names():
         return source in instruction_names()
     known = f"set of factoids or instructions is called {str(source)!r}"

@@ -105,7 +105,6 @@ class RowEncoder:
             )
 
     def row(self, conversation: Conversation) -> "Rendered":
-        """A conversation as tokens."""
         item = f"item {conversation.identifier!r}"
         for turn in conversation.turns:
             if not turn.answer.strip():
@@ -256,7 +255,6 @@ class RenderedSet(Listed[Rendered]):
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """How the items were made and what identifies them, as plain values for a manifest."""
         return {
             "template": str(self.template),
             "max_length": self.max_length,

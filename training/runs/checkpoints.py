@@ -36,12 +36,7 @@ from probes.shown import json_text
 from training.adapters import is_adapted, load_adapters, save_adapters
 from training.engine import Engine, whole
 from training.processes import random_states, set_random_states, this_process
-from training.runs.durable_files import (
-    one_line_for_disk_errors,
-    sync_folder,
-    sync_tree,
-    write_whole,
-)
+from training.runs.records import one_line_for_disk_errors, sync_folder, sync_tree, write_whole
 
 STATE_FILE = "training_state.json"
 STATE_FOLDER = "training_state"
@@ -189,7 +184,6 @@ class TrainingState:
     def save(
         self, folder: Path, moments: Mapping[str, Mapping[str, Tensor]] | None = None
     ) -> dict[str, Any]:
-        """Write the files of a checkpoint into a folder."""
         here = self.engine.here
         weights = self.engine.weights()
         if wrong := [name for name, weight in weights.items() if not all_finite(weight)]:
@@ -255,7 +249,6 @@ class TrainingState:
             )
 
     def _read_back(self, found: CheckpointFound) -> None:
-        """See that a checkpoint holds the model as it is now."""
         self._read_moments(found)
         weights = self.engine.weights()
         if not self.engine.here.is_first:

@@ -45,8 +45,15 @@ from training.runs.checkpoints import (
     remove_partial,
     seal,
 )
-from training.runs.durable_files import AppendedLines, one_line_for_disk_errors, write_whole
-from training.runs.records import ITEMS_FOLDER, RECORDS_FILE, Record, as_line
+from training.runs.records import (
+    ITEMS_FOLDER,
+    RECORDS_FILE,
+    AppendedLines,
+    Record,
+    as_line,
+    one_line_for_disk_errors,
+    write_whole,
+)
 
 MANIFEST_FILE = "manifest.json"
 TIMING_FILE = "timing.jsonl"

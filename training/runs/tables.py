@@ -27,7 +27,7 @@ from training.runs.records import (
     read_items,
     read_records,
 )
-from training.start_models import CLOZE
+from training.start_or_resume import CLOZE
 from training.tasks import TASKS
 
 _ENTROPIES = {

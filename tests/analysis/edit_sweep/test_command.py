@@ -14,7 +14,7 @@ import probes
 from analysis.edit_measures import edit_settings, sites_of
 from analysis.edit_sweep import EditSweepArguments, main
 from interventions import AttentionTemperature, MemoryEdit, Resuscitation, patch_weights
-from interventions.effects import Effects, keep_tokens, open_texts
+from interventions.patch_run import Effects, keep_tokens, open_texts
 from probes.cli import TextSettings
 from probes.perplexity import measure_perplexity
 from tests.models import tiny_hf_model, tiny_model, tiny_tokenizer

@@ -12,7 +12,7 @@ from tests.models import tiny_model
 from training.choices import InjectionMode, OncePlacement
 from training.ckl_config import ProbeReduction, smoke
 from training.ckl_run import ckl_data, ckl_observers
-from training.start_models import Start
+from training.start_or_resume import Start
 
 ROW = 11
 BATCH = 5
