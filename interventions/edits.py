@@ -230,10 +230,7 @@ def _require(
 def _observed_in_turn(
     model: HookedModel, edits: Sequence[Edit], changes: Sequence[list[WeightChange] | None]
 ) -> Iterator[_Seen]:
-    """After each of the edits, made by weights where there are changes and by hooks elsewhere.
-
-    It ends at the first that hooks cannot do here.
-    """
+    """After each of the edits, by weights or hooks; ends at the first that hooks cannot do."""
     with ExitStack() as stack:
         for edit, own in zip(edits, changes, strict=True):
             wrote = False

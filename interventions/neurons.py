@@ -47,7 +47,7 @@ class Rows:
 
     module: Any
     name: str
-    """Of the module in the Hugging Face model."""
+    """The module's name in the Hugging Face model."""
     axis: int
     """The axis of the weight along which neurons lie."""
     first: int
@@ -288,7 +288,7 @@ class PredictedEntropy:
 
     per_layer: Float[Tensor, "layer"]
     contribution_per_layer: Float[Tensor, "layer"] | None
-    """Of |c| times the norm of the memory vector, where those means are known."""
+    """The entropy of |c| times the norm of the memory vector, where those means are known."""
 
     @property
     def total(self) -> float:

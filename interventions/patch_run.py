@@ -43,7 +43,7 @@ class Effects(Shown):
 
     entropies: EntropyResult
     text: Perplexity
-    """Of the text that the entropies were measured on."""
+    """Loss on the text that the entropies were measured on."""
     held_out: Perplexity | None
 
     def totals(self) -> dict[str, float | None]:

@@ -275,13 +275,7 @@ def rank_one_write(
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Prompts with their target, then the row that asks what the subject is; padded on the right.
-
-    Attributes:
-        places: the last token of the subject in each row.
-        ends: the last token of each row.
-        items: prompts and targets; the last row has none.
-    """
+    """Prompts with their target, then the row that asks what the subject is."""
 
     batch: TokenBatch
     places: list[int]

@@ -103,21 +103,7 @@ def run_patched(
     position: int = -1,
     others: Callable[[slice], Hooks] = lambda _rows: [],
 ) -> Float[Tensor, "patch"]:
-    """What is read off the logits at a position of a prompt, under each patch by itself.
-
-    Args:
-        model: the model.
-        ids: the prompt.
-        patches: a row each; those with a head and those without may not share a hook point.
-        values: what patches put in.
-        read: from logits to numbers.
-        what: what is read, and of which prompt, for a refusal.
-        position: where logits are read, below 0 from the end.
-        others: further hooks for some of the rows.
-
-    Raises:
-        ValueError: what is read is not finite.
-    """
+    """What is read off the logits at a position of a prompt, under each patch by itself."""
     found, size = [], max(1, BATCH_TOKENS // len(ids))
     for some in (slice(start, start + size) for start in range(0, len(patches), size)):
         mine = patches[some]

@@ -124,10 +124,7 @@ _computing: "WeakKeyDictionary[nn.Module, list[tuple[HookPoint, HookFunction]]]"
 
 
 def _on_computed(place: Place, point: HookPoint, function: HookFunction) -> Callable[[], None]:
-    """Attach a function to something that is computed of what a module receives.
-
-    One hook runs them all, in the order of their sites, so that each sees what those before it did.
-    """
+    """Attach a function to what is computed of a module's input; one hook runs all of them."""
     module, pair = place.module, (point, function)
     assert place.begin is not None
     begin = place.begin
@@ -343,10 +340,7 @@ def memory_vectors_scaled(
 
 @contextmanager
 def projection_changed(projection: Any, change: Change) -> Iterator[None]:
-    """Change what a projection computes for a `with` block, after all hooks on its input.
-
-    Each change starts from what the projection computes with those that were there before.
-    """
+    """Change what a projection computes for a `with` block, after all hooks on its input."""
     _put_on(projection)
     _changes[projection].append(change)
     try:

@@ -264,10 +264,7 @@ class Readout:
 
 @torch.no_grad()
 def token_direction(anatomy: Anatomy, tokens: list[int]) -> tuple[Float[Tensor, "d_model"], float]:
-    """What the normed stream is multiplied by for a logit, and the unembedding's bias.
-
-    Of two tokens, for the first's logit less the second's; before a soft-cap.
-    """
+    """What the normed stream is multiplied by for a logit (less another's), and the bias."""
     columns = wide(matrix_of(anatomy.unembed)[:, tokens]) * anatomy.logit_scale
     signs = columns.new_tensor([1.0, -1.0][: len(tokens)])
     bias = bias_of(anatomy.unembed)

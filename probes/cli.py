@@ -72,14 +72,7 @@ def command_main(
     program: str,
     defaults: Callable[[Sequence[str]], Mapping[str, Any]] = lambda _words: {},
 ) -> Callable[..., int]:
-    """The `main` of a command.
-
-    Args:
-        arguments_type: frozen dataclass; a field that is a dataclass itself gives its own fields.
-        body: what the command does, from its arguments and the words of the command line.
-        program: what it is called.
-        defaults: values of fields that a command line starts from, those of a recipe say.
-    """
+    """The `main` of a command, from its arguments' dataclass and a body that takes them."""
 
     def main(argv: Sequence[str] | None = None) -> int:
         words = list(sys.argv[1:] if argv is None else argv)

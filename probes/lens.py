@@ -150,7 +150,7 @@ def padded_batch(items: Sequence[LensItem], settings: LensSettings, config: Any)
 
 
 CHECKED_TOKENS = 8
-"""Of a prompt; what a model computes does not depend on how long its text is."""
+"""Tokens of a prompt; what a model computes does not depend on how long its text is."""
 
 
 def check_readout(model: HookedModel, item: LensItem) -> None:

@@ -65,7 +65,7 @@ class Meter(ABC):
     kind: EntropyKind | None
     """Which entropy's convergence it shows; None for a variant measured on the side."""
     weights: BatchWeights
-    """Of the batch that is running; set before it does."""
+    """Weights of the batch that is running; set before it does."""
     batch: TokenBatch
     """That batch."""
 

@@ -76,7 +76,7 @@ class Perplexity(Result):
     mean_loss: float
     """Nats per predicted token."""
     interval: Interval | None
-    """Of the mean loss, centred on it less its bias; None from fewer than two documents."""
+    """About the mean loss less its bias; None from fewer than two documents."""
     tokens: int
     """Predicted tokens."""
     per_document_loss: Float64[Tensor, "document"]
@@ -90,10 +90,7 @@ class Perplexity(Result):
 
     @property
     def perplexity(self) -> float | None:
-        """exp(mean loss): as if each token were drawn from so many alike.
-
-        None from a loss of 709.8 nats on: float64 has no such number.
-        """
+        """exp(mean loss); None from 709.8 nats on, for which float64 has no number."""
         return power_of_e(self.mean_loss)
 
     @property

@@ -220,11 +220,7 @@ _kinds: "WeakKeyDictionary[nn.Module, NormKind]" = WeakKeyDictionary()
 
 
 def kind_of(norm: Any, width: int) -> NormKind:
-    """What a norm of streams of some width does.
-
-    Raises:
-        ValueError: it is neither a LayerNorm nor an RMSNorm.
-    """
+    """What a norm of streams of some width does; what is no norm is refused."""
     if norm not in _kinds:
         _kinds[norm] = _found_by_running(norm, width)
     return _kinds[norm]
@@ -296,11 +292,7 @@ class NormRun:
         return _weighted(self._norm, self._kind, normalized).to(self._received.dtype)
 
     def pulled_back(self, direction: Float[Tensor, "*rest d_model"]) -> Tensor:
-        """A direction to read what the norm receives along, at the scale it has now.
-
-        The product of a part of the stream with it is what the part adds along `direction` in what
-        the norm returns.
-        """
+        """A direction to read what the norm receives along, at the scale that it has now."""
         weight = weight_of(self._norm, direction.shape[-1])
         return centred_as(self._kind, direction * weight) / self.scale
 

@@ -109,7 +109,7 @@ class Readout(Shown):
     log_prob: Float[Tensor, "*layer row"]
     entropy: Float[Tensor, "*layer row"]
     kl: Float[Tensor, "*layer row"]
-    """Of the model's final distribution from this one."""
+    """KL divergence of the model's final distribution from this one."""
     top_ids: Int64[Tensor, "*layer row k"]
     top_log_probs: Float[Tensor, "*layer row k"]
     control_rank: Int64[Tensor, "*layer row control"]

@@ -128,7 +128,7 @@ class KnowledgeEntropy(_Estimated):
     per_layer: Float[Tensor, "layer"]
     mean_coefficients: Float[Tensor, "layer d_mlp"]
     interval: Interval | None
-    """Of the total."""
+    """The interval of the total."""
 
     @property
     def total(self) -> float:
@@ -163,7 +163,7 @@ class AttentionEntropy(_Estimated):
 
     per_head: Float[Tensor, "layer head"]
     interval: Interval | None
-    """Of the total."""
+    """The interval of the total."""
 
     @property
     def per_layer(self) -> Float[Tensor, "layer"]:

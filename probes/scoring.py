@@ -267,7 +267,7 @@ class TargetReadings(Shown):
     """What a model says of the tokens of targets, those of the first target first."""
 
     log_probs: Float64[Tensor, "token"]
-    """Of each token, in nats."""
+    """Nats, token by token."""
     chosen: Bool[Tensor, "token"]
     """Whether greedy decoding would take it."""
     lengths: Int64[Tensor, "item"]

@@ -324,11 +324,7 @@ def _line(cells: Iterable[str | Cell]) -> str:
 
 
 def json_text(content: Any, what: str, **style: Any) -> str:
-    """Content as JSON; the style is that of `json.dumps`.
-
-    Raises:
-        ValueError: a number in it is not finite.
-    """
+    """Content as JSON in the style of `json.dumps`; a number that is not finite is refused."""
     try:
         return json.dumps(content, ensure_ascii=False, allow_nan=False, **style)
     except ValueError as error:
@@ -387,11 +383,7 @@ class Difference(Result):
 
 
 def paired(first: "pd.DataFrame", second: "pd.DataFrame", what: str) -> "pd.DataFrame":
-    """Two tidy tables as one: their `value` as `first` and `second`, and the `difference`.
-
-    Raises:
-        ValueError: they have no row in common.
-    """
+    """Two tidy tables as one: their `value` as `first` and `second`, and the `difference`."""
     keys = [name for name in first.columns if name != "value"]
     both = first.merge(second, on=keys, suffixes=("_first", "_second"))
     if both.empty:
@@ -401,22 +393,14 @@ def paired(first: "pd.DataFrame", second: "pd.DataFrame", what: str) -> "pd.Data
 
 
 def require_same(what: str, both: Iterable[Any], advice: str) -> None:
-    """Refuse two results that differ in what they must share.
-
-    Raises:
-        ValueError: they differ in it.
-    """
+    """Refuse two results that differ in what they must share."""
     first, second = both
     if first != second:
         raise ValueError(f"the two differ in {what}: {first} and {second}; {advice}")
 
 
 def require_kind(first: Any, second: Any) -> None:
-    """Refuse to compare a result with something else.
-
-    Raises:
-        ValueError: the second is of another class.
-    """
+    """Refuse to compare a result with something else."""
     if type(first) is not type(second):
         kinds = (type(one).__name__ for one in (first, second))
         raise ValueError("{} cannot be compared with {}; give another of its kind".format(*kinds))

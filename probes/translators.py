@@ -56,7 +56,7 @@ class Translators(Shown):
     model: str
     """What the model was loaded as."""
     weights_sha256: str | None
-    """Of the weights they were trained for; None for a published lens, which does not say."""
+    """Hash of the weights they were trained for; None for a published lens, which does not say."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Every setting of their training, and the hash of its text."""
     name: Lens = Lens.TUNED

@@ -34,10 +34,7 @@ def is_adapted(hf_model: Any) -> bool:
 
 
 def add_adapters(model: HookedModel, settings: LoopSettings) -> None:
-    """Put adapters around all projections of the blocks, and freeze everything else; in place.
-
-    At first they change nothing.
-    """
+    """Put adapters around all projections of the blocks, and freeze everything else; in place."""
     if settings.lora_rank is None:
         return
     require_peft()

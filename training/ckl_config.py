@@ -133,11 +133,7 @@ class ProbeFields:
 class CklConfig(
     LoopFields, EvaluationFields, ProbeFields, EditFields, InjectionFields, TextFields, BaseFields
 ):
-    """A run of continual knowledge learning.
-
-    Raises:
-        ValueError: settings do not go together.
-    """
+    """A run of continual knowledge learning; settings that do not go together are refused."""
 
     def __post_init__(self) -> None:
         at_least_one = (

@@ -264,10 +264,7 @@ def print_ckl(folder: Path, config: CklConfig) -> None:
 
 
 def _knowledge_rows(seen: Iterable[Record], probes: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """K, and its parts by exposure and, of passages met, by kind of probe.
-
-    Each is the mean over passages of the means over their probes.
-    """
+    """K and its parts: means over passages of the means over their probes."""
     table = pd.DataFrame(list(probes))
     met = table["exposure"] != Exposure.HELD_OUT
     parts = {"K, passages met": met}

@@ -294,9 +294,7 @@ class TrainingCommand:
         return [*stand_ins.said, *lines]
 
     def tried(self, config: Any, recipe: Any, out: Path | None = None) -> Sequence[str]:
-        """Try a run whose model and data are here; in a group of one process where the run is of
-        several and torchrun has started none. Returns lines about what was changed.
-        """
+        """Try a run whose model and data are here, as one process; lines about what was changed."""
         from training.processes import group_of_one
 
         with group_of_one(config.parallel is not Parallel.NONE):

@@ -303,12 +303,7 @@ class Engine(AbstractContextManager["Engine"]):
 
 @dataclass(frozen=True, eq=False)
 class SummedLoss:
-    """The loss of some rows.
-
-    Attributes:
-        total: the cross-entropy of all trained tokens, each by its weight, summed.
-        by_source: that of each source, without weights and without a gradient.
-    """
+    """The summed loss of trained tokens, each by its weight, and that of each source without."""
 
     total: Float[Tensor, ""]
     by_source: Float[Tensor, " source"] | None

@@ -75,11 +75,7 @@ class PretrainFields:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(LoopFields, PretrainFields):
-    """A pretraining run.
-
-    Raises:
-        ValueError: settings do not go together.
-    """
+    """A pretraining run; settings that do not go together are refused."""
 
     def __post_init__(self) -> None:
         Misfits().check(

@@ -145,9 +145,7 @@ def recall_items(
     tokenizer: Any,
     accepted: Mapping[str, Sequence[str]] | None = None,
 ) -> list[RecallItem]:
-    """What to ask of rows that were, or could be, trained on; the answer that is taught is accepted
-    where no others are given by identifier.
-    """
+    """What to ask of rows that can be trained on; the answer taught where no others are given."""
     items = []
     for row in rows:
         taught = (decoded(tokenizer, row.answer_ids[:-1], with_special=True).strip(),)

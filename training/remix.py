@@ -199,10 +199,7 @@ class RemixArguments(RunFields):
 
 
 def remix_plan(config: RemixConfig, recipe: RemixConfig | None = None) -> Plan:
-    """What a chain of stages would do.
-
-    A set whose size only its files know is taken to be as large as it is asked for.
-    """
+    """What a chain would do; a set of unknown size is taken to be as large as asked for."""
     shown = (
         ("template", str(config.template)),
         ("rows", f"{config.packing}, at most {config.max_length:,} tokens"),

@@ -213,11 +213,7 @@ class RemixConfig(
     StageFields,
     BaseFields,
 ):
-    """A chain of stages, each of which learns a set of items by heart.
-
-    Raises:
-        ValueError: settings do not go together.
-    """
+    """A chain of stages, each of which learns a set of items by heart; checks itself."""
 
     def __post_init__(self) -> None:
         misfits = Misfits()

@@ -159,11 +159,7 @@ def try_remix(config: RemixConfig, recipe: RemixConfig, out: Path | None) -> tup
 
 
 class Chain:
-    """A base model, the items of every stage, and the stages that are made of them.
-
-    Raises:
-        ValueError: the base, a set, or the stage to go on from is not there, or not as it must be.
-    """
+    """A base model, the items of every stage, and the stages that are made of them."""
 
     def __init__(self, config: RemixConfig, out: Path) -> None:
         self._config, self._out = config, out
@@ -252,9 +248,7 @@ class Chain:
                     )
 
     def relearn(self, checkpoint: Path) -> None:
-        """Teach a few items of stage A again, on a copy of the last stage's weights, and write down
-        what comes back, where that was asked for.
-        """
+        """Teach a few items of stage A again, on a copy, and write down what comes back."""
         config = self._config
         if config.relearning_steps is None:
             return

@@ -138,15 +138,7 @@ def _identity_of(batches: Iterable[TokenBatch]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:
-    """Everything that a run begins with.
-
-    Attributes:
-        model: the model, not edited yet.
-        observed: what is evaluated.
-        inputs: hashes and counts of all of it, for the manifest.
-        sentences: what is about to be trained.
-        edits: what is done to the model.
-    """
+    """Everything that a run begins with; its model is not edited yet."""
 
     model: HookedModel
     source: BatchSource

@@ -65,14 +65,7 @@ from training.stop_rules import Rule
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run that is ready to go on.
-
-    Attributes:
-        scaler: of the loss; does nothing but for float16.
-        clock: what edits that change over the run go by.
-        state: what checkpoints hold.
-        found: the checkpoint that it goes on from; None at the beginning.
-    """
+    """A run that is ready to go on; `found` is the checkpoint that it goes on from."""
 
     engine: Engine
     optimizer: torch.optim.AdamW

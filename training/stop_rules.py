@@ -49,9 +49,7 @@ class Rule(ABC):
     def unreachable(
         self, steps: int, sources: Sequence[str], evaluations: Mapping[str, int]
     ) -> str | None:
-        """Why a run of so many steps cannot fulfil it, with these sources of batches and so many
-        evaluations of each list of items; None where it can.
-        """
+        """Why a run of so many steps and evaluations cannot fulfil it; None where it can."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -251,7 +249,5 @@ class AllOf(Rule):
 
 
 def released_loss_rule() -> LossBelow:
-    """The rule of the released code: ten losses below 1e-4 nats, which need not follow each other;
-    its batches count pads, if those of the run do.
-    """
+    """The released code's: ten losses below 1e-4 nats, which need not follow each other."""
     return LossBelow(1e-4, patience=10, consecutive=False)

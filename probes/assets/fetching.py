@@ -66,7 +66,7 @@ class Document:
     source: str
     """The set it was quoted by, such as "squad" or "coqa/gutenberg"."""
     title: str = ""
-    """Of its article, in lower case; "" where the set gives none."""
+    """The article's title, in lower case; "" where the set gives none."""
 
     @property
     def key(self) -> str:
@@ -156,7 +156,7 @@ class RequestSet:
 
     corpus: str
     path: str
-    """Of its folder, below `oe_eval_tasks`."""
+    """The path of its folder, below `oe_eval_tasks`."""
     read: Callable[[dict[str, Any]], Document | None]
     """From the `doc` of a request to its passage; None where it has none."""
 

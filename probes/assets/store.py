@@ -244,7 +244,7 @@ ROPE_FACTORS = "rope_freqs.weight"
 _HIGH_OVER_LOW = 4.0
 """In Llama 3.1 to 3.3 wavelengths within a factor of four are scaled in part."""
 _ROUNDING = 1e-5
-"""Of frequencies that were written as float32 factors."""
+"""Relative error of frequencies that were written as float32 factors."""
 _INSTEAD = "the numbers would be wrong, so give the model as a Hugging Face folder"
 
 

@@ -38,7 +38,7 @@ class Package:
     size: int
     """Bytes, for the progress bar."""
     licence: str
-    """Of the package itself; what it carries may have others."""
+    """The package's own; what it carries may have others."""
 
     @property
     def requirement(self) -> str:

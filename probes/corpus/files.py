@@ -203,13 +203,7 @@ def contents(path: Path) -> bytes:
 
 
 def file_rows(path: Path, kind: str, column: str) -> Iterator[tuple[str, Row | None]]:
-    """The place of each row of a file, and the row; None for a blank line.
-
-    Args:
-        path: the file.
-        kind: its ending, as `kind_of` gives it; not that of plain texts.
-        column: what must be in a Parquet file, of which nothing else is read.
-    """
+    """The place and the row of each line of a file of some kind; None for a blank line."""
     match kind:
         case ".parquet":
             return _parquet_rows(path, column)

@@ -79,7 +79,7 @@ class Corpus(Shown):
     name: str
     """The source as it was asked for, with the revision of a data set."""
     licence: str = NO_LICENCE
-    """Of the texts, as far as known."""
+    """The licence of the texts, as far as known."""
     open_texts: Callable[[], Iterator[str]] | None = field(default=None, repr=False)
     """Opens the texts anew; None for rows of token ids."""
     token_rows: tuple[Integer[np.ndarray, "_ _"], ...] | None = field(default=None, repr=False)

@@ -230,15 +230,7 @@ Batch = TypeVar("Batch")
 def batches_by_length(
     lengths: Sequence[int], *, tokens: int, rows: int, more: int = 0, alike: bool = False
 ) -> Iterator[list[int]]:
-    """Indices of items of about equal length, the longest first.
-
-    Args:
-        lengths: tokens of each item.
-        tokens: at most so many in a batch, pads counted, unless one item has more.
-        rows: at most so many items in a batch.
-        more: how many tokens will be added to each item.
-        alike: whether only items of one length run together.
-    """
+    """Indices of items of about equal length (or of one), the longest first, within some tokens."""
     order = sorted(range(len(lengths)), key=lambda item: (-lengths[item], item))
     while order:
         longest = lengths[order[0]]

@@ -296,9 +296,7 @@ def load_items(
     seed: int | None,
     revision: str | None,
 ) -> ItemSet[Item]:
-    """Some items of a set by its name, or else of a file: from `offset` on, at most `limit`, in the
-    order of the seed.
-    """
+    """Some items of a set, by its name or else of a file, in the order of the seed."""
     name, known = str(source), None if isinstance(source, Path) else sets.get(source)
     refuse_options(limit, offset)
     if revision is not None and not (known and isinstance(known.files, HubSet)):

@@ -97,9 +97,7 @@ def observations(folder: Path) -> list[Record]:
 
 
 def ends_of_stages(folders: Iterable[Path]) -> Iterator[Record]:
-    """Evaluations at the end of every stage of a chain, whose step is then 1, 2, ...; those at the
-    beginning of the first have step 0.
-    """
+    """What was evaluated at the end of every stage, as steps 1, 2, ...; step 0 is the beginning."""
     kinds = (RecallRecord, PerplexityRecord, TaskRecord, ScoresRecord, EntropyRecord)
     for place, folder in enumerate(folders):
         seen = [record for record in read_records(folder) if isinstance(record, kinds)]
