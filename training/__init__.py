@@ -7,12 +7,11 @@ answers at once.
 from probes.lazy_exports import lazily
 
 _MODULES = {
-    "batches": ("BatchSource", "RowSource", "TrainingBatch"),
+    "batches": ("BatchSource", "ExampleSource", "FunctionSource", "RowSource", "TrainingBatch"),
     "choices": (
         *("DecayGroup", "Exposure", "InjectionMode", "OptimizerStart", "Parallel", "Precision"),
         *("ProbeKind", "ScheduleKind", "StageStatus", "StopWhen", "Tracker", "TranslatorOptimizer"),
     ),
-    "data.downstream": ("Task", "load_task", "task_names"),
     "data.factoids": (
         *("Factoid", "FactoidSet", "KeyValues", "PromptTemplate", "load_factoids"),
         *("prompt_and_target", "subject_span"),
@@ -29,6 +28,7 @@ _MODULES = {
         *("Conversation", "Rendered", "Turn", "factoid_conversations", "render", "render_all"),
         *("render_prompt",),
     ),
+    "engine": ("learning_rate",),
     "forgetting_terms": ("alignment", "change_of_loss", "delta_1", "delta_2"),
     "gradients": ("GradientAlignmentObserver", "gradient_sample"),
     "injection": ("Encounter", "InjectedSource", "InjectionSchedule", "encode_passages"),
@@ -40,8 +40,6 @@ _MODULES = {
         *("Cadence", "ClozeObserver", "EntropyObserver", "HeldOutObserver", "Observer"),
         *("NotingObserver", "ProbeObserver", "StopRule", "TaskObserver"),
     ),
-    "optimizer": ("learning_rate",),
-    "own_data": ("ExampleSource", "FunctionSource"),
     "recall": (
         *("Match", "RecallItem", "RecallObserver", "accepted_answers", "is_right"),
         *("written_answers",),
@@ -52,7 +50,7 @@ _MODULES = {
     "settings": ("LoopSettings", "OptimizerSettings", "ScheduleSettings", "log_spaced_steps"),
     "stages": ("ReadyStage", "Stage", "run_stages"),
     "stop_rules": ("AllOf", "ExactMatchReached", "LossBelow"),
-    "tasks": ("downstream_score", "evaluate_task"),
+    "tasks": ("Task", "downstream_score", "evaluate_task", "load_task", "task_names"),
     "tuned_lens_fit": ("train_translators",),
     "weight_drift": ("WeightDriftObserver", "drift_since", "drift_table", "start_weights"),
 }

@@ -38,7 +38,7 @@ from training.choices import LossNormalisation, Packing
 from training.data.mixed_batches import rows_of_examples
 from training.data.rendering import Rendered
 from training.engine import forward_inputs, refuse_misfits, separation_of
-from training.forgetting_terms import MOVED, NEAR_ZERO, START, Alignment, alignment, at_start
+from training.forgetting_terms import MOVED, START, at_start
 from training.observers import Cadence, Timed, shared_out
 from training.runs.records import GradientAlignmentRecord, Record
 from training.weight_drift import (
@@ -51,17 +51,6 @@ from training.weight_drift import (
     start_weights,
     with_weights,
 )
-
-__all__ = [
-    "MOVED",
-    "NEAR_ZERO",
-    "Alignment",
-    "GradientAlignmentObserver",
-    "alignment",
-    "at_start",
-    "gradient_sample",
-    "start_weights",
-]
 
 
 @dataclass(frozen=True)

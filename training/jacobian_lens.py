@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from probes.cli import LoadingSettings, TextSettings, command_main
 from training.tuned_lens import LensFitSettings
 
-__all__ = ["JacobianLensArguments", "main"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class JacobianLensArguments(TextSettings, LoadingSettings, LensFitSettings):

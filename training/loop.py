@@ -55,8 +55,6 @@ from training.runs.records import Record, StepRecord, StopRecord
 from training.settings import LoopSettings
 from training.start_or_resume import Run, fitting_batch, made_ready, refuse_unfit, try_end
 
-__all__ = ["ItemsObserver", "Observer", "StopRule", "TrainingResult", "train"]
-
 
 @dataclass(frozen=True)
 class TrainingResult:

@@ -24,8 +24,6 @@ from probes.choices import Backend
 from probes.cli import LoadingSettings, TextSettings, command_main
 from training.choices import TranslatorOptimizer
 
-__all__ = ["LensFitSettings", "TunedLensArguments", "main"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class LensFitSettings:

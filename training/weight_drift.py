@@ -36,8 +36,6 @@ from training.runs.records import Record, WeightDriftRecord
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["WeightDriftObserver", "angle_of", "drift_since", "drift_table", "start_weights"]
-
 
 class ModulePart(StrEnum):
     """What kind of part of a model a weight is in."""

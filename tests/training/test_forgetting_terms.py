@@ -9,9 +9,10 @@ import torch
 from tests.models import tiny_model
 from tests.training.gradient_samples import gradient_by_hand, loss_by_hand, rows_of
 from training.forgetting_terms import change_of_loss, delta_1, delta_2
-from training.gradients import GradientAlignmentObserver, gradient_sample, start_weights
+from training.gradients import GradientAlignmentObserver, gradient_sample
 from training.observers import Cadence
 from training.runs.records import GradientAlignmentRecord
+from training.weight_drift import start_weights
 
 SIZE = 7
 

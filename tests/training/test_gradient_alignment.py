@@ -19,7 +19,6 @@ from tests.training.gradient_samples import (
 from tests.training.loop_runs import model_of, run, same_bits, weights_of
 from training.forgetting_terms import change_of_loss
 from training.gradients import GradientAlignmentObserver, alignment, gradient_sample
-from training.gradients import start_weights as start
 from training.observers import Cadence
 from training.runs.records import GradientAlignmentRecord, records_of
 from training.weight_drift import WeightDriftObserver, start_weights
@@ -28,8 +27,6 @@ ROWS = {"A": rows_of(7, 1), "B": rows_of(5, 2), "M": rows_of(11, 3, answer=(4, 2
 
 
 def observer_of(model, *, blocks=3, **cadence):
-    from training.gradients import GradientAlignmentObserver, gradient_sample, start_weights
-
     samples = [gradient_sample(name, rows, blocks=blocks) for name, rows in ROWS.items()]
     return GradientAlignmentObserver(
         samples, Cadence(**{"every": 1, **cadence}), start_weights(model)
@@ -138,7 +135,7 @@ def test_errors_are_those_of_a_jackknife_over_blocks():
     model = tiny_model("gpt2", torch.float64)
     rows = {"A": rows_of(15, 4, answer=(3,)), "B": rows_of(10, 5, answer=(2,))}
     samples = [gradient_sample(name, items, blocks=5) for name, items in rows.items()]
-    observer = GradientAlignmentObserver(samples, Cadence(every=1), start(model))
+    observer = GradientAlignmentObserver(samples, Cadence(every=1), start_weights(model))
     (record,) = observer.observe(model, 0)
     whole = {name: gradient_by_hand(model.hf_model, items) for name, items in rows.items()}
 
@@ -323,7 +320,7 @@ def test_a_sample_of_another_vocabulary_or_another_start_is_refused():
     wrong = [row_of((5, 6, 101), (False, True, True))] * 2
     samples = [gradient_sample("A", ROWS["A"]), gradient_sample("B", wrong)]
     with pytest.raises(ValueError, match="token ids of a batch run from 5 to 101"):
-        GradientAlignmentObserver(samples, Cadence(every=1), start(model)).observe(model, 0)
+        GradientAlignmentObserver(samples, Cadence(every=1), start_weights(model)).observe(model, 0)
     with pytest.raises(ValueError, match=r"the start weights are not those of .* they differ in"):
         observer_of(tiny_model("gpt2")).observe(model, 0)
 
