@@ -53,7 +53,7 @@ class WeightChange:
     """Some rows of one parameter, or all of it, get new values."""
 
     parameter: str
-    """Its name in the Hugging Face model's state dict."""
+    """The parameter's name in the Hugging Face model's state dict."""
     axis: int
     """The axis along which `index` selects."""
     index: Int64[Tensor, "n"] | None

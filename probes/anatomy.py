@@ -219,7 +219,7 @@ class _Call:
 
 
 _Calls = dict[str, _Call]
-"""By path in a block; the block itself is the empty path."""
+"""Calls by the module's path in a block; the block itself is the empty path."""
 
 
 def recognise(hf_model: Any) -> Architecture:

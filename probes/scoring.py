@@ -39,9 +39,9 @@ class TargetReduction(StrEnum):
     """How the log-probabilities of a target's tokens become one number."""
 
     TOKEN_MEAN = "token_mean"
-    """Their mean: nats per token."""
+    """The mean over tokens: nats per token."""
     SUM = "sum"
-    """Their sum: nats per target."""
+    """The sum over tokens: nats per target."""
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,7 @@ class _Asked:
     """The node that predicts it, counted through the rows of the batch."""
     target: Int64[Tensor, "token"]
     place: Int64[Tensor, "token"]
-    """Where its log-probability belongs in the result."""
+    """The place of its log-probability in the result."""
 
 
 class _Places:

@@ -47,7 +47,7 @@ class CklArguments(RunFields):
     """Train a model further, injecting new knowledge, and score what it learns and forgets."""
 
     recipe: str
-    """Where the defaults below are from: smoke, lab, paper-1b, paper-7b, batch-2048, lr-1e-3,
+    """Named settings, the defaults below: smoke, lab, paper-1b, paper-7b, batch-2048, lr-1e-3,
     lr-1e-4, three-epochs or fka-every-step."""
     config: CklConfig
 

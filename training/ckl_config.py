@@ -105,7 +105,7 @@ class InjectionFields:
     injection_first: int | None = None
     """Batch of the first round, counted from 0; the last one of the first interval."""
     injection_mode: InjectionMode = InjectionMode.PREPEND_TRUNCATE
-    """Where a passage goes: in front of a row whose end is cut off (the papers'), in the place of
+    """How a passage goes in: in front of a row whose end is cut off (the papers'), in the place of
     a row, in a row more, or joined with others in front of a row, where a batch has too few."""
 
 

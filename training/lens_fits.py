@@ -1,4 +1,4 @@
-"""What fits of lenses share: their text, where one stands, and a comparison with the logit lens.
+"""What fits of lenses share: where one stands, and a comparison with the logit lens.
 
 A fit that was stopped goes on from a file to the same bits as one that never was: it reads its text
 again up to the batch where it stood, and refuses another text, model or setting.
@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,8 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.checking import all_finite, refuse_not_finite, refusing_failures, what_makes_finite
-from probes.choices import Lens, SampleBy
-from probes.corpus.sources import MORE_DOCUMENTS, Corpus, ReadCounts, load_corpus
+from probes.choices import Lens
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
 from probes.hooks import require_finite, run_hooked
@@ -134,8 +133,8 @@ class LensComparison(Result):
 
     Attributes:
         layer_labels: `"embed"` for the stream before block 0, then numbers of blocks.
-        logit: of the logit lens.
-        fitted: of the fitted lens.
+        logit: that of the logit lens.
+        fitted: that of the fitted lens.
         difference_error: standard error of `fitted - logit`.
         positions: how many positions the means are over.
         lens: which lens was fitted.
@@ -264,45 +263,3 @@ def sampled_streams(
         one[place] = True
         require_finite(sums.new_full((1,), torch.nan), model, batch, one, "a residual stream")
     return streams
-
-
-HELD_OUT_OF = 8
-"""One document in so many is held out."""
-
-
-def learning_and_heldout(
-    corpus: str,
-    heldout: str | None,
-    *,
-    column: str | None,
-    sample_by: SampleBy = SampleBy.DOCUMENT,
-) -> tuple[Corpus, Corpus]:
-    """Open the text to learn from and the text to compare on."""
-    if heldout == corpus:
-        raise ValueError(
-            f"--held-out {heldout} is the corpus itself; give another, or leave it out"
-        )
-    learning = load_corpus(corpus, column=column, sample_by=sample_by)
-    if heldout is not None:
-        return learning, load_corpus(heldout, column=column, sample_by=sample_by)
-    if learning.open_texts is None:
-        raise ValueError(
-            f"{corpus} holds rows of token ids, of which none is known to be another document; "
-            "name the text to judge on with --held-out"
-        )
-    if sum(1 for _, _ in zip(range(HELD_OUT_OF), learning.documents(), strict=False)) < HELD_OUT_OF:
-        raise ValueError(
-            f"{corpus} has fewer than {HELD_OUT_OF} documents, too few to hold any out; name the "
-            f"text to judge on with --held-out, or {MORE_DOCUMENTS}"
-        )
-
-    def part(name: str, *, held_out: bool) -> Corpus:
-        def texts() -> Iterator[str]:
-            for index, text in enumerate(learning.documents()):
-                if (index % HELD_OUT_OF == HELD_OUT_OF - 1) == held_out:
-                    yield text
-
-        name = f"{learning.name} ({name})"
-        return replace(learning, name=name, open_texts=texts, counts=ReadCounts())
-
-    return part("without held out", held_out=False), part("held out", held_out=True)

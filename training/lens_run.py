@@ -13,18 +13,21 @@ from typing import Any
 from probes.choices import Backend, Lens
 from probes.cli import output_folder, progress, refuse_existing
 from probes.corpus.batching import KeptBatches
+from probes.corpus.sources import Corpus, split_held_out
 from probes.corpus.token_batch import as_token_batch
 from probes.hooked_model import HookedModel
 from probes.results import provenance_of
 from probes.shown import Table, json_text, print_tables
 from probes.translators import Translators, identity_translators, load_translators
 from training.jacobian_lens_fit import fit_jacobian_lens, position_weights, summed_jacobians
-from training.lens_fits import STATE_FILE, LensComparison, compare_lenses, learning_and_heldout
+from training.lens_fits import STATE_FILE, LensComparison, compare_lenses
 from training.runs.records import one_line_for_disk_errors
 from training.settings import Misfits
 from training.start_or_resume import existing_folder, why_not_here
 from training.tuned_lens_fit import train_translators
 
+HELD_OUT_OF = 8
+"""One document in so many is held out."""
 LENS_FILES = ("translators.safetensors", "translators.json", STATE_FILE)
 
 
@@ -109,8 +112,7 @@ def run_lens_fit(arguments: Any, kind: TunedLens | JacobianLens) -> None:
     if _begin(arguments, kind):
         print(f"complete: {arguments.out}")
         return
-    how = {"column": arguments.column, "sample_by": arguments.sample_by}
-    corpora = learning_and_heldout(arguments.corpus, arguments.held_out, **how)
+    corpora = learning_and_heldout(arguments)
     model = arguments.load(arguments.model, backend=kind.backend)
     batches: Any = arguments.batches_of(model, corpora[0], arguments.max_tokens)
     if kind.keeps_text:
@@ -133,6 +135,22 @@ def run_lens_fit(arguments: Any, kind: TunedLens | JacobianLens) -> None:
         _save_comparison(folder, model, found, happened, kept, lens)
     _print_comparison(found, learnt, kind.advice)
     print(f"lens: {arguments.out}")
+
+
+def learning_and_heldout(arguments: Any) -> tuple[Corpus, Corpus]:
+    """The text to learn from and the text to compare on."""
+    name, held_out = arguments.corpus, arguments.held_out
+    if held_out == name:
+        raise ValueError(f"--held-out {name} is the corpus itself; give another, or leave it out")
+    learning = arguments.corpus_of(name)
+    if held_out is not None:
+        return learning, arguments.corpus_of(held_out)
+    if learning.open_texts is None:
+        raise ValueError(
+            f"{name} holds rows of token ids, of which none is known to be another document; "
+            "name the text to judge on with --held-out"
+        )
+    return split_held_out(learning, HELD_OUT_OF)
 
 
 def _save_comparison(

@@ -193,7 +193,7 @@ class RemixArguments(RunFields):
     """Train a model on one set of items after another, and score what it keeps."""
 
     recipe: str
-    """Where the defaults below are from: smoke, lab, paper-llama3-8b, paper-mistral-7b or
+    """Named settings, the defaults below: smoke, lab, paper-llama3-8b, paper-mistral-7b or
     familiar-8b."""
     config: RemixConfig
 

@@ -248,7 +248,7 @@ class HubSet:
     """Patterns, each of which must be met; rows come in their order, then in that of the paths."""
     licence: str
     found: str
-    """Where the id, the files and their columns were looked up, and what could not be."""
+    """The pages on which id, files and columns were looked up, and what could not be."""
     max_rows: int | None = None  # only so many rows of its start
 
     def read(self, revision: str | None = None) -> tuple[Iterator[tuple[str, Row]], str]:

@@ -70,7 +70,7 @@ _ADDED: dict[str, Any] = {
 }
 """Settings that earlier versions had not, and what their runs did."""
 _OF_EDITED = ("edit", *_OF_LORA)
-"""Those of runs alone that begin from a model."""
+"""Settings of runs alone that begin from a model."""
 
 
 class RunDirectory:

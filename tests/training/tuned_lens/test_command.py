@@ -11,8 +11,8 @@ import torch
 import probes
 from probes.translators import load_translators
 from tests.models import N_LAYERS, tiny_hf_model, tiny_tokenizer
-from training.lens_fits import learning_and_heldout
-from training.tuned_lens import main
+from training.lens_run import learning_and_heldout
+from training.tuned_lens import TunedLensArguments, main
 from training.tuned_lens_fit import train_translators
 
 FILES = {"translators.safetensors", "translators.json", "tuned_lens.json", "tuned_lens.csv"}
@@ -34,7 +34,7 @@ def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     tiny_hf_model("llama").save_pretrained(folder / "model")
     tiny_tokenizer().save_pretrained(folder / "model")
-    for name, count, shift in (("plants", 41, 0), ("stars", 11, 5), ("few", 7, 0)):
+    for name, count, shift in (("plants", 41, 0), ("stars", 11, 5), ("few", 1, 0)):
         lines = [json.dumps({"text": _text(i + shift), "body": _text(i)}) for i in range(count)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     np.save(folder / "rows.npy", np.arange(3, 94).reshape(7, 13))
@@ -68,8 +68,8 @@ def test_a_lens_is_trained_compared_and_kept(run, inputs, tmp_path, capsys):
     # Exactly one document of eight is judged on, and none of those is learnt from.
     assert found["provenance"]["documents"] == 5
     configuration = found["provenance"]["configuration"]
-    assert configuration["heldout"]["corpus"].endswith("plants.jsonl (held out)")
-    assert configuration["training"]["corpus"].endswith("plants.jsonl (without held out)")
+    assert configuration["heldout"]["corpus"].endswith("plants.jsonl (1 of 8 documents)")
+    assert configuration["training"]["corpus"].endswith("plants.jsonl (7 of 8 documents)")
     translators = load_translators(out, probes.load_model(str(inputs / "model")))
     assert translators.training["steps"] == 40
     assert len(translators.training["corpus_sha256"]) == 64
@@ -98,10 +98,11 @@ def test_the_command_gives_what_the_library_gives(run, inputs, tmp_path):
 
 
 def test_every_eighth_document_is_held_out_and_no_other(inputs):
-    corpora = learning_and_heldout(str(inputs / "plants.jsonl"), None, column=None)
+    given = {"model": "none", "corpus": str(inputs / "plants.jsonl"), "out": inputs}
+    corpora = learning_and_heldout(TunedLensArguments(**given))
     learning, heldout = (list(corpus.documents()) for corpus in corpora)
     every = [_text(i) for i in range(41)]
-    assert heldout == [every[7], every[15], every[23], every[31], every[39]]
+    assert heldout == [every[1], every[9], every[17], every[25], every[33]]
     assert learning == [text for text in every if text not in heldout]
     assert list(corpora[1].documents()) == heldout
 
@@ -121,7 +122,7 @@ def test_a_lens_that_falls_behind_is_said_to(run, capsys):
         (("--step", "3"), "there is no option --step; did you mean --steps?"),
         (("--held-out", "nowhere.jsonl"), "no corpus 'nowhere.jsonl'"),
         (("--held-out", "SAME"), "is the corpus itself; give another"),
-        (("--corpus", "FEW"), "has fewer than 8 documents, too few to hold any out"),
+        (("--corpus", "FEW"), "has one document only, so none can be held out"),
         (("--corpus", "ROWS"), "holds rows of token ids.*--held-out"),
         (("--max-tokens", "0"), "max_tokens is 0: give 1 or more"),
     ],
