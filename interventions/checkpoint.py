@@ -16,7 +16,7 @@ from typing import Any
 
 from interventions.edit_forms import Edit, some_edits
 from interventions.edits import patch_weights, patched_edits
-from probes.argument_checks import hooked_model, takes
+from probes.checking import hooked_model, takes
 from probes.cli import output_folder
 from probes.hooked_model import HookedModel
 from probes.model_folder import ordinary_weights, sha256_of, write_model

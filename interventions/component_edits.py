@@ -41,9 +41,9 @@ from interventions.neurons import (
     up_rows,
     with_rows,
 )
-from probes.argument_checks import batches as some_batches
-from probes.argument_checks import hooked_model, takes
 from probes.attach import Change, projection_changed
+from probes.checking import batches as some_batches
+from probes.checking import hooked_model, takes
 from probes.corpus.token_batch import Batches, as_batches, as_token_batch
 from probes.corpus_means import RunningMean
 from probes.hooked_model import HookedModel

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from probes.argument_checks import shown
+from probes.checking import shown
 from probes.hooked_model import HookedModel
 from probes.model_folder import sha256_of
 
@@ -111,7 +111,7 @@ class Edit(Protocol):
 
 
 def an_edit(value: Any) -> str | None:
-    """What is wrong with a value as an edit (a check of `probes.argument_checks`)."""
+    """What is wrong with a value as an edit (a check of `probes.checking`)."""
     if isinstance(value, type):
         return f"{shown(value)}; give one of it, {value.__name__}(...)"
     if isinstance(value, Edit):
@@ -124,7 +124,7 @@ def an_edit(value: Any) -> str | None:
 
 
 def some_edits(value: Any) -> str | None:
-    """What is wrong with a value as a list of edits (a check of `probes.argument_checks`)."""
+    """What is wrong with a value as a list of edits (a check of `probes.checking`)."""
     if not isinstance(value, list | tuple):
         return f"{shown(value)}; give a list of edits"
     for place, edit in enumerate(value):

@@ -26,10 +26,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interventions.edit_forms import Clock, Edit, TensorChange, WeightChange, WeightWrites, an_edit
-from probes.argument_checks import hooked_model, takes
 from probes.attach import projections_unchanged
 from probes.backends.nnsight import NnsightEngine
-from probes.checking import difference, few_tokens, tolerance
+from probes.checking import difference, few_tokens, hooked_model, takes, tolerance
 from probes.choices import Backend
 from probes.corpus.token_batch import as_token_batch
 from probes.hooked_model import HookedModel

@@ -22,8 +22,8 @@ from interventions.edit_forms import Edit, TensorChange
 from interventions.edits import PatchReport, patch_weights
 from interventions.neurons import require_site, require_solvable
 from interventions.resuscitation import Resuscitation, resuscitate
-from probes.argument_checks import batches as some_batches
-from probes.argument_checks import hooked_model, takes
+from probes.checking import batches as some_batches
+from probes.checking import hooked_model, takes
 from probes.cli import TextSettings, progress
 from probes.corpus.batching import KeptBatches
 from probes.corpus.sources import Corpus, split_held_out

@@ -34,9 +34,9 @@ from torch.nn.functional import kl_div, log_softmax
 
 from interventions.edit_forms import Clock, WeightChange
 from interventions.neurons import memory_rows, require_native
-from probes.argument_checks import batches as some_batches
-from probes.argument_checks import hooked_model, takes
 from probes.attach import Change, Forward, projection_changed
+from probes.checking import batches as some_batches
+from probes.checking import hooked_model, takes
 from probes.corpus.token_batch import Batches, TokenBatch, as_token_batch
 from probes.hooked_model import HookedModel
 from probes.hooks import stream

@@ -42,7 +42,7 @@ from interventions.neurons import (
     require_some,
     solve_factor,
 )
-from probes.argument_checks import hooked_model, takes
+from probes.checking import hooked_model, takes
 from probes.choices import Coefficient, Compat, Weighting
 from probes.corpus.token_batch import Batches
 from probes.corpus_means import Resampling

@@ -22,9 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.argument_checks import hooked_model, takes
 from probes.attribution import OnePrompt
-from probes.checking import all_finite
+from probes.checking import all_finite, hooked_model, takes
 from probes.corpus.token_batch import as_token_batch
 from probes.hooks import refusal, run_hooked
 from probes.places import Hooks

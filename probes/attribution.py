@@ -22,9 +22,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from probes.anatomy import Anatomy, Layer
-from probes.argument_checks import hooked_model, takes
 from probes.captured import Captured
-from probes.checking import tolerance, wide
+from probes.checking import hooked_model, takes, tolerance, wide
 from probes.corpus.token_batch import as_token_batch
 from probes.hooks import capture
 from probes.places import results_of_heads

@@ -33,7 +33,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probes.activation_patching import Patch, keeping, run_patched
-from probes.argument_checks import hooked_model, takes
+from probes.checking import hooked_model, takes
 from probes.choices import RestoredPositions, as_choice
 from probes.hooked_model import HookedModel
 from probes.lens import check_readout

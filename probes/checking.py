@@ -1,12 +1,24 @@
-"""Checking: what checks of a model share: tokens, activation, agreement, evaluation, refusals.
+"""Checking: arguments of another kind are refused in one line, and numbers are compared.
 
-The rounding of equal products in another order stays well below a share of the largest value that
-depends on the type; a wrong description of a model is off by the order of that value.
+`takes` names, for arguments of a public function, what each has to be. It looks before the function
+does anything, and costs a few microseconds a call. The rounding of equal products in another order
+stays below a share of the largest value that depends on the type (`tolerance`); a wrong description
+of a model is off by the order of that value.
+
+Example:
+    >>> @takes(model=hooked_model)
+    ... def n_layers(model):
+    ...     return model.n_layers
+    >>> n_layers("gpt2")
+    Traceback (most recent call last):
+    ValueError: n_layers: model is the string 'gpt2'; give what probes.load_model returns for it
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -107,3 +119,127 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Check = Callable[[Any], str | None]
+"""What is wrong with a value, as what follows its name; None where nothing is."""
+
+
+def takes(**wanted: Check) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Refuse arguments that are something else."""
+
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        signature = inspect.signature(function)
+        several = {n for n, p in signature.parameters.items() if p.kind is p.VAR_POSITIONAL}
+        assert wanted.keys() <= signature.parameters.keys()
+
+        @wraps(function)
+        def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            given = signature.bind(*args, **kwargs).arguments
+            for name, check in wanted.items():
+                if name not in given:
+                    continue
+                for value in given[name] if name in several else (given[name],):
+                    if (wrong := check(value)) is not None:
+                        raise ValueError(f"{function.__name__}: {name} is {wrong}")
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+class MeasuredModel:
+    """What measurements and edits take as a model: `RunningModel` inherits from it."""
+
+
+def hooked_model(value: Any) -> str | None:
+    """What is wrong with a value as a hooked model."""
+    if isinstance(value, MeasuredModel):
+        return None
+    for_it = " for it" if isinstance(value, str) or hasattr(value, "forward") else ""
+    return f"{shown(value)}; give what probes.load_model returns{for_it}"
+
+
+def batch(value: Any) -> str | None:
+    """What is wrong with a value as one batch."""
+    if isinstance(value, Mapping) or hasattr(value, "input_ids"):
+        return None
+    how = ": {'input_ids': ids}" if hasattr(value, "shape") else ""
+    how = ": {'input_ids': model.to_tokens(text)}" if isinstance(value, str) else how
+    return f"{shown(value)}; give a mapping with input_ids [batch pos]{how}"
+
+
+def batches(value: Any) -> str | None:
+    """What is wrong with a value as several batches; an iterator is not begun."""
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | type):
+        firsts = value[:1] if isinstance(value, list | tuple) else ()
+        wrong = next(filter(None, map(batch, firsts)), None)
+        return None if wrong is None else f"a {type(value).__name__} whose first is {wrong}"
+    return f"{shown(value)}; give what probes.token_batches returns, or mappings with input_ids"
+
+
+def pairs(value: Any) -> str | None:
+    """What is wrong with a value as (prompt, target) pairs; an iterator is not begun."""
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping | type):
+        return f"{shown(value)}; give a list of (prompt, target) pairs"
+    if isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            # Encoded items are objects of their own, and name their parts.
+            is_encoded = hasattr(item, "prompt_ids") and hasattr(item, "target_ids")
+            is_pair = isinstance(item, Sequence) and not isinstance(item, str) and len(item) == 2
+            if not (is_encoded or is_pair):
+                return (
+                    f"a {type(value).__name__} whose item {place} is {shown(item)}; give a list of "
+                    "(prompt, target) pairs"
+                )
+    return None
+
+
+def instance_of(kind: type[Any], how: str) -> Check:
+    """A check for instances of a class."""
+
+    def check(value: Any) -> str | None:
+        # A class has the attributes of what it makes, but is none.
+        is_one = isinstance(value, kind) and not isinstance(value, type)
+        return None if is_one else f"{shown(value)}; give {how}"
+
+    return check
+
+
+def each_of(kind: type[Any], how: str) -> Check:
+    """A check for lists of instances of a class; see `instance_of`."""
+    one = instance_of(kind, how)
+
+    def check(value: Any) -> str | None:
+        if not isinstance(value, list | tuple):
+            return f"{shown(value)}; give a list, each of it {how}"
+        wrongs = ((place, one(item)) for place, item in enumerate(value))
+        found = (f"a {type(value).__name__} whose item {n} is {w}" for n, w in wrongs if w)
+        return next(found, None)
+
+    return check
+
+
+def shown(value: Any) -> str:
+    """A value in a few words, for a refusal."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, str):
+        text = value if len(value) <= _SHOWN_LETTERS else f"{value[:_SHOWN_LETTERS]}..."
+        return f"the string {text!r}"
+    if isinstance(value, bool | int | float):
+        return f"the number {value}" if not isinstance(value, bool) else str(value)
+    if isinstance(value, list | tuple | set | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    if hasattr(value, "shape"):
+        return f"a {type(value).__name__} of shape {list(value.shape)}"
+    article = "an" if type(value).__name__[0] in "AEIOUaeiou" else "a"
+    return f"{article} {type(value).__name__}"
+
+
+_SHOWN_LETTERS = 40

@@ -25,9 +25,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from probes.argument_checks import hooked_model, takes
 from probes.backends.engine import model_inputs
-from probes.checking import all_finite, difference, few_tokens, tolerance
+from probes.checking import all_finite, difference, few_tokens, hooked_model, takes, tolerance
 from probes.choices import Backend
 from probes.corpus.token_batch import (
     as_token_batch,

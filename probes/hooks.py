@@ -18,11 +18,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probes.argument_checks import batch as batch_given
-from probes.argument_checks import batches as batches_given
-from probes.argument_checks import hooked_model, takes
 from probes.captured import Captured
-from probes.checking import all_finite, what_makes_finite
+from probes.checking import all_finite, hooked_model, takes, what_makes_finite
+from probes.checking import batch as batch_given
+from probes.checking import batches as batches_given
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.places import IN_ATTENTION, HookFunction, Hooks
 from probes.running_model import RunningModel

@@ -23,7 +23,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.argument_checks import hooked_model, takes
+from probes.checking import hooked_model, takes
 from probes.choices import (
     Coefficient,
     Compat,

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from probes.argument_checks import hooked_model, takes
+from probes.checking import hooked_model, takes
 from probes.choices import Weighting
 from probes.corpus.token_batch import Batches, TokenBatch
 from probes.corpus_means import BatchWeights, Interval, Resampling, estimate_of, spread

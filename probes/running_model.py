@@ -1,7 +1,6 @@
 """Running model: a causal language model that runs with functions at its hook points.
 
-What runs it is a backend (`probes.backends`); everything here is the same on all of them. What
-users call on top of it is in `probes.hooked_model`.
+A backend runs it (`probes.backends`); users call what is on top of it, in `probes.hooked_model`.
 
 At load, and where modules were replaced, a few fixed tokens show whether the architecture table
 describes the model: the norm and the unembedding of the last stream give its logits, activated
@@ -24,6 +23,7 @@ from probes.architectures import Architecture
 from probes.attach import TemperatureSource, check_multipliers, refusing_idle, temperature_now
 from probes.backends.engine import Engine, TakeEntropies, model_inputs, positions_of
 from probes.checking import (
+    MeasuredModel,
     activation_of,
     all_finite,
     difference,
@@ -160,7 +160,7 @@ def _compare(found: Tensor, expected: Tensor, what: str) -> None:
         )
 
 
-class RunningModel:
+class RunningModel(MeasuredModel):
     """A causal language model that runs with functions at its hook points.
 
     `name` is what it was loaded as; `tokenizer` and `revision` may be None.

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from probes.argument_checks import hooked_model, pairs, takes
+from probes.checking import hooked_model, pairs, takes
 from probes.choices import Compat, as_choice
 from probes.hooked_model import HookedModel
 from probes.prompts import Ids, Item, LensItem, Prompts, Text, encoded_items

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
-from probes.argument_checks import shown
+from probes.checking import shown
 from probes.corpus.sources import ContentHash
 from training.runs.records import InjectionRecord
 from training.settings import LoopSettings
@@ -365,7 +365,7 @@ def as_source(data: Data, settings: LoopSettings) -> BatchSource:
 
 
 def some_data(value: Any) -> str | None:
-    """What is wrong with a value as data to train on (a check of `probes.argument_checks`)."""
+    """What is wrong with a value as data to train on (a check of `probes.checking`)."""
     is_text = isinstance(value, str | bytes | Mapping | type)
     if not is_text and (isinstance(value, BatchSource | Iterable) or callable(value)):
         return None

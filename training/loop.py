@@ -34,7 +34,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from interventions.edit_forms import Edit, some_edits
 from interventions.learning_rates import RowLearningRates
-from probes.argument_checks import each_of, hooked_model, instance_of, shown, takes
+from probes.checking import each_of, hooked_model, instance_of, shown, takes
 from probes.hooked_model import HookedModel
 from training.batches import (
     BatchSource,

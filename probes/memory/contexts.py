@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from probes.argument_checks import batches as batches_given
-from probes.argument_checks import hooked_model, takes
-from probes.checking import wide
+from probes.checking import batches as batches_given
+from probes.checking import hooked_model, takes, wide
 from probes.corpus.token_batch import PAD_SEGMENT, Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooks import stream
 from probes.memory.vectors import TopVectors, Vector, checked_vectors

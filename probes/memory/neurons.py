@@ -32,9 +32,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.activation_patching import BATCH_TOKENS
-from probes.argument_checks import hooked_model, takes
 from probes.attribution import Readout
-from probes.checking import wide
+from probes.checking import hooked_model, takes, wide
 from probes.corpus.token_batch import as_token_batch
 from probes.memory.vectors import PromotedTokens, Vector, largest, used, written_tokens
 from probes.prompts import LensItem, Text, lens_items

@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.argument_checks import hooked_model, takes
 from probes.attribution import OnePrompt, logit_attribution, mlp_norm
-from probes.checking import wide
+from probes.checking import hooked_model, takes, wide
 from probes.choices import VectorOrder, as_choice
 from probes.corpus.token_batch import as_token_batch
 from probes.hooks import capture
