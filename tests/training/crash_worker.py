@@ -23,7 +23,7 @@ import transformers
 from torch.distributed import checkpoint  # noqa: F401
 
 import training.runs.checkpoints as run_checkpoints
-import training.runs.records as durable_files
+import training.runs.records as run_records
 from interventions import AttentionTemperature
 from tests.training.loop_runs import model_of, rows_of, tokens
 from training.injection import Encounter, InjectedSource, InjectionSchedule
@@ -129,7 +129,7 @@ def seals(step: int) -> Callable[..., bool]:
 
 def half_a_line() -> None:
     """Die with half of a record written."""
-    original = durable_files.AppendedLines.append
+    original = run_records.AppendedLines.append
 
     def append(self, line):
         if self.path.name == "records.jsonl" and '"step": 7,' in line:
@@ -138,12 +138,12 @@ def half_a_line() -> None:
             die()
         original(self, line)
 
-    durable_files.AppendedLines.append = append
+    run_records.AppendedLines.append = append
 
 
 POINTS: dict[str, Callable[[], None]] = {
     "while the first manifest is written": lambda: dying_at(
-        durable_files,
+        run_records,
         "sync_folder",
         lambda folder: not (folder / "records.jsonl").exists(),
         after=False,
