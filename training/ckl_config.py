@@ -1,17 +1,5 @@
 """What decides a run of continual knowledge learning, and its recipes.
 
-| recipe           | is                                                                          |
-|------------------|-----------------------------------------------------------------------------|
-| `smoke`          | the model of `training.pretrain --recipe tiny`; two minutes on two CPU cores |
-| `lab`            | SmolLM2-135M on biomedical text; minutes on one GPU                          |
-| `paper-1b`       | OLMo-1B as the released configuration has it                                 |
-| `paper-7b`       | OLMo-7B, taught as OLMo-1B is                                                |
-| `batch-2048`     | `paper-1b` with batches of 2,048 rows                                        |
-| `lr-1e-3`        | the same at a peak learning rate of 1e-3                                     |
-| `lr-1e-4`        | the same at 1e-4                                                             |
-| `three-epochs`   | the same through the text three times, injections repeated in each           |
-| `fka-every-step` | factual acquisition, OLMo-7B: injections every 100 steps, scores every step  |
-
 The papers' recipes leave two things to be given: the text, whose rows were not released, and the
 passages, which were (`--knowledge` takes their files). Released runs were on several GPUs under
 FSDP: start them with torchrun, or give `--parallel none`.

@@ -15,14 +15,6 @@ all of that are options. Writes into `--out`:
 A run that was stopped or killed goes on with `--resume`, in the stage where it was, to the same
 bits.
 
-| recipe            | is                                                                         |
-|-------------------|----------------------------------------------------------------------------|
-| `smoke`           | the model of `training.pretrain --recipe tiny`, short keys; 2 CPU cores    |
-| `lab`             | SmolLM2-135M on key-value pairs; minutes on one GPU                        |
-| `paper-llama3-8b` | Llama-3-8B as the released configuration has it; never executed            |
-| `paper-mistral-7b`| the same with Mistral-7B-v0.3; never executed                              |
-| `familiar-8b`     | Llama-3-8B, asked for facts of PopQA that it knew; never executed          |
-
 The defaults learn key-value pairs and then others, without a mix. An arm of a study is a change of
 that: `--mix random generic` is REMIX with random words at A and passages at B.
 
