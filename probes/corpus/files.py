@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob, has_magic
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LONGEST_FIELD = 2**31 - 1
 
 _BEGINNING = 1024
-PARQUET_BATCH_ROWS = 256
+_PARQUET_BATCH_ROWS = 256
 
 Row = dict[str, Any]
 
@@ -206,7 +206,7 @@ def file_rows(path: Path, kind: str, column: str) -> Iterator[tuple[str, Row | N
     """The place and the row of each line of a file of some kind; None for a blank line."""
     match kind:
         case ".parquet":
-            return _parquet_rows(path, column)
+            return parquet_rows(path, column)
         case ".csv" | ".tsv":
             return separated_rows(path, "," if kind == ".csv" else "\t")
         case ".json":
@@ -215,18 +215,20 @@ def file_rows(path: Path, kind: str, column: str) -> Iterator[tuple[str, Row | N
             # JSON Lines are called `.json` as well.
             if beginning.lstrip().startswith(b"["):
                 return json_rows(path)
-    return _json_lines(path)
+    return json_lines(path)
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, Row | None]]:
+def json_lines(path: Path) -> Iterator[tuple[str, Row | None]]:
+    """The objects of a file of JSON Lines; None for a blank line."""
     with unpacked(path) as lines:
         for number, line in enumerate(lines, start=1):
             place = f"{path}, line {number}"
             line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
-            yield place, as_object(parsed(line, place), place) if line.strip() else None
+            yield place, as_object(parsed(line.rstrip(), place), place) if line.strip() else None
 
 
-def _parquet_rows(path: Path, column: str) -> Iterator[tuple[str, Row]]:
+def parquet_rows(path: Path, column: str | None = None) -> Iterator[tuple[str, Row]]:
+    """The rows of a Parquet file, or what one column of it holds."""
     import pyarrow
     from pyarrow import parquet
 
@@ -235,13 +237,12 @@ def _parquet_rows(path: Path, column: str) -> Iterator[tuple[str, Row]]:
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{path}: not a Parquet file ({first_line(error)})") from error
     with file:
-        if column not in file.schema_arrow.names:
+        if column is not None and column not in file.schema_arrow.names:
             raise ValueError(missing_column(column, file.schema_arrow.names, str(path)))
-        row = 0
-        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=[column]):
-            for value in batch.column(0).to_pylist():
-                row += 1
-                yield f"{path}, row {row}", {column: value}
+        columns = None if column is None else [column]
+        batches = file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=columns)
+        rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+        yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))
 
 
 def missing_column(column: str, found: Iterable[str], place: str) -> str:

@@ -42,6 +42,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.choices import as_choice
+from probes.corpus.files import parsed
 from training.choices import Charset
 from training.data.items import (
     ItemSet,
@@ -53,7 +54,6 @@ from training.data.items import (
     files_of,
     found_file,
     load_items,
-    parsed,
     read_rows,
     refuse_options,
     text_of,

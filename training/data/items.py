@@ -39,15 +39,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
 from probes.assets.table import find_asset, nearest_names
-from probes.corpus.files import (
-    BYTE_ORDER_MARK,
-    PARQUET_BATCH_ROWS,
-    Row,
-    as_object,
-    json_rows,
-    parsed,
-    separated_rows,
-)
+from probes.corpus.files import Row, first_line, json_lines, json_rows, parquet_rows, separated_rows
 from probes.corpus.sources import NO_LICENCE, ContentHash
 
 Rows = Iterable[tuple[str, Row]]
@@ -153,7 +145,7 @@ def read_rows(path: Path, *, list_columns: Sequence[str] = ()) -> Iterator[tuple
     """The rows of a file in order, each with its place for errors."""
     match path.suffix:
         case ".jsonl":
-            return _jsonl_rows(path)
+            return ((place, row) for place, row in json_lines(path) if row is not None)
         case ".json":
             return json_rows(path)
         case ".csv" | ".tsv":
@@ -169,34 +161,11 @@ def read_rows(path: Path, *, list_columns: Sequence[str] = ()) -> Iterator[tuple
                 rows = pyarrow.ipc.open_stream(file).read_all().to_pylist()
             return _placed(path, "row", rows)
     assert path.suffix == ".parquet", f"no reader of rows for {path.suffix}"
-    return _placed(path, "row", _parquet_rows(path))
+    return parquet_rows(path)
 
 
 def _placed(path: Path, what: str, rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
     return ((f"{path}, {what} {number}", row) for number, row in enumerate(rows, start=1))
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            place = f"{path}, line {number}"
-            if number == 1:
-                line = line.removeprefix(BYTE_ORDER_MARK)
-            if line.strip():
-                yield place, as_object(parsed(line.rstrip(), place), place)
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        file = parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from error
-    with file:
-        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
-            yield from batch.to_pylist()
 
 
 def field_of(row: Row, column: str, place: str, advice: str) -> Any:
@@ -330,11 +299,10 @@ def hub_snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Pa
             )
         )
     except (OSError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
         asked = f"{name!r}, revision {revision!r}" if revision else repr(name)
         raise ValueError(
-            f"cannot open data set {asked}: {reason}: check the name and the network, or give a "
-            "file"
+            f"cannot open data set {asked}: {first_line(error)}: check the name and the network, "
+            "or give a file"
         ) from error
 
 

@@ -23,6 +23,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from probes.corpus.files import parsed
 from training.data import factoids as factoid_sets
 from training.data.factoids import FactoidSet, KeyValues, factoid_names, load_factoids
 from training.data.items import (
@@ -34,7 +35,6 @@ from training.data.items import (
     files_of,
     found_file,
     load_items,
-    parsed,
     read_rows,
     text_of,
 )
