@@ -12,8 +12,8 @@ Source: Belrose et al., "Eliciting Latent Predictions from Transformers with the
 arXiv 2303.08112, section 4.
 """
 
+import io
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from probes.readout import Translate, read_streams
 from probes.shown import Result
 from probes.sites import HookPoint, Site
 from probes.translators import Translators
-from training.runs.records import one_line_for_disk_errors, sync_folder
+from training.runs.records import one_line_for_disk_errors, write_whole
 
 STATE_FILE = "fit.pt"
 EVERY_SECONDS = 30.0
@@ -101,13 +101,9 @@ def _read(path: Path | None, wanted: Mapping[str, Any]) -> dict[str, Any] | None
 def _write(path: Path, state: dict[str, Any]) -> None:
     with one_line_for_disk_errors(f"writing {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        sync_folder(path.parent)
+        learnt = io.BytesIO()
+        torch.save(state, learnt)
+        write_whole(path, learnt.getvalue())
 
 
 def model_of_fit(model: HookedModel) -> dict[str, Any]:

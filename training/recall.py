@@ -48,12 +48,11 @@ from probes.generation import generate
 from probes.hooked_model import HookedModel
 from probes.prompts import Ids
 from probes.scoring import target_readings
-from probes.shown import json_text
 from training.choices import Template
 from training.data.factoids import Factoid, FactoidSet, PromptTemplate, prompt_and_target
 from training.data.rendering import Rendered, decoded, render_prompt
 from training.observers import Cadence, Timed, shared_out
-from training.runs.records import RecallRecord, Record, write_whole
+from training.runs.records import RecallRecord, Record, write_json
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -324,8 +323,7 @@ def familiarity(
         answers = [text.partition("\n")[0].strip() for text in written]
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            held = {"settings": settings, "answers": answers}
-            write_whole(path, json_text(held, f"{path}", indent=1) + "\n")
+            write_json(path, {"settings": settings, "answers": answers}, indent=1)
     pairs = list(zip(factoids, answers, strict=True))
     judged = [(one, is_right(answer, one.answers, Match.ALIASES)) for one, answer in pairs]
     familiar = replace(factoids, items=tuple(one for one, right in judged if right))

@@ -19,7 +19,7 @@ from interventions.edit_forms import Edit
 from interventions.edits import applied, patch_weights
 from interventions.resuscitation import Resuscitation
 from probes.hooked_model import HookedModel
-from probes.shown import json_text, print_tables
+from probes.shown import print_tables
 from training.choices import Replay, StopWhen, Tracker
 from training.data.rendering import Rendered
 from training.edit_settings import RunEdits, edits_of, write_baseline
@@ -57,7 +57,7 @@ from training.runs.directory import (
     refuse_taken,
     tokenizer_hash,
 )
-from training.runs.records import one_line_for_disk_errors, write_whole
+from training.runs.records import write_json
 from training.runs.tables import ends_of_stages, items_of, observed, recall_rows, rows_table
 from training.settings import Misfits
 from training.single_run import ObserverSet
@@ -265,10 +265,8 @@ class Chain:
                 seed=config.seed,
                 never_taught=self._untaught,
             )
-        path = self._out / RELEARNING_FILE
         if this_process().is_first:
-            with one_line_for_disk_errors(f"writing {path}"):
-                write_whole(path, json_text(curve.as_json(), f"{path}") + "\n")
+            write_json(self._out / RELEARNING_FILE, curve.as_json(), indent=None)
 
     def _prepare(self, place: int, model: HookedModel) -> ReadyStage:
         config, stage = self._config, self._config.stages[place]

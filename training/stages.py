@@ -23,7 +23,6 @@ import torch
 from interventions.edit_forms import Edit
 from interventions.learning_rates import RowLearningRates
 from probes.hooked_model import HookedModel
-from probes.shown import json_text
 from training.batches import BatchSource
 from training.choices import OptimizerStart, StageStatus, Tracker
 from training.data.mixed_batches import MixedSource
@@ -41,7 +40,7 @@ from training.runs.directory import (
     refuse_other_inputs,
     run_manifest,
 )
-from training.runs.records import one_line_for_disk_errors, write_whole
+from training.runs.records import one_line_for_disk_errors, write_json
 from training.settings import LoopSettings
 from training.start_or_resume import Start
 from training.stop_rules import Rule
@@ -146,7 +145,7 @@ def _begin_chain(out: Path, identity: ChainIdentity, resume: bool) -> None:
         raise ValueError(f"{out} is not empty, and is not to be gone on with; give another folder")
     with one_line_for_disk_errors(f"making {out}"):
         out.mkdir(parents=True, exist_ok=True)
-    _write(out / MANIFEST_FILE, identity.manifest())
+    write_json(out / MANIFEST_FILE, identity.manifest())
 
 
 def _finish_chain(out: Path, outcomes: Sequence[StageOutcome]) -> None:
@@ -156,12 +155,7 @@ def _finish_chain(out: Path, outcomes: Sequence[StageOutcome]) -> None:
         folder = outcome.folder
         inside = folder.relative_to(out) if folder.is_relative_to(out) else folder.resolve()
         stages.append({**outcome.as_json(), "folder": str(inside)})
-    _write(out / DONE_FILE, {"stages": stages})
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    with one_line_for_disk_errors(f"writing {path}"):
-        write_whole(path, json_text(content, f"{path}", indent=2) + "\n")
+    write_json(out / DONE_FILE, {"stages": stages})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +311,6 @@ def _run(
         status, reason = StageStatus.CAP_REACHED, ready.stop.shortfall()
     outcome = StageOutcome(stage.name, status, result.steps_done, reason, result.checkpoint)
     if this_process().is_first:
-        _write(outcome.folder / OUTCOME_FILE, outcome.as_json())
+        write_json(outcome.folder / OUTCOME_FILE, outcome.as_json())
     this_process().wait_for_all()
     return outcome

@@ -52,6 +52,7 @@ from training.runs.records import (
     Record,
     as_line,
     one_line_for_disk_errors,
+    write_json,
     write_whole,
 )
 
@@ -109,7 +110,7 @@ class RunDirectory:
             _refuse_used(folder)
             with one_line_for_disk_errors(f"making {folder}"):
                 folder.mkdir(parents=True, exist_ok=True)
-                write_whole(folder / MANIFEST_FILE, _as_text(plain, MANIFEST_FILE))
+            write_json(folder / MANIFEST_FILE, plain)
         return cls(folder, plain)
 
     @classmethod
@@ -242,8 +243,7 @@ class RunDirectory:
         if self._here.is_first:
             for lines in self._lines.values():
                 lines.sync()
-            with one_line_for_disk_errors(f"writing {self.path / DONE_FILE}"):
-                write_whole(self.path / DONE_FILE, _as_text(summary, DONE_FILE))
+            write_json(self.path / DONE_FILE, summary)
 
     def _fingerprint(self) -> str:
         decisive = {name: self.manifest[name] for name in DECISIVE}
@@ -330,10 +330,6 @@ def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """As it comes back from the file: tuples as lists, for one."""
     assert manifest.keys() >= DECISIVE.keys(), f"a manifest needs {' and '.join(DECISIVE)}"
     return json.loads(json.dumps(manifest))
-
-
-def _as_text(content: Mapping[str, Any], file: str) -> str:
-    return json_text(content, file, indent=2) + "\n"
 
 
 def run_manifest(

@@ -275,11 +275,17 @@ def read_items(directory: str | Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
+    """Write a JSON file whole; an error of the disk is one line."""
+    with one_line_for_disk_errors(f"writing {path}"):
+        write_whole(path, json_text(content, f"{path}", indent=indent) + "\n")
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that it is there whole or not at all; an earlier one is replaced."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
