@@ -17,8 +17,8 @@ from tests.training.gradient_samples import (
     rows_of,
 )
 from tests.training.loop_runs import model_of, run, same_bits, weights_of
-from training.forgetting_terms import change_of_loss
-from training.gradients import GradientAlignmentObserver, alignment, gradient_sample
+from training.forgetting_terms import alignment, change_of_loss
+from training.gradients import GradientAlignmentObserver, gradient_sample
 from training.observers import Cadence
 from training.runs.records import GradientAlignmentRecord, records_of
 from training.weight_drift import WeightDriftObserver, start_weights
