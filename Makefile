@@ -20,7 +20,8 @@ demo: $(READY)
 	$(BIN)/python -m analysis.report $(OUT) --out $(OUT)/report.html
 
 test: $(READY) browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	    --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Fixtures. Our packages are imported inside them, after the shape checks are installed."""
+"""Fixtures; what they import of our packages is checked, as all is that tests import."""
 
 import json
 import os
@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from tests import shape_checks
+
+shape_checks.install()
 # Nothing in the suite may reach for a hub; what looks like one is a local cache.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -26,11 +30,29 @@ def smollm2():
 
 
 @pytest.fixture(scope="session")
-def texts(tmp_path_factory):
+def for_all(tmp_path_factory):
+    """Make a folder by its name once, whichever worker comes first; the others wait for it."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def folder(name, make):
+        with FileLock(root / f"{name}.lock"):
+            if not (root / name).exists():
+                shutil.rmtree(root / f"{name}.partial", ignore_errors=True)
+                (root / f"{name}.partial").mkdir()
+                make(root / f"{name}.partial")
+                (root / f"{name}.partial").rename(root / name)
+        return root / name
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def texts(for_all):
     """A folder with small corpora and a file of passages, to be read only."""
     from tests.training.small_runs import write_texts
 
-    return write_texts(tmp_path_factory.mktemp("texts"))
+    return for_all("texts", write_texts)
 
 
 @pytest.fixture(scope="session")
@@ -45,14 +67,18 @@ def pretrained(texts, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def both_found():
+def both_found(for_all):
     """By test module, what either of two processes has found: see `tests/two_processes.py`."""
-    words = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command = [sys.executable, "-m", *words, "tests.two_processes"]
-    root = Path(__file__).parent.parent
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+
+    def make(folder):
+        words = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+        command = [sys.executable, "-m", *words, "tests.two_processes"]
+        root = Path(__file__).parent.parent
+        done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+        assert done.returncode == 0, done.stderr[-3000:]
+        (folder / "found.json").write_text(done.stdout.splitlines()[-1])
+
+    return json.loads((for_all("two-processes", make) / "found.json").read_text())
 
 
 BROWSER_FLAGS = (

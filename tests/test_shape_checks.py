@@ -1,14 +1,13 @@
-"""Shapes in annotations are checked while tests run, in all four packages.
-
-pytest installs jaxtyping's checks when it imports a package; one function of each shows that they
-are in force.
-"""
+"""Shapes in annotations are checked while tests run, in all four packages (`tests/shape_checks.py`)."""
 
 from importlib import import_module
 
 import pytest
 import torch
+from beartype.roar import BeartypeCallHintParamViolation
 from jaxtyping import TypeCheckError
+
+from analysis import numbers
 
 WRONG_RANK = torch.zeros(1, 1, 1, 1, 1)
 CALLS = {
@@ -25,3 +24,8 @@ def test_a_tensor_of_the_wrong_rank_is_refused(name):
     module, _, function = name.rpartition(".")
     with pytest.raises(TypeCheckError):
         getattr(import_module(module), function)(*CALLS[name], **KEYWORDS.get(name, {}))
+
+
+def test_other_annotations_are_checked_too():
+    with pytest.raises(BeartypeCallHintParamViolation):
+        numbers.share("half")
