@@ -59,6 +59,8 @@ class Memorization:
     """Settings where facts that the base knew are asked for."""
     familiar_mixes: Mapping[str, Changes] = field(default_factory=dict)
     """What the second stage has mixed in there, by the names of the arms."""
+    generic: str = "generic"
+    """The mix that is meant where the paper says generic text."""
     mix_sizes: tuple[float, ...] = (1.0, 2.0, 4.0)  # over the items of the data
     mix_lengths: tuple[int, ...] = (25, 50, 100)  # in words
     other_text: Changes = field(default_factory=lambda: {"mix_corpus": "biomedical-train"})

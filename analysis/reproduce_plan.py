@@ -327,7 +327,7 @@ def _memorization_jobs(
 
 def _memorization_arms(wanted: Memorization) -> Arms:
     config = wanted.config
-    placed = placements(2, _FIRST, _LATER)
+    placed = _placed(2, wanted.generic)
     plain, both = placed["no-mixing"], placed["both"]
     at_a, later = placed["random-at-a"], placed["generic-later"]
     order = ("no-mixing", "random-at-a", "generic-later", "both", "generic-at-a", "random-later")
@@ -356,13 +356,22 @@ def _memorization_arms(wanted: Memorization) -> Arms:
         | {"other-text-later": {**later, **wanted.other_text}},
         Experiment.THREE_STAGES: {
             "three-stages-no-mixing": longer,
-            "three-stages-both": {**longer, **placements(3, _FIRST, _LATER)["both"]},
+            "three-stages-both": {**longer, **_placed(3, wanted.generic)["both"]},
         },
         Experiment.FAMILIAR_FACTS: {
             f"familiar-{kind}-{name}": {**familiar, "data": data, **mix}
             for kind, data in (("facts", known), ("tasks", (known[0], last)))
             for name, mix in (("no-mixing", plain), *wanted.familiar_mixes.items())
         },
+    }
+
+
+def _placed(stages: int, generic: str) -> dict[str, Changes]:
+    """Arms by what is mixed in where, with a text in the place of the generic one."""
+    found = placements(stages, _FIRST, _LATER)
+    return {
+        name: {"mix": tuple(generic if mix == _LATER else mix for mix in changes["mix"])}
+        for name, changes in found.items()
     }
 
 

@@ -301,6 +301,7 @@ def paper() -> ReproductionScale:
             other_tasks={"data": ("kvr", "gsm8k-train")},
             familiar={"data": ("popqa", "lama"), "familiarity_items": 4000},
             familiar_mixes={f"{mix}-later": _later(mix) for mix in FAMILIAR_MIXES},
+            generic="knowledge-pile",
             other_text={"mix": ("none", "fineweb")},
         ),
         # As many rows as a batch of the pretraining has. Dolma, whose rows the paper has, is on the

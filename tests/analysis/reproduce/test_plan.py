@@ -151,6 +151,20 @@ def test_hub_models_have_one_sweep_and_a_seed_for_each_run():
     assert {job.config.model for job in found if job.config} == {"allenai/OLMo-1B-hf"}
 
 
+def test_paper_mixes_the_papers_text_where_others_mix_built_in_passages():
+    mixes = {
+        name: {
+            mix
+            for job in whole_plan(SCALES[name](), RUNS)
+            for mix in getattr(job.config, "mix", ())
+        }
+        for name in ("smoke", "paper")
+    }
+    assert "generic" in mixes["smoke"]
+    assert {"knowledge-pile", "fineweb"} <= mixes["paper"]
+    assert "generic" not in mixes["paper"]
+
+
 def test_other_models_and_data_take_the_place_of_a_scales():
     given = ScaleData(
         trajectory="some/model",
