@@ -31,6 +31,10 @@ _OF_A_MIX = tuple(name for name in _MIX_FIELDS if name not in ("mix", "replay", 
 """Settings that do nothing where nothing is mixed in."""
 _BY_STAGE = ("items", "mix", "mix_ratio", "epochs", "stop", "stage_learning_rates")
 """Of which one value stands for all stages."""
+_OBSERVED_EVERY = tuple(
+    f"{what}_every" for what in ("probe", "generate", "evaluate", "recall", "gradient")
+)
+"""How often a run is evaluated, which changes nothing of how it trains."""
 _NOT_SETTINGS = ("seed", "model", "revision", "from_stage_a", "familiarity_cache")
 Run = TypeVar("Run", bound=Recorded)
 
@@ -117,7 +121,8 @@ class Arm(ABC, Generic[Run]):
     @property
     def base_key(self) -> str:
         """The same for all arms that differ in what arms may differ in."""
-        kept = {name: v for name, v in self.settings.items() if name not in self.varied}
+        left_out = {*self.varied, *_OBSERVED_EVERY}
+        kept = {name: v for name, v in self.settings.items() if name not in left_out}
         return f"{self.start.sha256} {sorted(kept.items())}"
 
     @classmethod
@@ -354,7 +359,7 @@ def _arms(kind: type[AnyArm], runs: Sequence[Any]) -> list[AnyArm]:
             raise ValueError(f"{one.path} and {other.path} are the same run; give one of them")
     arms = [kind("", tuple(found)) for found in sets]
     words = [
-        one + arm.different(arms, arm.in_words)
+        one + arm.different(arms, (*arm.in_words, *_OBSERVED_EVERY))
         for arm, one in zip(arms, kind.words(arms), strict=True)
     ]
     named = []

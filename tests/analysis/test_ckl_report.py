@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 import analysis
 from analysis.arm_figures import over_pretraining
+from analysis.arms import base_of
 from analysis.ckl_findings import findings
 from analysis.ckl_measures import score_tables, scores_over_steps
 from analysis.ckl_page import sections
@@ -105,6 +106,15 @@ def test_runs_that_differ_in_their_seed_are_an_arm(folders):
     assert arms[0].moments == {"start": 0, "last injection": 20, "10 steps later": 30, "end": 60}
     assert arms[0].base_key == arms[1].base_key
     assert arms_from(folders[3])[0].name == "tiny at step 200, up, ratio 0.5, factor 2"
+
+
+def test_how_often_a_run_is_evaluated_parts_no_arm_from_its_base(folders, tmp_path):
+    seldom = make_run(tmp_path / "up", edit={**UP, "generate_every": 16}, unedited=True)
+    edited, plain = arms_from(seldom, folders[0])
+    assert (edited.name, plain.name) == ("up", "unedited")
+    assert base_of(edited, [edited, plain], None) is plain
+    names = [arm.name for arm in arms_from(seldom, folders[3])]
+    assert names == ["generate every 16", "generate every None"]
 
 
 def test_k_and_a_by_exposure_and_seed(summary):
