@@ -23,6 +23,7 @@ from importlib.metadata import entry_points
 from itertools import islice
 from math import isfinite
 from numbers import Integral, Real
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -155,7 +156,9 @@ def _cut(text: str) -> str:
 OPEN_ROWS = 8
 """A page folds away tables with more rows."""
 _NUMBER = 30
-"""Characters that a number and its interval have at most; a terminal does not break them."""
+"""Characters that a number and its interval have at most."""
+_PADDING = 2
+"""Characters between columns."""
 
 
 class Where(Flag):
@@ -278,12 +281,12 @@ def print_tables(
 
     console = console or Console()
     for table in tables:
-        console.print(_rich_table(table))
+        console.print(_rich_table(table, console.width))
     for sentence in sentences:
         console.print(Text(f"- {sentence}"))
 
 
-def _rich_table(table: Table) -> Any:
+def _rich_table(table: Table, width: int) -> Any:
     from rich.box import SIMPLE
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -293,19 +296,45 @@ def _rich_table(table: Table) -> Any:
     drawn = RichTable(
         title=Text(table.title), title_justify="left", box=SIMPLE, collapse_padding=True
     )
-    for i in kept:
-        short = all(len(str(row[i])) <= _NUMBER for row in table.rows)
+    columns = [[str(brief[i]), *(str(row[i]) for row in table.rows)] for i in kept]
+    shown = _narrowed(columns, width)
+    for place, (heading, *_) in enumerate(shown):
+        short = all(len(cell) <= _NUMBER for cell in columns[place][1:])
         drawn.add_column(
-            Text(str(brief[i])),
-            justify="right" if i and short else "left",
+            Text(heading),
+            justify="right" if place and short else "left",
             no_wrap=short,
             overflow="fold",
         )
     following = (*table.groups[1:], None)
-    for place, row in enumerate(table.rows):
+    for place, row in enumerate(zip(*(cells for _, *cells in shown), strict=True)):
         ends = bool(table.groups) and table.groups[place] != following[place]
-        drawn.add_row(*(Text(str(row[i])) for i in kept), end_section=ends)
+        drawn.add_row(*map(Text, row), end_section=ends)
     return drawn
+
+
+def _narrowed(columns: Sequence[Sequence[str]], width: int) -> list[list[str]]:
+    """Columns, headings first, with the breaks that make numbers fit: of headings, of intervals."""
+
+    def taken(sizes: Iterable[int]) -> int:
+        return sum(size + _PADDING for size in sizes) + _PADDING
+
+    whole = [max(map(len, column)) for column in columns]
+    words = [
+        max(len(word) for text in column for word in text.split() or "-") for column in columns
+    ]
+    numbers = [max((len(cell) for cell in column[1:]), default=0) for column in columns]
+    sizes = whole
+    if taken(min(size, _NUMBER) for size in sizes) > width:
+        sizes = [max(pair) for pair in zip(numbers, words, strict=True)]
+    if taken(min(size, _NUMBER) for size in sizes) > width:
+        sizes = words
+    return [
+        list(column)
+        if size > _NUMBER
+        else [fill(text, max(size, 1), break_long_words=False) for text in column]
+        for column, size in zip(columns, sizes, strict=True)
+    ]
 
 
 def markdown_table(table: Table) -> list[str]:

@@ -30,6 +30,8 @@ from analysis.document import (
     print_report,
     save_report,
 )
+from probes.shown import Table as PlainTable
+from probes.shown import print_tables
 from tests.browser import asked, opened, overflow, wait, written
 
 NASTY = "</script><script>document.title='gone'</script>&<img src=x>"
@@ -119,6 +121,17 @@ def test_a_terminal_shows_brief_tables_and_findings():
     assert "- a [b] name is a name" in text
     assert "Long" not in text
     assert "Page only" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_cuts_no_number(width):
+    header = ("arm", "A of passages met, last injection", "held out, last injection", "F, end")
+    rows = (("unedited", "48.4% [44.3%, 52.1%]", "14.5% [13.0%, 16.0%]", "-8.3% [-20.0%, 1.7%]"),)
+    console = Console(width=width, file=io.StringIO())
+    print_tables([PlainTable(title="Scores", header=header, rows=rows)], console=console)
+    shown = console.file.getvalue()
+    assert all(word in shown.split() for cell in (*header, *rows[0]) for word in cell.split())
+    assert max(map(len, shown.splitlines())) <= width
 
 
 def test_columns_that_are_empty_throughout_can_be_left_out():
