@@ -12,8 +12,7 @@ its own, since a backend is registered for good.
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +107,8 @@ class _Module(backend_registration._DummyBackendModule):
         return [torch.bfloat16, torch.float16]
 
 
-@contextmanager
-def second_device() -> Iterator[str]:
-    """The name of the device, for as long as it is there."""
+def register() -> torch.library.Library:
+    """Make the device known, before the first backward pass; it is there in `_Factories`."""
     backend_registration._setup_privateuseone_for_python_backend(NAME, _Module())
     # Tied weights stay tied when a model is moved, as between real devices.
     torch.__future__.set_swap_module_params_on_conversion(True)
@@ -118,8 +116,7 @@ def second_device() -> Iterator[str]:
     # No kernel of autocast knows the device: a step of half precision computes in float32.
     library = torch.library.Library("_", "IMPL")
     library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
-    with _Factories():
-        yield DEVICE
+    return library
 
 
 def findings(family: str, device: str) -> dict[str, list[float]]:
@@ -161,7 +158,7 @@ def findings(family: str, device: str) -> dict[str, list[float]]:
     found["in weights"] = probes.target_log_probs(model, items).tolist()
     for precision in ("fp32", "bf16", "fp16"):
         with tempfile.TemporaryDirectory() as folder:
-            run(Path(folder) / "run", model, settings=settings_of(precision=precision))
+            run(Path(folder) / "run", model, settings=settings_of(steps=3, precision=precision))
             found[f"losses, {precision}"] = losses_of(Path(folder) / "run")
     return found
 
@@ -188,13 +185,26 @@ def of_commands(device: str) -> dict[str, list[float]]:
     return found
 
 
+def refusal(device: str) -> str:
+    """What an operation on tensors of two devices answers; a plain number is of any."""
+    torch.ones(3, device=device) + 2.0
+    try:
+        torch.ones(3, device=device) + torch.ones(3)
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def answers(device: str) -> dict[str, dict[str, list[float]]]:
+    return {
+        asked: of_commands(device) if asked == COMMANDS else findings(asked, device)
+        for asked in sys.argv[1:]
+    }
+
+
 if __name__ == "__main__":
-    with second_device() as there:
-        answers = {
-            asked: {
-                device: of_commands(device) if asked == COMMANDS else findings(asked, device)
-                for device in ("cpu", there)
-            }
-            for asked in sys.argv[1:]
-        }
-    print(json.dumps(answers))
+    library = register()
+    # Both within, where dropout draws alike.
+    with _Factories():
+        here, there, refused = answers("cpu"), answers(DEVICE), refusal(DEVICE)
+    print(json.dumps({"cpu": here, "there": there, "two devices": refused}))

@@ -6,6 +6,8 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import probes
 import training
@@ -50,21 +52,36 @@ def test_hook_points(capsys):
     assert "goes on ' Paris'" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("smollm2")
-def test_the_notebook_runs_from_top_to_bottom():
+@pytest.fixture(scope="module")
+def thin(smollm2):
+    """As many layers and the same words as the built-in model has, with random narrow weights."""
+    shape = {"hidden_size": 64, "intermediate_size": 307, "head_dim": 8}
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 4}
+    config = LlamaConfig(**{**smollm2.hf_model.config.to_dict(), **shape, **heads})
+    torch.manual_seed(0)
+    return probes.load_model(LlamaForCausalLM(config).eval(), tokenizer=smollm2.tokenizer)
+
+
+@pytest.fixture(params=["thin", pytest.param("smollm2", marks=pytest.mark.slow)])
+def model(request, monkeypatch):
+    """What code gets for the name of the built-in model, loading of which the scripts above do."""
+    load, found = probes.load_model, request.getfixturevalue(request.param)
+    built_in = "smollm2-135m-instruct-q4"
+    loaded = lambda given, **how: found if given == built_in else load(given, **how)  # noqa: E731
+    monkeypatch.setattr(probes, "load_model", loaded)
+    return found
+
+
+def test_the_notebook_runs_from_top_to_bottom(model):
     names: dict = {}
     exec(compile(code_of_notebook(), "tour.ipynb", "exec"), names)
-    assert names["mean"].shape == (1536,)
+    assert names["mean"].shape == (model.d_mlp,)
     assert names["result"].next_token.mean > 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_code_of_a_page_runs_from_top_to_bottom(page, smollm2, tmp_path, monkeypatch):
-    load = probes.load_model
-    # Loading by name is what the scripts above do.
-    built_in = "smollm2-135m-instruct-q4"
-    loaded = lambda given, **how: smollm2 if given == built_in else load(given, **how)  # noqa: E731
-    monkeypatch.setattr(probes, "load_model", loaded)
+@pytest.mark.usefixtures("model")
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for block in code_of(page):

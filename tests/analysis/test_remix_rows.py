@@ -5,21 +5,17 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
-import probes
 from analysis.measurements import Table, checked
 from analysis.remix_rows import fact_depths, memorization_table
 from analysis.runs import read_chain
 from tests.analysis.remix_runs import A_ITEMS, A_STEPS, B_STEPS, make_run
+from tests.reference.first_layers import first_layers
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import pretrain_arguments, write_texts
 from training.pretrain import main as pretrain
-from training.recipes import Control, EditForm, from_json
+from training.recipes import Control, EditForm
 from training.remix import main as remix
-from training.remix_config import RemixConfig
-from training.remix_items import stage_items
 
 FOUND = 35
 """A model that has learnt next to nothing has the answers far from the top."""
@@ -204,36 +200,13 @@ def real_run(tmp_path_factory):
     return folder / "run"
 
 
-def first_layers(run, stage, k):
-    """First layer of each fact of stage A, by its prompt, from the states transformers gives."""
-    (checkpoint,) = (run / f"stage-{stage}/checkpoints").iterdir()
-    manifest = json.loads((run / "manifest.json").read_text())
-    config = from_json(RemixConfig, {**manifest["configuration"], **manifest["execution"]})
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-    items = stage_items(config, config.stages[0], probes.load_model(str(checkpoint)))
-    found = {}
-    for item, row in zip(items.asked, items.rows.items, strict=True):
-        target = row.answer_ids[0]
-        with torch.no_grad():
-            ids = torch.tensor([list(row.prompt_ids)])
-            states = model(ids, output_hidden_states=True).hidden_states[1:]
-            # The last of these states is normed already.
-            streams = [*(model.model.norm(s[0, -1]) for s in states[:-1]), states[-1][0, -1]]
-            logits = [model.lm_head(stream) for stream in streams]
-        ranks = [int((each > each[target]).sum()) for each in logits]
-        layers = [layer for layer, rank in enumerate(ranks) if rank < k]
-        if layers:
-            found[item.identifier] = layers[0]
-    return found
-
-
 def test_depths_are_those_of_hidden_states(real_run):
     depths = fact_depths([read_chain(real_run)], 7, k=FOUND)
     assert set(depths["moment"]) == {"after A", "after B"}
     table = table_of(real_run, depths=depths)
     several, never = False, False
     for stage in "AB":
-        by_hand = first_layers(real_run, stage, FOUND)
+        by_hand, _ = first_layers(real_run, stage, FOUND)
         rows = table[table["moment"] == f"after {stage}"]
         facts = rows[rows["measure"] == "first layer"]
         names = [json.loads(fact)["identifier"] for fact in facts["cluster"]]

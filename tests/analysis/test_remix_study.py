@@ -5,19 +5,14 @@ import shlex
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
-import probes
 from analysis.jobs import in_groups
 from analysis.remix_report import main as report
 from analysis.remix_study import ArmSettings, Study, main, plan_study, stage_jobs
 from tests.analysis.job_words import check_words
-from training.recipes import from_json
+from tests.reference.first_layers import first_layers
 from training.remix import COMMAND, smoke
 from training.remix import main as train
-from training.remix_config import RemixConfig
-from training.remix_items import stage_items
 
 RUNS = Path("runs")
 
@@ -171,8 +166,8 @@ def test_a_study_lists_makes_skips_and_reports_its_runs(texts, pretrained, tmp_p
         for row in content["tables"]["depths"]
         if (row["arm"], row["checkpoint"]) == ("no mixing", "after B")
     )
-    expected = share_readable(out / "runs/no-mixing-seed-0", k=10)
-    assert 0 < row["share_found"] == pytest.approx(expected)
+    readable, asked = first_layers(out / "runs/no-mixing-seed-0", "B", k=10)
+    assert 0 < row["share_found"] == pytest.approx(len(readable) / asked)
     changes = content["tables"]["depth_changes"]
     # The shared stage A is told once; replay and mix are also held against the plain run.
     told = {(row["arm"], row["before"], row["after"]) for row in changes}
@@ -194,26 +189,6 @@ def test_arms_whose_edits_are_hooks_are_not_located(texts, pretrained, tmp_path)
     tables = json.loads((out / "remix.json").read_text())["tables"]
     assert {row["arm"] for row in tables["depths"]} == {"no mixing"}
     assert len({row["arm"] for row in tables["stages"]}) == 2
-
-
-def share_readable(run, k):
-    """Of the items of stage A the share whose answer begins with a top token at some layer, from
-    the hidden states that transformers gives."""
-    (checkpoint,) = (run / "stage-B/checkpoints").iterdir()
-    manifest = json.loads((run / "manifest.json").read_text())
-    config = from_json(RemixConfig, {**manifest["configuration"], **manifest["execution"]})
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-    rows = stage_items(config, config.stages[0], probes.load_model(str(checkpoint))).rows
-    found = []
-    for row in rows.items:
-        prompt, target = list(row.prompt_ids), row.answer_ids[0]
-        with torch.no_grad():
-            states = model(torch.tensor([prompt]), output_hidden_states=True).hidden_states[1:]
-            # The last of these states is normed already.
-            streams = [model.model.norm(state[0, -1]) for state in states[:-1]]
-            logits = [model.lm_head(stream) for stream in [*streams, states[-1][0, -1]]]
-        found.append(any(int((each > each[target]).sum()) < k for each in logits))
-    return sum(found) / len(found)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """What the reports of runs of both kinds do alike: commands, files, refusals, on planted runs."""
 
 import shlex
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -14,14 +12,6 @@ from tests.analysis import ckl_runs, remix_runs
 from training.recipes import as_json
 
 KINDS = {"ckl": ckl_runs, "remix": remix_runs}
-LOADS = """
-import sys
-from analysis.{}_report import main
-try:
-    main(["--help"])
-except SystemExit:
-    assert "torch" not in sys.modules
-"""
 
 
 def run_report(kind, *arguments):
@@ -98,11 +88,3 @@ def test_a_folder_with_something_else_is_left_alone(kind, tmp_path, capsys):
     assert run_report(kind, "nowhere", "--out", tmp_path) == 2
     assert "exists and holds no report; give another folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_help_answers_without_loading_torch(kind):
-    words = [sys.executable, "-c", LOADS.format(kind)]
-    found = subprocess.run(words, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    assert "Report what runs" in found.stdout

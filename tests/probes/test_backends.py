@@ -311,7 +311,9 @@ def test_backends_that_make_no_sense_are_refused(arguments, message):
         probes.load_model(on("transformer_lens", "llama").wrapped, **arguments)
 
 
-@pytest.mark.parametrize("first", OTHERS)
+@pytest.mark.parametrize(
+    "first", ["nnsight", pytest.param("transformer_lens", marks=pytest.mark.slow)]
+)
 def test_one_backend_does_not_break_the_other_and_neither_is_imported_unasked(first):
     second = OTHERS[1 - OTHERS.index(first)]
     script = Path(__file__).parent / "both_backends.py"

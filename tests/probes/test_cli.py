@@ -167,8 +167,10 @@ def test_a_users_own_analysis_folder_is_mentioned_and_not_used(tmp_path):
 
 
 def test_a_reader_that_goes_away_is_no_mistake():
-    words = f"{sys.executable} -m analysis.reproduce --scale lab --list --out none"
-    shell = ["bash", "-c", f"set -o pipefail; {words} | true"]
-    for _ in range(3):
-        done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
+    code = (
+        "import sys; from tests.probes.test_cli import run\n"
+        "sys.exit(run(['--number', '1'], lambda given: print('words ' * 99_999)))"
+    )
+    shell = ["bash", "-c", 'set -o pipefail; "$0" -c "$1" | true', sys.executable, code]
+    done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

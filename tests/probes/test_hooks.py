@@ -225,18 +225,6 @@ def test_the_model_is_left_as_it_was_even_after_an_exception(name):
         assert module not in attention_interface._handlers
 
 
-def test_an_exception_of_a_hook_comes_through():
-    def fail(_tensor, _point):
-        raise RuntimeError("stop here")
-
-    model = on("native", "llama")
-    with (
-        pytest.raises(RuntimeError, match="stop here"),
-        model.hooks([("blocks.1.attn.hook_pattern", fail)]),
-    ):
-        model.hf_model(tokens(1, 5))
-
-
 def test_after_reading_it_the_model_still_trains_and_saves(tmp_path):
     model = tiny_model("llama")
     model.run_with_cache(tokens(1, 5))

@@ -12,7 +12,8 @@ T4    OLMo's own files have [up; gate], Phi-3        `test_hooks`: gate times up
       [gate; up]                                     found out. transformers' OLMo has them apart
 T5    pads in sums; uniform or NaN rows of pads      `test_measure`: brute force; here: pattern rows
 T6    GPT-2 counts pads on the left as positions     `test_measure`: brute force, left, gpt2
-T7    masked scores divided by T < 1 overflow        here, on every backend
+T7    masked scores divided by T < 1 overflow        `test_attention_temperature_calls`: edits of
+                                                     scores, small temperatures; on every backend
 T8    bf16 sums and patterns                         `test_measure`: bfloat16 models; `test_streaming`
 T9    hooks fire twice under gradient checkpointing  here: an edit does, a measurement does not
 T10   attention functions named "sdpa" are treated   here; windows: `test_hooks`: pattern, mistral
@@ -97,23 +98,6 @@ def test_t5_pads_on_the_left_attend_to_nothing_and_give_no_nan():
     # Rows of a float32 softmax.
     assert_close(pattern[1, :, 6:].sum(dim=-1), torch.ones(3, 5), rtol=0, atol=1e-6)
     assert found[Site.LOGITS, None].isfinite().all()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_t7_masked_scores_divided_by_a_small_temperature_give_no_nan(backend):
-    ids, mask = padded([11, 5], "left")
-    model = probes.load_model(tiny_hf_model("llama"), backend=backend)
-    names = [f"blocks.{layer}.attn.hook_attn_scores" for layer in range(3)]
-    with torch.no_grad(), model.hooks([(name, lambda s, p: s / 0.5) for name in names]):
-        found = model(ids, attention_mask=mask)
-    sharper = tiny_hf_model("llama")
-    for layer in sharper.model.layers:
-        layer.self_attn.scaling /= 0.5
-    positions = (mask.cumsum(-1) - 1).clamp_min(0)
-    with torch.no_grad():
-        expected = sharper(ids, attention_mask=mask, position_ids=positions).logits
-    # Fused attention against explicit scores, in float32.
-    assert_close(found[mask.bool()], expected[mask.bool()], rtol=1e-3, atol=1e-3)
 
 
 def test_t9_under_gradient_checkpointing_an_edit_runs_twice_and_a_measurement_once():

@@ -118,12 +118,6 @@ def test_plain_rows_and_pads_at_the_end_need_no_mask():
         assert inputs.keys() == {"input_ids"}
 
 
-def test_a_model_that_cannot_keep_documents_apart_is_refused():
-    batch = as_training_batch(tokens(1, 4), segment_ids=torch.tensor([[0, 0, 1, 1]]))
-    with pytest.raises(ValueError, match="does not keep the documents of a row apart"):
-        forward_inputs(batch, Separation.IMPOSSIBLE, torch.device("cpu"))
-
-
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_how_documents_are_kept_apart_is_found_out(family):
     expected = {"llama": Separation.POSITIONS, "opt": Separation.MASK}

@@ -135,7 +135,7 @@ def start(argv):
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, **quiet)
 
 
-@pytest.mark.parametrize("moment", ["between", "within"])
+@pytest.mark.parametrize("moment", [pytest.param("between", marks=pytest.mark.slow), "within"])
 def test_a_killed_sweep_ends_the_same(inputs, tmp_path, moment):
     assert main(arguments(inputs, tmp_path / "whole")) == 0
     out = tmp_path / "killed"
@@ -169,6 +169,7 @@ def test_two_processes_sweep_like_one(inputs, tmp_path):
     assert one["entropy"].tolist() == pytest.approx(two["entropy"].tolist(), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_one_model_over_two_processes_prints_once(inputs, tmp_path):
     argv = arguments(inputs, tmp_path / "out")
     argv[1] = str(inputs / "run" / "checkpoints" / "step-000064")

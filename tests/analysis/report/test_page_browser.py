@@ -1,37 +1,29 @@
 """The page in a real browser: quiet, offline, and its switches, filters and links do what they say."""
 
 import base64
-import json
 
 import pytest
 
 from analysis.document import html
 from analysis.report.page import page_report
+from tests import browser
 from tests.analysis.report import planted
 from tests.browser import resize, wait
 
 pytestmark = pytest.mark.browser
-
-DRAWN = "const d = document; return d.documentElement.dataset.drawn === String(d.querySelectorAll('.plot').length)"
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     root = tmp_path_factory.mktemp("browser")
     report, _ = page_report(planted.material(root / "results"), planted.NASTY, "a command")
-    path = root / "report.html"
-    path.write_text(html(report), encoding="utf-8")
-    return path.as_uri()
+    return browser.written(root, html(report))
 
 
 @pytest.fixture(scope="module")
 def opened(driver, address):
     """The driver with the page drawn, once for all tests; each leaves it as it was."""
-    for kind in ("browser", "performance"):
-        driver.get_log(kind)
-    resize(driver, 1280, 900)
-    driver.get(address)
-    wait(driver, DRAWN)
+    browser.opened(driver, address, 1280, 900)
     return driver
 
 
@@ -59,15 +51,8 @@ def press(opened, found):
 
 
 def test_the_page_makes_no_request_and_no_error(opened, address):
-    events = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
     # The page itself proves that requests are seen at all.
-    assert address in asked
-    assert [url for url in asked if url != address and not url.startswith("data:")] == []
+    assert browser.asked(opened) == {address}
     assert opened.get_log("browser") == []
     assert opened.title == planted.NASTY
 
@@ -187,8 +172,7 @@ def test_nothing_overflows_sideways(opened, width, theme):
         "return [...document.querySelectorAll('.plot .main-svg')]"
         f".every(svg => svg.getBoundingClientRect().right <= {width})",
     )
-    hidden = "const e = document.documentElement; return e.scrollWidth - e.clientWidth"
-    assert opened.execute_script(hidden) == 0
+    assert browser.overflow(opened) == 0
     assert opened.execute_script(
         "return [...document.querySelectorAll('.unfolding')].every("
         "t => t.parentElement.classList.contains('scroll'))"
