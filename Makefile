@@ -29,12 +29,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python -m tests.benchmarks.entropy --out runs/bench
-	$(BIN)/python -m tests.benchmarks.lens --out runs/bench
-	$(BIN)/python -m tests.benchmarks.edits --out runs/bench
-	$(BIN)/python -m tests.benchmarks.training --out runs/bench
-	$(BIN)/python -m tests.benchmarks.evaluation --out runs/bench
-	$(BIN)/python -m tests.benchmarks.remix --out runs/bench
+	$(BIN)/python -m tests.benchmarks --out runs/bench $(if $(QUICK),--quick)
 
 map:
 	$(PYTHON) docs/make_map.py

@@ -95,11 +95,14 @@ class LensArguments(LoadingSettings):
 
 
 def _run(arguments: LensArguments, _words: Sequence[str]) -> None:
-    from probes.cli import refuse_existing
-    from training.processes import joined_processes
+    from probes.cli import importing, refuse_existing
 
     _refuse_contradictions(arguments)
     refuse_existing(arguments.out, overwrite=arguments.overwrite, known=FILES)
+    with importing("torch"):
+        import analysis.lens_result  # noqa: F401 - what everything below needs
+        from training.processes import joined_processes
+
     with joined_processes() as here:
         asked = _asked(arguments)
         results = [_read(arguments, asked)]
@@ -232,10 +235,12 @@ def _read(arguments: LensArguments, asked: Mapping[str, Any]) -> "tuple[LensResu
 
 def _write(arguments: LensArguments, read: "Sequence[tuple[LensResult, Any]]") -> None:
     """Write all files at once: of one result, or of two that are compared."""
-    from analysis.document import html, print_report
-    from analysis.lens_page import lens_report
-    from analysis.lens_tables import save_numbers
-    from probes.cli import output_folder
+    from probes.cli import importing, output_folder
+
+    with importing("pandas"):
+        from analysis.document import html, print_report
+        from analysis.lens_page import lens_report
+        from analysis.lens_tables import save_numbers
     from probes.shown import finite_or_none, json_text
 
     results, k, compared, further = [result for result, _ in read], arguments.top_k, None, []

@@ -27,7 +27,7 @@ Example:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -142,14 +142,23 @@ class BatchWeights:
     tokens: Int[Tensor, "counted"] | None
     """Which tokens of the batch count; None for all. Pads are dropped, not given the weight 0:
     what a model computes on them may be NaN."""
+    _copies: dict[tuple[torch.device, torch.dtype], Tensor] = field(
+        default_factory=dict, repr=False
+    )
 
     def sums(self, values: Float[Tensor, "token *rest"]) -> Float[Tensor, "touched *rest"]:
         """Weighted sums of a batch's values, in the wider of their type and float32."""
         wide = torch.promote_types(values.dtype, torch.float32)
         if self.tokens is not None:
             values = values[self.tokens.to(values.device)]
-        product = self.matrix.to(device=values.device, dtype=wide) @ values.flatten(1).to(wide)
+        product = self._matrix_on(values.device, wide) @ values.flatten(1).to(wide)
         return product.unflatten(1, values.shape[1:])
+
+    def _matrix_on(self, device: torch.device, kind: torch.dtype) -> Tensor:
+        # Every layer of a batch asks for it, and a copy to a GPU waits for what runs there.
+        if (device, kind) not in self._copies:
+            self._copies[device, kind] = self.matrix.to(device, kind)
+        return self._copies[device, kind]
 
 
 class BlockedMean:
@@ -201,14 +210,20 @@ class BlockedMean:
         self, block_weights: Float[Tensor, "block"] | None = None
     ) -> Float[Tensor, "layer *rest"]:
         """The mean of every layer, float64 on the CPU."""
-        kept = torch.ones_like(self.weights) if block_weights is None else block_weights.double()
-        total = (kept * self.weights).sum()
-        if not total > 0 or any(held is None for held in self.sums):
-            raise ValueError("nothing was counted: no batches came, or every position is a pad")
+        kept = torch.ones_like(self.weights) if block_weights is None else block_weights
+        return self.means(kept[None])[0]
+
+    def means(self, block_weights: Float[Tensor, "set block"]) -> Float[Tensor, "set layer *rest"]:
+        """The means for several sets of block weights at once."""
+        kept = block_weights.double()
+        totals = kept @ self.weights
         held = [sums for sums in self.sums if sums is not None]
-        found = torch.stack([torch.tensordot(kept.to(h.device), h, 1).cpu() for h in held]) / total
+        if not bool((totals > 0).all()) or len(held) < len(self.sums):
+            raise ValueError("nothing was counted: no batches came, or every position is a pad")
+        found = torch.stack([torch.tensordot(kept.to(h.device), h, 1).cpu() for h in held], dim=1)
+        found /= totals.view(-1, *(1,) * (found.ndim - 1))
         if not found.isfinite().all():
-            layer = int((~found.isfinite()).nonzero()[0, 0])
+            layer = int((~found.isfinite()).nonzero()[0, 1])
             raise ValueError(
                 f"the mean of layer {layer} is not finite: its values are too large to be added "
                 "up; load the model in float32, or take off what makes them so large"
@@ -272,7 +287,7 @@ def jackknife_interval(
     estimate: float, without_block: Sequence[float], level: float = 0.95
 ) -> Interval | None:
     """Interval of a statistic from its values without each block."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     count = len(without_block)
     if count < 2:
@@ -280,7 +295,7 @@ def jackknife_interval(
     values = np.asarray(without_block, dtype=np.float64)
     error = np.sqrt((count - 1) / count * np.square(values - values.mean()).sum())
     centre = count * estimate - (count - 1) * values.mean()
-    half = t.ppf((1 + level) / 2, count - 1) * error
+    half = stdtrit(count - 1, (1 + level) / 2) * error
     return Interval(float(centre - half), float(centre + half), level)
 
 
@@ -327,27 +342,26 @@ class Resampling:
             return jackknife(means, statistic)
         estimate = statistic(means.mean())
         drawn = resampling_counts(len(touched), self.replicates, self.seed)
-        found = [
-            statistic(means.mean(_placed(torch.from_numpy(counts), touched, len(means.weights))))
-            for counts in drawn
-        ]
-        return bootstrap_interval(estimate, found)
+        weights = torch.zeros(len(drawn), len(means.weights), dtype=torch.float64)
+        weights[:, touched] = torch.from_numpy(drawn).double()
+        return bootstrap_interval(estimate, _values(means, statistic, weights))
 
 
 def jackknife(means: BlockedMean, statistic: Statistic) -> Interval | None:
     """Interval of a statistic of the means, each block of documents left out in turn."""
-    without = []
-    for block in means.touched_blocks():
-        kept = torch.ones_like(means.weights)
-        kept[block] = 0.0
-        if (kept * means.weights).sum() > 0:
-            without.append(statistic(means.mean(kept)))
-    return jackknife_interval(statistic(means.mean()), without) if without else None
+    kept = 1.0 - torch.eye(len(means.weights), dtype=torch.float64)[means.touched_blocks()]
+    kept = kept[kept @ means.weights > 0]
+    if not len(kept):
+        return None
+    whole, *without = _values(means, statistic, torch.cat([torch.ones_like(kept[:1]), kept]))
+    return jackknife_interval(whole, without)
 
 
-def _placed(
-    counts: Int[Tensor, "touched"], touched: list[int], n_blocks: int
-) -> Float[Tensor, "block"]:
-    weights = torch.zeros(n_blocks, dtype=torch.float64)
-    weights[touched] = counts.double()
-    return weights
+_AT_ONCE = 16
+"""Means of all memory vectors that are held at once."""
+
+
+def _values(
+    means: BlockedMean, statistic: Statistic, weights: Float[Tensor, "set block"]
+) -> list[float]:
+    return [statistic(mean) for some in weights.split(_AT_ONCE) for mean in means.means(some)]

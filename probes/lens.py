@@ -28,6 +28,7 @@ from probes.hooked_model import HookedModel
 from probes.hooks import refusal, require_finite, run_hooked
 from probes.prompts import LensItem
 from probes.readout import (
+    LOGITS_BYTES,
     NO_RANK,
     Readout,
     Translate,
@@ -119,21 +120,32 @@ def _streams(
     items: Sequence[LensItem],
     rows: Sequence[Sequence[Row]],
     settings: LensSettings,
+    *,
+    checked: bool,
 ) -> Float[Tensor, "layer row d_model"]:
-    """The streams of some items at the positions of their rows."""
+    """The streams of some items at the positions of their rows; the last is checked on request."""
     in_batch = torch.tensor([i for i, of_item in enumerate(rows) for _ in of_item])
     positions = torch.tensor([row.position for of_item in rows for row in of_item])
     kept: list[Tensor] = []
+    logits: list[Tensor] = []
 
     def cut_out(stream: Tensor, _point: HookPoint) -> None:
         device = stream.device
         kept.append(stream.detach()[in_batch.to(device), positions.to(device)])
 
+    def cut_last(all_logits: Tensor, _point: HookPoint) -> None:
+        logits.append(all_logits.detach()[in_batch[-1], positions[-1]])
+
     points = [HookPoint(Site.RESID_POST, layer) for layer in range(model.n_layers)]
     if settings.embedding:
         points.insert(0, HookPoint(Site.RESID_PRE, 0))
+    at_logits = [(HookPoint(Site.LOGITS, None), cut_last)] if checked else []
     batch = padded_batch(items, settings, model.engine.config)
-    run_hooked(model, batch, [(point, cut_out) for point in points])
+    run_hooked(model, batch, [*((point, cut_out) for point in points), *at_logits])
+    if checked:
+        where = torch.zeros(batch.input_ids.shape, dtype=torch.bool)
+        where[in_batch[-1], positions[-1]] = True
+        _require_readout(model, kept[-1][-1:], logits[-1][None], batch, where)
     return torch.stack([stream.to(model.device) for stream in kept])
 
 
@@ -160,21 +172,41 @@ def check_readout(model: HookedModel, item: LensItem) -> None:
     last = HookPoint(Site.RESID_POST, model.n_layers - 1)
 
     def keep(stream: Tensor, _point: HookPoint) -> None:
-        kept.append(stream.detach())
+        kept.append(stream.detach()[:, -1])
 
     with torch.no_grad(), model.evaluating(), model.hooks([(last, keep)]):
         logits = model.logits(batch)[:, -1]
-        # After the pass, so that what the model computes is what is compared with.
-        read = norm_and_unembed(model.anatomy, kept[-1][:, -1])
-    last_token = torch.arange(batch.input_ids.shape[1])[None] == batch.input_ids.shape[1] - 1
-    require_finite(logits.amax(dim=-1), model, batch, last_token, "a logit of the first item")
-    gap = difference(read, logits)
+    where = torch.arange(batch.input_ids.shape[1])[None] == batch.input_ids.shape[1] - 1
+    _require_readout(model, kept[-1], logits, batch, where)
+
+
+@torch.no_grad()
+def _require_readout(
+    model: HookedModel,
+    stream: Float[Tensor, "1 d_model"],
+    logits: Float[Tensor, "1 d_vocab"],
+    batch: TokenBatch,
+    where: Bool[Tensor, "batch pos"],
+) -> None:
+    """Refuse logits that are not the norm and unembedding of the last stream at the same place."""
+    # After the pass, so that what the model computes is what is compared with.
+    read = norm_and_unembed(model.anatomy, stream.to(model.device))
+    require_finite(logits.amax(dim=-1), model, batch, where, "a logit of the first item")
+    gap = difference(read, logits.to(read.device))
     if not gap <= tolerance(logits.dtype):
         raise ValueError(
             f"the readout of the last layer differs from the logits of {model.name} by {gap:.2g} "
             "of the largest; something changes the stream after the last block or the logits, so a "
             "lens would not show what the model computes"
         )
+
+
+def _reading_can_check(
+    model: HookedModel, items: Sequence[LensItem], settings: LensSettings
+) -> bool:
+    """Whether one pass both reads and checks; the logits of many tokens cost more than a pass."""
+    bytes_a_token = 4 * model.d_vocab
+    return len(items) == 1 and len(_input_ids(items[0], settings)) * bytes_a_token <= LOGITS_BYTES
 
 
 Read = TypeVar("Read")
@@ -195,7 +227,8 @@ def _read_items(
     """Run items, and read the rows of several batches together; `read` says which are finite."""
     if not items:
         raise ValueError("there are no items to read; give at least one prompt and target")
-    if settings.norm:
+    checked = settings.norm and _reading_can_check(model, items, settings)
+    if settings.norm and not checked:
         check_readout(model, items[0])
     plan = [_rows_of(index, item, settings, controls or {}) for index, item in enumerate(items)]
     done: list[tuple[list[Row], Read]] = []
@@ -213,7 +246,8 @@ def _read_items(
     with torch.no_grad():
         for batch in own_share(batches_of(items, settings), distributed):
             of_items = [plan[i] for i in batch]
-            streams.append(_streams(model, [items[i] for i in batch], of_items, settings))
+            some = [items[i] for i in batch]
+            streams.append(_streams(model, some, of_items, settings, checked=checked))
             rows += [row for of_item in of_items for row in of_item]
             if len(rows) >= _ROWS_READ_TOGETHER:
                 read_waiting()

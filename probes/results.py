@@ -7,6 +7,7 @@ its weights, the corpus and its hash, counts, versions and the full configuratio
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import version
 from math import log
 from pathlib import Path
@@ -91,8 +92,11 @@ def provenance_of(
         rows=rows,
         tokens=tokens,
         configuration=configuration,
-        versions={name: version(name) for name in libraries},
+        versions={name: _version(name) for name in libraries},
     )
+
+
+_version = cache(version)
 
 
 class _Estimated(Shown):

@@ -267,13 +267,16 @@ class RunningModel(MeasuredModel):
         Raises:
             ValueError: the model has no such hook point.
         """
-        point = as_hook_point(name, gated=self.architecture.gated, n_layers=self.n_layers)
-        if point.layer is not None and not 0 <= point.layer < self.n_layers:
+        return self._point(self.anatomy, name)
+
+    def _point(self, anatomy: Anatomy, name: str | tuple[Site | str, int | None]) -> HookPoint:
+        gated, n_layers = anatomy.architecture.gated, len(anatomy.layers)
+        point = as_hook_point(name, gated=gated, n_layers=n_layers)
+        if point.layer is not None and not 0 <= point.layer < n_layers:
             raise ValueError(
-                f"layer {point.layer} does not exist; {self.name} has layers 0 to "
-                f"{self.n_layers - 1}"
+                f"layer {point.layer} does not exist; {self.name} has layers 0 to {n_layers - 1}"
             )
-        return named(point, gated=self.architecture.gated)
+        return named(point, gated=gated)
 
     def lacks(self, site: Site) -> str | None:
         """Why the model has no such site on its backend; None where it has."""
@@ -315,9 +318,10 @@ class RunningModel(MeasuredModel):
         Raises:
             ValueError: the model has no such hook point.
         """
-        pairs = [(self.hook_point(name), function) for name, function in hooks]
-        for point, _ in pairs:
-            self._require(point.site)
+        anatomy = self.anatomy  # which every look at it makes sure of
+        pairs = [(self._point(anatomy, name), function) for name, function in hooks]
+        for site in dict.fromkeys(point.site for point, _ in pairs):
+            self._require(site)
         return self._counted(self.engine.attached(pairs))
 
     def attention_entropies(self, take: TakeEntropies) -> AbstractContextManager[None]:

@@ -141,7 +141,7 @@ def training_options(
     description: str | None, *, rounds: int, steps: int, shapes: tuple[str, ...]
 ) -> argparse.ArgumentParser:
     """The options of both."""
-    parser = options(description, rounds=rounds)
+    parser = options(description, rounds=rounds, quick=1)
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--shape", choices=shapes, default="tiny")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

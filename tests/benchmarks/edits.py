@@ -7,14 +7,14 @@ from 1 a ratio is by itself.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 import interventions
 import probes
 from tests.benchmarks.entropy_workers import ASSET
-from tests.benchmarks.timing import THREADS, alternating, options, ratio, write
+from tests.benchmarks.timing import alternating, options, parsed, ratio, write
 
 ROWS, LENGTH = 2, 256
 SITES = ("up", "down", "preserving", "gate")
@@ -66,10 +66,9 @@ def _forward(model, ids) -> Callable[[], None]:
     return run
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    given = options(__doc__, rounds=7).parse_args()
-    torch.set_num_threads(THREADS)
+    given = parsed(options(__doc__, rounds=5, quick=1), argv)
     found = overheads(given.rounds)
     bars = {name: BARS[form] for name in found for form in BARS if f": {form} /" in name}
     write(given.out, "edits", found, bars, tokens=[ROWS, LENGTH])

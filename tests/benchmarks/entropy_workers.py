@@ -15,7 +15,7 @@ from tests.benchmarks.timing import THREADS, forget_peak, peak_mb, resident_mb
 
 ASSET = "smollm2-135m-instruct-q4"
 ROWS, LENGTH, BATCHES = 4, 256, 4
-LONG = 4096
+LONG = 2048
 
 
 def batches(rows: int, length: int, count: int) -> list[dict[str, torch.Tensor]]:

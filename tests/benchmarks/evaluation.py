@@ -4,8 +4,9 @@ Probes are held against one padded pass per batch of 16 with full logits, in the
 tasks against a padded row for every choice, 16 to a batch, with full logits. Tokens are split
 beforehand on both sides. Run as `python -m tests.benchmarks.evaluation`; prints a table and writes
 `evaluation.json`. Times are medians over rounds of alternating runs in one process, on two threads;
-a round of all 1,950 probes takes minutes, and there is one unless more are asked for. Memory is the
-peak of a process of its own over what the loaded model holds, for the probes of a few passages.
+there is one round unless more are asked for. The published probes are those of 130 passages
+(`--passages 130`), which takes minutes. Memory is the peak of a process of its own over what the
+loaded model holds, for the probes of a few passages.
 
 `--probes` takes files in the published layout; without it, as many are made up.
 """
@@ -24,11 +25,11 @@ from probes.prompts import encoded_items
 from probes.target_pass import target_sums
 from tests.benchmarks.entropy_workers import ASSET
 from tests.benchmarks.timing import (
-    THREADS,
     alternating,
     forget_peak,
     in_fresh_process,
     options,
+    parsed,
     peak_mb,
     resident_mb,
     write,
@@ -108,7 +109,6 @@ def task_pairs(model, limit: int) -> dict[str, list[Pair]]:
 
 def memory_of(which: str, files: Sequence[str], passages: int) -> None:
     """Print how much more memory one way of scoring probes takes at its peak."""
-    torch.set_num_threads(THREADS)
     model = probes.load_model(ASSET)
     pairs = probe_pairs(model, files, passages)
     run = {"ours": ours, "padded": padded}[which]
@@ -144,18 +144,19 @@ def measured(arguments: argparse.Namespace) -> dict[str, float]:
     return found
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    parser = options(__doc__, rounds=1)
+    parser = options(__doc__, rounds=1, quick=1)
     parser.add_argument("--probes", nargs="*", default=[], help="files of published probes")
-    parser.add_argument("--passages", type=int, default=130, help="of 15 probes each")
-    parser.add_argument("--limit", type=int, default=16, help="questions of a task")
+    parser.add_argument("--passages", type=int, default=20, help="of 15 probes each")
+    parser.add_argument("--limit", type=int, default=6, help="questions of a task")
     parser.add_argument("--memory-of", choices=("ours", "padded"))
-    given = parser.parse_args()
+    given = parsed(parser, argv)
+    if given.quick:
+        given.passages, given.limit = 3, 2
     if given.memory_of:
         memory_of(given.memory_of, given.probes, given.passages)
         return
-    torch.set_num_threads(THREADS)
     write(given.out, "evaluation", measured(given), BARS)
 
 

@@ -1,8 +1,12 @@
 """What localizing costs: against the bare forward pass, and against TransformerLens's logit lens.
 
 Run as `make bench`; prints a table and writes `lens.json`. 64 TriviaQA questions on the asset;
-times are medians of alternating runs in one process, on two threads.
+times are medians of alternating runs in one process, on two threads. The command with one prompt is
+timed whole, from the start of its process to the end.
 """
+
+import tempfile
+from collections.abc import Sequence
 
 import torch
 
@@ -11,7 +15,15 @@ from probes.lens import LensSettings, batches_of, padded_batch, read_lens, targe
 from probes.localization import localize
 from probes.prompts import lens_items
 from tests.benchmarks.entropy_workers import ASSET
-from tests.benchmarks.timing import THREADS, alternating, help_of, options, ratio, write
+from tests.benchmarks.timing import (
+    alternating,
+    help_of,
+    options,
+    parsed,
+    ratio,
+    whole_command,
+    write,
+)
 from training.data.factoids import load_factoids, prompt_and_target
 
 ITEMS = 64
@@ -19,7 +31,17 @@ BARS = {
     "localization / bare trunk": "at most 1.25 (goal 1.10)",
     "TransformerLens logit_lens / ours": "at least 1.25 (goal 1.5)",
     "analysis.logit_lens --help, seconds": "at most 1.0 (goal 0.4)",
+    "analysis.logit_lens of one prompt, seconds": "at most 4",
 }
+
+
+def one_prompt(repeats: int) -> dict[str, float]:
+    """Seconds of the whole command, page and files and all."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["--model", ASSET, "--prompt", "The capital of France is", "--target", " Paris"]
+        words += ["--out", f"{folder}/lens", "--overwrite"]
+        seconds = whole_command("analysis.logit_lens", *words, repeats=repeats)
+    return {"analysis.logit_lens of one prompt, seconds": seconds}
 
 
 def localization(rounds: int) -> dict[str, float]:
@@ -37,7 +59,7 @@ def localization(rounds: int) -> dict[str, float]:
     against_floor = alternating(floor, rounds)
     bridge = model.to_transformer_lens()
     rivals = {"ours": floor["ours"], "TransformerLens": lambda: _rival(bridge, items, settings)}
-    against_rival = alternating(rivals, max(3, rounds // 2))
+    against_rival = alternating(rivals, max(1, rounds // 2))
     tokens = sum(len(item.prompt_ids) for item in items)
     width, vocabulary = model.d_model, model.d_vocab
     weights = sum(p.numel() for layer in model.anatomy.layers for p in layer.block.parameters())
@@ -76,11 +98,11 @@ def _rival(bridge, items, settings):
             values.topk(settings.top_k, dim=-1)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    given = options(__doc__, rounds=7).parse_args()
-    torch.set_num_threads(THREADS)
-    found = help_of("analysis.logit_lens") | localization(given.rounds)
+    given = parsed(options(__doc__, rounds=5, quick=1), argv)
+    found = help_of("analysis.logit_lens", given.rounds) | one_prompt(min(3, given.rounds))
+    found |= localization(given.rounds)
     write(given.out, "lens", found, BARS)
 
 

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 import transformers
 
 import probes
@@ -36,7 +35,7 @@ from tests.benchmarks.contenders import (
     trainer,
     training_options,
 )
-from tests.benchmarks.timing import THREADS, in_turn, ratio, show, write
+from tests.benchmarks.timing import in_turn, parsed, ratio, show, write
 from training import LoopSettings, OptimizerSettings
 from training.data.factoids import load_factoids
 from training.data.mixed_batches import MixedSource
@@ -234,21 +233,22 @@ def counted(setting: Setting) -> dict[str, float]:
 def compared(setting: Setting, rounds: int) -> dict[str, float]:
     """Trained tokens in a second of each, in turn, and their ratios within a round."""
     runs = {name: setting.speed(contender(setting, way)) for name, way in WAYS.items()}
-    speeds = in_turn(runs, rounds)
+    speeds = in_turn(runs, rounds, warmup=0)
     mine = [name for name, way in WAYS.items() if way.packing]
     ratios = {f"{a} / {b}": ratio(speeds, a, b) for a in mine for b in WAYS if b not in mine}
     medians = {f"trained tokens/s, {n}": statistics.median(s) for n, s in speeds.items()}
     return {**ratios, **medians}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = training_options(__doc__, rounds=2, steps=6, shapes=("tiny", "smollm2"))
     parser.add_argument("--batch-size", type=int, default=12)
     parser.add_argument("--pairs", type=int, default=300)
     parser.add_argument("--count", action="store_true", help="count multiplications, time nothing")
-    given = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    given = parsed(parser, argv)
+    if given.quick:
+        given.steps = WARM_UP + 2
     setting = Setting(given)
     found = counted(setting)
     if given.count:

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,11 +53,19 @@ def ratio(found: Mapping[str, list[float]], numerator: str, denominator: str) ->
     return statistics.median(a / b for a, b in pairs)
 
 
-def help_of(module: str, repeats: int = 5) -> dict[str, float]:
+def whole_command(module: str, *words: str, repeats: int) -> float:
+    """Seconds that a command takes from its start to its end, the median."""
+
+    def run() -> None:
+        done = subprocess.run([sys.executable, "-m", module, *words], cwd=ROOT, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+    return statistics.median(alternating({"command": run}, repeats)["command"])
+
+
+def help_of(module: str, repeats: int) -> dict[str, float]:
     """Seconds until a command's `--help` has answered."""
-    command = [sys.executable, "-m", module, "--help"]
-    runs = alternating({"help": lambda: subprocess.run(command, capture_output=True)}, repeats)
-    return {f"{module} --help, seconds": statistics.median(runs["help"])}
+    return {f"{module} --help, seconds": whole_command(module, "--help", repeats=repeats)}
 
 
 def in_fresh_process(module: str, *arguments: str) -> dict[str, float]:
@@ -92,12 +100,23 @@ def _status(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def options(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
+def options(description: str | None, *, rounds: int, quick: int) -> argparse.ArgumentParser:
+    """The options that all benchmarks have; so many rounds, fewer with `--quick`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
-    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes")
+    parser.add_argument("--rounds", type=int, help=f"{rounds}, or {quick} with --quick")
+    parser.set_defaults(usual_rounds=(rounds, quick))
     return parser
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command line."""
+    given = parser.parse_args(argv)
+    given.rounds = given.rounds or given.usual_rounds[given.quick]
+    del given.usual_rounds
+    torch.set_num_threads(THREADS)
+    return given
 
 
 def show(found: Mapping[str, float], bars: Mapping[str, str]) -> None:

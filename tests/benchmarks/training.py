@@ -13,7 +13,7 @@ what happens once: setting up, the first steps, the checkpoint at the end. Print
 import argparse
 import itertools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from tests.benchmarks.contenders import (
     trainer,
     training_options,
 )
-from tests.benchmarks.timing import THREADS, in_turn, ratio, write
+from tests.benchmarks.timing import in_turn, parsed, ratio, write
 from training import LoopSettings, RowSource
 from training.choices import Precision
 from training.progress import flops_per_token, peak_flops
@@ -109,7 +109,8 @@ def compared(given: argparse.Namespace) -> dict[str, float]:
             weight_decay=0.1,
         ),
     }
-    seconds = in_turn({name: median_step(run) for name, run in runs.items()}, given.rounds)
+    steps = {name: median_step(run) for name, run in runs.items()}
+    seconds = in_turn(steps, given.rounds, warmup=0)
     ratios = {
         f"ours / {name}": ratio(seconds, "ours", name) for name in ("bare loop", "HF Trainer")
     }
@@ -131,10 +132,12 @@ def utilisation(given: argparse.Namespace, flops: float, seconds: float) -> dict
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    given = training_options(__doc__, rounds=5, steps=20, shapes=tuple(SHAPES)).parse_args()
-    torch.set_num_threads(THREADS)
+    parser = training_options(__doc__, rounds=2, steps=12, shapes=tuple(SHAPES))
+    given = parsed(parser, argv)
+    if given.quick:
+        given.steps = WARM_UP + 2
     write(given.out, "training", compared(given), BARS, **facts(given))
 
 

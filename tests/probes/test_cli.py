@@ -1,13 +1,15 @@
 """The commands' common manners, on a small command of the tests' own."""
 
 import dataclasses
+import gc
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from probes.cli import COMMANDS, command_main, parse_arguments
+from probes.cli import COMMANDS, command_main, importing, parse_arguments
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -30,6 +32,20 @@ def run(argv, body=lambda arguments: None):
         body(arguments)
 
     return command_main(Arguments, told, program="python -m some.command")(argv)
+
+
+def test_garbage_is_looked_for_again_when_modules_are_imported():
+    frozen, seen = gc.get_freeze_count(), []
+
+    def imported():
+        seen.append(gc.isenabled())
+        import_module("no_such_module")
+
+    with pytest.raises(ModuleNotFoundError), importing("no_such_module"):
+        imported()
+    with importing("pytest"):
+        seen.append(gc.isenabled())
+    assert (seen, gc.isenabled(), gc.get_freeze_count()) == ([False, True], True, frozen)
 
 
 def test_arguments_reach_the_command():

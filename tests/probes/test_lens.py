@@ -182,11 +182,28 @@ def test_every_backend_reads_the_same(family, backend):
 def test_a_model_whose_logits_are_edited_is_refused():
     model = tiny_model("llama")
     items = some_items(model)
-    with (
-        model.hooks([("hook_unembed", lambda logits, _point: logits.flip(-1))]),
-        pytest.raises(ValueError, match="readout of the last layer differs from the logits"),
-    ):
-        read_lens(model, items, LensSettings())
+    for asked in (items, items[:1]):
+        with (
+            model.hooks([("hook_unembed", lambda logits, _point: logits.flip(-1))]),
+            pytest.raises(ValueError, match="readout of the last layer differs from the logits"),
+        ):
+            read_lens(model, asked, LensSettings())
+
+
+def test_one_prompt_is_read_and_checked_in_one_pass_and_two_in_another():
+    model, lengths = tiny_model("llama"), []
+    hook = model.anatomy.trunk.register_forward_hook(
+        lambda _module, _args, output: lengths.append(output[0].shape[1])
+    )
+    items = some_items(model, lengths=(11, 11))
+    settings = LensSettings(span=TargetSpan.EVERY, embedding=True)
+    one = read_lens(model, items[:1], settings).readout
+    assert lengths == [13]
+    both = read_lens(model, items, settings).readout
+    assert lengths == [13, 8, 13]
+    hook.remove()
+    # Two rows run together round otherwise than one.
+    torch.testing.assert_close(one.log_prob, both.log_prob[:, :3], atol=1e-5, rtol=1e-5)
 
 
 def test_edits_before_the_last_block_are_read():

@@ -108,8 +108,11 @@ def test_merged_blocks_equal_one_pass(documents):
     left = blocked(documents["ids"], 3, documents["values"], documents["weights"], (1,))
     right = blocked(documents["ids"], 3, documents["values"], documents["weights"], (2, 0))
     left.merge(right)
-    for kept in (None, *torch.eye(3, dtype=torch.float64)):
+    sets = torch.eye(3, dtype=torch.float64)
+    for kept in (None, *sets):
         assert_close(left.mean(kept), one.mean(kept), rtol=1e-13, atol=1e-15)
+    several = torch.stack([one.mean(kept) for kept in sets])
+    assert_close(left.means(sets), several, rtol=1e-13, atol=1e-15)
 
 
 def test_sums_of_bfloat16_values_do_not_stop_growing():
