@@ -143,8 +143,7 @@ class TensorChange:
     rows: int
     norm_before: float
     norm_after: float
-    relative_change: float
-    """Norm of the difference, relative to the norm before."""
+    relative_change: float  # norm of the difference, relative to the norm before
 
 
 @dataclass(frozen=True, eq=False)

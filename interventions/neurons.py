@@ -46,12 +46,9 @@ class Rows:
     """The place of the rows of a layer's neurons in one projection."""
 
     module: Any
-    name: str
-    """The module's name in the Hugging Face model."""
-    axis: int
-    """The axis of the weight along which neurons lie."""
-    first: int
-    """Row of neuron 0."""
+    name: str  # the module's name in the Hugging Face model
+    axis: int  # the axis of the weight along which neurons lie
+    first: int  # row of neuron 0
     produces: bool
     """Whether neurons are its outputs (and its bias has one entry each), rather than inputs."""
 

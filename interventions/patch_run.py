@@ -42,8 +42,7 @@ class Effects(Shown):
     """What was measured of a model at one time."""
 
     entropies: EntropyResult
-    text: Perplexity
-    """Loss on the text that the entropies were measured on."""
+    text: Perplexity  # loss on the text that the entropies were measured on
     held_out: Perplexity | None
 
     def totals(self) -> dict[str, float | None]:
@@ -120,8 +119,7 @@ ROWS = {
 _MUCH_WORSE = log(2.0)
 
 
-Tokens = tuple[KeptBatches, KeptBatches]
-"""What is measured on, and what is held out."""
+Tokens = tuple[KeptBatches, KeptBatches]  # what is measured on, and what is held out
 Totals = dict[str, float | None]
 
 
@@ -136,8 +134,7 @@ class Patched:
     before: Totals
     predicted: Totals
     after: Totals
-    texts: dict[str, Any]
-    """What was read: names, hashes and counts."""
+    texts: dict[str, Any]  # what was read: names, hashes and counts
 
     def moved(self, name: str) -> float:
         """The rise of a number by the edits; 0 where it was not measured."""

@@ -33,8 +33,7 @@ from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import HookPoint, Site
 
-BATCH_TOKENS = 2048
-"""Tokens of the rows that run at once."""
+BATCH_TOKENS = 2048  # tokens of the rows that run at once
 OF_HEADS = (
     *(Site.QUERY, Site.KEY, Site.VALUE, Site.ROTATED_QUERY, Site.ROTATED_KEY),
     *(Site.MIXED_VALUES, Site.HEAD_RESULTS, Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN),
@@ -48,8 +47,7 @@ class Patch(NamedTuple):
 
     points: tuple[HookPoint, ...]
     positions: tuple[int, ...]
-    head: int | None = None
-    """None for all."""
+    head: int | None = None  # None for all
 
 
 Values = Mapping[HookPoint, Tensor]

@@ -45,12 +45,10 @@ class Layer(Shown):
     mlp: nn.Module
     up: nn.Module
     gate: nn.Module | None
-    down: Any
-    """A `Linear`, or GPT-2's `Conv1D`."""
+    down: Any  # a `Linear`, or GPT-2's `Conv1D`
     q: nn.Module | None
     k: nn.Module | None
-    v: nn.Module | None
-    """The same module as `q` where one projection gives all three."""
+    v: nn.Module | None  # the same module as `q` where one projection gives all three
     o: Any
     ln1: nn.Module | None
     ln2: nn.Module | None
@@ -69,17 +67,14 @@ class Anatomy(Shown):
     """The parts of one loaded model."""
 
     architecture: Architecture
-    trunk: nn.Module
-    """Embedding, blocks and final norm: the model without its unembedding."""
+    trunk: nn.Module  # embedding, blocks and final norm: the model without its unembedding
     embed: Any
     pos_embed: Any | None
     layers: tuple[Layer, ...]
     final_norm: nn.Module
     unembed: Any
-    logit_scale: float
-    """What the unembedding's output is multiplied by."""
-    logit_softcap: float | None
-    """c in c * tanh(logits / c), where the family caps its logits."""
+    logit_scale: float  # what the unembedding's output is multiplied by
+    logit_softcap: float | None  # c in c * tanh(logits / c), where the family caps its logits
     d_model: int
     d_mlp: int
     n_heads: int

@@ -16,14 +16,10 @@ from probes.sites import Site
 class Architecture(Shown):
     """The places of the parts of one model family; paths below `layers` start at a block."""
 
-    family: str
-    """The `model_type` of the Hugging Face configuration."""
-    layers: str
-    """The list of blocks."""
-    embed: str
-    """The token embedding."""
-    final_norm: str
-    """The norm before the unembedding; its output is what the unembedding reads."""
+    family: str  # the `model_type` of the Hugging Face configuration
+    layers: str  # the list of blocks
+    embed: str  # the token embedding
+    final_norm: str  # the norm before the unembedding; its output is what the unembedding reads
     pos_embed: str | None = None
     """The embedding of positions; None where positions are rotary or alibi."""
     attention: str = "self_attn"
@@ -31,22 +27,17 @@ class Architecture(Shown):
     k: str | None = "self_attn.k_proj"
     v: str | None = "self_attn.v_proj"
     """Queries, keys and values; one module where its output holds all three. None where unknown."""
-    qkv_order: str = "qkv"
-    """The order of the three in such an output."""
-    qkv_groups: int | None = 1
-    """How often the three come there; None for once in each key head."""
-    o: str | None = "self_attn.o_proj"
-    """The projection of all heads' values back to the stream."""
+    qkv_order: str = "qkv"  # the order of the three in such an output
+    qkv_groups: int | None = 1  # how often the three come there; None for once in each key head
+    o: str | None = "self_attn.o_proj"  # the projection of all heads' values back to the stream
     ln1: str | None = "input_layernorm"
     """The norm that attention reads the stream through; None where it reads the stream itself."""
     ln2: str | None = "post_attention_layernorm"
     """The norm that the MLP reads the stream through; None where it has none of its own."""
-    mlp: str = "mlp"
-    """The module whose output is coefficients times memory vectors."""
+    mlp: str = "mlp"  # the module whose output is coefficients times memory vectors
     up: str = "mlp.up_proj"
     """The projection that a gate multiplies, or the only one where there is no gate."""
-    gate: str | None = "mlp.gate_proj"
-    """None where the MLP has no gate."""
+    gate: str | None = "mlp.gate_proj"  # None where the MLP has no gate
     gate_up_fused: bool = False
     """Whether `gate` and `up` are the first and second half of one projection's output."""
     down: str = "mlp.down_proj"

@@ -157,8 +157,7 @@ class SoftmaxCall:
 
     received: Float[Tensor, "batch head query_pos key_pos"]
     """Masked by the lowest value of the model's type."""
-    returned: torch.dtype
-    """The type of what the softmax returns."""
+    returned: torch.dtype  # the type of what the softmax returns
     model: torch.dtype | None = None
     """The type of the model's weights, where it is not that of the scores."""
 

@@ -346,8 +346,7 @@ class Noise:
     """The source of the noise of every item."""
 
     seed: int
-    std: float
-    """In units of the embeddings."""
+    std: float  # in units of the embeddings
 
     def of(
         self, item: LensItem, draws: int, n_tokens: int, d_model: int

@@ -192,8 +192,7 @@ def generate(
 @dataclass(frozen=True, eq=False)
 class _Choice:
     temperature: float | None
-    draws: Float64[Tensor, "prompt step"] | None
-    """From 0 to below 1; None where nothing is drawn."""
+    draws: Float64[Tensor, "prompt step"] | None  # from 0 to below 1; None where nothing is drawn
     top_k: int | None = None
     top_p: float | None = None
 

@@ -15,8 +15,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-_WIDTH = 88
-"""Characters of a line about a name."""
+_WIDTH = 88  # characters of a line about a name
 
 
 class _Package(ModuleType):

@@ -49,12 +49,9 @@ class LensSettings:
     positions: LensPositions | tuple[int, ...] = LensPositions.LAST
     """The readout position alone, all of the prompt, or some, from its start or (negative) end."""
     span: TargetSpan = TargetSpan.FIRST
-    norm: bool = True
-    """Whether streams go through the final norm before the unembedding."""
-    embedding: bool = False
-    """Whether the stream before block 0 is a layer."""
-    top_k: int = 10
-    """How many of the most likely tokens to keep."""
+    norm: bool = True  # whether streams go through the final norm before the unembedding
+    embedding: bool = False  # whether the stream before block 0 is a layer
+    top_k: int = 10  # how many of the most likely tokens to keep
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -264,8 +261,7 @@ class LensReadouts(Shown):
 
     item: Int64[Tensor, "row"]
     position: Int64[Tensor, "row"]
-    target: Int64[Tensor, "row"]
-    """The token id that was looked for there."""
+    target: Int64[Tensor, "row"]  # the token id that was looked for there
     place: Int64[Tensor, "row"]
     """0 at the readout position, counting up along the target; -1 at earlier positions of the
     prompt, where its first token is looked for."""

@@ -224,8 +224,7 @@ def _shares(counts: Int64[Tensor, "layer"]) -> Float[Tensor, "layer"]:
     return counts.double() / counts.sum().clamp(min=1)
 
 
-POOL = 20
-"""From how many of the nearest tokens a frequency-matched one is drawn."""
+POOL = 20  # from how many of the nearest tokens a frequency-matched one is drawn
 
 
 def shuffled_targets(

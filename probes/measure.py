@@ -64,10 +64,8 @@ class Meter(ABC):
 
     kind: EntropyKind | None
     """Which entropy's convergence it shows; None for a variant measured on the side."""
-    weights: BatchWeights
-    """Weights of the batch that is running; set before it does."""
-    batch: TokenBatch
-    """That batch."""
+    weights: BatchWeights  # weights of the batch that is running; set before it does
+    batch: TokenBatch  # that batch
 
     def __init__(self, n_layers: int, resampling: Resampling) -> None:
         self.means = BlockedMean(n_layers, resampling.blocks)

@@ -36,8 +36,7 @@ from probes.model_folder import copied
 
 _WRAPPERS = ("gemma3", "mistral3", "qwen2_vl", "qwen2_5_vl")
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
-_PATIENCE = 10
-"""Seconds to wait for the hub to say whether it is there."""
+_PATIENCE = 10  # seconds to wait for the hub to say whether it is there
 
 
 def load_model(

@@ -73,20 +73,15 @@ class TextBytes:
 class Perplexity(Result):
     """How well a model predicts a corpus."""
 
-    mean_loss: float
-    """Nats per predicted token."""
+    mean_loss: float  # nats per predicted token
     interval: Interval | None
     """About the mean loss less its bias; None from fewer than two documents."""
-    tokens: int
-    """Predicted tokens."""
+    tokens: int  # predicted tokens
     per_document_loss: Float64[Tensor, "document"]
     """Mean loss of each document, nats per token; NaN where no token was predicted."""
-    per_document_tokens: Int64[Tensor, "document"]
-    """Predicted tokens of each document."""
-    text_tokens: int
-    """All tokens but pads, predicted or not."""
-    text_bytes: int | None
-    """Bytes that they decode to; None without a tokenizer."""
+    per_document_tokens: Int64[Tensor, "document"]  # predicted tokens of each document
+    text_tokens: int  # all tokens but pads, predicted or not
+    text_bytes: int | None  # bytes that they decode to; None without a tokenizer
 
     @property
     def perplexity(self) -> float | None:

@@ -62,8 +62,7 @@ class View(NamedTuple):
     """A part of a tensor: how it is taken out, and how another is put in its place."""
 
     read: Callable[[Tensor], Tensor]
-    write: Callable[[Tensor, Tensor], Tensor]
-    """From the whole and the new part to a new whole."""
+    write: Callable[[Tensor, Tensor], Tensor]  # from the whole and the new part to a new whole
 
 
 @runtime_checkable
@@ -81,16 +80,12 @@ class Place(NamedTuple):
     """The place at which the tensor of a hook point is met."""
 
     module: Any
-    is_input: bool = False
-    """Whether the module receives it; otherwise it returns it."""
-    view: View | None = None
-    """Which part of it; None for the whole."""
+    is_input: bool = False  # whether the module receives it; otherwise it returns it
+    view: View | None = None  # which part of it; None for the whole
     begin: Callable[[Tensor], Run] | None = None
     """For what is computed: from what the module receives to its run."""
-    flattened: bool = False
-    """Whether the block has it as `[batch*pos ...]`."""
-    expanded: bool = False
-    """Whether it may be there once for all rows of a batch."""
+    flattened: bool = False  # whether the block has it as `[batch*pos ...]`
+    expanded: bool = False  # whether it may be there once for all rows of a batch
 
 
 def place_of(anatomy: Anatomy, point: HookPoint) -> Place:

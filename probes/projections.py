@@ -34,8 +34,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from probes.checking import difference, evaluating, tolerance, wide
 
-_AT_ONCE = 1024
-"""Rows of the identity that a module is run on at once."""
+_AT_ONCE = 1024  # rows of the identity that a module is run on at once
 
 
 def is_conv1d(module: Any) -> bool:
@@ -209,11 +208,9 @@ class Structure:
 class NormKind:
     """What a norm does."""
 
-    centred: bool
-    """Whether it takes the mean off, as a LayerNorm does."""
+    centred: bool  # whether it takes the mean off, as a LayerNorm does
     eps: float
-    offset: float
-    """What is added to its weight."""
+    offset: float  # what is added to its weight
 
 
 _kinds: "WeakKeyDictionary[nn.Module, NormKind]" = WeakKeyDictionary()

@@ -27,8 +27,7 @@ from probes.shown import Shown
 Ids = tuple[int, ...]
 Text = str | Sequence[int]
 _SPACES = " ▁Ġ"
-_ANCHORS = ("\n", ")", "0")
-"""What rarely joins with the text after it; tried in turn."""
+_ANCHORS = ("\n", ")", "0")  # what rarely joins with the text after it; tried in turn
 _UNFINISHED = "\ufffd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -348,19 +347,16 @@ def _as_ids(ids: Sequence[int]) -> Ids:
 class LensItem(Shown):
     """One prompt and its target, as tokens."""
 
-    prompt_ids: Ids
-    """Special tokens in front included."""
+    prompt_ids: Ids  # special tokens in front included
     target_ids: Ids
     prompt: str | None = None
-    target: str | None = None
-    """As text; None where it was given as token ids."""
+    target: str | None = None  # as text; None where it was given as token ids
     subject: tuple[int, int] | None = None
     """First token of the subject in the prompt and the one after its last, or None."""
     first: int = 0
     """Place of the first token in the target that tells it apart: 1 where a tokenizer writes a
     space as a token of its own ("▁" before a byte, say), otherwise 0."""
-    split_apart: bool = False
-    """Whether the target was split by itself (`Split`)."""
+    split_apart: bool = False  # whether the target was split by itself (`Split`)
 
     @property
     def read_ids(self) -> Ids:

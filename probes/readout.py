@@ -108,8 +108,7 @@ class Readout(Shown):
     rank: Int64[Tensor, "*layer row"]
     log_prob: Float[Tensor, "*layer row"]
     entropy: Float[Tensor, "*layer row"]
-    kl: Float[Tensor, "*layer row"]
-    """KL divergence of the model's final distribution from this one."""
+    kl: Float[Tensor, "*layer row"]  # KL divergence of the model's final distribution from this one
     top_ids: Int64[Tensor, "*layer row k"]
     top_log_probs: Float[Tensor, "*layer row k"]
     control_rank: Int64[Tensor, "*layer row control"]
@@ -212,8 +211,7 @@ Translate = Callable[[int, Float[Tensor, "row d_model"]], Float[Tensor, "row d_m
 """
 
 
-NO_RANK = -1
-"""What `read_ranks` gives where there is no rank, since logits are not finite."""
+NO_RANK = -1  # what `read_ranks` gives where there is no rank, since logits are not finite
 
 
 @torch.no_grad()

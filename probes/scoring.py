@@ -161,8 +161,7 @@ def reduced_sums(
     return sums / torch.tensor(reduction.positions(whole))
 
 
-Choice = Sequence[Text]
-"""Context and continuation, as texts or token ids."""
+Choice = Sequence[Text]  # context and continuation, as texts or token ids
 
 
 @dataclass(frozen=True)
@@ -171,12 +170,9 @@ class EncodedQuestions:
 
     items: tuple[tuple[Ids, Ids], ...]
     """Context and continuation of every choice, question by question."""
-    choices: tuple[int, ...]
-    """How many choices each question has."""
-    truncated: int
-    """How many choices had the start of their context cut off."""
-    split_apart: int
-    """How many choices were split apart from their context."""
+    choices: tuple[int, ...]  # how many choices each question has
+    truncated: int  # how many choices had the start of their context cut off
+    split_apart: int  # how many choices were split apart from their context
 
 
 @dataclass(frozen=True)
@@ -266,12 +262,9 @@ def encode_questions(
 class TargetReadings(Shown):
     """What a model says of the tokens of targets, those of the first target first."""
 
-    log_probs: Float64[Tensor, "token"]
-    """Nats, token by token."""
-    chosen: Bool[Tensor, "token"]
-    """Whether greedy decoding would take it."""
-    lengths: Int64[Tensor, "item"]
-    """Tokens of each target."""
+    log_probs: Float64[Tensor, "token"]  # nats, token by token
+    chosen: Bool[Tensor, "token"]  # whether greedy decoding would take it
+    lengths: Int64[Tensor, "item"]  # tokens of each target
 
     @property
     def matches(self) -> Bool[Tensor, "item"]:

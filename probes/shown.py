@@ -153,8 +153,7 @@ def _cut(text: str) -> str:
     return shown if len(shown) <= _VALUE else f"{shown[: _VALUE - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-OPEN_ROWS = 8
-"""A page folds away tables with more rows."""
+OPEN_ROWS = 8  # a page folds away tables with more rows
 _NUMBER = 30
 """Characters that a number and its interval have at most."""
 _PADDING = 2

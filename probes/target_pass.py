@@ -37,8 +37,7 @@ class PrefixTree:
 
     ids: list[int] = field(default_factory=list)
     """The token of each node; a node comes after those before it on its path."""
-    depths: list[int] = field(default_factory=list)
-    """The position of each node in its sequences."""
+    depths: list[int] = field(default_factory=list)  # the position of each node in its sequences
     paths: dict[int, list[int]] = field(default_factory=dict)
     """For each sequence, by its number, the nodes that it runs through."""
 
@@ -266,11 +265,9 @@ def by_item(values: Float64[Tensor, "token"], lengths: Sequence[int]) -> Float64
 
 @dataclass(frozen=True)
 class _Asked:
-    node: Int64[Tensor, "token"]
-    """The node that predicts it, counted through the rows of the batch."""
+    node: Int64[Tensor, "token"]  # the node that predicts it, counted through the rows of the batch
     target: Int64[Tensor, "token"]
-    place: Int64[Tensor, "token"]
-    """The place of its log-probability in the result."""
+    place: Int64[Tensor, "token"]  # the place of its log-probability in the result
 
 
 class _Places:

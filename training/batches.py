@@ -31,8 +31,7 @@ from probes.corpus.sources import ContentHash
 from training.runs.records import InjectionRecord
 from training.settings import LoopSettings
 
-IGNORED = -100
-"""The label of a token that is not trained on."""
+IGNORED = -100  # the label of a token that is not trained on
 _TENSORS = ("input_ids", "labels", "attention_mask", "segment_ids", "sources", "weights")
 
 
@@ -140,8 +139,7 @@ class BatchSource(Protocol):
 class NamedSources(BatchSource, Protocol):
     """A source whose tokens are from several data sets, and whose batches say from which."""
 
-    source_names: tuple[str, ...]
-    """What the numbers in `TrainingBatch.sources` stand for."""
+    source_names: tuple[str, ...]  # what the numbers in `TrainingBatch.sources` stand for
 
 
 @runtime_checkable

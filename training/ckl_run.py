@@ -39,12 +39,10 @@ from training.settings import Misfits
 from training.single_run import ObserverSet, PreparedRun
 from training.start_or_resume import CLOZE, Start, find_base
 
-PROBES = "knowledge"
-"""The list of knowledge probes."""
+PROBES = "knowledge"  # the list of knowledge probes
 GENERATED_PROBES = "probes"
 """The list of their targets, entry by entry the same probes, that are generated."""
-_UNEDITED = -1
-"""The step under which the baseline is shown."""
+_UNEDITED = -1  # the step under which the baseline is shown
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,8 @@ from dataclasses import dataclass
 from probes.corpus_means import Interval
 from training.runs.records import GradientAlignmentRecord
 
-MOVED = "moved"
-"""The weights now less those at the start, in records."""
-START = "@start"
-"""Stands after the name of a sample for its gradient at the start."""
+MOVED = "moved"  # the weights now less those at the start, in records
+START = "@start"  # stands after the name of a sample for its gradient at the start
 NEAR_ZERO = 1e-3
 """A gradient is near zero if its norm is at most this share of the largest in the record: then no
 step along another one could move its sample's loss by more than a thousandth of what it may move

@@ -36,8 +36,7 @@ from probes.translators import Translators
 from training.runs.records import one_line_for_disk_errors, write_whole
 
 STATE_FILE = "fit.pt"
-EVERY_SECONDS = 30.0
-"""How often where a fit stands is kept."""
+EVERY_SECONDS = 30.0  # how often where a fit stands is kept
 
 
 @runtime_checkable

@@ -26,8 +26,7 @@ from training.settings import Misfits
 from training.start_or_resume import existing_folder, why_not_here
 from training.tuned_lens_fit import train_translators
 
-HELD_OUT_OF = 8
-"""One document in so many is held out."""
+HELD_OUT_OF = 8  # one document in so many is held out
 LENS_FILES = ("translators.safetensors", "translators.json", STATE_FILE)
 
 

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 END = "<|endoftext|>"
 PADDING = "<|padding|>"
-MINIMUM_VOCABULARY = 256 + 2
-"""One entry for every byte, and the two special ones."""
+MINIMUM_VOCABULARY = 256 + 2  # one entry for every byte, and the two special ones
 _SIZES = {
     "d_model": "hidden_size",
     "n_layers": "num_hidden_layers",

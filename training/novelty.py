@@ -112,10 +112,8 @@ class CorpusNovelty(Result):
     """How new a corpus is to a model; tokens are the predicted ones, document after document."""
 
     token_ids: Int64[np.ndarray, " token"]
-    documents: Int64[np.ndarray, " token"]
-    """The index of the document that each token is of."""
-    losses: Float64[np.ndarray, " token"]
-    """Nats."""
+    documents: Int64[np.ndarray, " token"]  # the index of the document that each token is of
+    losses: Float64[np.ndarray, " token"]  # nats
     entities: tuple[EntityMention, ...]
     vocabulary: dict[int, str]
     provenance: Provenance

@@ -57,8 +57,7 @@ from training.runs.records import (
 )
 from training.tasks import Task, choice_rows, encoded_task, evaluate_task
 
-Rows = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Lists of items, by the names that records use."""
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # lists of items, by the names that records use
 DORMANT = 0.025
 """The threshold of Sokar et al. (ICML 2023) for the agents they looked at."""
 

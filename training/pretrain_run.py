@@ -20,8 +20,7 @@ from training.runs.tables import observed_in, rows_table
 from training.settings import Misfits
 from training.single_run import ObserverSet, PreparedRun
 
-_COLUMNS = 5
-"""Checkpoints that the table shows."""
+_COLUMNS = 5  # checkpoints that the table shows
 
 
 def prepare(config: PretrainConfig) -> PreparedRun:

@@ -60,10 +60,8 @@ class RelearningCurve(Result):
 
     groups: tuple[Relearned, ...]  # what became of each item; those never taught come last
     identifiers: tuple[str, ...]
-    correct: Bool[Tensor, "evaluation item"]
-    """Whether each is answered exactly, by teacher forcing."""
-    log_probs: Float64[Tensor, "evaluation item"]
-    """Log-probability of each whole answer, in nats."""
+    correct: Bool[Tensor, "evaluation item"]  # whether each is answered exactly, by teacher forcing
+    log_probs: Float64[Tensor, "evaluation item"]  # log-probability of each whole answer, in nats
     configuration: dict[str, Any]
 
     def exact_match(self, group: Relearned | str) -> Float64[Tensor, "evaluation"]:

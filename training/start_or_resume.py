@@ -238,8 +238,7 @@ def existing_folder(out: Path | None) -> Path | None:
     return next(folder for folder in out.absolute().parents if folder.is_dir())
 
 
-CLOZE = "cloze"
-"""The list of items that a pretraining run writes about its facts."""
+CLOZE = "cloze"  # the list of items that a pretraining run writes about its facts
 
 
 @dataclass(frozen=True)

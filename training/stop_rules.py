@@ -65,8 +65,7 @@ class _CountingRule(Rule):
 
     _unit: str  # what is counted
     _digits: str
-    _reached = ""
-    """What is said after the aim once it is reached."""
+    _reached = ""  # what is said after the aim once it is reached
 
     def __init__(self, aim: str, patience: int, consecutive: bool = True) -> None:
         if patience < 1:

@@ -63,10 +63,8 @@ class Document:
     """One passage, stripped."""
 
     text: str
-    source: str
-    """The set it was quoted by, such as "squad" or "coqa/gutenberg"."""
-    title: str = ""
-    """The article's title, in lower case; "" where the set gives none."""
+    source: str  # the set it was quoted by, such as "squad" or "coqa/gutenberg"
+    title: str = ""  # the article's title, in lower case; "" where the set gives none
 
     @property
     def key(self) -> str:
@@ -155,8 +153,7 @@ class RequestSet:
     """A file of requests in the package, and how to read a passage from one."""
 
     corpus: str
-    path: str
-    """The path of its folder, below `oe_eval_tasks`."""
+    path: str  # the path of its folder, below `oe_eval_tasks`
     read: Callable[[dict[str, Any]], Document | None]
     """From the `doc` of a request to its passage; None where it has none."""
 
@@ -226,8 +223,7 @@ WORDS_FILE = "words.txt"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
-Make = Callable[[Path, Path], object]
-"""Fills a folder from what an asset is made of."""
+Make = Callable[[Path, Path], object]  # fills a folder from what an asset is made of
 
 
 def fetch(name: str) -> Path:

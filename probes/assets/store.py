@@ -241,10 +241,8 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 ROPE_FACTORS = "rope_freqs.weight"
-_HIGH_OVER_LOW = 4.0
-"""In Llama 3.1 to 3.3 wavelengths within a factor of four are scaled in part."""
-_ROUNDING = 1e-5
-"""Relative error of frequencies that were written as float32 factors."""
+_HIGH_OVER_LOW = 4.0  # in Llama 3.1 to 3.3 wavelengths within a factor of four are scaled in part
+_ROUNDING = 1e-5  # relative error of frequencies that were written as float32 factors
 _INSTEAD = "the numbers would be wrong, so give the model as a Hugging Face folder"
 
 

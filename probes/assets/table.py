@@ -35,10 +35,8 @@ class Package:
     name: str
     version: str
     sha256: str
-    size: int
-    """Bytes, for the progress bar."""
-    licence: str
-    """The package's own; what it carries may have others."""
+    size: int  # bytes, for the progress bar
+    licence: str  # the package's own; what it carries may have others
 
     @property
     def requirement(self) -> str:

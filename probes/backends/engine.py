@@ -42,12 +42,9 @@ class Engine(ABC):
     """Runs one model with functions attached to its hook points."""
 
     backend: Backend
-    wrapped: Any
-    """What runs: the Hugging Face model, a `TransformerBridge` or an nnsight model."""
-    module: Any
-    """The Hugging Face model in it, which has the training flags."""
-    config: Any
-    """The model's Hugging Face configuration."""
+    wrapped: Any  # what runs: the Hugging Face model, a `TransformerBridge` or an nnsight model
+    module: Any  # the Hugging Face model in it, which has the training flags
+    config: Any  # the model's Hugging Face configuration
     anatomy: Anatomy
 
     def hugging_face(self) -> Any:

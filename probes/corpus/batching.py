@@ -65,12 +65,9 @@ class Batching:
 class BatchCounts:
     """What a pass has produced so far."""
 
-    documents: int = 0
-    """Documents (or rows of a `.npy` corpus) that gave at least one token."""
-    empty_documents: int = 0
-    """Documents that the tokenizer turned into nothing."""
-    tokens: int = 0
-    """Real tokens in rows."""
+    documents: int = 0  # documents (or rows of a `.npy` corpus) that gave at least one token
+    empty_documents: int = 0  # documents that the tokenizer turned into nothing
+    tokens: int = 0  # real tokens in rows
     rows: int = 0
 
 

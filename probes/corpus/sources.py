@@ -66,10 +66,8 @@ class ContentHash:
 class ReadCounts:
     """What the latest pass over a corpus has met."""
 
-    documents: int = 0
-    """Documents with text."""
-    empty: int = 0
-    """Documents skipped because they hold nothing but white space."""
+    documents: int = 0  # documents with text
+    empty: int = 0  # documents skipped because they hold nothing but white space
 
 
 @dataclass(frozen=True)
@@ -330,8 +328,7 @@ def _refuse_options(source: str, hub_options: dict[str, str | None]) -> None:
 EVERY = 5
 MORE_DOCUMENTS = "make each line of a .txt file a document with sample_by='line' (--sample-by line)"
 """What to do about a text that is one document."""
-HELD_OUT = 1
-"""The place of the document that is held out, among so many."""
+HELD_OUT = 1  # the place of the document that is held out, among so many
 
 
 def split_held_out(corpus: Corpus, every: int = EVERY) -> tuple[Corpus, Corpus]:

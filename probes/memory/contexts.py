@@ -28,24 +28,19 @@ from probes.running_model import RunningModel
 from probes.shown import Result, Shown, frame_of
 from probes.sites import HookPoint, Site
 
-_NOTHING = -1
-"""Stands for no token, no document."""
+_NOTHING = -1  # stands for no token, no document
 
 
 @dataclass(frozen=True, eq=False)
 class Context(Shown):
     """One place of a corpus, with what stands around it."""
 
-    document: int
-    """Running number in the corpus."""
-    position: int
-    """In its row."""
+    document: int  # running number in the corpus
+    position: int  # in its row
     coefficient: float
     tokens: tuple[str, ...]
-    coefficients: tuple[float, ...]
-    """The same vector's, of every token of the window."""
-    at: int
-    """Which of the tokens it is."""
+    coefficients: tuple[float, ...]  # the same vector's, of every token of the window
+    at: int  # which of the tokens it is
 
     @property
     def text(self) -> str:

@@ -42,8 +42,7 @@ from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import HookPoint, Site
 
-_MOST = 8
-"""How many times as many steps a layer gets at most."""
+_MOST = 8  # how many times as many steps a layer gets at most
 
 
 @dataclass(frozen=True, eq=False)

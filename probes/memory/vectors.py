@@ -29,12 +29,9 @@ from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import Site
 
-Vector = tuple[int, int]
-"""Layer, and index of the memory vector in it."""
-_SHOWN = 3
-"""Tokens of a vector that a line has."""
-_ROWS = 64
-"""Vectors whose logits are computed at once."""
+Vector = tuple[int, int]  # layer, and index of the memory vector in it
+_SHOWN = 3  # tokens of a vector that a line has
+_ROWS = 64  # vectors whose logits are computed at once
 
 
 @dataclass(frozen=True, eq=False)

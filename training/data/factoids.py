@@ -61,8 +61,7 @@ from training.data.items import (
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 KEY_VALUE_RECALL = "kvr"
-DEFAULT_KEY_VALUES = 2000
-"""Pairs of key-value recall where no limit is given: the paper's number."""
+DEFAULT_KEY_VALUES = 2000  # pairs of key-value recall where no limit is given: the paper's number
 _CHANGED = "the data set has changed, name the revision that has it"
 _CLUE = re.compile(r"Category: [^\n]*\nQuestion: (?P<clue>.*)\nAnswer:", re.DOTALL)
 _CHARACTERS = {
@@ -112,8 +111,7 @@ class PromptTemplate:
 QUESTION_ANSWER = PromptTemplate()
 ANSWER_IS = PromptTemplate("Question: {question}\nThe answer is:")
 """The paper's form of questions (B.5)."""
-PLAIN = PromptTemplate("{question}")
-"""What key-value recall and finished prompts are asked with."""
+PLAIN = PromptTemplate("{question}")  # what key-value recall and finished prompts are asked with
 
 
 @dataclass(frozen=True)

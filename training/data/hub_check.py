@@ -31,8 +31,7 @@ from training.data.mixes import MixName, generic_passages
 from training.data.passages import HUB_KNOWLEDGE
 from training.data.primary_sets import HUB_INSTRUCTIONS
 
-FIRST_ROWS = 100
-"""Rows of each file, or documents of each corpus, that are read."""
+FIRST_ROWS = 100  # rows of each file, or documents of each corpus, that are read
 OK = "ok"
 _FILE = "hf://datasets/{dataset}@{revision}/{pattern}"
 _BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -42,8 +42,7 @@ from probes.assets.table import find_asset, nearest_names
 from probes.corpus.files import Row, first_line, json_lines, json_rows, parquet_rows, separated_rows
 from probes.corpus.sources import NO_LICENCE, ContentHash
 
-Rows = Iterable[tuple[str, Row]]
-"""Rows with their places."""
+Rows = Iterable[tuple[str, Row]]  # rows with their places
 _SHARD = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<rest>\..*)?")
 Item = TypeVar("Item")
 
@@ -216,8 +215,7 @@ class HubSet:
     files: tuple[str, ...]
     """Patterns, each of which must be met; rows come in their order, then in that of the paths."""
     licence: str
-    found: str
-    """The pages on which id, files and columns were looked up, and what could not be."""
+    found: str  # the pages on which id, files and columns were looked up, and what could not be
     max_rows: int | None = None  # only so many rows of its start
 
     def read(self, revision: str | None = None) -> tuple[Iterator[tuple[str, Row]], str]:
@@ -243,8 +241,7 @@ def _table() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name("sets.toml").read_text(encoding="utf-8"))
 
 
-Read = tuple[Sequence[Item], dict[str, Any]]
-"""Items, and what else is to be known of them."""
+Read = tuple[Sequence[Item], dict[str, Any]]  # items, and what else is to be known of them
 
 
 @dataclass(frozen=True)

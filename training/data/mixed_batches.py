@@ -52,8 +52,7 @@ TOKEN_COST = 4096
 """Multiplications of a token in a layer, attention left out, over the width of the model. That of
 models of a hundred million parameters, halved as masked attention is slow at multiplying. Little
 hangs on it: ten times as many make rows two thirds longer, with three pads in a hundred less."""
-PADS = "pads"
-"""What the pads of official batches count for."""
+PADS = "pads"  # what the pads of official batches count for
 
 
 def packed_rows(lengths: Sequence[int], *, longest_row: int | None = None) -> list[list[int]]:

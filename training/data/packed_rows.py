@@ -21,8 +21,7 @@ from probes.corpus.batching import token_batches
 from probes.corpus.sources import Corpus
 from training.batches import IGNORED, RowSource, TrainingBatch
 
-READ_ROWS = 256
-"""Rows that are asked for at a time while a corpus is read; it decides nothing."""
+READ_ROWS = 256  # rows that are asked for at a time while a corpus is read; it decides nothing
 
 
 @dataclass(frozen=True, eq=False)

@@ -70,8 +70,7 @@ _ADDED: dict[str, Any] = {
     **_OF_LORA,
 }
 """Settings that earlier versions had not, and what their runs did."""
-_OF_EDITED = ("edit", *_OF_LORA)
-"""Settings of runs alone that begin from a model."""
+_OF_EDITED = ("edit", *_OF_LORA)  # settings of runs alone that begin from a model
 
 
 class RunDirectory:

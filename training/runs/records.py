@@ -28,13 +28,11 @@ from typing import Any, ClassVar, TypeVar
 from probes.shown import json_text
 
 RECORDS_FILE = "records.jsonl"
-BASELINE_FILE = "baseline.jsonl"
-"""Records of the initial model before it was edited."""
+BASELINE_FILE = "baseline.jsonl"  # records of the initial model before it was edited
 ITEMS_FOLDER = "items"
 
 
-KINDS: dict[str, type["Record"]] = {}
-"""What records are called, and their classes."""
+KINDS: dict[str, type["Record"]] = {}  # what records are called, and their classes
 
 
 @dataclass(frozen=True)

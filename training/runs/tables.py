@@ -39,8 +39,7 @@ _ENTROPIES = {
 _WORDINGS = {"seen": "  log p, seen wording", "unseen": "  log p, new wording"}
 _KNOWN_FACTS = "facts recalled"
 P = "P, mean of the six tasks"
-TOKENS = "tokens"
-"""The match of recall by teacher forcing."""
+TOKENS = "tokens"  # the match of recall by teacher forcing
 Items = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
