@@ -26,6 +26,7 @@ from probes.corpus.token_batch import (
 )
 from probes.hooked_model import HookedModel
 from probes.hooks import refusal, require_finite, run_hooked
+from probes.places import Hooks
 from probes.prompts import LensItem
 from probes.readout import (
     LOGITS_BYTES,
@@ -123,26 +124,40 @@ def _streams(
     """The streams of some items at the positions of their rows; the last is checked on request."""
     in_batch = torch.tensor([i for i, of_item in enumerate(rows) for _ in of_item])
     positions = torch.tensor([row.position for of_item in rows for row in of_item])
-    kept: list[Tensor] = []
+    batch = padded_batch(items, settings, model.engine.config)
     logits: list[Tensor] = []
-
-    def cut_out(stream: Tensor, _point: HookPoint) -> None:
-        device = stream.device
-        kept.append(stream.detach()[in_batch.to(device), positions.to(device)])
 
     def cut_last(all_logits: Tensor, _point: HookPoint) -> None:
         logits.append(all_logits.detach()[in_batch[-1], positions[-1]])
 
-    points = [HookPoint(Site.RESID_POST, layer) for layer in range(model.n_layers)]
-    if settings.embedding:
-        points.insert(0, HookPoint(Site.RESID_PRE, 0))
-    at_logits = [(HookPoint(Site.LOGITS, None), cut_last)] if checked else []
-    batch = padded_batch(items, settings, model.engine.config)
-    run_hooked(model, batch, [*((point, cut_out) for point in points), *at_logits])
+    beside = [(HookPoint(Site.LOGITS, None), cut_last)] if checked else []
+    embedding = settings.embedding
+    streams = streams_at(model, batch, in_batch, positions, embedding=embedding, beside=beside)
     if checked:
-        where = torch.zeros(batch.input_ids.shape, dtype=torch.bool)
-        where[in_batch[-1], positions[-1]] = True
-        _require_readout(model, kept[-1][-1:], logits[-1][None], batch, where)
+        last = torch.zeros(batch.input_ids.shape, dtype=torch.bool)
+        last[in_batch[-1], positions[-1]] = True
+        _require_readout(model, streams[-1, -1:], logits[-1][None], batch, last)
+    return streams
+
+
+def streams_at(
+    model: HookedModel,
+    batch: TokenBatch,
+    rows: Int64[Tensor, "place"],
+    positions: Int64[Tensor, "place"],
+    *,
+    embedding: bool,
+    beside: Hooks = (),
+) -> Float[Tensor, "layer place d_model"]:
+    """Streams at some places of a batch after every block; first that before block 0, if asked."""
+    kept: list[Tensor] = []
+
+    def cut_out(stream: Tensor, _point: HookPoint) -> None:
+        kept.append(stream.detach()[rows.to(stream.device), positions.to(stream.device)])
+
+    points = [HookPoint(Site.RESID_PRE, 0)] * embedding
+    points += [HookPoint(Site.RESID_POST, layer) for layer in range(model.n_layers)]
+    run_hooked(model, batch, [*((point, cut_out) for point in points), *beside])
     return torch.stack([stream.to(model.device) for stream in kept])
 
 

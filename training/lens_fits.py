@@ -28,10 +28,10 @@ from probes.checking import all_finite, refuse_not_finite, refusing_failures, wh
 from probes.choices import Lens
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.hooked_model import HookedModel
-from probes.hooks import require_finite, run_hooked
+from probes.hooks import require_finite
+from probes.lens import streams_at
 from probes.readout import Translate, read_streams
 from probes.shown import Result
-from probes.sites import HookPoint, Site
 from probes.translators import Translators
 from training.runs.records import one_line_for_disk_errors, write_whole
 
@@ -240,16 +240,7 @@ def sampled_streams(
     """Residual streams at some positions of a batch, from before block 0 to after the last."""
     real = torch.nonzero(batch.attention_mask.cpu())
     chosen = real[torch.randperm(len(real), generator=generator)[:count]]
-    kept: list[Tensor] = []
-
-    def cut_out(stream: Tensor, _point: HookPoint) -> None:
-        row, position = chosen.to(stream.device).unbind(dim=1)
-        kept.append(stream.detach()[row, position])
-
-    points = [HookPoint(Site.RESID_PRE, 0)]
-    points += [HookPoint(Site.RESID_POST, layer) for layer in range(model.n_layers)]
-    run_hooked(model, batch, [(point, cut_out) for point in points])
-    streams = torch.stack([stream.to(model.device) for stream in kept])
+    streams = streams_at(model, batch, *chosen.unbind(dim=1), embedding=True)
     sums = streams.float().sum(dim=(0, 2))
     if not all_finite(sums):
         # Any one of them will do: the pass that follows finds out where it began.
