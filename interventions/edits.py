@@ -32,6 +32,7 @@ from probes.checking import difference, few_tokens, hooked_model, takes, toleran
 from probes.choices import Backend
 from probes.corpus.token_batch import as_token_batch
 from probes.hooked_model import HookedModel
+from probes.places import keeping
 from probes.shown import Result
 from probes.sites import HookPoint, Site
 
@@ -264,13 +265,9 @@ def _changes_or_none(edit: Edit, model: HookedModel) -> list[WeightChange] | Non
 
 def _observed(model: HookedModel, *, wrote: bool = False) -> _Seen:
     kept: dict[HookPoint, Tensor] = {}
-
-    def keep(tensor: Tensor, point: HookPoint) -> None:
-        kept[point] = tensor.clone()
-
     points = [HookPoint(Site.MLP_COEFFICIENTS, layer) for layer in range(model.n_layers)]
     ids = few_tokens(model.anatomy.n_tokens, model.device)
-    with model.hooks([(point, keep) for point in points]):
+    with model.hooks(keeping(points, kept, Tensor.clone)):
         logits = model.logits(as_token_batch({"input_ids": ids})).clone()
     coefficients = torch.stack([kept[point].to(logits.device) for point in points])
     return _Seen(logits, coefficients, wrote)

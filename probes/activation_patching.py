@@ -26,7 +26,7 @@ from probes.attribution import OnePrompt
 from probes.checking import all_finite, hooked_model, takes
 from probes.corpus.token_batch import as_token_batch
 from probes.hooks import refusal, run_hooked
-from probes.places import Hooks
+from probes.places import Hooks, keeping
 from probes.prompts import Ids, one_prompt, place_in, shown_tokens, token_id
 from probes.readout import CHUNK_BYTES, read_in_chunks
 from probes.running_model import RunningModel
@@ -55,13 +55,9 @@ Values = Mapping[HookPoint, Tensor]
 and patterns, `[head query_pos key_pos]`."""
 
 
-def keeping(points: Sequence[HookPoint], values: dict[HookPoint, Tensor]) -> Hooks:
+def keeping_first(points: Sequence[HookPoint], values: dict[HookPoint, Tensor]) -> Hooks:
     """Hooks that keep the first row's values."""
-
-    def keep(tensor: Tensor, point: HookPoint) -> None:
-        values[point] = tensor.detach()[0].clone()
-
-    return [(point, keep) for point in points]
+    return keeping(points, values, lambda tensor: tensor.detach()[0].clone())
 
 
 def _putting(patches: Sequence[Patch], values: Values) -> Hooks:
@@ -244,7 +240,7 @@ def patching(
         settings: dict[str, Any] = {"what": what, "position": at, "others": lambda _: hooks}
         return run_patched(model, ids, patches, values, read, **settings)
 
-    right = float(run(both[0], [nothing], keeping(points, values)))
+    right = float(run(both[0], [nothing], keeping_first(points, values)))
     wrong = float(run(both[1], [nothing]))
     if right == wrong:
         raise ValueError(

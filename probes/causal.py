@@ -32,7 +32,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probes.activation_patching import Patch, keeping, run_patched
+from probes.activation_patching import Patch, keeping_first, run_patched
 from probes.checking import hooked_model, takes
 from probes.choices import RestoredPositions, as_choice
 from probes.hooked_model import HookedModel
@@ -379,7 +379,7 @@ def _trace(
         return logits.log_softmax(dim=-1)[:, item.first_id]
 
     (clean,) = log_probs(
-        [nothing], lambda _: keeping([HookPoint(*place) for place in places], values)
+        [nothing], lambda _: keeping_first([HookPoint(*place) for place in places], values)
     )
     drawn = noise.of(item, draws, len(subject), model.d_model)
     # Corrupted rows, then those that restore: by site, then layer, then draw.

@@ -15,7 +15,7 @@ from probes.captured import Captured
 from probes.choices import ReturnType, as_choice
 from probes.corpus.token_batch import TokenBatch, as_token_batch, left_padded
 from probes.generation import generate
-from probes.places import HookFunction
+from probes.places import HookFunction, keeping
 from probes.prompts import Prompts, texts_of
 from probes.running_model import RunningModel
 from probes.shown import Shown
@@ -186,11 +186,7 @@ class HookedModel(Shown, RunningModel, Weights):
         batch = self._batch(tokens, attention_mask, prepend_bos)
         points = self._selected_points(names_filter)
         kept: dict[HookPoint, Tensor] = {}
-
-        def keep(tensor: Tensor, point: HookPoint) -> None:
-            kept[point] = tensor.detach() if device is None else tensor.detach().to(device)
-
-        hooks = self.hooks([(point, keep) for point in points])
+        hooks = self.hooks(keeping(points, kept, lambda t: t.detach().to(device or t.device)))
         with torch.no_grad(), self.evaluating(), hooks:
             logits = self.logits(batch)
         found = {point: kept[point] for point in points}

@@ -23,7 +23,7 @@ from probes.checking import all_finite, hooked_model, takes, what_makes_finite
 from probes.checking import batch as batch_given
 from probes.checking import batches as batches_given
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
-from probes.places import IN_ATTENTION, HookFunction, Hooks
+from probes.places import IN_ATTENTION, HookFunction, Hooks, keeping
 from probes.running_model import RunningModel
 from probes.sites import HookPoint, Site, as_site, hook_name
 
@@ -76,12 +76,8 @@ def capture(
         for layer in (chosen if site.per_layer else (None,))
     ]
     kept: dict[HookPoint, Tensor] = {}
-
-    def keep(tensor: Tensor, point: HookPoint) -> None:
-        kept[point] = tensor.detach()
-
     given = as_token_batch(batch)
-    run_hooked(model, given, [(point, keep) for point in points])
+    run_hooked(model, given, keeping(points, kept))
     found = {point: kept[point] for point in points}
     return Captured(found, model=model, attention_mask=given.attention_mask)
 

@@ -20,6 +20,20 @@ from probes.sites import HookPoint, Site
 HookFunction = Callable[[Tensor, HookPoint], Tensor | None]
 Hooks = Sequence[tuple[HookPoint, HookFunction]]
 
+
+def keeping(
+    points: Sequence[HookPoint],
+    kept: dict[HookPoint, Tensor],
+    take: Callable[[Tensor], Tensor] = Tensor.detach,
+) -> Hooks:
+    """Hooks that keep what is taken of the tensors at some points."""
+
+    def keep(tensor: Tensor, point: HookPoint) -> None:
+        kept[point] = take(tensor)
+
+    return [(point, keep) for point in points]
+
+
 _INPUTS = {
     Site.RESID_PRE: "block",
     Site.MIXED_VALUES: "o",

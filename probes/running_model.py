@@ -36,7 +36,7 @@ from probes.checking import (
 from probes.choices import Backend
 from probes.corpus.token_batch import TokenBatch
 from probes.model_folder import copied, sha256_of
-from probes.places import IN_ATTENTION, HookFunction
+from probes.places import IN_ATTENTION, HookFunction, keeping
 from probes.projections import bias_of
 from probes.readout import norm_and_unembed
 from probes.rotary import Frequencies, keep_sequences_apart, set_frequencies
@@ -53,10 +53,6 @@ def check_model(engine: Engine) -> str | None:
     row, layers = anatomy.architecture, range(len(anatomy.layers))
     kept: dict[HookPoint, Tensor] = {}
     streams: list[Tensor] = []
-
-    def keep(tensor: Tensor, point: HookPoint) -> None:
-        kept[point] = tensor
-
     sites = [Site.MLP_UP, Site.MLP_COEFFICIENTS, Site.RESID_POST]
     sites += [Site.MLP_GATE] if row.gated else []
     sites += [] if row.mlp_out is None else [Site.RESID_PRE, Site.ATTENTION_OUT, Site.MLP_OUT]
@@ -67,7 +63,7 @@ def check_model(engine: Engine) -> str | None:
     )
     with refusing_failures(f"{row.family} does not run on a row of {ids.shape[1]} tokens here"):
         try:
-            with engine.attached([(point, keep) for point in points]):
+            with engine.attached(keeping(points, kept)):
                 logits = engine.logits({"input_ids": ids})
         finally:
             handle.remove()
