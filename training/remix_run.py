@@ -5,7 +5,6 @@ every stage are asked for in all stages. Gradients are compared between samples 
 stage and, as `M`, of the mix; they and drift refer to the edited weights that a stage begins with.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -49,9 +48,9 @@ from training.remix_items import (
     stage_items,
 )
 from training.runs.directory import (
-    DONE_FILE,
     MANIFEST_FILE,
     RunDirectory,
+    is_finished,
     read_manifest,
     refuse_other_inputs,
     refuse_taken,
@@ -69,7 +68,6 @@ from training.stages import (
     Stage,
     finished_chain,
     read_outcome,
-    refuse_other_settings,
     run_stages,
     stage_folder,
 )
@@ -104,8 +102,7 @@ def run_remix(
         if here.is_first:
             print("\n".join(lines), end="\n" * bool(lines))
         # Settings are compared at once; then everything is made again, and compared.
-        if (out / DONE_FILE).is_file():
-            refuse_other_settings(out, config)
+        is_finished(out, config, resume=resume)
         chain = Chain(config, out)
         identity = ChainIdentity(
             command="training.remix", recipe=recipe, configuration=config, inputs=chain.inputs
@@ -219,7 +216,7 @@ class Chain:
                 now["edits"] = self._edits(place, self.beginning(place)).describe()
             if (folder / MANIFEST_FILE).is_file():
                 stored = read_manifest(folder)
-                inputs = {**stored["inputs"], **json.loads(json.dumps(now))}
+                inputs = {**stored["inputs"], **now}
                 refuse_other_inputs(folder, {**stored, "inputs": inputs})
 
     def beginning(self, place: int) -> HookedModel:

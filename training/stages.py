@@ -34,13 +34,13 @@ from training.runs.directory import (
     DONE_FILE,
     MANIFEST_FILE,
     RunDirectory,
+    begin_folder,
     is_finished,
     opened_directory,
-    read_manifest,
     refuse_other_inputs,
     run_manifest,
 )
-from training.runs.records import one_line_for_disk_errors, write_json
+from training.runs.records import write_json
 from training.settings import LoopSettings
 from training.start_or_resume import Start
 from training.stop_rules import Rule
@@ -121,31 +121,18 @@ def finished_chain(out: Path, identity: ChainIdentity) -> ChainResult | None:
     """How a chain ended that is over; None where it is not, or is not there."""
     if not (out / DONE_FILE).is_file():
         return None
-    refuse_other_inputs(out, json.loads(json.dumps(identity.manifest())))
+    refuse_other_inputs(out, identity.manifest())
     done = json.loads((out / DONE_FILE).read_text(encoding="utf-8"))
     found = (StageOutcome.from_json(out / stored["folder"], stored) for stored in done["stages"])
     return ChainResult(tuple(found))
 
 
-def refuse_other_settings(out: Path, configuration: Any) -> None:
-    """Refuse a folder whose chain has other settings, before anything is loaded."""
-    stored = read_manifest(out)
-    asked = run_manifest(stored["command"], stored["recipe"], configuration, stored["inputs"])
-    refuse_other_inputs(out, json.loads(json.dumps(asked)))
-
-
 def _begin_chain(out: Path, identity: ChainIdentity, resume: bool) -> None:
     """Write the manifest of a chain, or see that the one there is the same."""
     if resume and (out / MANIFEST_FILE).is_file():
-        refuse_other_inputs(out, json.loads(json.dumps(identity.manifest())))
-        return
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder, which need not exist")
-    if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise ValueError(f"{out} is not empty, and is not to be gone on with; give another folder")
-    with one_line_for_disk_errors(f"making {out}"):
-        out.mkdir(parents=True, exist_ok=True)
-    write_json(out / MANIFEST_FILE, identity.manifest())
+        refuse_other_inputs(out, identity.manifest())
+    else:
+        begin_folder(out, identity.manifest())
 
 
 def _finish_chain(out: Path, outcomes: Sequence[StageOutcome]) -> None:

@@ -298,7 +298,7 @@ def test_what_is_no_chain_or_another_is_refused(whole, start, tmp_path):
         ValueError, match=r"holds a run with another configuration\.extra: 0 there, 1 asked for"
     ):
         finished_chain(path, identity(extra=1))
-    with pytest.raises(ValueError, match="is not empty, and is not to be gone on with"):
+    with pytest.raises(ValueError, match="holds a run; go on with --resume"):
         run(path, start)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file; give a folder"):

@@ -104,13 +104,9 @@ class RunDirectory:
         Raises:
             ValueError: there is something in the directory, or it cannot be written to.
         """
-        folder, plain = Path(path), _plain(manifest)
         if this_process().is_first:
-            _refuse_used(folder)
-            with one_line_for_disk_errors(f"making {folder}"):
-                folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / MANIFEST_FILE, plain)
-        return cls(folder, plain)
+            begin_folder(Path(path), manifest)
+        return cls(Path(path), _plain(manifest))
 
     @classmethod
     def reopen(cls, path: str | Path, manifest: Mapping[str, Any]) -> "RunDirectory":
@@ -123,10 +119,9 @@ class RunDirectory:
         Raises:
             ValueError: there is no run, or it is another one (names what differs).
         """
-        folder, plain = Path(path), _plain(manifest)
         if this_process().is_first:
-            refuse_other_inputs(folder, plain)
-        return cls(folder, plain)
+            refuse_other_inputs(Path(path), manifest)
+        return cls(Path(path), _plain(manifest))
 
     @property
     def is_done(self) -> bool:
@@ -295,7 +290,8 @@ def _form_as_at_first(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **form}
 
 
-def _refuse_used(folder: Path) -> None:
+def begin_folder(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest of a run into a new or empty folder."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder, which need not exist")
     if (folder / MANIFEST_FILE).is_file():
@@ -303,13 +299,16 @@ def _refuse_used(folder: Path) -> None:
     # What begins with a dot may be left of a run that was killed while it began.
     if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and holds no run; give another folder")
+    with one_line_for_disk_errors(f"making {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / MANIFEST_FILE, _plain(manifest))
 
 
 def refuse_other_inputs(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse a folder whose run has other settings, weights or texts."""
-    stored = read_manifest(folder)
+    both = read_manifest(folder), _plain(manifest)
     for part, to_give in DECISIVE.items():
-        there, asked = (_form_as_at_first(one[part]) for one in (stored, manifest))
+        there, asked = (_form_as_at_first(one[part]) for one in both)
         for difference in _differences(there, asked, part):
             raise ValueError(
                 f"{folder} holds a run with another {difference}; give {to_give} that it was begun "
@@ -364,7 +363,7 @@ def is_finished(folder: Path, configuration: Any, *, resume: bool) -> bool:
         return False
     stored = read_manifest(folder)
     asked = run_manifest(stored["command"], stored["recipe"], configuration, stored["inputs"])
-    refuse_other_inputs(folder, _plain(asked))
+    refuse_other_inputs(folder, asked)
     return True
 
 
