@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributed.checkpoint.stateful import Stateful
 
 from probes.checking import all_finite, refuse_not_finite, refusing_failures, what_makes_finite
 from probes.choices import Lens
@@ -39,19 +40,8 @@ STATE_FILE = "fit.pt"
 EVERY_SECONDS = 30.0  # how often where a fit stands is kept
 
 
-@runtime_checkable
-class Fit(Protocol):
-    """What can be kept and gone on with."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that it has learnt so far, as tensors and plain values."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-
-
 def remaining(
-    fit: Fit,
+    fit: Stateful,
     batches: Iterable[TokenBatch],
     *,
     kept_in: Path | None,

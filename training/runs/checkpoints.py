@@ -20,13 +20,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed import checkpoint as sharded
 from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.checkpoint.stateful import Stateful
 
 from probes.checking import all_finite, refuse_not_finite
 from probes.checkpoint_files import load_whole, quiet_transformers, what_is_wrong
@@ -160,17 +161,6 @@ _FLOAT_BYTES = 4
 _TRIAL = ".step-trial.partial"
 
 
-@runtime_checkable
-class Remembers(Protocol):
-    """Something with a memory that JSON can hold."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What it remembers."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Remember that again."""
-
-
 @dataclass(frozen=True, eq=False)
 class TrainingState:
     """Saves and loads what changes in a run; every process calls the same methods."""
@@ -178,8 +168,8 @@ class TrainingState:
     model: HookedModel
     engine: Engine
     optimizer: torch.optim.Optimizer
-    scaler: Remembers  # of the loss, for float16
-    stop: Remembers | None  # the stop rule
+    scaler: Stateful  # of the loss, for float16
+    stop: Stateful | None  # the stop rule
 
     def save(
         self, folder: Path, moments: Mapping[str, Mapping[str, Tensor]] | None = None
