@@ -20,8 +20,11 @@ def findings(*asked):
 
 
 @pytest.fixture(scope="module")
-def found():
-    return findings(*FAMILIES)
+def found(for_all):
+    def make(folder):
+        (folder / "found.json").write_text(json.dumps(findings(*FAMILIES)))
+
+    return json.loads((for_all("second-device", make) / "found.json").read_text())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

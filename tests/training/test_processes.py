@@ -32,12 +32,16 @@ def under_torchrun(processes, module, *arguments):
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def shared(for_all):
     """Where the runs of two processes are, and what these have seen."""
-    out = tmp_path_factory.mktemp("processes")
-    done = under_torchrun(2, "tests.training.process_worker", str(out))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return out, json.loads(done.stdout.splitlines()[-1])
+
+    def make(out):
+        done = under_torchrun(2, "tests.training.process_worker", str(out))
+        assert done.returncode == 0, done.stderr[-3000:]
+        (out / "seen.json").write_text(done.stdout.splitlines()[-1])
+
+    out = for_all("runs-of-two-processes", make)
+    return out, json.loads((out / "seen.json").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import probes
-import training.stages as chain_folder
 import training.stages as stages
 from tests.training.loop_runs import (
     losses_of,
@@ -200,11 +199,11 @@ class Killed(BaseException):
 
 
 MOMENTS = {
-    "before the outcome of A is written": ("write_whole", "outcome.json", 0),
+    "before the outcome of A is written": ("write_json", "outcome.json", 0),
     "before stage B is opened": ("opened_directory", "stage-B", 0),
-    "before the outcome of B is written": ("write_whole", "outcome.json", 1),
-    "before the chain is over": ("write_whole", "done.json", 0),
-    "before the manifest of the chain": ("write_whole", "manifest.json", 0),
+    "before the outcome of B is written": ("write_json", "outcome.json", 1),
+    "before the chain is over": ("write_json", "done.json", 0),
+    "before the manifest of the chain": ("write_json", "manifest.json", 0),
 }
 
 
@@ -213,8 +212,7 @@ def test_killed_at_a_boundary_it_leaves_the_bits_of_the_whole(
     moment, whole, start, tmp_path, monkeypatch
 ):
     name, target, calls = MOMENTS[moment]
-    owner = chain_folder if name == "write_whole" else stages
-    original, left = getattr(owner, name), [calls]
+    original, left = getattr(stages, name), [calls]
 
     def dying(path, *arguments, **keywords):
         if Path(path).name == target:
@@ -224,7 +222,7 @@ def test_killed_at_a_boundary_it_leaves_the_bits_of_the_whole(
         return original(path, *arguments, **keywords)
 
     with monkeypatch.context() as patched:
-        patched.setattr(owner, name, dying)
+        patched.setattr(stages, name, dying)
         with pytest.raises(Killed):
             run(tmp_path / "whole", start, resume=True)
     run(tmp_path / "whole", start, resume=True)
