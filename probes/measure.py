@@ -257,9 +257,7 @@ def run_pass(
     watched = {meter.kind: meter for meter in meters if meter.kind is not None}
     seen, look_at = Seen(), 2
     growth = _GROWTH_TO_DRAW if settings.until_interval is None else _GROWTH_TO_STOP
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(model.evaluating())
+    with torch.no_grad(), model.evaluating(), ExitStack() as stack:
         for meter in meters:
             stack.enter_context(meter.attached(model))
         for batch in own_share(_numbered(batches, settings.compat), settings.distributed):
