@@ -97,7 +97,8 @@ class AttentionCall:
 
     def query_chunks(self) -> Iterator[slice]:
         """Slices of queries whose scores take a bounded amount of memory."""
-        return _chunks(*self.query.shape[:3], self.n_keys)
+        batch, heads, queries, _ = self.query.shape
+        return _chunks(batch, heads, queries, self.n_keys)
 
     def allowed_rows(self, rows: slice) -> Bool[Tensor, "#batch #head query_pos key_pos"]:
         """The mask of some queries, built where it is plain causal."""
