@@ -24,6 +24,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.refusals import shown
+
 Numbers: TypeAlias = Sequence[float | int] | np.ndarray | Tensor
 
 
@@ -31,12 +33,15 @@ def as_float64(values: Numbers) -> np.ndarray:
     """The values as a float64 array, whatever their type and device."""
     if isinstance(values, Tensor):
         return values.detach().to("cpu", torch.float64).numpy()
-    return np.asarray(values, dtype=np.float64)
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"found {shown(values)} where numbers are wanted; give a list") from None
 
 
 def as_whole_numbers(values: Numbers, what: str) -> np.ndarray:
     """The values as an int64 array."""
-    wide = as_float64(values)
+    wide = np.atleast_1d(as_float64(values))
     if not wide.size:
         raise ValueError(f"{what} are empty; pass at least one")
     wrong = ~np.isfinite(wide) | (wide < 0) | (wide != np.floor(wide))

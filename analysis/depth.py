@@ -57,6 +57,7 @@ from probes.lens import target_ranks
 from probes.localization import NEVER, Localization, effective_layers_interval, localize
 from probes.models import load_model
 from probes.prompts import Item, encoded_items
+from probes.refusals import shown
 from probes.shown import Result
 
 
@@ -231,13 +232,13 @@ def depth_change(
         ValueError: the two are not of the same layers and items, there are fewer than two items,
             or an option is out of range.
     """
+    one, other = localize(before, k, d_vocab), localize(after, k, d_vocab)
     if before.shape != after.shape:
         raise ValueError(
             f"ranks are {list(before.shape)} in {names[0]} and {list(after.shape)} in {names[1]}; "
             "read the same items in models of as many layers"
         )
     check_level(level)
-    one, other = localize(before, k, d_vocab), localize(after, k, d_vocab)
     found, both = found_in(one, other)
     earlier, later = (side.first_layer.numpy()[both] for side in (one, other))
     draw: dict[str, Any] = {"level": level, "replicates": replicates}
@@ -282,6 +283,10 @@ def checkpoint_ranks(
         ValueError: there are no items, a checkpoint cannot be read, or its tokenizer splits the
             items in another way than the first one's.
     """
+    if not isinstance(checkpoints, Mapping):
+        raise ValueError(
+            f"checkpoints is {shown(checkpoints)}; give names and models, {{'before': 'folder'}}"
+        )
     ranks: dict[str, Int64[Tensor, "layer item"]] = {}
     first = None
     for name, given in checkpoints.items():

@@ -8,7 +8,7 @@ because it changes nothing or its numbers are not finite, is a row that says so.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -33,6 +33,7 @@ from probes.corpus.batching import KeptBatches
 from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
 from probes.results import EntropyResult, load_result
+from probes.shown import Result
 
 AT_RATIO, AT_FACTOR = 0.5, 1.0
 """The ratio at which factors are tried, and the factor at which ratios are: the paper's."""
@@ -167,10 +168,12 @@ MEASURES = {
 }
 """What is measured, and what a column of it is called."""
 PREDICTED = ("knowledge_entropy", "contribution_entropy")
+_BRIEFLY = ("knowledge_entropy", "contribution_entropy", "held_out_loss")
+"""What a line and a small table show."""
 
 
-@dataclass(frozen=True)
-class EditSweep:
+@dataclass(frozen=True, repr=False)
+class EditSweep(Result):
     """The unedited model, and what every edit makes of it."""
 
     result: EntropyResult
@@ -195,6 +198,23 @@ class EditSweep:
                 one[f"{name}_after"] = row.after.get(name)
             found.append(one | {"refused": row.refused})
         return found
+
+    def _facts(self) -> Mapping[str, Any]:
+        refused = sum(row.refused is not None for row in self.rows)
+        before = {MEASURES[name]: self.before.get(name) for name in _BRIEFLY}
+        return {
+            "": self.result.provenance.about,
+            "edits": len(self.rows),
+            "refused": refused or None,
+            **{f"{name} before": value for name, value in before.items()},
+        }
+
+    def _preview(self) -> Any:
+        return self.table[["edit", *(f"{name}_after" for name in _BRIEFLY)]]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row for each edit: each measure before it, as predicted and after it, in nats."""
+        return self.table
 
     @cached_property
     def table(self) -> pd.DataFrame:

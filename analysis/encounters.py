@@ -37,7 +37,7 @@ from torch import Tensor
 
 from analysis.arrays import as_float64, as_whole_numbers, like
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
-from probes.choices import Compat
+from probes.choices import Compat, as_choice
 from probes.corpus_means import Interval
 
 LogProbs: TypeAlias = Float[Tensor, "*probe step"] | Float[np.ndarray, "*probe step"]
@@ -103,7 +103,7 @@ def effectivity(
     """
     maxima = find_local_maxima(log_probs, injection_steps, window)
     gains = maxima.log_probs - maxima.before
-    if compat is not None and Compat(compat) is Compat.OFFICIAL:
+    if compat is not None and as_choice(Compat, compat, "compat") is Compat.OFFICIAL:
         unchanged = maxima.log_probs[..., -1] == as_float64(log_probs)[..., 0]
         gains = np.where(unchanged[..., None], np.nan, gains)
     return like(gains, log_probs)
@@ -159,7 +159,7 @@ def retainability(
     Raises:
         ValueError: as for `find_local_maxima`; an offset reaches beyond the last entry.
     """
-    official = compat is not None and Compat(compat) is Compat.OFFICIAL
+    official = compat is not None and as_choice(Compat, compat, "compat") is Compat.OFFICIAL
     maxima = find_local_maxima(log_probs, injection_steps, window)
     log = as_float64(log_probs)
     chosen = as_whole_numbers(offsets, "offsets")

@@ -21,15 +21,16 @@ DISTANCE_TICKS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 _INVISIBLE = {"mode": "markers", "opacity": 0, "hoverinfo": "skip", "showlegend": False}
 
 
-def entropy_figure(results: Sequence[EntropyResult]) -> go.Figure:
+def entropy_figure(results: Sequence[EntropyResult] | EntropyResult) -> go.Figure:
     """Knowledge entropy of every layer in nats, beside its maximum; one trace per result.
 
     Args:
-        results: of one model over several corpora, or of several models.
+        results: of one model over several corpora, of several models, or a single one.
 
     Raises:
         ValueError: none of them has knowledge entropy.
     """
+    results = [results] if isinstance(results, EntropyResult) else results
     table = layer_table(results)
     table = table[table["measure"] == Measure.KNOWLEDGE]
     if table.empty:

@@ -254,7 +254,8 @@ def heatmap(
         texttemplate=None if text is None else "%{text}",
         hovertemplate=words,
         colorscale=SIGNED_SCALE if signed else SEQUENTIAL_SCALE,
-        colorbar={**colour_bar(unit), **(bar or {})},
+        # The number at the top of the bar needs room below the title.
+        colorbar={**colour_bar(f"{unit}<br>\u00a0"), **(bar or {})},
         **{"xgap": 1, "ygap": 1, **ends, **trace},
     )
     figure.update_xaxes(showgrid=False, **ticks)
@@ -362,7 +363,11 @@ def _shown(values: pd.DataFrame) -> np.ndarray:
         return values.to_numpy()
     return (
         values.astype(object)
-        .map(lambda one: html.escape(one).replace("\n", "<br>") if isinstance(one, str) else one)
+        .map(
+            lambda one: (
+                html.escape(one, quote=False).replace("\n", "<br>") if isinstance(one, str) else one
+            )
+        )
         .to_numpy()
     )
 

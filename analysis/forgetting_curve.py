@@ -41,7 +41,7 @@ from torch import Tensor
 
 from analysis.arrays import as_float64, kept_mask
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
-from probes.choices import Compat
+from probes.choices import Compat, as_choice
 from probes.corpus_means import Interval
 from probes.shown import Result, frame_of
 
@@ -275,7 +275,7 @@ def fit_forgetting_curve(
             f"retainability must have one value per offset, found {values.shape[-1]} for "
             f"{len(times)} offsets; pass the offsets that it was taken at"
         )
-    if compat is not None and Compat(compat) is Compat.OFFICIAL:
+    if compat is not None and as_choice(Compat, compat, "compat") is Compat.OFFICIAL:
         times, values = _as_released(times, values)
     used = times > 0
     if used.sum() < 3:

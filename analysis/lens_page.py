@@ -54,6 +54,8 @@ _SWITCHES = {"rank": "Rank", "probability": "Probability", "entropy": "Entropy",
 
 def save_lens(result: LensResult, folder: Path, k: int = DEFAULT_K) -> Path:
     """Write `lens.json`, `lens.csv`, `items.csv` and `lens.html`."""
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; give a folder, which need not exist")
     page = html(lens_report([result], k=k))
     save_numbers(result, folder, k)
     (folder / PAGE).write_text(page, encoding="utf-8")

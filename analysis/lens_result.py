@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from probes.checking import hooked_model, takes
 from probes.choices import Lens, LensPositions, TargetSpan, as_choice
 from probes.corpus.batching import token_batches
 from probes.corpus.sources import load_corpus
@@ -191,13 +192,14 @@ class LensResult(Result):
         return start.scatter_reduce(1, index, values[:, in_target], how, include_self=False)
 
 
+@takes(model=hooked_model)
 def lens(
     model: HookedModel,
     prompts: Text | Sequence[Text],
     targets: Text | Sequence[Text],
     *,
     top_k: int = 10,
-    positions: LensPositions | str | Sequence[int] = LensPositions.LAST,
+    positions: LensPositions | str | Sequence[int] | int = LensPositions.LAST,
     span: TargetSpan | str = TargetSpan.FIRST,
     norm: bool = True,
     embedding: bool = False,
@@ -241,7 +243,7 @@ def lens(
     settings = LensSettings(
         positions=as_choice(LensPositions, positions, "positions")
         if isinstance(positions, str)
-        else tuple(map(int, positions)),
+        else tuple(map(int, [positions] if isinstance(positions, int) else positions)),
         span=as_choice(TargetSpan, span, "span"),
         norm=norm,
         embedding=embedding,

@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
+from numbers import Real
 from typing import TypeAlias, overload
 
 import numpy as np
@@ -37,7 +38,10 @@ from torch import Tensor
 
 from analysis.arrays import as_float64
 from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from probes.choices import as_choice
 from probes.corpus_means import Interval
+from probes.refusals import shown
+from probes.shown import Shown
 
 HELD_OUT = "held_out"
 """The exposure of passages that are never shown: a control, not knowledge to acquire."""
@@ -197,7 +201,7 @@ class Convention(StrEnum):
 
 
 @dataclass(frozen=True)
-class ScoreChange:
+class ScoreChange(Shown):
     """A change of a score, as a share of the score before."""
 
     value: float
@@ -253,7 +257,9 @@ def acquisition(
     Raises:
         ValueError: a score is not finite, the score before is 0, or the tables do not pair.
     """
-    return _change(before, after, PROBE_TABLE, 1, Convention(convention), bootstrap)
+    return _change(
+        before, after, PROBE_TABLE, 1, as_choice(Convention, convention, "convention"), bootstrap
+    )
 
 
 @overload
@@ -298,7 +304,9 @@ def forgetting(
     Raises:
         ValueError: a score is not finite, the score before is 0, or the tables do not pair.
     """
-    return _change(before, after, TASK_TABLE, -1, Convention(convention), bootstrap)
+    return _change(
+        before, after, TASK_TABLE, -1, as_choice(Convention, convention, "convention"), bootstrap
+    )
 
 
 def _change(
@@ -344,6 +352,8 @@ def _as_number(score: Number | ItemScores) -> float | None:
     """The score, where it is one number; None where it is one of items."""
     if isinstance(score, pd.DataFrame) or np.ndim(score) > 0:
         return None
+    if not isinstance(score, Real | np.number | Tensor | np.ndarray):
+        raise ValueError(f"a score is {shown(score)}; give numbers, tables or arrays")
     if not isfinite(number := float(score)):
         raise ValueError(f"a score must be finite, found {number}; pass K or P of a whole model")
     return number

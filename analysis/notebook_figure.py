@@ -26,7 +26,21 @@ _HTML = Template("""<div id="$name" style="width:100%;height:${height}px"></div>
 <script>$library</script>
 <script>(() => {
   const figure = $figure;
-  const draw = () => Plotly.newPlot("$name", figure.data, figure.layout, {responsive: true});
+  const place = document.getElementById("$name");
+  // On a narrow page the bar of buttons would lie on the title, and the title run over.
+  const width = place.clientWidth, bar = width > 600 && "hover", title = figure.layout.title;
+  if (!bar && title && title.text && figure.layout.margin) {
+    const line = new RegExp(`(.{1,$${Math.max(16, Math.floor(width / 9))}})( |$$)`, "g");
+    title.text = `<b>$${title.text.replace(/<\\/?b>/g, "").replace(line, "$$1<br>")}</b>`;
+    title.xref = "container";
+    const more = 20 * (title.text.split("<br>").length - 2), height = figure.layout.height;
+    figure.layout.height = height + more;
+    place.style.height = `$${height + more}px`;
+    figure.layout.margin.t += more;
+    if (figure.layout.legend) figure.layout.legend.y -= more / height;
+  }
+  const how = {responsive: true, displaylogo: false, displayModeBar: bar};
+  const draw = () => Plotly.newPlot(place, figure.data, figure.layout, how);
   if (window.Plotly) { draw(); return; }
   const script = document.createElement("script");
   script.src = "https://cdn.plot.ly/plotly-$version.min.js";

@@ -191,7 +191,8 @@ def shorten(text: str, length: int) -> str:
 
 def label(text: object, length: int = LABEL_LENGTH) -> str:
     """A name for a legend or an axis: short, and with nothing that plotly would take for markup."""
-    return html.escape(shorten(str(text), length))
+    # Plotly knows no name for a quotation mark, which does no harm.
+    return html.escape(shorten(str(text), length), quote=False)
 
 
 _SHOWN = {" ": "·", "\n": "↵", "\t": "⇥", "\u00a0": "⍽"}

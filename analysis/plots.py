@@ -10,6 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.depth import DepthChange
+from analysis.edit_measures import EditSweep
+from analysis.edit_sweep_page import trade_off
 from analysis.entropy_figures import attention_by_layer, entropy_figure
 from analysis.entropy_tables import head_table, layer_table
 from analysis.figures import dots, empty, histogram, layer_axis, lines, mark, titled
@@ -37,6 +39,7 @@ from analysis.numbers import capital, model_name, nats, shorten
 from analysis.runs import Chain, RunDifference, TrainingRun
 from analysis.trajectory import Total, Trajectory, totals_over_training
 from interventions.edits import PatchReport
+from interventions.patch_run import Effects
 from probes.activation_patching import PatchingResult
 from probes.attribution import LogitAttribution
 from probes.causal import CausalResult
@@ -215,6 +218,19 @@ def _(result: PatchReport) -> go.Figure:
     return titled(
         dots(table, "place", "relative_change", hover=hover, titles=axes), "What was patched"
     )
+
+
+@plot_result.register
+def _(result: Effects) -> go.Figure:
+    loss = result.text if result.held_out is None else result.held_out
+    what = "loss" if result.held_out is None else "held-out loss"
+    about = f" of {result.entropies.provenance.about}, {what} {nats(loss.mean_loss)} nats a token"
+    return _entropies([result.entropies], about)
+
+
+@plot_result.register
+def _(result: EditSweep) -> go.Figure:
+    return titled(trade_off(result.table), f"What edits do: {result.result.provenance.about}")
 
 
 @plot_result.register

@@ -26,6 +26,7 @@ from analysis.observations import (
     record_table,
     records_of_kind,
 )
+from probes.refusals import path as a_path
 from probes.shown import Difference, Result, Shown, paired, require_kind, require_same
 from training.remix_config import RELEARNING_FILE, RemixConfig
 from training.runs.directory import CHECKPOINTS_FOLDER, DONE_FILE, MANIFEST_FILE, read_manifest
@@ -117,6 +118,9 @@ class Recorded(Result):
     @cached_property
     def start(self) -> Start:
         """The model that it began from."""
+        given = self.manifest["inputs"].get("model")
+        if given is not None:  # of a script, which was given a model
+            return Start(given["name"], step_of(given["revision"] or ""), given["sha256"])
         model, revision = (self.configuration[name] for name in ("model", "revision"))
         path = PurePosixPath(model)
         name, checkpoint = path.name, revision
@@ -422,6 +426,8 @@ def _stage(path: Path, outcome: Mapping[str, Any]) -> StageRun:
 
 
 def _folder(directory: str | Path, command: str) -> Path:
+    if wrong := a_path(directory):
+        raise ValueError(f"the directory of a run is {wrong}")
     path = Path(directory).expanduser()
     if not (path / MANIFEST_FILE).is_file():
         raise ValueError(

@@ -13,10 +13,12 @@ from analysis.checkpoints import Checkpoint, checkpoints, is_series, step_of
 from analysis.numbers import numbered
 from analysis.sweep_folder import begin, origin_of
 from analysis.trajectory import Trajectory, measure_checkpoints
+from probes.checking import batches as some_batches
 from probes.corpus.token_batch import Batches
 from probes.hooked_model import HookedModel
 from probes.measure import measure_entropy
 from probes.models import load_model
+from probes.refusals import shown
 
 Model = str | Path | HookedModel
 
@@ -62,6 +64,8 @@ def sweep(
             "these batches can be gone through only once, and every model needs them; give a "
             "list, what probes.token_batches returns, or a function of the model"
         )
+    if not callable(batches) and (wrong := some_batches(batches)):
+        raise ValueError(f"sweep: batches is {wrong}")
     todo, given = _models(models, revisions)
     kept = None if out is None else Path(out)
     if kept is not None:
@@ -107,6 +111,8 @@ def _models(
         raise ValueError("there are no models to measure; give at least one")
     todo = []
     for name, one in models.items():
+        if not isinstance(one, str | Path | HookedModel):
+            raise ValueError(f"sweep: model {name!r} is {shown(one)}; give a name or a model")
         step = step_of(name) if "step" in name else None
         where = one.name if isinstance(one, HookedModel) else str(one)
         todo.append(Checkpoint(where, None, name, step))

@@ -20,6 +20,7 @@ from probes.checking import hooked_model, takes
 from probes.cli import output_folder
 from probes.hooked_model import HookedModel
 from probes.model_folder import ordinary_weights, sha256_of, write_model
+from probes.refusals import path as a_path
 from probes.shown import finite_or_none, json_text
 
 EDITS_FILE = "edits.json"
@@ -27,7 +28,7 @@ FORMAT = 1
 _VERSIONS = ("mnemoscope", "torch", "transformers", "safetensors")
 
 
-@takes(model=hooked_model, edits=some_edits)
+@takes(model=hooked_model, directory=a_path, edits=some_edits)
 def save_patched(
     model: HookedModel,
     directory: str | Path,

@@ -20,11 +20,12 @@ Example:
     {'3': [17, 256]}
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from math import isfinite
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -42,19 +43,20 @@ from interventions.neurons import (
     with_rows,
 )
 from probes.attach import Change, projection_changed
+from probes.checking import as_tensor, as_tensors, hooked_model, takes
 from probes.checking import batches as some_batches
-from probes.checking import hooked_model, takes
 from probes.corpus.token_batch import Batches, as_batches, as_token_batch
 from probes.corpus_means import RunningMean
 from probes.hooked_model import HookedModel
 from probes.hooks import run_hooked
 from probes.model_folder import sha256_of
 from probes.projections import width_in
+from probes.shown import Shown
 from probes.sites import HookPoint, Site, hook_name
 
 
 @dataclass(frozen=True, eq=False)
-class MemoryEdit:
+class MemoryEdit(Shown):
     """Scales, zeroes or replaces chosen memory vectors.
 
     Args:
@@ -80,13 +82,12 @@ class MemoryEdit:
     def __post_init__(self) -> None:
         chosen = chosen_places(self.vectors, "a MemoryEdit", "memory vector", "{3: [17, 256]}")
         object.__setattr__(self, "vectors", chosen)
-        if not isfinite(self.scale):
-            raise ValueError(f"scale must be a finite number, found {self.scale}")
+        if not isinstance(self.scale, Real) or not isfinite(self.scale):
+            raise ValueError(f"scale must be a finite number, found {self.scale!r}")
         if self.added is None and self.scale == 1:
             raise ValueError("a scale of 1 with nothing added changes nothing; give another")
         if self.added is not None:
-            kept = {layer: rows.detach().clone().cpu() for layer, rows in self.added.items()}
-            object.__setattr__(self, "added", kept)
+            object.__setattr__(self, "added", as_tensors(self.added, "added", "n d_model"))
             self._check_added()
 
     @contextmanager
@@ -138,7 +139,7 @@ class MemoryEdit:
             )
         for layer, rows in self.added.items():
             count = len(self.vectors[layer])
-            if rows.ndim != 2 or len(rows) != count or not bool(rows.isfinite().all()):
+            if len(rows) != count or not bool(rows.isfinite().all()):
                 raise ValueError(
                     f"the rows to add in layer {layer} have shape {tuple(rows.shape)}; give finite "
                     f"numbers of shape ({count}, d_model), a row for each chosen vector"
@@ -160,9 +161,9 @@ def chosen_places(given: Any, whose: str, what: str, example: str) -> dict[int, 
         raise ValueError(f"{whose} takes layers and indices, such as {example}, found {given!r}")
     found = {}
     for layer, indices in given.items():
-        listed = indices.tolist() if isinstance(indices, Tensor) else indices
-        numbers = [listed] if isinstance(listed, int) else list(listed)
-        if not all(isinstance(n, int) and n >= 0 for n in (layer, *numbers)):
+        listed = indices.tolist() if hasattr(indices, "tolist") else indices
+        numbers = list(listed) if isinstance(listed, Iterable) else [listed]
+        if not all(isinstance(n, Integral) and n >= 0 for n in (layer, *numbers)):
             raise ValueError(
                 f"{whose} takes layers and indices as numbers from 0 up, such as {example}; found "
                 f"layer {layer!r} with {numbers}"
@@ -170,7 +171,7 @@ def chosen_places(given: Any, whose: str, what: str, example: str) -> dict[int, 
         if len(set(numbers)) < len(numbers):
             raise ValueError(f"{whose} names a {what} of layer {layer} twice; name each once")
         if numbers:
-            found[layer] = tuple(numbers)
+            found[int(layer)] = tuple(map(int, numbers))
     if not found:
         raise ValueError(f"{whose} without any {what} changes nothing; give some, as {example}")
     return found
@@ -181,9 +182,8 @@ def require_places(chosen: Any, model: HookedModel, count: int, what: str) -> No
     for layer, indices in chosen.items():
         model.hook_point((Site.RESID_POST, layer))
         if max(indices) >= count:
-            raise ValueError(
-                f"layer {layer} has no {what} {max(indices)}; {model.name} has 0 to {count - 1}"
-            )
+            has = f"{model.name} has 0 to {count - 1}"
+            raise ValueError(f"layer {layer} has no {what} {max(indices)}; {has}")
 
 
 def _changed(rows: Tensor, *, scale: float, added: Tensor | None) -> Tensor:
@@ -194,7 +194,7 @@ _OUTPUTS = ("o_proj", "out_proj", "c_proj", "dense")
 
 
 @dataclass(frozen=True, eq=False)
-class AblateHeads:
+class AblateHeads(Shown):
     """Takes attention heads out.
 
     Args:
@@ -219,12 +219,10 @@ class AblateHeads:
         chosen = chosen_places(self.heads, "AblateHeads", "head", "{5: [0, 3]}")
         object.__setattr__(self, "heads", chosen)
         if self.means is not None:
-            object.__setattr__(self, "means", self.means.detach().double().cpu())
-            if self.means.ndim != 3 or not bool(self.means.isfinite().all()):
-                raise ValueError(
-                    f"means of heads are finite and [layer head d_head], found shape "
-                    f"{tuple(self.means.shape)}; mean_head_outputs returns such"
-                )
+            means = as_tensor(self.means, "means of heads", "layer head d_head").detach()
+            object.__setattr__(self, "means", means.double().cpu())
+            if not means.isfinite().all():
+                raise ValueError("means of heads are finite; mean_head_outputs returns such")
 
     @contextmanager
     def attached(self, model: HookedModel, clock: Clock) -> Iterator[None]:
@@ -351,7 +349,7 @@ _OF_MLP = (Site.MLP_GATE, Site.MLP_UP, Site.MLP_COEFFICIENTS)
 
 
 @dataclass(frozen=True, eq=False)
-class Steer:
+class Steer(Shown):
     """Adds a vector at a hook point.
 
     Args:
@@ -373,7 +371,9 @@ class Steer:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        vector = self.vector.detach().clone().cpu()
+        if isinstance(self.at, str) and self.at in list(Site) and Site(self.at).per_layer:
+            raise ValueError(f"{self.at!r} is a site of every layer; give a pair, ({self.at!r}, 3)")
+        vector = as_tensor(self.vector, "a steering vector", "width").detach().clone().cpu()
         object.__setattr__(self, "vector", vector)
         if not isfinite(self.scale) or not bool(vector.isfinite().all()):
             raise ValueError(

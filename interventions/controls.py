@@ -45,8 +45,14 @@ from interventions.resuscitation import Resuscitation
 from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
 from probes.model_folder import sha256_of
+from probes.refusals import instance_of
 from probes.results import EntropyResult
 from probes.shown import Shown
+
+
+def _require_resuscitation(control: Any) -> None:
+    if wrong := instance_of(Resuscitation, "an interventions.Resuscitation")(control.like):
+        raise ValueError(f"{type(control).__name__}: like is {wrong}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +60,9 @@ class _OtherRows(ScalesRows):
     """The multipliers of a resuscitation, moved to other neurons of the same layer."""
 
     like: Resuscitation
+
+    def __post_init__(self) -> None:
+        _require_resuscitation(self)
 
     def multipliers(self) -> Float[Tensor, "layer d_mlp"]:
         """What every neuron is multiplied by, float64; 1 where it is left alone."""
@@ -150,6 +159,9 @@ class MatchedNoise(Shown):
 
     like: Resuscitation
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_resuscitation(self)
 
     @contextmanager
     def attached(self, model: HookedModel, clock: Clock) -> Iterator[None]:

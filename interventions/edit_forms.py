@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from probes.checking import shown
 from probes.hooked_model import HookedModel
 from probes.model_folder import sha256_of
+from probes.refusals import shown
 
 
 class NotInWeightsError(ValueError):

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from interventions.choices import ResuscitationSite, Selection
 from interventions.edit_forms import Clock, NotInWeightsError, WeightChange
 from probes.attach import Forward, projection_changed
+from probes.checking import as_tensor
 from probes.choices import Backend, Coefficient
 from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
@@ -386,8 +387,9 @@ def measured_means(
     given: Float[Tensor, "layer d_mlp"] | EntropyResult,
 ) -> tuple[Float[Tensor, "layer d_mlp"], str | None]:
     """Mean |c| of every neuron, float64 on the CPU, and the model's hash where it is known."""
-    if isinstance(given, Tensor):
-        return given.detach().double().cpu(), None
+    if not isinstance(given, EntropyResult):
+        means = as_tensor(given, "mean coefficients", "layer d_mlp")
+        return means.detach().double().cpu(), None
     measured = given.provenance.configuration.get("coefficient", Coefficient.ABS)
     if measured != Coefficient.ABS:
         raise ValueError(

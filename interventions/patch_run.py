@@ -7,7 +7,7 @@ hooks, or the contribution entropy is that of the vectors as they were.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any
@@ -33,17 +33,26 @@ from probes.hooked_model import HookedModel
 from probes.measure import measure_entropy
 from probes.perplexity import LossMeter, Perplexity, measure_perplexity, power_of_e
 from probes.results import EntropyResult
-from probes.shown import Shown, Table, print_tables
+from probes.shown import Result, Table, frame_of, print_tables
 from probes.sites import Site
 
 
-@dataclass(frozen=True)
-class Effects(Shown):
+@dataclass(frozen=True, repr=False)
+class Effects(Result):
     """What was measured of a model at one time."""
 
     entropies: EntropyResult
     text: Perplexity  # loss on the text that the entropies were measured on
     held_out: Perplexity | None
+
+    def _facts(self) -> Mapping[str, Any]:
+        words = {name.replace("_", " "): value for name, value in self.totals().items()}
+        return {"": self.entropies.provenance.about, **words}
+
+    def to_dataframe(self) -> Any:
+        """One row per number: `measure` and `value`, in nats, but for perplexities."""
+        known = {name: value for name, value in self.totals().items() if value is not None}
+        return frame_of({"measure": [*known], "value": [*known.values()]})
 
     def totals(self) -> dict[str, float | None]:
         """The numbers that edits are compared by: nats, and perplexities."""
@@ -75,7 +84,18 @@ def measure_effects(
     blocks: int = Resampling.blocks,
     on_batch: Callable[[int], None] | None = None,
 ) -> Effects:
-    """Measure all entropies and the loss on a text, and the loss on held-out text."""
+    """Measure all entropies and the loss on a text, and the loss on held-out text.
+
+    Args:
+        model: the model; whatever is attached to it, or patched into it, is measured.
+        batches: what to measure on, as for `probes.measure_entropy`.
+        held_out: what the coefficients are not measured on; None for no second loss.
+        blocks: blocks of documents, of which intervals are made.
+        on_batch: called with the number of tokens of every batch when it is done.
+
+    Raises:
+        ValueError: there are no tokens, or what the model computes is not finite.
+    """
     loss = LossMeter(model, Resampling(blocks=blocks))
     entropies = measure_entropy(model, batches, blocks=blocks, beside=[loss], on_batch=on_batch)
     apart = None

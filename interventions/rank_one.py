@@ -35,19 +35,21 @@ from torch.nn.functional import kl_div, log_softmax
 from interventions.edit_forms import Clock, WeightChange
 from interventions.neurons import memory_rows, require_native
 from probes.attach import Change, Forward, projection_changed
+from probes.checking import as_tensor, hooked_model, takes
 from probes.checking import batches as some_batches
-from probes.checking import hooked_model, takes
 from probes.corpus.token_batch import Batches, TokenBatch, as_token_batch
 from probes.hooked_model import HookedModel
 from probes.hooks import stream
 from probes.model_folder import sha256_of
 from probes.projections import device_of, stored_type
 from probes.prompts import LensItem, lens_items
+from probes.refusals import instance_of, shown, whole_number
+from probes.shown import Shown
 from probes.sites import HookPoint, Site
 
 
 @dataclass(frozen=True, eq=False)
-class RankOneWrite:
+class RankOneWrite(Shown):
     """Has a layer's memory answer a key with a value, by a change of rank one.
 
     Args:
@@ -71,11 +73,13 @@ class RankOneWrite:
     def __post_init__(self) -> None:
         for name in ("key", "value", "covariance"):
             if (given := getattr(self, name)) is not None:
+                axes = {"key": "d_mlp", "value": "d_model", "covariance": "d_mlp d_mlp"}[name]
+                given = as_tensor(given, f"the {name} of a RankOneWrite", axes).detach()
                 if not bool(given.isfinite().all()):
                     raise ValueError(
                         f"the {name} of a RankOneWrite has numbers that are not finite"
                     )
-                object.__setattr__(self, name, given.detach().double().cpu())
+                object.__setattr__(self, name, given.double().cpu())
         if not bool(self.key.any()):
             raise ValueError(
                 "the key of a RankOneWrite is zero, and no weights answer that; give the "
@@ -202,6 +206,17 @@ def key_covariance(
     return stream(model, batches, {point: _SecondMoments()})[point]
 
 
+def _a_search(value: Any) -> str | None:
+    check = instance_of(ValueSearch, "interventions.ValueSearch(steps=...)")
+    return None if value is None else check(value)
+
+
+def _some_texts(value: Any) -> str | None:
+    if isinstance(value, list | tuple) and value and all(isinstance(one, str) for one in value):
+        return None
+    return f"{shown(value)}; give a list of texts, ['', 'Yes. '] say"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ValueSearch:
     """How the value of a fact is searched for; the defaults are those of ROME's released code.
@@ -222,8 +237,12 @@ class ValueSearch:
     largest: float = 4.0
     enough: float = 0.05
 
+    def __post_init__(self) -> None:
+        if wrong := whole_number()(self.steps):
+            raise ValueError(f"steps of a ValueSearch is {wrong}")
 
-@takes(model=hooked_model)
+
+@takes(model=hooked_model, search=_a_search, prefixes=_some_texts)
 def rank_one_write(
     model: HookedModel,
     prompt: str,
@@ -255,6 +274,8 @@ def rank_one_write(
             search finds no value that makes the target the most likely answer.
     """
     require_native(model, "rank_one_write")
+    if covariance is not None:
+        covariance = as_tensor(covariance, "covariance", "d_mlp d_mlp")
     point = model.hook_point((Site.MLP_COEFFICIENTS, layer))
     start = prompt.rfind(subject)
     if start < 0 or not subject:

@@ -107,7 +107,8 @@ class Resuscitation(ScalesRows):
         if self.compat is not None:
             self._set("compat", as_choice(Compat, self.compat, "compat"))
         if self.layers is not None:
-            self._set("layers", tuple(self.layers))
+            one = isinstance(self.layers, int)
+            self._set("layers", (self.layers,) if one else tuple(self.layers))
         self._check()
 
     @property

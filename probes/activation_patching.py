@@ -29,6 +29,7 @@ from probes.hooks import refusal, run_hooked
 from probes.places import Hooks, keeping
 from probes.prompts import Ids, one_prompt, place_in, shown_tokens, token_id
 from probes.readout import CHUNK_BYTES, read_in_chunks
+from probes.refusals import shown
 from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import HookPoint, Site
@@ -309,7 +310,7 @@ def _n_heads(model: RunningModel, sites: list[Site]) -> int:
 
 
 def _groups(asked: Sequence[int | Sequence[int]] | None, length: int) -> list[tuple[int, ...]]:
-    given = range(length) if asked is None else asked
+    given = range(length) if asked is None else [asked] if isinstance(asked, int) else asked
     groups = [(one,) if isinstance(one, int) else tuple(one) for one in given]
     if not groups or not all(groups):
         raise ValueError("there are no positions to patch; give some, or None for every one")
@@ -329,9 +330,22 @@ def _labels(
     return [", ".join(map(one, group)) for group in groups]
 
 
+def _number_a_row(metric: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+    def read(logits: Tensor) -> Tensor:
+        found = metric(logits)
+        if not isinstance(found, Tensor) or found.shape != logits.shape[:1]:
+            raise ValueError(
+                f"the metric gave {shown(found)} for logits {list(logits.shape)}; give one number "
+                f"a row, a tensor of shape {list(logits.shape[:1])}"
+            )
+        return found
+
+    return read
+
+
 def _reading(model: RunningModel, metric: Metric) -> tuple[Callable[[Tensor], Tensor], str]:
     if callable(metric):
-        return metric, getattr(metric, "__name__", "the metric")
+        return _number_a_row(metric), getattr(metric, "__name__", "the metric")
     tokens = list(metric) if isinstance(metric, tuple | list) else [metric]
     if len(tokens) not in (1, 2):
         raise ValueError(f"metric has {len(tokens)} tokens; give one, or two for a difference")

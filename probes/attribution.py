@@ -131,6 +131,8 @@ def logit_attribution(
     """
     ids = one_prompt(model, prompt, prepend_bos)
     tokens = [token_id(model, one) for one in (token, minus) if one is not None]
+    if len(tokens) != len(set(tokens)):
+        raise ValueError(f"token and minus are both {token!r}, so nothing is left; give two tokens")
     place = place_in(position, len(ids))
     readout = Readout.of(model, ids, place, tokens)
     found = readout.parts()

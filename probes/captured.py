@@ -15,9 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from probes.checking import as_device, as_tensor
 from probes.places import results_of_heads
 from probes.projections import NormRun, centred_as, device_of, kind_of, matrix_of, weight_of
-from probes.prompts import Prompts
+from probes.prompts import place_in, token_id
+from probes.refusals import shown
 from probes.running_model import RunningModel
 from probes.shown import Shown
 from probes.sites import HookPoint, Site, as_hook_point, hook_name
@@ -92,6 +94,7 @@ class Captured(Shown, Mapping[str, Tensor]):
 
     def to(self, device: str | torch.device) -> "Captured":
         """Move the tensors to a device; returns itself."""
+        device = as_device(device)
         self._tensors = {point: tensor.to(device) for point, tensor in self._tensors.items()}
         return self
 
@@ -283,6 +286,12 @@ class Captured(Shown, Mapping[str, Tensor]):
         norm, scale = self._scale(end, mlp_input)
         scale = _sliced(scale, pos_slice)
         scale = _sliced(scale, batch_slice, axis=0) if self.has_batch_dim else scale
+        if residual_stack.shape[1:-1] != scale.shape[:-1]:
+            raise ValueError(
+                f"the stack has rows and positions {list(residual_stack.shape[1:-1])}, and the "
+                f"norm's scale {list(scale.shape[:-1])}; give the pos_slice that the stack was "
+                "made with"
+            )
         return centred_as(kind_of(norm, self.model.d_model), residual_stack) / scale
 
     def logit_attrs(
@@ -382,10 +391,16 @@ class Captured(Shown, Mapping[str, Tensor]):
         """Directions whose product with the divided final stream is a token's logit."""
         anatomy = self.model.anatomy
         if isinstance(tokens, str):
-            tokens = Prompts.of(self.model, False).single(tokens)
+            tokens = token_id(self.model, tokens)
+        ids = as_tensor(tokens, "tokens", None).to(anatomy.device)
+        if ids.is_floating_point() or not bool(((ids >= 0) & (ids < anatomy.d_vocab)).all()):
+            raise ValueError(
+                f"tokens are {shown(tokens)}; give a text that is one token, or ids from 0 to "
+                f"{anatomy.d_vocab - 1}"
+            )
         with torch.no_grad():
             weight = weight_of(anatomy.final_norm, anatomy.d_model)
-            columns = matrix_of(anatomy.unembed)[:, tokens]
+            columns = matrix_of(anatomy.unembed)[:, ids]
             return columns.movedim(0, -1) * weight * anatomy.logit_scale
 
 
@@ -396,7 +411,7 @@ def _sliced(tensor: Tensor, which: PosSlice, axis: int = -2) -> Tensor:
     if which is None:
         return tensor
     if isinstance(which, int):
-        return tensor.select(axis, which)
+        return tensor.select(axis, place_in(which, tensor.shape[axis]))
     axis %= tensor.ndim
     given = slice(*which) if isinstance(which, tuple) else which
     index = torch.as_tensor(given) if isinstance(given, list) else given

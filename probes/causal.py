@@ -36,9 +36,10 @@ from probes.activation_patching import Patch, keeping_first, run_patched
 from probes.checking import hooked_model, takes
 from probes.choices import RestoredPositions, as_choice
 from probes.hooked_model import HookedModel
-from probes.lens import check_readout
+from probes.lens import check_readout, some_items
 from probes.places import Hooks
 from probes.prompts import LensItem, spelling
+from probes.refusals import instance_of
 from probes.results import Provenance, provenance_of
 from probes.shown import Result, finite_or_none
 from probes.sites import HookPoint, Site
@@ -156,7 +157,11 @@ class CausalResult(Result):
         return frame
 
 
-@takes(model=hooked_model)
+@takes(
+    model=hooked_model,
+    items=some_items,
+    generator=instance_of(torch.Generator, "torch.Generator().manual_seed(...)"),
+)
 def causal_recovery(
     model: HookedModel,
     items: Sequence[LensItem],

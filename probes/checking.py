@@ -15,7 +15,7 @@ Example:
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -23,8 +23,25 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
+from probes.refusals import Check, instance_of, meant, shown
+
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 _TOKENS = 8
+
+
+def as_device(device: str | torch.device | None) -> torch.device:
+    """A device from its name; None picks CUDA where there is one, otherwise the CPU."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0][:80]}); "
+            "pass 'cpu', or 'cuda' on a machine with an NVIDIA GPU"
+        ) from error
+    return chosen
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -123,8 +140,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-Check = Callable[[Any], str | None]
-"""What is wrong with a value, as what follows its name; None where nothing is."""
 
 
 def takes(**wanted: Check) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
@@ -137,7 +152,11 @@ def takes(**wanted: Check) -> Callable[[Callable[Arguments, Result]], Callable[A
 
         @wraps(function)
         def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-            given = signature.bind(*args, **kwargs).arguments
+            try:
+                given = signature.bind(*args, **kwargs).arguments
+            except TypeError as error:
+                wrong = _unknown(signature, kwargs) or str(error)
+                raise TypeError(f"{function.__name__}: {wrong}") from None
             for name, check in wanted.items():
                 if name not in given:
                     continue
@@ -149,6 +168,12 @@ def takes(**wanted: Check) -> Callable[[Callable[Arguments, Result]], Callable[A
         return checked
 
     return decorate
+
+
+def _unknown(signature: inspect.Signature, given: Collection[str]) -> str | None:
+    """Which argument a function does not take, and which one it does."""
+    unknown = next((name for name in given if name not in signature.parameters), None)
+    return unknown and f"there is no argument {unknown!r}; {meant(unknown, signature.parameters)}"
 
 
 class MeasuredModel:
@@ -198,17 +223,6 @@ def pairs(value: Any) -> str | None:
     return None
 
 
-def instance_of(kind: type[Any], how: str) -> Check:
-    """A check for instances of a class."""
-
-    def check(value: Any) -> str | None:
-        # A class has the attributes of what it makes, but is none.
-        is_one = isinstance(value, kind) and not isinstance(value, type)
-        return None if is_one else f"{shown(value)}; give {how}"
-
-    return check
-
-
 def each_of(kind: type[Any], how: str) -> Check:
     """A check for lists of instances of a class; see `instance_of`."""
     one = instance_of(kind, how)
@@ -223,23 +237,78 @@ def each_of(kind: type[Any], how: str) -> Check:
     return check
 
 
-def shown(value: Any) -> str:
-    """A value in a few words, for a refusal."""
-    if value is None:
-        return "None"
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    if isinstance(value, str):
-        text = value if len(value) <= _SHOWN_LETTERS else f"{value[:_SHOWN_LETTERS]}..."
-        return f"the string {text!r}"
-    if isinstance(value, bool | int | float):
-        return f"the number {value}" if not isinstance(value, bool) else str(value)
-    if isinstance(value, list | tuple | set | dict):
-        return f"a {type(value).__name__} of {len(value)}"
-    if hasattr(value, "shape"):
-        return f"a {type(value).__name__} of shape {list(value.shape)}"
-    article = "an" if type(value).__name__[0] in "AEIOUaeiou" else "a"
-    return f"{article} {type(value).__name__}"
+def as_tensor(value: Any, what: str, axes: str | None) -> Any:
+    """Numbers as a tensor; arrays and lists are taken too.
+
+    Args:
+        value: the numbers.
+        what: whose they are.
+        axes: names of the axes, `"layer d_mlp"` say; None for any.
+    """
+    try:
+        found = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{what}: found {shown(value)}; give a tensor [{axes or ''}]") from None
+    if axes is not None and found.ndim != len(axes.split()):
+        raise ValueError(f"{what}: found shape {list(found.shape)}; give a tensor [{axes}]")
+    return found
 
 
-_SHOWN_LETTERS = 40
+def hook_pairs(given: Any) -> list[tuple[Any, Callable[..., Any]]]:
+    """Pairs of hook point and function, checked; what functions return is checked later."""
+    several = isinstance(given, Iterable) and not isinstance(given, str | Mapping)
+    pairs = [*given] if several else [given]
+    functions = set()
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not callable(pair[1]):
+            raise ValueError(
+                f"a hook is a pair of a name and a function, found {shown(pair)}; give "
+                "[(name, function)], the function taking (tensor, hook)"
+            )
+        functions.add(pair[1])
+    for function in functions:
+        _require_two(function)
+    return [(name, _alike(function)) for name, function in pairs]
+
+
+def _require_two(function: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise ValueError(
+            f"{name} cannot be called as a hook ({error}); give a function of (tensor, hook)"
+        ) from None
+
+
+def _alike(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook function, of which anything but a tensor like the one it got is refused."""
+
+    def checked(tensor: Any, point: Any) -> Any:
+        new = function(tensor, point)
+        if new is None or new is tensor:
+            return new
+        same = ("shape", "dtype", "device")
+        if all(getattr(new, name, None) == getattr(tensor, name) for name in same):
+            return new
+        of_type = f" of {new.dtype}" if hasattr(new, "dtype") else ""
+        raise ValueError(
+            f"the hook at {point.name} returned {shown(new)}{of_type}; return a tensor of shape "
+            f"{list(tensor.shape)} of {tensor.dtype} on {tensor.device}, or None to leave it"
+        )
+
+    return checked
+
+
+def as_tensors(given: Any, what: str, axes: str) -> dict[int, Any]:
+    """Copies of tensors by layer, without gradients on the CPU; see `as_tensor`."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{what} is {shown(given)}; give rows by layer, {{3: tensor [{axes}]}}")
+    return {
+        layer: as_tensor(rows, f"{what} in layer {layer}", axes).detach().clone().cpu()
+        for layer, rows in given.items()
+    }

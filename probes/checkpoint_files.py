@@ -9,6 +9,7 @@ Example:
 import json
 import logging
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,7 +124,10 @@ def has_tokenizer(folder: Path) -> bool:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers' loading bars and notes off the terminal; our own progress is enough."""
-    from transformers.utils import logging as hf_logging
+    with warnings.catch_warnings():
+        # In a notebook tqdm asks for widgets, which are not needed.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from transformers.utils import logging as hf_logging
 
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity(logging.ERROR)

@@ -29,7 +29,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.attention_interface import AttentionCall, SoftmaxCall
-from probes.checking import wide
+from probes.checking import as_tensor, wide
+from probes.refusals import shown
 
 
 def shannon_entropy(
@@ -73,7 +74,9 @@ def next_token_entropy(logits: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor,
 
 
 def _distribution(weights: Float[Tensor, "layer d_mlp"]) -> Float[Tensor, "layer d_mlp"]:
-    wide = weights.double()
+    if hasattr(weights, "mean_coefficients"):
+        raise ValueError(f"{shown(weights)} has its own: result.knowledge, or .mean_coefficients")
+    wide = as_tensor(weights, "mean coefficients", "layer d_mlp").double()
     total = wide.sum(dim=-1, keepdim=True)
     wrong = ~(total[:, 0] > 0) | ~total[:, 0].isfinite() | (wide < 0).any(dim=-1)
     if wrong.any():

@@ -37,6 +37,7 @@ from probes.corpus.token_batch import (
 )
 from probes.hooks import refusal, require_finite
 from probes.prompts import Prompts, Text, texts_of
+from probes.refusals import shown, whole_number
 from probes.rotary import rope_border
 from probes.running_model import RunningModel
 
@@ -159,7 +160,11 @@ def generate(
     """
     rows = Prompts.of(model, prepend_bos).ids(texts_of(prompts))
     lengths = [len(row) for row in rows]
-    stops = [stop_ids] if isinstance(stop_ids, int) else stop_ids
+    stops = [stop_ids] if isinstance(stop_ids, int) else list(stop_ids)
+    if not all(isinstance(stop, int) for stop in stops):
+        raise ValueError(
+            f"stop_ids is {shown(stop_ids)}; give token ids: model.to_single_token(...)"
+        )
     _refuse_misfits(model, lengths, max_new_tokens, temperature, generator, batch_tokens)
     _refuse_narrowing(temperature, top_k, top_p)
     draws = None
@@ -306,8 +311,12 @@ def _refuse_misfits(
     generator: torch.Generator | None,
     batch_tokens: int | None,
 ) -> None:
-    if new < 1:
-        raise ValueError(f"max_new_tokens is {new}: give 1 or more")
+    if wrong := whole_number()(new):
+        raise ValueError(f"max_new_tokens is {wrong}")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ValueError(
+            f"generator is {shown(generator)}; give torch.Generator().manual_seed(...)"
+        )
     if temperature is not None and not 0 < temperature < math.inf:
         raise ValueError(
             f"temperature is {temperature}: give a number above 0, or None for the most probable "

@@ -4,19 +4,21 @@ Text goes in wherever token ids do. Texts of several lengths are padded on the l
 position -1 is the last token of each, and pads are masked.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from probes.captured import Captured
+from probes.checking import as_device, hook_pairs
 from probes.choices import ReturnType, as_choice
 from probes.corpus.token_batch import TokenBatch, as_token_batch, left_padded
 from probes.generation import generate
 from probes.places import HookFunction, keeping
-from probes.prompts import Prompts, texts_of
+from probes.prompts import Ids, Prompts, texts_of
+from probes.refusals import shown
 from probes.running_model import RunningModel
 from probes.shown import Shown
 from probes.sites import HookPoint, NamesFilter, Site, hook_name
@@ -36,6 +38,16 @@ class HookedModel(Shown, RunningModel, Weights):
         name: what it was loaded as.
         revision: the hub revision it was loaded at, or None.
     """
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        "reset_hooks": "hooks come off at the end of `with model.hooks(...)`",
+        "add_hook": "use `with model.hooks([(name, function)])`",
+        "hook_dict": "model.hook_names() lists its hook points",
+        "to": "name the device to probes.load_model, or use model.hf_model",
+        "eval": "it is in evaluation mode; to train it, use training.train or model.hf_model",
+        "parameters": "use model.hf_model.parameters()",
+        "config": "use model.cfg, or model.hf_model.config",
+    }
 
     def _facts(self) -> Mapping[str, Any]:
         at = f" at {self.revision}" if self.revision else ""
@@ -61,7 +73,7 @@ class HookedModel(Shown, RunningModel, Weights):
         Raises:
             ValueError: there is no tokenizer, or the texts differ in length or have no tokens.
         """
-        rows = Prompts.of(self, prepend_bos).ids(texts_of(text, "texts"), "text")
+        rows = self._ids(text, prepend_bos)
         if len({len(row) for row in rows}) != 1:
             raise ValueError(
                 f"texts have {[len(row) for row in rows]} tokens; pass one text, texts of one "
@@ -72,10 +84,10 @@ class HookedModel(Shown, RunningModel, Weights):
 
     def to_string(self, tokens: Int[Tensor, "*batch pos"] | Sequence[Any] | int) -> Any:
         """The text of token ids; a list of texts for `[batch pos]`."""
-        listed = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        listed = tokens.tolist() if hasattr(tokens, "tolist") else tokens
         if isinstance(listed, list | tuple) and listed and isinstance(listed[0], list | tuple):
             return [self.to_string(row) for row in listed]
-        ids = [listed] if isinstance(listed, int) else list(listed)
+        (ids,) = Prompts.of(self).ids([[listed] if isinstance(listed, int) else listed], "tokens")
         return Prompts.of(self).tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
     def to_str_tokens(
@@ -86,7 +98,7 @@ class HookedModel(Shown, RunningModel, Weights):
         Raises:
             ValueError: there is no tokenizer, or a text has no tokens.
         """
-        rows = Prompts.of(self, prepend_bos).ids(texts_of(text, "texts"), "text")
+        rows = self._ids(text, prepend_bos)
         found = [[self.to_string(token) for token in row] for row in rows]
         several = not isinstance(text, str | Tensor) and not isinstance(text[0], int)
         return found if several or len(found) > 1 else found[0]
@@ -145,7 +157,7 @@ class HookedModel(Shown, RunningModel, Weights):
             ValueError: a hook point does not exist.
         """
         pairs: list[tuple[Any, HookFunction]] = []
-        for name, function in fwd_hooks:
+        for name, function in hook_pairs(fwd_hooks):
             points = self._selected_points(name) if callable(name) else [name]
             pairs += [(point, function) for point in points]
         with self.hooks(pairs):
@@ -186,6 +198,7 @@ class HookedModel(Shown, RunningModel, Weights):
         batch = self._batch(tokens, attention_mask, prepend_bos)
         points = self._selected_points(names_filter)
         kept: dict[HookPoint, Tensor] = {}
+        device = None if device is None else as_device(device)
         hooks = self.hooks(keeping(points, kept, lambda t: t.detach().to(device or t.device)))
         with torch.no_grad(), self.evaluating(), hooks:
             logits = self.logits(batch)
@@ -281,22 +294,35 @@ class HookedModel(Shown, RunningModel, Weights):
             return sorted(token for token in found if token is not None)
         return [given] if isinstance(given, int) else list(given)
 
+    def _ids(self, given: Any, prepend_bos: bool | None) -> list[Ids]:
+        """Token ids of one text or several; those of texts are begun."""
+        if not (texts := texts_of(given, "texts")):
+            raise ValueError("there are no texts; give at least one")
+        return Prompts.of(self, prepend_bos).ids(texts, "text")
+
     def _batch(
         self, tokens: Any, attention_mask: Tensor | None, prepend_bos: bool | None
     ) -> TokenBatch:
         if isinstance(tokens, Tensor):
             ids = tokens[None] if tokens.ndim == 1 else tokens
             return as_token_batch({"input_ids": ids, "attention_mask": attention_mask})
-        rows = Prompts.of(self, prepend_bos).ids(texts_of(tokens, "texts"), "text")
+        rows = self._ids(tokens, prepend_bos)
         if attention_mask is not None:
             raise ValueError("attention_mask goes with token ids; of texts the model makes its own")
         return as_token_batch(left_padded(rows))
 
     def _selected_points(self, names_filter: NamesFilter) -> list[HookPoint]:
-        if names_filter is not None and not callable(names_filter):
-            names = [names_filter] if isinstance(names_filter, str) else names_filter
-            return [self.hook_point(name) for name in names]
         points, gated = self.hook_points(), self.architecture.gated
+        if names_filter is not None and not callable(names_filter):
+            if not isinstance(names_filter, Iterable):
+                raise ValueError(
+                    f"names_filter is {shown(names_filter)}; give a name, a list of names, or a "
+                    "function of a name"
+                )
+            names = [names_filter] if isinstance(names_filter, str) else [*names_filter]
+            if names:
+                return [self.hook_point(name) for name in names]
+            names_filter = names.count
         wanted = names_filter or (lambda _name: True)
         if chosen := [point for point in points if wanted(hook_name(point, gated=gated))]:
             return chosen

@@ -24,6 +24,7 @@ from probes.checking import batch as batch_given
 from probes.checking import batches as batches_given
 from probes.corpus.token_batch import Batches, TokenBatch, as_batches, as_token_batch
 from probes.places import IN_ATTENTION, HookFunction, Hooks, keeping
+from probes.refusals import shown
 from probes.running_model import RunningModel
 from probes.sites import HookPoint, Site, as_site, hook_name
 
@@ -67,12 +68,16 @@ def capture(
     Raises:
         ValueError: a layer does not exist, or the model has no such site.
     """
+    if isinstance(sites, str):
+        sites = (sites,)
+    if not isinstance(sites, Iterable) or not (sites := [*sites]):
+        raise ValueError(f"capture: sites is {shown(sites)}; give one or several, 'resid_post' say")
     chosen = range(model.n_layers) if layers is None else layers
     if isinstance(chosen, int):
         chosen = (chosen,)
     points = [
         model.hook_point((site, layer))
-        for site in map(as_site, (sites,) if isinstance(sites, str) else sites)
+        for site in map(as_site, sites)
         for layer in (chosen if site.per_layer else (None,))
     ]
     kept: dict[HookPoint, Tensor] = {}
@@ -82,7 +87,16 @@ def capture(
     return Captured(found, model=model, attention_mask=given.attention_mask)
 
 
-@takes(model=hooked_model, batches=batches_given)
+def _some_reducers(value: Any) -> str | None:
+    if not isinstance(value, Mapping) or not value:
+        return f"{shown(value)}; give hook points and what reduces each: {{name: RunningMean()}}"
+    for name, one in value.items():
+        if isinstance(one, type) or not isinstance(one, Reducer):
+            return f"a mapping with {shown(one)} for {name!r}; give one such as RunningMean()"
+    return None
+
+
+@takes(model=hooked_model, batches=batches_given, reducers=_some_reducers)
 def stream(
     model: RunningModel,
     batches: Batches,

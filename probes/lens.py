@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from probes.checking import difference, tolerance
+from probes.checking import difference, each_of, hooked_model, takes, tolerance
 from probes.choices import LensPositions, TargetSpan
 from probes.corpus.token_batch import (
     TokenBatch,
@@ -38,6 +38,7 @@ from probes.readout import (
     read_ranks,
     read_streams,
 )
+from probes.refusals import shown, whole_number
 from probes.rotary import rope_border
 from probes.shown import Shown
 from probes.sites import HookPoint, Site
@@ -55,8 +56,8 @@ class LensSettings:
     top_k: int = 10  # how many of the most likely tokens to keep
 
     def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise ValueError(f"top_k is {self.top_k}; keep at least one token")
+        if wrong := whole_number()(self.top_k):
+            raise ValueError(f"top_k is {wrong}")
 
 
 _BATCH_TOKENS, _BATCH_ROWS = 1024, 64
@@ -283,6 +284,24 @@ class LensReadouts(Shown):
     readout: Readout
 
 
+def _refuse_misfits(
+    items: Sequence[LensItem], translate: Any, controls: Mapping[str, Sequence[int]] | None
+) -> None:
+    if translate is not None and not callable(translate):
+        raise ValueError(
+            f"translators is {shown(translate)}; give probes.load_translators(folder, model)"
+        )
+    if controls is None:
+        return
+    if not isinstance(controls, Mapping):
+        raise ValueError(f"controls is {shown(controls)}; give names and a token id for each item")
+    for name, ids in controls.items():
+        if len(ids) != len(items):
+            raise ValueError(
+                f"control {name!r} has {len(ids)} tokens for {len(items)} items; give one each"
+            )
+
+
 def read_lens(
     model: HookedModel,
     items: Sequence[LensItem],
@@ -294,6 +313,7 @@ def read_lens(
     on_items: Callable[[int], None] | None = None,
 ) -> LensReadouts:
     """Read items through the lens."""
+    _refuse_misfits(items, translate, controls)
 
     def read(streams: Tensor, rows: list[Row]) -> tuple[Readout, Tensor]:
         others = torch.tensor([row.controls for row in rows], device=streams.device).long()
@@ -328,6 +348,10 @@ def read_lens(
     return LensReadouts(**columns, readout=Readout(**ordered))
 
 
+some_items = each_of(LensItem, "one of analysis.lens(model, prompts, targets).items")
+
+
+@takes(model=hooked_model, items=some_items)
 def target_ranks(
     model: HookedModel, items: Sequence[LensItem], *, distributed: bool = False
 ) -> Int64[Tensor, "layer item"]:

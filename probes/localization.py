@@ -42,6 +42,7 @@ from torch import Tensor
 from probes.corpus.token_batch import Batches, as_batches, as_token_batch
 from probes.corpus_means import Interval, jackknife_interval
 from probes.entropy import shannon_entropy
+from probes.refusals import shown, whole_number
 from probes.shown import Result, frame_of
 
 NEVER = -1
@@ -110,6 +111,7 @@ def localize(rank: Int[Tensor, "layer item"], k: int, d_vocab: int) -> Localizat
     Raises:
         ValueError: `rank` is empty or out of range, or `k` is below 1 or not below `d_vocab`.
     """
+    _among_top(rank, k)
     if k >= d_vocab:
         raise ValueError(f"k is {k}, but there are {d_vocab} tokens: give a k below that")
     first, settled = first_layer(rank, k), settling_layer(rank, k)
@@ -205,12 +207,16 @@ def rank_area(rank: Int[Tensor, "layer item"], d_vocab: int) -> Float[Tensor, "i
 
 def _among_top(rank: Int[Tensor, "layer item"], k: int) -> Bool[Tensor, "layer item"]:
     _check_rank(rank)
-    if k < 1:
-        raise ValueError(f"k is {k}: give 1 or more")
+    if wrong := whole_number()(k):
+        raise ValueError(f"k is {wrong}")
     return rank < k
 
 
 def _check_rank(rank: Int[Tensor, "layer item"]) -> None:
+    is_whole = isinstance(rank, Tensor) and not (rank.is_floating_point() or rank.is_complex())
+    if not is_whole:
+        own = "; the ranks of a lens are lens.rank" if hasattr(rank, "rank") else ""
+        raise ValueError(f"rank is {shown(rank)}; give whole numbers [layer item]{own}")
     if not rank.numel():
         raise ValueError(
             f"ranks have shape {list(rank.shape)}: give one or more layers and items, [layer item]"

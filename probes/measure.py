@@ -23,6 +23,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.checking import batches as some_batches
 from probes.checking import hooked_model, takes
 from probes.choices import (
     Coefficient,
@@ -323,7 +324,7 @@ def _run_batch(
 ALL_KINDS = tuple(EntropyKind)
 
 
-@takes(model=hooked_model)
+@takes(model=hooked_model, batches=some_batches)
 def measure_entropy(
     model: HookedModel,
     batches: Batches,

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from probes.assets import AssetKind, asset_names, cached_gguf, fetch
+from probes.assets import AssetKind, asset_names, cached_gguf, fetch, nearest_names
 from probes.backends.engine import Engine, NativeEngine
+from probes.checking import as_device
 from probes.checkpoint_files import (
     RefusedCheckpoint,
     has_tokenizer,
@@ -33,6 +34,7 @@ from probes.checkpoint_files import (
 from probes.choices import Backend, as_choice
 from probes.hooked_model import HookedModel
 from probes.model_folder import copied
+from probes.refusals import tokenizer as a_tokenizer
 
 _WRAPPERS = ("gemma3", "mistral3", "qwen2_vl", "qwen2_5_vl")
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -74,6 +76,10 @@ def load_model(
         ValueError: it cannot be found or loaded, or its architecture is not understood.
     """
     asked = None if backend is None else as_choice(Backend, backend, "backend")
+    if wrong := a_tokenizer(tokenizer):
+        raise ValueError(f"tokenizer is {wrong}")
+    if isinstance(source, Path):
+        source = str(source)
     if not isinstance(source, str):
         given = {"revision": revision, "device": device, "dtype": dtype}
         if wrong := [name for name, value in given.items() if value is not None]:
@@ -95,21 +101,6 @@ def load_model(
     return HookedModel(engine, chosen, name=source, revision=revision)
 
 
-def as_device(device: str | torch.device | None) -> torch.device:
-    """A device from its name; None picks CUDA where there is one, otherwise the CPU."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0][:80]}); "
-            "pass 'cpu', or 'cuda' on a machine with an NVIDIA GPU"
-        ) from error
-    return chosen
-
-
 def load_pretrained(
     name: str,
     *,
@@ -119,8 +110,6 @@ def load_pretrained(
     with_tokenizer: bool = True,
 ) -> tuple[Any, Any | None]:
     """Load a causal language model and its tokenizer by name, on the CPU."""
-    from transformers.utils.peft_utils import find_adapter_config_file
-
     where, is_local = where_it_is(name)
     if is_local and revision is not None:
         raise ValueError(
@@ -132,6 +121,8 @@ def load_pretrained(
         dtype = getattr(torch, dtype)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     with quiet_transformers(), _in_one_line(name, where, is_local, revision):
+        from transformers.utils.peft_utils import find_adapter_config_file
+
         if not is_local:
             _ask_the_hub_once(where, revision)
         # With peft transformers would load the base model and the adapter, without it the base.
@@ -294,7 +285,7 @@ def _why_not(name: str, where: str, is_local: bool, revision: str | None, error:
         return (
             f"{name!r} could not be loaded from the hub or its local cache{found}; check the id "
             "and the network, or pass a folder or a built-in model "
-            f"({', '.join(asset_names(AssetKind.MODEL))})"
+            f"({nearest_names(name, asset_names(AssetKind.MODEL))})"
         )
     if isinstance(error, LookupError):
         text = f"config.json names {text}, which transformers does not know"

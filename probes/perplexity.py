@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from probes.checking import batches as some_batches
 from probes.checking import hooked_model, takes
 from probes.choices import Weighting
 from probes.corpus.token_batch import Batches, TokenBatch
@@ -138,7 +139,7 @@ def power_of_e(loss: float) -> float | None:
         return None
 
 
-@takes(model=hooked_model)
+@takes(model=hooked_model, batches=some_batches)
 def measure_perplexity(
     model: HookedModel,
     batches: Batches,

@@ -14,14 +14,16 @@ Token ids are taken as they are. A `LensItem` is a prompt and its target as toke
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
 from numbers import Integral
+from operator import index
 from typing import Any
 
 from probes.choices import Compat
+from probes.refusals import shown
 from probes.shown import Shown
 
 Ids = tuple[int, ...]
@@ -53,6 +55,8 @@ class Prompts:
         name: str = "the model",
         d_vocab: int | None = None,
     ) -> None:
+        if prepend_bos not in (None, True, False):
+            raise ValueError(f"prepend_bos is {shown(prepend_bos)}; give True, False or None")
         self._given, self._prepend_bos = tokenizer, prepend_bos
         self._name, self._d_vocab = name, d_vocab
 
@@ -73,7 +77,7 @@ class Prompts:
         """What is put before a text."""
         if self._prepend_bos is False:
             return ()
-        habit = _own_front(self.tokenizer)
+        habit = own_front(self.tokenizer)
         if habit or self._prepend_bos is None:
             return habit
         if self.tokenizer.bos_token_id is None:
@@ -120,6 +124,8 @@ class Prompts:
         return found
 
     def single(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise ValueError(f"found {shown(text)} where the text of one token is wanted; give one")
         (ids,) = self.ids([text], "text")
         if len(ids) != 1:
             pieces = [self.tokenizer.decode([token]) for token in ids]
@@ -232,13 +238,16 @@ def texts_of(given: Any, what: str = "prompts") -> list[Text]:
     """One text or several, as several: a text or a row of token ids by itself is one."""
     if isinstance(given, str):
         return [given]
-    listed = given.tolist() if hasattr(given, "tolist") else list(given)
+    listed = given.tolist() if hasattr(given, "tolist") else given
+    if not isinstance(listed, Iterable) or isinstance(listed, bytes | Mapping):
+        raise ValueError(f"{what} must be texts or lists of token ids, found {shown(given)}")
+    listed = list(listed)
     if listed and all(isinstance(entry, Integral) for entry in listed):
         return [_as_ids(listed)]
     found = [entry.tolist() if hasattr(entry, "tolist") else entry for entry in listed]
     for entry in found:
         if not isinstance(entry, str | list | tuple):
-            raise ValueError(f"{what} must be texts or lists of token ids, found {entry!r}")
+            raise ValueError(f"{what} must be texts or lists of token ids, found {shown(entry)}")
     return found
 
 
@@ -255,17 +264,19 @@ def token_id(model: Any, token: str | int) -> int:
     encoder = Prompts.of(model, False)
     if isinstance(token, str):
         return encoder.single(token)
+    if not hasattr(token, "__index__"):
+        raise ValueError(f"a token is a text or an id, found {shown(token)}; give one")
     return encoder.ids([[token]], "token")[0][0]
 
 
 def place_in(position: int, length: int) -> int:
     """A position of a prompt, counted from its start; below 0 it counts from its end."""
-    if not -length <= position < length:
+    if not isinstance(position, Integral) or not -length <= position < length:
         raise ValueError(
-            f"position is {position}, and the prompt has {length} tokens; give {-length} to "
+            f"position is {position!r}, and the prompt has {length} tokens; give {-length} to "
             f"{length - 1}"
         )
-    return position % length
+    return int(position) % length
 
 
 def shown_tokens(model: Any, ids: Iterable[int]) -> list[str]:
@@ -290,32 +301,7 @@ def spelling(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[int, i
     return text, [(low, max(high, low + 1)) for low, high in pairwise(ends)]
 
 
-def set_bos_habit(tokenizer: Any, prepend_bos: bool | None) -> Any:
-    """Have a tokenizer begin texts with a BOS, or not, which is saved with it; in place."""
-    if prepend_bos is None or tokenizer is None:
-        return tokenizer
-    front = Prompts(tokenizer, prepend_bos=prepend_bos).front
-    if _own_front(tokenizer) == front:
-        return tokenizer
-    if hasattr(tokenizer, "add_bos_token"):
-        tokenizer.add_bos_token = prepend_bos
-    if _own_front(tokenizer) != front and tokenizer.is_fast:
-        from tokenizers.processors import TemplateProcessing
-
-        tokens = tokenizer.convert_ids_to_tokens(list(front))
-        begun, special = [*tokens, "$A"], list(zip(tokens, front, strict=True))
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-            single=begun, pair=[*begun, "$B:1"], special_tokens=special
-        )
-    if _own_front(tokenizer) != front:
-        raise ValueError(
-            f"prepend_bos is {prepend_bos}, and {type(tokenizer).__name__} cannot take the habit; "
-            "give a fast tokenizer, or leave prepend_bos out"
-        )
-    return tokenizer
-
-
-def _own_front(tokenizer: Any) -> Ids:
+def own_front(tokenizer: Any) -> Ids:
     """What a tokenizer puts before a text, found on a token of its own."""
     if tokenizer("", verbose=False)["input_ids"] == _ids_without_specials(tokenizer, ""):
         return ()
@@ -340,7 +326,13 @@ def _pieces(tokenizer: Any, ids: Ids) -> list[str]:
 
 
 def _as_ids(ids: Sequence[int]) -> Ids:
-    return tuple(int(token) for token in ids)
+    try:
+        return tuple(map(index, ids))
+    except TypeError:
+        raise ValueError(
+            f"token ids are whole numbers, found {shown(ids)} of others; give a text, or a list of "
+            "whole numbers"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -423,7 +415,7 @@ def encoded_items(
         return done
     pairs = [(i.prompt_ids, i.target_ids) if isinstance(i, LensItem) else i for i in items]
     for pair in pairs:
-        if isinstance(pair, str) or len(pair) != 2:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise ValueError(f"an item is a prompt and a target; found {pair!r}")
     prompts, targets = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     return lens_items(model, prompts, targets, prepend_bos=prepend_bos)
@@ -435,6 +427,11 @@ def _subject(
     """The subject as a span of the prompt's tokens: all that share a character with it."""
     if subject is None:
         return None
+    if isinstance(subject, str) or len(subject) != 2:
+        raise ValueError(
+            f"a subject is where it starts and stops in its prompt, found {shown(subject)}; give "
+            f"two numbers, or None"
+        )
     start, stop = subject
     if isinstance(prompt, str):
         offsets = encoder.offsets(prompt)

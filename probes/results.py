@@ -237,6 +237,11 @@ class EntropyResult(Result):
     notes: tuple[str, ...] = ()
     """What a reader of the numbers must know; shown wherever they are."""
 
+    _instead: ClassVar[Mapping[str, str]] = {
+        name: f"each kind has its own: result.knowledge.{name}"
+        for name in ("total", "per_layer", "interval", "maximum", "mean")
+    }
+
     @property
     def mean_coefficients(self) -> Float[Tensor, "layer d_mlp"]:
         """Mean weight of every memory vector, float64.

@@ -29,6 +29,7 @@ from probes.checking import (
     difference,
     evaluating,
     few_tokens,
+    hook_pairs,
     refusing_failures,
     tolerance,
     what_makes_finite,
@@ -42,8 +43,7 @@ from probes.readout import norm_and_unembed
 from probes.rotary import Frequencies, keep_sequences_apart, set_frequencies
 from probes.sites import ORDER, HookPoint, Site, as_hook_point, hook_name, named
 
-# Patterns in half precision are computed more finely than the model does, in every layer.
-_HALF_PRECISION_ATTENTION = 0.3
+_HALF_PRECISION_ATTENTION = 0.3  # patterns are computed more finely there, in every layer
 
 
 @torch.no_grad()
@@ -312,10 +312,10 @@ class RunningModel(MeasuredModel):
                 returns a replacement, or None to leave the tensor alone.
 
         Raises:
-            ValueError: the model has no such hook point.
+            ValueError: the model has no such hook point, or a function returns another shape.
         """
         anatomy = self.anatomy  # which every look at it makes sure of
-        pairs = [(self._point(anatomy, name), function) for name, function in hooks]
+        pairs = [(self._point(anatomy, name), function) for name, function in hook_pairs(hooks)]
         for site in dict.fromkeys(point.site for point, _ in pairs):
             self._require(site)
         return self._counted(self.engine.attached(pairs))

@@ -24,7 +24,9 @@ from itertools import islice
 from math import isfinite
 from numbers import Integral, Real
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from probes.refusals import NoSuchName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +45,17 @@ class Shown:
         # A dataclass makes one of its own, with every number, where its class has none.
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = Shown.__repr__  # type: ignore[method-assign]
+
+    _instead: ClassVar[Mapping[str, str]] = {}
+    """What to use for names that others would have here."""
+
+    if not TYPE_CHECKING:  # or any name would pass
+
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):
+                # A property that refuses says why.
+                return object.__getattribute__(self, name)
+            raise NoSuchName(name=name, obj=self)
 
     def _facts(self) -> Mapping[str, Any]:
         """Names and values to show; what it is about stands under the empty name."""

@@ -20,11 +20,12 @@ from probes.checking import activation_name
 from probes.places import view_of
 from probes.projections import bias_of, computed_rows, kind_of, matrix_of
 from probes.running_model import RunningModel
+from probes.shown import Shown
 from probes.sites import Site
 
 
 @dataclass(frozen=True, repr=False)
-class _Part:
+class _Part(Shown):
     anatomy: Anatomy
     layer: int
 
@@ -104,6 +105,18 @@ class Block(NamedTuple):
     mlp: MLPWeights
 
 
+class Blocks(tuple[Block, ...]):
+    """The weights of each layer."""
+
+    def __getitem__(self, layer: Any) -> Any:
+        try:
+            return super().__getitem__(layer)
+        except (IndexError, TypeError):
+            raise IndexError(
+                f"layer {layer!r} does not exist; blocks are numbered 0 to {len(self) - 1}"
+            ) from None
+
+
 def _stacked(part: str, name: str, axes: str) -> Any:
     def of_all_layers(model: Any) -> Tensor:
         return torch.stack([getattr(getattr(block, part), name) for block in model.blocks])
@@ -136,7 +149,7 @@ class Weights:
         """The weights of each layer, `model.blocks[3].attn.W_Q` for example, as views."""
         anatomy = self.anatomy
         layers = range(len(anatomy.layers))
-        return tuple(Block(AttentionWeights(anatomy, i), MLPWeights(anatomy, i)) for i in layers)
+        return Blocks(Block(AttentionWeights(anatomy, i), MLPWeights(anatomy, i)) for i in layers)
 
     @property
     def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
@@ -171,7 +184,7 @@ def _rows_of(embedding: Any, n_rows: int) -> Float[Tensor, "row d_model"]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFacts:
+class ModelFacts(Shown):
     """What a model is like; sizes are numbers of things."""
 
     model_name: str

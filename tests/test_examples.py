@@ -1,6 +1,12 @@
-"""The examples, the notebook and the code in README and docs run, and say what they should."""
+"""The examples, the notebooks and the code in README and docs run, and say what they should.
 
+Every notebook runs twice: cell by cell on a tiny model, in the place of its cell of parameters; and,
+as a slow test, in a kernel with its own parameters, to a page that a browser draws.
+"""
+
+import ast
 import json
+import random
 import re
 import runpy
 from pathlib import Path
@@ -11,6 +17,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import probes
 import training
+from analysis.notebook_figure import NotebookFigure
+from tests.browser import wait
+from tests.models import tiny_hf_model, tiny_tokenizer
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,10 +39,39 @@ PAGES = [
 ]
 
 
-def code_of_notebook() -> str:
-    cells = json.loads((ROOT / "examples" / "tour.ipynb").read_text())["cells"]
-    assert not any(cell.get("outputs") for cell in cells), "commit the notebook without outputs"
-    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+def cells_of(name: str) -> list[str]:
+    """The code of a notebook, cell by cell, without that of its parameters."""
+    cells = json.loads((ROOT / "examples" / f"{name}.ipynb").read_text())["cells"]
+    assert not any(cell.get("outputs") for cell in cells), "commit notebooks without outputs"
+    plain = [c for c in cells if c["cell_type"] == "code" and not c["metadata"].get("tags")]
+    return ["".join(cell["source"]) for cell in plain]
+
+
+def shown_by(cell: str, names: dict) -> object:
+    """Run a cell; what its last line shows."""
+    tree = ast.parse(cell)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "cell", "exec"), names)
+    if last is None:
+        return None
+    shown = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+    assert getattr(shown, "_repr_html_", shown.__repr__)()
+    return shown
+
+
+TINY = {
+    "where_a_fact_comes_from": {
+        **{"CLEAN": "w1 w2 w3", "ANSWER": "w5", "CORRUPTED": "w1 w9 w3", "OTHER": "w6"},
+        **{"TOKENS": 512, "LENGTH": 32},
+    },
+    "edit_and_train": {
+        **{"TOKENS": 512, "LENGTH": 32, "LAYER": 1, "PROMPT": "w1 w2 w3", "SUBJECT": "w2"},
+        **{"TARGET": " w5", "NEIGHBOUR": "w1 w7 w3", "PREFIXES": [""], "SUMS_STEPS": 40},
+        "SEARCH": {"steps": 60, "largest": 40.0, "weight_decay": 0.0, "drift": 0.0},
+    },
+    "read_a_run": {"STEPS": 8, "EVERY": 2},
+}
+FIGURES = {"where_a_fact_comes_from": 7, "edit_and_train": 4, "read_a_run": 4}
 
 
 @pytest.mark.usefixtures("smollm2")
@@ -72,11 +110,41 @@ def model(request, monkeypatch):
     return found
 
 
-def test_the_notebook_runs_from_top_to_bottom(model):
-    names: dict = {}
-    exec(compile(code_of_notebook(), "tour.ipynb", "exec"), names)
-    assert names["mean"].shape == (model.d_mlp,)
-    assert names["result"].next_token.mean > 0
+@pytest.mark.parametrize("name", TINY)
+def test_a_notebook_runs_on_a_tiny_model(name, tmp_path):
+    folder = tmp_path / "tiny"
+    tiny_hf_model("llama").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    text = tmp_path / "texts.jsonl"
+    text.write_text("\n".join(json.dumps({"text": words(seed)}) for seed in range(64)))
+    names = {"MODEL": str(folder), "CORPUS": str(text), **TINY[name]}
+    found = [shown_by(cell, names) for cell in cells_of(name)]
+    figures = [one for one in found if isinstance(one, NotebookFigure)]
+    assert len(figures) == FIGURES[name]
+    assert all(any(len(trace.x) for trace in figure.data) for figure in figures)
+
+
+def words(seed: int) -> str:
+    draw = random.Random(seed)
+    return " ".join(f"w{draw.randrange(98)}" for _ in range(32))
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.usefixtures("smollm2")
+@pytest.mark.parametrize("name", TINY)
+def test_a_notebook_becomes_a_page_with_its_pictures(name, driver, tmp_path):
+    nbconvert, nbformat = map(pytest.importorskip, ("nbconvert", "nbformat"))
+    book = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
+    where = {"metadata": {"path": str(ROOT)}}
+    nbconvert.preprocessors.ExecutePreprocessor(timeout=600).preprocess(book, where)
+    page = tmp_path / "book.html"
+    page.write_text(nbconvert.HTMLExporter().from_notebook_node(book)[0], encoding="utf-8")
+    driver.get(page.as_uri())
+    drawn = "document.querySelectorAll('.js-plotly-plot .gtitle').length"
+    wait(driver, f"return {drawn} === {FIGURES[name]}")
+    shown = str(book)
+    assert {"edit_and_train": "Rome", "where_a_fact_comes_from": "Paris"}.get(name, "") in shown
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

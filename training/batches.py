@@ -15,6 +15,7 @@ Example:
     [[5, 6, 7], [8, 9, -100]]
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,8 +27,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
-from probes.checking import shown
 from probes.corpus.sources import ContentHash
+from probes.refusals import shown
 from training.runs.records import InjectionRecord
 from training.settings import LoopSettings
 
@@ -182,6 +183,11 @@ class RowSource:
             raise ValueError(
                 f"batch_size and epochs must be 1 or more, found {batch_size} and {epochs}"
             )
+        if not isinstance(rows, np.ndarray) or rows.ndim != 2:
+            raise ValueError(
+                f"rows is {shown(rows)}; give an array [row pos], or rows of any length to "
+                "training.ExampleSource"
+            )
         if len(rows) < batch_size:
             raise ValueError(
                 f"{len(rows)} rows do not fill one batch of {batch_size}; give more text, shorter "
@@ -335,7 +341,10 @@ class FunctionSource:
         if isinstance(made, TrainingBatch):
             return made
         if isinstance(made, np.ndarray | torch.Tensor) and made.ndim == 2:
-            return as_training_batch(torch.as_tensor(made).long())
+            whole = torch.as_tensor(made)
+            if whole.is_floating_point() or whole.is_complex():
+                raise ValueError(f"the data for step {step} are of {whole.dtype}; return token ids")
+            return as_training_batch(whole.long())
         if not isinstance(made, list | tuple):
             raise ValueError(
                 f"the data for step {step} are {shown(made)}; return a TrainingBatch, token ids "
@@ -364,6 +373,8 @@ def as_source(data: Data, settings: LoopSettings) -> BatchSource:
 
 def some_data(value: Any) -> str | None:
     """What is wrong with a value as data to train on (a check of `probes.checking`)."""
+    if callable(value) and not isinstance(value, type | BatchSource):
+        return _not_of_a_step(value)
     is_text = isinstance(value, str | bytes | Mapping | type)
     if not is_text and (isinstance(value, BatchSource | Iterable) or callable(value)):
         return None
@@ -371,6 +382,17 @@ def some_data(value: Any) -> str | None:
         f"{shown(value)}; give rows of token ids, a function from the step to its batch, or a "
         "source such as training.RowSource(rows, 8)"
     )
+
+
+def _not_of_a_step(function: Callable[..., Any]) -> str | None:
+    """Why a function cannot be asked for the batch of a step."""
+    try:
+        inspect.signature(function).bind(0)
+    except TypeError as error:
+        return f"a function that cannot be called with the step ({error}); give one of the step"
+    except ValueError:  # some builtins have no signature
+        pass
+    return None
 
 
 def _row(row: Any, number: int) -> tuple[Int64[np.ndarray, " pos"], ...]:

@@ -380,9 +380,13 @@ def learning_rate(update: int, settings: LoopSettings) -> float:
     Args:
         update: which, from 1 to the steps of the run.
         settings: the run's.
+
+    Raises:
+        ValueError: the run has no such update.
     """
     steps, schedule, warmup = settings.steps, settings.schedule, settings.warmup_updates
-    assert 1 <= update <= steps
+    if not 1 <= update <= steps:
+        raise ValueError(f"update is {update!r}; give 1 to the {steps} of the run")
     peak, final = settings.optimizer.learning_rate, schedule.final_fraction
     point = update - 1 if schedule.count is RateCount.FROM_ZERO else update
     if point < warmup:

@@ -21,10 +21,11 @@ with as many threads; GPU kernels may add in another order).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import isfinite
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from interventions.edit_forms import Edit, some_edits
 from interventions.learning_rates import RowLearningRates
-from probes.checking import each_of, hooked_model, instance_of, shown, takes
+from probes.checking import each_of, hooked_model, takes
 from probes.hooked_model import HookedModel
+from probes.refusals import instance_of, shown
 from training.batches import (
     BatchSource,
     Data,
@@ -70,6 +72,23 @@ class TrainingResult:
     """The last one."""
 
 
+def _some_functions(value: Any) -> str | None:
+    if not isinstance(value, list | tuple):
+        return f"{shown(value)}; give a list of functions of a record"
+    wrong = next((one for one in value if not callable(one)), None)
+    return wrong and f"a list with {shown(wrong)}; give functions of a record"
+
+
+def _a_rule(value: Any) -> str | None:
+    check = instance_of(StopRule, "a rule, such as training.LossBelow(0.1)")
+    return None if value is None else check(value)
+
+
+def _seconds(value: Any) -> str | None:
+    is_some = value is None or (isinstance(value, Real) and value >= 0)
+    return None if is_some else f"{shown(value)}; give seconds, or None"
+
+
 def _a_directory(value: Any) -> str | None:
     is_one = isinstance(value, RunDirectory | str | Path)
     return None if is_one else f"{shown(value)}; give a path, or a training.RunDirectory"
@@ -83,6 +102,9 @@ def _a_directory(value: Any) -> str | None:
     edits=some_edits,
     observers=each_of(Observer, "an object with due and observe, such as a TaskObserver"),
     optimizer_edits=each_of(RowLearningRates, "interventions.RowLearningRates(resuscitation)"),
+    callbacks=_some_functions,
+    stop=_a_rule,
+    time_limit=_seconds,
 )
 def train(
     model: HookedModel,
@@ -136,6 +158,7 @@ def train(
             finite; a checkpoint cannot be read or written.
     """
     began = time.monotonic()
+    start_state = None if start_state is None else Path(start_state)
     if start_state is not None and settings.lora_rank is not None:
         raise ValueError("new adapters begin with a fresh optimizer; leave start_state out")
     source = as_source(source, settings)
@@ -321,11 +344,21 @@ def _observe(
     seen = []
     with run.engine.observing():
         for observer in observers:
-            for record in observer.observe(model, step):
+            for record in _records(observer, observer.observe(model, step)):
                 write(record)
                 seen.append(record)
     directory.append_timing(step=step, observing_seconds=time.perf_counter() - started)
     return seen
+
+
+def _records(observer: Observer, found: Any) -> Sequence[Record]:
+    listed = [*found] if isinstance(found, Iterable) and not isinstance(found, Mapping) else None
+    if listed is None or not all(isinstance(one, Record) for one in listed):
+        raise ValueError(
+            f"{type(observer).__name__}.observe returned {shown(found)}; return a list of "
+            "training.Record objects"
+        )
+    return listed
 
 
 def _write_checkpoint(

@@ -26,6 +26,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from probes.choices import as_choice
+from probes.prompts import Prompts, own_front
+from probes.refusals import instance_of
+from probes.refusals import tokenizer as a_tokenizer
+from training.settings import require_kinds
 
 if TYPE_CHECKING:
     from probes.hooked_model import HookedModel
@@ -77,6 +81,7 @@ class ModelShape:
     positions: int = 1024
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         as_choice(ModelFamily, str(self.family), "family")
         for name in _SIZES:
             if getattr(self, name) < 1:
@@ -126,6 +131,12 @@ def new_model(shape: ModelShape, tokenizer: Any | None = None, *, seed: int = 0)
 
     import probes
 
+    for name, wrong in {
+        "shape": instance_of(ModelShape, "training.ModelShape(family=..., ...)")(shape),
+        "tokenizer": a_tokenizer(tokenizer),
+    }.items():
+        if wrong:
+            raise ValueError(f"new_model: {name} is {wrong}")
     if tokenizer is not None and len(tokenizer) > shape.d_vocab:
         raise ValueError(
             f"the tokenizer has {len(tokenizer)} entries, but the model's vocabulary has "
@@ -190,3 +201,28 @@ def train_byte_pairs(texts: Iterable[str], d_vocab: int) -> Any:
         pad_token=PADDING,
         clean_up_tokenization_spaces=False,
     )
+
+
+def set_bos_habit(tokenizer: Any, prepend_bos: bool | None) -> Any:
+    """Have a tokenizer begin texts with a BOS, or not, which is saved with it; in place."""
+    if prepend_bos is None or tokenizer is None:
+        return tokenizer
+    front = Prompts(tokenizer, prepend_bos=prepend_bos).front
+    if own_front(tokenizer) == front:
+        return tokenizer
+    if hasattr(tokenizer, "add_bos_token"):
+        tokenizer.add_bos_token = prepend_bos
+    if own_front(tokenizer) != front and tokenizer.is_fast:
+        from tokenizers.processors import TemplateProcessing
+
+        tokens = tokenizer.convert_ids_to_tokens(list(front))
+        begun, special = [*tokens, "$A"], list(zip(tokens, front, strict=True))
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=begun, pair=[*begun, "$B:1"], special_tokens=special
+        )
+    if own_front(tokenizer) != front:
+        raise ValueError(
+            f"prepend_bos is {prepend_bos}, and {type(tokenizer).__name__} cannot take the habit; "
+            "give a fast tokenizer, or leave prepend_bos out"
+        )
+    return tokenizer

@@ -24,11 +24,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from probes.checking import hooked_model, takes
 from probes.choices import as_choice
 from probes.corpus.readers import text_chunks
 from probes.corpus.sources import Corpus
 from probes.hooked_model import HookedModel
 from probes.prompts import Prompts
+from probes.refusals import instance_of
 from probes.results import Provenance, provenance_of
 from probes.shown import Result
 from probes.target_pass import token_log_probs
@@ -162,6 +164,7 @@ class CorpusNovelty(Result):
         return table.reset_index()
 
 
+@takes(model=hooked_model, corpus=instance_of(Corpus, "probes.load_corpus(...)"))
 def corpus_novelty(
     model: HookedModel,
     corpus: Corpus,

@@ -25,6 +25,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import distributed as dist
 
+from probes.checking import batches as some_batches
 from probes.choices import Coefficient, Weighting
 from probes.corpus.token_batch import Batches, as_batches
 from probes.corpus_means import Interval, Resampling
@@ -32,6 +33,7 @@ from probes.hooked_model import HookedModel
 from probes.measure import AttentionMeter, KnowledgeMeter, NextTokenMeter, PassSettings, run_pass
 from probes.perplexity import measure_perplexity
 from probes.prompts import LensItem, encoded_items
+from probes.refusals import instance_of, shown
 from probes.scoring import (
     EncodedQuestions,
     PaddedMean,
@@ -126,6 +128,8 @@ class Cadence:
     def __post_init__(self) -> None:
         if self.every is not None and self.every < 1:
             raise ValueError(f"every is {self.every}: give a positive number of steps, or None")
+        if not isinstance(self.at, tuple | list):
+            raise ValueError(f"at is {shown(self.at)}; give a tuple of steps")
         if wrong := [step for step in (*self.at, self.last or 0) if step < 0]:
             raise ValueError(f"step {wrong[0]} was asked for: steps count from 0")
 
@@ -146,6 +150,8 @@ class Timed:
     """Something that is done at the steps of a cadence."""
 
     def __init__(self, cadence: Cadence) -> None:
+        if wrong := instance_of(Cadence, "training.Cadence(every=...)")(cadence):
+            raise ValueError(f"{type(self).__name__}: cadence is {wrong}")
         self._cadence = cadence
 
     def due(self, step: int) -> bool:
@@ -268,12 +274,18 @@ class ClozeObserver(Timed):
         ]
 
 
+def _kept(batches: Batches) -> list[Mapping[str, Any]]:
+    if wrong := some_batches(batches):
+        raise ValueError(f"batches is {wrong}")
+    return [*as_batches(batches)]
+
+
 class HeldOutObserver(Timed):
     """Measures how well text is predicted: batches, the same every time, of a corpus so called."""
 
     def __init__(self, corpus: str, batches: Batches, cadence: Cadence) -> None:
         super().__init__(cadence)
-        self._corpus, self._batches = corpus, list(as_batches(batches))
+        self._corpus, self._batches = corpus, _kept(batches)
 
     def observe(self, model: HookedModel, step: int) -> list[Record]:
         """Mean loss in nats per token, and bits per byte where the bytes are known."""
@@ -290,7 +302,7 @@ class EntropyObserver(Timed):
 
     def __init__(self, batches: Batches, cadence: Cadence) -> None:
         super().__init__(cadence)
-        self._batches = list(as_batches(batches))
+        self._batches = _kept(batches)
 
     def observe(self, model: HookedModel, step: int) -> list[Record]:
         """The entropies in nats, and the share of dormant neurons of every layer."""

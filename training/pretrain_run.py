@@ -5,13 +5,12 @@ from typing import Any
 
 import probes
 from probes.assets import AssetKind, asset_names, fetch
+from probes.checking import as_device
 from probes.corpus.sources import Corpus
-from probes.models import as_device
-from probes.prompts import set_bos_habit
 from probes.shown import print_tables
 from training.data.fact_world import ClozeItem, cloze_items, generate_world, mixed
 from training.data.packed_rows import CorpusSource, packed_corpus
-from training.model_shapes import new_model, train_byte_pairs
+from training.model_shapes import new_model, set_bos_habit, train_byte_pairs
 from training.observers import Cadence
 from training.pretrain_config import OWN_TOKENIZER, PretrainConfig
 from training.runs.checkpoints import checkpoint_folders

@@ -13,9 +13,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from probes.choices import as_choice
+from probes.refusals import shown
 from training.choices import DecayGroup, Parallel, Precision, RateCount, ScheduleKind
 
 
@@ -87,6 +90,7 @@ class OptimizerSettings:
     """Norm that the gradient of all parameters is clipped to; None for no clipping."""
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         _as_choice(self, "decay", DecayGroup)
         _require(self, "learning_rate", 0 < self.learning_rate < math.inf, "above 0 and finite")
         _require(self, "betas", all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1")
@@ -114,6 +118,7 @@ class ScheduleSettings:
     """Whether the first update has the rate of point 1 or of point 0."""
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         _as_choice(self, "kind", ScheduleKind)
         _as_choice(self, "count", RateCount)
         for name in ("warmup_fraction", "warmup_start", "final_fraction"):
@@ -156,6 +161,7 @@ class LoopSettings:
     """How many checkpoints, the newest, keep the optimizer's state; older ones keep weights."""
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         _as_choice(self, "precision", Precision)
         _as_choice(self, "parallel", Parallel)
         for name in ("steps", "batch_size", "keep_training_states"):
@@ -197,6 +203,20 @@ def log_spaced_steps(steps: int) -> tuple[int, ...]:
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, found {steps}")
     return tuple(sorted({2**turn for turn in range(steps.bit_length())} | {steps}))
+
+
+def require_kinds(settings: Any) -> None:
+    """Refuse values of another kind than their fields: text for a number, a name for settings."""
+    for name, wanted in get_type_hints(type(settings)).items():
+        several = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
+        plain = [get_origin(one) or one for one in several]
+        kinds = [_KINDS.get(kind, kind) for kind in plain]
+        if not any(isinstance(value := getattr(settings, name), kind) for kind in kinds):
+            words = " or ".join(kind.__name__ for kind in plain if kind is not NoneType)
+            raise ValueError(f"{name} is {shown(value)}; give {words}")
+
+
+_KINDS: dict[Any, Any] = {int: Integral, float: Real, tuple: tuple | list}
 
 
 def _as_choice(settings: Any, name: str, kind: type[StrEnum]) -> None:

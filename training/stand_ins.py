@@ -30,7 +30,6 @@ from probes.assets import AssetKind, asset_names, fetch
 from probes.checkpoint_files import quiet_transformers
 from probes.corpus.sources import is_hub_corpus
 from probes.models import where_it_is
-from probes.prompts import set_bos_habit
 from training.data.factoids import HUB_FACTOIDS, KEY_VALUE_RECALL, KeyValues, load_factoids
 from training.data.fictional_generator import generate_knowledge
 from training.data.mixes import MixName
@@ -44,6 +43,7 @@ from training.data.passages import (
     is_hub_knowledge,
 )
 from training.data.primary_sets import HUB_INSTRUCTIONS, Layout
+from training.model_shapes import set_bos_habit
 from training.pretrain_config import OWN_TOKENIZER, PretrainConfig
 from training.runs.directory import tokenizer_hash
 from training.start_or_resume import find_start, why_not_here

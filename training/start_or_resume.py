@@ -35,11 +35,11 @@ from interventions.learning_rates import RowLearningRates
 from probes.assets.fetching import is_here
 from probes.assets.table import asset_names
 from probes.hooked_model import HookedModel
-from probes.prompts import set_bos_habit
 from training.adapters import add_adapters
 from training.batches import BatchSource, InjectingSource, NamedSources, TrainingBatch
 from training.choices import Parallel, Precision
 from training.engine import Engine, adamw, hold_in_float32, refuse_misfits
+from training.model_shapes import set_bos_habit
 from training.observers import ItemsObserver, Observer, StopRule
 from training.processes import (
     Processes,

@@ -17,6 +17,7 @@ Example:
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from training.batches import TrainingBatch
@@ -134,6 +135,8 @@ class LossBelow(_CountingRule):
         patience: int = 1,
         consecutive: bool = True,
     ) -> None:
+        if not isinstance(threshold, Real):
+            raise ValueError(f"the loss threshold is {threshold!r}: give nats above 0")
         self._what = "loss" if source is None else f"loss of {source}"
         super().__init__(f"{self._what} below {threshold:g} nats", patience, consecutive)
         if not threshold > 0:

@@ -37,6 +37,8 @@ from probes.corpus.token_batch import (
     row_limit,
 )
 from probes.prompts import Prompts
+from probes.refusals import tokenizer as a_tokenizer
+from probes.refusals import whole_number
 from probes.shown import Shown
 
 MINIMUM_SEQUENCE_LENGTH = 2
@@ -57,8 +59,8 @@ class Batching:
         minima = {"sequence_length": MINIMUM_SEQUENCE_LENGTH, "batch_size": 1, "max_tokens": 1}
         for name, minimum in minima.items():
             value = getattr(self, name)
-            if value is not None and value < minimum:
-                raise ValueError(f"{name} is {value}: give {minimum} or more")
+            if value is not None and (wrong := whole_number(minimum)(value)):
+                raise ValueError(f"{name} is {wrong}")
 
 
 @dataclass
@@ -229,6 +231,8 @@ def token_batches(
         ValueError: a number too small, an unknown choice, a text corpus without a tokenizer, the
             packed layout without an end-of-sequence token, or a BOS that the tokenizer has not.
     """
+    if wrong := a_tokenizer(tokenizer):
+        raise ValueError(f"token_batches: tokenizer is {wrong}")
     if isinstance(corpus, str):
         raise ValueError(
             f"corpus is the text {corpus[:20]!r}: open it with load_corpus, or give a list of texts"

@@ -273,10 +273,14 @@ def fact_changes(
     Raises:
         ValueError: the two differ in shape or in how they split the prompt.
     """
-    shapes = [(model.n_layers, model.d_mlp, model.d_model) for model in (before, after)]
+    shapes = [
+        (model.architecture.family, model.n_layers, model.d_mlp, model.d_model)
+        for model in (before, after)
+    ]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"{before.name} has layers, d_mlp and d_model {shapes[0]}, {after.name} {shapes[1]}; "
+            f"{before.name} has family, layers, d_mlp and d_model {shapes[0]}, {after.name} "
+            f"{shapes[1]}; "
             "give two checkpoints of one model"
         )
     items = [

@@ -12,6 +12,7 @@ Source: Geva et al., arXiv 2012.14913 and 2203.14680.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from probes.corpus.token_batch import as_token_batch
 from probes.hooks import capture
 from probes.projections import centred_as, kind_of, matrix_of, weight_of
 from probes.prompts import Ids, one_prompt, place_in, shown_tokens
+from probes.refusals import shown
 from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import Site
@@ -99,8 +101,14 @@ def promoted_tokens(
 def checked_vectors(model: RunningModel, vectors: Sequence[Vector]) -> list[Vector]:
     """Pairs of layer and index, both from 0."""
     found = []
-    for layer, index in vectors:
-        point = model.hook_point((Site.MLP_COEFFICIENTS, int(layer)))
+    for vector in [vectors] if _is_pair(vectors) else vectors:
+        if not _is_pair(vector):
+            raise ValueError(
+                f"a memory vector is a pair of layer and index, found {shown(vector)}; give a list "
+                "of pairs, such as [(3, 17)]"
+            )
+        layer, index = vector
+        point = model.hook_point((Site.MLP_COEFFICIENTS, layer))
         if not 0 <= index < model.d_mlp:
             raise ValueError(
                 f"memory vector {index} does not exist; a layer of {model.name} has 0 to "
@@ -111,6 +119,11 @@ def checked_vectors(model: RunningModel, vectors: Sequence[Vector]) -> list[Vect
     if not found:
         raise ValueError("there are no memory vectors; give pairs of layer and index")
     return found
+
+
+def _is_pair(value: Any) -> bool:
+    is_two = isinstance(value, tuple | list) and len(value) == 2
+    return is_two and all(isinstance(number, Integral) for number in value)
 
 
 @torch.no_grad()
@@ -212,7 +225,7 @@ def top_vectors(
     n: int = 10,
     by: VectorOrder | str | None = None,
     token: str | int | None = None,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int] | int | None = None,
     k: int = 10,
     prepend_bos: bool | None = None,
 ) -> TopVectors:
@@ -226,7 +239,7 @@ def top_vectors(
         by: `"coefficient"`, `"contribution"` or `"logit"`; None for the logit where there is a
             token, for the contribution otherwise.
         token: the token whose logit they add to, as text that is one token or as its id.
-        layers: of these layers only.
+        layers: of this layer, or these, only.
         k: how many promoted and suppressed tokens of each.
         prepend_bos: of text, as `HookedModel.to_tokens`.
 
@@ -279,11 +292,11 @@ def used(
     return coefficients, coefficients.abs() * norms
 
 
-def _only(model: RunningModel, values: Tensor, layers: Sequence[int] | None) -> Tensor:
+def _only(model: RunningModel, values: Tensor, layers: Sequence[int] | int | None) -> Tensor:
     if layers is None:
         return values
     kept = torch.full_like(values, -1.0)
-    for layer in layers:
+    for layer in [layers] if isinstance(layers, int) else layers:
         number = model.hook_point((Site.MLP_COEFFICIENTS, layer)).layer
         kept[number] = values[number]
     return kept

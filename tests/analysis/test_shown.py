@@ -11,6 +11,7 @@ import analysis
 import interventions
 import probes
 from analysis.depth import depth_change
+from analysis.edit_measures import MEASURES, EditRow, EditSweep, HeldOut, edit_settings
 from analysis.runs import read_chain, read_run
 from probes.shown import Result, Shown, brief
 from probes.translators import identity_translators
@@ -43,6 +44,10 @@ def shown(tmp_path_factory):
         *(lens.per_token.readout, lens.localization(5), make_causal(), identity_translators(model)),
         *(entropies, entropies.knowledge, entropies.attention, entropies.next_token),
         *(entropies.provenance, probes.measure_perplexity(model, BATCH)),
+        *(interventions.measure_effects(model, BATCH), edit_sweep(entropies)),
+        *(interventions.MemoryEdit({0: [1]}), interventions.AblateHeads({0: [1]})),
+        interventions.Steer(("resid_post", 0), torch.ones(42)),
+        interventions.RankOneWrite(0, torch.ones(29), torch.ones(42)),
         *(resuscitation, interventions.AttentionTemperature(1.5), interventions.Identity()),
         *(interventions.RandomRows(resuscitation), interventions.MatchedNoise(resuscitation)),
         *(interventions.ReDo(means, ratio=0.5), interventions.RowLearningRates(resuscitation)),
@@ -57,6 +62,17 @@ def shown(tmp_path_factory):
         ),
     ]
     return {type(one).__name__: one for one in everything}
+
+
+def edit_sweep(entropies):
+    """A sweep of two edits, one of them refused; its numbers are made up."""
+    settings = edit_settings(["up"], factors=[1.0, 2.0], ratios=[], temperatures=[])
+    before = dict.fromkeys(MEASURES, 3.0)
+    rows = (
+        EditRow(settings[0], {}, dict.fromkeys(MEASURES, 3.5), 4),
+        EditRow(settings[1], {}, {}, None, "it is refused"),
+    )
+    return EditSweep(entropies, HeldOut("text", "ab" * 32, 1, 1), before, rows)
 
 
 def prompt_results(model):

@@ -241,7 +241,9 @@ def test_texts_of_takes_rows_of_ids():
     assert texts_of(torch.tensor([3, 4])) == [(3, 4)]
     assert texts_of([torch.tensor([3, 4]), "ab"]) == [[3, 4], "ab"]
     assert texts_of([]) == []
-    with pytest.raises(ValueError, match=r"prompts must be texts or lists of token ids, found 1.5"):
+    with pytest.raises(
+        ValueError, match=r"prompts must be texts or lists of token ids, found the number 1.5"
+    ):
         texts_of([1.5])
 
 

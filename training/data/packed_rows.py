@@ -19,6 +19,7 @@ from jaxtyping import Integer
 
 from probes.corpus.batching import token_batches
 from probes.corpus.sources import Corpus
+from probes.refusals import instance_of
 from training.batches import IGNORED, RowSource, TrainingBatch
 
 READ_ROWS = 256  # rows that are asked for at a time while a corpus is read; it decides nothing
@@ -44,6 +45,8 @@ def packed_corpus(
     prepend_bos: bool | None = None,
 ) -> PackedRows:
     """The rows of a corpus, in memory."""
+    if wrong := instance_of(Corpus, "probes.load_corpus(...)")(corpus):
+        raise ValueError(f"corpus is {wrong}")
     check_row_length(row_length, positions)
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows is {max_rows}: give 1 or more, or leave it out for all")

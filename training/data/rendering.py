@@ -27,9 +27,10 @@ from functools import cached_property
 from itertools import accumulate, chain, pairwise
 from typing import Any
 
-from probes.choices import Compat
+from probes.choices import Compat, as_choice
 from probes.corpus.sources import ContentHash
 from probes.prompts import Ids, Prompts
+from probes.refusals import tokenizer as a_tokenizer
 from training.choices import Template
 from training.data.factoids import FactoidSet, prompt_and_target
 from training.data.items import Listed
@@ -80,7 +81,7 @@ def factoid_conversations(
 
 
 def _is_official(compat: Compat | str | None) -> bool:
-    return compat is not None and Compat(compat) is Compat.OFFICIAL
+    return compat is not None and as_choice(Compat, compat, "compat") is Compat.OFFICIAL
 
 
 class RowEncoder:
@@ -93,7 +94,9 @@ class RowEncoder:
             raise ValueError(
                 "rows are made by a tokenizer, and there is none: load the model with one"
             )
-        self._tokenizer, self._template = tokenizer, Template(template)
+        if wrong := a_tokenizer(tokenizer):
+            raise ValueError(f"tokenizer is {wrong}")
+        self._tokenizer, self._template = tokenizer, as_choice(Template, template, "template")
         self._is_chat = self._template is Template.CHAT
         # A chat template has the beginning of a text written out.
         self._prompts = Prompts(tokenizer, prepend_bos=False if self._is_chat else None)
@@ -309,7 +312,7 @@ def render_all(
         )
     return RenderedSet(
         tuple(row for row, fit in zip(rows, fits, strict=True) if fit),
-        Template(template),
+        as_choice(Template, template, "template"),
         max_length,
         tuple(row.identifier for row, fit in zip(rows, fits, strict=True) if not fit),
     )

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from probes.refusals import meant, shown
 from probes.shown import json_text
 
 RECORDS_FILE = "records.jsonl"
@@ -238,6 +239,8 @@ def read_records(
     if not path.is_file():
         raise ValueError(f"{directory} holds no {RECORDS_FILE}; give the directory of a run")
     wanted = kind if kind is None or isinstance(kind, str) else kind.record
+    if isinstance(kind, str) and kind not in KINDS:
+        raise ValueError(f"no records are called {kind!r}; {meant(kind, KINDS)}")
     # Only the kinds asked for are parsed whole: scores of every step make long files.
     mark = "" if wanted is None else f'{{"record": "{wanted}"'
     with path.open(encoding="utf-8") as lines:
@@ -255,7 +258,16 @@ def read_records(
 
 
 def records_of(directory: str | Path, kind: type[Kind]) -> list[Kind]:
-    """All records of one kind; see `read_records`."""
+    """All records of one kind; see `read_records`.
+
+    Raises:
+        ValueError: there is no such run, or the kind is no class of records.
+    """
+    if not isinstance(kind, type):
+        raise ValueError(
+            f"records_of: kind is {shown(kind)}; give a class, training.StepRecord say, or ask "
+            "training.read_records"
+        )
     return [found for found in read_records(directory, kind) if isinstance(found, kind)]
 
 

@@ -82,7 +82,7 @@ def test_provenance_names_model_and_settings():
     [
         ({"span": "some"}, "span must be one of first, every, mean, found 'some'"),
         ({"positions": "none"}, "positions must be one of last, all, found 'none'"),
-        ({"top_k": 0}, "top_k is 0; keep at least one token"),
+        ({"top_k": 0}, "top_k is 0: give 1 or more"),
         ({"positions": (7,)}, "position 7 does not exist"),
     ],
 )
