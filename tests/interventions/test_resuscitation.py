@@ -287,6 +287,7 @@ def test_coefficients_of_another_shape_are_refused():
         pass
 
 
+@pytest.mark.slow
 def test_preserving_leaves_smollm2_as_it_is_and_gives_every_edited_neuron_its_mean(smollm2):
     corpus = probes.load_corpus("general", max_documents=2)
     batch = next(
