@@ -82,7 +82,8 @@ class MemoryEdit(Shown):
     def __post_init__(self) -> None:
         chosen = chosen_places(self.vectors, "a MemoryEdit", "memory vector", "{3: [17, 256]}")
         object.__setattr__(self, "vectors", chosen)
-        if not isinstance(self.scale, Real) or not isfinite(self.scale):
+        scale: Any = self.scale
+        if not isinstance(scale, Real) or not isfinite(scale):
             raise ValueError(f"scale must be a finite number, found {self.scale!r}")
         if self.added is None and self.scale == 1:
             raise ValueError("a scale of 1 with nothing added changes nothing; give another")
@@ -163,7 +164,7 @@ def chosen_places(given: Any, whose: str, what: str, example: str) -> dict[int, 
     for layer, indices in given.items():
         listed = indices.tolist() if hasattr(indices, "tolist") else indices
         numbers = list(listed) if isinstance(listed, Iterable) else [listed]
-        if not all(isinstance(n, Integral) and n >= 0 for n in (layer, *numbers)):
+        if not all(isinstance(n, Integral) and int(n) >= 0 for n in (layer, *numbers)):
             raise ValueError(
                 f"{whose} takes layers and indices as numbers from 0 up, such as {example}; found "
                 f"layer {layer!r} with {numbers}"

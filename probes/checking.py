@@ -155,8 +155,8 @@ def takes(**wanted: Check) -> Callable[[Callable[Arguments, Result]], Callable[A
             try:
                 given = signature.bind(*args, **kwargs).arguments
             except TypeError as error:
-                wrong = _unknown(signature, kwargs) or str(error)
-                raise TypeError(f"{function.__name__}: {wrong}") from None
+                misfit = _unknown(signature, kwargs) or str(error)
+                raise TypeError(f"{function.__name__}: {misfit}") from None
             for name, check in wanted.items():
                 if name not in given:
                     continue

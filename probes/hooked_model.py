@@ -322,7 +322,7 @@ class HookedModel(Shown, RunningModel, Weights):
             names = [names_filter] if isinstance(names_filter, str) else [*names_filter]
             if names:
                 return [self.hook_point(name) for name in names]
-            names_filter = names.count
+            names_filter = lambda _name: False  # noqa: E731
         wanted = names_filter or (lambda _name: True)
         if chosen := [point for point in points if wanted(hook_name(point, gated=gated))]:
             return chosen

@@ -76,8 +76,8 @@ def load_model(
         ValueError: it cannot be found or loaded, or its architecture is not understood.
     """
     asked = None if backend is None else as_choice(Backend, backend, "backend")
-    if wrong := a_tokenizer(tokenizer):
-        raise ValueError(f"tokenizer is {wrong}")
+    if refused := a_tokenizer(tokenizer):
+        raise ValueError(f"tokenizer is {refused}")
     if isinstance(source, Path):
         source = str(source)
     if not isinstance(source, str):

@@ -269,9 +269,9 @@ def token_id(model: Any, token: str | int) -> int:
     return encoder.ids([[token]], "token")[0][0]
 
 
-def place_in(position: int, length: int) -> int:
+def place_in(position: Any, length: int) -> int:
     """A position of a prompt, counted from its start; below 0 it counts from its end."""
-    if not isinstance(position, Integral) or not -length <= position < length:
+    if not isinstance(position, Integral) or not -length <= int(position) < length:
         raise ValueError(
             f"position is {position!r}, and the prompt has {length} tokens; give {-length} to "
             f"{length - 1}"

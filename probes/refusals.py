@@ -50,16 +50,16 @@ class NoSuchName(AttributeError):
         kind = type(self.obj)
         instead = getattr(kind, "_instead", {}).get(self.name)
         public = [name for name in dir(self.obj) if not name.startswith("_")]
-        return f"{kind.__name__} has no {self.name!r}; {instead or meant(self.name, public)}"
+        return f"{kind.__name__} has no {self.name!r}; {instead or meant(str(self.name), public)}"
 
 
 def whole_number(least: int = 1) -> Check:
     """A check for whole numbers that are not too small."""
 
     def check(value: Any) -> str | None:
-        if not isinstance(value, Integral) or isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, Integral):
             return f"{shown(value)}; give a whole number, {least} or more"
-        return None if value >= least else f"{value}: give {least} or more"
+        return None if int(value) >= least else f"{value}: give {least} or more"
 
     return check
 

@@ -60,7 +60,6 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from numbers import Integral
 from typing import Any, NamedTuple
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
@@ -222,7 +221,7 @@ def as_hook_point(key: Any, *, gated: bool, n_layers: int) -> HookPoint:
             "('pattern', 0) or (probes.Site.RESID_POST, 0)"
         )
     name, layer, *rest = (*key, None) if len(key) > 1 else (*key, None, None)
-    if layer is not None and not isinstance(layer, Integral):
+    if layer is not None and not hasattr(layer, "__index__"):
         raise ValueError(f"layer is {layer!r}; give a number from 0 to {n_layers - 1}")
     if layer is not None and -n_layers <= layer < 0:
         layer += n_layers

@@ -85,7 +85,7 @@ def _a_rule(value: Any) -> str | None:
 
 
 def _seconds(value: Any) -> str | None:
-    is_some = value is None or (isinstance(value, Real) and value >= 0)
+    is_some = value is None or (isinstance(value, Real) and float(value) >= 0)
     return None if is_some else f"{shown(value)}; give seconds, or None"
 
 

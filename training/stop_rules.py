@@ -135,7 +135,8 @@ class LossBelow(_CountingRule):
         patience: int = 1,
         consecutive: bool = True,
     ) -> None:
-        if not isinstance(threshold, Real):
+        given: Any = threshold
+        if not isinstance(given, Real):
             raise ValueError(f"the loss threshold is {threshold!r}: give nats above 0")
         self._what = "loss" if source is None else f"loss of {source}"
         super().__init__(f"{self._what} below {threshold:g} nats", patience, consecutive)

@@ -98,7 +98,7 @@ def promoted_tokens(
     return written_tokens(model, checked_vectors(model, [(layer, one) for one in listed]), k)
 
 
-def checked_vectors(model: RunningModel, vectors: Sequence[Vector]) -> list[Vector]:
+def checked_vectors(model: RunningModel, vectors: Any) -> list[Vector]:
     """Pairs of layer and index, both from 0."""
     found = []
     for vector in [vectors] if _is_pair(vectors) else vectors:
