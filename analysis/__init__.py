@@ -6,14 +6,14 @@ Names are exported lazily, so that `python -m analysis.entropy --help` answers a
 from probes.lazy_exports import lazily
 
 _EXPORTS = {
-    "ClusterBootstrap": "analysis.statistics.bootstrap",
+    "ClusterBootstrap": "analysis.significance",
     "ForgettingCurve": "analysis.forgetting_curve",
     "LensResult": "analysis.lens_result",
     "PatchingResult": "probes.activation_patching",
     "TrainingRun": "analysis.runs",
     "acquisition": "analysis.metrics",
     "checkpoint_ranks": "analysis.depth",
-    "compare_lenses": "analysis.lens_difference",
+    "compare_lenses": "analysis.lens_tables",
     "depth_change": "analysis.depth",
     "depth_table": "analysis.depth",
     "effectivity": "analysis.encounters",
@@ -35,7 +35,7 @@ _EXPORTS = {
     "retention_difference": "analysis.remix_measures",
     "retention_of": "analysis.remix_measures",
     "save_lens": "analysis.lens_page",
-    "sweep": "analysis.sweeping",
+    "sweep": "analysis.trajectory",
 }
 
 __getattr__, __dir__ = lazily(__name__, _EXPORTS)

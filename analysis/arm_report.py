@@ -1,4 +1,6 @@
-"""What both reports on runs are made of: arms from folders, their tables, sentences and sections.
+"""What both reports on runs are made of: arms from folders, tables, figures, sentences, sections.
+
+Arms keep their colour in all figures of a report.
 
 Example:
     >>> plain_records(pd.DataFrame({"arm": ["none"], "low": [float("nan")]}))
@@ -10,7 +12,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 import pandas as pd
@@ -19,7 +20,6 @@ import plotly.graph_objects as go
 from analysis.document import (
     Code,
     Facts,
-    Figure,
     Fold,
     Panel,
     Report,
@@ -29,27 +29,29 @@ from analysis.document import (
     save_report,
     titled,
 )
-from analysis.figures import colours_of, dots_by_name
+from analysis.figures import (
+    REFERENCE_COLOUR,
+    colours_of,
+    dots,
+    dots_by_name,
+    empty,
+    layer_axis,
+    lines,
+    mark,
+)
 from analysis.numbers import (
-    capital,
     command_line,
-    count,
-    nats,
+    label,
     one_seed,
-    p_text,
-    points,
     runs_in_words,
+    say,
     share,
     shown_path,
-    signed,
-    signed_nats,
-    signed_points,
-    steps_text,
+    texts,
     value_range,
-    with_interval,
 )
 from analysis.runs import Recorded
-from probes.cli import progress, refuse_existing
+from probes.cli import progress, refuse_foreign
 from training.ckl_config import CKL_RECIPES
 from training.pretrain_config import PRETRAIN_RECIPES
 from training.recipes import command_words, from_json, recipe_named
@@ -57,24 +59,14 @@ from training.remix import REMIX_RECIPES
 
 MOST_ARMS = 4
 """So many arms have sentences of their own; of more, the lowest and the highest are named."""
-LEVEL = 0.05
-"""The level of tests."""
-_HASH = 12
-"""Characters of a hash that are shown."""
+LEVEL = 0.05  # the level of tests
+_HASH = 12  # characters of a hash that are shown
 _RECIPES: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "training.pretrain": PRETRAIN_RECIPES,
     "training.ckl": CKL_RECIPES,
     "training.remix": REMIX_RECIPES,
 }
-_SHOWS: Mapping[str, Callable[[Any], str]] = {
-    **{"nats": nats, "share": share, "points": points, "p": p_text, "count": count},
-    **{"+nats": signed_nats, "+points": signed_points, "steps": steps_text, "capital": capital},
-    "+2": lambda value: signed(value, lambda size: nats(size, 2)),
-    "words": lambda value: str(value).replace("_", " "),
-}
-"""How values are shown, by what texts call it."""
-Cells = Mapping[str, str]
-"""Texts of a column, by what the rows are called."""
+Cells = Mapping[str, str]  # texts of a column, by what the rows are called
 
 
 @dataclass(frozen=True)
@@ -114,22 +106,13 @@ def read_arms(
     arms_of: Callable[[Sequence[Any]], list[Any]],
 ) -> tuple[list[Any], Any]:
     """The arms of the runs that a command is given, and the arm of its base."""
-    refuse_folder(arguments.out, name)
+    refuse_foreign(arguments.out, f"{name}.json", "report")
     folders = [*arguments.runs, *([arguments.base] if arguments.base else [])]
     arms = arms_of([read(folder) for folder in dict.fromkeys(folders)])
     if arguments.base is None:
         return arms, None
     path = arguments.base.expanduser()
     return arms, next(arm for arm in arms for run in arm.runs if run.path == path)
-
-
-def refuse_folder(out: Path, name: str) -> None:
-    """Refuse a folder that no report can be written to, before any work is done."""
-    if (out / f"{name}.json").is_file():
-        return
-    if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"--out {out} exists and holds no report; give another folder")
-    refuse_existing(out, overwrite=False, known=())
 
 
 def plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -139,7 +122,6 @@ def plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON takes it: it has no infinity either."""
     if pd.isna(value) or (isinstance(value, float) and math.isinf(value)):
         return None
     return value.item() if hasattr(value, "item") else value
@@ -209,11 +191,6 @@ class View:
         return [p for one, rows in groups for p in self.dots(rows, x_title, str(one), **style)]
 
 
-def figure(title: str, caption: str, panels: Sequence[Panel]) -> list[Figure]:
-    """A figure, where it has panels."""
-    return [Figure(title, caption, panels)] if panels else []
-
-
 def panels(table: pd.DataFrame, by: str, draw: Callable[[pd.DataFrame], go.Figure]) -> list[Panel]:
     """A plot for each value of a column."""
     return [
@@ -237,48 +214,9 @@ def arm_table(
     return Table.of_rows(title, header, filled, **settings).without_empty()
 
 
-class _Sayer(Formatter):
-    """Fills texts in from a row; see `say`."""
-
-    def __init__(self, row: Any) -> None:
-        self.row = row
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        name, interval, ending = format_spec.partition("~")
-        if name not in _SHOWS:
-            return format(value, format_spec)
-        if pd.isna(value):
-            return ""
-        if not interval:
-            return _SHOWS[name](value)
-        ends = {end: self.row[f"{end}{ending}"] for end in ("low", "high")}
-        return with_interval(pd.Series({"value": value, **ends}), _SHOWS[name])
-
-
-def say(text: str, row: Any) -> str:
-    """A text in which names of columns are filled in from a row.
-
-    "{slope:+nats}" shows a number as a difference in nats (`_SHOWS`), "{slope:+nats~}" with the
-    interval from `low` to `high`, "{rho:nats~_differences}" from `low_differences`. What is missing
-    is empty.
-    """
-    return _Sayer(row).vformat(text, (), row)
-
-
-def texts(table: pd.DataFrame, text: str) -> list[str]:
-    """A text for every row."""
-    return [say(text, row) for _, row in table.iterrows()]
-
-
 def cells(table: pd.DataFrame, text: str) -> dict[str, str]:
     """A text for every arm."""
     return dict(zip(table["arm"].astype(str), texts(table, text), strict=True))
-
-
-def table_of(title: str, frame: pd.DataFrame, columns: Mapping[str, str], note: str) -> Table:
-    """A table with a row for each row of a frame; its columns are texts by their headings."""
-    rows = zip(*(texts(frame, text) for text in columns.values()), strict=True)
-    return Table.of_rows(title, tuple(columns), rows, note=note).without_empty()
 
 
 def columns_of(
@@ -354,3 +292,102 @@ def command_of(manifest: Mapping[str, Any]) -> str:
     except ValueError:
         return f"python -m {program} --recipe {name} # of another version"
     return command_line(program, command_words(config, recipe, name))
+
+
+Colours = Mapping[str, str]  # colours by the names of arms
+
+
+def knowledge_over_steps(
+    table: pd.DataFrame, colours: Colours, injections: Sequence[int]
+) -> go.Figure:
+    """K at every evaluation, a line for each arm; ticks at the bottom are injections."""
+    titles, hover = ("step", "K (nats)"), "step {step}: <b>{score:.3f}</b> nats"
+    of: dict[str, Any] = {"by": "arm", "colours": colours, "titles": titles, "keys": True}
+    figure = lines(table, "step", "score", hover=hover, **of)
+    if len(table):
+        low, high = table["score"].min(), table["score"].max()
+        figure.add_scatter(
+            x=list(injections),
+            y=[low - 0.04 * (high - low)] * len(injections),
+            mode="markers",
+            marker={"symbol": "line-ns-open", "color": REFERENCE_COLOUR, "size": 8},
+            name="injections",
+            showlegend=False,
+            hovertemplate="injection after %{x} updates<extra></extra>",
+        )
+    return figure
+
+
+def forgetting_curves(points: pd.DataFrame, colours: Colours) -> go.Figure:
+    """The share of gains that is left, with the lines fitted to it."""
+    titles = ("steps after the last maximum", "share of the gain left")
+    hover = "{offset} steps: <b>{retained:.1%}</b>"
+    of: dict[str, Any] = {"by": "arm", "colours": colours, "titles": titles, "keys": True}
+    figure = dots(points, "offset", "retained", hover=hover, size=6, **of)
+    lines(points, "offset", "fitted", width=1.4, onto=figure, **of)
+    figure.update_xaxes(type="log", dtick="D2" if len(points) else None)
+    return figure.update_yaxes(tickformat=".0%")
+
+
+def over_pretraining(points: pd.DataFrame, x: str, measure: str, colours: Colours) -> go.Figure:
+    """A number of every start against its pretraining step, or against an entropy of it.
+
+    Over steps, which are `x = "step"`, there is a line for each series.
+    """
+    over_steps, is_share = x == "step", measure[0] in "AF"
+    x_title = "pretraining step of the start" if over_steps else f"{x} of the start (nats)"
+    figure = empty(x_title, measure)
+    if over_steps:
+        grey = dict.fromkeys(points["series"], REFERENCE_COLOUR)
+        lines(points, x, measure, by="series", colours=grey, width=1.2, onto=figure)
+    steps = {} if over_steps else {"text": "step", "textposition": "top center"}
+    hover = f"{{{x}:,}}, <b>{{{measure}:{'.1%' if is_share else '.3f'}}}</b>"
+    mode = "markers" if over_steps else "markers+text"
+    of = {"by": "arm", "colours": colours, "hover": hover, "mode": mode, "onto": figure, **steps}
+    dots(points, x, measure, size=9, **of)
+    return figure.update_layout(showlegend=False).update_yaxes(
+        tickformat=".0%" if is_share else None
+    )
+
+
+def over_stages(
+    table: pd.DataFrame,
+    colours: Colours,
+    stages: Sequence[str],
+    y_title: str,
+    *,
+    form: str = ".3f",
+    dashes: str | None = None,
+    band: bool = False,
+    log: bool = False,
+) -> go.Figure:
+    """Curves over the stages, a line for each arm; the boundaries of stages are marked."""
+    figure = lines(
+        table,
+        "place",
+        "value",
+        by=["arm", *([dashes] if dashes else [])],
+        colours=colours,
+        titles=("stage", y_title),
+        hover=f"stage {{stage}}, step {{step:,.0f}}: <b>{{value:{form}}}</b>",
+        ends=("low", "high") if band else None,
+        band=band,
+        keys=True,
+    )
+    for place in range(1, len(stages)):
+        mark(figure, x=place, width=1.2)
+    names = list(map(label, stages))
+    middles = [place + 0.5 for place in range(len(stages))]
+    figure.update_xaxes(range=[-0.02, len(stages) + 0.02], tickvals=middles, ticktext=names)
+    figure.update_xaxes(showgrid=False)
+    return figure.update_yaxes(
+        tickformat=form if "%" in form else None, type="log" if log else None
+    )
+
+
+def by_layer(table: pd.DataFrame, colours: Colours, x_title: str) -> go.Figure:
+    """A number of every layer, a line for each arm; layer 0 at the bottom."""
+    of: dict[str, Any] = {"by": "arm", "colours": colours, "titles": (x_title, "layer")}
+    of |= {"hover": "layer {layer}: <b>{value:.3g}</b>", "mode": "lines+markers"}
+    figure = lines(table.astype({"layer": int}), "value", "layer", width=1.4, size=7, **of)
+    return layer_axis(figure, int(table["layer"].max()) + 1)

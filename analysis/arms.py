@@ -30,7 +30,7 @@ _MIX_FIELDS = tuple(field.name for field in fields(MixFields))
 _OF_A_MIX = tuple(name for name in _MIX_FIELDS if name not in ("mix", "replay", "replay_ratio"))
 """Settings that do nothing where nothing is mixed in."""
 _BY_STAGE = ("items", "mix", "mix_ratio", "epochs", "stop", "stage_learning_rates")
-"""Of which one value stands for all stages."""
+"""Settings whose one value stands for all stages."""
 _OBSERVED_EVERY = tuple(
     f"{what}_every" for what in ("probe", "generate", "evaluate", "recall", "gradient")
 )
@@ -70,20 +70,13 @@ def edit_form(configuration: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class Arm(ABC, Generic[Run]):
-    """Runs of one configuration and one start, by growing seed.
+    """Runs of one configuration and one start, by growing seed."""
 
-    Attributes:
-        name: what tells it from the other arms of a report.
-        runs: one a seed.
-    """
+    name: str  # what tells it from the other arms of a report
+    runs: tuple[Run, ...]  # one a seed
 
-    name: str
-    runs: tuple[Run, ...]
-
-    in_words: ClassVar[tuple[str, ...]]
-    """Settings that `words` say."""
-    varied: ClassVar[tuple[str, ...]]
-    """Settings in which an arm may differ from its base."""
+    in_words: ClassVar[tuple[str, ...]]  # settings that `words` say
+    varied: ClassVar[tuple[str, ...]]  # settings in which an arm may differ from its base
 
     @property
     def start(self) -> Start:
@@ -207,14 +200,14 @@ class CklArm(Arm[TrainingRun]):
             lambda seen, at: rows_where(seen.tasks, step=at), moment, run, keys, "score"
         )
 
-    def facts(self, moment: str, run: TrainingRun | None = None) -> pd.DataFrame:
+    def facts(self, moment: str) -> pd.DataFrame:
         """Earlier facts at a moment; empty where none were asked for."""
 
         def of(seen: Observations, step: int) -> pd.DataFrame:
             found = seen.fact_scores
             return pd.DataFrame() if found is None else found.at(step)
 
-        return self._mean(of, moment, run, ["prompt"], "log_prob")
+        return self._mean(of, moment, None, ["prompt"], "log_prob")
 
     def seen(self, run: TrainingRun, moment: str) -> tuple[Observations, int]:
         """The observations of a run at a moment, and their step."""

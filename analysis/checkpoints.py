@@ -7,11 +7,20 @@ Example:
     [8, 1000, None]
 """
 
+import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from probes.cli import refuse_foreign
+from probes.shown import json_text
+from training.runs.records import write_whole
+
+if TYPE_CHECKING:
+    from probes.hooked_model import HookedModel
+    from probes.results import Provenance
 
 MANIFEST, TABLE = "sweep.json", "trajectory.csv"
 """Files of a folder with results of several checkpoints: its settings, and all entropies."""
@@ -24,10 +33,8 @@ class Checkpoint:
 
     model: str
     revision: str | None
-    label: str
-    """What tells it from the others: the revision, or the folder's name."""
-    step: int | None
-    """The pretraining step in its label; None where there is none."""
+    label: str  # what tells it from the others: the revision, or the folder's name
+    step: int | None  # the pretraining step in its label; None where there is none
 
     @property
     def slug(self) -> str:
@@ -53,11 +60,7 @@ class Starts:
 def starts_along(
     model: str, revisions: Sequence[str], count: int, *, parameters: int = 0
 ) -> Starts:
-    """So many checkpoints of a run directory, or of those named of a hub model, evenly spread.
-
-    Raises:
-        ValueError: there are fewer, or none that has a step.
-    """
+    """So many checkpoints of a run directory, or of those named of a hub model, evenly spread."""
     if count < 1:
         raise ValueError(f"1 or more --checkpoints are needed, found {count}")
     if not revisions and not _is_run(Path(model)):
@@ -96,15 +99,7 @@ def is_series(model: str, revisions: Sequence[str]) -> bool:
 
 
 def checkpoints(model: str, revisions: Sequence[str]) -> list[Checkpoint]:
-    """The checkpoints meant, by growing step; those without a step last, as they were given.
-
-    Args:
-        model: a hub id, a run directory, or a pattern of folders.
-        revisions: of a hub id or of a run; one may be several, with commas.
-
-    Raises:
-        ValueError: there are none, one stands twice, or revisions do not go with the model.
-    """
+    """The checkpoints meant, by growing step; those without a step last, as they were given."""
     revisions = [name for part in revisions for name in part.split(",") if name]
     if revisions and _is_run(Path(model)):
         there = {path.name: path for path in _folders(model)}
@@ -168,3 +163,62 @@ def _folders(model: str) -> list[Path]:
             "runs/a/checkpoints/*, quoted, or a run directory"
         )
     return found
+
+
+_SHOWN = 12  # digits of a hash in a message
+
+Origin: TypeAlias = Mapping[str, str | None]
+"""What a result belongs to: hashes of weights and texts, type, device and versions."""
+
+
+def plain_settings(arguments: Any, without: Collection[str]) -> dict[str, Any]:
+    """The arguments of a command that its results depend on, as JSON has them."""
+    kept = {name: value for name, value in asdict(arguments).items() if name not in without}
+    return json.loads(json.dumps(kept, default=str))
+
+
+def begin(out: Path, settings: dict[str, Any]) -> None:
+    """Start a sweep in a folder, or go on with the one that is there."""
+    manifest = out / MANIFEST
+    refuse_foreign(out, MANIFEST, "sweep")
+    if manifest.is_file():
+        before = json.loads(manifest.read_text(encoding="utf-8"))
+        changed = [name for name in settings if before.get(name) != settings[name]]
+        # A sweep that failed before its first result binds nobody to its settings.
+        if changed and any(path.is_dir() for path in out.glob("[!.]*")):
+            name = changed[0]
+            raise ValueError(
+                f"--out {out} holds a sweep with {name} {before.get(name)!r}, not "
+                f"{settings[name]!r}; give another folder, or the same settings to go on"
+            )
+        if not changed:
+            return
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(manifest, json_text(settings, f"{manifest}", indent=2) + "\n")
+
+
+def origin_of(model: "HookedModel", **texts: str | None) -> dict[str, str | None]:
+    """What a result that is measured now would belong to."""
+    from probes.results import provenance_of
+
+    return _origin(provenance_of(model, {}, documents=0, rows=0, tokens=0), texts)
+
+
+def origin_in(kept: "Provenance") -> dict[str, str | None]:
+    """What a kept result belongs to that was measured on one corpus."""
+    return _origin(kept, {"corpus": kept.corpus_sha256})
+
+
+def _origin(known: "Provenance", texts: Origin) -> dict[str, str | None]:
+    hardware = {"weights": known.weights_sha256, "dtype": known.dtype, "device": known.device}
+    return {**hardware, **texts, **known.versions}
+
+
+def refuse_another(path: Path, before: Origin, now: Origin) -> None:
+    """Refuse a kept result that belongs to something else."""
+    for name in {**now, **before}:
+        if (then := before.get(name)) != (today := now.get(name)):
+            raise ValueError(
+                f"{path} was measured with {name.replace('_', ' ')} {str(then)[:_SHOWN]}, now it "
+                f"is {str(today)[:_SHOWN]}; give another --out, or remove it to measure again"
+            )

@@ -12,9 +12,8 @@ its accuracy lies above it; the level is shared out over the tasks (Bonferroni),
 does not do so by luck.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,18 +21,27 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from analysis.arms import CklArm
+from analysis.correlations import LEAST_POINTS, correlation
 from analysis.metrics import HELD_OUT, PROBE_TABLE, TASK_TABLE, acquisition, forgetting
 from analysis.numbers import share
-from analysis.observations import TASKS, WORDING, levels_at, rows_where
+from analysis.observations import (
+    ENTROPIES,
+    ENTROPY,
+    FACTS,
+    TASKS,
+    TEXT,
+    WORDING,
+    levels_at,
+    rows_where,
+)
 from analysis.runs import Moment, TrainingRun
-from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.significance import DEFAULT_BOOTSTRAP, ClusterBootstrap, is_constant
 from probes.corpus_means import Interval
 
-MET = "met"
-"""All exposures but held out."""
+START, INJECTED, END = Moment.START, Moment.INJECTED, Moment.END
+MET = "met"  # all exposures but held out
 ALL_KINDS = "all"
-ALL_TASKS = "P"
-"""The mean over tasks."""
+ALL_TASKS = "P"  # the mean over tasks
 _KNOWLEDGE = "arm seed moment step exposure kind score low high passages probes"
 _ACQUISITION = "arm seed against moment exposure kind value low high before after passages probes"
 _BEYOND = "arm moment value low high met held_out passages held_out_passages"
@@ -41,92 +49,46 @@ _CHANCE = "arm moment task score low high chance above questions"
 _FORGETTING = "arm seed against moment task value low high before after questions reason"
 _LEVELS = "arm seed moment group measure value"
 _CHANGES = "arm against moment group measure before after change low high least most seeds"
+ACQUIRED_INJECTED, ACQUIRED_END, FORGOTTEN = "A, last injection", "A, end", "F, end"
+LEAST_STARTS = 4  # below it Fisher's interval does not exist
+_CORRELATIONS = (
+    *("series", "entropy", "outcome", "starts", "rho", "low", "high", "p_value"),
+    *("rho_differences", "low_differences", "high_differences", "p_value_differences"),
+)
+_GROUPS = ["exposure", "kind", "passage"]
 _SCORES = ("score", "low", "high", "passages", "probes")
 _TEXTS = ("arm", "against", "moment", "exposure", "kind", "task", "measure")
 
 
-class Group(NamedTuple):
-    """Probes of one passage, as one exposure and one kind."""
-
-    exposure: str
-    kind: str
-    cluster: str
-
-
-@dataclass(frozen=True)
-class PassageMeans:
-    """How numbers of probes become those of passages.
-
-    Attributes:
-        groups: what there is a mean of.
-        weights: of each probe in each mean.
-    """
-
-    groups: tuple[Group, ...]
-    weights: Float[np.ndarray, "group probe"]
-
-    def of(self, values: Float[np.ndarray, "probe column"]) -> Float[np.ndarray, "group column"]:
-        """The mean of each group; NaN where one of its probes has no number."""
-        missing = np.isnan(values)
-        known = self.weights @ np.where(missing, 0.0, values)
-        return np.where(self.weights @ missing > 0, np.nan, known)
-
-    @cached_property
-    def places(self) -> Mapping[tuple[str, str], list[int]]:
-        """The places of groups, by exposure and kind: all that was met first, all kinds first."""
-        found: dict[tuple[str, str], list[int]] = {}
-        for place, group in enumerate(self.groups):
-            found.setdefault((group.exposure, group.kind), []).append(place)
-        exposures = dict.fromkeys([MET, *(group.exposure for group in self.groups)])
-        kinds = dict.fromkeys(group.kind for group in self.groups)
-        every = ((exposure, kind) for exposure in exposures for kind in kinds)
-        return {what: found[what] for what in every if what in found}
-
-    def strata(self, exposure: str, kind: str) -> Int[np.ndarray, "passage"]:
-        """The exposure of each passage as a number."""
-        own = {g.cluster: g.exposure for g in self.groups if g.exposure != MET}
-        passages = (self.groups[place].cluster for place in self.places[exposure, kind])
-        return pd.factorize(np.array([own[passage] for passage in passages]))[0]
-
-    def over_passages(
-        self, means: Float[np.ndarray, "group column"]
-    ) -> Mapping[tuple[str, str], Float[np.ndarray, "column"]]:
-        """K: the mean over passages, by exposure and kind."""
-        return {what: means[some].mean(axis=0) for what, some in self.places.items()}
+def _every_group(probes: pd.DataFrame) -> pd.DataFrame:
+    """Each probe once for every exposure and kind that it counts in, all that was met first."""
+    own = probes[["exposure", "kind", "passage"]].reset_index(drop=True)
+    own = own.rename_axis("place").reset_index()
+    both = pd.concat([own.assign(kind=ALL_KINDS), own])
+    return pd.concat([both[both["exposure"] != HELD_OUT].assign(exposure=MET), both])
 
 
-def passage_means(probes: pd.DataFrame) -> PassageMeans:
-    """The means of a list of probes."""
-    groups, weights = [], []
-    for passage, rows in probes.reset_index(drop=True).groupby("passage", sort=False):
-        own = str(rows["exposure"].iloc[0])
-        for kind in (ALL_KINDS, *probes["kind"].unique()):
-            members = rows.index if kind == ALL_KINDS else rows.index[rows["kind"] == kind]
-            weight = np.zeros(len(probes))
-            weight[members] = 1 / max(len(members), 1)
-            for exposure in (own,) if own == HELD_OUT else (own, MET):
-                if len(members):
-                    groups.append(Group(exposure, str(kind), f"passage {passage}"))
-                    weights.append(weight)
-    return PassageMeans(tuple(groups), np.stack(weights))
+def passage_means(probes: pd.DataFrame, values: Float[np.ndarray, "probe column"]) -> pd.DataFrame:
+    """Means over the probes of passages, by `exposure`, `kind` and `passage`."""
+    every = _every_group(probes)
+    keys = [every[name].to_numpy() for name in _GROUPS]
+    means = pd.DataFrame(values[every["place"]]).groupby(keys, sort=False).mean()
+    return means.rename_axis(_GROUPS)
 
 
 def knowledge_over_steps(
     arm: CklArm, exposure: str
 ) -> tuple[Int[np.ndarray, "step"], Float[np.ndarray, "step"]]:
-    """K at every step at which all seeds of an arm were evaluated, mean over seeds.
-
-    Args:
-        arm: of runs with the same items.
-        exposure: of the passages; `MET` for all that were met.
-    """
+    """K at every step at which all seeds of an arm were evaluated, mean over seeds."""
     scores = [run.probe_scores for run in arm.runs]
     steps = sorted(set.intersection(*(set(one.steps.tolist()) for one in scores)))
-    means = []
-    for one in scores:
-        there = one.log_probs[np.searchsorted(one.steps, steps)]
-        of = passage_means(one.items)
-        means.append(of.over_passages(of.of(there.T))[exposure, ALL_KINDS])
+    means = [
+        passage_means(one.items, one.log_probs[np.searchsorted(one.steps, steps)].T)
+        .groupby(level=[0, 1])
+        .mean()
+        .loc[(exposure, ALL_KINDS)]
+        for one in scores
+    ]
     return np.array(steps, dtype=np.int64), np.mean(means, axis=0)
 
 
@@ -140,8 +102,7 @@ def scores_over_steps(arms: Sequence[CklArm], exposure: str) -> pd.DataFrame:
     return pd.concat(found[1:] or found)
 
 
-@dataclass(frozen=True)
-class _Scores:
+class _Scores(NamedTuple):
     """Scores of the passages of one exposure and one kind of probes."""
 
     exposure: str
@@ -158,29 +119,29 @@ def _scored(arm: CklArm, run: TrainingRun | None) -> Iterator[_Scores]:
     if not np.isfinite(scores).all():
         of = arm.name if run is None else run.path
         raise ValueError(f"{of} has scores of probes that are not finite; they give no K")
-    means = passage_means(probes[0])
-    by_passage = means.of(scores)
-    for what, places in means.places.items():
-        if run is None or what[1] == ALL_KINDS:
-            count = int(np.count_nonzero(means.weights[places]))
-            yield _Scores(*what, by_passage[places], means.strata(*what), count)
+    exposures = probes[0].groupby("passage", sort=False)["exposure"].first()
+    counts = _every_group(probes[0]).groupby(["exposure", "kind"]).size()
+    means = passage_means(probes[0], scores)
+    for (exposure, kind), some in means.groupby(level=[0, 1], sort=False):
+        if run is None or kind == ALL_KINDS:
+            strata = pd.factorize(exposures.loc[some.index.get_level_values("passage")])[0]
+            number = int(counts[exposure, kind])
+            yield _Scores(exposure, kind, some.to_numpy(), strata, number)
 
 
-def score_tables(
-    arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def score_tables(arms: Sequence[CklArm]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """K at every moment, and A at every moment after the start."""
     knowledge: list[tuple[Any, ...]] = []
     acquired: list[tuple[Any, ...]] = []
     for arm, run, seed in _units(arms):
         for one in _scored(arm, run):
             values, n_passages = one.means.mean(axis=0), len(one.means)
-            drawn = bootstrap.resampled_sums(one.means / n_passages, one.strata)
+            drawn = DEFAULT_BOOTSTRAP.resampled_sums(one.means / n_passages, one.strata)
             what, counts = (one.exposure, one.kind), (n_passages, one.n_probes)
             k = {}
             for place, (moment, step) in enumerate(arm.all_moments.items()):
                 k[moment] = values[place], drawn[:, place]
-                interval = bootstrap.interval(drawn[:, place], n_passages, one.strata)
+                interval = DEFAULT_BOOTSTRAP.interval(drawn[:, place], n_passages, one.strata)
                 score = (values[place], *bounds(interval), *counts)
                 knowledge.append((arm.name, seed, moment, step, *what, *score))
             for against, moment in arm.pairs():
@@ -189,16 +150,14 @@ def score_tables(
                 interval = None
                 if drawn_before.all():
                     change = (drawn_after - drawn_before) / np.abs(drawn_before)
-                    interval = bootstrap.interval(change, n_passages, one.strata)
+                    interval = DEFAULT_BOOTSTRAP.interval(change, n_passages, one.strata)
                 value = acquisition(float(before), float(after))
                 known = (value, *bounds(interval), before, after, *counts)
                 acquired.append((arm.name, seed, against, moment, *what, *known))
     return _typed(knowledge, _KNOWLEDGE), _typed(acquired, _ACQUISITION)
 
 
-def beyond_table(
-    arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
-) -> pd.DataFrame:
+def beyond_table(arms: Sequence[CklArm]) -> pd.DataFrame:
     """Gains since the start of passages met less those of held-out ones, means over seeds."""
     rows = []
     for arm in arms:
@@ -213,17 +172,15 @@ def beyond_table(
             place = moments.index(moment)
             gains = [one.means[:, place] - one.means[:, start] for one in both]
             shares = np.concatenate([gains[0] / len(gains[0]), -gains[1] / len(gains[1])])
-            drawn = bootstrap.resampled_sums(shares[:, None], strata)[:, 0]
+            drawn = DEFAULT_BOOTSTRAP.resampled_sums(shares[:, None], strata)[:, 0]
             met, held_out = (gain.mean() for gain in gains)
-            interval = bootstrap.interval(drawn, len(strata), strata)
+            interval = DEFAULT_BOOTSTRAP.interval(drawn, len(strata), strata)
             known = (met - held_out, *bounds(interval), met, held_out, *map(len, gains))
             rows.append((arm.name, moment, *known))
     return _typed(rows, _BEYOND)
 
 
-def chance_table(
-    arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
-) -> pd.DataFrame:
+def chance_table(arms: Sequence[CklArm]) -> pd.DataFrame:
     """How well every task is answered at the start, against guessing."""
     rows = []
     for arm, moment in [(one, moment) for one in arms for moment in one.compared_with]:
@@ -232,7 +189,9 @@ def chance_table(
         questions = arm.questions(moment)
         tasks = [] if questions.empty else list(questions.groupby("task", sort=False)["score"])
         for task, scores in tasks:
-            shared = replace(bootstrap, level=1 - (1 - bootstrap.level) / len(tasks))
+            shared = replace(
+                DEFAULT_BOOTSTRAP, level=1 - (1 - DEFAULT_BOOTSTRAP.level) / len(tasks)
+            )
             interval = shared.mean_interval(scores.to_numpy(dtype=float))
             above = interval is not None and interval.low > chances[task]
             known = (scores.mean(), *bounds(interval), chances[task], above, len(scores))
@@ -241,11 +200,7 @@ def chance_table(
     return table.astype({"low": float, "high": float, "above": bool})
 
 
-def forgetting_table(
-    arms: Sequence[CklArm],
-    chances: pd.DataFrame,
-    bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP,
-) -> pd.DataFrame:
+def forgetting_table(arms: Sequence[CklArm], chances: pd.DataFrame) -> pd.DataFrame:
     """F at every moment after the start, of all tasks together, and of each over the seeds."""
     rows = []
     for arm, run, seed in _units(arms):
@@ -261,7 +216,7 @@ def forgetting_table(
                 ]
                 found: tuple[Any, ...] = (None, None, None)
                 if task not in reasons:
-                    change = forgetting(*both, bootstrap=bootstrap)
+                    change = forgetting(*both)
                     found = (change.value, *bounds(change.interval))
                 scores = (TASK_TABLE.items(table).score for table in both)
                 known = (*found, *scores, len(both[0]), reasons.get(task))
@@ -288,7 +243,6 @@ def _against_chance(row: Any) -> str:
 
 
 def _units(arms: Sequence[CklArm]) -> Iterator[tuple[CklArm, TrainingRun | None, int | None]]:
-    """Every arm, then each of its runs."""
     for arm in arms:
         yield arm, None, None
         for run in arm.runs:
@@ -363,9 +317,7 @@ def level_table(arms: Sequence[CklArm]) -> pd.DataFrame:
     return _typed(pd.concat([means, single], ignore_index=True), _LEVELS)
 
 
-def change_table(
-    arms: Sequence[CklArm], levels: pd.DataFrame, bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
-) -> pd.DataFrame:
+def change_table(arms: Sequence[CklArm], levels: pd.DataFrame) -> pd.DataFrame:
     """The change of every measure since the start; intervals draw the subjects of facts."""
     keys = ["arm", "group", "measure", "seed"]
     single = levels.dropna(subset="seed").set_index([*keys, "moment"])["value"]
@@ -373,7 +325,7 @@ def change_table(
     rows = []
     for arm in arms:
         for against, moment in arm.pairs():
-            intervals = _fact_intervals(arm, against, moment, bootstrap)
+            intervals = _fact_intervals(arm, against, moment)
             pairs = values.loc[arm.name, [against, moment]].dropna()
             for (group, measure), seeds in pairs.groupby(level=[0, 1], sort=False):
                 moved = seeds[moment] - seeds[against]
@@ -384,15 +336,86 @@ def change_table(
     return _typed(rows, _CHANGES)
 
 
-def _fact_intervals(
-    arm: CklArm, against: str, moment: str, bootstrap: ClusterBootstrap
-) -> dict[str, Interval | None]:
+def _fact_intervals(arm: CklArm, against: str, moment: str) -> dict[str, Interval | None]:
     before, after = arm.facts(against), arm.facts(moment)
     if before.empty:
         return {}
     moved = before.assign(moved=after["log_prob"] - before["log_prob"])
     means = moved.groupby(["wording", "subject"], sort=False)["moved"].mean()
     return {
-        WORDING.format(wording): bootstrap.mean_interval(values.to_numpy(dtype=np.float64))
+        WORDING.format(wording): DEFAULT_BOOTSTRAP.mean_interval(values.to_numpy(dtype=np.float64))
         for wording, values in means.groupby(level=0, sort=False)
     }
+
+
+def trajectory_points(
+    arms: Sequence[CklArm],
+    acquired: pd.DataFrame,
+    forgotten: pd.DataFrame,
+    levels: pd.DataFrame,
+    changes: pd.DataFrame,
+) -> pd.DataFrame:
+    """Arms that differ in the age of their start alone, a row each, by age."""
+    rows = []
+    for series, alike in _series(arms):
+        for arm in alike:
+            of = {"arm": arm.name, "seed": None}
+            before = rows_where(levels, **of, moment=arm.compared_with[-1], group=ENTROPY)
+            a = rows_where(acquired, **of, against=START, exposure=MET, kind=ALL_KINDS)
+            a = a.set_index("moment")["value"]
+            row = {"series": series, "arm": arm.name, "step": arm.start.step}
+            row |= dict(zip(before["measure"], before["value"], strict=True))
+            row |= {ACQUIRED_INJECTED: a[INJECTED], ACQUIRED_END: a[END]}
+            if not forgotten.empty:
+                f = rows_where(forgotten, **of, against=START, task=ALL_TASKS, moment=END)
+                # None where no task was answered better than by guessing.
+                row[FORGOTTEN] = next(iter(f["value"].dropna()), None)
+            moved = rows_where(
+                changes, arm=arm.name, against=START, moment=END, group=[TEXT, FACTS]
+            )
+            names = [f"{measure}, change" for measure in moved["measure"]]
+            rows.append(row | dict(zip(names, moved["change"], strict=True)))
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["series", "arm", "step"])
+
+
+def _series(arms: Sequence[CklArm]) -> Iterator[tuple[str, list[CklArm]]]:
+    """Sets of arms from four starts or more of one model, alike otherwise; by age."""
+    sets: dict[str, list[CklArm]] = {}
+    for arm in arms:
+        if arm.start.step is not None:
+            key = f"{arm.start.model} {sorted(arm.settings.items())}"
+            sets.setdefault(key, []).append(arm)
+    for found in sets.values():
+        by_age = sorted(found, key=lambda arm: arm.start.step or 0)
+        if len({arm.start.step for arm in found}) == len(found) >= LEAST_STARTS:
+            yield f"{found[0].start.model}, {found[0].edit}", by_age
+
+
+def outcomes_of(points: pd.DataFrame) -> list[str]:
+    """The columns of a table of points that are outcomes."""
+    known = {"series", "arm", "step", *ENTROPIES.values()}
+    return [name for name in points.columns if name not in known]
+
+
+def correlation_table(points: pd.DataFrame) -> pd.DataFrame:
+    """How outcomes follow the entropies of the start, in levels and in first differences."""
+    rows = [
+        (series, entropy, outcome, len(rows), *_both(rows[entropy], rows[outcome]))
+        for series, rows in points.groupby("series", sort=False)
+        for entropy in ENTROPIES.values()
+        for outcome in outcomes_of(points)
+        if entropy in points.columns and rows[[entropy, outcome]].notna().all(axis=None)
+    ]
+    numbers = dict.fromkeys(_CORRELATIONS[4:], float)
+    return pd.DataFrame(rows, columns=list(_CORRELATIONS)).astype(numbers)
+
+
+def _both(x: pd.Series, y: pd.Series) -> Iterator[float | None]:
+    """The correlation of levels and that of differences: itself, its interval, its p-value."""
+    for pair in ((x, y), (x.diff().dropna(), y.diff().dropna())):
+        ours, theirs = (one.to_numpy(np.float64) for one in pair)
+        if len(ours) < LEAST_POINTS or is_constant(ours) or is_constant(theirs):
+            yield from (None,) * 4
+            continue
+        found = correlation(ours, theirs)
+        yield from (found.effect, found.interval.low, found.interval.high, found.p_value)

@@ -8,11 +8,6 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from analysis.arm_figures import (
-    forgetting_curves,
-    knowledge_over_steps,
-    over_pretraining,
-)
 from analysis.arm_report import (
     Cells,
     Summary,
@@ -20,31 +15,28 @@ from analysis.arm_report import (
     arm_table,
     cells,
     columns_of,
-    figure,
+    forgetting_curves,
+    knowledge_over_steps,
+    over_pretraining,
     panels,
-    table_of,
-    texts,
 )
-from analysis.ckl_findings import (
-    KNOWLEDGE_ENTROPY,
-    acquired_seeds,
-    facts_by_guessing,
-)
-from analysis.ckl_measures import ALL_KINDS, MET, scores_over_steps
+from analysis.ckl_measures import ALL_KINDS, MET, outcomes_of, scores_over_steps
 from analysis.ckl_summary import (
     END,
     INJECTED,
     K_INJECTED,
+    KNOWLEDGE_ENTROPY,
     START,
     acquired_rows,
+    acquired_seeds,
+    facts_by_guessing,
     forgotten_rows,
     moved_rows,
-    outcomes_of,
     with_shows,
 )
-from analysis.document import Figure, Panel, Section, Table, Where
+from analysis.document import Figure, Panel, Section, Table, Where, figure, table_of
 from analysis.metrics import HELD_OUT
-from analysis.numbers import NOT_TESTED
+from analysis.numbers import NOT_TESTED, texts
 from analysis.observations import ENTROPIES, ENTROPY, RECALLED, TEXT, rows_where
 from analysis.runs import Moment
 
@@ -96,7 +88,6 @@ def _acquired_table(summary: Summary) -> Table:
 
 
 def _terminal_table(summary: Summary) -> Table:
-    """K, A and F, as far as a terminal has room for them."""
     k = rows_where(summary["knowledge"], seed=None, exposure=MET, kind=ALL_KINDS, moment=START)
     brief = "{value:share}"
     columns = {
@@ -111,7 +102,6 @@ def _terminal_table(summary: Summary) -> Table:
 
 
 def _spread_tables(summary: Summary) -> Iterator[Table]:
-    """Tables with a column for every value of some columns of a frame."""
     for moment in (INJECTED, END):
         rows = rows_where(summary["acquired"], seed=None, against=START, moment=moment)
         whole = rows["kind"] == ALL_KINDS
@@ -142,7 +132,6 @@ def _spread_tables(summary: Summary) -> Iterator[Table]:
 
 
 def _kept_table(summary: Summary) -> Table:
-    """P and F, text and facts from the start to the end."""
     moved, forgotten = moved_rows(summary), forgotten_rows(summary)
     chance = facts_by_guessing(summary) if (moved["measure"] == RECALLED).any() else ""
     worth = f"; {chance}; an untrained model, to which short values are likelier, can recall more"
@@ -163,7 +152,6 @@ def _kept_table(summary: Summary) -> Table:
 
 
 def _row_tables(summary: Summary) -> Iterator[Table]:
-    """Tables with a row for every row of a frame."""
     chances, curves = summary["chances"], summary["curves"]
     yield table_of(
         "The downstream tasks at the start, against guessing",

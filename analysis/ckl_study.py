@@ -33,16 +33,14 @@ from analysis.checkpoints import Starts, starts_along
 from analysis.jobs import REPORT, RUNS, same_runs, training_job
 from analysis.study_runs import RunsFields, refuse_chosen, run_study
 from interventions.choices import ResuscitationSite
-from probes.cli import command_main
+from probes.cli import command_main, refuse_foreign
 from training.ckl import COMMAND
 from training.ckl_config import CklConfig
 from training.recipes import Control, EditForm
 
 PROGRAM = "analysis.ckl_study"
-RATIO, FACTOR = 0.5, 2.0
-"""The resuscitation of Kim et al., where nothing else is asked for."""
-Changes = Mapping[str, Any]
-"""Settings in which runs differ from others."""
+RATIO, FACTOR = 0.5, 2.0  # the resuscitation of Kim et al., where nothing else is asked for
+Changes = Mapping[str, Any]  # settings in which runs differ from others
 _CHOSEN_BY_THE_STUDY = ("model", "revision", "resuscitation_site", "control")
 
 
@@ -53,8 +51,8 @@ class CklStudyArguments(RunsFields):
     trajectory: str
     """Run directory of training.pretrain, or hub id, whose checkpoints runs begin from."""
     revisions: tuple[str, ...] = ()
-    """Of a hub model those to choose from, separated by spaces or commas; of a run directory its
-    checkpoints, all where none are named."""
+    """Revisions of a hub model to choose from, separated by spaces or commas; or checkpoints of a
+    run directory, all where none are named."""
     recipe: str
     """Recipe of training.ckl, where the defaults below are from."""
     checkpoints: int = 8
@@ -131,20 +129,18 @@ def _run(arguments: CklStudyArguments, given: Sequence[str]) -> None:
     bases_text = f"{len(starts.revisions)} checkpoints ({names})"
     left_out = "" if Control.REDO in controls else "; none is redo, which hooks cannot make"
     if run_study(jobs, arguments, f"{bases_text} and {edits} edits of the last", left_out):
-        from analysis.arm_report import refuse_folder
         from analysis.arms import ckl_arms
         from analysis.ckl_report import NAME, write_report
         from analysis.numbers import command_line
         from analysis.runs import read_run
 
         out = arguments.out / REPORT
-        refuse_folder(out, NAME)
+        refuse_foreign(out, f"{NAME}.json", "report")
         arms = ckl_arms([read_run(runs / job.name) for job in jobs])
         write_report(arms, out, command_line(PROGRAM, given))
 
 
 def _sites(starts: Starts) -> Sequence[ResuscitationSite]:
-    """The sites that the model of a trajectory can be resuscitated at."""
     from tempfile import TemporaryDirectory
 
     from analysis.edit_measures import sites_of

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from probes.results import Provenance
     from training.novelty import CorpusNovelty
 
-NAME = "novelty"
-"""What its files are called."""
+NAME = "novelty"  # what its files are called
 _VALUE = "entity_perplexity"
 _BINS, _FEWEST = 24, 4
 _HOW_TO_READ = (
@@ -139,28 +138,18 @@ def novelty_report(
     origins: "Sequence[Provenance]",
 ) -> "Report":
     """What was found."""
-    from analysis.document import Cell, Code, Column, Report, Section, Table, Where, origin_fold
+    from analysis.document import Code, Report, Section, Where, origin_fold, table_of
     from analysis.numbers import count, shown_path
 
-    def spread(row: Any) -> Cell:
-        ends = ", ".join(map(_perplexity, (row["quarter"], row["three_quarters"])))
-        return Cell(_perplexity(row["median"]), f"[{ends}]" if row["with_entities"] else "")
-
-    columns = [
-        Column("corpus", lambda row: str(row["corpus"])),
-        Column(
-            "documents", lambda row: f"{count(row['with_entities'])} of {count(row['documents'])}"
-        ),
-        Column("entities", lambda row: count(row["entities"])),
-        Column("median", spread),
-    ]
-    table = Table.of_frame(
-        "Perplexity of entities, by document",
-        summary,
-        columns,
-        note=_HOW_TO_READ,
-        where=Where.EVERYWHERE,
-    )
+    columns = {
+        "corpus": "{corpus}",
+        "documents": "{with_entities:count} of {documents:count}",
+        "entities": "{entities:count}",
+        "median": "{median:,.1f~}",
+    }
+    ends = {"quarter": "low", "three_quarters": "high"}
+    title, where = "Perplexity of entities, by document", Where.EVERYWHERE
+    table = table_of(title, summary.rename(columns=ends), columns, _HOW_TO_READ, where=where)
     origin = [origin_fold(str(one.corpus), one) for one in origins]
     return Report(
         title=f"How new corpora are to {shown_path(origins[0].model)}",
@@ -219,15 +208,11 @@ def _findings(summary: "pd.DataFrame") -> list[str]:
     known = summary.dropna(subset=["median"]).sort_values("median", ascending=False)
     if known.empty:
         return ["No document has a word that is written like a name."]
-    said = [f"{_perplexity(one.median)} on {one.corpus}" for one in known.itertuples()]
+    said = [f"{one.median:,.1f} on {one.corpus}" for one in known.itertuples()]
     return [
         f"The perplexity of the median document's entities is {', '.join(said)}; the higher it is, "
         "the less of what a text is about was met before."
     ]
-
-
-def _perplexity(value: float) -> str:
-    return "" if value != value else f"{value:,.1f}"
 
 
 PROGRAM = "analysis.corpus_novelty"

@@ -1,20 +1,16 @@
 r"""Fact depth: did training move facts to earlier layers, over more layers, or neither?
 
-The targets of the same items are read through the lens in two checkpoints, one before and one after
-a stage, or one of each of two arms. With the first layer where a target is among the top `k`
-(`probes.localization`), four things are compared, item by item (`LensResult.compare` does the like
-for two whole readings):
+The targets of the same items are read through the lens in two checkpoints. With the first layer
+where a target is among the top `k` (`probes.localization`), four things are compared:
 
 - **found**: how many targets come up at any layer (McNemar);
 - **first layer**: of targets found in both, in layers (paired permutation);
 - **spread**: over how many effective layers the first layers of these targets lie, exp of the
-  entropy of their histogram. Interval by the delete-one jackknife over items; for the test the two
-  layers of an item change places, and both numbers are taken anew;
+  entropy of their histogram (paired permutation; interval by the jackknife over items);
 - **rank area**: of all items, which needs no `k` (paired permutation).
 
-p-values are adjusted together (Holm). Facts are said to lie earlier, or in more layers, only where
-the adjusted p-value is below 1 less the level. That a target is read at a layer does not say that
-the fact is stored there: `probes.causal_trace` asks that.
+p-values are adjusted together (Holm). That a target is read at a layer does not say that the fact
+is stored there: `probes.causal_trace` asks that.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section 5,
 which compares histograms by eye.
@@ -28,7 +24,7 @@ Example:
     (-1.0, 'earlier', 'not shown')
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import sqrt
@@ -37,15 +33,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int, Int64, Num
+from jaxtyping import Float, Int, Int64, Num
 from scipy.special import entr
 from torch import Tensor
 
-from analysis.statistics.tests import (
-    BATCH_VALUES,
+from analysis.significance import (
     LEVEL,
     REPLICATES,
     Comparison,
+    batch_size,
     check_level,
     holm,
     mcnemar,
@@ -71,6 +67,8 @@ def compare_spread(
     replicates: int = REPLICATES,
 ) -> Comparison:
     """Whether the same items lie in more layers in one measurement than in another."""
+    from scipy.stats import permutation_test
+
     if len(a) < 2:
         raise ValueError(f"found {len(a)} items: a test over items needs two or more")
     low, high = min(a.min(), b.min()), max(a.max(), b.max())
@@ -79,54 +77,37 @@ def compare_spread(
             f"layers run from {low} to {high}: give 0 to {n_layers - 1}, and leave out items that "
             "have none"
         )
-    difference = float(_differences(a[None], b[None], n_layers)[0])
-    without = [_effective(_counts(x[None], n_layers) - np.eye(n_layers)[x]) for x in (a, b)]
-    interval = jackknife_interval(difference, (without[0] - without[1]).tolist(), level)
+    layers = np.eye(n_layers, dtype=bool)
+
+    def difference(x: np.ndarray, y: np.ndarray, axis: int) -> Any:
+        assert axis == -1
+        return _effective(layers[x].sum(axis=-2)) - _effective(layers[y].sum(axis=-2))
+
+    found = float(difference(a, b, -1))
+    without = [_effective(layers[x].sum(axis=0) - layers[x]) for x in (a, b)]
+    interval = jackknife_interval(found, (without[0] - without[1]).tolist(), level)
     assert interval is not None
     # The correction for few items can go beyond what there are layers for.
     most = float(n_layers - 1)
     ends = np.clip([interval.low, interval.high, interval.centre], -most, most).tolist()
+    tested = permutation_test(
+        (a, b),
+        difference,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=replicates,
+        batch=batch_size(len(a) * n_layers),
+        rng=generator,
+    )
     exact = 2 ** len(a) <= replicates
-    as_large = 0
-    for swapped in _swaps(len(a), generator, None if exact else replicates):
-        drawn = _differences(np.where(swapped, b, a), np.where(swapped, a, b), n_layers)
-        # Ways that are the same up to rounding count as equal.
-        as_large += int((abs(drawn) >= abs(difference) - 1e-9).sum())
-    # Among random ways the one that was measured is one more.
-    p_value = as_large / 2 ** len(a) if exact else (as_large + 1) / (replicates + 1)
     ways = f"exact, {2 ** len(a)} ways" if exact else f"{replicates} random ways"
     within = Interval(ends[0], ends[1], level)
-    return Comparison(ends[2], within, p_value, len(a), f"paired permutation, {ways}")
+    test = f"paired permutation, {ways}"
+    return Comparison(ends[2], within, float(tested.pvalue), len(a), test)
 
 
-def _swaps(
-    n: int, generator: np.random.Generator, replicates: int | None
-) -> Iterator[Bool[np.ndarray, "way item"]]:
-    """Which items change places, some ways at a time; None for every way there is."""
-    total = 2**n if replicates is None else replicates
-    size = max(1, BATCH_VALUES // n)
-    for start in range(0, total, size):
-        count = min(size, total - start)
-        if replicates is None:
-            yield (np.arange(start, start + count)[:, None] >> np.arange(n)) & 1 == 1
-        else:
-            yield generator.random((count, n)) < 0.5
-
-
-def _differences(
-    a: Int[np.ndarray, "way item"], b: Int[np.ndarray, "way item"], n_layers: int
-) -> Float[np.ndarray, " way"]:
-    return _effective(_counts(a, n_layers)) - _effective(_counts(b, n_layers))
-
-
-def _counts(layers: Int[np.ndarray, "way item"], n_layers: int) -> Int[np.ndarray, "way layer"]:
-    places = layers + n_layers * np.arange(len(layers))[:, None]
-    counts = np.bincount(places.ravel(), minlength=n_layers * len(layers))
-    return counts.reshape(len(layers), n_layers)
-
-
-def _effective(counts: Num[np.ndarray, "way layer"]) -> Float[np.ndarray, " way"]:
-    return np.exp(entr(counts / counts.sum(axis=1, keepdims=True)).sum(axis=1))
+def _effective(counts: Num[np.ndarray, "*way layer"]) -> Float[np.ndarray, "*way"]:
+    return np.asarray(np.exp(entr(counts / counts.sum(axis=-1, keepdims=True)).sum(axis=-1)))
 
 
 class Depth(StrEnum):
@@ -187,22 +168,17 @@ class DepthChange(Result):
 
     def to_dataframe(self) -> Any:
         """One row per test: `effect` (after less before), its ends, Holm's `p_value`, items `n`."""
-        return tests_table(self.tests)
+        return pd.DataFrame(
+            {"compared": name, "effect": t.effect, "low": t.interval.low, "high": t.interval.high}
+            | {"p_value": t.p_value, "n": t.n, "test": t.test}
+            for name, t in self.tests.items()
+        )
 
     def _sign(self, name: str) -> int:
         test = self.tests.get(name)
         if test is None or not test.p_value < 1 - self.level:
             return 0
         return int(np.sign(test.effect))
-
-
-def tests_table(tests: Mapping[str, Comparison]) -> pd.DataFrame:
-    """One row per test."""
-    return pd.DataFrame(
-        {"compared": name, "effect": t.effect, "low": t.interval.low, "high": t.interval.high}
-        | {"p_value": t.p_value, "n": t.n, "test": t.test}
-        for name, t in tests.items()
-    )
 
 
 def depth_change(

@@ -13,22 +13,14 @@ Example:
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.shown import (
-    Cell,
-    Column,
-    Table,
-    Where,
-    as_cell,
-    json_text,
-    markdown_table,
-    print_tables,
-)
+from analysis.numbers import texts
+from probes.shown import Cell, Table, Where, as_cell, json_text, markdown_table, print_tables
 
 if TYPE_CHECKING:
     import jinja2
@@ -38,8 +30,9 @@ if TYPE_CHECKING:
 
     from probes.results import Provenance
 
-__all__ = ["Cell", "Column", "Table", "Where", "markdown_table"]
+__all__ = ["Cell", "Table", "Where", "markdown_table"]
 
+_IN_A_ROW = 3  # panels, where the window is wide enough
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -63,20 +56,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """A numbered figure of one or more plots, side by side where the window is wide enough.
+    """A numbered figure of one or more plots, side by side where the window is wide enough."""
 
-    Attributes:
-        title: what it shows, in a few words; set before the caption.
-        caption: how to read it.
-        panels: the plots.
-        anchor: where links to it lead.
-        is_wide: whether its plots need room for long names, and stand two in a row at most.
-    """
-
-    title: str
-    caption: str
-    panels: Sequence[Panel]
-    anchor: str | None = None
+    title: str  # what it shows, in a few words; set before the caption
+    caption: str  # how to read it
+    panels: Sequence[Panel]  # the plots
+    anchor: str | None = None  # the target of links to it
+    # whether its plots need room for long names, and stand two in a row at most
     is_wide: bool = False
 
 
@@ -141,27 +127,19 @@ class Switches:
     """Buttons that take series out of all figures of their section, and put them back.
 
     A trace says in `meta["keys"]` what it stands for. Groups with a single key are left out.
-
-    Attributes:
-        groups: by their names, the colour of every key; None where it has none.
-        off: keys that are switched off at first.
     """
 
+    # the colour of every key, by group; None where it has none
     groups: Mapping[str, Mapping[str, str | None]]
-    off: Sequence[str] = ()
+    off: Sequence[str] = ()  # keys that are switched off at first
 
 
 @dataclass(frozen=True)
 class Template:
-    """A part with a template of its own, `templates/NAME.html.j2`.
+    """A part with a template of its own, `templates/NAME.html.j2`."""
 
-    Attributes:
-        name: of the template.
-        values: what it is filled with.
-    """
-
-    name: str
-    values: Mapping[str, Any] = field(default_factory=dict)
+    name: str  # the template's name
+    values: Mapping[str, Any] = field(default_factory=dict)  # what it is filled with
 
 
 _Text = str | Paragraph | Bullets | Facts | Heading | Code | Settings
@@ -170,17 +148,11 @@ Part = _Text | Table | Figure | Fold | Switches | Template
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report with a heading.
+    """A part of a report with a heading."""
 
-    Attributes:
-        heading: what it is about.
-        parts: what stands in it, in order.
-        anchor: where links to it lead.
-    """
-
-    heading: str
-    parts: Sequence[Part]
-    anchor: str | None = None
+    heading: str  # what it is about
+    parts: Sequence[Part]  # what stands in it, in order
+    anchor: str | None = None  # the target of links to it
 
 
 def origin_fold(name: str, provenance: "Provenance") -> Fold:
@@ -192,6 +164,28 @@ def origin_fold(name: str, provenance: "Provenance") -> Fold:
     return Fold(name, [Facts({**known, "versions": versions}), configuration])
 
 
+def figure(
+    title: str,
+    caption: str,
+    panels: Iterable[Panel],
+    *,
+    anchor: str | None = None,
+    is_wide: bool | None = None,
+) -> list[Figure]:
+    """A figure, if it has panels; wide where its last row would be a single one of three."""
+    found = list(panels)
+    wide = len(found) > 1 and len(found) % _IN_A_ROW == 1 if is_wide is None else is_wide
+    return [Figure(title, caption, found, anchor=anchor, is_wide=wide)] if found else []
+
+
+def table_of(
+    title: str, frame: "pd.DataFrame", columns: Mapping[str, str], note: str = "", **settings: Any
+) -> Table:
+    """A table with a row for each row of a frame; columns are texts (`say`) by their headings."""
+    rows = zip(*(texts(frame, text) for text in columns.values()), strict=True)
+    return Table.of_rows(title, tuple(columns), rows, note=note, **settings).without_empty()
+
+
 def titled(tables: Mapping[str, Table], *beginnings: str) -> list[Table]:
     """The tables whose titles begin so, in the order of the beginnings."""
     return [table for one in beginnings for title, table in tables.items() if title.startswith(one)]
@@ -199,34 +193,23 @@ def titled(tables: Mapping[str, Table], *beginnings: str) -> list[Table]:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that a command has to say.
+    """Everything that a command has to say."""
 
-    Attributes:
-        title: of the document and of the browser's tab.
-        sections: its parts.
-        heading: above the page, pieces that are kept whole between lines; empty for the title.
-        kicker: what kind of report it is, in small letters above the heading.
-        deck: what it is about, in a sentence.
-        findings: what was found, in sentences.
-        definitions: how numbers are defined.
-        command: what made it.
-        provenance: what it was made from, in words, by name.
-        runs: commands that make the runs behind it, by what the runs are called.
-        has_contents: whether a page begins with links to its sections.
-        notes: what a terminal says after the findings; a page has it where it belongs.
-    """
-
-    title: str
-    sections: Sequence[Section]
+    title: str  # also the title of the browser's tab
+    sections: Sequence[Section]  # its parts
+    # above the page, pieces that are kept whole between lines; empty for the title
     heading: Sequence[str] = ()
-    kicker: str = "mnemoscope"
-    deck: str = ""
-    findings: Sequence[str] = ()
-    definitions: Sequence[str | Paragraph] = ()
-    command: str = ""
+    kicker: str = "mnemoscope"  # what kind of report it is, in small letters above the heading
+    deck: str = ""  # what it is about, in a sentence
+    findings: Sequence[str] = ()  # what was found, in sentences
+    definitions: Sequence[str | Paragraph] = ()  # how numbers are defined
+    command: str = ""  # what made it
+    # what it was made from, in words, by name
     provenance: Mapping[str, str] = field(default_factory=dict)
+    # commands that make the runs behind it, by what the runs are called
     runs: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    has_contents: bool = False
+    has_contents: bool = False  # whether a page begins with links to its sections
+    # what a terminal says after the findings; a page has it where it belongs
     notes: Sequence[str] = ()
 
     def tables(self, where: Where) -> Iterator[Table]:

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analysis.sweep_folder import Origin, origin_of, refuse_another, write_whole
+from analysis.checkpoints import Origin, origin_of, refuse_another
 from interventions.attention_temperature import AttentionTemperature
 from interventions.choices import ResuscitationSite, as_choice, edits_named, named_object
 from interventions.edit_forms import Edit
@@ -33,7 +33,8 @@ from probes.corpus.batching import KeptBatches
 from probes.entropy import knowledge_entropy
 from probes.hooked_model import HookedModel
 from probes.results import EntropyResult, load_result
-from probes.shown import Result
+from probes.shown import Result, json_text
+from training.runs.records import write_whole
 
 AT_RATIO, AT_FACTOR = 0.5, 1.0
 """The ratio at which factors are tried, and the factor at which ratios are: the paper's."""
@@ -47,8 +48,12 @@ class EditSetting:
     ratio: float | None = None
     factor: float | None = None
     temperature: float | None = None
-    own: str | None = None
-    """An edit of one's own, by its name: module:object."""
+    own: str | None = None  # an edit of one's own, by its name: module:object
+
+    @property
+    def kind(self) -> str:
+        """The site, or what else it is."""
+        return str(self.site or ("temperature" if self.own is None else "own"))
 
     @property
     def slug(self) -> str:
@@ -146,15 +151,11 @@ class EditRow:
 
     setting: EditSetting
     predicted: Totals
-    """By the closed form, if the inputs of the layers stay; empty where there is none."""
-    after: Totals
-    """As measured; empty where the edit is refused."""
-    neurons: int | None
-    """How many neurons are scaled, in all layers; None for a temperature."""
-    refused: str | None = None
-    """Why the edit cannot be made or measured."""
-    described: dict[str, Any] | None = None
-    """What an edit of one's own says of itself."""
+    """What the closed form says, if the inputs of the layers stay; empty where there is none."""
+    after: Totals  # as measured; empty where the edit is refused
+    neurons: int | None  # how many neurons are scaled, in all layers; None for a temperature
+    refused: str | None = None  # why the edit cannot be made or measured
+    described: dict[str, Any] | None = None  # what an edit of one's own says of itself
 
 
 MEASURES = {
@@ -253,7 +254,7 @@ def sweep_edits(
         facts = {"origin": origin, "held_out": asdict(read), "totals": _finite(found.totals())}
         with output_folder(folder) as partial:
             found.entropies.save(partial)
-            write_whole(partial / _FACTS, facts)
+            write_whole(partial / _FACTS, json_text(facts, _FACTS, indent=2) + "\n")
     result, facts = load_result(folder), _read(folder / _FACTS, origin)
     (out / ROWS).mkdir(exist_ok=True)
     rows = []
@@ -261,7 +262,8 @@ def sweep_edits(
         path = out / ROWS / f"{setting.slug}.json"
         if not path.is_file():
             row = _measured(model, setting, result, measure)
-            write_whole(path, {"origin": origin} | asdict(row))
+            content = {"origin": origin} | asdict(row)
+            write_whole(path, json_text(content, f"{path}", indent=2) + "\n")
         kept = _read(path, origin)
         if {"own": None} | kept.get("setting", {}) != asdict(setting):
             raise ValueError(f"{path} is of another edit than its name says; remove it and go on")
@@ -347,7 +349,6 @@ def _contribution(found: EntropyResult, edit: Edit) -> Totals:
 
 
 def _read(path: Path, origin: Origin) -> dict[str, Any]:
-    """What was measured before, of the same origin."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
         before = read.pop("origin")

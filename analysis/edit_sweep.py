@@ -43,7 +43,7 @@ class EditSweepArguments(TextSettings, LoadingSettings):
     """Corpus for the held-out loss; without one, every fifth document of --corpus, which is then
     not measured on."""
     sites: tuple[ResuscitationSite, ...] = ()
-    """Where to resuscitate; without any, at all sites that the model has."""
+    """Sites to resuscitate at; without any, all that the model has."""
     factors: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0)
     """Amplifying factors to try, at ratio 0.5."""
     ratios: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
@@ -65,19 +65,20 @@ class EditSweepArguments(TextSettings, LoadingSettings):
 
 
 def _run(arguments: EditSweepArguments, given: Sequence[str]) -> None:
+    from analysis.checkpoints import MANIFEST, begin, plain_settings
     from analysis.document import save_report
     from analysis.edit_measures import edit_settings, passes_left, sites_of, sweep_edits
     from analysis.edit_sweep_page import edit_report
     from analysis.numbers import command_line
-    from analysis.sweep_folder import begin, plain_settings, refuse_foreign
     from interventions.patch_run import keep_tokens, open_texts
+    from probes.cli import refuse_foreign
 
     out, tried = arguments.out, ("factors", "ratios", "temperatures")
     grid: dict[str, Any] = {name: getattr(arguments, name) for name in tried}
     # What is wrong with the arguments is found out before a model is loaded.
     grid["own"] = arguments.edit
     edit_settings(arguments.sites or (ResuscitationSite.UP,), **grid)
-    refuse_foreign(out)
+    refuse_foreign(out, MANIFEST, "sweep")
     texts = open_texts(arguments, arguments.corpus, arguments.held_out)
     model = arguments.load(arguments.model)
     settings = edit_settings(sites_of(model, arguments.sites), **grid)

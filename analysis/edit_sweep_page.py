@@ -1,10 +1,12 @@
 """The report of an edit sweep: what each edit does to entropies and losses, and what it costs.
 
-Entropies and losses are in nats; a loss is per
-predicted token.
+Entropies and losses are in nats; a loss is per predicted token. Two losses count as the same where
+they differ by less than rounding in the model's type explains, and an edit is said to damage a
+model where the perplexity on held-out text at least doubles.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from math import ceil, log, log10
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -16,33 +18,170 @@ from analysis.document import (
     Figure,
     Fold,
     Panel,
-    Part,
     Report,
     Section,
     Settings,
     Table,
     Where,
 )
-from analysis.edit_findings import cell, findings, moved
-from analysis.edit_measures import (
-    AT_FACTOR,
-    AT_RATIO,
-    MEASURES,
-    PREDICTED,
-    EditRow,
-    EditSweep,
-)
-from analysis.figures import dots, lines, mark
-from analysis.numbers import capital, count
-from analysis.theme import SERIES_COLOURS
+from analysis.edit_measures import AT_FACTOR, AT_RATIO, MEASURES, PREDICTED, EditRow, EditSweep
+from analysis.figures import SERIES_COLOURS, dots, lines, mark
+from analysis.numbers import MINUS, capital, count, model_name, nats, share
 from interventions.choices import ResuscitationSite
+from probes.perplexity import power_of_e
 
-AXES = {
-    "factor": "amplifying factor",
-    "ratio": "resuscitation ratio",
-    "temperature": "attention temperature",
-}
-"""What may vary along a series, and what its axis is called."""
+_SAME_LOSS = {"float64": 1e-3, "float32": 1e-3}
+_SAME_IN_HALF_PRECISION = 0.02  # nats per token that rounding stays well below, by type
+_DAMAGED = log(2.0)  # nats more: twice the perplexity
+_MOVED = 0.01  # nats of knowledge entropy that are worth a sentence
+_SMALLEST = 0.99e-6  # nats: float32 does not tell smaller differences from rounding
+_NAMED = 4  # so many edits are named one by one; of more, the number at each site
+_PAPERS_SITE, _PAPERS_FACTOR = ResuscitationSite.UP, 2.0
+
+
+def cell(measure: str, value: float | None) -> str:
+    """A number as a table shows it; empty where there is none."""
+    if value is None:
+        return ""
+    if measure != "held_out_perplexity":
+        return nats(value)
+    if value >= 1e9:
+        return f"{value:.2g}"
+    return count(value) if value >= 1000 else nats(value, 1)
+
+
+def findings(sweep: EditSweep) -> list[str]:
+    """What stands out."""
+    tidy, known = sweep.table, sweep.result.knowledge
+    assert known is not None
+    moves = {f"{name}_moved": moved(tidy, name) for name in MEASURES}
+    made = tidy.assign(**moves)[tidy["refused"].isna()]
+    resuscitated = made[made["site"].notna()]
+    same = _SAME_LOSS.get(sweep.result.provenance.dtype, _SAME_IN_HALF_PRECISION)
+    unedited = (
+        f"Unedited: knowledge entropy {nats(known.total, 2)} nats, "
+        f"{share(known.total / known.maximum)} of its maximum; on held-out text a loss of "
+        f"{cell('held_out_loss', sweep.before['held_out_loss'])} nats per token, a perplexity of "
+        f"{cell('held_out_perplexity', sweep.before['held_out_perplexity']) or 'no float64'}."
+    )
+    return [
+        unedited,
+        *_papers_edit(sweep, made, same),
+        *_same_function(resuscitated, same),
+        *_up_and_down(made, same),
+        *_damage(resuscitated),
+        *_temperatures(made),
+        *(
+            f"Refused, {'; '.join(rows['edit'])}: {reason}."
+            for reason, rows in tidy.groupby("refused", sort=False)
+        ),
+    ]
+
+
+def _papers_edit(sweep: EditSweep, made: pd.DataFrame, same: float) -> Iterator[str]:
+    rows = made[(made["site"] == _PAPERS_SITE) & (made["factor"] == _PAPERS_FACTOR)]
+    for row in rows[rows["ratio"] == AT_RATIO].itertuples():
+        more, after = row.held_out_loss_moved, row.held_out_loss_after
+        power = power_of_e(more)
+        times = f"e^{more:,.0f}" if power is None else f"{power:,.3g}"
+        verdict = f"the perplexity is {times} times what it was"
+        assert sweep.result.next_token is not None
+        guessing = sweep.result.next_token.maximum
+        if abs(more) < same:
+            verdict = "the model predicts as before"
+        elif more >= _DAMAGED:
+            verdict += ", which damages the model before any training"
+            if after > guessing:
+                verdict += f", and worse than guessing all tokens alike ({nats(guessing, 2)})"
+        predicted = row.knowledge_entropy_predicted - row.knowledge_entropy_before
+        yield (
+            f"The paper's edit, up rows at ratio {AT_RATIO:g} and factor {_PAPERS_FACTOR:g}, moves "
+            f"knowledge entropy by {_signed(row.knowledge_entropy_moved)} nats (predicted "
+            f"{_signed(predicted)}) and the held-out loss from {nats(row.held_out_loss_before)} to "
+            f"{nats(after)}: {verdict}."
+        )
+
+
+def _same_function(resuscitated: pd.DataFrame, same: float) -> Iterator[str]:
+    for site, rows in resuscitated.groupby("site", sort=False):
+        moved = rows["knowledge_entropy_moved"]
+        loss, contribution = (
+            float(rows[f"{name}_moved"].abs().max())
+            for name in ("held_out_loss", "contribution_entropy")
+        )
+        if loss < same and moved.abs().max() >= _MOVED:
+            span = " to ".join(dict.fromkeys((_signed(moved.min()), _signed(moved.max()))))
+            yield (
+                f"Site {site} moves knowledge entropy, by {span} nats, without changing what the "
+                f"model computes: the held-out loss moves by {_within(loss)} nats and contribution "
+                f"entropy by {_within(contribution)}. So knowledge entropy alone does not tell "
+                "whether a model has changed."
+            )
+
+
+def _up_and_down(made: pd.DataFrame, same: float) -> Iterator[str]:
+    up, down = (
+        made[made["site"] == site] for site in (ResuscitationSite.UP, ResuscitationSite.DOWN)
+    )
+    both = up.merge(down, on=["ratio", "factor"])
+    loss, contribution, knowledge = (
+        float((both[f"{name}_after_x"] - both[f"{name}_after_y"]).abs().max())
+        for name in ("held_out_loss", "contribution_entropy", "knowledge_entropy")
+    )
+    if loss < same:
+        yield (
+            "Sites up and down make the same change of the model in other rows: their losses "
+            f"differ by {_within(loss)} nats and their contribution entropies by "
+            f"{_within(contribution)}, their knowledge entropies by up to {nats(knowledge, 2)}."
+        )
+
+
+def _damage(resuscitated: pd.DataFrame) -> Iterator[str]:
+    if resuscitated.empty:
+        return
+    doubled = resuscitated["held_out_loss_moved"] >= _DAMAGED
+    each = ", ".join(
+        f"{int(found.sum())} of {len(found)} at {site}"
+        for site, found in doubled.groupby(resuscitated["site"], sort=False)
+    )
+    yield f"Resuscitations that at least double the perplexity on held-out text: {each}."
+    fell = resuscitated[resuscitated["knowledge_entropy_moved"] < -_MOVED]
+    if fell.empty:
+        return
+    counts = fell["site"].value_counts(sort=False)
+    names = "; ".join(fell["edit"])
+    if len(fell) > _NAMED:
+        names = ", ".join(f"{number} at {site}" for site, number in counts.items())
+    yield (
+        f"{len(fell)} of {len(resuscitated)} resuscitations lower knowledge entropy instead of "
+        f"raising it: {names}."
+    )
+
+
+def _temperatures(made: pd.DataFrame) -> Iterator[str]:
+    for row in made.dropna(subset="temperature").sort_values("temperature").tail(1).itertuples():
+        yield (
+            f"Attention temperature {row.temperature:g}, the highest, moves attention entropy by "
+            f"{_signed(row.attention_entropy_moved)} nats, knowledge entropy by "
+            f"{_signed(row.knowledge_entropy_moved)} and the held-out loss by "
+            f"{_signed(row.held_out_loss_moved)}."
+        )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", MINUS)
+
+
+def moved(rows: pd.DataFrame, measure: str) -> pd.Series:
+    """How far edits move a measure."""
+    return (rows[f"{measure}_after"] - rows[f"{measure}_before"]).astype(float)
+
+
+def _within(difference: float) -> str:
+    power = ceil(log10(max(difference, _SMALLEST)))
+    return f"less than {10.0**power:g}"
+
+
 LOSSES = {"held_out_loss": "held-out text", "loss": "the same text"}
 LEAST_SPAN = 0.2
 """Nats that an axis of losses spans at least, so that rounding is not drawn as a mountain range."""
@@ -74,12 +213,22 @@ _SITES = {
     "coefficients.",
 }
 """What is multiplied at each site; u is a neuron's multiplier."""
-_SERIES = (
-    ("factor", f"by factor, at ratio {AT_RATIO:g}"),
-    ("ratio", f"by ratio, at factor {AT_FACTOR:g}"),
-)
+_OTHERS = {
+    "temperature": (
+        "Attention temperature",
+        "Attention scores of all layers are divided by the temperature, so that attention spreads "
+        "more evenly over tokens.",
+    ),
+    "own": ("Edits of your own", "They are measured in the weights where those can express them."),
+}
+"""Sections beside those of sites."""
+_SERIES = {
+    "factor": ("amplifying factor", f", by factor, at ratio {AT_RATIO:g}"),
+    "ratio": ("resuscitation ratio", f", by ratio, at factor {AT_FACTOR:g}"),
+    "temperature": ("attention temperature", ""),
+}
+"""What may vary along a series, what its axis is called, and what its figures are."""
 _WARMED = ("attention_entropy", "next_token_entropy", "knowledge_entropy")
-"""Entropies that the figures of temperatures show."""
 _BRIEF = {
     ("knowledge_entropy", "predicted"): "knowledge,\npredicted",
     ("knowledge_entropy", "after"): "knowledge,\nmeasured",
@@ -115,22 +264,18 @@ def edit_report(sweep: EditSweep, command: str) -> Report:
         definitions=[_ENTROPIES, _RESUSCITATION, *(f"{site}: {_SITES[site]}" for site in sites)],
         sections=[
             Section("What edits do, and what they cost", [overview, _whole_table(sweep)]),
-            *(_site_section(sweep, tidy, site) for site in sites),
-            *_temperature_section(sweep, tidy),
-            *_own_section(sweep),
+            *_sections(sweep),
             Section("Provenance", [Code(command), Facts(provenance), settings]),
         ],
     )
 
 
 def _provenance(sweep: EditSweep) -> dict[str, str]:
-    """Model, texts and versions behind the numbers, in words."""
     origin, held_out = sweep.result.provenance, sweep.held_out
     settings = origin.configuration
-    revision = f", revision {origin.revision}" if origin.revision else ""
     return {
-        "model": f"{origin.model}{revision}, weights {origin.weights_sha256[:12]}, {origin.dtype} "
-        f"on {origin.device}",
+        "model": f"{model_name(origin.model, origin.revision)}, weights "
+        f"{origin.weights_sha256[:12]}, {origin.dtype} on {origin.device}",
         "measured on": f"{count(origin.tokens)} tokens of {count(origin.documents)} documents of "
         f"{origin.corpus}, in {count(origin.rows)} rows ({settings['layout']}, sequence length "
         f"{settings['sequence_length']}; text {(origin.corpus_sha256 or '')[:12]})",
@@ -141,7 +286,6 @@ def _provenance(sweep: EditSweep) -> dict[str, str]:
 
 
 def _whole_table(sweep: EditSweep) -> Table:
-    """Every edit in a row, predicted and measured, for the document and the terminal."""
     columns: list[tuple[str, str, str]] = []
     for name, called in MEASURES.items():
         if name in PREDICTED:
@@ -166,35 +310,27 @@ def _whole_table(sweep: EditSweep) -> Table:
     )
 
 
-def _site_section(sweep: EditSweep, tidy: pd.DataFrame, site: ResuscitationSite) -> Section:
-    edits = [row for row in sweep.rows if row.setting.site is site]
-    drawn = [
-        _series_figure(f"Resuscitation at site {site}, {heading}.", rows, varies, PREDICTED)
-        for varies, heading in _SERIES
-        if not (rows := series(tidy, site, varies)).empty
-    ]
-    parts: list[Part] = [capital(_SITES[site]), _numbers(sweep, edits, f"Site {site}"), *drawn]
-    return Section(f"Resuscitation at site {site}", parts)
-
-
-def _temperature_section(sweep: EditSweep, tidy: pd.DataFrame) -> Iterator[Section]:
-    edits = [row for row in sweep.rows if row.setting.temperature is not None]
-    if not edits:
-        return
-    rows = series(tidy, None, "temperature")
-    title = "Attention temperature"
-    drawn = [] if rows.empty else [_series_figure(f"{title}.", rows, "temperature", _WARMED)]
-    said = (
-        "Attention scores of all layers are divided by the temperature, so that attention spreads "
-        "more evenly over tokens."
-    )
-    yield Section(title, [said, _numbers(sweep, edits, title), *drawn])
-
-
-def _own_section(sweep: EditSweep) -> Iterator[Section]:
-    if edits := [row for row in sweep.rows if row.setting.own is not None]:
-        title = "Edits of your own"
-        yield Section(title, [_numbers(sweep, edits, title)])
+def _sections(sweep: EditSweep) -> Iterator[Section]:
+    """A section for each site, for temperatures, and for edits of one's own."""
+    asked: dict[str, tuple[str, str]] = {
+        site: (f"Resuscitation at site {site}", capital(said)) for site, said in _SITES.items()
+    }
+    for kind, (title, said) in (asked | _OTHERS).items():
+        edits = [row for row in sweep.rows if row.setting.kind == kind]
+        drawn = []
+        for varies, (_, heading) in _SERIES.items():
+            rows = series(sweep.table, kind, varies)
+            if len(rows):
+                caption = "Dotted lines without dots are the unedited model."
+                if rows["knowledge_entropy_predicted"].notna().any():
+                    caption = f"Full dots are measured, open ones predicted. {caption}"
+                panels = [
+                    Panel(entropy_changes(rows, varies), "entropies"),
+                    Panel(losses(rows, varies), "loss"),
+                ]
+                drawn.append(Figure(f"{title}{heading}.", caption, panels))
+        if edits:
+            yield Section(title, [said, _numbers(sweep, edits, title), *drawn])
 
 
 def _numbers(sweep: EditSweep, edits: list[EditRow], caption: str) -> Table:
@@ -220,23 +356,18 @@ def _numbers(sweep: EditSweep, edits: list[EditRow], caption: str) -> Table:
     ).without_empty()
 
 
-def _series_figure(title: str, rows: pd.DataFrame, varies: str, measures: Sequence[str]) -> Figure:
-    caption = "Dotted lines without dots are the unedited model."
-    if rows["knowledge_entropy_predicted"].notna().any():
-        caption = f"Full dots are measured, open ones predicted. {caption}"
-    drawn = [
-        Panel(entropy_changes(rows, varies, measures), "entropies"),
-        Panel(losses(rows, varies), "loss"),
-    ]
-    return Figure(title, caption, drawn)
+def kinds(table: pd.DataFrame) -> pd.Series:
+    """The site of every edit, or what else it is."""
+    others = table["temperature"].notna().map({True: "temperature", False: "own"})
+    return table["site"].astype(object).fillna(others).astype(str)
 
 
-def series(table: pd.DataFrame, site: str | None, varies: str) -> pd.DataFrame:
+def series(table: pd.DataFrame, kind: str, varies: str) -> pd.DataFrame:
     """The rows of one series, in the order of what varies along it; refused edits left out."""
-    rows = table[table["refused"].isna() & table[varies].notna()]
+    rows = table[table["refused"].isna() & table[varies].notna() & (kinds(table) == kind)]
     if varies != "temperature":
         held, at = ("ratio", AT_RATIO) if varies == "factor" else ("factor", AT_FACTOR)
-        rows = rows[(rows["site"] == site) & (rows[held] == at)]
+        rows = rows[rows[held] == at]
     return rows.sort_values(varies)
 
 
@@ -244,11 +375,9 @@ def trade_off(table: pd.DataFrame) -> go.Figure:
     """What edits do to knowledge entropy, against what they cost: a dot for every edit."""
     made = table[table["refused"].isna()]
     changes = {n: moved(made, n) for n in ("knowledge_entropy", "held_out_loss")}
-    others = made["temperature"].notna().map({True: "temperature", False: "own"})
-    kinds = made["site"].astype(object).fillna(others).astype(str)
     figure = dots(
         # Dots of sites may lie on top of each other, so sites differ in their marks as well.
-        made.assign(kind=kinds, **changes),
+        made.assign(kind=kinds(made), **changes),
         "knowledge_entropy",
         "held_out_loss",
         by=("kind", "kind"),
@@ -263,12 +392,10 @@ def trade_off(table: pd.DataFrame) -> go.Figure:
     return _widened(figure, min(cost, default=0.0), max(cost, default=0.0))
 
 
-def entropy_changes(
-    rows: pd.DataFrame, varies: str, measures: Sequence[str] = PREDICTED
-) -> go.Figure:
+def entropy_changes(rows: pd.DataFrame, varies: str) -> go.Figure:
     """Change of entropies from the unedited model: dots as measured, open ones as predicted."""
     drawn = []
-    for name in measures:
+    for name in _WARMED if varies == "temperature" else PREDICTED:
         for when, kind in (("after", ""), ("predicted", "predicted")):
             if f"{name}_{when}" in rows:
                 values, before = rows[f"{name}_{when}"], rows[f"{name}_before"]
@@ -282,7 +409,7 @@ def entropy_changes(
         by=("measure", "kind"),
         mode="lines+markers",
         hover="{edit}: <b>{change:+.4f}</b>, at {entropy:.4f} nats",
-        titles=(AXES[varies], "change in entropy (nats)"),
+        titles=(_SERIES[varies][0], "change in entropy (nats)"),
         size=7,
     )
     # Open dots are explained in the caption; beside two panels a legend has little room.
@@ -300,7 +427,7 @@ def losses(rows: pd.DataFrame, varies: str) -> go.Figure:
         by="text",
         mode="lines+markers",
         hover="{edit}: <b>{loss:.4f}</b> nats",
-        titles=(AXES[varies], "loss (nats per token)"),
+        titles=(_SERIES[varies][0], "loss (nats per token)"),
         size=7,
     )
     for name, colour in zip(LOSSES, SERIES_COLOURS, strict=False):
@@ -310,7 +437,6 @@ def losses(rows: pd.DataFrame, varies: str) -> go.Figure:
 
 
 def _widened(figure: go.Figure, low: float, high: float) -> go.Figure:
-    """Give the axis of losses its least span, around what is drawn."""
     if high - low < LEAST_SPAN:
         middle = (low + high) / 2
         figure.update_yaxes(range=[middle - LEAST_SPAN / 2, middle + LEAST_SPAN / 2])

@@ -1,23 +1,16 @@
 """What encounters gained and how it faded, where the probes were scored often enough.
 
-Effectivity is the gain of every encounter at its local maximum, retainability the share of all
-gains that is left later, the forgetting curve a line through it in the logarithm of the steps
-(`analysis.encounters`, `analysis.forgetting_curve`). A probe counts by what it gained, so that a
-share of next to nothing cannot decide a curve. A maximum is looked for in a window of 50 steps,
-which ends at the next encounter where that comes sooner, and before the end of the run; two
-evaluations at least must lie in it. Gains hold up to k - 1 steps of drift where probes are scored
-at every k-th step. Arms pool their seeds, with intervals over passages; of single runs there are
-numbers of passages, and curves without intervals.
-
-Numbers of passages, in nats, means over their probes:
+A probe counts by what it gained, so that a share of next to nothing cannot decide a curve. A
+maximum is looked for in a window of 50 steps, which ends at the next encounter or before the end of
+the run where that comes sooner; two evaluations at least must lie in it. Where probes are scored at
+every k-th step, gains hold up to k - 1 steps of drift. Arms pool their seeds, with intervals over
+passages; of single runs there are numbers of passages, in nats, means over their probes:
 
 - effectivity: the local maximum after an encounter less the score before it, mean over encounters;
-- rise: the first score after an encounter less the last before it, mean over encounters. Where
-  probes are scored after every step it is the change over the one update;
+- rise: the first score after an encounter less the last before it, mean over encounters;
 - fall: the last score before the next encounter less the local maximum, mean over all encounters
-  but the last. Passages met once have none;
-- net gain: the last score before another encounter would come, an interval after the last, less the
-  score before the first. Runs that end before have none.
+  but the last;
+- net gain: the score an interval after the last encounter less that before the first.
 
 Source: Chang et al., NeurIPS 2024: sections 3.3 and 4.1 to 4.4.
 """
@@ -42,14 +35,11 @@ from analysis.forgetting_curve import (
 from analysis.metrics import HELD_OUT
 from analysis.observations import rows_where
 from analysis.runs import TrainingRun
-from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.significance import DEFAULT_BOOTSTRAP, ClusterBootstrap
 
-WINDOW = 50
-"""Steps after an encounter: the paper's."""
-LEAST_LOOKS = 2
-"""In a window."""
-LEAST_OFFSETS = 3
-"""Of a forgetting curve."""
+WINDOW = 50  # steps after an encounter: the paper's
+LEAST_LOOKS = 2  # the fewest evaluations in a window
+LEAST_OFFSETS = 3  # the fewest points of a forgetting curve
 NET_GAIN = "net gain"
 PER_PASSAGE = ("effectivity", "rise", "fall", NET_GAIN)
 _GAINS = "arm exposure kind encounter gain low high passages probes"
@@ -62,17 +52,11 @@ _POINTS = "arm exposure offset retained fitted"
 
 @dataclass(frozen=True)
 class LookGrid:
-    """When the probes of some runs were scored.
+    """When the probes of some runs were scored."""
 
-    Attributes:
-        every: steps from an evaluation to the next.
-        looks: how many evaluations there are, from step 0 on.
-        window: evaluations after an encounter among which a maximum is looked for.
-    """
-
-    every: int
-    looks: int
-    window: int
+    every: int  # steps from an evaluation to the next
+    looks: int  # how many evaluations there are, from step 0 on
+    window: int  # evaluations after an encounter among which a maximum is looked for
 
     @property
     def steps(self) -> Int[np.ndarray, "look"]:
@@ -120,17 +104,11 @@ def encounter_steps(run: TrainingRun) -> Mapping[Any, np.ndarray]:
 
 @dataclass(frozen=True)
 class MetProbes:
-    """Probes that are met equally often, of one run or of several.
+    """Probes that are met equally often, of one run or of several."""
 
-    Attributes:
-        items: a row for each; the index are its places in the list of its run.
-        log_probs: at every evaluation, in nats.
-        places: the last evaluation before each encounter.
-    """
-
-    items: pd.DataFrame
-    log_probs: Float[np.ndarray, "probe look"]
-    places: Int[np.ndarray, "probe encounter"]
+    items: pd.DataFrame  # a row for each; the index are its places in the list of its run
+    log_probs: Float[np.ndarray, "probe look"]  # at every evaluation, in nats
+    places: Int[np.ndarray, "probe encounter"]  # the last evaluation before each encounter
 
     def where(self, **columns: str) -> "MetProbes":
         """The rows with these values in their columns."""
@@ -225,7 +203,7 @@ def _at(
 
 
 def curve_tables(
-    arms: Sequence[CklArm], bootstrap: ClusterBootstrap = DEFAULT_BOOTSTRAP
+    arms: Sequence[CklArm],
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, str]]:
     """Gains of encounters, forgetting curves and their points, and why an arm lacks some."""
     gains: list[tuple[Any, ...]] = []
@@ -248,8 +226,8 @@ def curve_tables(
             for kind in (ALL_KINDS, *alike[0].items["kind"].unique()):
                 some = alike[0] if kind == ALL_KINDS else alike[0].where(kind=kind)
                 what = (arm.name, exposure, str(kind))
-                gains += [(*what, *row) for row in _gains(some, grid, bootstrap)]
-                curve = curve_of([some], grid, bootstrap)
+                gains += [(*what, *row) for row in _gains(some, grid)]
+                curve = curve_of([some], grid, DEFAULT_BOOTSTRAP)
                 if not isinstance(curve, str):
                     curves.append((*what, *_curve_row(*curve, some, grid)))
                 if kind == ALL_KINDS and isinstance(curve, str):
@@ -273,14 +251,11 @@ def _exposures(run: TrainingRun) -> list[str]:
     return [str(exposure) for exposure in found if exposure != HELD_OUT]
 
 
-def _gains(
-    found: MetProbes, grid: LookGrid, bootstrap: ClusterBootstrap
-) -> Iterator[tuple[Any, ...]]:
-    """What each encounter gained."""
+def _gains(found: MetProbes, grid: LookGrid) -> Iterator[tuple[Any, ...]]:
     gains = pd.DataFrame(effectivity(found.log_probs, found.places, grid.window))
     means = gains.groupby(found.items["passage"].to_numpy()).mean()
     for place, values in enumerate(means.to_numpy().T):
-        interval = bounds(bootstrap.mean_interval(values))
+        interval = bounds(DEFAULT_BOOTSTRAP.mean_interval(values))
         yield place + 1, float(values.mean()), *interval, len(means), len(gains)
 
 

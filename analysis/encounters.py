@@ -4,17 +4,14 @@ Log-probabilities are in nats, `[... step]`: entry t is after t updates. An inje
 passage into the batch of update s + 1, so entry s is the last one before the encounter. With
 l(t) the log-probability of a probe's target and w the window,
 
-- the local acquisition maximum of injection i is at \(t_i = \arg\max_{s_i < t \le s_i + w} l(t)\),
-  the first of equals;
+- the local acquisition maximum of injection i is at \(t_i = \arg\max_{s_i < t \le s_i + w} l(t)\);
 - effectivity is the gain there, \(l(t_i) - l(s_i)\);
 - the net gain is that of all encounters together, \(l(t_N) - l(s_1)\), N being the last;
 - retainability at offset t is the share of the net gain left t updates after the last maximum,
-  \(R(t) = (l(t_N + t) - l(s_1)) / (l(t_N) - l(s_1))\): 1 at first, 0 when all of it is lost, and
-  negative below that.
+  \(R(t) = (l(t_N + t) - l(s_1)) / (l(t_N) - l(s_1))\).
 
-A share of no gain means nothing, so probes without one have no retainability, at any offset: the
-probes behind a curve are the same from end to end. A maximum over noise is a little too high, and
-so is every gain: where nothing was learned, effectivity is still positive.
+Probes without a gain have no retainability, at any offset. A maximum over noise is a little too
+high: where nothing was learnt, effectivity is still positive.
 
 Source: Chang et al., "How Do Large Language Models Acquire Factual Knowledge During Pretraining?",
 NeurIPS 2024: section 3.3; their released analysis under `compat="official"`.
@@ -28,6 +25,7 @@ Example:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from math import inf
 from typing import TypeAlias
 
@@ -35,8 +33,8 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
-from analysis.arrays import as_float64, as_whole_numbers, like
-from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.metrics import as_float64, as_whole_numbers, kept_mask, like
+from analysis.significance import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from probes.choices import Compat, as_choice
 from probes.corpus_means import Interval
 
@@ -55,16 +53,7 @@ class LocalMaxima:
 
 
 def find_local_maxima(log_probs: LogProbs, injection_steps: Steps, window: int = 50) -> LocalMaxima:
-    """The local acquisition maximum of every injection.
-
-    Args:
-        log_probs: of the targets of probes, `[... step]`, in nats.
-        injection_steps: updates before each encounter, the same for all probes or a row for each.
-        window: updates after an encounter within which its maximum is sought.
-
-    Raises:
-        ValueError: a value is not finite, encounters are nearer than a window, or one is too late.
-    """
+    """The local acquisition maximum of every injection."""
     log = as_float64(log_probs)
     if (wrong := ~np.isfinite(log)).any():
         raise ValueError(
@@ -178,8 +167,34 @@ def retainability(
     return like((later - start) / np.where(kept, gain, np.nan), log_probs)
 
 
+class OutlierRule(StrEnum):
+    """How far outside the quartiles a value may lie."""
+
+    PAPER = "paper"  # 1.5 times the distance between them: the paper's text
+    OFFICIAL = "official"  # twice the distance: the paper's released code
+
+    @property
+    def multiplier(self) -> float:
+        """Distances between the quartiles."""
+        return {OutlierRule.PAPER: 1.5, OutlierRule.OFFICIAL: 2.0}[self]
+
+
+def mean_without_outliers(
+    values: Float[Tensor, "probe *column"] | Float[np.ndarray, "probe *column"],
+    rule: OutlierRule | str = OutlierRule.PAPER,
+) -> Float[Tensor, "*column"] | Float[np.ndarray, "*column"]:
+    """Mean over probes of the values within the fences, column by column."""
+    wide = as_float64(values)
+    rows = wide.reshape(len(wide), -1)
+    kept = rows[kept_mask(rows)]
+    quartiles = np.percentile(kept, [25, 75], axis=0)
+    reach = OutlierRule(rule).multiplier * (quartiles[1] - quartiles[0])
+    inside = (kept >= quartiles[0] - reach) & (kept <= quartiles[1] + reach)
+    means = (kept * inside).sum(axis=0) / inside.sum(axis=0)
+    return like(means.reshape(wide.shape[1:]), values)
+
+
 def _checked_steps(injection_steps: Steps, log: np.ndarray, window: int) -> np.ndarray:
-    """Injection steps of every probe, `[... injection]`."""
     if window < 1:
         raise ValueError(f"window must be at least 1 update, found {window}; 50 is the paper's")
     steps = as_whole_numbers(injection_steps, "injection steps")
@@ -233,28 +248,6 @@ class LearnabilityThreshold:
     def bracketed(self) -> bool:
         """Whether the threshold lies within the intervals tried, above the shortest."""
         return bool(self.spacings[0] < self.threshold <= self.spacings[-1])
-
-
-def final_gains(
-    log_probs: LogProbs, injection_steps: Steps, lag: int
-) -> Float[Tensor, "*probe"] | Float[np.ndarray, "*probe"]:
-    """What is left of all encounters, some updates after the last: the rise since before them."""
-    log = as_float64(log_probs)
-    steps = as_whole_numbers(injection_steps, "injection steps")
-    if (needed := int(steps.max()) + lag) >= log.shape[-1] or lag < 1:
-        raise ValueError(
-            f"a lag must be at least 1 and end within the log, found {lag} after the injection at "
-            f"{int(steps.max())}, which needs entries up to {needed} of {log.shape[-1]}; train on, "
-            "or pass a shorter lag"
-        )
-    ends = np.broadcast_to(steps, (*log.shape[:-1], steps.shape[-1]))[..., [0, -1]] + [0, lag]
-    values = np.take_along_axis(log, ends, axis=-1)
-    if not np.isfinite(values).all():
-        raise ValueError(
-            "log-probabilities must be finite, found some that are not before the first or after "
-            "the last encounter; leave those probes out"
-        )
-    return like(np.asarray(values[..., 1] - values[..., 0]), log_probs)
 
 
 def learnability_threshold(

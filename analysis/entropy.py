@@ -31,14 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.choices import (
-    Backend,
-    Coefficient,
-    Compat,
-    EntropyKind,
-    IntervalMethod,
-    Weighting,
-)
+from probes.choices import Backend, Coefficient, Compat, EntropyKind, IntervalMethod, Weighting
 from probes.cli import LoadingSettings, TextSettings, command_main, progress
 
 if TYPE_CHECKING:
@@ -148,8 +141,7 @@ def _run_one(arguments: EntropyArguments, folders: Sequence[str], *, writes: boo
 
 
 def _run_series(arguments: EntropyArguments, folders: Sequence[str], *, writes: bool) -> None:
-    from analysis.checkpoints import checkpoints
-    from analysis.sweep_folder import begin, origin_of, plain_settings
+    from analysis.checkpoints import begin, checkpoints, origin_of, plain_settings
     from analysis.trajectory import measure_checkpoints, write_trajectory
     from training.processes import this_process
 

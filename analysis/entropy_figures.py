@@ -1,20 +1,134 @@
-"""Figures of entropy results, from the tidy tables of `analysis.entropy_tables`.
+"""Figures of entropy results, and the tidy tables that they, pages and the terminal draw from.
 
-Layers run from 0 at the bottom upwards; a line that stands for one layer says so, by which a page
-links figures.
+A table has one row per observation and one column per variable, in nats. A `series` is one result,
+called after what tells it from the others. Layer 0 is at the bottom; a line that stands for one
+layer says so, by which a page links figures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from math import exp, floor, log10
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.entropy_tables import Measure, layer_table
-from analysis.figures import dots, heatmap, layer_axis, lines, mark
-from analysis.numbers import nats
-from probes.results import EntropyResult
+from analysis.figures import dots, empty, heatmap, layer_axis, lines, mark
+from analysis.numbers import label, nats, numbered
+from probes.choices import Coefficient
+from probes.results import EntropyResult, KnowledgeEntropy
+
+_MOST_STEPS = 12  # with more checkpoints only some steps are written at the axis
+COEFFICIENT_SYMBOLS = {
+    Coefficient.ABS: "|c|",
+    Coefficient.RELU_OUTPUT: "max(c, 0)",
+    Coefficient.RELU_GATE: "|max(gate, 0) · up|",
+    Coefficient.CONTRIBUTION: "|c| · ‖v‖",
+}
+
+
+class Measure(StrEnum):
+    """The entropies that every layer has."""
+
+    KNOWLEDGE = "knowledge"
+    CONTRIBUTION = "contribution"
+    ATTENTION = "attention"
+
+
+def series_labels(results: Sequence[EntropyResult]) -> list[str]:
+    """A name for every result: what varies among model, revision and corpus, else the corpus."""
+    parts = [(r.provenance.model, r.provenance.revision, r.provenance.corpus) for r in results]
+    varying = [place for place in range(3) if len({part[place] for part in parts}) > 1]
+    names = []
+    for part in parts:
+        named = [part[place] for place in varying] or [part[2] or part[0]]
+        names.append(" · ".join(str(name) for name in named if name) or part[0])
+    return numbered(names)
+
+
+def symbol(result: EntropyResult) -> str:
+    """How the weights of the result's knowledge entropy are written."""
+    return COEFFICIENT_SYMBOLS[Coefficient(result.provenance.configuration["coefficient"])]
+
+
+def layer_table(results: Sequence[EntropyResult]) -> pd.DataFrame:
+    """Entropy of every layer: `series`, `measure`, `layer`, `entropy`, its `maximum`,
+    `effective` outcomes and their `share` of all.
+    """
+    rows = [
+        (series, measure, layer, entropy, maximum)
+        for series, result in zip(series_labels(results), results, strict=True)
+        for measure, entropies, maximum in _per_layer(result)
+        for layer, entropy in enumerate(entropies)
+    ]
+    table = pd.DataFrame(rows, columns=["series", "measure", "layer", "entropy", "maximum"])
+    table = table.astype({"entropy": float, "maximum": float})
+    return table.assign(
+        effective=np.exp(table["entropy"]), share=np.exp(table["entropy"] - table["maximum"])
+    )
+
+
+def _per_layer(result: EntropyResult) -> Iterator[tuple[Measure, list[float], float]]:
+    weighed: dict[Measure, KnowledgeEntropy | None] = {
+        Measure.KNOWLEDGE: result.knowledge,
+        Measure.CONTRIBUTION: result.contribution,
+    }
+    for measure, found in weighed.items():
+        if found is not None:
+            yield measure, found.per_layer.tolist(), np.log(found.mean_coefficients.shape[1])
+    if result.attention is not None:
+        yield Measure.ATTENTION, result.attention.per_layer.tolist(), np.nan
+
+
+def head_table(results: Sequence[EntropyResult]) -> pd.DataFrame:
+    """Attention entropy of every head: columns `series`, `layer`, `head`, `entropy`."""
+    rows = [
+        (series, layer, head, entropy)
+        for series, result in zip(series_labels(results), results, strict=True)
+        if result.attention is not None
+        for layer, heads in enumerate(result.attention.per_head.tolist())
+        for head, entropy in enumerate(heads)
+    ]
+    return pd.DataFrame(rows, columns=["series", "layer", "head", "entropy"])
+
+
+def coefficient_table(results: Sequence[EntropyResult], points: int = 120) -> pd.DataFrame:
+    """Mean coefficients of every layer from the largest to the smallest: `series`, `layer`,
+    `rank`, `quantile` and the `ratio` to the layer's mean.
+    """
+    frames = []
+    for series, result in zip(series_labels(results), results, strict=True):
+        if result.knowledge is None:
+            continue
+        for layer, values in enumerate(result.knowledge.mean_coefficients.double().cpu().numpy()):
+            ranks = kept_ranks(len(values), points)
+            ratio = np.sort(values)[::-1][ranks] / values.mean()
+            frame = {"rank": ranks, "quantile": ranks / len(values), "ratio": ratio}
+            frames.append(pd.DataFrame({"series": series, "layer": layer, **frame}))
+    return pd.concat(frames)
+
+
+def kept_ranks(size: int, points: int) -> np.ndarray:
+    """Ranks from 0 to `size - 1`, at most `points` of them, denser towards both ends."""
+    if size <= points:
+        return np.arange(size)
+    even = np.linspace(0, size - 1, points // 3)
+    ends = np.geomspace(1, size / 2, points // 3) - 1
+    return np.unique(np.concatenate([even, ends, size - 1 - ends]).round().astype(int))
+
+
+def convergence_table(results: Sequence[EntropyResult]) -> pd.DataFrame:
+    """One row per series, kind and look, its estimate; those without an interval are left out."""
+    rows = [
+        (series, str(p.kind), p.documents, p.tokens, p.estimate, p.interval.low, p.interval.high)
+        for series, result in zip(series_labels(results), results, strict=True)
+        for p in result.convergence
+        if p.interval is not None
+    ]
+    columns = ["series", "kind", "documents", "tokens", "estimate", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
 
 DISTANCE_TICKS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """Distances to the maximum, in nats, that the upper axis may name; those that fit are kept."""
@@ -177,3 +291,79 @@ def _add_distance_axis(figure: go.Figure, lowest: float) -> None:
     )
     # An axis is drawn only where a trace uses it.
     figure.add_scatter(x=[1.0], y=[0], xaxis="x2", **_INVISIBLE)
+
+
+class Total(StrEnum):
+    """What a whole model has one number of, besides the knowledge entropies."""
+
+    ATTENTION = "attention"
+    NEXT_TOKEN = "next-token"
+
+
+def knowledge_measures(table: pd.DataFrame) -> list[str]:
+    """The knowledge entropies that a table has, in its order."""
+    return [name for name in table["measure"].unique() if name not in set(Total)]
+
+
+def totals_over_training(table: pd.DataFrame, measure: str) -> go.Figure:
+    """One total at every checkpoint, a line per corpus, with its interval."""
+    rows = table[(table["measure"] == measure) & table["layer"].isna()]
+    return _over_training(
+        table,
+        rows,
+        "estimate",
+        "entropy (nats)",
+        "{checkpoint}: <b>{estimate:.3f}</b> nats",
+        by="corpus",
+        mode="lines+markers",
+        width=2,
+        ends=("low", "high"),
+    )
+
+
+def layers_over_training(table: pd.DataFrame, measure: str, corpus: str | None) -> go.Figure:
+    """Entropy of every layer, less its value at the first checkpoint; a line per layer."""
+    rows = table[(table["measure"] == measure) & table["layer"].notna()]
+    rows = rows[rows["corpus"] == corpus] if corpus is not None else rows
+    first = rows.groupby("layer")["entropy"].transform("first")
+    return _over_training(
+        table,
+        rows.assign(change=rows["entropy"] - first).sort_values("layer", kind="stable"),
+        "change",
+        "change since the first checkpoint (nats)",
+        "layer {layer}, {checkpoint}: {change:+.4f}, at {entropy:.4f} nats",
+        by="layer",
+        width=1.4,
+    )
+
+
+def _over_training(
+    table: pd.DataFrame, rows: pd.DataFrame, y: str, y_title: str, hover: str, **looks: Any
+) -> go.Figure:
+    """Lines over steps, or over checkpoints in their order where one has no step."""
+    has_steps = table["step"].notna().all()
+    names = list(table["checkpoint"].unique())
+    places = rows["step"].astype(int) if has_steps else rows["checkpoint"].map(names.index)
+    figure = empty("pretraining step" if has_steps else "checkpoint", y_title, 380)
+    steps = sorted(table["step"].dropna().astype(int).unique().tolist()) if has_steps else []
+    if logarithmic := log_spaced(steps):
+        # Step 0 has no place on a logarithmic axis: it stands one step before the first.
+        before = steps[1] ** 2 / steps[2]
+        places = places.where(places > 0, before)
+    lines(rows.assign(place=places), "place", y, hover=hover, onto=figure, **looks)
+    if logarithmic:
+        shown = steps[:: -(-len(steps) // _MOST_STEPS)]
+        ticks = {"tickvals": [step or before for step in shown], "type": "log"}
+        return figure.update_xaxes(ticktext=[f"{step:,}" for step in shown], **ticks)
+    ticks = {"tickvals": list(range(len(names))), "ticktext": list(map(label, names))}
+    return figure if has_steps else figure.update_xaxes(**ticks)
+
+
+def log_spaced(steps: Sequence[int]) -> bool:
+    """Whether checkpoints are more evenly spaced by the logarithms of their steps."""
+    positive = np.array([step for step in steps if step > 0], dtype=float)
+    if len(positive) < 3 or positive[-1] < 10 * positive[0]:
+        return False
+    gaps = np.diff(positive), np.diff(np.log(positive))
+    uneven, uneven_logs = (float(one.std() / one.mean()) for one in gaps)
+    return uneven_logs < uneven

@@ -28,7 +28,7 @@ from analysis.document import (
     Where,
     origin_fold,
 )
-from analysis.entropy_tables import (
+from analysis.entropy_figures import (
     Measure,
     coefficient_table,
     convergence_table,
@@ -40,8 +40,7 @@ from analysis.entropy_tables import (
 from analysis.numbers import capital, count, model_name, nats, share, signed_nats
 from probes.results import AttentionEntropy, EntropyResult, KnowledgeEntropy, NextTokenEntropy
 
-SERIES_OF_LAYERS = 3
-"""How many series the table of layers has room for on a terminal."""
+SERIES_OF_LAYERS = 3  # how many series the table of layers has room for on a terminal
 _BRIEF_COLUMNS = {Measure.KNOWLEDGE: "vectors used", Measure.ATTENTION: "attention"}
 Entropy = KnowledgeEntropy | AttentionEntropy | NextTokenEntropy
 
@@ -84,7 +83,6 @@ def entropy_report(results: Sequence[EntropyResult]) -> Report:
 
 
 def _difference(results: Sequence[EntropyResult]) -> Iterator[Table]:
-    """How far the totals of two comparable results are from each other."""
     if len(results) != 2:
         return
     try:
@@ -149,7 +147,6 @@ def _size(found: KnowledgeEntropy) -> str:
 def _totals(
     named: Mapping[str, EntropyResult], show: Callable[[Entropy], str | Cell], where: Where
 ) -> Table:
-    """One column per series, one row per entropy, with maxima and intervals."""
     results = list(named.values())
 
     def row(
@@ -182,7 +179,6 @@ def _totals(
 
 
 def _brief_tables(named: Mapping[str, EntropyResult]) -> Iterator[Table]:
-    """What a terminal shows: totals, and how much of its memory each layer uses."""
     yield _totals(named, _brief, Where.TERMINAL)
     columns: dict[str, list[str]] = {}
     layers = layer_table(list(named.values()))

@@ -9,43 +9,130 @@ d3's formats, and all text is escaped: models and arms may be called anything.
     dots(maxima, "step", "score", by="arm", colours=colours, onto=figure)
     mark(figure, y=0)
 
-`heatmap` and `histogram` draw the other two kinds, `dots_by_name` a number of every arm in a row of
-its own, and `layer_axis` puts layer 0 at the bottom. Titles and captions belong to the page.
+Colours are of middle lightness, so that one figure reads on white and on black. In a notebook
+plotly's own JSON is not drawn by nbconvert: a `NotebookFigure` puts out HTML beside it.
 """
 
 import html
+import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
+from itertools import count, product
+from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io as pio
 from plotly.colors import sample_colorscale, unlabel_rgb
+from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
-from analysis.notebook_figure import NotebookFigure
 from analysis.numbers import label
-from analysis.theme import (
-    DEPTH_SCALE,
-    REFERENCE_COLOUR,
-    SEQUENTIAL_SCALE,
-    SERIES_COLOURS,
-    SIGNED_SCALE,
-    template,
-)
 
-HEIGHT = 340
-"""Pixels of a figure."""
+SERIES_COLOURS = ("#3d6fb4", "#c8603c", "#3d9278", "#8d66b0", "#b08a2e", "#687b8c")
+DEPTH_SCALE = ((0.0, "#4a63b5"), (0.35, "#3d9aa0"), (0.7, "#cfa03f"), (1.0, "#c2503d"))
+"""From the first layer to the last; no end of it vanishes on white or on black."""
+SEQUENTIAL_SCALE = "Viridis"
+SIGNED_SCALE = "RdBu"
+REFERENCE_COLOUR = "#8a8f98"  # maxima and other lines that are not data
+
+FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
+
+
+def template() -> go.layout.Template:
+    """The look of every figure: no frame, a light grid, the legend above, no background."""
+    axis = {
+        "gridcolor": "rgba(138,143,152,0.22)",
+        "zeroline": False,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": "rgba(138,143,152,0.5)",
+        "title": {"standoff": 10, "font": {"size": 13}},
+        "automargin": True,
+    }
+    return go.layout.Template(
+        layout={
+            "font": {"family": FONT, "size": 12.5, "color": "#6b7079"},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "colorway": list(SERIES_COLOURS),
+            "margin": {"l": 52, "r": 22, "t": 44, "b": 52},
+            "xaxis": axis,
+            "yaxis": axis,
+            "legend": {"orientation": "h", "yref": "container", "y": 1, "yanchor": "top", "x": 0},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#8a8f98", "activecolor": "#8a8f98"},
+            "hoverlabel": {
+                "bgcolor": "#23272e",
+                "bordercolor": "#23272e",
+                "font": {"family": FONT, "color": "#f4f4f2", "size": 12.5},
+                "align": "left",
+            },
+        }
+    )
+
+
+_DRAWN_BY_JUPYTER = "plotly_mimetype"
+"""Plotly's renderer in a notebook, unless another was chosen or the place needs another."""
+_numbers = count()
+_brought: list[tuple[Any, Any]] = []  # the cell that brought plotly.js along, and its run
+
+_HTML = Path(__file__).with_name("templates") / "notebook_figure.html"
+
+
+class NotebookFigure(go.Figure):
+    """A plotly figure that shows itself in Jupyter, in VS Code and in HTML made by nbconvert."""
+
+    def _ipython_display_(self) -> None:
+        self.show()
+
+    def show(self, *args: Any, **settings: Any) -> None:
+        """Show it, as plotly does."""
+        if args or settings or pio.renderers.default != _DRAWN_BY_JUPYTER:
+            pio.show(self, *args, **settings)
+            return
+        from IPython.display import display
+
+        display(self._repr_mimebundle_(), raw=True)
+
+    def _repr_mimebundle_(self, *_args: Any, **_settings: Any) -> dict[str, Any]:
+        drawn = json.loads(self.to_json())
+        return {"application/vnd.plotly.v1+json": drawn, "text/html": self._repr_html_()}
+
+    def _repr_html_(self) -> str:
+        return Template(_HTML.read_text(encoding="utf-8")).substitute(
+            name=f"mnemoscope-figure-{next(_numbers)}-{id(self)}",
+            height=self.layout.height or 450,
+            library=get_plotlyjs() if _brings_library() else "",
+            # No text in it may end the script element.
+            figure=self.to_json().replace("<", "\\u003c"),
+            version=get_plotlyjs_version(),
+        )
+
+
+def _brings_library() -> bool:
+    """Whether this is the first figure, or a new run of the cell that the first one was in."""
+    python = sys.modules.get("IPython")
+    shell = None if python is None else python.get_ipython()
+    parent = getattr(shell, "parent_header", None) or {}
+    cell = parent.get("metadata", {}).get("cellId")
+    run = getattr(shell, "execution_count", None)
+    if _brought and (cell is None or cell != _brought[0][0] or run == _brought[0][1]):
+        return False
+    _brought[:] = [(cell, run)]
+    return True
+
+
+HEIGHT = 340  # pixels of a figure
 MOST_NAMED = 8
-"""Of more traces a legend would be larger than the figure; names are shown where one points."""
+"""With more traces a legend would be larger than the figure; names are shown where one points."""
 DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "circle-open", "square-open", "diamond", "triangle-up-open", "x")
-_ROW = 24
-"""Pixels of a name that has a row of its own."""
+_ROW = 24  # pixels of a name that has a row of its own
 _MOST_TICKS = 16
-_TITLE = 36
-"""Pixels of a title."""
+_TITLE = 36  # pixels of a title
 
 
 def empty(x_title: str, y_title: str, height: int = HEIGHT) -> go.Figure:
@@ -72,46 +159,29 @@ def colours_of(names: Iterable[object]) -> dict[str, str]:
 
 
 def lines(
-    rows: pd.DataFrame,
-    x: str,
-    y: str,
+    rows: pd.DataFrame,  # one row a point, in the order of the line
+    x: str,  # the column drawn to the right
+    y: str,  # the column drawn upwards
     *,
+    # columns whose values make a line each; a line is named by those that are not empty
     by: str | Sequence[str] = (),
-    hover: str = "",
-    titles: tuple[str, str] = ("", ""),
-    height: int = HEIGHT,
+    hover: str = "",  # what is shown where one points; empty for nothing
+    titles: tuple[str, str] = ("", ""),  # the two axes
+    height: int = HEIGHT,  # pixels
+    # colours by the values of the first column of `by`; None for colours in their order
     colours: Mapping[str, str] | None = None,
-    ends: tuple[str, str] | None = None,
-    ends_on: str = "y",
-    band: bool = False,
-    mode: str = "lines",
-    width: float | int = 1.8,
-    size: float | int = 6,
+    ends: tuple[str, str] | None = None,  # columns with the ends of intervals, drawn as bars
+    ends_on: str = "y",  # the axis that intervals lie along
+    band: bool = False,  # whether intervals are a shade instead of bars
+    mode: str = "lines",  # plotly's: "lines", "lines+markers", "markers"
+    width: float | int = 1.8,  # pixels of lines
+    size: float | int = 6,  # pixels of markers
+    # whether traces say what they stand for, so that a page can switch and link them
     keys: bool = False,
-    onto: go.Figure | None = None,
-    **trace: Any,
+    onto: go.Figure | None = None,  # the figure to draw on; a new one otherwise
+    **trace: Any,  # anything else that a plotly scatter takes; `text` names a column
 ) -> go.Figure:
-    """Numbers along an axis, a line for each group of rows.
-
-    Args:
-        rows: one row a point, in the order of the line.
-        x: the column drawn to the right.
-        y: the column drawn upwards.
-        by: columns whose values make a line each; a line is named by those that are not empty.
-        hover: what is shown where one points; empty for nothing.
-        titles: of the two axes.
-        height: in pixels.
-        colours: of the values of the first column of `by`; None for colours in their order.
-        ends: columns with the ends of intervals, drawn as bars.
-        ends_on: the axis that intervals lie along.
-        band: whether intervals are a shade instead of bars.
-        mode: plotly's: "lines", "lines+markers", "markers".
-        width: of lines, in pixels.
-        size: of markers, in pixels.
-        keys: whether traces say what they stand for, so that a page can switch and link them.
-        onto: the figure to draw on; a new one otherwise.
-        **trace: anything else that a plotly scatter takes; `text` names a column.
-    """
+    """Numbers along an axis, a line for each group of rows."""
     figure = empty(*titles, height) if onto is None else onto
     names = [by] if isinstance(by, str) else list(by)
     kinds = [list(rows[name].unique()) for name in names]
@@ -162,28 +232,17 @@ def dots(rows: pd.DataFrame, x: str, y: str, **settings: Any) -> go.Figure:
 
 
 def dots_by_name(
-    means: pd.DataFrame,
-    colours: Mapping[str, str],
-    x_title: str,
+    means: pd.DataFrame,  # columns `value`, `low`, `high` and the name
+    colours: Mapping[str, str],  # colours by name
+    x_title: str,  # what the numbers are
     *,
-    name: str = "arm",
-    seeds: pd.DataFrame | None = None,
-    controls: pd.DataFrame | None = None,
-    control_name: str = "held-out passages",
-    form: str = "",
+    name: str = "arm",  # the column with names
+    seeds: pd.DataFrame | None = None,  # single values, drawn faintly
+    controls: pd.DataFrame | None = None,  # values to compare with, drawn as open dots
+    control_name: str = "held-out passages",  # what these are of
+    form: str = "",  # d3's format of the numbers
 ) -> go.Figure:
-    """A number of every arm in a row of its own, with its interval; the first arm at the top.
-
-    Args:
-        means: columns `value`, `low`, `high` and the name.
-        colours: of the names.
-        x_title: what the numbers are.
-        name: the column with names.
-        seeds: single values, drawn faintly.
-        controls: values to compare with, drawn as open dots.
-        control_name: what these are of.
-        form: d3's format of the numbers.
-    """
+    """A number of every arm in a row of its own, with its interval; the first arm at the top."""
     given = [rows for rows in (means, seeds, controls) if rows is not None]
     order = list(dict.fromkeys(str(one) for rows in given for one in rows[name]))
     figure = empty(x_title, "", 110 + _ROW * len(order))
@@ -203,38 +262,22 @@ def dots_by_name(
 
 
 def heatmap(
-    rows: pd.DataFrame,
-    x: str,
-    y: str,
-    z: str,
+    rows: pd.DataFrame,  # one row a cell
+    x: str,  # the column whose values stand side by side; text in the order in which it comes
+    y: str,  # the column whose values stand above one another, the first at the bottom
+    z: str,  # the numbers
     *,
-    unit: str,
-    hover: str,
-    titles: tuple[str, str],
-    height: int | None = None,
-    signed: bool = False,
-    limits: tuple[float | int, float | int] | None = None,
-    bar: Mapping[str, Any] | None = None,
-    text: str | None = None,
-    **trace: Any,
+    unit: str,  # the unit that stands above the colour bar
+    hover: str,  # what is shown where one points, as in `lines`
+    titles: tuple[str, str],  # the two axes
+    height: int | None = None,  # pixels; None for one that fits
+    signed: bool = False,  # whether colours are of the sign, red below zero and blue above
+    limits: tuple[float | int, float | int] | None = None,  # numbers at the two ends of the colours
+    bar: Mapping[str, Any] | None = None,  # further settings of the colour bar
+    text: str | None = None,  # the column that is written into the cells
+    **trace: Any,  # anything else that a plotly heatmap takes
 ) -> go.Figure:
-    """Numbers as colours, a cell for every row of the table.
-
-    Args:
-        rows: one row a cell.
-        x: the column whose values stand side by side; text in the order in which it comes.
-        y: the column whose values stand above one another, the first at the bottom.
-        z: the numbers.
-        unit: of the numbers, above the colour bar.
-        hover: what is shown where one points, as in `lines`.
-        titles: of the two axes.
-        height: in pixels; None for one that fits.
-        signed: whether colours are of the sign, red below zero and blue above.
-        limits: numbers at the two ends of the colours.
-        bar: further settings of the colour bar.
-        text: the column that is written into the cells.
-        **trace: anything else that a plotly heatmap takes.
-    """
+    """Numbers as colours, a cell for every row of the table."""
     across, places, ticks = _axis(rows[x])
     upwards, heights, y_ticks = _axis(rows[y])
     cells = rows.set_index([y, x], drop=False).reindex(product(upwards, across))
@@ -262,20 +305,10 @@ def heatmap(
     return figure.update_yaxes(showgrid=False, **y_ticks)
 
 
-def histogram(
-    rows: pd.DataFrame, layer: str, labels: Sequence[str], *, by: str, title: str = "share of items"
-) -> go.Figure:
-    """The share of each kind's rows at every layer; missing layers count as rows, nowhere.
-
-    Args:
-        rows: one row an item.
-        layer: the column with the label of its layer, or nothing.
-        labels: of all layers, from the bottom upwards.
-        by: the column with the kinds, a colour each.
-        title: of the axis of shares.
-    """
+def histogram(rows: pd.DataFrame, layer: str, labels: Sequence[str], *, by: str) -> go.Figure:
+    """The share of each kind's rows at every layer; rows without a layer count as rows, nowhere."""
     kinds = rows.groupby(by, sort=False)
-    figure = empty(title, "layer").update_layout(bargap=0.15, showlegend=len(kinds) > 1)
+    figure = empty("share of items", "layer").update_layout(bargap=0.15, showlegend=len(kinds) > 1)
     for (kind, found), colour in zip(kinds, colours_of(kinds.groups).values(), strict=False):
         counts = found[layer].value_counts().reindex(labels, fill_value=0)
         figure.add_bar(
@@ -296,13 +329,8 @@ def layer_axis(figure: go.Figure, labels: int | Sequence[str]) -> go.Figure:
     """The layers upwards from the bottom: so many, or by these labels."""
     names = map(str, range(labels)) if isinstance(labels, int) else labels
     _, places, ticks = _axis(pd.Series(list(names), dtype=object))
-    figure.update_layout(height=layer_height(len(places)))
+    figure.update_layout(height=int(np.clip(190 + 14 * len(places), 320, 760)))
     return figure.update_yaxes(title="layer", range=[-0.7, len(places) - 0.3], **ticks)
-
-
-def layer_height(n_layers: int) -> int:
-    """Pixels of a figure with the layers upwards."""
-    return int(np.clip(190 + 14 * n_layers, 320, 760))
 
 
 def mark(
@@ -337,7 +365,6 @@ def _along_scale(n: int) -> list[str]:
 
 
 def _add_depth_bar(figure: go.Figure, n_layers: int) -> None:
-    """A colour bar that tells which layer a line is, layer 0 at the bottom."""
     marker = {
         "color": [0, max(1, n_layers - 1)],
         "colorscale": [list(stop) for stop in DEPTH_SCALE],

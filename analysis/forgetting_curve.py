@@ -1,21 +1,13 @@
 r"""Forgetting curves: how fast does the share of a gain that is left fall, and when is none left?
 
 To the mean retainability of probes at offsets t (updates after the last local maximum) a line in
-the logarithm is fitted by least squares,
+the logarithm is fitted by least squares, \(R(t) = b + s \log_{10} t\), s being the slope per
+decade, and \(10^{-b / s}\), where it crosses zero, the learnability threshold: a fact met again
+only after that long has lost all it gained. A power law and an exponential are fitted beside it.
 
-\[R(t) = b + s \log_{10} t,\]
-
-s being the slope per decade of steps, -s the decay constant, and \(10^{-b / s}\), where the line
-crosses zero, the learnability threshold: a fact met again only after that long has lost all it
-gained. The slope per decade is the same whether offsets count steps or tokens. Other shapes are
-fitted beside it: a power law, and an exponential.
-
-Every offset counts the same. Offsets on a linear grid, as in the released analysis, leave nearly
-all weight to the last decade; `log_spaced_offsets` spreads it.
-
-Intervals need the retainability of single probes: passages are drawn with replacement. The error of
-the slope from the residuals of one curve (`residual_error`) takes neighbouring offsets for
-independent and is far too small.
+Every offset counts the same: a linear grid leaves nearly all weight to the last decade, which
+`log_spaced_offsets` spreads. Intervals draw passages with replacement; the error of the slope from
+the residuals of one curve (`residual_error`) is far too small.
 
 Source: Chang et al., "How Do Large Language Models Acquire Factual Knowledge During Pretraining?",
 NeurIPS 2024: sections 4.3 and 4.4; their released analysis under `compat="official"`.
@@ -39,8 +31,8 @@ import pandas as pd
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
-from analysis.arrays import as_float64, kept_mask
-from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.metrics import as_float64, kept_mask
+from analysis.significance import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from probes.choices import Compat, as_choice
 from probes.corpus_means import Interval
 from probes.shown import Result, frame_of
@@ -96,8 +88,7 @@ def cluster_sums(
     return ClusterSums(sums[totals > 0], totals[totals > 0], int((counts > 0).sum()))
 
 
-ROUNDS = 8
-"""How often the search for a rate narrows down."""
+ROUNDS = 8  # how often the search for a rate narrows down
 
 
 class DecayModel(StrEnum):

@@ -46,33 +46,20 @@ Each = TypeVar("Each")
 
 @dataclass(frozen=True)
 class Job:
-    """A command.
+    """A command."""
 
-    Attributes:
-        name: of its folder.
-        program: the module that `python -m` runs.
-        words: its arguments.
-        seconds: about how long it takes; equal numbers where that is not known.
-        experiments: that it is part of.
-        needs: names of jobs that must be over before.
-        config: of a training run; None for other commands.
-        processes: that torchrun starts for it; None where it is started without.
-        last_file: that a command which is no training run writes when all else is there.
-        asked: what a sweep over checkpoints is asked to do, by the names of its options.
-        also: names of runs that train the same, for which this one is made.
-    """
-
-    name: str
-    program: str
-    words: tuple[str, ...]
-    seconds: float = 1.0
-    experiments: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    config: Any = None
-    processes: int | None = None
-    last_file: str = ""
+    name: str  # the folder's name
+    program: str  # the module that `python -m` runs
+    words: tuple[str, ...]  # its arguments
+    seconds: float = 1.0  # about how long it takes; equal numbers where that is not known
+    experiments: tuple[str, ...] = ()  # the experiments that it is part of
+    needs: tuple[str, ...] = ()  # names of jobs that must be over before
+    config: Any = None  # the settings of a training run; None for other commands
+    processes: int | None = None  # processes that torchrun starts; None where it is started without
+    last_file: str = ""  # the file that a command other than a training run writes last
+    # what a sweep over checkpoints is asked to do, by the names of its options
     asked: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    also: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()  # names of runs that train the same, for which this one is made
 
     def line(self) -> str:
         """As a command line."""
@@ -82,11 +69,7 @@ class Job:
         return shlex.join([*started, "-m", self.program, *self.words])
 
     def is_over(self, runs: Path) -> bool:
-        """Whether there is nothing left to do of it.
-
-        Raises:
-            ValueError: it was made with other settings, of other weights or texts.
-        """
+        """Whether there is nothing left to do of it."""
         folder = runs / self.name
         if self.config is not None:
             from training.single_run import is_over
@@ -241,7 +224,6 @@ def duration_text(seconds: float | int) -> str:
 
 
 def _progress(job: Job, planned: Sequence[Job], took: Mapping[str, float], elapsed: float) -> str:
-    """A line about a job that is over, and about how long the others will take."""
     made = sum(one.seconds for one in planned if one.name in took)
     left = sum(one.seconds for one in planned if one.name not in took)
     # The first few are too short a time to go by.

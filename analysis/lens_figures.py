@@ -25,11 +25,20 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from analysis.figures import empty, heatmap, histogram, layer_axis, lines, mark
-from analysis.lens_difference import LensDifference
+from analysis.figures import (
+    REFERENCE_COLOUR,
+    SEQUENTIAL_SCALE,
+    empty,
+    heatmap,
+    histogram,
+    layer_axis,
+    lines,
+    mark,
+)
 from analysis.lens_result import LensResult
 from analysis.lens_tables import (
     DEFAULT_K,
+    LensDifference,
     input_ids,
     input_texts,
     items_table,
@@ -38,7 +47,6 @@ from analysis.lens_tables import (
     target_text,
 )
 from analysis.numbers import label, share, visible
-from analysis.theme import REFERENCE_COLOUR, SEQUENTIAL_SCALE
 from probes.causal import CausalResult
 
 SITE_NAMES = {
@@ -47,19 +55,15 @@ SITE_NAMES = {
     "attention_out": "attention output",
 }
 """How a legend calls what was restored."""
-_WRITTEN = 16
-"""Of more positions there is no room for text in the cells of a heatmap."""
-_DRAWN = 20
-"""Of more items their own lines would hide the median."""
+_WRITTEN = 16  # with more positions a heatmap's cells have no room for text
+_DRAWN = 20  # with more items their own lines would hide the median
 
 
 class Criterion(StrEnum):
     """Which layer of an item a histogram counts."""
 
-    FIRST = "first"
-    """The first where its target is among the top k."""
-    SETTLING = "settling"
-    """The first from which it stays there."""
+    FIRST = "first"  # the first where its target is among the top k
+    SETTLING = "settling"  # the first from which it stays there
 
 
 def lens_heatmap(result: LensResult, item: int) -> go.Figure:
@@ -153,7 +157,6 @@ def _cells(result: LensResult, rows: list[int]) -> pd.DataFrame:
 
 
 def _token(text: str) -> str:
-    """A token, short and with every character to be seen."""
     shown = visible(text)
     return shown if len(shown) <= 14 else f"{shown[:13]}…"
 

@@ -5,14 +5,12 @@ most likely tokens there, and searches the items. Ranks count from 0, the top; e
 divergences are in nats.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from analysis import lens_figures as figures
 from analysis.document import (
-    Column,
     Figure,
     Fold,
     Panel,
@@ -25,12 +23,13 @@ from analysis.document import (
     Where,
     html,
     origin_fold,
+    table_of,
 )
-from analysis.lens_difference import LensDifference
 from analysis.lens_figures import SITE_NAMES, explorer_data
 from analysis.lens_result import LensResult
 from analysis.lens_tables import (
     DEFAULT_K,
+    LensDifference,
     layers_table,
     prompt_text,
     read_target,
@@ -43,10 +42,8 @@ from probes.causal import CausalResult
 from probes.localization import NEVER, first_layer, share_found
 
 PAGE = "lens.html"
-FEW = 4
-"""Items that are each worth a sentence and columns of their own."""
-MOST_LAYERS = 40
-"""A deeper model's table on a terminal shows every second layer, or every third."""
+FEW = 4  # items that are each worth a sentence and columns of their own
+MOST_LAYERS = 40  # a deeper model's table on a terminal shows every second layer, or every third
 HALF = 0.5
 _SWITCHES = {"rank": "Rank", "probability": "Probability", "entropy": "Entropy", "kl": "KL"}
 """What a heatmap's colours can stand for, and what the buttons say."""
@@ -132,7 +129,6 @@ def _check(results: Sequence[LensResult], causal: CausalResult | None) -> None:
 
 
 def _terminal_table(result: LensResult, k: int) -> Table:
-    """Rank and log-probability of a few items by layer, or shares and means of many."""
     few = len(result.items) <= FEW
     columns = _columns_of_few(result) if few else _columns_of_many(result, k)
     step = -(-len(result.layer_labels) // MOST_LAYERS)
@@ -201,20 +197,16 @@ def _depth_figures(results: Sequence[LensResult], names: Sequence[str], k: int) 
 
 
 def _layer_numbers(result: LensResult, k: int, name: str | None) -> Table:
-    def column(heading: str, of: str, show: Callable[[Any], str] = lambda v: nats(v, 2)) -> Column:
-        return Column(heading, lambda row: show(row[of]))
-
-    columns = [
-        column("layer", "layer", str),
-        column("median rank", "rank_median", count),
-        column(f"in the top {k}", "share_found", share),
-        column("log-prob.", "log_prob"),
-        column("entropy", "entropy"),
-        column("KL", "kl"),
-    ]
+    columns = {
+        "layer": "{layer}",
+        "median rank": "{rank_median:count}",
+        f"in the top {k}": "{share_found:share}",
+        "log-prob.": "{log_prob:nats2}",
+        "entropy": "{entropy:nats2}",
+        "KL": "{kl:nats2}",
+    }
     title = "Means over items" if name is None else f"Means over items, {name}"
-    found = layers_table(result, k)
-    return Table.of_frame(title, found, columns, where=Where.PAGE, is_open=True)
+    return table_of(title, layers_table(result, k), columns, where=Where.PAGE, is_open=True)
 
 
 def _difference(difference: LensDifference) -> Section:

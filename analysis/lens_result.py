@@ -295,7 +295,6 @@ def _result(
 
 
 def _vocabulary(tokenizer: Any, items: Iterable[LensItem], read: LensReadouts) -> dict[int, str]:
-    """Text of every token that a reader may see."""
     if tokenizer is None:
         return {}
     ids = {token for item in items for token in (*item.prompt_ids, *item.target_ids)}

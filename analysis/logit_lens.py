@@ -53,11 +53,11 @@ class LensArguments(LoadingSettings):
     limit: int = 100
     """How many factoids to read."""
     seed: int = 0
-    """Of what is drawn: generated factoids, controls, noise, resampled items."""
+    """Seed of what is drawn: generated factoids, controls, noise, resampled items."""
     compare: str | None = None
     """A second model to read the same items in: a patched or fine-tuned one, say."""
     compare_revision: str | None = None
-    """Its branch, tag or commit."""
+    """The second model's branch, tag or commit."""
     lens: Lens = Lens.LOGIT
     """logit: streams as they are; tuned or jacobian: through the translators of --translators."""
     translators: Path | None = None
@@ -85,7 +85,7 @@ class LensArguments(LoadingSettings):
     causal: bool = False
     """Whether to restore layers into a run with a corrupted subject; some seconds an item."""
     causal_positions: RestoredPositions = RestoredPositions.LAST
-    """Where layers are restored: last is where the lens reads, subject where the noise is."""
+    """Positions to restore layers at: last is where the lens reads, subject where the noise is."""
     backend: Backend = Backend.NATIVE
     """What runs the model; native is the fastest."""
     overwrite: bool = False
@@ -120,7 +120,6 @@ def _run(arguments: LensArguments, _words: Sequence[str]) -> None:
 
 
 def _refuse_contradictions(arguments: LensArguments) -> None:
-    """Mistakes that can be told before anything is loaded."""
     if bool(arguments.prompt) == (arguments.factoids is not None):
         raise ValueError("say what to read: --prompt with --target, or --factoids, one of the two")
     if len(arguments.prompt) != len(arguments.target):
@@ -158,7 +157,6 @@ def _positions(given: str) -> Any:
 
 
 def _asked(arguments: LensArguments) -> dict[str, Any]:
-    """The items to read, as text."""
     if arguments.factoids is None:
         return {"prompts": arguments.prompt, "targets": arguments.target}
     from training.data.factoids import load_factoids, prompt_and_target, subject_span
@@ -174,7 +172,6 @@ def _asked(arguments: LensArguments) -> dict[str, Any]:
 
 
 def _read(arguments: LensArguments, asked: Mapping[str, Any]) -> "tuple[LensResult, Any]":
-    """What one model's layers say, and its causal check if it was asked for."""
     import analysis
     from analysis.lens_result import control_tokens
     from training.processes import this_process
@@ -234,7 +231,6 @@ def _read(arguments: LensArguments, asked: Mapping[str, Any]) -> "tuple[LensResu
 
 
 def _write(arguments: LensArguments, read: "Sequence[tuple[LensResult, Any]]") -> None:
-    """Write all files at once: of one result, or of two that are compared."""
     from probes.cli import importing, output_folder
 
     with importing("pandas"):

@@ -18,16 +18,44 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from analysis.document import (
+    Code,
+    Part,
+    Report,
+    Section,
+    Table,
+    Template,
+    Where,
+    origin_fold,
+    save_report,
+    table_of,
+)
+from analysis.numbers import command_line, count, visible
 from probes.choices import VectorOrder
 from probes.cli import LoadingSettings, TextSettings, command_main, progress
 
 if TYPE_CHECKING:
     from probes.corpus.token_batch import TokenBatch
+    from probes.memory.contexts import Context, TopContexts
+    from probes.memory.vectors import TopVectors
+    from probes.results import Provenance
 
 NAME = "memory"
 FILES = (*(f"{NAME}.{ending}" for ending in ("html", "csv", "json", "md")), "contexts.csv")
+_DEFINITIONS = (
+    "A memory vector is a row of an MLP's down projection. Its coefficient is what it is "
+    "multiplied by at a position; its contribution is |coefficient| times its norm; its logit is "
+    "what it adds to the logit of a token, with the scale of the final norm held as it is.",
+    "The tokens that a vector promotes are those whose logits rise most when what it writes here "
+    "(its sign counted in) is added to the stream, through the weight of the final norm and the "
+    "unembedding; those that it suppresses fall most.",
+    "A context is the place of a row of the corpus where the vector's absolute coefficient is "
+    "largest, the first token of the row left out. Tokens are shaded by the vector's coefficient "
+    "there: blue above zero, red below; its own token is outlined.",
+)
+_BRIEF_TOKENS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +93,6 @@ class MemoryArguments(TextSettings, LoadingSettings):
 
 
 def _run(arguments: MemoryArguments, given: Sequence[str]) -> None:
-    from analysis.document import save_report
-    from analysis.memory_page import memory_report
-    from analysis.numbers import command_line
     from probes import memory
     from probes.cli import refuse_existing
     from probes.results import provenance_of
@@ -122,6 +147,122 @@ def _counted(batch: "TokenBatch", advance: Callable[[int], None]) -> "TokenBatch
     """The same batch, whose tokens the progress bar has seen."""
     advance(int(batch.attention_mask.sum()))
     return batch
+
+
+def memory_report(
+    top: "TopVectors", found: "TopContexts | None", origin: "Provenance", command: str
+) -> Report:
+    """What memory vectors a prompt uses, and what is in them."""
+    prompt = "".join(top.prompt[: top.position + 1])
+    parts: list[Part] = [
+        *_DEFINITIONS,
+        _table(top),
+        Template("memory", {"vectors": _vectors(top, found)}),
+    ]
+    if found is not None:
+        parts.append(_contexts_table(found))
+    return Report(
+        title=f"Memory vectors of {top.about}",
+        heading=("Memory vectors of ", origin.model),
+        kicker="mnemoscope · memory",
+        deck=f"The {len(top.vectors)} memory vectors that matter most after \u201c{prompt}\u201d"
+        + (
+            "."
+            if found is None
+            else f", and where {count(found.tokens)} tokens of {origin.corpus} use them."
+        ),
+        findings=_findings(top),
+        definitions=_DEFINITIONS,
+        command=command,
+        provenance={"model": origin.about},
+        sections=[
+            Section("The vectors", parts),
+            Section("Provenance", [Code(command), origin_fold("All settings and hashes", origin)]),
+        ],
+    )
+
+
+def _findings(top: "TopVectors") -> list[str]:
+    (layer, index), promoted = top.vectors[0], ", ".join(top.written.promoted[0][:3])
+    first = f"Memory vector {index} of layer {layer} comes first by {top.order}"
+    said = [f"{first}; it promotes {promoted}."]
+    if top.token is not None:
+        total = float(top.logit.sum())
+        said.append(
+            f"Together these {len(top.vectors)} vectors add {total:+.3f} to the logit of "
+            f"\u201c{top.token.strip()}\u201d."
+        )
+    layers = sorted({layer for layer, _ in top.vectors})
+    said.append(f"They lie in layers {', '.join(map(str, layers))}.")
+    return said
+
+
+def _table(top: "TopVectors") -> Table:
+    frame = top.to_dataframe()
+    for name in ("promoted", "suppressed"):
+        frame[name] = [" ".join(map(visible, words[:_BRIEF_TOKENS])) for words in frame[name]]
+    columns = {
+        "vector": "layer {layer}, {index}",
+        "coefficient": "{coefficient:+.3f}",
+        "contribution": "{contribution:.3f}",
+        **({} if top.token is None else {"logit": "{logit:+.3f}"}),
+        "promotes": "{promoted}",
+        "suppresses": "{suppressed}",
+    }
+    where = Where.DOCUMENT | Where.TERMINAL
+    title = f"Memory vectors by {top.order}"
+    return table_of(title, frame, columns, where=where)
+
+
+def _contexts_table(found: "TopContexts") -> Table:
+    table = found.to_dataframe()
+    columns = {
+        "vector": "layer {layer}, {index}",
+        "coefficient": "{coefficient:+.3f}",
+        "document": "{document:count}",
+        "context": "{text}",
+    }
+    flat = table.assign(text=table["text"].str.split().str.join(" "))
+    return table_of("Contexts", flat, columns, where=Where.DOCUMENT)
+
+
+def _vectors(top: "TopVectors", found: "TopContexts | None") -> list[dict[str, Any]]:
+    contexts = {} if found is None else dict(zip(found.vectors, found.contexts, strict=True))
+    shown = []
+    for place, (layer, index) in enumerate(top.vectors):
+        numbers = {
+            "coefficient": f"{float(top.coefficient[place]):+.3f}",
+            "contribution": f"{float(top.contribution[place]):.3f}",
+        }
+        if top.token is not None:
+            numbers["logit"] = f"{float(top.logit[place]):+.3f}"
+        shown.append(
+            {
+                "layer": layer,
+                "index": index,
+                "numbers": numbers,
+                "promoted": list(map(visible, top.written.promoted[place])),
+                "suppressed": list(map(visible, top.written.suppressed[place])),
+                "contexts": [_context(one) for one in contexts.get((layer, index), ())],
+            }
+        )
+    return shown
+
+
+def _context(one: "Context") -> dict[str, Any]:
+    """Tokens of a context with how deep each is shaded, in percent."""
+    largest = abs(one.coefficient) or 1.0
+    tokens = [
+        {
+            "text": text.replace("\n", "\u21b5"),
+            "depth": min(100, round(100 * abs(value) / largest)),
+            "sign": "above" if value > 0 else "below",
+            "value": f"{value:+.3f}",
+            "own": place == one.at,
+        }
+        for place, (text, value) in enumerate(zip(one.tokens, one.coefficients, strict=True))
+    ]
+    return {"document": count(one.document), "value": f"{one.coefficient:+.3f}", "tokens": tokens}
 
 
 main = command_main(MemoryArguments, _run, program="analysis.memory")

@@ -22,9 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.document import (
-    Cell,
     Code,
-    Column,
     Figure,
     Fold,
     Panel,
@@ -33,7 +31,9 @@ from analysis.document import (
     Settings,
     Table,
     Where,
+    table_of,
 )
+from analysis.numbers import command_line, count, shown_path, signed_nats
 from probes.cli import LoadingSettings, TextSettings, command_main, progress
 from training.settings import OptimizerSettings
 
@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
 MEASURES = {"gradients": "gradients", "updates": "updates under Adam"}
 """What is correlated with mean coefficients, and what a reader calls it."""
-NAME = "updates"
-"""What its files are called."""
+NAME = "updates"  # what its files are called
 HOW_TO_READ = (
     "Spearman's correlation over the memory vectors of a layer: of the norm of what each would be "
     "changed by with its mean |c|, c being what it is multiplied by, over the same tokens. "
@@ -84,10 +83,15 @@ class UpdatesArguments(TextSettings, LoadingSettings):
 
 
 def _run(arguments: UpdatesArguments, given: Sequence[str]) -> None:
-    from analysis.checkpoints import Checkpoint, checkpoints, is_series, step_of
+    from analysis.checkpoints import (
+        Checkpoint,
+        begin,
+        checkpoints,
+        is_series,
+        plain_settings,
+        step_of,
+    )
     from analysis.document import save_report
-    from analysis.numbers import command_line
-    from analysis.sweep_folder import begin, plain_settings
 
     # What is wrong with numbers is found out before a model is loaded.
     if arguments.batches < 1:
@@ -119,7 +123,7 @@ def _run(arguments: UpdatesArguments, given: Sequence[str]) -> None:
 
 def _measured(arguments: UpdatesArguments, checkpoint: "Checkpoint", corpus: Any) -> dict[str, Any]:
     """The result of a checkpoint, from its folder if it is there and of these weights and texts."""
-    from analysis.sweep_folder import origin_of
+    from analysis.checkpoints import origin_of
     from analysis.update_measures import checkpoint_result, first_batches, measured_once
 
     model = arguments.load(checkpoint.model, checkpoint.revision)
@@ -139,7 +143,6 @@ def _measured(arguments: UpdatesArguments, checkpoint: "Checkpoint", corpus: Any
 def updates_report(content: Mapping[str, Any], command: str) -> Report:
     """What was found."""
     from analysis.figures import heatmap
-    from analysis.numbers import count, shown_path
 
     tidy, model = update_table(content["checkpoints"]), shown_path(content["model"])
     panels = [
@@ -192,20 +195,17 @@ def update_table(checkpoints: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
 
 def _summary_table(tidy: "pd.DataFrame") -> Table:
     """A row for each checkpoint: means over layers, with the least and the most."""
-    means = tidy.groupby("checkpoint", sort=False)[list(MEASURES)].agg(["mean", "min", "max"])
-
-    def over_layers(measure: str) -> Column:
-        def show(row: Any) -> Cell:
-            mean, *ends = (correlation_text(row[measure, how]) for how in ("mean", "min", "max"))
-            return Cell(mean, f"[{', '.join(ends)}]" if mean else "")
-
-        return Column(MEASURES[measure], show)
-
-    return Table.of_frame(
+    over = {
+        f"{end}{measure}": (measure, how)
+        for measure in MEASURES
+        for end, how in (("", "mean"), ("low_", "min"), ("high_", "max"))
+    }
+    columns = {what: f"{{{measure}:+nats~_{measure}}}" for measure, what in MEASURES.items()}
+    return table_of(
         "Rank correlation with mean coefficients, mean over layers",
-        means,
-        [Column("checkpoint", lambda row: str(row.name)), *map(over_layers, MEASURES)],
-        note=f"{HOW_TO_READ} Means over layers, with the least and the most of them.",
+        tidy.groupby("checkpoint", sort=False).agg(**over).reset_index(),
+        {"checkpoint": "{checkpoint}", **columns},
+        f"{HOW_TO_READ} Means over layers, with the least and the most of them.",
         where=Where.EVERYWHERE,
     )
 
@@ -219,19 +219,12 @@ def findings(table: "pd.DataFrame") -> list[str]:
         *(
             f"At {name}, {what} are larger for memory vectors with larger coefficients in "
             f"{int((last[measure] > 0).sum())} of {layers} layers; the mean rank correlation is "
-            f"{correlation_text(last[measure].mean())}."
+            f"{signed_nats(last[measure].mean())}."
             for measure, what in MEASURES.items()
         ),
         f"In {closer} of {layers} layers updates follow coefficients less closely than gradients "
         "do.",
     ]
-
-
-def correlation_text(value: float) -> str:
-    """A correlation with its sign; empty where there is none."""
-    from analysis.numbers import MINUS
-
-    return "" if value != value else f"{value:+.3f}".replace("-", MINUS)
 
 
 main = command_main(UpdatesArguments, _run, program="analysis.memory_updates")

@@ -5,13 +5,9 @@ P its downstream score, the mean over tasks of accuracies,
 
     A = (K_after - K_before) / |K_before|,    F = -(P_after - P_before) / |P_before|.
 
-Both are shares; times 100 they are the percentages of the paper's Table 1. A is positive when the
-knowledge was acquired, F when something was forgotten. The paper prints the denominators without
-the bars, which makes its own A negative; `Convention.PRINTED` does that on request.
-
-What `before` is decides what the number means. For a model that was edited before training, pass
-the scores of the edited start to say what training did, and those of the unedited start to say what
-edit and training did together: an edit that damages the start makes A large by its denominator.
+A is positive when the knowledge was acquired, F when something was forgotten. The paper prints the
+denominators without the bars, which makes its own A negative; `Convention.PRINTED` does that.
+`before` decides what the number means: an edit that damages the base makes A large.
 
 Given tables of items instead of scores, both come with an interval: passages (or questions, within
 their task) are drawn with replacement, the same ones before and after.
@@ -29,15 +25,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
 from numbers import Real
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analysis.arrays import as_float64
-from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.significance import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from probes.choices import as_choice
 from probes.corpus_means import Interval
 from probes.refusals import shown
@@ -45,6 +41,54 @@ from probes.shown import Shown
 
 HELD_OUT = "held_out"
 """The exposure of passages that are never shown: a control, not knowledge to acquire."""
+
+
+Numbers: TypeAlias = Sequence[float | int] | np.ndarray | Tensor
+
+
+def as_float64(values: Numbers) -> np.ndarray:
+    """The values as a float64 array, whatever their type and device."""
+    if isinstance(values, Tensor):
+        return values.detach().to("cpu", torch.float64).numpy()
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"found {shown(values)} where numbers are wanted; give a list") from None
+
+
+def as_whole_numbers(values: Numbers, what: str) -> np.ndarray:
+    """The values as an int64 array."""
+    wide = np.atleast_1d(as_float64(values))
+    if not wide.size:
+        raise ValueError(f"{what} are empty; pass at least one")
+    wrong = ~np.isfinite(wide) | (wide < 0) | (wide != np.floor(wide))
+    if wrong.any():
+        raise ValueError(
+            f"{what} must be whole numbers of at least 0, found {wide[wrong].flat[0]}; they count "
+            "updates"
+        )
+    return wide.astype(np.int64)
+
+
+def like(found: np.ndarray, given: np.ndarray | Tensor) -> np.ndarray | Tensor:
+    """An array as the kind of thing that was given: a tensor on its device, or an array."""
+    return torch.from_numpy(found).to(given.device) if isinstance(given, Tensor) else found
+
+
+def kept_mask(values: Float[np.ndarray, "probe column"]) -> np.ndarray:
+    """Which probes are not NaN throughout, `[probe]`."""
+    kept = ~np.isnan(values).all(axis=1)
+    if not kept.any():
+        raise ValueError(
+            f"no probe is left, found all {len(values)} NaN; none gained anything, so there is "
+            "nothing to keep or to lose"
+        )
+    if (broken := ~np.isfinite(values[kept]).all(axis=1)).any():
+        raise ValueError(
+            f"a probe must have finite values throughout or none at all, found {int(broken.sum())} "
+            f"of {len(values)} with some; pass what retainability returns"
+        )
+    return kept
 
 
 @dataclass(frozen=True)
@@ -64,22 +108,14 @@ class Items:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """Which columns say what an item is, what it belongs to, and how it scored.
+    """Which columns say what an item is, what it belongs to, and how it scored."""
 
-    Attributes:
-        keys: together they name an item, with `optional_keys` where these are there.
-        cluster: what is drawn for an interval; the mean over its items counts once.
-        stratum: the design fixes how many clusters each has.
-        value: the score.
-        equal_strata: whether strata count the same, or clusters do.
-    """
-
-    keys: tuple[str, ...]
+    keys: tuple[str, ...]  # together they name an item, with `optional_keys` where these are there
     optional_keys: tuple[str, ...]
-    cluster: tuple[str, ...]
-    stratum: str
-    value: str
-    equal_strata: bool
+    cluster: tuple[str, ...]  # what is drawn for an interval; the mean over its items counts once
+    stratum: str  # the design fixes how many clusters each has
+    value: str  # the score
+    equal_strata: bool  # whether strata count the same, or clusters do
 
     def items(self, table: pd.DataFrame) -> Items:
         """The scores of a table by cluster."""
@@ -217,21 +253,13 @@ class ScoreChange(Shown):
 
 @overload
 def acquisition(
-    before: Number,
-    after: Number,
-    *,
-    convention: Convention | str = ...,
-    bootstrap: ClusterBootstrap = ...,
+    before: Number, after: Number, *, convention: Any = ..., bootstrap: Any = ...
 ) -> float: ...
 
 
 @overload
 def acquisition(
-    before: ItemScores,
-    after: ItemScores,
-    *,
-    convention: Convention | str = ...,
-    bootstrap: ClusterBootstrap = ...,
+    before: ItemScores, after: ItemScores, *, convention: Any = ..., bootstrap: Any = ...
 ) -> ScoreChange: ...
 
 
@@ -264,21 +292,13 @@ def acquisition(
 
 @overload
 def forgetting(
-    before: Number,
-    after: Number,
-    *,
-    convention: Convention | str = ...,
-    bootstrap: ClusterBootstrap = ...,
+    before: Number, after: Number, *, convention: Any = ..., bootstrap: Any = ...
 ) -> float: ...
 
 
 @overload
 def forgetting(
-    before: ItemScores,
-    after: ItemScores,
-    *,
-    convention: Convention | str = ...,
-    bootstrap: ClusterBootstrap = ...,
+    before: ItemScores, after: ItemScores, *, convention: Any = ..., bootstrap: Any = ...
 ) -> ScoreChange: ...
 
 

@@ -3,8 +3,7 @@
 Paths are shown without the folders of the machine that something was made on.
 
 Example:
-    >>> row = pd.Series({"value": -0.0512, "low": -0.0703, "high": 0.0104})
-    >>> with_interval(row, share)
+    >>> with_interval({"value": -0.0512, "low": -0.0703, "high": 0.0104}, share)
     '−5.1% [−7.0%, 1.0%]'
     >>> signed(0.25, nats), p_text(0.0004), steps_text(12345.6)
     ('+0.250', '< 0.001', '12,346')
@@ -20,21 +19,27 @@ import shlex
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from string import Formatter
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 MINUS = "\N{MINUS SIGN}"
 NOT_TESTED = "not tested"
-POINTS = " points"
-"""Of percent, after a difference of shares."""
+POINTS = " points"  # percentage points, after a difference of shares
 LABEL_LENGTH = 32
 
 
-def with_interval(row: pd.Series, show: Callable[[float], str], value: str = "value") -> str:
+def is_missing(value: Any) -> bool:
+    """Whether there is no number."""
+    return value is None or value != value
+
+
+def with_interval(row: Any, show: Callable[[float], str]) -> str:
     """A number with its interval, where it has one."""
-    shown = show(row[value])
-    if pd.isna(row["low"]):
+    shown = show(row["value"])
+    if is_missing(row["low"]):
         return shown
     ends = (show(row[name]).removesuffix(POINTS) for name in ("low", "high"))
     return f"{shown} [{', '.join(ends)}]"
@@ -76,7 +81,7 @@ def count(value: float | int) -> str:
 
 def p_text(value: float) -> str:
     """A p-value; empty where there is none."""
-    if pd.isna(value):
+    if is_missing(value):
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
@@ -93,16 +98,14 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def value_range(
-    what: str, values: Mapping[str, float], show: Callable[[float], str], *, of: str = "arms"
-) -> str:
+def value_range(what: str, values: Mapping[str, float], show: Callable[[float], str]) -> str:
     """A sentence about the least and the most of several numbers."""
     low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
     if show(values[low]) == show(values[high]):
-        return f"{what} is {show(values[low])} in all {len(values)} {of}."
+        return f"{what} is {show(values[low])} in all {len(values)} arms."
     return (
         f"{what} runs from {show(values[low])} ({low}) to {show(values[high])} ({high}), over "
-        f"{len(values)} {of}."
+        f"{len(values)} arms."
     )
 
 
@@ -211,3 +214,44 @@ def _shown(character: str) -> str:
     if unicodedata.category(character) not in _HIDDEN:
         return character
     return f"\\u{ord(character):04x}"
+
+
+_SHOWS: Mapping[str, Callable[[Any], str]] = {
+    **{"nats": nats, "share": share, "points": points, "p": p_text, "count": count},
+    **{"+nats": signed_nats, "+points": signed_points, "steps": steps_text, "capital": capital},
+    "nats2": lambda value: nats(value, 2),
+    "+nats2": lambda value: signed(value, lambda size: nats(size, 2)),
+    "words": lambda value: str(value).replace("_", " "),
+}
+"""How values are shown, by what texts call it."""
+
+
+class _Sayer(Formatter):
+    """Fills texts in from a row; see `say`."""
+
+    def __init__(self, row: Any) -> None:
+        self.row = row
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        name, interval, ending = format_spec.partition("~")
+        if is_missing(value):
+            return ""
+        show = _SHOWS.get(name, lambda one: format(one, name))
+        if not interval:
+            return show(value)
+        ends = {end: self.row[f"{end}{ending}"] for end in ("low", "high")}
+        return with_interval({"value": value, **ends}, show)
+
+
+def say(text: str, row: Any) -> str:
+    """A text in which names of columns are filled in from a row; what is missing is empty.
+
+    "{slope:+nats}" shows a number as a difference in nats (`_SHOWS`), "{slope:+nats~}" with the
+    interval from `low` to `high`, "{rho:nats~_differences}" from `low_differences`.
+    """
+    return _Sayer(row).vformat(text, (), row)
+
+
+def texts(table: "pd.DataFrame", text: str) -> list[str]:
+    """A text for every row."""
+    return [say(text, row) for _, row in table.iterrows()]

@@ -31,8 +31,7 @@ from training.tasks import TASKS as DOWNSTREAM
 from training.tasks import TaskMetric
 
 TEXT, TASKS, FACTS, ENTROPY, NEURONS = "text", "tasks", "facts", "entropy", "neurons"
-TRAINING, PROBES = "training", "knowledge probes"
-"""Groups of measures."""
+TRAINING, PROBES = "training", "knowledge probes"  # groups of measures
 RECALLED, DORMANT = "facts recalled", "dormant neurons"
 ENTROPIES = {
     "knowledge": "knowledge entropy",
@@ -51,11 +50,9 @@ _ENTROPIES = "step kind layer entropy low high"
 class ItemScores(Shown):
     """Scores of the items of one list, at every step at which they were scored."""
 
-    items: pd.DataFrame
-    """One row per item, as the run wrote it down."""
+    items: pd.DataFrame  # one row per item, as the run wrote it down
     steps: Int[np.ndarray, "step"]
-    log_probs: Float[np.ndarray, "step item"]
-    """In nats."""
+    log_probs: Float[np.ndarray, "step item"]  # in nats
 
     def at(self, step: int) -> pd.DataFrame:
         """The items with their `log_prob` at a step."""
@@ -79,17 +76,14 @@ class ItemScores(Shown):
 class Observations(Shown):
     """What was seen of a model, as tables."""
 
-    scores: Mapping[str, ItemScores]
-    """By the name of the list of items."""
+    scores: Mapping[str, ItemScores]  # scores by the name of the list of items
     task_scores: pd.DataFrame
     """`step`, `task`, `metric`, `score`, and `chance`, the score of one who guesses; the recall of
     earlier facts is among them, as `cloze`."""
-    perplexities: pd.DataFrame
-    """`step`, `corpus`, `mean_loss`, `bits_per_byte`, `tokens`."""
+    perplexities: pd.DataFrame  # `step`, `corpus`, `mean_loss`, `bits_per_byte`, `tokens`
     entropies: pd.DataFrame
     """`step`, `kind`, `layer` (missing for totals), `entropy`, `low`, `high`."""
-    neurons: pd.DataFrame
-    """`step`, `layer`, `dormant_share`."""
+    neurons: pd.DataFrame  # `step`, `layer`, `dormant_share`
 
     @property
     def probe_scores(self) -> ItemScores:

@@ -12,11 +12,27 @@ import plotly.graph_objects as go
 from analysis.depth import DepthChange
 from analysis.edit_measures import EditSweep
 from analysis.edit_sweep_page import trade_off
-from analysis.entropy_figures import attention_by_layer, entropy_figure
-from analysis.entropy_tables import head_table, layer_table
-from analysis.figures import dots, empty, histogram, layer_axis, lines, mark, titled
+from analysis.entropy_figures import (
+    Total,
+    attention_by_layer,
+    entropy_figure,
+    head_table,
+    layer_table,
+    totals_over_training,
+)
+from analysis.figures import (
+    SERIES_COLOURS,
+    dots,
+    dots_by_name,
+    empty,
+    heatmap,
+    histogram,
+    layer_axis,
+    lines,
+    mark,
+    titled,
+)
 from analysis.forgetting_curve import ForgettingCurve
-from analysis.lens_difference import LensDifference
 from analysis.lens_figures import (
     causal_figure,
     lens_difference_by_item,
@@ -24,20 +40,10 @@ from analysis.lens_figures import (
     lens_heatmap,
 )
 from analysis.lens_result import LensResult
-from analysis.lens_tables import prompt_text, read_target
-from analysis.memory_figures import (
-    attribution_figure,
-    changes_figure,
-    contexts_figure,
-    neurons_figure,
-    patching_figure,
-    promoted_figure,
-    shared_figure,
-    top_vectors_figure,
-)
-from analysis.numbers import capital, model_name, nats, shorten
+from analysis.lens_tables import LensDifference, prompt_text, read_target
+from analysis.numbers import capital, label, model_name, nats, shorten, visible
 from analysis.runs import Chain, RunDifference, TrainingRun
-from analysis.trajectory import Total, Trajectory, totals_over_training
+from analysis.trajectory import Trajectory
 from interventions.edits import PatchReport
 from interventions.patch_run import Effects
 from probes.activation_patching import PatchingResult
@@ -53,6 +59,8 @@ from probes.results import EntropyDifference, EntropyResult
 from training.lens_fits import LensComparison
 from training.novelty import CorpusNovelty
 from training.relearning import RelearningCurve
+
+_MOST = 60  # memory vectors that are drawn
 
 
 @singledispatch
@@ -119,75 +127,134 @@ def _(result: CausalResult) -> go.Figure:
 
 @plot_result.register
 def _(result: PatchingResult, site: str) -> go.Figure:
+    table = result.to_dataframe()
+    rows = table[table["site"] == site]
+    drawn = heatmap(
+        rows.assign(place=rows["place"].map(visible)),
+        *("place", "layer", "recovery"),
+        unit="recovery",
+        hover=f"layer {{layer}}, {result.by} {{place}}: <b>{{recovery:.1%}}</b>",
+        titles=(result.by, "layer"),
+        signed=True,
+    )
     title = f"Brought back at {site.replace('_', ' ')}, {result.metric}: {result.about}"
-    return titled(patching_figure(result, site), title)
+    return titled(drawn, title)
 
 
 @plot_result.register
 def _(result: LogitAttribution) -> go.Figure:
-    return titled(attribution_figure(result), f"What adds to the {result.what}: {result.about}")
+    heads = result.to_dataframe().query("kind == 'head'")
+    mlps = heads.drop_duplicates("layer").assign(head="MLP", contribution=result.mlp.tolist())
+    table = pd.concat([heads.astype({"head": object}), mlps])
+    drawn = heatmap(
+        table.assign(head=table["head"].astype(str), layer=table["layer"].astype(int)),
+        *("head", "layer", "contribution"),
+        unit="logit",
+        hover="layer {layer}, {head}: <b>{contribution:+.3f}</b>",
+        titles=("head, and the MLP", "layer"),
+        signed=True,
+    )
+    return titled(drawn, f"What adds to the {result.what}: {result.about}")
 
 
 @plot_result.register
 def _(result: TopVectors) -> go.Figure:
+    tokens = [" ".join(map(visible, words[:3])) for words in result.written.promoted]
+    pairs = zip(result.vectors, tokens, strict=True)
+    names = [f"L{layer} {index}: {words}" for (layer, index), words in pairs]
     title = f"Memory vectors after {result.prompt[result.position].strip()!r}: {result.about}"
-    return titled(top_vectors_figure(result), title)
+    return _by_name(names, getattr(result, result.order).tolist(), result.order, title)
 
 
 @plot_result.register
 def _(result: PromotedTokens) -> go.Figure:
     layer, index = result.vectors[0]
+    tokens = [*result.promoted[0], *reversed(result.suppressed[0])]
+    scores = [*result.promoted_scores[0].tolist(), *result.suppressed_scores[0].flip(0).tolist()]
+    names = [f"{place + 1}. {visible(token)}" for place, token in enumerate(tokens)]
     title = f"What memory vector {index} of layer {layer} promotes and suppresses"
-    return titled(promoted_figure(result), title)
+    return _by_name(names, scores, "score", title)
+
+
+def _by_name(names: list[str], values: list[float], x_title: str, title: str) -> go.Figure:
+    table = pd.DataFrame({"arm": names, "value": values, "low": None, "high": None})
+    colours = dict.fromkeys(names, SERIES_COLOURS[0])
+    return titled(dots_by_name(table, colours, x_title), title)
 
 
 @plot_result.register
 def _(result: SharedVectors) -> go.Figure:
     if not result.vectors:
         raise ValueError("the two prompts share no memory vectors, so there is nothing to draw")
+    axes = ("coefficient in the first prompt", "coefficient in the second")
+    hover = "layer {layer}, vector {index}: {first:.3f} and <b>{second:.3f}</b>"
+    drawn = dots(result.to_dataframe(), "first", "second", hover=hover, titles=axes)
     shared = f"{len(result.vectors)} of {result.n} memory vectors are shared"
-    return titled(shared_figure(result), f"{shared}: {result.about}")
+    return titled(mark(mark(drawn, y=0), x=0), f"{shared}: {result.about}")
 
 
 @plot_result.register
 def _(result: TopContexts) -> go.Figure:
-    return titled(contexts_figure(result), f"Contexts of memory vectors: {result.about}")
+    table = result.to_dataframe()
+    table["arm"] = [f"L{n} {i}" for n, i in zip(table["layer"], table["index"], strict=True)]
+    names = {f"L{layer} {index}": place for place, (layer, index) in enumerate(result.vectors)}
+    rows = table.assign(place=table["arm"].map(names))
+    hover = "document {document}: <b>{coefficient:+.3f}</b><br>{text}"
+    drawn = dots(rows, "coefficient", "place", hover=hover, titles=("coefficient", ""))
+    drawn.update_layout(height=110 + 24 * len(names))
+    ticks = {"tickvals": list(names.values()), "ticktext": list(map(label, names))}
+    mark(drawn, x=0).update_yaxes(range=[len(names) - 0.4, -0.6], **ticks)
+    return titled(drawn, f"Contexts of memory vectors: {result.about}")
 
 
 @plot_result.register
 def _(result: FactChanges) -> go.Figure:
-    return titled(changes_figure(result), f"What changed in {result.fact}: {result.about}")
+    parts = {
+        "from_coefficient": "when it is used",
+        "from_vector": "what is written",
+        "from_readout": "how it is read",
+    }
+    table = result.by_layer().melt("layer", list(parts), "part", "logit").replace({"part": parts})
+    hover = "layer {layer}: <b>{logit:+.4f}</b>"
+    of: dict[str, Any] = {"by": "part", "mode": "lines+markers", "hover": hover}
+    drawn = lines(table, "logit", "layer", titles=("change of the logit", "layer"), **of)
+    title = f"What changed in {result.fact}: {result.about}"
+    return titled(layer_axis(mark(drawn, x=0), len(result.before)), title)
 
 
 @plot_result.register
 def _(result: KnowledgeNeurons) -> go.Figure:
-    return titled(neurons_figure(result), f"Knowledge neurons of {result.fact}: {result.about}")
+    table = result.to_dataframe()
+    largest = table.reindex(table["attribution"].abs().sort_values(ascending=False).index)[:_MOST]
+    hover = "layer {layer}, vector {index}: <b>{attribution:+.4f}</b>"
+    axes = ("attribution (probability)", "layer")
+    drawn = dots(largest, "attribution", "layer", hover=hover, titles=axes)
+    title = f"Knowledge neurons of {result.fact}: {result.about}"
+    return titled(layer_axis(mark(drawn, x=0), len(result.attribution)), title)
 
 
 @plot_result.register
 def _(result: Localization) -> go.Figure:
     shown = {"first layer": result.first_layer, "settling layer": result.settling_layer}
-    rows = _layers(shown)
-    figure = histogram(rows, "layer", _labels(result), by="kind")
-    return titled(figure, f"Where targets come up among the top {result.k}")
+    return _layers(shown, result, f"Where targets come up among the top {result.k}")
 
 
 @plot_result.register
 def _(result: DepthChange) -> go.Figure:
     shown = zip(result.names, (result.before.first_layer, result.after.first_layer), strict=True)
-    figure = histogram(_layers(dict(shown)), "layer", _labels(result.before), by="kind")
-    return titled(figure, f"First layer, {result.names[1]} against {result.names[0]}")
+    title = f"First layer, {result.names[1]} against {result.names[0]}"
+    return _layers(dict(shown), result.before, title)
 
 
-def _layers(kinds: dict[str, Any]) -> pd.DataFrame:
-    """One row per item and kind, with the label of its layer."""
-    rows = [(kind, layer) for kind, layers in kinds.items() for layer in layers.tolist()]
+def _layers(kinds: dict[str, Any], found: Localization, title: str) -> go.Figure:
+    rows = [
+        (kind, None if layer == NEVER else str(layer))
+        for kind, layers in kinds.items()
+        for layer in layers.tolist()
+    ]
+    labels = list(map(str, range(len(found.first_histogram))))
     table = pd.DataFrame(rows, columns=["kind", "layer"])
-    return table.assign(layer=[None if one == NEVER else str(one) for one in table["layer"]])
-
-
-def _labels(found: Localization) -> list[str]:
-    return list(map(str, range(len(found.first_histogram))))
+    return titled(histogram(table, "layer", labels, by="kind"), title)
 
 
 @plot_result.register

@@ -39,8 +39,7 @@ from training.runs.directory import CHECKPOINTS_FOLDER
 from training.runs.records import GradientAlignmentRecord, StepRecord, records_of
 from training.start_or_resume import find_start
 
-_POINTS = 40
-"""Of a curve of losses in a stage: each is the mean over a stretch of updates."""
+_POINTS = 40  # points of a stage's curve of losses, means over a stretch of updates each
 _CURVE = ("stage", "place", "step", "value", "low", "high")
 _TERMS = "arm seed mix_share delta_1 delta_2 low high sign near_zero"
 _RELEARNING = "arm of measure step value low high seeds"
@@ -48,8 +47,7 @@ _SPILLS = (
     "arm again_before again other_before other never_taught_before never_taught spill_over low "
     "high seeds"
 )
-TOP_K = 10
-"""An answer is readable where its first token is among so many top tokens: the paper's."""
+TOP_K = 10  # an answer is readable where its first token is among so many top tokens: the paper's
 STAGES, BASE = "stages", "base"
 """What is compared: a stage of a run with what came before it, or a run with that of its base."""
 DEPTH_KEYS = ("compared", "before", "after")
@@ -57,8 +55,7 @@ _DEPTH_CHANGES = (
     "arm seed compared before after found_in_both depth spread test effect low high p_value items"
 )
 _Items = list[tuple[list[int], list[int]]]
-Series = Iterator[tuple[tuple[str, ...], pd.Series]]
-"""Values by step, and what they are of."""
+Series = Iterator[tuple[tuple[str, ...], pd.Series]]  # values by step, and what they are of
 
 
 def recall_curves(arms: Sequence[RemixArm]) -> pd.DataFrame:
@@ -136,7 +133,6 @@ def _cosines(stage: StageRun) -> Series:
 
 
 def _pairs(records: Sequence[GradientAlignmentRecord]) -> list[tuple[str, str]]:
-    """The pairs of different samples that all records have."""
     samples = records[0].samples if records else ()
     return list(combinations([n for n in samples if all(n in r.samples for r in records)], 2))
 
@@ -206,7 +202,6 @@ def _terms(chain: Chain, plain: Chain) -> tuple[Any, ...] | None:
 
 
 def _first(chain: Chain) -> GradientAlignmentRecord | None:
-    """What was seen at the start of stage B."""
     if "B" not in chain.stages:
         return None
     records = records_of(chain.stages["B"].run.path, GradientAlignmentRecord)
@@ -269,7 +264,6 @@ def depth_tables(
     base: RemixArm | None = None,
     *,
     device: str | None = None,
-    k: int = TOP_K,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The depths at which items are readable, and how they moved."""
     read = ranks_by_model(arms, items, device)
@@ -279,7 +273,9 @@ def depth_tables(
     for arm, chain in [(one, run) for one in arms if not is_hooked(one) for run in one.runs]:
         keys = model_keys(chain)
         d_vocab = read[keys[chain.moments[-1]]].d_vocab
-        found = depth_table({m: read[key].ranks for m, key in keys.items()}, k=k, d_vocab=d_vocab)
+        found = depth_table(
+            {m: read[key].ranks for m, key in keys.items()}, k=TOP_K, d_vocab=d_vocab
+        )
         tables.append(found.assign(arm=arm.name, seed=chain.seed))
         pairs = [(STAGES, one, later, keys[one], keys[later]) for one, later in pairwise(keys)]
         # What a shared stage did is said once.
@@ -292,7 +288,7 @@ def depth_tables(
         for compared, before, after, *models in pairs:
             seen.add((models[0], models[1]))
             ranks = [read[key].ranks for key in models]
-            change = depth_change(*ranks, k=k, d_vocab=d_vocab, seed=0, names=(before, after))
+            change = depth_change(*ranks, k=TOP_K, d_vocab=d_vocab, seed=0, names=(before, after))
             what = (arm.name, chain.seed, compared, before, after, change.found_in_both)
             for name, test in change.tests.items():
                 numbers = (test.effect, *test.interval[:2], test.p_value, test.n)
@@ -342,7 +338,6 @@ def model_keys(chain: Chain) -> dict[str, str]:
 
 
 def _items(chain: Chain, start: HookedModel, content_hash: str) -> _Items:
-    """Prompts and answers of stage A as tokens, as they were learnt."""
     stored = {**chain.configuration, **chain.manifest["execution"]}
     config = from_json(RemixConfig, stored)
     found = stage_items(config, replace(config.stages[0], mix=None), start)

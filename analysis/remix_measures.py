@@ -1,18 +1,13 @@
 r"""Retention: how much of what one stage taught a model still knows after later ones.
 
-A run answers every item of a list right or wrong (or gives it a log-probability, in nats).
-**Retention** is the share of the items of the first stage that are right after the second. Runs
-that differ in their seed are an arm; an item's value in an arm is its mean over the seeds that
-asked for it.
+**Retention** is the share of the items of a stage that are right after a later one. An item's value
+in an arm is its mean over the seeds that asked for it. A list is called by the letter of the stage
+that taught it; other lists are controls, such as facts that the base knew.
 
 Intervals of shares are Wilson's, with as many independent answers as the spread of the item means
-shows there to be: as many as items where there is one seed, more where seeds miss different items,
-never more than there are answers. Differences are tested by McNemar's exact test where there is one
-seed and by paired permutations over items otherwise; both hold for the runs that were made. Whether
-other seeds would do the same is the question of the t interval of the differences of seeds.
-
-A list is called by the letter of the stage that taught it; what is not a stage's is a control, such
-as facts that the initial checkpoint knew.
+shows there to be. Differences are tested by McNemar's exact test where there is one seed and by
+paired permutations over items otherwise; whether other seeds would do the same is the question of
+the t interval of the differences of seeds.
 
 Source: Wilson (1927); Korn and Graubard (1998), "Confidence intervals for proportions with small
 expected number of positive counts estimated from survey data", for the effective number; the
@@ -40,9 +35,9 @@ from jaxtyping import Float
 from analysis.arms import RemixArm, base_of
 from analysis.observations import FACTS, RECALLED, TASKS, levels_at, rows_where
 from analysis.runs import TOKENS, after
-from analysis.statistics.bootstrap import ClusterBootstrap
-from analysis.statistics.tests import (
+from analysis.significance import (
     LEVEL,
+    ClusterBootstrap,
     Comparison,
     holm,
     mcnemar,
@@ -53,11 +48,10 @@ from probes.corpus_means import Interval
 from training.runs.records import WeightDriftRecord, records_of
 from training.weight_drift import drift_table as drift_rows
 
-LEAST_ITEMS = 2
-"""Fewer cannot be tested."""
+LEAST_ITEMS = 2  # fewer cannot be tested
 _DIGITS = 9
 Answers = Mapping[int, pd.Series]
-"""By seed, a value for every item, by its name: 1 or 0 where it is right or wrong."""
+"""A value for every item by its name, by seed: 1 or 0 where it is right or wrong."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +255,6 @@ def recall_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
 
 
 def _asked(arm: RemixArm) -> Iterator[tuple[str, str, str, str]]:
-    """List, match, moment and measure of all that was asked."""
     lists = dict.fromkeys(key for chain in arm.runs for key in chain.lists)
     yield from ((*k, m, of) for k in lists for m in arm.moments for of in (SHARE, LOG_PROB))
 
@@ -323,10 +316,10 @@ def kept_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
 
 
 def retained(
-    table: pd.DataFrame, moment: str, items: str = "A", match: str = TOKENS, *, seeds: bool = False
+    table: pd.DataFrame, moment: str, items: str = "A", *, seeds: bool = False
 ) -> pd.DataFrame:
     """Shares of right items of a list at a moment: means over seeds, or those of single seeds."""
-    rows = rows_where(table, items=items, match=match, moment=moment, measure=SHARE)
+    rows = rows_where(table, items=items, match=TOKENS, moment=moment, measure=SHARE)
     return rows[rows["seed"].notna() == seeds] if "seed" in rows else rows
 
 

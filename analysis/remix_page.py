@@ -8,26 +8,24 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.arm_figures import by_layer, over_stages
 from analysis.arm_report import (
     Cells,
     Summary,
     View,
     arm_table,
+    by_layer,
     cells,
     columns_of,
-    figure,
+    over_stages,
     panels,
-    table_of,
-    texts,
 )
-from analysis.document import Panel, Section, Table, Where
+from analysis.document import Panel, Section, Table, Where, figure, table_of
 from analysis.figures import lines
-from analysis.numbers import POINTS, count, guessed
+from analysis.numbers import POINTS, count, guessed, texts
 from analysis.observations import ENTROPY, NEURONS, RECALLED, TASKS, guessing, rows_where
 from analysis.remix_curves import DEPTH_KEYS
-from analysis.remix_findings import last_moment, text_rows, untaught
 from analysis.remix_measures import LOG_PROB, SHARE, retained
+from analysis.remix_summary import last_moment, text_rows, untaught
 from analysis.runs import TOKENS, Moment
 
 MAIN = "What was kept"
@@ -59,7 +57,6 @@ def tables_of(summary: Summary) -> list[Table]:
 
 
 def _main_table(summary: Summary) -> Table:
-    """What every arm knows after every stage."""
     recalls, last, first = summary["recalls"], last_moment(summary), summary.arms[0]
     differences = retained(summary["differences"], last)
 
@@ -90,7 +87,6 @@ def _main_table(summary: Summary) -> Table:
 
 
 def _terminal_table(summary: Summary) -> Table:
-    """What every arm kept, as far as a terminal has room for it."""
     recalls, last, first = summary["recalls"], last_moment(summary), summary.arms[0]
     differences = retained(summary["differences"], last)
     columns = {
@@ -108,7 +104,6 @@ def _terminal_table(summary: Summary) -> Table:
 
 
 def _row_tables(summary: Summary) -> Iterator[Table]:
-    """Tables with a row for every row of a frame."""
     rows = rows_where(summary["differences"], match=TOKENS, measure=SHARE)
     ends = texts(rows, "[{seed_low:+points}, {seed_high:+points}]")
     over = [text.replace(POINTS, "").replace("[, ]", "") for text in ends]
@@ -164,7 +159,6 @@ def _row_tables(summary: Summary) -> Iterator[Table]:
 
 
 def _spread_tables(summary: Summary) -> Iterator[Table]:
-    """Tables with a column for every value of one column of a frame."""
     recalls, last = summary["recalls"], last_moment(summary)
     means = retained(recalls, last)
     single = retained(recalls, last, seeds=True).sort_values("seed", kind="stable")
@@ -258,7 +252,6 @@ def _level_table(summary: Summary) -> Table:
 
 
 def _depth_tables(summary: Summary) -> Iterator[Table]:
-    """The depths at which answers are readable; none where that was not asked for."""
     if summary["depths"].empty:
         return
     by = ["arm", "checkpoint"]

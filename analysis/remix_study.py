@@ -50,7 +50,7 @@ from typing import Any
 from analysis.ckl_study import Changes, resuscitation
 from analysis.jobs import REPORT, RUNS, Job, in_groups, same_runs, training_job
 from analysis.study_runs import RunsFields, refuse_chosen, run_study
-from probes.cli import command_main
+from probes.cli import command_main, refuse_foreign
 from training.choices import NoMixControl, Replay
 from training.remix import COMMAND
 from training.remix_config import NO_MIX, RemixConfig
@@ -59,15 +59,14 @@ PROGRAM = "analysis.remix_study"
 REPLAY_RATIOS = (0.01, 0.05, 0.1)
 MIX_RATIOS = LENGTHS = (0.5, 1.0, 2.0, 4.0)
 """Sizes of mixes over the items, and their lengths over the recipe's."""
-FAMILIARITY_ITEMS = 500
-"""Items that the base is asked, where the recipe does not say."""
+FAMILIARITY_ITEMS = 500  # items that the base is asked, where the recipe does not say
 PLAIN = "no-mixing"
 _CHOSEN_BY_THE_STUDY = (
     *("mix", "no_mix_control", "replay", "from_stage_a", "resuscitation_ratio"),
     *("resuscitation_factor", "control", "attention_temperature", "stop"),
 )
 FAMILIAR_MIXES = ("random", "knowledge-pile", "arxiv-pile", "fineweb")
-"""Those of Tables 5 and 6; all but the first are text from the hub."""
+"""The mixes of Tables 5 and 6; all but the first are text from the hub."""
 
 
 class Study(StrEnum):
@@ -192,7 +191,6 @@ def mix_amounts(
 
 
 def _chosen(arms: dict[str, Changes], names: Sequence[str]) -> dict[str, Changes]:
-    """Some of the arms, or all."""
     for name in names:
         if name not in arms:
             nearest = get_close_matches(name, arms, n=1, cutoff=0)[0]
@@ -259,14 +257,13 @@ def _run(arguments: RemixStudyArguments, given: Sequence[str]) -> None:
     arms, groups = len(jobs) // arguments.seeds, len(in_groups(jobs))
     trained = f"; stage A is trained {groups} times"
     if run_study(jobs, arguments, f"{arms} arms", trained):
-        from analysis.arm_report import refuse_folder
         from analysis.arms import remix_arms
         from analysis.numbers import command_line
         from analysis.remix_report import NAME, write_report
         from analysis.runs import read_chain
 
         out = arguments.out / REPORT
-        refuse_folder(out, NAME)
+        refuse_foreign(out, f"{NAME}.json", "report")
         write_report(
             remix_arms([read_chain(runs / run) for run in same_runs(plan)]),
             out,

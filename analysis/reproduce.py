@@ -30,8 +30,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from analysis.claims.choices import Experiment
-from analysis.reproduce_parts import ScaleData, with_data
-from analysis.reproduce_scales import SCALES
+from analysis.reproduce_scales import SCALES, ScaleData, with_data
 from probes.cli import command_main
 
 
@@ -62,14 +61,10 @@ PROGRAM = "analysis.reproduce"
 class ScaleName(StrEnum):
     """How large a reproduction is."""
 
-    SMOKE = "smoke"
-    """Small models that are trained here: half an hour on two CPU cores."""
-    DESK = "desk"
-    """SmolLM2-135M as it is, edited in every way: two nights on two CPU cores."""
-    LAB = "lab"
-    """SmolLM2-135M and a trajectory of 31M parameters: hours on one GPU."""
-    PAPER = "paper"
-    """The papers' models and data, from the hub: days on a node of GPUs."""
+    SMOKE = "smoke"  # small models that are trained here: half an hour on two CPU cores
+    DESK = "desk"  # smolLM2-135M as it is, edited in every way: two nights on two CPU cores
+    LAB = "lab"  # smolLM2-135M and a trajectory of 31M parameters: hours on one GPU
+    PAPER = "paper"  # the papers' models and data, from the hub: days on a node of GPUs
 
 
 @dataclass(frozen=True, kw_only=True)

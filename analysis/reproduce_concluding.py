@@ -5,8 +5,8 @@ judged when all runs are over: measurements become tables, tables become verdict
 ledger, the comparison with published numbers and the report.
 
 Example:
-    >>> from analysis.reproduce_scales import smoke
-    >>> Reproduction(smoke(), (), (), (), (), Path("runs/smoke")).runs
+    >>> from analysis.reproduce_scales import SCALES
+    >>> Reproduction(SCALES["smoke"](), (), (), (), (), Path("runs/smoke")).runs
     PosixPath('runs/smoke/runs')
 """
 
@@ -22,17 +22,18 @@ from analysis.claims.catalogue import Claim
 from analysis.claims.choices import Experiment
 from analysis.claims.judging import judge
 from analysis.claims.ledger import MARKDOWN_FILE, counts_text, ledger_of, write_ledger
-from analysis.job_checks import refuse_failing
 from analysis.jobs import RUNS, Job, duration_text, run_jobs, same_runs_text
 from analysis.measurements import Table
 from analysis.published import headline, settings_of_results, verify, write_verification
-from analysis.remix_rows import fact_depths, memorization_table
-from analysis.report.material import Material
 from analysis.report.page import write_page
-from analysis.reproduce_parts import ReproductionScale
+from analysis.report.parts import Material
 from analysis.reproduce_plan import located_names, models_of, pretrained_of
+from analysis.reproduce_scales import ReproductionScale
 from analysis.result_folders import Results, find_results, tables_of
+from analysis.run_rows import fact_depths, memorization_table
 from analysis.runs import Chain, read_chain
+from analysis.study_runs import refuse_failing
+from probes.cli import refuse_foreign
 from training.runs.directory import CHECKPOINTS_FOLDER
 from training.runs.records import write_whole
 
@@ -71,14 +72,12 @@ def reproduce(
     if at_once < 1:
         raise ValueError(f"--processes must be 1 or more, found {at_once}")
     plan, scale = made.out / PLAN_FILE, made.scale.name
-    if plan.is_file():
-        if (found := json.loads(plan.read_text(encoding="utf-8"))["scale"]) != scale:
-            raise ValueError(
-                f"--out {made.out} holds a reproduction at the scale {found}, not {scale}; give "
-                "another folder"
-            )
-    elif made.out.exists() and (not made.out.is_dir() or any(made.out.iterdir())):
-        raise ValueError(f"--out {made.out} exists and holds no reproduction; give another folder")
+    refuse_foreign(made.out, PLAN_FILE, "reproduction")
+    if plan.is_file() and (found := json.loads(plan.read_text("utf-8"))["scale"]) != scale:
+        raise ValueError(
+            f"--out {made.out} holds a reproduction at the scale {found}, not {scale}; give "
+            "another folder"
+        )
     over = {job.name for job in made.jobs if job.is_over(made.runs)}
     print_plan(made, over, at_once)
     if dry_run:

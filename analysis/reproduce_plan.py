@@ -10,8 +10,8 @@ trained on, \(2 N\) for one that is read (Kaplan et al., 2020, "Scaling Laws for
 Models": section 2.1).
 
 Example:
-    >>> from analysis.reproduce_scales import smoke
-    >>> jobs = plan_part(whole_plan(smoke(), Path("runs")), [Experiment.ENTROPIES])
+    >>> from analysis.reproduce_scales import SCALES
+    >>> jobs = plan_part(whole_plan(SCALES["smoke"](), Path("runs")), [Experiment.ENTROPIES])
     >>> [job.name for job in jobs if "seed-0" in job.name]
     ['trajectory-seed-0', 'entropies-seed-0']
 """
@@ -23,16 +23,11 @@ from typing import Any
 
 from analysis.checkpoints import Starts, evenly_spread, is_series, starts_along, step_of
 from analysis.ckl_study import FACTOR, RATIO, Changes, control_arm, resuscitation
-from analysis.claims.ages import Pretrained
 from analysis.claims.choices import Experiment
+from analysis.claims.selection import Pretrained
 from analysis.jobs import Job, in_waves, same_runs, training_job
 from analysis.remix_study import mix_amounts, placements, stage_jobs
-from analysis.reproduce_parts import (
-    Knowledge,
-    Memorization,
-    ReproductionScale,
-    parameters_of,
-)
+from analysis.reproduce_scales import Knowledge, Memorization, ReproductionScale, parameters_of
 from interventions.choices import ResuscitationSite
 from training.choices import NoMixControl, Replay
 from training.ckl import COMMAND as CKL
@@ -43,8 +38,7 @@ from training.recipes import Control, option_words
 from training.remix_config import RemixConfig
 from training.runs.checkpoints import checkpoint_name
 
-_TRAINED, _READ = 6, 2
-"""Operations of a token and a parameter."""
+_TRAINED, _READ = 6, 2  # operations of a token and a parameter
 _PROBES_OF_A_PASSAGE, _TOKENS_OF_A_PROBE = 15, 40
 _TOKENS_OF_A_PAIR, _TOKENS_OF_A_WORD = 24, 1.5
 """Tokens of a short fact, question and answer, and of a random word."""
@@ -61,8 +55,7 @@ _CONTROLS = tuple(control for control in Control if control is not Control.IDENT
 
 _FIRST, _LATER = "random", "generic"
 _REPLAYED = {"replay": Replay.ITEMS, "replay_ratio": 0.1}
-LOCATED = ("no-mixing", "both")
-"""Arms whose facts are localized in depth."""
+LOCATED = ("no-mixing", "both")  # arms whose facts are localized in depth
 Arms = Mapping[Experiment, Mapping[str, Changes]]
 """What the runs of each experiment are called, and which settings they change."""
 
@@ -220,7 +213,6 @@ def _knowledge_jobs(
 
 
 def _chosen(arms: Mapping[str, Changes], names: Collection[str]) -> Iterator[tuple[str, Changes]]:
-    """The arms of a scale, with their changes."""
     return ((name, changes) for name, changes in arms.items() if name in names or not names)
 
 

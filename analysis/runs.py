@@ -43,24 +43,19 @@ from training.runs.records import (
 )
 from training.start_or_resume import find_start
 
-CKL, REMIX = "training.ckl", "training.remix"
-"""Commands."""
-TOKENS = "tokens"
-"""The match of teacher forcing."""
+CKL, REMIX = "training.ckl", "training.remix"  # commands
+TOKENS = "tokens"  # the match of teacher forcing
 _STEPS = ("step", "loss", "learning_rate", "gradient_norm", "trained_tokens")
 
 
 class Moment(StrEnum):
     """When scores are compared; between the last two, "20 steps later" and the like."""
 
-    UNEDITED = "unedited start"
-    """The start before it was edited."""
-    START = "start"
-    """What training began from, edited or not."""
+    UNEDITED = "unedited start"  # the start before it was edited
+    START = "start"  # what training began from, edited or not
     INJECTED = "last injection"
     """Right after the update that the last encounter is part of: the papers' final score."""
-    END = "end"
-    """After the last update."""
+    END = "end"  # after the last update
 
 
 def after(stage: str) -> str:
@@ -70,17 +65,11 @@ def after(stage: str) -> str:
 
 @dataclass(frozen=True)
 class Start:
-    """A model that training began from.
+    """A model that training began from."""
 
-    Attributes:
-        model: its name, or its run's.
-        step: the pretraining step of its checkpoint; None where that is not known.
-        sha256: of its weights, before any edit.
-    """
-
-    model: str
-    step: int | None
-    sha256: str
+    model: str  # its name, or its run's
+    step: int | None  # the pretraining step of its checkpoint; None where that is not known
+    sha256: str  # the hash of its weights, before any edit
 
     @property
     def short(self) -> str:
@@ -139,7 +128,6 @@ class Recorded(Result):
         return {"": self.name, **words, "base": self.start.label, **self._ended()}
 
     def _ended(self) -> Mapping[str, Any]:
-        """How far it came."""
         return {}
 
     def compare(self, other: "Recorded") -> "RunDifference":
@@ -164,7 +152,6 @@ class Recorded(Result):
         return RunDifference(self, other, names, numbers)
 
     def _items(self) -> Mapping[str, Any]:
-        """What each list asks for."""
         return {}
 
     def require_settings(self, kind: type[Any]) -> None:
@@ -286,27 +273,18 @@ def _baseline(path: Path) -> Observations | None:
 class Answers(NamedTuple):
     """Answers to one list of items: rows are steps, columns are items."""
 
-    correct: pd.DataFrame
-    """1 where the answer is right, 0 where it is not."""
-    log_probs: pd.DataFrame | None
-    """In nats; None where they were not asked for."""
+    correct: pd.DataFrame  # 1 where the answer is right, 0 where it is not
+    log_probs: pd.DataFrame | None  # in nats; None where they were not asked for
 
 
 @dataclass(frozen=True)
 class StageRun(Shown):
-    """A stage of a chain.
+    """A stage of a chain."""
 
-    Attributes:
-        name: its letter.
-        run: what it recorded.
-        outcome: how it ended: `status`, `steps`, `reason`.
-        shared: whether it is a stage of another chain, which this one went on from.
-    """
-
-    name: str
-    run: TrainingRun
-    outcome: Mapping[str, Any]
-    shared: bool
+    name: str  # its letter
+    run: TrainingRun  # what it recorded
+    outcome: Mapping[str, Any]  # how it ended: `status`, `steps`, `reason`
+    shared: bool  # whether it is a stage of another chain, which this one went on from
 
     @cached_property
     def recalls(self) -> dict[tuple[str, str], Answers]:

@@ -1,25 +1,34 @@
-"""A trajectory: the entropies of checkpoint after checkpoint, measured, tabulated and drawn.
+"""A trajectory: the entropies of several models or checkpoints, measured, tabulated and drawn.
 
-`python -m analysis.entropy` makes one of several checkpoints: a folder of results for each,
-`trajectory.csv` and `trajectory.html`. Entropies are in nats.
+`python -m analysis.entropy` makes one of several checkpoints, `analysis.sweep` from a script.
+Entropies are in nats.
 """
 
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
-from analysis.checkpoints import TABLE, Checkpoint, unfinished
+from analysis.checkpoints import (
+    TABLE,
+    Checkpoint,
+    Origin,
+    begin,
+    checkpoints,
+    is_series,
+    origin_in,
+    origin_of,
+    refuse_another,
+    step_of,
+    unfinished,
+)
 from analysis.document import (
-    Cell,
     Figure,
     Fold,
     Panel,
@@ -30,31 +39,31 @@ from analysis.document import (
     html,
     print_report,
 )
-from analysis.entropy_tables import COEFFICIENT_SYMBOLS
-from analysis.figures import empty, lines
-from analysis.numbers import capital, count, course, label, nats
-from analysis.sweep_folder import Origin, origin_in, refuse_another
+from analysis.entropy_figures import (
+    COEFFICIENT_SYMBOLS,
+    Total,
+    knowledge_measures,
+    layers_over_training,
+    totals_over_training,
+)
+from analysis.numbers import capital, count, course, nats, numbered, texts
+from probes.checking import batches as some_batches
 from probes.choices import Coefficient
 from probes.cli import output_folder
+from probes.corpus.token_batch import Batches
+from probes.hooked_model import HookedModel
+from probes.measure import measure_entropy
+from probes.models import load_model
+from probes.refusals import shown
 from probes.results import RESULT_FILE, EntropyResult, load_result
 from probes.shown import Result
 
 PAGE = "trajectory.html"
-IN_MEMORY = "tokens in memory"
-"""The name of texts that have none."""
-_MOST_STEPS = 12
-"""Of more checkpoints only some have their step written at the axis."""
+IN_MEMORY = "tokens in memory"  # the name of texts that have none
 COLUMNS = (
     *("checkpoint", "step", "corpus", "measure", "layer", "entropy"),
     *("estimate", "low", "high"),
 )
-
-
-class Total(StrEnum):
-    """What a whole model has one number of, besides the knowledge entropies."""
-
-    ATTENTION = "attention"
-    NEXT_TOKEN = "next-token"
 
 
 @dataclass(frozen=True)
@@ -204,75 +213,6 @@ def _of_result(result: EntropyResult) -> Iterator[tuple[Any, ...]]:
         yield str(Total.NEXT_TOKEN), None, last.mean, last.estimate, *ends
 
 
-def knowledge_measures(table: pd.DataFrame) -> list[str]:
-    """The knowledge entropies that a table has, in its order."""
-    return [name for name in table["measure"].unique() if name not in set(Total)]
-
-
-def totals_over_training(table: pd.DataFrame, measure: str) -> go.Figure:
-    """One total at every checkpoint, a line per corpus, with its interval."""
-    rows = table[(table["measure"] == measure) & table["layer"].isna()]
-    return _over_training(
-        table,
-        rows,
-        "estimate",
-        "entropy (nats)",
-        "{checkpoint}: <b>{estimate:.3f}</b> nats",
-        by="corpus",
-        mode="lines+markers",
-        width=2,
-        ends=("low", "high"),
-    )
-
-
-def layers_over_training(table: pd.DataFrame, measure: str, corpus: str | None) -> go.Figure:
-    """Entropy of every layer, less its value at the first checkpoint; a line per layer."""
-    rows = table[(table["measure"] == measure) & table["layer"].notna()]
-    rows = rows[rows["corpus"] == corpus] if corpus is not None else rows
-    first = rows.groupby("layer")["entropy"].transform("first")
-    return _over_training(
-        table,
-        rows.assign(change=rows["entropy"] - first).sort_values("layer", kind="stable"),
-        "change",
-        "change since the first checkpoint (nats)",
-        "layer {layer}, {checkpoint}: {change:+.4f}, at {entropy:.4f} nats",
-        by="layer",
-        width=1.4,
-    )
-
-
-def _over_training(
-    table: pd.DataFrame, rows: pd.DataFrame, y: str, y_title: str, hover: str, **looks: Any
-) -> go.Figure:
-    """Lines over steps, or over checkpoints in their order where one has no step."""
-    has_steps = table["step"].notna().all()
-    names = list(table["checkpoint"].unique())
-    places = rows["step"].astype(int) if has_steps else rows["checkpoint"].map(names.index)
-    figure = empty("pretraining step" if has_steps else "checkpoint", y_title, 380)
-    steps = sorted(table["step"].dropna().astype(int).unique().tolist()) if has_steps else []
-    if logarithmic := log_spaced(steps):
-        # Step 0 has no place on a logarithmic axis: it stands one step before the first.
-        before = steps[1] ** 2 / steps[2]
-        places = places.where(places > 0, before)
-    lines(rows.assign(place=places), "place", y, hover=hover, onto=figure, **looks)
-    if logarithmic:
-        shown = steps[:: -(-len(steps) // _MOST_STEPS)]
-        ticks = {"tickvals": [step or before for step in shown], "type": "log"}
-        return figure.update_xaxes(ticktext=[f"{step:,}" for step in shown], **ticks)
-    ticks = {"tickvals": list(range(len(names))), "ticktext": list(map(label, names))}
-    return figure if has_steps else figure.update_xaxes(**ticks)
-
-
-def log_spaced(steps: Sequence[int]) -> bool:
-    """Whether checkpoints are more evenly spaced by the logarithms of their steps."""
-    positive = np.array([step for step in steps if step > 0], dtype=float)
-    if len(positive) < 3 or positive[-1] < 10 * positive[0]:
-        return False
-    gaps = np.diff(positive), np.diff(np.log(positive))
-    uneven, uneven_logs = (float(one.std() / one.mean()) for one in gaps)
-    return uneven_logs < uneven
-
-
 def trajectory_report(measured: Sequence[Measured]) -> Report:
     """How entropies move from checkpoint to checkpoint."""
     tidy = trajectory_table(measured)
@@ -290,7 +230,7 @@ def trajectory_report(measured: Sequence[Measured]) -> Report:
         deck=f"{len(measured)} checkpoints, {tokens} tokens of each corpus.",
         findings=[*(trajectory_findings(tidy) if several else ()), *unfinished(models)],
         sections=[
-            Section("The numbers", list(chain.from_iterable(map(_totals, _by_corpus(tidy))))),
+            Section("The numbers", list(_totals(tidy))),
             *(_sections(tidy) if several else ()),
             Section("Provenance", list(map(_hashes, measured))),
         ],
@@ -326,24 +266,16 @@ def _apart(one: pd.Series, other: pd.Series) -> bool:
     return bool(unknown or one["high"] < other["low"] or other["high"] < one["low"])
 
 
-def _by_corpus(tidy: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    totals = tidy[tidy["layer"].isna()]
-    for corpus, rows in totals.groupby("corpus", sort=False, dropna=False):
-        yield str(corpus), rows
-
-
-def _totals(of_corpus: tuple[str, pd.DataFrame]) -> Iterator[Table]:
+def _totals(tidy: pd.DataFrame) -> Iterator[Table]:
     """One row per checkpoint, one column per total; with intervals on a page."""
-    corpus, rows = of_corpus
-    header = ("checkpoint", *rows["measure"].unique())
-    for where in (Where.PAGE, Where.TERMINAL):
-        cells: dict[str, list[str | Cell]] = {}
-        for row in rows.itertuples():
-            known = where is Where.PAGE and not pd.isna(row.low)
-            ends = f"{nats(row.low, 2)} to {nats(row.high, 2)}" if known else ""
-            named = cells.setdefault(str(row.checkpoint), [str(row.checkpoint)])
-            named.append(Cell(nats(row.estimate, 2), ends))
-        yield Table.of_rows(f"Over {corpus}, in nats", header, cells.values(), where=where)
+    for corpus, rows in tidy[tidy["layer"].isna()].groupby("corpus", sort=False, dropna=False):
+        header = ("checkpoint", *rows["measure"].unique())
+        for where, ends in ((Where.PAGE, "~"), (Where.TERMINAL, "")):
+            cells: dict[str, list[str]] = {}
+            shown = texts(rows, f"{{estimate:nats2{ends}}}")
+            for name, text in zip(rows["checkpoint"], shown, strict=True):
+                cells.setdefault(name, [name]).append(text)
+            yield Table.of_rows(f"Over {corpus}, in nats", header, cells.values(), where=where)
 
 
 def _sections(tidy: pd.DataFrame) -> Iterator[Section]:
@@ -387,3 +319,103 @@ def _hashes(one: Measured) -> Fold:
     header = ("corpus", "weights", "text (sha-256)")
     table = Table.of_rows("Hashes", header, rows, where=Where.PAGE, is_open=True)
     return Fold(one.checkpoint.label, [table])
+
+
+Model = str | Path | HookedModel
+
+
+def sweep(
+    models: Model | Sequence[Model] | Mapping[str, Model],
+    batches: Batches | Callable[[HookedModel], Batches],
+    *,
+    revisions: Sequence[str] = (),
+    out: str | Path | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    **settings: Any,
+) -> Trajectory:
+    """Measure entropies of several models or checkpoints, one loaded at a time.
+
+    Args:
+        models: a hub id with `revisions`, a run directory or a pattern of folders, whose
+            checkpoints are taken by their steps; or several names, folders or hooked models, in
+            order; or these by what to call them.
+        batches: what `probes.measure_entropy` takes, gone through once for every model; or a
+            function that makes them for a model, where tokenizers differ.
+        revisions: of a hub id, or checkpoints of a run directory.
+        out: a folder to keep every result in as soon as it is measured; a sweep that was stopped
+            goes on there. None keeps results in memory alone.
+        device: where to load models; None for the usual place.
+        dtype: what to load them as; None for the usual type.
+        **settings: further arguments of `probes.measure_entropy`: `kinds`, `coefficient`, ...
+
+    Returns:
+        The trajectory: `to_dataframe()`, `plot()`, `findings`, `save(directory)`.
+
+    Raises:
+        ValueError: there are no models, one stands twice, batches can be gone through only once,
+            or the folder holds another sweep.
+
+    Example:
+        >>> found = analysis.sweep("runs/tiny", batches, kinds="knowledge")     # doctest: +SKIP
+        >>> found.plot(), found.findings                                        # doctest: +SKIP
+    """
+    if isinstance(batches, Iterator):
+        raise ValueError(
+            "these batches can be gone through only once, and every model needs them; give a "
+            "list, what probes.token_batches returns, or a function of the model"
+        )
+    if not callable(batches) and (wrong := some_batches(batches)):
+        raise ValueError(f"sweep: batches is {wrong}")
+    todo, given = _models(models, revisions)
+    kept = None if out is None else Path(out)
+    if kept is not None:
+        plain = {name: v for name, v in settings.items() if name not in ("beside", "on_batch")}
+        begin(kept, json.loads(json.dumps(plain, default=str)))
+
+    def load(one: Checkpoint) -> HookedModel:
+        model = given.get(one.label, one.model)
+        if isinstance(model, HookedModel):
+            return model
+        how: dict[str, Any] = {"device": device, "dtype": dtype, "revision": one.revision}
+        return load_model(str(model), **{name: v for name, v in how.items() if v is not None})
+
+    def texts(model: HookedModel) -> Batches:
+        return batches(model) if callable(batches) else batches
+
+    measured = measure_checkpoints(
+        todo,
+        ["."],
+        kept,
+        load=load,
+        measure=lambda _, model: [measure_entropy(model, texts(model), **settings)],
+        origins=lambda model: [
+            origin_of(model, corpus=getattr(texts(model), "content_hash", None))
+        ],
+    )
+    return Trajectory(tuple(measured))
+
+
+def _models(
+    models: Model | Sequence[Model] | Mapping[str, Model], revisions: Sequence[str]
+) -> tuple[list[Checkpoint], Mapping[str, Model]]:
+    if isinstance(models, str | Path) and is_series(str(models), revisions):
+        return checkpoints(str(models), revisions), {}
+    if revisions:
+        raise ValueError("revisions belong to one hub id or run directory; give that alone")
+    if not isinstance(models, Mapping):
+        several = [models] if isinstance(models, str | Path | HookedModel) else list(models)
+        names = [one.name if isinstance(one, HookedModel) else Path(one).name for one in several]
+        models = dict(zip(numbered(names), several, strict=True))
+    if not models:
+        raise ValueError("there are no models to measure; give at least one")
+    todo = []
+    for name, one in models.items():
+        if not isinstance(one, str | Path | HookedModel):
+            raise ValueError(f"sweep: model {name!r} is {shown(one)}; give a name or a model")
+        step = step_of(name) if "step" in name else None
+        where = one.name if isinstance(one, HookedModel) else str(one)
+        todo.append(Checkpoint(where, None, name, step))
+    if all(one.step is not None for one in todo):
+        todo.sort(key=lambda one: one.step or 0)
+    return todo, models

@@ -1,20 +1,13 @@
 r"""Memory updates: how large the gradient and the update of every memory vector are.
 
 Batch by batch, with the weights held still, the gradient of the mean next-token loss (nats per
-predicted token, as `probes.perplexity` has it) is taken with respect to the memory vectors of every
-layer, the rows \(v_i\) of `W_out` `[d_mlp d_model]`. Over the same tokens the coefficients that
-multiply them are averaged. Of each memory vector there are then
+predicted token) is taken with respect to the memory vectors of every layer, the rows of `W_out`
+`[d_mlp d_model]`. Of each memory vector there are then the mean of \(|c_i|\) over tokens, the norm
+of its gradient, and the norm of what Adam would do after the last batch, at a learning rate of 1.
 
-- the mean of \(|c_i|\) over tokens, pads left out;
-- the norm of its gradient of the mean loss over all predicted tokens;
-- the norm of its update under Adam, at a learning rate of 1: with g the gradient of a batch,
-  \(m \leftarrow \beta_1 m + (1 - \beta_1) g\) and \(v \leftarrow \beta_2 v + (1 - \beta_2) g^2\),
-  after the last of t batches \(\hat m / (\sqrt{\hat v} + \epsilon)\), where
-  \(\hat m = m / (1 - \beta_1^t)\) and \(\hat v = v / (1 - \beta_2^t)\).
-
-That is what Adam would do at these weights: training moves them between batches, clips gradients
-and lets weights decay, and none of that is done here. Nothing is left behind in the model: its
-weights, `.grad` and what requires gradients are as they were, also after an error.
+Training moves weights between batches, clips gradients and lets weights decay, and none of that is
+done here. Nothing is left behind in the model: its weights, `.grad` and what requires gradients are
+as they were, also after an error.
 
 Source: Kim et al., ICLR 2025: appendix A.1; Kingma and Ba, "Adam", 2015: Algorithm 1.
 """
@@ -34,9 +27,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from analysis.checkpoints import Checkpoint
-from analysis.statistics.correlations import CorrelationKind, in_kind
-from analysis.sweep_folder import origin_in, refuse_another
+from analysis.checkpoints import Checkpoint, origin_in, refuse_another
+from analysis.correlations import CorrelationKind, in_kind
 from interventions.neurons import Rows, memory_rows
 from probes.choices import Backend
 from probes.cli import output_folder
@@ -52,21 +44,13 @@ from training.settings import OptimizerSettings
 
 @dataclass(frozen=True, eq=False)
 class MemoryUpdates:
-    """What every memory vector is multiplied by, and how it would be changed.
+    """What every memory vector is multiplied by, and how it would be changed."""
 
-    Attributes:
-        mean_coefficients: mean |c| over tokens.
-        gradient_norms: of the gradient of the mean loss.
-        update_norms: of what Adam would do, at a learning rate of 1.
-        loss: nats per predicted token.
-        predicted: tokens that were predicted.
-    """
-
-    mean_coefficients: Float64[Tensor, "layer d_mlp"]
-    gradient_norms: Float64[Tensor, "layer d_mlp"]
-    update_norms: Float64[Tensor, "layer d_mlp"]
-    loss: float
-    predicted: int
+    mean_coefficients: Float64[Tensor, "layer d_mlp"]  # mean |c| over tokens
+    gradient_norms: Float64[Tensor, "layer d_mlp"]  # norms of the gradient of the mean loss
+    update_norms: Float64[Tensor, "layer d_mlp"]  # norms of Adam's update, at a learning rate of 1
+    loss: float  # nats per predicted token
+    predicted: int  # tokens that were predicted
 
 
 def measure_updates(
@@ -76,19 +60,7 @@ def measure_updates(
     *,
     on_batch: Callable[[int], None] | None = None,
 ) -> MemoryUpdates:
-    """Measure coefficients, gradients and updates of all memory vectors.
-
-    Args:
-        model: on the native backend; left as it is.
-        batches: one for each step of Adam, from `token_batches` or any iterable of mappings with
-            `input_ids` and `attention_mask`, `[batch pos]`.
-        settings: whose `betas` and `eps` are Adam's.
-        on_batch: called with the number of tokens of every batch when it is done.
-
-    Raises:
-        ValueError: there are no batches, a batch predicts nothing, a gradient is not finite, or the
-            model runs on another backend or has a projection of unknown layout.
-    """
+    """Measure coefficients, gradients and updates of all memory vectors."""
     if model.backend is not Backend.NATIVE:
         raise ValueError(
             f"gradients of memory vectors are taken on the native backend, found {model.backend}; "
@@ -152,7 +124,6 @@ def rank_correlations(
 
 @contextmanager
 def _requiring_gradients(weights: Sequence[Tensor]) -> Iterator[None]:
-    """Have weights require gradients for the length of a `with` block."""
     before = [weight.requires_grad for weight in weights]
     try:
         for weight in weights:

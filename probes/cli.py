@@ -348,6 +348,15 @@ def refuse_existing(out: Path, *, overwrite: bool, known: Collection[str]) -> No
         )
 
 
+def refuse_foreign(out: Path, file: str, what: str) -> None:
+    """Refuse a folder that nothing can be written to, or that has files but not a certain one."""
+    if (out / file).is_file():
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"--out {out} exists and holds no {what}; give another folder")
+    refuse_existing(out, overwrite=False, known=())
+
+
 def _is_result(path: Path, known: Collection[str]) -> bool:
     if path.is_symlink():
         return False

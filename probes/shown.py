@@ -15,7 +15,7 @@ Example:
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from enum import Flag, auto
 from html import escape
@@ -202,21 +202,6 @@ def as_cell(cell: str | Cell) -> Cell:
     return Cell(value, f"[{ends}") if bracket else Cell(cell)
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table made from a data frame.
-
-    Attributes:
-        heading: what stands above it.
-        show: the cell of a row.
-        brief: what stands above it on a terminal; None where a terminal has no room for it.
-    """
-
-    heading: str
-    show: Callable[[Any], "str | Cell"]
-    brief: str | None = ""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """A table of texts; the first column names the rows.
@@ -252,16 +237,6 @@ class Table:
     ) -> "Table":
         """A table from its cells."""
         return cls(title=title, header=tuple(header), rows=tuple(map(tuple, rows)), **settings)
-
-    @classmethod
-    def of_frame(
-        cls, title: str, frame: "pd.DataFrame", columns: Sequence[Column], **settings: Any
-    ) -> "Table":
-        """A table from a data frame, a row for each of its rows."""
-        rows = [tuple(column.show(row) for column in columns) for _, row in frame.iterrows()]
-        heads = tuple(column.heading for column in columns)
-        brief = tuple(column.heading if column.brief == "" else column.brief for column in columns)
-        return cls(title=title, header=heads, rows=tuple(rows), brief=brief, **settings)
 
     @property
     def is_on_page(self) -> bool:

@@ -69,7 +69,7 @@ print(type(result.plot()).__module__)
     out = subprocess.run(run, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
     assert len(out) == 2, out
     assert out[0].startswith("analysis:plot_result draws this result and cannot be imported")
-    assert out[1] == "analysis.notebook_figure"
+    assert out[1] == "analysis.figures"
 
 
 @pytest.mark.parametrize("package", ORDER)

@@ -2,10 +2,8 @@
 
 | question | module |
 |---|---|
-| How long is a model pretrained, and how long for a claim? | `analysis.claims.ages` |
 | Which claims are there, and what is one? | `analysis.claims.catalogue`, the files of `papers` |
-| What is it tested on? | `analysis.measurements` |
-| What is compared with what? | `analysis.claims.selection` |
+| What is it tested on, and what is compared with what? | `analysis.claims.selection` |
 | How is it tested? | `analysis.claims.designs` |
 | What came out? | `analysis.claims.judging` |
 | How is that written, read and shown? | `analysis.claims.ledger` |
@@ -14,7 +12,7 @@
 from probes.lazy_exports import lazily
 
 _MODULES = {
-    "analysis.claims.ages": ("Age", "Pretrained"),
+    "analysis.claims.selection": ("Age", "Pretrained"),
     "analysis.claims.catalogue": ("CLAIMS", "Claim", "claim_named"),
     "analysis.claims.choices": ("Paper", "Verdict"),
     "analysis.claims.designs": ("Evidence", "Scale"),

@@ -7,14 +7,11 @@ or its file holds for all claims there. Beside the fields of `Claim` it says
 - `of` and `less`: arms, one or several; several are compared one by one, and all must hold
 - `test`: "contrast" (the default), "trend" along `axis`, or "follows", with its `cause`
 - `times`: how often the base counts; `averaged`: settings that need not agree
-- `unequal`: amounts of training (`AMOUNTS`) that need not agree, since they are part of what is
-  compared; the finding then says how much each arm had
+- `unequal`: amounts of training (`AMOUNTS`) that need not agree
 - `each`: a column, for each value of which it must hold (of at least `fewest`); `foremost`: a
   column whose largest value must be ahead of every other
-- `age`: a span of pretraining that it is about (`selections.toml`); checkpoints outside it are left
-  out, and without one inside it is not tested
-- `presupposes`: another `claim`, and what is so `otherwise`, in words: a difference of falls says
-  nothing where nothing falls. Unless that claim is supported by the same runs, this one is neither
+- `age`: a span of pretraining (`selections.toml`); checkpoints outside it are left out
+- `presupposes`: another `claim`, and what is so `otherwise`, in words
 - `doubts`: sentences, or names of those under `[doubts]`
 
 Example:
@@ -28,12 +25,11 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from analysis.claims.ages import AGES, Age
 from analysis.claims.choices import Anchor, Experiment, Paper, Unit
 from analysis.claims.designs import AllOf, Contrast, Design, EachOf, Follows, Foremost, Scale, Trend
-from analysis.claims.selection import ARMS, PAPERS, ROWS, Arm, Settings, read_settings
+from analysis.claims.selection import AGES, ARMS, PAPERS, ROWS, Age, Arm, Settings, read_settings
 from analysis.measurements import AMOUNTS, BY_ITEM, Table
-from analysis.statistics.tests import Direction
+from analysis.significance import Direction
 
 _FILES = ("kim", "chang", "chen", "open_questions")
 _COMMANDS = {
@@ -54,42 +50,28 @@ class Presupposed:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Something that measurements can support or contradict.
-
-    Attributes:
-        statement: a sentence without its full stop; of a question, the question.
-        place: section, figure or table in the paper.
-        expected: the direction of the effect; None for a question without an expected answer.
-        quantity: what is measured, in words, in the `unit` of the effect.
-        where: settings of all rows that it is about.
-        paper: that makes or raises it; None for a question of later work.
-        family: claims that are tested together; the level is that of the family.
-        needs: the experiments whose runs it is tested on.
-        figure: where the page shows what it is about.
-        unequal: amounts of training in which its arms may differ.
-        age: the span of pretraining that it is about; None for any.
-        presupposes: what has to hold for it to say anything; None for nothing.
-        published: what was published, in words; empty where there is no number.
-        doubts: what the sources themselves, their released code or later work say against it.
-    """
+    """Something that measurements can support or contradict."""
 
     identifier: str
-    statement: str
-    place: str
+    statement: str  # a sentence without its full stop; of a question, the question
+    place: str  # section, figure or table in the paper
     design: Design
+    # the direction of the effect; None for a question without an expected answer
     expected: Direction | None
-    quantity: str
-    where: Settings = field(default_factory=dict)
-    paper: Paper | None = None
+    quantity: str  # what is measured, in words, in the `unit` of the effect
+    where: Settings = field(default_factory=dict)  # settings of all rows that it is about
+    paper: Paper | None = None  # the paper that makes it; None for a question of later work
     table: Table
-    family: str
-    needs: tuple[Experiment, ...]
-    figure: Anchor
+    family: str  # claims that are tested together; the level is that of the family
+    needs: tuple[Experiment, ...]  # the experiments whose runs it is tested on
+    figure: Anchor  # the place of the page that shows it
     unit: Unit = Unit.NATS
-    unequal: tuple[str, ...] = ()
-    age: Age | None = None
+    unequal: tuple[str, ...] = ()  # amounts of training in which its arms may differ
+    age: Age | None = None  # the span of pretraining that it is about; None for any
+    # what has to hold for it to say anything; None for nothing
     presupposes: Presupposed | None = None
-    published: str = ""
+    published: str = ""  # what was published, in words; empty where there is no number
+    # what the sources themselves, their released code or later work say against it
     doubts: tuple[str, ...] = ()
 
     @property
@@ -122,11 +104,7 @@ def claim_named(identifier: str) -> Claim:
 
 
 def read_claims(text: str) -> Iterator[Claim]:
-    """The claims of a file.
-
-    Raises:
-        ValueError: one lacks a field, has an unknown one, or a value that there is not.
-    """
+    """The claims of a file."""
     content = tomllib.loads(text)
     doubts, families = content.pop("doubts", {}), content.pop("families")
     for family in families:
@@ -189,7 +167,6 @@ def _presupposed(given: Mapping[str, str]) -> Presupposed:
 
 
 def _design(given: dict[str, Any], where: Settings) -> Design:
-    """Takes what is said of the test out of what is said of a claim."""
     kind, axis = given.pop("test", "contrast"), given.pop("axis", "step")
     arms = _arms(given.pop("of"))
     if kind == "follows":

@@ -59,43 +59,26 @@ class Extreme(StrEnum):
 class Experiment(StrEnum):
     """A set of runs."""
 
-    ENTROPIES = "entropies"
-    """The entropies of every checkpoint, over several corpora."""
-    UPDATES = "updates"
-    """Gradients and updates of memory vectors in every checkpoint."""
-    UNEDITED = "unedited"
-    """New knowledge taught to the last checkpoint."""
-    AGES = "ages"
-    """The same to checkpoints of several ages."""
-    EDITED_AGES = "edited-ages"
-    """The same, resuscitated."""
-    FAMILIAR_TEXT = "familiar-text"
-    """The same, on text that the model knows."""
-    DOSES = "doses"
-    """Factors and ratios of resuscitation."""
+    ENTROPIES = "entropies"  # the entropies of every checkpoint, over several corpora
+    UPDATES = "updates"  # gradients and updates of memory vectors in every checkpoint
+    UNEDITED = "unedited"  # new knowledge taught to the last checkpoint
+    AGES = "ages"  # the same to checkpoints of several ages
+    EDITED_AGES = "edited-ages"  # the same, resuscitated
+    FAMILIAR_TEXT = "familiar-text"  # the same, on text that the model knows
+    DOSES = "doses"  # factors and ratios of resuscitation
     CONTROLS = "controls"
     """What is done instead of it: controls, a form that leaves the function as it was, attention
     temperatures."""
-    SPACINGS = "spacings"
-    """Steps from an encounter to the next."""
-    BATCHES = "batches"
-    """Sizes of a batch, over as many updates and over as much text."""
-    RATES = "rates"
-    """Learning rates."""
-    EPOCHS = "epochs"
-    """The text gone through three times as often, and all encounters repeated."""
-    SIZES = "sizes"
-    """A smaller model."""
-    MIXES = "mixes"
-    """Mixes and replay, before a second stage of facts."""
-    OTHER_TASKS = "other-tasks"
-    """Mixes and replay, before a second stage of other tasks."""
-    AMOUNTS = "amounts"
-    """Sizes, lengths and texts of mixes."""
-    THREE_STAGES = "three-stages"
-    """Two later stages."""
-    FAMILIAR_FACTS = "familiar-facts"
-    """Facts that the start knew."""
+    SPACINGS = "spacings"  # steps from an encounter to the next
+    BATCHES = "batches"  # sizes of a batch, over as many updates and over as much text
+    RATES = "rates"  # learning rates
+    EPOCHS = "epochs"  # the text gone through three times as often, and all encounters repeated
+    SIZES = "sizes"  # a smaller model
+    MIXES = "mixes"  # mixes and replay, before a second stage of facts
+    OTHER_TASKS = "other-tasks"  # mixes and replay, before a second stage of other tasks
+    AMOUNTS = "amounts"  # sizes, lengths and texts of mixes
+    THREE_STAGES = "three-stages"  # two later stages
+    FAMILIAR_FACTS = "familiar-facts"  # facts that the start knew
 
 
 class Anchor(StrEnum):

@@ -1,25 +1,18 @@
 r"""Designs: how a claim is tested, as data.
 
 - `Contrast`: rows of one arm against rows of another, matched: \(a - s\,b\) is above (below) 0.
-  Without a base, the arm itself is.
-- `Trend`: a line through the values of an arm (or its differences from a base) along an axis, such
-  as checkpoints by their order, rises or falls in each seed. Only the order of points counts, not
-  how far apart they are, and points of a seed may hang together; seeds must not.
+- `Trend`: a line through the values of an arm along the order of an axis rises or falls in each
+  seed. Points of a seed may hang together; seeds must not.
 - `Follows`: two measures follow each other over checkpoints, in first differences and beside a
-  line over the logarithm of steps, so that a common drift is not taken for a connection
-  (`analysis.statistics.correlations`). Seeds that share a pretraining run add no checkpoints: they
-  are averaged. Seeds with pretraining runs of their own are tested against each other.
-- `AllOf`: several of these at once; `EachOf`: one for each value of a column, such as each layer.
+  line over the logarithm of steps (`analysis.correlations`). Seeds that share a pretraining run are
+  averaged; seeds with pretraining runs of their own are tested against each other.
+- `AllOf`, `EachOf`: several of these at once; one for each value of a column.
 - `Foremost`: the trend of one value of a column is ahead of that of every other value.
 
-Each takes rows of its table and the direction that is claimed, gives `Evidence` and says the
-`least` that it needs. Both p-values
-are one-sided: a claim has a direction, and data can be beyond chance either way. Where values come
-by seed and by passage (question, fact), an effect must be beyond chance over both, since a claim is
-about other runs and other facts alike: the larger p-value counts, and the interval reaches as far
-as the wider of both (an intersection-union test; Berger, 1982). Over seeds it is Student's t; where
-all seeds have the same value it is the sign test, in which three seeds cannot come below 1/8. Over
-clusters signs are flipped. What is too little for a verdict raises `ScaleError`.
+Both p-values are one-sided. Where values come by seed and by passage (question, fact), an effect
+must be beyond chance over both: the larger p-value counts, and the interval reaches as far as the
+wider of both (an intersection-union test; Berger, 1982). Over seeds it is Student's t; where all
+seeds have the same value it is the sign test. Over clusters signs are flipped.
 
 Example:
     >>> import numpy as np
@@ -37,14 +30,14 @@ import pandas as pd
 from jaxtyping import Float
 
 from analysis.claims.selection import Arm, along, matched
-from analysis.measurements import NONE, Table
-from analysis.statistics.correlations import (
+from analysis.correlations import (
     LEAST_CHECKPOINTS,
     LEAST_SEEDS,
     CheckpointCluster,
     checkpoint_correlation,
 )
-from analysis.statistics.tests import (
+from analysis.measurements import NONE, Table
+from analysis.significance import (
     Correlation,
     Direction,
     ScaleError,
@@ -56,68 +49,43 @@ from analysis.statistics.tests import (
 )
 from probes.corpus_means import Interval
 
-LEVEL = 0.95
-"""The level of intervals; claims are tested at 1 less it."""
+LEVEL = 0.95  # the level of intervals; claims are tested at 1 less it
 LEAST_ITEMS = 8
 """Signs of fewer items have too few ways to be flipped, once several claims are tested."""
-LEAST_POINTS = 3
-"""A line along anything but checkpoints needs as many."""
+LEAST_POINTS = 3  # a line along anything but checkpoints needs as many
 _REPLICATES = 9999
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How much data there is, or has to be.
+    """How much data there is, or has to be."""
 
-    Attributes:
-        seeds: runs that differ in their seed.
-        checkpoints: of a pretraining run; 0 where a claim is not about several.
-        items: passages, questions or facts; 0 where a claim is about numbers of whole runs.
-    """
-
-    seeds: int = LEAST_SEEDS
-    checkpoints: int = 0
-    items: int = 0
+    seeds: int = LEAST_SEEDS  # runs that differ in their seed
+    checkpoints: int = 0  # points of pretraining; 0 where a claim is not about several
+    items: int = 0  # passages, questions or facts; 0 where a claim is about numbers of whole runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a test found.
+    """What a test found."""
 
-    Attributes:
-        effect: in the unit of the claim.
-        interval: where it would be with other seeds and items.
-        p_for: chance of data so far in the direction claimed, if there were no effect.
-        p_against: the same of the other direction.
-        n: independent ones that it rests on: items, checkpoints, or seeds.
-        seeds: how many.
-        test: what was done, in words.
-    """
-
-    effect: float
-    interval: Interval
-    p_for: float
-    p_against: float
-    n: int
-    seeds: int
-    test: str
+    effect: float  # in the claim's unit
+    interval: Interval  # its range with other seeds and items
+    p_for: float  # chance of data so far in the direction claimed, if there were no effect
+    p_against: float  # the same of the other direction
+    n: int  # independent ones that it rests on: items, checkpoints, or seeds
+    seeds: int  # how many
+    test: str  # what was done, in words
 
 
 @dataclass(frozen=True)
 class _OfArms:
-    """A test of the values of an arm, or of their differences from a base.
+    """A test of the values of an arm, or of their differences from a base."""
 
-    Attributes:
-        arm: less
-        base: this one, `scale` times; None for nothing.
-        scale: of the base.
-        averaged: columns that need not agree.
-    """
-
-    arm: Arm
-    base: Arm | None = None
+    arm: Arm  # less
+    base: Arm | None = None  # this one, `scale` times; None for nothing
     scale: float = 1.0
-    averaged: tuple[str, ...] = ()
+    averaged: tuple[str, ...] = ()  # columns that need not agree
 
     def differences(self, frame: pd.DataFrame, table: Table) -> tuple[pd.Series, float]:
         """Values of the arm less those of its base, by all other settings; the size of both."""
@@ -258,8 +226,7 @@ class Foremost:
         return AllOf(parts).evidence(frame, table, towards)
 
 
-Design: TypeAlias = Contrast | Trend | Follows | AllOf | EachOf | Foremost
-"""A way to test a claim."""
+Design: TypeAlias = Contrast | Trend | Follows | AllOf | EachOf | Foremost  # a way to test a claim
 
 
 def arms_of(design: Design) -> list[Arm]:

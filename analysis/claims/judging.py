@@ -1,15 +1,11 @@
 """Judging: which claims do some measurements support, and which do they contradict?
 
-Each claim is tested on the rows of its table, one-sided towards what it says and one-sided against
-it. Claims of a family are tested together: p-values are adjusted by Holm's method over all of the
-family that there are enough data for, on each side, so that the chance of any false "supported" in
-a family is at most the level, and so is that of any false "contradicted". A question without an
+Each claim is tested one-sided towards what it says and one-sided against it. p-values are adjusted
+by Holm's method over a family of claims, on each side, so that the chance of any false "supported"
+in a family is at most the level, and so is that of any false "contradicted". A question without an
 expected answer is tested two-sided, and "answered" where there is an effect. Intervals are
-two-sided, and of each claim by itself.
-
-A claim that presupposes another one is supported, contradicted or answered only where that one is
-supported by the same measurements: otherwise it is inconclusive, and its reason says why, or it is
-not tested where that one is not.
+two-sided, and of each claim by itself. A claim that presupposes another one is inconclusive where
+that one is not supported by the same measurements, and not tested where that one is not.
 
 Example:
     >>> from analysis.claims import claim_named
@@ -22,14 +18,13 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis.claims.ages import Pretrained
 from analysis.claims.catalogue import Claim, presupposed
 from analysis.claims.choices import Paper, Unit, Verdict
 from analysis.claims.designs import LEVEL, Evidence, arms_of
-from analysis.claims.selection import rows_with
+from analysis.claims.selection import Pretrained, rows_with
 from analysis.measurements import AMOUNTS, COLUMNS, NONE, Table, checked
 from analysis.numbers import capital, nats, p_text, points, signed
-from analysis.statistics.tests import Direction, ScaleError, check_finite, holm
+from analysis.significance import Direction, ScaleError, check_finite, holm
 from probes.corpus_means import Interval
 
 _UNITS = {

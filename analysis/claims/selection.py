@@ -3,12 +3,15 @@
 An `Arm` is a few settings. Rows of two arms are matched where all other settings agree, so that an
 effect is never the difference of something else; what has no match is left out. Settings that are
 named to be averaged need not agree. Amounts of training have to agree as far as a table has them:
-where they may differ, their columns are left out. `ROWS` and `ARMS` are those of
-`papers/selections.toml`.
+where they may differ, their columns are left out. An `Age` is a span of pretraining, in tokens for
+each parameter, so that models of other sizes can be held against it. `ROWS`, `ARMS` and `AGES` are
+those of `papers/selections.toml`.
 
 Example:
     >>> ARMS["resuscitated, factor 2"].settings["site"], ROWS["last"]
     ('up', {'step': <Extreme.LARGEST: 'largest'>})
+    >>> Pretrained(parameters=600_000, steps=(30, 240), tokens=368_640).words
+    '0.6M parameters, steps 30 to 240 of pretraining (368,640 tokens, 0.6 a parameter)'
 """
 
 import tomllib
@@ -19,16 +22,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from analysis.claims.choices import Extreme
 from analysis.measurements import AMOUNTS, NONE, Table, settings_of
-from analysis.statistics.tests import ScaleError
+from analysis.significance import ScaleError
 
 Setting: TypeAlias = str | float | int | bool | Extreme | tuple[str | float | int, ...] | None
 """A value; None where there is none; several for any of them; or the place of a number."""
 Settings: TypeAlias = Mapping[str, Setting]
-PAPERS = Path(__file__).with_name("papers")
-"""The folder of the catalogue's files."""
+PAPERS = Path(__file__).with_name("papers")  # the folder of the catalogue's files
 _PLACES = {Extreme.SMALLEST: 0.0, Extreme.EARLY: 0.2, Extreme.MIDDLE: 0.5, Extreme.LARGEST: 1.0}
 _KEPT = ("seed", "cluster", "step")
 """Settings by which values are put together later, even where there is one only."""
@@ -36,15 +39,10 @@ _KEPT = ("seed", "cluster", "step")
 
 @dataclass(frozen=True)
 class Arm:
-    """Rows with certain settings.
-
-    Attributes:
-        name: in words.
-        settings: by column; `measure` may be among them.
-    """
+    """Rows with certain settings."""
 
     name: str
-    settings: Settings
+    settings: Settings  # values by column; `measure` may be among them
 
 
 def read_settings(given: Mapping[str, Any], rows: Mapping[str, Settings]) -> Settings:
@@ -62,18 +60,6 @@ def _setting(value: Any) -> Setting:
         return None
     is_place = isinstance(value, str) and value.upper() in Extreme.__members__
     return Extreme[value.upper()] if is_place else value
-
-
-def _selections() -> tuple[dict[str, Settings], dict[str, Arm]]:
-    content = tomllib.loads((PAPERS / "selections.toml").read_text(encoding="utf-8"))
-    rows: dict[str, Settings] = {}
-    for name, given in content["rows"].items():
-        rows[name] = read_settings(given, rows)
-    return rows, {name: Arm(name, read_settings(g, rows)) for name, g in content["arms"].items()}
-
-
-ROWS, ARMS = _selections()
-"""Settings and arms by name."""
 
 
 def rows_with(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -150,3 +136,82 @@ def _placed(column: pd.Series, wanted: Extreme) -> float:
         raise ScaleError(f"no row has a {column.name}")
     goal = _PLACES[wanted] * numbers[-1]
     return min(numbers, key=lambda value: abs(value - goal))
+
+
+_MILLION, _ROUND = 10**6, 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A model that runs begin from, at one checkpoint or several."""
+
+    parameters: int  # how many it has
+    steps: tuple[int, ...] = ()  # its checkpoints, by growing age; none where not known
+    # tokens that the last checkpoint was pretrained on; None where that is not known
+    tokens: int | None = None
+
+    @property
+    def words(self) -> str:
+        """Size, steps and tokens."""
+        is_large = self.parameters >= _MILLION / _ROUND
+        size = f"{self.parameters / _MILLION:,.1f}M" if is_large else f"{self.parameters:,}"
+        parts = [f"{size} parameters"]
+        if self.steps:
+            first, last = self.steps[0], self.steps[-1]
+            span = f"steps {first:,} to {last:,}" if first < last else f"step {last:,}"
+            parts.append(f"{span} of pretraining")
+        if self.tokens is None:
+            return ", ".join(parts)
+        seen = f"{self.tokens:,} tokens, {self.tokens_a_parameter(1.0)} a parameter"
+        return f"{', '.join(parts)} ({seen})"
+
+    def shares(self, steps: pd.Series) -> Float[np.ndarray, " row"]:
+        """How far checkpoints are in pretraining; at its end where no step is said."""
+        numbers = pd.to_numeric(steps.where(steps != NONE), errors="coerce").to_numpy(dtype=float)
+        return np.where(np.isnan(numbers), 1.0, numbers / (self.steps[-1] if self.steps else 1))
+
+    def tokens_a_parameter(self, share: float) -> str:
+        """The tokens of a share of pretraining for each parameter, in words."""
+        assert self.tokens is not None, "what is not known is not written"
+        found = share * self.tokens / self.parameters
+        return f"{found:,.{1 if found < _ROUND else 0}f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Age:
+    """A span of pretraining, in tokens for each parameter."""
+
+    until: str  # what bounds it, in words
+    source: str  # the origin of the bound
+    least: float = 0.0  # checkpoints before this are left out
+    most: float = np.inf  # checkpoints after this are left out
+
+    def rows(self, rows: pd.DataFrame, model: Pretrained) -> pd.DataFrame:
+        """The rows of checkpoints of this age."""
+        is_late = self.least > 0
+        bound = f"{self.until} at {self.least if is_late else self.most:g} ({self.source})"
+        if model.tokens is None:
+            raise ScaleError(
+                "how many tokens the model was pretrained on is not known, and the claim is about "
+                f"what comes {'after' if is_late else 'before'} {self.until} ({self.source})"
+            )
+        shares = model.shares(rows["step"])
+        ages = shares * model.tokens / model.parameters
+        kept = rows[(ages >= self.least) & (ages <= self.most)]
+        if len(kept) or not len(rows):
+            return kept
+        end = shares.max() if is_late else shares.min()
+        at = f" at step {end * model.steps[-1]:,.0f}," if model.steps else ""
+        raise ScaleError(
+            f"the trajectory {'ends' if is_late else 'begins'}{at} at "
+            f"{model.tokens_a_parameter(float(end))} tokens a parameter, "
+            f"{'before' if is_late else 'after'} {bound}"
+        )
+
+
+_CONTENT = tomllib.loads((PAPERS / "selections.toml").read_text(encoding="utf-8"))
+ROWS: dict[str, Settings] = {}  # settings by name
+for _name, _given in _CONTENT["rows"].items():
+    ROWS[_name] = read_settings(_given, ROWS)
+ARMS = {name: Arm(name, read_settings(given, ROWS)) for name, given in _CONTENT["arms"].items()}
+AGES = {name: Age(**given) for name, given in _CONTENT["ages"].items()}

@@ -2,8 +2,7 @@
 
 | question | module |
 |---|---|
-| What was reported, and what of it does not go together? | `.published_numbers` |
-| What do results say, and what were they made with? | `.results` |
+| What was reported, and what do results say of it? | `.results` |
 | Which results stand for a number? | `.selectors` |
 | Do they agree, and how is that shown? | `.verification` |
 """
@@ -11,8 +10,10 @@
 from probes.lazy_exports import lazily
 
 _MODULES = {
-    "published_numbers": ("INCONSISTENCIES", "Inconsistency", "PUBLISHED", "Published"),
-    "results": ("Measured", "settings_of_results"),
+    "results": (
+        *("INCONSISTENCIES", "Inconsistency", "PUBLISHED", "Published"),
+        *("Measured", "settings_of_results"),
+    ),
     "verification": (
         *("Agreement", "Comparison", "compare", "headline", "verification_table", "verify"),
         *("verify_command", "write_verification"),

@@ -1,35 +1,46 @@
-"""Results: what the tables of results say of a few settings, and what these were made with.
+"""What the papers report, and what results say of the same, with what each was made with.
 
-A value is the mean over seeds of their means. Its interval reaches as far as the wider one of two:
-over seeds, and over passages, questions or facts where there are some; with one of each there is
-none. Models, corpora and data sets have other names in results than in the papers. Conditions of
-published numbers are read from manifests; where results of a kind do not agree in something, it is
+`numbers.csv` has a row for each published number, in the order of the papers; its columns after
+`inconsistencies` are the conditions under which the number was measured. `inconsistencies.csv` says
+which numbers do not go together; some are no targets at all. `names.csv` has what papers and
+results call the same model, corpus or data set.
+
+- Kim et al., ICLR 2025: Tables 1 and 2, footnote 11, Figures 2, 3 and 5 to 9, B.4.2. K is there the
+  sum of a target's log-probabilities over the length of the padded row, about a twelfth of the mean
+  over its tokens; A is its change over its size. Of a figure the ticks of its axis are known.
+- Chang et al., NeurIPS 2024: sections 4.1 to 4.4, of which a summary without numbers is at hand.
+- Chen et al., 2024: Tables 1 to 6 and section 5. Table 1 is the rows "none" of Table 2.
+
+A measured value is the mean over seeds of their means. Its interval reaches as far as the wider of
+two: over seeds, and over passages, questions or facts. What results of a kind do not agree in is
 said of none of them.
 
 Example:
-    >>> values = pd.Series([1.0, 2.0, 3.0], index=pd.Index([0, 1, 2], name="seed"))
-    >>> found = measured(values)
+    >>> one = PUBLISHED["kim-table-1-baseline-738k-A"]
+    >>> one.value, one.change, str(one.direction)
+    (18.8, -6.4, 'falls')
+    >>> found = measured(pd.Series([1.0, 2.0, 3.0], index=pd.Index([0, 1, 2], name="seed")))
     >>> found.value, round(found.interval.low, 2), found.seeds
     (2.0, -0.48, 3)
-    >>> published_name("model", "allenai/OLMo-1B-hf"), published_name("model", "runs/tiny")
-    ('OLMo-1B', 'tiny')
 """
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import dropwhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from analysis.claims.choices import Paper
 from analysis.claims.designs import hull, student_interval
 from analysis.claims.selection import Arm, Settings, matched, rows_with
-from analysis.measurements import AMOUNTS, NONE, Table, checked
-from analysis.run_settings import series_of
-from analysis.statistics.tests import ScaleError
+from analysis.measurements import AMOUNTS, NONE, Table, checked, series_of
+from analysis.significance import Direction, ScaleError
 from probes.corpus_means import Interval
 from training.ckl_config import SIX_TASKS, ProbeReduction
 from training.data.mixes import MixName
@@ -38,33 +49,27 @@ from training.runs.directory import read_manifest
 if TYPE_CHECKING:
     from analysis.result_folders import Results
 
+
 Conditions: TypeAlias = Mapping[str, str]
 """What results are known to have been made with, by the names of the published conditions."""
 PERCENT = 100.0
-LEAST_UNITS = 2
-"""Seeds or items below which there is no interval."""
+LEAST_UNITS = 2  # seeds or items below which there is no interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was measured of what a paper reports, in the unit of the published number.
-
-    Attributes:
-        conditions: what was measured how, by the names of the published conditions.
-        change: from what the paper compares with; None where that was not measured.
-        unchanged: why there is no change, in words.
-        rows: which results it is of, in words.
-        seeds: how many runs it is a mean over; 0 where that is not known.
-    """
+    """What was measured of what a paper reports, in the unit of the published number."""
 
     value: float
+    # what was measured how, by the names of the published conditions
     conditions: Mapping[str, str] = field(default_factory=dict)
     interval: Interval | None = None
+    # the change from what the paper compares with; None where that was not measured
     change: float | None = None
     change_interval: Interval | None = None
-    unchanged: str = ""
-    rows: str = ""
-    seeds: int = 0
+    unchanged: str = ""  # why there is no change, in words
+    rows: str = ""  # which results it is of, in words
+    seeds: int = 0  # how many runs it is a mean over; 0 where that is not known
 
 
 @dataclass(frozen=True)
@@ -158,8 +163,7 @@ def _seeds(values: pd.Series) -> np.ndarray:
 
 
 NEW, FAMILIAR = "new", "familiar"
-MIX_CORPUS = "mix corpus"
-"""The condition that says which generic text was mixed in."""
+MIX_CORPUS = "mix corpus"  # the condition that says which generic text was mixed in
 with Path(__file__).with_name("names.csv").open(encoding="utf-8", newline="") as _file:
     _, *NAMES = csv.reader(_file)
 """Kinds, names of the papers and names that results have."""
@@ -258,3 +262,116 @@ def _memorization_conditions(configuration: Mapping[str, Any]) -> Conditions:
         name = corpus if mix == MixName.GENERIC and corpus else mix
         conditions[MIX_CORPUS] = published_name("mix", name)
     return conditions
+
+
+_DIGITS = 6
+_LAST_FIELD = "inconsistencies"
+
+
+class Reading(StrEnum):
+    """How a number was come by."""
+
+    PRINTED = "printed"
+    TICKS = "read off an axis"  # only the range that the axis of a figure shows is known
+    WORDS = "words"  # only which way something goes is known
+
+
+@dataclass(frozen=True)
+class Inconsistency:
+    """Numbers that do not go together; with `no_target` they should not be compared with at all."""
+
+    identifier: str
+    says: str
+    no_target: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A published number.
+
+    Attributes:
+        conditions: what has to agree for values to be compared: model, data, metric, settings.
+        value: the number; None where there is a range (low, high) or a direction only.
+        tolerance: largest difference of numbers that are the same for all that matters.
+        change: value less what it is compared with there; None where that is no published number.
+        change_from: what that is, in words.
+        base: identifier of what it is compared with; empty where that is no published number.
+        goes: which way it goes, where there is no `change`.
+        inconsistencies: what is known against it.
+    """
+
+    identifier: str
+    paper: Paper
+    place: str
+    measure: str
+    unit: str
+    reading: Reading
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    tolerance: float = 0.0
+    change: float | None = None
+    change_from: str = ""
+    base: str = ""
+    goes: Direction | None = None
+    inconsistencies: tuple[Inconsistency, ...] = ()
+
+    @property
+    def direction(self) -> Direction | None:
+        """Which way it goes; None where the change is within the tolerance, or not known."""
+        if self.change is None:
+            return self.goes
+        if abs(self.change) <= self.tolerance:
+            return None
+        return Direction.RISES if self.change > 0 else Direction.FALLS
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing should be compared with it; empty where something may be."""
+        wrong = [one.says for one in self.inconsistencies if one.no_target]
+        return f"the published number is no target: {wrong[0]}" if wrong else ""
+
+
+def _rows(name: str) -> dict[str, dict[str, str]]:
+    with Path(__file__).with_name(name).open(encoding="utf-8", newline="") as file:
+        return {next(iter(row.values())): row for row in csv.DictReader(file)}
+
+
+def _numbers() -> Iterator[Published]:
+    rows = _rows("numbers.csv")
+    for name, row in rows.items():
+        _, *conditions = dropwhile(lambda column: column != _LAST_FIELD, row)
+        value, low, high = (
+            float(row[end]) if row[end] else None for end in ("value", "low", "high")
+        )
+        base = rows[row["base"]]["value"] if row["base"] else None
+        yield Published(
+            identifier=name,
+            paper=Paper(row["paper"]),
+            place=row["place"],
+            measure=row["measure"],
+            unit=row["unit"],
+            reading=Reading(row["reading"]),
+            conditions={one: row[one] for one in conditions if row[one]},
+            value=value,
+            low=low,
+            high=high,
+            tolerance=float(row["tolerance"] or 0),
+            change=None if base is None else round(float(row["value"]) - float(base), _DIGITS),
+            change_from=row["change_from"],
+            base=row["base"],
+            goes=Direction(row["goes"]) if row["goes"] else None,
+            inconsistencies=tuple(
+                INCONSISTENCIES[one] for one in row[_LAST_FIELD].split("; ") if one
+            ),
+        )
+
+
+INCONSISTENCIES: Mapping[str, Inconsistency] = {
+    name: Inconsistency(name, row["says"], row["no_target"] == "yes")
+    for name, row in _rows("inconsistencies.csv").items()
+}
+"""All that are known, by their identifiers."""
+PUBLISHED: Mapping[str, Published] = {one.identifier: one for one in _numbers()}
+"""Every number by its identifier, in the order of the papers."""

@@ -3,9 +3,8 @@
 A checkpoint stands for a published one where it is as far on the way to the last one, a recipe
 where batch and learning rate are the same; else the usual one stands for the baseline, the largest
 batch for the larger one, and the largest and smallest learning rate for these. New text stands for
-PubMed. A cell of Chen et al. stands for runs with the same data at both stages; a mean over sets
-for runs with any later set of its kind, matched set by set between arms. Mixes are taken in the
-amount that most runs have. Numbers of Chang et al. are those of the arms of our claims.
+PubMed. A cell of Chen et al. stands for runs with the same data at both stages. Mixes are taken in
+the amount that most runs have. Numbers of Chang et al. are those of the arms of our claims.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,16 +16,24 @@ from analysis.claims.catalogue import CLAIMS
 from analysis.claims.choices import Paper
 from analysis.claims.designs import Contrast
 from analysis.claims.selection import ARMS, ROWS, Arm, Settings, along, matched, rows_with
+from analysis.correlations import (
+    LEAST_CHECKPOINTS,
+    CheckpointCluster,
+    CorrelationKind,
+    checkpoint_correlation,
+)
 from analysis.measurements import NONE, Table
 from analysis.numbers import shown_path
-from analysis.published.published_numbers import PUBLISHED, Published, Reading
 from analysis.published.results import (
     FAMILIAR,
     MIX_CORPUS,
     NEW,
     PERCENT,
+    PUBLISHED,
     Conditions,
     Measured,
+    Published,
+    Reading,
     ResultRows,
     measured,
     measured_arm,
@@ -35,13 +42,7 @@ from analysis.published.results import (
     published_name,
     usual,
 )
-from analysis.statistics.correlations import (
-    LEAST_CHECKPOINTS,
-    CheckpointCluster,
-    CorrelationKind,
-    checkpoint_correlation,
-)
-from analysis.statistics.tests import ScaleError
+from analysis.significance import ScaleError
 
 _FREE = ("spacing",)
 """Settings that follow from what a run did, and need not agree between checkpoints."""
@@ -76,8 +77,7 @@ _ENTROPIES = {
     "attention entropy": ("attention",),
     "next-token entropy": ("next-token",),
 }
-_YOUNGEST = 18_000 / 738_000
-"""Updates at the first checkpoint of Figure 8, over those at the last."""
+_YOUNGEST = 18_000 / 738_000  # updates at the first checkpoint of Figure 8, over those at the last
 
 
 def _curve(published: Published, rows: ResultRows) -> Measured:
@@ -130,10 +130,8 @@ _RECIPES = {
     _SMALLER_RATE: ("lr-1e-4", "at a smaller learning rate than the usual one"),
 }
 """Recipes of `training.ckl` by their published names, and what is other than usual in them."""
-_FIRST, _LAST = "118k", "738k"
-"""The first and the last checkpoint of the tables, in updates."""
-_NEAR = 0.1
-"""The most that checkpoints as old differ, as a share of the way to the last one."""
+_FIRST, _LAST = "118k", "738k"  # the first and the last checkpoint of the tables, in updates
+_NEAR = 0.1  # the most that checkpoints as old differ, as a share of the way to the last one
 
 
 def _score(published: Published, base: Published | None, rows: ResultRows) -> Measured:
@@ -183,7 +181,6 @@ def _runs_on(
 
 
 def _run_conditions(frame: pd.DataFrame, rows: ResultRows, novelty: str) -> dict[str, str]:
-    """What runs are known to have been made with."""
     known = rows.conditions(Table.ACQUISITION)
     models = {published_name("model", str(name)) for name in frame["trajectory"] if name != NONE}
     corpus = {"corpus": known[f"{novelty} corpus"]} if f"{novelty} corpus" in known else {}
@@ -203,7 +200,6 @@ def _checkpoint(wanted: str, frame: pd.DataFrame, settings: Settings) -> Arm:
 
 
 def _recipe_settings(recipe: str, frame: pd.DataFrame) -> Settings:
-    """Batch and learning rate that stand for a published recipe."""
     exact = {n: v for n, v in _published_settings(recipe).items() if n != "epochs"}
     if len(rows_with(frame, exact)):
         return exact

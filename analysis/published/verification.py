@@ -1,13 +1,9 @@
 """Verification: do results agree with what the papers report? A table, a document and a command.
 
-`verification.csv` has a row for each published number: where it is printed, what is printed, what
-was measured, how both stand to each other, and why. `verification.md` begins with the counts, has a
-line for each published table or figure with what keeps most of its numbers from being compared, and
-then a table of the numbers that were.
-
-Values are compared where all conditions of the published number are met; else, or where values
-differ, directions are: of the change from what the paper compares with. A number that is known to
-be wrong is no target.
+`verification.csv` has a row for each published number: what is printed, what was measured, how both
+stand to each other, and why; `verification.md` the counts and a table of the numbers that could be
+compared. Values are compared where all conditions of the published number are met; else, or where
+values differ, directions are. A number that is known to be wrong is no target.
 
 Example:
     >>> found = verify({})
@@ -29,10 +25,17 @@ import pandas as pd
 from analysis.claims.choices import Paper
 from analysis.measurements import Table as Measurements
 from analysis.numbers import MINUS
-from analysis.published.published_numbers import INCONSISTENCIES, PUBLISHED, Published
-from analysis.published.results import Conditions, Measured, ResultRows, result_rows
+from analysis.published.results import (
+    INCONSISTENCIES,
+    PUBLISHED,
+    Conditions,
+    Measured,
+    Published,
+    ResultRows,
+    result_rows,
+)
 from analysis.published.selectors import measured_of
-from analysis.statistics.tests import LEVEL, Direction, ScaleError
+from analysis.significance import LEVEL, Direction, ScaleError
 from probes.corpus_means import Interval
 from probes.shown import Table, json_text, markdown_table, print_tables
 
@@ -40,14 +43,12 @@ from probes.shown import Table, json_text, markdown_table, print_tables
 class Agreement(StrEnum):
     """How a measurement stands to a published number."""
 
-    MATCH = "match"
-    """Values are within the tolerance, or the published one is within the interval."""
+    MATCH = "match"  # values are within the tolerance, or the published one is within the interval
     DIRECTION_ONLY = "direction only"
     """Both go the same way; values differ, or are of different things."""
     DISAGREES = "disagrees"
     """They go different ways, or values of the same thing differ and nothing else is known."""
-    WITHIN_CHANCE = "within chance"
-    """The change measured may be chance."""
+    WITHIN_CHANCE = "within chance"  # the change measured may be chance
     NOT_COMPARABLE = "not comparable"
 
 
@@ -277,7 +278,6 @@ def _comparable(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _refuse(out: Path) -> None:
-    """Refuse a folder before any work is done."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; give a folder, which need not exist")
     taken = [out / f"{NAME}{ending}" for ending in _ENDINGS if (out / f"{NAME}{ending}").exists()]

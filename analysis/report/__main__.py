@@ -26,8 +26,7 @@ from probes.cli import command_main
 
 PROGRAM = "analysis.report"
 _ENDING = ".html"
-_OURS = "mnemoscope · report"
-"""Stands on every page of this command."""
+_OURS = "mnemoscope · report"  # stands on every page of this command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +48,8 @@ class ReportArguments:
 def _run(arguments: ReportArguments, given: Sequence[str]) -> None:
     _refuse(arguments)
     from analysis.numbers import command_line
-    from analysis.report.material import read_material
     from analysis.report.page import TITLE, write_page
+    from analysis.report.parts import read_material
 
     material = read_material(list(dict.fromkeys(arguments.results)), curves=arguments.curves)
     command = command_line(PROGRAM, given)
@@ -61,7 +60,6 @@ def _run(arguments: ReportArguments, given: Sequence[str]) -> None:
 
 
 def _refuse(arguments: ReportArguments) -> None:
-    """Refuse what cannot be done, before any work."""
     out = arguments.out
     if arguments.curves < 0:
         raise ValueError(f"--curves must be 0 or more, found {arguments.curves}")

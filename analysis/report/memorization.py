@@ -11,29 +11,29 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.arm_figures import over_stages
+from analysis.arm_report import over_stages
 from analysis.arms import PLAIN_NAME, pooled, remix_arms
 from analysis.claims.choices import Anchor
-from analysis.document import Panel, Switches
+from analysis.document import Panel, Switches, figure
 from analysis.document import Part as Piece
 from analysis.figures import colours_of
 from analysis.measurements import NONE, Table, checked
 from analysis.numbers import points, share, shown_path, signed
 from analysis.remix_curves import recall_curves
 from analysis.remix_measures import SHARE
-from analysis.remix_rows import EFFECTIVE_LAYERS, FIRST_LAYER, RIGHT, memorization_table
 from analysis.report import parts
-from analysis.report.material import (
+from analysis.report.parts import (
     EDITS,
     MIXES,
     Material,
+    Part,
     control_strengths,
     is_set,
     memory_name,
     named,
     varied,
 )
-from analysis.report.parts import Part
+from analysis.run_rows import EFFECTIVE_LAYERS, FIRST_LAYER, RIGHT, memorization_table
 from analysis.runs import Chain
 
 _DATA = ("first", "later", "stages", "familiar")
@@ -65,14 +65,14 @@ def memorization_part(material: Material) -> Part | None:
     amounts = _amounts(right)
     line_colours = colours_of(amounts["series"])
     summary = _summary(right)
-    amount = parts.figure(
+    amount = figure(
         "How much is mixed in, and how long its items are.",
         "The share of stage A that is right after the last stage; thick lines: means over seeds, "
         "with 95 % intervals over seeds.",
         parts.line_panels(amounts, _AMOUNTS, "share right", line_colours, form=".0%"),
         anchor=Anchor.MIXES,
     )
-    depth = parts.figure(
+    depth = figure(
         "Where in depth the facts of stage A are readable.",
         "After the last stage: the first layer whose readout has the answer's first token among "
         "its ten top tokens, and over how many layers these spread.",
@@ -85,7 +85,7 @@ def memorization_part(material: Material) -> Part | None:
         heading="Memorization",
         pieces=(
             Switches({"Arms": colours, "Lines": line_colours}),
-            *parts.figure(
+            *figure(
                 "What is right of stage A after the last stage.",
                 "Full dots: the share of the facts of stage A that is right, mean over seeds, "
                 "with 95 % intervals over seeds; faint dots: single seeds; open dots: the same "
@@ -93,11 +93,19 @@ def memorization_part(material: Material) -> Part | None:
                 _right_panels(right, colours),
                 is_wide=True,
             ),
-            *parts.figure(
+            *figure(
                 "What became of stage A while later stages were trained.",
                 "Lines: mean over seeds. Stages are drawn equally wide, whatever number of "
                 "updates they took; point at a line for its step.",
-                [_stage_panel(one, colours) for one in curves],
+                [
+                    Panel(
+                        over_stages(
+                            one.curve, colours, one.stages, "share right", form=".0%"
+                        ).update_layout(showlegend=False),
+                        one.data,
+                    )
+                    for one in curves
+                ],
             ),
             *amount,
             *depth,
@@ -138,7 +146,6 @@ def _runs(material: Material) -> pd.DataFrame:
 
 
 def _said(runs: pd.DataFrame) -> list[str]:
-    """Amounts and texts in which mixes differ, and strengths in which controls of edits do."""
     return [
         *varied(runs[is_set(runs["mix_ratio"])], list(_AXES.values())),
         *_texts_said(runs),
@@ -150,7 +157,6 @@ def _texts_said(runs: pd.DataFrame) -> list[str]:
 
 
 def _at_the_end(runs: pd.DataFrame) -> pd.DataFrame:
-    """Numbers of the last moment of each data."""
     return runs[runs["moment"] == runs.groupby("data")["moment"].transform("max")]
 
 
@@ -259,8 +265,3 @@ def stage_curves(
         if len(curve):
             data = f"{first}, then {'+'.join(dict.fromkeys(later))}" if later else first
             yield StageCurves(data, arms[0].stages, curve)
-
-
-def _stage_panel(one: StageCurves, colours: dict[str, str]) -> Panel:
-    drawn = over_stages(one.curve, colours, one.stages, "share right", form=".0%")
-    return Panel(drawn.update_layout(showlegend=False), one.data)

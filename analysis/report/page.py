@@ -29,25 +29,22 @@ from analysis.document import (
     Report,
     Settings,
     Template,
+    figure,
     html,
 )
 from analysis.document import Part as Piece
+from analysis.figures import REFERENCE_COLOUR, SERIES_COLOURS
 from analysis.numbers import capital, shown_path, shown_value
-from analysis.report.encounters import encounters_part
-from analysis.report.material import Material
+from analysis.report.knowledge import encounters_part, resuscitation_part
+from analysis.report.measured_models import pretraining_part, readable_part, updates_part
 from analysis.report.memorization import memorization_part
-from analysis.report.parts import Part, dot_panels, figure, table
-from analysis.report.pretraining import pretraining_part, updates_part
-from analysis.report.resuscitation import resuscitation_part
-from analysis.report.single_models import readable_part
-from analysis.theme import REFERENCE_COLOUR, SERIES_COLOURS
+from analysis.report.parts import Material, Part, dot_panels, table
 from probes.cli import output_folder, progress
 from probes.results import RESULT_FILE
 from training.runs.directory import read_manifest
 
 TITLE = "How language models acquire, store and forget facts"
-MOST_FINDINGS = 8
-"""At the head of the page."""
+MOST_FINDINGS = 8  # at the head of the page
 MEASURED: Mapping[str, Callable[[Material], Part | None]] = {
     "pretraining": pretraining_part,
     "encounters": encounters_part,
@@ -156,7 +153,7 @@ def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None
         anchor=Anchor.LEDGER,
         heading="What the papers claim, and what these runs say",
         pieces=(
-            *_models(ledger),
+            *([Bullets(list(map(capital, ledger.models)))] if ledger.models else []),
             f"Scale: {ledger.scale}. In each family of claims the chance of any false "
             f"\u201csupported\u201d is at most {100 * (1 - ledger.level):.3g} %, and so is that of "
             "any false \u201ccontradicted\u201d. Intervals are of each claim by itself. A tile "
@@ -179,13 +176,7 @@ def ledger_part(ledger: Ledger | None, drawn: Collection[Anchor]) -> Part | None
     )
 
 
-def _models(ledger: Ledger) -> list[Piece]:
-    """How large the models were, and how long they were trained."""
-    return [Bullets(list(map(capital, ledger.models)))] if ledger.models else []
-
-
 def _claim_row(one: Finding, drawn: Collection[Anchor]) -> dict[str, Any]:
-    """A claim with its cells as the page shows them."""
     # An effect stands above its interval, in which the unit is not said again.
     main, bracket, ends = one.shown.partition(" (")
     unit = main.partition(" ")[2]
@@ -205,7 +196,6 @@ def _claim_row(one: Finding, drawn: Collection[Anchor]) -> dict[str, Any]:
 
 
 def _forest(ledger: Ledger) -> list[Figure]:
-    """Effects with their intervals, a panel for each unit."""
     rows = ledger.table()
     rows = rows[rows["effect"].notna()].rename(columns={"claim": "arm", "effect": "value"})
     rows = rows.astype({"value": float, "low": float, "high": float})
@@ -238,8 +228,7 @@ def _ledger_findings(ledger: Ledger) -> Iterator[str]:
 
 
 _HASHED = {"weights": "weights_sha256", "text": "corpus_sha256"}
-_HASH = 12
-"""Characters of a hash that are shown."""
+_HASH = 12  # characters of a hash that are shown
 _KINDS = {
     "pretraining_runs": "Pretraining runs",
     "ckl_runs": "Runs of continual knowledge learning",
@@ -281,7 +270,9 @@ def _runs(title: str, folders: Sequence[Path]) -> Iterator[Piece]:
     apart = shown.nunique() > 1
     weights = [str(one["inputs"].get("start_sha256", ""))[:_HASH] for one in manifests.values()]
     yield Heading(f"{title}: {len(manifests)}")
-    yield Facts({"versions": in_order(map(_versions, manifests.values()))})
+    versions = [one["versions"].items() for one in manifests.values()]
+    each = (", ".join(f"{name} {version}" for name, version in found) for found in versions)
+    yield Facts({"versions": in_order(each)})
     yield from table(
         f"{title}: what differs",
         "Settings in which runs differ, and the first characters of the hash of the weights that "
@@ -292,27 +283,21 @@ def _runs(title: str, folders: Sequence[Path]) -> Iterator[Piece]:
     yield Fold(f"{title}: commands", [Code("\n".join(map(command_of, manifests.values())))])
 
 
-def _versions(manifest: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-
-
 def _measured(title: str, paths: Sequence[Path], name: str) -> Iterator[Piece]:
     if not paths:
         return
     yield Heading(f"{title}: {len(paths)}")
     for path in paths:
-        file = path / name if path.is_dir() else path
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads((path / name).read_text(encoding="utf-8"))
         short = {k: v for k, v in content.items() if not isinstance(v, list | dict)}
         known = _without_folders(content.get("provenance") or short)
-        shown = shown_path(str(path if path.is_dir() else path.parent))
-        yield Fold(shown, [Settings(known), *_checkpoints(path)])
+        yield Fold(shown_path(str(path)), [Settings(known), *_checkpoints(path)])
 
 
 def _checkpoints(sweep: Path) -> Iterable[Piece]:
     """The weights of the checkpoints of a sweep, of those that it says so of."""
     cells = {}
-    for file in sorted(sweep.rglob(RESULT_FILE)) if sweep.is_dir() else ():
+    for file in sorted(sweep.rglob(RESULT_FILE)):
         if file.parent != sweep:
             known = json.loads(file.read_text(encoding="utf-8")).get("provenance", {})
             hashes = {name: str(known.get(key) or "")[:_HASH] for name, key in _HASHED.items()}

@@ -11,16 +11,15 @@ import pytest
 from scipy.stats import spearmanr
 
 import analysis
-from analysis.arm_figures import over_pretraining
+from analysis.arm_report import over_pretraining
 from analysis.arms import base_of
-from analysis.ckl_findings import findings
 from analysis.ckl_measures import score_tables, scores_over_steps
 from analysis.ckl_page import sections
 from analysis.ckl_report import main
-from analysis.ckl_summary import comparison_table, correlation_table, summarise
+from analysis.ckl_summary import comparison_table, correlation_table, findings, summarise
 from analysis.encounter_measures import LookGrid, MetProbes, curve_of, curve_tables
 from analysis.figures import colours_of
-from analysis.statistics.bootstrap import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.significance import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from tests.analysis.ckl_runs import UP, arms_from, make_run
 from tests.analysis.test_document import plots_of
 from training.recipes import Control, EditForm

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from analysis.ckl_rows import acquisition_table
 from analysis.measurements import COLUMNS, Table, checked, settings_of
+from analysis.run_rows import acquisition_table
 from analysis.runs import read_run
 from interventions.choices import ResuscitationSite
 from tests.analysis.ckl_runs import BASE, EXPOSURES, UP, make_run

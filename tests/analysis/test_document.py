@@ -13,7 +13,6 @@ from analysis.document import (
     Bullets,
     Cell,
     Code,
-    Column,
     Facts,
     Figure,
     Fold,
@@ -29,6 +28,7 @@ from analysis.document import (
     markdown,
     print_report,
     save_report,
+    table_of,
 )
 from probes.shown import Table as PlainTable
 from probes.shown import print_tables
@@ -139,16 +139,14 @@ def test_columns_that_are_empty_throughout_can_be_left_out():
     assert table.without_empty().header == ("", "a value", "a very-long-heading of three words")
 
 
-def test_a_table_of_a_frame_has_brief_headings():
-    frame = pd.DataFrame({"name": ["a", "b"], "value": [0.25, 0.5]})
-    columns = [
-        Column("name", lambda row: row["name"]),
-        Column("share of all", lambda row: f"{row['value']:.0%}", brief="share"),
-        Column("raw", lambda row: str(row["value"]), brief=None),
-    ]
-    table = Table.of_frame("Shares", frame, columns)
-    assert table.rows == (("a", "25%", "0.25"), ("b", "50%", "0.5"))
-    assert table.brief == ("name", "share", None)
+def test_a_table_of_a_frame_is_texts_of_its_rows():
+    frame = pd.DataFrame(
+        {"name": ["a", "b"], "value": [0.25, 0.5], "low": [0.1, None], "high": 0.4}
+    )
+    columns = {"name": "{name}", "share of all": "{value:share~}", "raw": "{value:.3f}", "none": ""}
+    table = table_of("Shares", frame, columns, note="All.")
+    assert table.header == ("name", "share of all", "raw")
+    assert table.rows == (("a", "25.0% [10.0%, 40.0%]", "0.250"), ("b", "50.0%", "0.500"))
 
 
 def test_files_of_a_report_agree(tmp_path, capsys):

@@ -5,8 +5,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from analysis.arrays import OutlierRule, mean_without_outliers
-from analysis.encounters import effectivity, find_local_maxima, net_gain, retainability
+from analysis.encounters import (
+    OutlierRule,
+    effectivity,
+    find_local_maxima,
+    mean_without_outliers,
+    net_gain,
+    retainability,
+)
 from tests.reference import official_metrics
 from tests.refusals import refused
 

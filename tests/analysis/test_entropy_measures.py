@@ -5,8 +5,8 @@ import json
 import pytest
 
 from analysis.entropy import main
-from analysis.entropy_measures import pretraining_table, updates_table
 from analysis.measurements import Table, checked
+from analysis.result_folders import pretraining_table, updates_table
 from tests.models import tiny_hf_model, tiny_tokenizer
 
 SETTINGS = {"layout": "packed", "sequence_length": 13, "max_tokens": 101, "weighting": "instance"}

@@ -16,7 +16,7 @@ from analysis.depth import (
     depth_change,
     depth_table,
 )
-from analysis.statistics import holm, mcnemar, paired_permutation
+from analysis.significance import holm, mcnemar, paired_permutation
 from tests.models import D_VOCAB, tiny_hf_model, tiny_model, tokens
 
 N_LAYERS = 7

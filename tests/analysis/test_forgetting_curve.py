@@ -8,7 +8,7 @@ from scipy import stats
 
 from analysis.encounters import net_gain, retainability
 from analysis.forgetting_curve import fit_forgetting_curve, log_spaced_offsets
-from analysis.statistics.bootstrap import ClusterBootstrap
+from analysis.significance import ClusterBootstrap
 from tests.reference import official_metrics
 from tests.refusals import refused
 

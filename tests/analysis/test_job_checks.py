@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.job_checks import refuse_failing
 from analysis.jobs import Job, training_job
 from analysis.reproduce_plan import whole_plan
 from analysis.reproduce_scales import SCALES
+from analysis.study_runs import refuse_failing
 from training.choices import Parallel
 from training.ckl import COMMAND as CKL
 from training.ckl_config import paper_1b

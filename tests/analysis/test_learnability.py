@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import optimize
 
-from analysis.encounters import final_gains, learnability_threshold
-from analysis.statistics.bootstrap import ClusterBootstrap
+from analysis.encounters import learnability_threshold
+from analysis.significance import ClusterBootstrap
 from tests.refusals import refused
 
 SPACINGS = np.array([10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0])
@@ -100,21 +100,13 @@ def test_accumulated_gains_vanish_where_the_forgetting_curve_says():
         return np.array(log)
 
     spacings = [50, 70, 90, 110, 150, 300]
-    gains = [float(final_gains(run(s), range(0, 5 * s, s), lag=s)) for s in spacings]
+    gains = [run(s)[5 * s] - run(s)[0] for s in spacings]
     assert gains[0] > gains[1] > gains[2] > 0
     assert gains[3:] == [0.0, 0.0, 0.0]
     found = learnability_threshold(spacings, np.array(gains))
     assert found.bracketed
     # Gains add up to more than a line below the threshold, which pulls the bend a little down.
     assert 90 < found.threshold < 110
-
-
-def test_final_gains_by_hand():
-    log = torch.tensor([[-9.0, -5.0, -3.0, -4.0, -2.0, -2.5], [-9.0, -6.0, -5.0, -5.0, -4.0, -5.5]])
-    assert final_gains(log, [1, 3], lag=2).tolist() == [2.5, 0.5]
-    own = final_gains(log.numpy(), np.array([[1, 3], [2, 4]]), lag=1)
-    assert own.tolist() == [3.0, -0.5]
-    assert isinstance(own, np.ndarray)
 
 
 BAD = {
@@ -135,17 +127,3 @@ def test_bad_gains_are_refused_in_one_line(case):
     arguments, message = BAD[case]
     with refused(message):
         learnability_threshold(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("log", "steps", "lag", "message"),
-    [
-        (np.zeros(5), [0], 5, "entries up to 5 of 5"),
-        (np.zeros(5), [0], 0, "at least 1"),
-        (np.array([np.nan, 0.0, 0.0]), [0], 1, "must be finite"),
-        (np.zeros(5), [], 1, "injection steps are empty"),
-    ],
-)
-def test_bad_logs_are_refused_in_one_line(log, steps, lag, message):
-    with pytest.raises(ValueError, match=message):
-        final_gains(log, steps, lag)

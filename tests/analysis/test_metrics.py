@@ -8,7 +8,7 @@ from scipy import stats
 
 from analysis.ckl_measures import knowledge_scores
 from analysis.metrics import acquisition, forgetting
-from analysis.statistics.bootstrap import ClusterBootstrap
+from analysis.significance import ClusterBootstrap
 from tests.refusals import refused
 
 # Tables 1 and 2 of the paper, at 118k, 369k, 554k and 738k pretraining steps: A and F in percent, K

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.arm_figures import by_layer, over_stages
+from analysis.arm_report import by_layer, over_stages
 from analysis.arms import base_of
 from analysis.figures import colours_of
 from analysis.remix_curves import _mean_over_seeds, loss_share
-from analysis.remix_findings import findings
 from analysis.remix_measures import recall_table
 from analysis.remix_page import sections
-from analysis.remix_report import main, summarise
+from analysis.remix_report import main
+from analysis.remix_summary import findings, summarise
 from analysis.runs import read_chain
 from tests.analysis.remix_runs import A_ITEMS, arms_from, make_run, study
 from tests.analysis.test_document import plots_of

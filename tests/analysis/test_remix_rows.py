@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.measurements import Table, checked
-from analysis.remix_rows import fact_depths, memorization_table
+from analysis.run_rows import fact_depths, memorization_table
 from analysis.runs import read_chain
 from tests.analysis.remix_runs import A_ITEMS, A_STEPS, B_STEPS, make_run
 from tests.reference.first_layers import first_layers

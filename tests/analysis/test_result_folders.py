@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from analysis.claims import Table
-from analysis.entropy_measures import updates_table
 from analysis.measurements import checked
-from analysis.result_folders import Results, find_results, tables_of
+from analysis.result_folders import Results, find_results, tables_of, updates_table
 from tests.analysis import ckl_runs, remix_runs
 from tests.analysis.test_entropy_measures import write_updates
 

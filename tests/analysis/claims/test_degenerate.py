@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from analysis.claims import CLAIMS, claim_named, judge
-from analysis.statistics import ScaleError, checkpoint_correlation
+from analysis.correlations import checkpoint_correlation
+from analysis.significance import ScaleError
 from tests.analysis.claims.claim_records import alone, judged, rows_for
 
 FOLLOWS = "acquisition-follows-entropy"

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from analysis.claims import CLAIMS, claim_named, judge
-from analysis.statistics import holm
+from analysis.significance import holm
 from tests.analysis.claims.claim_records import judged, rows_for
 
 SEEDS, ITEMS = 5, 11

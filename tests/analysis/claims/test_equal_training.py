@@ -10,13 +10,12 @@ from analysis.checkpoints import step_of
 from analysis.claims import CLAIMS, Verdict, claim_named, judge
 from analysis.claims.designs import AllOf, EachOf, Follows, Foremost, Trend
 from analysis.claims.selection import rows_with
-from analysis.measurements import AMOUNTS, NONE, Table
-from analysis.remix_rows import chain_settings
+from analysis.measurements import AMOUNTS, NONE, Table, edit_settings
 from analysis.reproduce_plan import whole_plan
 from analysis.reproduce_scales import SCALES
-from analysis.run_settings import edit_settings
+from analysis.run_rows import chain_settings
 from analysis.runs import Chain
-from analysis.statistics.tests import ScaleError
+from analysis.significance import ScaleError
 from tests.analysis.claims.claim_records import rows_for
 from training.choices import StopWhen
 from training.data.primary_sets import BUILT_IN_INSTRUCTIONS, HUB_INSTRUCTIONS, PrimaryKind

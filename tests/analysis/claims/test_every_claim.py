@@ -4,10 +4,10 @@ import pytest
 from scipy import stats
 
 from analysis.claims import CLAIMS, MEASURES, Verdict, judge
-from analysis.claims.ages import AGES
 from analysis.claims.catalogue import read_claims
 from analysis.claims.choices import Experiment, Extreme
 from analysis.claims.designs import EachOf, Follows, Foremost, Trend
+from analysis.claims.selection import AGES
 from analysis.measurements import COLUMNS
 from tests.analysis.claims.claim_records import CHECKPOINTS, CLUSTERS, SEEDS, alone, rows_for
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from analysis.claims import CLAIMS, Pretrained, claim_named, judge
-from analysis.claims.ages import AGES
+from analysis.claims.selection import AGES
 from analysis.measurements import NONE
-from analysis.statistics.tests import ScaleError
+from analysis.significance import ScaleError
 from tests.analysis.claims.claim_records import alone, rows_for
 
 GAP, FALL = "gap-is-larger-on-new-text", "acquisition-falls-with-age"

@@ -6,9 +6,15 @@ from math import exp, log
 import pytest
 
 from analysis.document import markdown
-from analysis.edit_findings import findings
 from analysis.edit_measures import EditRow, EditSetting, EditSweep, HeldOut
-from analysis.edit_sweep_page import edit_report, entropy_changes, losses, series, trade_off
+from analysis.edit_sweep_page import (
+    edit_report,
+    entropy_changes,
+    findings,
+    losses,
+    series,
+    trade_off,
+)
 from interventions.choices import ResuscitationSite
 from tests.analysis.results import make_result
 
@@ -77,7 +83,7 @@ def test_a_series_is_in_order_and_without_refused_edits():
     assert series(table, "up", "factor")["factor"].tolist() == [0.5, 1.0, 2.0]
     assert series(table, "up", "ratio")["ratio"].tolist() == [0.3, 0.5]
     assert series(table, "gate", "ratio").empty
-    assert series(table, None, "temperature")["temperature"].tolist() == [1.5, 2.0]
+    assert series(table, "temperature", "temperature")["temperature"].tolist() == [1.5, 2.0]
 
 
 def test_figures_draw_changes_of_entropies_and_losses_as_they_are():

@@ -9,18 +9,16 @@ import pytest
 from analysis.entropy_figures import (
     attention_by_layer,
     attention_heads,
-    convergence_figure,
-    entropy_figure,
-    knowledge_by_layer,
-    sorted_coefficients,
-)
-from analysis.entropy_tables import (
     coefficient_table,
+    convergence_figure,
     convergence_table,
+    entropy_figure,
     head_table,
     kept_ranks,
+    knowledge_by_layer,
     layer_table,
     series_labels,
+    sorted_coefficients,
 )
 from probes.choices import EntropyKind
 from probes.corpus_means import Interval

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from analysis.depth import compare_spread
 from analysis.document import print_report
+from analysis.entropy_figures import convergence_table
 from analysis.entropy_page import entropy_report, findings, used_share
-from analysis.entropy_tables import convergence_table
 from analysis.numbers import course, one_seed
 from analysis.observations import guessing
 from analysis.trajectory import totals_over_training, trajectory_findings

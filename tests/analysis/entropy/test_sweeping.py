@@ -8,8 +8,8 @@ import torch
 
 import analysis
 import probes
+from analysis.entropy_figures import log_spaced
 from analysis.trajectory import (
-    log_spaced,
     totals_over_training,
     trajectory_findings,
     trajectory_table,

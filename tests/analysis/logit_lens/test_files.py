@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import analysis
-from analysis.lens_difference import compare_lenses
-from analysis.lens_tables import items_table, layers_table, lens_table, save_numbers
+from analysis.lens_tables import compare_lenses, items_table, layers_table, lens_table, save_numbers
 from tests.analysis.lens_results import D_VOCAB, make_lens
 
 

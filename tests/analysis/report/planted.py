@@ -16,7 +16,7 @@ from analysis.claims.ledger import read_ledger
 from analysis.edit_measures import MEASURES
 from analysis.lens_tables import save_numbers
 from analysis.measurements import COLUMNS, Table
-from analysis.report.material import Material
+from analysis.report.parts import Material
 from analysis.result_folders import find_results
 from tests.analysis import ckl_runs, remix_runs
 from tests.analysis.lens_results import make_lens

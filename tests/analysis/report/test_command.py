@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from analysis.report.pretraining import text_changes
+from analysis.report.measured_models import text_changes
 from analysis.runs import read_run
 from tests.analysis import ckl_runs
 from tests.analysis.report import planted

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 
 from analysis.measurements import Table
-from analysis.report.material import Material
+from analysis.report.knowledge import resuscitation_part
 from analysis.report.memorization import memorization_part
-from analysis.report.parts import differences, over_seeds
-from analysis.report.resuscitation import resuscitation_part
+from analysis.report.parts import Material, differences, over_seeds
 from analysis.result_folders import Results
 from tests.analysis.report import planted
 from tests.analysis.report.drawn import plots, traces

@@ -7,10 +7,9 @@ import pytest
 
 from analysis.claims.choices import Anchor
 from analysis.measurements import NONE, Table
-from analysis.report.material import EDITS, Material, edit_name
+from analysis.report.measured_models import pretraining_part
 from analysis.report.page import MEASURED
-from analysis.report.parts import between_ends, differences, over_seeds
-from analysis.report.pretraining import pretraining_part
+from analysis.report.parts import EDITS, Material, between_ends, differences, edit_name, over_seeds
 from analysis.result_folders import Results
 from tests.analysis.report import planted
 from tests.analysis.report.drawn import plots, traces

@@ -9,7 +9,6 @@ import pytest
 
 from analysis import reproduce_scales as scales
 from analysis.reproduce import Experiment, main
-from analysis.reproduce_scales import smoke
 from tests.training.small_runs import write_texts
 
 CLAIMS = ("entropy-at-the-start", "three-stages")
@@ -17,7 +16,7 @@ CLAIMS = ("entropy-at-the-start", "three-stages")
 
 def small_scale(texts):
     """The smoke scale with everything smaller; nine steps of pretraining, eight checkpoints."""
-    scale, text = smoke(), str(texts / "familiar.jsonl")
+    scale, text = scales.SCALES["smoke"](), str(texts / "familiar.jsonl")
     pretrained = replace(
         scale.trajectory.config,
         **{"corpus": (text,), "held_out": (text,), "d_vocab": 307, "d_model": 22, "n_heads": 1},

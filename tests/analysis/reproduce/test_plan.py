@@ -8,7 +8,6 @@ import pytest
 from analysis.claims import CLAIMS, Scale
 from analysis.jobs import in_waves, same_runs
 from analysis.reproduce import Experiment, claims_of, needed
-from analysis.reproduce_parts import ScaleData, with_data
 from analysis.reproduce_plan import (
     knowledge_work,
     located_names,
@@ -17,7 +16,7 @@ from analysis.reproduce_plan import (
     pretraining_work,
     whole_plan,
 )
-from analysis.reproduce_scales import SCALES, smoke
+from analysis.reproduce_scales import SCALES, ScaleData, with_data
 from tests.analysis.job_words import check_words
 from training.choices import NoMixControl
 from training.ckl import COMMAND as CKL
@@ -30,7 +29,7 @@ RUNS = Path("runs")
 
 @pytest.fixture(scope="module")
 def jobs():
-    return whole_plan(smoke(), RUNS)
+    return whole_plan(SCALES["smoke"](), RUNS)
 
 
 def test_every_claim_has_its_experiments():
@@ -117,11 +116,11 @@ def test_experiments_start_where_they_should(jobs):
     }
     equal = [job.config for job in runs(Experiment.MIXES) if job.config.no_mix_control]
     assert {config.no_mix_control for config in equal} == {NoMixControl.STEPS}
-    assert set(located_names(smoke())) <= {job.name for job in jobs}
+    assert set(located_names(SCALES["smoke"]())) <= {job.name for job in jobs}
 
 
 def test_few_experiments_have_only_their_own_trajectories():
-    few = plan_part(whole_plan(smoke(), RUNS), [Experiment.ENTROPIES])
+    few = plan_part(whole_plan(SCALES["smoke"](), RUNS), [Experiment.ENTROPIES])
     assert [job.name for job in few] == [
         *(f"trajectory-seed-{seed}" for seed in range(3)),
         *(f"entropies-seed-{seed}" for seed in range(3)),
@@ -174,7 +173,7 @@ def test_other_models_and_data_take_the_place_of_a_scales():
         familiar_corpus="old.jsonl",
         entropy_corpora=("rows.npy",),
     )
-    found = whole_plan(with_data(smoke(), given), RUNS)
+    found = whole_plan(with_data(SCALES["smoke"](), given), RUNS)
     assert {job.program for job in found} == {
         *("analysis.entropy", "analysis.memory_updates", "training.ckl", "training.remix")
     }
@@ -191,7 +190,7 @@ def test_other_models_and_data_take_the_place_of_a_scales():
 
 
 def test_work_counts_tokens_and_parameters():
-    scale = smoke()
+    scale = SCALES["smoke"]()
     config = scale.trajectory.config
     shape = config.model_shape(config.d_vocab)
     assert pretraining_work(config) == 6 * 240 * 6 * 256 * shape.parameters()

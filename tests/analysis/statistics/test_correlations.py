@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import statistics
-from analysis.statistics import correlation
+from analysis import correlations
+from analysis.correlations import correlation
 from tests.refusals import refused
 
 N = 17
@@ -131,4 +131,4 @@ NOISE = np.sin(X * X)
 )
 def test_bad_input_is_answered_in_one_line(function, arguments, options, message):
     with refused(message):
-        getattr(statistics, function)(*arguments, **options)
+        getattr(correlations, function)(*arguments, **options)

@@ -7,13 +7,9 @@ import pytest
 from scipy import stats
 from statsmodels.api import OLS, add_constant
 
-from analysis import statistics
-from analysis.statistics import (
-    ScaleError,
-    checkpoint_correlation,
-    first_differences,
-    series_correlation,
-)
+from analysis import correlations
+from analysis.correlations import checkpoint_correlation, first_differences, series_correlation
+from analysis.significance import ScaleError
 from tests.refusals import refused
 
 N = 11
@@ -190,4 +186,4 @@ TABLE = np.stack([Y, Y + 1, X])
 )
 def test_bad_input_is_answered_in_one_line(function, arguments, message):
     with refused(message):
-        getattr(statistics, function)(*arguments)
+        getattr(correlations, function)(*arguments)

@@ -9,8 +9,8 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference
 from statsmodels.stats.multitest import multipletests
 
-from analysis import statistics
-from analysis.statistics import holm, mcnemar, paired_permutation
+from analysis import significance
+from analysis.significance import holm, mcnemar, paired_permutation
 from tests.refusals import refused
 
 N = 29
@@ -100,8 +100,8 @@ def test_the_interval_of_a_mean_follows_its_definition(monkeypatch):
     assert (found.interval.low, found.interval.high) == pytest.approx(expected, abs=0.07)
     assert found.interval.level == 0.95
     # Many items are drawn in parts, from the same stream.
-    monkeypatch.setattr(statistics.tests, "BATCH_VALUES", 5 * N)
-    assert statistics.tests.batch_size(N) == 5
+    monkeypatch.setattr(significance, "BATCH_VALUES", 5 * N)
+    assert significance.batch_size(N) == 5
     parts = paired_permutation(values, np.zeros(N), generator(5), replicates=4999)
     assert parts.interval == pytest.approx(found.interval, rel=1e-12)
 
@@ -197,4 +197,4 @@ ONES = np.ones(5)
 )
 def test_bad_input_is_answered_in_one_line(function, arguments, options, message):
     with refused(message):
-        getattr(statistics, function)(*arguments, **options)
+        getattr(significance, function)(*arguments, **options)

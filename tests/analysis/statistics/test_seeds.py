@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import statistics
-from analysis.statistics import mean_over_seeds
+from analysis import significance
+from analysis.significance import mean_over_seeds
 from tests.refusals import refused
 
 VALUES = np.random.default_rng(4).normal(size=5)
@@ -37,4 +37,4 @@ def test_the_mean_over_seeds_is_a_t_test(direction):
 )
 def test_bad_input_is_answered_in_one_line(arguments, options, message):
     with refused(message):
-        statistics.mean_over_seeds(*arguments, **options)
+        significance.mean_over_seeds(*arguments, **options)

@@ -1,4 +1,4 @@
-r"""Do two measurements of the same items differ? Would other seeds do the same? Which tests count?
+r"""Is it more than chance? Tests of paired items and of seeds, and bootstrap intervals.
 
 - `paired_permutation`: whether two measurements of the same items differ in their mean. Under the
   null hypothesis they could change places within any item. All \(2^n\) ways are taken where there
@@ -7,12 +7,17 @@ r"""Do two measurements of the same items differ? Would other seeds do the same?
   finds, half should be the first one's (exact binomial); the interval is Agresti and Min's.
 - `mean_over_seeds`: a t-test of one number for each seed.
 - `holm`: p-values of a family of tests, adjusted.
+- `ClusterBootstrap`: how far a statistic of passages or questions would move with others. Clusters
+  are drawn with replacement, as many as there are of each stratum; percentiles are expanded for
+  few clusters.
 
-The first two are two-sided. Items must be independent of each other: where they come in passages,
-take the mean of each passage first.
+Every test returns a `Tested`. Too few data, or data that do not vary, are a `ScaleError`, never a
+result. Items must be independent of each other: where they come in passages, take the mean of each
+passage first.
 
-Source: Efron and Tibshirani (1993), chapters 14 and 15; McNemar (1947); Agresti and Min (2005),
-"Simple improved confidence intervals for comparing matched proportions".
+Source: Efron and Tibshirani (1993), chapters 13 to 15; McNemar (1947); Agresti and Min (2005),
+"Simple improved confidence intervals for comparing matched proportions"; Hesterberg (2015), "What
+Teachers Should Know About the Bootstrap", section 5.3.
 
 Example:
     >>> import numpy as np
@@ -26,38 +31,29 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import ceil, sqrt
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from probes.choices import as_choice
 from probes.corpus_means import Interval
 
 REPLICATES = 9999
 LEVEL = 0.95
-BATCH_VALUES = 4_000_000
-"""Most values of draws to hold at a time."""
-ROUNDING = 1e-13
-"""Share of the largest number within which two numbers are the same."""
+BATCH_VALUES = 4_000_000  # most values of draws to hold at a time
+ROUNDING = 1e-13  # share of the largest number within which two numbers are the same
 
 
 @dataclass(frozen=True)
 class Tested:
-    """An effect, how sure it is, and whether it is more than chance; alike for all tests.
+    """An effect, how sure it is, and whether it is more than chance; alike for all tests."""
 
-    Attributes:
-        effect: in the units of what was tested.
-        interval: where it would be with other items, seeds or checkpoints.
-        p_value: chance of data as extreme if there were no effect.
-        n: how many independent ones the result rests on: what they are is said in `test`.
-        test: what was done, in words.
-    """
-
-    effect: float
-    interval: Interval
-    p_value: float
-    n: int
-    test: str
+    effect: float  # in the unit of what was tested
+    interval: Interval  # its range with other items, seeds or checkpoints
+    p_value: float  # chance of data as extreme if there were no effect
+    n: int  # how many independent ones the result rests on: what they are is said in `test`
+    test: str  # what was done, in words
 
 
 @dataclass(frozen=True)
@@ -152,19 +148,7 @@ def paired_permutation(
     level: float = LEVEL,
     replicates: int = REPLICATES,
 ) -> Comparison:
-    """Whether two measurements of the same items differ in their mean.
-
-    Args:
-        a: one measurement of each item.
-        b: another, in the same order.
-        generator: source of the permutations and of the bootstrap.
-        level: of the interval of the mean difference (BCa bootstrap over items).
-        replicates: most permutations to take, and draws of the bootstrap.
-
-    Raises:
-        ValueError: an option is out of range, there are fewer than two items, or a value is not
-            finite.
-    """
+    """Whether two measurements of the same items differ in their mean."""
     wide = a.astype(np.float64)
     difference = without_rounding(wide - b, float(np.abs([wide, b]).max(initial=0.0)))
     n = len(difference)
@@ -190,7 +174,6 @@ def _interval_of_mean(
     level: float,
     replicates: int,
 ) -> Interval:
-    """The BCa bootstrap interval over items; of items that are all alike the one value."""
     from scipy.stats import DegenerateDataWarning, bootstrap
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -245,16 +228,7 @@ def sign_flips(
 def mcnemar(
     found_a: Bool[np.ndarray, "item"], found_b: Bool[np.ndarray, "item"], *, level: float = LEVEL
 ) -> Comparison:
-    """Whether two models find the same items equally often.
-
-    Args:
-        found_a: whether the first finds each item.
-        found_b: whether the second does.
-        level: of the interval of the difference in shares.
-
-    Raises:
-        ValueError: there are no items, or `level` is out of range.
-    """
+    """Whether two models find the same items equally often."""
     from scipy.stats import binomtest, norm
 
     check_level(level)
@@ -280,17 +254,7 @@ def mean_over_seeds(
     *,
     level: float = LEVEL,
 ) -> Tested:
-    """Whether the mean of one number for each seed is other than 0.
-
-    Args:
-        values: such as an arm's effect less another's, of each seed.
-        direction: which side of 0 it is expected on ("rises": above); None for either.
-        level: of the interval, which is two-sided.
-
-    Raises:
-        ValueError: there are fewer than two seeds, a value is not finite, all are the same (their
-            spread then says nothing), or an option is out of range.
-    """
+    """Whether the mean of one number for each seed is other than 0."""
     from scipy.stats import ttest_1samp
 
     check_level(level)
@@ -310,11 +274,7 @@ def mean_over_seeds(
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """p-values of a family of tests, adjusted by Holm's step-down method, in the order given.
-
-    Raises:
-        ValueError: one is not between 0 and 1.
-    """
+    """p-values of a family of tests, adjusted by Holm's step-down method, in the order given."""
     if wrong := [p for p in p_values if not 0 <= p <= 1]:
         raise ValueError(f"a p-value is {wrong[0]}: give values from 0 to 1")
     # statsmodels has it too, but collects garbage at every call: a sixth of a second each.
@@ -324,3 +284,76 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         largest = max(largest, min(1.0, (len(p_values) - done) * p_values[test]))
         adjusted[test] = largest
     return tuple(adjusted)
+
+
+@dataclass(frozen=True)
+class ClusterBootstrap:
+    """How intervals over passages are made: share of them that should cover the truth, and draws.
+
+    Raises:
+        ValueError: the level is not between 0 and 1, or there are fewer than 100 replicates.
+    """
+
+    level: float = 0.95
+    replicates: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise ValueError(f"level must be between 0 and 1, found {self.level}; 0.95 is usual")
+        if self.replicates < 100:
+            raise ValueError(
+                f"replicates must be at least 100 for the ends of an interval, found "
+                f"{self.replicates}; 2000 is usual"
+            )
+
+    def resampled_sums(
+        self,
+        values: Float[np.ndarray, "cluster value"],
+        strata: Int[np.ndarray, "cluster"] | None = None,
+    ) -> Float[np.ndarray, "replicate value"]:
+        """Sums of values over clusters drawn with replacement, each stratum as large as it is.
+
+        Args:
+            values: one row per cluster; one draw serves all columns, so they stay paired.
+            strata: the stratum of every cluster; None for one.
+        """
+        generator = np.random.default_rng(self.seed)
+        strata = np.zeros(len(values), dtype=np.int64) if strata is None else strata
+        sums = np.zeros((self.replicates, values.shape[1]))
+        for stratum in np.unique(strata):
+            members = values[strata == stratum]
+            share = np.full(len(members), 1 / len(members))
+            sums += generator.multinomial(len(members), share, size=self.replicates) @ members
+        return sums
+
+    def interval(
+        self,
+        resampled: Float[np.ndarray, "replicate"],
+        n_clusters: int,
+        strata: Int[np.ndarray, "cluster"] | None = None,
+    ) -> Interval | None:
+        """Expanded percentile interval of a statistic from its replicates; they may be infinite.
+
+        Returns:
+            None where a stratum has one cluster, which says nothing about spread.
+        """
+        from scipy.stats import norm, t
+
+        sizes = [n_clusters] if strata is None else np.unique(strata, return_counts=True)[1]
+        if min(sizes) < 2:
+            return None
+        freedom = n_clusters - len(sizes)
+        quantile = sqrt(n_clusters / freedom) * t.ppf((1 - self.level) / 2, freedom)
+        # Order statistics: interpolating next to an infinite replicate would give NaN.
+        ordered = np.sort(resampled)
+        rank = max(ceil(norm.cdf(quantile) * len(ordered)), 1)
+        return Interval(float(ordered[rank - 1]), float(ordered[-rank]), self.level)
+
+    def mean_interval(self, means: Float[np.ndarray, "cluster"]) -> Interval | None:
+        """Interval of the mean of one value per cluster; None from fewer than two clusters."""
+        sums = self.resampled_sums(means[:, None])
+        return self.interval(sums[:, 0] / len(means), len(means))
+
+
+DEFAULT_BOOTSTRAP = ClusterBootstrap()

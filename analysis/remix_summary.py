@@ -1,20 +1,68 @@
-"""Findings of runs of continual memorization, in plain sentences, and numbers as they say them.
+"""Everything that is known of arms of continual memorization, and findings from it.
 
-Every sentence follows from the tables of the summary. Up to four arms have sentences of their own;
-of more, the lowest and the highest are named.
+Up to four arms have sentences of their own; of more, the lowest and the highest are named.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
-from analysis.arm_report import MOST_ARMS, Summary, cells, differing, each_or_range, texts
+from analysis import remix_curves as curves
+from analysis import remix_measures as measures
+from analysis.arm_report import (
+    MOST_ARMS,
+    Summary,
+    cells,
+    differing,
+    each_or_range,
+    provenance_of,
+    summarised,
+)
+from analysis.arms import RemixArm
 from analysis.depth import Depth, Spread
-from analysis.numbers import capital
+from analysis.numbers import capital, shown_path, texts
 from analysis.observations import TEXT, rows_where
 from analysis.remix_curves import DEPTH_KEYS, STAGES
 from analysis.remix_measures import retained
 from analysis.runs import Moment
+
+DEFINITIONS = (
+    "An item is right if every token of its answer, the end included, is the most probable one "
+    "given the right ones before it, which is when the model gives the answer by itself, but for "
+    "ties. The share of the items of stage A that are right after a later stage is its retention.",
+    "Intervals of shares are Wilson's, with as many independent answers as the spread between "
+    "items shows there to be; they are about other items, not about other seeds. Arms are compared "
+    "item by item and seed by seed; how far seeds agree is given beside it.",
+    "An arm is called by what it has beside plain training of one stage after the other: what is "
+    "mixed in at which stage, which share of earlier items is shown again, how the model was "
+    "edited. Its base is the arm that has none of that. Mixing makes a stage longer; the control "
+    "with as many steps trains on its own items alone for that long.",
+    "Source: Chen et al., \u201cContinual Memorization of Factoids in Large Language Models\u201d, "
+    "2024.",
+)
+
+
+def summarise(
+    arms: Sequence[RemixArm],
+    base: RemixArm | None = None,
+    depths: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+) -> Summary:
+    """All tables of some arms."""
+
+    def tables() -> Iterator[dict[str, Any]]:
+        yield {"recalls": measures.recall_table(arms)}
+        yield {"differences": measures.difference_table(arms, base)}
+        yield {"curves": curves.recall_curves(arms)}
+        yield {"sources": curves.source_curves(arms)}
+        yield {"alignments": curves.alignment_curves(arms), "signs": curves.sign_table(arms)}
+        yield {"terms": curves.term_table(arms, base), "drift": measures.drift_table(arms)}
+        yield {"kept": measures.kept_table(arms), "stages": measures.stage_table(arms)}
+        yield {"relearning": curves.relearning_table(arms), "spills": curves.spill_table(arms)}
+        readable, moved = depths or (pd.DataFrame(), pd.DataFrame())
+        yield {"levels": measures.level_table(arms), "depths": readable, "depth_changes": moved}
+
+    return summarised(arms, tables(), 9)
 
 
 def findings(summary: Summary) -> list[str]:
@@ -61,7 +109,6 @@ def _capped(summary: Summary) -> Iterator[str]:
 
 
 def _unequal(summary: Summary) -> Iterator[str]:
-    """Stages that were longer in some arms than in others."""
     steps = summary["stages"].groupby(["stage", "arm"], sort=False)["steps"].mean()
     for stage, found in steps.groupby(level="stage", sort=False):
         if (least := found.min()) < (most := found.max()):
@@ -181,3 +228,24 @@ def _depths(summary: Summary) -> Iterator[str]:
             f"of {len(rows)} runs, in more layers in {more} and in fewer in {fewer}; in the others "
             "no move is shown."
         )
+
+
+def provenance(arms: Sequence[RemixArm]) -> dict[str, str]:
+    """Models, data and versions behind the numbers, in words."""
+
+    def described(found: Mapping[str, Any]) -> str:
+        return (
+            f"{found['items']:,} items of {shown_path(found['name'])} "
+            f"({shown_path(found['source'])}; licence: {found['licence']}; rows "
+            f"{found['content_hash'][:12]})"
+        )
+
+    chains = [chain for arm in arms for chain in arm.runs]
+    stages = [pair for chain in chains for pair in chain.manifest["inputs"]["stages"].items()]
+    learnt = {
+        words: [f"{name}: {described(found[of])}" for name, found in stages if of in found]
+        for of, words in (("data", "learnt"), ("mix", "mixed in"))
+    }
+    runs = [stage.run for chain in chains for stage in chain.stages.values()]
+    held_out = [run.manifest["inputs"].get("held_out", {}) for run in runs]
+    return provenance_of(chains, learnt, held_out)

@@ -1,32 +1,20 @@
-r"""Do two things rise together? Pearson's and Spearman's correlation.
-
-Points must be independent of each other; along a run they are not (see `series_correlation`).
+r"""Do two things rise together? Pearson's and Spearman's correlation, also of series that drift.
 
 Intervals are Fisher's: \(\tanh(\operatorname{artanh} r \pm z\,s)\) with \(s^2 = 1 / (n - k - 3)\)
-for k covariates, times \(1 + r^2 / 2\) for ranks. A Spearman correlation of 1 is taken to lie half
-of its smallest step below, since Fisher's transformation has no 1.
+for k covariates, times \(1 + r^2 / 2\) for ranks. p-values are two-sided: of Spearman's correlation
+the share of orders that correlate as strongly (all orders up to eight points, 9999 random ones
+above), otherwise of Student's t with n - k - 2 degrees of freedom.
 
-p-values are two-sided. That of Spearman's correlation is the share of orders of one of both that
-correlate as strongly: of all orders up to eight points, of 9999 random ones above. Otherwise it is
-of Student's t with n - k - 2 degrees of freedom, exact for normal values, and near enough for ranks
-with covariates (5 to 6 % of tests of nothing come below 0.05, from six points).
+Points must be independent of each other, which points along a run are not: two random walks of ten
+points correlate beyond 0.6 in every third draw. `series_correlation` gives three correlations:
 
-Two random walks of ten points, that have nothing to do with each other, correlate beyond 0.6 in
-every third draw; so do any two things that merely age. `series_correlation` gives three
-correlations, and a p-value that takes two of them to be small:
+- `levels`: of the series as they are, only to be seen;
+- `differences`: from each point to the next. Right where series wander; uneven gaps are held fixed;
+- `detrended`: of what a line over the clock leaves of each. Right where series are noise about it.
 
-- `levels`: of the series as they are. Its p-value takes the points for independent, which points of
-  a run are not: it is there to be seen.
-- `differences`: from each point to the next. Right where series wander (random walks); where they
-  are noise about a line it finds too much (7 to 10 % of tests at the 5 % level), since differences
-  of noise hang together. Where the points are not evenly spaced, gaps are held fixed.
-- `detrended`: of what a line over the clock leaves of each. Right where series are noise about a
-  line; where they wander it finds too much (9 % of tests on 8 points, 27 % on 20).
-
-`p_value` is the larger one of the last two, and 1 where their signs differ: two series that wander,
-or are noise about lines, or both in any measure, come below 0.05 in 1 to 4 % of cases (simulations
-of 6 to 20 points), so never too often. A curve that both share, such as a decay that is fast at
-first, is not taken off: choose a clock (the logarithm of steps, say) over which it is near a line.
+`p_value` is the larger one of the last two, and 1 where their signs differ. In simulations of 6 to
+20 points it came below 0.05 in 1 to 4 % of cases where nothing but drift was shared. A curve that
+both share is not taken off: choose a clock (the logarithm of steps, say) over which it is a line.
 
 Source: Fisher (1924), "The distribution of the partial correlation coefficient"; Bonett and Wright
 (2000), "Sample size requirements for estimating Pearson, Kendall and Spearman correlations";
@@ -49,7 +37,7 @@ from math import factorial, sqrt
 import numpy as np
 from jaxtyping import Float, Real
 
-from analysis.statistics.tests import (
+from analysis.significance import (
     LEVEL,
     REPLICATES,
     Correlation,
@@ -67,13 +55,10 @@ from analysis.statistics.tests import (
 from probes.choices import as_choice
 from probes.corpus_means import Interval
 
-LEAST_POINTS = 4
-"""Below it Fisher's interval does not exist."""
-LEAST_SERIES = 6
-"""Points of a series: five differences, and a covariate where gaps are uneven."""
+LEAST_POINTS = 4  # below it Fisher's interval does not exist
+LEAST_SERIES = 6  # points of a series: five differences, and a covariate where gaps are uneven
 LEAST_CHECKPOINTS, LEAST_SEEDS = 8, 3
-ALL_ORDERS = 8
-"""Up to so many points all orders are tried, above that some at random."""
+ALL_ORDERS = 8  # up to so many points all orders are tried, above that some at random
 _DIGITS = 12
 
 
@@ -101,18 +86,7 @@ def correlation(
     *,
     level: float = LEVEL,
 ) -> Correlation:
-    """Whether two things rise together.
-
-    Args:
-        x: one of them.
-        y: the other, in the same order.
-        kind: "pearson" or "spearman".
-        level: of the interval.
-
-    Raises:
-        ValueError: there are fewer than four points, a value is not finite, one of both is the same
-            throughout, or an option is out of range.
-    """
+    """Whether two things rise together."""
     kind = as_choice(CorrelationKind, kind, "kind")
     for values, name in ((x, "x"), (y, "y")):
         check_finite(values, name)
@@ -223,17 +197,11 @@ def _over_orders(ranks: Float[np.ndarray, "point"], others: Float[np.ndarray, "p
 
 @dataclass(frozen=True)
 class SeriesCorrelation:
-    """Two series against each other; see the module for what each correlation can show.
+    """Two series against each other; see the module for what each correlation can show."""
 
-    Attributes:
-        levels: of the series as they are.
-        differences: of the steps from each point to the next.
-        detrended: of what a line over the clock leaves.
-    """
-
-    levels: Correlation
-    differences: Correlation
-    detrended: Correlation
+    levels: Correlation  # the series as they are
+    differences: Correlation  # of the steps from each point to the next
+    detrended: Correlation  # what a line over the clock leaves
 
     @property
     def p_value(self) -> float:
@@ -257,19 +225,7 @@ def series_correlation(
     *,
     level: float = LEVEL,
 ) -> SeriesCorrelation:
-    """Whether two series of one run follow each other.
-
-    Args:
-        x: one of them, in the order of time.
-        y: the other.
-        clock: when each point is, rising: steps, tokens, or their logarithm.
-        kind: "pearson" or "spearman" (ranks of levels, of differences, of residuals).
-        level: of the intervals.
-
-    Raises:
-        ValueError: there are fewer than six points, the clock does not rise, a value is not finite,
-            a series never moves or is a line, or an option is out of range.
-    """
+    """Whether two series of one run follow each other."""
     kind = as_choice(CorrelationKind, kind, "kind")
     check_number(len(clock), LEAST_SERIES, "points", "a correlation of series")
     times = _checked_clock(clock)
@@ -285,19 +241,7 @@ def series_correlation(
 def first_differences(
     values: Float[np.ndarray, "point"], clock: Real[np.ndarray, "point"], what: str = "the series"
 ) -> Float[np.ndarray, "difference"]:
-    """Steps of a series from each point to the next.
-
-    Args:
-        values: in the order of time.
-        clock: when each is, rising. Where gaps differ, what a fit of the gaps and a constant
-            leaves is returned: a line over the clock has longer steps over longer gaps, and so
-            would any other line.
-        what: to call the series in a complaint.
-
-    Raises:
-        ValueError: there are fewer than three points, a value is not finite, the clock does not
-            rise, or the series is the same throughout or a line over an uneven clock.
-    """
+    """Steps of a series from each point to the next."""
     check_number(len(values), 3, "points", "a series of differences")
     check_finite(values, what)
     times = _checked_clock(clock)
@@ -331,21 +275,7 @@ def checkpoint_correlation(
     *,
     level: float = LEVEL,
 ) -> SeriesCorrelation:
-    """Whether two things follow each other over checkpoints.
-
-    Args:
-        x: one of them, such as knowledge entropy; one row where seeds share the checkpoints.
-        y: the other, such as acquisition, one row a seed.
-        clock: age of the checkpoints, rising: steps, tokens, or their logarithm.
-        cluster: "checkpoint" where seeds share them, "seed" where each has its own.
-        kind: "pearson" or "spearman".
-        level: of the intervals.
-
-    Raises:
-        ScaleError: there are fewer than eight checkpoints or three seeds, a value is not finite,
-            or a series never moves or is a line.
-        ValueError: `cluster` is "seed" and x has one row, or an option is out of range.
-    """
+    """Whether two things follow each other over checkpoints."""
     cluster = as_choice(CheckpointCluster, cluster, "cluster")
     kind = as_choice(CorrelationKind, kind, "kind")
     seeds, checkpoints = y.shape

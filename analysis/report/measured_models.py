@@ -1,25 +1,35 @@
-"""Over pretraining: entropies of checkpoints, what models acquire and lose after them, and whether
-memory vectors with larger coefficients get larger gradients and updates.
+"""What was measured of models: entropies and updates over pretraining, lenses, and edits.
+
+What models acquire and lose stands by the age of the checkpoint that they were taught from.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
 from analysis.arms import ckl_arms
 from analysis.ckl_measures import level_table
 from analysis.claims.choices import Anchor
 from analysis.claims.selection import ROWS
-from analysis.document import Panel
+from analysis.document import Panel, figure
 from analysis.document import Part as Piece
-from analysis.figures import colours_of
+from analysis.edit_sweep_page import trade_off
+from analysis.figures import colours_of, heatmap, histogram
+from analysis.lens_figures import rank_ticks
 from analysis.measurements import MEASURES, Table
-from analysis.numbers import capital, course, label, nats, share, with_interval
+from analysis.memory_updates import MEASURES as UPDATE_MEASURES
+from analysis.numbers import capital, course, label, nats, share, shown_path, visible, with_interval
 from analysis.observations import FACTS, RECALLED, TEXT
 from analysis.report import parts
-from analysis.report.material import (
+from analysis.report.parts import (
     SETTINGS,
     Material,
+    Part,
     is_set,
     named,
     names_of,
@@ -27,14 +37,11 @@ from analysis.report.material import (
     unedited_runs,
     varied,
 )
-from analysis.report.parts import Part
 from analysis.runs import Moment, TrainingRun
 
 STEP = "pretraining step"
-_MOST_CORPORA = 3
-"""Corpora of which layers are drawn."""
+_MOST_CORPORA = 3  # corpora of which layers are drawn
 _WORDS = {"A": "acquisition A, last injection", "F": "forgetting F, end"}
-_UPDATES = {"gradients": "gradients", "updates": "updates under Adam"}
 
 
 def pretraining_part(material: Material) -> Part | None:
@@ -52,7 +59,7 @@ def pretraining_part(material: Material) -> Part | None:
         heading="Over pretraining",
         pieces=(
             parts.seed_switches("Series", colours, both["seed"]),
-            *parts.figure(
+            *figure(
                 "Entropies over pretraining.",
                 "Totals of the model, each on a scale of its own: thin lines are single "
                 "pretraining runs, thick ones the mean over their seeds.",
@@ -63,7 +70,7 @@ def pretraining_part(material: Material) -> Part | None:
                 ),
             ),
             *_one_scale(entropies),
-            *parts.figure(
+            *figure(
                 "What models trained on from these checkpoints acquire and forget.",
                 "Unedited starts, by their age, which is the same axis as above. A: passages met, "
                 "right after the last injection, against the start; F: downstream tasks at the "
@@ -75,7 +82,7 @@ def pretraining_part(material: Material) -> Part | None:
                     form={panel: ".1%" if panel in _WORDS.values() else ".3f" for panel in panels},
                 ),
             ),
-            *parts.figure(
+            *figure(
                 "Scores before and after.",
                 "Unedited starts, by their age. K: log-probability of probes of passages met, in "
                 "nats, at the start and right after the last injection; P: accuracy of tasks, "
@@ -171,7 +178,6 @@ def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _one_scale(rows: pd.DataFrame) -> Iterator[Piece]:
-    """Entropies of the first corpus that several move on."""
     for corpus, found in rows.groupby("series", sort=False):
         scaled = parts.between_ends(found.assign(series=found["measure"]))
         if scaled["series"].nunique() > 1:
@@ -180,7 +186,7 @@ def _one_scale(rows: pd.DataFrame) -> Iterator[Piece]:
             # A line is the mean of all runs: no switch applies to it.
             for trace in panel.plot.data:
                 trace.update(name=label(trace.meta["keys"][0]), meta=None)
-            yield from parts.figure(
+            yield from figure(
                 "The same on one scale.",
                 f"Means over seeds on {corpus}, each from its least (0) to its most (1), to "
                 "compare when they move.",
@@ -209,7 +215,7 @@ def _layers(material: Material) -> Sequence[Piece]:
             Panel(parts.layer_heatmap(found, unit="nats", signed=False), f"knowledge{on}")
         )
         panels.append(Panel(change, f"change since the first checkpoint{on}"))
-    return parts.figure(
+    return figure(
         "Knowledge entropy layer by layer.",
         "Mean over seeds. On the right each layer less its value at the first checkpoint: blue "
         "where it has risen, red where it has fallen.",
@@ -259,12 +265,12 @@ def updates_part(material: Material) -> Part | None:
     rows = material.rows(Table.UPDATES, {}).rename(columns={"step": "x"}).astype({"value": float})
     if rows.empty:
         return None
-    rows = rows.assign(series=rows["measure"].map(_UPDATES))
+    rows = rows.assign(series=rows["measure"].map(UPDATE_MEASURES))
     runs = parts.run_means(rows, ["series", "x"])
     colours = colours_of(runs["series"])
     means = parts.over_seeds(runs, ["x", "series"]).sort_values("x", kind="stable")
     cells = parts.crossed(means, "x", "series", lambda row: with_interval(row, nats))
-    defined = (f"{_UPDATES[name]}: {text}" for name, text in MEASURES[Table.UPDATES].items())
+    defined = (f"{UPDATE_MEASURES[name]}: {text}" for name, text in MEASURES[Table.UPDATES].items())
     last = means[means["x"] == means["x"].max()]
     said = [f"{nats(row.value, 2)} for {row.series}" for row in last.itertuples()]
     lines = list(parts.line_panels(runs.assign(panel=""), STEP, "rank correlation", colours))
@@ -273,13 +279,13 @@ def updates_part(material: Material) -> Part | None:
         heading="Memory updates",
         pieces=(
             parts.seed_switches("Series", colours, runs["seed"]),
-            *parts.figure(
+            *figure(
                 "Over pretraining.",
                 "Rank correlation, over the memory vectors of a layer, of the norm of their "
                 "gradient or of their update with their mean coefficient; mean over layers.",
                 [Panel(one.plot) for one in lines] if runs["x"].nunique() > 1 else [],
             ),
-            *parts.figure(
+            *figure(
                 "Layer by layer.",
                 "Mean over seeds. Blue: larger coefficients go with larger gradients or updates; "
                 "red: with smaller ones.",
@@ -305,3 +311,138 @@ def updates_part(material: Material) -> Part | None:
             f"{' and '.join(said)} at pretraining step {last['x'].iloc[0]:,}.",
         ),
     )
+
+
+EDIT_TABLE = "edits.csv"
+_NEEDED = (
+    *("items", "first_layer_histogram", "layer_labels"),
+    *("model", "d_vocab", "k", "share_found"),
+)
+_MOST_ITEMS, _MOST_SWEEPS, _TICK_LENGTH = 40, 4, 18
+
+
+def readable_part(material: Material) -> Part | None:
+    """The part; None where there is neither a lens nor a sweep of edits."""
+    lenses = {shown_path(str(path)): _lens(path) for path in material.results.lens_results}
+    sweeps = {shown_path(str(path)): _sweep(path) for path in material.results.edit_sweeps}
+    if not lenses and not sweeps:
+        return None
+    chosen = list(sweeps.items())[:_MOST_SWEEPS]
+    items = {name: _items(lens) for name, lens in lenses.items()}
+    return Part(
+        anchor=Anchor.READABLE,
+        heading="Where facts are readable, and what edits cost",
+        pieces=(
+            *_lens_figures(lenses),
+            *figure(
+                "What edits do, and what they cost.",
+                "Every mark is an edit: to the right, knowledge entropy rises; upwards, held-out "
+                "text is predicted worse. On the dotted line across, the model predicts as well "
+                "as it did.",
+                [Panel(trade_off(rows), name if chosen[1:] else None) for name, rows in chosen],
+                is_wide=False,
+            ),
+        ),
+        tables={
+            name: pd.concat([pd.DataFrame(), *(rows.assign(result=of) for of, rows in found)])
+            for name, found in (("edit-sweeps", sweeps.items()), ("lens-items", items.items()))
+        },
+        findings=tuple(_lens_findings(lenses)),
+    )
+
+
+def _lens(folder: Path) -> Mapping[str, Any]:
+    file = folder / "lens.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if missing := [name for name in _NEEDED if name not in content]:
+        raise ValueError(
+            f"{file} was written by another version, found no {missing[0]!r}; make it anew with "
+            "analysis.logit_lens"
+        )
+    return content
+
+
+def _sweep(folder: Path) -> pd.DataFrame:
+    if not (folder / EDIT_TABLE).is_file():
+        raise ValueError(
+            f"{folder} lacks {EDIT_TABLE}, which a sweep of edits has; make it anew with "
+            "analysis.edit_sweep"
+        )
+    return pd.read_csv(folder / EDIT_TABLE)
+
+
+def _items(lens: Mapping[str, Any]) -> pd.DataFrame:
+    names = ("prompt", "target", "first_layer", "settling_layer", "rank_area")
+    rows = [{name: item.get(name) for name in names} for item in lens["items"]]
+    return pd.DataFrame(rows).assign(model=lens["model"])
+
+
+def _lens_figures(lenses: Mapping[str, Mapping[str, Any]]) -> Iterator[Piece]:
+    if not lenses:
+        return
+    first = next(iter(lenses.values()))
+    is_found = any(sum(lens["first_layer_histogram"]) for lens in lenses.values())
+    yield from figure(
+        "Where targets first come up.",
+        f"Shares of all items; a target is found where it is among the top {first['k']} tokens "
+        "of a layer's readout.",
+        [Panel(_first_layers(lenses))] if is_found else [],
+    )
+    shown = min(len(first["items"]), _MOST_ITEMS)
+    some = f" (the first {shown} of {len(first['items'])})" if shown < len(first["items"]) else ""
+    yield from figure(
+        f"The rank of each target, layer by layer, in {shown_path(first['model'])}.",
+        f"A column for each item{some}; rank 0 is the top. Point at a cell for its prompt.",
+        [Panel(_ranks(first))],
+    )
+
+
+def _first_layers(lenses: Mapping[str, Mapping[str, Any]]) -> go.Figure:
+    rows = [
+        (
+            f"{shown_path(lens['model'])} ({name})" if len(lenses) > 1 else name,
+            None if item["first_layer"] is None else lens["layer_labels"][item["first_layer"]],
+        )
+        for name, lens in lenses.items()
+        for item in lens["items"]
+    ]
+    deepest = max((lens["layer_labels"] for lens in lenses.values()), key=len)
+    return histogram(pd.DataFrame(rows, columns=["lens", "layer"]), "layer", deepest, by="lens")
+
+
+def _ranks(lens: Mapping[str, Any]) -> go.Figure:
+    items, labels = lens["items"][:_MOST_ITEMS], lens["layer_labels"]
+    rows = [
+        {
+            "item": place,
+            "layer": layer,
+            "rank": f"{rank:,}",
+            "height": np.log10(rank + 1),
+            "odds": "" if chance is None else f", {share(float(np.exp(chance)))}",
+            "prompt": visible(item["prompt"]),
+        }
+        for place, item in enumerate(items)
+        for layer, rank, chance in zip(labels, item["rank"], item["log_prob"], strict=True)
+    ]
+    targets = [visible(item["target"]) for item in items]
+    short = [t if len(t) <= _TICK_LENGTH else f"{t[: _TICK_LENGTH - 1]}…" for t in targets]
+    drawn = heatmap(
+        pd.DataFrame(rows),
+        *("item", "layer", "height"),
+        unit="rank",
+        hover="layer {layer}: rank <b>{rank}</b>{odds}<br>{prompt}",
+        titles=("target", "layer"),
+        bar=rank_ticks(lens["d_vocab"], logarithms=True),
+        reversescale=True,
+    )
+    return drawn.update_xaxes(tickvals=list(range(len(items))), ticktext=list(map(label, short)))
+
+
+def _lens_findings(lenses: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for lens in list(lenses.values())[:1]:
+        mean, number = lens.get("mean_first_layer"), len(lens["items"])
+        where = "" if mean is None else f", on average first at layer {mean:.1f}"
+        yield (
+            f"In {shown_path(lens['model'])}, {share(lens['share_found'])} of {number} targets "
+            f"are readable at some layer{where}."
+        )
