@@ -33,7 +33,9 @@ LABEL_LENGTH = 32
 
 def is_missing(value: Any) -> bool:
     """Whether there is no number."""
-    return value is None or value != value
+    import pandas as pd
+
+    return bool(pd.isna(value))
 
 
 def with_interval(row: Any, show: Callable[[float], str]) -> str:
