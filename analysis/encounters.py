@@ -78,9 +78,9 @@ def effectivity(
     """What each encounter gained: the local maximum less the log-probability before, in nats.
 
     Args:
-        log_probs: as for `find_local_maxima`.
-        injection_steps: as for `find_local_maxima`.
-        window: as for `find_local_maxima`.
+        log_probs: of the targets of probes, `[... step]`, in nats.
+        injection_steps: updates before each encounter, the same for all probes or a row for each.
+        window: updates after an encounter within which its maximum is sought.
         compat: `"official"` gives NaN to probes that gained exactly nothing in the end, which the
             released script leaves out of its mean.
 
@@ -88,7 +88,8 @@ def effectivity(
         Gains `[... injection]`, float64, as the kind of array that was given.
 
     Raises:
-        ValueError: as for `find_local_maxima`.
+        ValueError: a value is not finite, encounters are nearer than a window, or one is too
+            late.
     """
     maxima = find_local_maxima(log_probs, injection_steps, window)
     gains = maxima.log_probs - maxima.before
@@ -107,15 +108,15 @@ def net_gain(
     left, in which probes that gained next to nothing count next to nothing.
 
     Args:
-        log_probs: as for `find_local_maxima`.
-        injection_steps: as for `find_local_maxima`.
-        window: as for `find_local_maxima`.
+        log_probs: as for `effectivity`.
+        injection_steps: as for `effectivity`.
+        window: as for `effectivity`.
 
     Returns:
         Gains `[...]`, float64; those of a single probe have no axes.
 
     Raises:
-        ValueError: as for `find_local_maxima`.
+        ValueError: as for `effectivity`.
     """
     maxima = find_local_maxima(log_probs, injection_steps, window)
     return like(np.asarray(maxima.log_probs[..., -1] - maxima.before[..., 0]), log_probs)
@@ -133,10 +134,10 @@ def retainability(
     """The share of the net gain that is left at offsets from the last local maximum.
 
     Args:
-        log_probs: as for `find_local_maxima`.
-        injection_steps: as for `find_local_maxima`.
+        log_probs: as for `effectivity`.
+        injection_steps: as for `effectivity`.
         offsets: updates after the last local maximum; see `analysis.log_spaced_offsets`.
-        window: as for `find_local_maxima`.
+        window: as for `effectivity`.
         min_gain: probes must have gained more than this, in nats; tiny gains make wild shares.
         compat: `"official"` does as the released script: the start is entry 0 whenever the first
             injection was, and probes that lost are kept, with the sign of their shares turned.
@@ -146,7 +147,7 @@ def retainability(
         probes that are not kept.
 
     Raises:
-        ValueError: as for `find_local_maxima`; an offset reaches beyond the last entry.
+        ValueError: as for `effectivity`; an offset reaches beyond the last entry.
     """
     official = compat is not None and as_choice(Compat, compat, "compat") is Compat.OFFICIAL
     maxima = find_local_maxima(log_probs, injection_steps, window)
