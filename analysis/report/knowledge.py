@@ -181,11 +181,13 @@ def _fading(
         "none would be left.",
         panels,
     )
-    thresholds = fits["threshold"].map(steps_text)
-    beyond = fits["threshold"] > fits["last"]
+    steps = [
+        f"({steps_text(row.threshold)})" if row.threshold > row.last else steps_text(row.threshold)
+        for row in fits.itertuples()
+    ]
     yield table_of(
         "Forgetting curves",
-        fits.assign(steps=thresholds.where(~beyond, "(" + thresholds + ")")),
+        fits.assign(steps=steps),
         {
             "": "{arm}",
             "exposure": "{exposure:words}",
