@@ -380,7 +380,7 @@ def sweep(
         how: dict[str, Any] = {"device": device, "dtype": dtype, "revision": one.revision}
         return load_model(str(model), **{name: v for name, v in how.items() if v is not None})
 
-    def texts(model: HookedModel) -> Batches:
+    def texts_for(model: HookedModel) -> Batches:
         return batches(model) if callable(batches) else batches
 
     measured = measure_checkpoints(
@@ -388,9 +388,9 @@ def sweep(
         ["."],
         kept,
         load=load,
-        measure=lambda _, model: [measure_entropy(model, texts(model), **settings)],
+        measure=lambda _, model: [measure_entropy(model, texts_for(model), **settings)],
         origins=lambda model: [
-            origin_of(model, corpus=getattr(texts(model), "content_hash", None))
+            origin_of(model, corpus=getattr(texts_for(model), "content_hash", None))
         ],
     )
     return Trajectory(tuple(measured))

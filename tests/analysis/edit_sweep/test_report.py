@@ -105,9 +105,9 @@ def test_figures_draw_changes_of_entropies_and_losses_as_they_are():
 
 def test_temperatures_are_drawn_without_predictions():
     rows = series(usual_sweep().table, None, "temperature")
-    names = ("attention_entropy", "next_token_entropy")
-    drawn = {trace.name: trace for trace in entropy_changes(rows, "temperature", names).data}
-    assert drawn.keys() == {"attention", "next-token"}
+    drawn = {trace.name: trace for trace in entropy_changes(rows, "temperature").data}
+    assert {"attention", "next-token"} <= drawn.keys()
+    assert not any("predicted" in name for name in drawn)
     assert list(drawn["attention"].y) == [7.25, 9.25]
 
 
