@@ -104,7 +104,7 @@ def test_figures_draw_changes_of_entropies_and_losses_as_they_are():
 
 
 def test_temperatures_are_drawn_without_predictions():
-    rows = series(usual_sweep().table, None, "temperature")
+    rows = series(usual_sweep().table, "temperature", "temperature")
     drawn = {trace.name: trace for trace in entropy_changes(rows, "temperature").data}
     assert {"attention", "next-token"} <= drawn.keys()
     assert not any("predicted" in name for name in drawn)
