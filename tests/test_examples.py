@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import probes
 import training
-from analysis.notebook_figure import NotebookFigure
+from analysis.figures import NotebookFigure
 from tests.browser import wait
 from tests.models import tiny_hf_model, tiny_tokenizer
 
