@@ -12,9 +12,10 @@ import probes
 from analysis.lens_page import lens_findings
 from analysis.lens_tables import items_table, lens_dict
 from probes.causal import subject_positions
-from probes.prompts import Prompts, lens_items, set_bos_habit, texts_of
+from probes.prompts import Prompts, lens_items, texts_of
 from tests.border_tokenizers import KINDS, tiny_llama, tokenizer_of
 from tests.models import tiny_model
+from training.model_shapes import set_bos_habit
 
 UNDERLINED = ("llama", "mistral", "always")
 BYTES = ("gpt2", "gpt2 with a space", "olmo", "llama3", "begun and ended")
