@@ -252,7 +252,7 @@ def differing(what: str, rows: pd.DataFrame, value: str, *, over: str, beside: s
         each.append(f"{less} by less than the digits shown")
     return (
         f"In {what}, {len(differ)} of {len(rows)} arms differ from their base beyond chance over "
-        f"{over}{one_seed(rows['seeds'])} (Holm, {share(LEVEL)}){': ' if each else ''}"
+        f"{over} (Holm, {share(LEVEL)}{one_seed(rows['seeds'])}){': ' if each else ''}"
         f"{'; '.join(each)}."
     )
 

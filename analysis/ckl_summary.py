@@ -280,8 +280,8 @@ def _held_out(summary: Summary) -> Iterator[str]:
     if len(rows) > MOST_ARMS:
         seeds = one_seed(len(arm.seeds) for arm in summary.arms)
         yield (
-            f"The interval of this gain over passages{seeds} lies above 0 in "
-            f"{(rows['low'] > 0).sum()} of {len(rows)} arms."
+            f"The interval of this gain over passages lies above 0 in "
+            f"{(rows['low'] > 0).sum()} of {len(rows)} arms{seeds}."
         )
 
 

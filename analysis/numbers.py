@@ -133,8 +133,8 @@ def one_seed(seeds: Iterable[int]) -> str:
     alone = [number < 2 for number in seeds]
     if not any(alone):
         return ""
-    which = "of one training seed" if all(alone) else "some of one training seed"
-    return f", {which}, which says nothing about other seeds,"
+    which = "one training seed" if all(alone) else "one training seed for some"
+    return f"; {which}, which says nothing about others"
 
 
 def guessed(chance: float | None) -> str:

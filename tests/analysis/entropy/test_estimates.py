@@ -172,8 +172,8 @@ def test_a_sweep_names_the_turn_and_draws_the_estimate():
 @pytest.mark.parametrize(
     ("seeds", "told"),
     [
-        ((1, 1), ", of one training seed, which says nothing about other seeds,"),
-        ((1, 3), ", some of one training seed, which says nothing about other seeds,"),
+        ((1, 1), "; one training seed, which says nothing about others"),
+        ((1, 3), "; one training seed for some, which says nothing about others"),
         ((3, 2), ""),
     ],
 )
