@@ -203,7 +203,7 @@ MOMENTS = {
     "before stage B is opened": ("opened_directory", "stage-B", 0),
     "before the outcome of B is written": ("write_json", "outcome.json", 1),
     "before the chain is over": ("write_json", "done.json", 0),
-    "before the manifest of the chain": ("write_json", "manifest.json", 0),
+    "before the manifest of the chain": ("begin_folder", "whole", 0),
 }
 
 
