@@ -105,7 +105,9 @@ def options(description: str | None, *, rounds: int, quick: int) -> argparse.Arg
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes")
-    parser.add_argument("--rounds", type=int, help=f"{rounds}, or {quick} with --quick")
+    parser.add_argument(
+        "--rounds", type=int, help=f"{rounds}, or {quick} with --quick" if rounds else None
+    )
     parser.set_defaults(usual_rounds=(rounds, quick))
     return parser
 
