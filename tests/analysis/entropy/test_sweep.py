@@ -120,7 +120,7 @@ def test_results_of_other_weights_texts_or_versions_are_refused(
             path = tmp_path / "in/stars.jsonl"
             path.write_text(path.read_text().replace("w11", "w13"))
         case _:
-            monkeypatch.setattr("probes.results.version", lambda name: f"{name} 0")
+            monkeypatch.setattr("probes.results._version", lambda name: f"{name} 0")
             what = "mnemoscope"
     assert entropy.main(given) == 2
     error = capsys.readouterr().err

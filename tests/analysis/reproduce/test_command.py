@@ -11,12 +11,13 @@ from analysis import reproduce_scales as scales
 from analysis.reproduce import Experiment, main
 from tests.training.small_runs import write_texts
 
+SMOKE = scales.SCALES["smoke"]
 CLAIMS = ("entropy-at-the-start", "three-stages")
 
 
 def small_scale(texts):
     """The smoke scale with everything smaller; nine steps of pretraining, eight checkpoints."""
-    scale, text = scales.SCALES["smoke"](), str(texts / "familiar.jsonl")
+    scale, text = SMOKE(), str(texts / "familiar.jsonl")
     pretrained = replace(
         scale.trajectory.config,
         **{"corpus": (text,), "held_out": (text,), "d_vocab": 307, "d_model": 22, "n_heads": 1},
