@@ -5,15 +5,14 @@ multiplies, becomes `scale * v + added`: scaled where nothing is added, zeroed b
 replaced by a scale of 0 and new values (Geva et al., EMNLP 2021; Dai et al., ACL 2022).
 
 **Heads.** What a head adds to the stream is its output z, a mean of value vectors, times its rows
-of the attention's output projection. Ablating it replaces z, at every position, by zeros or by its
-mean over a corpus. As weights its rows become zero; what a mean adds is a constant, which a bias of
-the output projection has to carry (Michel et al., NeurIPS 2019; Wang et al., ICLR 2023, 2.1).
+of the attention's output projection. Ablating it replaces z by zeros or by its mean over a corpus.
+As weights its rows become zero; a bias of the output projection carries what a mean adds (Michel et
+al., NeurIPS 2019; Wang et al., ICLR 2023, 2.1).
 
 **Steering.** A vector is added at a hook point, at every position. As weights it is in the bias of
-the projection that writes there: of the down projection for what an MLP adds and for the stream
-after it, of attention's output projection for what attention adds, of up and gate for their own
-outputs. Where no bias can carry it, only a hook can (Turner et al., arXiv 2308.10248; Rimsky et
-al., ACL 2024).
+the projection that writes there: down for what an MLP adds and for the stream after it, attention's
+output for what attention adds, up and gate for their own outputs. Where no bias can carry it, only
+a hook can (Turner et al., arXiv 2308.10248; Rimsky et al., ACL 2024).
 
 Example:
     >>> MemoryEdit({3: [17, 256]}).describe()["vectors"]

@@ -276,24 +276,15 @@ def progress(
     description: str, total: int | None, *, shown: bool = True
 ) -> Iterator[Callable[[int], None]]:
     """A progress bar on the error stream; calling what it yields advances the bar."""
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        bars.TextColumn("{task.description}"),
+        *(bars.BarColumn(), bars.MofNCompleteColumn()),
+        *(bars.TimeElapsedColumn(), bars.TimeRemainingColumn()),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+    with bars.Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
         task = bar.add_task(description, total=total)
         yield lambda steps: bar.advance(task, steps)
         # What ended early, a short corpus say, is done all the same.

@@ -1,8 +1,7 @@
 """Measure: knowledge, attention and next-token entropy of a model over a corpus, in one pass.
 
-The trunk runs once per batch. Coefficients are summed inside the hook, on the device, and never
-kept; attention entropy comes from fused attention without a pattern; the unembedding is computed
-for next-token entropy only. Means are kept apart in blocks of documents, for the intervals.
+The trunk runs once per batch. Coefficients are summed in the hook, on the device; attention entropy
+comes from fused attention; the unembedding is computed for next-token entropy only.
 
 By default the definitions are the paper's, with pads left out. `compat="official"` is the
 released code's arithmetic for knowledge entropy instead: pads are counted and attended to, every
