@@ -286,7 +286,9 @@ def progress(
     )
     with bars.Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
         task = bar.add_task(description, total=total)
+        bar.live.transient = True  # an error stands by itself
         yield lambda steps: bar.advance(task, steps)
+        bar.live.transient = False
         # What ended early, a short corpus say, is done all the same.
         bar.update(task, total=bar.tasks[0].completed)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from probes.cli import COMMANDS, command_main, importing, parse_arguments
+from probes.cli import COMMANDS, command_main, importing, parse_arguments, progress
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -190,3 +190,12 @@ def test_a_reader_that_goes_away_is_no_mistake():
     shell = ["bash", "-c", 'set -o pipefail; "$0" -c "$1" | true', sys.executable, code]
     done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_bar_that_an_error_ends_leaves_no_line(capsys):
+    with progress("rows", 3) as advance:
+        advance(3)
+    assert "rows" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no row"), progress("rows", 3):
+        raise ValueError("no row")
+    assert capsys.readouterr().err.strip() == ""
