@@ -32,7 +32,7 @@ from analysis.document import (
     save_report,
     table_of,
 )
-from analysis.numbers import command_line, count, visible
+from analysis.numbers import command_line, count, nats, signed_nats, visible
 from probes.choices import VectorOrder
 from probes.cli import LoadingSettings, TextSettings, command_main, progress
 
@@ -189,7 +189,7 @@ def _findings(top: "TopVectors") -> list[str]:
     if top.token is not None:
         total = float(top.logit.sum())
         said.append(
-            f"Together these {len(top.vectors)} vectors add {total:+.3f} to the logit of "
+            f"Together these {len(top.vectors)} vectors add {signed_nats(total)} to the logit of "
             f"\u201c{top.token.strip()}\u201d."
         )
     layers = sorted({layer for layer, _ in top.vectors})
@@ -203,9 +203,9 @@ def _table(top: "TopVectors") -> Table:
         frame[name] = [" ".join(map(visible, words[:_BRIEF_TOKENS])) for words in frame[name]]
     columns = {
         "vector": "layer {layer}, {index}",
-        "coefficient": "{coefficient:+.3f}",
-        "contribution": "{contribution:.3f}",
-        **({} if top.token is None else {"logit": "{logit:+.3f}"}),
+        "coefficient": "{coefficient:+nats}",
+        "contribution": "{contribution:nats}",
+        **({} if top.token is None else {"logit": "{logit:+nats}"}),
         "promotes": "{promoted}",
         "suppresses": "{suppressed}",
     }
@@ -218,7 +218,7 @@ def _contexts_table(found: "TopContexts") -> Table:
     table = found.to_dataframe()
     columns = {
         "vector": "layer {layer}, {index}",
-        "coefficient": "{coefficient:+.3f}",
+        "coefficient": "{coefficient:+nats}",
         "document": "{document:count}",
         "context": "{text}",
     }
@@ -231,11 +231,11 @@ def _vectors(top: "TopVectors", found: "TopContexts | None") -> list[dict[str, A
     shown = []
     for place, (layer, index) in enumerate(top.vectors):
         numbers = {
-            "coefficient": f"{float(top.coefficient[place]):+.3f}",
-            "contribution": f"{float(top.contribution[place]):.3f}",
+            "coefficient": signed_nats(float(top.coefficient[place])),
+            "contribution": nats(float(top.contribution[place])),
         }
         if top.token is not None:
-            numbers["logit"] = f"{float(top.logit[place]):+.3f}"
+            numbers["logit"] = signed_nats(float(top.logit[place]))
         shown.append(
             {
                 "layer": layer,
@@ -257,12 +257,16 @@ def _context(one: "Context") -> dict[str, Any]:
             "text": text.replace("\n", "\u21b5"),
             "depth": min(100, round(100 * abs(value) / largest)),
             "sign": "above" if value > 0 else "below",
-            "value": f"{value:+.3f}",
+            "value": signed_nats(value),
             "own": place == one.at,
         }
         for place, (text, value) in enumerate(zip(one.tokens, one.coefficients, strict=True))
     ]
-    return {"document": count(one.document), "value": f"{one.coefficient:+.3f}", "tokens": tokens}
+    return {
+        "document": count(one.document),
+        "value": signed_nats(one.coefficient),
+        "tokens": tokens,
+    }
 
 
 main = command_main(MemoryArguments, _run, program="analysis.memory")
