@@ -23,6 +23,7 @@ CASES: dict[str, dict[str, Any]] = {
     "fsdp-checkpointed": {"parallel": "fsdp", "gradient_checkpointing": True},
     "fsdp-bf16": {"parallel": "fsdp", "precision": "bf16"},
     "ddp-bf16": {"parallel": "ddp", "precision": "bf16"},
+    "ddp-adapters": {"parallel": "ddp", "micro_batch_size": 2, "lora_rank": 2},
 }
 """Settings of each; five rows are shared out among two processes."""
 

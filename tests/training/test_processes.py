@@ -67,7 +67,7 @@ def observed(path):
     return records_of(path, PerplexityRecord)
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp", "fsdp-checkpointed"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "fsdp-checkpointed", "ddp-adapters"])
 def test_two_processes_give_the_curve_of_one(name, shared, single):
     out, _ = shared
     ours, alone = step_records(out / name), step_records(single / name)
@@ -80,7 +80,7 @@ def test_two_processes_give_the_curve_of_one(name, shared, single):
     assert [r.trained_tokens for r in ours] == [r.trained_tokens for r in alone] == [60] * 7
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp", "fsdp-checkpointed"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "fsdp-checkpointed", "ddp-adapters"])
 def test_observers_see_whole_weights(name, shared, single):
     out, _ = shared
     ours, alone = observed(out / name), observed(single / name)
@@ -120,10 +120,11 @@ def test_fsdp_shards_parameters_and_optimizer_state(shared):
     assert not seen["ddp"]["sharded"]
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp", "fsdp-checkpointed", "fsdp-bf16", "ddp-bf16"])
+@pytest.mark.parametrize("name", CASES)
 def test_a_run_that_was_left_goes_on_to_the_same_bits(name, shared):
     out, _ = shared
-    for file in ("records.jsonl", "checkpoints/step-000007/model.safetensors"):
+    kept = "adapter/adapter_model" if name == "ddp-adapters" else "model"
+    for file in ("records.jsonl", f"checkpoints/step-000007/{kept}.safetensors"):
         assert (out / name / file).read_bytes() == (out / f"{name}-cut" / file).read_bytes(), file
     found = [
         sorted(p.name for p in (out / n / "checkpoints").iterdir()) for n in (name, f"{name}-cut")
