@@ -16,17 +16,17 @@ import probes
 from tests.benchmarks.entropy_workers import ASSET
 from tests.benchmarks.timing import alternating, options, parsed, ratio, write
 
-ROWS, LENGTH = 2, 256
+ROWS, LENGTH, QUICK_LENGTH = 2, 256, 64
 SITES = ("up", "down", "preserving", "gate")
 BARS = {"hooks": "at most 1.05", "patch": "1.00"}
 
 
-def overheads(rounds: int) -> dict[str, float]:
+def overheads(rounds: int, length: int) -> dict[str, float]:
     """Time of a forward pass with each edit over one without, and of a bare copy over another."""
     bare = probes.load_model(ASSET)
     hooked, patched, again = (probes.load_model(copy.deepcopy(bare.hf_model)) for _ in range(3))
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(3, bare.d_vocab, (ROWS, LENGTH), generator=generator)
+    ids = torch.randint(3, bare.d_vocab, (ROWS, length), generator=generator)
     found: dict[str, float] = {}
     for name, edits in _edits(bare, ids).items():
         found |= _overheads_of(name, edits, ids, rounds, bare, hooked, patched, again)
@@ -68,10 +68,11 @@ def _forward(model, ids) -> Callable[[], None]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    given = parsed(options(__doc__, rounds=5, quick=1), argv)
-    found = overheads(given.rounds)
+    given = parsed(options(__doc__, rounds=3, quick=1), argv)
+    length = QUICK_LENGTH if given.quick else LENGTH
+    found = overheads(given.rounds, length)
     bars = {name: BARS[form] for name in found for form in BARS if f": {form} /" in name}
-    write(given.out, "edits", found, bars, tokens=[ROWS, LENGTH])
+    write(given.out, "edits", found, bars, tokens=[ROWS, length])
 
 
 if __name__ == "__main__":

@@ -33,9 +33,11 @@ from tests.benchmarks.timing import (
 WORKER = "tests.benchmarks.entropy_workers"
 
 
-def knowledge_against_bare_forward_and_transformer_lens(rounds: int) -> dict[str, float]:
+def knowledge_against_bare_forward_and_transformer_lens(
+    rounds: int, batches: int
+) -> dict[str, float]:
     """Time of our pass over the bare trunk's, and of TransformerLens's full cache over ours."""
-    some = workers.batches(workers.ROWS, workers.LENGTH, workers.BATCHES)
+    some = workers.batches(workers.ROWS, workers.LENGTH, batches)
     model = probes.load_model(workers.ASSET)
     model.content_hash = lambda: "not hashed"
     runs = {
@@ -50,7 +52,7 @@ def knowledge_against_bare_forward_and_transformer_lens(rounds: int) -> dict[str
         "TransformerLens run_with_cache, filtered": _transformer_lens(bridge, names, some, names),
         "nnsight trace": _nnsight(model.to_nnsight(), some),
     }
-    others = alternating({"ours": runs["ours"], **alternatives}, max(1, rounds // 2))
+    others = alternating({"ours": runs["ours"], **alternatives}, max(1, rounds // 3))
     return {
         "knowledge pass / bare trunk": ratio(floor, "ours", "bare"),
         "slowest / fastest bare trunk": max(floor["bare"]) / min(floor["bare"]),
@@ -89,19 +91,21 @@ def _nnsight(wrapped, some):
     return run
 
 
-def knowledge_at_shapes(rounds: int) -> dict[str, float]:
+def knowledge_at_shapes(
+    rounds: int, batches: int, shapes: Sequence[tuple[int, int]]
+) -> dict[str, float]:
     """Time of our pass over the bare trunk's, for smaller models on random tokens."""
     found = {}
-    for layers, d_model in SMALL_SHAPES:
+    for layers, d_model in shapes:
         shape = Shape(d_model, layers, d_model // 64, 4 * d_model)
         model = probes.load_model(llama(shape, VOCABULARY, SMALL_LENGTH, "cpu").eval())
         model.content_hash = lambda: "not hashed"
         generator = torch.Generator().manual_seed(0)
-        size = (workers.BATCHES, workers.ROWS, SMALL_LENGTH)
+        size = (batches, workers.ROWS, SMALL_LENGTH)
         ids = torch.randint(3, VOCABULARY, size, generator=generator)
         some = [{"input_ids": rows} for rows in ids]
         runs = {"bare": workers.bare_trunk(model, some), "ours": workers.knowledge(model, some)}
-        taken = alternating(runs, 2 * rounds)
+        taken = alternating(runs, rounds)
         found[_at_shape(layers, d_model)] = ratio(taken, "ours", "bare")
     return found
 
@@ -110,7 +114,7 @@ def _at_shape(layers: int, d_model: int) -> str:
     return f"knowledge pass / bare trunk, {layers} layers x {d_model}"
 
 
-def sweep_over_its_passes(checkpoints: int = 4) -> dict[str, float]:
+def sweep_over_its_passes(checkpoints: int = 3) -> dict[str, float]:
     """Time of a sweep over local checkpoints, over the sum of its passes."""
     passes: list[float] = []
     measure = entropy.measure
@@ -123,9 +127,9 @@ def sweep_over_its_passes(checkpoints: int = 4) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         for step in range(checkpoints):
-            # Links: eight checkpoints to load for the disk space of one.
+            # Links: several checkpoints to load for the disk space of one.
             (Path(folder) / f"step{step}").symlink_to(probes.fetch(workers.ASSET))
-        argv = f"--model {folder}/step* --corpus general --out {folder}/out --max-tokens 4096"
+        argv = f"--model {folder}/step* --corpus general --out {folder}/out --max-tokens 2048"
         quiet = contextlib.redirect_stdout(io.StringIO())
         with mock.patch.object(entropy, "measure", timed), quiet:
             start = time.perf_counter()
@@ -168,7 +172,7 @@ BARS = {
     **{_at_shape(*shape): "at most 1.05" for shape in SMALL_SHAPES},
     "knowledge pass / bare trunk": "at most 1.05",
     "TransformerLens run_with_cache, all hooks / ours": "at least 5 (goal 8)",
-    "sweep of 4 checkpoints / its passes": "at most 1.15",
+    "sweep of 3 checkpoints / its passes": "at most 1.15",
     "knowledge pass, MB above bare trunk": "at most 16 (goal 4)",
     "eager output_attentions / attention pass, time": "at least 4 (goal 7)",
     "eager output_attentions / attention pass, memory": "at least 10 (goal 18)",
@@ -179,10 +183,11 @@ BARS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    given = parsed(options(__doc__, rounds=7, quick=1), argv)
+    given = parsed(options(__doc__, rounds=5, quick=1), argv)
+    batches, shapes = (1, SMALL_SHAPES[1:3]) if given.quick else (2, SMALL_SHAPES)
     found = help_of("analysis.entropy", given.rounds)
-    found |= knowledge_at_shapes(given.rounds)
-    found |= knowledge_against_bare_forward_and_transformer_lens(given.rounds)
+    found |= knowledge_at_shapes(given.rounds, batches, shapes)
+    found |= knowledge_against_bare_forward_and_transformer_lens(given.rounds, batches)
     if not given.quick:
         found |= memory_of_the_knowledge_pass(1)
         found |= sweep_over_its_passes()

@@ -119,6 +119,19 @@ def memory_of(which: str, files: Sequence[str], passages: int) -> None:
     print(json.dumps({"mb": peak_mb() - before}))
 
 
+def memory_of_both(files: Sequence[str]) -> dict[str, float]:
+    """How much more memory both ways take, each in a process of its own."""
+    more = ["--passages", str(MEMORY_PASSAGES), "--probes", *files]
+    memory = {
+        which: in_fresh_process("tests.benchmarks.evaluation", "--memory-of", which, *more)["mb"]
+        for which in ("ours", "padded")
+    }
+    return {
+        "probes: our memory / padded pass": memory["ours"] / memory["padded"],
+        "probes: our memory, MB": memory["ours"],
+    }
+
+
 def measured(arguments: argparse.Namespace) -> dict[str, float]:
     """All numbers of the table."""
     model = probes.load_model(ASSET)
@@ -128,13 +141,8 @@ def measured(arguments: argparse.Namespace) -> dict[str, float]:
     ours(model, pairs[:BATCH])
     taken = against_each_other(model, pairs, arguments.rounds)
     found = {"probes: padded pass / ours": taken["padded"] / taken["ours"]}
-    more = ["--passages", str(MEMORY_PASSAGES), "--probes", *arguments.probes]
-    memory = {
-        which: in_fresh_process("tests.benchmarks.evaluation", "--memory-of", which, *more)["mb"]
-        for which in ("ours", "padded")
-    }
-    found["probes: our memory / padded pass"] = memory["ours"] / memory["padded"]
-    found["probes: our memory, MB"] = memory["ours"]
+    if not arguments.quick:
+        found |= memory_of_both(arguments.probes)
     together = {"padded": 0.0, "ours": 0.0}
     for name, choices in task_pairs(model, arguments.limit).items():
         taken = against_each_other(model, choices, arguments.rounds)

@@ -1,8 +1,8 @@
 """What localizing costs: against the bare forward pass, and against TransformerLens's logit lens.
 
-Run as `make bench`; prints a table and writes `lens.json`. 64 TriviaQA questions on the asset;
-times are medians of alternating runs in one process, on two threads. The command with one prompt is
-timed whole, from the start of its process to the end.
+Run as `make bench`; prints a table and writes `lens.json`. TriviaQA questions on the asset; times
+are medians of alternating runs in one process, on two threads. The command with one prompt is timed
+whole, from the start of its process to the end.
 """
 
 import tempfile
@@ -26,7 +26,6 @@ from tests.benchmarks.timing import (
 )
 from training.data.factoids import load_factoids, prompt_and_target
 
-ITEMS = 64
 BARS = {
     "localization / bare trunk": "at most 1.25 (goal 1.10)",
     "TransformerLens logit_lens / ours": "at least 1.25 (goal 1.5)",
@@ -44,10 +43,10 @@ def one_prompt(repeats: int) -> dict[str, float]:
     return {"analysis.logit_lens of one prompt, seconds": seconds}
 
 
-def localization(rounds: int) -> dict[str, float]:
+def localization(rounds: int, questions: int) -> dict[str, float]:
     """Time of the lens over the bare trunk's on the same batches, and of TransformerLens's."""
     model = probes.load_model(ASSET)
-    factoids = load_factoids("triviaqa", limit=ITEMS)
+    factoids = load_factoids("triviaqa", limit=questions)
     pairs = [prompt_and_target(factoid, factoids.template) for factoid in factoids]
     items = lens_items(model, [prompt for prompt, _ in pairs], [target for _, target in pairs])
     settings = LensSettings(top_k=10)
@@ -59,7 +58,7 @@ def localization(rounds: int) -> dict[str, float]:
     against_floor = alternating(floor, rounds)
     bridge = model.to_transformer_lens()
     rivals = {"ours": floor["ours"], "TransformerLens": lambda: _rival(bridge, items, settings)}
-    against_rival = alternating(rivals, max(1, rounds // 2))
+    against_rival = alternating(rivals, max(1, rounds // 3), warmup=0)
     tokens = sum(len(item.prompt_ids) for item in items)
     width, vocabulary = model.d_model, model.d_vocab
     weights = sum(p.numel() for layer in model.anatomy.layers for p in layer.block.parameters())
@@ -102,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     given = parsed(options(__doc__, rounds=5, quick=1), argv)
     found = help_of("analysis.logit_lens", given.rounds) | one_prompt(min(3, given.rounds))
-    found |= localization(given.rounds)
+    found |= localization(given.rounds, questions=16 if given.quick else 64)
     write(given.out, "lens", found, BARS)
 
 

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.side_by_side
 
 Caching everything, a patching sweep over layers and positions, and the greedy generation of 64
-tokens, on the asset, with a `TransformerBridge` over a copy of it; each library as its own users
+tokens (`--quick`: 16), on the asset, with a `TransformerBridge` over a copy of it; each library as its own users
 call it. Both take turns in one process on two threads, and ratios are medians within a round. The
 numbers are compared first. Memory is the peak of a run over what was held before it, with what it
 returns still held; freed memory is given back to the system in between. Prints a table and writes
@@ -42,7 +42,7 @@ TEXT = (
 ) * 4
 CLEAN, CORRUPTED = "The capital of France is", "The capital of Italy is"
 ANSWERS = (" Paris", " Rome")
-NEW_TOKENS = 64
+NEW_TOKENS, QUICK_NEW_TOKENS = 64, 16
 AGREEMENT = 1e-5
 """Largest difference of a tensor's values, over the largest of them."""
 
@@ -56,7 +56,7 @@ class Task:
     numbers: Callable[[Any], Mapping[str, Tensor]]
 
 
-def caching(model: Any, bridge: Any) -> Task:
+def caching(model: Any, bridge: Any, _new_tokens: int) -> Task:
     """All that either keeps when nothing is said about what to keep."""
     tokens = model.to_tokens(TEXT)
 
@@ -71,7 +71,7 @@ def caching(model: Any, bridge: Any) -> Task:
     return Task(lambda: model.run_with_cache(tokens), theirs, numbers)
 
 
-def patching(model: Any, bridge: Any) -> Task:
+def patching(model: Any, bridge: Any, _new_tokens: int) -> Task:
     """The clean stream before every layer, put into the corrupted run position by position."""
     from transformer_lens import patching as lens_patching
 
@@ -94,26 +94,26 @@ def patching(model: Any, bridge: Any) -> Task:
     return Task(ours, theirs, numbers)
 
 
-def generation(model: Any, bridge: Any) -> Task:
+def generation(model: Any, bridge: Any, new_tokens: int) -> Task:
     """Greedy, with a key-value cache, past any end-of-sequence token."""
     tokens = model.to_tokens(CLEAN)
 
     def theirs() -> Any:
         return bridge.generate(
             tokens,
-            max_new_tokens=NEW_TOKENS,
+            max_new_tokens=new_tokens,
             stop_at_eos=False,
             do_sample=False,
             verbose=False,
         )
 
     def ours() -> Any:
-        return model.generate(tokens, NEW_TOKENS, stop_at_eos=False)
+        return model.generate(tokens, new_tokens, stop_at_eos=False)
 
     return Task(ours, theirs, lambda found: {"tokens": found})
 
 
-TASKS = {"caching everything": caching, "patching sweep": patching, "64 new tokens": generation}
+TASKS = {"caching everything": caching, "patching sweep": patching, "new tokens": generation}
 BARS = {
     f"{name}: {what}": bar
     for name in TASKS
@@ -125,9 +125,8 @@ BARS = {
 }
 
 
-def difference(task: Task) -> float:
+def difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
     """The largest difference of any tensor that both give, over the largest value in it."""
-    ours, theirs = task.numbers(task.ours()), task.numbers(task.theirs())
     shared = ours.keys() & theirs.keys()
     assert shared, "nothing is shared"
     return max(_gap(ours[name], theirs[name]) for name in shared)
@@ -140,33 +139,39 @@ def _gap(ours: Tensor, theirs: Tensor) -> float:
     return float((both[0] - both[1]).abs().max() / both[1].abs().max())
 
 
-def measured(run: Callable[[], Any]) -> Callable[[], tuple[float, float]]:
-    """Seconds of a run, and the MB that it needs at its peak beyond what was held."""
+def measured(run: Callable[[], Any], found: list[Any]) -> Callable[[], tuple[float, float]]:
+    """Seconds of a run, and the MB that it needs at its peak beyond what was held.
+
+    What the last run gave is left in `found`.
+    """
 
     def once() -> tuple[float, float]:
+        found.clear()
         # glibc keeps what is freed; other libraries of C have no such function.
         ctypes.CDLL(None).malloc_trim(0)
         before = resident_mb()
         forget_peak()
         start = time.perf_counter()
-        kept = run()
-        seconds = time.perf_counter() - start
-        del kept
-        return seconds, peak_mb() - before
+        found.append(run())
+        return time.perf_counter() - start, peak_mb() - before
 
     return once
 
 
-def compared(rounds: int) -> dict[str, float]:
+def compared(rounds: int, new_tokens: int) -> dict[str, float]:
     """Differences and ratios of all tasks."""
     model = probes.load_model(ASSET)
     bridge = model.to_transformer_lens()
     found = {}
     for name, make in TASKS.items():
-        task = make(model, bridge)
-        found[f"{name}: largest difference"] = difference(task)
-        runs = {"ours": measured(task.ours), "theirs": measured(task.theirs)}
+        task = make(model, bridge, new_tokens)
+        ours: list[Any] = []
+        theirs: list[Any] = []
+        runs = {"ours": measured(task.ours, ours), "theirs": measured(task.theirs, theirs)}
         taken = in_turn(runs, rounds, warmup=0)
+        found[f"{name}: largest difference"] = difference(
+            task.numbers(ours[0]), task.numbers(theirs[0])
+        )
         for place, (what, unit) in enumerate((("time", "seconds"), ("memory", "MB"))):
             numbers = {who: [run[place] for run in several] for who, several in taken.items()}
             found[f"{name}: ours / TransformerLens, {what}"] = ratio(numbers, "ours", "theirs")
@@ -176,8 +181,10 @@ def compared(rounds: int) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    given = parsed(options(__doc__, rounds=5, quick=1), argv)
-    write(given.out, "side_by_side", compared(given.rounds), BARS)
+    given = parsed(options(__doc__, rounds=3, quick=1), argv)
+    new_tokens = QUICK_NEW_TOKENS if given.quick else NEW_TOKENS
+    found = compared(given.rounds, new_tokens)
+    write(given.out, "side_by_side", found, BARS, new_tokens=new_tokens)
 
 
 if __name__ == "__main__":
