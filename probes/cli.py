@@ -279,13 +279,13 @@ def progress(
     from rich import progress as bars
     from rich.console import Console
 
-    columns = (
-        bars.TextColumn("{task.description}"),
-        *(bars.BarColumn(), bars.MofNCompleteColumn()),
-        *(bars.TimeElapsedColumn(), bars.TimeRemainingColumn()),
-    )
+    counts = (bars.BarColumn(), bars.MofNCompleteColumn())
+    times = (bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+    columns = (bars.TextColumn("{task.description}"), *counts, *times)
+    # The end of a long path says more than its beginning, and the numbers need the width.
+    described = description if len(description) <= 36 else f"…{description[-35:]}"
     with bars.Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(described, total=total)
         bar.live.transient = True  # an error stands by itself
         yield lambda steps: bar.advance(task, steps)
         bar.live.transient = False
