@@ -22,7 +22,7 @@ from analysis.observations import Observations, rows_where
 from analysis.runs import CKL, TOKENS, Chain, Moment, Recorded, Start, TrainingRun
 from training.choices import Replay
 from training.ckl_config import CklConfig
-from training.recipes import EDIT_FIELDS, Control, EditForm
+from training.options import EDIT_FIELDS, Control, EditForm
 from training.remix_config import NO_MIX, MixFields
 
 UNEDITED_NAME, PLAIN_NAME = "unedited", "no mixing"

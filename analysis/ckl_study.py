@@ -36,7 +36,7 @@ from interventions.choices import ResuscitationSite
 from probes.cli import command_main, refuse_foreign
 from training.ckl import COMMAND
 from training.ckl_config import CklConfig
-from training.recipes import Control, EditForm
+from training.options import Control, EditForm
 
 PROGRAM = "analysis.ckl_study"
 RATIO, FACTOR = 0.5, 2.0  # the resuscitation of Kim et al., where nothing else is asked for

@@ -33,7 +33,8 @@ from typing import Any, TypeVar
 
 from training.choices import Parallel
 from training.commands import TrainingCommand
-from training.recipes import EDIT_FIELDS, command_words, deciding_edits
+from training.options import EDIT_FIELDS, deciding_edits
+from training.recipes import command_words
 
 RUNS, LOGS, REPORT, CHECKPOINTS = "runs", "logs", "report", "checkpoints"
 _WEIGHTS = re.compile(r'"weights_sha256": ?"(\w+)"')

@@ -31,7 +31,8 @@ from probes.cli import progress
 from probes.hooked_model import HookedModel
 from training.choices import Replay
 from training.forgetting_terms import alignment, delta_1, delta_2
-from training.recipes import EditForm, from_json
+from training.options import EditForm
+from training.recipes import from_json
 from training.relearning import Relearned
 from training.remix_config import MIX_SAMPLE, NO_MIX, RemixConfig
 from training.remix_items import stage_items

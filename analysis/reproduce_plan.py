@@ -32,9 +32,10 @@ from interventions.choices import ResuscitationSite
 from training.choices import NoMixControl, Replay
 from training.ckl import COMMAND as CKL
 from training.ckl_config import CklConfig
+from training.options import Control
 from training.pretrain import COMMAND as PRETRAIN
 from training.pretrain_config import PretrainConfig
-from training.recipes import Control, option_words
+from training.recipes import option_words
 from training.remix_config import RemixConfig
 from training.runs.checkpoints import checkpoint_name
 

@@ -1,4 +1,4 @@
-"""What decides a run of continual knowledge learning, and its recipes.
+"""The options of `training.ckl` beside the shared ones of `training.options`, and its recipes.
 
 The papers' recipes leave two things to be given: the text, whose rows were not released, and the
 passages, which were (`--knowledge` takes their files). Released runs were on several GPUs under
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from training.choices import InjectionMode, OncePlacement, Parallel, Precision, ScheduleKind
-from training.recipes import (
+from training.options import (
     TINY_RUN,
     BaseFields,
     EditFields,

@@ -19,16 +19,8 @@ from typing import Any
 
 from probes.cli import command_main, parse_arguments
 from training.choices import Parallel, RateCount, ScheduleKind, Tracker
-from training.recipes import (
-    EditForm,
-    EvaluationFields,
-    LoopFields,
-    beginning_of,
-    changed,
-    deciding_edits,
-    from_json,
-    recipe_named,
-)
+from training.options import EditForm, EvaluationFields, LoopFields, deciding_edits
+from training.recipes import beginning_of, changed, from_json, recipe_named
 
 Section = tuple[str, tuple[tuple[str, str], ...]]
 """A heading, then names and values."""

@@ -28,8 +28,8 @@ from probes.cli import progress
 from probes.corpus.batching import KeptBatches
 from probes.hooked_model import HookedModel
 from training.observers import Observer
+from training.options import Control, EditFields, EditForm
 from training.processes import random_states_kept, this_process
-from training.recipes import Control, EditFields, EditForm
 from training.runs.directory import RunDirectory
 from training.runs.records import BASELINE_FILE, as_line, one_line_for_disk_errors, write_whole
 

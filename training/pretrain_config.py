@@ -1,4 +1,4 @@
-"""What decides a pretraining run, and its recipes: `tiny`, `small` and `lab`.
+"""The options of `training.pretrain`, and its recipes: `tiny`, `small` and `lab`.
 
 Example:
     >>> tiny().checkpoint_steps()[:6]
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from training.choices import Precision
 from training.model_shapes import ModelFamily, ModelShape
-from training.recipes import LoopFields
+from training.options import LoopFields
 from training.settings import LoopSettings, Misfits, log_spaced_steps
 
 OWN_TOKENIZER = "own"

@@ -61,7 +61,7 @@ from training.commands import (
     training_section,
     with_changes,
 )
-from training.recipes import TINY_RUN
+from training.options import TINY_RUN
 from training.remix_config import RemixConfig
 
 

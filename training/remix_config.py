@@ -1,4 +1,4 @@
-"""What decides a chain of stages of continual memorization.
+"""The options of `training.remix` beside the shared ones of `training.options`.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: B.4, and
 the released configuration.
@@ -28,16 +28,16 @@ from training.choices import (
     StopWhen,
     Template,
 )
-from training.recipes import (
+from training.options import (
     BaseFields,
     Control,
     EditFields,
     EditForm,
     EvaluationFields,
     LoopFields,
-    flag,
     refuse_below_one,
 )
+from training.recipes import flag
 from training.settings import LoopSettings, Misfits
 
 NO_MIX = "none"

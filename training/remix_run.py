@@ -24,9 +24,10 @@ from training.data.rendering import Rendered
 from training.edit_settings import RunEdits, edits_of, write_baseline
 from training.gradients import GradientAlignmentObserver, gradient_sample
 from training.observers import Cadence, Observer
+from training.options import EvaluationFields
 from training.processes import joined_processes, this_process
 from training.recall import Match, RecallObserver
-from training.recipes import NOT_DECISIVE, EvaluationFields, as_json, from_json
+from training.recipes import NOT_DECISIVE, as_json, from_json
 from training.relearning import relearn
 from training.remix_config import (
     FAMILIAR,

@@ -32,8 +32,8 @@ from training.observers import (
     Observer,
     TaskObserver,
 )
+from training.options import EvaluationFields
 from training.processes import joined_processes
-from training.recipes import EvaluationFields
 from training.runs.checkpoints import checkpoint_folders
 from training.runs.directory import (
     CHECKPOINTS_FOLDER,

@@ -41,6 +41,7 @@ from training.choices import Parallel, Precision
 from training.engine import Engine, adamw, hold_in_float32, refuse_misfits
 from training.model_shapes import set_bos_habit
 from training.observers import ItemsObserver, Observer, StopRule
+from training.options import TINY_RUN
 from training.processes import (
     Processes,
     joined_processes,
@@ -48,7 +49,6 @@ from training.processes import (
     seed_all,
     this_process,
 )
-from training.recipes import TINY_RUN
 from training.runs.checkpoints import (
     CheckpointFound,
     TrainingState,

@@ -22,7 +22,7 @@ from analysis.figures import colours_of
 from analysis.significance import DEFAULT_BOOTSTRAP, ClusterBootstrap
 from tests.analysis.ckl_runs import UP, arms_from, make_run
 from tests.analysis.test_document import plots_of
-from training.recipes import Control, EditForm
+from training.options import Control, EditForm
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from analysis.run_rows import acquisition_table
 from analysis.runs import read_run
 from interventions.choices import ResuscitationSite
 from tests.analysis.ckl_runs import BASE, EXPOSURES, UP, make_run
-from training.recipes import Control
+from training.options import Control
 from training.runs.directory import RunDirectory
 from training.runs.records import RecallRecord, as_line
 

@@ -13,7 +13,7 @@ from tests.analysis.job_words import check_words
 from tests.training.small_runs import ckl_arguments
 from training.ckl import COMMAND
 from training.ckl_config import smoke
-from training.recipes import Control, EditForm
+from training.options import Control, EditForm
 
 
 @pytest.fixture

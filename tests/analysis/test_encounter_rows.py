@@ -13,7 +13,7 @@ from analysis.runs import TrainingRun, read_run
 from interventions.choices import ResuscitationSite
 from tests.analysis.ckl_runs import BASE, ENCOUNTERS, KINDS, MET, STEPS, arms_from, make_run
 from tests.analysis.test_ckl_rows import picked, table_of, value
-from training.recipes import Control
+from training.options import Control
 
 PER_PASSAGE = ("effectivity", "rise", "fall", "net gain")
 NO_MOMENT = {"moment": None, "against": None}

@@ -12,7 +12,7 @@ from analysis.study_runs import refuse_failing
 from training.choices import Parallel
 from training.ckl import COMMAND as CKL
 from training.ckl_config import paper_1b
-from training.recipes import Control
+from training.options import Control
 from training.remix import COMMAND as REMIX
 from training.remix_config import RemixConfig
 

@@ -13,8 +13,8 @@ from tests.analysis.remix_runs import A_ITEMS, A_STEPS, B_STEPS, make_run
 from tests.reference.first_layers import first_layers
 from tests.training.remix.runs import remix_arguments
 from tests.training.small_runs import pretrain_arguments, write_texts
+from training.options import Control, EditForm
 from training.pretrain import main as pretrain
-from training.recipes import Control, EditForm
 from training.remix import main as remix
 
 FOUND = 35

@@ -21,7 +21,7 @@ from tests.training.loop_runs import (
 from tests.training.test_resume import bits_of
 from training.choices import OptimizerStart, StageStatus
 from training.loop import train
-from training.recipes import LoopFields
+from training.options import LoopFields
 from training.runs.directory import RunDirectory
 from training.stages import (
     ChainIdentity,

@@ -20,8 +20,8 @@ from analysis.reproduce_scales import SCALES, ScaleData, with_data
 from tests.analysis.job_words import check_words
 from training.choices import NoMixControl
 from training.ckl import COMMAND as CKL
+from training.options import Control
 from training.pretrain import COMMAND as PRETRAIN
-from training.recipes import Control
 from training.remix import COMMAND as REMIX
 
 RUNS = Path("runs")

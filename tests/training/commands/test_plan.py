@@ -7,9 +7,9 @@ import pytest
 from interventions.choices import Schedule
 from training.ckl import ckl_plan
 from training.ckl_config import lab, paper_1b, smoke
+from training.options import Control, EditForm
 from training.pretrain import pretrain_plan
 from training.pretrain_config import tiny
-from training.recipes import Control, EditForm
 
 
 def test_a_pretraining_plan_says_what_the_run_comes_to():

@@ -9,16 +9,9 @@ import pytest
 from interventions.choices import ResuscitationSite, Schedule
 from training.choices import DecayGroup, Precision, RateCount, ScheduleKind
 from training.ckl_config import CKL_RECIPES, CklConfig
+from training.options import Control, EditForm, deciding_edits
 from training.pretrain_config import PRETRAIN_RECIPES, PretrainConfig
-from training.recipes import (
-    Control,
-    EditForm,
-    as_json,
-    changed,
-    deciding_edits,
-    from_json,
-    recipe_named,
-)
+from training.recipes import as_json, changed, from_json, recipe_named
 from training.settings import OptimizerSettings, ScheduleSettings
 
 UP = {"resuscitation_ratio": 0.5, "resuscitation_factor": 2.0}

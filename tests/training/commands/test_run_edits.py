@@ -14,7 +14,8 @@ from interventions.choices import ResuscitationSite, Schedule
 from tests.models import D_MLP, N_LAYERS, tiny_model
 from training import edit_settings as run_edits
 from training.ckl_config import smoke
-from training.recipes import Control, EditForm, as_json
+from training.options import Control, EditForm
+from training.recipes import as_json
 
 TOKENS = 157
 

@@ -10,7 +10,8 @@ import pytest
 from probes.choices import Compat
 from tests.refusals import refused
 from training.choices import NoMixControl, OptimizerStart, Parallel, Replay, StopWhen
-from training.recipes import Control, EditForm, as_json, from_json
+from training.options import Control, EditForm
+from training.recipes import as_json, from_json
 from training.remix import REMIX_RECIPES, lab, paper_llama3_8b, paper_mistral_7b, remix_plan, smoke
 from training.remix_config import RemixConfig
 from training.remix_run import stage_rule
