@@ -3,11 +3,8 @@
 Two prompts of one length differ in what matters for an answer. The corrupted prompt runs again and
 again, each time with the clean run's value at one site, layer and position (or of one head) in the
 place of its own. **Recovery** is the share of the difference of a metric between the two runs that
-this brings back: 0 is the corrupted run, 1 the clean one. With the prompts the other way round,
-the same sweep says what breaks an answer.
-
-Every row of a batch has a patch of its own, so that a sweep over layers and positions runs as many
-passes as its rows fill batches; causal tracing (`probes.causal`) is such a sweep too.
+this brings back: 0 is the corrupted run, 1 the clean one. Every row of a batch has a patch of its
+own; causal tracing (`probes.causal`) is such a sweep too.
 
 Source: Vig et al., arXiv 2004.12265; Meng et al., arXiv 2202.05262; Wang et al., arXiv 2211.00593.
 """

@@ -1,17 +1,15 @@
 """Anatomy: the parts of one loaded model, module by module.
 
 `locate` follows the paths in the row of the model's family (`probes.architectures`). A family
-without a row is run once on a few tokens, and its parts are known by what they do:
+without a row is run once on a few tokens, and its parts are known by what they do: the down
+projection leads from another width back to that of the stream, outside the attention; gate and up
+are told apart by which of them, activated, gives the coefficients; the final norm reads what comes
+out of the last block; attention and MLP are read where their outputs are seen to add up to the
+stream. Where they do not (Granite multiplies them first), `attention_out`, `mlp_out` and `mid` do
+not exist.
 
-* the down projection is the one projection of a block that leads from another width back to the
-  width of the stream, outside the attention;
-* gate and up are told apart by which of them, activated, gives the coefficients;
-* the final norm is the module that reads what comes out of the last block;
-* attention and MLP are read where their outputs are seen to add up to the stream. Where they do
-  not (Granite multiplies them first), `attention_out`, `mlp_out` and `mid` do not exist.
-
-What does not fit is refused by name, and so are mixtures of experts: transformers keeps their
-experts in three-dimensional parameters, so no expert has a down projection to hook.
+Mixtures of experts are refused: transformers keeps their experts in three-dimensional parameters,
+so no expert has a down projection to hook.
 """
 
 from collections.abc import Callable, Mapping

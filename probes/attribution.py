@@ -2,12 +2,10 @@ r"""Direct logit attribution: what every part of a model adds to a logit.
 
 The stream that the final norm reads is a sum: embeddings, what each head and each memory vector has
 written, and biases. With the norm's scale frozen at what the whole sum gives, a logit is linear in
-the parts, and theirs add up to it: a part :math:`x` adds :math:`x \cdot d`, where :math:`d` is the
-token's column of the unembedding taken back through the norm. Where a block norms what attention or
-its MLP has written before it is added (OLMo 2, Gemma 2), that norm is frozen as well. Of a model
-that soft-caps its logits, the logit before the cap is taken apart.
-
-Sums are checked against the model's own logit in every call.
+the parts: a part :math:`x` adds :math:`x \cdot d`, where :math:`d` is the token's column of the
+unembedding taken back through the norm. Norms of what attention or MLP has written (OLMo 2, Gemma
+2) are frozen as well; of soft-capped logits the one before the cap is taken apart. Sums are checked
+against the model's own logit in every call.
 
 Source: Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021); for memory
 vectors Geva et al., arXiv 2203.14680.

@@ -1,20 +1,16 @@
-r"""Causal check: which place, restored, brings back a target that a corrupted subject has lost.
+"""Causal check: which place, restored, brings back a target that a corrupted subject has lost.
 
-A lens shows where a target can be read; it does not show that the model uses what is read there.
-Causal tracing asks the model, in three kinds of run: **clean**; **corrupted**, with Gaussian noise
+Causal tracing asks the model in three kinds of run: **clean**; **corrupted**, with Gaussian noise
 on the embeddings of the subject's tokens (`noise` standard deviations of all entries of the token
 embedding, in `draws` draws); and **restored**, the corrupted run with a site's clean output put
-back at one layer. Outputs of the MLP and of attention can be restored over a `window` of layers.
-
-What is reported is the log-probability of the target's first token after the prompt, in nats, as
-the mean over draws, and the share of the drop that restoring brings back. The noise of an item
-follows from a seed that is drawn once and from its prompt: neither from other items nor from the
-device, and the same draws serve every site and layer.
+back at one layer, or over a `window` of layers. What is reported is the log-probability of the
+target's first token, in nats, as the mean over draws, and the share of the drop that restoring
+brings back. The noise of an item follows from a seed that is drawn once and from its prompt:
+neither from other items nor from the device, and the same draws serve every site and layer.
 
 The subject is the item's own where it has one, otherwise the content words of the prompt: those
-that are not in `FUNCTION_WORDS`, and words in capitals always ("US" is not "us"). Special tokens,
-punctuation and the last token, where the target is read, do not count; where that leaves nothing,
-all tokens before the last are the subject.
+that are not in `FUNCTION_WORDS`, and words in capitals always ("US" is not "us"). Where special
+tokens, punctuation and the last token leave nothing, all tokens before the last are the subject.
 
 Source: Meng et al., "Locating and Editing Factual Associations in GPT", 2022, section 2.1, appendix
 B.1. Their code takes the standard deviation over tokens of known subjects, averages probabilities,

@@ -1,9 +1,8 @@
 """Checking: arguments of another kind are refused in one line, and numbers are compared.
 
-`takes` names, for arguments of a public function, what each has to be. It looks before the function
-does anything, and costs a few microseconds a call. The rounding of equal products in another order
-stays below a share of the largest value that depends on the type (`tolerance`); a wrong description
-of a model is off by the order of that value.
+`takes` names, for arguments of a public function, what each has to be. The rounding of equal
+products in another order stays below a share of the largest value that depends on the type
+(`tolerance`); a wrong description of a model is off by the order of that value.
 
 Example:
     >>> @takes(model=hooked_model)

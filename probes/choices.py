@@ -33,10 +33,8 @@ class ReturnType(StrEnum):
     """What a call of a model returns."""
 
     LOGITS = "logits"
-    LOSS = "loss"
-    """The mean of -log p of the next token, in nats."""
-    BOTH = "both"
-    """Logits and loss."""
+    LOSS = "loss"  # the mean of -log p of the next token, in nats
+    BOTH = "both"  # logits and loss
 
 
 class Coefficient(StrEnum):
@@ -56,10 +54,8 @@ class VectorOrder(StrEnum):
     """What memory vectors of a prompt are put in order by, largest first, whatever the sign."""
 
     COEFFICIENT = "coefficient"
-    CONTRIBUTION = "contribution"
-    """|c| times the norm of the memory vector."""
-    LOGIT = "logit"
-    """What a vector adds to the logit of a token."""
+    CONTRIBUTION = "contribution"  # |c| times the norm of the memory vector
+    LOGIT = "logit"  # what a vector adds to the logit of a token
 
 
 class Weighting(StrEnum):
@@ -92,12 +88,9 @@ class Compat(StrEnum):
 class SampleBy(StrEnum):
     """What a document of a `.txt` file is; the words are those of the library `datasets`."""
 
-    DOCUMENT = "document"
-    """The whole file."""
-    LINE = "line"
-    """A line."""
-    PARAGRAPH = "paragraph"
-    """What stands between blank lines."""
+    DOCUMENT = "document"  # the whole file
+    LINE = "line"  # a line
+    PARAGRAPH = "paragraph"  # what stands between blank lines
 
 
 class RowLayout(StrEnum):
@@ -141,12 +134,9 @@ class TargetSpan(StrEnum):
 class Lens(StrEnum):
     """What stands between a layer's stream and the final norm."""
 
-    LOGIT = "logit"
-    """Nothing: the logit lens."""
-    TUNED = "tuned"
-    """A translator trained for the layer: the tuned lens."""
-    JACOBIAN = "jacobian"
-    """The mean Jacobian of the stream after the last block: the Jacobian lens."""
+    LOGIT = "logit"  # nothing: the logit lens
+    TUNED = "tuned"  # a translator trained for the layer: the tuned lens
+    JACOBIAN = "jacobian"  # the mean Jacobian of the stream after the last block: the Jacobian lens
 
     @property
     def words(self) -> str:

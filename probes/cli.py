@@ -104,8 +104,7 @@ def command_main(
 def importing(heaviest: str) -> Iterator[None]:
     """Import modules in a `with` block without looking for garbage: a fifth of the time goes there.
 
-    Nothing is done where the heaviest of them is there already. What is imported is never looked
-    at again: modules stay until the process ends.
+    What is imported is never looked at again: modules stay until the process ends.
     """
     if heaviest in sys.modules or not gc.isenabled():
         yield

@@ -1,29 +1,17 @@
 r"""Means over the tokens that count, padding left out, and intervals of statistics.
 
-`RunningMean` and `RunningMoments` are reducers for `probes.stream`; `weigh` says how much each
-token of a batch counts, pads not at all. `BlockedMean` is what the entropies are measured with: a
-weighted mean kept apart in a few blocks of documents. All sums are float64.
+`BlockedMean` is what the entropies are measured with: a weighted mean kept apart in a few blocks of
+documents. All sums are float64.
 
 **Jackknife.** With G blocks and \(\theta_{(g)}\) the statistic without block g, the standard error
 is \(\sqrt{\frac{G-1}{G} \sum_g (\theta_{(g)} - \bar\theta)^2}\), and the interval is
 \(G\theta - (G-1)\bar\theta \pm t_{G-1}\) times it. Its centre is not \(\theta\): the entropy of
 means over few documents is too low, since chance makes them uneven, and the jackknife takes that
-bias off. Without the correction an interval can miss the truth nearly always.
-
-**Bootstrap.** Blocks are drawn with replacement, the statistic taken anew, and the quantiles
-reflected about it (the basic bootstrap), which takes the same bias off.
-
-Documents must be independent of each other; the tokens of one need not be. With as many blocks as
-documents, documents themselves are left out or drawn.
+bias off. So does the **bootstrap** (basic: quantiles over blocks drawn with replacement, reflected
+about the statistic). Documents must be independent of each other; the tokens of one need not be.
 
 Source: Quenouille (1956); Tukey (1958); Kott (2001), "The Delete-a-Group Jackknife"; Davison and
 Hinkley (1997), section 5.2.
-
-Example:
-    >>> mean = RunningMean()
-    >>> mean.update(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]]))
-    >>> mean.result().tolist()
-    [2.0]
 """
 
 from collections.abc import Callable, Sequence
@@ -357,8 +345,7 @@ def jackknife(means: BlockedMean, statistic: Statistic) -> Interval | None:
     return jackknife_interval(whole, without)
 
 
-_AT_ONCE = 16
-"""Means of all memory vectors that are held at once."""
+_AT_ONCE = 16  # means of all memory vectors that are held at once
 
 
 def _values(

@@ -1,17 +1,14 @@
-r"""Generation: what a model writes after prompts, many prompts at a time, as it would one by one.
+"""Generation: what a model writes after prompts, many prompts at a time, as it would one by one.
 
 The model runs with its key-value cache: the prompts of a batch once, then one token for each row
-and step. Prompts of about equal length share a batch and are padded on the left where a trial shows
-that pads change nothing; elsewhere only prompts of one length share a batch. So a prompt gets what
-it would get by itself, but for rounding, which in half precision is coarse: of two tokens that are
-about as probable another one may then be taken.
+and step. Prompts of about equal length share a batch, padded on the left, where a trial shows that
+pads change nothing; elsewhere only prompts of one length do. So a prompt gets what it would get by
+itself, but for rounding, which in half precision is coarse.
 
-Greedy decoding takes the most probable token, of equal ones the first. With a temperature T a token
-is drawn from softmax(logits / T), by a number that is drawn for each prompt and place beforehand:
-which prompts share a batch does not matter here either. `top_k` leaves so many of the most probable
-tokens to draw from, `top_p` (Holtzman et al., arXiv 1904.09751) the fewest that have that
-probability together. Functions attached to the model see whole
-prompts first, with their pads, and then one position at a time.
+With a temperature T a token is drawn from softmax(logits / T), by a number that is drawn for each
+prompt and place beforehand: which prompts share a batch does not matter here either. Source of
+`top_p`: Holtzman et al., arXiv 1904.09751. Functions attached to the model see whole prompts first,
+with their pads, and then one position at a time.
 """
 
 import inspect

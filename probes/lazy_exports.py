@@ -32,8 +32,7 @@ class _Package(ModuleType):
         return "\n".join([about, "", head, *lines])
 
 
-_HOMES: dict[str, Mapping[str, str]] = {}
-"""What every package that was imported exports."""
+_HOMES: dict[str, Mapping[str, str]] = {}  # what every package that was imported exports
 _NAMES_OF_OTHERS = {
     "HookedTransformer": "probes.load_model",
     "TransformerBridge": "probes.load_model",

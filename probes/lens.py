@@ -214,14 +214,6 @@ def _require_readout(
         )
 
 
-def _reading_can_check(
-    model: HookedModel, items: Sequence[LensItem], settings: LensSettings
-) -> bool:
-    """Whether one pass both reads and checks; the logits of many tokens cost more than a pass."""
-    bytes_a_token = 4 * model.d_vocab
-    return len(items) == 1 and len(_input_ids(items[0], settings)) * bytes_a_token <= LOGITS_BYTES
-
-
 Read = TypeVar("Read")
 
 
@@ -240,7 +232,11 @@ def _read_items(
     """Run items, and read the rows of several batches together; `read` says which are finite."""
     if not items:
         raise ValueError("there are no items to read; give at least one prompt and target")
-    checked = settings.norm and _reading_can_check(model, items, settings)
+    # One pass both reads and checks, where the logits of all tokens cost less than another pass.
+    few = (
+        len(items) == 1 and 4 * model.d_vocab * len(_input_ids(items[0], settings)) <= LOGITS_BYTES
+    )
+    checked = settings.norm and few
     if settings.norm and not checked:
         check_readout(model, items[0])
     plan = [_rows_of(index, item, settings, controls or {}) for index, item in enumerate(items)]

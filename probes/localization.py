@@ -4,29 +4,19 @@ A **rank** is `[layer item]`: how many tokens a readout of that layer puts befor
 item, 0 being the top. An item is **found** at a layer if its target is among the top `k` there.
 Layers are indices of rows; -1 stands for none.
 
-- `layer_histogram`: how items spread over their first layers, as shares of those that have one.
-  With `k = 10` this is what the paper draws; `occurrence_histogram` counts every layer where an
-  item is found, as the paper's captions (rather than its text) can be read.
-- `effective_layers`: exp of the histogram's entropy; 1 if all items share a layer, `n_layers` if
-  they spread evenly: what the paper calls diversification. Over few items it comes out too low,
-  which `effective_layers_interval` allows for.
-- `rank_area`: \(1 - \ln(1 + \mathrm{rank}) / \ln(d_{vocab})\), averaged over layers; 1 for a target
-  on top everywhere, 0 for one at the bottom everywhere. It needs no `k`.
+- `layer_histogram`: shares of items by their first layer (with `k = 10` what the paper draws);
+  `occurrence_histogram` counts every layer where an item is found, as its captions can be read.
+- `effective_layers`: exp of the histogram's entropy: what the paper calls diversification. Over few
+  items it comes out too low, which `effective_layers_interval` allows for.
+- `rank_area`: \(1 - \ln(1 + \mathrm{rank}) / \ln(d_{vocab})\), averaged over layers; it needs no
+  `k`.
 
-How early a target is found says little unless another would be found later. Two controls:
-**shuffled targets**, each item with that of another; and **frequency-matched tokens**, about as
-frequent in a corpus as the first of the target, since early layers favour frequent tokens.
+Two controls say what another target would give: **shuffled targets**, each item with that of
+another; and **frequency-matched tokens**, about as frequent in a corpus as the first of the target,
+since early layers favour frequent tokens.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section 5
 and Figures 4, 11 and 12.
-
-Example:
-    >>> import torch
-    >>> rank = torch.tensor([[50, 4], [3, 90], [0, 2]])     # 3 layers, 2 items
-    >>> first_layer(rank, k=10).tolist(), settling_layer(rank, k=10).tolist()
-    ([1, 0], [1, 2])
-    >>> shuffled_targets([(5,), (7,)], np.random.default_rng(0))
-    [(7,), (5,)]
 """
 
 import math

@@ -1,13 +1,10 @@
 r"""Perplexity: how well a model predicts the next token of a text.
 
 The loss of a predicted token is :math:`-\ln p(x_t \mid x_{<t})` in nats; `mean_loss` is its mean
-over all predicted tokens of a corpus, and the perplexity is :math:`e^{\text{mean loss}}`. A token
-is predicted where the token before it, in the same row, is of the same document: neither the first
-token of a document or row nor pads are, and the token that ends a document in the packed layout is.
-
-Bits per byte compare models with different tokenizers: the mean loss in bits, times tokens per
-byte of text. Bytes are those of each document's tokens, decoded without special tokens, so they
-are known wherever the model has a tokenizer.
+over all predicted tokens of a corpus. A token is predicted where the token before it, in the same
+row, is of the same document; so is the one that ends a document in the packed layout. Bits per byte
+compare models with different tokenizers: the mean loss in bits, times tokens per byte of text
+(of each document's tokens, decoded without special ones).
 
 Source of bits per byte: Gao et al., "The Pile" (2020), section 3.1.
 """

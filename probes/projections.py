@@ -1,21 +1,15 @@
 r"""Projections and norms: what a linear map or a norm of a model computes, whatever it is made of.
 
 A plain `Linear` or GPT-2's `Conv1D` computes with the `weight` that it stores. One that is pruned,
-weight-normed or parametrized makes its weight anew for every pass; one with an adapter around it
-(LoRA, say) has a `weight` that is only the base's, or none. Those are asked by running them, in
-float64, on the rows of an identity matrix.
+weight-normed, parametrized or has an adapter around it is asked by running it, in float64, on the
+rows of an identity matrix.
 
-A LayerNorm takes the mean off a stream first. With :math:`s = \sqrt{\mathrm{mean}(x^2) +
-\epsilon}`, the **scale**, the **normalized** stream is :math:`x / s`, and the norm's output is that
+With :math:`s = \sqrt{\mathrm{mean}(x^2) + \epsilon}`, the **scale**, of a stream whose mean a
+LayerNorm takes off first, the **normalized** stream is :math:`x / s`, and the norm's output is that
 times its weight, plus its bias. Some families keep weights less one (Gemma). Which of these a
 module does is found by running it on two rows.
 
 Source: Ba et al., arXiv 1607.06450; Zhang and Sennrich, arXiv 1910.07467.
-
-Example:
-    >>> norm = torch.nn.LayerNorm(2, eps=0.0)
-    >>> NormRun(norm, torch.tensor([[1.0, 5.0]])).scale.tolist()
-    [[2.0]]
 """
 
 from collections.abc import Iterable

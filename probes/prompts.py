@@ -3,14 +3,11 @@
 **Borders.** A prompt and its continuation are split together and cut where the prompt ends, since
 many tokenizers put a space before any text of its own: split by itself, " Paris" becomes "▁", "▁P",
 "ar", "is" where "▁Paris" is meant. Where the prompt's own tokens do not come back, the two are
-split apart, with nothing added between them. `compat="official"` splits every continuation by
-itself, as OLMo's evaluation does.
+split apart. `compat="official"` splits every continuation by itself, as OLMo's evaluation does.
 
 **The beginning.** `prepend_bos` is TransformerLens's word: None for the tokenizer's own habit, True
-for a beginning-of-sequence token (BOS) in any case, False for none. A text that begins with it gets
-no second one. An end that a tokenizer would add is never there: nothing can follow an end.
-
-Token ids are taken as they are. A `LensItem` is a prompt and its target as tokens, checked.
+for a BOS token in any case, False for none. A text that begins with it gets no second one. An end
+that a tokenizer would add is never there: nothing can follow an end.
 """
 
 import re

@@ -8,10 +8,6 @@ Models with `longrope` (Phi-3) or `dynamic` NTK rotate by other frequencies once
 longer than a border, and transformers goes by the longest row of a batch, pads included. Here every
 sequence (a run of consecutive positions) gets the frequencies that it has alone. Pads must not
 count on: `model_inputs` gives those after a row its last position.
-
-Example:
-    >>> lengths_of_sequences(torch.tensor([[0, 1, 2, 0, 1, 1], [6, 7, 8, 9, 10, 11]])).tolist()
-    [[3, 3, 3, 2, 2, 2], [12, 12, 12, 12, 12, 12]]
 """
 
 import copy

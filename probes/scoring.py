@@ -2,18 +2,14 @@ r"""Target log-probabilities: how probable a model finds a target after its prom
 
 For target tokens \(y_1 \dots y_n\) after a prompt \(x\) the log-probabilities
 \(\ln p(y_i \mid x, y_{<i})\), in nats, become one score: their mean by default, their sum, or the
-padded mean of the released code. This is what knowledge probes are scored by.
-
-Text is split by `probes.prompts`: prompt and target together, cut where the prompt ends. The pass
-is `probes.target_pass`.
+padded mean of the released code. Text is split by `probes.prompts`; the pass is
+`probes.target_pass`.
 
 An item **matches exactly** if at every place of the target no token is more probable than its own
-(of equally probable ones, the first counts as chosen). Greedy decoding then writes the target: for
-one that ends in its end token, `exact_matches` says in one pass what `generate` would find out in
-as many steps as the target has tokens. The two can differ where rounding decides between tokens,
-where the model writes the same text in other tokens (`training.recall` compares texts), where it
-goes on after a target without its end, and where a function is attached to the logits themselves,
-which only generation runs.
+(of equally probable ones, the first counts as chosen): greedy decoding then writes the target. The
+two can differ where rounding decides between tokens, where the model writes the same text in other
+tokens (`training.recall` compares texts), where it goes on after a target without its end, and
+where a function is attached to the logits themselves, which only generation runs.
 
 Source: Kim et al., ICLR 2025, Eq. 4; Chang et al., NeurIPS 2024.
 """

@@ -3,14 +3,6 @@
 In a line, tensors are shown by their shapes and long lists by their lengths. A `Table` has the same
 rows on a terminal, in a document and on a page. JSON refuses NaN and infinities, and says where
 they are; None is for a value that is rightly absent (`finite_or_none`).
-
-Example:
-    >>> markdown_table(Table.of_rows("Sums", ("", "sum"), [("2 + 3", "5")]))[-1]
-    '| 2 + 3 | 5 |'
-    >>> json_text({"loss": [2.25, float("nan")]}, "the result")
-    Traceback (most recent call last):
-    ...
-    ValueError: the result is not written: loss.1 is nan, which is no number
 """
 
 import json
@@ -46,8 +38,7 @@ class Shown:
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = Shown.__repr__  # type: ignore[method-assign]
 
-    _instead: ClassVar[Mapping[str, str]] = {}
-    """What to use for names that others would have here."""
+    _instead: ClassVar[Mapping[str, str]] = {}  # what to use for names that others would have here
 
     if not TYPE_CHECKING:  # or any name would pass
 
@@ -167,10 +158,8 @@ def _cut(text: str) -> str:
 
 
 OPEN_ROWS = 8  # a page folds away tables with more rows
-_NUMBER = 30
-"""Characters that a number and its interval have at most."""
-_PADDING = 2
-"""Characters between columns."""
+_NUMBER = 30  # characters that a number and its interval have at most
+_PADDING = 2  # characters between columns
 
 
 class Where(Flag):
@@ -204,28 +193,17 @@ def as_cell(cell: str | Cell) -> Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of texts; the first column names the rows.
-
-    Attributes:
-        title: what it shows.
-        header: names of the columns.
-        rows: as many cells each.
-        note: how to read it.
-        brief: names of the columns on a terminal, None for those that are left out there; empty
-            for all of `header`.
-        groups: what rows belong to, where a terminal draws a line between groups.
-        where: what it is shown on.
-        is_open: whether a page shows all of it at once; None for tables of at most `OPEN_ROWS`.
-    """
+    """A table of texts; the first column names the rows."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str | Cell, ...], ...]
-    note: str = ""
+    note: str = ""  # how to read it
     brief: tuple[str | None, ...] = ()
-    groups: tuple[str, ...] = ()
+    """Names of the columns on a terminal, None for those that are left out; empty for `header`."""
+    groups: tuple[str, ...] = ()  # what rows belong to: a terminal draws a line between groups
     where: Where = Where.FILES
-    is_open: bool | None = None
+    is_open: bool | None = None  # on a page; None for tables of at most `OPEN_ROWS`
 
     @classmethod
     def of_rows(

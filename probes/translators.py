@@ -1,14 +1,11 @@
 r"""Translators: one affine map per layer, which make a logit lens a tuned or a Jacobian lens.
 
 Early layers write in other directions than the unembedding reads. A translator corrects for that:
-:math:`h + W_\ell h + b_\ell` stands in for the stream after the last block. Where both are zero,
-this is the logit lens.
-
-- **tuned**: :math:`W` and :math:`b` are learnt, so that what is read comes as near as it can to
-  what the model goes on to predict. `training.tuned_lens` fits them.
-- **jacobian**: :math:`W_\ell = J_\ell - 1` and :math:`b_\ell = 0`, where :math:`J_\ell` is the mean
-  Jacobian of the stream after the last block (before the final norm) on the layer's stream: what a
-  small change of the stream does to the output, to first order. `training.jacobian_lens` fits it.
+:math:`h + W_\ell h + b_\ell` stands in for the stream after the last block. In a **tuned** lens
+:math:`W` and :math:`b` are learnt (`training.tuned_lens`), so that what is read comes as near as it
+can to what the model goes on to predict. In a **jacobian** lens :math:`W_\ell = J_\ell - 1` and
+:math:`b_\ell = 0`, where :math:`J_\ell` is the mean Jacobian of the stream after the last block on
+the layer's stream (`training.jacobian_lens`).
 
 There is one for the stream before block 0 and one for the output of every block but the last. They
 belong to one set of weights, and say by its hash which. Published Jacobian lenses have none for the
@@ -17,13 +14,6 @@ stream before block 0, and say nothing of weights.
 Source: Belrose et al., "Eliciting Latent Predictions from Transformers with the Tuned Lens",
 arXiv 2303.08112, section 3; Gurnee et al., "Verbalizable Representations Form a Global Workspace in
 Language Models", Transformer Circuits (2026).
-
-Example:
-    >>> import torch
-    >>> zeros = torch.zeros(2, 3, 3), torch.zeros(2, 3)
-    >>> translators = Translators(*zeros, model="m", weights_sha256="0", training={})
-    >>> translators(0, torch.ones(1, 3)).tolist()
-    [[1.0, 1.0, 1.0]]
 """
 
 import json

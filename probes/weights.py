@@ -192,22 +192,16 @@ class ModelFacts(Shown):
     d_model: int
     n_heads: int
     d_head: int
-    n_key_value_heads: int | None
-    """None where every query head has keys and values of its own."""
+    n_key_value_heads: int | None  # None where every query head has keys and values of its own
     d_mlp: int
     d_vocab: int
-    n_ctx: int | None
-    """How many tokens a row may have; None where the configuration sets no limit."""
-    act_fn: str | None
-    """transformers' name for the MLP's activation."""
+    n_ctx: int | None  # how many tokens a row may have; None where the configuration sets no limit
+    act_fn: str | None  # transformers' name for the MLP's activation
     gated_mlp: bool
-    parallel_attn_mlp: bool
-    """Whether attention and MLP read the same stream."""
-    normalization_type: str
-    """`"LN"` or `"RMS"`."""
+    parallel_attn_mlp: bool  # whether attention and MLP read the same stream
+    normalization_type: str  # `"LN"` or `"RMS"`
     eps: float
-    positional_embedding_type: str
-    """`"standard"` (learned), `"rotary"` or `"alibi"`."""
+    positional_embedding_type: str  # `"standard"` (learned), `"rotary"` or `"alibi"`
     dtype: torch.dtype
     device: str
 

@@ -1,15 +1,10 @@
 """Adapters (LoRA): train a low-rank change of every projection, and leave the weights alone.
 
 A projection W computes with W + (alpha / rank) B A, of which A and B are trained alone (`peft`
-makes them). Observers, edits and trackers are those of any run. A checkpoint is an ordinary folder
-with the change merged into the weights, to be measured and read as any other, and `adapter/` in it
-holds A and B as peft has them.
+makes them). A checkpoint is an ordinary folder with the change merged into the weights, and
+`adapter/` in it holds A and B as peft has them.
 
 Source: Hu et al., ICLR 2022; all projections and alpha = 2 rank by Biderman et al., TMLR 2024.
-
-Example:
-    >>> is_adapted(object())
-    False
 """
 
 from importlib.util import find_spec
@@ -37,7 +32,11 @@ def add_adapters(model: HookedModel, settings: LoopSettings) -> None:
     """Put adapters around all projections of the blocks, and freeze everything else; in place."""
     if settings.lora_rank is None:
         return
-    require_peft()
+    if find_spec("peft") is None:
+        raise ValueError(
+            "adapters need peft, which is not installed; it is an extra: pip install "
+            "'mnemoscope[lora]'"
+        )
     from peft import LoraConfig, inject_adapter_in_model
 
     hf_model, rank = model.hf_model, settings.lora_rank
@@ -55,15 +54,6 @@ def add_adapters(model: HookedModel, settings: LoopSettings) -> None:
     finally:
         torch.set_rng_state(state)
     hf_model.peft_config = {_NAME: config}
-
-
-def require_peft() -> None:
-    """Refuse adapters where peft is not installed."""
-    if find_spec("peft") is None:
-        raise ValueError(
-            "adapters need peft, which is not installed; it is an extra: pip install "
-            "'mnemoscope[lora]'"
-        )
 
 
 def _projections(model: HookedModel) -> list[str]:

@@ -1,13 +1,9 @@
 """Training batches, and where they come from: rows of tokens, or data of one's own.
 
 A source gives the batch of every step as a pure function of the step's number, so that a run that
-goes on after being killed needs no other cursor. `batch(0)` is what the first update is made from.
-
-Labels are Hugging Face's: `labels[b, t]` is the token at position t, or -100 where it is not
-trained on; that it is predicted from the position before is the loop's business. A row of one's own
-is a list of token ids, or a mapping with `input_ids` and, as transformers has them, `labels` and
-`attention_mask` (0 on pads); rows may differ in length. A `datasets.Dataset` of such rows is an
-iterable of them; text is packed into rows by `training.corpus_source`.
+goes on after being killed needs no other cursor. Labels are Hugging Face's: the token at each
+position, or -100 where it is not trained on. A row of one's own is a list of token ids, or a
+mapping with `input_ids`, `labels` and `attention_mask`; text is packed by `training.corpus_source`.
 
 Example:
     >>> source = ExampleSource([[5, 6, 7], [8, 9]], batch_size=2)
@@ -107,14 +103,11 @@ class TrainingBatch:
             piece = self.rows(slice(first, first + size))
             used = ((piece.attention_mask != 0) | (piece.labels != IGNORED)).any(dim=0).nonzero()
             width = int(used[-1]) + 1 if len(used) else 1
-            pieces.append(piece if width == piece.input_ids.shape[1] else piece._columns(width))
+            pieces.append(piece._each(lambda tensor, width=width: tensor[:, :width]))
         return pieces
 
     def _trained(self) -> Bool[Tensor, "batch following"]:
         return self.labels[:, 1:] != IGNORED
-
-    def _columns(self, width: int) -> "TrainingBatch":
-        return self._each(lambda tensor: tensor[:, :width])
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> "TrainingBatch":
         given = ((name, getattr(self, name)) for name in _TENSORS)

@@ -2,10 +2,6 @@
 
 They stand apart from the code that acts on them, so that a command can name them in its help
 without loading PyTorch. Each is a `StrEnum`: wherever one is asked for, its string will do.
-
-Example:
-    >>> TranslatorOptimizer("adam") is TranslatorOptimizer.ADAM
-    True
 """
 
 from enum import StrEnum

@@ -1,23 +1,12 @@
 r"""Teach a trained model new knowledge, and see what it forgets: `python -m training.ckl`.
 
-Continual knowledge learning: the model goes on training on a corpus, into whose batches passages
-about things that do not exist are injected at planned steps. Meanwhile probes ask for what the
-passages say (acquisition), and tasks, familiar text and earlier facts show what is lost
-(forgetting). The model can be edited first: inactive neurons resuscitated, or a control of that,
-and attention made flatter. Writes into `--out`:
-
-- `records.jsonl`: losses, injections, scores of every probe, tasks, text and facts, by step
-- `items/`: the probes, questions and facts that scores refer to
-- `baseline.jsonl`: what an edited model scored before it was edited
-- `checkpoints/`: ordinary Hugging Face folders
-- `manifest.json`, `timing.jsonl`, `done.json`: what it is, how long it took, how it ended
-
-Recipes are in `training.ckl_config`, the papers' among them; every setting of theirs is an option.
-A run that was stopped or killed goes on with `--resume`, to the same bits. Scores are
-log-probabilities in nats.
+Into the batches of a corpus, passages about things that do not exist are injected at planned steps.
+Probes ask for what they say (acquisition); tasks, familiar text and earlier facts show what is lost
+(forgetting). The model can be edited first. Recipes are in `training.ckl_config`. Writes into
+`--out` a run directory (`training.runs.directory`), with `baseline.jsonl`: what an edited model
+scored before it was edited. Scores are log-probabilities in nats.
 
 Example:
-    $ python -m training.ckl --recipe smoke --model runs/tiny --out runs/ckl
     $ python -m training.ckl --recipe smoke --model runs/tiny --resuscitation-ratio 0.5 \
           --resuscitation-factor 2 --out runs/resuscitated
     $ python -m training.ckl --recipe paper-1b --corpus pubmed.jsonl \

@@ -1,14 +1,10 @@
 """The options of `training.ckl` beside the shared ones of `training.options`, and its recipes.
 
-The papers' recipes leave two things to be given: the text, whose rows were not released, and the
-passages, which were (`--knowledge` takes their files). Released runs were on several GPUs under
-FSDP: start them with torchrun, or give `--parallel none`.
-
-`fka-every-step` differs from the released runs in one thing that cannot be had: the optimizer's
-state at the checkpoint. Its learning rate is the constant that the released schedule has there.
-
-Learning rates are counted from one in all of them, as in OLMo's trainer, which the released code of
-both papers keeps: it counts the step up before it asks for the rate.
+The papers' recipes leave the text to be given, whose rows were not released, and the passages,
+which were (`--knowledge` takes their files). Released runs were on several GPUs under FSDP: start
+them with torchrun, or give `--parallel none`. `fka-every-step` lacks the optimizer's state at the
+checkpoint, which cannot be had; its rate is the constant that the released schedule has there.
+Learning rates are counted from one, as in OLMo's trainer.
 
 Source: configurations and code released with Kim et al., ICLR 2025, and Chang et al., NeurIPS 2024.
 

@@ -1,14 +1,8 @@
 """A training command: arguments from a recipe, a plan on request, or a run.
 
-What the commands have in common stands here once; each says what its settings and recipes are, and
-how a run is planned and made. A plan says what a run would do, from its configuration alone: no
-text is read, no weight loaded. `--dry-run` prints it, and tries what the run needs
-(`training.stand_ins` says with what, where a model or data are not here).
-
-Example:
-    >>> plan = Plan("a run", (("training", (("tokens", "4,096 in 1 step"),)),))
-    >>> plan.lines()
-    ['a run', '', 'training', '  tokens  4,096 in 1 step']
+A plan says what a run would do, from its configuration alone: no text is read, no weight loaded.
+`--dry-run` prints it, and tries what the run needs (`training.stand_ins` says with what, where a
+model or data are not here).
 """
 
 import textwrap
@@ -22,8 +16,7 @@ from training.choices import Parallel, RateCount, ScheduleKind, Tracker
 from training.options import EditForm, EvaluationFields, LoopFields, deciding_edits
 from training.recipes import beginning_of, changed, from_json, recipe_named
 
-Section = tuple[str, tuple[tuple[str, str], ...]]
-"""A heading, then names and values."""
+Section = tuple[str, tuple[tuple[str, str], ...]]  # a heading, then names and values
 _WIDTH = 100
 _SHOWN_STEPS = 12
 _FORMS = {
@@ -200,26 +193,16 @@ class RunFields:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCommand:
-    """A command that trains.
-
-    Attributes:
-        program: what it is called.
-        arguments: frozen dataclass with the fields of `RunFields`, `recipe` and `config`, a frozen
-            dataclass of what decides a run, which checks itself.
-        recipes: configurations by name, the default first.
-        plan: what a run would do, from its configuration and its recipe's.
-        run: makes it, from its configuration and folder, `recipe`, `resume`, `seconds` and,
-            where there is a tracker, `track`.
-        attempt: tries what a run needs, without training, from its configuration, its recipe's and
-            its folder (None where that is not given); returns lines about what it was changed to.
-    """
+    """A command that trains."""
 
     program: str
-    arguments: type[Any]
-    recipes: Mapping[str, Callable[[], Any]]
-    plan: Callable[[Any, Any], Plan]
+    arguments: type[Any]  # `RunFields`, `recipe` and `config`, what decides a run
+    recipes: Mapping[str, Callable[[], Any]]  # the default first
+    plan: Callable[[Any, Any], Plan]  # what a run would do, from its configuration and its recipe's
     run: Callable[..., None]
     attempt: Callable[[Any, Any, Path | None], Sequence[str]]
+    """Tries what a run needs, without training, from its configuration, its recipe's and perhaps
+    its folder; returns lines about what it was changed to."""
 
     @property
     def main(self) -> Callable[..., int]:

@@ -1,12 +1,9 @@
 """What a run of a training command does to its model before the first step.
 
-Mean coefficients are measured on the initial model, over the text and as many tokens of it as were
-asked for, or taken from an entropy result of the same model. From them come the resuscitation or
-the control that is wanted; a temperature of attention may be added. Edits are then written into the
-weights, which are trained so, or hooks for the length of the run: a fixed gain in front of weights
-that are trained as they were. Learning rates of rows are neither.
-
-Nothing of this depends on how far a run has come, so one that goes on finds the same edits.
+Mean coefficients are measured on the initial model, or taken from an entropy result of it. From
+them comes the resuscitation, or a control of it. Edits are written into the weights, which are
+trained so, or are hooks for the length of the run: a fixed gain in front of weights that are
+trained as they were. Nothing of this depends on how far a run has come.
 """
 
 from collections.abc import Sequence
@@ -36,19 +33,12 @@ from training.runs.records import BASELINE_FILE, as_line, one_line_for_disk_erro
 
 @dataclass(frozen=True)
 class RunEdits:
-    """What is done to the model, and in which of three ways.
+    """What is done to the model, and in which of three ways."""
 
-    Attributes:
-        hooks: made by hooks for the length of the run.
-        weights: written into the weights.
-        optimizer: learning rates of rows.
-        coefficients: where mean coefficients are from, as plain values; None where none are.
-    """
-
-    hooks: tuple[Edit, ...] = ()
-    weights: tuple[Edit, ...] = ()
+    hooks: tuple[Edit, ...] = ()  # made by hooks for the length of the run
+    weights: tuple[Edit, ...] = ()  # written into the weights
     optimizer: tuple[RowLearningRates, ...] = ()
-    coefficients: dict[str, Any] | None = None
+    coefficients: dict[str, Any] | None = None  # where they are from, as plain values
 
     @property
     def all(self) -> tuple[Edit, ...]:
@@ -97,18 +87,14 @@ def edits_of(
         edits.append(AttentionTemperature(fields.attention_temperature, schedule=schedule))
     edits += edits_named(fields.edit, model)
     if fields.edit_form is EditForm.WEIGHTS:
-        _refuse_without_hooks(model, edits)
+        for edit in edits:
+            try:
+                edit.weight_changes(model)
+            except NotInWeightsError as error:
+                raise ValueError(f"{error}: give --edit-form hooks") from None
         return RunEdits(weights=tuple(edits), optimizer=rates, coefficients=coefficients)
     check_edits(model, edits)
     return RunEdits(hooks=tuple(edits), optimizer=rates, coefficients=coefficients)
-
-
-def _refuse_without_hooks(model: HookedModel, edits: Sequence[Edit]) -> None:
-    for edit in edits:
-        try:
-            edit.weight_changes(model)
-        except NotInWeightsError as error:
-            raise ValueError(f"{error}: give --edit-form hooks") from None
 
 
 def _control(control: Control, like: Resuscitation, seed: int) -> Edit:

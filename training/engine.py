@@ -1,20 +1,15 @@
 """Engine: a model made ready to be trained, by one process or by several, and its optimizer.
 
 It keeps float32 weights and computes in the precision asked for: by autocast, or under FSDP by its
-mixed-precision policy. Blocks are recomputed in the backward pass (gradient checkpointing) and
-compiled on request, each by itself. Positions that predict no trained token are not unembedded. DDP
-copies the model and averages gradients; FSDP (`fully_shard`) also shards weights, gradients and
-optimizer state, block by block.
-
-Hooks stay where they are, on the modules of the Hugging Face model, so edits and captures work the
-same in all of these. To observe the model, its weights are gathered and compiled code is left alone
-(under FSDP they are then in the precision that it computes in).
+mixed-precision policy. Positions that predict no trained token are not unembedded. DDP averages
+gradients; FSDP (`fully_shard`) also shards weights, gradients and optimizer state, block by block.
+Hooks stay on the modules of the Hugging Face model. To observe the model, its weights are gathered
+and compiled code is left alone (under FSDP they are in the precision that it computes in).
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 from typing import Any
@@ -133,11 +128,6 @@ class Engine(AbstractContextManager["Engine"]):
     """Runs forward passes of a model in training; a context manager, which puts it back after.
 
     Under FSDP nothing can be put back: load the last checkpoint instead.
-
-    Attributes:
-        here: which process this is.
-        device: where it computes.
-        parameters: what is trained.
     """
 
     def __init__(self, model: HookedModel, settings: LoopSettings) -> None:
@@ -158,7 +148,10 @@ class Engine(AbstractContextManager["Engine"]):
     def __exit__(self, *_exception: Any) -> None:
         self._cleanup.close()
 
-    def loss(self, rows: TrainingBatch, *, sources: int = 0) -> "SummedLoss":
+    def loss(
+        self, rows: TrainingBatch, *, sources: int = 0
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " source"] | None]:
+        """The summed loss of trained tokens, each by its weight; that of each source without."""
         following = _following(rows.labels, IGNORED)
         # As numbers, and found on the CPU, so that no GPU is waited for.
         trained = (following != IGNORED).nonzero()[:, 0]
@@ -168,7 +161,7 @@ class Engine(AbstractContextManager["Engine"]):
             logits = self._forward(**inputs, use_cache=False).logits.flatten(0, 1)
         labels = following[trained].to(self.device)
         if rows.weights is None and not sources:
-            return SummedLoss(self._summed_loss(logits, labels), None)
+            return self._summed_loss(logits, labels), None
         losses = self._token_losses(logits, labels)
         total, apart = losses.sum(), None
         if rows.weights is not None:
@@ -177,7 +170,7 @@ class Engine(AbstractContextManager["Engine"]):
             assert rows.sources is not None
             owner = _following(rows.sources, 0)[trained].to(self.device)
             apart = losses.new_zeros(sources).index_add(0, owner, losses.detach())
-        return SummedLoss(total, apart)
+        return total, apart
 
     def where_loss_began(self, micro_batches: Sequence[TrainingBatch]) -> str:
         """The place where a loss that is not finite began, for a message."""
@@ -299,14 +292,6 @@ class Engine(AbstractContextManager["Engine"]):
         if self._computes_in is None or self._settings.parallel is Parallel.FSDP:
             return nullcontext()
         return torch.autocast(self.device.type, self._computes_in)
-
-
-@dataclass(frozen=True, eq=False)
-class SummedLoss:
-    """The summed loss of trained tokens, each by its weight, and that of each source without."""
-
-    total: Float[Tensor, ""]
-    by_source: Float[Tensor, " source"] | None
 
 
 def summed_cross_entropy(

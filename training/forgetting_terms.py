@@ -1,33 +1,21 @@
 r"""Forgetting terms: what one step of learning B does to A, with mixing data and without.
 
-Write \(L_A(\theta)\) for the mean loss on \(D_A\) and \(g_A(\theta)\) for its gradient. Stage 2
-starts at \(\theta_A\) and steps to \(\theta_B = \theta_A - \eta\, g_B(\theta_A)\). By Taylor
+Write \(g_A(\theta)\) for the gradient of the mean loss on \(D_A\). From \(\theta_A\) stage 2 steps
+to \(\theta_B = \theta_A - \eta\, g_B\), which by Taylor changes the loss on A by \(-\eta\, g_B
+\cdot g_A\) and terms of second order. With mixing, stage 1 ends at \(\theta'_A\), and M has the
+share s in the mean loss of stage 2, B the share 1 - s. To first order the loss that mixing saves on
+A is \(\Delta_1 + \Delta_2\), primes standing for gradients at \(\theta'_A\):
 
-\[ L_A(\theta_B) - L_A(\theta_A) = (\theta_B - \theta_A) \cdot g_A(\theta_A) + R
-   = -\eta\, g_B(\theta_A) \cdot g_A(\theta_A) + R, \]
-
-where R is of second order in the step. With mixing, stage 1 ends at \(\theta'_A\), and stage 2
-learns \(D_B \cup D_M\). The loss there is a mean in which M has the share s and B the share 1 - s,
-so its gradient is \((1 - s)\, g_B + s\, g_M\). The loss that mixing saves on A is
-
-\[ L_A(\theta_B) - L_A(\theta'_B) = \Delta_1 + \Delta_2 + (R - R'), \]
 \[ \Delta_1 = L_A(\theta_A) - L_A(\theta'_A), \qquad
-   \Delta_2 = \eta\,\bigl[((1 - s)\, g'_B + s\, g'_M) \cdot g'_A - g_B \cdot g_A\bigr], \]
+   \Delta_2 = \eta\,\bigl[((1 - s)\, g'_B + s\, g'_M) \cdot g'_A - g_B \cdot g_A\bigr]. \]
 
-primes standing for gradients at \(\theta'_A\). Both are good where they are above zero. Mixing in
-stage 1 alone is s = 0. Mixing in stage 2 alone has \(\theta'_A = \theta_A\), so \(\Delta_1 = 0\)
-and \(\Delta_2 = \eta\, s\, (g_M - g_B) \cdot g_A\): it helps as far as M lies closer to A than B
-does.
+Both are good where they are above zero. Mixing in stage 1 alone is s = 0; in stage 2 alone
+\(\Delta_1 = 0\) and \(\Delta_2 = \eta\, s\, (g_M - g_B) \cdot g_A\): it helps as far as M lies
+closer to A than B does. (The paper's appendix has \(\beta_1 g_M - (1 - \beta_2) g_B\) there, right
+in sign only; takes the gradient of a union to be the sum; and says "lowers" where it raises.)
 
-Where the paper's appendix has something else: with its weights \(\beta_1\) of B and \(\beta_2\) of
-M the last line of stage-2 mixing has \(\beta_1 g_M - (1 - \beta_2) g_B\), and the line before it
-gives \(\beta_2 g_M - (1 - \beta_1) g_B\) (for weights that sum to 1 the sign stays right, and the
-size is wrong by \(\beta_1 / \beta_2\)). For mixing in stage 1 it takes the gradient of the
-union to be the sum \(g_A + g_M\); with means, \(\theta'_A - \theta_A = \eta\, s\, (g_A - g_M)\) at
-the start. Where it says that mixing lowers \(\Delta_2\), raising is meant.
-
-Trained models take many steps, by an optimizer with a state. `change_of_loss` therefore sets the
-first-order term for the way that the weights have really moved beside what the loss really did.
+Trained models take many steps, by an optimizer with a state: `change_of_loss` sets the first-order
+term for the way that the weights have really moved beside what the loss really did.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section
 3.2, appendices A.1 to A.3.

@@ -1,19 +1,11 @@
 r"""Gradient alignment: does learning one set of items pull the loss on another up or down?
 
 A small step along \(-\nabla L(\theta; D_B)\) changes the loss on \(D_A\) by minus the learning rate
-times \(\nabla L(\theta; D_A) \cdot \nabla L(\theta; D_B)\). A product below zero means that
-learning B makes A worse there. `GradientAlignmentObserver` takes fixed samples of the data sets
-along a run, and records the inner products, part by part, of
-
-- the samples' gradients now (`A`, `B`, `M`),
-- the same at the run's start (`A@start`), which is where a stage begins,
-- the way the weights have moved since (`moved`): \((\theta - \theta_{start}) \cdot \nabla
-  L(\theta_{start}; D_A)\) is the first-order term of what the loss on A has changed by, whatever
-  the optimizer (`training.forgetting_terms` goes on from there).
-
-`alignment` reads one pair from a record. The sign of a product is claimed only where neither
-gradient is near zero and the product's interval over items leaves out zero: a gradient that has
-converged away points anywhere, and a few items need not stand for all.
+times \(\nabla L(\theta; D_A) \cdot \nabla L(\theta; D_B)\): below zero, learning B makes A worse.
+`GradientAlignmentObserver` takes fixed samples along a run, and records the inner products, part by
+part, of their gradients now (`A`, `B`, `M`), the same at the run's start (`A@start`), and the way
+that the weights have moved since (`moved`), whose product with the gradient at the start is the
+first-order term of what the loss has changed by. `training.forgetting_terms` reads the records.
 
 Source: Lopez-Paz and Ranzato, "Gradient Episodic Memory" (2017), Eq. 2, for the sign; Chen et al.,
 "Continual Memorization of Factoids in Large Language Models", 2024: section 3.2, appendix A.
@@ -96,13 +88,7 @@ def gradient_sample(name: str, rows: Sequence[Rendered], *, blocks: int = 8) -> 
 
 
 class GradientReader:
-    """Reads gradients of a model as it is now, through whatever is attached to it.
-
-    In a run of several processes the blocks are shared out, and all come to the same gradients.
-
-    Raises:
-        ValueError: its weights are sharded.
-    """
+    """Reads gradients of a model as it is now; of several processes each takes some blocks."""
 
     def __init__(self, model: HookedModel) -> None:
         refuse_sharded(

@@ -1,27 +1,16 @@
 """Injection: passages put into the batches of a corpus at planned steps.
 
 The passages of a step take the first rows of the global batch, in the order of the schedule. Where
-there are more of them than rows, they can be joined: neighbours share a row, as evenly as they go,
-as the released trainers do it with batches of 64 rows or fewer.
+there are more of them than rows, neighbours can share a row, as evenly as they go, as in the
+released trainers with batches of 64 rows or fewer.
 
 Without a document mask, which is what the papers do, the tokens that follow a passage attend to it,
 and the first of them is predicted from its end token. With one, attention stays inside documents,
-and that first token is not trained on. Rows of a corpus that come with document numbers of their
-own keep them, and need the mask here as well.
+and that first token is not trained on.
 
 Source: Kim et al., "Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
 Acquisition", ICLR 2025: 4.1; Chang et al., "How Do Large Language Models Acquire Factual Knowledge
 During Pretraining?", NeurIPS 2024; the released trainers.
-
-Example:
-    >>> import numpy as np
-    >>> from training.batches import RowSource
-    >>> from training.choices import Exposure
-    >>> host = RowSource(np.arange(40).reshape(8, 5), batch_size=2)
-    >>> schedule = InjectionSchedule.regular({0: Exposure.ONCE}, interval=1, rounds=1, first=2)
-    >>> source = InjectedSource(host, schedule, {Encounter(0, 0): torch.tensor([90, 91])})
-    >>> source.batch(2).input_ids[0].tolist(), source.displaced_tokens(2)
-    ([90, 91, 20, 21, 22], 2)
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,15 +1,7 @@
-"""Fit a Jacobian lens of a model, and compare it with the logit lens: `training.jacobian_lens`.
+r"""Fit a Jacobian lens of a model, and compare it with the logit lens: `training.jacobian_lens`.
 
-Writes into `--out`:
-
-- `translators.safetensors`, `translators.json`: the lens, which `probes.load_translators` reads and
-  `python -m analysis.logit_lens --lens jacobian` takes
-- `jacobian_lens.json`: KL divergences by layer of both lenses on held-out text, provenance
-- `jacobian_lens.csv`: the divergences, one row per layer
-
-What is fitted is defined in `training.jacobian_lens_fit`. A batch costs as many backward passes as
-the residual stream is wide; how many that makes, and about how long they take, is said first.
-Without `--held-out`, every eighth document of the corpus is held out.
+Writes the lens (`translators.safetensors`, `translators.json`; `probes.load_translators` reads it)
+and `jacobian_lens.json` and `.csv`: KL divergences by layer of both lenses on held-out text.
 
 Example:
     $ python -m training.jacobian_lens --model EleutherAI/pythia-14m \

@@ -6,11 +6,8 @@ r"""How a Jacobian lens is fitted: the mean Jacobian of the last stream on every
         \frac{\partial h_{\mathrm{final}, t'}}{\partial h_{\ell, t}}
 
 A row's positions :math:`V` are all but the first few, whose streams are unlike the others, and the
-last, which no token follows. :math:`h_{\mathrm{final}}` is the stream after the last block, before
-the final norm. Effects on positions at and after :math:`t` are summed, since what a stream does to
-later tokens is part of what it means; there are none on earlier ones.
-
-One backward pass gives one row of the matrices of all layers, so a batch costs `d_model` of them.
+last, which no token follows; :math:`h_{\mathrm{final}}` is the stream before the final norm. One
+backward pass gives one row of the matrices of all layers, so a batch costs `d_model` of them.
 
 Source: Gurnee et al., "Verbalizable Representations Form a Global Workspace in Language Models",
 Transformer Circuits (2026); the estimator of `anthropics/jacobian-lens` and TransformerLens 4.3,

@@ -1,12 +1,10 @@
 """What fits of lenses share: where one stands, and a comparison with the logit lens.
 
-A fit that was stopped goes on from a file to the same bits as one that never was: it reads its text
-again up to the batch where it stood, and refuses another text, model or setting.
-
-Compared is, for each layer, the mean over positions of the KL divergence of the model's final
-distribution from what a lens reads there, in nats, on text held out; smaller is nearer. Both lenses
-read the same positions, so the difference comes with a standard error over positions (which is a
-little too small, since positions of one document are alike).
+A fit that was stopped goes on from a file to the same bits: it reads its text again up to the batch
+where it stood. Compared is, for each layer, the mean over positions of the KL divergence of the
+model's final distribution from what a lens reads there, in nats, on text held out. Both lenses read
+the same positions, so the difference comes with a standard error over positions (a little too
+small, since positions of one document are alike).
 
 Source: Belrose et al., "Eliciting Latent Predictions from Transformers with the Tuned Lens",
 arXiv 2303.08112, section 4.
@@ -114,22 +112,13 @@ def text_origin(batches: Batches, whole: str | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class LensComparison(Result):
-    """Mean KL divergence from the model's output by layer, in nats; the last layer is left out.
+    """Mean KL divergence from the model's output by layer, in nats; the last layer is left out."""
 
-    Attributes:
-        layer_labels: `"embed"` for the stream before block 0, then numbers of blocks.
-        logit: that of the logit lens.
-        fitted: that of the fitted lens.
-        difference_error: standard error of `fitted - logit`.
-        positions: how many positions the means are over.
-        lens: which lens was fitted.
-    """
-
-    layer_labels: tuple[str, ...]
+    layer_labels: tuple[str, ...]  # "embed" for the stream before block 0, then numbers of blocks
     logit: Float[Tensor, "layer"]
     fitted: Float[Tensor, "layer"]
-    difference_error: Float[Tensor, "layer"]
-    positions: int
+    difference_error: Float[Tensor, "layer"]  # standard error of `fitted - logit`
+    positions: int  # that the means are over
     lens: Lens = Lens.TUNED
 
     @property

@@ -311,13 +311,13 @@ def _gradient(
     by_source = torch.zeros(sources, device=run.engine.device)
     for number, rows in enumerate(micro_batches, start=1):
         with run.engine.accumulating(is_last=number == len(micro_batches)):
-            summed = run.engine.loss(rows, sources=sources)
-            loss = summed.total / weight
+            summed, apart = run.engine.loss(rows, sources=sources)
+            loss = summed / weight
             # Processes average their gradients; the parts of one mean have to be summed.
             run.scaler.scale(loss * run.here.count).backward()
         total += loss.detach()
-        if summed.by_source is not None:
-            by_source += summed.by_source
+        if apart is not None:
+            by_source += apart
     return run.here.total(total), run.here.total(by_source)
 
 

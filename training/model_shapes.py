@@ -1,22 +1,16 @@
 """Model shapes: small models of a known family, and their tokenizers, made from scratch.
 
-| family   | like                                                  | its MLP                |
-|----------|-------------------------------------------------------|------------------------|
-| `olmo`   | OLMo-1B: layer norms without parameters, no biases    | gated, SiLU            |
-| `llama`  | SmolLM2: RMS norms, no biases                         | gated, SiLU            |
-| `pythia` | Pythia: attention and MLP in parallel, biases         | GELU, not gated        |
-
-All have rotary positions. Embedding and unembedding are one matrix in the first two, as in the
-models that they are like, and two in the third. Weights are drawn by the initialiser that
-transformers has for the family, from a seed, in float32.
+`olmo` is like OLMo-1B (gated SiLU MLP, layer norms without parameters, no biases), `llama` like
+SmolLM2 (gated SiLU, RMS norms, no biases), `pythia` like Pythia (GELU, not gated, attention and MLP
+in parallel, biases). All have rotary positions; embedding and unembedding are one matrix in the
+first two. Weights are drawn by transformers' initialiser of the family, in float32.
 
 Source: Groeneveld et al. 2024 (OLMo); Biderman et al. 2023 (Pythia); Allal et al. 2025 (SmolLM2).
 
 Example:
-    >>> shape = ModelShape(
+    >>> ModelShape(
     ...     family="olmo", d_model=192, n_layers=4, n_heads=4, d_mlp=768, d_vocab=4096
-    ... )
-    >>> shape.parameters()
+    ... ).parameters()
     3145728
 """
 

@@ -1,12 +1,10 @@
 r"""Novelty: how new a corpus is to a model, by document, by token and by entity.
 
-Every token but the first of a document has a loss, :math:`-\ln p(x_t \mid x_{<t})` in nats, given
-all of its document before it. A document's loss is the mean over its tokens; that of a token of the
-vocabulary the mean over its occurrences; that of an entity the mean over the tokens of one mention.
-The perplexity of each is :math:`e` to its loss. A document's **entity loss** is the mean over its
-entities of their losses, and its entity perplexity :math:`e` to that: the geometric mean, since a
-single rare token would make up most of an arithmetic one. The more documents of a corpus have high
-values, the less of what it is about has been met before.
+Every token but the first of a document has a loss, :math:`-\ln p(x_t \mid x_{<t})` in nats. A
+document's loss is the mean over its tokens, that of an entity the mean over the tokens of one
+mention; perplexities are :math:`e` to them. A document's **entity loss** is the mean over its
+entities: the geometric mean of their perplexities, since a single rare token would make up most of
+an arithmetic one.
 
 The paper had GPT-4o find the entities. Here they are spans of words that are written like names, so
 numbers are to be compared between corpora and models measured here, not with the paper's.

@@ -1,13 +1,5 @@
 """Observers: what is recorded of a model during a run, between its updates.
 
-| observer          | records of                    |                                              |
-|-------------------|-------------------------------|----------------------------------------------|
-| `ProbeObserver`   | knowledge probes              | a score for each                             |
-| `ClozeObserver`   | sentences without their value | a score for each, the share of right ones    |
-| `TaskObserver`    | a downstream task             | a log-probability for each choice, the score |
-| `HeldOutObserver` | text                          | its loss and bits per byte                   |
-| `EntropyObserver` | text                          | the entropies, and how many neurons sleep    |
-
 Each is asked at the steps of its `Cadence`. In a run of several processes the items are shared
 out, and all come to the same records.
 
@@ -60,8 +52,7 @@ from training.runs.records import (
 from training.tasks import Task, choice_rows, encoded_task, evaluate_task
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # lists of items, by the names that records use
-DORMANT = 0.025
-"""The threshold of Sokar et al. (ICML 2023) for the agents they looked at."""
+DORMANT = 0.025  # the threshold of Sokar et al. (ICML 2023) for the agents they looked at
 
 
 @runtime_checkable

@@ -2,10 +2,6 @@
 
 A configuration inherits the groups that it has, and adds its own fields (`ckl_config`,
 `remix_config`, `pretrain_config`).
-
-Example:
-    >>> BaseFields(model="runs/tiny").lora_rank is None
-    True
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,8 +15,7 @@ from training.choices import DecayGroup, Parallel, Precision, RateCount, Schedul
 from training.recipes import flag
 from training.settings import LoopSettings, Misfits, OptimizerSettings, ScheduleSettings
 
-TINY_RUN = "runs/tiny"
-"""The run of training.pretrain that the smoke recipes begin with."""
+TINY_RUN = "runs/tiny"  # the run of training.pretrain that the smoke recipes begin with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,12 +176,6 @@ class EditForm(StrEnum):
     HOOKS = "hooks"
 
 
-_SCALING = (None, Control.RANDOM_ROWS, Control.MOST_ACTIVE_ROWS)
-"""Controls that multiply rows, and none."""
-_ANY_SITE = (Control.REDO, Control.ROW_LEARNING_RATES)
-"""Controls that are the same whatever the site."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class EditFields:
     """How the model is edited before it is trained."""
@@ -269,20 +258,18 @@ class EditFields:
 
 
 EDIT_FIELDS = tuple(field.name for field in fields(EditFields))
-"""The settings of edits."""
 
 
 def deciding_edits(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of edits that decide what is trained, of a configuration as it is or as stored.
+    """The settings of edits that decide what is trained; equal where it is so up to rounding.
 
-    They are equal where the training is the same up to rounding. Behind hooks the weights are
-    trained as they were, so that it does not matter whether a neuron's up row or its memory vector
-    is multiplied, and a multiplier that is taken back matters nothing. What is measured of a model
-    with such an edit can differ: coefficients do.
+    Behind hooks the weights are trained as they were: it does not matter whether a neuron's up row
+    or its memory vector is multiplied, and a multiplier that is taken back matters nothing.
     """
     found = {name: settings[name] for name in EDIT_FIELDS}
     control, site = found["control"], found["resuscitation_site"]
-    in_front = found["edit_form"] == EditForm.HOOKS and control in _SCALING
+    multiplies_rows = control in (None, Control.RANDOM_ROWS, Control.MOST_ACTIVE_ROWS)
+    in_front = found["edit_form"] == EditForm.HOOKS and multiplies_rows
     is_plain = found["resuscitation_ratio"] is None or control == Control.IDENTITY
     idle: set[str] = set()
     if is_plain or (in_front and site == ResuscitationSite.PRESERVING):
@@ -290,7 +277,7 @@ def deciding_edits(settings: Mapping[str, Any]) -> dict[str, Any]:
         idle = found.keys() - set(kept)
     elif in_front and site == ResuscitationSite.DOWN:
         found["resuscitation_site"] = ResuscitationSite.UP
-    elif control in _ANY_SITE and not found["sequential"]:
+    elif control in (Control.REDO, Control.ROW_LEARNING_RATES) and not found["sequential"]:
         idle = {"resuscitation_site"}
     if found["attention_temperature"] is None:
         idle |= {"temperature_schedule"}

@@ -1,21 +1,13 @@
-r"""Pretrain a small model, and keep its checkpoints: `python -m training.pretrain`.
+"""Pretrain a small model, and keep its checkpoints: `python -m training.pretrain`.
 
-Makes an OLMo-, Llama- or Pythia-shaped model and a tokenizer, trains it on the built-in texts (or
-any others) with facts about made-up people and places mixed in, and writes into `--out`:
-
-- `checkpoints/step-000032/`, ...: ordinary Hugging Face folders, from the untrained model on, at
-  steps that double at first and are evenly spaced later
-- `records.jsonl`: losses, and at every checkpoint entropies, held-out loss and scores of the facts
-- `items/cloze.jsonl`: the facts as prompts and targets, which `training.ckl` asks for again
-- `manifest.json`, `timing.jsonl`, `done.json`: what it is, how long it took, how it ended
-
-The folder is a series of checkpoints for every command that takes one, as for
-`python -m analysis.entropy --model RUN`. Recipes are in `training.pretrain_config`; every setting
-of theirs is an option. A run that was stopped or killed goes on with `--resume`, to the same bits.
+Makes an OLMo-, Llama- or Pythia-shaped model and a tokenizer, trains it on texts with facts about
+made-up people and places mixed in, and writes into `--out` a run directory
+(`training.runs.directory`) with checkpoints from the untrained model on, at steps that double at
+first and are evenly spaced later. `items/cloze.jsonl` has the facts as prompts and targets, which
+`training.ckl` asks for again. Recipes are in `training.pretrain_config`.
 
 Example:
     $ python -m training.pretrain --recipe tiny --out runs/tiny
-    $ python -m training.pretrain --recipe small --shape pythia --steps 300 --dry-run
     $ torchrun --nproc-per-node 2 -m training.pretrain --recipe small --parallel ddp --out runs/two
 """
 

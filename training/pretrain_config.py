@@ -5,7 +5,7 @@ Example:
     (0, 1, 2, 4, 8, 16)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from training.choices import Precision
@@ -78,31 +78,26 @@ class PretrainConfig(LoopFields, PretrainFields):
     """A pretraining run; settings that do not go together are refused."""
 
     def __post_init__(self) -> None:
-        Misfits().check(
+        misfits = Misfits()
+        misfits.check(
             lambda: self.model_shape(self.d_vocab),
             self.settings,
-            self._check_texts,
-            self._check_rows,
-            self._check_evaluation,
+            lambda: misfits.found.extend(self._misfits()),
         )
 
-    def _check_texts(self) -> None:
+    def _misfits(self) -> Iterator[str]:
         if not self.corpus and not self.fact_documents:
-            raise ValueError("there is nothing to train on; give a --corpus or --fact-documents")
-
-    def _check_rows(self) -> None:
+            yield "there is nothing to train on; give a --corpus or --fact-documents"
         if self.row_length > self.positions:
-            raise ValueError(
+            yield (
                 f"rows of {self.row_length} tokens are longer than the {self.positions} positions "
                 f"of the model; give --positions {self.row_length} or more, or a smaller "
                 "--row-length"
             )
-
-    def _check_evaluation(self) -> None:
         if self.facts_asked is not None and self.facts_asked < 1:
-            raise ValueError(f"--facts-asked must be 1 or more, or None, found {self.facts_asked}")
+            yield f"--facts-asked must be 1 or more, or None, found {self.facts_asked}"
         if self.entropy_tokens is not None and not self.held_out:
-            raise ValueError(
+            yield (
                 "entropies are measured on held-out text; give --held-out, or --entropy-tokens None"
             )
 

@@ -8,7 +8,7 @@ from probes.assets import AssetKind, asset_names, fetch
 from probes.checking import as_device
 from probes.corpus.sources import Corpus
 from probes.shown import print_tables
-from training.data.fact_world import ClozeItem, cloze_items, generate_world, mixed
+from training.data.fact_world import cloze_items, generate_world, mixed
 from training.data.packed_rows import CorpusSource, packed_corpus
 from training.model_shapes import new_model, set_bos_habit, train_byte_pairs
 from training.observers import Cadence
@@ -38,9 +38,13 @@ def prepare(config: PretrainConfig) -> PreparedRun:
         epochs = -(-config.steps // max(len(packed.ids) // config.batch_size, 1))
         source = CorpusSource(packed, config.batch_size, epochs=epochs, shuffle_seed=config.seed)
     items = cloze_items(world, facts=config.facts_asked) if config.fact_documents else ()
-    with misfits.noted():
-        _observe(observed, config, tokenizer, items)
-    misfits.refuse()
+    cadence = Cadence(at=config.checkpoint_steps(), last=config.steps)
+    how = (config.held_out_tokens, config.entropy_tokens, config.row_length)
+    misfits.check(
+        lambda: observed.add_text(config.held_out, tokenizer, cadence, *how),
+        lambda: observed.add_facts(items, cadence),
+        lambda: observed.add_tasks(config.tasks, config.task_limit, cadence),
+    )
     assert source is not None
     model = new_model(config.model_shape(len(tokenizer)), tokenizer, seed=config.seed)
     model.hf_model.to(as_device(config.device))
@@ -80,19 +84,6 @@ def _tokenizer(config: PretrainConfig, corpus: Corpus) -> Any:
             f"--tokenizer {name!r} could not be loaded ({type(error).__name__}); give "
             f"{OWN_TOKENIZER}, {', '.join(built_in)}, a folder or a hub id"
         ) from error
-
-
-def _observe(
-    found: ObserverSet, config: PretrainConfig, tokenizer: Any, items: tuple[ClozeItem, ...]
-) -> None:
-    cadence = Cadence(at=config.checkpoint_steps(), last=config.steps)
-    tokens, entropy_tokens = config.held_out_tokens, config.entropy_tokens
-    length = config.row_length
-    Misfits().check(
-        lambda: found.add_text(config.held_out, tokenizer, cadence, tokens, entropy_tokens, length),
-        lambda: found.add_facts(items, cadence),
-        lambda: found.add_tasks(config.tasks, config.task_limit, cadence),
-    )
 
 
 def print_pretraining(folder: Path, config: PretrainConfig) -> None:

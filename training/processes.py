@@ -1,14 +1,8 @@
 """Processes: which one of a run this is, what it does together with the others, what it draws.
 
-`torchrun` starts several processes and says so in their environment; without it there is one. The
-same code serves gloo (CPU) and NCCL (GPU). Random states of PyTorch, its GPUs, NumPy and Python are
-taken and put back together: dropout draws from PyTorch's, and a user's data or observers may draw
-from any, so all of them belong to a run's state.
-
-Example:
-    >>> with joined_processes() as here:
-    ...     here.rank, here.count, here.is_first
-    (0, 1, True)
+The same code serves gloo (CPU) and NCCL (GPU). Random states of PyTorch, its GPUs, NumPy and Python
+are taken and put back together: dropout draws from PyTorch's, and a user's data or observers may
+draw from any, so all of them belong to a run's state.
 """
 
 import os

@@ -1,18 +1,9 @@
 """Progress: what a run shows of itself while it trains, on the terminal or in a tracker.
 
-On a terminal a bar, otherwise a plain line at the start, every ten seconds and at the end; on the
-error stream, in one process of several.
-
 The run directory stays the record: a tracker only gets copies of what is written there, nothing is
 sent anywhere unless its own settings say so (`WANDB_MODE=online`), and one that fails ends without
 the run. Names are those of records: `step/loss`, `perplexity/<corpus>/mean_loss`,
 `entropy/knowledge/total`; of a list of numbers there is the mean.
-
-| tracker       | extra                    | where                                                 |
-|---------------|--------------------------|-------------------------------------------------------|
-| `tensorboard` | `mnemoscope[tensorboard]`| `tensorboard/` in the run directory                   |
-| `wandb`       | `mnemoscope[wandb]`      | `wandb/` in the run directory, to be synced at will   |
-| `trackio`     | `mnemoscope[trackio]`    | trackio's own folder on this machine                  |
 """
 
 import hashlib

@@ -8,27 +8,18 @@
 | `aliases`    | it is one of the accepted answers, all of them normalised                         |
 | `substring`  | the canonical answer contains it: the released code's rule for WebQuestions       |
 
-`tokens` is read off one pass over the taught answers (`probes.scoring`); the others compare
-texts that the model has written. Normalised text is in lower case, without punctuation, without
-the words a, an and the, and with one space between words; of a text that is nothing else ("+", say)
-what was taken off stays. An empty answer is wrong except under `substring`: every text contains it,
-and the released code calls it right.
+Normalised text is in lower case, without punctuation and articles, with one space between words; of
+a text that is nothing else ("+", say) what was taken off stays. An empty answer is wrong except
+under `substring`, as in the released code.
 
-A factoid is **familiar** to a model if the model answers it right (`aliases`) in a few-shot prompt:
-other items of the set with their canonical answers, then the item without one, each put by the
-template of the set and parted by empty lines. The other items are the first of an order drawn by a
-seed that do not ask the same question and do not accept any of its answers, so that no answer can
-be copied from the prompt. The answer is what the model writes up to the first line break or its end
-token. With a cache, answers are kept in a file named after everything that decides them.
+A factoid is **familiar** to a model that answers it right (`aliases`, up to the first line break)
+in a few-shot prompt: other items with their canonical answers, then the item without one, parted by
+empty lines. Shots are the first of a drawn order that do not ask the same question and share no
+accepted answer with it, so that none can be copied.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section 2
 (`strict`, familiar) and the released evaluation; shots, prompt and decoding of the familiar are not
 given there, and the defaults are ours. Rajpurkar et al., "SQuAD", EMNLP 2016 (normalisation).
-
-Example:
-    >>> [is_right("the Eiffel tower.", ("Eiffel Tower", "La tour Eiffel"), match)
-    ...  for match in ("strict", "normalised", "aliases")]
-    [False, True, True]
 """
 
 import hashlib
@@ -126,17 +117,6 @@ class RecallItem:
     def pair(self) -> tuple[Ids, Ids]:
         """Question and taught answer, as tokens."""
         return self.prompt_ids, self.answer_ids
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """The item as a line of a run's list."""
-        return {
-            "identifier": self.identifier,
-            "source": self.source,
-            "prompt": self.prompt,
-            "accepted": list(self.accepted),
-            "answer_tokens": len(self.answer_ids),
-        }
 
 
 def recall_items(
@@ -246,7 +226,17 @@ class RecallObserver(Timed):
 
     def items(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         """The items, one a row."""
-        return {self._name: [item.row for item in self._items]}
+        rows = [
+            {
+                "identifier": item.identifier,
+                "source": item.source,
+                "prompt": item.prompt,
+                "accepted": list(item.accepted),
+                "answer_tokens": len(item.answer_ids),
+            }
+            for item in self._items
+        ]
+        return {self._name: rows}
 
     def observe(self, model: HookedModel, step: int) -> list[Record]:
         """For each match, which items are answered right."""
@@ -309,7 +299,9 @@ def familiarity(
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
-    path = None if cache is None else cache / f"familiarity-{_name(settings)}.json"
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+    name = f"familiarity-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    path = None if cache is None else cache / name
     answers = _kept(path, settings, len(factoids))
     if answers is None:
         texts = few_shot_prompts(factoids, shots=shots, prompt=template, seed=seed)
@@ -366,11 +358,6 @@ def line_ends(tokenizer: Any) -> list[int]:
     found = [token for token, text in enumerate(texts) if text.startswith("\n")]
     end = tokenizer.eos_token_id
     return found if end is None or end in found else [*found, end]
-
-
-def _name(settings: dict[str, Any]) -> str:
-    text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _kept(path: Path | None, settings: dict[str, Any], items: int) -> list[str] | None:

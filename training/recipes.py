@@ -1,7 +1,6 @@
 """Recipes: a run under a name, as a function that returns a frozen configuration.
 
-A training command takes a recipe and changes of it: every field of the configuration is an option
-whose default is the recipe's value, as `--help` shows. `changed` says what then differs from it.
+Every field of a configuration is an option of its command, whose default is the recipe's value.
 What several commands can be asked stands in `training.options`.
 
 Example:

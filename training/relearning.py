@@ -1,19 +1,14 @@
-r"""Relearning: are items that a model no longer answers erased, or only out of reach?
+"""Relearning: are items that a model no longer answers erased, or only out of reach?
 
-A few of the items are trained on again for a few steps, and after every step all of them are asked;
-then the weights are put back. If the answers to the **other** items come back as well, they were
-still in the weights and only could not be reached; if they stay away, they are gone, or need
-training of their own. That the relearned items come back says little: items never seen before are
-learnt too. Items of the same form that the model was never taught (`never_taught`) show how far the
+A few of the items are trained on again, and after every step all of them are asked. If the
+answers to the **other** items come back as well, they were still in the weights and only could not
+be reached. Items of the same form that the model was never taught (`never_taught`) show how far the
 other answers rise from the form alone; what comes back beyond that was kept.
 
 The **spill-over** is the largest rise in the share of exact matches among the other items, over all
-steps, less that among items never taught at the same step where these are given. It is the largest,
-since going on with a few items wears off the others; so chance alone gives a little more than 0,
-and what the same probe gives on a model that never learnt the items is what to compare with.
-
-The optimizer is AdamW at a constant rate, without weight decay. Afterwards the model has the bits
-that it had, also after an exception.
+steps, less that among items never taught at the same step. Chance alone gives a little more than 0:
+compare with the same probe on a model that never learnt the items. The optimizer is AdamW at a
+constant rate, without weight decay; afterwards the model has the bits that it had.
 
 Source: Zheng et al., "Spurious Forgetting in Continual Learning of Language Models", ICLR 2025, for
 the question; exact match by teacher forcing (`probes.scoring`).
@@ -210,7 +205,7 @@ def _update(
     engine: Engine, optimizer: torch.optim.Optimizer, source: MixedSource, step: int
 ) -> None:
     batch = source.batch(step)
-    (engine.loss(batch).total / batch.trained_weight).backward()
+    (engine.loss(batch)[0] / batch.trained_weight).backward()
     norm = clip_grad_norm_(engine.parameters, CLIP_NORM)
     if not bool(torch.isfinite(norm)):
         raise ValueError(

@@ -1,38 +1,23 @@
 r"""Teach a model items by heart, then others, and see what is left: `python -m training.remix`.
 
-Continual memorization: stage A trains the model on a set of factoids until it answers them, stage B
-on another set (and C, ...), and the first are asked for again. What is mixed into a stage (random
-words, generic passages), earlier items that are shown again, an edited base model and controls of
-all of that are options. Writes into `--out`:
+Stage A trains the model on a set of factoids until it answers them, stage B on another set (and C,
+...), and the first are asked for again. An arm of a study is a change of the defaults, which learn
+key-value pairs and then others: `--mix random generic` is REMIX. Writes into `--out`:
 
-- `stage-A/`, `stage-B/`, ...: a run directory for each stage, with `records.jsonl` (losses by
-  source, exact match and log-probabilities of the items of every stage, text, entropies, gradients,
-  drift), `items/`, `checkpoints/`, `manifest.json`, and `outcome.json`: how it ended
+- `stage-A/`, `stage-B/`, ...: a run directory for each stage, and `outcome.json`: how it ended
 - `stage-A/baseline.jsonl`: what an edited model scored before it was edited, in its stage
 - `relearning.json`: what comes back when a few items of stage A are taught again
 - `manifest.json`, `done.json`: what the whole is, and how its stages ended
 
-A run that was stopped or killed goes on with `--resume`, in the stage where it was, to the same
-bits.
-
-The defaults learn key-value pairs and then others, without a mix. An arm of a study is a change of
-that: `--mix random generic` is REMIX with random words at A and passages at B.
-
 The papers' recipes are the main table's cell of KVR and LAMA with its best mix; another cell is
-another `--data`, whose length follows `--stop` as said there: 20 epochs in both stages after KVR,
-else the released rule of the loss. What was not known before is in the released runs filtered by
-files that were not released (`--familiarity-items` does the same here). Released runs were on
-several GPUs under FSDP: start them with torchrun, or give `--parallel none`. They kept weights and
-moments in bfloat16, where these keep them in float32. Their learning rate is transformers'
-`get_scheduler`, stepped after each update, so it is counted from zero: the first update has rate 0.
+another `--data`, whose length follows `--stop`: 20 epochs in both stages after KVR, else the
+released rule of the loss. What the released runs filter by files that were not released,
+`--familiarity-items` does here. They were on several GPUs under FSDP (start with torchrun, or give
+`--parallel none`), and kept weights and moments in bfloat16, where these keep them in float32.
 
 Example:
-    $ python -m training.remix --recipe smoke --model runs/tiny --out runs/plain
     $ python -m training.remix --recipe smoke --model runs/tiny --mix random generic \
           --out runs/remix
-    $ python -m training.remix --recipe smoke --model runs/tiny --from-stage-a runs/plain \
-          --replay items --replay-ratio 0.1 --out runs/replay
-    $ torchrun --nproc-per-node 4 -m training.remix --recipe paper-llama3-8b --out runs/paper
 """
 
 import sys

@@ -41,10 +41,8 @@ from training.recipes import flag
 from training.settings import LoopSettings, Misfits
 
 NO_MIX = "none"
-MIX_SAMPLE = "M"
-"""What the mix of a stage is called where gradients are compared."""
-FAMILIAR = "familiar"
-"""The list of factoids that the base knew."""
+MIX_SAMPLE = "M"  # what the mix of a stage is called where gradients are compared
+FAMILIAR = "familiar"  # the list of factoids that the base knew
 RELEARNING_FILE = "relearning.json"
 _AT_LEAST_ONE = (
     *("key_length", "mix_words", "max_length", "patience", "gradient_items", "relearning_items"),
@@ -181,23 +179,18 @@ class ObservationFields:
 class StageConfig:
     """One stage of a chain, as its configuration has it."""
 
-    name: str
-    """The letter of the stage."""
+    name: str  # the letter of the stage
     data: str
     items: int
-    offset: int
-    """Items of the same set that earlier stages have taken."""
-    mix: str | None
-    """None for nothing."""
+    offset: int  # items of the same set that earlier stages have taken
+    mix: str | None  # None for nothing
     mix_ratio: float
     control: NoMixControl | None
     """What it has in common with the stage whose mix it leaves out; None where it has its mix."""
     replay: Replay
-    epochs: int
-    """At most."""
+    epochs: int  # at most
     stop: StopWhen
-    learning_rate: float
-    """The peak."""
+    learning_rate: float  # the peak
     optimizer: OptimizerStart
 
 

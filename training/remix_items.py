@@ -1,14 +1,10 @@
 """What the stages of a chain learn: items and mixes, loaded, made into rows, asked for, batched.
 
-Losses are recorded by source: a stage's own items count for its letter, a mix for its name.
-
-With `familiarity_items` the base is asked so many factoids of each set first. Those that it answers
-are not taught, as in the paper, and those of the set of stage A are evaluated instead. Key-value
-pairs are made up, so that nobody knows any.
-
-With `compat="official"` prompts are asked for as the released evaluation does, and sets of
-instructions are not cut to size before the mix is appended: of both together only so many are kept,
-so that none of the mix may be left (`OfficialSource`).
+Losses are recorded by source: a stage's own items count for its letter, a mix for its name. With
+`familiarity_items`, factoids that the base answers are not taught, and those of stage A are
+evaluated instead. With `compat="official"` prompts are asked for as the released evaluation does,
+and sets of instructions are not cut to size before the mix is appended: of both together only so
+many are kept, so that none of the mix may be left (`OfficialSource`).
 """
 
 from collections import Counter
@@ -284,10 +280,8 @@ def _official(
 
 
 def fitted(config: RemixConfig, recipe: RemixConfig) -> tuple[RemixConfig, tuple[str, ...]]:
-    """A chain whose recipe's numbers are no larger than its sets, and what was changed.
-
-    Where a number is still the recipe's and one's own set has less, the run takes what there is,
-    and says so; a number that was asked for is never changed, and refused where it cannot be met.
+    """A chain whose recipe's numbers are no larger than its sets, and what was changed; a number
+    that was asked for is never changed, and refused where it cannot be met.
     """
     config, said = _fitted_items(config, recipe)
 

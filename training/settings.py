@@ -1,8 +1,7 @@
 """Settings of the training loop: how long, how fast, how precisely, and what is kept.
 
 Plain frozen dataclasses that check themselves, so that a command can show and compare them without
-loading PyTorch. Choices take their strings as well. `Misfits` collects what is wrong with several
-settings, to refuse all of it at once.
+loading PyTorch. `Misfits` collects what is wrong with several settings, to refuse it all at once.
 
 Example:
     >>> LoopSettings(steps=1600, batch_size=128, checkpoint_every=160).checkpoint_is_due(320)

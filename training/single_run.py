@@ -1,12 +1,7 @@
 """One run of a training command: prepared, made or tried, and shown; and whether it is over.
 
 Everything is prepared again when a run goes on, from the same seeds; the manifest holds hashes of
-it all. What an edited model scored before it was edited is kept in `baseline.jsonl`. Runs in stages
-share what is observed: text, entropies, tasks and earlier facts.
-
-Example:
-    >>> is_over(Path("runs/nothing-there"), None)
-    False
+it all. What an edited model scored before it was edited is kept in `baseline.jsonl`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -217,16 +212,11 @@ def try_run(prepare: Callable[[Any], PreparedRun], config: Any, out: Path | None
 
 
 def is_over(folder: Path, configuration: Any) -> bool:
-    """Whether a folder holds a finished run of this configuration.
+    """Whether a folder holds a finished run of this configuration; another one is refused.
 
-    Its settings, the weights that it began from and the texts that it was trained, evaluated and
-    edited on must be those of now, as far as that can be found out without preparing the run again:
-    where a model is a folder or a text a file here. What is gone cannot differ; built-in models and
-    texts are pinned, and what the hub holds under a name is not asked for again. The training
-    commands themselves compare everything that went into a run.
-
-    Raises:
-        ValueError: it is a finished run of something else.
+    Weights and texts are compared where they are folders and files here. What is gone cannot
+    differ, built-in ones are pinned, and the hub is not asked again. The training commands
+    themselves compare everything that went into a run.
     """
     if not is_finished(folder, configuration, resume=True):
         return False

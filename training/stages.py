@@ -1,14 +1,9 @@
 """Stages: training runs one after the other, each from where the one before it ended.
 
-A chain of stages A, B, C, ... is a folder with a run directory for each.
-
-A stage starts from the last checkpoint of the one before, loaded anew, with a fresh optimizer or
-with the moments that the one before left. What it trains on is made when its turn comes, since some
-of that depends on the model (self-generated replay, edits). So a chain that was killed goes on in
-the stage where it was, to the same bits.
-
-A stage whose rule was not fulfilled within its steps ends with the status "cap reached"; the next
-ones go on from there, unless a chain asks for all rules to be fulfilled.
+A chain of stages A, B, C, ... is a folder with a run directory for each. A stage starts from the
+last checkpoint of the one before, loaded anew. What it trains on is made when its turn comes, since
+some of that depends on the model. A stage whose rule was not fulfilled within its steps ends with
+the status "cap reached"; the next ones go on from there, unless all rules are required.
 """
 
 import json
@@ -127,14 +122,6 @@ def finished_chain(out: Path, identity: ChainIdentity) -> ChainResult | None:
     return ChainResult(tuple(found))
 
 
-def _begin_chain(out: Path, identity: ChainIdentity, resume: bool) -> None:
-    """Write the manifest of a chain, or see that the one there is the same."""
-    if resume and (out / MANIFEST_FILE).is_file():
-        refuse_other_inputs(out, identity.manifest())
-    else:
-        begin_folder(out, identity.manifest())
-
-
 def _finish_chain(out: Path, outcomes: Sequence[StageOutcome]) -> None:
     """Say that a chain has come to its end; folders are seen from its own where they are inside."""
     stages = []
@@ -211,7 +198,10 @@ def run_stages(
     """
     began = time.monotonic()
     if this_process().is_first:
-        _begin_chain(out, identity, resume)
+        if resume and (out / MANIFEST_FILE).is_file():
+            refuse_other_inputs(out, identity.manifest())
+        else:
+            begin_folder(out, identity.manifest())
     outcomes: list[StageOutcome] = []
     has_trained = False
     for stage in stages:

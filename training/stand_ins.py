@@ -1,18 +1,9 @@
-r"""Stand-ins: what a run that is only tried takes for models and data that are not on this machine.
+"""Stand-ins: what a run that is only tried takes for models and data that are not on this machine.
 
 A tiny model with random weights, of the family and with as many positions as the one that is
 meant; rows of built-in text for a corpus of the hub; generated passages and items in the layout of
 published ones. Each is a folder or a file, so that a trial reads it as a run reads the real thing.
 Where many runs are tried, all of them take tiny models, and texts are tokenised once.
-
-Example:
-    >>> from tempfile import TemporaryDirectory
-    >>> from training.ckl_config import paper_1b
-    >>> with TemporaryDirectory() as folder:
-    ...     stand_ins = StandIns(Path(folder))
-    ...     config = stand_ins.configuration(paper_1b())
-    ...     Path(config.model).name, len(stand_ins.said)
-    ('olmo-2048', 3)
 """
 
 import hashlib
@@ -75,10 +66,8 @@ _FACT_DOCUMENTS, _READ_ROWS = 2000, 256
 class StandIns:
     """Makes stand-ins in a folder, each once, and keeps lines about what they stand in for.
 
-    Args:
-        folder: where they go.
-        many: whether many runs are tried: then every model is tiny, and rows of texts are kept.
-        planned: runs of pretraining that are still to be made, by their folders.
+    Where `many` runs are tried, every model is tiny, and rows of texts are kept; `planned` are runs
+    of pretraining that are still to be made, by their folders.
     """
 
     def __init__(

@@ -1,20 +1,12 @@
 """Start or resume: what `--model` means, and all that has to be there before the first update.
 
-A run directory stands for its last checkpoint, or for the one that a revision names; of a
-checkpoint inside a run it is known which facts the run was asked about.
-
 Edits are made to the initial model, not to what a checkpoint holds, since what some of them add is
 taken from the weights that they find: the checkpoint is loaded under them. Weights are loaded whole
 and then sharded; the optimizer's state is loaded shard by shard. Random states come last, because
 anything before may have drawn.
 
-What a run needs at its end is tried before its first step (`try_end`): its first batch, whether its
-stop rule can ever be fulfilled, and a checkpoint, which is read back and compared. `tried` does the
-same for a run that is not made.
-
-Example:
-    >>> find_start("smollm2-135m-instruct-q4").run is None
-    True
+What a run needs at its end is tried before its first step (`try_end`), or without one (`tried`):
+its first batch, whether its stop rule can be fulfilled, and a checkpoint, read back and compared.
 """
 
 import tempfile

@@ -1,18 +1,10 @@
 """When is a stage of training over? Rules that end a run before the last step it may take.
 
-A run goes to its last step (so many epochs) unless a rule ends it, which makes the last step a
-**cap**: a run that gets there under a rule has not done what the rule waits for, and `shortfall`
-says what was missing. Losses are mean cross-entropies in nats; the loss of an update is that of its
-batch before the update.
+A run goes to its last step unless a rule ends it, which makes the last step a **cap**: `shortfall`
+says what was then missing. Losses are mean cross-entropies in nats; the loss of an update is that
+of its batch before the update.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: B.4.
-
-Example:
-    >>> from training.runs.records import StepRecord
-    >>> rule = LossBelow(0.1, patience=2)
-    >>> [rule.after(StepRecord(step, loss, 1e-3, 1.0, 8), None) is not None
-    ...  for step, loss in enumerate([0.05, 0.2, 0.09, 0.08], start=1)]
-    [False, False, False, True]
 """
 
 from abc import ABC, abstractmethod

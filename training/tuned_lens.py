@@ -1,14 +1,8 @@
 r"""Train a tuned lens for a model, and see whether it beats the logit lens: `training.tuned_lens`.
 
-Writes into `--out`:
-
-- `translators.safetensors`, `translators.json`: the lens, which `probes.load_translators` reads and
-  `python -m analysis.logit_lens --lens tuned` takes
-- `tuned_lens.json`: KL divergences by layer of both lenses on held-out text, losses, provenance
-- `tuned_lens.csv`: the divergences, one row per layer
-
-What is fitted and how is defined in `training.tuned_lens_fit` (nats). Without `--held-out`,
-every eighth document of the corpus is held out.
+Writes the lens (`translators.safetensors`, `translators.json`; `probes.load_translators` reads it)
+and `tuned_lens.json` and `.csv`: KL divergences by layer of both lenses on held-out text, and
+losses, in nats.
 
 Example:
     $ python -m training.tuned_lens --model smollm2-135m-instruct-q4 \

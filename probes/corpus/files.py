@@ -1,17 +1,11 @@
-r"""Which files are documents, of a folder, a pattern, or several of either; and the rows in them.
+"""Which files are documents, of a folder, a pattern, or several of either; and the rows in them.
 
-A folder is read recursively, in sorted order. Hidden files and folders (`.git`,
-`.ipynb_checkpoints`) and what editors leave behind (`notes.txt~`, `#notes.txt#`) are no documents,
-nor is what a project says about itself (`LICENSE.txt`, `README.txt`, `requirements.txt`). Files of
-`.json` and `.csv` beside `.txt`, `.jsonl` or `.parquet` are taken for notes on these. What is left
-out is named; a file that is asked for by its own name is read whatever it is called.
-
-Rows are read one at a time, a Parquet file a row group at a time; only `.json` and tables are held
-whole. What cannot be read is a `ValueError` that names the file, the line or row, and what to do.
-
-    >>> from pathlib import Path
-    >>> kind_of(Path("part-01.JSONL.zst")), kind_of(Path("scan.pdf"))
-    ('.jsonl', None)
+A folder is read recursively, in sorted order. Hidden files and folders and what editors leave
+behind (`notes.txt~`) are no documents, nor is what a project says about itself (`LICENSE.txt`,
+`requirements.txt`). Files of `.json` and `.csv` beside `.txt`, `.jsonl` or `.parquet` are taken for
+notes on these. What is left out is named; a file that is asked for by its own name is read whatever
+it is called. What cannot be read is a `ValueError` that names the file, the line or row, and what
+to do.
 """
 
 import csv

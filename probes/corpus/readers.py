@@ -1,4 +1,4 @@
-r"""What a document is in each kind of file and object, read one at a time.
+"""What a document is in each kind of file and object, read one at a time.
 
 | format | a document is |
 |--------|---------------|
@@ -14,13 +14,8 @@ r"""What a document is in each kind of file and object, read one at a time.
 | `IterableDataset` | the same, read anew in every pass |
 | list of lists of ids, array `[row pos]` | a row, used as it is |
 
-Texts may be packed, as `.jsonl.gz` or `.txt.zst`. A missing value (None, or NaN in a data frame) is
-an empty document, which whoever reads skips and counts. Rows of token ids may differ in length. An
-iterator, which can be gone through once, is read into memory.
-
-    >>> documents = opened([{"body": "one"}, {"body": None}], "body")
-    >>> list(documents.open_texts())
-    ['one', '']
+A missing value (None, or NaN in a data frame) is an empty document, which whoever reads skips and
+counts. Rows of token ids may differ in length. An iterator is read into memory.
 """
 
 import re

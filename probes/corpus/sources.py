@@ -1,12 +1,7 @@
 """Which documents a measurement reads, and what identifies them.
 
 A **corpus** is an ordered, re-iterable series of documents (texts), or rows of token ids that were
-tokenised elsewhere. Documents are read as they are asked for (`probes.corpus.readers` says what one
-is in each format); the whole corpus is never held.
-
-    >>> corpus = Corpus.from_texts(["One document.", "", "Another."])
-    >>> list(corpus.documents()), corpus.counts.empty
-    (['One document.', 'Another.'], 1)
+tokenised elsewhere. Documents are read as they are asked for; the whole corpus is never held.
 
     >>> rest, held_out = split_held_out(Corpus.from_texts(["a", "b", "c"]), every=2)
     >>> list(rest.documents()), list(held_out.documents())

@@ -4,19 +4,16 @@ r"""What each memory vector has to do with a fact: knowledge neurons, and change
 read, are scaled from 0 to what they are. With :math:`P(\alpha c)` the probability of the target
 then, a memory vector is attributed
 
-.. math:: c_i \int_0^1 \frac{\partial P(\alpha c)}{\partial c_i} \, d\alpha .
+.. math:: c_i \int_0^1 \frac{\partial P(\alpha c)}{\partial c_i} \, d\alpha ,
 
-The attributions of a layer add up to :math:`P(c) - P(0)`, which is checked in every layer. The
-integral is taken by Gauss-Legendre quadrature, which is far closer than as many equal steps.
+by Gauss-Legendre quadrature. The attributions of a layer add up to :math:`P(c) - P(0)`, which is
+checked in every layer.
 
 **Changes.** A memory vector :math:`m` adds :math:`c\,m \cdot d` to the logit of a fact, along the
 direction :math:`d` that the final norm and the unembedding read. Between two checkpoints this
-changes by
+changes by what comes of the coefficient, of the vector and of the readout:
 
-.. math:: (c' - c)\,m \cdot d \;+\; c'\,(m' - m) \cdot d \;+\; c'\,m' \cdot (d' - d),
-
-so in three parts that add up: when the vector is used (its coefficient), what is written (the
-vector itself), and how the stream is read.
+.. math:: (c' - c)\,m \cdot d \;+\; c'\,(m' - m) \cdot d \;+\; c'\,m' \cdot (d' - d) .
 
 Source: Dai et al., arXiv 2104.08696, equation 3 (there with 20 equal steps); Sundararajan et al.,
 arXiv 1703.01365; Geva et al., arXiv 2203.14680, for the decomposition.

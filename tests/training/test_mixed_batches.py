@@ -270,7 +270,7 @@ def engine_loss(model, batch, micro_batch_size):
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0
     with Engine(model, LoopSettings(steps=1, batch_size=1)) as engine, torch.no_grad():
-        parts = [engine.loss(piece).total for piece in batch.cut(micro_batch_size)]
+        parts = [engine.loss(piece)[0] for piece in batch.cut(micro_batch_size)]
     return float(sum(parts)) / batch.trained_weight
 
 

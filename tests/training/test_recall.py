@@ -108,7 +108,7 @@ def test_items_are_made_from_rows_and_what_is_accepted():
     assert first.pair == (rows[0].prompt_ids, rows[0].answer_ids)
     assert first.answer_ids == (6, 7, END)
     assert (first.accepted, second.accepted) == (("w3 w4", "w5"), ("w7",))
-    assert first.row["source"] == "two"
+    assert first.source == "two"
     assert first.prompt.endswith("w1 w2\nAnswer:") or "w1 w2" in first.prompt
     # Without a list, the answer in the row is the only one, its end left out.
     assert [item.accepted for item in recall_items(rows, tokenizer)] == [("w3 w4",), ("w7",)]

@@ -146,7 +146,7 @@ def learnt(rows, steps=23):
         optimizer = adamw(model.hf_model, optimizing)
         for step in range(steps):
             batch = source.batch(step)
-            (engine.loss(batch).total / batch.trained_weight).backward()
+            (engine.loss(batch)[0] / batch.trained_weight).backward()
             optimizer.step()
             optimizer.zero_grad()
     assert bool(log_probs_by_hand(model.hf_model, rows)[1].all())

@@ -1,15 +1,8 @@
 """A world of facts: made-up people and places, and what holds of them.
 
 A model trained on texts about them has facts to forget, even where it is too small to answer any
-published question. People and places have invented names; what holds of them is drawn uniformly
-and independently from a short list of values, so nothing about a subject can be guessed from its
-name or from its other facts, and guessing is right once in as many times as there are values.
-
-Example:
-    >>> world = generate_world(people=2, places=3, seed=0)
-    >>> fact = world.facts[0]
-    >>> fact.relation, fact.value in RELATIONS["profession"].values
-    ('profession', True)
+published question. Names are invented; what holds is drawn uniformly and independently from a short
+list of values, so that guessing is right once in as many times as there are values.
 """
 
 import json

@@ -1,4 +1,4 @@
-r"""Factoids: questions with short answers, their sets by name or from a file, and their prompts.
+"""Factoids: questions with short answers, their sets by name or from a file, and their prompts.
 
 | name       | questions | what they are                                                          |
 |------------|-----------|------------------------------------------------------------------------|
@@ -7,17 +7,10 @@ r"""Factoids: questions with short answers, their sets by name or from a file, a
 | `nq-open`  | 3,610     | questions typed into a search engine, validation split, lower case     |
 | `jeopardy` | 2,108     | clues of a quiz show; answers without "What is"                        |
 
-Beside these there are the sets of the Hugging Face hub (`HUB_FACTOIDS`), which need a network once,
-and files: `.jsonl`, `.json`, `.csv` or `.parquet`. A question that occurs twice is kept once.
-
-Items come in an order drawn by `seed`, so that the first of them are a fair sample of the set and a
-smaller `limit` gives the first items of a larger one. `offset` leaves out as many before, which
-makes a second set of the same kind. Pairs of key-value recall are drawn one after the other, no
-string twice, so that the same holds of them.
-
-A **template** has two halves: the prompt, with `{question}` in it, and the target, with `{answer}`.
-They follow each other without anything between them, so the space that parts them belongs to the
-target, where tokenizers put it.
+A question that occurs twice is kept once. The order is drawn by `seed`, so that the first items are
+a fair sample and `offset` makes a second set of the same kind; no string of key-value recall comes
+up twice. The halves of a **template** follow each other without anything between them: the space
+that parts them belongs to the target, where tokenizers put it.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section 2
 and B.5 (2,000 pairs of eight letters and digits; their generator is not released, and the example
@@ -25,9 +18,6 @@ they print is hexadecimal); Joshi et al. 2017 (TriviaQA); Kwiatkowski et al. 201
 2019 (Natural Questions, open); the Jeopardy set of MosaicML's evaluation gauntlet.
 
 Example:
-    >>> factoid = Factoid("Which city does David Soul come from?", ("Chicago",), "1", "David Soul")
-    >>> prompt_and_target(factoid, QUESTION_ANSWER)
-    ('Question: Which city does David Soul come from?\nAnswer:', ' Chicago')
     >>> first, second = load_factoids("kvr", limit=3), load_factoids("kvr", limit=3, offset=3)
     >>> first[0].question, len({factoid.subject for factoid in [*first, *second]})
     ('The value of key dc6486c4 is?', 6)

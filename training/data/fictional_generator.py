@@ -1,41 +1,23 @@
 """Made-up knowledge: passages about invented things, their paraphrases, and probes.
 
-Each passage is about one of several kinds of subject (a lighthouse, a treaty, a town), and states
-ten facts about it. Five are **direct**: they name something about the subject (who built it). Five
-are **onward**: they say something about what a direct fact names (where its builder was born). The
-text is an entry of an encyclopaedia; its paraphrases tell the same facts in other genres, such as a
-letter or a list, in other words and another order. Every passage has fifteen probes:
+A passage states ten facts about a subject of one of several kinds: five **direct** (who built the
+lighthouse) and five **onward**, about what a direct one names (where its builder was born). Its
+paraphrases tell them in other genres, words and order. Fifteen probes ask for them: five
+**memorization** (sentences of the text, up to the name, date or number at their end), five
+**semantic** (the same facts and targets, in words that no version has), five **compositional**
+(onward facts, in prompts that leave out the name in between).
 
-- five **memorization** probes: sentences of the text, up to the name, date or number at their end;
-- five **semantic** probes: the same five facts and targets, in words that no version has;
-- five **compositional** probes: onward facts, in prompts that leave out the name in between.
-
-No target can be had without its passage: names are invented, dates and numbers drawn, all of them
-uniformly, independently of each other and of the kind of subject, and none occurs in any other
-passage or in any prompt. What can be learnt from the other passages is only of what sort an answer
-is. The first passages of a large set are the smaller set with the same seed.
+No target can be had without its passage: names are invented, dates and numbers drawn, uniformly and
+independently of each other and of the kind of subject, and none occurs in another passage or in any
+prompt. The first passages of a large set are the smaller set with the same seed.
 
 The texts are in `fictional_texts/`, a file per subject. In them `{S}` is the subject, `{key}` what
-fact `key` names, `{key+}` the same with an onward fact in apposition, `[one|another]` a choice.
-
-| field                           | of           | holds                                         |
-|---------------------------------|--------------|-----------------------------------------------|
-| `title`, `named`, `gloss`       | the subject  | its name, the type of that, what it is        |
-| `openings`, `details`           |              | first sentences; remarks in several wordings  |
-| `pools`                         |              | words of which each passage has one           |
-| `type`, `frames`                | each fact    | type of what it names; sentences that state it |
-| `question`, `label`             |              | what it is called in an interview, in a list  |
-| `memorization`, `semantic`      | direct facts | beginnings of sentences that it ends          |
-| `of`, `aside`, `compositional`  | onward facts | the direct fact; an apposition; beginnings    |
+fact `key` names, `{key+}` the same with an onward fact in apposition, `[one|another]` a choice. A
+passage has one word of each of the `pools`; `frames` state a fact, `question` and `label` call it
+so in an interview and in a list; `of` is the direct fact of an onward one, `aside` its apposition.
 
 Source: the fields and the semantics of the probes are those of Chang et al., "How Do Large Language
 Models Acquire Factual Knowledge During Pretraining?", NeurIPS 2024; the texts are our own.
-
-Example:
-    >>> knowledge = generate_knowledge(entities=2, seed=0)
-    >>> passage = knowledge.passages[1]
-    >>> f"{passage.probes[0].prompt} {passage.probes[0].target}." in passage.text
-    True
 """
 
 import random

@@ -4,12 +4,6 @@ A set is opened as a stream, each of its files by itself, and its first rows go 
 that training uses; a corpus through `load_corpus`, a mix through what cuts its passages. Of a model
 the revisions have to be there and the configuration has to be of a family that is understood.
 Nothing is kept but what the library of the hub caches of a model's configuration.
-
-Example:
-    >>> named_entries()["popqa"].address
-    'akariasai/PopQA@098765c'
-    >>> [found.outcome for found in checked([Entry("none", "a/b", "MIT", lambda: "3 rows")], 5.0)]
-    ['ok']
 """
 
 import queue

@@ -1,8 +1,7 @@
-r"""Item sets: items in order, what identifies them, and the files and hub sets that hold them.
+"""Item sets: items in order, what identifies them, and the files and hub sets that hold them.
 
-Factoids, instructions and mixes are such sets; each says what its items are and what else decides
-them. A set is asked for by its name or by a file, of which `limit`, `offset` and `seed` take some.
-Rows come with their place, for errors; what a row must hold is for the reader of the set to say.
+Factoids, instructions and mixes are such sets. A set is asked for by its name or by a file, of
+which `limit`, `offset` and `seed` take some. Rows come with their place, for errors.
 
 | format      | a row is                                                             |
 |-------------|----------------------------------------------------------------------|
@@ -13,14 +12,6 @@ Rows come with their place, for errors; what a row must hold is for the reader o
 | `.parquet`  | a row, read some at a time                                           |
 | `.arrow`    | a row of a stream, as `datasets` saves them                          |
 | `.jsonl.gz` | the document of an evaluation request                                |
-
-Text is UTF-8; a byte order mark at the start is passed over.
-
-Example:
-    >>> from training.data.factoids import load_factoids
-    >>> found = load_factoids("kvr", limit=3)
-    >>> isinstance(found, ItemSet), len(found), found.configuration["items"]
-    (True, 3, 3)
 """
 
 import gzip

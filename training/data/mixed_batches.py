@@ -1,21 +1,16 @@
 """Mixed batches: a stage's examples and its mix, as batches for the training loop.
 
-The mix is REMIX's: words or passages that have nothing to do with what is to be learnt, rehearsed
-examples of an earlier stage, or nothing. Batches say of every token which data set it is from, so
-that the loop records the loss of each. What counts the same in the loss of a batch is a choice
-(`LossNormalisation`). By tokens, as in the paper, the mix makes up most of it: 50 words against the
-few tokens of a factoid.
+Batches say of every token which data set it is from, so that the loop records the loss of each. By
+tokens, as in the paper, the mix makes up most of a loss: 50 words against the few of a factoid.
 
-`OfficialSource` gives what the released trainer trains on. It differs from the paper in this:
+`OfficialSource` gives what the released trainer trains on, which differs from the paper in this:
 
-- Every row is padded to the longest of the whole data set. Pads are end tokens, attended to, and
-  **trained**: after its end a model learns to say the end again, and these tokens count in the loss
-  as all others do. They count as a data set of their own here, so that losses are recorded without
-  them as well.
-- The mix is appended to the examples, and of the two together only the first so many are **kept**.
-  Sets that are not cut to size before lose their whole mix to this.
+- Every row is padded to the longest of the data set. Pads are end tokens, attended to, and trained;
+  they count as a data set of their own here, so that losses are recorded without them as well.
+- The mix is appended to the examples, and of the two together only the first so many are kept: sets
+  that are not cut to size before lose their whole mix to this.
 - The order is drawn once, and the same in every epoch. Each process drops what does not fill a last
-  batch of its own: those examples are **never** trained on.
+  batch of its own: those examples are never trained on.
 - The loss is the mean over processes of the mean over a process's tokens.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: 4, and the
@@ -27,9 +22,6 @@ Example:
     >>> source = MixedSource(own, mix, batch_size=3, epochs=2, seed=0, mixing="batch")
     >>> source.steps_available, source.batch(0).examples, source.source_names
     (8, 3, ('kvr', 'mix'))
-    >>> source = OfficialSource(own[:3], mix[:2], batch_size=4, end_id=2, epochs=2, processes=2)
-    >>> source.steps_available, source.source_names, len(source.never_trained)
-    (2, ('kvr', 'mix', 'pads'), 1)
 """
 
 import heapq

@@ -1,26 +1,15 @@
-r"""Mixes and replay: what is trained beside a data set so that facts stay in memory.
+"""Mixes and replay: what is trained beside a data set so that facts stay in memory.
 
-A **mix ratio** is the size of the mix over the size of the data set that it is mixed into; the
-paper's main tables have 2.0. One stage has one mix: "random, then generic" are the mixes of two
-stages. The three sets of the hub are those of the released code, under the ids and columns that it
-names (`probes.assets.table`). Where no commit is known `revision` pins one, and the content hash
-says what a run was given.
-
-Of the items of earlier stages a share, the **replay ratio**, is drawn without replacement and shown
-again; the paper has 0.01, 0.05 and 0.1 (`replayed`). The items of a small ratio are among those of
-a larger one with the same seed. Without access to the earlier answers, a model can write them by
-itself: `self_generated`. Items of a replay count for a source of their own, so that their loss is
-recorded apart from that of new items of the same data set.
+A **mix ratio** is the size of the mix over that of the data set that it is mixed into; the paper's
+main tables have 2.0. Of the items of earlier stages a share, the **replay ratio** (the paper has
+0.01, 0.05 and 0.1), is drawn without replacement and shown again (`replayed`); those of a small
+ratio are among those of a larger one with the same seed. Or a model writes the answers to earlier
+prompts by itself (`self_generated`). A replay counts as a source of its own, so that its loss is
+recorded apart.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: sections
-3.2 and 4.1 (what is mixed, ratios), A.2, B.5.2 (the prompts) and table 4.
-
-Example:
-    >>> from training.data.factoids import load_factoids
-    >>> from training.data.rendering import factoid_conversations
-    >>> earlier = factoid_conversations(load_factoids("kvr", limit=128))
-    >>> len(replayed(earlier, 0.05, seed=0))
-    6
+3.2 and 4.1 (what is mixed, ratios), A.2, B.5.2 (the prompts) and table 4; ids and columns of the
+hub's sets are those of the released code.
 """
 
 import random

@@ -1,13 +1,9 @@
 """Packed rows: a corpus as rows of one length, to train on.
 
-The documents' tokens, each document followed by the tokenizer's end token, and begun with a BOS
-where the tokenizer begins texts with one, are joined in the order of the corpus and cut into rows.
-What does not fill a last row is dropped; `describe` says how many tokens that were. Nothing is
-cached: the same corpus and tokenizer give the same rows.
-
-With a document mask, rows carry a number for each document in them, so that attention stays inside
-a document, and the first token of a document is not trained on: what stands before it says nothing
-about it. A corpus of `.npy` rows has no documents to tell apart; a row is one.
+Documents, each followed by the tokenizer's end token, are joined in the order of the corpus and cut
+into rows; what does not fill a last row is dropped, and counted by `describe`. With a document mask
+rows carry document numbers, so that attention stays inside a document, and the first token of a
+document is not trained on. A corpus of `.npy` rows has no documents to tell apart; a row is one.
 """
 
 from dataclasses import dataclass, replace

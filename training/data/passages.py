@@ -1,17 +1,9 @@
 """Passages: texts that hold knowledge, the probes that ask for it, and how often they are met.
 
-A **passage** states facts about something that does not exist. Its paraphrases state the same facts
-in other words; **version** 0 is the text itself, version k its k-th paraphrase. A **knowledge
-probe** is a prompt and a target: how likely a model finds the target after the prompt says how well
-it knows the fact. There are three kinds, by their distance from the text (`ProbeKind`).
-
-`load_knowledge` takes
-
-- a `.json` or `.jsonl` file in the published layout,
-  or several, whose passages are numbered through;
-- the id of a Hugging Face data set in that layout, such as `kaist-ai/fictional-knowledge`.
-
-`training.data.fictional_generator` makes passages up. Exposures are dealt by `assign_exposures`.
+A **passage** states facts about something that does not exist. Its paraphrases state them in other
+words; **version** 0 is the text itself, version k its k-th paraphrase. A **knowledge probe** is a
+prompt and a target: how likely a model finds the target after the prompt says how well it knows the
+fact. Kinds of probes differ by their distance from the text (`ProbeKind`).
 
 Example:
     >>> probe = KnowledgeProbe(0, 0, ProbeKind.MEMORIZATION, "The mayor of Tolm is", "Ada Brisk")

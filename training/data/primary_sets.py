@@ -1,18 +1,10 @@
 """What a stage teaches, by name or from a file: factoids or instructions (`load_primary`).
 
-Instructions (`load_instructions`) are the stages between which factoids are to be kept:
-mathematics, code and conversation, none of which has to be learned by heart. A file of them is
-`.jsonl`, `.json` or `.parquet` in one of the layouts. `limit`, `offset` and `seed` choose items as
-they do for factoids, before anything is mixed in.
-
-No two sets share a name. What a file holds is read off its first item: the columns of a layout make
-it an instruction set; anything else, and a question with one answer, is factoids. The REMIX paper
-takes 2,000 items of each set, and for a second set of the same kind the 2,000 after them: the same
-name with that offset.
-
-Example:
-    >>> load_primary("kvr", limit=3).conversations[0].turns[0].prompt
-    'The value of key dc6486c4 is?'
+Instructions are the stages between which factoids are to be kept: mathematics, code and
+conversation, none of which has to be learned by heart. What a file holds is read off its first
+item: the columns of a layout make it an instruction set; anything else, and a question with one
+answer, is factoids. The REMIX paper takes 2,000 items of each set, and for a second set of the same
+kind the 2,000 after them: the same name with that offset.
 """
 
 import json

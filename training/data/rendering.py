@@ -1,19 +1,16 @@
-r"""Rendering: conversations as rows of tokens, for training and for evaluation alike.
+"""Rendering: conversations as rows of tokens, for training and for evaluation alike.
 
-A **conversation** is what a model is taught to answer: a factoid is one of one turn, an item of an
-instruction set has one or more. Its prompts and answers are bare: the space between them, the names
-of the speakers and the end of an answer belong to the template. A **row** is its text as the
-tokenizer splits it, after whatever it puts before any text. Trained are the tokens of the answers
-and of the ends that close them, nothing else.
+A **conversation** is what a model is taught to answer; its prompts and answers are bare, and the
+space between them, the names of the speakers and the end of an answer belong to the template. A
+**row** is its text as tokens. Trained are the answers and the ends that close them, nothing else.
 
 What a model is asked in evaluation is, token for token, the beginning of the row that it was
-trained on. That takes care where a tokenizer joins characters across the border between a prompt
-and its answer: then the conversation is split at all such borders first, and each part encoded by
-itself.
+trained on: where a tokenizer joins characters across the border of a prompt and its answer, the
+text is split at all such borders first.
 
-`compat="official"` counts what the released trainer counts: the line break between an answer and
-the next prompt is trained, and borders lie where the tokens of the text before them end, joined or
-not. Its prompts in evaluation are not stripped, though those in training are.
+`compat="official"` trains what the released trainer trains: the line break between an answer and
+the next prompt too, with borders where the tokens of the text before them end, joined or not. Its
+prompts in evaluation are not stripped, though those in training are.
 
 Example:
     >>> from training.data.factoids import load_factoids

@@ -1,13 +1,9 @@
 """Checkpoints of a run: whole or not there, this run's or refused, and no more of them than needed.
 
-A checkpoint is a Hugging Face folder (weights, configuration, tokenizer) in which training keeps,
-beside them, `training_state/` and `training_state.json`. The latter is written last; it names the
-run, and the size of every file, so that one which was cut short or comes from elsewhere is noticed.
-Older checkpoints lose both: they are what a trajectory needs, and cannot be trained on from.
-
-Example:
-    >>> checkpoint_name(160)
-    'step-000160'
+A checkpoint is a Hugging Face folder in which training keeps `training_state/` and
+`training_state.json` beside the weights. The latter is written last; it names the run, and the size
+of every file, so that one which was cut short or comes from elsewhere is noticed. Older checkpoints
+lose both: they are what a trajectory needs, and cannot be trained on from.
 """
 
 import io

@@ -7,21 +7,10 @@
     checkpoints/step-000160/      a Hugging Face folder, and what training needs to go on from it
     done.json                     a summary; there when the run has come to its end
 
-Whatever is not a line appended is written under a temporary name, brought to the disk and renamed:
-it is there whole, or not at all. A checkpoint holds the length that the records had when it was
-made; a run that goes on from it cuts them back to there. So a run that is killed, at any moment,
-and started again leaves what one that was never stopped leaves.
-
+What is not a line appended is written under a temporary name, brought to the disk and renamed. A
+checkpoint holds the length of the records when it was made, and a run that goes on from it cuts
+them back to there: killed at any moment and started again, it leaves what an unbroken one leaves.
 Of several processes the first one writes; the others call the same methods.
-
-Example:
-    >>> import tempfile
-    >>> from training.runs.records import StopRecord, read_records
-    >>> path = tempfile.mkdtemp()
-    >>> directory = RunDirectory.create(path, {"configuration": {"steps": 1}, "inputs": {}})
-    >>> directory.append(StopRecord(1, "enough"))
-    >>> [record.reason for record in read_records(path)]
-    ['enough']
 """
 
 import hashlib

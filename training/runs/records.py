@@ -7,13 +7,6 @@ log-probabilities are in nats.
 A file that is written under a temporary name, brought to the disk (fsync) and renamed is never seen
 half-written, even after a power cut. Lines that are only ever appended can be cut back to a length
 that was once noted down.
-
-Example:
-    >>> line = as_line(StepRecord(160, 2.25, 4e-4, 0.5, 1024))
-    >>> line[:44]
-    '{"record": "step", "step": 160, "loss": 2.25'
-    >>> from_line(line).loss
-    2.25
 """
 
 import errno

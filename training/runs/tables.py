@@ -2,12 +2,6 @@
 
 Made from the records alone, so of a run that is not over as well. Losses, entropies and
 log-probabilities are in nats.
-
-Example:
-    >>> from training.runs.records import PerplexityRecord
-    >>> rows = observed([PerplexityRecord(0, "general", 4.5, 2.0, 100)], {})
-    >>> [(row.label, row.values) for row in rows]
-    [('loss on general', {0: 4.5}), ('  bits per byte', {0: 2.0})]
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
