@@ -225,8 +225,13 @@ def patching(
             a site has no heads.
     """
     both = [one_prompt(model, prompt, prepend_bos) for prompt in (clean, corrupted)]
-    _refuse_lengths(both)
     length = len(both[0])
+    if len(both[1]) != length:
+        raise ValueError(
+            f"clean has {length} tokens and corrupted {len(both[1])}; values go from position to "
+            "position, so give prompts of one length, such as names of as many tokens "
+            "(model.to_str_tokens shows them)"
+        )
     chosen = _sites(model, sites, heads)
     groups = _groups(positions, length)
     read, words = _reading(model, metric)
@@ -264,16 +269,6 @@ def patching(
         corrupted=wrong,
         patched=found.view(len(chosen), model.n_layers, len(makers)),
     )
-
-
-def _refuse_lengths(both: list[Ids]) -> None:
-    lengths = [len(ids) for ids in both]
-    if len(set(lengths)) != 1:
-        raise ValueError(
-            f"clean has {lengths[0]} tokens and corrupted {lengths[1]}; values go from position to "
-            "position, so give prompts of one length, such as names of as many tokens "
-            "(model.to_str_tokens shows them)"
-        )
 
 
 def _sites(model: RunningModel, asked: Any, heads: bool) -> list[Site]:

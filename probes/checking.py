@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from probes.refusals import Check, instance_of, meant, shown
+from probes.refusals import Check, instance_of, meant, not_callable_with, shown
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 _TOKENS = 8
@@ -266,22 +266,12 @@ def hook_pairs(given: Any) -> list[tuple[Any, Callable[..., Any]]]:
             )
         functions.add(pair[1])
     for function in functions:
-        _require_two(function)
+        if error := not_callable_with(function, None, None):
+            name = getattr(function, "__name__", type(function).__name__)
+            raise ValueError(
+                f"{name} cannot be called as a hook ({error}); give a function of (tensor, hook)"
+            )
     return [(name, _alike(function)) for name, function in pairs]
-
-
-def _require_two(function: Callable[..., Any]) -> None:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some builtins have none
-        return
-    try:
-        signature.bind(None, None)
-    except TypeError as error:
-        name = getattr(function, "__name__", type(function).__name__)
-        raise ValueError(
-            f"{name} cannot be called as a hook ({error}); give a function of (tensor, hook)"
-        ) from None
 
 
 def _alike(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -194,12 +194,9 @@ class BlockedMean:
             dist.all_reduce(total)
             self.sums[layer] = total
 
-    def mean(
-        self, block_weights: Float[Tensor, "block"] | None = None
-    ) -> Float[Tensor, "layer *rest"]:
+    def mean(self) -> Float[Tensor, "layer *rest"]:
         """The mean of every layer, float64 on the CPU."""
-        kept = torch.ones_like(self.weights) if block_weights is None else block_weights
-        return self.means(kept[None])[0]
+        return self.means(torch.ones_like(self.weights)[None])[0]
 
     def means(self, block_weights: Float[Tensor, "set block"]) -> Float[Tensor, "set layer *rest"]:
         """The means for several sets of block weights at once."""

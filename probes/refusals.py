@@ -6,6 +6,7 @@ Example:
 """
 
 import difflib
+import inspect
 from collections.abc import Callable, Collection
 from numbers import Integral
 from os import PathLike
@@ -62,6 +63,19 @@ def whole_number(least: int = 1) -> Check:
         return None if int(value) >= least else f"{value}: give {least} or more"
 
     return check
+
+
+def not_callable_with(function: Callable[..., Any], *arguments: Any) -> TypeError | None:
+    """Why a function cannot be called with these; None where it can, or has no signature."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        return None
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        return error
+    return None
 
 
 def tokenizer(value: Any) -> str | None:

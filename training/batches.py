@@ -11,11 +11,11 @@ Example:
     [[5, 6, 7], [8, 9, -100]]
 """
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from probes.corpus.sources import ContentHash
-from probes.refusals import shown
+from probes.refusals import not_callable_with, shown
 from training.runs.records import InjectionRecord
 from training.settings import LoopSettings
 
@@ -103,7 +103,7 @@ class TrainingBatch:
             piece = self.rows(slice(first, first + size))
             used = ((piece.attention_mask != 0) | (piece.labels != IGNORED)).any(dim=0).nonzero()
             width = int(used[-1]) + 1 if len(used) else 1
-            pieces.append(piece._each(lambda tensor, width=width: tensor[:, :width]))
+            pieces.append(piece._each(itemgetter((slice(None), slice(width)))))
         return pieces
 
     def _trained(self) -> Bool[Tensor, "batch following"]:
@@ -367,7 +367,9 @@ def as_source(data: Data, settings: LoopSettings) -> BatchSource:
 def some_data(value: Any) -> str | None:
     """What is wrong with a value as data to train on (a check of `probes.checking`)."""
     if callable(value) and not isinstance(value, type | BatchSource):
-        return _not_of_a_step(value)
+        if (error := not_callable_with(value, 0)) is None:
+            return None
+        return f"a function that cannot be called with the step ({error}); give one of the step"
     is_text = isinstance(value, str | bytes | Mapping | type)
     if not is_text and (isinstance(value, BatchSource | Iterable) or callable(value)):
         return None
@@ -375,17 +377,6 @@ def some_data(value: Any) -> str | None:
         f"{shown(value)}; give rows of token ids, a function from the step to its batch, or a "
         "source such as training.RowSource(rows, 8)"
     )
-
-
-def _not_of_a_step(function: Callable[..., Any]) -> str | None:
-    """Why a function cannot be asked for the batch of a step."""
-    try:
-        inspect.signature(function).bind(0)
-    except TypeError as error:
-        return f"a function that cannot be called with the step ({error}); give one of the step"
-    except ValueError:  # some builtins have no signature
-        pass
-    return None
 
 
 def _row(row: Any, number: int) -> tuple[Int64[np.ndarray, " pos"], ...]:

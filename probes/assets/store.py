@@ -392,7 +392,9 @@ def write_model(source: Path, folder: Path) -> None:
             use_the_rest(source, model)
             tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
         except RefusedCheckpoint as error:
-            raise AssetError(f"{source.name}: {error}{_if_split(source)}") from error
+            is_part = re.search(r"-\d+-of-\d+$", source.stem) is not None
+            how = "; it is one part of a split file: merge the parts first" * is_part
+            raise AssetError(f"{source.name}: {error}{how}") from error
         except (ValueError, LookupError, NotImplementedError, struct.error) as error:
             raise AssetError(
                 f"transformers cannot read {source.name} ({error}): fetch the file again if it was "
@@ -402,9 +404,3 @@ def write_model(source: Path, folder: Path) -> None:
         vars(model.config).pop("_model_name_or_path", None)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-def _if_split(source: Path) -> str:
-    if re.search(r"-\d+-of-\d+$", source.stem) is None:
-        return ""
-    return "; it is one part of a split file: merge the parts first"

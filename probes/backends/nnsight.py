@@ -51,10 +51,6 @@ class Met(NamedTuple):
     write: Callable[[Tensor], None]
 
 
-def _input_of(module: Any) -> Met:
-    return Met(lambda: module.input, lambda new: setattr(module, "input", new))
-
-
 def _output_of(module: Any) -> Met:
     def read() -> Tensor:
         output = module.output
@@ -263,8 +259,10 @@ class NnsightEngine(Engine):
         envoy = self._envoy(place.module)
         if place.begin is not None:
             met = _computed_of(place, point.site, envoy, runs)
+        elif place.is_input:
+            met = Met(lambda: envoy.input, lambda new: setattr(envoy, "input", new))
         else:
-            met = (_input_of if place.is_input else _output_of)(envoy)
+            met = _output_of(envoy)
         if place.flattened:
             met = _part_of(met, flattened_view(shape))
         if place.expanded:

@@ -212,6 +212,11 @@ def file_rows(path: Path, kind: str, column: str) -> Iterator[tuple[str, Row | N
     return json_lines(path)
 
 
+def placed(items: Iterable[Any], what: str) -> Iterator[tuple[str, Any]]:
+    """Items with their places, counted from 1."""
+    return ((f"{what} {number}", item) for number, item in enumerate(items, start=1))
+
+
 def json_lines(path: Path) -> Iterator[tuple[str, Row | None]]:
     """The objects of a file of JSON Lines; None for a blank line."""
     with unpacked(path) as lines:
@@ -236,7 +241,7 @@ def parquet_rows(path: Path, column: str | None = None) -> Iterator[tuple[str, R
         columns = None if column is None else [column]
         batches = file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=columns)
         rows = chain.from_iterable(batch.to_pylist() for batch in batches)
-        yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))
+        yield from placed(rows, f"{path}, row")
 
 
 def missing_column(column: str, found: Iterable[str], place: str) -> str:
@@ -252,8 +257,7 @@ def json_rows(path: Path) -> Iterator[tuple[str, Row]]:
     items = parsed(contents(path), str(path))
     if not isinstance(items, list):
         raise ValueError(f"{path}: expected a list of objects, found {type(items).__name__}")
-    for number, item in enumerate(items, start=1):
-        place = f"{path}, item {number}"
+    for place, item in placed(items, f"{path}, item"):
         yield place, as_object(item, place)
 
 

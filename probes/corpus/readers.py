@@ -38,6 +38,7 @@ from probes.corpus.files import (
     first_line,
     is_saved_dataset,
     missing_column,
+    placed,
 )
 
 CHUNK_DOCUMENTS = 64
@@ -87,17 +88,13 @@ def _value_in(row: Any, column: str, place: str) -> Any:
 
 
 def _texts(items: Iterable[Any], name: str) -> Iterator[str]:
-    for place, text in _placed(items, f"{name}, item"):
+    for place, text in placed(items, f"{name}, item"):
         if text is not None and not isinstance(text, str):
             raise ValueError(
                 f"{place}: found {type(text).__name__}, not text: give strings, mappings with a "
                 "column of strings, or lists of token ids"
             )
         yield _checked(text, place)
-
-
-def _placed(items: Iterable[Any], what: str) -> Iterator[tuple[str, Any]]:
-    return ((f"{what} {number}", item) for number, item in enumerate(items, start=1))
 
 
 def _checked(text: str | None, place: str) -> str:
@@ -134,7 +131,7 @@ def open_hub(name: str, config: str | None, split: str, revision: str | None) ->
 
 def read_rows(rows: Iterable[Any], column: str, name: str) -> Iterator[str]:
     """The documents of a data set that is streamed or in memory."""
-    return texts_of_rows(_placed(rows, f"{name}, row"), column)
+    return texts_of_rows(placed(rows, f"{name}, row"), column)
 
 
 def open_token_rows(path: Path) -> Integer[np.ndarray, "row pos"]:
@@ -215,7 +212,7 @@ def opened(source: Any, column: str | None, name: str = NAME, *, most: int | Non
         if _is_row(first.get(column)):
             return Opened(name, None, _rows(_rows_in_column(items, column, name), name, most))
         return Opened(
-            name, lambda: texts_of_rows(_placed(items, f"{name}, item"), column or DEFAULT_COLUMN)
+            name, lambda: texts_of_rows(placed(items, f"{name}, item"), column or DEFAULT_COLUMN)
         )
     if column is not None:
         raise ValueError(
@@ -244,7 +241,7 @@ def _of_dataset(source: Any, column: str, most: int | None) -> Opened:
 
 def _rows_in_column(items: Iterable[Any], column: str, name: str) -> Iterator[Any]:
     """The rows of ids in a column, none of them padded."""
-    for place, row in _placed(items, f"{name}, item"):
+    for place, row in placed(items, f"{name}, item"):
         ids = _value_in(row, column, place)
         if not np.all(np.asarray(row.get(_MASK, True))):
             raise ValueError(f"{place}: has pads ({_MASK} is 0): give rows without pads")
@@ -262,7 +259,7 @@ def _rows(
 ) -> tuple[Integer[np.ndarray, "_ _"], ...]:
     """Rows of token ids, in one array where they have one length."""
     rows = []
-    for place, item in _placed(islice(items, most), f"{name}, item"):
+    for place, item in placed(islice(items, most), f"{name}, item"):
         ids = np.asarray(item)
         if ids.ndim != 1 or ids.dtype.kind not in "iu" or len(ids) < MINIMUM_ROW_TOKENS:
             raise ValueError(

@@ -30,7 +30,15 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
 from probes.assets.table import find_asset, nearest_names
-from probes.corpus.files import Row, first_line, json_lines, json_rows, parquet_rows, separated_rows
+from probes.corpus.files import (
+    Row,
+    first_line,
+    json_lines,
+    json_rows,
+    parquet_rows,
+    placed,
+    separated_rows,
+)
 from probes.corpus.sources import NO_LICENCE, ContentHash
 
 Rows = Iterable[tuple[str, Row]]  # rows with their places
@@ -143,19 +151,15 @@ def read_rows(path: Path, *, list_columns: Sequence[str] = ()) -> Iterator[tuple
         case ".gz":
             with gzip.open(path, "rt", encoding="utf-8") as lines:
                 documents = [json.loads(line)["doc"] for line in lines]
-            return _placed(path, "line", documents)
+            return placed(documents, f"{path}, line")
         case ".arrow":
             import pyarrow
 
             with pyarrow.memory_map(str(path)) as file:
                 rows = pyarrow.ipc.open_stream(file).read_all().to_pylist()
-            return _placed(path, "row", rows)
+            return placed(rows, f"{path}, row")
     assert path.suffix == ".parquet", f"no reader of rows for {path.suffix}"
     return parquet_rows(path)
-
-
-def _placed(path: Path, what: str, rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
-    return ((f"{path}, {what} {number}", row) for number, row in enumerate(rows, start=1))
 
 
 def field_of(row: Row, column: str, place: str, advice: str) -> Any:
