@@ -5,7 +5,8 @@ item, 0 being the top. An item is **found** at a layer if its target is among th
 Layers are indices of rows; -1 stands for none.
 
 - `layer_histogram`: shares of items by their first layer (with `k = 10` what the paper draws);
-  `occurrence_histogram` counts every layer where an item is found, as its captions can be read.
+  `occurrence_histogram` counts every layer where an item is found, as the paper's captions can be
+  read.
 - `effective_layers`: exp of the histogram's entropy: what the paper calls diversification. Over few
   items it comes out too low, which `effective_layers_interval` allows for.
 - `rank_area`: \(1 - \ln(1 + \mathrm{rank}) / \ln(d_{vocab})\), averaged over layers; it needs no

@@ -11,8 +11,9 @@ A is \(\Delta_1 + \Delta_2\), primes standing for gradients at \(\theta'_A\):
 
 Both are good where they are above zero. Mixing in stage 1 alone is s = 0; in stage 2 alone
 \(\Delta_1 = 0\) and \(\Delta_2 = \eta\, s\, (g_M - g_B) \cdot g_A\): it helps as far as M lies
-closer to A than B does. (The paper's appendix has \(\beta_1 g_M - (1 - \beta_2) g_B\) there, right
-in sign only; takes the gradient of a union to be the sum; and says "lowers" where it raises.)
+closer to A than B does. (The paper's appendix, with weights \(\beta_1\) of B and \(\beta_2\) of M,
+has \(\beta_1 g_M - (1 - \beta_2) g_B\) there, right in sign only; takes the gradient of a union to
+be the sum; and says that mixing lowers \(\Delta_2\) where raises is meant.)
 
 Trained models take many steps, by an optimizer with a state: `change_of_loss` sets the first-order
 term for the way that the weights have really moved beside what the loss really did.

@@ -113,11 +113,6 @@ class RecallItem:
     prompt: str
     accepted: tuple[str, ...]  # the accepted answers, the canonical one first
 
-    @property
-    def pair(self) -> tuple[Ids, Ids]:
-        """Question and taught answer, as tokens."""
-        return self.prompt_ids, self.answer_ids
-
 
 def recall_items(
     rows: Iterable[Rendered],
@@ -250,7 +245,7 @@ class RecallObserver(Timed):
                 pairs = zip(written, self._items, strict=True)
                 correct = [int(is_right(answer, item.accepted, match)) for answer, item in pairs]
             else:
-                asked = [item.pair for item in self._items]
+                asked = [(item.prompt_ids, item.answer_ids) for item in self._items]
                 found = target_readings(model, asked, distributed=shared_out())
                 correct, sums = found.matches.int().tolist(), found.sums.tolist()
             records.append(RecallRecord(step, self._name, correct, sums, match))

@@ -177,10 +177,6 @@ class StageBatches:
     epoch_ends: tuple[int, ...]  # updates after which an epoch is over
     inputs: dict[str, Any]  # hashes and counts, for the manifest
 
-    def at_epochs(self, every: int | None) -> tuple[int, ...]:
-        """The ends of every so-manyth epoch; none for None."""
-        return () if every is None else self.epoch_ends[every - 1 :: every]
-
 
 def stage_batches(
     config: RemixConfig, place: int, items: Sequence[StageItems], model: HookedModel

@@ -300,7 +300,9 @@ class Chain:
         config, found = self._config, ObserverSet()
 
         def cadence(every: int | None) -> Cadence:
-            return Cadence(at=batches.at_epochs(every), last=batches.steps)
+            """The ends of every so-manyth epoch."""
+            at = () if every is None else batches.epoch_ends[every - 1 :: every]
+            return Cadence(at=at, last=batches.steps)
 
         often, seldom = cadence(config.recall_every), cadence(config.evaluate_every)
         for name, one in zip(config.names, self.items, strict=True):

@@ -105,7 +105,7 @@ def test_items_are_made_from_rows_and_what_is_accepted():
     tokenizer = tiny_tokenizer()
     rows = render_all(factoid_conversations(factoids), tokenizer, "plain")
     first, second = recall_items(rows, tokenizer, accepted_answers(factoids))
-    assert first.pair == (rows[0].prompt_ids, rows[0].answer_ids)
+    assert (first.prompt_ids, first.answer_ids) == (rows[0].prompt_ids, rows[0].answer_ids)
     assert first.answer_ids == (6, 7, END)
     assert (first.accepted, second.accepted) == (("w3 w4", "w5"), ("w7",))
     assert first.source == "two"
