@@ -1,8 +1,8 @@
-"""Attention temperature: divide attention scores by T, so that attention spreads over more tokens.
+"""Attention temperature: the edit by T, as a hook (divided in `probes`) or in the query weights.
 
-The scores that the softmax sees, scaled and soft-capped, are divided before the mask; fused
-attention stays. As weights it is the query's projection, or its norm, divided by T; where weights
-cannot express it, the patch is refused.
+Attention spreads over more tokens. The scores that the softmax sees, scaled and soft-capped, are
+divided before the mask (`probes.attention_interface`); fused attention stays. As weights it is the
+query's projection, or its norm, divided by T; what weights cannot express is refused.
 
 A temperature may go straight to 1 over a run (`schedule="linear"`), as it does by default in the
 released code, which the paper does not say: T(p) = T - (T - 1) p at progress p.

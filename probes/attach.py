@@ -1,4 +1,4 @@
-r"""Attach functions to the hook points of a model, or scale parts of it, and take them off again.
+r"""Attach functions, temperatures and multipliers to a model, and take them off again.
 
 A site is reached by an input or output hook on the module that `place_of` names for it; attention
 scores and pattern by taking the attention over (`attention_interface`). A function receives the

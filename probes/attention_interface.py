@@ -1,4 +1,4 @@
-"""Take over a model's attention for a while, mostly through transformers' `AttentionInterface`.
+"""Take over a model's attention for a while: read its scores, or divide them by a temperature.
 
 Every attention module of a modern transformers model hands its queries, keys and values to a
 function chosen by name in the configuration. `attention_taken_over` puts a function of ours there,

@@ -1,4 +1,4 @@
-"""Model folder: an ordinary Hugging Face folder of a model, read back before it counts as written.
+"""Model folder: an ordinary Hugging Face folder, adapters merged into it, read back bit by bit.
 
 What is written, as plain transformers loads it, is what the model computes with: weights that an
 adapter or a parametrization makes are made permanent. Then every tensor in the files is compared

@@ -1,4 +1,4 @@
-r"""Target log-probabilities: how probable a model finds a target after its prompt.
+r"""Target log-probabilities, and exact matches: would greedy decoding write the target?
 
 For target tokens \(y_1 \dots y_n\) after a prompt \(x\) the log-probabilities
 \(\ln p(y_i \mid x, y_{<i})\), in nats, become one score: their mean by default, their sum, or the
