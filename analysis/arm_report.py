@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from analysis import figures
 from analysis.document import (
     Code,
     Facts,
@@ -28,16 +29,6 @@ from analysis.document import (
     Table,
     save_report,
     titled,
-)
-from analysis.figures import (
-    REFERENCE_COLOUR,
-    colours_of,
-    dots,
-    dots_by_name,
-    empty,
-    layer_axis,
-    lines,
-    mark,
 )
 from analysis.numbers import (
     command_line,
@@ -78,12 +69,10 @@ class Summary:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> pd.DataFrame:
-        """The table of that name."""
         return self.tables[name]
 
     @property
     def names(self) -> list[str]:
-        """What its arms are called."""
         return [arm.name for arm in self.arms]
 
 
@@ -171,7 +160,7 @@ class View:
 
     def __init__(self, summary: Summary, tables: Iterable[Table]) -> None:
         self.summary = summary
-        self.colours = colours_of(summary.names)
+        self.colours = figures.colours_of(summary.names)
         self.tables = {table.title: table for table in tables if table.rows}
 
     def section(self, heading: str, *parts: Any, tables: Sequence[str] = ()) -> Section:
@@ -182,7 +171,7 @@ class View:
     def dots(self, table: pd.DataFrame, x_title: str, heading: str, **style: Any) -> list[Panel]:
         """A number of every arm, where there is one."""
         ends = {end: float("nan") for end in ("low", "high") if end not in table}
-        drawn = dots_by_name(table.assign(**ends), self.colours, x_title, **style)
+        drawn = figures.dots_by_name(table.assign(**ends), self.colours, x_title, **style)
         return [Panel(drawn, heading or None)] if len(table) else []
 
     def dots_by(self, by: str, table: pd.DataFrame, x_title: str, **style: Any) -> list[Panel]:
@@ -303,14 +292,14 @@ def knowledge_over_steps(
     """K at every evaluation, a line for each arm; ticks at the bottom are injections."""
     titles, hover = ("step", "K (nats)"), "step {step}: <b>{score:.3f}</b> nats"
     of: dict[str, Any] = {"by": "arm", "colours": colours, "titles": titles, "keys": True}
-    figure = lines(table, "step", "score", hover=hover, **of)
+    figure = figures.lines(table, "step", "score", hover=hover, **of)
     if len(table):
         low, high = table["score"].min(), table["score"].max()
         figure.add_scatter(
             x=list(injections),
             y=[low - 0.04 * (high - low)] * len(injections),
             mode="markers",
-            marker={"symbol": "line-ns-open", "color": REFERENCE_COLOUR, "size": 8},
+            marker={"symbol": "line-ns-open", "color": figures.REFERENCE_COLOUR, "size": 8},
             name="injections",
             showlegend=False,
             hovertemplate="injection after %{x} updates<extra></extra>",
@@ -323,8 +312,8 @@ def forgetting_curves(points: pd.DataFrame, colours: Colours) -> go.Figure:
     titles = ("steps after the last maximum", "share of the gain left")
     hover = "{offset} steps: <b>{retained:.1%}</b>"
     of: dict[str, Any] = {"by": "arm", "colours": colours, "titles": titles, "keys": True}
-    figure = dots(points, "offset", "retained", hover=hover, size=6, **of)
-    lines(points, "offset", "fitted", width=1.4, onto=figure, **of)
+    figure = figures.dots(points, "offset", "retained", hover=hover, size=6, **of)
+    figures.lines(points, "offset", "fitted", width=1.4, onto=figure, **of)
     figure.update_xaxes(type="log", dtick="D2" if len(points) else None)
     return figure.update_yaxes(tickformat=".0%")
 
@@ -336,15 +325,15 @@ def over_pretraining(points: pd.DataFrame, x: str, measure: str, colours: Colour
     """
     over_steps, is_share = x == "step", measure[0] in "AF"
     x_title = "pretraining step of the start" if over_steps else f"{x} of the start (nats)"
-    figure = empty(x_title, measure)
+    figure = figures.empty(x_title, measure)
     if over_steps:
-        grey = dict.fromkeys(points["series"], REFERENCE_COLOUR)
-        lines(points, x, measure, by="series", colours=grey, width=1.2, onto=figure)
+        grey = dict.fromkeys(points["series"], figures.REFERENCE_COLOUR)
+        figures.lines(points, x, measure, by="series", colours=grey, width=1.2, onto=figure)
     steps = {} if over_steps else {"text": "step", "textposition": "top center"}
     hover = f"{{{x}:,}}, <b>{{{measure}:{'.1%' if is_share else '.3f'}}}</b>"
     mode = "markers" if over_steps else "markers+text"
     of = {"by": "arm", "colours": colours, "hover": hover, "mode": mode, "onto": figure, **steps}
-    dots(points, x, measure, size=9, **of)
+    figures.dots(points, x, measure, size=9, **of)
     return figure.update_layout(showlegend=False).update_yaxes(
         tickformat=".0%" if is_share else None
     )
@@ -362,7 +351,7 @@ def over_stages(
     log: bool = False,
 ) -> go.Figure:
     """Curves over the stages, a line for each arm; the boundaries of stages are marked."""
-    figure = lines(
+    figure = figures.lines(
         table,
         "place",
         "value",
@@ -375,7 +364,7 @@ def over_stages(
         keys=True,
     )
     for place in range(1, len(stages)):
-        mark(figure, x=place, width=1.2)
+        figures.mark(figure, x=place, width=1.2)
     names = list(map(label, stages))
     middles = [place + 0.5 for place in range(len(stages))]
     figure.update_xaxes(range=[-0.02, len(stages) + 0.02], tickvals=middles, ticktext=names)
@@ -389,5 +378,5 @@ def by_layer(table: pd.DataFrame, colours: Colours, x_title: str) -> go.Figure:
     """A number of every layer, a line for each arm; layer 0 at the bottom."""
     of: dict[str, Any] = {"by": "arm", "colours": colours, "titles": (x_title, "layer")}
     of |= {"hover": "layer {layer}: <b>{value:.3g}</b>", "mode": "lines+markers"}
-    figure = lines(table.astype({"layer": int}), "value", "layer", width=1.4, size=7, **of)
-    return layer_axis(figure, int(table["layer"].max()) + 1)
+    figure = figures.lines(table.astype({"layer": int}), "value", "layer", width=1.4, size=7, **of)
+    return figures.layer_axis(figure, int(table["layer"].max()) + 1)

@@ -80,12 +80,10 @@ class Arm(ABC, Generic[Run]):
 
     @property
     def start(self) -> Start:
-        """The model that its runs began from."""
         return self.runs[0].start
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of the runs."""
         return tuple(run.seed for run in self.runs)
 
     @cached_property
@@ -98,7 +96,6 @@ class Arm(ABC, Generic[Run]):
 
     @property
     def edit(self) -> str:
-        """How the start was edited, in words."""
         return edit_label(self.runs[0].configuration)
 
     @property
@@ -253,12 +250,10 @@ class RemixArm(Arm[Chain]):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The letters of the stages."""
         return tuple(self.runs[0].stages)
 
     @property
     def moments(self) -> tuple[str, ...]:
-        """When items are asked for."""
         return self.runs[0].moments
 
     @property
@@ -268,7 +263,6 @@ class RemixArm(Arm[Chain]):
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The configuration without seed and start, and without settings that do nothing."""
         found = super().settings
         count = len(found["data"])
         found |= {name: found[name] * count for name in _BY_STAGE if len(found[name]) == 1}
@@ -284,11 +278,9 @@ class RemixArm(Arm[Chain]):
         self, items: str, moment: str, match: str = TOKENS, *, log_probs: bool = False
     ) -> dict[int, pd.Series]:
         """What every seed made of a list at a moment; see `Chain.answers`."""
-        found = {
-            run.seed: run.answers(items, moment, match, log_probs=log_probs) for run in self.runs
-        }
-        asked = {seed: values for seed, values in found.items() if values is not None}
-        return asked if len(asked) == len(found) else {}
+        found = [run.answers(items, moment, match, log_probs=log_probs) for run in self.runs]
+        asked = [values for values in found if values is not None]
+        return dict(zip(self.seeds, asked, strict=True)) if len(asked) == len(found) else {}
 
     def _beside(self) -> list[str]:
         """What is done beside plain training, each in a few words."""

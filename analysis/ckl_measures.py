@@ -2,14 +2,13 @@
 
 K is the mean over passages of the mean score of a passage's probes, in nats; P the mean over tasks
 of the share of questions answered right. Acquisition A is the change of K, forgetting F the fall of
-P, as a share of its size before (`analysis.metrics`, the convention of the paper's tables). "met"
-are all passages that were injected; held-out ones, which never were, are a control for what the
-corpus alone does to such probes. Intervals draw passages, within their exposures, or questions.
+P, as a share of its size before. "met" are all passages that were injected; held-out ones are a
+control for what the corpus alone does to such probes. Intervals draw passages, within their
+exposures, or questions.
 
-A model that guesses has nothing to forget: where no task stands above guessing at the start, F is
-**not tested**, and the reason names the tasks. A task stands above guessing where the interval of
-its accuracy lies above it; the level is shared out over the tasks (Bonferroni), so that one of many
-does not do so by luck.
+Where no task stands above guessing at the start, F is **not tested**: such a model has nothing to
+forget. A task stands above guessing where the interval of its accuracy lies above it; the level is
+shared out over the tasks (Bonferroni), so that one of many does not do so by luck.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +34,7 @@ from analysis.observations import (
     rows_where,
 )
 from analysis.runs import Moment, TrainingRun
-from analysis.significance import DEFAULT_BOOTSTRAP, ClusterBootstrap, is_constant
+from analysis.significance import DEFAULT_BOOTSTRAP, ClusterBootstrap, bounds, is_constant
 from probes.corpus_means import Interval
 
 START, INJECTED, END = Moment.START, Moment.INJECTED, Moment.END
@@ -113,7 +112,6 @@ class _Scores(NamedTuple):
 
 
 def _scored(arm: CklArm, run: TrainingRun | None) -> Iterator[_Scores]:
-    """Every exposure and kind of probes; of single runs all kinds together."""
     probes = [arm.probes(moment, run) for moment in arm.all_moments]
     scores = np.stack([table["log_prob"] for table in probes], axis=1)
     if not np.isfinite(scores).all():
@@ -183,15 +181,14 @@ def beyond_table(arms: Sequence[CklArm]) -> pd.DataFrame:
 def chance_table(arms: Sequence[CklArm]) -> pd.DataFrame:
     """How well every task is answered at the start, against guessing."""
     rows = []
+    level = DEFAULT_BOOTSTRAP.level
     for arm, moment in [(one, moment) for one in arms for moment in one.compared_with]:
         seen, _ = arm.seen(arm.runs[0], moment)
         chances = dict(zip(seen.task_scores["task"], seen.task_scores["chance"], strict=True))
         questions = arm.questions(moment)
         tasks = [] if questions.empty else list(questions.groupby("task", sort=False)["score"])
         for task, scores in tasks:
-            shared = replace(
-                DEFAULT_BOOTSTRAP, level=1 - (1 - DEFAULT_BOOTSTRAP.level) / len(tasks)
-            )
+            shared = replace(DEFAULT_BOOTSTRAP, level=1 - (1 - level) / len(tasks))
             interval = shared.mean_interval(scores.to_numpy(dtype=float))
             above = interval is not None and interval.low > chances[task]
             known = (scores.mean(), *bounds(interval), chances[task], above, len(scores))
@@ -247,11 +244,6 @@ def _units(arms: Sequence[CklArm]) -> Iterator[tuple[CklArm, TrainingRun | None,
         yield arm, None, None
         for run in arm.runs:
             yield arm, run, run.seed
-
-
-def bounds(interval: Interval | None) -> tuple[float | None, float | None]:
-    """Both ends of an interval; missing where there is none."""
-    return (None, None) if interval is None else interval[:2]
 
 
 def _typed(rows: Sequence[Any] | pd.DataFrame, columns: str) -> pd.DataFrame:

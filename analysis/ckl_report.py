@@ -1,8 +1,6 @@
 """What runs of continual knowledge learning acquired and forgot: `python -m analysis.ckl_report`.
 
-Runs that differ in nothing but their seed are an arm. Of every arm: knowledge K, acquisition A and
-forgetting F, text and earlier facts, gains of encounters and how they fade, entropies; over starts
-of different ages, how all of it follows knowledge entropy; and edited arms against unedited ones.
+Runs that differ in nothing but their seed are an arm; edited arms are compared with unedited ones.
 Writes findings, tables and where they are from as `ckl.md` and as an interactive page `ckl.html`,
 all numbers as `ckl.json` and `tables/*.csv`. Scores are log-probabilities in nats.
 

@@ -1,21 +1,12 @@
 r"""A study of continual knowledge learning over a trajectory: `python -m analysis.ckl_study`.
 
 Runs `training.ckl` from checkpoints of one pretraining run, and from the last of them with every
-resuscitation and every control of one, with several seeds, one after the other; then reports it all
-as `analysis.ckl_report` does. Every option of `training.ckl` that is the same for all runs can be
-given. Writes into `--out`:
-
-- `runs/`: a run directory each
-- `logs/`: what each run printed
-- `report/`: the report, once all runs are over
-
-A study that was stopped goes on where it was: finished runs are left alone, others resumed. To
-share it out over machines with one disk, give each a `--shard`; the last one to finish writes the
-report.
+resuscitation and every control of one; then reports it all as `analysis.ckl_report` does. Writes
+`runs/`, `logs/` and, once all runs are over, `report/` into `--out`. A study that was stopped goes
+on where it was. To share it out over machines with one disk, give each a `--shard`.
 
 Example:
     $ python -m analysis.ckl_study --trajectory runs/tiny --out runs/study
-    $ python -m analysis.ckl_study --trajectory runs/tiny --out runs/study --list
     $ python -m analysis.ckl_study --trajectory runs/tiny --out runs/study --shard 1/2
     $ python -m analysis.ckl_study --recipe paper-1b --trajectory allenai/OLMo-1B-hf \
           --revisions step118000-tokens495B step738000-tokens3095B --checkpoints 2 \

@@ -128,7 +128,6 @@ def comparison_table(arms: Sequence[CklArm], base: CklArm | None = None) -> pd.D
 def _compared(
     values: Callable[[CklArm], pd.Series], arm: CklArm, base: CklArm
 ) -> dict[str, float] | None:
-    """An arm against another over the seeds of both; None where there is nothing to compare."""
     seeds = {*arm.seeds} & {*base.seeds}
     if not seeds:
         return None
@@ -172,17 +171,13 @@ def _facts(arm: CklArm) -> pd.Series:
 K_INJECTED = "K of passages met, last injection"
 P_END = "P, end"
 FACTS_END = "log-probability of earlier facts, end"
+_GAINED = partial(_knowledge, moment=INJECTED, gain=True)
+_HELD_OUT = partial(_knowledge, moment=INJECTED, held_out=True)
 MEASURES: dict[str, tuple[str, str, Callable[[CklArm], pd.Series]]] = {
     K_INJECTED: ("nats", "passages", partial(_knowledge, moment=INJECTED)),
     "K of passages met, end": ("nats", "passages", partial(_knowledge, moment=END)),
-    "gain of passages met since the start, last injection": (
-        *("nats", "passages"),
-        partial(_knowledge, moment=INJECTED, gain=True),
-    ),
-    "K of held-out passages, last injection": (
-        *("nats", "passages"),
-        partial(_knowledge, moment=INJECTED, held_out=True),
-    ),
+    "gain of passages met since the start, last injection": ("nats", "passages", _GAINED),
+    "K of held-out passages, last injection": ("nats", "passages", _HELD_OUT),
     P_END: ("share", "questions", _questions),
     FACTS_END: ("nats", "subjects", _facts),
 }
@@ -398,7 +393,6 @@ def _trajectory(summary: Summary) -> Iterator[str]:
 
 
 def _against_bases(summary: Summary) -> Iterator[str]:
-    """What was known after the last injection, and what was kept; the rest is in the table."""
     asked = rows_where(summary["comparisons"], measure=[K_INJECTED, P_END, FACTS_END])
     for measure, rows in with_shows(asked).groupby("measure", sort=False):
         if measure == K_INJECTED or (rows["p_holm"] < LEVEL).any():

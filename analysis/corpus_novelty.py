@@ -1,15 +1,10 @@
 r"""How new are corpora to a model, by their entities? `python -m analysis.corpus_novelty`.
 
 The perplexity of every document's entities (`training.novelty`), and how many documents of each
-corpus have which. The more of them lie far to the right, the less of what a corpus is about was met
-in pretraining. Writes into `--out`:
+corpus have which. Writes `novelty.html`, `.md`, `.json` and `.csv` (a row per document) into
+`--out`.
 
-- `novelty.html`: findings, the picture and a table, one self-contained page; `novelty.md` the same
-- `novelty.json`: every number of the table, with provenance
-- `novelty.csv`: one row per document
-
-Source: Kim et al., "Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
-Acquisition", ICLR 2025: Figure 10.
+Source: Kim et al., ICLR 2025: Figure 10.
 
 Example:
     $ python -m analysis.corpus_novelty --model smollm2-135m-instruct-q4 \
@@ -165,11 +160,10 @@ def novelty_report(
 
 
 def _figures(documents: "pd.DataFrame") -> "list[Figure]":
-    """How many documents of each corpus have which perplexity; bins are even in its logarithm."""
     import numpy as np
     import pandas as pd
 
-    from analysis.document import Figure, Panel
+    from analysis.document import Panel, figure
     from analysis.figures import lines
 
     known = documents.dropna(subset=["entity_loss"])
@@ -195,13 +189,11 @@ def _figures(documents: "pd.DataFrame") -> "list[Figure]":
         titles=("perplexity of a document's entities", "documents"),
         line_shape="hvh",
     ).update_xaxes(type="log")
-    return [
-        Figure(
-            "How many documents have entities of which perplexity.",
-            "Bins are even in the logarithm of the perplexity.",
-            [Panel(drawn, "")],
-        )
-    ]
+    return figure(
+        "How many documents have entities of which perplexity.",
+        "Bins are even in the logarithm of the perplexity.",
+        [Panel(drawn, "")],
+    )
 
 
 def _findings(summary: "pd.DataFrame") -> list[str]:

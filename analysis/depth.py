@@ -1,19 +1,14 @@
-r"""Fact depth: did training move facts to earlier layers, over more layers, or neither?
+"""Fact depth: did training move facts to earlier layers, over more layers, or neither?
 
 The targets of the same items are read through the lens in two checkpoints. With the first layer
-where a target is among the top `k` (`probes.localization`), four things are compared:
+where a target is among the top `k` (`probes.localization`), four things are compared: how many
+targets are **found** at any layer (McNemar); the **first layer** of those found in both; its
+**spread**, over how many effective layers these lie, exp of the entropy of their histogram
+(interval by the jackknife over items); and the **rank area** of all items, which needs no `k`. The
+last three are paired permutations; p-values are adjusted together (Holm). That a target is read at
+a layer does not say that the fact is stored there: `probes.causal_trace` asks that.
 
-- **found**: how many targets come up at any layer (McNemar);
-- **first layer**: of targets found in both, in layers (paired permutation);
-- **spread**: over how many effective layers the first layers of these targets lie, exp of the
-  entropy of their histogram (paired permutation; interval by the jackknife over items);
-- **rank area**: of all items, which needs no `k` (paired permutation).
-
-p-values are adjusted together (Holm). That a target is read at a layer does not say that the fact
-is stored there: `probes.causal_trace` asks that.
-
-Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: section 5,
-which compares histograms by eye.
+Source: Chen et al., 2024: section 5, which compares histograms by eye.
 
 Example:
     >>> import torch
@@ -42,6 +37,7 @@ from analysis.significance import (
     REPLICATES,
     Comparison,
     batch_size,
+    bounds,
     check_level,
     holm,
     mcnemar,
@@ -296,7 +292,7 @@ def depth_table(
     for name, rank in ranks.items():
         found = localize(rank, k, d_vocab)
         interval = effective_layers_interval(found.first_layer, len(rank), level)
-        low, high = (None, None) if interval is None else interval[:2]
+        low, high = bounds(interval)
         rows.append(
             {
                 "checkpoint": name,

@@ -1,9 +1,7 @@
 """Documents as data: what a report says, shown on a terminal, in Markdown and as a page.
 
-A command makes one `Report` and hands it over: `print_report`, `markdown`, `html`. A report is its
-findings and its sections; a section is paragraphs (plain strings), tables, figures and the other
-parts of this module. The page is one file that asks the network for nothing: plotly.js, the style
-sheet and the script are written into it, and everything is escaped by the template.
+A command makes one `Report` of findings and sections and hands it over: `print_report`, `markdown`,
+`html`. The page is one file that asks the network for nothing; its template escapes everything.
 
 Example:
     >>> found = Table.of_rows("Sums", ("", "sum"), [("2 + 3", "5")])
@@ -110,7 +108,6 @@ class Settings:
 
     @property
     def text(self) -> str:
-        """The JSON."""
         return json.dumps(self.value, indent=2, ensure_ascii=False, default=str)
 
 

@@ -66,7 +66,6 @@ class EditSetting:
 
     @property
     def label(self) -> str:
-        """A name for people."""
         if self.site is not None:
             return f"{self.site}, ratio {self.ratio:g}, factor {self.factor:g}"
         if self.own is not None:
@@ -132,7 +131,6 @@ UNEDITED, ROWS = "unedited", "rows"
 _FACTS = "edit_sweep.json"
 
 Totals = dict[str, float | None]
-OnBatch = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,6 @@ class EditSweep(Result):
 
     @property
     def unedited(self) -> EditRow:
-        """The unedited model as a row like the others."""
         return EditRow(EditSetting(), {}, self.before, None)
 
     def records(self) -> list[dict[str, Any]]:
@@ -219,7 +216,6 @@ class EditSweep(Result):
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The records."""
         return pd.DataFrame(self.records())
 
 
@@ -236,7 +232,7 @@ def sweep_edits(
     batches: KeptBatches,
     held_out: KeptBatches,
     *,
-    on_batch: OnBatch | None = None,
+    on_batch: Callable[[int], None] | None = None,
 ) -> EditSweep:
     """Measure every edit that has no row yet."""
     texts = {"corpus": batches.content_hash, "held-out corpus": held_out.content_hash}
@@ -278,10 +274,7 @@ def sweep_edits(
 
 
 def _measured(
-    model: HookedModel,
-    setting: EditSetting,
-    result: EntropyResult,
-    measure: Callable[[], Effects],
+    model: HookedModel, setting: EditSetting, result: EntropyResult, measure: Callable[[], Effects]
 ) -> EditRow:
     edit = setting.edit(result, model)
     described = None if setting.own is None else _described(edit)

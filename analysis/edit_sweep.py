@@ -1,16 +1,10 @@
 r"""What edits do to a model, many of them: `python -m analysis.edit_sweep`.
 
-Tries resuscitation at every site the model has, with several factors at one ratio and several
-ratios at one factor, and several attention temperatures. Coefficients are measured once, on the
-unedited model; every edit is then made by hooks, measured and taken off. Writes into `--out`:
-
-- `edits.md`: the findings and the table, with the command that makes it
-- `edits.csv`, `edits.json`: the same numbers, all of them
-- `edits.html`: findings, tables and interactive figures, one self-contained page
-- `unedited/`, `rows/`: what was measured, one file per edit
-
-Run again with the same arguments, a sweep that was stopped goes on where it was. Entropies and
-losses are in nats; what edits do is defined in `interventions`.
+Tries resuscitation at every site of the model, with several factors and ratios, and several
+attention temperatures; each is made by hooks, measured and taken off. Writes `edits.md`, `.html`,
+`.csv` and `.json` into `--out`, and what was measured of each edit into `unedited/` and `rows/`:
+run again with the same arguments, a sweep that was stopped goes on where it was. Numbers are in
+nats.
 
 Example:
     $ python -m analysis.edit_sweep --model smollm2-135m-instruct-q4 --corpus general \

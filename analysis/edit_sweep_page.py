@@ -11,19 +11,7 @@ from math import ceil, log, log10
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.document import (
-    Cell,
-    Code,
-    Facts,
-    Figure,
-    Fold,
-    Panel,
-    Report,
-    Section,
-    Settings,
-    Table,
-    Where,
-)
+from analysis import document
 from analysis.edit_measures import AT_FACTOR, AT_RATIO, MEASURES, PREDICTED, EditRow, EditSweep
 from analysis.figures import SERIES_COLOURS, dots, lines, mark
 from analysis.numbers import MINUS, capital, count, model_name, nats, share
@@ -239,19 +227,19 @@ _BRIEF = {
 """Columns that a terminal has room for; the others are in the files."""
 
 
-def edit_report(sweep: EditSweep, command: str) -> Report:
+def edit_report(sweep: EditSweep, command: str) -> document.Report:
     """What an edit sweep found."""
     origin, tidy = sweep.result.provenance, sweep.table
     sites = dict.fromkeys(row.setting.site for row in sweep.rows if row.setting.site is not None)
     provenance = _provenance(sweep)
-    overview = Figure(
+    overview = document.Figure(
         title="What edits do, and what they cost.",
         caption="Every mark is an edit: to the right, knowledge entropy rises; upwards, held-out "
         "text is predicted worse. On the dotted line across, the model predicts as well as it did.",
-        panels=[Panel(trade_off(tidy))],
+        panels=[document.Panel(trade_off(tidy))],
     )
-    settings = Fold("All settings and hashes", [Settings(origin.__dict__)])
-    return Report(
+    settings = document.Fold("All settings and hashes", [document.Settings(origin.__dict__)])
+    return document.Report(
         title=f"What edits do to {origin.model}",
         heading=("What edits do to ", origin.model),
         kicker="mnemoscope · edits",
@@ -263,9 +251,11 @@ def edit_report(sweep: EditSweep, command: str) -> Report:
         provenance=provenance,
         definitions=[_ENTROPIES, _RESUSCITATION, *(f"{site}: {_SITES[site]}" for site in sites)],
         sections=[
-            Section("What edits do, and what they cost", [overview, _whole_table(sweep)]),
+            document.Section("What edits do, and what they cost", [overview, _whole_table(sweep)]),
             *_sections(sweep),
-            Section("Provenance", [Code(command), Facts(provenance), settings]),
+            document.Section(
+                "Provenance", [document.Code(command), document.Facts(provenance), settings]
+            ),
         ],
     )
 
@@ -285,7 +275,7 @@ def _provenance(sweep: EditSweep) -> dict[str, str]:
     }
 
 
-def _whole_table(sweep: EditSweep) -> Table:
+def _whole_table(sweep: EditSweep) -> document.Table:
     columns: list[tuple[str, str, str]] = []
     for name, called in MEASURES.items():
         if name in PREDICTED:
@@ -300,18 +290,17 @@ def _whole_table(sweep: EditSweep) -> Table:
         )
         for row in edits
     ]
-    return Table.of_rows(
+    return document.Table.of_rows(
         "Entropies and losses after each edit, in nats",
         ("edit", "neurons scaled", *(heading for *_, heading in columns)),
         rows,
         brief=("\nedit", None, *(_BRIEF.get((name, when)) for name, when, _ in columns)),
         groups=tuple(str(row.setting.site) for row in edits),
-        where=Where.DOCUMENT | Where.TERMINAL,
+        where=document.Where.DOCUMENT | document.Where.TERMINAL,
     )
 
 
-def _sections(sweep: EditSweep) -> Iterator[Section]:
-    """A section for each site, for temperatures, and for edits of one's own."""
+def _sections(sweep: EditSweep) -> Iterator[document.Section]:
     asked: dict[str, tuple[str, str]] = {
         site: (f"Resuscitation at site {site}", capital(said)) for site, said in _SITES.items()
     }
@@ -325,33 +314,35 @@ def _sections(sweep: EditSweep) -> Iterator[Section]:
                 if rows["knowledge_entropy_predicted"].notna().any():
                     caption = f"Full dots are measured, open ones predicted. {caption}"
                 panels = [
-                    Panel(entropy_changes(rows, varies), "entropies"),
-                    Panel(losses(rows, varies), "loss"),
+                    document.Panel(entropy_changes(rows, varies), "entropies"),
+                    document.Panel(losses(rows, varies), "loss"),
                 ]
-                drawn.append(Figure(f"{title}{heading}.", caption, panels))
+                drawn.append(document.Figure(f"{title}{heading}.", caption, panels))
         if edits:
-            yield Section(title, [said, _numbers(sweep, edits, title), *drawn])
+            yield document.Section(title, [said, _numbers(sweep, edits, title), *drawn])
 
 
-def _numbers(sweep: EditSweep, edits: list[EditRow], caption: str) -> Table:
+def _numbers(sweep: EditSweep, edits: list[EditRow], caption: str) -> document.Table:
     """The unedited model, then every edit; what is predicted stands below what was measured."""
-    rows: list[tuple[str | Cell, ...]] = []
+    rows: list[tuple[str | document.Cell, ...]] = []
     for row in (sweep.unedited, *edits):
         name = row.setting.label.removeprefix(f"{row.setting.site}, ")
         first, _, second = name.partition(", ")
         notes = {n: f"predicted {cell(n, value)}" for n, value in row.predicted.items()}
         rows.append(
             (
-                Cell(first, ", ".join(filter(None, (second, "refused" if row.refused else "")))),
+                document.Cell(
+                    first, ", ".join(filter(None, (second, "refused" if row.refused else "")))
+                ),
                 "" if row.neurons is None else count(row.neurons),
-                *(Cell(cell(n, row.after.get(n)), notes.get(n, "")) for n in MEASURES),
+                *(document.Cell(cell(n, row.after.get(n)), notes.get(n, "")) for n in MEASURES),
             )
         )
-    return Table.of_rows(
+    return document.Table.of_rows(
         f"{caption}: entropies and losses after the edit, in nats",
         ("", "neurons", *MEASURES.values()),
         rows,
-        where=Where.PAGE,
+        where=document.Where.PAGE,
         is_open=True,
     ).without_empty()
 

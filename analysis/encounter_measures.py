@@ -2,14 +2,12 @@
 
 A probe counts by what it gained, so that a share of next to nothing cannot decide a curve. A
 maximum is looked for in a window of 50 steps, which ends at the next encounter or before the end of
-the run where that comes sooner; two evaluations at least must lie in it. Where probes are scored at
-every k-th step, gains hold up to k - 1 steps of drift. Arms pool their seeds, with intervals over
-passages; of single runs there are numbers of passages, in nats, means over their probes:
+the run where that comes sooner. Where probes are scored at every k-th step, gains hold up to k - 1
+steps of drift. Numbers of passages (`PER_PASSAGE`) are in nats, means over their probes:
 
 - effectivity: the local maximum after an encounter less the score before it, mean over encounters;
 - rise: the first score after an encounter less the last before it, mean over encounters;
-- fall: the last score before the next encounter less the local maximum, mean over all encounters
-  but the last;
+- fall: the last score before the next encounter less the local maximum, mean over all but the last;
 - net gain: the score an interval after the last encounter less that before the first.
 
 Source: Chang et al., NeurIPS 2024: sections 3.3 and 4.1 to 4.4.
@@ -24,7 +22,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from analysis.arms import CklArm
-from analysis.ckl_measures import ALL_KINDS, MET, bounds
+from analysis.ckl_measures import ALL_KINDS, MET
 from analysis.encounters import effectivity, find_local_maxima, net_gain, retainability
 from analysis.forgetting_curve import (
     ForgettingCurve,
@@ -35,7 +33,7 @@ from analysis.forgetting_curve import (
 from analysis.metrics import HELD_OUT
 from analysis.observations import rows_where
 from analysis.runs import TrainingRun
-from analysis.significance import DEFAULT_BOOTSTRAP, ClusterBootstrap
+from analysis.significance import DEFAULT_BOOTSTRAP, ClusterBootstrap, bounds
 
 WINDOW = 50  # steps after an encounter: the paper's
 LEAST_LOOKS = 2  # the fewest evaluations in a window
@@ -111,7 +109,6 @@ class MetProbes:
     places: Int[np.ndarray, "probe encounter"]  # the last evaluation before each encounter
 
     def where(self, **columns: str) -> "MetProbes":
-        """The rows with these values in their columns."""
         numbered = self.items.assign(place=range(len(self.items)))
         of = rows_where(numbered, **columns)["place"].to_numpy()
         return MetProbes(self.items.iloc[of], self.log_probs[of], self.places[of])

@@ -171,13 +171,11 @@ def retainability(
 class OutlierRule(StrEnum):
     """How far outside the quartiles a value may lie."""
 
-    PAPER = "paper"  # 1.5 times the distance between them: the paper's text
-    OFFICIAL = "official"  # twice the distance: the paper's released code
+    PAPER = "paper"  # the paper's text
+    OFFICIAL = "official"  # the paper's released code
 
-    @property
-    def multiplier(self) -> float:
-        """Distances between the quartiles."""
-        return {OutlierRule.PAPER: 1.5, OutlierRule.OFFICIAL: 2.0}[self]
+
+_REACH = {OutlierRule.PAPER: 1.5, OutlierRule.OFFICIAL: 2.0}  # distances between the quartiles
 
 
 def mean_without_outliers(
@@ -189,7 +187,7 @@ def mean_without_outliers(
     rows = wide.reshape(len(wide), -1)
     kept = rows[kept_mask(rows)]
     quartiles = np.percentile(kept, [25, 75], axis=0)
-    reach = OutlierRule(rule).multiplier * (quartiles[1] - quartiles[0])
+    reach = _REACH[OutlierRule(rule)] * (quartiles[1] - quartiles[0])
     inside = (kept >= quartiles[0] - reach) & (kept <= quartiles[1] + reach)
     means = (kept * inside).sum(axis=0) / inside.sum(axis=0)
     return like(means.reshape(wide.shape[1:]), values)
@@ -307,12 +305,12 @@ def _hinge(
 ) -> tuple[Float[np.ndarray, "replicate"], Float[np.ndarray, "replicate"]]:
     """Threshold and slope of the least squares hinge of every row of gains."""
     squares = np.square(gains).sum(axis=1)
-    candidates = [(np.full(len(gains), x[0]), np.zeros(len(gains)), squares)]
-    level = gains.mean(axis=1)
+    level, flat = gains.mean(axis=1), np.zeros(len(gains))
     spread = np.square(gains - level[:, None]).sum(axis=1)
-    candidates.append(
-        (np.full(len(gains), inf), np.zeros(len(gains)), np.where(level > 0, spread, inf))
-    )
+    candidates = [
+        (np.full(len(gains), x[0]), flat, squares),
+        (np.full(len(gains), inf), flat, np.where(level > 0, spread, inf)),
+    ]
     candidates += [_bent_at(knot, x, gains) for knot in x[1:]]
     candidates += [_line_through(count, x, gains) for count in range(2, len(x) + 1)]
     best = np.stack([left for _, _, left in candidates]).argmin(axis=0)

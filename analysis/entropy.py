@@ -1,27 +1,16 @@
 r"""The entropies of a model over one or several corpora: `python -m analysis.entropy`.
 
-Writes, for one corpus, into `--out`:
-
-- `entropy.html`: findings and interactive figures, one self-contained page
-- `entropy.json`: every number, with intervals and provenance
-- `entropy.csv`: one row per layer
-- `mean_coefficients.safetensors`: `[layer, d_mlp]`, which edits start from
-
-and, for several corpora, the last three into a folder for each and one page that compares them.
-
-Of several checkpoints (`--revisions`, a quoted pattern of folders, or a run directory) it makes a
-sweep: a folder of results for each, `trajectory.csv`, and `trajectory.html` with curves over
-training. Run again with the same arguments, a sweep that was stopped goes on where it was.
-
-Under `torchrun` the batches are shared out over processes. What is measured is defined in
-`probes.entropy` (nats).
+Writes into `--out` the page `entropy.html`, all numbers (`entropy.json`, `entropy.csv` with a row
+per layer) and `mean_coefficients.safetensors`, `[layer, d_mlp]`, which edits start from; of several
+corpora each has a folder. Of several checkpoints it makes a sweep: a folder for each,
+`trajectory.csv` and `trajectory.html`; run again with the same arguments, a sweep that was stopped
+goes on where it was. Under `torchrun` the batches are shared out over processes.
 
 Example:
     $ python -m analysis.entropy --model smollm2-135m-instruct-q4 \
           --corpus general biomedical --max-tokens 16384 --out runs/entropy
     $ python -m analysis.entropy --model EleutherAI/pythia-160m \
           --revisions step1000 step16000 step143000 --corpus general --out runs/sweep
-    $ torchrun --nproc-per-node 2 -m analysis.entropy --model ... --corpus ... --out ...
 """
 
 import re
@@ -192,20 +181,12 @@ def measure(
 
     here = this_process()
     name = " ".join(filter(None, (label, tokens.corpus.name)))
+    weighed = ("kinds", "coefficient", "variants", "weighting", "compat")
+    estimated = ("interval", "blocks", "until_interval")
+    settings = {each: getattr(arguments, each) for each in (*weighed, *estimated)}
     with progress(f"{name}, tokens", arguments.max_tokens, shown=here.is_first) as advance:
         return probes.measure_entropy(
-            model,
-            tokens,
-            arguments.kinds,
-            coefficient=arguments.coefficient,
-            variants=arguments.variants,
-            weighting=arguments.weighting,
-            compat=arguments.compat,
-            interval=arguments.interval,
-            blocks=arguments.blocks,
-            until_interval=arguments.until_interval,
-            distributed=not here.is_alone,
-            on_batch=advance,
+            model, tokens, **settings, distributed=not here.is_alone, on_batch=advance
         )
 
 

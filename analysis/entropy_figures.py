@@ -287,7 +287,7 @@ def _add_distance_axis(figure: go.Figure, lowest: float) -> None:
             "tickvals": [exp(-tick) for tick in ticks],
             "ticktext": [f"{tick:g}" for tick in ticks],
             "title": "nats below the maximum",
-        },
+        }
     )
     # An axis is drawn only where a trace uses it.
     figure.add_scatter(x=[1.0], y=[0], xaxis="x2", **_INVISIBLE)

@@ -28,20 +28,11 @@ from analysis.document import (
     Where,
     origin_fold,
 )
-from analysis.entropy_figures import (
-    Measure,
-    coefficient_table,
-    convergence_table,
-    head_table,
-    layer_table,
-    series_labels,
-    symbol,
-)
 from analysis.numbers import capital, count, model_name, nats, share, signed_nats
 from probes.results import AttentionEntropy, EntropyResult, KnowledgeEntropy, NextTokenEntropy
 
 SERIES_OF_LAYERS = 3  # how many series the table of layers has room for on a terminal
-_BRIEF_COLUMNS = {Measure.KNOWLEDGE: "vectors used", Measure.ATTENTION: "attention"}
+_BRIEF_COLUMNS = {figures.Measure.KNOWLEDGE: "vectors used", figures.Measure.ATTENTION: "attention"}
 Entropy = KnowledgeEntropy | AttentionEntropy | NextTokenEntropy
 
 
@@ -52,8 +43,8 @@ def entropy_report(results: Sequence[EntropyResult]) -> Report:
     origins = [result.provenance for result in results]
     models = list(dict.fromkeys(model_name(one.model, one.revision) for one in origins))
     model = models[0] if len(models) == 1 else f"{len(models)} models"
-    layers, heads = layer_table(results), head_table(results)
-    named = dict(zip(series_labels(results), results, strict=True))
+    layers, heads = figures.layer_table(results), figures.head_table(results)
+    named = dict(zip(figures.series_labels(results), results, strict=True))
     notes = list(dict.fromkeys(note for result in results for note in result.notes))
     numbers: list[Part] = [_totals(named, _cell, Where.PAGE), *_brief_tables(named)]
     numbers += _difference(results)
@@ -72,7 +63,7 @@ def entropy_report(results: Sequence[EntropyResult]) -> Report:
         kicker="mnemoscope \u00b7 entropy",
         deck=_deck(results),
         findings=findings(results),
-        definitions=_definitions(symbol(results[0])),
+        definitions=_definitions(figures.symbol(results[0])),
         sections=[
             *sections,
             *_convergence(results),
@@ -121,7 +112,6 @@ def _brief(found: Entropy) -> Cell:
 
 
 def _note(found: Entropy, digits: int = 2) -> str:
-    """An interval, and what was measured where the estimate that it is of differs from that."""
     if found.interval is None:
         return ""
     measured = nats(found.mean if isinstance(found, NextTokenEntropy) else found.total, digits)
@@ -156,7 +146,7 @@ def _totals(
         return name, *("" if one is None else shown(one) for one in found)
 
     rows = [
-        row(f"Knowledge entropy, {symbol(results[0])}", "knowledge"),
+        row(f"Knowledge entropy, {figures.symbol(results[0])}", "knowledge"),
         row(
             "as a share of the maximum",
             "knowledge",
@@ -181,11 +171,11 @@ def _totals(
 def _brief_tables(named: Mapping[str, EntropyResult]) -> Iterator[Table]:
     yield _totals(named, _brief, Where.TERMINAL)
     columns: dict[str, list[str]] = {}
-    layers = layer_table(list(named.values()))
+    layers = figures.layer_table(list(named.values()))
     shown = layers[layers["series"].isin(list(named)[:SERIES_OF_LAYERS])]
     for (series, measure), rows in shown.groupby(["series", "measure"], sort=False):
         if measure in _BRIEF_COLUMNS:
-            columns[f"{series}\n{_BRIEF_COLUMNS[Measure(measure)]}"] = [
+            columns[f"{series}\n{_BRIEF_COLUMNS[figures.Measure(measure)]}"] = [
                 nats(entropy) if isnan(used) else share(used)
                 for entropy, used in zip(rows["entropy"], rows["share"], strict=True)
             ]
@@ -195,7 +185,7 @@ def _brief_tables(named: Mapping[str, EntropyResult]) -> Iterator[Table]:
 
 
 def _knowledge_figures(results: Sequence[EntropyResult], layers: pd.DataFrame) -> Iterator[Part]:
-    coefficients = coefficient_table(results)
+    coefficients = figures.coefficient_table(results)
     positive = coefficients.loc[coefficients["ratio"] > 0, "ratio"]
     limits = (float(positive.min()), float(positive.max()))
     yield Figure(
@@ -251,7 +241,7 @@ def _attention_figures(layers: pd.DataFrame, heads: pd.DataFrame) -> Iterator[Pa
 
 
 def _convergence(results: Sequence[EntropyResult]) -> Iterator[Section]:
-    settling = convergence_table(results)
+    settling = figures.convergence_table(results)
     # Two points make no curve.
     looks = settling.groupby(["kind", "series"], sort=False).size()
     kinds = list(dict.fromkeys(kind for (kind, _), number in looks.items() if number > 2))
@@ -295,7 +285,7 @@ def _definitions(weights: str) -> list[str | Paragraph]:
 
 def findings(results: Sequence[EntropyResult]) -> list[str]:
     """Three to five sentences on what was found."""
-    named = dict(zip(series_labels(results), results, strict=True))
+    named = dict(zip(figures.series_labels(results), results, strict=True))
     known = {name: r.knowledge for name, r in named.items() if r.knowledge is not None}
     sentences: list[str] = []
     if results[0].knowledge is not None:

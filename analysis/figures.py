@@ -2,15 +2,9 @@
 
 A trace is drawn for each group of rows. The first column of `by` chooses its colour, a second one
 its dash and marker; layers run over a scale of their own. A hover names columns in braces, with
-d3's formats, and all text is escaped: models and arms may be called anything.
-
-    figure = lines(table, "step", "score", by="arm", colours=colours, titles=("step", "K (nats)"),
-                   hover="step {step}: <b>{score:.3f}</b> nats", ends=("low", "high"))
-    dots(maxima, "step", "score", by="arm", colours=colours, onto=figure)
-    mark(figure, y=0)
-
-Colours are of middle lightness, so that one figure reads on white and on black. In a notebook
-plotly's own JSON is not drawn by nbconvert: a `NotebookFigure` puts out HTML beside it.
+d3's formats, and all text is escaped: models and arms may be called anything. Colours are of middle
+lightness, so that one figure reads on white and on black. nbconvert does not draw plotly's own
+JSON: a `NotebookFigure` puts out HTML beside it.
 """
 
 import html
@@ -89,7 +83,6 @@ class NotebookFigure(go.Figure):
         self.show()
 
     def show(self, *args: Any, **settings: Any) -> None:
-        """Show it, as plotly does."""
         if args or settings or pio.renderers.default != _DRAWN_BY_JUPYTER:
             pio.show(self, *args, **settings)
             return
@@ -388,15 +381,11 @@ def _shown(values: pd.DataFrame) -> np.ndarray:
     """Cells as plotly shows them: no text is taken for markup, line breaks are kept."""
     if all(map(pd.api.types.is_numeric_dtype, values.dtypes)):
         return values.to_numpy()
-    return (
-        values.astype(object)
-        .map(
-            lambda one: (
-                html.escape(one, quote=False).replace("\n", "<br>") if isinstance(one, str) else one
-            )
-        )
-        .to_numpy()
-    )
+
+    def safe(one: Any) -> Any:
+        return html.escape(one, quote=False).replace("\n", "<br>") if isinstance(one, str) else one
+
+    return values.astype(object).map(safe).to_numpy()
 
 
 def _bars(value: pd.Series, low: pd.Series, high: pd.Series, colour: str) -> dict[str, Any]:

@@ -1,16 +1,13 @@
 r"""Forgetting curves: how fast does the share of a gain that is left fall, and when is none left?
 
 To the mean retainability of probes at offsets t (updates after the last local maximum) a line in
-the logarithm is fitted by least squares, \(R(t) = b + s \log_{10} t\), s being the slope per
-decade, and \(10^{-b / s}\), where it crosses zero, the learnability threshold: a fact met again
-only after that long has lost all it gained. A power law and an exponential are fitted beside it.
+the logarithm is fitted by least squares, \(R(t) = b + s \log_{10} t\). The learnability threshold
+is \(10^{-b / s}\), where it crosses zero. A power law and an exponential are fitted beside it.
+Every offset counts the same: `log_spaced_offsets` spreads them. Intervals draw passages; the error
+of the slope from the residuals of one curve (`residual_error`) is far too small.
 
-Every offset counts the same: a linear grid leaves nearly all weight to the last decade, which
-`log_spaced_offsets` spreads. Intervals draw passages with replacement; the error of the slope from
-the residuals of one curve (`residual_error`) is far too small.
-
-Source: Chang et al., "How Do Large Language Models Acquire Factual Knowledge During Pretraining?",
-NeurIPS 2024: sections 4.3 and 4.4; their released analysis under `compat="official"`.
+Source: Chang et al., NeurIPS 2024: sections 4.3 and 4.4; their released analysis under
+`compat="official"`.
 
 Example:
     >>> import numpy as np
@@ -212,10 +209,7 @@ class ForgettingCurve(Result):
         return min(self.fits, key=lambda model: self.fits[model].aic)
 
     def _facts(self) -> Mapping[str, Any]:
-        slope = {
-            "slope": f"{self.slope:.4g} per decade",
-            "interval": self.interval,
-        }
+        slope = {"slope": f"{self.slope:.4g} per decade", "interval": self.interval}
         fit = {"threshold": self.threshold, "R\N{SUPERSCRIPT TWO}": self.r_squared}
         return {**slope, **fit, "probes": self.n_probes, "passages": self.n_clusters}
 

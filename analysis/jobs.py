@@ -1,8 +1,7 @@
 """Jobs: commands that wait for one another, made once each, and gone on with after a stop.
 
-A study or a reproduction is a list of jobs. Each runs by the `main` of its command, in this process
-or in workers; what it prints goes to `logs/`. Finished jobs are left alone, others resumed; what is
-finished with other settings, weights or texts than a job asks for is refused.
+Each runs by the `main` of its command, in this process or in workers; what it prints goes to
+`logs/`. What is finished with other settings, weights or texts than a job asks for is refused.
 
 Example:
     >>> Job("tiny", "training.pretrain", ("--recipe", "tiny")).line()
@@ -63,10 +62,7 @@ class Job:
     also: tuple[str, ...] = ()  # names of runs that train the same, for which this one is made
 
     def line(self) -> str:
-        """As a command line."""
-        started = (
-            ["python"] if self.processes is None else ["torchrun", *_each_node(self.processes)]
-        )
+        started = ["torchrun", *_each_node(self.processes)] if self.processes else ["python"]
         return shlex.join([*started, "-m", self.program, *self.words])
 
     def is_over(self, runs: Path) -> bool:

@@ -38,6 +38,7 @@ from analysis.figures import (
 from analysis.lens_result import LensResult
 from analysis.lens_tables import (
     DEFAULT_K,
+    READ,
     LensDifference,
     input_ids,
     input_texts,
@@ -148,10 +149,7 @@ def _cells(result: LensResult, rows: list[int]) -> pd.DataFrame:
                     "best": "\n".join(f"{chance}  {token}" for chance, token in shown),
                 }
             )
-    numbers = {
-        name: getattr(read, name)[:, rows].flatten().numpy()
-        for name in ("rank", "log_prob", "entropy", "kl")
-    }
+    numbers = {name: getattr(read, name)[:, rows].flatten().numpy() for name in READ}
     table = pd.DataFrame(cells).assign(**numbers)
     return table.assign(chance=np.exp(table["log_prob"]).map(share))
 
@@ -272,6 +270,7 @@ def _series(name: str, result: LensResult, k: int) -> dict[str, Any]:
     # Every token id that the page names, in order.
     known = np.unique(np.concatenate([top.ravel(), read.target.numpy(), inputs]))
     tokens = [visible(result.text(token)) for token in known.tolist()]
+    texts = json.dumps(tokens, ensure_ascii=False)
     renamed = {"first_layer": "first", "settling_layer": "settles"}
     items = items_table(result, k).rename(columns=renamed)
     items = items[["prompt", "target", "rank", "first", "settles"]].astype(object)
@@ -279,10 +278,7 @@ def _series(name: str, result: LensResult, k: int) -> dict[str, Any]:
     return {
         "name": name,
         "layers": list(result.layer_labels),
-        "tokens": {
-            "type": "JSON",
-            "data": _deflated(json.dumps(tokens, ensure_ascii=False).encode()),
-        },
+        "tokens": {"type": "JSON", "data": _deflated(texts.encode())},
         "dVocab": result.d_vocab,
         "topK": top.shape[-1],
         "items": items.where(items.notna(), None).to_dict("records"),

@@ -277,22 +277,21 @@ def lens_findings(result: LensResult, *, k: int) -> list[str]:
     if n <= FEW:
         return [_of_item(result, index, k) for index in range(n)]
     found = result.localization(k)
-    sentences = [
-        f"{share(found.share_settled)} are still there at the last layer; the mean area under "
-        f"the rank curve is {float(found.rank_area.mean()):.3f} of 1."
-    ]
-    if found.mean_first_layer is None:
-        sentences.insert(0, f"None of {n} targets is among the top {k} at any layer.")
-    else:
+    first = f"None of {n} targets is among the top {k} at any layer."
+    if found.mean_first_layer is not None:
         peak = result.layer_labels[int(found.first_histogram.argmax())]
         # The embedding, where it is a row, is before layer 0.
         mean = found.mean_first_layer - (result.layer_labels[0] == "embed")
-        sentences.insert(
-            0,
+        first = (
             f"{round(found.share_found * n)} of {n} targets ({share(found.share_found)}) are among "
             f"the top {k} at some layer; the first such layer is {mean:.1f} on average and most "
-            f"often {peak}, spread as if over {found.effective_layers:.1f} layers.",
+            f"often {peak}, spread as if over {found.effective_layers:.1f} layers."
         )
+    sentences = [
+        first,
+        f"{share(found.share_settled)} are still there at the last layer; the mean area under "
+        f"the rank curve is {float(found.rank_area.mean()):.3f} of 1.",
+    ]
     names = {"shuffled": "targets of other items", "frequency": "tokens of the same frequency"}
     controls = [
         f"{share(share_found(first_layer(result.control_rank(name), k)))} of "

@@ -183,7 +183,6 @@ class LensResult(Result):
         return torch.nonzero(self.per_token.place == first[self.per_token.item])[:, 0]
 
     def _over_span(self, values: Tensor, how: str) -> Tensor:
-        """Values of the rows of every target, put together by item."""
         if self.span is TargetSpan.FIRST:
             return values[:, self.first_rows]
         in_target = self.per_token.place >= 0
@@ -278,7 +277,6 @@ def _result(
     configuration: dict[str, Any],
     source: str | None,
 ) -> LensResult:
-    """What was read, with the texts, names and hashes that make it a result."""
     tokens = sum(len(item.prompt_ids) for item in items)
     counts: dict[str, Any] = {"documents": len(items), "rows": len(items), "tokens": tokens}
     return LensResult(

@@ -1,9 +1,8 @@
 """Tidy tables of a lens result, its files, and two results of the same items compared.
 
-`lens.json` holds every item's numbers by layer, `lens.csv` one row per item, position and layer,
-`items.csv` one row per item. Layers are called by their labels: `"embed"` for the stream before
-block 0, then block numbers. Ranks count from 0, the top; the other numbers are in nats. Tests of
-what moved between two results have p-values that are adjusted together (Holm).
+Layers are called by their labels: `"embed"` for the stream before block 0, then block numbers.
+Ranks count from 0, the top; the other numbers are in nats. Tests of what moved between two results
+have p-values that are adjusted together (Holm).
 """
 
 import json
@@ -27,7 +26,7 @@ from probes.shown import Difference, finite_or_none, json_text, paired, require_
 DEFAULT_K = 10  # how many top tokens a target must be among to count as found, as in the paper
 EMBED, EMBED_LAYER = "embed", -1
 """Label of the stream before block 0, and where it stands on an axis of layers."""
-_READ = ("rank", "log_prob", "entropy", "kl")
+READ = ("rank", "log_prob", "entropy", "kl")  # the numbers of every layer
 
 
 def lens_table(result: LensResult) -> pd.DataFrame:
@@ -42,7 +41,7 @@ def lens_table(result: LensResult) -> pd.DataFrame:
     }
     table = pd.DataFrame({name: np.repeat(values, n_layers) for name, values in rows.items()})
     table.insert(1, "layer", np.tile(np.array(result.layer_labels, object), len(read.item)))
-    for name in _READ:
+    for name in READ:
         # `[layer row]` in rows that run through the layers first.
         table[name] = getattr(read.readout, name).T.flatten().numpy()
     table.insert(8, "probability", np.exp(table["log_prob"]))
@@ -85,7 +84,7 @@ def layers_table(result: LensResult, k: int = DEFAULT_K) -> pd.DataFrame:
     """One row per layer, over all items: where in depth targets become readable."""
     ranks = result.rank.double().numpy()
     low, middle, high = np.quantile(ranks, [0.25, 0.5, 0.75], axis=1)
-    means = {name: getattr(result, name).double().mean(dim=1).numpy() for name in _READ[1:]}
+    means = {name: getattr(result, name).double().mean(dim=1).numpy() for name in READ[1:]}
     return pd.DataFrame(
         {
             "layer": list(result.layer_labels),
@@ -187,7 +186,7 @@ def _item(result: LensResult, index: int, found: Localization) -> dict[str, Any]
         "target_ids": list(item.target_ids),
         "first": item.first,
         "split_apart": item.split_apart,
-        **{name: finite_or_none(getattr(result, name)[:, index].tolist()) for name in _READ},
+        **{name: finite_or_none(getattr(result, name)[:, index].tolist()) for name in READ},
         **{name: None if layer == NEVER else layer for name, layer in layers.items()},
         "rank_area": float(found.rank_area[index]),
     }
@@ -201,9 +200,6 @@ def _histograms(found: Localization) -> dict[str, Any]:
         **{name: getattr(found, one).tolist() for name, one in zip(names, lists, strict=True)},
         **{name: getattr(found, name) for name in numbers},
     }
-
-
-_MEASURES = ("rank", "log_prob", "entropy", "kl")
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,17 +302,20 @@ def compare_lenses(
             "are of different things; compare models with one tokenizer"
         )
     numbers = paired(_values(first), _values(second), "readings")
-    one, other = first.localization(k), second.localization(k)
-    found, both = found_in(one, other)
-    counts = (int(found[0].sum()), int(found[1].sum()))
-    tests = _tests(first, second, k, seed) if len(both) > 1 else {}
+    counts, tests = _tests(first, second, k, seed)
     names = series_labels([first, second])
     return LensDifference(first, second, (names[0], names[1]), numbers, k, counts, tests)
 
 
-def _tests(first: LensResult, second: LensResult, k: int, seed: int) -> dict[str, Comparison]:
+def _tests(
+    first: LensResult, second: LensResult, k: int, seed: int
+) -> tuple[tuple[int, int], dict[str, Comparison]]:
+    """How many items each finds, and the tests; none of a single item."""
     one, other = first.localization(k), second.localization(k)
     found, both = found_in(one, other)
+    counts = (int(found[0].sum()), int(found[1].sum()))
+    if len(both) < 2:
+        return counts, {}
     pairs = {
         "rank_area": (one.rank_area, other.rank_area),
         "log_prob": (first.log_prob[-1], second.log_prob[-1]),
@@ -328,12 +327,11 @@ def _tests(first: LensResult, second: LensResult, k: int, seed: int) -> dict[str
     for name, (before, after) in pairs.items():
         sides = after.double().numpy(), before.double().numpy()
         tests[name] = paired_permutation(*sides, generator)
-    return adjusted(tests)
+    return counts, adjusted(tests)
 
 
 def _values(result: LensResult) -> pd.DataFrame:
-    """Every number at the readout position: `item`, `layer`, `measure`, `value`."""
-    axes = [_MEASURES, result.layer_labels, range(len(result.items))]
+    axes = [READ, result.layer_labels, range(len(result.items))]
     table = pd.MultiIndex.from_product(axes, names=["measure", "layer", "item"])
-    values = [getattr(result, name).double().flatten().numpy() for name in _MEASURES]
+    values = [getattr(result, name).double().flatten().numpy() for name in READ]
     return table.to_frame(index=False).assign(value=np.concatenate(values))

@@ -1,17 +1,10 @@
 r"""In which layer a fact becomes readable: `python -m analysis.logit_lens`.
 
-Reads prompts and targets, or a set of factoids, through every layer, and writes into `--out`:
-
-- `lens.html`: heatmaps, localization and rank curves, one self-contained page
-- `lens.json`: every item's rank and log-probability by layer, with provenance
-- `lens.csv`: one row per item, position and layer
-- `items.csv`: one row per item
-
-With `--compare` the same items are read in a second model, paired item by item; its files go into
-`compared/`. With `--causal` each layer's stream, MLP output and attention output is also restored
-into a run whose subject is corrupted (`probes.causal`). Under `torchrun` the items are shared out.
-
-Ranks count from 0, the top; log-probabilities, entropies and divergences are in nats.
+Reads prompts and targets, or a set of factoids, through every layer, and writes into `--out` the
+page `lens.html`, `lens.json` (all items by layer), `lens.csv` (a row per item, position and layer)
+and `items.csv`. With `--compare` the same items are read in a second model, whose files go into
+`compared/`; with `--causal` layers are also restored into a run whose subject is corrupted. Under
+`torchrun` the items are shared out. Ranks count from 0, the top; the other numbers are in nats.
 
 Example:
     $ python -m analysis.logit_lens --model smollm2-135m-instruct-q4 \
@@ -198,18 +191,16 @@ def _read(arguments: LensArguments, asked: Mapping[str, Any]) -> "tuple[LensResu
             prepend_bos=arguments.prepend_bos,
         )
     here = this_process()
+    names = ("top_k", "span", "norm", "embedding", "prepend_bos")
+    settings = {name: getattr(arguments, name) for name in names}
     with progress(f"{model.name}, items", n_items, shown=here.is_first) as advance:
         result = analysis.lens(
             model,
             **asked,
-            top_k=arguments.top_k,
+            **settings,
             positions=_positions(arguments.positions),
-            span=arguments.span,
-            norm=arguments.norm,
-            embedding=arguments.embedding,
             translators=translators,
             controls=controls,
-            prepend_bos=arguments.prepend_bos,
             distributed=not here.is_alone,
             on_items=advance,
         )

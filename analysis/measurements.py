@@ -1,24 +1,13 @@
 """Measurements: the tables that reports, claims and the page read, and what is in their columns.
 
-There are four, one for each kind of run. All have a row for each value, with `measure`, `value`
-and `seed`; `cluster` names the passage, question or fact that a value belongs to, and is missing
-for what is a number of a whole run. The other columns are settings: an effect is a difference
-between rows that agree in all of them but the ones that a claim varies. A setting that does not
-apply is missing. Rows without a number (forgetting that is not tested, say) are left out.
-Amounts of training (`AMOUNTS`: updates, encounters) are no settings, but rows that are compared
-have to agree in these too, unless a claim says otherwise; trained tokens stand beside them.
-
-| table          | a row is                                         | made by                   |
-|----------------|--------------------------------------------------|---------------------------|
-| `PRETRAINING`  | an entropy of a checkpoint                       | `analysis.result_folders` |
-| `UPDATES`      | a correlation over the memory vectors of a layer | `analysis.result_folders` |
-| `ACQUISITION`  | a score of a run of continual knowledge learning | `analysis.run_rows`       |
-| `MEMORIZATION` | a score of a run of continual memorization       | `analysis.run_rows`       |
+A table has a row for each value, with `measure`, `value` and `seed`; `cluster` names the passage,
+question or fact that it belongs to, and is missing for a number of a whole run. The other columns
+are settings: an effect is a difference between rows that agree in all of them but the ones that a
+claim varies. A setting that does not apply is missing. Amounts of training (`AMOUNTS`) are no
+settings, but rows that are compared have to agree in these too, unless a claim says otherwise.
 
 `measurements.csv` says what each column means, what each table can have values of, and in which
-unit. A moment is a `Moment` of `analysis.runs`, or "after A", "after B". Settings are read from the
-manifests of runs: two pretraining runs of one name with other weights are told apart by their
-folders, and `parameters` are counted in the weights of a run's last checkpoint.
+unit. Two pretraining runs of one name with other weights are told apart by their folders.
 
 Example:
     >>> sorted(COLUMNS[Table.PRETRAINING])
@@ -59,26 +48,18 @@ class Table(StrEnum):
 
 with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as _file:
     _DESCRIBED = list(csv.DictReader(_file))
-COLUMNS, MEASURES = (
-    {
-        table: {
-            row["name"]: row["meaning"]
-            for row in _DESCRIBED
-            if row["table"] == table and row["kind"] in kinds
-        }
-        for table in Table
-    }
-    for kinds in (("column", "amount", "beside"), ("measure",))
-)
+
+
+def _described(table: Table, *kinds: str) -> dict[str, str]:
+    rows = (row for row in _DESCRIBED if row["table"] == table and row["kind"] in kinds)
+    return {row["name"]: row["meaning"] for row in rows}
+
+
+COLUMNS = {table: _described(table, "column", "amount", "beside") for table in Table}
+MEASURES = {table: _described(table, "measure") for table in Table}
 """What is in a column and what a measure is, by table and name."""
 AMOUNTS, _BESIDE = (
-    {
-        table: tuple(
-            row["name"] for row in _DESCRIBED if (row["table"], row["kind"]) == (table, kind)
-        )
-        for table in Table
-    }
-    for kind in ("amount", "beside")
+    {table: tuple(_described(table, kind)) for table in Table} for kind in ("amount", "beside")
 )
 """Columns that say how much a run was trained, by table."""
 BY_ITEM = frozenset(row["name"] for row in _DESCRIBED if row["by_item"])
@@ -262,7 +243,8 @@ def _parameters(run: TrainingRun) -> int | None:
     start = _start_of(run)
     places = checkpoint_folders(run.path / CHECKPOINTS_FOLDER)[-1:]
     places += [] if start is None else [Path(start.model).expanduser()]
-    return next((count for place in places if (count := _stored_numbers(place))), None)
+    files = (place.glob("*.safetensors") for place in places)
+    return next((count for found in files if (count := sum(map(_stored_numbers, found)))), None)
 
 
 def _start_of(run: TrainingRun) -> Start | None:
@@ -273,13 +255,9 @@ def _start_of(run: TrainingRun) -> Start | None:
 
 
 @cache
-def _shapes(file: Path) -> tuple[tuple[int, ...], ...]:
+def _stored_numbers(file: Path) -> int:
+    """Numbers in a file of weights."""
     from safetensors import safe_open
 
     with safe_open(file, framework="numpy") as stored:
-        return tuple(tuple(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118
-
-
-def _stored_numbers(folder: Path) -> int:
-    """Numbers in the weights of a model's folder; 0 where there are none."""
-    return sum(prod(shape) for file in folder.glob("*.safetensors") for shape in _shapes(file))
+        return sum(prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118

@@ -2,12 +2,8 @@ r"""Which memory vectors a prompt uses, and what is in them: `python -m analysis
 
 Finds the memory vectors that matter most at a position of a prompt, says which tokens each promotes
 and suppresses, and goes through a corpus once for the texts in which each has its largest
-coefficients (`probes.memory`). Writes into `--out`:
-
-- `memory.html`: the vectors, their tokens and their contexts, one self-contained page
-- `memory.csv`: one row per vector
-- `contexts.csv`: one row per vector and context
-- `memory.json`, `memory.md`: the same, with provenance
+coefficients (`probes.memory`). Writes `memory.html`, `.md`, `.json` and `.csv` (a row per vector)
+into `--out`, and `contexts.csv`.
 
 Example:
     $ python -m analysis.memory --model smollm2-135m-instruct-q4 \
@@ -20,18 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.document import (
-    Code,
-    Part,
-    Report,
-    Section,
-    Table,
-    Template,
-    Where,
-    origin_fold,
-    save_report,
-    table_of,
-)
+from analysis import document
 from analysis.numbers import command_line, count, nats, signed_nats, visible
 from probes.choices import VectorOrder
 from probes.cli import LoadingSettings, TextSettings, command_main, progress
@@ -140,44 +125,44 @@ def _run(arguments: MemoryArguments, given: Sequence[str]) -> None:
         "provenance": asdict(origin),
     }
     report = memory_report(top, found, origin, command)
-    save_report(report, arguments.out, NAME, content=content, tables=tables)
+    document.save_report(report, arguments.out, NAME, content=content, tables=tables)
 
 
 def _counted(batch: "TokenBatch", advance: Callable[[int], None]) -> "TokenBatch":
-    """The same batch, whose tokens the progress bar has seen."""
     advance(int(batch.attention_mask.sum()))
     return batch
 
 
 def memory_report(
     top: "TopVectors", found: "TopContexts | None", origin: "Provenance", command: str
-) -> Report:
+) -> document.Report:
     """What memory vectors a prompt uses, and what is in them."""
     prompt = "".join(top.prompt[: top.position + 1])
-    parts: list[Part] = [
+    parts: list[document.Part] = [
         *_DEFINITIONS,
         _table(top),
-        Template("memory", {"vectors": _vectors(top, found)}),
+        document.Template("memory", {"vectors": _vectors(top, found)}),
     ]
+    used = ""
     if found is not None:
         parts.append(_contexts_table(found))
-    return Report(
+        used = f", and where {count(found.tokens)} tokens of {origin.corpus} use them"
+    return document.Report(
         title=f"Memory vectors of {top.about}",
         heading=("Memory vectors of ", origin.model),
         kicker="mnemoscope · memory",
-        deck=f"The {len(top.vectors)} memory vectors that matter most after \u201c{prompt}\u201d"
-        + (
-            "."
-            if found is None
-            else f", and where {count(found.tokens)} tokens of {origin.corpus} use them."
-        ),
+        deck=f"The {len(top.vectors)} memory vectors that matter most after "
+        f"\u201c{prompt}\u201d{used}.",
         findings=_findings(top),
         definitions=_DEFINITIONS,
         command=command,
         provenance={"model": origin.about},
         sections=[
-            Section("The vectors", parts),
-            Section("Provenance", [Code(command), origin_fold("All settings and hashes", origin)]),
+            document.Section("The vectors", parts),
+            document.Section(
+                "Provenance",
+                [document.Code(command), document.origin_fold("All settings and hashes", origin)],
+            ),
         ],
     )
 
@@ -197,7 +182,7 @@ def _findings(top: "TopVectors") -> list[str]:
     return said
 
 
-def _table(top: "TopVectors") -> Table:
+def _table(top: "TopVectors") -> document.Table:
     frame = top.to_dataframe()
     for name in ("promoted", "suppressed"):
         frame[name] = [" ".join(map(visible, words[:_BRIEF_TOKENS])) for words in frame[name]]
@@ -209,12 +194,12 @@ def _table(top: "TopVectors") -> Table:
         "promotes": "{promoted}",
         "suppresses": "{suppressed}",
     }
-    where = Where.DOCUMENT | Where.TERMINAL
+    where = document.Where.DOCUMENT | document.Where.TERMINAL
     title = f"Memory vectors by {top.order}"
-    return table_of(title, frame, columns, where=where)
+    return document.table_of(title, frame, columns, where=where)
 
 
-def _contexts_table(found: "TopContexts") -> Table:
+def _contexts_table(found: "TopContexts") -> document.Table:
     table = found.to_dataframe()
     columns = {
         "vector": "layer {layer}, {index}",
@@ -223,7 +208,7 @@ def _contexts_table(found: "TopContexts") -> Table:
         "context": "{text}",
     }
     flat = table.assign(text=table["text"].str.split().str.join(" "))
-    return table_of("Contexts", flat, columns, where=Where.DOCUMENT)
+    return document.table_of("Contexts", flat, columns, where=document.Where.DOCUMENT)
 
 
 def _vectors(top: "TopVectors", found: "TopContexts | None") -> list[dict[str, Any]]:

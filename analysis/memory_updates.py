@@ -2,12 +2,8 @@ r"""Do updates of memory vectors follow their coefficients? `python -m analysis.
 
 For each checkpoint and layer: over memory vectors, how the norms of their gradients, and of their
 updates under Adam, follow their mean coefficients (`analysis.update_measures`). Writes
-into `--out`:
-
-- `updates.json`: every correlation, with provenance
-- `updates.csv`: one row per checkpoint and layer
-- `updates.html`: findings, figures and a table, one self-contained page
-- a folder per checkpoint; run again with the same arguments, what was stopped goes on where it was
+`updates.html`, `.json` and `.csv` (a row per checkpoint and layer) into `--out`, and a folder per
+checkpoint: run again with the same arguments, what was stopped goes on where it was.
 
 Example:
     $ python -m analysis.memory_updates --model runs/tiny --corpus general --out runs/updates
@@ -21,18 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.document import (
-    Code,
-    Figure,
-    Fold,
-    Panel,
-    Report,
-    Section,
-    Settings,
-    Table,
-    Where,
-    table_of,
-)
+from analysis import document
 from analysis.numbers import command_line, count, shown_path, signed_nats
 from probes.cli import LoadingSettings, TextSettings, command_main, progress
 from training.settings import OptimizerSettings
@@ -140,13 +125,13 @@ def _measured(arguments: UpdatesArguments, checkpoint: "Checkpoint", corpus: Any
     return measured_once(arguments.out / checkpoint.slug, origin, measure)
 
 
-def updates_report(content: Mapping[str, Any], command: str) -> Report:
+def updates_report(content: Mapping[str, Any], command: str) -> document.Report:
     """What was found."""
     from analysis.figures import heatmap
 
     tidy, model = update_table(content["checkpoints"]), shown_path(content["model"])
     panels = [
-        Panel(
+        document.Panel(
             heatmap(
                 tidy,
                 "checkpoint",
@@ -162,10 +147,12 @@ def updates_report(content: Mapping[str, Any], command: str) -> Report:
         )
         for measure, what in MEASURES.items()
     ]
-    drawn = Figure("Rank correlation with mean coefficients, by layer.", HOW_TO_READ, panels)
+    drawn = document.Figure(
+        "Rank correlation with mean coefficients, by layer.", HOW_TO_READ, panels
+    )
     said = f"{content['batches']} batches, so many steps of Adam."
-    settings = Fold("All settings and hashes", [Settings(dict(content))])
-    return Report(
+    settings = document.Fold("All settings and hashes", [document.Settings(dict(content))])
+    return document.Report(
         title=f"Updates of the memory vectors of {model}",
         heading=("Do updates of memory vectors of ", model, " follow coefficients?"),
         kicker="mnemoscope · memory updates",
@@ -174,8 +161,8 @@ def updates_report(content: Mapping[str, Any], command: str) -> Report:
         findings=findings(tidy),
         command=command,
         sections=[
-            Section("The numbers", [drawn, _summary_table(tidy)]),
-            Section("Provenance", [Code(command), said, settings]),
+            document.Section("The numbers", [drawn, _summary_table(tidy)]),
+            document.Section("Provenance", [document.Code(command), said, settings]),
         ],
     )
 
@@ -193,20 +180,19 @@ def update_table(checkpoints: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
     return table.astype({"step": "Int64", **dict.fromkeys(MEASURES, float)})
 
 
-def _summary_table(tidy: "pd.DataFrame") -> Table:
-    """A row for each checkpoint: means over layers, with the least and the most."""
+def _summary_table(tidy: "pd.DataFrame") -> document.Table:
     over = {
         f"{end}{measure}": (measure, how)
         for measure in MEASURES
         for end, how in (("", "mean"), ("low_", "min"), ("high_", "max"))
     }
     columns = {what: f"{{{measure}:+nats~_{measure}}}" for measure, what in MEASURES.items()}
-    return table_of(
+    return document.table_of(
         "Rank correlation with mean coefficients, mean over layers",
         tidy.groupby("checkpoint", sort=False).agg(**over).reset_index(),
         {"checkpoint": "{checkpoint}", **columns},
         f"{HOW_TO_READ} Means over layers, with the least and the most of them.",
-        where=Where.EVERYWHERE,
+        where=document.Where.EVERYWHERE,
     )
 
 

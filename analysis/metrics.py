@@ -1,19 +1,16 @@
-r"""Acquisition and forgetting: by what share did a model's score change in training?
+"""Acquisition and forgetting: by what share did a model's score change in training?
 
 With K a model's knowledge score, the mean log-probability of probe targets in nats (negative), and
 P its downstream score, the mean over tasks of accuracies,
 
     A = (K_after - K_before) / |K_before|,    F = -(P_after - P_before) / |P_before|.
 
-A is positive when the knowledge was acquired, F when something was forgotten. The paper prints the
-denominators without the bars, which makes its own A negative; `Convention.PRINTED` does that.
-`before` decides what the number means: an edit that damages the base makes A large.
+The paper prints the denominators without the bars, which makes its own A negative
+(`Convention.PRINTED`). `before` decides what the number means: an edit that damages the base makes
+A large. Of tables of items both come with an interval, which draws passages (or questions, within
+their task), the same ones before and after.
 
-Given tables of items instead of scores, both come with an interval: passages (or questions, within
-their task) are drawn with replacement, the same ones before and after.
-
-Source: Kim et al., "Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
-Acquisition", ICLR 2025: Eq. 4, Eq. 5, Tables 1 and 2.
+Source: Kim et al., ICLR 2025: Eq. 4, Eq. 5, Tables 1 and 2.
 
 Example:
     >>> round(acquisition(-0.375, -0.281), 3), round(forgetting(60.3, 54.0), 3)
@@ -118,7 +115,6 @@ class TableLayout:
     equal_strata: bool  # whether strata count the same, or clusters do
 
     def items(self, table: pd.DataFrame) -> Items:
-        """The scores of a table by cluster."""
         keyed = self._keyed(table)
         clusters = keyed.groupby(list(self.cluster), sort=False, observed=True)
         means = clusters[self.value].mean().to_numpy(dtype=np.float64)
@@ -285,9 +281,7 @@ def acquisition(
     Raises:
         ValueError: a score is not finite, the score before is 0, or the tables do not pair.
     """
-    return _change(
-        before, after, PROBE_TABLE, 1, as_choice(Convention, convention, "convention"), bootstrap
-    )
+    return _change(before, after, PROBE_TABLE, 1, convention, bootstrap)
 
 
 @overload
@@ -324,9 +318,7 @@ def forgetting(
     Raises:
         ValueError: a score is not finite, the score before is 0, or the tables do not pair.
     """
-    return _change(
-        before, after, TASK_TABLE, -1, as_choice(Convention, convention, "convention"), bootstrap
-    )
+    return _change(before, after, TASK_TABLE, -1, convention, bootstrap)
 
 
 def _change(
@@ -334,9 +326,10 @@ def _change(
     after: Number | ItemScores,
     layout: TableLayout,
     sign: int,
-    convention: Convention,
+    convention: Convention | str,
     bootstrap: ClusterBootstrap,
 ) -> float | ScoreChange:
+    convention = as_choice(Convention, convention, "convention")
     numbers = [_as_number(score) for score in (before, after)]
     if numbers[0] is not None and numbers[1] is not None:
         return sign * _relative(numbers[0], numbers[1], convention)

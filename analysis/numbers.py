@@ -5,12 +5,8 @@ Paths are shown without the folders of the machine that something was made on.
 Example:
     >>> with_interval({"value": -0.0512, "low": -0.0703, "high": 0.0104}, share)
     '−5.1% [−7.0%, 1.0%]'
-    >>> signed(0.25, nats), p_text(0.0004), steps_text(12345.6)
-    ('+0.250', '< 0.001', '12,346')
-    >>> count(16384), shorten("runs/2026/checkpoints/step-000160/corpus.jsonl", 21)
-    ('16,384', 'runs/2026/…rpus.jsonl')
-    >>> shown_path("/home/someone/runs/tiny"), shown_path("runs/tiny")
-    ('tiny', 'runs/tiny')
+    >>> shorten("runs/2026/checkpoints/step-000160/corpus.jsonl", 21), shown_path("/home/me/tiny")
+    ('runs/2026/…rpus.jsonl', 'tiny')
 """
 
 import html
@@ -59,11 +55,6 @@ def signed(value: float, show: Callable[[float], str]) -> str:
 def signed_nats(value: float) -> str:
     """A difference in nats, or in bits."""
     return signed(value, nats)
-
-
-def signed_points(value: float) -> str:
-    """A difference of shares, in percentage points."""
-    return signed(value, points)
 
 
 def nats(value: float, digits: int = 3) -> str:
@@ -220,7 +211,12 @@ def _shown(character: str) -> str:
 
 _SHOWS: Mapping[str, Callable[[Any], str]] = {
     **{"nats": nats, "share": share, "points": points, "p": p_text, "count": count},
-    **{"+nats": signed_nats, "+points": signed_points, "steps": steps_text, "capital": capital},
+    **{
+        "+nats": signed_nats,
+        "+points": lambda value: signed(value, points),
+        "steps": steps_text,
+        "capital": capital,
+    },
     "nats2": lambda value: nats(value, 2),
     "+nats2": lambda value: signed(value, lambda size: nats(size, 2)),
     "words": lambda value: str(value).replace("_", " "),

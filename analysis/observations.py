@@ -115,11 +115,8 @@ class Observations(Shown):
             for name, scores in self.scores.items()
             if "choice" in scores.items.columns and name in metrics
         ]
-        return (
-            pd.concat(tables, ignore_index=True)
-            if tables
-            else pd.DataFrame(columns=["task", "item", "score", "step"])
-        )
+        none = pd.DataFrame(columns=["task", "item", "score", "step"])
+        return pd.concat(tables, ignore_index=True) if tables else none
 
 
 def rows_where(table: pd.DataFrame, **values: Any) -> pd.DataFrame:

@@ -259,9 +259,8 @@ def _layers(kinds: dict[str, Any], found: Localization, title: str) -> go.Figure
 
 @plot_result.register
 def _(result: Perplexity) -> go.Figure:
-    return _by_document(
-        result.to_dataframe(), "loss", result.mean_loss, "How well text is predicted"
-    )
+    table = result.to_dataframe()
+    return _by_document(table, "loss", result.mean_loss, "How well text is predicted")
 
 
 @plot_result.register
@@ -282,9 +281,8 @@ def _(result: PatchReport) -> go.Figure:
     table = result.to_dataframe().reset_index(names="place")
     hover = "{parameter}: <b>{relative_change:.3g}</b>, {rows_changed:,} of {rows:,} rows"
     axes = ("parameter, in the order of the patch", "change relative to the norm")
-    return titled(
-        dots(table, "place", "relative_change", hover=hover, titles=axes), "What was patched"
-    )
+    drawn = dots(table, "place", "relative_change", hover=hover, titles=axes)
+    return titled(drawn, "What was patched")
 
 
 @plot_result.register
@@ -316,18 +314,11 @@ _LENSES = {"logit lens": "#687b8c", "tuned lens": "#3d6fb4", "Jacobian lens": "#
 
 @plot_result.register
 def _(result: RelearningCurve) -> go.Figure:
-    return titled(
-        lines(
-            result.to_dataframe(),
-            "evaluation",
-            "exact_match",
-            by="group",
-            hover="after {evaluation} steps: <b>{exact_match:.1%}</b>",
-            titles=("steps of relearning", "answered exactly"),
-            mode="lines+markers",
-        ),
-        "What comes back when some items are taught again",
-    )
+    axes = ("steps of relearning", "answered exactly")
+    hover = "after {evaluation} steps: <b>{exact_match:.1%}</b>"
+    of: dict[str, Any] = {"by": "group", "mode": "lines+markers", "hover": hover}
+    drawn = lines(result.to_dataframe(), "evaluation", "exact_match", titles=axes, **of)
+    return titled(drawn, "What comes back when some items are taught again")
 
 
 @plot_result.register
@@ -389,16 +380,10 @@ def _(result: Trajectory, measure: str | None = None) -> go.Figure:
 
 @plot_result.register
 def _(result: Chain) -> go.Figure:
-    table = result.to_dataframe()
-    table = table[table["measure"] == "correct"]
-    figure = lines(
-        table.assign(place=table["moment"].map(result.moments.index)),
-        "place",
-        "value",
-        by=("items", "match"),
-        hover="{moment}: <b>{value:.1%}</b>",
-        titles=("", "answered right"),
-        mode="lines+markers",
-    )
+    table = result.to_dataframe().query("measure == 'correct'")
+    table = table.assign(place=table["moment"].map(result.moments.index))
+    of: dict[str, Any] = {"by": ("items", "match"), "mode": "lines+markers"}
+    of |= {"hover": "{moment}: <b>{value:.1%}</b>", "titles": ("", "answered right")}
+    figure = lines(table, "place", "value", **of)
     figure.update_xaxes(tickvals=list(range(len(result.moments))), ticktext=list(result.moments))
     return titled(figure.update_yaxes(tickformat=".0%"), f"What {result.name} still answers")

@@ -12,7 +12,7 @@ are hooks is left out: its checkpoints hold the weights without them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -59,24 +59,10 @@ _Items = list[tuple[list[int], list[int]]]
 Series = Iterator[tuple[tuple[str, ...], pd.Series]]  # values by step, and what they are of
 
 
-def recall_curves(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """How much of every list was known, at every evaluation."""
-    return _curves(arms, _recalls, ("items", "measure"))
-
-
-def source_curves(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """The training loss on every source, in nats a token."""
-    return _curves(arms, _sources, ("source",))
-
-
-def alignment_curves(arms: Sequence[RemixArm]) -> pd.DataFrame:
-    """Cosines between the gradients of samples, at every evaluation."""
-    return _curves(arms, _cosines, ("pair",))
-
-
-def _curves(
-    arms: Sequence[RemixArm], read: Callable[[StageRun], Series], keys: tuple[str, ...]
+def curves_of(
+    arms: Sequence[RemixArm], read: Callable[[StageRun], Series], *keys: str
 ) -> pd.DataFrame:
+    """What is read of stages, over their places; `keys` name what the series are of."""
     columns = ["arm", *keys, *_CURVE]
     tables = [pd.DataFrame(columns=columns)]
     for arm in arms:
@@ -103,7 +89,8 @@ def _mean_over_seeds(seeds: Sequence[tuple[int, pd.Series]], place: int) -> pd.D
     return pd.DataFrame({**at, **spread})
 
 
-def _recalls(stage: StageRun) -> Series:
+def recalls(stage: StageRun) -> Series:
+    """How much of every list was known, by `items` and `measure`."""
     for (items, match), asked in stage.recalls.items():
         if match == TOKENS:
             yield (items, SHARE), asked.correct.mean(axis=1)
@@ -111,7 +98,8 @@ def _recalls(stage: StageRun) -> Series:
                 yield (items, LOG_PROB), asked.log_probs.mean(axis=1)
 
 
-def _sources(stage: StageRun) -> Series:
+def losses_by_source(stage: StageRun) -> Series:
+    """The training loss on every source, in nats a token."""
     records = records_of(stage.run.path, StepRecord)
     losses = pd.DataFrame([r.loss_by_source for r in records], [r.step for r in records])
     stretch = -(-len(losses) // _POINTS)
@@ -123,7 +111,8 @@ def _sources(stage: StageRun) -> Series:
         yield (str(source),), pd.Series(means.to_numpy(), np.minimum(middles, len(losses)))
 
 
-def _cosines(stage: StageRun) -> Series:
+def gradient_cosines(stage: StageRun) -> Series:
+    """Cosines between the gradients of pairs of samples."""
     records = records_of(stage.run.path, GradientAlignmentRecord)
     for first, second in _pairs(records):
         cosines = pd.Series(
@@ -245,26 +234,13 @@ def spill_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
 
 
 def _by_group(arm: RemixArm, key: str) -> dict[str, list[list[float]]]:
-    """The curves of every run that has them, by the kind of items."""
     runs = [chain.relearning[key] for chain in arm.runs if chain.relearning is not None]
     there = [group for group in Relearned if runs and all(group in run for run in runs)]
     return {str(group): [run[group] for run in runs] for group in there}
 
 
-@dataclass(frozen=True)
-class _Read:
-    """Ranks of answers in one model."""
-
-    ranks: Int64[Tensor, "layer item"]
-    d_vocab: int
-
-
 def depth_tables(
-    arms: Sequence[RemixArm],
-    items: int,
-    base: RemixArm | None = None,
-    *,
-    device: str | None = None,
+    arms: Sequence[RemixArm], items: int, base: RemixArm | None = None, *, device: str | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The depths at which items are readable, and how they moved."""
     read = ranks_by_model(arms, items, device)
@@ -273,10 +249,9 @@ def depth_tables(
     # Checkpoints of hooked arms lack the edit: what was trained is another model.
     for arm, chain in [(one, run) for one in arms if not is_hooked(one) for run in one.runs]:
         keys = model_keys(chain)
-        d_vocab = read[keys[chain.moments[-1]]].d_vocab
-        found = depth_table(
-            {m: read[key].ranks for m, key in keys.items()}, k=TOP_K, d_vocab=d_vocab
-        )
+        _, d_vocab = read[keys[chain.moments[-1]]]
+        ranks = {moment: read[key][0] for moment, key in keys.items()}
+        found = depth_table(ranks, k=TOP_K, d_vocab=d_vocab)
         tables.append(found.assign(arm=arm.name, seed=chain.seed))
         pairs = [(STAGES, one, later, keys[one], keys[later]) for one, later in pairwise(keys)]
         # What a shared stage did is said once.
@@ -288,8 +263,8 @@ def depth_tables(
             pairs.append((BASE, f"base {last}", last, theirs[last], keys[last]))
         for compared, before, after, *models in pairs:
             seen.add((models[0], models[1]))
-            ranks = [read[key].ranks for key in models]
-            change = depth_change(*ranks, k=TOP_K, d_vocab=d_vocab, seed=0, names=(before, after))
+            both = [read[key][0] for key in models]
+            change = depth_change(*both, k=TOP_K, d_vocab=d_vocab, seed=0, names=(before, after))
             what = (arm.name, chain.seed, compared, before, after, change.found_in_both)
             for name, test in change.tests.items():
                 numbers = (test.effect, *test.interval[:2], test.p_value, test.n)
@@ -298,8 +273,10 @@ def depth_tables(
     return depths, pd.DataFrame(rows, columns=_DEPTH_CHANGES.split())
 
 
-def ranks_by_model(arms: Sequence[RemixArm], items: int, device: str | None) -> dict[str, _Read]:
-    """Ranks in every model that a chain has, by where it is; each is loaded once."""
+def ranks_by_model(
+    arms: Sequence[RemixArm], items: int, device: str | None
+) -> dict[str, tuple[Int64[Tensor, "layer item"], int]]:
+    """Ranks in every model that a chain has, and over how many tokens; each is loaded once."""
     users: dict[str, Chain] = {}
     for chain in (chain for arm in arms if not is_hooked(arm) for chain in arm.runs):
         for key in model_keys(chain).values():
@@ -314,7 +291,7 @@ def ranks_by_model(arms: Sequence[RemixArm], items: int, device: str | None) -> 
             if name not in known:
                 known[name] = _items(chain, model, name)
             ranks = checkpoint_ranks({key: model}, known[name][:items])
-            read[key] = _Read(ranks[key], model.d_vocab)
+            read[key] = ranks[key], model.d_vocab
             advance(1)
     return read
 

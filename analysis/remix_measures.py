@@ -1,13 +1,9 @@
-r"""Retention: how much of what one stage taught a model still knows after later ones.
+"""Retention: how much of what one stage taught a model still knows after later ones.
 
 **Retention** is the share of the items of a stage that are right after a later one. An item's value
 in an arm is its mean over the seeds that asked for it. A list is called by the letter of the stage
-that taught it; other lists are controls, such as facts that the base knew.
-
-Intervals of shares are Wilson's, with as many independent answers as the spread of the item means
-shows there to be. Differences are tested by McNemar's exact test where there is one seed and by
-paired permutations over items otherwise; whether other seeds would do the same is the question of
-the t interval of the differences of seeds.
+that taught it; other lists are controls, such as facts that the base knew. Intervals of shares are
+Wilson's, with as many independent answers as the spread of the item means shows there to be.
 
 Source: Wilson (1927); Korn and Graubard (1998), "Confidence intervals for proportions with small
 expected number of positive counts estimated from survey data", for the effective number; the
@@ -19,8 +15,6 @@ Example:
     >>> found = retention_of(right)
     >>> found.mean, round(found.deviation, 3)
     (0.5, 0.236)
-    >>> retention_difference(right, {0: pd.Series([0.0, 0, 0]), 1: pd.Series([0.0, 0, 0])}).effect
-    0.5
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +33,7 @@ from analysis.significance import (
     LEVEL,
     ClusterBootstrap,
     Comparison,
+    bounds,
     holm,
     mcnemar,
     mean_over_seeds,
@@ -91,7 +86,6 @@ class RetentionDifference:
 
     @property
     def effect(self) -> float:
-        """The difference in means."""
         return self.items.effect
 
 
@@ -243,13 +237,9 @@ def recall_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
             single = [(seed, {seed: answers[seed]}) for seed in answers]
             for seed, ours in [(None, answers), *single] if answers else ():
                 found = retention_of(ours, shares=measure == SHARE)
-                low, high = (None, None) if found.interval is None else found.interval[:2]
-                rows.append(
-                    (
-                        *(arm.name, seed, items, match, moment, measure, found.mean, low, high),
-                        *(found.deviation, len(ours), found.items),
-                    )
-                )
+                what = (arm.name, seed, items, match, moment, measure, found.mean)
+                counts = (found.deviation, len(ours), found.items)
+                rows.append((*what, *bounds(found.interval), *counts))
     table = pd.DataFrame(rows, columns=_RECALLS.split())
     return table.astype({"seed": "Int64", "low": float, "high": float, "deviation": float})
 
@@ -270,9 +260,8 @@ def difference_table(arms: Sequence[RemixArm], base: RemixArm | None = None) -> 
             if match == TOKENS and moment in arm.moments[taught + 1 :]:
                 found = _difference(arm, other, items, moment, measure)
                 names = (arm.name, other.name, items, match, moment, measure)
-                rows += (
-                    [dict(zip(_DIFFERENCES.split(), names, strict=False)) | found] if found else []
-                )
+                if found:
+                    rows.append(dict(zip(_DIFFERENCES.split(), names, strict=False)) | found)
     table = pd.DataFrame(rows, columns=_DIFFERENCES.split())
     # Arms compared in the same thing are one family.
     family = table.groupby(["items", "match", "moment", "measure"], sort=False)["p_value"]
@@ -283,7 +272,6 @@ def difference_table(arms: Sequence[RemixArm], base: RemixArm | None = None) -> 
 def _difference(
     arm: RemixArm, base: RemixArm, items: str, moment: str, measure: str
 ) -> dict[str, Any]:
-    """Empty where there is nothing to compare: other items, or no common seed."""
     if moment not in base.moments:
         return {}
     scores = measure == LOG_PROB
@@ -293,8 +281,7 @@ def _difference(
     if not shared or not same or len(ours[shared[0]]) < LEAST_ITEMS:
         return {}
     found = retention_difference(ours, theirs, shares=measure == SHARE)
-    over, seeds = found.items, found.seed_interval
-    low, high = (None, None) if seeds is None else seeds[:2]
+    over, (low, high) = found.items, bounds(found.seed_interval)
     return {
         **{"effect": over.effect, "low": over.interval.low, "high": over.interval.high},
         **{"p_value": over.p_value, "test": over.test, "seed_low": low, "seed_high": high},
@@ -338,16 +325,9 @@ def level_table(arms: Sequence[RemixArm]) -> pd.DataFrame:
     first = single.groupby(["arm", "seed", "group", "measure"])["value"].transform("first")
     single["change"] = single["value"] - first
     keys = ["arm", "moment", "group", "measure"]
-    return (
-        single.groupby(keys, sort=False)
-        .agg(
-            value=("value", "mean"),
-            deviation=("value", "std"),
-            change=("change", "mean"),
-            seeds=("seed", "size"),
-        )
-        .reset_index()
-    )
+    over = {"value": ("value", "mean"), "deviation": ("value", "std")}
+    over |= {"change": ("change", "mean"), "seeds": ("seed", "size")}
+    return single.groupby(keys, sort=False).agg(**over).reset_index()
 
 
 def stage_table(arms: Sequence[RemixArm]) -> pd.DataFrame:

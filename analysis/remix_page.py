@@ -190,16 +190,14 @@ def _spread_tables(summary: Summary) -> Iterator[Table]:
         "size there, mean over seeds.",
     )
     kinds = {"again": "taught again", "other": "others", "never_taught": "never taught"}
+    spills = summary["spills"]
+    columns = {
+        words: cells(spills.dropna(subset=name), f"{{{name}_before:share}} to {{{name}:share}}")
+        for name, words in kinds.items()
+    }
     yield arm_table(
         "Relearning",
-        {
-            words: cells(
-                summary["spills"].dropna(subset=name),
-                f"{{{name}_before:share}} to {{{name}:share}}",
-            )
-            for name, words in kinds.items()
-        }
-        | {"spill-over": cells(summary["spills"], "{spill_over:+points~}")},
+        columns | {"spill-over": cells(spills, "{spill_over:+points~}")},
         note="Shares of right items before a few of stage A are taught again and after it, mean "
         "over seeds. Spill-over: the rise of the others beyond that of items never taught, in "
         "points, with the least and the most of seeds in brackets.",
@@ -207,27 +205,28 @@ def _spread_tables(summary: Summary) -> Iterator[Table]:
 
 
 def _stage_table(summary: Summary) -> Table:
-    groups = {
-        f"{arm}: {stage}": found
-        for (arm, stage), found in summary["stages"].groupby(["arm", "stage"], sort=False)
-    }
-
-    def status(found: pd.DataFrame) -> str:
-        numbers = found["status"].value_counts().items()
+    def status(found: pd.Series) -> str:
+        numbers = found.value_counts().items()
         return ", ".join(f"{name} ({n})" if len(found) > 1 else str(name) for name, n in numbers)
 
     def spread(values: pd.Series) -> str:
         return " to ".join(dict.fromkeys([count(int(values.min())), count(int(values.max()))]))
 
-    columns = {
-        "status": {name: status(found) for name, found in groups.items()},
-        "updates": {name: spread(found["steps"]) for name, found in groups.items()},
-        "trained tokens": {n: spread(found["trained_tokens"]) for n, found in groups.items()},
-        "shared": {name: "yes" for name, found in groups.items() if found["shared"].all()},
-    }
-    return arm_table(
+    def shared(found: pd.Series) -> str:
+        return "yes" if found.all() else ""
+
+    groups = summary["stages"].groupby(["arm", "stage"], sort=False)
+    shows = {"status": status, "steps": spread, "trained_tokens": spread, "shared": shared}
+    return table_of(
         "How stages ended",
-        columns,
+        groups.agg(shows).reset_index(),
+        {
+            "": "{arm}: {stage}",
+            "status": "{status}",
+            "updates": "{steps}",
+            "trained tokens": "{trained_tokens}",
+            "shared": "{shared}",
+        },
         note="Updates and trained tokens of single runs, from the least to the most. A stage whose "
         "rule was not fulfilled ended at its cap. Shared stages were run once for several arms.",
     )

@@ -1,11 +1,9 @@
 """What runs of continual memorization learnt and kept: `python -m analysis.remix_report`.
 
-Runs that differ in nothing but their seed are an arm. Of every arm: the share of each stage's items
-that is right after every stage; the difference from plain training of one stage after the other;
-what was known while stages were trained, losses by source, gradients, weight drift, text,
-entropies, and what came back when a few items were taught again; with `--localization` also where
-in depth the items are readable. Writes findings, tables and where they are from as `remix.md` and
-as an interactive page `remix.html`, all numbers as `remix.json` and `tables/*.csv`.
+Runs that differ in nothing but their seed are an arm, which is compared with plain training of one
+stage after the other; `--localization` shows where in depth items are readable. Writes findings,
+tables and where they are from as `remix.md` and as an interactive page `remix.html`, all numbers as
+`remix.json` and `tables/*.csv`.
 
 Example:
     $ python -m analysis.remix_report runs/plain runs/remix --out runs/report

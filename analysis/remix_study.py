@@ -1,8 +1,7 @@
-r"""A study of continual memorization: `python -m analysis.remix_study`.
+"""A study of continual memorization: `python -m analysis.remix_study`.
 
-Runs `training.remix` in many ways, with several seeds, one after the other, and reports it all as
-`analysis.remix_report` does. Which ways is what `--study` says. An arm of a study is a few settings
-that differ from plain training of one stage after the other:
+Runs `training.remix` in the ways that `--study` says and reports it all as `analysis.remix_report`
+does. An arm is a few settings that differ from plain training of one stage after the other:
 
 | study            | arms                                                                       |
 |------------------|----------------------------------------------------------------------------|
@@ -15,19 +14,8 @@ that differ from plain training of one stage after the other:
 | `familiar`       | factoids that the base knew, while a later stage has each mix              |
 
 All stages go to their last epoch, so that arms have as many updates wherever they have as many
-items; a mix or replay adds its own.
-
-Every option of `training.remix` that is the same for all runs can be given. Runs that agree in all
-that stage A is made from train it once: the others go on from the first of them. Writes into
-`--out`:
-
-- `runs/`: a run directory each
-- `logs/`: what each run printed
-- `report/`: the report, once all runs are over
-
-A study that was stopped goes on where it was: finished runs are left alone, others resumed. To
-share it out over machines with one disk, give each a `--shard`; runs that share stage A stay
-together, and the last machine to finish writes the report.
+items. Runs with the same stage A train it once. Writes `runs/`, `logs/` and, once all runs are
+over, `report/` into `--out`; goes on where it was, and is shared out over machines with `--shard`.
 
 Source: Chen et al., "Continual Memorization of Factoids in Large Language Models", 2024: Tables 1
 to 6, Figures 6 to 8.
@@ -35,7 +23,6 @@ to 6, Figures 6 to 8.
 Example:
     $ python -m analysis.remix_study --model runs/tiny --out runs/study
     $ python -m analysis.remix_study --model runs/tiny --study mix-ratios --out runs/ratios --list
-    $ python -m analysis.remix_study --model runs/tiny --out runs/study --shard 1/2
 """
 
 import sys
@@ -203,7 +190,6 @@ def _chosen(arms: dict[str, Changes], names: Sequence[str]) -> dict[str, Changes
 def _arms(
     config: RemixConfig, study: Study, settings: ArmSettings
 ) -> Iterator[tuple[str, Changes]]:
-    """The arms of a study, by the names of their folders."""
     first, later = settings.first_mix, settings.later_mix
     count = len(config.data)
     placed = placements(count, first, later)

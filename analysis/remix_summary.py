@@ -53,9 +53,10 @@ def summarise(
     def tables() -> Iterator[dict[str, Any]]:
         yield {"recalls": measures.recall_table(arms)}
         yield {"differences": measures.difference_table(arms, base)}
-        yield {"curves": curves.recall_curves(arms)}
-        yield {"sources": curves.source_curves(arms)}
-        yield {"alignments": curves.alignment_curves(arms), "signs": curves.sign_table(arms)}
+        yield {"curves": curves.curves_of(arms, curves.recalls, "items", "measure")}
+        yield {"sources": curves.curves_of(arms, curves.losses_by_source, "source")}
+        cosines = curves.curves_of(arms, curves.gradient_cosines, "pair")
+        yield {"alignments": cosines, "signs": curves.sign_table(arms)}
         yield {"terms": curves.term_table(arms, base), "drift": measures.drift_table(arms)}
         yield {"kept": measures.kept_table(arms), "stages": measures.stage_table(arms)}
         yield {"relearning": curves.relearning_table(arms), "spills": curves.spill_table(arms)}
@@ -144,12 +145,8 @@ def _compared(summary: Summary) -> Iterator[str]:
     rows = retained(summary["differences"], last_moment(summary))
     if len(rows):
         within = (rows["seed_low"] <= 0) & (rows["seed_high"] >= 0)
-        beyond = within.map(
-            {
-                True: " (its interval over seeds holds 0)",
-                False: " (its interval over seeds excludes 0)",
-            }
-        )
+        verbs = within.map({True: "holds", False: "excludes"})
+        beyond = " (its interval over seeds " + verbs + " 0)"
         rows = rows.assign(seed=beyond.where(rows["seed_low"].notna(), ""))
         what = f"what is right of A {last_moment(summary)}"
         yield differing(what, rows, "{effect:+points~}", over="items", beside="{seed}")
@@ -209,7 +206,6 @@ def _gradients(summary: Summary) -> Iterator[str]:
 
 
 def _depths(summary: Summary) -> Iterator[str]:
-    """What stages did to depth, over all arms and seeds, and what arms have beside their bases."""
     if summary["depth_changes"].empty:
         return
     # One row for every change, whatever the number of its tests.

@@ -1,18 +1,9 @@
 r"""Every claim of the papers, tested: `python -m analysis.reproduce`.
 
 Plans the runs that the claims need, shows them and about how long they take, makes them, several at
-a time, and writes into `--out`:
-
-- `ledger.md`, `ledger.json`, `ledger.csv`: what came of every claim
-- `report.html`: the ledger with figures, one self-contained page, and `report-tables/*.csv`
-- `verification.md`, `.csv`, `.json`: every published number that these runs can be held against
-- `tables/`: the measurements that claims were tested on
-- `runs/` and `logs/`: every run, without its checkpoints (`--keep-checkpoints` keeps them)
-
-Stopped at any moment and started again it goes on where it was. For many machines with one disk,
-`--list` prints the commands, in sets that can be made at the same time, and `--shard` makes a part;
-`--minutes` stops in time. Scales are in `analysis.reproduce_scales`. `--verify` makes no runs, and
-holds results that are there against the published numbers.
+a time, and writes the ledger of claims (`ledger.md`, `.json`, `.csv`), its page `report.html`, the
+comparison with published numbers (`verification.md`, `.csv`, `.json`) and the measurements
+(`tables/`) into `--out`. Stopped at any moment and started again it goes on where it was.
 
 Example:
     $ python -m analysis.reproduce --scale smoke --out runs/smoke
@@ -102,7 +93,7 @@ class ReproduceArguments(ScaleData):
 
 def _run(arguments: ReproduceArguments, given: Sequence[str]) -> None:
     if arguments.verify:
-        from analysis.published import verify_command
+        from analysis.published.verification import verify_command
 
         verify_command(arguments.verify, arguments.out)
         return

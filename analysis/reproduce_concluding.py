@@ -1,13 +1,7 @@
 """A reproduction from its plan to its conclusion: the plan shown, the runs made, the claims judged.
 
 The folder says in `plan.json` of which scale it is; one of another scale is refused. Claims are
-judged when all runs are over: measurements become tables, tables become verdicts, and these the
-ledger, the comparison with published numbers and the report.
-
-Example:
-    >>> from analysis.reproduce_scales import SCALES
-    >>> Reproduction(SCALES["smoke"](), (), (), (), (), Path("runs/smoke")).runs
-    PosixPath('runs/smoke/runs')
+judged when all runs are over.
 """
 
 import json
@@ -24,7 +18,8 @@ from analysis.claims.judging import judge
 from analysis.claims.ledger import MARKDOWN_FILE, counts_text, ledger_of, write_ledger
 from analysis.jobs import RUNS, Job, duration_text, run_jobs, same_runs_text
 from analysis.measurements import Table
-from analysis.published import headline, settings_of_results, verify, write_verification
+from analysis.published.results import settings_of_results
+from analysis.published.verification import headline, verify, write_verification
 from analysis.report.page import write_page
 from analysis.report.parts import Material
 from analysis.reproduce_plan import located_names, models_of, pretrained_of
@@ -54,7 +49,6 @@ class Reproduction:
 
     @property
     def runs(self) -> Path:
-        """The folder of the runs."""
         return self.out / RUNS
 
 

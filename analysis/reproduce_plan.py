@@ -1,13 +1,10 @@
 r"""The plan of a reproduction: all runs that its claims need, each once, those that wait last.
 
-Experiments change a few settings of runs that all begin from the last checkpoint of a trajectory,
-or from checkpoints of every age. Each seed has a trajectory of its own where they are trained here;
-seeds share one of the hub. A part of a plan is cut from the whole plan of its scale, so that runs
-are called and made the same whatever else is asked for.
-
-What a run costs is estimated from its operations: with \(N\) parameters \(6 N\) for a token that is
-trained on, \(2 N\) for one that is read (Kaplan et al., 2020, "Scaling Laws for Neural Language
-Models": section 2.1).
+Experiments change a few settings of runs that begin from checkpoints of a trajectory: of one for
+each seed where they are trained here, of one for all on the hub. A part is cut from the whole plan
+of its scale, so that runs are called and made the same whatever else is asked for. With \(N\)
+parameters a run costs \(6 N\) operations for a token that is trained on, \(2 N\) for one that is
+read (Kaplan et al., 2020, "Scaling Laws for Neural Language Models": section 2.1).
 
 Example:
     >>> from analysis.reproduce_scales import SCALES
@@ -157,21 +154,16 @@ def models_of(scale: ReproductionScale) -> Iterator[str]:
 def _measuring_jobs(
     scale: ReproductionScale, folder: Path, starts: Iterable[Starts]
 ) -> Iterator[Job]:
-    """Jobs that measure checkpoints and train nothing; seeds of a hub model are one."""
     length, batches = scale.entropy_row_length, scale.update_batches
     rows = {"sequence_length": length}
     tokens = {"max_tokens": scale.entropy_tokens, "variants": [*_VARIANTS]}
     entropies = {"corpus": [*scale.corpora], **tokens, **rows}
     updates = {"corpus": scale.corpora[0], "batches": batches, "batch_size": _UPDATE_ROWS, **rows}
+    reading = _READ * scale.entropy_tokens * len(scale.corpora)
+    training = _TRAINED * batches * _UPDATE_ROWS * length
     measured = (
-        (
-            *(Experiment.ENTROPIES, "entropy", entropies),
-            *(_READ * scale.entropy_tokens * len(scale.corpora), "trajectory.csv"),
-        ),
-        (
-            *(Experiment.UPDATES, "memory_updates", updates),
-            *(_TRAINED * batches * _UPDATE_ROWS * length, "updates.csv"),
-        ),
+        (Experiment.ENTROPIES, "entropy", entropies, reading, "trajectory.csv"),
+        (Experiment.UPDATES, "memory_updates", updates, training, "updates.csv"),
     )
     for seed, start in enumerate(dict.fromkeys(starts)):
         for experiment, program, options, work, last_file in measured:
@@ -292,7 +284,6 @@ def _as_much_text(config: CklConfig, rows: int) -> Changes:
 def _memorization_jobs(
     scale: ReproductionScale, folder: Path, starts: Sequence[Starts]
 ) -> Iterator[Job]:
-    """Runs in stages, those that make a stage A before those that go on from it."""
     wanted, arms = scale.memorization, _memorization_arms(scale.memorization)
     runs: dict[str, RemixConfig] = {}
     parts: dict[str, list[Experiment]] = {}

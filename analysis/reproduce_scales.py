@@ -1,25 +1,17 @@
 """Scales: how large a reproduction is, on which machine, from which models.
 
-| scale   | trajectories                      | facts in stages    | machine                    |
-|---------|-----------------------------------|--------------------|----------------------------|
-| `smoke` | 0.6M parameters, trained here     | the same models    | two CPU cores, half an hour |
-| `desk`  | SmolLM2-135M, as it is            | the same model     | two CPU cores, two nights  |
-| `lab`   | 31M parameters, trained here      | SmolLM2-135M       | one H100-class GPU         |
-| `paper` | OLMo-1B, revisions on the hub     | Llama-3-8B         | a node of eight            |
+| scale   | trajectories                  | facts in stages | machine                     |
+|---------|-------------------------------|-----------------|-----------------------------|
+| `smoke` | 0.6M parameters, trained here | the same models | two CPU cores, half an hour |
+| `desk`  | SmolLM2-135M, as it is        | the same model  | two CPU cores, two nights   |
+| `lab`   | 31M parameters, trained here  | SmolLM2-135M    | one H100-class GPU          |
+| `paper` | OLMo-1B, revisions on the hub | Llama-3-8B      | a node of eight             |
 
-Every claim that a scale has the runs for is tested; all scales have three seeds or more, and all
-but `desk`, which is about edits of a real model, eight checkpoints or more. At `smoke` each seed
-has a pretraining run of its own, so that what is found holds over these, too. It has no downstream
-tasks, at which so small a model only guesses, and no facts that the base knew: claims about these
-are not tested there. Stages have as many epochs of as many items in all arms and no rule that ends
-them earlier: as many updates, but for those that a mix or replay adds.
-
-`paper` is for a cluster: it names models, revisions and data of the hub, none of which was ever
-loaded from here (`python -m training.data check` tries them), and leaves the published passages to
-be given (`with_data`, which also takes other texts and another trajectory). Read it with
-`--dry-run` and `--list` before anything is started.
-
-The scales themselves are in `scales.toml`.
+They are in `scales.toml`. At `smoke` each seed has a pretraining run of its own, so that what is
+found holds over these, too; downstream tasks and facts that the base knew are not tested there.
+Stages have as many epochs of as many items in all arms, so as many updates, but for those that a
+mix or replay adds. None of the models, revisions and data that `paper` names was ever loaded from
+here (`python -m training.data check` tries them); the published passages are to be given.
 
 Example:
     >>> SCALES["smoke"]().seeds

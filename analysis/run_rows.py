@@ -1,16 +1,12 @@
 """What runs acquired, forgot and kept, as the tables `ACQUISITION` and `MEMORIZATION`.
 
-Values are of single runs, without intervals: claims compare and test them. Where evaluations are
-too far apart (`analysis.encounter_measures`) there are no gains of encounters. `spacing` is given
-for net gains only, which are what is compared within and beyond the learnability threshold: in
-other rows it would keep runs from being matched.
+Values are of single runs, without intervals: claims compare and test them. `spacing` is given for
+net gains only: in other rows it would keep runs from being matched.
 
 A fact of stage A is right where every token of its answer is the most probable one after those
-before it. Facts that the base knew are in a list of their own, `familiar`; the facts of stage A are
-not familiar where that was tried, and for made-up key-value pairs; of others it is not known. A run
-that was edited before a later stage than A is left out: no column says that. Where mixed stages
-have different ratios or texts, `mix_ratio` or `mix_corpus` is missing; where later stages have
-different mixes, `mix_later` names all ("generic+None").
+before it. The facts of stage A are not familiar where that was tried, and for made-up key-value
+pairs; of others it is not known. A run that was edited before a later stage than A is left out: no
+column says that.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -129,20 +125,19 @@ def spacings(
 
     The threshold is that of the run with the shortest interval that has a forgetting curve.
     """
-    alike: dict[str, list[int]] = {}
-    for place, one in enumerate(settings):
-        others = sorted((name, str(v)) for name, v in one.items() if name not in _INTERVALS)
-        alike.setdefault(repr(others), []).append(place)
-    found: list[Spacing | None] = [None] * len(settings)
-    for places in alike.values():
-        rising = sorted(places, key=lambda place: settings[place][_INTERVALS[0]])
-        known = [t for place in rising if (t := thresholds[place]) is not None]
-        if not known or len({settings[place][_INTERVALS[0]] for place in places}) == 1:
-            continue
-        for place in places:
-            is_within = settings[place][_INTERVALS[0]] <= known[0]
-            found[place] = Spacing.WITHIN if is_within else Spacing.BEYOND
-    return found
+    others = [
+        repr(sorted((name, str(v)) for name, v in one.items() if name not in _INTERVALS))
+        for one in settings
+    ]
+    runs = pd.DataFrame({"interval": [one[_INTERVALS[0]] for one in settings], "others": others})
+    runs["threshold"] = pd.Series(thresholds, dtype=float)
+    several = runs.groupby("others")["interval"].transform("nunique") > 1
+    rising = runs[several].sort_values("interval", kind="stable")
+    # The first one that is not missing.
+    known = rising.groupby("others")["threshold"].transform("first").dropna()
+    within = runs["interval"] <= known.reindex(runs.index)
+    places = [Spacing.WITHIN if is_within else Spacing.BEYOND for is_within in within]
+    return [place if run in known.index else None for run, place in enumerate(places)]
 
 
 def _knowledge_rows(arm: CklArm, run: TrainingRun) -> Iterator[Row]:
@@ -183,7 +178,6 @@ def _generated_rows(arm: CklArm, run: TrainingRun) -> Iterator[Row]:
 
 
 def _entropy_rows(run: TrainingRun) -> Iterator[Row]:
-    """Knowledge entropy of both starts of a run; nothing where it was not measured."""
     unedited = run if run.unedited is None else run.unedited
     for moment, seen in ((Moment.UNEDITED, unedited), (Moment.START, run)):
         found = seen.entropies
@@ -296,7 +290,7 @@ def fact_depths(chains: Sequence[Chain], items: int, *, k: int = TOP_K) -> pd.Da
         for chain in arm.runs
         for moment, key in model_keys(chain).items()
         if moment in chain.moments[1:]
-        for found in _depth_rows(chain, localize(read[key].ranks, k, read[key].d_vocab))
+        for found in _depth_rows(chain, localize(read[key][0], k, read[key][1]))
     ]
     return pd.DataFrame(rows, columns=["run", "moment", "measure", "cluster", "value"])
 

@@ -78,7 +78,6 @@ class Start:
 
     @property
     def label(self) -> str:
-        """The full name."""
         return self.model if self.step is None else f"{self.model} at {self.short}"
 
 

@@ -1,19 +1,11 @@
 r"""Is it more than chance? Tests of paired items and of seeds, and bootstrap intervals.
 
-- `paired_permutation`: whether two measurements of the same items differ in their mean. Under the
-  null hypothesis they could change places within any item. All \(2^n\) ways are taken where there
-  are no more of them than `replicates`, else as many random ones. The interval is BCa's.
-- `mcnemar`: whether two models find the same items equally often. Of the items that one alone
-  finds, half should be the first one's (exact binomial); the interval is Agresti and Min's.
-- `mean_over_seeds`: a t-test of one number for each seed.
-- `holm`: p-values of a family of tests, adjusted.
-- `ClusterBootstrap`: how far a statistic of passages or questions would move with others. Clusters
-  are drawn with replacement, as many as there are of each stratum; percentiles are expanded for
-  few clusters.
-
 Every test returns a `Tested`. Too few data, or data that do not vary, are a `ScaleError`, never a
 result. Items must be independent of each other: where they come in passages, take the mean of each
-passage first.
+passage first. `paired_permutation` takes all \(2^n\) ways of changing places where there are no
+more of them than `replicates`, else as many random ones; its interval is BCa's. That of `mcnemar`
+is Agresti and Min's. `ClusterBootstrap` draws clusters with replacement, as many as there are of
+each stratum; its percentiles are expanded for few clusters.
 
 Source: Efron and Tibshirani (1993), chapters 13 to 15; McNemar (1947); Agresti and Min (2005),
 "Simple improved confidence intervals for comparing matched proportions"; Hesterberg (2015), "What
@@ -64,6 +56,11 @@ class Comparison(Tested):
 @dataclass(frozen=True)
 class Correlation(Tested):
     """How far two things rise together: the effect is from -1 to 1."""
+
+
+def bounds(interval: Interval | None) -> tuple[float | int | None, float | int | None]:
+    """Both ends of an interval; missing where there is none."""
+    return (None, None) if interval is None else interval[:2]
 
 
 class Direction(StrEnum):
@@ -169,10 +166,7 @@ def paired_permutation(
 
 
 def _interval_of_mean(
-    values: Float[np.ndarray, "item"],
-    generator: np.random.Generator,
-    level: float,
-    replicates: int,
+    values: Float[np.ndarray, "item"], generator: np.random.Generator, level: float, replicates: int
 ) -> Interval:
     from scipy.stats import DegenerateDataWarning, bootstrap
 

@@ -135,13 +135,14 @@ def _checked(jobs: Sequence[Job], runs: Path) -> tuple[dict[str, str], list[str]
     ):
         stand_ins = StandIns(Path(folder), many=True, planned=planned)
         for job in jobs:
-            start: Callable[[], object]
+            key: Any = job.name
             try:
                 key, start = _start(job, stand_ins, Path(folder))
-            except ValueError as error:
-                key, start = job.name, partial(_refuse, error)
-            if key not in reasons:
-                reasons[key] = _why_not(start, folder)
+                if key not in reasons:
+                    reasons[key] = None
+                    _silently(start)
+            except (ValueError, OSError) as error:
+                reasons[key] = str(error).replace(f"{folder}/", "")
             if (reason := reasons[key]) is not None:
                 failing[job.name] = reason
             advance(1)
@@ -163,7 +164,6 @@ def _start(job: Job, stand_ins: "StandIns", folder: Path) -> tuple[Any, Callable
 
 
 def _measured(asked: Mapping[str, Any], stand_ins: "StandIns") -> dict[str, Any]:
-    """The options of a sweep for one tiny model and a few rows."""
     options = dict(asked)
     revisions, corpus = options.pop("revisions"), options["corpus"]
     options["model"] = stand_ins.model(options["model"], revisions[-1])
@@ -175,23 +175,14 @@ def _measured(asked: Mapping[str, Any], stand_ins: "StandIns") -> dict[str, Any]
     return {**options, **{name: value for name, value in few.items() if name in options}}
 
 
+def _silently(start: Callable[[], object]) -> None:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        start()
+
+
 def _run(main: Callable[[Sequence[str]], int], words: Sequence[str]) -> None:
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         code = main(words)
     if code:
         raise ValueError(said.getvalue().strip().splitlines()[-1])
-
-
-def _refuse(error: ValueError) -> None:
-    raise error
-
-
-def _why_not(start: Callable[[], object], folder: str) -> str | None:
-    """Why a run cannot start; None where it can. What it prints is left out."""
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            start()
-    except (ValueError, OSError) as error:
-        return str(error).replace(f"{folder}/", "")
-    return None

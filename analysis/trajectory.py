@@ -28,17 +28,7 @@ from analysis.checkpoints import (
     step_of,
     unfinished,
 )
-from analysis.document import (
-    Figure,
-    Fold,
-    Panel,
-    Report,
-    Section,
-    Table,
-    Where,
-    html,
-    print_report,
-)
+from analysis.document import Figure, Fold, Panel, Report, Section, Table, Where, html, print_report
 from analysis.entropy_figures import (
     COEFFICIENT_SYMBOLS,
     Total,
@@ -47,6 +37,7 @@ from analysis.entropy_figures import (
     totals_over_training,
 )
 from analysis.numbers import capital, count, course, nats, numbered, texts
+from analysis.significance import bounds
 from probes.checking import batches as some_batches
 from probes.choices import Coefficient
 from probes.cli import output_folder
@@ -204,13 +195,11 @@ def _of_result(result: EntropyResult) -> Iterator[tuple[Any, ...]]:
     by_name = {COEFFICIENT_SYMBOLS[name]: found for name, found in named.items()}
     for measure, found in (by_name | {str(Total.ATTENTION): result.attention}).items():
         if found is not None:
-            ends = found.interval[:2] if found.interval else (None, None)
-            yield measure, None, found.total, found.estimate, *ends
+            yield measure, None, found.total, found.estimate, *bounds(found.interval)
             for layer, value in enumerate(found.per_layer.tolist()):
                 yield measure, layer, value, value, None, None
     if (last := result.next_token) is not None:
-        ends = last.interval[:2] if last.interval else (None, None)
-        yield str(Total.NEXT_TOKEN), None, last.mean, last.estimate, *ends
+        yield str(Total.NEXT_TOKEN), None, last.mean, last.estimate, *bounds(last.interval)
 
 
 def trajectory_report(measured: Sequence[Measured]) -> Report:
@@ -309,12 +298,8 @@ def _sections(tidy: pd.DataFrame) -> Iterator[Section]:
 
 def _hashes(one: Measured) -> Fold:
     rows = [
-        (
-            origin.corpus or IN_MEMORY,
-            origin.weights_sha256[:16],
-            (origin.corpus_sha256 or "")[:16],
-        )
-        for origin in (result.provenance for result in one.results)
+        (made.corpus or IN_MEMORY, made.weights_sha256[:16], (made.corpus_sha256 or "")[:16])
+        for made in (result.provenance for result in one.results)
     ]
     header = ("corpus", "weights", "text (sha-256)")
     table = Table.of_rows("Hashes", header, rows, where=Where.PAGE, is_open=True)

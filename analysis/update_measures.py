@@ -3,11 +3,8 @@ r"""Memory updates: how large the gradient and the update of every memory vector
 Batch by batch, with the weights held still, the gradient of the mean next-token loss (nats per
 predicted token) is taken with respect to the memory vectors of every layer, the rows of `W_out`
 `[d_mlp d_model]`. Of each memory vector there are then the mean of \(|c_i|\) over tokens, the norm
-of its gradient, and the norm of what Adam would do after the last batch, at a learning rate of 1.
-
-Training moves weights between batches, clips gradients and lets weights decay, and none of that is
-done here. Nothing is left behind in the model: its weights, `.grad` and what requires gradients are
-as they were, also after an error.
+of its gradient, and the norm of what Adam would do after the last batch, at a learning rate of 1,
+without clipping and weight decay. The model is left as it was, also after an error.
 
 Source: Kim et al., ICLR 2025: appendix A.1; Kingma and Ba, "Adam", 2015: Algorithm 1.
 """
@@ -168,7 +165,6 @@ def _without_last_pads(batch: TokenBatch) -> TokenBatch:
 
 
 def _norms(values: Iterable[Tensor], rows: Sequence[Rows]) -> Float64[Tensor, "layer d_mlp"]:
-    """The norm of what belongs to each memory vector, whichever way a weight lies."""
     return torch.stack(
         [
             one.double().movedim(place.axis, 0).norm(dim=1).cpu()

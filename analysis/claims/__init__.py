@@ -1,13 +1,4 @@
-"""The papers' claims, as data, and what measurements say about them.
-
-| question | module |
-|---|---|
-| Which claims are there, and what is one? | `analysis.claims.catalogue`, the files of `papers` |
-| What is it tested on, and what is compared with what? | `analysis.claims.selection` |
-| How is it tested? | `analysis.claims.designs` |
-| What came out? | `analysis.claims.judging` |
-| How is that written, read and shown? | `analysis.claims.ledger` |
-"""
+"""The papers' claims, as data, and what measurements say about them."""
 
 from probes.lazy_exports import lazily
 

@@ -1,9 +1,4 @@
-"""Choices: what a claim can turn out to be, where it was made, which runs test it, and the like.
-
-Example:
-    >>> Verdict("not tested at this scale") is Verdict.NOT_TESTED
-    True
-"""
+"""Choices: what a claim can turn out to be, where it was made, which runs test it, and the like."""
 
 from enum import StrEnum
 
@@ -11,29 +6,23 @@ from enum import StrEnum
 class Verdict(StrEnum):
     """What measurements say about a claim."""
 
-    SUPPORTED = "supported"
-    """An effect in the direction claimed, beyond chance."""
-    CONTRADICTED = "contradicted"
-    """An effect in the other direction, beyond chance."""
-    INCONCLUSIVE = "inconclusive"
-    """Neither is beyond chance."""
-    ANSWERED = "answered"
-    """A question without an expected answer has an effect beyond chance; its sign is the answer."""
+    SUPPORTED = "supported"  # an effect in the direction claimed, beyond chance
+    CONTRADICTED = "contradicted"  # an effect in the other direction, beyond chance
+    INCONCLUSIVE = "inconclusive"  # neither is beyond chance
+    ANSWERED = "answered"  # a question has an effect beyond chance, whose sign is the answer
+    # Runs are missing, or there are too few checkpoints, seeds or items.
     NOT_TESTED = "not tested at this scale"
-    """Runs are missing, or there are too few checkpoints, seeds or items."""
 
 
 class Paper(StrEnum):
     """The paper that a claim is from."""
 
+    # "Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge Acquisition"
     KNOWLEDGE_ENTROPY = "Kim et al. 2025"
-    """"Knowledge Entropy Decay during Language Model Pretraining Hinders New Knowledge
-    Acquisition", ICLR 2025."""
+    # "How Do Large Language Models Acquire Factual Knowledge During Pretraining?"
     FACTUAL_KNOWLEDGE = "Chang et al. 2024"
-    """"How Do Large Language Models Acquire Factual Knowledge During Pretraining?", NeurIPS
-    2024."""
+    # "Continual Memorization of Factoids in Large Language Models"
     CONTINUAL_MEMORIZATION = "Chen et al. 2024"
-    """"Continual Memorization of Factoids in Large Language Models", 2024."""
 
 
 class Unit(StrEnum):

@@ -1,18 +1,10 @@
-r"""Designs: how a claim is tested, as data.
+"""Designs: how a claim is tested, as data.
 
-- `Contrast`: rows of one arm against rows of another, matched: \(a - s\,b\) is above (below) 0.
-- `Trend`: a line through the values of an arm along the order of an axis rises or falls in each
-  seed. Points of a seed may hang together; seeds must not.
-- `Follows`: two measures follow each other over checkpoints, in first differences and beside a
-  line over the logarithm of steps (`analysis.correlations`). Seeds that share a pretraining run are
-  averaged; seeds with pretraining runs of their own are tested against each other.
-- `AllOf`, `EachOf`: several of these at once; one for each value of a column.
-- `Foremost`: the trend of one value of a column is ahead of that of every other value.
-
-Both p-values are one-sided. Where values come by seed and by passage (question, fact), an effect
-must be beyond chance over both: the larger p-value counts, and the interval reaches as far as the
-wider of both (an intersection-union test; Berger, 1982). Over seeds it is Student's t; where all
-seeds have the same value it is the sign test. Over clusters signs are flipped.
+p-values are one-sided. Where values come by seed and by passage (question, fact), an effect must be
+beyond chance over both: the larger p-value counts, and the interval reaches as far as the wider of
+both (an intersection-union test; Berger, 1982). Over seeds it is Student's t; where all seeds have
+the same value it is the sign test. Over clusters signs are flipped. Points of a seed may hang
+together; seeds must not.
 
 Example:
     >>> import numpy as np

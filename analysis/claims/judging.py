@@ -1,11 +1,10 @@
 """Judging: which claims do some measurements support, and which do they contradict?
 
-Each claim is tested one-sided towards what it says and one-sided against it. p-values are adjusted
-by Holm's method over a family of claims, on each side, so that the chance of any false "supported"
-in a family is at most the level, and so is that of any false "contradicted". A question without an
-expected answer is tested two-sided, and "answered" where there is an effect. Intervals are
-two-sided, and of each claim by itself. A claim that presupposes another one is inconclusive where
-that one is not supported by the same measurements, and not tested where that one is not.
+Each claim is tested one-sided towards what it says and one-sided against it; on each side p-values
+are adjusted by Holm's method over a family of claims. A question without an expected answer is
+tested two-sided, and "answered" where there is an effect. Intervals are two-sided, and of each
+claim by itself. A claim that presupposes another one is inconclusive where that one is not
+supported by the same measurements, and not tested where that one is not.
 
 Example:
     >>> from analysis.claims import claim_named
@@ -51,18 +50,13 @@ class Finding:
     Attributes:
         claim: its identifier.
         question: whether no answer is expected.
-        verdict: the word.
         shown: the effect with its interval, as text.
-        effect: in the unit of the claim.
-        low: end of its 95 % interval, by itself.
-        high: the other end.
+        effect: in the unit of the claim, with `low` and `high`, the ends of its 95 % interval.
         p_value: towards what is claimed (either way, of a question), Holm's over the family.
         p_against: the other way, likewise; None of a question.
         n: what it rests on: items, checkpoints or seeds.
-        seeds: how many.
         test: what was done; of what is not tested, why not.
         reason: why it is inconclusive whatever its p-values; empty where they decide.
-        sentence: all of it, in one.
         figure: a link to where it is drawn; None where it is not tested.
     """
 
@@ -197,14 +191,12 @@ def _with_amounts(claim: Claim, finding: Finding, tables: Mapping[Table, pd.Data
         arms = {arm.name: rows_with(rows, arm.settings)[name] for arm in arms_of(claim.design)}
         numbers = {arm: {int(n) for n in found if n != NONE} for arm, found in arms.items()}
         if len(set().union(*numbers.values())) > 1:
-            each = (f"{_range(found)} ({arm})" for arm, found in numbers.items())
+            ends = {
+                arm: sorted({min(n, default=0), max(n, default=0)}) for arm, n in numbers.items()
+            }
+            each = (f"{' to '.join(f'{n:,}' for n in of)} ({arm})" for arm, of in ends.items())
             said.append(f"unequal numbers of {COLUMNS[claim.table][name]}: {', '.join(each)}")
     return replace(finding, doubts=(*finding.doubts, *said))
-
-
-def _range(numbers: set[int]) -> str:
-    ends = dict.fromkeys(f"{n:,}" for n in (min(numbers, default=0), max(numbers, default=0)))
-    return " to ".join(ends)
 
 
 def _sides(claim: Claim, evidence: Evidence) -> tuple[float, float]:

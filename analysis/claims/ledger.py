@@ -93,26 +93,13 @@ def ledger_of(
 ) -> Ledger:
     """A ledger of findings, which link to a page of figures."""
     linked = (replace(one, figure=f"{page}{one.figure}") if one.figure else one for one in findings)
-    return Ledger(
-        scale=scale,
-        command=command,
-        models=tuple(models),
-        claims=tuple(linked),
-        provenance=provenance,
-    )
+    of: Any = {"scale": scale, "command": command, "provenance": provenance}
+    return Ledger(models=tuple(models), claims=tuple(linked), **of)
 
 
 def write_ledger(ledger: Ledger, out: Path) -> None:
     """Write a ledger into a folder that is there, as JSON, as a table and as a document."""
-    content = {
-        "scale": ledger.scale,
-        "level": ledger.level,
-        "command": ledger.command,
-        "models": list(ledger.models),
-        "tested": ledger.tested,
-        "claims": [asdict(one) for one in ledger.claims],
-        "provenance": dict(ledger.provenance),
-    }
+    content = asdict(ledger) | {"tested": ledger.tested}
     write_whole(out / JSON_FILE, json_text(content, f"{out / JSON_FILE}", indent=2) + "\n")
     write_whole(out / CSV_FILE, ledger.table().to_csv(index=False))
     write_whole(out / MARKDOWN_FILE, ledger.markdown())

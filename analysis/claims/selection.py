@@ -2,16 +2,12 @@
 
 An `Arm` is a few settings. Rows of two arms are matched where all other settings agree, so that an
 effect is never the difference of something else; what has no match is left out. Settings that are
-named to be averaged need not agree. Amounts of training have to agree as far as a table has them:
-where they may differ, their columns are left out. An `Age` is a span of pretraining, in tokens for
-each parameter, so that models of other sizes can be held against it. `ROWS`, `ARMS` and `AGES` are
-those of `papers/selections.toml`.
+named to be averaged need not agree. An `Age` is a span of pretraining, in tokens for each
+parameter, so that models of other sizes can be held against it.
 
 Example:
     >>> ARMS["resuscitated, factor 2"].settings["site"], ROWS["last"]
     ('up', {'step': <Extreme.LARGEST: 'largest'>})
-    >>> Pretrained(parameters=600_000, steps=(30, 240), tokens=368_640).words
-    '0.6M parameters, steps 30 to 240 of pretraining (368,640 tokens, 0.6 a parameter)'
 """
 
 import tomllib

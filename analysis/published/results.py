@@ -5,23 +5,15 @@
 which numbers do not go together; some are no targets at all. `names.csv` has what papers and
 results call the same model, corpus or data set.
 
-- Kim et al., ICLR 2025: Tables 1 and 2, footnote 11, Figures 2, 3 and 5 to 9, B.4.2. K is there the
-  sum of a target's log-probabilities over the length of the padded row, about a twelfth of the mean
-  over its tokens; A is its change over its size. Of a figure the ticks of its axis are known.
-- Chang et al., NeurIPS 2024: sections 4.1 to 4.4, of which a summary without numbers is at hand.
-- Chen et al., 2024: Tables 1 to 6 and section 5. Table 1 is the rows "none" of Table 2.
-
-A measured value is the mean over seeds of their means. Its interval reaches as far as the wider of
-two: over seeds, and over passages, questions or facts. What results of a kind do not agree in is
-said of none of them.
+K of Kim et al. is the sum of a target's log-probabilities over the length of the padded row, about
+a twelfth of the mean over its tokens. Of a figure the ticks of its axis are known. Of Chang et al.
+a summary without numbers is at hand. A measured value is the mean over seeds of their means; its
+interval reaches as far as the wider of two, over seeds and over passages, questions or facts.
 
 Example:
     >>> one = PUBLISHED["kim-table-1-baseline-738k-A"]
     >>> one.value, one.change, str(one.direction)
     (18.8, -6.4, 'falls')
-    >>> found = measured(pd.Series([1.0, 2.0, 3.0], index=pd.Index([0, 1, 2], name="seed")))
-    >>> found.value, round(found.interval.low, 2), found.seeds
-    (2.0, -0.48, 3)
 """
 
 import csv
@@ -36,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from analysis.checkpoints import MANIFEST
 from analysis.claims.choices import Paper
 from analysis.claims.designs import hull, student_interval
 from analysis.claims.selection import Arm, Settings, matched, rows_with
@@ -81,7 +74,6 @@ class ResultRows:
     _found: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     def conditions(self, table: Table) -> Conditions:
-        """What is known of a table."""
         return self.known.get(table, {})
 
     def having(self, table: Table, where: Settings, words: str) -> pd.DataFrame:
@@ -214,14 +206,11 @@ def _agreed(found: Iterable[Conditions]) -> Conditions:
 
 
 def _sweep_conditions(folder: Path) -> Conditions:
-    from analysis.checkpoints import MANIFEST
-
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return {"model": published_name("model", series_of(manifest["model"]).name)}
 
 
 def _acquisition_conditions(configuration: Mapping[str, Any]) -> Conditions:
-    """A run's text, passages and scores; its model is a column."""
     rows = configuration["steps"] * configuration["batch_size"] // configuration["epochs"]
     corpus, reduction = configuration["corpus"], configuration["probe_reduction"]
     return {

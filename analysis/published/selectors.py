@@ -258,7 +258,6 @@ def _correlation(published: Published, rows: ResultRows) -> Measured:
 
 
 def _gap(published: Published, base: Published | None, rows: ResultRows) -> Measured:
-    """A gap on one corpus, and its change from that on another of runs alike in all else."""
     novelty = novelty_of(published.conditions["corpus"])
     frame = _runs_on(rows, ROWS["acquired"], novelty, "A")
     gaps = _gaps(frame, (novelty,))

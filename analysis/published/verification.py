@@ -1,9 +1,7 @@
 """Verification: do results agree with what the papers report? A table, a document and a command.
 
-`verification.csv` has a row for each published number: what is printed, what was measured, how both
-stand to each other, and why; `verification.md` the counts and a table of the numbers that could be
-compared. Values are compared where all conditions of the published number are met; else, or where
-values differ, directions are. A number that is known to be wrong is no target.
+Values are compared where all conditions of the published number are met; else, or where values
+differ, directions are. A number that is known to be wrong is no target.
 
 Example:
     >>> found = verify({})
@@ -35,7 +33,7 @@ from analysis.published.results import (
     result_rows,
 )
 from analysis.published.selectors import measured_of
-from analysis.significance import LEVEL, Direction, ScaleError
+from analysis.significance import LEVEL, Direction, ScaleError, bounds
 from probes.corpus_means import Interval
 from probes.shown import Table, json_text, markdown_table, print_tables
 
@@ -103,9 +101,8 @@ def compare(measured: Measured, published: Published) -> Comparison:
 
 def not_compared(published: Published, why: str) -> Comparison:
     """A number without one of ours."""
-    return Comparison(
-        published=published, measured=None, agreement=Agreement.NOT_COMPARABLE, way=why
-    )
+    agreement = Agreement.NOT_COMPARABLE
+    return Comparison(published=published, measured=None, agreement=agreement, way=why)
 
 
 def _values(measured: Measured, published: Published) -> tuple[Agreement, str]:
@@ -146,7 +143,6 @@ def _direction(measured: Measured, published: Published) -> tuple[Agreement, str
 
 
 def _cautions(measured: Measured, published: Published) -> list[str]:
-    """What has to be said of a number of one run, and of one from an inconsistent source."""
     cautions = []
     if measured.seeds == 1:
         has_interval = measured.change is None or measured.change_interval is not None
@@ -309,8 +305,7 @@ def _row(one: Comparison) -> dict[str, Any]:
         "published_change": published.change,
         "published_direction": None if published.direction is None else str(published.direction),
         "compared_with": published.change_from or None,
-        **dict.fromkeys(_OURS),
-        **({} if one.measured is None else _ours(one.measured)),
+        **_ours(one.measured),
         "verdict": str(one.agreement),
         "why": one.why,
         "differs_in": ", ".join(one.unmet),
@@ -318,13 +313,12 @@ def _row(one: Comparison) -> dict[str, Any]:
     }
 
 
-def _ours(measured: Measured) -> dict[str, Any]:
-    ends, change_ends = (
-        (None, None) if each is None else each[:2]
-        for each in (measured.interval, measured.change_interval)
-    )
-    found = (measured.value, *ends, measured.change, *change_ends, measured.rows, measured.seeds)
-    return dict(zip(_OURS, found, strict=True))
+def _ours(measured: Measured | None) -> dict[str, Any]:
+    if measured is None:
+        return dict.fromkeys(_OURS)
+    ours = (measured.value, *bounds(measured.interval))
+    moved = (measured.change, *bounds(measured.change_interval))
+    return dict(zip(_OURS, (*ours, *moved, measured.rows, measured.seeds), strict=True))
 
 
 def _counts(comparisons: Sequence[Comparison]) -> Table:

@@ -1,13 +1,8 @@
-r"""One page from any set of results: `python -m analysis.report`.
+"""One page from any set of results: `python -m analysis.report`.
 
-Takes results of any command, or folders with results below them: runs of pretraining, of continual
-knowledge learning and of continual memorization, entropies, lenses, sweeps of edits, memory
-updates, and the ledger of `analysis.reproduce`. What there are no results for is left out, runs
-that are not over are named. Writes
-
-- `--out`: the page, one self-contained file: every series can be switched off, claims filtered and
-  unfolded, light or dark, on any width, on paper
-- beside it, in `<name>-tables/`, the numbers behind the figures as CSV
+Takes results of any command, the ledger of `analysis.reproduce` among them, or folders with results
+below them; runs that are not over are named. Writes the page `--out`, one self-contained file, and
+beside it, in `<name>-tables/`, the numbers behind the figures as CSV.
 
 Example:
     $ python -m analysis.report runs/lab --out runs/lab/report.html

@@ -27,22 +27,6 @@ from analysis.measurements import Table
 from analysis.metrics import HELD_OUT
 from analysis.numbers import MINUS, nats, points, share, signed, steps_text, with_interval
 from analysis.report import parts
-from analysis.report.parts import (
-    EDITS,
-    SETTINGS,
-    Material,
-    Part,
-    as_numbers,
-    control_strengths,
-    edit_name,
-    is_set,
-    named,
-    names_of,
-    run_name,
-    unedited_runs,
-    varied,
-    without_seed,
-)
 from analysis.runs import TrainingRun
 
 KINDS = ("memorization", "semantic", "compositional")
@@ -51,15 +35,17 @@ _MOST_STEPS = 400  # points of a curve that a figure can show
 _CURVES = ("arm", "exposure", "step", "score")
 
 
-def encounters_part(material: Material) -> Part | None:
+def encounters_part(material: parts.Material) -> parts.Part | None:
     """The part; None where no unedited run of continual knowledge learning is over."""
     effectivity = {**ROWS["unedited"], **ROWS["per passage"], "measure": "effectivity"}
     rows = material.rows(Table.ACQUISITION, {**effectivity, "kind": KINDS})
-    rows = rows.sort_values("step", key=as_numbers, kind="stable")
-    said = varied(rows, SETTINGS)
+    rows = rows.sort_values("step", key=parts.as_numbers, kind="stable")
+    said = parts.varied(rows, parts.SETTINGS)
     arms = chosen_arms(material.results.runs, material.curves)
-    arms = pooled(arms, names_of([arm.runs[0] for arm in arms], said))
-    runs = parts.run_means(named(rows, "arm", lambda row: run_name(row, said)), ["arm", "kind"])
+    arms = pooled(arms, parts.names_of([arm.runs[0] for arm in arms], said))
+    runs = parts.run_means(
+        parts.named(rows, "arm", lambda row: parts.run_name(row, said)), ["arm", "kind"]
+    )
     gains = parts.over_seeds(runs, ["arm", "kind"])
     if not arms and gains.empty:
         return None
@@ -68,7 +54,7 @@ def encounters_part(material: Material) -> Part | None:
     _, fits, points, without = curve_tables(arms)
     fits = fits[fits["kind"] == ALL_KINDS]
     by_kind = pd.concat(gains[gains["kind"] == kind].assign(panel=kind) for kind in KINDS)
-    return Part(
+    return parts.Part(
         anchor=Anchor.ENCOUNTERS,
         heading="Encounters",
         pieces=(
@@ -104,10 +90,10 @@ def encounters_part(material: Material) -> Part | None:
 def chosen_arms(runs: Sequence[TrainingRun], most: int) -> list[CklArm]:
     """Unedited arms, so many of them, evenly spread over all in the order of their names."""
     groups: dict[str, list[TrainingRun]] = {}
-    for run in unedited_runs(runs):
+    for run in parts.unedited_runs(runs):
         settings = dict(run.configuration)
         seed = settings.pop("seed")
-        model = without_seed(settings.pop("model"), seed)
+        model = parts.without_seed(settings.pop("model"), seed)
         groups.setdefault(f"{model} {settings}", []).append(run)
     every = list(groups.values())
     if not every or most < 1:
@@ -244,15 +230,11 @@ _BEST = {
     _OWN: "the largest A, from its own start",
 }
 _TEMPERATURE = "attention temperature"
-_AXES = {
-    "factor": "amplifying factor",
-    "ratio": "resuscitation ratio",
-    "temperature": _TEMPERATURE,
-}
-_KEPT = ("panel", "arm", "seed", "value", *EDITS, *SETTINGS)
+_AXES = {"factor": "amplifying factor", "ratio": "resuscitation ratio", "temperature": _TEMPERATURE}
+_KEPT = ("panel", "arm", "seed", "value", *parts.EDITS, *parts.SETTINGS)
 
 
-def resuscitation_part(material: Material) -> Part | None:
+def resuscitation_part(material: parts.Material) -> parts.Part | None:
     """The part; None where no start was edited."""
     runs = _runs(material)
     if (runs["arm"] == UNEDITED_NAME).all():
@@ -264,7 +246,7 @@ def resuscitation_part(material: Material) -> Part | None:
     gained = parts.over_seeds(moved, ["panel", "arm"])
     doses, ages = _doses(here), _by_age(runs)
     line_colours = colours_of([*doses["series"], *ages["series"]])
-    return Part(
+    return parts.Part(
         anchor=Anchor.RESUSCITATION,
         heading="Resuscitation and other edits",
         pieces=(
@@ -307,14 +289,15 @@ def resuscitation_part(material: Material) -> Part | None:
     )
 
 
-def _runs(material: Material) -> pd.DataFrame:
-    """A number of every run and measure, with what was done to its start."""
+def _runs(material: parts.Material) -> pd.DataFrame:
     tables = [pd.DataFrame(columns=list(_KEPT))]
     for panel, measure in _MEASURES.items():
         rows = material.rows(Table.ACQUISITION, measure.settings)
-        means = parts.run_means(rows, [*EDITS, *SETTINGS])
-        said = control_strengths(means)
-        tables.append(named(means, "arm", partial(edit_name, said=said)).assign(panel=panel))
+        means = parts.run_means(rows, [*parts.EDITS, *parts.SETTINGS])
+        said = parts.control_strengths(means)
+        tables.append(
+            parts.named(means, "arm", partial(parts.edit_name, said=said)).assign(panel=panel)
+        )
     found = pd.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
     # An unedited start is the same against itself.
     own = found[(found["panel"] == _OWN) & (found["arm"] == UNEDITED_NAME)]
@@ -326,27 +309,33 @@ def _runs(material: Material) -> pd.DataFrame:
 
 def _most_edited(runs: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The runs of the settings under which most edits were tried, of these the oldest start."""
-    kinds = runs[runs["arm"] != UNEDITED_NAME].groupby(list(SETTINGS), sort=False)["arm"].nunique()
-    most = kinds[kinds == kinds.max()].reset_index().sort_values("step", key=as_numbers)
-    chosen = most.iloc[-1][list(SETTINGS)]
-    same = (runs[list(SETTINGS)] == chosen).all(axis=1)
-    return runs[same], run_name(chosen.to_dict(), ["trajectory", "step", *varied(runs, SETTINGS)])
+    kinds = (
+        runs[runs["arm"] != UNEDITED_NAME]
+        .groupby(list(parts.SETTINGS), sort=False)["arm"]
+        .nunique()
+    )
+    most = kinds[kinds == kinds.max()].reset_index().sort_values("step", key=parts.as_numbers)
+    chosen = most.iloc[-1][list(parts.SETTINGS)]
+    same = (runs[list(parts.SETTINGS)] == chosen).all(axis=1)
+    return runs[same], parts.run_name(
+        chosen.to_dict(), ["trajectory", "step", *parts.varied(runs, parts.SETTINGS)]
+    )
 
 
 def _differences(runs: pd.DataFrame) -> pd.DataFrame:
     """Edited runs less unedited ones of the same seed, start and other settings."""
     unedited = runs["arm"] == UNEDITED_NAME
     return parts.differences(
-        runs[~unedited], runs.loc[unedited, ["panel", *SETTINGS, "seed", "value"]]
+        runs[~unedited], runs.loc[unedited, ["panel", *parts.SETTINGS, "seed", "value"]]
     )
 
 
 def _doses(runs: pd.DataFrame) -> pd.DataFrame:
     """Edits of one kind along what varies, `x`, by `axis` and `series`."""
-    plain = runs[is_set(runs["site"]) & ~is_set(runs["temperature"])]
-    warm = runs[is_set(runs["temperature"]) & ~is_set(runs["ratio"])]
-    by_factor = named(plain, "series", lambda row: f"{row['site']}, ratio {row['ratio']:g}")
-    by_ratio = named(plain, "series", lambda row: f"{row['site']}, factor {row['factor']:g}")
+    plain = runs[parts.is_set(runs["site"]) & ~parts.is_set(runs["temperature"])]
+    warm = runs[parts.is_set(runs["temperature"]) & ~parts.is_set(runs["ratio"])]
+    by_factor = parts.named(plain, "series", lambda row: f"{row['site']}, ratio {row['ratio']:g}")
+    by_ratio = parts.named(plain, "series", lambda row: f"{row['site']}, factor {row['factor']:g}")
     found = [
         by_factor.assign(axis="factor", x=plain["factor"]),
         by_ratio.assign(axis="ratio", x=plain["ratio"]),
@@ -372,13 +361,13 @@ def _dose_figures(
 
 
 def _by_age(runs: pd.DataFrame) -> pd.DataFrame:
-    moved = _differences(runs[is_set(runs["step"])])
-    said = varied(moved, [name for name in SETTINGS if name != "step"])
+    moved = _differences(runs[parts.is_set(runs["step"])])
+    said = parts.varied(moved, [name for name in parts.SETTINGS if name != "step"])
 
     def name(row: Mapping[str, object]) -> str:
-        return ", ".join([str(row["arm"]), *([run_name(row, said)] if said else [])])
+        return ", ".join([str(row["arm"]), *([parts.run_name(row, said)] if said else [])])
 
-    rows = named(moved, "series", name).assign(x=moved["step"])
+    rows = parts.named(moved, "series", name).assign(x=moved["step"])
     return rows[rows.groupby(["panel", "series"])["x"].transform("nunique") > 1]
 
 

@@ -26,17 +26,6 @@ from analysis.memory_updates import MEASURES as UPDATE_MEASURES
 from analysis.numbers import capital, course, label, nats, share, shown_path, visible, with_interval
 from analysis.observations import FACTS, RECALLED, TEXT
 from analysis.report import parts
-from analysis.report.parts import (
-    SETTINGS,
-    Material,
-    Part,
-    is_set,
-    named,
-    names_of,
-    run_name,
-    unedited_runs,
-    varied,
-)
 from analysis.runs import Moment, TrainingRun
 
 STEP = "pretraining step"
@@ -44,7 +33,7 @@ _MOST_CORPORA = 3  # corpora of which layers are drawn
 _WORDS = {"A": "acquisition A, last injection", "F": "forgetting F, end"}
 
 
-def pretraining_part(material: Material) -> Part | None:
+def pretraining_part(material: parts.Material) -> parts.Part | None:
     """The part; None where nothing was measured over two checkpoints or more."""
     entropies = _entropies(material)
     outcomes = _outcomes(material)
@@ -54,7 +43,7 @@ def pretraining_part(material: Material) -> Part | None:
     scores = _scores(material)
     colours = colours_of(pd.concat([both["series"], scores["series"]]))
     panels = outcomes["measure"].replace(_WORDS)
-    return Part(
+    return parts.Part(
         anchor=Anchor.TRAJECTORIES,
         heading="Over pretraining",
         pieces=(
@@ -105,14 +94,14 @@ def pretraining_part(material: Material) -> Part | None:
     )
 
 
-def _entropies(material: Material) -> pd.DataFrame:
+def _entropies(material: parts.Material) -> pd.DataFrame:
     """Totals: columns `measure`, `series` (the corpus), `x`, `seed`, `value`."""
     rows = material.rows(Table.PRETRAINING, {"layer": None})
     rows = rows.rename(columns={"corpus": "series", "step": "x"})
     return _in_order(rows[["measure", "series", "x", "seed", "value"]])
 
 
-def _outcomes(material: Material) -> pd.DataFrame:
+def _outcomes(material: parts.Material) -> pd.DataFrame:
     """The same of acquisition and forgetting, and of text and facts where F is not tested."""
     rows, said = _unedited(material, "acquired", "forgotten")
     found = _in_order(parts.run_means(rows, ["measure", "series", "x"]))
@@ -122,8 +111,7 @@ def _outcomes(material: Material) -> pd.DataFrame:
     return pd.concat([found, _in_order(changes)], ignore_index=True)
 
 
-def _scores(material: Material) -> pd.DataFrame:
-    """Knowledge and downstream scores of unedited starts, before and after what they are taught."""
+def _scores(material: parts.Material) -> pd.DataFrame:
     rows, _ = _unedited(material, "known before", "known", "downstream before", "downstream")
     when = rows["moment"].eq(Moment.START).map({True: "before", False: "after"})
     return _in_order(
@@ -133,14 +121,14 @@ def _scores(material: Material) -> pd.DataFrame:
     )
 
 
-def _unedited(material: Material, *wanted: str) -> tuple[pd.DataFrame, list[str]]:
+def _unedited(material: parts.Material, *wanted: str) -> tuple[pd.DataFrame, list[str]]:
     """Rows of unedited runs from checkpoints with a step, and what their series are named by."""
     named_rows = [{**ROWS[one], **ROWS["unedited"]} for one in wanted]
     rows = pd.concat([material.rows(Table.ACQUISITION, one) for one in named_rows])
-    rows = rows[is_set(rows["step"])]
-    others = [name for name in SETTINGS if name not in ("trajectory", "step")]
-    said = ["trajectory", *varied(rows, others)]
-    return named(rows, "series", lambda row: run_name(row, said)).rename(
+    rows = rows[parts.is_set(rows["step"])]
+    others = [name for name in parts.SETTINGS if name not in ("trajectory", "step")]
+    said = ["trajectory", *parts.varied(rows, others)]
+    return parts.named(rows, "series", lambda row: parts.run_name(row, said)).rename(
         columns={"step": "x"}
     ), said
 
@@ -154,7 +142,7 @@ def text_changes(
     than by guessing: bits per byte rise, and log-probabilities (nats) of facts fall.
     """
     columns = ["measure", "series", "x", "seed", "value"]
-    chosen = [run for run in unedited_runs(runs) if run.start.step is not None]
+    chosen = [run for run in parts.unedited_runs(runs) if run.start.step is not None]
     if not chosen:
         return pd.DataFrame(columns=columns)
     arms = ckl_arms(chosen)
@@ -166,7 +154,7 @@ def text_changes(
     places = [(arm.name, run) for arm in arms for run in arm.runs]
     keys = [(arm, run.seed, run.start.step) for arm, run in places]
     known = pd.DataFrame(keys, columns=["arm", "seed", "x"])
-    found = moved.merge(known.assign(series=names_of([run for _, run in places], said)))
+    found = moved.merge(known.assign(series=parts.names_of([run for _, run in places], said)))
     return found.assign(measure="change of " + found["measure"])[columns]
 
 
@@ -200,9 +188,9 @@ def _name(measure: str) -> str:
     return f"{words} ({measure})" if "|" in measure or "(" in measure else words
 
 
-def _layers(material: Material) -> Sequence[Piece]:
+def _layers(material: parts.Material) -> Sequence[Piece]:
     rows = material.rows(Table.PRETRAINING, {"measure": "|c|"})
-    rows = rows[is_set(rows["layer"])].rename(columns={"step": "x"})
+    rows = rows[parts.is_set(rows["layer"])].rename(columns={"step": "x"})
     panels = []
     for corpus, found in list(rows.groupby("corpus", sort=False))[:_MOST_CORPORA]:
         on = f", {corpus}" if rows["corpus"].nunique() > 1 else ""
@@ -211,9 +199,8 @@ def _layers(material: Material) -> Sequence[Piece]:
         first = means.sort_values("x").groupby("layer")["value"].transform("first")
         moved = means.assign(value=means["value"] - first)
         change = parts.layer_heatmap(moved, unit="nats", signed=True, form="+.3f")
-        panels.append(
-            Panel(parts.layer_heatmap(found, unit="nats", signed=False), f"knowledge{on}")
-        )
+        levels = parts.layer_heatmap(found, unit="nats", signed=False)
+        panels.append(Panel(levels, f"knowledge{on}"))
         panels.append(Panel(change, f"change since the first checkpoint{on}"))
     return figure(
         "Knowledge entropy layer by layer.",
@@ -260,7 +247,7 @@ def _findings(both: pd.DataFrame, first: Sequence[str]) -> Iterator[str]:
         yield f"{what} {course(means.tolist(), places, shown)} ({of})."
 
 
-def updates_part(material: Material) -> Part | None:
+def updates_part(material: parts.Material) -> parts.Part | None:
     """Correlations of gradients and updates with coefficients; None where none were measured."""
     rows = material.rows(Table.UPDATES, {}).rename(columns={"step": "x"}).astype({"value": float})
     if rows.empty:
@@ -274,7 +261,7 @@ def updates_part(material: Material) -> Part | None:
     last = means[means["x"] == means["x"].max()]
     said = [f"{nats(row.value, 2)} for {row.series}" for row in last.itertuples()]
     lines = list(parts.line_panels(runs.assign(panel=""), STEP, "rank correlation", colours))
-    return Part(
+    return parts.Part(
         anchor=Anchor.UPDATES,
         heading="Memory updates",
         pieces=(
@@ -321,7 +308,7 @@ _NEEDED = (
 _MOST_ITEMS, _MOST_SWEEPS, _TICK_LENGTH = 40, 4, 18
 
 
-def readable_part(material: Material) -> Part | None:
+def readable_part(material: parts.Material) -> parts.Part | None:
     """The part; None where there is neither a lens nor a sweep of edits."""
     lenses = {shown_path(str(path)): _lens(path) for path in material.results.lens_results}
     sweeps = {shown_path(str(path)): _sweep(path) for path in material.results.edit_sweeps}
@@ -329,7 +316,7 @@ def readable_part(material: Material) -> Part | None:
         return None
     chosen = list(sweeps.items())[:_MOST_SWEEPS]
     items = {name: _items(lens) for name, lens in lenses.items()}
-    return Part(
+    return parts.Part(
         anchor=Anchor.READABLE,
         heading="Where facts are readable, and what edits cost",
         pieces=(

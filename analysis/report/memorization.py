@@ -5,7 +5,6 @@ data and stages.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,20 +18,9 @@ from analysis.document import Part as Piece
 from analysis.figures import colours_of
 from analysis.measurements import NONE, Table, checked
 from analysis.numbers import points, share, shown_path, signed
-from analysis.remix_curves import recall_curves
+from analysis.remix_curves import curves_of, recalls
 from analysis.remix_measures import SHARE
 from analysis.report import parts
-from analysis.report.parts import (
-    EDITS,
-    MIXES,
-    Material,
-    Part,
-    control_strengths,
-    is_set,
-    memory_name,
-    named,
-    varied,
-)
 from analysis.run_rows import EFFECTIVE_LAYERS, FIRST_LAYER, RIGHT, memorization_table
 from analysis.runs import Chain
 
@@ -43,16 +31,13 @@ _AMOUNTS = {
     "mix words": "words of an item mixed in",
 }
 """Panels, what they are along and how it is called."""
-_DEPTHS = {
-    FIRST_LAYER: "mean first layer",
-    EFFECTIVE_LAYERS: "effective number of first layers",
-}
+_DEPTHS = {FIRST_LAYER: "mean first layer", EFFECTIVE_LAYERS: "effective number of first layers"}
 AFTER_FIRST = "after A"
 _ARMS_OF_STAGES = 2
 """Times as many arms as others have curves drawn: there is a single panel of them."""
 
 
-def memorization_part(material: Material) -> Part | None:
+def memorization_part(material: parts.Material) -> parts.Part | None:
     """The part; None where no run of continual memorization is over."""
     runs = _runs(material)
     said = _said(runs)
@@ -60,7 +45,7 @@ def memorization_part(material: Material) -> Part | None:
     if runs.empty and not curves:
         return None
     right = runs[runs["measure"] == RIGHT]
-    names = [*runs["arm"], *(name for one in curves for name in one.curve["arm"].unique())]
+    names = [*runs["arm"], *(name for *_, curve in curves for name in curve["arm"].unique())]
     colours = colours_of(_plain_first(dict.fromkeys(names)))
     amounts = _amounts(right)
     line_colours = colours_of(amounts["series"])
@@ -80,7 +65,7 @@ def memorization_part(material: Material) -> Part | None:
         anchor=Anchor.DEPTH,
         is_wide=True,
     )
-    return Part(
+    return parts.Part(
         anchor=Anchor.MEMORIZATION,
         heading="Memorization",
         pieces=(
@@ -97,15 +82,7 @@ def memorization_part(material: Material) -> Part | None:
                 "What became of stage A while later stages were trained.",
                 "Lines: mean over seeds. Stages are drawn equally wide, whatever number of "
                 "updates they took; point at a line for its step.",
-                [
-                    Panel(
-                        over_stages(
-                            one.curve, colours, one.stages, "share right", form=".0%"
-                        ).update_layout(showlegend=False),
-                        one.data,
-                    )
-                    for one in curves
-                ],
+                [_stages_panel(*one, colours) for one in curves],
             ),
             *amount,
             *depth,
@@ -114,7 +91,7 @@ def memorization_part(material: Material) -> Part | None:
         tables={
             "share-right": summary,
             "stage-curves": pd.concat(
-                [pd.DataFrame(), *(one.curve.assign(data=one.data) for one in curves)],
+                [pd.DataFrame(), *(curve.assign(data=data) for data, _, curve in curves)],
                 ignore_index=True,
             ),
         },
@@ -127,11 +104,10 @@ def _plain_first(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: not name.startswith(PLAIN_NAME))
 
 
-def _runs(material: Material) -> pd.DataFrame:
-    """A number of every run, measure and moment, with what it was trained on."""
+def _runs(material: parts.Material) -> pd.DataFrame:
     rows = material.rows(Table.MEMORIZATION, {})
-    runs = parts.run_means(rows, ["measure", "moment", *_DATA, *MIXES, *EDITS])
-    with_arms = named(runs, "arm", partial(memory_name, said=_said(runs)))
+    runs = parts.run_means(rows, ["measure", "moment", *_DATA, *parts.MIXES, *parts.EDITS])
+    with_arms = parts.named(runs, "arm", partial(parts.memory_name, said=_said(runs)))
     # Whether the start knew the facts is said only where names need it.
     known = runs.groupby(["first", "later"])["familiar"].agg(set)
     several = runs["familiar"].nunique() > 1
@@ -142,18 +118,19 @@ def _runs(material: Material) -> pd.DataFrame:
         is_mixed = {NONE, False} <= known[row["first"], row["later"]]
         return name + words if is_mixed or (several and familiar is True) else name
 
-    return named(with_arms, "data", data)
+    return parts.named(with_arms, "data", data)
 
 
 def _said(runs: pd.DataFrame) -> list[str]:
-    return [
-        *varied(runs[is_set(runs["mix_ratio"])], list(_AXES.values())),
-        *_texts_said(runs),
-    ]
+    amounts = parts.varied(runs[parts.is_set(runs["mix_ratio"])], list(_AXES.values()))
+    return [*amounts, *_texts_said(runs)]
 
 
 def _texts_said(runs: pd.DataFrame) -> list[str]:
-    return [*varied(runs[is_set(runs["mix_corpus"])], ["mix_corpus"]), *control_strengths(runs)]
+    return [
+        *parts.varied(runs[parts.is_set(runs["mix_corpus"])], ["mix_corpus"]),
+        *parts.control_strengths(runs),
+    ]
 
 
 def _at_the_end(runs: pd.DataFrame) -> pd.DataFrame:
@@ -180,9 +157,9 @@ def _amounts(right: pd.DataFrame) -> pd.DataFrame:
     found = [right.assign(panel="", series="", x=0.0)[:0]]
     plain = right[(right["replay"] == NONE) & (right["equal"] == NONE)]
     for (panel, axis), other in zip(_AXES.items(), reversed(_AXES.values()), strict=True):
-        rows = _at_the_end(plain[is_set(plain[axis])])
-        said = [*varied(rows, [other]), *_texts_said(rows)]
-        series = named(rows, "series", partial(memory_name, said=said))
+        rows = _at_the_end(plain[parts.is_set(plain[axis])])
+        said = [*parts.varied(rows, [other]), *_texts_said(rows)]
+        series = parts.named(rows, "series", partial(parts.memory_name, said=said))
         if rows["data"].nunique() > 1:
             series["series"] += ", " + series["data"]
         found.append(series.assign(panel=panel, x=rows[axis]))
@@ -236,19 +213,17 @@ def _findings(summary: pd.DataFrame) -> Iterator[str]:
         )
 
 
-@dataclass(frozen=True)
-class StageCurves:
-    """Curves of arms with the same data: what it is, and the letters of its stages."""
-
-    data: str
-    stages: tuple[str, ...]
-    curve: pd.DataFrame
+def _stages_panel(
+    data: str, stages: Sequence[str], curve: pd.DataFrame, colours: dict[str, str]
+) -> Panel:
+    drawn = over_stages(curve, colours, stages, "share right", form=".0%")
+    return Panel(drawn.update_layout(showlegend=False), data)
 
 
 def stage_curves(
     runs: Sequence[Chain], most: int, said: Sequence[str] = ()
-) -> Iterator[StageCurves]:
-    """The share right of stage A over the steps of all stages, by data."""
+) -> Iterator[tuple[str, tuple[str, ...], pd.DataFrame]]:
+    """Data, letters of stages, and the share right of stage A over the steps of all stages."""
     sets: dict[tuple[str, ...], list[Chain]] = {}
     for chain in runs:
         names = tuple(shown_path(str(name)) for name in chain.configuration["data"])
@@ -258,10 +233,13 @@ def stage_curves(
         called: list[str] = []
         for arm in arms:
             rows = checked(Table.MEMORIZATION, memorization_table(arm.runs[:1])[:1])
-            called += [memory_name(row, said) for row in rows.to_dict("records")] or [arm.name]
+            called += [parts.memory_name(row, said) for row in rows.to_dict("records")] or [
+                arm.name
+            ]
         arms = [arm for arm in pooled(arms, called) if arm.stages == arms[0].stages]
-        curve = recall_curves([arms[n] for n in parts.thinned(len(arms), _ARMS_OF_STAGES * most)])
+        shown = [arms[n] for n in parts.thinned(len(arms), _ARMS_OF_STAGES * most)]
+        curve = curves_of(shown, recalls, "items", "measure")
         curve = curve[(curve["items"] == "A") & (curve["measure"] == SHARE)]
         if len(curve):
             data = f"{first}, then {'+'.join(dict.fromkeys(later))}" if later else first
-            yield StageCurves(data, arms[0].stages, curve)
+            yield data, arms[0].stages, curve

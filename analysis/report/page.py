@@ -54,18 +54,17 @@ MEASURED: Mapping[str, Callable[[Material], Part | None]] = {
     "lenses and edits": readable_part,
 }
 """What parts are made of measurements, in their order."""
-_OF_MODELS = ("entropy_sweeps", "entropy_results", "lens_results", "edit_sweeps", "updates")
-_COUNTED = {
-    "pretraining_runs": "pretraining",
-    "ckl_runs": "continual knowledge learning",
-    "remix_runs": "continual memorization",
+_KINDS = {
+    "pretraining_runs": ("pretraining", "Pretraining runs"),
+    "ckl_runs": ("continual knowledge learning", "Runs of continual knowledge learning"),
+    "remix_runs": ("continual memorization", "Runs of continual memorization"),
 }
+"""Kinds of runs, what a sentence calls them, and their headings."""
 
 
 def write_page(material: Material, out: Path, *, command: str, title: str) -> None:
     """Write a page, and the tables behind its figures as CSV into a folder beside it."""
-    with progress("parts of the page", len(MEASURED)) as advance:
-        report, tables = page_report(material, title, command, on_part=advance)
+    report, tables = page_report(material, title, command)
     with output_folder(out.with_name(f"{out.stem}-tables")) as folder:
         for name, table in tables.items():
             table.to_csv(folder / f"{name}.csv", index=False)
@@ -73,19 +72,14 @@ def write_page(material: Material, out: Path, *, command: str, title: str) -> No
 
 
 def page_report(
-    material: Material,
-    title: str,
-    command: str,
-    *,
-    on_part: Callable[[int], None] | None = None,
+    material: Material, title: str, command: str
 ) -> tuple[Report, dict[str, pd.DataFrame]]:
     """Everything that results say, and the tables behind the figures."""
-    parts = []
-    for make in MEASURED.values():
-        found = make(material)
-        parts += [found] if found is not None else []
-        if on_part is not None:
-            on_part(1)
+    parts: list[Part] = []
+    with progress("parts of the page", len(MEASURED)) as advance:
+        for make in MEASURED.values():
+            parts += filter(None, [make(material)])
+            advance(1)
     drawn = {anchor for part in parts for anchor in (part.anchor, *part.anchors)}
     ledger = ledger_part(material.ledger, drawn)
     parts = [*([ledger] if ledger else []), *parts, provenance_part(material, command)]
@@ -106,10 +100,10 @@ def deck(material: Material) -> str:
     results = material.results
     counts = [
         f"{len(found)} run{'s' if len(found) > 1 else ''} of {what}"
-        for name, what in _COUNTED.items()
+        for name, (what, _) in _KINDS.items()
         if (found := getattr(results, name))
     ]
-    others = sum(len(getattr(results, name)) for name in _OF_MODELS)
+    others = sum(len(getattr(results, name)) for name in _MEASURED)
     counts += [f"{others} measurement{'s' if others > 1 else ''} of models"] if others else []
     counts += [f"{len(results.unfinished)} not over"] if results.unfinished else []
     return f"{'; '.join(counts)}." if counts else "A ledger of claims."
@@ -229,11 +223,6 @@ def _ledger_findings(ledger: Ledger) -> Iterator[str]:
 
 _HASHED = {"weights": "weights_sha256", "text": "corpus_sha256"}
 _HASH = 12  # characters of a hash that are shown
-_KINDS = {
-    "pretraining_runs": "Pretraining runs",
-    "ckl_runs": "Runs of continual knowledge learning",
-    "remix_runs": "Runs of continual memorization",
-}
 _MEASURED = {
     "entropy_results": ("Entropies of single models", "entropy.json"),
     "lens_results": ("Lenses", "lens.json"),
@@ -247,12 +236,12 @@ def provenance_part(material: Material, command: str) -> Part:
     """The part, which every page has."""
     results = material.results
     pieces: list[Piece] = [Code(command)]
-    for kind, title in _KINDS.items():
+    for kind, (_, title) in _KINDS.items():
         pieces += _runs(title, getattr(results, kind))
     for kind, (title, name) in _MEASURED.items():
         pieces += _measured(title, getattr(results, kind), name)
     if material.ledger is not None:
-        pieces += _ledger_provenance(material.ledger.command, material.ledger.provenance)
+        pieces += _ledger_provenance(material.ledger)
     if results.unfinished:
         names = sorted(shown_path(str(path)) for path in results.unfinished)
         pieces += ["Not over, and left out:", Bullets(names)]
@@ -315,8 +304,8 @@ def _without_folders(value: Any) -> Any:
     return shown_path(value) if isinstance(value, str) else value
 
 
-def _ledger_provenance(command: str, provenance: Mapping[str, Any]) -> Iterator[Piece]:
+def _ledger_provenance(ledger: Ledger) -> Iterator[Piece]:
     yield Heading("Ledger")
-    yield Code(command)
-    if provenance:
-        yield Fold("What it was made from", [Settings(_without_folders(dict(provenance)))])
+    yield Code(ledger.command)
+    if known := dict(ledger.provenance):
+        yield Fold("What it was made from", [Settings(_without_folders(known))])

@@ -1,18 +1,14 @@
 """What a page and its sections are built of: results read once, names of runs, tables and figures.
 
-A section is a function from `Material` to a `Part`; what there are no results for has none. Runs
-come as tables with a row for each run, `seed` and `value`; means are over runs that differ in
-nothing but their seed, with Student's interval over seeds. Every trace says in `meta["keys"]` which
-series and seed it stands for, so that the page can switch it off; panels of one axis name it, so
-that pointing at one shows the same place in the others.
+A section is a function from `Material` to a `Part`; what there are no results for has none. Means
+are over runs that differ in nothing but their seed, with Student's interval over seeds. Every trace
+says in `meta["keys"]` which series and seed it stands for, so that the page can switch it off;
+panels of one axis name it, so that pointing at one shows the same place in the others.
 
 Example:
     >>> runs = pd.DataFrame({"arm": "a", "seed": [0, 1, 2], "value": [1.0, 2.0, 3.0]})
     >>> over_seeds(runs, ["arm"]).round(2).to_dict("records")
     [{'arm': 'a', 'value': 2.0, 'low': -0.48, 'high': 4.48, 'seeds': 3}]
-    >>> row = {"site": "up", "ratio": 0.5, "factor": 2.0, "control": NONE}
-    >>> edit_name({**row, "temperature": NONE, "edit_form": "hooks"})
-    'up, ratio 0.5, factor 2, as hooks'
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -78,7 +74,6 @@ class Part:
 
     @property
     def section(self) -> Section:
-        """The part as a section of a report."""
         return Section(self.heading, self.pieces, anchor=str(self.anchor))
 
 

@@ -5,7 +5,8 @@ from statistics import mean
 
 import pytest
 
-from analysis.published import INCONSISTENCIES, PUBLISHED, Measured, compare
+from analysis.published.results import INCONSISTENCIES, PUBLISHED, Measured
+from analysis.published.verification import compare
 from probes.corpus_means import Interval
 
 A = "kim-table-1-baseline-738k-A"

@@ -8,8 +8,13 @@ import pandas as pd
 import pytest
 
 from analysis.measurements import COLUMNS, Table
-from analysis.published import PUBLISHED, settings_of_results, verify, verify_command
-from analysis.published.results import novelty_of, published_name
+from analysis.published.results import (
+    PUBLISHED,
+    novelty_of,
+    published_name,
+    settings_of_results,
+)
+from analysis.published.verification import verify, verify_command
 from analysis.result_folders import Results
 from training.ckl_config import CKL_RECIPES
 from training.recipes import as_json
