@@ -1,4 +1,4 @@
-"""Documents as data: what a report says, shown on a terminal, in Markdown and as a page.
+"""Documents as data: a report's parts, as terminal text, Markdown or a page (`templates/`).
 
 A command makes one `Report` of findings and sections and hands it over: `print_report`, `markdown`,
 `html`. The page is one file that asks the network for nothing; its template escapes everything.
