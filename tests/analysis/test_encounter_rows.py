@@ -215,6 +215,7 @@ def findings(table):
         ("preserving-resuscitation-gain", 10),
         ("preserving-resuscitation-damage", 60),
         ("resuscitation-against-row-rates", 10),
+        ("preserving-against-row-rates", 10),
         ("forgetting-is-linear-in-log-steps", SEEDS),
         ("duplication-forgets-faster", SEEDS),
         ("encounters-within-the-threshold-add-up", 10),
@@ -234,6 +235,7 @@ def test_effects_are_those_that_were_planted(findings):
         40 - (30 - 8 - 0.1 * 8 * 2)
     )
     assert findings["resuscitation-against-row-rates"].effect == pytest.approx(1.5 * (1.5 - 0.5))
+    assert findings["preserving-against-row-rates"].effect == pytest.approx(1.5 * (0.7 - 0.5))
 
 
 def test_spacing_on_all_rows_would_keep_claims_from_their_rows(table):
