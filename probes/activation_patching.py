@@ -25,13 +25,15 @@ from probes.corpus.token_batch import as_token_batch
 from probes.hooks import refusal, run_hooked
 from probes.places import Hooks, keeping
 from probes.prompts import Ids, one_prompt, place_in, shown_tokens, token_id
-from probes.readout import CHUNK_BYTES, read_in_chunks
+from probes.readout import read_in_chunks
 from probes.refusals import shown
 from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import HookPoint, Site
 
-BATCH_TOKENS = 2048  # tokens of the rows that run at once
+# Tokens of the rows that run at once on a CPU, and bytes of their logits: larger batches are hardly
+# faster there, and take several times the memory. Other devices get so many times as much.
+BATCH_TOKENS, LOGITS_BYTES, ELSEWHERE = 256, 4 * 2**20, 16
 OF_HEADS = (
     *(Site.QUERY, Site.KEY, Site.VALUE, Site.ROTATED_QUERY, Site.ROTATED_KEY),
     *(Site.MIXED_VALUES, Site.HEAD_RESULTS, Site.ATTENTION_SCORES, Site.ATTENTION_PATTERN),
@@ -95,7 +97,8 @@ def run_patched(
     others: Callable[[slice], Hooks] = lambda _rows: [],
 ) -> Float[Tensor, "patch"]:
     """What is read off the logits at a position of a prompt, under each patch by itself."""
-    found, size = [], max(1, BATCH_TOKENS // len(ids))
+    room = 1 if model.device.type == "cpu" else ELSEWHERE
+    found, size = [], max(1, room * BATCH_TOKENS // len(ids))
     for some in (slice(start, start + size) for start in range(0, len(patches), size)):
         mine = patches[some]
         batch = as_token_batch({"input_ids": torch.tensor([list(ids)]).expand(len(mine), -1)})
@@ -104,7 +107,8 @@ def run_patched(
         assert normed is not None
         with torch.no_grad():
             at = normed[:, position]
-            got = read_in_chunks(model.anatomy, at, lambda logits, _: read(logits), CHUNK_BYTES)
+            logits_bytes = room * LOGITS_BYTES
+            got = read_in_chunks(model.anatomy, at, lambda logits, _: read(logits), logits_bytes)
         if not all_finite(got):
             raise refusal(
                 model,

@@ -28,7 +28,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.activation_patching import BATCH_TOKENS
 from probes.attribution import Readout
 from probes.checking import hooked_model, takes, wide
 from probes.corpus.token_batch import as_token_batch
@@ -39,6 +38,7 @@ from probes.running_model import RunningModel
 from probes.shown import Result, frame_of
 from probes.sites import HookPoint, Site
 
+_BATCH_TOKENS = 2048  # tokens of the rows that run at once
 _MOST = 8  # how many times as many steps a layer gets at most
 
 
@@ -169,7 +169,7 @@ def _along(
     """The target's probability with other coefficients at the last position, and its slopes."""
     ids = torch.tensor([item.read_ids])
     found, slopes = [], []
-    for some in rows.split(max(1, BATCH_TOKENS // ids.shape[1])):
+    for some in rows.split(max(1, _BATCH_TOKENS // ids.shape[1])):
         given = some.to(model.device).requires_grad_()
 
         def put(tensor: Tensor, _point: HookPoint, given: Tensor = given) -> Tensor:

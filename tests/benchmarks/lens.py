@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     given = parsed(options(__doc__, rounds=5, quick=1), argv)
     found = help_of("analysis.logit_lens", given.rounds) | one_prompt(min(3, given.rounds))
-    found |= localization(given.rounds, questions=16 if given.quick else 64)
+    found |= localization(given.rounds, questions=12 if given.quick else 64)
     write(given.out, "lens", found, BARS)
 
 

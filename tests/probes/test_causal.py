@@ -137,7 +137,7 @@ def test_an_item_does_not_depend_on_the_others_nor_on_how_rows_are_batched(monke
     close = {"rtol": 1e-10, "atol": 1e-10}
     assert_close(together[0].restored, together[1].restored.flip(-1), **close)
     monkeypatch.setattr("probes.activation_patching.BATCH_TOKENS", 5 * PROMPT)
-    monkeypatch.setattr("probes.activation_patching.CHUNK_BYTES", 4 * 101 * 3)
+    monkeypatch.setattr("probes.activation_patching.LOGITS_BYTES", 4 * 101 * 3)
     alone = traced(model, [one])
     assert_close(alone.restored[..., 0], together[0].restored[..., 0], **close)
     assert_close(alone.corrupted[0], together[0].corrupted[0], **close)
