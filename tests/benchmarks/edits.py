@@ -16,7 +16,7 @@ import probes
 from tests.benchmarks.entropy_workers import ASSET
 from tests.benchmarks.timing import alternating, options, parsed, ratio, write
 
-ROWS, LENGTH, QUICK_LENGTH = 2, 256, 64
+ROWS, LENGTH, QUICK_LENGTH = 2, 128, 64
 QUICK = ("preserving", "temperature")
 SITES = ("up", "down", "preserving", "gate")
 BARS = {"hooks": "at most 1.05", "patch": "1.00"}

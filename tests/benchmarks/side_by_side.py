@@ -184,7 +184,7 @@ def compared(rounds: int, new_tokens: int) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    given = parsed(options(__doc__, rounds=3, quick=1), argv)
+    given = parsed(options(__doc__, rounds=2, quick=1), argv)
     new_tokens = QUICK_NEW_TOKENS if given.quick else NEW_TOKENS
     found = compared(given.rounds, new_tokens)
     write(given.out, "side_by_side", found, BARS, new_tokens=new_tokens)
