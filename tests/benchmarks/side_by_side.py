@@ -3,11 +3,11 @@
     python -m tests.benchmarks.side_by_side
 
 Caching everything, a patching sweep over layers and positions, and the greedy generation of 64
-tokens (`--quick`: 16), on the asset, with a `TransformerBridge` over a copy of it; each library as its own users
-call it. Both take turns in one process on two threads, and ratios are medians within a round. The
-numbers are compared first. Memory is the peak of a run over what was held before it, with what it
-returns still held; freed memory is given back to the system in between. Prints a table and writes
-`side_by_side.json`.
+tokens (`--quick`: 16), on the asset, with a `TransformerBridge` over a copy of it; each library as
+its own users call it. Both take turns in one process on two threads, and ratios are medians within
+a round. The numbers of the last round are compared. Memory is the peak of a run over what was held
+before it, with what it returns still held; freed memory is given back to the system in between.
+Prints a table and writes `side_by_side.json`.
 """
 
 import contextlib

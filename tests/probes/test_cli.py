@@ -199,3 +199,14 @@ def test_a_bar_that_an_error_ends_leaves_no_line(capsys):
     with pytest.raises(ValueError, match="no row"), progress("rows", 3):
         raise ValueError("no row")
     assert capsys.readouterr().err.strip() == ""
+
+
+def test_a_bar_of_a_long_path_keeps_its_numbers(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress("/a/" + "long/" * 12 + "step-000350, items", 3) as advance:
+        advance(3)
+    line = capsys.readouterr().err
+    assert "step-000350, items" in line
+    assert "3/3" in line
+    # The beginning of the path is left out, and of the times nothing.
+    assert line.count("…") == 1
