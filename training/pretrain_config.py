@@ -88,6 +88,8 @@ class PretrainConfig(LoopFields, PretrainFields):
     def _misfits(self) -> Iterator[str]:
         if not self.corpus and not self.fact_documents:
             yield "there is nothing to train on; give a --corpus or --fact-documents"
+        if self.row_length < 2:
+            yield f"--row-length must be 2 or more, found {self.row_length}"
         if self.row_length > self.positions:
             yield (
                 f"rows of {self.row_length} tokens are longer than the {self.positions} positions "

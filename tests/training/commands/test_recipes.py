@@ -232,6 +232,7 @@ def test_checkpoints_double_and_then_come_at_equal_distances():
         ("tiny", {"held_out": ()}, "entropies are measured on held-out text"),
         ("tiny", {"n_heads": 5}, "an even width"),
         ("tiny", {"facts_asked": 0}, "--facts-asked must be 1 or more, or None, found 0"),
+        ("tiny", {"row_length": 1}, "--row-length must be 2 or more, found 1"),
         ("tiny", {"learning_rate": 0.0}, "learning_rate must be above 0"),
         ("smoke", {"steps": 79}, "last injection would be in batch 79 of a run of 79 steps"),
         ("smoke", {"injection_interval": 999}, "batch 9989 of a run of 100 steps"),
