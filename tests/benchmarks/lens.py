@@ -99,8 +99,8 @@ def _rival(bridge, items, settings):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    given = parsed(options(__doc__, rounds=5, quick=1), argv)
-    found = help_of("analysis.logit_lens", given.rounds) | one_prompt(min(3, given.rounds))
+    given = parsed(options(__doc__, rounds=3, quick=1), argv)
+    found = help_of("analysis.logit_lens", given.rounds) | one_prompt(given.rounds)
     found |= localization(given.rounds, questions=12 if given.quick else 64)
     write(given.out, "lens", found, BARS)
 

@@ -242,7 +242,7 @@ def compared(setting: Setting, rounds: int) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    parser = training_options(__doc__, rounds=2, steps=6, shapes=("tiny", "smollm2"))
+    parser = training_options(__doc__, rounds=1, steps=6, shapes=("tiny", "smollm2"))
     parser.add_argument("--batch-size", type=int, default=12)
     parser.add_argument("--pairs", type=int, default=300)
     parser.add_argument("--count", action="store_true", help="count multiplications, time nothing")
