@@ -384,6 +384,5 @@ def resuscitate(
             # Layers that come later are measured again; those without an edit keep these means.
             means = torch.cat([edit.coefficients[:layer], now[layer:]])
             edit = replace(edit, mean_coefficients=means)
-    vectors = (layer.memory_vectors.detach() for layer in model.anatomy.layers)
-    norms = torch.stack([rows.double().norm(dim=1).cpu() for rows in vectors])
-    return replace(edit, mean_contributions=edit.coefficients * norms)
+    contributions = edit.coefficients * model.anatomy.memory_norms()
+    return replace(edit, mean_contributions=contributions)

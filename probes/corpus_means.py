@@ -154,6 +154,7 @@ class BlockedMean:
 
     def __init__(self, n_layers: int, n_blocks: int) -> None:
         self.sums: list[Tensor | None] = [None] * n_layers
+        self._room: Tensor | None = None
         self.weights = torch.zeros(n_blocks, dtype=torch.float64)
 
     def count(self, weights: BatchWeights) -> None:
@@ -166,8 +167,12 @@ class BlockedMean:
         home = values.device if values.device.type in ("cpu", "cuda") else torch.device("cpu")
         held = self.sums[layer]
         if held is None:
-            shape = (len(self.weights), *sums.shape[1:])
-            held = self.sums[layer] = torch.zeros(shape, dtype=torch.float64, device=home)
+            if self._room is None:
+                # For all layers at once: one by one, they would lie in the gaps that activations
+                # leave in the heap, which then grows by an activation a layer.
+                shape = (len(self.sums), len(self.weights), *sums.shape[1:])
+                self._room = torch.zeros(shape, dtype=torch.float64, device=home)
+            held = self.sums[layer] = self._room[layer]
         held.index_add_(0, weights.blocks.to(held.device), sums.to(held.device).double())
 
     def merge(self, other: "BlockedMean") -> None:

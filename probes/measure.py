@@ -119,8 +119,7 @@ class KnowledgeMeter(Meter):
             )
         self._coefficient = coefficient
         self._formula = official_knowledge_entropy if official else knowledge_entropy
-        vectors = (layer.memory_vectors.detach() for layer in model.anatomy.layers)
-        self._norms = torch.stack([_row_norms(rows).cpu() for rows in vectors])
+        self._norms = model.anatomy.memory_norms()
         contribution = coefficient is Coefficient.CONTRIBUTION
         self._scale = self._norms if contribution else torch.ones_like(self._norms)
         self._gate: dict[HookPoint, Tensor] = {}
@@ -163,11 +162,6 @@ class KnowledgeMeter(Meter):
         mean = self.means.mean() * scale
         interval = self.interval(lambda means: float(self._formula(means * scale).sum()))
         return KnowledgeEntropy(self._formula(mean), mean, interval)
-
-
-def _row_norms(rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "row"]:
-    # Several times faster than `norm`, along an axis that is not the last in memory.
-    return rows.double().square().sum(dim=1).sqrt()
 
 
 class AttentionMeter(Meter):

@@ -70,11 +70,10 @@ def help_of(module: str, repeats: int) -> dict[str, float]:
     return {f"{module} --help, seconds": whole_command(module, "--help", repeats=repeats)}
 
 
-def in_fresh_process(module: str, *arguments: str, **variables: str) -> dict[str, float]:
+def in_fresh_process(module: str, *arguments: str) -> dict[str, float]:
     """What a worker prints as its last line of JSON, from a process of its own."""
     command = [sys.executable, "-m", module, *arguments]
-    ours = {"OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
-    environment = {**os.environ, **ours, **variables}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
